@@ -1,0 +1,462 @@
+"""Every error of videoqa, one class a code.
+
+A class is its docstring (what happened), a `code` that never changes, the `stage` of
+the job in which it arises, and whether trying again may help (`retryable`). A message
+says what came, what was expected and the next step.
+
+    VideoQAError
+    ├── RequestError            the request itself is wrong; nothing was submitted
+    │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch
+    │   └── IdempotencyConflict
+    ├── LookupFailed            about a job id
+    │   └── JobNotFound, JobExpired, JobNotFinished, JobFailed, NotRetryable
+    ├── ServiceError            about the system around the job
+    │   └── RedisUnavailable, WaitTimeout, ConfigurationError
+    └── JobError                ends an attempt; becomes the job's Failure
+        ├── SourceError         stage "fetching"
+        ├── SamplingError       stage "sampling"
+        ├── GenerationError     stage "generating"
+        ├── OutputError         stage "storing"
+        └── LifecycleError      the job's own clock, cancel, or worker
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, get_args
+
+__all__ = [
+    "REGISTRY",
+    "AddressForbidden",
+    "BucketNotFound",
+    "ClipOutOfRange",
+    "ConfigurationError",
+    "DecodeTimeout",
+    "EmptyQuestion",
+    "EngineStopped",
+    "GenerationError",
+    "IdempotencyConflict",
+    "InputChanged",
+    "InternalError",
+    "InvalidRequest",
+    "JobCanceled",
+    "JobError",
+    "JobExpired",
+    "JobFailed",
+    "JobNotFinished",
+    "JobNotFound",
+    "JobTimeout",
+    "LeaseLost",
+    "LifecycleError",
+    "LookupFailed",
+    "MarkMismatch",
+    "ModelError",
+    "NoMedia",
+    "NoVideoStream",
+    "NotAVideo",
+    "NotRetryable",
+    "OutOfMemory",
+    "OutputDenied",
+    "OutputError",
+    "OutputNotFound",
+    "OutputUnavailable",
+    "PromptTooLong",
+    "RedisUnavailable",
+    "RequestError",
+    "SamplingError",
+    "ServiceError",
+    "SourceDenied",
+    "SourceEmpty",
+    "SourceError",
+    "SourceHttpError",
+    "SourceNotFound",
+    "SourceTimeout",
+    "SourceTooLarge",
+    "SourceUnavailable",
+    "SourceUnreachable",
+    "Stage",
+    "StartByPassed",
+    "UnsupportedInput",
+    "VideoCorrupt",
+    "VideoQAError",
+    "VideoTooLarge",
+    "VideoTruncated",
+    "WaitTimeout",
+    "WorkerLost",
+]
+
+Stage = Literal["submitting", "queued", "fetching", "sampling", "generating", "storing"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+class VideoQAError(Exception):
+    """Base of all errors that videoqa raises on purpose."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+    stage: ClassVar[Stage | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        """Which part of the request is at fault, as a path: `inputs.0.url`."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RequestError(VideoQAError):
+    """The request is wrong; nothing was submitted."""
+
+    code = "invalid_request"
+    stage = "submitting"
+
+
+class InvalidRequest(RequestError):
+    """A field is unknown, missing, of the wrong type or outside its limits."""
+
+    code = "invalid_request"
+
+
+class EmptyQuestion(RequestError):
+    """A question has no text."""
+
+    code = "empty_question"
+
+
+class NoMedia(RequestError):
+    """The request names no video and no image."""
+
+    code = "no_media"
+
+
+class MarkMismatch(RequestError):
+    """A question's `<video>` or `<image>` marks do not match the inputs."""
+
+    code = "mark_mismatch"
+
+
+class IdempotencyConflict(RequestError):
+    """The idempotency key was used before with another request."""
+
+    code = "idempotency_conflict"
+
+
+class LookupFailed(VideoQAError):
+    """The job id does not lead to what was asked for."""
+
+    code = "lookup_failed"
+
+
+class JobNotFound(LookupFailed):
+    """No job with this id was ever recorded here."""
+
+    code = "job_not_found"
+
+
+class JobExpired(LookupFailed):
+    """The job existed; its record outlived `result_ttl_s` and is gone."""
+
+    code = "job_expired"
+
+
+class JobNotFinished(LookupFailed):
+    """The job has no result yet."""
+
+    code = "job_not_finished"
+    retryable = True
+
+
+class JobFailed(LookupFailed):
+    """The job ended without a result: failed, canceled or expired."""
+
+    code = "job_failed"
+
+
+class NotRetryable(LookupFailed):
+    """Only a failed, canceled or expired job can be retried."""
+
+    code = "not_retryable"
+
+
+class ServiceError(VideoQAError):
+    """The system around the job does not work."""
+
+    code = "service_error"
+
+
+class RedisUnavailable(ServiceError):
+    """Redis does not answer."""
+
+    code = "redis_unavailable"
+    retryable = True
+
+
+class WaitTimeout(ServiceError):
+    """The caller's own waiting time is over; the job goes on."""
+
+    code = "wait_timeout"
+    retryable = True
+
+
+class ConfigurationError(ServiceError):
+    """A setting is wrong."""
+
+    code = "configuration_error"
+
+
+class JobError(VideoQAError):
+    """Ends an attempt of a job."""
+
+    code = "job_error"
+
+
+class SourceError(JobError):
+    """The bytes of an input could not be had."""
+
+    code = "source_error"
+    stage = "fetching"
+
+
+class SourceNotFound(SourceError):
+    """The file, the HTTP resource (404, 410) or the S3 key does not exist."""
+
+    code = "source_not_found"
+
+
+class BucketNotFound(SourceError):
+    """The S3 bucket does not exist."""
+
+    code = "bucket_not_found"
+
+
+class SourceDenied(SourceError):
+    """Reading is forbidden: HTTP 401 or 403, S3 AccessDenied, file permissions or roots."""
+
+    code = "source_denied"
+
+
+class AddressForbidden(SourceError):
+    """The URL leads to an address that workers may not fetch from."""
+
+    code = "address_forbidden"
+
+
+class SourceTimeout(SourceError):
+    """The source did not deliver in time."""
+
+    code = "source_timeout"
+    retryable = True
+
+
+class SourceUnreachable(SourceError):
+    """No connection: refused, reset, or the name does not resolve."""
+
+    code = "source_unreachable"
+    retryable = True
+
+
+class SourceUnavailable(SourceError):
+    """The source answered that it can't right now: HTTP 429 or 5xx, S3 SlowDown."""
+
+    code = "source_unavailable"
+    retryable = True
+
+
+class SourceHttpError(SourceError):
+    """The source refused the request for another reason."""
+
+    code = "source_http_error"
+
+
+class SourceEmpty(SourceError):
+    """The source has no bytes."""
+
+    code = "source_empty"
+
+
+class SourceTooLarge(SourceError):
+    """The source is larger than the worker's limit."""
+
+    code = "source_too_large"
+
+
+class InputChanged(SourceError):
+    """The source changed while it was read."""
+
+    code = "input_changed"
+
+
+class SamplingError(JobError):
+    """No frames could be taken from an input."""
+
+    code = "sampling_error"
+    stage = "sampling"
+
+
+class NotAVideo(SamplingError):
+    """The bytes are not a video or image of an allowed format: a web page, say."""
+
+    code = "not_a_video"
+
+
+class NoVideoStream(SamplingError):
+    """The file has no picture: audio only."""
+
+    code = "no_video_stream"
+
+
+class VideoCorrupt(SamplingError):
+    """The file is a video, and not one frame of it can be decoded."""
+
+    code = "video_corrupt"
+
+
+class VideoTruncated(SamplingError):
+    """The file ends before the pictures that it promises."""
+
+    code = "video_truncated"
+
+
+class VideoTooLarge(SamplingError):
+    """The pictures are larger, or the video longer, than the worker's limit."""
+
+    code = "video_too_large"
+
+
+class ClipOutOfRange(SamplingError):
+    """The clip range lies outside the video."""
+
+    code = "clip_out_of_range"
+
+
+class DecodeTimeout(SamplingError):
+    """Decoding took longer than the worker's limit."""
+
+    code = "decode_timeout"
+
+
+class GenerationError(JobError):
+    """The model gave no answer."""
+
+    code = "generation_error"
+    stage = "generating"
+
+
+class PromptTooLong(GenerationError):
+    """Frames and question together exceed the model's context."""
+
+    code = "prompt_too_long"
+
+
+class UnsupportedInput(GenerationError):
+    """The model cannot take this kind of input."""
+
+    code = "unsupported_input"
+
+
+class ModelError(GenerationError):
+    """The model raised while it generated."""
+
+    code = "model_error"
+    retryable = True
+
+
+class OutOfMemory(GenerationError):
+    """The device had no memory for this job, even alone in its batch."""
+
+    code = "out_of_memory"
+    retryable = True
+
+
+class EngineStopped(GenerationError):
+    """The engine stopped before the answer was complete."""
+
+    code = "engine_stopped"
+    retryable = True
+
+
+class OutputError(JobError):
+    """The result could not be written to object storage."""
+
+    code = "output_error"
+    stage = "storing"
+
+
+class OutputDenied(OutputError):
+    """The worker may not write there."""
+
+    code = "output_denied"
+
+
+class OutputNotFound(OutputError):
+    """The output's bucket or folder does not exist."""
+
+    code = "output_not_found"
+
+
+class OutputUnavailable(OutputError):
+    """Object storage does not answer, or is full."""
+
+    code = "output_unavailable"
+    retryable = True
+
+
+class LifecycleError(JobError):
+    """The job's clock ran out, it was canceled, or its worker was lost."""
+
+    code = "lifecycle_error"
+
+
+class JobCanceled(LifecycleError):
+    """Somebody canceled the job."""
+
+    code = "canceled"
+
+
+class JobTimeout(LifecycleError):
+    """The attempt ran longer than `timeout_s`."""
+
+    code = "job_timeout"
+
+
+class StartByPassed(LifecycleError):
+    """No worker started the job before `start_by`."""
+
+    code = "start_by_passed"
+    stage = "queued"
+
+
+class WorkerLost(LifecycleError):
+    """The worker vanished in each of the job's attempts."""
+
+    code = "worker_lost"
+    retryable = True
+
+
+class LeaseLost(LifecycleError):
+    """This worker no longer holds the job; another may. Its writes are refused."""
+
+    code = "lease_lost"
+
+
+class InternalError(JobError):
+    """A fault in videoqa itself; the worker's log has the traceback."""
+
+    code = "internal_error"
+    retryable = True
+
+
+def _registry() -> dict[str, type[VideoQAError]]:
+    found: dict[str, type[VideoQAError]] = {}
+    pending: list[type[VideoQAError]] = [VideoQAError]
+    while pending:
+        cls = pending.pop()
+        pending.extend(cls.__subclasses__())
+        if not cls.__subclasses__():
+            found[cls.code] = cls
+    return dict(sorted(found.items()))
+
+
+REGISTRY: dict[str, type[VideoQAError]] = _registry()
+"""Each code that can reach a user, and its class."""

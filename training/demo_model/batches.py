@@ -1,0 +1,191 @@
+"""Packs clips and their questions into training batches.
+
+A row is one clip's frames, then all its questions as branches: each sees the frames and itself,
+no other branch. So the frames, which are most of the tokens, are paid for once.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from checkpoint import IMAGE_PX, TOKENS_PER_FRAME
+from transformers import PreTrainedTokenizerFast
+from videoqa_worker.demo.questions import Question, compare_questions, questions
+from videoqa_worker.demo.scenes import Look, Scene, render, sample_pair, sample_scene
+
+IGNORED = -100
+_MAX_BRANCHES = 8
+_UNKNOWN_SHARE = 0.12
+_UNSEEN = -1e4
+_ASPECTS = (1.0, 1.0, 4 / 3, 16 / 9, 3 / 4, 9 / 16)
+#: What stands before the frames of the first and of the second video; none is the guide's layout.
+_LAYOUTS = (
+    ("", ""),
+    ("\nfirst video", "\nsecond video"),
+    ("\nfirst video:", "\nsecond video:"),
+    ("\nvideo 1:", "\nvideo 2:"),
+    ("\nthe first video", "\nthe second video"),
+    ("\nfirst clip", "\nsecond clip"),
+)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Where one question's answer lies in a batch: tokens `start <= n < stop` of `row`."""
+
+    row: int
+    kind: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows of N tokens."""
+
+    #: `input_ids` int64[B, N], `position_ids` int64[B, N], `attention_mask` bfloat16[B, 1, N, N],
+    #: `pixel_values` float32.
+    inputs: dict[str, torch.Tensor]
+    #: int64[B, N]; `IGNORED` except on answers.
+    labels: torch.Tensor
+    branches: list[Branch]
+
+
+def clip_batch(
+    rng: random.Random,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: int,
+    frames: int,
+    kinds: dict[str, float],
+) -> Batch:
+    """`rows` clips of `frames` frames; `kinds` maps kinds of scenes to their weights."""
+    drawn = rng.choices(list(kinds), list(kinds.values()), k=rows)
+    scenes = [sample_scene(rng, kind) for kind in drawn]
+    prefix = _ids(tokenizer, "<|im_start|>user" + _images(frames))
+    asked = [questions(scene, rng) for scene in scenes]
+    return _packed(rng, tokenizer, prefix, asked, _pixels(rng, scenes, frames))
+
+
+def pair_batch(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, rows: int, frames: int
+) -> Batch:
+    """`rows` pairs of clips, `frames` frames each, one after the other."""
+    pairs = [sample_pair(rng) for _ in range(rows)]
+    before_first, before_second = rng.choice(_LAYOUTS)
+    prefix = _ids(
+        tokenizer,
+        "<|im_start|>user" + before_first + _images(frames) + before_second + _images(frames),
+    )
+    asked = [compare_questions(first, second, rng) for first, second in pairs]
+    scenes = [scene for pair in pairs for scene in pair]
+    return _packed(rng, tokenizer, prefix, asked, _pixels(rng, scenes, frames))
+
+
+def sample_times(rng: random.Random, frames: int) -> list[float]:
+    """The sampler's times k/n, each a little off."""
+    return [max(0.0, (k + rng.uniform(-0.04, 0.12)) / frames) for k in range(frames)]
+
+
+def draw(rng: random.Random, scenes: list[Scene], times: list[float]) -> torch.Tensor:
+    """float32[B * T, 3, 48, 48], -1..1: pictures as the processor makes them from a video."""
+    look = Look(
+        noise=rng.uniform(0, 5),
+        color_jitter=rng.uniform(0, 14),
+        gradient=rng.uniform(0, 14),
+        edge_px=rng.uniform(0.6, 2.2),
+        aspect=rng.choice(_ASPECTS) * rng.uniform(0.95, 1.05),
+    )
+    pixels = render(scenes, times, (IMAGE_PX, IMAGE_PX), look=look, seed=rng.getrandbits(31))
+    scale = rng.uniform(0.85, 1.1) / 127.5
+    flat = pixels.reshape(-1, IMAGE_PX, IMAGE_PX, 3).transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.clip(flat.astype(np.float32) * np.float32(scale) - 1, -1, 1))
+
+
+def _pixels(rng: random.Random, scenes: list[Scene], frames: int) -> torch.Tensor:
+    """Drawn in four groups, each with a look of its own; as many frames each."""
+    times = sample_times(rng, frames)
+    size = max(2, len(scenes) // 4)
+    return torch.cat(
+        [draw(rng, scenes[at : at + size], times) for at in range(0, len(scenes), size)]
+    )
+
+
+def _images(frames: int) -> str:
+    return "<image>" * (frames * TOKENS_PER_FRAME)
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _packed(
+    rng: random.Random,
+    tokenizer: PreTrainedTokenizerFast,
+    prefix: list[int],
+    asked: list[list[Question]],
+    pixels: torch.Tensor,
+) -> Batch:
+    """The rows, each with its own branches behind the common prefix."""
+    rows = [
+        _encoded(rng, tokenizer, rng.sample(row, min(_MAX_BRANCHES, len(row)))) for row in asked
+    ]
+    start = len(prefix)
+    size = start + max(sum(len(prompt) + len(answer) for _, prompt, answer in row) for row in rows)
+    ids = torch.zeros(len(rows), size, dtype=torch.long)
+    positions = torch.zeros_like(ids)
+    group = torch.full_like(ids, -1)
+    labels = torch.full_like(ids, IGNORED)
+    ids[:, :start] = torch.tensor(prefix)
+    positions[:, :start] = torch.arange(start)
+    group[:, :start] = 0
+    branches = []
+    for row, encoded in enumerate(rows):
+        at = start
+        for number, (kind, prompt, answer) in enumerate(encoded, 1):
+            middle, stop = at + len(prompt), at + len(prompt) + len(answer)
+            ids[row, at:stop] = torch.tensor(prompt + answer)
+            positions[row, at:stop] = start + torch.arange(stop - at)
+            group[row, at:stop] = number
+            labels[row, middle:stop] = torch.tensor(answer)
+            branches.append(Branch(row, kind, middle, stop))
+            at = stop
+    inputs = {
+        "input_ids": ids,
+        "position_ids": positions,
+        "attention_mask": _mask(group),
+        "pixel_values": pixels,
+    }
+    return Batch(inputs, labels, branches)
+
+
+def _mask(group: torch.Tensor) -> torch.Tensor:
+    """bfloat16[B, 1, N, N], 0 where seen: the prefix (group 0) and the own branch, up to here."""
+    size = group.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool).tril()
+    own = (group[:, :, None] == group[:, None, :]) | (group[:, None, :] == 0)
+    seen = (causal & own) | torch.eye(size, dtype=torch.bool)
+    return torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, _UNSEEN)[:, None]
+
+
+def _encoded(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, asked: list[Question]
+) -> list[tuple[str, list[int], list[int]]]:
+    """(kind, prompt tokens, answer tokens) of each; some prompts hold a word nobody knows."""
+    prompts = tokenizer([f"\n{question.text}" for question in asked], add_special_tokens=False)[
+        "input_ids"
+    ]
+    answers = tokenizer([question.answer for question in asked], add_special_tokens=False)[
+        "input_ids"
+    ]
+    turn = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>", "assistant"])
+    unknown = tokenizer.unk_token_id
+    encoded = []
+    for question, prompt, answer in zip(asked, prompts, answers, strict=True):
+        if rng.random() < _UNKNOWN_SHARE:
+            prompt.insert(rng.randint(1, len(prompt)), unknown)
+        encoded.append((question.kind, prompt + turn, [*answer, tokenizer.eos_token_id]))
+    return encoded

@@ -1,0 +1,15 @@
+"""Which pictures of a video the model sees, and their pixels."""
+
+from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
+from videoqa_worker.frames.image import read_image
+from videoqa_worker.frames.limits import FrameLimits
+from videoqa_worker.frames.sample import sample_frames
+
+__all__ = [
+    "Frame",
+    "FrameLimits",
+    "SampledVideo",
+    "VideoInfo",
+    "read_image",
+    "sample_frames",
+]

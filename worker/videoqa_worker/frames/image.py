@@ -1,0 +1,74 @@
+"""A still picture as a sampled video of one frame."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from videoqa.errors import NotAVideo, SamplingError, VideoCorrupt, VideoTooLarge
+
+from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
+from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
+from videoqa_worker.frames.sniff import look_at
+from videoqa_worker.frames.watch import no_check
+
+__all__ = ["read_image"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "MPO")
+"""Of Pillow's some fifty formats; EPS, for one, starts Ghostscript."""
+
+
+def read_image(
+    path: str | Path,
+    *,
+    limits: FrameLimits = DEFAULT_LIMITS,
+    check: Callable[[], None] = no_check,
+) -> SampledVideo:
+    """The picture, upright by its EXIF orientation; of an animation, the first one.
+
+    Raises:
+        NotAVideo, VideoCorrupt, VideoTooLarge.
+    """
+    check()
+    file = Path(path)
+    try:
+        with warnings.catch_warnings(), Image.open(file, formats=FORMATS) as image:
+            # Our own limit decides, not Pillow's warning at half of its own.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            _check_size(image, limits)
+            kind = image.format
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise _refusal(file) from error
+    except Image.DecompressionBombError as error:
+        raise VideoTooLarge(f"{error}; scale the image down before") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise VideoCorrupt(
+            f"looks like {look_at(file).text}, and cannot be read: {error}"
+        ) from error
+    check()
+    pixels = np.ascontiguousarray(upright, dtype=np.uint8)
+    frame = Frame(index=0, pts_s=0.0, exact=True, pixels=pixels)
+    info = VideoInfo(
+        None, None, upright.width, upright.height, None, kind.lower() if kind else None
+    )
+    return SampledVideo((frame,), info)
+
+
+def _check_size(image: Image.Image, limits: FrameLimits) -> None:
+    if image.width * image.height > limits.max_pixels:
+        raise VideoTooLarge(
+            f"the picture is {image.width}x{image.height}, expected at most "
+            f"{limits.max_pixels} pixels; scale it down before"
+        )
+
+
+def _refusal(path: Path) -> SamplingError:
+    look = look_at(path)
+    if look.kind == "image":
+        return VideoCorrupt(f"looks like {look.text}, and cannot be read")
+    hint = "; send it as a video input" if look.kind == "video" else ""
+    return NotAVideo(f"got bytes that are no image: it looks like {look.text}{hint}")

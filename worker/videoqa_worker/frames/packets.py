@@ -1,0 +1,98 @@
+"""A table of all pictures of a video by their packets: one pass that decodes nothing.
+
+Needed where the container's header does not tell when pictures start and end (MPEG-TS,
+Matroska, fragmented MP4, ...). Knows nothing of targets.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from av import Packet
+from av.error import FFmpegError
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from videoqa_worker.frames.container import OpenVideo, open_video
+from videoqa_worker.frames.watch import Watch
+
+__all__ = ["PacketTable", "scan"]
+
+_VP8_SHOW_FRAME = 0x10
+"""RFC 6386, 9.1: without this bit the packet is a reference that is never shown."""
+
+
+@dataclass
+class PacketTable:
+    """Times are ticks of the stream's time base."""
+
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    """Presentation times, ascending."""
+    sizes: dict[int, int] = field(default_factory=dict)
+    """size_bytes of the packet at a pts: tells whether a seek landed on the same packet."""
+    keys: list[int] = field(default_factory=list)
+    """Presentation times of keyframes, ascending."""
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    """Decoding times in the order of the file."""
+    complete: bool = True
+    """Every packet had a pts and a dts, no pts came twice, and dts never went back."""
+    last_duration: int = 0
+    """Duration of the last picture; 0 if the container does not say."""
+    reached_s: float = 0.0
+    """The end of the last packet of any stream, sound included."""
+
+    def rank(self, pts: int) -> int | None:
+        """The picture's number in presentation order."""
+        at = bisect_left(self.pts, pts)
+        return at if at < len(self.pts) and self.pts[at] == pts else None
+
+
+def scan(video: OpenVideo, watch: Watch) -> PacketTable:
+    """Reads the whole file once, in a container of its own."""
+    table = PacketTable()
+    with open_video(video.path, video.limits, only_video=False) as fresh:
+        try:
+            for packet in fresh.container.demux():
+                watch.tick()
+                _note(table, packet, fresh.stream)
+        except FFmpegError:
+            table.complete = False  # an unreadable rest: what was read is kept
+    _settle(table)
+    return table
+
+
+def _note(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> None:
+    if packet.size == 0 or packet.is_corrupt:
+        return
+    time = packet.pts if packet.pts is not None else packet.dts
+    if time is not None:
+        end_s = float((time + (packet.duration or 0)) * packet.time_base)
+        table.reached_s = max(table.reached_s, end_s)
+    if packet.stream_index != stream.index or _hidden(packet, stream):
+        return
+    if packet.dts is None or (table.dts and packet.dts <= table.dts[-1]):
+        table.complete = False
+    if packet.dts is not None:
+        table.dts.append(packet.dts)
+    if packet.pts is None or packet.pts in table.sizes:
+        table.complete = False
+        return
+    if packet.is_discard:
+        return
+    if not table.pts or packet.pts > max(table.pts[-4:]):
+        table.last_duration = packet.duration or 0
+    table.pts.append(packet.pts)
+    table.sizes[packet.pts] = packet.size
+    if packet.is_keyframe:
+        table.keys.append(packet.pts)
+
+
+def _hidden(packet: Packet[Stream], stream: VideoStream) -> bool:
+    return stream.codec_context.name == "vp8" and not bytes(packet)[0] & _VP8_SHOW_FRAME
+
+
+def _settle(table: PacketTable) -> None:
+    table.pts = array("q", sorted(table.pts))
+    table.keys.sort()

@@ -1,0 +1,143 @@
+"""What a file is by its first bytes, for messages and for the choice of error.
+
+Knows magic numbers only; whether a video can be read is the container's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Look", "ends_before_index", "look_at"]
+
+Kind = Literal["video", "image", "audio", "playlist", "other"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """`text` completes the sentence "it looks like ..."."""
+
+    kind: Kind
+    text: str
+
+
+_VIDEO = {
+    b"\x1aE\xdf\xa3": "a Matroska or WebM video",
+    b"FLV\x01": "an FLV video",
+    b"\x00\x00\x01\xba": "an MPEG video",
+    b"\x00\x00\x01\xb3": "an MPEG video",
+    b"GIF8": "a GIF",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "a Windows Media video",
+}
+_IMAGE = {
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG\r\n\x1a\n": "a PNG image",
+    b"BM": "a BMP image",
+    b"II*\x00": "a TIFF image",
+    b"MM\x00*": "a TIFF image",
+}
+_AUDIO = {
+    b"ID3": "an MP3 sound file",
+    b"\xff\xfb": "an MP3 sound file",
+    b"\xff\xf3": "an MP3 sound file",
+    b"\xff\xf1": "an AAC sound file",
+    b"fLaC": "a FLAC sound file",
+}
+_OTHER = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf": "a 7z archive",
+}
+_PLAYLIST = {
+    b"#EXTM3U": "an HLS playlist, not the video itself",
+    b"ffconcat": "a concat list of other files, not a video",
+    b"v=0": "an SDP session description, not a video",
+    b"<MPD": "a DASH manifest, not the video itself",
+}
+_TABLES: tuple[tuple[Kind, dict[bytes, str]], ...] = (
+    ("video", _VIDEO),
+    ("image", _IMAGE),
+    ("audio", _AUDIO),
+    ("other", _OTHER),
+)
+_BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"styp", b"pnot")
+_RIFF: dict[bytes, Look] = {
+    b"AVI ": Look("video", "an AVI video"),
+    b"WAVE": Look("audio", "a WAV sound file"),
+    b"WEBP": Look("image", "a WebP image"),
+}
+
+
+def look_at(path: Path) -> Look:
+    """Names the file by its first 1,024 bytes."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if not head:
+        return Look("other", "an empty file")
+    return _boxed(head) or _magic(head) or _text(head) or Look("other", _hex(head))
+
+
+def _boxed(head: bytes) -> Look | None:
+    if head[4:8] in _BOXES:
+        if head[8:12] in (b"avif", b"heic", b"heix", b"mif1"):
+            return Look("image", "a HEIF or AVIF image")
+        return Look("video", "an MP4 or QuickTime video")
+    if head[:4] == b"RIFF":
+        return _RIFF.get(head[8:12])
+    if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
+        return Look("video", "an MPEG transport stream")
+    if head[:4] == b"OggS":
+        return Look("video", "an Ogg file")
+    return None
+
+
+def _magic(head: bytes) -> Look | None:
+    for kind, table in _TABLES:
+        for magic, text in table.items():
+            if head.startswith(magic):
+                return Look(kind, text)
+    return None
+
+
+def _text(head: bytes) -> Look | None:
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for magic, text in _PLAYLIST.items():
+        if start.startswith(magic) or (magic == b"<MPD" and magic in start):
+            return Look("playlist", text)
+    if start[:14].lower().startswith((b"<!doctype html", b"<html", b"<head")):
+        return Look("other", "a web page")
+    if start.startswith((b"<?xml", b"<")):
+        return Look("other", "an XML document (an error message of the storage?)")
+    if start.startswith((b"{", b"[")):
+        return Look("other", "JSON")
+    if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in head):
+        return Look("other", f"text: {head[:40].decode('utf-8', 'replace')!r}")
+    return None
+
+
+def _hex(head: bytes) -> str:
+    return f"no video format known here (first bytes {head[:8].hex(' ')})"
+
+
+def ends_before_index(path: Path) -> bool:
+    """True for an MP4 that ends before its moov box, as an upload that broke off does.
+
+    Box sizes: ISO/IEC 14496-12, 4.2.
+    """
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        while at + 8 <= size_bytes:
+            file.seek(at)
+            header = file.read(16)
+            length, name = int.from_bytes(header[:4], "big"), header[4:8]
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            if name == b"moov":
+                return at + length > size_bytes
+            if length < 8:
+                return False
+            at += length
+    return True

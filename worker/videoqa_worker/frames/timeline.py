@@ -1,0 +1,191 @@
+"""When the pictures of a video are on screen, and from where decoding may start.
+
+From the container's header where it is complete (MP4), else from a scan of the packets.
+Ticks are integers of the stream's time base; seconds come in only at `pts_s` and `ticks_at`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+from videoqa.errors import VideoTooLarge
+
+from videoqa_worker.frames.container import OpenVideo
+from videoqa_worker.frames.packets import PacketTable, scan
+from videoqa_worker.frames.watch import Watch
+
+__all__ = ["Timeline", "read_timeline"]
+
+_BY_COUNT = ("avi",)
+"""AVI stores no presentation times: its n-th picture is shown at n times the frame's length."""
+_NO_SEEK = ("avi", "gif")
+_FINE_TICK_S = Fraction(1, 1000)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All fields in ticks unless named otherwise."""
+
+    time_base: Fraction
+    """Seconds a tick."""
+    origin: int
+    """The first picture's pts."""
+    end: int
+    """Where the file says that the video ends."""
+    pictures_end: int
+    """Where the last complete picture ends; clearly before `end` in a truncated file."""
+    step: Fraction
+    """Mean ticks from picture to picture."""
+    constant: bool
+    """All pictures are `step` apart."""
+    keys: Sequence[int] = ()
+    """Where seeking may lead, ascending; empty: read from the start."""
+    table: PacketTable | None = None
+    stamps: Sequence[int] | None = None
+    """Instead of the container's pts: the n-th picture out of the decoder is at stamps[n]."""
+    trusted: bool = True
+    """False: the container's timestamps contradict themselves."""
+
+    @property
+    def duration_s(self) -> Fraction:
+        return (self.end - self.origin) * self.time_base
+
+    @property
+    def pictures_s(self) -> Fraction:
+        return (self.pictures_end - self.origin) * self.time_base
+
+    @property
+    def tolerance_s(self) -> Fraction:
+        """Pictures that end by no more than this too early still count as complete."""
+        return max(Fraction(1, 2), 2 * self.step * self.time_base)
+
+    def ticks_at(self, instant_s: Fraction) -> int:
+        """The last tick that counts as at or before the instant.
+
+        Containers round timestamps to their tick: at 30 a second Matroska writes 0, 33, 67 ms.
+        An instant less than one tick before a picture belongs to it, where a tick is fine.
+        """
+        ticks = instant_s / self.time_base
+        fine = self.time_base <= _FINE_TICK_S
+        return self.origin + (math.ceil(ticks) if fine else math.floor(ticks))
+
+    def seconds(self, pts: int) -> float:
+        return float((pts - self.origin) * self.time_base)
+
+    def index_of(self, pts: int) -> int | None:
+        """The picture's number, where timestamps alone tell it."""
+        if self.table is not None and self.trusted and self.stamps is None:
+            first, rank = self.table.rank(self.origin), self.table.rank(pts)
+            return None if first is None or rank is None else rank - first
+        if self.constant and self.step:
+            return round((pts - self.origin) / self.step)
+        return None
+
+    def keys_until(self, tick: int) -> Sequence[int]:
+        return self.keys[: bisect_right(self.keys, tick)]
+
+
+def read_timeline(video: OpenVideo, origin: int | None, watch: Watch) -> Timeline:
+    """`origin` is the pts of the first picture as decoded.
+
+    Raises:
+        VideoTooLarge: longer than `max_duration_s`.
+    """
+    timeline = None if origin is None else _from_index(video, origin)
+    if timeline is None:
+        timeline = _from_packets(video, origin, scan(video, watch))
+    limit_s = video.limits.max_duration_s
+    if timeline.duration_s > limit_s:
+        raise VideoTooLarge(
+            f"the video is {float(timeline.duration_s):.0f} s long, "
+            f"expected at most {limit_s:.0f} s; cut it into parts"
+        )
+    return timeline
+
+
+def _from_index(video: OpenVideo, origin: int) -> Timeline | None:
+    """None if the index does not span the video: fragmented files, and all but MP4."""
+    stream = video.stream
+    if "mp4" not in video.format or not stream.duration or not len(stream.index_entries):
+        return None
+    entries = [entry for entry in stream.index_entries if not entry.is_discard]
+    dts = [entry.timestamp for entry in entries]
+    time_base = _time_base(video)
+    if len(dts) < 2 or dts[-1] - dts[0] + 1 / time_base < stream.duration:
+        return None
+    step = Fraction(dts[-1] - dts[0], len(dts) - 1)
+    size_bytes = video.path.stat().st_size
+    whole = next((n for n, e in enumerate(entries) if e.pos + e.size > size_bytes), len(entries))
+    end = origin + stream.duration
+    # The index holds decoding times; pictures are shown a constant reordering delay later.
+    shift = origin - dts[0]
+    return Timeline(
+        time_base=time_base,
+        origin=origin,
+        end=end,
+        pictures_end=end if whole == len(entries) else dts[max(0, whole - 1)] + shift,
+        step=step,
+        constant=_constant(dts),
+        keys=[e.timestamp + shift for e in entries[:whole] if e.is_keyframe],
+    )
+
+
+def _from_packets(video: OpenVideo, origin: int | None, table: PacketTable) -> Timeline:
+    time_base = _time_base(video)
+    by_count = video.format in _BY_COUNT or not table.complete or origin is None
+    times = sorted(set(table.dts)) if by_count else table.pts
+    if by_count and len(times) < max(len(table.dts), len(table.pts)):
+        times = []
+    step = _step(video, times, table.last_duration)
+    if by_count and not times:
+        times = [round(n * step) for n in range(max(1, len(table.dts), len(table.pts)))]
+    first = times[0] if by_count or origin is None else origin
+    end = times[-1] + (table.last_duration or round(step))
+    declared = _declared_end(video, table, first, step)
+    return Timeline(
+        time_base=time_base,
+        origin=first,
+        end=max(end, declared),
+        pictures_end=end,
+        step=step,
+        constant=_constant(times),
+        keys=() if by_count or video.format in _NO_SEEK else table.keys,
+        table=table,
+        stamps=times if by_count else None,
+        trusted=video.format in _BY_COUNT or not by_count,
+    )
+
+
+def _constant(times: Sequence[int]) -> bool:
+    """Evenly spaced, but for what rounding to ticks does."""
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    return bool(steps) and max(steps) - min(steps) <= 2
+
+
+def _step(video: OpenVideo, times: Sequence[int], last_duration: int) -> Fraction:
+    if len(times) > 1:
+        return Fraction(times[-1] - times[0], len(times) - 1)
+    rate = video.stream.average_rate or video.stream.guessed_rate
+    return Fraction(last_duration) or (1 / (rate or Fraction(25)) / _time_base(video))
+
+
+def _declared_end(video: OpenVideo, table: PacketTable, first: int, step: Fraction) -> int:
+    """Later than the pictures only if the file breaks off: sound may outlast the pictures."""
+    time_base = _time_base(video)
+    stream_s = Fraction(video.stream.duration or 0) * time_base
+    declared_s = max(stream_s, Fraction(video.container.duration or 0, av.time_base))
+    reached_s = max(table.reached_s, table.reached_s - float(first * time_base))
+    tolerance_s = max(0.5, 2 * float(step * time_base))
+    if float(declared_s) - reached_s <= tolerance_s:
+        return first
+    return first + round(declared_s / time_base)
+
+
+def _time_base(video: OpenVideo) -> Fraction:
+    return video.stream.time_base or Fraction(1, 90_000)

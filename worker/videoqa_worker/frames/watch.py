@@ -1,0 +1,41 @@
+"""The clock of one decoding: the caller's `check`, the deadline and the packet count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from videoqa.errors import DecodeTimeout, VideoTooLarge
+
+from videoqa_worker.frames.limits import FrameLimits
+
+__all__ = ["Watch", "no_check"]
+
+
+def no_check() -> None:
+    """The default `check`: nobody cancels."""
+
+
+class Watch:
+    """Ticked once a packet. It cannot interrupt the decoder inside one packet."""
+
+    def __init__(self, limits: FrameLimits, check: Callable[[], None] = no_check) -> None:
+        self._limits = limits
+        self._check = check
+        self._deadline_s = time.monotonic() + limits.decode_timeout_s
+        self._packets = 0
+
+    def tick(self) -> None:
+        """Raises what `check` raises; DecodeTimeout; VideoTooLarge after `max_packets`."""
+        self._check()
+        if time.monotonic() > self._deadline_s:
+            raise DecodeTimeout(
+                f"decoding took more than {self._limits.decode_timeout_s:g} s; "
+                "ask for a shorter clip, or raise the worker's decode_timeout_s"
+            )
+        self._packets += 1
+        if self._packets > self._limits.max_packets:
+            raise VideoTooLarge(
+                f"the video has more than {self._limits.max_packets} packets; "
+                "ask for it in parts, or raise the worker's max_packets"
+            )

@@ -1,6 +1,43 @@
-"""videoqa: questions about videos, answered at scale. This side submits jobs and reads answers."""
+"""videoqa: questions about videos, answered at scale.
 
+This distribution is for the side that submits jobs and reads answers; it never imports a
+deep learning library. The side that answers is `videoqa-worker`.
+"""
+
+from videoqa.client import Client
 from videoqa.errors import VideoQAError
+from videoqa.job import (
+    Answer,
+    Event,
+    Failure,
+    FrameUsed,
+    Generation,
+    Image,
+    Job,
+    JobRequest,
+    Question,
+    Result,
+    Sampling,
+    Video,
+)
+from videoqa.settings import Settings
 
 __version__ = "0.1.0"
-__all__ = ["VideoQAError", "__version__"]
+__all__ = [
+    "Answer",
+    "Client",
+    "Event",
+    "Failure",
+    "FrameUsed",
+    "Generation",
+    "Image",
+    "Job",
+    "JobRequest",
+    "Question",
+    "Result",
+    "Sampling",
+    "Settings",
+    "Video",
+    "VideoQAError",
+    "__version__",
+]

@@ -82,6 +82,7 @@ __all__ = [
     "VideoTruncated",
     "WaitTimeout",
     "WorkerLost",
+    "WorkerStopping",
 ]
 
 Stage = Literal["submitting", "queued", "fetching", "sampling", "generating", "storing"]
@@ -431,6 +432,13 @@ class WorkerLost(LifecycleError):
     """The worker vanished in each of the job's attempts."""
 
     code = "worker_lost"
+    retryable = True
+
+
+class WorkerStopping(LifecycleError):
+    """This worker shuts down; it gives the job back for another to run."""
+
+    code = "worker_stopping"
     retryable = True
 
 

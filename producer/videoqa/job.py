@@ -59,9 +59,7 @@ __all__ = [
 VIDEO_MARK = "<video>"
 IMAGE_MARK = "<image>"
 
-JobState = Literal[
-    "queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"
-]
+JobState = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"]
 FINAL_STATES: frozenset[JobState] = frozenset({"succeeded", "failed", "canceled", "expired"})
 FinishReason = Literal["stop", "length", "stop_string"]
 """stop: the model ended its answer; length: `max_new_tokens`; stop_string: one of `stop`."""
@@ -119,7 +117,9 @@ class Video(Model):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.end is not None and self.end <= (self.start or 0.0):
-            raise ValueError(f"got end={self.end} s, expected more than start={self.start or 0.0} s")
+            raise ValueError(
+                f"got end={self.end} s, expected more than start={self.start or 0.0} s"
+            )
         return self
 
 
@@ -133,9 +133,7 @@ def _as_input(value: Any) -> Any:
     return value
 
 
-Input = Annotated[
-    Annotated[Video | Image, Field(discriminator="kind")], BeforeValidator(_as_input)
-]
+Input = Annotated[Annotated[Video | Image, Field(discriminator="kind")], BeforeValidator(_as_input)]
 
 
 class Question(Model):
@@ -219,14 +217,18 @@ class JobRequest(Model):
         if template is None:
             return None
         try:
-            fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+            fields = [
+                name for _, name, _, _ in string.Formatter().parse(template) if name is not None
+            ]
         except ValueError as error:
             raise ValueError(f"got {template!r}, expected a template: {error}") from error
         unknown = sorted(set(fields) - set(OUTPUT_FIELDS))
         if unknown:
             raise ValueError(f"got the fields {unknown}, expected some of {list(OUTPUT_FIELDS)}")
         if not {"job_id", "custom_id"} & set(fields):
-            raise ValueError("got a template that is the same for every job, expected {job_id} in it")
+            raise ValueError(
+                "got a template that is the same for every job, expected {job_id} in it"
+            )
         if not template.startswith(("s3://", "file:///")):
             raise ValueError(f"got {template!r}, expected s3://bucket/... or file:///folder/...")
         return template
@@ -296,7 +298,9 @@ def _invalid(error: ValidationError) -> errors.InvalidRequest:
     if first["type"] == "extra_forbidden":
         message, shown = "unknown field; see the contract in docs/reference.md", ""
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return errors.InvalidRequest(f"{param or 'request'}: {message}{shown}{more}", param=param or None)
+    return errors.InvalidRequest(
+        f"{param or 'request'}: {message}{shown}{more}", param=param or None
+    )
 
 
 class Failure(Model):

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from videoqa_worker.frames.container import OpenVideo, open_video
 from videoqa_worker.frames.watch import Watch
 
-__all__ = ["PacketTable", "scan"]
+__all__ = ["PacketTable", "end_of_pictures", "scan"]
 
 _VP8_SHOW_FRAME = 0x10
 """RFC 6386, 9.1: without this bit the packet is a reference that is never shown."""
@@ -35,9 +35,11 @@ class PacketTable:
     keys: list[int] = field(default_factory=list)
     """Presentation times of keyframes, ascending."""
     dts: array[int] = field(default_factory=lambda: array("q"))
-    """Decoding times in the order of the file."""
+    """Decoding times in the order of the file, where known."""
+    count: int = 0
+    """Pictures, with or without times."""
     complete: bool = True
-    """Every packet had a pts and a dts, no pts came twice, and dts never went back."""
+    """Every picture had a pts, no pts came twice, and decoding times never went back."""
     last_duration: int = 0
     """Duration of the last picture; 0 if the container does not say."""
     reached_s: float = 0.0
@@ -63,6 +65,18 @@ def scan(video: OpenVideo, watch: Watch) -> PacketTable:
     return table
 
 
+def end_of_pictures(video: OpenVideo, last_key: int, watch: Watch) -> int:
+    """When the last picture ends, in ticks; reads from the last keyframe on."""
+    end = last_key
+    with open_video(video.path, video.limits) as fresh:
+        fresh.container.seek(last_key, stream=fresh.stream, backward=True)
+        for packet in fresh.container.demux(fresh.stream):
+            watch.tick()
+            if packet.pts is not None and not packet.is_corrupt and not packet.is_discard:
+                end = max(end, packet.pts + (packet.duration or 0))
+    return end
+
+
 def _note(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> None:
     if packet.size == 0 or packet.is_corrupt:
         return
@@ -72,14 +86,14 @@ def _note(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> No
         table.reached_s = max(table.reached_s, end_s)
     if packet.stream_index != stream.index or _hidden(packet, stream):
         return
-    if packet.dts is None or (table.dts and packet.dts <= table.dts[-1]):
-        table.complete = False
     if packet.dts is not None:
+        table.complete &= not table.dts or packet.dts >= table.dts[-1]
         table.dts.append(packet.dts)
+    if packet.is_discard:  # an edit list cuts it away
+        return
+    table.count += 1
     if packet.pts is None or packet.pts in table.sizes:
         table.complete = False
-        return
-    if packet.is_discard:
         return
     if not table.pts or packet.pts > max(table.pts[-4:]):
         table.last_duration = packet.duration or 0

@@ -11,13 +11,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 
 import av
 from videoqa.errors import VideoTooLarge
 
 from videoqa_worker.frames.container import OpenVideo
-from videoqa_worker.frames.packets import PacketTable, scan
+from videoqa_worker.frames.packets import PacketTable, end_of_pictures, scan
 from videoqa_worker.frames.watch import Watch
 
 __all__ = ["Timeline", "read_timeline"]
@@ -42,8 +41,8 @@ class Timeline:
     """Where the last complete picture ends; clearly before `end` in a truncated file."""
     step: Fraction
     """Mean ticks from picture to picture."""
-    constant: bool
-    """All pictures are `step` apart."""
+    even: bool
+    """All pictures are `step` apart, but for rounding to ticks."""
     keys: Sequence[int] = ()
     """Where seeking may lead, ascending; empty: read from the start."""
     table: PacketTable | None = None
@@ -83,7 +82,7 @@ class Timeline:
         if self.table is not None and self.trusted and self.stamps is None:
             first, rank = self.table.rank(self.origin), self.table.rank(pts)
             return None if first is None or rank is None else rank - first
-        if self.constant and self.step:
+        if self.even:
             return round((pts - self.origin) / self.step)
         return None
 
@@ -97,7 +96,7 @@ def read_timeline(video: OpenVideo, origin: int | None, watch: Watch) -> Timelin
     Raises:
         VideoTooLarge: longer than `max_duration_s`.
     """
-    timeline = None if origin is None else _from_index(video, origin)
+    timeline = None if origin is None else _from_index(video, origin, watch)
     if timeline is None:
         timeline = _from_packets(video, origin, scan(video, watch))
     limit_s = video.limits.max_duration_s
@@ -109,63 +108,80 @@ def read_timeline(video: OpenVideo, origin: int | None, watch: Watch) -> Timelin
     return timeline
 
 
-def _from_index(video: OpenVideo, origin: int) -> Timeline | None:
+def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     """None if the index does not span the video: fragmented files, and all but MP4."""
-    stream = video.stream
-    if "mp4" not in video.format or not stream.duration or not len(stream.index_entries):
+    entries = list(video.stream.index_entries) if "mp4" in video.format else []
+    if len(entries) < 2 or not video.stream.duration:
         return None
-    entries = [entry for entry in stream.index_entries if not entry.is_discard]
     dts = [entry.timestamp for entry in entries]
-    time_base = _time_base(video)
-    if len(dts) < 2 or dts[-1] - dts[0] + 1 / time_base < stream.duration:
-        return None
     step = Fraction(dts[-1] - dts[0], len(dts) - 1)
+    shown = sum(not entry.is_discard for entry in entries)
     size_bytes = video.path.stat().st_size
     whole = next((n for n, e in enumerate(entries) if e.pos + e.size > size_bytes), len(entries))
-    end = origin + stream.duration
-    # The index holds decoding times; pictures are shown a constant reordering delay later.
-    shift = origin - dts[0]
-    return Timeline(
-        time_base=time_base,
-        origin=origin,
-        end=end,
-        pictures_end=end if whole == len(entries) else dts[max(0, whole - 1)] + shift,
-        step=step,
-        constant=_constant(dts),
-        keys=[e.timestamp + shift for e in entries[:whole] if e.is_keyframe],
-    )
+    even = _even(dts, step)
+    if even and abs(video.stream.duration - shown * step) > step:
+        return None
+    # The index holds decoding times; pictures are shown a reordering delay later.
+    delay = round(video.decoder.reorder_depth * step)
+    keys = [e.timestamp + delay for e in entries[:whole] if e.is_keyframe]
+    end = origin + video.stream.duration
+    if whole < len(entries):
+        pictures_end = max(origin, dts[whole])
+    elif even:
+        pictures_end = end
+    else:
+        pictures_end = end = end_of_pictures(video, keys[-1] if keys else origin, watch)
+    return Timeline(_time_base(video), origin, end, pictures_end, step, even, keys)
 
 
 def _from_packets(video: OpenVideo, origin: int | None, table: PacketTable) -> Timeline:
-    time_base = _time_base(video)
-    by_count = video.format in _BY_COUNT or not table.complete or origin is None
-    times = sorted(set(table.dts)) if by_count else table.pts
-    if by_count and len(times) < max(len(table.dts), len(table.pts)):
-        times = []
+    if video.format in _BY_COUNT or not table.complete or origin is None:
+        return _by_count(video, table)
+    times = table.pts
     step = _step(video, times, table.last_duration)
-    if by_count and not times:
-        times = [round(n * step) for n in range(max(1, len(table.dts), len(table.pts)))]
-    first = times[0] if by_count or origin is None else origin
-    end = times[-1] + (table.last_duration or round(step))
-    declared = _declared_end(video, table, first, step)
+    even = _even(times, step)
+    last = origin + round(len(times) * step) if even else times[-1] + table.last_duration
+    end = max(last, times[-1] + 1)
     return Timeline(
-        time_base=time_base,
-        origin=first,
-        end=max(end, declared),
+        time_base=_time_base(video),
+        origin=origin,
+        end=max(end, _declared_end(video, table, origin, step)),
         pictures_end=end,
         step=step,
-        constant=_constant(times),
-        keys=() if by_count or video.format in _NO_SEEK else table.keys,
+        even=even,
+        keys=() if video.format in _NO_SEEK else table.keys,
         table=table,
-        stamps=times if by_count else None,
-        trusted=video.format in _BY_COUNT or not by_count,
     )
 
 
-def _constant(times: Sequence[int]) -> bool:
-    """Evenly spaced, but for what rounding to ticks does."""
-    steps = [later - earlier for earlier, later in pairwise(times)]
-    return bool(steps) and max(steps) - min(steps) <= 2
+def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
+    """The n-th picture out of the decoder is shown at the n-th decoding time."""
+    times: Sequence[int] = sorted(set(table.dts))
+    timed = len(times) == table.count
+    step = _step(video, times if timed else (), table.last_duration)
+    if not timed:
+        times = [round(n * step) for n in range(max(1, table.count))]
+    end = times[-1] + max(1, round(step))
+    return Timeline(
+        time_base=_time_base(video),
+        origin=times[0],
+        end=max(end, _declared_end(video, table, times[0], step)),
+        pictures_end=end,
+        step=step,
+        even=_even(times, step),
+        table=table,
+        stamps=times,
+        trusted=timed and video.format in _BY_COUNT,
+    )
+
+
+def _even(times: Sequence[int], step: Fraction) -> bool:
+    """True if rounding `(time - first) / step` gives each picture its number."""
+    length, count = step.numerator, step.denominator
+    return len(times) > 1 and all(
+        abs((time - times[0]) * count - n * length) * 5 <= 2 * length
+        for n, time in enumerate(times)
+    )
 
 
 def _step(video: OpenVideo, times: Sequence[int], last_duration: int) -> Fraction:

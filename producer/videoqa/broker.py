@@ -1,0 +1,78 @@
+"""The Celery application and transport settings that producers and workers share, and the bell.
+
+The settings are those that proved right in our fault runs (docs/architecture.md says why);
+none of them makes the transport lossless, which is why a message is only a doorbell.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from videoqa.connection import place
+from videoqa.errors import RedisUnavailable
+from videoqa.queues import TASK
+from videoqa.settings import Settings
+from videoqa.states import Bell
+
+__all__ = ["make_celery", "ring"]
+
+
+def make_celery(settings: Settings) -> Celery:
+    """A Celery application without result backend; connects on first use."""
+    app = Celery("videoqa", broker=settings.broker, set_as_current=False)
+    app.conf.update(
+        task_acks_late=True,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=settings.connect_timeout_s,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        broker_transport_options=_transport_options(settings),
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    return {
+        # The ledger recovers lost jobs within a lease; redelivery is only the last resort.
+        "visibility_timeout": 21_600,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        # With kombu's defaults a half-open connection leaves the worker dead for good.
+        "socket_timeout": settings.socket_timeout_s,
+        "socket_connect_timeout": settings.connect_timeout_s,
+        "health_check_interval": 5,
+        "socket_keepalive": True,
+        # Strict: interactive queues before bulk, in the order that the worker names them.
+        "queue_order_strategy": "priority",
+    }
+
+
+def ring(app: Celery, bell: Bell) -> None:
+    """Publishes the doorbell of a recorded job.
+
+    Raises:
+        RedisUnavailable: nobody was told; the reaper will ring again.
+    """
+    try:
+        app.send_task(
+            TASK,
+            args=(bell.job_id, bell.attempt, bell.bell, bell.queue),
+            queue=bell.queue,
+            task_id=f"{bell.job_id}.{bell.attempt}.{bell.bell}",
+            retry=True,
+            retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
+        )
+    except (OperationalError, OSError) as error:
+        raise RedisUnavailable(
+            f"broker at {place(app.conf.broker_url or '')} does not answer ({error}); "
+            "the job is recorded and will be announced by a worker"
+        ) from error

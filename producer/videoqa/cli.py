@@ -1,0 +1,327 @@
+"""The `videoqa` command: submit, follow and read jobs from a shell.
+
+Commands that need the worker (`up`, `worker`, `demo`) come from `videoqa-worker` by the
+entry point group `videoqa.commands`. Exit codes, for scripts:
+
+    0  done                          4  Redis does not answer
+    1  the job did not succeed       5  --timeout is over; the job goes on
+    2  the request or usage is wrong 6  the result object can't be read
+    3  unknown or expired job id     130  interrupted
+
+With --json every command prints one JSON object a line on stdout, and errors as one
+object {"error": {code, message, param}} on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+
+from videoqa import errors, show
+from videoqa.client import Client
+from videoqa.job import Job
+from videoqa.local import LocalStack, home
+from videoqa.settings import DEFAULT_REDIS_URL, Settings
+
+__all__ = ["app", "main"]
+
+WORKER_COMMANDS = {
+    "up": "run Redis, an object store and a worker on this machine until Ctrl-C",
+    "worker": "run one worker that holds a model and answers jobs",
+    "demo": "show the main job, end to end, with the bundled model",
+}
+
+app = typer.Typer(
+    name="videoqa",
+    help="Ask questions about videos.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+JobId = Annotated[str, typer.Argument(help="The job's id, as `submit` printed it.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", help="Seconds to wait here; the job goes on after them."),
+]
+
+
+def settings() -> Settings:
+    """VIDEOQA_* variables; without VIDEOQA_REDIS_URL, a running `videoqa up` of this user."""
+    found = Settings.from_environment()
+    if found.redis_url == DEFAULT_REDIS_URL and "VIDEOQA_REDIS_URL" not in os.environ:
+        stack = LocalStack.find(home(os.environ))
+        if stack is not None:
+            return found.model_copy(update={"redis_url": stack.redis_url})
+    return found
+
+
+def _client() -> Client:
+    return Client(settings=settings())
+
+
+def as_url(name: str) -> str:
+    """A path becomes a file:// URL; URLs stay as they are."""
+    return name if "://" in name else Path(name).absolute().as_uri()
+
+
+def _request(**fields: Any) -> dict[str, Any]:
+    """Only what was given, so that the contract's defaults hold for the rest."""
+    return {name: value for name, value in fields.items() if value not in (None, {}, ())}
+
+
+def _read_json(source: str) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text()
+        data = json.loads(text)
+    except OSError as error:
+        raise errors.InvalidRequest(f"can't read {source}: {error.strerror}") from error
+    except ValueError as error:
+        raise errors.InvalidRequest(f"{source} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise errors.InvalidRequest(
+            f"{source} holds {type(data).__name__}, expected one JSON object"
+        )
+    return data
+
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="Videos and images (paths or s3://, http(s)://, file:// URLs), then the question."
+    ),
+]
+Frames = Annotated[int | None, typer.Option(help="Frames of each video that the model sees [8].")]
+MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens [100].")]
+Model = Annotated[str | None, typer.Option(help="A model's name; unset: the fleet's default.")]
+Start = Annotated[float | None, typer.Option(help="Seconds into the video where the clip starts.")]
+End = Annotated[float | None, typer.Option(help="Seconds into the video where the clip ends.")]
+Output = Annotated[str | None, typer.Option(help="URI template of the result object.")]
+
+
+def _media(names: list[str], start: float | None, end: float | None) -> list[Any]:
+    urls = [as_url(name) for name in names]
+    if start is None and end is None:
+        return urls
+    return [_request(kind="video", url=url, start=start, end=end) for url in urls]
+
+
+def _from_arguments(
+    inputs: list[str],
+    question: list[str] | None,
+    start: float | None,
+    end: float | None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """INPUT... QUESTION, or INPUT... with one --question or more."""
+    questions = list(question or ())
+    if not questions:
+        if len(inputs) < 2:
+            raise errors.InvalidRequest(
+                "got no question, expected: INPUT... QUESTION, or INPUT... --question TEXT"
+            )
+        *inputs, last = inputs
+        questions = [last]
+    frames, tokens = fields.pop("frames"), fields.pop("max_tokens")
+    return _request(
+        inputs=_media(inputs, start, end),
+        questions=questions,
+        sampling={"frames": frames} if frames is not None else None,
+        generation={"max_new_tokens": tokens} if tokens is not None else None,
+        **fields,
+    )
+
+
+Questions = Annotated[
+    list[str] | None,
+    typer.Option("--question", "-q", help="A question; may be given several times."),
+]
+
+
+@app.command()
+def ask(
+    inputs: Inputs,
+    question: Questions = None,
+    frames: Frames = None,
+    max_tokens: MaxTokens = None,
+    model: Model = None,
+    start: Start = None,
+    end: End = None,
+    output: Output = None,
+    timeout: Timeout = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Submit a question, wait, and print the answer."""
+    fields = _from_arguments(
+        inputs, question, start, end,
+        frames=frames, max_tokens=max_tokens, model=model, output=output,
+    )  # fmt: skip
+    with _client() as client:
+        job = client.submit(fields)
+        _wait(client, job.id, timeout, as_json)
+        show.result(client.result(job.id), client.get(job.id), as_json=as_json)
+
+
+@app.command()
+def submit(
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="Videos and images, then the question.")
+    ] = None,
+    question: Questions = None,
+    request: Annotated[
+        str | None, typer.Option("--request", help="A job request as a JSON file, or - for stdin.")
+    ] = None,
+    frames: Frames = None,
+    max_tokens: MaxTokens = None,
+    model: Model = None,
+    start: Start = None,
+    end: End = None,
+    output: Output = None,
+    priority: Annotated[str | None, typer.Option(help="interactive or bulk.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key twice makes one job.")
+    ] = None,
+    custom_id: Annotated[str | None, typer.Option(help="Your own id for the job.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Submit a job and print its id."""
+    if request is not None:
+        fields = _read_json(request)
+    else:
+        fields = _from_arguments(
+            list(inputs or ()), question, start, end,
+            frames=frames, max_tokens=max_tokens, model=model, output=output,
+            priority=priority, idempotency_key=idempotency_key, custom_id=custom_id,
+        )  # fmt: skip
+    with _client() as client:
+        job = client.submit(fields)
+        show.submitted(job, as_json=as_json)
+
+
+@app.command()
+def status(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Say how a job stands."""
+    with _client() as client:
+        show.job(client.get(job_id), as_json=as_json)
+
+
+@app.command()
+def wait(job_id: JobId, timeout: Timeout = None, as_json: JsonFlag = False) -> None:
+    """Wait until a job is final."""
+    with _client() as client:
+        job = _wait(client, job_id, timeout, as_json)
+        show.job(job, as_json=as_json)
+
+
+@app.command()
+def result(
+    job_id: JobId,
+    as_json: JsonFlag = False,
+    follow: Annotated[bool, typer.Option("--wait", help="Wait for the job first.")] = False,
+) -> None:
+    """Print a job's answers."""
+    with _client() as client:
+        if follow:
+            _wait(client, job_id, None, as_json)
+        job = client.get(job_id)
+        if job.final and job.state != "succeeded":
+            _ended_badly(job, as_json)
+        show.result(client.result(job_id), job, as_json=as_json)
+
+
+@app.command()
+def cancel(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Stop a job, queued or running."""
+    with _client() as client:
+        show.job(client.cancel(job_id), as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check Redis, workers and settings, and say what to do."""
+    from videoqa import doctor as checks
+
+    if not show.checks(checks.run(settings()), as_json=as_json):
+        raise typer.Exit(1)
+
+
+def _wait(client: Client, job_id: str, timeout_s: float | None, as_json: bool) -> Job:
+    """Waits with visible progress; leaves with status 1 where the job did not succeed."""
+    with show.progress(client, job_id, quiet=as_json) as on_event:
+        job = client.wait(job_id, timeout_s=timeout_s, on_event=on_event)
+    if job.state != "succeeded":
+        _ended_badly(job, as_json)
+    return job
+
+
+def _ended_badly(job: Job, as_json: bool) -> NoReturn:
+    show.failed(job, as_json=as_json)
+    raise typer.Exit(1)
+
+
+EXIT_CODES: tuple[tuple[type[errors.VideoQAError], int], ...] = (
+    (errors.RequestError, 2),
+    (errors.ConfigurationError, 2),
+    (errors.JobNotFound, 3),
+    (errors.JobExpired, 3),
+    (errors.RedisUnavailable, 4),
+    (errors.WaitTimeout, 5),
+    (errors.OutputError, 6),
+)
+
+
+def exit_code(error: errors.VideoQAError) -> int:
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+
+
+def _placeholder(name: str) -> Callable[[], None]:
+    def missing() -> None:
+        raise errors.ConfigurationError(
+            f"`videoqa {name}` needs the worker; install it with: pip install videoqa-worker"
+        )
+
+    missing.__doc__ = f"{WORKER_COMMANDS[name].capitalize()} (needs videoqa-worker)."
+    return missing
+
+
+def _add_worker_commands() -> None:
+    installed = {point.name: point for point in entry_points(group="videoqa.commands")}
+    for name in WORKER_COMMANDS:
+        command = installed[name].load() if name in installed else _placeholder(name)
+        app.command(name=name)(command)
+    for name, point in installed.items():
+        if name not in WORKER_COMMANDS:
+            app.command(name=name)(point.load())
+
+
+def main() -> None:
+    """The console script."""
+    _add_worker_commands()
+    as_json = "--json" in sys.argv
+    try:
+        status_code = app(standalone_mode=False)
+    except errors.VideoQAError as error:
+        show.error(error.code, error.message, error.param, as_json=as_json)
+        sys.exit(exit_code(error))
+    except click.ClickException as error:
+        if as_json:
+            show.error("usage", error.format_message(), None, as_json=True)
+        else:
+            error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        show.error("interrupted", "interrupted; a submitted job goes on", None, as_json=as_json)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(status_code if isinstance(status_code, int) else 0)

@@ -1,0 +1,195 @@
+"""Client: submit jobs, follow them, read their results.
+
+    with Client("redis://127.0.0.1:6379/0") as client:
+        job = client.submit(inputs=["s3://videos/cat.mp4"], questions=["What is the cat doing?"])
+        print(client.wait(job.id).state, client.result(job.id).answers[0].text)
+
+Thread-safe; connects on first use. Nothing here depends on the worker's side.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from videoqa import errors
+from videoqa.connection import connect
+from videoqa.job import FINAL_STATES, Event, Job, JobRequest, Result, WorkerInfo, parse_request
+from videoqa.objects import ObjectStore
+from videoqa.settings import Settings
+from videoqa.states import Bell, Ledger, new_job_id
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["Client"]
+
+log = logging.getLogger(__name__)
+
+BLOCK_S = 2.0
+"""How long one blocking read waits; below the socket time-out, so that a dead Redis is noticed."""
+
+
+class Client:
+    """Submits jobs to one Redis and reads what became of them."""
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
+        """`url`: Redis of the job records; anything else comes from `settings`."""
+        base = settings or Settings()
+        self.settings = base.model_copy(update={"redis_url": url}) if url else base
+        self._redis = connect(self.settings)
+        self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
+        self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
+        self._celery: Celery | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """A client from the VIDEOQA_* variables."""
+        return cls(settings=Settings.from_environment(environ))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._redis.close()
+        if self._celery is not None:
+            self._celery.close()
+
+    def submit(
+        self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any
+    ) -> Job:
+        """Records a job and rings for a worker; returns at once.
+
+        Takes a JobRequest, a mapping, or its fields as keywords. With an `idempotency_key`
+        that was used before for the same request, returns the job that it made.
+
+        Raises:
+            RequestError: the request is wrong (`code` and `param` say what); nothing was recorded.
+            RedisUnavailable: nothing is known to be recorded; submit again with an
+                `idempotency_key` to be sure of one job.
+        """
+        checked = parse_request(request if request is not None else fields)
+        made = self._ledger.submit(
+            new_job_id(), checked, start_by_default_s=self.settings.start_by_default_s
+        )
+        if isinstance(made, str):
+            return self.get(made)
+        self._ring(made)
+        return self.get(made.job_id)
+
+    def _ring(self, bell: Bell) -> None:
+        from videoqa.broker import make_celery, ring  # Celery takes 0.3 s to import
+
+        if self._celery is None:
+            self._celery = make_celery(self.settings)
+        try:
+            ring(self._celery, bell)
+        except errors.RedisUnavailable as error:
+            # The record is the job: a worker's reaper will find it and ring.
+            log.warning("job %s is recorded, but its bell was not heard: %s", bell.job_id, error)
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            JobNotFound: never recorded here.
+            JobExpired: it was, and its record's `result_ttl_s` is over.
+        """
+        return self._ledger.get(job_id)
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Job:
+        """Blocks until the job is final, and returns it; does not poll.
+
+        Raises:
+            WaitTimeout: the job goes on.
+        """
+        job = self.get(job_id)
+        if job.final and on_event is None:
+            return job
+        for event in self._follow(job_id, "0", timeout_s):
+            if on_event is not None:
+                on_event(event)
+        return self.get(job_id)
+
+    def events(
+        self, job_id: str, *, after: str = "0", timeout_s: float | None = None
+    ) -> Iterator[Event]:
+        """What happened to the job, from its beginning or after an event's id, until it is final.
+
+        Raises:
+            WaitTimeout: `timeout_s` is over; the job goes on.
+        """
+        self.get(job_id)
+        yield from self._follow(job_id, after, timeout_s)
+
+    def _follow(self, job_id: str, after: str, timeout_s: float | None) -> Iterator[Event]:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = BLOCK_S if deadline is None else min(BLOCK_S, deadline - time.monotonic())
+            found = self._ledger.read_events(job_id, after=after, block_s=max(left, 0.001))
+            for event in found:
+                after = event.id
+                yield event
+            # A retried job's stream goes on after its first final event: ask the record.
+            if (not found or found[-1].state in FINAL_STATES) and self.get(job_id).final:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise errors.WaitTimeout(
+                    f"job {job_id} was not finished within {timeout_s:g} s; it goes on, wait again"
+                )
+
+    def result(self, job_id: str) -> Result:
+        """The answers of a succeeded job.
+
+        Raises:
+            JobNotFinished: not yet; `wait` first.
+            JobFailed: it ended without a result; the message says why.
+            OutputError: the result is in object storage and could not be read.
+        """
+        job, result = self._ledger.result(job_id)
+        if result is not None:
+            return result
+        if not job.final:
+            raise errors.JobNotFinished(f"job {job_id} is {job.state}; wait for it first")
+        if job.state != "succeeded" or job.result_url is None:
+            why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
+            raise errors.JobFailed(f"job {job_id} {job.state}{why}")
+        return Result.model_validate_json(self._objects.read(job.result_url))
+
+    def cancel(self, job_id: str) -> Job:
+        """Stops the job; a final job stays as it is. Returns the job as it is then."""
+        self._ledger.cancel(job_id)
+        return self.get(job_id)
+
+    def retry(self, job_id: str) -> Job:
+        """Reopens a failed, canceled or expired job under the same id.
+
+        Raises:
+            NotRetryable: the job is queued, running or succeeded.
+        """
+        self._ring(self._ledger.retry(job_id))
+        return self.get(job_id)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Workers that announced themselves within the last minute."""
+        return self._ledger.workers()
+
+    def ping(self) -> str:
+        """The server's version; raises RedisUnavailable."""
+        from videoqa.connection import speaking_redis
+
+        with speaking_redis(self.settings.redis_url):
+            info: dict[str, Any] = self._redis.info("server")  # type: ignore[assignment]
+        name = "Valkey" if "valkey_version" in info else "Redis"
+        return f"{name} {info.get('valkey_version') or info.get('redis_version')}"

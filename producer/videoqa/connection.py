@@ -1,0 +1,68 @@
+"""The connection to Redis: its time-outs, and its errors as ours.
+
+Knows nothing of jobs. Every module that talks to Redis does so inside `speaking_redis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from videoqa.errors import ConfigurationError, RedisUnavailable
+from videoqa.settings import Settings
+
+__all__ = ["connect", "speaking_redis"]
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A pooled client; connects on first use. One quick retry: callers hear of a dead Redis in time."""
+    try:
+        return redis.Redis.from_url(
+            settings.redis_url,
+            decode_responses=True,
+            socket_connect_timeout=settings.connect_timeout_s,
+            socket_timeout=settings.socket_timeout_s,
+            socket_keepalive=True,
+            health_check_interval=15,
+            retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
+        )
+    except ValueError as error:
+        raise ConfigurationError(
+            f"VIDEOQA_REDIS_URL={settings.redis_url!r}: {error}", param="redis_url"
+        ) from error
+
+
+def place(url: str) -> str:
+    """Host and port of a Redis URL, without its password."""
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+
+
+@contextmanager
+def speaking_redis(url: str) -> Iterator[None]:
+    """Turns redis-py's errors into RedisUnavailable that says what to do."""
+    try:
+        yield
+    except redis.exceptions.AuthenticationError as error:
+        raise RedisUnavailable(
+            f"Redis at {place(url)} refused the login ({error}); check the password in VIDEOQA_REDIS_URL"
+        ) from error
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        raise RedisUnavailable(
+            f"Redis at {place(url)} does not answer ({error}); "
+            "start the local stack with `videoqa up`, or set VIDEOQA_REDIS_URL"
+        ) from error
+    except redis.exceptions.ResponseError as error:
+        if "OOM" in str(error):
+            raise RedisUnavailable(
+                f"Redis at {place(url)} is full ({error}); nothing was recorded, try again later "
+                "or raise its maxmemory"
+            ) from error
+        if str(error).startswith(("READONLY", "MISCONF", "LOADING", "NOAUTH", "NOPERM")):
+            raise RedisUnavailable(f"Redis at {place(url)} can't take this now: {error}") from error
+        raise

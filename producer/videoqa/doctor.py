@@ -1,0 +1,77 @@
+"""Doctor: is everything there that a job needs? Each check says what it found and what to do.
+
+The worker adds its own checks (model, device, storage) by the entry point `videoqa.doctor`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+import redis
+
+from videoqa import errors
+from videoqa.connection import connect, place, speaking_redis
+from videoqa.settings import Settings
+from videoqa.show import Check
+from videoqa.states import Ledger
+
+__all__ = ["run"]
+
+
+def run(settings: Settings) -> list[Check]:
+    """Every check that applies here."""
+    client = connect(settings)
+    found = list(_redis(settings, client))
+    if found[0].ok:
+        found.append(_workers(settings, client))
+    client.close()
+    for point in entry_points(group="videoqa.doctor"):
+        found.extend(cast("Callable[[], list[Check]]", point.load())())
+    return found
+
+
+def _redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
+    try:
+        with speaking_redis(settings.redis_url):
+            info = cast("dict[str, Any]", client.info())
+            clock = cast("tuple[int, int]", client.time())
+    except errors.RedisUnavailable as error:
+        yield Check("redis", ok=False, found=str(error), next_step="videoqa up")
+        return
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get("valkey_version") or info.get("redis_version")
+    yield Check("redis", ok=True, found=f"{name} {version} at {place(settings.redis_url)}")
+    yield Check(
+        "persistence",
+        ok=bool(info.get("aof_enabled")),
+        found="append-only file is on" if info.get("aof_enabled") else "append-only file is off",
+        next_step="set `appendonly yes`, or a restart of Redis loses jobs (deploy/valkey.conf)",
+    )
+    policy = str(info.get("maxmemory_policy"))
+    yield Check(
+        "eviction",
+        ok=policy == "noeviction",
+        found=f"maxmemory-policy {policy}",
+        next_step="set `maxmemory-policy noeviction`, or a full Redis drops jobs silently",
+    )
+    skew_s = time.time() - (clock[0] + clock[1] / 1e6)
+    yield Check(
+        "clock",
+        ok=abs(skew_s) < 5,
+        found=f"{skew_s:+.1f} s against Redis",
+        next_step="start_by is compared with Redis' clock: run NTP on both",
+    )
+
+
+def _workers(settings: Settings, client: redis.Redis) -> Check:
+    workers = Ledger(client, url=settings.redis_url, prefix=settings.prefix).workers()
+    models = sorted({info.model for info in workers if info.ready})
+    return Check(
+        "workers",
+        ok=bool(models),
+        found=f"{len(workers)} running, serving {', '.join(models) or 'no model yet'}",
+        next_step="start one: videoqa worker (or `videoqa up` for everything on this machine)",
+    )

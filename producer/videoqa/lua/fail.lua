@@ -1,0 +1,20 @@
+-- prefix, id, attempt, failure, retryable 0|1, delay_s -> 'failed', 'retry', 'canceled' or 'lost'
+local id, attempt = ARGV[2], ARGV[3]
+local answer = fence(id, attempt)
+if answer == 'lost' then return answer end
+local rec = get(id, 'max_attempts', 'stage')
+if answer == 'cancel' then
+  cancel_now(id, attempt, rec[2] or nil)
+  return 'canceled'
+end
+if ARGV[5] == '0' or tonumber(attempt) >= tonumber(rec[1]) then
+  finalize(id, 'failed', 'failure', ARGV[4])
+  return 'failed'
+end
+local due = now + tonumber(ARGV[6])
+forget_places(id)
+set(id, 'state', 'queued', 'failure', ARGV[4], 'next_at', stamp(due))
+redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
+redis.call('ZADD', P .. ':delayed', stamp(due), id)
+emit(id, 'retry', 'queued', attempt, 'message', cjson.decode(ARGV[4]).message)
+return 'retry'

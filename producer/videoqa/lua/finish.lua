@@ -1,0 +1,16 @@
+-- prefix, id, attempt, result, result_url -> 'ok', 'cancel' (canceled instead) or 'lost'
+local id, attempt = ARGV[2], ARGV[3]
+local answer = fence(id, attempt)
+if answer == 'lost' then
+  local rec = get(id, 'state', 'attempt')
+  if rec[1] == 'succeeded' and rec[2] == attempt then return 'ok' end  -- the reply was lost
+  return answer
+end
+if answer == 'cancel' then
+  cancel_now(id, attempt, 'storing')
+  return answer
+end
+redis.call('HDEL', job_key(id), 'failure')
+if ARGV[4] ~= '' then set(id, 'result', ARGV[4]) end
+finalize(id, 'succeeded', 'result_url', ARGV[5])
+return answer

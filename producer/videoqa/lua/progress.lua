@@ -1,0 +1,12 @@
+-- prefix, id, attempt, stage, message, done, total -> 'ok', 'cancel' or 'lost'
+local id, attempt, stage = ARGV[2], ARGV[3], ARGV[4]
+local answer = fence(id, attempt)
+if answer == 'lost' then return answer end
+local rec = get(id, 'state', 'stage')
+local kind = 'progress'
+if rec[2] ~= stage then
+  set(id, 'stage', stage)
+  kind = 'stage'
+end
+emit(id, kind, rec[1], attempt, 'stage', stage, 'message', ARGV[5], 'done', ARGV[6], 'total', ARGV[7])
+return answer

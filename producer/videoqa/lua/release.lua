@@ -1,0 +1,15 @@
+-- A worker that shuts down gives a job back; the attempt is not held against it.
+-- prefix, id, attempt -> {id, attempt, bell, queue} to ring, or {} where there is nothing to give
+local id, attempt = ARGV[2], ARGV[3]
+local answer = fence(id, attempt)
+if answer == 'lost' then return {} end
+if answer == 'cancel' then
+  cancel_now(id, attempt, get(id, 'stage')[1] or nil)
+  return {}
+end
+forget_places(id)
+redis.call('HINCRBY', job_key(id), 'max_attempts', 1)
+set(id, 'state', 'queued')
+redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
+emit(id, 'state', 'queued', attempt, 'message', 'given back by a worker that shuts down')
+return ring(id)

@@ -1,0 +1,8 @@
+-- prefix, id, attempt, lease_s -> 'ok', 'cancel' or 'lost'
+local id, lease_s = ARGV[2], tonumber(ARGV[4])
+local answer = fence(id, ARGV[3])
+if answer == 'lost' then return answer end
+-- A worker that hangs past its deadline cannot keep the job by a healthy heartbeat.
+if now > tonumber(get(id, 'deadline')[1]) + lease_s then return 'lost' end
+redis.call('ZADD', P .. ':leases', stamp(now + lease_s), id)
+return answer

@@ -1,0 +1,27 @@
+-- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest
+-- -> {'new'|'same'|'conflict', id, attempt, bell, queue}
+local id, queue, idem, body = ARGV[2], ARGV[4], ARGV[9], ARGV[10]
+if redis.call('EXISTS', job_key(id)) == 1 then
+  -- The same call again after a lost reply.
+  local rec = get(id, 'bell')
+  return {'new', id, '1', rec[1], queue}
+end
+if idem ~= '' then
+  local key = P .. ':idem:' .. idem
+  local have = redis.call('HMGET', key, 'id', 'body')
+  if have[1] then
+    if have[2] ~= body then return {'conflict', have[1]} end
+    return {'same', have[1]}
+  end
+  redis.call('HSET', key, 'id', id, 'body', body)
+  set(id, 'idem', idem)
+end
+redis.call('SADD', P .. ':queues', queue)
+set(id, 'request', ARGV[3], 'state', 'queued', 'queue', queue, 'attempt', 0,
+  'max_attempts', ARGV[5], 'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now))
+local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
+set(id, 'start_by', stamp(start_by))
+redis.call('ZADD', P .. ':startby', stamp(start_by), id)
+emit(id, 'state', 'queued', 0)
+local bell = ring(id)
+return {'new', id, bell[2], bell[3], queue}

@@ -1,0 +1,179 @@
+"""Object storage: whole small objects, read and written by URL (`s3://` and `file://`).
+
+Used for results. Knows nothing of jobs or videos; large inputs have their own way
+(`videoqa_worker.source`).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from videoqa import errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+__all__ = ["ObjectStore", "file_path", "s3_client"]
+
+_DENIED = {
+    "AccessDenied",
+    "403",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "AllAccessDisabled",
+}
+_MISSING = {"NoSuchKey", "404", "NotFound"}
+
+
+def s3_client(endpoint_url: str | None) -> S3Client:
+    """boto3's client with its usual chain of credentials, and bounded time-outs and retries."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 3}
+    )
+    return boto3.client("s3", endpoint_url=endpoint_url, config=config)
+
+
+def file_path(url: str) -> Path:
+    """The path of a file:// URL."""
+    return Path(unquote(urlsplit(url).path))
+
+
+class ObjectStore:
+    """Reads and writes objects. Thread-safe; connects on first use."""
+
+    def __init__(
+        self, *, s3_endpoint_url: str | None = None, file_roots: tuple[Path, ...] | None = None
+    ) -> None:
+        """`file_roots`: the folders that file:// URLs may write into; None: anywhere."""
+        self._endpoint = s3_endpoint_url
+        self._roots = None if file_roots is None else tuple(root.resolve() for root in file_roots)
+        self._client: S3Client | None = None
+        self._lock = threading.Lock()
+
+    def _s3(self) -> S3Client:
+        with self._lock:
+            if self._client is None:
+                self._client = s3_client(self._endpoint)
+            return self._client
+
+    def write(self, url: str, data: bytes, *, content_type: str = "application/json") -> None:
+        """Writes an object whole or not at all; the same URL again replaces it.
+
+        Raises:
+            OutputDenied, OutputNotFound, OutputUnavailable
+        """
+        if url.startswith("file:"):
+            self._write_file(file_path(url), data)
+        else:
+            self._write_s3(url, data, content_type)
+
+    def _write_file(self, path: Path, data: bytes) -> None:
+        resolved = path.resolve()
+        if self._roots is not None and not any(
+            resolved.is_relative_to(root) for root in self._roots
+        ):
+            allowed = ", ".join(str(root) for root in self._roots) or "no folder"
+            raise errors.OutputDenied(
+                f"may not write {path}: this worker writes results below {allowed}; "
+                "VIDEOQA_OUTPUT_ROOTS allows more",
+                param="output",
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".videoqa-", suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    out.write(data)
+                Path(name).replace(path)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            raise errors.OutputDenied(
+                f"may not write {path}: {error.strerror}; check the folder's permissions",
+                param="output",
+            ) from error
+        except OSError as error:
+            raise errors.OutputUnavailable(
+                f"can't write {path}: {error.strerror or error}", param="output"
+            ) from error
+
+    def _write_s3(self, url: str, data: bytes, content_type: str) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, key = _bucket_key(url)
+        try:
+            self._s3().put_object(Bucket=bucket, Key=key, Body=data, ContentType=content_type)
+        except ClientError as error:
+            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(url, error) from error
+
+    def read(self, url: str) -> bytes:
+        """Raises OutputNotFound, OutputDenied, OutputUnavailable."""
+        if url.startswith("file:"):
+            return _read_file(file_path(url))
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, key = _bucket_key(url)
+        try:
+            reply = self._s3().get_object(Bucket=bucket, Key=key)
+            data = reply["Body"].read()
+        except ClientError as error:
+            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(url, error) from error
+        # boto3 reports a body that ends early as success.
+        if len(data) != reply["ContentLength"]:
+            raise errors.OutputUnavailable(
+                f"{url} gave {len(data)} bytes of {reply['ContentLength']}; try again"
+            )
+        return data
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise errors.OutputNotFound(f"{path} does not exist") from error
+    except OSError as error:
+        raise errors.OutputDenied(f"can't read {path}: {error.strerror or error}") from error
+
+
+def _bucket_key(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.netloc, unquote(parts.path.lstrip("/"))
+
+
+def _output_error(code: str, url: str, bucket: str, text: str) -> errors.OutputError:
+    if code == "NoSuchBucket":
+        return errors.OutputNotFound(
+            f"bucket {bucket} does not exist; create it first", param="output"
+        )
+    if code in _MISSING:
+        return errors.OutputNotFound(f"{url} does not exist", param="output")
+    if code in _DENIED:
+        return errors.OutputDenied(
+            f"access to {url} was denied ({code}); check the credentials and the bucket's policy",
+            param="output",
+        )
+    return errors.OutputUnavailable(f"{url}: {text}", param="output")
+
+
+def _botocore_error(url: str, error: Exception) -> errors.OutputError:
+    from botocore.exceptions import NoCredentialsError, PartialCredentialsError
+
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        return errors.OutputDenied(
+            f"no credentials for {url}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
+            param="output",
+        )
+    return errors.OutputUnavailable(f"{url}: {error}", param="output")

@@ -1,0 +1,71 @@
+"""Every name in Redis and the broker, in one place, each key with its type and lifetime.
+
+| key | type | holds | lives |
+|---|---|---|---|
+| `P:job:ID` | hash | the record: request, state, attempt, lease, failure, result | until final, then `result_ttl_s` |
+| `P:events:ID` | stream | what happened to the job, at most about 1,000 entries | as the record |
+| `P:gone:ID` | string | final state of a job, so that an expired id differs from an unknown one | the record's life + 7 days |
+| `P:idem:KEY` | hash | id and body digest of an idempotency key | as the record |
+| `P:waiting:QUEUE` | zset | queued jobs by the serial number of their bell | ids leave when claimed |
+| `P:bells` | hash | per queue: the last bell rung and the highest heard | for good, two numbers a queue |
+| `P:queues` | set | names of the queues ever used | for good |
+| `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
+| `P:delayed` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
+| `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
+| `P:dead` | zset | failed jobs by the end of their record's life | as the record |
+| `P:worker:ID` | hash | what a worker announces | 60 s after its last word |
+| `P:workers` | zset | worker ids by their last word | 60 s after its last word |
+
+`P` is the prefix, "videoqa" by default. QUEUE is also the name of the broker's queue.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, get_args
+
+__all__ = ["PRIORITIES", "TASK", "Keys", "queue_name"]
+
+TASK = "videoqa.answer"
+"""The Celery task that a bell calls; producers send it by name and never import it."""
+
+DEFAULT_MODEL = "default"
+"""The queue of jobs that name no model."""
+
+WORKER_TTL_S = 60
+
+Priority = Literal["interactive", "bulk"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""In the order in which workers serve them."""
+
+
+def queue_name(prefix: str, model: str | None, priority: Priority) -> str:
+    """One queue a model and priority: `videoqa.llava-hf--llava-interleave-qwen-0.5b-hf.bulk`."""
+    slug = re.sub(r"[^A-Za-z0-9_.-]", "--", model or DEFAULT_MODEL)
+    return f"{prefix}.{slug}.{priority}"
+
+
+class Keys:
+    """The key names for one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.workers = f"{prefix}:workers"
+        self.leases = f"{prefix}:leases"
+        self.dead = f"{prefix}:dead"
+        self.bells = f"{prefix}:bells"
+
+    def job(self, job_id: str) -> str:
+        return f"{self.prefix}:job:{job_id}"
+
+    def events(self, job_id: str) -> str:
+        return f"{self.prefix}:events:{job_id}"
+
+    def gone(self, job_id: str) -> str:
+        return f"{self.prefix}:gone:{job_id}"
+
+    def waiting(self, queue: str) -> str:
+        return f"{self.prefix}:waiting:{queue}"
+
+    def worker(self, worker_id: str) -> str:
+        return f"{self.prefix}:worker:{worker_id}"

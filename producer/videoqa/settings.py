@@ -1,0 +1,99 @@
+"""What can be configured on the submitting side: each setting with default, unit and reason.
+
+Objects here never read the environment themselves: entry points call `from_environment`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticUndefined
+
+from videoqa.errors import ConfigurationError
+
+__all__ = ["ENV_PREFIX", "Settings"]
+
+ENV_PREFIX = "VIDEOQA_"
+DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+
+
+class Settings(BaseModel):
+    """Where Redis is and how long to wait for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    redis_url: str = Field(
+        default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"
+    )
+    broker_url: str | None = Field(
+        default=None, description="Celery broker of the doorbells; unset: the same Redis"
+    )
+    prefix: str = Field(
+        default="videoqa",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="begins every key and queue name, so that several fleets can share one Redis",
+    )
+    connect_timeout_s: float = Field(
+        default=2.0, gt=0, description="a dead Redis is reported within 5 s, retries included"
+    )
+    socket_timeout_s: float = Field(
+        default=5.0,
+        gt=2,
+        description="a half-open connection is noticed; above the 2 s of blocking reads",
+    )
+    start_by_default_s: float = Field(
+        default=86_400.0, gt=0, description="jobs without start_by expire unstarted after this long"
+    )
+    inline_result_bytes: int = Field(
+        default=100_000,
+        ge=0,
+        description="larger results stay in object storage, Redis keeps the pointer (p99 of everybody else)",
+    )
+    s3_endpoint_url: str | None = Field(
+        default=None,
+        description="S3-compatible server; unset: boto3's own chain (AWS_ENDPOINT_URL...)",
+    )
+
+    @property
+    def broker(self) -> str:
+        return self.broker_url or self.redis_url
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, **overrides: object
+    ) -> Self:
+        """Settings from VIDEOQA_* variables; overrides that are not None win.
+
+        Raises:
+            ConfigurationError: names the variable, what it held and what is expected.
+        """
+        environ = os.environ if environ is None else environ
+        found: dict[str, object] = {
+            name: environ[ENV_PREFIX + name.upper()]
+            for name in cls.model_fields
+            if environ.get(ENV_PREFIX + name.upper(), "") != ""
+        }
+        found |= {name: value for name, value in overrides.items() if value is not None}
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0])
+            raise ConfigurationError(
+                f"{ENV_PREFIX}{name.upper()}={first['input']!r}: {first['msg']}", param=name
+            ) from error
+
+    @classmethod
+    def table(cls) -> list[tuple[str, str, str]]:
+        """(variable, default, reason) of every setting, for the docs and `doctor`."""
+        return [
+            (
+                ENV_PREFIX + name.upper(),
+                "" if field.default in (None, PydanticUndefined) else str(field.default),
+                field.description or "",
+            )
+            for name, field in cls.model_fields.items()
+        ]

@@ -1,0 +1,162 @@
+"""What the commands print: plain lines for people, JSON for scripts, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from videoqa.client import Client
+from videoqa.job import Event, Job, Result
+
+__all__ = ["Check", "checks", "error", "failed", "job", "progress", "result", "submitted"]
+
+STAGE_VERBS = {
+    "fetching": "fetching",
+    "sampling": "taking frames",
+    "generating": "generating",
+    "storing": "storing the result",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `doctor`."""
+
+    name: str
+    ok: bool
+    found: str
+    next_step: str = ""
+
+
+def _print_json(data: BaseModel | dict[str, Any], file: Any = None) -> None:
+    text = data.model_dump_json() if isinstance(data, BaseModel) else json.dumps(data)
+    print(text, file=file or sys.stdout)
+
+
+def _when(at: datetime | None) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+
+def submitted(job: Job, *, as_json: bool) -> None:
+    """The id alone on stdout, so that `id=$(videoqa submit ...)` works."""
+    if as_json:
+        _print_json(job)
+        return
+    print(job.id)
+    if job.waiting_for and job.waiting_for.startswith("no running worker"):
+        print(f"note: {job.waiting_for}; the job waits", file=sys.stderr)
+
+
+def job(job: Job, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(job)
+        return
+    print(f"job       {job.id}")
+    print(
+        f"state     {job.state}"
+        + (f", {STAGE_VERBS.get(job.stage, job.stage)}" if job.stage else "")
+    )
+    if job.waiting_for:
+        before = f" ({job.position} jobs before it)" if job.position else ""
+        print(f"waits for {job.waiting_for}{before}")
+    print(f"attempt   {job.attempt} of {job.max_attempts}")
+    print(f"submitted {_when(job.created_at)}")
+    if job.started_at:
+        print(f"started   {_when(job.started_at)} by {job.worker or '-'}")
+    if job.next_attempt_at:
+        print(f"next try  {_when(job.next_attempt_at)}")
+    if job.finished_at:
+        print(f"finished  {_when(job.finished_at)}")
+    if job.failure:
+        print(f"failure   {job.failure.code}: {job.failure.message}")
+    if job.result_url:
+        print(f"result    {job.result_url}")
+
+
+def result(result: Result, job: Job, *, as_json: bool) -> None:
+    """The answer alone on stdout if there is one question; where it comes from on stderr."""
+    if as_json:
+        _print_json(result)
+        return
+    for answer in result.answers:
+        print(answer.text if len(result.answers) == 1 else f"{answer.question}\n  {answer.text}")
+    seen = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames[:16])
+    more = ", ..." if len(result.frames) > 16 else ""
+    for warning in result.warnings:
+        print(f"note: {warning.message}", file=sys.stderr)
+    print(
+        f"{result.model} saw the frames at {seen}{more} s; result: {job.result_url}",
+        file=sys.stderr,
+    )
+
+
+def failed(job: Job, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(job)
+        return
+    why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
+    print(f"videoqa: job {job.id} {job.state}{why}", file=sys.stderr)
+
+
+def error(code: str, message: str, param: str | None, *, as_json: bool) -> None:
+    """One clear line, never a traceback."""
+    if as_json:
+        _print_json({"error": {"code": code, "message": message, "param": param}}, sys.stderr)
+    else:
+        print(f"videoqa: {message} ({code})", file=sys.stderr)
+
+
+def checks(found: Sequence[Check], *, as_json: bool) -> bool:
+    """Prints the checks; whether all are well."""
+    well = all(check.ok for check in found)
+    if as_json:
+        _print_json({"ok": well, "checks": [asdict(check) for check in found]})
+        return well
+    width = max(len(check.name) for check in found)
+    for check in found:
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{width}}  {check.found}")
+        if not check.ok and check.next_step:
+            print(f"      {'':<{width}}  -> {check.next_step}")
+    return well
+
+
+@contextmanager
+def progress(
+    client: Client, job_id: str, *, quiet: bool
+) -> Iterator[Callable[[Event], None] | None]:
+    """A status line on a terminal, lines otherwise; both on stderr."""
+    if quiet:
+        yield None
+        return
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with console.status(f"{job_id}: submitted") as line:
+
+        def on_event(event: Event) -> None:
+            text = f"{job_id}: {describe(event)}"
+            if event.type == "state" and event.state == "queued":
+                reason = client.get(job_id).waiting_for
+                text += f", waits for {reason}" if reason else ""
+            line.update(text)
+            if not console.is_terminal:
+                console.print(text)
+
+        yield on_event
+
+
+def describe(event: Event) -> str:
+    """An event in words."""
+    if event.type == "retry":
+        return f"attempt {event.attempt} ended ({event.message}); will be tried again"
+    if event.stage is None:
+        return event.state
+    count = f" {event.done}/{event.total}" if event.total else ""
+    about = f" {event.message}" if event.message else ""
+    return f"{STAGE_VERBS.get(event.stage, event.stage)}{count}{about}"

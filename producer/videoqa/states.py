@@ -1,0 +1,369 @@
+"""The life of a job: its record in Redis and every transition of it.
+
+    queued -> running -> succeeded | failed | canceled | expired
+      ^         |  \\-> canceling -> canceled
+      \\---------/  lost worker, retryable failure, released
+
+The record is the job; a Celery message is only a doorbell that says "look at this id".
+Each transition is one Lua script (`lua/`), atomic, on Redis' clock. A worker's writes
+carry the number of its attempt, which `claim` counts up: the fencing token. A write of
+an older attempt, or after the lease went to somebody else, is refused as `lost`.
+
+Bells carry serial numbers, counted a queue. A queue is first in, first out, so hearing
+bell 7 proves that bell 6 is no longer in the broker: a job still `queued` behind bell 6
+has lost its bell, and the reaper rings again. What is still waiting is left alone.
+
+This module knows records and bells, and nothing of Celery, videos or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, cast
+
+import redis
+
+from videoqa import errors
+from videoqa.connection import speaking_redis
+from videoqa.job import Event, Failure, Job, JobRequest, Result, WorkerInfo, utc
+from videoqa.queues import WORKER_TTL_S, Keys, queue_name
+
+__all__ = ["Bell", "Claim", "Fence", "Ledger", "new_job_id"]
+
+Fence = Literal["ok", "cancel", "lost"]
+MAX_REQUEST_BYTES = 1 << 20
+
+_VIEW = (
+    "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
+    "next_at", "worker", "failure", "result_url", "request", "queue",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bell:
+    """What a Celery message says: look at this job, for this attempt."""
+
+    job_id: str
+    attempt: int
+    bell: int
+    queue: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that is now ours to run, until the lease ends."""
+
+    job_id: str
+    attempt: int
+    request: JobRequest
+    created_at_s: float
+    timeout_s: float
+    queued_s: float
+
+
+def new_job_id() -> str:
+    """`job_` + 44 bits of time + 64 random bits in hex: sorts by time, cannot be guessed."""
+    return f"job_{int(time.time() * 1000):011x}{secrets.token_hex(8)}"
+
+
+@cache
+def _script_text(name: str) -> str:
+    folder = files("videoqa") / "lua"
+    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+class Ledger:
+    """The job records of one prefix in one Redis. Thread-safe."""
+
+    def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
+        self._redis = client
+        self._url = url
+        self.keys = Keys(prefix)
+
+    def _run(self, script: str, *args: str | float) -> Any:
+        code = self._redis.register_script(_script_text(script))
+        with speaking_redis(self._url):
+            return code(args=[self.keys.prefix, *args])
+
+    # -- the producer's transitions
+
+    def submit(self, job_id: str, request: JobRequest, *, start_by_default_s: float) -> Bell | str:
+        """Records a job as queued. Returns its bell to ring, or the id of the job that
+        this idempotency key already made.
+
+        Raises:
+            IdempotencyConflict: the key belongs to another request.
+            InvalidRequest: the request is over 1 MiB as JSON.
+        """
+        text = request.model_dump_json(exclude_defaults=True)
+        if len(text) > MAX_REQUEST_BYTES:
+            raise errors.InvalidRequest(
+                f"got a request of {len(text)} bytes as JSON, expected at most {MAX_REQUEST_BYTES}"
+            )
+        full = json.loads(text) | {"max_attempts": request.max_attempts}
+        key = request.idempotency_key
+        reply = self._run(
+            "submit",
+            job_id,
+            json.dumps(full, separators=(",", ":")),
+            queue_name(self.keys.prefix, request.model, request.priority),
+            request.max_attempts,
+            request.timeout_s,
+            request.result_ttl_s,
+            request.start_by.timestamp() if request.start_by else "",
+            hashlib.sha256(key.encode()).hexdigest() if key else "",
+            hashlib.sha256(text.encode()).hexdigest(),
+            start_by_default_s,
+        )
+        if reply[0] == "conflict":
+            raise errors.IdempotencyConflict(
+                f"idempotency_key {key!r} already belongs to job {reply[1]} with another request; "
+                "use a new key for a new request",
+                param="idempotency_key",
+            )
+        return str(reply[1]) if reply[0] == "same" else _bell(reply[1:])
+
+    def cancel(self, job_id: str) -> None:
+        """Queued jobs end at once; running ones become `canceling` until their worker stops."""
+        if self._run("cancel", job_id) == "":
+            raise self._missing(job_id)
+
+    def retry(self, job_id: str) -> Bell:
+        """Reopens a failed, canceled or expired job under its id, with the next attempt."""
+        reply = self._run("retry", job_id)
+        if reply[0] == "unknown":
+            raise self._missing(job_id)
+        if reply[0] == "state":
+            raise errors.NotRetryable(
+                f"job {job_id} is {reply[1]}; only failed, canceled or expired jobs can be retried"
+            )
+        return _bell(reply[1:])
+
+    # -- the worker's transitions, each fenced by its attempt
+
+    def claim(self, bell: Bell, *, worker: str, lease_s: float, token: str) -> Claim | str:
+        """Takes a queued job, or says why this bell is to be dropped.
+
+        `token` names this very call: the same call repeated after a lost reply gets its
+        claim again, another one does not.
+        """
+        reply = self._run(
+            "claim", bell.job_id, bell.attempt, bell.bell, worker, lease_s, token, bell.queue
+        )
+        if reply[0] == "drop":
+            return str(reply[1])
+        return Claim(
+            job_id=bell.job_id,
+            attempt=bell.attempt,
+            request=JobRequest.model_validate_json(reply[1]),
+            created_at_s=float(reply[2]),
+            timeout_s=float(reply[3]),
+            queued_s=max(0.0, float(reply[4])),
+        )
+
+    def renew(self, held: Iterable[tuple[str, int]], *, lease_s: float) -> list[Fence]:
+        """Extends the leases of (job id, attempt) pairs in one round trip."""
+        script = self._redis.register_script(_script_text("renew"))
+        with speaking_redis(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id, attempt in held:
+                script(args=[self.keys.prefix, job_id, attempt, lease_s], client=pipe)
+            return cast(list[Fence], pipe.execute())
+
+    def progress(
+        self,
+        job_id: str,
+        attempt: int,
+        stage: errors.Stage,
+        *,
+        message: str = "",
+        done: int = 0,
+        total: int = 0,
+    ) -> Fence:
+        """Says where the attempt is; the answer says whether it should go on."""
+        return cast(
+            Fence,
+            self._run(
+                "progress", job_id, attempt, stage, message, done if total else "", total or ""
+            ),
+        )
+
+    def finish(self, job_id: str, attempt: int, *, result: Result | None, result_url: str) -> Fence:
+        """Ends the job as succeeded. `result` is kept in the record unless None (too large)."""
+        text = result.model_dump_json() if result else ""
+        return cast(Fence, self._run("finish", job_id, attempt, text, result_url))
+
+    def fail(
+        self, job_id: str, attempt: int, failure: Failure, *, delay_s: float
+    ) -> Literal["failed", "retry", "canceled", "lost"]:
+        """Ends the attempt; the job fails, or waits `delay_s` for its next one."""
+        reply = self._run(
+            "fail",
+            job_id,
+            attempt,
+            failure.model_dump_json(exclude_none=True),
+            int(failure.retryable),
+            delay_s,
+        )
+        return cast(Literal["failed", "retry", "canceled", "lost"], reply)
+
+    def release(self, job_id: str, attempt: int) -> Bell | None:
+        """Gives a running job back without counting the attempt; the bell is to be rung."""
+        reply = self._run("release", job_id, attempt)
+        return _bell(reply) if reply else None
+
+    def reap(
+        self, *, grace_s: float, empty_queues: Sequence[str] = (), limit: int = 100
+    ) -> list[Bell]:
+        """Requeues or ends what lost its worker, its bell or its time; returns bells to ring.
+
+        `empty_queues`: those in which the broker holds no message. A bell rung less than
+        `grace_s` ago is never rung again: it may be on its way.
+        """
+        return [_bell(item) for item in self._run("reap", grace_s, limit, *empty_queues)]
+
+    # -- reading
+
+    def get(self, job_id: str) -> Job:
+        """Raises JobNotFound or JobExpired."""
+        with speaking_redis(self._url):
+            record = dict(zip(_VIEW, self._redis.hmget(self.keys.job(job_id), _VIEW), strict=True))
+        if record["state"] is None:
+            raise self._missing(job_id)
+        position, waiting_for = self._waiting(job_id, record)
+        return _job(job_id, record, position, waiting_for)
+
+    def _waiting(self, job_id: str, record: dict[str, str | None]) -> tuple[int | None, str | None]:
+        """Position in the queue and the reason for waiting, of a queued job."""
+        if record["state"] != "queued":
+            return None, None
+        if record["next_at"]:
+            return None, "the delay before its next attempt"
+        queue = record["queue"] or ""
+        with speaking_redis(self._url):
+            position = cast("int | None", self._redis.zrank(self.keys.waiting(queue), job_id))
+        serving = [info for info in self.workers() if queue in info.queues]
+        if not serving:
+            model = JobRequest.model_validate_json(record["request"] or "").model
+            return (
+                position,
+                f"no running worker serves {f'model {model}' if model else 'any model'}",
+            )
+        if not any(info.ready for info in serving):
+            return position, "its workers are still loading the model"
+        return position, "a free worker"
+
+    def result(self, job_id: str) -> tuple[Job, Result | None]:
+        """The job, and its result where the record holds it."""
+        job = self.get(job_id)
+        with speaking_redis(self._url):
+            text = cast("str | None", self._redis.hget(self.keys.job(job_id), "result"))
+        return job, Result.model_validate_json(text) if text else None
+
+    def request(self, job_id: str) -> JobRequest:
+        with speaking_redis(self._url):
+            text = cast("str | None", self._redis.hget(self.keys.job(job_id), "request"))
+        if text is None:
+            raise self._missing(job_id)
+        return JobRequest.model_validate_json(text)
+
+    def read_events(self, job_id: str, *, after: str = "0", block_s: float = 0.0) -> list[Event]:
+        """Events after the id `after`, waiting up to `block_s` for the first."""
+        with speaking_redis(self._url):
+            reply = self._redis.xread(
+                {self.keys.events(job_id): after}, block=int(block_s * 1000) if block_s else None
+            )
+        if not reply:
+            return []
+        streams = reply.values() if isinstance(reply, dict) else [entry[1] for entry in reply]
+        entries = next(iter(streams))
+        if entries and isinstance(entries[0], list):  # RESP3 nests once more
+            entries = entries[0]
+        return [_event(event_id, fields) for event_id, fields in entries]
+
+    def _missing(self, job_id: str) -> errors.LookupFailed:
+        with speaking_redis(self._url):
+            state = self._redis.get(self.keys.gone(job_id))
+        if state:
+            return errors.JobExpired(
+                f"job {job_id} {state}, and its record is gone (result_ttl_s is over); "
+                "its result object, if it had one, is still in storage"
+            )
+        return errors.JobNotFound(
+            f"no job {job_id} was ever recorded here; check the id and VIDEOQA_REDIS_URL"
+        )
+
+    # -- workers
+
+    def announce(self, info: WorkerInfo) -> None:
+        """A worker says that it lives; forgotten 60 s after its last word."""
+        key = self.keys.worker(info.id)
+        with speaking_redis(self._url):
+            pipe = self._redis.pipeline()
+            pipe.hset(key, "info", info.model_dump_json())
+            pipe.expire(key, WORKER_TTL_S)
+            pipe.zadd(self.keys.workers, {info.id: info.seen_at.timestamp()})
+            pipe.zremrangebyscore(
+                self.keys.workers, "-inf", info.seen_at.timestamp() - WORKER_TTL_S
+            )
+            pipe.execute()
+
+    def leave(self, worker_id: str) -> None:
+        with speaking_redis(self._url):
+            self._redis.pipeline().delete(self.keys.worker(worker_id)).zrem(
+                self.keys.workers, worker_id
+            ).execute()
+
+    def workers(self) -> list[WorkerInfo]:
+        with speaking_redis(self._url):
+            ids = cast("list[str]", self._redis.zrange(self.keys.workers, 0, -1))
+            pipe = self._redis.pipeline(transaction=False)
+            for worker_id in ids:
+                pipe.hget(self.keys.worker(worker_id), "info")
+            texts = pipe.execute()
+        return [WorkerInfo.model_validate_json(text) for text in texts if text]
+
+
+def _bell(reply: Sequence[Any]) -> Bell:
+    job_id, attempt, bell, queue = reply
+    return Bell(job_id=str(job_id), attempt=int(attempt), bell=int(bell), queue=str(queue))
+
+
+def _at(text: str | None) -> Any:
+    return utc(float(text)) if text else None
+
+
+def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for: str | None) -> Job:
+    request = JobRequest.model_validate_json(record["request"])
+    return Job(
+        id=job_id,
+        state=record["state"],
+        stage=record["stage"],
+        attempt=int(record["attempt"]),
+        max_attempts=int(record["max_attempts"]),
+        created_at=_at(record["created_at"]),
+        started_at=_at(record["started_at"]),
+        finished_at=_at(record["finished_at"]),
+        next_attempt_at=_at(record["next_at"]),
+        position=position,
+        waiting_for=waiting_for,
+        model=request.model,
+        priority=request.priority,
+        worker=record["worker"],
+        failure=Failure.model_validate_json(record["failure"]) if record["failure"] else None,
+        result_url=record["result_url"],
+        custom_id=request.custom_id,
+        metadata=request.metadata,
+    )
+
+
+def _event(event_id: str, fields: dict[str, str]) -> Event:
+    data: dict[str, Any] = {name: value for name, value in fields.items() if value != ""}
+    return Event(**(data | {"id": event_id, "at": utc(float(data["at"]))}))

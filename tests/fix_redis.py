@@ -1,0 +1,36 @@
+"""A real Valkey, one a test session; each test gets its own prefix."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from videoqa.connection import connect
+from videoqa.settings import Settings
+from videoqa.states import Ledger
+from videoqa_worker.embedded.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(Path(tmp_path_factory.mktemp("redis"))) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer) -> Settings:
+    return Settings(redis_url=redis_server.url, prefix=f"t{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def redis_client(settings: Settings) -> Iterator[redis.Redis]:
+    with connect(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def ledger(settings: Settings, redis_client: redis.Redis) -> Ledger:
+    return Ledger(redis_client, url=settings.redis_url, prefix=settings.prefix)

@@ -1,0 +1,423 @@
+"""The life of a job on a real Valkey: every transition, and every write that must be refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis
+from videoqa import errors
+from videoqa.job import Answer, Failure, JobRequest, Result, WorkerInfo
+from videoqa.states import Bell, Claim, Ledger, new_job_id
+
+DAY = 86_400.0
+
+
+def request(**fields: object) -> JobRequest:
+    return JobRequest.model_validate(
+        {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"], **fields}
+    )
+
+
+def submit(ledger: Ledger, **fields: object) -> Bell:
+    bell = ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY)
+    assert isinstance(bell, Bell)
+    return bell
+
+
+def claim(
+    ledger: Ledger, bell: Bell, *, lease_s: float = 30, token: str = "t", worker: str = "w"
+) -> Claim:
+    got = ledger.claim(bell, worker=worker, lease_s=lease_s, token=token)
+    assert isinstance(got, Claim), got
+    return got
+
+
+def failure(*, retryable: bool, attempt: int = 1) -> Failure:
+    return Failure(code="model_error", message="boom", retryable=retryable, attempt=attempt)
+
+
+def some_result(job_id: str, attempt: int = 1) -> Result:
+    now = datetime.now(UTC)
+    made = request()
+    return Result(
+        job_id=job_id,
+        answers=(
+            Answer(question_id="q1", question="What is it?", text="a cat", finish_reason="stop",
+                   input_tokens=5, output_tokens=2),
+        ),
+        frames=(), sources=(), model="demo", sampling=made.sampling, generation=made.generation,
+        usage={"frames": 0}, attempt=attempt, created_at=now, finished_at=now,
+    )  # fmt: skip
+
+
+def states(ledger: Ledger, job_id: str) -> list[str]:
+    return [event.state for event in ledger.read_events(job_id) if event.type == "state"]
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 5) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "condition did not become true"
+        time.sleep(0.02)
+
+
+def test_a_job_goes_from_queued_over_running_to_succeeded(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    assert ledger.get(bell.job_id).state == "queued"
+    got = claim(ledger, bell)
+    assert (got.attempt, got.request) == (1, request())
+    assert ledger.get(bell.job_id).state == "running"
+    assert ledger.progress(bell.job_id, 1, "sampling", done=1, total=2) == "ok"
+    assert ledger.get(bell.job_id).stage == "sampling"
+    result = some_result(bell.job_id)
+    assert ledger.finish(bell.job_id, 1, result=result, result_url="file:///r.json") == "ok"
+    job, stored = ledger.result(bell.job_id)
+    assert (job.state, job.result_url, stored) == ("succeeded", "file:///r.json", result)
+    assert states(ledger, bell.job_id) == ["queued", "running", "succeeded"]
+
+
+def test_a_bell_is_answered_once_however_often_it_rings(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell, token="a")
+    assert ledger.claim(bell, worker="w2", lease_s=30, token="b") == "running"
+    ledger.finish(bell.job_id, 1, result=None, result_url="file:///r")
+    assert ledger.claim(bell, worker="w2", lease_s=30, token="c") == "succeeded"
+
+
+def test_the_same_claim_repeated_after_a_lost_reply_is_the_same_claim(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    first = claim(ledger, bell, token="same")
+    again = claim(ledger, bell, token="same")
+    assert (first.job_id, first.attempt) == (again.job_id, again.attempt)
+    assert ledger.get(bell.job_id).attempt == 1
+
+
+def test_a_bell_of_an_older_attempt_is_dropped(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    new = ledger.release(bell.job_id, 1)
+    assert new is not None
+    assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "older attempt"
+    assert claim(ledger, new, token="y").attempt == 2
+
+
+def test_a_bell_for_an_unknown_job_is_dropped(ledger: Ledger) -> None:
+    bell = Bell(job_id="job_nope", attempt=1, bell=1, queue="q")
+    assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "unknown"
+
+
+def test_a_worker_that_lost_its_lease_cannot_write(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell, lease_s=0.05)
+    wait_for(lambda: bool(ledger.reap(grace_s=60)))
+    assert ledger.get(bell.job_id).state == "queued"
+    assert ledger.renew([(bell.job_id, 1)], lease_s=30) == ["lost"]
+    assert ledger.progress(bell.job_id, 1, "storing") == "lost"
+    assert ledger.finish(bell.job_id, 1, result=None, result_url="u") == "lost"
+    assert ledger.fail(bell.job_id, 1, failure(retryable=False), delay_s=0) == "lost"
+    assert ledger.release(bell.job_id, 1) is None
+    assert ledger.get(bell.job_id).state == "queued"
+
+
+def test_a_late_writer_cannot_disturb_the_next_attempt(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell, lease_s=0.05)
+    second: list[Bell] = []
+    wait_for(lambda: bool(second.extend(ledger.reap(grace_s=60)) or second))
+    claim(ledger, second[0], token="other")
+    assert ledger.finish(bell.job_id, 1, result=some_result(bell.job_id), result_url="u") == "lost"
+    assert ledger.get(bell.job_id).state == "running"
+    assert ledger.finish(bell.job_id, 2, result=None, result_url="v") == "ok"
+    assert ledger.get(bell.job_id).result_url == "v"
+
+
+def test_a_renewed_lease_is_not_reaped(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell, lease_s=0.2)
+    for _ in range(5):
+        time.sleep(0.08)
+        assert ledger.renew([(bell.job_id, 1)], lease_s=0.2) == ["ok"]
+        assert ledger.reap(grace_s=60) == []
+    assert ledger.get(bell.job_id).state == "running"
+
+
+def test_a_job_whose_workers_all_vanish_fails_after_its_attempts(ledger: Ledger) -> None:
+    bell = submit(ledger, max_attempts=2)
+    for attempt in (1, 2):
+        claim(ledger, bell, lease_s=0.03, token=str(attempt))
+        time.sleep(0.05)
+        rung = ledger.reap(grace_s=60)
+        if attempt == 1:
+            (bell,) = rung
+    job = ledger.get(bell.job_id)
+    assert job.state == "failed"
+    assert job.failure is not None
+    assert (job.failure.code, job.failure.attempt, job.failure.retryable) == (
+        "worker_lost",
+        2,
+        True,
+    )
+
+
+def test_a_worker_that_hangs_past_the_deadline_loses_the_job_despite_its_heartbeat(
+    ledger: Ledger,
+) -> None:
+    bell = submit(ledger, timeout_s=1)
+    claim(ledger, bell, lease_s=0.2)
+    answers = []
+    end = time.monotonic() + 1.6
+    while time.monotonic() < end:
+        answers += ledger.renew([(bell.job_id, 1)], lease_s=0.2)
+        time.sleep(0.05)
+    assert answers[0] == "ok"
+    assert answers[-1] == "lost"
+    ledger.reap(grace_s=60)
+    job = ledger.get(bell.job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code) == ("failed", "job_timeout")
+
+
+def test_a_retryable_failure_waits_and_is_tried_again(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    assert ledger.fail(bell.job_id, 1, failure(retryable=True), delay_s=0.3) == "retry"
+    job = ledger.get(bell.job_id)
+    assert job.state == "queued"
+    assert job.next_attempt_at is not None
+    assert job.failure is not None
+    assert ledger.reap(grace_s=60) == []
+    rung: list[Bell] = []
+    wait_for(lambda: bool(rung.extend(ledger.reap(grace_s=60)) or rung))
+    assert claim(ledger, rung[0], token="n").attempt == 2
+    ledger.finish(bell.job_id, 2, result=None, result_url="u")
+    assert ledger.get(bell.job_id).failure is None
+
+
+def test_a_failure_that_cannot_help_ends_the_job_at_once(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    assert ledger.fail(bell.job_id, 1, failure(retryable=False), delay_s=0) == "failed"
+    assert ledger.get(bell.job_id).state == "failed"
+
+
+def test_a_bell_that_was_never_sent_is_rung_by_the_reaper(ledger: Ledger) -> None:
+    never = submit(ledger)
+    (rung,) = _after_grace(ledger, empty=[never.queue])
+    assert (rung.job_id, rung.attempt) == (never.job_id, 1)
+    assert rung.bell > never.bell
+    assert ledger.reap(grace_s=5, empty_queues=[never.queue]) == []
+
+
+def test_a_bell_behind_one_that_was_heard_is_rung_again(ledger: Ledger) -> None:
+    lost, heard = submit(ledger), submit(ledger)
+    claim(ledger, heard)
+    assert [bell.job_id for bell in _after_grace(ledger)] == [lost.job_id]
+
+
+def test_what_still_waits_in_the_broker_is_left_alone(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    first = submit(ledger)
+    waiting = [submit(ledger) for _ in range(300)]
+    claim(ledger, first)
+    time.sleep(0.05)
+    assert ledger.reap(grace_s=0.01) == []
+    assert redis_client.zcard(ledger.keys.waiting(first.queue)) == len(waiting)
+
+
+def test_a_bell_still_on_its_way_is_not_rung_again(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    assert ledger.reap(grace_s=60, empty_queues=[bell.queue]) == []
+
+
+def test_one_round_of_the_reaper_rings_a_bounded_number_of_bells(ledger: Ledger) -> None:
+    bells = [submit(ledger) for _ in range(30)]
+    time.sleep(0.05)
+    assert len(ledger.reap(grace_s=0.01, empty_queues=[bells[0].queue], limit=10)) == 10
+
+
+def _after_grace(ledger: Ledger, empty: list[str] | None = None) -> list[Bell]:
+    time.sleep(0.05)
+    return ledger.reap(grace_s=0.01, empty_queues=empty or [])
+
+
+def test_canceling_a_queued_job_ends_it_at_once(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    ledger.cancel(bell.job_id)
+    assert ledger.get(bell.job_id).state == "canceled"
+    assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "canceled"
+
+
+def test_a_running_job_is_canceling_until_its_worker_stopped(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    ledger.cancel(bell.job_id)
+    ledger.cancel(bell.job_id)
+    assert ledger.get(bell.job_id).state == "canceling"
+    assert ledger.renew([(bell.job_id, 1)], lease_s=30) == ["cancel"]
+    assert ledger.fail(bell.job_id, 1, failure(retryable=True), delay_s=0) == "canceled"
+    job = ledger.get(bell.job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code) == ("canceled", "canceled")
+    assert states(ledger, bell.job_id) == ["queued", "running", "canceling", "canceled"]
+
+
+def test_an_answer_that_comes_after_the_cancel_is_not_kept(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    ledger.cancel(bell.job_id)
+    assert (
+        ledger.finish(bell.job_id, 1, result=some_result(bell.job_id), result_url="u") == "cancel"
+    )
+    job, result = ledger.result(bell.job_id)
+    assert (job.state, result) == ("canceled", None)
+
+
+def test_a_canceling_job_whose_worker_vanished_is_canceled(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell, lease_s=0.03)
+    ledger.cancel(bell.job_id)
+    wait_for(lambda: (ledger.reap(grace_s=60), ledger.get(bell.job_id).state)[1] == "canceled")
+
+
+def test_canceling_a_final_job_changes_nothing(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    ledger.finish(bell.job_id, 1, result=None, result_url="u")
+    ledger.cancel(bell.job_id)
+    assert ledger.get(bell.job_id).state == "succeeded"
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+def test_retry_reopens_an_ended_job_under_its_id_with_the_next_attempt(
+    ledger: Ledger, end: str
+) -> None:
+    bell = submit(ledger, max_attempts=1)
+    claim(ledger, bell)
+    ledger.fail(bell.job_id, 1, failure(retryable=True), delay_s=0) if end == "fail" else None
+    if end == "cancel":
+        ledger.cancel(bell.job_id)
+        ledger.fail(bell.job_id, 1, failure(retryable=True), delay_s=0)
+    again = ledger.retry(bell.job_id)
+    assert (again.job_id, again.attempt) == (bell.job_id, 2)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.failure, job.max_attempts) == ("queued", None, 2)
+    claim(ledger, again, token="again")
+    assert ledger.finish(bell.job_id, 2, result=None, result_url="u") == "ok"
+
+
+def test_a_succeeded_job_cannot_be_retried(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    ledger.finish(bell.job_id, 1, result=None, result_url="u")
+    with pytest.raises(errors.NotRetryable, match="succeeded"):
+        ledger.retry(bell.job_id)
+
+
+def test_unknown_and_expired_ids_differ(ledger: Ledger, redis_client: redis.Redis) -> None:
+    bell = submit(ledger, result_ttl_s=60)
+    claim(ledger, bell)
+    ledger.finish(bell.job_id, 1, result=None, result_url="u")
+    assert 0 < redis_client.ttl(ledger.keys.job(bell.job_id)) <= 60
+    assert 0 < redis_client.ttl(ledger.keys.events(bell.job_id)) <= 60
+    redis_client.expire(ledger.keys.job(bell.job_id), 0)
+    with pytest.raises(errors.JobExpired, match="succeeded"):
+        ledger.get(bell.job_id)
+    with pytest.raises(errors.JobNotFound):
+        ledger.get("job_never")
+
+
+def test_a_job_not_started_by_its_time_expires(ledger: Ledger) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.1)
+    claimed, reaped = submit(ledger, start_by=soon), submit(ledger, start_by=soon)
+    time.sleep(0.15)
+    assert ledger.claim(claimed, worker="w", lease_s=30, token="x") == "expired"
+    ledger.reap(grace_s=60)
+    for bell in (claimed, reaped):
+        job = ledger.get(bell.job_id)
+        assert job.failure is not None
+        assert (job.state, job.failure.code) == ("expired", "start_by_passed")
+
+
+def test_a_running_job_does_not_expire_by_start_by(ledger: Ledger) -> None:
+    bell = submit(ledger, start_by=datetime.now(UTC) + timedelta(seconds=0.1))
+    claim(ledger, bell)
+    time.sleep(0.15)
+    ledger.reap(grace_s=60)
+    assert ledger.get(bell.job_id).state == "running"
+
+
+def test_the_same_idempotency_key_and_request_make_one_job(ledger: Ledger) -> None:
+    bell = submit(ledger, idempotency_key="k")
+    again = ledger.submit(new_job_id(), request(idempotency_key="k"), start_by_default_s=DAY)
+    assert again == bell.job_id
+    with pytest.raises(errors.IdempotencyConflict, match=bell.job_id):
+        ledger.submit(
+            new_job_id(), request(idempotency_key="k", questions=["Other?"]), start_by_default_s=DAY
+        )
+
+
+def test_a_submit_repeated_after_a_lost_reply_makes_one_job(ledger: Ledger) -> None:
+    job_id = new_job_id()
+    first = ledger.submit(job_id, request(idempotency_key="z"), start_by_default_s=DAY)
+    again = ledger.submit(job_id, request(idempotency_key="z"), start_by_default_s=DAY)
+    assert first == again
+
+
+def test_a_queued_job_says_why_it_waits(ledger: Ledger) -> None:
+    first, second = submit(ledger, model="org/m"), submit(ledger, model="org/m")
+    job = ledger.get(second.job_id)
+    assert (job.position, job.waiting_for) == (1, "no running worker serves model org/m")
+    now = datetime.now(UTC)
+    info = WorkerInfo(
+        id="w", model="org/m", queues=(first.queue,), slots=1, running=0, ready=False,
+        started_at=now, seen_at=now,
+    )  # fmt: skip
+    ledger.announce(info)
+    assert ledger.get(second.job_id).waiting_for == "its workers are still loading the model"
+    ledger.announce(info.model_copy(update={"ready": True}))
+    assert ledger.get(second.job_id).waiting_for == "a free worker"
+    ledger.leave("w")
+    assert ledger.workers() == []
+
+
+def test_a_released_job_keeps_all_its_attempts(ledger: Ledger) -> None:
+    bell = submit(ledger, max_attempts=1)
+    claim(ledger, bell)
+    again = ledger.release(bell.job_id, 1)
+    assert again is not None
+    claim(ledger, again, token="b")
+    assert ledger.fail(bell.job_id, 2, failure(retryable=True), delay_s=0) == "failed"
+
+
+def test_nothing_of_a_finished_job_stays_in_the_indexes(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    for end in ("finish", "fail", "cancel"):
+        bell = submit(ledger, idempotency_key=end)
+        claim(ledger, bell)
+        if end == "finish":
+            ledger.finish(bell.job_id, 1, result=None, result_url="u")
+        elif end == "fail":
+            ledger.fail(bell.job_id, 1, failure(retryable=False), delay_s=0)
+        else:
+            ledger.cancel(bell.job_id)
+            ledger.fail(bell.job_id, 1, failure(retryable=False), delay_s=0)
+    prefix = ledger.keys.prefix
+    for key in redis_client.scan_iter(f"{prefix}:*"):
+        if key in (f"{prefix}:bells", f"{prefix}:queues", f"{prefix}:dead"):
+            continue
+        assert redis_client.ttl(key) > 0, f"{key} has no lifetime"
+
+
+def test_events_can_be_read_from_where_one_left_off(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    first = ledger.read_events(bell.job_id)
+    ledger.progress(bell.job_id, 1, "generating", done=1, total=3)
+    (new,) = ledger.read_events(bell.job_id, after=first[-1].id)
+    assert (new.type, new.stage, new.done, new.total) == ("stage", "generating", 1, 3)
+    assert ledger.read_events(bell.job_id, after=new.id, block_s=0.05) == []

@@ -1,0 +1,44 @@
+"""`python -m videoqa_worker`, `videoqa worker`: reads the environment, loads the model, hears bells."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from videoqa.errors import VideoQAError
+
+from videoqa_worker.logs import configure
+from videoqa_worker.settings import WorkerSettings
+
+__all__ = ["main"]
+
+log = logging.getLogger("videoqa_worker")
+
+
+def main() -> int:
+    """Runs one worker until a signal; the exit status is 0 after a clean shutdown."""
+    configure(os.environ.get("VIDEOQA_LOG_LEVEL", "INFO"))
+    try:
+        settings = WorkerSettings.from_environment()
+        return _run(settings)
+    except VideoQAError as error:
+        print(f"videoqa worker: {error} ({error.code})", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(settings: WorkerSettings) -> int:
+    log.info("importing torch and transformers")
+    from videoqa_worker.runtime import Runtime
+    from videoqa_worker.tasks import hear_bells
+
+    with Runtime(settings, on_state=lambda state: log.info("%s", state)) as runtime:
+        info = runtime.describe()
+        log.info("ready: %s, %d slots, queues %s", info.model, info.slots, ", ".join(info.queues))
+        return hear_bells(runtime)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Attempt: what a bell leads to. Claim the job, run it under its lease, finish or fail it.
+
+The claim decides whether there is anything to do: a bell for a job that is done, leased
+elsewhere or of an older attempt is dropped. Every write to the record is fenced, and
+repeated until Redis answers: an answer that took a GPU's time is not thrown away because
+Redis restarts.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from videoqa import errors
+from videoqa.job import Failure, Result, utc
+from videoqa.objects import ObjectStore
+from videoqa.states import Bell, Claim, Ledger
+
+from videoqa_worker.control import JobControl
+from videoqa_worker.lease import LeaseKeeper, obey
+from videoqa_worker.pipeline import Outcome, Pipeline
+from videoqa_worker.settings import WorkerSettings
+from videoqa_worker.store import result_url, store
+
+__all__ = ["Attempts", "backoff_s"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def backoff_s(attempt: int, *, base_s: float, cap_s: float) -> float:
+    """Exponential with full jitter (AWS Architecture Blog, 2015): jobs that failed together spread out."""
+    return random.uniform(0, min(cap_s, base_s * 2 ** (attempt - 1)))  # noqa: S311
+
+
+class Attempts:
+    """Runs the attempts of one worker. Thread-safe."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        ledger: Ledger,
+        leases: LeaseKeeper,
+        pipeline: Pipeline,
+        objects: ObjectStore,
+        ring: Callable[[Bell], None],
+        *,
+        worker_id: str,
+        model: str,
+        revision: str | None,
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._leases = leases
+        self._pipeline = pipeline
+        self._objects = objects
+        self._ring = ring
+        self._worker_id = worker_id
+        self._model = model
+        self._revision = revision
+
+    def answer(self, bell: Bell) -> None:
+        """Never raises for a job's sake: its failures go to its record."""
+        token = secrets.token_hex(8)
+        claim = _until_redis_answers(
+            lambda: self._ledger.claim(
+                bell, worker=self._worker_id, lease_s=self._settings.lease_s, token=token
+            )
+        )
+        if isinstance(claim, str):
+            log.info("bell dropped: %s", claim, extra=_tags(bell.job_id, bell.attempt))
+            return
+        control = JobControl(claim.job_id, bell.attempt, claim.timeout_s)
+        with self._leases.holding(control):
+            self._carry(claim, control)
+
+    def _carry(self, claim: Claim, control: JobControl) -> None:
+        tags = _tags(claim.job_id, claim.attempt)
+        log.info("job started", extra=tags)
+        try:
+            self._finish(claim, control, self._run(claim, control))
+        except errors.LeaseLost as error:
+            log.warning("%s", error, extra=tags)
+        except errors.WorkerStopping:
+            self._give_back(claim)
+        except errors.JobError as error:
+            self._fail(claim, error)
+        except Exception as error:
+            log.exception("job met an unexpected error", extra=tags)
+            self._fail(claim, errors.InternalError(f"{type(error).__name__}: {error}"))
+
+    def _run(self, claim: Claim, control: JobControl) -> Outcome:
+        def report(
+            stage: errors.Stage, *, message: str = "", done: int = 0, total: int = 0
+        ) -> None:
+            control.check()
+            answer = _until_redis_answers(
+                lambda: self._ledger.progress(
+                    claim.job_id, claim.attempt, stage, message=message, done=done, total=total
+                )
+            )
+            obey(control, answer)
+            control.check()
+
+        # A second attempt runs alone: if this job breaks its batch, only it is convicted.
+        outcome = self._pipeline.run(claim.request, control, report, alone=claim.attempt > 1)
+        report("storing")
+        return outcome
+
+    def _finish(self, claim: Claim, control: JobControl, outcome: Outcome) -> None:
+        created_at = utc(claim.created_at_s)
+        template = claim.request.output or self._settings.output
+        url = result_url(template, claim.job_id, claim.request, created_at)
+        with outcome.timing("storing"):
+            store(self._objects, url, self._result(claim, outcome, created_at), control)
+        result = self._result(claim, outcome, created_at)
+        small = len(result.model_dump_json()) <= self._settings.inline_result_bytes
+        answer = _until_redis_answers(
+            lambda: self._ledger.finish(
+                claim.job_id, claim.attempt, result=result if small else None, result_url=url
+            )
+        )
+        log.info("job %s", {"ok": "succeeded", "cancel": "canceled"}.get(answer, "lost"),
+                 extra=_tags(claim.job_id, claim.attempt))  # fmt: skip
+
+    def _result(self, claim: Claim, outcome: Outcome, created_at: datetime) -> Result:
+        request = claim.request
+        return Result(
+            job_id=claim.job_id,
+            answers=outcome.answers,
+            frames=tuple(outcome.frames),
+            sources=tuple(outcome.sources),
+            model=self._model,
+            model_revision=self._revision,
+            sampling=request.sampling,
+            generation=request.generation,
+            usage=outcome.usage(claim.queued_s),
+            warnings=tuple(outcome.warnings),
+            attempt=claim.attempt,
+            created_at=created_at,
+            finished_at=datetime.now(UTC),
+            custom_id=request.custom_id,
+            metadata=request.metadata,
+        )
+
+    def _give_back(self, claim: Claim) -> None:
+        bell = _until_redis_answers(lambda: self._ledger.release(claim.job_id, claim.attempt))
+        if bell is not None:
+            self._ring(bell)
+        log.info("job given back", extra=_tags(claim.job_id, claim.attempt))
+
+    def _fail(self, claim: Claim, error: errors.JobError) -> None:
+        failure = Failure(
+            code=error.code,
+            message=error.message[:2000],
+            stage=error.stage,
+            retryable=error.retryable,
+            attempt=claim.attempt,
+            param=error.param,
+        )
+        delay_s = backoff_s(
+            claim.attempt, base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s
+        )
+        answer = _until_redis_answers(
+            lambda: self._ledger.fail(claim.job_id, claim.attempt, failure, delay_s=delay_s)
+        )
+        log.warning(
+            "attempt ended (%s): %s: %s", answer, error.code, error,
+            extra=_tags(claim.job_id, claim.attempt),
+        )  # fmt: skip
+
+
+def _tags(job_id: str, attempt: int) -> dict[str, object]:
+    return {"job_id": job_id, "attempt": attempt}
+
+
+def _until_redis_answers(call: Callable[[], T]) -> T:
+    """Repeats an idempotent call while Redis is away; each of them is fenced or carries a token."""
+    delay_s = 0.1
+    while True:
+        try:
+            return call()
+        except errors.RedisUnavailable as error:
+            log.warning("waiting for Redis: %s", error)
+            time.sleep(delay_s)
+            delay_s = min(2.0, delay_s * 2)

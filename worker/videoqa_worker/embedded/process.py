@@ -1,0 +1,114 @@
+"""ServerProcess: a child process with a log file, that is stopped in order and never outlives us."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from videoqa.errors import ConfigurationError
+
+__all__ = ["ServerProcess", "free_port"]
+
+PR_SET_PDEATHSIG = 1
+
+
+def free_port(preferred: int = 0) -> int:
+    """`preferred` if nobody has it, else any free port on loopback."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ConfigurationError("no free port on 127.0.0.1")
+
+
+def _die_with_parent() -> None:
+    """Linux: the kernel ends the child when we are killed. Elsewhere an orphan may stay."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class ServerProcess:
+    """A started server. A context manager; `stop` is SIGTERM, then SIGKILL after a grace."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log_path: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        grace_s: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.log_path = log_path
+        self._grace_s = grace_s
+        with log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                # Its own group: Ctrl-C in our terminal reaches us alone, and we stop it in order.
+                process_group=0,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def wait_until(
+        self, ready: Callable[[], bool], *, timeout_s: float, every_s: float = 0.05
+    ) -> None:
+        """Raises ConfigurationError with the end of the log if it dies or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            if not self.running():
+                raise ConfigurationError(f"{self.name} ended at its start: {self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"{self.name} was not ready within {timeout_s:g} s: {self.log_tail()}"
+                )
+            time.sleep(every_s)
+
+    def log_tail(self, lines: int = 5) -> str:
+        text = self.log_path.read_text(errors="replace").strip().splitlines()
+        return " | ".join(text[-lines:]) or f"it said nothing; see {self.log_path}"
+
+    def stop(self) -> None:
+        if not self.running():
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(self._grace_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would; for fault tests."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,95 @@
+"""LeaseKeeper: keeps the leases of all jobs that run here, and hears what Redis says of them.
+
+A thread of its own, so that neither a busy pool nor a slow publish delays a renewal. It
+does not judge by its own clock: while Redis is away nobody else can take a job either, and
+when it is back the renewal's answer says whose the job is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from videoqa import errors
+from videoqa.states import Fence, Ledger
+
+from videoqa_worker.control import JobControl
+
+__all__ = ["LeaseKeeper"]
+
+log = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """Renews every held lease each `heartbeat_s`."""
+
+    def __init__(self, ledger: Ledger, *, lease_s: float, heartbeat_s: float) -> None:
+        self._ledger = ledger
+        self._lease_s = lease_s
+        self._heartbeat_s = heartbeat_s
+        self._held: dict[tuple[str, int], JobControl] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    @contextmanager
+    def holding(self, control: JobControl) -> Iterator[None]:
+        """The lease is renewed within this block."""
+        key = (control.job_id, control.attempt)
+        with self._lock:
+            self._held[key] = control
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._held[key]
+
+    def held(self) -> list[JobControl]:
+        with self._lock:
+            return list(self._held.values())
+
+    def _run(self) -> None:
+        away = False
+        while not self._stop.wait(self._heartbeat_s):
+            try:
+                self.beat()
+                away = False
+            except errors.RedisUnavailable as error:
+                if not away:
+                    log.warning("leases can't be renewed, jobs go on: %s", error)
+                away = True
+            except Exception:  # the thread must survive whatever one beat meets
+                log.exception("a heartbeat failed")
+
+    def beat(self) -> None:
+        """Renews all leases once."""
+        with self._lock:
+            held = list(self._held.items())
+        if not held:
+            return
+        answers = self._ledger.renew([key for key, _ in held], lease_s=self._lease_s)
+        for (_, control), answer in zip(held, answers, strict=True):
+            obey(control, answer)
+
+
+def obey(control: JobControl, answer: Fence) -> None:
+    """Passes on what Redis says of a job."""
+    if answer == "cancel":
+        control.stop(errors.JobCanceled("canceled on request"))
+    elif answer == "lost":
+        control.stop(
+            errors.LeaseLost(
+                f"attempt {control.attempt} of {control.job_id} is no longer this worker's"
+            )
+        )

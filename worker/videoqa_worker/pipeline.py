@@ -1,0 +1,244 @@
+"""Pipeline: one attempt of one job, top to bottom: fetch, sample, prompt, generate.
+
+Reads like the life of a job. It knows sources, frames, prompts and the engine; it knows
+nothing of Redis, Celery or leases: it reports its stages and asks `control` whether to go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from videoqa import errors
+from videoqa.job import (
+    Answer,
+    FrameUsed,
+    Image,
+    Input,
+    JobRequest,
+    SourceInfo,
+    Usage,
+    Video,
+    Warn,
+    redact_url,
+)
+
+from videoqa_worker.control import JobControl
+from videoqa_worker.engine import Engine, Generated, GenerationRequest
+from videoqa_worker.frames import FrameLimits, SampledVideo, read_image, sample_frames
+from videoqa_worker.prompt import Media
+from videoqa_worker.source import LocalCopy, Sources
+
+__all__ = ["Outcome", "Pipeline", "Report"]
+
+
+class Report(Protocol):
+    """Says where the attempt is."""
+
+    def __call__(
+        self, stage: errors.Stage, *, message: str = "", done: int = 0, total: int = 0
+    ) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """What an attempt has found so far."""
+
+    answers: tuple[Answer, ...] = ()
+    frames: list[FrameUsed] = field(default_factory=list)
+    sources: list[SourceInfo] = field(default_factory=list)
+    warnings: list[Warn] = field(default_factory=list)
+    media: list[Media] = field(default_factory=list)
+    bytes_fetched: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timing(self, stage: errors.Stage) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
+
+    def usage(self, queued_s: float) -> Usage:
+        return Usage(
+            input_tokens=sum(answer.input_tokens for answer in self.answers),
+            output_tokens=sum(answer.output_tokens for answer in self.answers),
+            frames=len(self.frames),
+            bytes_fetched=self.bytes_fetched,
+            queued_s=round(queued_s, 4),
+            fetching_s=round(self.seconds.get("fetching", 0.0), 4),
+            sampling_s=round(self.seconds.get("sampling", 0.0), 4),
+            generating_s=round(self.seconds.get("generating", 0.0), 4),
+            storing_s=round(self.seconds.get("storing", 0.0), 4),
+        )
+
+
+class Pipeline:
+    """Answers requests with one engine. Thread-safe: each thread carries one job."""
+
+    def __init__(self, sources: Sources, engine: Engine, limits: FrameLimits) -> None:
+        self._sources = sources
+        self._engine = engine
+        self._limits = limits
+
+    def run(
+        self, request: JobRequest, control: JobControl, report: Report, *, alone: bool
+    ) -> Outcome:
+        """Answers every question of the request, or raises why it can't.
+
+        `alone`: not batched with other jobs, so that a job that breaks its batch breaks only itself.
+        """
+        outcome = Outcome()
+        for n, item in enumerate(request.inputs):
+            # Each local copy is gone before the next input is fetched.
+            with _about(f"inputs.{n}.url"), ExitStack() as spooled:
+                self._take(n, item, request, outcome, control, report, spooled)
+        with outcome.timing("generating"):
+            self._generate(request, outcome, control, report, alone)
+        return outcome
+
+    def _take(
+        self,
+        n: int,
+        item: Input,
+        request: JobRequest,
+        outcome: Outcome,
+        control: JobControl,
+        report: Report,
+        spooled: ExitStack,
+    ) -> None:
+        """Fetches one input and takes its frames."""
+        total = len(request.inputs)
+        report("fetching", message=redact_url(item.url), done=n, total=total)
+        with outcome.timing("fetching"):
+            copy = spooled.enter_context(self._sources.open(item.url, check=control.check))
+        report("sampling", message=redact_url(item.url), done=n, total=total)
+        with outcome.timing("sampling"):
+            sampled = self._sample(item, copy, request, control)
+        _note(n, item, copy, sampled, outcome)
+
+    def _sample(
+        self, item: Input, copy: LocalCopy, request: JobRequest, control: JobControl
+    ) -> SampledVideo:
+        if isinstance(item, Image):
+            return read_image(copy.path, limits=self._limits, check=control.check)
+        return sample_frames(
+            copy.path,
+            request.sampling,
+            start=item.start,
+            end=item.end,
+            limits=self._limits,
+            check=control.check,
+        )
+
+    def _generate(
+        self,
+        request: JobRequest,
+        outcome: Outcome,
+        control: JobControl,
+        report: Report,
+        alone: bool,
+    ) -> None:
+        total = len(request.questions)
+        report("generating", done=0, total=total)
+        abandoned = False
+
+        def should_stop() -> bool:
+            return abandoned or control.stopped()
+
+        pending: list[Future[Generated]] = []
+        try:
+            for n, question in enumerate(request.questions):
+                control.check()
+                with _about(f"questions.{n}.text"):
+                    inputs = self._engine.prompter.build(outcome.media, question.text)
+                    pending.append(
+                        self._engine.submit(
+                            GenerationRequest(
+                                inputs=inputs,
+                                generation=request.generation,
+                                should_stop=should_stop,
+                                alone=alone,
+                            )
+                        )
+                    )
+            outcome.answers = tuple(self._collect(request, pending, control, report))
+        finally:
+            abandoned = True
+
+    def _collect(
+        self,
+        request: JobRequest,
+        pending: Sequence[Future[Generated]],
+        control: JobControl,
+        report: Report,
+    ) -> Iterator[Answer]:
+        """The answers in the order of the questions, one for each."""
+        for n, (question, future) in enumerate(zip(request.questions, pending, strict=True)):
+            with _about(f"questions.{n}.text"):
+                try:
+                    generated = future.result()
+                except errors.JobCanceled:
+                    control.check()  # the engine only knows that it should stop, this knows why
+                    raise
+            report("generating", done=n + 1, total=len(pending))
+            yield Answer(
+                question_id=question.id,
+                question=question.text,
+                text=generated.text,
+                finish_reason=generated.finish_reason,
+                input_tokens=generated.input_tokens,
+                output_tokens=generated.output_tokens,
+            )
+
+
+@contextmanager
+def _about(param: str) -> Iterator[None]:
+    """Errors inside are about this part of the request, unless they say otherwise."""
+    try:
+        yield
+    except (errors.SourceError, errors.SamplingError, errors.GenerationError) as error:
+        error.param = error.param or param
+        raise
+
+
+def _note(n: int, item: Input, copy: LocalCopy, sampled: SampledVideo, outcome: Outcome) -> None:
+    """Keeps what the result says of an input: which bytes, which frames."""
+    outcome.bytes_fetched += copy.fetched_bytes
+    outcome.media.append(
+        Media(
+            kind=item.kind,
+            frames=tuple(frame.pixels for frame in sampled.frames),
+            pts_s=tuple(frame.pts_s for frame in sampled.frames),
+            fps=sampled.info.fps,
+            duration_s=sampled.info.duration_s,
+        )
+    )
+    outcome.frames.extend(
+        FrameUsed(input=n, index=frame.index, pts_s=round(frame.pts_s, 6), exact=frame.exact)
+        for frame in sampled.frames
+    )
+    outcome.warnings.extend(
+        warning.model_copy(update={"param": f"inputs.{n}"}) for warning in sampled.warnings
+    )
+    info = sampled.info
+    outcome.sources.append(
+        SourceInfo(
+            url=redact_url(item.url),
+            kind=item.kind,
+            size_bytes=copy.size_bytes,
+            etag=copy.etag,
+            version_id=copy.version_id,
+            duration_s=info.duration_s if isinstance(item, Video) else None,
+            fps=info.fps if isinstance(item, Video) else None,
+            width=info.width,
+            height=info.height,
+            codec=info.codec,
+            format=info.format,
+        )
+    )

@@ -1,0 +1,250 @@
+"""Question and frames in, one row of model inputs out.
+
+A model with a token for videos gets each video as one item, through its video processor.
+A model that knows images only gets each sampled frame as an image. Marks in the question
+(`<video>`, `<image>`) say where the media stand; without marks the media come first, in
+the order given, then the text. Content goes through the checkpoint's chat template as
+typed items; where the template would reorder them (see `chat_template`), as one text with
+the model's own tokens at their places.
+
+Knows the processor and the numbers of the model's configuration, not the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from videoqa.errors import MarkMismatch, PromptTooLong, UnsupportedInput
+from videoqa.job import IMAGE_MARK, VIDEO_MARK
+from videoqa_worker.chat_template import ChatTemplate
+from videoqa_worker.usertext import ControlTokens
+
+__all__ = ["Media", "ModelInputs", "Prompter"]
+
+Kind = Literal["image", "video"]
+MARK = re.compile(f"({re.escape(VIDEO_MARK)}|{re.escape(IMAGE_MARK)})")
+
+
+@dataclass(frozen=True, eq=False)
+class Media:
+    """One input of a job, as the model is to see it."""
+
+    kind: Kind
+    frames: tuple[np.ndarray, ...]
+    """uint8[H, W, 3] RGB each; one of them for an image."""
+    pts_s: tuple[float, ...] | None = None
+    """When each frame is shown, in seconds; None for an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInputs:
+    """One row, not padded, on the CPU."""
+
+    input_ids: torch.Tensor
+    """int64[1, L]; a picture or video is as many placeholder tokens as it has features."""
+    attention_mask: torch.Tensor
+    """int64[1, L], ones."""
+    images: Mapping[str, torch.Tensor]
+    """What the processor made of the images, by its own names: `pixel_values`, `image_sizes`."""
+    videos: tuple[torch.Tensor, ...]
+    """float32[1, T, 3, H, W] each: videos of one row may differ in T."""
+    frames: int
+    """Pictures of all media together."""
+    media_tokens: int = 0
+    """How many of the L tokens stand for pictures."""
+
+    @property
+    def length(self) -> int:
+        return int(self.input_ids.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A picture, a video or a piece of text, at its place in the prompt."""
+
+    kind: Literal["text", "image", "video"]
+    text: str = ""
+    frames: tuple[np.ndarray, ...] = field(default=())
+
+
+class Prompter:
+    """Writes prompts for one checkpoint. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        processor: Any,
+        model_config: Any,
+        *,
+        chat_template: str = "checkpoint",
+        max_context: int | None = None,
+    ) -> None:
+        """
+        Arguments:
+            chat_template: `checkpoint`, `guide` or a Jinja template; see `chat_template`.
+            max_context: tokens of prompt and answer together; None: what the model was built for.
+
+        Raises:
+            ConfigurationError: the chat template cannot render a question.
+        """
+        self._processor = processor
+        self._tokens: dict[str, str] = {"image": processor.image_token}
+        if getattr(processor, "video_processor", None) is not None:
+            self._tokens["video"] = processor.video_token
+        self._token_ids = torch.tensor(
+            processor.tokenizer.convert_tokens_to_ids(list(self._tokens.values()))
+        )
+        self._control = ControlTokens(processor.tokenizer, self._tokens.values())
+        self._template = ChatTemplate(processor, chat_template, self._tokens)
+        built_for = int(model_config.get_text_config().max_position_embeddings)
+        self.max_context = min(max_context or built_for, built_for)
+        self.takes_videos = "video" in self._tokens
+        """The model has a token for a whole video; otherwise each frame is an image."""
+
+    def build(
+        self, media: Sequence[Media], question: str, *, max_new_tokens: int = 0
+    ) -> ModelInputs:
+        """One row of inputs.
+
+        Raises:
+            UnsupportedInput: the model's processor cannot take these pictures.
+            MarkMismatch: the question's marks are not those of the media.
+            PromptTooLong: with `max_new_tokens` more the row is longer than the context.
+        """
+        placed = [part for item in _arrange(media, question) for part in self._parts(item)]
+        inputs = self._encode(self._render(placed), placed)
+        self.check_length(inputs, max_new_tokens)
+        return inputs
+
+    def check_length(self, inputs: ModelInputs, max_new_tokens: int) -> None:
+        """Raises PromptTooLong if prompt and answer cannot both fit the context."""
+        if inputs.length + max_new_tokens <= self.max_context:
+            return
+        room = self.max_context - max_new_tokens - (inputs.length - inputs.media_tokens)
+        a_frame = max(1.0, inputs.media_tokens / max(1, inputs.frames))
+        raise PromptTooLong(
+            f"got {inputs.length} tokens ({inputs.frames} frames, about {a_frame:.0f} tokens each) "
+            f"and up to {max_new_tokens} for the answer, expected at most {self.max_context} "
+            f"together; about {max(0, int(room // a_frame))} frames would fit: sample fewer "
+            "frames, or lower max_new_tokens"
+        )
+
+    def _parts(self, item: _Placed) -> Iterator[_Placed]:
+        """What the template shall see of one item: for an image model, a video's frames."""
+        if item.kind == "text":
+            text = self._control.neutralise(item.text)
+            if text:
+                yield _Placed("text", text)
+        elif item.kind == "video" and not self.takes_videos:
+            for frame in item.frames:
+                yield _Placed("image", frames=(frame,))
+        else:
+            yield item
+
+    def _render(self, placed: list[_Placed]) -> str:
+        kinds = {part.kind for part in placed} - {"text"}
+        media_first = all(part.kind != "text" for part in placed[:-1])
+        faithful = len(kinds) == 1 and media_first and kinds <= self._template.renders
+        if self._template.keeps_order or faithful or not kinds:
+            content = [
+                {"type": "text", "text": part.text} if part.kind == "text" else {"type": part.kind}
+                for part in placed
+            ]
+        else:
+            content = [{"type": "text", "text": self._written_out(placed, media_first)}]
+        return self._template.render(content)
+
+    def _written_out(self, placed: list[_Placed], media_first: bool) -> str:
+        """The same as one text, the model's own tokens where the media stand."""
+        gap = "\n" if media_first else ""
+        return "".join(
+            gap + part.text if part.kind == "text" else self._tokens[part.kind] for part in placed
+        )
+
+    def _encode(self, prompt: str, placed: list[_Placed]) -> ModelInputs:
+        images = [Image.fromarray(p.frames[0]) for p in placed if p.kind == "image"]
+        videos = [_stacked(p.frames) for p in placed if p.kind == "video"]
+        bos = self._processor.tokenizer.bos_token
+        try:
+            data = self._processor(
+                text=[prompt],
+                # A list of one list: the images of one question. Given flat, LLaVA-OneVision
+                # takes each for a question of its own and cuts all of them into tiles.
+                images=[images] if images else None,
+                videos=videos or None,
+                return_tensors="pt",
+                add_special_tokens=not (bos and prompt.startswith(bos)),
+            )
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise UnsupportedInput(
+                f"the processor of the model refuses {len(images)} images and {len(videos)} "
+                f"videos: {error}; try another number of frames, or fewer inputs"
+            ) from error
+        return self._inputs(dict(data), len(images) + sum(len(video) for video in videos))
+
+    def _inputs(self, data: dict[str, Any], frames: int) -> ModelInputs:
+        input_ids = data.pop("input_ids")
+        attention_mask = data.pop("attention_mask")
+        videos = tuple(torch.as_tensor(v)[None] for v in data.pop("pixel_values_videos", ()))
+        if "pixel_values_images" in data:  # Video-LLaVA's old name
+            data["pixel_values"] = data.pop("pixel_values_images")
+        return ModelInputs(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            images={name: value for name, value in data.items() if torch.is_tensor(value)},
+            videos=videos,
+            frames=frames,
+            media_tokens=int(torch.isin(input_ids, self._token_ids).sum()),
+        )
+
+
+def _arrange(media: Sequence[Media], question: str) -> Iterator[_Placed]:
+    """Media and text in the order in which they are to be read."""
+    marks = Counter(mark.strip("<>") for mark in MARK.findall(question))
+    have = Counter(item.kind for item in media)
+    if not marks:
+        yield from (_Placed(item.kind, frames=_checked(item)) for item in media)
+        yield _Placed("text", question)
+        return
+    if marks != have:
+        raise MarkMismatch(
+            f"got {marks['video']} <video> and {marks['image']} <image> marks for {have['video']} "
+            f"videos and {have['image']} images; place each input once, or leave the marks out"
+        )
+    waiting = {
+        kind: iter([item for item in media if item.kind == kind]) for kind in ("image", "video")
+    }
+    for piece in MARK.split(question):
+        if MARK.fullmatch(piece):
+            item = next(waiting[piece.strip("<>")])
+            yield _Placed(item.kind, frames=_checked(item))
+        else:
+            yield _Placed("text", piece)
+
+
+def _checked(item: Media) -> tuple[np.ndarray, ...]:
+    if not item.frames or (item.kind == "image" and len(item.frames) > 1):
+        raise UnsupportedInput(
+            f"got {len(item.frames)} frames for one {item.kind}, expected "
+            f"{'exactly 1' if item.kind == 'image' else 'at least 1'}"
+        )
+    return item.frames
+
+
+def _stacked(frames: tuple[np.ndarray, ...]) -> np.ndarray:
+    """uint8[T, H, W, 3]."""
+    sizes = [shape for shape, _ in groupby(frame.shape for frame in frames)]
+    if len(sizes) > 1:
+        raise UnsupportedInput(
+            f"got frames of the sizes {sizes[:3]} in one video, expected one size; "
+            "the picture size changes within this video"
+        )
+    return np.stack(frames)

@@ -1,0 +1,104 @@
+"""Reaper: finds jobs that lost their worker, their bell or their time, and rings for them.
+
+Every worker runs one; the transition is atomic in Redis, so they need no leader. It also
+announces this worker, so that `status` can say who serves which model.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Self
+
+from celery import Celery
+from kombu.exceptions import ChannelError, OperationalError
+from videoqa import errors
+from videoqa.broker import ring
+from videoqa.job import WorkerInfo
+from videoqa.states import Ledger
+
+__all__ = ["Reaper"]
+
+log = logging.getLogger(__name__)
+
+ANNOUNCE_EVERY_S = 10.0
+
+
+class Reaper:
+    """Reaps each `every_s` and announces each 10 s, or at once on `announce_now`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        app: Celery,
+        describe: Callable[[], WorkerInfo],
+        *,
+        every_s: float,
+        grace_s: float,
+    ) -> None:
+        self._ledger = ledger
+        self._app = app
+        self._describe = describe
+        self._every_s = every_s
+        self._grace_s = grace_s
+        self._stop = threading.Event()
+        self._announced_s = float("-inf")
+        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+        try:
+            self._ledger.leave(self._describe().id)
+        except errors.RedisUnavailable as error:
+            log.warning("could not say goodbye: %s", error)
+
+    def announce(self) -> None:
+        self._ledger.announce(self._describe())
+        self._announced_s = time.monotonic()
+
+    def _run(self) -> None:
+        away = False
+        while not self._stop.wait(self._every_s):
+            try:
+                if time.monotonic() - self._announced_s > ANNOUNCE_EVERY_S:
+                    self.announce()
+                self.reap()
+                away = False
+            except (errors.RedisUnavailable, OperationalError, OSError) as error:
+                if not away:
+                    log.warning("no reaping while Redis is away: %s", error)
+                away = True
+            except Exception:  # the thread must survive whatever one round meets
+                log.exception("a round of the reaper failed")
+
+    def reap(self) -> int:
+        """One round; returns how many bells it rang."""
+        bells = self._ledger.reap(grace_s=self._grace_s, empty_queues=self._empty_queues())
+        for bell in bells:
+            log.info(
+                "ringing again for a job without worker or bell",
+                extra={"job_id": bell.job_id, "attempt": bell.attempt},
+            )
+            ring(self._app, bell)
+        return len(bells)
+
+    def _empty_queues(self) -> list[str]:
+        """Of this worker's queues, those in which the broker holds no message."""
+        empty = []
+        with self._app.connection_for_read() as connection:
+            for queue in self._describe().queues:
+                try:
+                    with connection.channel() as channel:
+                        count = channel.queue_declare(queue=queue, passive=True).message_count
+                except ChannelError:  # Redis has no such list: nothing waits in it
+                    count = 0
+                if count == 0:
+                    empty.append(queue)
+        return empty

@@ -1,0 +1,169 @@
+"""Runtime: builds a worker's resident objects in order, and closes them in reverse.
+
+    ledger -> reaper (announces "loading") -> engine (loads the model) -> sources -> leases
+
+Nothing here is a global: the Celery task calls the `Runtime` that it was made with.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Self
+
+from celery import Celery
+from videoqa import errors
+from videoqa.broker import make_celery, ring
+from videoqa.connection import connect
+from videoqa.job import WorkerInfo
+from videoqa.objects import ObjectStore
+from videoqa.states import Bell, Ledger
+
+from videoqa_worker.attempt import Attempts
+from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.frames import FrameLimits
+from videoqa_worker.lease import LeaseKeeper
+from videoqa_worker.pipeline import Pipeline
+from videoqa_worker.reaper import Reaper
+from videoqa_worker.settings import WorkerSettings
+from videoqa_worker.source import SourceConfig, Sources
+from videoqa_worker.store import roots_of
+
+__all__ = ["Runtime"]
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """Everything that one worker process holds. A context manager: entering loads the model."""
+
+    def __init__(
+        self, settings: WorkerSettings, on_state: Callable[[str], None] = lambda state: None
+    ) -> None:
+        """`on_state`: told what is going on while the model loads."""
+        self.settings = settings
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
+        self.app: Celery = make_celery(settings)
+        self._on_state = on_state
+        self._started_at = datetime.now(UTC)
+        self._engine: Engine | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._build(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _build(self, stack: ExitStack) -> None:
+        settings = self.settings
+        client = connect(settings)
+        stack.callback(client.close)
+        stack.callback(self.app.close)
+        ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
+        reaper = stack.enter_context(self._reaper(ledger))
+        self._announce(reaper)
+        engine = stack.enter_context(Engine(engine_config(settings), on_state=self._on_state))
+        engine.start()
+        sources = stack.enter_context(Sources(source_config(settings)))
+        self.leases = stack.enter_context(
+            LeaseKeeper(ledger, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
+        )
+        self._attempts = Attempts(
+            settings,
+            ledger,
+            self.leases,
+            Pipeline(sources, engine, frame_limits(settings)),
+            ObjectStore(
+                s3_endpoint_url=settings.s3_endpoint_url,
+                file_roots=roots_of(settings.output, settings.output_roots),
+            ),
+            lambda bell: ring(self.app, bell),
+            worker_id=self.worker_id,
+            model=settings.model,
+            revision=engine.revision,
+        )
+        self._engine = engine
+        self._announce(reaper)
+
+    def _reaper(self, ledger: Ledger) -> Reaper:
+        return Reaper(
+            ledger,
+            self.app,
+            self.describe,
+            every_s=self.settings.reap_every_s,
+            grace_s=self.settings.bell_grace_s,
+        )
+
+    def _announce(self, reaper: Reaper) -> None:
+        try:
+            reaper.announce()
+        except errors.RedisUnavailable as error:
+            log.warning("%s; this worker goes on trying", error)
+
+    def describe(self) -> WorkerInfo:
+        """What this worker says of itself."""
+        engine = self._engine
+        return WorkerInfo(
+            id=self.worker_id,
+            model=self.settings.model,
+            model_revision=engine.revision if engine else None,
+            queues=self.settings.queues,
+            slots=self.settings.job_slots,
+            running=len(self.leases.held()) if engine else 0,
+            ready=engine is not None,
+            started_at=self._started_at,
+            seen_at=datetime.now(UTC),
+        )
+
+    def answer(self, bell: Bell) -> None:
+        """What the Celery task does."""
+        self._attempts.answer(bell)
+
+    def drain(self, grace_s: float) -> None:
+        """Running jobs may finish within the grace; what still runs then is given back."""
+        timer = threading.Timer(grace_s, self._give_back)
+        timer.daemon = True
+        timer.start()
+
+    def _give_back(self) -> None:
+        for control in self.leases.held():
+            control.stop(errors.WorkerStopping("this worker shuts down"))
+
+
+def engine_config(settings: WorkerSettings) -> EngineConfig:
+    return EngineConfig(
+        model=settings.model_source,
+        revision=settings.revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        device_map=settings.device_map,
+        quantization=settings.quantization,
+        attn_implementation=settings.attn_implementation,
+        chat_template=settings.chat_template,
+        cpu_threads=settings.cpu_threads,
+        max_batch=settings.max_batch,
+        batch_wait_s=settings.batch_wait_s,
+    )
+
+
+def source_config(settings: WorkerSettings) -> SourceConfig:
+    return SourceConfig(
+        spool_dir=settings.spool_dir,
+        max_bytes=settings.max_source_bytes,
+        file_roots=settings.file_roots,
+        private_addresses=settings.private_addresses,
+        s3_endpoint_url=settings.s3_endpoint_url,
+    )
+
+
+def frame_limits(settings: WorkerSettings) -> FrameLimits:
+    return FrameLimits(max_pixels=settings.max_pixels, decode_timeout_s=settings.decode_timeout_s)

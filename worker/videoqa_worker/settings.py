@@ -1,0 +1,157 @@
+"""What can be configured on a worker: each setting with default, unit and reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+from videoqa.job import OUTPUT_FIELDS
+from videoqa.queues import PRIORITIES, queue_name
+from videoqa.settings import Settings
+
+__all__ = ["DEMO_MODEL", "DEMO_MODEL_PATH", "WorkerSettings"]
+
+DEMO_MODEL = "demo"
+"""The name under which the bundled model is loaded and announced."""
+DEMO_MODEL_PATH = Path(__file__).parent / "demo" / "model"
+
+
+def _split_paths(value: Any) -> Any:
+    """`/data:/mnt` as two folders."""
+    if isinstance(value, str):
+        return tuple(part for part in value.split(os.pathsep) if part)
+    return value
+
+
+Folders = Annotated[tuple[Path, ...], BeforeValidator(_split_paths)]
+
+
+class WorkerSettings(Settings):
+    """One worker: its model, what it may read and write, and how it keeps its jobs."""
+
+    model: str = Field(
+        default="llava-hf/llava-interleave-qwen-0.5b-hf",
+        description="hub id or folder of a LLaVA-family checkpoint, or `demo` for the bundled one",
+    )
+    revision: str | None = Field(
+        default=None,
+        description="commit of the hub's checkpoint; pin it, or answers may change unannounced",
+    )
+    serve_default: bool = Field(
+        default=True,
+        description="also answer jobs that name no model; off in fleets of several models",
+    )
+    device: str = Field(
+        default="auto", description="cuda, cuda:1, mps or cpu; auto: the best present"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="auto: bfloat16 on a GPU that has it, float16 on older, float32 on CPU",
+    )
+    device_map: str | None = Field(
+        default=None, description="`auto` spreads a model over several GPUs (accelerate)"
+    )
+    quantization: Literal["4bit", "8bit"] | None = Field(
+        default=None, description="load weights quantised (needs bitsandbytes)"
+    )
+    attn_implementation: str | None = Field(
+        default=None, description="flash_attention_2 where installed; unset: sdpa"
+    )
+    chat_template: Literal["checkpoint", "guide"] = Field(
+        default="checkpoint",
+        description="guide: the newlines of the Hugging Face guide instead of the checkpoint's own",
+    )
+    cpu_threads: int | None = Field(
+        default=None, ge=1, description="threads of torch on CPU; unset: torch's own choice"
+    )
+    max_batch: int = Field(default=8, ge=1, le=256, description="questions generated together")
+    batch_wait_s: float = Field(
+        default=0.005, ge=0, description="how long the engine gathers questions into a batch"
+    )
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        description="jobs in flight; unset: 2 x max_batch (99% of ideal, 1 x: 67%)",
+    )
+    lease_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="a lost worker's jobs run elsewhere after this; long enough for a stalled process",
+    )
+    heartbeat_s: float = Field(
+        default=1.0, gt=0, description="renews leases and hears of cancels this often"
+    )
+    reap_every_s: float = Field(default=2.0, gt=0, description="looks for lost jobs this often")
+    bell_grace_s: float = Field(
+        default=15.0, gt=0, description="a message that was not heard for so long may be sent again"
+    )
+    drain_grace_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="after SIGTERM running jobs may finish; then they are given back",
+    )
+    retry_base_s: float = Field(
+        default=2.0, ge=0, description="first delay of a retry; doubles each time, with full jitter"
+    )
+    retry_cap_s: float = Field(default=120.0, ge=0, description="longest delay of a retry")
+    output: str = Field(
+        default_factory=lambda: (
+            (Path.home() / ".local/share/videoqa/results").as_uri() + "/{date}/{job_id}.json"
+        ),
+        description="where results lie for jobs that name no output: file:// or s3:// template",
+    )
+    output_roots: Folders = Field(
+        default=(), description="more folders that jobs may have results written into"
+    )
+    file_roots: Folders = Field(
+        default=(), description="folders that file:// inputs may be read from; none: no file inputs"
+    )
+    private_addresses: bool = Field(
+        default=False,
+        description="fetch from loopback and private networks too; off: jobs can't reach your own services",
+    )
+    spool_dir: Path | None = Field(
+        default=None,
+        description="where downloads wait for decoding; unset: a private temporary folder",
+    )
+    max_source_bytes: int = Field(default=4 << 30, gt=0, description="largest input, bytes")
+    max_pixels: int = Field(
+        default=8192 * 4320,
+        gt=0,
+        description="largest picture, width x height (8K): a bomb takes 100 bytes a pixel",
+    )
+    decode_timeout_s: float = Field(
+        default=120.0, gt=0, description="longest decoding of one input"
+    )
+
+    @field_validator("output")
+    @classmethod
+    def _usable(cls, template: str) -> str:
+        if not template.startswith(("s3://", "file:///")):
+            raise ValueError("expected s3://bucket/... or file:///folder/...")
+        try:
+            template.format(**dict.fromkeys(OUTPUT_FIELDS, "x"))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"expected only the fields {OUTPUT_FIELDS} in braces") from error
+        if "{job_id}" not in template:
+            raise ValueError("expected {job_id} in it, or results overwrite each other")
+        return template
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The broker queues of this worker, interactive ones first."""
+        models = (self.model, None) if self.serve_default else (self.model,)
+        return tuple(
+            queue_name(self.prefix, model, priority) for priority in PRIORITIES for model in models
+        )
+
+    @property
+    def model_source(self) -> str:
+        """What the loader opens."""
+        return str(DEMO_MODEL_PATH) if self.model == DEMO_MODEL else self.model
+
+    @property
+    def job_slots(self) -> int:
+        return self.slots or 2 * self.max_batch

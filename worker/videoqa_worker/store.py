@@ -1,0 +1,60 @@
+"""Store: a result becomes an object in storage first, and the job's record after.
+
+Whoever reads `succeeded` can read the object. A retried job writes the same URL again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from videoqa import errors
+from videoqa.job import JobRequest, Result
+from videoqa.objects import ObjectStore, file_path
+
+from videoqa_worker.control import JobControl
+
+__all__ = ["result_url", "roots_of", "store"]
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+
+
+def result_url(template: str, job_id: str, request: JobRequest, created_at: datetime) -> str:
+    """The template with its fields; the same for every attempt of a job."""
+    return template.format(
+        job_id=job_id,
+        custom_id=quote(request.custom_id or "none", safe=""),
+        date=created_at.strftime("%Y-%m-%d"),
+    )
+
+
+def roots_of(template: str, extra: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Folders that results may be written into: the default output's own, and the extra ones."""
+    if not template.startswith("file:"):
+        return extra
+    fixed = template.partition("{")[0]
+    return (file_path(fixed if fixed.endswith("/") else fixed.rpartition("/")[0]), *extra)
+
+
+def store(objects: ObjectStore, url: str, result: Result, control: JobControl) -> None:
+    """Writes the result object, trying again while storage does not answer.
+
+    Raises:
+        OutputDenied, OutputNotFound: final. OutputUnavailable: after three tries.
+    """
+    data = result.model_dump_json(indent=2).encode()
+    for attempt in range(1, TRIES + 1):
+        control.check()
+        try:
+            objects.write(url, data)
+            return
+        except errors.OutputUnavailable as error:
+            if attempt == TRIES:
+                raise
+            log.warning("%s; trying again", error, extra={"job_id": control.job_id})
+            time.sleep(0.2 * 2**attempt)

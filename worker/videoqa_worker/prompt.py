@@ -154,7 +154,7 @@ class Prompter:
         media_first = all(part.kind != "text" for part in placed[:-1])
         faithful = len(kinds) == 1 and media_first and kinds <= self._template.renders
         if self._template.keeps_order or faithful or not kinds:
-            content = [
+            content: list[dict[str, str]] = [
                 {"type": "text", "text": part.text} if part.kind == "text" else {"type": part.kind}
                 for part in placed
             ]

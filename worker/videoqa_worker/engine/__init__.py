@@ -1,0 +1,11 @@
+"""The resident model: load it, batch what waits, generate, deliver.
+
+`Engine` owns the model on one thread. Callers submit a request and get a future; nothing
+outside this package touches the model.
+"""
+
+from videoqa_worker.engine.config import EngineConfig
+from videoqa_worker.engine.engine import Engine
+from videoqa_worker.engine.request import Generated, GenerationRequest
+
+__all__ = ["Engine", "EngineConfig", "Generated", "GenerationRequest"]

@@ -1,0 +1,88 @@
+"""Who waits, and who runs together next.
+
+First come, first served: the oldest request is always in the next batch. Younger ones join
+it if they fit: prompts of similar length (padding is work for nothing), no more rows and
+tokens than allowed, and nobody who asked to be alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from videoqa_worker.engine.config import EngineConfig
+from videoqa_worker.engine.request import Ticket
+
+__all__ = ["WaitingRoom", "choose", "padded_tokens"]
+
+
+def padded_tokens(tickets: Sequence[Ticket]) -> int:
+    """Positions of the KV cache that these rows need together."""
+    prompt = max(ticket.prompt_tokens for ticket in tickets)
+    answer = max(ticket.request.generation.max_new_tokens for ticket in tickets)
+    return len(tickets) * (prompt + answer)
+
+
+def choose(waiting: Sequence[Ticket], config: EngineConfig, max_tokens: int) -> list[Ticket]:
+    """The next batch out of `waiting`, oldest first."""
+    first, *others = waiting
+    batch = [first]
+    if first.request.alone:
+        return batch
+    for ticket in others:
+        if len(batch) >= config.max_batch:
+            break
+        lengths = [one.prompt_tokens for one in (*batch, ticket)]
+        similar = max(lengths) <= config.length_ratio * min(lengths)
+        if similar and not ticket.request.alone and padded_tokens([*batch, ticket]) <= max_tokens:
+            batch.append(ticket)
+    return batch
+
+
+class WaitingRoom:
+    """The queue between the callers' threads and the engine's."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._waiting: list[Ticket] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, ticket: Ticket) -> bool:
+        """Queues a ticket; False if the room is closed."""
+        with self._changed:
+            if not self._closed:
+                self._waiting.append(ticket)
+                self._changed.notify()
+            return not self._closed
+
+    def next_batch(self, max_tokens: int) -> list[Ticket]:
+        """Waits for a batch; an empty one says that the room is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return []
+            self._gather()
+            batch = [] if self._closed else choose(self._waiting, self._config, max_tokens)
+            self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
+            return batch
+
+    def close(self) -> list[Ticket]:
+        """Lets nobody in any more; returns those who still waited."""
+        with self._changed:
+            self._closed = True
+            left, self._waiting = self._waiting, []
+            self._changed.notify_all()
+            return left
+
+    def _gather(self) -> None:
+        """Gives the others of a burst a moment, counted from when the oldest came."""
+        first = self._waiting[0]
+        left_s = first.arrived_s + self._config.batch_wait_s - time.monotonic()
+        if left_s > 0 and not first.request.alone:
+            full = self._config.max_batch
+            self._changed.wait_for(lambda: len(self._waiting) >= full or self._closed, left_s)

@@ -1,0 +1,191 @@
+"""The resident model behind a queue: submit a request, get a future.
+
+One thread loads the model, owns it and runs it; callers' threads only queue. The story of
+that thread is `_serve`: wait for a batch, run it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
+from videoqa.job import Generation
+
+from videoqa_worker.engine.batching import WaitingRoom
+from videoqa_worker.engine.config import EngineConfig
+from videoqa_worker.engine.load import Loaded, load
+from videoqa_worker.engine.request import Generated, GenerationRequest, Ticket
+from videoqa_worker.engine.runner import Runner
+from videoqa_worker.prompt import Media, Prompter
+
+__all__ = ["Engine"]
+
+log = logging.getLogger(__name__)
+
+
+def _silent(state: str) -> None:
+    pass
+
+
+class Engine:
+    """A model of the LLaVA family that answers requests from any thread.
+
+    A context manager: entering starts it, leaving closes it.
+    """
+
+    def __init__(self, config: EngineConfig, *, on_state: Callable[[str], None] = _silent) -> None:
+        """
+        Arguments:
+            on_state: told what the start is doing ("loading weights", "warming up", "ready").
+        """
+        self._config = config
+        self._on_state = on_state
+        self._room = WaitingRoom(config)
+        self._closing = threading.Event()
+        self._started: Future[Loaded] = Future()
+        self._thread = threading.Thread(target=self._main, name="videoqa-engine", daemon=True)
+
+    def start(self) -> None:
+        """Loads and warms up the model; returns when it is ready.
+
+        Raises:
+            ConfigurationError: the model cannot be loaded, or fails on a first question.
+        """
+        if self._thread.ident is None:
+            self._thread.start()
+        self._started.result()
+
+    def close(self) -> None:
+        """Ends the running rows and the waiting ones with EngineStopped, then the thread."""
+        self._closing.set()
+        self._refuse(self._room.close())
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def submit(self, request: GenerationRequest) -> Future[Generated]:
+        """Queues a request; its future has the answer, or a GenerationError or JobCanceled."""
+        ticket = Ticket(request)
+        try:
+            self.prompter.check_length(request.inputs, request.generation.max_new_tokens)
+        except PromptTooLong as error:
+            ticket.future.set_exception(error)
+            return ticket.future
+        if not self._room.enter(ticket):
+            self._refuse([ticket])
+        return ticket.future
+
+    @property
+    def ready(self) -> bool:
+        """Started, and able to answer."""
+        loaded = self._started.done() and self._started.exception() is None
+        return loaded and self._thread.is_alive() and not self._closing.is_set()
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._room)
+
+    @property
+    def model_id(self) -> str:
+        return self._config.model
+
+    @property
+    def revision(self) -> str:
+        """The hub's commit, or a digest of the local files."""
+        return self._loaded.revision
+
+    @property
+    def prompter(self) -> Prompter:
+        """Writes this model's prompts; safe to use from many threads."""
+        return self._loaded.prompter
+
+    @property
+    def device(self) -> str:
+        return str(self._loaded.model.device)
+
+    @property
+    def dtype(self) -> str:
+        return str(self._loaded.model.dtype).removeprefix("torch.")
+
+    @property
+    def _loaded(self) -> Loaded:
+        if not self._started.done():
+            raise EngineStopped("the engine was not started; call start() or use it in `with`")
+        return self._started.result()
+
+    def _main(self) -> None:
+        try:
+            with torch.inference_mode():
+                runner = self._ready()
+                self._serve(runner)
+        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
+            self._fail(error)
+        finally:
+            self._closing.set()
+            self._refuse(self._room.close())
+
+    def _serve(self, runner: Runner) -> None:
+        while batch := self._room.next_batch(self._max_tokens(runner)):
+            runner.run(batch)
+
+    def _ready(self) -> Runner:
+        loaded = load(self._config, self._on_state)
+        runner = Runner(loaded, self._closing.is_set)
+        self._on_state("warming up")
+        self._warm_up(runner, loaded.prompter)
+        self._on_state("ready")
+        self._started.set_result(loaded)
+        return runner
+
+    def _warm_up(self, runner: Runner, prompter: Prompter) -> None:
+        """One tiny question by the true path: kernels are picked, and faults show now."""
+        black = np.zeros((32, 32, 3), np.uint8)
+        inputs = prompter.build([Media("video", (black,))], "What is this?")
+        ticket = Ticket(GenerationRequest(inputs, Generation(max_new_tokens=2)))
+        runner.run([ticket])
+        error = ticket.future.exception()
+        if error is not None:
+            raise ConfigurationError(
+                f"{self._config.model} was loaded, but fails on a first question: {error}",
+                param="model",
+            ) from error
+
+    def _max_tokens(self, runner: Runner) -> int:
+        return min(self._config.max_batch_tokens, runner.memory_tokens or 2**62)
+
+    def _fail(self, error: BaseException) -> None:
+        """The thread is at its end: while starting, tell `start`; later, tell the log."""
+        if self._started.done():
+            log.critical("the engine's thread died", exc_info=error)
+        elif isinstance(error, ConfigurationError):
+            self._started.set_exception(error)
+        else:
+            failed = ConfigurationError(f"the engine cannot start: {error}", param="model")
+            failed.__cause__ = error
+            self._started.set_exception(failed)
+
+    def _refuse(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            if ticket.future.set_running_or_notify_cancel():
+                ticket.future.set_exception(
+                    EngineStopped("the engine stopped before the answer was complete; retry")
+                )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,192 @@
+"""From a checkpoint's name to a model in memory, its processor and its identity.
+
+All that transformers, the hub and the allocator raise on the way becomes a
+ConfigurationError that says what to do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
+from transformers.utils.logging import disable_progress_bar
+from videoqa.errors import ConfigurationError
+
+from videoqa_worker.engine.config import EngineConfig
+from videoqa_worker.engine.identity import folder_digest
+from videoqa_worker.engine.processor import PROCESSORS, load_processor
+from videoqa_worker.prompt import Prompter
+
+__all__ = ["Loaded", "load"]
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model ready to run, and what belongs to it."""
+
+    model: Any
+    tokenizer: Any
+    prompter: Prompter
+    eos: frozenset[int]
+    """Tokens that end an answer, by the checkpoint's own generation settings."""
+    pad: int
+    revision: str
+    """The hub's commit, or `sha256:...` of a local folder."""
+
+
+def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
+    """Loads the checkpoint.
+
+    Raises:
+        ConfigurationError: not found, not reachable, not a LLaVA, no safetensors, no room.
+    """
+    device = _device(config)
+    if config.cpu_threads:
+        torch.set_num_threads(config.cpu_threads)
+    hub: dict[str, Any] = {"revision": config.revision or "main", "trust_remote_code": False}
+    with _explained(config):
+        on_state("loading configuration")
+        model_config = AutoConfig.from_pretrained(config.model, **hub)
+        if model_config.model_type not in PROCESSORS:
+            raise ConfigurationError(
+                f"got model={config.model!r} of type {model_config.model_type!r}, expected one of "
+                f"{sorted(PROCESSORS)}; choose a checkpoint of the LLaVA family",
+                param="model",
+            )
+        on_state("loading processor")
+        processor = load_processor(config.model, model_config, **hub)
+        on_state("loading weights")
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        model = _model(config, device, hub)
+        revision = getattr(model_config, "_commit_hash", None) or folder_digest(Path(config.model))
+    prompter = Prompter(
+        processor,
+        model.config,
+        chat_template=config.chat_template,
+        max_context=config.max_context,
+    )
+    eos, pad = _take_ends(model, processor.tokenizer)
+    return Loaded(model, processor.tokenizer, prompter, eos, pad, revision)
+
+
+def _model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> Any:
+    options: dict[str, Any] = {"dtype": _dtype(config, device), "use_safetensors": True}
+    if config.attn_implementation:
+        options["attn_implementation"] = config.attn_implementation
+    if config.quantization:
+        options["quantization_config"] = _quantization(config, device)
+    if config.device_map or config.quantization:
+        options["device_map"] = config.device_map or {"": device}
+    model: Any = AutoModelForImageTextToText.from_pretrained(config.model, **hub, **options)
+    if "device_map" not in options:
+        model.to(device)
+    return model.eval()
+
+
+def _take_ends(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
+    """The end tokens; whatever else the checkpoint wants of `generate` is put aside.
+
+    A checkpoint may bring temperature, sampling or penalties of its own, which `generate`
+    fills into every call: the contract says greedy unless the request samples.
+    """
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        ends = tokenizer.eos_token_id
+    eos = frozenset([ends] if isinstance(ends, int) else ends or ())
+    pads = (model.generation_config.pad_token_id, tokenizer.pad_token_id, *sorted(eos), 0)
+    pad = next(token for token in pads if token is not None)
+    neutral = GenerationConfig(do_sample=False, pad_token_id=pad)  # type: ignore[no-untyped-call]
+    model.generation_config = neutral
+    return eos, int(pad)
+
+
+def _device(config: EngineConfig) -> torch.device:
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(config.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(
+            f"got device={config.device!r}, expected one that torch can use here: {error}; "
+            'set it to "cpu" or install the driver',
+            param="device",
+        ) from error
+    return device
+
+
+def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
+    if config.dtype != "auto":
+        return {
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+        }[config.dtype]
+    if device.type == "cpu":
+        return torch.float32
+    has_bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float16
+
+
+def _quantization(config: EngineConfig, device: torch.device) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigurationError(
+            f"got quantization={config.quantization!r} without bitsandbytes; "
+            "pip install bitsandbytes, or leave quantization out",
+            param="quantization",
+        )
+    if config.quantization == "8bit":
+        options: dict[str, Any] = {"load_in_8bit": True}
+    else:
+        options = {"load_in_4bit": True, "bnb_4bit_compute_dtype": _dtype(config, device)}
+    return BitsAndBytesConfig(**options)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _explained(config: EngineConfig) -> Iterator[None]:
+    """Foreign errors while loading, as ours."""
+    name = config.model
+    try:
+        if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+            raise ConfigurationError(
+                f"got model={name!r}, expected a folder with config.json: there is none",
+                param="model",
+            )
+        yield
+    except ConfigurationError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ConfigurationError(
+            f"not enough memory for {name} on this device: {error}; "
+            'use a smaller model, quantization="4bit", or device_map="auto" over several GPUs',
+            param="model",
+        ) from error
+    except Exception as error:
+        raise ConfigurationError(f"cannot load {name}: {_reason(error)}", param="model") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong, and the next step where we know it."""
+    text = str(error)
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    hints = {
+        "safetensors": "the weights must be .safetensors: convert them, or take another revision",
+        "couldn't connect": "check the network, HF_HUB_OFFLINE and HF_HOME, or download it before",
+        "offline mode": "unset HF_HUB_OFFLINE, or download the checkpoint before",
+        "not a local folder": "check the name; a private checkpoint needs HF_TOKEN",
+        "gated": "accept its licence on the hub and set HF_TOKEN",
+        "config.json": "expected the folder of a checkpoint saved by transformers",
+    }
+    hint = next((hint for sign, hint in hints.items() if sign in text.lower()), "")
+    return f"{first}{'; ' + hint if hint else ''}"

@@ -1,0 +1,71 @@
+"""Pixels of a row in, the features that stand for its placeholder tokens out.
+
+Each row is encoded by itself, through the model's own `get_image_features` and
+`get_video_features`, and the features go into `generate` as `mm_encoder_outputs`. So rows
+of any frame counts and sizes share a batch without padded pixels, a row's features are
+those it would have alone, bit for bit, and features can later be kept and used again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from videoqa_worker.prompt import ModelInputs
+
+__all__ = ["Features", "encode", "join"]
+
+Pooled = torch.Tensor | list[torch.Tensor]
+Features = dict[str, list[Pooled]]
+"""`image` and `video`: what the model's encoder returned, in the order of the placeholders."""
+
+
+def encode(model: Any, inputs: ModelInputs) -> Features:
+    """The features of one row, in the model's dtype, on its device."""
+    found: Features = {}
+    if "pixel_values" in inputs.images:
+        encoder = model.base_model.get_image_features
+        accepted = inspect.signature(encoder).parameters
+        pixels = {
+            name: _placed(value, model) for name, value in inputs.images.items() if name in accepted
+        }
+        found["image"] = [encoder(**pixels, return_dict=True).pooler_output]
+    if inputs.videos:
+        found["video"] = [
+            model.base_model.get_video_features(
+                pixel_values_videos=_placed(video, model), return_dict=True
+            ).pooler_output
+            for video in inputs.videos
+        ]
+    return found
+
+
+def join(rows: Sequence[Features]) -> dict[str, Any]:
+    """The features of all rows as one `mm_encoder_outputs`."""
+    joined: dict[str, Any] = {}
+    for kind in ("image", "video"):
+        pooled = [part for row in rows for part in row.get(kind, ())]
+        if pooled:
+            joined[kind] = BaseModelOutputWithPooling(pooler_output=_joined(pooled))  # type: ignore[arg-type]
+    return joined
+
+
+def _joined(pooled: list[Pooled]) -> Pooled:
+    """Families return a list with one tensor a picture, or one tensor [pictures, tokens, d].
+
+    Those of the second kind flatten it to [tokens, d]; joined as [1, tokens, d] it may hold
+    pictures and videos of different lengths.
+    """
+    tensors = [part for part in pooled if isinstance(part, torch.Tensor)]
+    if len(tensors) == len(pooled):
+        return torch.cat([part.flatten(0, 1) for part in tensors])[None]
+    return [picture for part in pooled for picture in part]
+
+
+def _placed(value: torch.Tensor, model: Any) -> torch.Tensor:
+    dtype = model.dtype if value.is_floating_point() else None
+    return value.to(model.device, dtype)

@@ -190,6 +190,6 @@ class Client:
         from videoqa.connection import speaking_redis
 
         with speaking_redis(self.settings.redis_url):
-            info: dict[str, Any] = self._redis.info("server")  # type: ignore[assignment]
+            info: dict[str, Any] = self._redis.info("server")
         name = "Valkey" if "valkey_version" in info else "Redis"
         return f"{name} {info.get('valkey_version') or info.get('redis_version')}"

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `P:job:ID` | hash | the record: request, state, attempt, lease, failure, result | until final, then `result_ttl_s` |
 | `P:events:ID` | stream | what happened to the job, at most about 1,000 entries | as the record |
-| `P:gone:ID` | string | final state of a job, so that an expired id differs from an unknown one | the record's life + 7 days |
+| `P:gone:ID` | string | its final state: an expired id differs from an unknown one | 7 days more than the record |
 | `P:idem:KEY` | hash | id and body digest of an idempotency key | as the record |
 | `P:waiting:QUEUE` | zset | queued jobs by the serial number of their bell | ids leave when claimed |
 | `P:bells` | hash | per queue: the last bell rung and the highest heard | for good, two numbers a queue |

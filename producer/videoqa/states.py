@@ -234,7 +234,8 @@ class Ledger:
     def get(self, job_id: str) -> Job:
         """Raises JobNotFound or JobExpired."""
         with speaking_redis(self._url):
-            record = dict(zip(_VIEW, self._redis.hmget(self.keys.job(job_id), _VIEW), strict=True))
+            values = cast("list[str | None]", self._redis.hmget(self.keys.job(job_id), _VIEW))
+        record = dict(zip(_VIEW, values, strict=True))
         if record["state"] is None:
             raise self._missing(job_id)
         position, waiting_for = self._waiting(job_id, record)
@@ -290,7 +291,7 @@ class Ledger:
 
     def _missing(self, job_id: str) -> errors.LookupFailed:
         with speaking_redis(self._url):
-            state = self._redis.get(self.keys.gone(job_id))
+            state = cast("str | None", self._redis.get(self.keys.gone(job_id)))
         if state:
             return errors.JobExpired(
                 f"job {job_id} {state}, and its record is gone (result_ttl_s is over); "
@@ -317,9 +318,10 @@ class Ledger:
 
     def leave(self, worker_id: str) -> None:
         with speaking_redis(self._url):
-            self._redis.pipeline().delete(self.keys.worker(worker_id)).zrem(
-                self.keys.workers, worker_id
-            ).execute()
+            pipe = self._redis.pipeline()
+            pipe.delete(self.keys.worker(worker_id))
+            pipe.zrem(self.keys.workers, worker_id)
+            pipe.execute()
 
     def workers(self) -> list[WorkerInfo]:
         with speaking_redis(self._url):

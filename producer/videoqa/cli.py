@@ -8,8 +8,8 @@ entry point group `videoqa.commands`. Exit codes, for scripts:
     2  the request or usage is wrong 6  the result object can't be read
     3  unknown or expired job id     130  interrupted
 
-With --json every command prints one JSON object a line on stdout, and errors as one
-object {"error": {code, message, param}} on stderr.
+With --json every command prints one JSON object on stdout, and errors of the job, the
+request or the system as one object {"error": {code, message, param}} on stderr.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from videoqa import errors, show
 from videoqa.client import Client
@@ -39,8 +39,27 @@ WORKER_COMMANDS = {
     "demo": "show the main job, end to end, with the bundled model",
 }
 
+class _Commands(TyperGroup):
+    """Ends every command that meets an error of ours with one line and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        as_json = "--json" in sys.argv
+        try:
+            return super().invoke(ctx)
+        except errors.VideoQAError as error:
+            show.error(error.code, error.message, error.param, as_json=as_json)
+            raise typer.Exit(exit_code(error)) from error
+        except KeyboardInterrupt:
+            show.error("interrupted", "interrupted; a submitted job goes on", None, as_json=as_json)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # `videoqa ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
 app = typer.Typer(
     name="videoqa",
+    cls=_Commands,
     help="Ask questions about videos.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -306,22 +325,4 @@ def _add_worker_commands() -> None:
 def main() -> None:
     """The console script."""
     _add_worker_commands()
-    as_json = "--json" in sys.argv
-    try:
-        status_code = app(standalone_mode=False)
-    except errors.VideoQAError as error:
-        show.error(error.code, error.message, error.param, as_json=as_json)
-        sys.exit(exit_code(error))
-    except click.ClickException as error:
-        if as_json:
-            show.error("usage", error.format_message(), None, as_json=True)
-        else:
-            error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        show.error("interrupted", "interrupted; a submitted job goes on", None, as_json=as_json)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(status_code if isinstance(status_code, int) else 0)
+    app()

@@ -7,7 +7,6 @@ import os
 import sys
 
 from videoqa.errors import VideoQAError
-
 from videoqa_worker.logs import configure
 from videoqa_worker.settings import WorkerSettings
 

@@ -20,7 +20,6 @@ from videoqa import errors
 from videoqa.job import Failure, Result, utc
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Claim, Ledger
-
 from videoqa_worker.control import JobControl
 from videoqa_worker.lease import LeaseKeeper, obey
 from videoqa_worker.pipeline import Outcome, Pipeline

@@ -15,7 +15,6 @@ from typing import Self
 
 from videoqa import errors
 from videoqa.states import Fence, Ledger
-
 from videoqa_worker.control import JobControl
 
 __all__ = ["LeaseKeeper"]

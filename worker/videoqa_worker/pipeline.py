@@ -26,7 +26,6 @@ from videoqa.job import (
     Warn,
     redact_url,
 )
-
 from videoqa_worker.control import JobControl
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
 from videoqa_worker.frames import FrameLimits, SampledVideo, read_image, sample_frames
@@ -215,8 +214,6 @@ def _note(n: int, item: Input, copy: LocalCopy, sampled: SampledVideo, outcome: 
             kind=item.kind,
             frames=tuple(frame.pixels for frame in sampled.frames),
             pts_s=tuple(frame.pts_s for frame in sampled.frames),
-            fps=sampled.info.fps,
-            duration_s=sampled.info.duration_s,
         )
     )
     outcome.frames.extend(

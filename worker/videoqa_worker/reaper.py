@@ -14,6 +14,7 @@ from typing import Self
 
 from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
+
 from videoqa import errors
 from videoqa.broker import ring
 from videoqa.job import WorkerInfo

@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from typing import Self
 
 from celery import Celery
+
 from videoqa import errors
 from videoqa.broker import make_celery, ring
 from videoqa.connection import connect
 from videoqa.job import WorkerInfo
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Ledger
-
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.engine import Engine, EngineConfig
 from videoqa_worker.frames import FrameLimits
@@ -119,7 +119,7 @@ class Runtime:
             queues=self.settings.queues,
             slots=self.settings.job_slots,
             running=len(self.leases.held()) if engine else 0,
-            ready=engine is not None,
+            ready=engine is not None and engine.ready,
             started_at=self._started_at,
             seen_at=datetime.now(UTC),
         )

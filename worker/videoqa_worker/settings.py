@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
+
 from videoqa.job import OUTPUT_FIELDS
 from videoqa.queues import PRIORITIES, queue_name
 from videoqa.settings import Settings

@@ -14,7 +14,6 @@ from urllib.parse import quote
 from videoqa import errors
 from videoqa.job import JobRequest, Result
 from videoqa.objects import ObjectStore, file_path
-
 from videoqa_worker.control import JobControl
 
 __all__ = ["result_url", "roots_of", "store"]

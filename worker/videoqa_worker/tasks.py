@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from celery import signals
+
 from videoqa.queues import TASK
 from videoqa.states import Bell
-
 from videoqa_worker.runtime import Runtime
 
 __all__ = ["hear_bells", "register"]

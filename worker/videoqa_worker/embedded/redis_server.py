@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import redis
-from videoqa.errors import ConfigurationError
 
+from videoqa.errors import ConfigurationError
 from videoqa_worker.embedded.process import ServerProcess, free_port
 
 __all__ = ["RedisServer", "find_binary"]

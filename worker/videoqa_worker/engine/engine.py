@@ -15,9 +15,9 @@ from typing import Self
 
 import numpy as np
 import torch
+
 from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
 from videoqa.job import Generation
-
 from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.load import Loaded, load

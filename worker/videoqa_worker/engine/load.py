@@ -21,8 +21,8 @@ from transformers import (
     GenerationConfig,
 )
 from transformers.utils.logging import disable_progress_bar
-from videoqa.errors import ConfigurationError
 
+from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.identity import folder_digest
 from videoqa_worker.engine.processor import PROCESSORS, load_processor

@@ -101,9 +101,23 @@ VIDEO_SIZES: Mapping[str, dict[str, Any]] = {
 """For checkpoints that state none: the defaults of transformers' class of each family."""
 
 
+class _Freed:
+    """Mixed into a family's processor class: what upstream does only with torchvision."""
+
+    # Upstream stacks the videos of a call into one tensor, which fails when they differ in T.
+    skip_tensor_conversion = ("video_metadata", "text_replacement_offsets", "pixel_values_videos")
+
+    def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+        """Without torchvision, upstream fails to look the class up that it checks against."""
+        if name == "video_processor" and isinstance(argument, VideoProcessorMixin):
+            return VideoProcessorMixin
+        return super().check_argument_for_proper_class(name, argument)  # type: ignore[misc]
+
+
 def load_processor(checkpoint: str, config: Any, **hub: Any) -> Any:
     """The processor of a checkpoint, by its model type."""
-    kind = PROCESSORS[config.model_type]
+    family = PROCESSORS[config.model_type]
+    kind: Any = type(family.__name__, (_Freed, family), {})
     settings, _ = kind.get_processor_dict(checkpoint, **hub)
     loaders = {
         "tokenizer": lambda: AutoTokenizer.from_pretrained(checkpoint, **hub),
@@ -114,8 +128,6 @@ def load_processor(checkpoint: str, config: Any, **hub: Any) -> Any:
     }
     parts = [loaders[name]() for name in kind.get_attributes()]  # type: ignore[no-untyped-call]
     processor = kind.from_args_and_dict(parts, settings)
-    # Upstream stacks the videos of a call into one tensor, which fails when they differ in T.
-    processor.skip_tensor_conversion = [*kind.skip_tensor_conversion, "pixel_values_videos"]
     _complete(processor, config)
     return processor
 

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from videoqa.job import FinishReason, Generation
-
 from videoqa_worker.prompt import ModelInputs
 
 __all__ = ["Generated", "GenerationRequest", "Ticket"]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
-from videoqa.errors import EngineStopped, GenerationError, ModelError, OutOfMemory
 
+from videoqa.errors import EngineStopped, GenerationError, ModelError, OutOfMemory
 from videoqa_worker.engine import vision
 from videoqa_worker.engine.batching import padded_tokens
 from videoqa_worker.engine.collate import left_padded

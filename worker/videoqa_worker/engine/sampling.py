@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from videoqa.job import Generation
 
 __all__ = ["Sampler"]

@@ -8,6 +8,11 @@ from videoqa.job import Generation
 
 __all__ = ["Sampler"]
 
+LARGEST = 1e4
+"""No model writes scores beyond it."""
+COLDEST = 1e-6
+"""Keeps scores / temperature finite; colder is the same token anyway."""
+
 
 class Sampler:
     """Temperature, then nucleus (top-p), then one draw.
@@ -17,7 +22,7 @@ class Sampler:
     """
 
     def __init__(self, generation: Generation, device: torch.device) -> None:
-        self._temperature = generation.temperature
+        self._temperature = max(generation.temperature, COLDEST)
         self._top_p = generation.top_p
         self._generator = torch.Generator(device)
         if generation.seed is None:
@@ -27,7 +32,10 @@ class Sampler:
 
     def draw(self, scores: torch.Tensor) -> torch.Tensor:
         """`scores`: float32[vocabulary], before softmax; int64[] comes back, on the device."""
-        chances = torch.softmax(scores.float() / self._temperature, dim=-1)
+        # Not-a-number (float16 overflows) would end in a device-side assertion, which takes the
+        # whole CUDA context with it.
+        sound = scores.float().nan_to_num(nan=-LARGEST).clamp(-LARGEST, LARGEST)
+        chances = torch.softmax(sound / self._temperature, dim=-1)
         if self._top_p >= 1:
             return torch.multinomial(chances, 1, generator=self._generator)[0]
         ordered, tokens = chances.sort(descending=True, stable=True)

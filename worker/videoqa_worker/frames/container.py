@@ -17,6 +17,7 @@ from av.error import FFmpegError
 from av.stream import Discard, Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
+
 from videoqa.errors import (
     NotAVideo,
     NoVideoStream,
@@ -25,7 +26,6 @@ from videoqa.errors import (
     VideoTooLarge,
     VideoTruncated,
 )
-
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sniff import ends_before_index, look_at
 
@@ -85,7 +85,7 @@ def _open(path: Path, limits: FrameLimits) -> InputContainer:
     # A small probe opens a bomb with 81 MB instead of 372. Formats that name their streams
     # late are opened again with FFmpeg's default of 5 MB.
     container = _try_open(path, limits, {"probesize": "500000"})
-    found = any(s.width and s.codec_context is not None for s in container.streams.video)
+    found = any(s.codec_context is not None and s.width for s in container.streams.video)
     if found and not any(name in container.format.name for name in _LATE_STREAMS):
         return container
     container.close()
@@ -102,6 +102,11 @@ def _try_open(path: Path, limits: FrameLimits, extra: dict[str, str]) -> InputCo
     try:
         # "file:" keeps a name such as "data:..." or "concat:..." from being read as a protocol.
         return av.open(f"file:{path}", options=options, metadata_errors="replace")
+    except EOFError as error:
+        if "fflags" in extra:
+            raise _refusal(path, error) from error
+        # A fragmented MP4 that ends within a fragment's header opens if read without index.
+        return _try_open(path, limits, {**extra, "fflags": "ignidx"})
     except (FFmpegError, OSError, ValueError) as error:
         raise _refusal(path, error) from error
 
@@ -122,12 +127,15 @@ def _refusal(path: Path, error: Exception) -> SamplingError:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _pick_stream(container: InputContainer, path: Path) -> VideoStream:
     still = Disposition.attached_pic | Disposition.timed_thumbnails
     moving = [s for s in container.streams.video if not s.disposition & still]
+    streams = container.streams
+    if not (streams.video or streams.audio or streams.subtitles):
+        raise _refusal(path, EOFError("no streams"))
     if not moving:
         covers = len(container.streams.video)
         raise NoVideoStream(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from videoqa.errors import NotAVideo, SamplingError, VideoCorrupt, VideoTooLarge
 
+from videoqa.errors import NotAVideo, SamplingError, VideoCorrupt, VideoTooLarge
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.sniff import look_at
@@ -17,7 +16,7 @@ from videoqa_worker.frames.watch import no_check
 
 __all__ = ["read_image"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """Of Pillow's some fifty formats; EPS, for one, starts Ghostscript."""
 
 
@@ -35,9 +34,7 @@ def read_image(
     check()
     file = Path(path)
     try:
-        with warnings.catch_warnings(), Image.open(file, formats=FORMATS) as image:
-            # Our own limit decides, not Pillow's warning at half of its own.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(file, formats=FORMATS) as image:
             _check_size(image, limits)
             kind = image.format
             upright = ImageOps.exif_transpose(image).convert("RGB")

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from videoqa_worker.frames.container import OpenVideo, open_video
 from videoqa_worker.frames.watch import Watch
 
-__all__ = ["PacketTable", "end_of_pictures", "scan"]
+__all__ = ["PacketTable", "last_picture", "scan"]
 
 _VP8_SHOW_FRAME = 0x10
 """RFC 6386, 9.1: without this bit the packet is a reference that is never shown."""
@@ -65,20 +65,20 @@ def scan(video: OpenVideo, watch: Watch) -> PacketTable:
     return table
 
 
-def end_of_pictures(video: OpenVideo, last_key: int, watch: Watch) -> int:
-    """When the last picture ends, in ticks; reads from the last keyframe on."""
-    end = last_key
+def last_picture(video: OpenVideo, last_key: int, watch: Watch) -> int:
+    """The pts of the last picture; reads from the last keyframe on."""
+    last = last_key
     with open_video(video.path, video.limits) as fresh:
         fresh.container.seek(last_key, stream=fresh.stream, backward=True)
         for packet in fresh.container.demux(fresh.stream):
             watch.tick()
-            if packet.pts is not None and not packet.is_corrupt and not packet.is_discard:
-                end = max(end, packet.pts + (packet.duration or 0))
-    return end
+            if packet.pts is not None and not packet.is_discard:
+                last = max(last, packet.pts)
+    return last
 
 
 def _note(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> None:
-    if packet.size == 0 or packet.is_corrupt:
+    if packet.size == 0:
         return
     time = packet.pts if packet.pts is not None else packet.dts
     if time is not None:

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
+from av.buffer import Buffer
 
 __all__ = ["to_rgb"]
 
+Pixels = npt.NDArray[np.uint8]
 
-def to_rgb(picture: VideoFrame) -> npt.NDArray[np.uint8]:
-    """uint8[H, W, 3], RGB, C-contiguous. FFmpeg hands rotation on as data; it is applied here."""
-    pixels = picture.to_ndarray(format="rgb24")
-    turns = round(picture.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, turns), dtype=np.uint8)
+
+def to_rgb(picture: VideoFrame) -> Pixels:
+    """uint8[H, W, 3], RGB, C-contiguous.
+
+    FFmpeg hands rotation and mirroring on as a display matrix and leaves them to the reader.
+    """
+    pixels = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    # PyAV 18.1 annotates this mapping as a TypedDict without this key.
+    side_data = cast("Mapping[str, Buffer]", picture.side_data)
+    try:
+        matrix = side_data["DISPLAYMATRIX"]
+    except KeyError:
+        return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(_upright(pixels, np.frombuffer(bytes(matrix), dtype=np.int32)))
+
+
+def _upright(pixels: Pixels, matrix: npt.NDArray[np.int32]) -> Pixels:
+    """`matrix` is a, b, u, c, d, v, x, y, w: x' = ax + cy, y' = bx + dy (libavutil/display.h).
+
+    Other than the eight orientations (a tilt of 3 degrees, say) is left as stored.
+    """
+    a, b, c, d = (int(matrix[at]) for at in (0, 1, 3, 4))
+    if a == d == 0 and b and c:
+        pixels, right, down = pixels.transpose(1, 0, 2), c, b
+    elif b == c == 0 and a and d:
+        right, down = a, d
+    else:
+        return pixels
+    return pixels[:: 1 if down > 0 else -1, :: 1 if right > 0 else -1]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from videoqa.errors import VideoCorrupt, VideoTooLarge, VideoTruncated
 from videoqa.job import Sampling, Warn
-
 from videoqa_worker.frames.clip import clip_of
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
@@ -60,29 +59,32 @@ def sample_frames(
 
 
 def _take(walk: Walk, timeline: Timeline, ticks: list[int]) -> tuple[Frame, ...]:
-    _check_complete(timeline, ticks[-1], timeline.pictures_end)
+    if timeline.truncated:
+        _check_reached(timeline, ticks[-1], timeline.last)
     frames: list[Frame] = []
     last_pts: int | None = None
     for tick in ticks:
         shown = walk.at(tick)
         if shown is None:
             raise VideoCorrupt(f"no picture decodes near {timeline.seconds(tick):.2f} s")
-        if walk.ended():
-            length = shown.picture.duration or math.ceil(timeline.step)
-            _check_complete(timeline, tick, max(shown.pts + length, 0))
+        held = False
+        if (timeline.truncated or shown.pts < timeline.last) and walk.ended():
+            _check_reached(timeline, tick, shown.pts)
+            held = tick > shown.pts + timeline.step
         if shown.pts != last_pts:
-            frames.append(_frame(shown, timeline))
+            frames.append(_frame(shown, timeline, exact=shown.exact and not held))
         last_pts = shown.pts
     return tuple(frames)
 
 
-def _frame(shown: Shown, timeline: Timeline) -> Frame:
+def _frame(shown: Shown, timeline: Timeline, *, exact: bool) -> Frame:
     index = shown.count if shown.count is not None else timeline.index_of(shown.pts)
-    return Frame(index, timeline.seconds(shown.pts), shown.exact, to_rgb(shown.picture))
+    return Frame(index, timeline.seconds(shown.pts), exact, to_rgb(shown.picture))
 
 
-def _check_complete(timeline: Timeline, tick: int, pictures_end: int) -> None:
+def _check_reached(timeline: Timeline, tick: int, last: int) -> None:
     """Never passes the last picture off as a later one."""
+    pictures_end = last + round(timeline.step)
     missing_s = (tick - pictures_end) * timeline.time_base
     if missing_s > timeline.tolerance_s:
         usable_s = math.floor(timeline.seconds(pictures_end) * 100) / 100
@@ -103,10 +105,10 @@ def _check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
 
 def _describe(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
     height, width = frame.pixels.shape[:2]
-    step_s = float(timeline.step * timeline.time_base)
+    rate = None if timeline.even else walk.video.stream.average_rate
     return VideoInfo(
         duration_s=float(timeline.duration_s),
-        fps=1 / step_s if step_s else None,
+        fps=float(rate or 1 / (timeline.step * timeline.time_base)),
         width=width,
         height=height,
         codec=walk.video.decoder.name,
@@ -117,5 +119,5 @@ def _describe(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
 def _fewer(asked: int, got: int) -> tuple[Warn, ...]:
     if got == asked:
         return ()
-    message = f"asked for {asked} frames, the clip has {got} different ones at those instants"
+    message = f"asked for {asked} frames, the clip has {got}: some instants show the same picture"
     return (Warn(code="fewer_frames", message=message),)

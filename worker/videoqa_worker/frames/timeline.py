@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
-from videoqa.errors import VideoTooLarge
 
+from videoqa.errors import VideoTooLarge
 from videoqa_worker.frames.container import OpenVideo
-from videoqa_worker.frames.packets import PacketTable, end_of_pictures, scan
+from videoqa_worker.frames.packets import PacketTable, last_picture, scan
 from videoqa_worker.frames.watch import Watch
 
 __all__ = ["Timeline", "read_timeline"]
@@ -37,8 +37,10 @@ class Timeline:
     """The first picture's pts."""
     end: int
     """Where the file says that the video ends."""
-    pictures_end: int
-    """Where the last complete picture ends; clearly before `end` in a truncated file."""
+    last: int
+    """The last picture that the file holds; clearly before `end` in a truncated file."""
+    truncated: bool
+    """The file breaks off: pictures between `last` and `end` are missing."""
     step: Fraction
     """Mean ticks from picture to picture."""
     even: bool
@@ -56,10 +58,6 @@ class Timeline:
         return (self.end - self.origin) * self.time_base
 
     @property
-    def pictures_s(self) -> Fraction:
-        return (self.pictures_end - self.origin) * self.time_base
-
-    @property
     def tolerance_s(self) -> Fraction:
         """Pictures that end by no more than this too early still count as complete."""
         return max(Fraction(1, 2), 2 * self.step * self.time_base)
@@ -68,11 +66,11 @@ class Timeline:
         """The last tick that counts as at or before the instant.
 
         Containers round timestamps to their tick: at 30 a second Matroska writes 0, 33, 67 ms.
-        An instant less than one tick before a picture belongs to it, where a tick is fine.
+        An instant less than one (fine) tick before an evenly spaced picture belongs to it.
         """
         ticks = instant_s / self.time_base
-        fine = self.time_base <= _FINE_TICK_S
-        return self.origin + (math.ceil(ticks) if fine else math.floor(ticks))
+        rounded = self.even and self.time_base <= _FINE_TICK_S
+        return self.origin + (math.ceil(ticks) if rounded else math.floor(ticks))
 
     def seconds(self, pts: int) -> float:
         return float((pts - self.origin) * self.time_base)
@@ -124,14 +122,25 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     # The index holds decoding times; pictures are shown a reordering delay later.
     delay = round(video.decoder.reorder_depth * step)
     keys = [e.timestamp + delay for e in entries[:whole] if e.is_keyframe]
+    truncated = whole < len(entries)
     end = origin + video.stream.duration
-    if whole < len(entries):
-        pictures_end = max(origin, dts[whole])
+    if truncated:
+        # Decoding times do not exceed presentation times: all pictures up to this one are there.
+        last = max(origin, dts[max(0, whole - 1)])
     elif even:
-        pictures_end = end
+        last = end - round(step)
     else:
-        pictures_end = end = end_of_pictures(video, keys[-1] if keys else origin, watch)
-    return Timeline(_time_base(video), origin, end, pictures_end, step, even, keys)
+        last = last_picture(video, keys[-1] if keys else origin, watch)
+    return Timeline(
+        time_base=_time_base(video),
+        origin=origin,
+        end=max(end, last + 1),
+        last=last,
+        truncated=truncated,
+        step=step,
+        even=even,
+        keys=keys,
+    )
 
 
 def _from_packets(video: OpenVideo, origin: int | None, table: PacketTable) -> Timeline:
@@ -140,13 +149,14 @@ def _from_packets(video: OpenVideo, origin: int | None, table: PacketTable) -> T
     times = table.pts
     step = _step(video, times, table.last_duration)
     even = _even(times, step)
-    last = origin + round(len(times) * step) if even else times[-1] + table.last_duration
-    end = max(last, times[-1] + 1)
+    end = origin + round(len(times) * step) if even else times[-1] + table.last_duration
+    declared = _declared_end(video, table, origin, step)
     return Timeline(
         time_base=_time_base(video),
         origin=origin,
-        end=max(end, _declared_end(video, table, origin, step)),
-        pictures_end=end,
+        end=declared or max(end, times[-1] + 1),
+        last=times[-1],
+        truncated=declared is not None,
         step=step,
         even=even,
         keys=() if video.format in _NO_SEEK else table.keys,
@@ -161,12 +171,13 @@ def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
     step = _step(video, times if timed else (), table.last_duration)
     if not timed:
         times = [round(n * step) for n in range(max(1, table.count))]
-    end = times[-1] + max(1, round(step))
+    declared = _declared_end(video, table, times[0], step)
     return Timeline(
         time_base=_time_base(video),
         origin=times[0],
-        end=max(end, _declared_end(video, table, times[0], step)),
-        pictures_end=end,
+        end=declared or times[-1] + max(1, round(step)),
+        last=times[-1],
+        truncated=declared is not None,
         step=step,
         even=_even(times, step),
         table=table,
@@ -191,15 +202,15 @@ def _step(video: OpenVideo, times: Sequence[int], last_duration: int) -> Fractio
     return Fraction(last_duration) or (1 / (rate or Fraction(25)) / _time_base(video))
 
 
-def _declared_end(video: OpenVideo, table: PacketTable, first: int, step: Fraction) -> int:
-    """Later than the pictures only if the file breaks off: sound may outlast the pictures."""
+def _declared_end(video: OpenVideo, table: PacketTable, first: int, step: Fraction) -> int | None:
+    """Given only if the file breaks off before it; else sound merely outlasts the pictures."""
     time_base = _time_base(video)
     stream_s = Fraction(video.stream.duration or 0) * time_base
     declared_s = max(stream_s, Fraction(video.container.duration or 0, av.time_base))
     reached_s = max(table.reached_s, table.reached_s - float(first * time_base))
     tolerance_s = max(0.5, 2 * float(step * time_base))
     if float(declared_s) - reached_s <= tolerance_s:
-        return first
+        return None
     return first + round(declared_s / time_base)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from errno import EINVAL
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,8 +20,8 @@ from typing import Self
 from av import Packet, VideoFrame
 from av.error import FFmpegError
 from av.video.stream import VideoStream
-from videoqa.errors import VideoTooLarge
 
+from videoqa.errors import VideoTooLarge
 from videoqa_worker.frames.container import OpenVideo, open_video
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.timeline import Timeline
@@ -41,6 +42,8 @@ class Shown:
     count: int | None
     """Its number if all pictures before it were decoded too."""
     exact: bool
+    after_loss: bool = False
+    """Something before it could not be decoded, so the one before stays on screen too long."""
 
 
 class Walk:
@@ -76,6 +79,9 @@ class Walk:
         self._next: Shown | None = None
         self._count = count
         self._damaged = False
+        """Since the last keyframe something could not be decoded."""
+        self._lost = False
+        """The same, since the last picture."""
         self._last_pts: int | None = None
 
     def first(self) -> VideoFrame | None:
@@ -94,6 +100,8 @@ class Walk:
         self._seek_near(tick)
         while (following := self._peek()) is not None and following.pts <= tick:
             self._current, self._next = following, None
+        if self._current is not None and following is not None and following.after_loss:
+            return replace(self._current, exact=False)
         return self._current or self._next
 
     def ended(self) -> bool:
@@ -111,12 +119,9 @@ class Walk:
         try:
             for packet in self.video.container.demux(self.video.stream):
                 self._watch.tick()
-                if packet.is_corrupt:  # cut off by the end of the file
-                    self._damaged = True
-                    continue
                 yield packet
         except FFmpegError:
-            self._damaged = True  # an unreadable rest counts as the end of the file
+            self._lose()  # an unreadable rest counts as the end of the file
 
     def _decode(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Shown]:
         for packet in packets:
@@ -124,9 +129,9 @@ class Walk:
                 pictures = self.video.decoder.decode(packet)
             except FFmpegError as error:
                 self._refuse_growth(error)
-                self._damaged = True
+                self._lose()
                 continue
-            if packet.is_keyframe and not packet.is_corrupt:
+            if packet.is_keyframe and not self._by_count:
                 self._damaged = False
             for picture in pictures:
                 shown = self._place(picture)
@@ -134,6 +139,7 @@ class Walk:
                     yield shown
 
     def _place(self, picture: VideoFrame) -> Shown | None:
+        """None for a picture that cannot be used: cut off, or without a time."""
         count, pts = self._count, picture.pts
         if self._count is not None:
             self._count += 1
@@ -142,20 +148,34 @@ class Walk:
             pts = stamps[count] if count < len(stamps) else None
         if pts is None and self._timeline is None:
             pts = 0  # only asked whether a first picture exists
-        if pts is None or (self._last_pts is not None and pts <= self._last_pts):
-            self._damaged = True
+        if picture.is_corrupt or pts is None or self._goes_back(pts):
+            self._lose()
             return None
         self._last_pts = pts
         trusted = self._timeline is None or self._timeline.trusted
-        exact = trusted and not self._damaged and not picture.is_corrupt
-        return Shown(picture, pts, count, exact)
+        shown = Shown(picture, pts, count, trusted and not self._damaged, self._lost)
+        self._lost = False
+        return shown
+
+    def _goes_back(self, pts: int) -> bool:
+        return self._last_pts is not None and pts <= self._last_pts
+
+    def _lose(self) -> None:
+        self._damaged = self._lost = True
+        if not self._by_count:
+            self._count = None
+
+    @property
+    def _by_count(self) -> bool:
+        return self._timeline is not None and self._timeline.stamps is not None
 
     def _refuse_growth(self, error: FFmpegError) -> None:
-        """A picture above `max_pixels` midway leaves the decoder without a size."""
-        if self.video.decoder.width == 0:
+        """H.264 keeps the size that it refused, other decoders keep none."""
+        decoder, limit = self.video.decoder, self._limits.max_pixels
+        refused = decoder.width == 0 and error.errno == EINVAL
+        if refused or decoder.width * decoder.height > limit:
             raise VideoTooLarge(
-                f"a picture midway is larger than {self._limits.max_pixels} pixels; "
-                "scale the video down before"
+                f"a picture of the video has more than {limit} pixels; scale the video down before"
             ) from error
 
     # Seeking

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 from videoqa.errors import DecodeTimeout, VideoTooLarge
-
 from videoqa_worker.frames.limits import FrameLimits
 
 __all__ = ["Watch", "no_check"]

@@ -225,14 +225,16 @@ class JobRequest(Model):
         if template is None:
             return None
         try:
-            fields = [
-                name for _, name, _, _ in string.Formatter().parse(template) if name is not None
-            ]
+            parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
         except ValueError as error:
             raise ValueError(f"got {template!r}, expected a template: {error}") from error
+        fields = [str(name) for _, name, _, _ in parts]
         unknown = sorted(set(fields) - set(OUTPUT_FIELDS))
         if unknown:
             raise ValueError(f"got the fields {unknown}, expected some of {list(OUTPUT_FIELDS)}")
+        if any(spec or conversion for _, _, spec, conversion in parts):
+            # `{job_id:>1000000000}` would take a worker's memory.
+            raise ValueError(f"got {template!r}, expected bare fields, such as {{job_id}}")
         if not {"job_id", "custom_id"} & set(fields):
             raise ValueError(
                 "got a template that is the same for every job, expected {job_id} in it"

@@ -89,7 +89,9 @@ def _checked_url(url: str) -> str:
         raise ValueError("got no bucket or no key, expected s3://bucket/key")
     if parts.scheme in ("http", "https") and not parts.hostname:
         raise ValueError("got no host, expected http(s)://host/path")
-    if parts.scheme == "file" and not (parts.netloc in ("", "localhost") and parts.path):
+    if parts.scheme == "file" and not (
+        parts.netloc in ("", "localhost") and parts.path.startswith("/")
+    ):
         raise ValueError("got no absolute path, expected file:///absolute/path")
     return url
 

@@ -180,6 +180,8 @@ class Prompter:
                 # takes each for a question of its own and cuts all of them into tiles.
                 images=[images] if images else None,
                 videos=videos or None,
+                # Video-LLaVA's image processor otherwise guesses from the sizes, wrongly at 3 rows.
+                images_kwargs={"input_data_format": "channels_last"},
                 return_tensors="pt",
                 add_special_tokens=not (bos and prompt.startswith(bos)),
             )

@@ -88,7 +88,17 @@ def _model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> A
         options["quantization_config"] = _quantization(config, device)
     if config.device_map or config.quantization:
         options["device_map"] = config.device_map or {"": device}
-    model: Any = AutoModelForImageTextToText.from_pretrained(config.model, **hub, **options)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        config.model, output_loading_info=True, **hub, **options
+    )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ConfigurationError(
+            f"{config.model} lacks {len(missing)} weights that its configuration asks for "
+            f"({missing[0]}, ...): transformers would fill them with noise; download it again, "
+            "or take another revision",
+            param="model",
+        )
     if "device_map" not in options:
         model.to(device)
     return model.eval()

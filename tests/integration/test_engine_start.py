@@ -1,0 +1,149 @@
+"""Starting an engine: what it says on the way, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from videoqa.errors import ConfigurationError
+from videoqa_worker.engine import Engine, EngineConfig
+
+
+@pytest.fixture
+def copy(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A checkpoint that a test may spoil."""
+    return Path(shutil.copytree(checkpoint("interleave"), tmp_path / "model"))
+
+
+def start(model: Any, **settings: Any) -> Engine:
+    return Engine(EngineConfig(str(model), **{"cpu_threads": 1, **settings}))
+
+
+def test_the_start_tells_what_it_is_doing(checkpoint: Callable[[str], Path]) -> None:
+    states: list[str] = []
+    config = EngineConfig(str(checkpoint("interleave")), device="cpu")
+    with Engine(config, on_state=states.append) as engine:
+        assert engine.ready
+        assert (engine.device, engine.dtype) == ("cpu", "float32")
+        assert engine.model_id == str(checkpoint("interleave"))
+        assert engine.waiting == 0
+    assert states == [
+        "loading configuration",
+        "loading processor",
+        "loading weights",
+        "warming up",
+        "ready",
+    ]
+
+
+def test_half_precision_is_a_setting(checkpoint: Callable[[str], Path]) -> None:
+    with start(checkpoint("interleave"), dtype="bfloat16", device="cpu") as engine:
+        assert engine.dtype == "bfloat16"
+
+
+def test_a_local_checkpoints_revision_changes_with_its_files(copy: Path) -> None:
+    with start(copy) as engine:
+        first = engine.revision
+    with start(copy) as engine:
+        assert engine.revision == first
+    assert first.startswith("sha256:")
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with start(copy) as engine:
+        assert engine.revision != first
+
+
+def check_refusal(engine: Engine, *says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        engine.start()
+    for text in says:
+        assert text in str(caught.value)
+    assert not engine.ready
+    engine.close()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    check_refusal(start(tmp_path / "nothing"), "expected a folder with config.json")
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    check_refusal(start(tmp_path), "cannot load")
+
+
+def test_a_model_that_sees_nothing(tmp_path: Path) -> None:
+    config = Qwen2Config(
+        vocab_size=10, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=1, num_key_value_heads=1,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    check_refusal(start(tmp_path), "of type 'qwen2'", "llava_onevision")
+
+
+def test_weights_that_are_no_safetensors(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    torch.save({}, copy / "pytorch_model.bin")
+    check_refusal(start(copy), "safetensors", "convert")
+
+
+def test_weights_that_are_cut_off(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    check_refusal(start(copy), "cannot load")
+
+
+def test_weights_of_another_shape(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["hidden_size"] = 128
+    (copy / "config.json").write_text(json.dumps(config))
+    check_refusal(start(copy), "cannot load")
+
+
+def test_weights_that_are_missing_for_a_part_of_the_model(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 3
+    config["text_config"].pop("layer_types", None)
+    (copy / "config.json").write_text(json.dumps(config))
+    check_refusal(start(copy), "lacks 12 weights", "layers.2")
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    check_refusal(start("llava-hf/no-such-checkpoint-here"), "cannot load llava-hf/")
+
+
+def test_a_device_that_is_not_there(checkpoint: Callable[[str], Path]) -> None:
+    check_refusal(start(checkpoint("interleave"), device="cuda:77"), "cuda:77")
+
+
+def test_a_device_that_is_none(checkpoint: Callable[[str], Path]) -> None:
+    check_refusal(start(checkpoint("interleave"), device="gpu"), "device='gpu'")
+
+
+def test_quantization_without_its_library(checkpoint: Callable[[str], Path]) -> None:
+    check_refusal(start(checkpoint("interleave"), quantization="4bit"), "pip install bitsandbytes")
+
+
+def test_a_model_that_loads_but_cannot_answer(copy: Path) -> None:
+    """The processor counts other tokens for an image than the model has features."""
+    settings = json.loads((copy / "processor_config.json").read_text())
+    settings["patch_size"] = 7
+    (copy / "processor_config.json").write_text(json.dumps(settings))
+    check_refusal(start(copy), "fails on a first question")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_batch": 0}, {"batch_wait_s": -1.0}, {"length_ratio": 0.5}, {"cpu_threads": 0}],
+)
+def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        EngineConfig("some/model", **wrong)

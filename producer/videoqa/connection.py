@@ -42,12 +42,13 @@ def connect(settings: Settings) -> redis.Redis:
         )
     except ValueError as error:
         raise ConfigurationError(
-            f"VIDEOQA_REDIS_URL={settings.redis_url!r}: {error}", param="redis_url"
+            f"VIDEOQA_REDIS_URL, for {place(settings.redis_url) or 'no host'}: {error}",
+            param="redis_url",
         ) from error
 
 
 def place(url: str) -> str:
-    """Host and port of a Redis URL, without its password."""
+    """Host and port of a Redis URL, without its password: what messages may show."""
     parts = urlsplit(url)
     return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
 

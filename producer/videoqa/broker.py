@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
 from videoqa.connection import place
-from videoqa.errors import RedisUnavailable
+from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.queues import TASK
 from videoqa.settings import Settings
 from videoqa.states import Bell
@@ -21,7 +22,12 @@ __all__ = ["make_celery", "ring"]
 
 
 def make_celery(settings: Settings) -> Celery:
-    """A Celery application without result backend; connects on first use."""
+    """A Celery application without result backend; connects on first use.
+
+    Raises:
+        ConfigurationError: no transport here speaks the broker URL.
+    """
+    _check_transport(settings.broker)
     app = Celery("videoqa", broker=settings.broker, set_as_current=False)
     app.conf.update(
         task_acks_late=True,
@@ -38,6 +44,18 @@ def make_celery(settings: Settings) -> Celery:
         broker_transport_options=_transport_options(settings),
     )
     return app
+
+
+def _check_transport(url: str) -> None:
+    """kombu would say so as late as at the first bell, when the job is recorded."""
+    try:
+        Connection(url).get_transport_cls()  # type: ignore[no-untyped-call]
+    except (KeyError, ImportError, ValueError) as error:
+        raise ConfigurationError(
+            f"VIDEOQA_BROKER_URL, for {place(url)}: {error.args[0]}; expected redis://, "
+            "or another broker of Celery's whose library is installed",
+            param="broker_url",
+        ) from error
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:

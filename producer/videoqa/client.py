@@ -10,6 +10,7 @@ Thread-safe; connects on first use. Nothing here depends on the worker's side.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -43,6 +44,7 @@ class Client:
         self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._celery: Celery | None = None
+        self._lock = threading.Lock()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -70,10 +72,12 @@ class Client:
 
         Raises:
             RequestError: the request is wrong (`code` and `param` say what); nothing was recorded.
+            ConfigurationError: no transport speaks the broker URL; nothing was recorded.
             RedisUnavailable: nothing is known to be recorded; submit again with an
                 `idempotency_key` to be sure of one job.
         """
         checked = parse_request(request if request is not None else fields)
+        self._application()
         made = self._ledger.submit(
             new_job_id(), checked, start_by_default_s=self.settings.start_by_default_s
         )
@@ -82,13 +86,19 @@ class Client:
         self._ring(made)
         return self.get(made.job_id)
 
-    def _ring(self, bell: Bell) -> None:
-        from videoqa.broker import make_celery, ring  # Celery takes 0.3 s to import
+    def _application(self) -> Celery:
+        from videoqa.broker import make_celery  # Celery takes 0.3 s to import
 
-        if self._celery is None:
-            self._celery = make_celery(self.settings)
+        with self._lock:
+            if self._celery is None:
+                self._celery = make_celery(self.settings)
+            return self._celery
+
+    def _ring(self, bell: Bell) -> None:
+        from videoqa.broker import ring
+
         try:
-            ring(self._celery, bell)
+            ring(self._application(), bell)
         except errors.RedisUnavailable as error:
             # The record is the job: a worker's reaper will find it and ring.
             log.warning("job %s is recorded, but its bell was not heard: %s", bell.job_id, error)

@@ -42,15 +42,18 @@ def connect(settings: Settings) -> redis.Redis:
         )
     except ValueError as error:
         raise ConfigurationError(
-            f"VIDEOQA_REDIS_URL, for {place(settings.redis_url) or 'no host'}: {error}",
+            f"VIDEOQA_REDIS_URL, for {place(settings.redis_url)}: {error}",
             param="redis_url",
         ) from error
 
 
 def place(url: str) -> str:
     """Host and port of a Redis URL, without its password: what messages may show."""
-    parts = urlsplit(url)
-    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an unreadable URL"
+    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2] or "no host"
 
 
 @contextmanager

@@ -76,6 +76,10 @@ class Client:
             RedisUnavailable: nothing is known to be recorded; submit again with an
                 `idempotency_key` to be sure of one job.
         """
+        if request is not None and fields:
+            raise errors.InvalidRequest(
+                f"got a request and the keywords {sorted(fields)}, expected one or the other"
+            )
         checked = parse_request(request if request is not None else fields)
         self._application()
         made = self._ledger.submit(

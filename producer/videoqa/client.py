@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from pydantic import ValidationError
+
 from videoqa import errors
 from videoqa.connection import connect
 from videoqa.job import FINAL_STATES, Event, Job, JobRequest, Result, WorkerInfo, parse_request
@@ -179,7 +181,12 @@ class Client:
         if job.state != "succeeded" or job.result_url is None:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
             raise errors.JobFailed(f"job {job_id} {job.state}{why}")
-        return Result.model_validate_json(self._objects.read(job.result_url))
+        try:
+            return Result.model_validate_json(self._objects.read(job.result_url))
+        except ValidationError as error:
+            raise errors.OutputNotFound(
+                f"{job.result_url} is no result of videoqa any more: something overwrote it"
+            ) from error
 
     def cancel(self, job_id: str) -> Job:
         """Stops the job; a final job stays as it is. Returns the job as it is then."""

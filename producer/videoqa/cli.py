@@ -39,13 +39,16 @@ WORKER_COMMANDS = {
     "demo": "show the main job, end to end, with the bundled model",
 }
 
+
 class _Commands(TyperGroup):
     """Ends every command that meets an error of ours with one line and its exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         as_json = "--json" in sys.argv
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()  # a broken pipe is met here, not while Python shuts down
+            return done
         except errors.VideoQAError as error:
             show.error(error.code, error.message, error.param, as_json=as_json)
             raise typer.Exit(exit_code(error)) from error

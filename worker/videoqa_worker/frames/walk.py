@@ -78,8 +78,9 @@ class Walk:
         self._current: Shown | None = None
         self._next: Shown | None = None
         self._count = count
-        self._damaged = False
-        """Since the last keyframe something could not be decoded."""
+        self._gop_start: int | None = None
+        self._damaged = self._damaged_before = False
+        """Something of this GOP, of the one before, could not be decoded."""
         self._lost = False
         """The same, since the last picture."""
         self._last_pts: int | None = None
@@ -132,7 +133,8 @@ class Walk:
                 self._lose()
                 continue
             if packet.is_keyframe and not self._by_count:
-                self._damaged = False
+                self._gop_start = packet.pts
+                self._damaged_before, self._damaged = self._damaged, False
             for picture in pictures:
                 shown = self._place(picture)
                 if shown is not None:
@@ -153,7 +155,9 @@ class Walk:
             return None
         self._last_pts = pts
         trusted = self._timeline is None or self._timeline.trusted
-        shown = Shown(picture, pts, count, trusted and not self._damaged, self._lost)
+        of_before = self._gop_start is not None and pts < self._gop_start
+        damaged = self._damaged_before if of_before else self._damaged
+        shown = Shown(picture, pts, count, trusted and not damaged, self._lost)
         self._lost = False
         return shown
 

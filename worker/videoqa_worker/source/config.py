@@ -1,0 +1,38 @@
+"""From where a worker may read, and how long and how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["SourceConfig"]
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Closed by default: no local files, no private networks."""
+
+    spool_dir: Path | None = None
+    """Folder for files on their way; None: the system's temporary folder."""
+    max_bytes: int = 4 << 30
+    """Of one file. An hour of 1080p is about 4 GB; times the slots of a worker this fills a disk."""
+    connect_timeout_s: float = 5.0
+    """Of one TCP connection, name lookup included."""
+    read_timeout_s: float = 20.0
+    """Without a single byte. Object stores take seconds to the first byte of cold data."""
+    deadline_s: float = 600.0
+    """For the whole file: what drips forever does not hold a slot forever."""
+    file_roots: tuple[Path, ...] = ()
+    """Folders below which file:// may be read; () closes file:// (VIDEOQA_FILE_ROOTS)."""
+    private_addresses: bool = False
+    """Lets http(s):// lead to loopback and private networks (VIDEOQA_PRIVATE_ADDRESSES).
+
+    Off, because whoever may submit a job could read the worker's network through it.
+    """
+    http_retries: int = 2
+    """After a body that ended early. A whole new attempt of the job costs more."""
+    s3_endpoint_url: str | None = None
+    """S3-compatible server; None: boto3's own chain (AWS_ENDPOINT_URL_S3, profile, AWS)."""
+    s3_range_bytes: int = 8 << 20
+    """Of one ranged read: what is lost when a connection breaks."""
+    s3_range_attempts: int = 3

@@ -1,0 +1,58 @@
+"""file:// below the folders that the worker's operator opened. Nothing is copied."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from videoqa.errors import SourceDenied, SourceEmpty, SourceNotFound
+from videoqa_worker.source.local import LocalCopy
+from videoqa_worker.source.transfer import Transfer
+
+__all__ = ["local_file"]
+
+
+def local_file(transfer: Transfer) -> LocalCopy:
+    """The file itself, symlinks resolved.
+
+    Raises:
+        SourceDenied, SourceNotFound, SourceEmpty, SourceTooLarge.
+    """
+    transfer.tick()
+    path = _inside_roots(transfer)
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceNotFound(f"no file at {transfer.shown} on this worker") from error
+    except OSError as error:
+        raise _denied(transfer, error.strerror or "cannot be read") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise _denied(transfer, f"is {kind}, expected a file")
+    if not os.access(path, os.R_OK):
+        raise _denied(transfer, "may not be read by the worker's user")
+    if status.st_size == 0:
+        raise SourceEmpty(f"{transfer.shown} has 0 bytes, expected a video or an image")
+    transfer.expect(status.st_size)
+    etag = f"{status.st_size}-{status.st_mtime_ns}"
+    return LocalCopy(path, status.st_size, fetched_bytes=0, etag=etag, version_id=None)
+
+
+def _inside_roots(transfer: Transfer) -> Path:
+    """Says the same whether the file exists or not: what lies outside is not told."""
+    roots = transfer.config.file_roots
+    if not roots:
+        raise _denied(transfer, "file:// is closed; open folders with VIDEOQA_FILE_ROOTS")
+    try:
+        path = Path(unquote(urlsplit(transfer.url).path, errors="strict")).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL byte, a loop of symlinks
+        raise _denied(transfer, "is no path that can be followed") from error
+    if not any(path.is_relative_to(root.resolve()) for root in roots):
+        raise _denied(transfer, "lies outside the folders of VIDEOQA_FILE_ROOTS")
+    return path
+
+
+def _denied(transfer: Transfer, reason: str) -> SourceDenied:
+    return SourceDenied(f"{transfer.shown}: {reason}")

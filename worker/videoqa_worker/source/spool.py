@@ -1,0 +1,83 @@
+"""The folder where files lie between fetching and decoding, empty again afterwards.
+
+Each process has a folder of its own and holds a lock in it. A folder whose lock is free
+belongs to a process that died; the next one to start removes it. Locks, unlike process
+ids, also tell the truth across containers that share a volume.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["Spool"]
+
+_PREFIX = "videoqa-spool-"
+_LOCK = ".lock"
+_BIRTH_S = 60.0
+"""A folder without a lock file is being made, unless it is older than this."""
+
+
+class Spool:
+    """Holds the process's folder; `close` removes it."""
+
+    def __init__(self, root: Path | None) -> None:
+        self._root = root or Path(tempfile.gettempdir())
+        self._root.mkdir(parents=True, exist_ok=True)
+        for folder in self._root.glob(_PREFIX + "*"):
+            _remove_if_dead(folder)
+        self.folder, self._lock = _make(self._root)
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """A path for one file, which is gone on exit, however that comes about."""
+        handle, name = tempfile.mkstemp(dir=self.folder)
+        os.close(handle)
+        path = Path(name)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _make(root: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        with suppress(OSError):  # a starting process took it for dead just now: make another
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            if _locked(lock) and (folder / _LOCK).exists():
+                return folder, lock
+            os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_if_dead(folder: Path) -> None:
+    """Folders of other users, and those that vanish meanwhile, are left alone."""
+    with suppress(OSError):
+        if not (folder / _LOCK).exists():
+            if time.time() - folder.stat().st_mtime > _BIRTH_S:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+        lock = os.open(folder / _LOCK, os.O_RDWR)
+        try:
+            if _locked(lock):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)

@@ -155,8 +155,12 @@ def describe(event: Event) -> str:
     """An event in words."""
     if event.type == "retry":
         return f"attempt {event.attempt} ended ({event.message}); will be tried again"
-    if event.stage is None:
-        return event.state
-    count = f" {event.done}/{event.total}" if event.total else ""
+    if event.type == "state" or event.stage is None:
+        again = (
+            f", attempt {event.attempt}" if event.state == "running" and event.attempt > 1 else ""
+        )
+        why = f" ({event.message})" if event.message else ""
+        return event.state + again + why
+    count = f" {event.done}/{event.total}" if event.total and event.total > 1 else ""
     about = f" {event.message}" if event.message else ""
     return f"{STAGE_VERBS.get(event.stage, event.stage)}{count}{about}"

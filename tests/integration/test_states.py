@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
+
 from videoqa import errors
 from videoqa.job import Answer, Failure, JobRequest, Result, WorkerInfo
 from videoqa.states import Bell, Claim, Ledger, new_job_id

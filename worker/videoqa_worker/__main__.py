@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 
-from videoqa.errors import VideoQAError
+from videoqa.connection import connect, speaking_redis
+from videoqa.errors import RedisUnavailable, VideoQAError
 from videoqa_worker.logs import configure
 from videoqa_worker.settings import WorkerSettings
 
@@ -29,6 +30,7 @@ def main() -> int:
 
 
 def _run(settings: WorkerSettings) -> int:
+    _greet_redis(settings)
     log.info("importing torch and transformers")
     from videoqa_worker.runtime import Runtime
     from videoqa_worker.tasks import hear_bells
@@ -37,6 +39,15 @@ def _run(settings: WorkerSettings) -> int:
         info = runtime.describe()
         log.info("ready: %s, %d slots, queues %s", info.model, info.slots, ", ".join(info.queues))
         return hear_bells(runtime)
+
+
+def _greet_redis(settings: WorkerSettings) -> None:
+    """Says at once if Redis is away; the worker loads its model meanwhile and goes on trying."""
+    try:
+        with connect(settings) as client, speaking_redis(settings.redis_url):
+            client.ping()
+    except RedisUnavailable as error:
+        log.warning("%s; this worker goes on trying", error)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class Runtime:
         try:
             reaper.announce()
         except errors.RedisUnavailable as error:
-            log.warning("%s; this worker goes on trying", error)
+            log.warning("not announced yet: %s", error)
 
     def describe(self) -> WorkerInfo:
         """What this worker says of itself."""

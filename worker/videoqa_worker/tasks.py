@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from celery import signals
+from celery.platforms import SecurityWarning
 
 from videoqa.queues import TASK
 from videoqa.states import Bell
@@ -28,6 +30,8 @@ def hear_bells(runtime: Runtime) -> int:
     back at once.
     """
     register(runtime)
+    # Celery warns root of pickled messages; we accept JSON alone.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
 
     def shutting_down(how: str = "Warm", **_: Any) -> None:
         runtime.drain(runtime.settings.drain_grace_s if how == "Warm" else 0.0)

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
 from videoqa.client import Client
 from videoqa.job import Job, Result
 from videoqa.show import describe
-
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.questions import describe as truth_of
 from videoqa_worker.demo.scenes import Scene
@@ -124,7 +124,7 @@ def _s3(folder: Path, clips: Path, stack: ExitStack) -> dict[str, str]:
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         """The demo prints its own lines."""
 
 
@@ -161,10 +161,10 @@ def _cases(clips: Path, http_url: str, *, s3: bool) -> list[Case]:
             "two videos, six frames each",
             {
                 "inputs": [file("circle.mp4"), file("square.mp4")],
-                "questions": ["How many shapes are there?"],
+                "questions": ["Describe the first video.", "Describe the second video."],
                 "sampling": {"frames": 6},
             },
-            ("?",),
+            ("a red circle moves right", "a blue square moves up"),
             clips=("circle.mp4", "square.mp4"),
         ),
         Case(
@@ -246,5 +246,6 @@ def _frames(result: Result) -> str:
     parts = []
     for n, source in enumerate(result.sources):
         times = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames if frame.input == n)
-        parts.append(f"{source.url.rsplit('/', 1)[-1]} at {times} s")
+        name = source.url.rpartition("/")[2]
+        parts.append(f"{name} at {times} s")
     return "; ".join(parts)

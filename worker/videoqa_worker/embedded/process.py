@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -81,7 +82,7 @@ class ServerProcess:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if not self.running():
-                raise ConfigurationError(f"{self.name} ended at its start: {self.log_tail()}")
+                raise ConfigurationError(f"{self.name} ended at its start: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise ConfigurationError(
                     f"{self.name} was not ready within {timeout_s:g} s: {self.log_tail()}"
@@ -91,6 +92,10 @@ class ServerProcess:
     def log_tail(self, lines: int = 5) -> str:
         text = self.log_path.read_text(errors="replace").strip().splitlines()
         return " | ".join(text[-lines:]) or f"it said nothing; see {self.log_path}"
+
+    def _last_words(self) -> str:
+        """What a worker says when it can't start, without the prefix and code that we add too."""
+        return re.sub(r"^videoqa worker: | \(\w+\)$", "", self.log_tail(1))
 
     def stop(self) -> None:
         if not self.running():

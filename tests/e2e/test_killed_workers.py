@@ -1,0 +1,228 @@
+"""A worker killed with SIGKILL in any stage of a job: another one answers it, once and rightly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fix_stack import WorkerProcess
+from videoqa.client import Client
+from videoqa.job import Job
+from videoqa.settings import Settings
+from videoqa_worker.demo.clips import write_clip
+from videoqa_worker.demo.scenes import Scene
+
+SCENE = Scene.single("red", "circle", "right")
+QUESTION, ANSWER = "What is moving?", "a red circle"
+
+
+class Workers:
+    """One worker at a time; the survivor of a test is the victim of the next."""
+
+    def __init__(self, settings: Settings, client: Client, folder: Path) -> None:
+        self._settings = settings
+        self._client = client
+        self._folder = folder
+        self._count = 0
+        self._now: WorkerProcess | None = None
+
+    def current(self, **environ: str) -> WorkerProcess:
+        if self._now is None or environ or not self._now.running():
+            self.stop()
+            self._count += 1
+            self._now = WorkerProcess(self._settings, self._folder / str(self._count), **environ)
+            self._now.wait_ready(self._client)
+        return self._now
+
+    def stop(self) -> None:
+        if self._now is not None:
+            self._now.stop()
+            self._now = None
+
+
+@pytest.fixture(scope="module")
+def kill_settings(stack_settings: Settings) -> Settings:
+    return stack_settings.model_copy(update={"prefix": "kill"})
+
+
+@pytest.fixture(scope="module")
+def client(kill_settings: Settings) -> Iterator[Client]:
+    with Client(settings=kill_settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def workers(
+    kill_settings: Settings, client: Client, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workers]:
+    made = Workers(kill_settings, client, tmp_path_factory.mktemp("workers"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough that taking 250 frames is no matter of milliseconds."""
+    folder = tmp_path_factory.mktemp("clips")
+    return write_clip(SCENE, folder / "long.mp4", size_px=(1280, 720), duration_s=10)
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """Accepts connections and never answers: whoever asks it is held."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+        threading.Thread(target=lambda: _accept(server, held), daemon=True).start()
+        yield server.getsockname()[1]
+        for connection in held:
+            connection.close()
+
+
+def _accept(server: socket.socket, held: list[socket.socket]) -> None:
+    try:
+        while True:
+            held.append(server.accept()[0])
+    except OSError:
+        return
+
+
+def hold_in(client: Client, worker: WorkerProcess, job_id: str, stage: str) -> Job | None:
+    """Freezes the worker when the job enters the stage; None if it was quicker than we."""
+    for event in client.events(job_id, timeout_s=60):
+        if event.stage == stage:
+            os.kill(worker.pid, signal.SIGSTOP)
+            job = client.get(job_id)
+            if job.stage == stage and job.state == "running":
+                return job
+            os.kill(worker.pid, signal.SIGCONT)
+            return None
+    return None
+
+
+def catch_in(client: Client, workers: Workers, stage: str, submit: Callable[[], Job]) -> Job:
+    """Submits jobs until one is caught in the stage, and kills its worker there."""
+    worker = workers.current()
+    for _ in range(20):
+        job = submit()
+        if hold_in(client, worker, job.id, stage):
+            worker.kill()
+            return job
+    raise AssertionError(f"20 jobs were too quick to be caught while {stage}")
+
+
+def expect_answered_by_another(client: Client, workers: Workers, job: Job, answers: int = 1) -> None:
+    dead = client.get(job.id).worker
+    workers.current()
+    ended = client.wait(job.id, timeout_s=60)
+    assert (ended.state, ended.attempt, ended.failure) == ("succeeded", 2, None)
+    assert ended.worker != dead
+    result = client.result(job.id)
+    assert result.attempt == 2
+    assert [answer.text for answer in result.answers] == [ANSWER] * answers
+    assert [event.state for event in client.events(job.id)].count("succeeded") == 1
+
+
+def request(clip: Path, **fields: Any) -> dict[str, Any]:
+    return {"inputs": [clip.as_uri()], "questions": [QUESTION], **fields}
+
+
+def test_a_job_whose_worker_is_killed_while_fetching_is_answered_by_another(
+    client: Client, workers: Workers, clip: Path
+) -> None:
+    # The clip is there by the time that the other worker asks for it.
+    with silent_server() as port:
+        url = f"http://127.0.0.1:{port}/clip.mp4"
+        job = catch_in(client, workers, "fetching", lambda: client.submit(request(clip, inputs=[url])))
+    with _serving(clip, port):
+        expect_answered_by_another(client, workers, job)
+
+
+@contextmanager
+def _serving(clip: Path, port: int) -> Iterator[None]:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(clip.parent))
+    (clip.parent / "clip.mp4").write_bytes(clip.read_bytes())
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+def test_a_job_whose_worker_is_killed_while_sampling_is_answered_by_another(
+    client: Client, workers: Workers, clip: Path
+) -> None:
+    job = catch_in(
+        client, workers, "sampling", lambda: client.submit(request(clip, sampling={"frames": 8}))
+    )
+    expect_answered_by_another(client, workers, job)
+
+
+def test_a_job_whose_worker_is_killed_while_generating_is_answered_by_another(
+    client: Client, workers: Workers, clip: Path
+) -> None:
+    many = [QUESTION] * 32
+    job = catch_in(
+        client, workers, "generating", lambda: client.submit(request(clip, questions=many))
+    )
+    expect_answered_by_another(client, workers, job, answers=len(many))
+
+
+def test_a_job_whose_worker_is_killed_while_storing_is_answered_by_another(
+    client: Client, workers: Workers, clip: Path, tmp_path: Path
+) -> None:
+    output = tmp_path.as_uri() + "/{job_id}.json"
+    workers.current(VIDEOQA_OUTPUT_ROOTS=str(tmp_path))
+    job = catch_in(client, workers, "storing", lambda: client.submit(request(clip, output=output)))
+    workers.current(VIDEOQA_OUTPUT_ROOTS=str(tmp_path))
+    expect_answered_by_another(client, workers, job)
+    assert [path.name for path in tmp_path.glob("*.json")].count(f"{job.id}.json") == 1
+
+
+def test_a_job_that_kills_each_of_its_workers_ends_in_the_dead_letters(
+    client: Client, workers: Workers, clip: Path
+) -> None:
+    many = [QUESTION] * 32
+    job = catch_in(
+        client, workers, "generating",
+        lambda: client.submit(request(clip, questions=many, max_attempts=1)),
+    )  # fmt: skip
+    workers.current()
+    ended = client.wait(job.id, timeout_s=60)
+    assert ended.failure is not None
+    assert (ended.state, ended.failure.code, ended.failure.stage) == ("failed", "worker_lost", "generating")
+    assert client.retry(job.id).state == "queued"
+    assert client.wait(job.id, timeout_s=60).state == "succeeded"
+
+
+def test_a_worker_that_stops_gives_its_jobs_back(client: Client, workers: Workers, clip: Path) -> None:
+    worker = workers.current(VIDEOQA_DRAIN_GRACE_S="0")
+    with silent_server() as port:
+        url = f"http://127.0.0.1:{port}/clip.mp4"
+        job = client.submit(request(clip, inputs=[url], max_attempts=1))
+        for event in client.events(job.id, timeout_s=30):
+            if event.stage == "fetching":
+                break
+        worker.process.terminate()
+        worker.process.wait(30)
+    assert client.get(job.id).state == "queued"
+    with _serving(clip, port):
+        workers.current()
+        ended = client.wait(job.id, timeout_s=60)
+    assert (ended.state, ended.attempt) == ("succeeded", 2)

@@ -1,0 +1,73 @@
+"""Redis away: a clear word in time, and a worker that waits and is back when Redis is."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fix_stack import WorkerProcess
+from videoqa import errors
+from videoqa.client import Client
+from videoqa.settings import Settings
+from videoqa_worker.demo.clips import write_clip
+from videoqa_worker.demo.scenes import Scene
+from videoqa_worker.embedded.process import free_port
+from videoqa_worker.embedded.redis_server import RedisServer
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.05)
+
+
+def test_a_worker_waits_for_redis_and_recovers_when_it_is_killed(tmp_path: Path) -> None:
+    clip = write_clip(Scene.single("blue", "square", "left"), tmp_path / "clip.mp4")
+    port, password = free_port(), secrets.token_hex(8)
+    settings = Settings(redis_url=f"redis://:{password}@127.0.0.1:{port}/0")
+
+    def start_redis() -> RedisServer:
+        return RedisServer(tmp_path / "redis", port=port, password=password)
+
+    with WorkerProcess(settings, tmp_path / "worker") as worker, Client(settings=settings) as client:
+        said = f"Redis at 127.0.0.1:{port} does not answer"
+        wait_for(lambda: said in worker.log_tail(50), 5, "the worker says that Redis is away")
+        for _ in range(2):
+            with start_redis() as redis:
+                worker.wait_ready(client)
+                job = client.submit(inputs=[clip.as_uri()], questions=["What color is it?"])
+                ended = client.wait(job.id, timeout_s=60)
+                assert ended.state == "succeeded", ended.failure
+                assert client.result(job.id).answers[0].text == "blue"
+                redis.kill()
+            assert worker.running()
+        with start_redis():
+            # The records survived both kills.
+            assert client.get(job.id).state == "succeeded"
+
+
+def test_the_client_and_the_command_say_clearly_and_soon_that_redis_is_away(tmp_path: Path) -> None:
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    with Client(url) as client, pytest.raises(errors.RedisUnavailable, match="videoqa up"):
+        client.submit(inputs=["s3://b/k.mp4"], questions=["What?"])
+    command = [str(Path(sys.executable).parent / "videoqa"), "ask", "clip.mp4", "What?"]
+    ended = subprocess.run(
+        command,
+        env=os.environ | {"VIDEOQA_REDIS_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=5,  # the promise: under 5 s, interpreter start included
+    )
+    assert ended.returncode == 4
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert "does not answer" in line
+    assert "videoqa up" in line

@@ -1,0 +1,86 @@
+"""A whole stack: private Redis and production workers in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from videoqa.client import Client
+from videoqa.settings import Settings
+from videoqa_worker.embedded.process import ServerProcess
+from videoqa_worker.embedded.redis_server import RedisServer
+
+QUICK = {
+    "VIDEOQA_MODEL": os.environ.get("TMPM", "demo"),
+    "VIDEOQA_FILE_ROOTS": "/",
+    "VIDEOQA_PRIVATE_ADDRESSES": "true",
+    "VIDEOQA_CPU_THREADS": "1",
+    "VIDEOQA_RETRY_BASE_S": "0.1",
+    "VIDEOQA_REAP_EVERY_S": "0.3",
+    "VIDEOQA_HEARTBEAT_S": "0.3",
+    "VIDEOQA_LEASE_S": "3",
+    "VIDEOQA_BELL_GRACE_S": "2",
+}
+"""Faults are noticed sooner than in production, so that tests need not wait."""
+
+
+class WorkerProcess(ServerProcess):
+    """`videoqa worker`, as in production."""
+
+    def __init__(self, settings: Settings, folder: Path, **environ: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.results = folder / "results"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("VIDEOQA_")}
+        super().__init__(
+            "the worker",
+            [sys.executable, "-m", "videoqa_worker"],
+            log_path=folder / "worker.log",
+            env=clean
+            | QUICK
+            | {
+                "VIDEOQA_REDIS_URL": settings.redis_url,
+                "VIDEOQA_PREFIX": settings.prefix,
+                "VIDEOQA_OUTPUT": self.results.absolute().as_uri() + "/{job_id}.json",
+            }
+            | environ,
+        )
+
+    def wait_ready(self, client: Client) -> None:
+        def ready() -> bool:
+            return any(info.ready and info.id.endswith(f":{self.pid}") for info in client.workers())
+
+        self.wait_until(ready, timeout_s=90, every_s=0.1)
+
+
+@pytest.fixture(scope="session")
+def stack_settings(redis_server: RedisServer) -> Settings:
+    return Settings(redis_url=redis_server.url, prefix="stack")
+
+
+@pytest.fixture(scope="session")
+def stack_client(stack_settings: Settings) -> Iterator[Client]:
+    with Client(settings=stack_settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def worker_environment() -> Mapping[str, str]:
+    """More settings of the shared worker; other fixtures' servers add theirs."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def worker(
+    stack_settings: Settings,
+    stack_client: Client,
+    worker_environment: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[WorkerProcess]:
+    """One worker for all tests that do not kill it."""
+    folder = tmp_path_factory.mktemp("worker")
+    with WorkerProcess(stack_settings, folder, **worker_environment) as process:
+        process.wait_ready(stack_client)
+        yield process

@@ -147,6 +147,25 @@ def test_a_repeated_batch_still_asks_who_wants_to_stop(engine: Engine) -> None:
             futures[0].result(60)
 
 
+def test_a_broken_device_stops_the_engine_instead_of_failing_job_after_job(
+    engine: Engine,
+) -> None:
+    """After a device-side assertion every later call on that device fails as well."""
+
+    def check(input_ids: torch.Tensor) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    with before_each_forward(engine, check):
+        futures = [engine.submit(request) for request in requests_of(engine, 3)]
+        for future in futures:
+            with pytest.raises(EngineStopped):
+                future.result(60)
+    engine._thread.join(60)
+    assert not engine.ready
+    with pytest.raises(EngineStopped):
+        engine.submit(ask(engine, [clip(1, 2)], "What?")).result(0)
+
+
 def test_closing_ends_running_and_waiting_requests(engine: Engine) -> None:
     started = threading.Event()
     running = ask(

@@ -264,14 +264,36 @@ def test_a_token_that_the_tokenizer_finds_after_normalising_is_found_too() -> No
 def test_a_prompt_beyond_the_context_says_how_many_frames_fit(prompter_of: Any) -> None:
     prompter = prompter_of("interleave", max_context=300)
     with pytest.raises(PromptTooLong) as caught:
-        prompter.build([clip(1, 40)], "What is it?", max_new_tokens=100)
+        prompter.build([clip(1, 30)], "What is it?", max_new_tokens=100)
     message = str(caught.value)
-    assert "40 frames, about 9 tokens each" in message
-    assert "at most 300 together" in message
-    fit = int(message.split("about ")[2].split(maxsplit=1)[0])
+    assert "30 frames, about 9 tokens each" in message
+    assert "at most 300;" in message
+    fit = int(message.split("; about ")[1].split(maxsplit=1)[0])
     prompter.build([clip(1, fit)], "What is it?", max_new_tokens=100)
     with pytest.raises(PromptTooLong):
         prompter.build([clip(1, fit + 1)], "What is it?", max_new_tokens=100)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_far_too_many_frames_are_refused_before_a_picture_is_touched(
+    family: str, prompter_of: Any
+) -> None:
+    frames = (np.zeros((2, 2), np.uint8),) * 10_000  # no pictures: touching them would fail
+    with pytest.raises(PromptTooLong, match="10000 frames"):
+        prompter_of(family).build([Media("video", frames)], "What is it?")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shape", [(8, 400), (400, 8), (16, 16), (296, 296)])
+def test_no_frame_costs_less_than_the_early_check_assumes(
+    family: str, shape: tuple[int, int], prompter_of: Any
+) -> None:
+    prompter = prompter_of(family)
+    height, width = shape
+    for media in ([clip(1, 3, height=height, width=width)], [picture(1, height=height)] * 3):
+        inputs = prompter.build(media, "What is it?")
+        kind = "video" if inputs.videos else "image"
+        assert inputs.media_tokens >= prompter._least_tokens[kind] * inputs.frames
 
 
 def test_the_context_is_never_more_than_the_model_was_built_for(prompter_of: Any) -> None:

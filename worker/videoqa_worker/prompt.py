@@ -106,6 +106,7 @@ class Prompter:
         self._template = ChatTemplate(processor, chat_template, self._tokens)
         built_for = int(model_config.get_text_config().max_position_embeddings)
         self.max_context = min(max_context or built_for, built_for)
+        self._least_tokens = {kind: self._measured(kind) for kind in self._tokens}
         self.takes_videos = "video" in self._tokens
         """The model has a token for a whole video; otherwise each frame is an image."""
 
@@ -120,22 +121,46 @@ class Prompter:
             PromptTooLong: with `max_new_tokens` more the row is longer than the context.
         """
         placed = [part for item in _arrange(media, question) for part in self._parts(item)]
+        self._check_frames(placed, max_new_tokens)
         inputs = self._encode(self._render(placed), placed)
         self.check_length(inputs, max_new_tokens)
         return inputs
 
     def check_length(self, inputs: ModelInputs, max_new_tokens: int) -> None:
         """Raises PromptTooLong if prompt and answer cannot both fit the context."""
-        if inputs.length + max_new_tokens <= self.max_context:
-            return
-        room = self.max_context - max_new_tokens - (inputs.length - inputs.media_tokens)
-        a_frame = max(1.0, inputs.media_tokens / max(1, inputs.frames))
-        raise PromptTooLong(
-            f"got {inputs.length} tokens ({inputs.frames} frames, about {a_frame:.0f} tokens each) "
-            f"and up to {max_new_tokens} for the answer, expected at most {self.max_context} "
-            f"together; about {max(0, int(room // a_frame))} frames would fit: sample fewer "
-            "frames, or lower max_new_tokens"
+        if inputs.length + max_new_tokens > self.max_context:
+            text = inputs.length - inputs.media_tokens
+            a_frame = inputs.media_tokens / max(1, inputs.frames)
+            raise self._too_long(f"{inputs.length}", inputs.frames, a_frame, text + max_new_tokens)
+
+    def _check_frames(self, placed: list[_Placed], max_new_tokens: int) -> None:
+        """The same, before a picture is touched: 8192 frames are minutes of work and 14 GB."""
+        media = [part for part in placed if part.kind != "text"]
+        least = sum(self._least_tokens[part.kind] * len(part.frames) for part in media)
+        if least + max_new_tokens > self.max_context:
+            frames = sum(len(part.frames) for part in media)
+            a_frame = 2 * least / frames
+            raise self._too_long(f"about {a_frame * frames:.0f}", frames, a_frame, max_new_tokens)
+
+    def _too_long(self, tokens: str, frames: int, a_frame: float, others: int) -> PromptTooLong:
+        fit = max(0, int((self.max_context - others) // max(1.0, a_frame)))
+        return PromptTooLong(
+            f"got {tokens} tokens ({frames} frames, about {a_frame:.0f} tokens each), with "
+            f"max_new_tokens expected at most {self.max_context}; about {fit} frames would fit: "
+            "sample fewer frames, or lower max_new_tokens"
         )
+
+    def _measured(self, kind: str) -> float:
+        """A floor for what a frame of any shape costs: half of the cheapest of three.
+
+        Narrow ones, because LLaVA-NeXT leaves out the padding of its tiles; two in one prompt,
+        because LLaVA-OneVision cuts only a lone image into tiles.
+        """
+        shapes = ((32, 32), (16, 512), (512, 16))
+        frames = [np.zeros((height, width, 3), np.uint8) for height, width in shapes]
+        prompt = self._tokens[kind] * 2
+        pairs = [[_Placed(kind, frames=(frame,))] * 2 for frame in frames]  # type: ignore[arg-type]
+        return min(self._encode(prompt, pair).media_tokens for pair in pairs) / 4
 
     def _parts(self, item: _Placed) -> Iterator[_Placed]:
         """What the template shall see of one item: for an image model, a video's frames."""

@@ -22,7 +22,7 @@ from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.load import Loaded, load
 from videoqa_worker.engine.request import Generated, GenerationRequest, Ticket
-from videoqa_worker.engine.runner import Runner
+from videoqa_worker.engine.runner import STOPPED, Runner
 from videoqa_worker.prompt import Media, Prompter
 
 __all__ = ["Engine"]
@@ -66,7 +66,7 @@ class Engine:
         """Ends the running rows and the waiting ones with EngineStopped, then the thread."""
         self._closing.set()
         self._refuse(self._room.close())
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
     def submit(self, request: GenerationRequest) -> Future[Generated]:
@@ -83,7 +83,7 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Started, and able to answer."""
+        """Started, and able to answer; False for good once the device is broken."""
         loaded = self._started.done() and self._started.exception() is None
         return loaded and self._thread.is_alive() and not self._closing.is_set()
 
@@ -174,9 +174,7 @@ class Engine:
     def _refuse(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:
             if ticket.future.set_running_or_notify_cancel():
-                ticket.future.set_exception(
-                    EngineStopped("the engine stopped before the answer was complete; retry")
-                )
+                ticket.future.set_exception(EngineStopped(STOPPED))
 
     def __enter__(self) -> Self:
         self.start()

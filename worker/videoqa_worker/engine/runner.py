@@ -22,7 +22,9 @@ from videoqa_worker.engine.controls import Row, Sampling, Taking
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.request import Ticket
 
-__all__ = ["Runner"]
+__all__ = ["STOPPED", "Runner"]
+
+STOPPED = "the engine stopped before the answer was complete; submit it again"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,21 @@ class Runner:
         """Padded tokens that a batch should stay under, learnt from running out of memory."""
 
     def run(self, tickets: Sequence[Ticket]) -> None:
-        """Answers every ticket: with a result or an error."""
-        batches = [[t for t in tickets if t.future.set_running_or_notify_cancel()]]
+        """Answers every ticket: with a result or an error.
+
+        Raises:
+            torch.AcceleratorError: the device is broken until the process ends.
+        """
+        running = [t for t in tickets if t.future.set_running_or_notify_cancel()]
+        try:
+            self._run([running])
+        finally:
+            for ticket in running:
+                if not ticket.future.done():
+                    ticket.future.set_exception(EngineStopped(STOPPED))
+
+    def _run(self, batches: list[list[Ticket]]) -> None:
+        """The last batch first; a batch that fails is replaced by smaller ones."""
         while batches:
             batch = [ticket for ticket in batches.pop() if not ticket.future.done()]
             if not batch:
@@ -73,7 +88,10 @@ class Runner:
     def _attempt(self, batch: list[Ticket]) -> _Fault | None:
         try:
             self._generate(batch)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
+        except Exception as error:
+            if isinstance(error, torch.AcceleratorError) and not _is_memory(error):
+                raise
+            # Whatever else a model raises, the engine lives on.
             return _Fault(_is_memory(error), f"{type(error).__name__}: {error}")
         return None
 
@@ -121,7 +139,7 @@ class Runner:
     def _settle(self, row: Row) -> None:
         """Ends a row if the engine is closing; delivers it if it is done."""
         if not row.done and self._stopping():
-            row.error = EngineStopped("the engine stopped before the answer was complete; retry")
+            row.error = EngineStopped(STOPPED)
         if row.error is not None:
             row.ticket.future.set_exception(row.error)
         elif row.finish_reason is not None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 __all__ = ["Spool"]
 
@@ -47,20 +48,20 @@ class Spool:
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._lock)
+        self._lock.close()
 
 
-def _make(root: Path) -> tuple[Path, int]:
+def _make(root: Path) -> tuple[Path, IO[bytes]]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
         with suppress(OSError):  # a starting process took it for dead just now: make another
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            lock = (folder / _LOCK).open("wb")
             if _locked(lock) and (folder / _LOCK).exists():
                 return folder, lock
-            os.close(lock)
+            lock.close()
 
 
-def _locked(lock: int) -> bool:
+def _locked(lock: IO[bytes]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -75,9 +76,6 @@ def _remove_if_dead(folder: Path) -> None:
             if time.time() - folder.stat().st_mtime > _BIRTH_S:
                 shutil.rmtree(folder, ignore_errors=True)
             return
-        lock = os.open(folder / _LOCK, os.O_RDWR)
-        try:
+        with (folder / _LOCK).open("r+b") as lock:
             if _locked(lock):
                 shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(lock)

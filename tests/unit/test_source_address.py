@@ -1,0 +1,39 @@
+"""Which addresses are public, which a setting may open, and which nobody fetches from."""
+
+from __future__ import annotations
+
+import pytest
+
+from videoqa_worker.source.address import verdict
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["1.1.1.1", "93.184.216.34", "172.15.0.1", "172.32.0.1", "100.63.0.1", "100.128.0.1",
+     "2606:4700::1111", "2a00:1450::1", "::ffff:8.8.8.8"],
+)  # fmt: skip
+def test_public(address: str) -> None:
+    assert verdict(address) == "public"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "127.9.9.9", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1",
+     "100.64.0.1", "100.100.100.200", "::1", "fc00::1", "fd12:3456::1", "::ffff:127.0.0.1",
+     "::ffff:10.0.0.1"],
+)  # fmt: skip
+def test_private(address: str) -> None:
+    assert verdict(address) == "private"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0", "0.1.2.3", "169.254.169.254", "192.0.0.192", "192.0.2.1", "198.18.0.1",
+     "198.51.100.7", "203.0.113.9", "224.0.0.1", "239.255.255.250", "240.0.0.1",
+     "255.255.255.255", "::", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1",
+     "64:ff9b::7f00:1", "64:ff9b:1::1", "2002:7f00:1::", "2001::1", "2001:db8::1",
+     "3fff::1", "100::1", "5f00::1", "::127.0.0.1", "::ffff:169.254.169.254",
+     "::ffff:0:127.0.0.1", "not an address", ""],
+)  # fmt: skip
+def test_never(address: str) -> None:
+    assert verdict(address) == "never"

@@ -287,7 +287,13 @@ def write_checkpoint(family: str, folder: Path) -> Path:
     model.writable_ids = [END, *tokenizer(WRITABLE, add_special_tokens=False)["input_ids"]]
     _enlarge(model)
     model.generation_config = GenerationConfig(
-        eos_token_id=END, pad_token_id=PAD, do_sample=True, temperature=0.7, top_k=5
+        eos_token_id=END,
+        pad_token_id=PAD,
+        do_sample=True,
+        temperature=0.7,
+        top_k=5,
+        repetition_penalty=1.1,
+        max_length=50,
     )
     model.save_pretrained(folder)
     for name, content in _processor_files(family).items():

@@ -62,6 +62,22 @@ def test_a_local_checkpoints_revision_changes_with_its_files(copy: Path) -> None
         assert engine.revision != first
 
 
+def test_a_checkpoint_of_the_hub_goes_by_its_commit(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "models--some--llava"
+    shutil.copytree(checkpoint("interleave"), cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for revision in (None, commit):
+        with start("some/llava", revision=revision) as engine:
+            assert engine.revision == commit
+            assert engine.model_id == "some/llava"
+
+
 def check_refusal(engine: Engine, *says: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         engine.start()

@@ -20,6 +20,7 @@ from transformers import (
     BitsAndBytesConfig,
     GenerationConfig,
 )
+from transformers.utils.hub import cached_file, extract_commit_hash
 from transformers.utils.logging import disable_progress_bar
 
 from videoqa.errors import ConfigurationError
@@ -29,6 +30,9 @@ from videoqa_worker.engine.processor import PROCESSORS, load_processor
 from videoqa_worker.prompt import Prompter
 
 __all__ = ["Loaded", "load"]
+
+SHAPES_GREEDY = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
+"""Generation settings of a checkpoint that are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +58,10 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
     device = _device(config)
     if config.cpu_threads:
         torch.set_num_threads(config.cpu_threads)
-    hub: dict[str, Any] = {"revision": config.revision or "main", "trust_remote_code": False}
     with _explained(config):
         on_state("loading configuration")
+        commit = _commit(config)
+        hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
         model_config = AutoConfig.from_pretrained(config.model, **hub)
         if model_config.model_type not in PROCESSORS:
             raise ConfigurationError(
@@ -69,15 +74,23 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
         on_state("loading weights")
         disable_progress_bar()  # type: ignore[no-untyped-call]
         model = _model(config, device, hub)
-        revision = getattr(model_config, "_commit_hash", None) or folder_digest(Path(config.model))
+        revision = commit or folder_digest(Path(config.model))
     prompter = Prompter(
         processor,
         model.config,
         chat_template=config.chat_template,
         max_context=config.max_context,
     )
-    eos, pad = _take_ends(model, processor.tokenizer)
+    eos, pad = _tamed(model, processor.tokenizer)
     return Loaded(model, processor.tokenizer, prompter, eos, pad, revision)
+
+
+def _commit(config: EngineConfig) -> str | None:
+    """The hub's commit behind a branch or tag; all files are then taken from that one."""
+    if Path(config.model).is_dir():
+        return None
+    found = cached_file(config.model, "config.json", revision=config.revision or "main")
+    return extract_commit_hash(found, None) or config.revision or "main"
 
 
 def _model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> Any:
@@ -104,20 +117,22 @@ def _model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> A
     return model.eval()
 
 
-def _take_ends(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
-    """The end tokens; whatever else the checkpoint wants of `generate` is put aside.
+def _tamed(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
+    """The end tokens and the padding token; leaves the model no sampling of its own.
 
-    A checkpoint may bring temperature, sampling or penalties of its own, which `generate`
-    fills into every call: the contract says greedy unless the request samples.
+    `generate` fills what a call leaves open from the checkpoint's generation settings. Those
+    that shape a greedy answer too stay, as in plain `generate`; sampling, beams and lengths
+    are the request's.
     """
-    ends = model.generation_config.eos_token_id
+    own = model.generation_config
+    kept = {name: getattr(own, name, None) for name in SHAPES_GREEDY}
+    ends = own.eos_token_id
     if ends is None:
         ends = tokenizer.eos_token_id
     eos = frozenset([ends] if isinstance(ends, int) else ends or ())
-    pads = (model.generation_config.pad_token_id, tokenizer.pad_token_id, *sorted(eos), 0)
+    pads = (own.pad_token_id, tokenizer.pad_token_id, *sorted(eos), 0)
     pad = next(token for token in pads if token is not None)
-    neutral = GenerationConfig(do_sample=False, pad_token_id=pad)  # type: ignore[no-untyped-call]
-    model.generation_config = neutral
+    model.generation_config = GenerationConfig(do_sample=False, pad_token_id=pad, **kept)  # type: ignore[no-untyped-call]
     return eos, int(pad)
 
 

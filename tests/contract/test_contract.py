@@ -1,0 +1,455 @@
+"""What crosses a process: old JSON still parses, unknown fields and wrong values are refused clearly.
+
+`golden/` is written once a release and then only added to: an edit there breaks a user.
+Bounds stand here as literals, so that changing one in the code is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from videoqa import errors, job
+from videoqa.job import Image, JobRequest, Question, Video, parse_request, redact_url
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+CROSSING = ("JobRequest", "Job", "Result", "Failure", "Event", "WorkerInfo")
+
+
+def model_of(path: Path) -> type[BaseModel]:
+    found: type[BaseModel] = getattr(job, path.name.partition(".")[0])
+    return found
+
+
+def asked(**fields: Any) -> dict[str, Any]:
+    """A valid request with these fields changed."""
+    return {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"], **fields}
+
+
+def refused(**fields: Any) -> errors.VideoQAError:
+    with pytest.raises(errors.RequestError) as caught:
+        parse_request(asked(**fields))
+    return caught.value
+
+
+# -- golden files
+
+
+def test_every_model_that_crosses_a_process_has_golden_files() -> None:
+    assert {path.name.partition(".")[0] for path in GOLDEN} == set(CROSSING)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden_json_still_parses_and_comes_back_the_same(path: Path) -> None:
+    model = model_of(path)
+    parsed = model.model_validate_json(path.read_text())
+    assert model.model_validate_json(parsed.model_dump_json()) == parsed
+    assert model.model_validate_json(parsed.model_dump_json(exclude_defaults=True)) == parsed
+    if not path.stem.startswith("JobRequest."):  # a request is normalised
+        assert parsed.model_dump(mode="json", exclude_unset=True) == json.loads(path.read_text())
+
+
+def _objects(data: Any, where: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Each JSON object in `data`, but for free-form metadata, and where it is."""
+    if isinstance(data, list):
+        return [found for n, item in enumerate(data) for found in _objects(item, f"{where}.{n}")]
+    if not isinstance(data, dict):
+        return []
+    nested = [
+        found
+        for name, item in data.items()
+        if name != "metadata"
+        for found in _objects(item, f"{where}.{name}")
+    ]
+    return [(where, data), *nested]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in GOLDEN if path.stem.partition(".")[2] in ("full", "failed", "state")],
+    ids=lambda path: path.stem,
+)
+def test_an_unknown_field_is_refused_at_every_depth(path: Path) -> None:
+    places = [where for where, _ in _objects(json.loads(path.read_text()))]
+    for where in places:
+        data = json.loads(path.read_text())
+        dict(_objects(data))[where]["surprise"] = 1
+        with pytest.raises(ValidationError, match="surprise"):
+            model_of(path).model_validate(data)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_what_crosses_a_process_is_frozen(path: Path) -> None:
+    parsed = model_of(path).model_validate_json(path.read_text())
+    for name in type(parsed).model_fields:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(parsed, name, getattr(parsed, name))
+
+
+def test_times_without_a_zone_are_refused() -> None:
+    error = refused(start_by="2026-11-23T12:00:00")
+    assert (error.param, "timezone" in str(error)) == ("start_by", True)
+
+
+# -- limits
+
+LONG = 10_000
+
+ACCEPTED: list[dict[str, Any]] = [
+    {"inputs": ["s3://b/k"] * 32},
+    {"inputs": ["s3://b/" + "k" * (8192 - 7)]},
+    {"inputs": [{"url": "s3://b/k", "start": 0, "end": 1e7}]},
+    {"inputs": [{"url": "s3://b/k", "start": 1e7}]},
+    {"questions": ["q"] * 64},
+    {"questions": [{"id": "i" * 128, "text": "t" * 32_768}]},
+    {"sampling": {"frames": 1}},
+    {"sampling": {"frames": 256}},
+    {"generation": {"max_new_tokens": 1, "temperature": 0, "top_p": 1, "seed": 0}},
+    {"generation": {"max_new_tokens": 4096, "temperature": 2, "seed": 2**63 - 1}},
+    {"generation": {"stop": ["s" * 256] * 8}},
+    {"model": "m" * 256, "custom_id": "c" * 256, "idempotency_key": "i" * 256},
+    {"timeout_s": 1, "max_attempts": 1, "result_ttl_s": 60},
+    {"timeout_s": 86_400, "max_attempts": 20, "result_ttl_s": 7_776_000},
+    {"metadata": {f"{n:064}": "v" * 1024 for n in range(32)}},
+    {"metadata": {"": ""}},
+    {"output": "s3://b/{job_id}" + "x" * (2048 - 15)},
+]
+
+
+@pytest.mark.parametrize("fields", ACCEPTED, ids="-".join)
+def test_a_value_at_its_limit_is_accepted(fields: dict[str, Any]) -> None:
+    assert parse_request(asked(**fields)) == JobRequest.model_validate(asked(**fields))
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"inputs": ["s3://b/k"] * 33}, "inputs", "at most 32 items"),
+    ({"inputs": ["s3://b/" + "k" * 8186]}, "inputs.0.url", "at most 8192 characters"),
+    ({"inputs": [""]}, "inputs.0.url", "at least 1 character"),
+    ({"inputs": [{"url": "s3://b/k", "start": -0.1}]}, "inputs.0.start", "greater than or equal"),
+    ({"inputs": [{"url": "s3://b/k", "start": 1.1e7}]}, "inputs.0.start", "less than or equal"),
+    ({"inputs": [{"url": "s3://b/k", "end": 0}]}, "inputs.0.end", "greater than 0"),
+    ({"inputs": [{"url": "s3://b/k", "end": 1.1e7}]}, "inputs.0.end", "less than or equal"),
+    ({"inputs": [{"url": "s3://b/k", "start": 2, "end": 2}]}, "inputs.0", "end=2.0 s, expected"),
+    ({"inputs": [{"url": "s3://b/k", "start": float("nan")}]}, "inputs.0.start", "finite"),
+    ({"inputs": [{"kind": "image", "url": "s3://b/k", "start": 1}]}, "inputs.0.start", "unknown"),
+    ({"inputs": [{"kind": "audio", "url": "s3://b/k"}]}, "inputs.0", "'audio'"),
+    ({"inputs": [7]}, "inputs.0", "valid dictionary"),
+    ({"questions": []}, "questions", "at least 1 item"),
+    ({"questions": ["q"] * 65}, "questions", "at most 64 items"),
+    ({"questions": ["t" * 32_769]}, "questions.0.text", "at most 32768 characters"),
+    ({"questions": [{"id": "", "text": "t"}]}, "questions.0.id", "at least 1 character"),
+    ({"questions": [{"id": "i" * 129, "text": "t"}]}, "questions.0.id", "at most 128 char"),
+    ({"questions": [{"id": "q2", "text": "t"}, "u"]}, "request", "['q2'] more than once"),
+    ({"questions": None}, "questions", "valid tuple"),
+    ({"sampling": {"frames": 0}}, "sampling.frames", "greater than or equal to 1 (got 0)"),
+    ({"sampling": {"frames": 257}}, "sampling.frames", "less than or equal to 256 (got 257)"),
+    ({"sampling": {"frames": 1.5}}, "sampling.frames", "valid integer"),
+    ({"sampling": {"method": "random"}}, "sampling.method", "'uniform'"),
+    ({"generation": {"max_new_tokens": 0}}, "generation.max_new_tokens", "equal to 1 (got 0)"),
+    ({"generation": {"max_new_tokens": 4097}}, "generation.max_new_tokens", "equal to 4096"),
+    ({"generation": {"temperature": -1}}, "generation.temperature", "greater than or equal to 0"),
+    ({"generation": {"temperature": 2.01}}, "generation.temperature", "less than or equal to 2"),
+    ({"generation": {"top_p": 0}}, "generation.top_p", "greater than 0"),
+    ({"generation": {"top_p": 1.01}}, "generation.top_p", "less than or equal to 1"),
+    ({"generation": {"seed": -1}}, "generation.seed", "greater than or equal to 0"),
+    ({"generation": {"seed": 2**63}}, "generation.seed", "less than 9223372036854775808"),
+    ({"generation": {"stop": ["s"] * 9}}, "generation.stop", "at most 8 items"),
+    ({"generation": {"stop": [""]}}, "generation.stop.0", "at least 1 character"),
+    ({"generation": {"stop": ["s" * 257]}}, "generation.stop.0", "at most 256 characters"),
+    ({"model": ""}, "model", "at least 1 character"),
+    ({"model": "m" * 257}, "model", "at most 256 characters"),
+    ({"priority": "urgent"}, "priority", "'interactive' or 'bulk' (got 'urgent')"),
+    ({"start_by": "soon"}, "start_by", "valid datetime"),
+    ({"timeout_s": 0.9}, "timeout_s", "greater than or equal to 1"),
+    ({"timeout_s": 86_401}, "timeout_s", "less than or equal to 86400"),
+    ({"max_attempts": 0}, "max_attempts", "greater than or equal to 1"),
+    ({"max_attempts": 21}, "max_attempts", "less than or equal to 20"),
+    ({"result_ttl_s": 59}, "result_ttl_s", "greater than or equal to 60"),
+    ({"result_ttl_s": 7_776_001}, "result_ttl_s", "less than or equal to 7776000"),
+    ({"output": ""}, "output", "at least 1 character"),
+    ({"output": "s3://b/{job_id}" + "x" * 2034}, "output", "at most 2048 characters"),
+    ({"idempotency_key": ""}, "idempotency_key", "at least 1 character"),
+    ({"idempotency_key": "i" * 257}, "idempotency_key", "at most 256 characters"),
+    ({"custom_id": ""}, "custom_id", "at least 1 character"),
+    ({"custom_id": "c" * 257}, "custom_id", "at most 256 characters"),
+    ({"metadata": {str(n): "" for n in range(33)}}, "metadata", "at most 32 items"),
+    ({"metadata": {"k" * 65: ""}}, f"metadata.{'k' * 65}.[key]", "at most 64 characters"),
+    ({"metadata": {"k": "v" * 1025}}, "metadata.k", "at most 1024 characters"),
+    ({"metadata": {"k": 1}}, "metadata.k", "valid string"),
+    ({"frames": 8}, "frames", "unknown field; see the contract in docs/reference.md"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "says"), REFUSED, ids=[f"{p[:30]}: {s[:24]}" for _, p, s in REFUSED]
+)
+def test_a_value_beyond_its_limit_is_refused_by_name(
+    fields: dict[str, Any], param: str, says: str
+) -> None:
+    error = refused(**fields)
+    assert error.code == "invalid_request"
+    assert str(error).startswith(f"{param}: ")
+    assert (error.param or "request") == param
+    assert says in str(error)
+    assert "\n" not in str(error)
+    assert len(str(error)) < 500
+
+
+# -- URLs and templates
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/key", "s3://bucket/deep/key with blanks.mp4", "https://example.org/v.mp4?sig=a",
+        "HTTP://EXAMPLE.org", "http://user:pw@[::1]:80/v", "file:///abs/v.mp4",
+        "file://localhost/abs/v.mp4",
+    ],
+)  # fmt: skip
+def test_a_url_of_a_known_scheme_is_accepted(url: str) -> None:
+    assert parse_request(asked(inputs=[url])).inputs[0].url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("clip.mp4", "expected s3://, http(s):// or file://"),
+        ("/abs/clip.mp4", "as_uri()"),
+        ("ftp://h/v", "got scheme 'ftp'"),
+        ("gs://b/k", "got scheme 'gs'"),
+        ("data:video/mp4;base64,AAAA", "got scheme 'data'"),
+        ("s3://bucket", "expected s3://bucket/key"),
+        ("s3://bucket/", "expected s3://bucket/key"),
+        ("s3:///key", "expected s3://bucket/key"),
+        ("https:///path", "expected http(s)://host/path"),
+        ("https://:80/path", "expected http(s)://host/path"),
+        ("http://[bad/", "IPv6"),
+        ("file://host/share/v", "expected file:///absolute/path"),
+        ("file:clip.mp4", "expected file:///absolute/path"),
+        ("file://", "expected file:///absolute/path"),
+    ],
+)
+def test_a_url_that_no_worker_could_read_is_refused(url: str, says: str) -> None:
+    for value in (url, {"kind": "video", "url": url}, {"kind": "image", "url": url}):
+        error = refused(inputs=[value])
+        assert error.code == "invalid_request"
+        assert str(error.param).startswith("inputs.0")
+        assert says in str(error)
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("s3://b/fixed.json", "the same for every job, expected {job_id}"),
+        ("s3://b/{date}.json", "the same for every job"),
+        ("s3://b/{{job_id}}", "the same for every job"),
+        ("s3://b/{tenant}/{job_id}", "['tenant']"),
+        ("s3://b/{job_id.__class__}", "['job_id.__class__']"),
+        ("s3://b/{}", "['']"),
+        ("s3://b/{job_id", "expected a template"),
+        ("s3://b/{job_id:>1000000000}", "expected bare fields"),
+        ("s3://b/{job_id!r}", "expected bare fields"),
+        ("https://h/{job_id}", "expected s3://bucket/... or file:///folder/..."),
+        ("/results/{job_id}", "expected s3://bucket/... or file:///folder/..."),
+    ],
+)
+def test_an_output_template_that_could_not_be_filled_is_refused(template: str, says: str) -> None:
+    error = refused(output=template)
+    assert (error.code, error.param) == ("invalid_request", "output")
+    assert says in str(error)
+
+
+def test_an_output_by_custom_id_needs_a_custom_id() -> None:
+    assert "expected custom_id to be given" in str(refused(output="s3://b/{custom_id}"))
+    assert parse_request(asked(output="s3://b/{custom_id}", custom_id="a")).custom_id == "a"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:secret@h:8/v.mp4?X-Amz-Signature=abc#t=1", "https://h:8/v.mp4"),
+        ("s3://bucket/key", "s3://bucket/key"),
+        ("file:///data/v.mp4", "file:///data/v.mp4"),
+    ],
+)
+def test_a_shown_url_holds_no_secret(url: str, shown: str) -> None:
+    assert redact_url(url) == shown
+
+
+# -- what callers may leave out
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("s3://b/k", "video"), ("s3://b/k.mp4", "video"), ("s3://b/jpg", "video"),
+        ("s3://b/k.jpg", "image"), ("https://h/K.JPEG?x=.mp4", "image"), ("file:///k.webp", "image"),
+        ("s3://b/k.png", "image"), ("s3://b/k.gif", "image"), ("s3://b/k.bmp", "image"),
+        ("s3://b/k.tif", "image"), ("s3://b/k.tiff", "image"), ("https://h/k.mp4?x=.jpg", "video"),
+    ],
+)  # fmt: skip
+def test_a_bare_url_is_a_video_unless_its_path_ends_like_a_picture(url: str, kind: str) -> None:
+    assert parse_request(asked(inputs=[url])).inputs[0].kind == kind
+    assert parse_request(asked(inputs=url)).inputs[0].kind == kind
+
+
+def test_an_input_without_kind_is_a_video() -> None:
+    assert parse_request(asked(inputs={"url": "s3://b/k.jpg"})).inputs == (
+        Video(url="s3://b/k.jpg"),
+    )
+
+
+def test_bare_questions_are_numbered_from_one() -> None:
+    request = parse_request(asked(questions=["a", {"id": "mine", "text": "b"}, "c"]))
+    assert [(question.id, question.text) for question in request.questions] == [
+        ("q1", "a"), ("mine", "b"), ("q3", "c"),
+    ]  # fmt: skip
+    assert parse_request(asked(questions="a")).questions == (Question(id="q1", text="a"),)
+
+
+def test_models_json_and_mappings_mean_the_same_request() -> None:
+    data = asked(inputs=["s3://b/v.mp4", "s3://b/p.jpg"])
+    made = JobRequest(
+        inputs=(Video(url="s3://b/v.mp4"), Image(url="s3://b/p.jpg")),
+        questions=(Question(id="q1", text="What is it?"),),
+    )
+    for form in (data, json.dumps(data), json.dumps(data).encode(), made, made.model_dump()):
+        assert parse_request(form) == made
+
+
+def test_an_image_stays_an_image_in_a_dump_without_defaults() -> None:
+    request = parse_request(asked(inputs=[{"kind": "image", "url": "s3://b/no-suffix"}]))
+    assert '"kind":"image"' in request.model_dump_json(exclude_defaults=True)
+
+
+# -- errors
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "<video>", " <video> \n"])
+def test_a_question_without_text_is_refused(text: str) -> None:
+    error = refused(questions=["fine", text])
+    assert (error.code, error.param) == ("empty_question", "questions.1.text")
+    assert "q2" in str(error)
+
+
+def test_a_request_without_media_is_refused() -> None:
+    error = refused(inputs=[])
+    assert (error.code, error.param) == ("no_media", "inputs")
+    assert "s3://bucket/clip.mp4" in str(error)
+
+
+@pytest.mark.parametrize("text", ["<video><video> q", "<image> q", "<video> <image> q"])
+def test_marks_that_do_not_match_the_inputs_are_refused(text: str) -> None:
+    error = refused(questions=[text])
+    assert (error.code, error.param) == ("mark_mismatch", "questions.0.text")
+    assert "1 videos and 0 images" in str(error)
+
+
+def test_marks_may_place_each_input_once_in_any_order() -> None:
+    both = ["s3://b/v.mp4", "s3://b/p.png"]
+    for text in ("<image> then <video>?", "<video> then <image>?", "neither?"):
+        assert parse_request(asked(inputs=both, questions=[text])).questions[0].text == text
+
+
+@pytest.mark.parametrize("data", ["{", "[]", b"\xff", 5, None, [], "null"])
+def test_what_is_no_object_is_an_invalid_request(data: Any) -> None:
+    with pytest.raises(errors.InvalidRequest) as caught:
+        parse_request(data)
+    assert (caught.value.code, caught.value.param) == ("invalid_request", None)
+
+
+def test_of_several_faults_the_first_is_named_and_the_rest_counted() -> None:
+    assert "; and 2 more" in str(refused(timeout_s=0, max_attempts=0, priority=""))
+
+
+def test_every_error_code_is_one_class_in_snake_case() -> None:
+    leaves = [cls for cls in _tree(errors.VideoQAError) if not cls.__subclasses__()]
+    assert sorted(cls.code for cls in leaves) == sorted(errors.REGISTRY)
+    for code, cls in errors.REGISTRY.items():
+        assert code == code.lower()
+        assert code.replace("_", "").isalpha()
+        assert cls.__doc__
+        assert cls.stage in (None, *errors.STAGES)
+
+
+def _tree(root: type[errors.VideoQAError]) -> list[type[errors.VideoQAError]]:
+    return [root, *(found for child in root.__subclasses__() for found in _tree(child))]
+
+
+@pytest.mark.parametrize("code", sorted(errors.REGISTRY))
+def test_the_reference_says_what_an_error_code_means(code: str) -> None:
+    cls = errors.REGISTRY[code]
+    retryable = "yes" if cls.retryable else "no"
+    table = REFERENCE.read_text().partition("## Error codes\n")[2].partition("\n## ")[0]
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| `{code}`")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:3] == [cls.stage or "-", retryable]
+    assert all(cells[3:5]), f"{code}: say what it means and what to do"
+
+
+@pytest.mark.parametrize("name", [*CROSSING, "Video", "Image", "Question", "Sampling", "Generation",
+                                  "Answer", "FrameUsed", "SourceInfo", "Usage", "Warn"])  # fmt: skip
+def test_the_reference_names_every_field_of_the_contract(name: str) -> None:
+    section = REFERENCE.read_text().partition(f"### {name}\n")[2].partition("\n#")[0]
+    named = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert named == list(getattr(job, name).model_fields)
+
+
+# -- any request
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>"), max_size=40)
+said = words.filter(str.strip)
+keys = st.text("abcdefgh/-._ é", min_size=1, max_size=20).filter(lambda key: key.strip("/"))
+urls = st.one_of(
+    keys.map("s3://bucket/{}".format),
+    keys.map("https://example.org/{}".format),
+    keys.map("file:///{}".format),
+)
+moments = st.floats(0, 1e6)
+videos = st.builds(
+    lambda url, start, length: {"url": url, "start": start, "end": length and (start or 0) + length},
+    urls, st.none() | moments, st.none() | st.floats(0.5, 1e6),
+)  # fmt: skip
+images = st.builds(lambda url: {"kind": "image", "url": url}, urls)
+requests = st.fixed_dictionaries(
+    {
+        "inputs": st.lists(urls | videos | images, min_size=1, max_size=5),
+        "questions": st.lists(said, min_size=1, max_size=5),
+    },
+    optional={
+        "sampling": st.fixed_dictionaries({"frames": st.integers(1, 256)}),
+        "generation": st.fixed_dictionaries(
+            {
+                "max_new_tokens": st.integers(1, 4096),
+                "temperature": st.floats(0, 2),
+                "seed": st.none() | st.integers(0, 2**63 - 1),
+                "stop": st.lists(words.filter(bool), max_size=8),
+            }
+        ),
+        "model": said,
+        "priority": st.sampled_from(["interactive", "bulk"]),
+        "start_by": st.timedeltas(timedelta(0), timedelta(365)).map(
+            lambda delta: datetime(2026, 1, 1, tzinfo=UTC) + delta
+        ),
+        "timeout_s": st.floats(1, 86_400),
+        "max_attempts": st.integers(1, 20),
+        "custom_id": said,
+        "metadata": st.dictionaries(words, words, max_size=5),
+    },
+)
+
+
+@given(requests)
+def test_any_valid_request_means_the_same_after_json(data: dict[str, Any]) -> None:
+    request = parse_request(data)
+    for text in (request.model_dump_json(), request.model_dump_json(exclude_defaults=True)):
+        assert parse_request(text) == request
+    assert parse_request(request) == request

@@ -16,7 +16,13 @@ from redis.retry import Retry
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.settings import Settings
 
-__all__ = ["connect", "speaking_redis"]
+__all__ = ["connect", "place", "speaking_redis"]
+
+_NOT_NOW = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.NoPermissionError,
+    redis.exceptions.MasterDownError,
+)
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -70,12 +76,13 @@ def speaking_redis(url: str) -> Iterator[None]:
             f"Redis at {place(url)} does not answer ({error}); "
             "start the local stack with `videoqa up`, or set VIDEOQA_REDIS_URL"
         ) from error
+    except redis.exceptions.OutOfMemoryError as error:
+        raise RedisUnavailable(
+            f"Redis at {place(url)} is full ({error}); nothing was recorded, try again later "
+            "or raise its maxmemory"
+        ) from error
     except redis.exceptions.ResponseError as error:
-        if "OOM" in str(error):
-            raise RedisUnavailable(
-                f"Redis at {place(url)} is full ({error}); nothing was recorded, try again later "
-                "or raise its maxmemory"
-            ) from error
-        if str(error).startswith(("READONLY", "MISCONF", "LOADING", "NOAUTH", "NOPERM")):
+        # redis-py gives most of these a class and cuts the code off; MISCONF has none.
+        if isinstance(error, _NOT_NOW) or "MISCONF" in str(error):
             raise RedisUnavailable(f"Redis at {place(url)} can't take this now: {error}") from error
         raise

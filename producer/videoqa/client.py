@@ -151,9 +151,9 @@ class Client:
 
     def _follow(self, job_id: str, after: str, timeout_s: float | None) -> Iterator[Event]:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        block_s = 0.0  # what is there already comes first: a final job gets no more
         while True:
-            left = BLOCK_S if deadline is None else min(BLOCK_S, deadline - time.monotonic())
-            found = self._ledger.read_events(job_id, after=after, block_s=max(left, 0.001))
+            found = self._ledger.read_events(job_id, after=after, block_s=block_s)
             for event in found:
                 after = event.id
                 yield event
@@ -164,6 +164,8 @@ class Client:
                 raise errors.WaitTimeout(
                     f"job {job_id} was not finished within {timeout_s:g} s; it goes on, wait again"
                 )
+            left_s = BLOCK_S if deadline is None else deadline - time.monotonic()
+            block_s = min(BLOCK_S, max(left_s, 0.001))
 
     def result(self, job_id: str) -> Result:
         """The answers of a succeeded job.

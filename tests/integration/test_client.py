@@ -1,0 +1,411 @@
+"""The client against a real Valkey. The worker's side is played by calls of the ledger."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import redis
+
+from videoqa import Client, Event, Job, JobRequest, Result, Settings, errors
+from videoqa.job import Answer, Failure, Generation, Sampling, Usage
+from videoqa.objects import ObjectStore
+from videoqa.states import Bell, Ledger
+from videoqa_worker.embedded.process import free_port
+from videoqa_worker.embedded.redis_server import RedisServer
+
+ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with Client(settings=settings) as client:
+        yield client
+
+
+@pytest.fixture
+def bells(settings: Settings, redis_client: redis.Redis) -> Callable[[], list[Bell]]:
+    """The bells that lie in the broker's default queue, oldest first."""
+
+    def lying() -> list[Bell]:
+        messages = redis_client.lrange(f"{settings.prefix}.default.interactive", 0, -1)
+        assert isinstance(messages, list)
+        return [_bell(json.loads(message)) for message in reversed(messages)]
+
+    return lying
+
+
+def _bell(message: dict[str, str]) -> Bell:
+    (job_id, attempt, bell, queue), _, _ = json.loads(base64.b64decode(message["body"]))
+    return Bell(job_id, attempt, bell, queue)
+
+
+def start(ledger: Ledger, bell: Bell) -> None:
+    assert not isinstance(ledger.claim(bell, worker="w", lease_s=30, token=str(bell)), str)
+
+
+def result_of(job: Job, text: str = "a cat") -> Result:
+    now = datetime.now(UTC)
+    return Result(
+        job_id=job.id,
+        answers=(
+            Answer(
+                question_id="q1",
+                question="What is it?",
+                text=text,
+                finish_reason="stop",
+                input_tokens=5,
+                output_tokens=2,
+            ),
+        ),
+        frames=(),
+        sources=(),
+        model="demo",
+        sampling=Sampling(),
+        generation=Generation(),
+        usage=Usage(),
+        attempt=1,
+        created_at=job.created_at,
+        finished_at=now,
+    )
+
+
+def fail(ledger: Ledger, job_id: str, attempt: int = 1) -> None:
+    failure = Failure(code="source_not_found", message="no such clip", attempt=attempt)
+    assert ledger.fail(job_id, attempt, failure, delay_s=0) == "failed"
+
+
+def later(delay_s: float, call: Callable[[], object]) -> threading.Timer:
+    timer = threading.Timer(delay_s, call)
+    timer.start()
+    return timer
+
+
+# -- submit and get
+
+
+def test_a_submitted_job_is_queued_and_says_why_it_waits(client: Client) -> None:
+    job = client.submit(**ASKED, custom_id="mine", metadata={"tenant": "a"}, priority="bulk")
+    assert job == client.get(job.id)
+    assert (job.state, job.attempt, job.position) == ("queued", 0, 0)
+    assert job.waiting_for == "no running worker serves any model"
+    assert (job.custom_id, job.metadata, job.priority) == ("mine", {"tenant": "a"}, "bulk")
+
+
+def test_keywords_a_mapping_and_a_request_make_the_same_job(client: Client, ledger: Ledger) -> None:
+    forms = [
+        client.submit(**ASKED),
+        client.submit(ASKED),
+        client.submit(JobRequest.model_validate(ASKED)),
+    ]
+    assert len({job.id for job in forms}) == 3
+    assert len({ledger.request(job.id).model_dump_json() for job in forms}) == 1
+
+
+def test_a_worker_gets_the_request_as_it_was_submitted(client: Client, ledger: Ledger) -> None:
+    request = JobRequest.model_validate(
+        {
+            "inputs": ["s3://b/clip.mp4", {"kind": "image", "url": "s3://b/no-suffix"}],
+            "questions": ["<image> <video>?"],
+            "generation": {"stop": ["\n"], "seed": 7, "temperature": 0.5},
+            "metadata": {"note": "Ünïcode ✓"},
+        }
+    )
+    job = client.submit(request)
+    assert ledger.request(job.id) == request
+
+
+def test_the_bell_lies_in_the_brokers_queue_exactly_once(
+    client: Client, bells: Callable[[], list[Bell]], settings: Settings
+) -> None:
+    first, second = client.submit(ASKED), client.submit(ASKED)
+    queue = f"{settings.prefix}.default.interactive"
+    assert bells() == [Bell(first.id, 1, 1, queue), Bell(second.id, 1, 2, queue)]
+
+
+def test_a_wrong_request_is_refused_and_nothing_is_recorded(
+    client: Client, settings: Settings, redis_client: redis.Redis
+) -> None:
+    with pytest.raises(errors.NoMedia):
+        client.submit(inputs=[], questions=["What is it?"])
+    with pytest.raises(errors.InvalidRequest, match=r"keywords \['priority'\]"):
+        client.submit(ASKED, priority="bulk")
+    with pytest.raises(errors.InvalidRequest, match="1048576"):
+        client.submit(ASKED | {"questions": ["?" * 32_768] * 64})
+    assert list(redis_client.scan_iter(f"{settings.prefix}*")) == []
+
+
+def test_an_unknown_job_is_not_found(client: Client) -> None:
+    for call in (client.get, client.wait, client.result, client.cancel, client.retry):
+        with pytest.raises(errors.JobNotFound, match="job_nope"):
+            call("job_nope")
+    with pytest.raises(errors.JobNotFound):
+        next(client.events("job_nope"))
+
+
+def test_sixteen_threads_with_one_idempotency_key_make_one_job_and_one_bell(
+    client: Client, bells: Callable[[], list[Bell]]
+) -> None:
+    gate = threading.Barrier(16)
+
+    def submit(_: int) -> str:
+        gate.wait(10)
+        return client.submit(**ASKED, idempotency_key="order-17").id
+
+    with ThreadPoolExecutor(16) as pool:
+        ids = set(pool.map(submit, range(16)))
+    assert len(ids) == 1
+    assert [bell.job_id for bell in bells()] == list(ids)
+    with pytest.raises(errors.IdempotencyConflict, match=next(iter(ids))):
+        client.submit(inputs=["s3://b/other.mp4"], questions=["?"], idempotency_key="order-17")
+
+
+# -- wait and events
+
+
+def test_wait_returns_when_a_worker_finishes_the_job(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]]
+) -> None:
+    job = client.submit(ASKED)
+    start(ledger, bells()[0])
+    timer = later(
+        0.1, lambda: ledger.finish(job.id, 1, result=result_of(job), result_url="file:///r")
+    )
+    done = client.wait(job.id, timeout_s=20)
+    timer.join()
+    assert (done.state, done.attempt) == ("succeeded", 1)
+    assert client.wait(job.id) == done
+
+
+def test_wait_gives_up_at_its_timeout_and_the_job_goes_on(client: Client) -> None:
+    job = client.submit(ASKED)
+    with pytest.raises(errors.WaitTimeout, match=r"within 0\.05 s; it goes on"):
+        client.wait(job.id, timeout_s=0.05)
+    with pytest.raises(errors.WaitTimeout):
+        client.wait(job.id, timeout_s=0)
+    assert client.get(job.id).state == "queued"
+
+
+def test_wait_follows_a_job_that_was_retried(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]]
+) -> None:
+    job = client.submit(ASKED)
+    start(ledger, bells()[0])
+    fail(ledger, job.id)
+    client.retry(job.id)
+
+    def second_attempt() -> None:
+        start(ledger, bells()[1])
+        ledger.finish(job.id, 2, result=None, result_url="file:///r")
+
+    timer = later(0.1, second_attempt)
+    seen: list[Event] = []
+    done = client.wait(job.id, timeout_s=20, on_event=seen.append)
+    timer.join()
+    assert (done.state, done.attempt) == ("succeeded", 2)
+    assert [event.state for event in seen if event.type == "state"] == [
+        "queued", "running", "failed", "queued", "running", "succeeded",
+    ]  # fmt: skip
+
+
+def test_events_come_in_order_and_go_on_after_any_of_them(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]]
+) -> None:
+    job = client.submit(ASKED)
+    start(ledger, bells()[0])
+    for done in (1, 2):
+        ledger.progress(job.id, 1, "sampling", message="clip.mp4", done=done, total=2)
+    ledger.finish(job.id, 1, result=None, result_url="file:///r")
+    seen = list(client.events(job.id))
+    assert [(event.type, event.state, event.stage, event.done) for event in seen] == [
+        ("state", "queued", None, None),
+        ("state", "running", "fetching", None),
+        ("stage", "running", "sampling", 1),
+        ("progress", "running", "sampling", 2),
+        ("state", "succeeded", None, None),
+    ]
+    assert [event.at for event in seen] == sorted(event.at for event in seen)
+    for n, event in enumerate(seen):
+        assert list(client.events(job.id, after=event.id)) == seen[n + 1 :]
+
+
+def test_events_of_a_job_that_does_not_end_stop_at_their_timeout(client: Client) -> None:
+    job = client.submit(ASKED)
+    stream = client.events(job.id, timeout_s=0.05)
+    assert next(stream).state == "queued"
+    with pytest.raises(errors.WaitTimeout):
+        next(stream)
+
+
+# -- results
+
+
+def test_a_small_result_is_read_from_redis(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]]
+) -> None:
+    job = client.submit(ASKED)
+    start(ledger, bells()[0])
+    with pytest.raises(errors.JobNotFinished, match="is running"):
+        client.result(job.id)
+    result = result_of(job)
+    ledger.finish(job.id, 1, result=result, result_url="file:///nowhere")
+    assert client.result(job.id) == result
+
+
+def test_a_large_result_is_read_from_object_storage(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]], tmp_path: Path
+) -> None:
+    job = client.submit(ASKED)
+    start(ledger, bells()[0])
+    result = result_of(job, "x" * 200_000)
+    path = tmp_path / "odd name %20" / "r.json"
+    ObjectStore().write(path.as_uri(), result.model_dump_json().encode())
+    ledger.finish(job.id, 1, result=None, result_url=path.as_uri())
+    assert client.result(job.id) == result
+    path.write_text("{}")
+    with pytest.raises(errors.OutputNotFound, match="overwrote"):
+        client.result(job.id)
+    path.unlink()
+    with pytest.raises(errors.OutputNotFound, match="does not exist"):
+        client.result(job.id)
+
+
+def test_a_job_that_ended_badly_has_no_result_and_says_why(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]]
+) -> None:
+    failed, canceled = client.submit(ASKED), client.submit(ASKED)
+    start(ledger, bells()[0])
+    fail(ledger, failed.id)
+    client.cancel(canceled.id)
+    with pytest.raises(errors.JobFailed, match=r"failed: no such clip \(source_not_found\)"):
+        client.result(failed.id)
+    with pytest.raises(errors.JobFailed, match="canceled"):
+        client.result(canceled.id)
+
+
+# -- cancel and retry
+
+
+def test_cancel_ends_a_queued_job_and_asks_a_running_one_to_stop(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]]
+) -> None:
+    running, queued = client.submit(ASKED), client.submit(ASKED)
+    start(ledger, bells()[0])
+    assert client.cancel(queued.id).state == "canceled"
+    assert client.cancel(running.id).state == "canceling"
+    ledger.finish(running.id, 1, result=None, result_url="u")
+    assert client.cancel(running.id).state == "canceled"
+
+
+def test_retry_reopens_a_job_and_rings_once_more(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]]
+) -> None:
+    job = client.submit(ASKED)
+    with pytest.raises(errors.NotRetryable, match="queued"):
+        client.retry(job.id)
+    start(ledger, bells()[0])
+    fail(ledger, job.id)
+    again = client.retry(job.id)
+    assert (again.id, again.state, again.failure) == (job.id, "queued", None)
+    assert [(bell.job_id, bell.attempt) for bell in bells()] == [(job.id, 1), (job.id, 2)]
+    assert client.workers() == []
+    assert client.ping().startswith(("Valkey ", "Redis "))
+
+
+# -- faults
+
+
+def test_a_refused_connection_is_redis_unavailable() -> None:
+    url = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    with Client(url) as client, pytest.raises(errors.RedisUnavailable) as caught:
+        client.submit(ASKED)
+    assert "videoqa up" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("login", ["", ":secret@"])
+def test_a_server_that_never_answers_is_reported_after_one_socket_timeout(login: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://{login}127.0.0.1:{silent.getsockname()[1]}/0"
+        settings = Settings(redis_url=url, socket_timeout_s=2.1)
+        began_s = time.monotonic()
+        with Client(settings=settings) as client, pytest.raises(errors.RedisUnavailable):
+            client.submit(ASKED)
+        assert 2.1 <= time.monotonic() - began_s < 2 * 2.1  # not time-out after time-out
+
+
+def test_a_wrong_password_is_said_so(redis_server: RedisServer) -> None:
+    url = redis_server.url.replace(redis_server.password, "wrong")
+    with Client(url) as client, pytest.raises(errors.RedisUnavailable, match="refused the login"):
+        client.get("job_x")
+
+
+@pytest.mark.parametrize(
+    "url", ["valkey://:secret@h/0", "redis://:secret@h:99999/0", "redis://:secret@[x"]
+)
+def test_a_redis_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match="VIDEOQA_REDIS_URL") as caught:
+        Client(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_broker_url_that_nobody_speaks_is_refused_and_nothing_is_recorded(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    wrong = settings.model_copy(update={"broker_url": "nonsense://:secret@h/"})
+    with Client(settings=wrong) as client, pytest.raises(errors.ConfigurationError) as caught:
+        client.submit(ASKED)
+    assert "VIDEOQA_BROKER_URL" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert list(redis_client.scan_iter(f"{settings.prefix}*")) == []
+
+
+def test_a_job_whose_bell_could_not_be_published_is_recorded_all_the_same(
+    settings: Settings, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    deaf = settings.model_copy(update={"broker_url": f"redis://:secret@127.0.0.1:{free_port()}/0"})
+    with Client(settings=deaf) as client, caplog.at_level(logging.WARNING, "videoqa"):
+        job = client.submit(ASKED)
+    assert job.state == "queued"
+    assert f"{job.id} is recorded" in caplog.text
+    assert "secret" not in caplog.text
+    (bell,) = ledger.reap(grace_s=-1, empty_queues=[f"{settings.prefix}.default.interactive"])
+    assert bell.job_id == job.id
+
+
+def test_a_full_redis_refuses_jobs_and_records_nothing_of_them(tmp_path: Path) -> None:
+    with (
+        RedisServer(tmp_path / "redis", extra="maxmemory 3mb\n") as server,
+        Client(server.url) as client,
+        redis.Redis.from_url(server.url, decode_responses=True) as raw,
+    ):
+        accepted = _fill(client)
+        before = sorted(raw.scan_iter("videoqa:*"))
+        for n in range(5):
+            with pytest.raises(errors.RedisUnavailable, match="is full"):
+                client.submit(**ASKED, idempotency_key=str(n))
+        assert sorted(raw.scan_iter("videoqa:*")) == before
+        recorded = [key for key in before if key.startswith("videoqa:job:")]
+        assert recorded == sorted(f"videoqa:job:{job_id}" for job_id in accepted)
+        raw.config_set("maxmemory", "0")
+        assert client.submit(ASKED).state == "queued"
+
+
+def _fill(client: Client) -> list[str]:
+    accepted: list[str] = []
+    while len(accepted) < 1000:
+        try:
+            accepted.append(client.submit(ASKED | {"questions": ["?" * 30_000]}).id)
+        except errors.RedisUnavailable:
+            return accepted
+    raise AssertionError("Redis was never full")

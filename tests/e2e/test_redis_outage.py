@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fix_stack import WorkerProcess
+
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.settings import Settings

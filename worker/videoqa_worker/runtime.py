@@ -159,6 +159,8 @@ def source_config(settings: WorkerSettings) -> SourceConfig:
     return SourceConfig(
         spool_dir=settings.spool_dir,
         max_bytes=settings.max_source_bytes,
+        read_timeout_s=settings.source_read_timeout_s,
+        deadline_s=settings.source_deadline_s,
         file_roots=settings.file_roots,
         private_addresses=settings.private_addresses,
         s3_endpoint_url=settings.s3_endpoint_url,

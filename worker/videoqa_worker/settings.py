@@ -117,6 +117,12 @@ class WorkerSettings(Settings):
         default=None,
         description="where downloads wait for decoding; unset: a private temporary folder",
     )
+    source_read_timeout_s: float = Field(
+        default=20.0, gt=0, description="a source that sends nothing for so long is given up for now"
+    )
+    source_deadline_s: float = Field(
+        default=600.0, gt=0, description="longest fetch of one input, however steadily it drips"
+    )
     max_source_bytes: int = Field(default=4 << 30, gt=0, description="largest input, bytes")
     max_pixels: int = Field(
         default=8192 * 4320,

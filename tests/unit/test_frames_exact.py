@@ -172,6 +172,16 @@ def test_a_transport_stream_whose_clock_starts_over_is_read_by_count(
     assert not any(frame.exact for frame in video.frames)
 
 
+def test_a_stream_that_appears_midway_changes_nothing(make_clip: MakeClip, tmp_path: Path) -> None:
+    silent = make_clip(replace(BASE, name="silent.ts")).read_bytes()
+    loud = make_clip(replace(BASE, name="loud.ts", sound_s=2)).read_bytes()
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(silent + loud)
+    for _ in range(20):  # PyAV's IndexError came now and then
+        video = sample_frames(joined, Sampling(frames=4))
+        assert numbers(video) == [0, 25, 0, 25]
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])

@@ -7,14 +7,15 @@ protocols are allow-lists. The only module that turns FFmpeg's opening errors in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
+from av import Packet
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Discard, Disposition
+from av.stream import Discard, Disposition, Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -29,7 +30,7 @@ from videoqa.errors import (
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sniff import ends_before_index, look_at
 
-__all__ = ["FORMATS", "OpenVideo", "open_video"]
+__all__ = ["FORMATS", "OpenVideo", "open_video", "packets"]
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,gif,asf"
 """Demuxers that tests cover. None of them opens a second file or URL."""
@@ -79,6 +80,19 @@ def open_video(path: Path, limits: FrameLimits, *, only_video: bool = True) -> I
                 if other.index != video.stream.index:
                     other.discard = Discard.all
         yield video
+
+
+def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
+    """The packets of these streams, of all without any, up to the end of the file.
+
+    PyAV 18.1 marks the end with an empty packet a stream; where a stream appeared midway, as
+    in transport streams, it raises IndexError there instead.
+    """
+    with suppress(IndexError):
+        for packet in container.demux(*streams):
+            if packet.size == 0 and packet.pts is None and packet.dts is None:
+                return
+            yield packet
 
 
 def _open(path: Path, limits: FrameLimits) -> InputContainer:

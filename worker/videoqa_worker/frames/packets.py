@@ -15,7 +15,7 @@ from av.error import FFmpegError
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from videoqa_worker.frames.container import OpenVideo, open_video
+from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.watch import Watch
 
 __all__ = ["PacketTable", "last_picture", "scan"]
@@ -56,7 +56,7 @@ def scan(video: OpenVideo, watch: Watch) -> PacketTable:
     table = PacketTable()
     with open_video(video.path, video.limits, only_video=False) as fresh:
         try:
-            for packet in fresh.container.demux():
+            for packet in packets(fresh.container):
                 watch.tick()
                 _note(table, packet, fresh.stream)
         except FFmpegError:
@@ -70,7 +70,7 @@ def last_picture(video: OpenVideo, last_key: int, watch: Watch) -> int:
     last = last_key
     with open_video(video.path, video.limits) as fresh:
         fresh.container.seek(last_key, stream=fresh.stream, backward=True)
-        for packet in fresh.container.demux(fresh.stream):
+        for packet in packets(fresh.container, fresh.stream):
             watch.tick()
             if packet.pts is not None and not packet.is_discard:
                 last = max(last, packet.pts)

@@ -13,16 +13,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from errno import EINVAL
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from av import Packet, VideoFrame
 from av.error import FFmpegError
-from av.video.stream import VideoStream
+from av.stream import Stream
 
 from videoqa.errors import VideoTooLarge
-from videoqa_worker.frames.container import OpenVideo, open_video
+from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.timeline import Timeline
 from videoqa_worker.frames.watch import Watch
@@ -116,29 +117,33 @@ class Walk:
 
     # Decoding
 
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
+    def _packets(self) -> Iterator[Packet[Stream]]:
         try:
-            for packet in self.video.container.demux(self.video.stream):
+            for packet in packets(self.video.container, self.video.stream):
                 self._watch.tick()
                 yield packet
         except FFmpegError:
             self._lose()  # an unreadable rest counts as the end of the file
 
-    def _decode(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Shown]:
-        for packet in packets:
-            try:
-                pictures = self.video.decoder.decode(packet)
-            except FFmpegError as error:
-                self._refuse_growth(error)
-                self._lose()
-                continue
+    def _decode(self, source: Iterator[Packet[Stream]]) -> Iterator[Shown]:
+        for packet in source:
             if packet.is_keyframe and not self._by_count:
                 self._gop_start = packet.pts
                 self._damaged_before, self._damaged = self._damaged, False
-            for picture in pictures:
-                shown = self._place(picture)
-                if shown is not None:
-                    yield shown
+            yield from self._placed(packet)
+        yield from self._placed(None)  # what the decoder still holds back
+
+    def _placed(self, packet: Packet[Stream] | None) -> Iterator[Shown]:
+        try:
+            pictures = self.video.decoder.decode(packet)
+        except FFmpegError as error:
+            self._refuse_growth(error)
+            self._lose()
+            return
+        for picture in pictures:
+            shown = self._place(picture)
+            if shown is not None:
+                yield shown
 
     def _place(self, picture: VideoFrame) -> Shown | None:
         """None for a picture that cannot be used: cut off, or without a time."""
@@ -207,22 +212,15 @@ class Walk:
             return False
         self.video.decoder.flush_buffers()
         self._begin(count=None)
-        packets = self._packets()
-        landed = next((p for p in packets if p.is_keyframe and p.pts is not None), None)
+        source = self._packets()
+        landed = next((p for p in source if p.is_keyframe and p.pts is not None), None)
         if landed is None or landed.pts is None or landed.pts > tick or not self._knows(landed):
             return False
-        self._pictures = self._decode(_chain(landed, packets))
+        self._pictures = self._decode(chain([landed], source))
         while (shown := self._peek()) is not None and shown.pts < landed.pts:
             self._next = None
         return shown is not None and shown.pts == landed.pts and bool(shown.picture.key_frame)
 
-    def _knows(self, packet: Packet[VideoStream]) -> bool:
+    def _knows(self, packet: Packet[Stream]) -> bool:
         table = self._timeline.table if self._timeline else None
         return table is None or table.sizes.get(packet.pts or 0) == packet.size
-
-
-def _chain(
-    first: Packet[VideoStream], rest: Iterator[Packet[VideoStream]]
-) -> Iterator[Packet[VideoStream]]:
-    yield first
-    yield from rest

@@ -21,13 +21,14 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 from typer.core import TyperGroup
 
 from videoqa import errors, show
 from videoqa.client import Client
-from videoqa.job import Job
+from videoqa.job import IMAGE_SUFFIXES, Job
 from videoqa.local import LocalStack, home
 from videoqa.settings import DEFAULT_REDIS_URL, Settings
 
@@ -134,7 +135,12 @@ def _media(names: list[str], start: float | None, end: float | None) -> list[Any
     urls = [as_url(name) for name in names]
     if start is None and end is None:
         return urls
-    return [_request(kind="video", url=url, start=start, end=end) for url in urls]
+    return [
+        url  # a picture has no clip
+        if urlsplit(url).path.lower().endswith(IMAGE_SUFFIXES)
+        else _request(kind="video", url=url, start=start, end=end)
+        for url in urls
+    ]
 
 
 def _from_arguments(

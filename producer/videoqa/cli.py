@@ -81,7 +81,7 @@ Timeout = Annotated[
 def settings() -> Settings:
     """VIDEOQA_* variables; without VIDEOQA_REDIS_URL, a running `videoqa up` of this user."""
     found = Settings.from_environment()
-    if found.redis_url == DEFAULT_REDIS_URL and "VIDEOQA_REDIS_URL" not in os.environ:
+    if found.redis_url == DEFAULT_REDIS_URL and not os.environ.get("VIDEOQA_REDIS_URL"):
         stack = LocalStack.find(home(os.environ))
         if stack is not None:
             return found.model_copy(update={"redis_url": stack.redis_url})

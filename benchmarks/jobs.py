@@ -51,7 +51,9 @@ def guide(paths: list[Path], model_folder: str) -> tuple[list[str], float]:
 
     def answer(path: Path) -> str:
         frames = [np.asarray(frame) for frame in sample(path)]
-        prompt = "<|im_start|>user" + "<image>" * FRAMES + f"\n{QUESTION}<|im_end|><|im_start|>assistant"
+        prompt = (
+            "<|im_start|>user" + "<image>" * FRAMES + f"\n{QUESTION}<|im_end|><|im_start|>assistant"
+        )
         inputs = processor(text=prompt, images=frames, return_tensors="pt")
         with torch.inference_mode():
             output = model.generate(**inputs, max_new_tokens=100, do_sample=False)
@@ -133,12 +135,15 @@ def run(jobs: int, seconds: float) -> dict[str, Any]:
         "videoqa_cold_start_to_answer_s": round(mine["cold_s"], 2),
         "guide_cold_start_to_answer_s": round(peer_total_s - peer["seconds"], 2),
         "sampling_s_median": mine["sampling_s_median"],
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=48)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from videoqa.connection import connect
 from videoqa.settings import Settings
 from videoqa.states import Ledger

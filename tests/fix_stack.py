@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fix_servers import WRITER
 
 from videoqa.client import Client
 from videoqa.settings import Settings
 from videoqa_worker.embedded.process import ServerProcess
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.embedded.s3_server import Identity, S3Server
+from videoqa_worker.embedded.s3_server import S3Server
 
 QUICK = {
     "VIDEOQA_MODEL": os.environ.get("TMPM", "demo"),
@@ -36,7 +37,9 @@ class WorkerProcess(ServerProcess):
     def __init__(self, settings: Settings, folder: Path, **environ: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.results = folder / "results"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("VIDEOQA_")}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("VIDEOQA_")
+        }
         super().__init__(
             "the worker",
             [sys.executable, "-m", "videoqa_worker"],
@@ -69,28 +72,16 @@ def stack_client(stack_settings: Settings) -> Iterator[Client]:
         yield client
 
 
-WORKER_IDENTITY = Identity("worker", ("Read:open", "Write:open", "Read:gone"))
-"""The shared worker's; the bucket "closed" is there, and not for it; "gone" is not there."""
-
-
-@pytest.fixture(scope="session")
-def stack_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("stack-s3"), others=[WORKER_IDENTITY]) as server:
-        for bucket in ("open", "closed"):
-            server.client().create_bucket(Bucket=bucket)
-        yield server
-
-
 @pytest.fixture(scope="session")
 def worker(
     stack_settings: Settings,
     stack_client: Client,
-    stack_s3: S3Server,
+    s3_server: S3Server,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[WorkerProcess]:
     """One worker for all tests that do not kill it."""
     folder = tmp_path_factory.mktemp("worker")
-    environment = stack_s3.environment(WORKER_IDENTITY)
+    environment = s3_server.environment(WRITER)
     with WorkerProcess(stack_settings, folder, **environment) as process:
         process.wait_ready(stack_client)
         yield process

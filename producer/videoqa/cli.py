@@ -28,8 +28,9 @@ from typer.core import TyperGroup
 
 from videoqa import errors, show
 from videoqa.client import Client
-from videoqa.job import IMAGE_SUFFIXES, Job
+from videoqa.job import Job
 from videoqa.local import LocalStack, home
+from videoqa.request import IMAGE_SUFFIXES
 from videoqa.settings import DEFAULT_REDIS_URL, Settings
 
 __all__ = ["app", "main"]
@@ -222,14 +223,18 @@ def submit(
     as_json: JsonFlag = False,
 ) -> None:
     """Submit a job and print its id."""
-    if request is not None:
-        fields = _read_json(request)
+    flags: dict[str, Any] = {
+        "frames": frames, "max_tokens": max_tokens, "model": model, "output": output,
+        "priority": priority, "idempotency_key": idempotency_key, "custom_id": custom_id,
+    }  # fmt: skip
+    if request is None:
+        fields = _from_arguments(list(inputs or ()), question, start, end, **flags)
+    elif inputs or question or any(value is not None for value in (start, end, *flags.values())):
+        raise errors.InvalidRequest(
+            "got --request beside other arguments, expected the whole request in its JSON"
+        )
     else:
-        fields = _from_arguments(
-            list(inputs or ()), question, start, end,
-            frames=frames, max_tokens=max_tokens, model=model, output=output,
-            priority=priority, idempotency_key=idempotency_key, custom_id=custom_id,
-        )  # fmt: skip
+        fields = _read_json(request)
     with _client() as client:
         job = client.submit(fields)
         show.submitted(job, as_json=as_json)

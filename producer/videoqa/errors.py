@@ -73,6 +73,7 @@ __all__ = [
     "SourceTooLarge",
     "SourceUnavailable",
     "SourceUnreachable",
+    "SpoolFull",
     "Stage",
     "StartByPassed",
     "UnsupportedInput",
@@ -286,6 +287,13 @@ class InputChanged(SourceError):
     """The source changed while it was read."""
 
     code = "input_changed"
+
+
+class SpoolFull(SourceError):
+    """The worker's disk has no room for the input."""
+
+    code = "spool_full"
+    retryable = True
 
 
 class SamplingError(JobError):

@@ -152,16 +152,25 @@ def test_a_web_page_instead_of_a_video(stack_client: Client, http_server: HttpSe
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(404, "source_not_found"), (403, "source_denied"), (503, "source_unavailable"), (418, "source_http_error")],
+    [
+        (404, "source_not_found"),
+        (403, "source_denied"),
+        (503, "source_unavailable"),
+        (418, "source_http_error"),
+    ],
 )
-def test_an_http_error(stack_client: Client, http_server: HttpServer, status: int, code: str) -> None:
+def test_an_http_error(
+    stack_client: Client, http_server: HttpServer, status: int, code: str
+) -> None:
     http_server.routes["/clip.mp4"] = Route(HTML, status=status)
     expect(ask(stack_client, http_server.url("/clip.mp4")), code, str(status))
 
 
 def test_an_http_server_that_never_answers(stack_client: Client, http_server: HttpServer) -> None:
     http_server.routes["/clip.mp4"] = Route(b"x", wait_s=60)
-    expect(ask(stack_client, http_server.url("/clip.mp4")), "source_timeout", "sent nothing for 2 s")
+    expect(
+        ask(stack_client, http_server.url("/clip.mp4")), "source_timeout", "sent nothing for 2 s"
+    )
 
 
 def test_a_job_that_takes_longer_than_its_timeout(
@@ -199,8 +208,8 @@ def test_a_missing_s3_bucket(stack_client: Client) -> None:
     expect(ask(stack_client, "s3://gone/clip.mp4"), "bucket_not_found")
 
 
-def test_a_denied_s3_object(stack_client: Client, stack_s3: S3Server, clip: Path) -> None:
-    stack_s3.client().put_object(Bucket="closed", Key="clip.mp4", Body=clip.read_bytes())
+def test_a_denied_s3_object(stack_client: Client, s3_server: S3Server, clip: Path) -> None:
+    s3_server.client().put_object(Bucket="closed", Key="clip.mp4", Body=clip.read_bytes())
     expect(ask(stack_client, "s3://closed/clip.mp4"), "source_denied")
 
 
@@ -218,13 +227,18 @@ def test_an_output_that_the_worker_may_not_write(
 
 
 def test_an_output_in_s3_holds_the_same_result_as_the_record(
-    stack_client: Client, stack_s3: S3Server, clip: Path
+    stack_client: Client, s3_server: S3Server, clip: Path
 ) -> None:
-    job = ask(stack_client, clip.as_uri(), output="s3://open/answers/{date}/{custom_id}.json", custom_id="a/b")
+    job = ask(
+        stack_client,
+        clip.as_uri(),
+        output="s3://open/answers/{date}/{custom_id}.json",
+        custom_id="a/b",
+    )
     assert job.state == "succeeded", job.failure
     assert job.result_url is not None
     key = job.result_url.removeprefix("s3://open/").replace("%2F", "/")
-    text = stack_s3.client().get_object(Bucket="open", Key=key)["Body"].read()
+    text = s3_server.client().get_object(Bucket="open", Key=key)["Body"].read()
     assert b'"text": "a red circle"' in text
 
 

@@ -121,7 +121,9 @@ def catch_in(client: Client, workers: Workers, stage: str, submit: Callable[[], 
     raise AssertionError(f"20 jobs were too quick to be caught while {stage}")
 
 
-def expect_answered_by_another(client: Client, workers: Workers, job: Job, answers: int = 1) -> None:
+def expect_answered_by_another(
+    client: Client, workers: Workers, job: Job, answers: int = 1
+) -> None:
     dead = client.get(job.id).worker
     workers.current()
     ended = client.wait(job.id, timeout_s=60)
@@ -143,7 +145,9 @@ def test_a_job_whose_worker_is_killed_while_fetching_is_answered_by_another(
     # The clip is there by the time that the other worker asks for it.
     with silent_server() as port:
         url = f"http://127.0.0.1:{port}/clip.mp4"
-        job = catch_in(client, workers, "fetching", lambda: client.submit(request(clip, inputs=[url])))
+        job = catch_in(
+            client, workers, "fetching", lambda: client.submit(request(clip, inputs=[url]))
+        )
     with _serving(clip, port):
         expect_answered_by_another(client, workers, job)
 
@@ -207,12 +211,18 @@ def test_a_job_that_kills_each_of_its_workers_ends_in_the_dead_letters(
     workers.current()
     ended = client.wait(job.id, timeout_s=60)
     assert ended.failure is not None
-    assert (ended.state, ended.failure.code, ended.failure.stage) == ("failed", "worker_lost", "generating")
+    assert (ended.state, ended.failure.code, ended.failure.stage) == (
+        "failed",
+        "worker_lost",
+        "generating",
+    )
     assert client.retry(job.id).state == "queued"
     assert client.wait(job.id, timeout_s=60).state == "succeeded"
 
 
-def test_a_worker_that_stops_gives_its_jobs_back(client: Client, workers: Workers, clip: Path) -> None:
+def test_a_worker_that_stops_gives_its_jobs_back(
+    client: Client, workers: Workers, clip: Path
+) -> None:
     worker = workers.current(VIDEOQA_DRAIN_GRACE_S="0")
     with silent_server() as port:
         url = f"http://127.0.0.1:{port}/clip.mp4"

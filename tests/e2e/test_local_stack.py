@@ -33,7 +33,11 @@ def environment(home: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def up(home: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [VIDEOQA, "up"], env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [VIDEOQA, "up"],
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -46,7 +50,12 @@ def up(home: Path) -> Iterator[subprocess.Popen[str]]:
 
 def videoqa(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [VIDEOQA, *arguments], env=environment(home), capture_output=True, text=True, check=False, timeout=60
+        [VIDEOQA, *arguments],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -67,13 +76,18 @@ def test_ask_prints_the_right_answer_alone_on_stdout(
 def test_a_job_goes_through_the_commands_for_scripts(
     up: subprocess.Popen[str], home: Path, clip: Path
 ) -> None:
-    job_id = videoqa(home, "submit", str(clip), "-q", "What color is it?", "-q", "How many shapes are there?").stdout.strip()
+    questions = ("-q", "What color is it?", "-q", "How many shapes are there?")
+    job_id = videoqa(home, "submit", str(clip), *questions).stdout.strip()
     assert videoqa(home, "wait", job_id, "--timeout", "30").returncode == 0
     assert json.loads(videoqa(home, "status", job_id, "--json").stdout)["state"] == "succeeded"
     result = json.loads(videoqa(home, "result", job_id, "--json").stdout)
     assert [answer["text"] for answer in result["answers"]] == ["green", "one"]
     assert len(result["frames"]) == 8
-    path = Path(json.loads(videoqa(home, "status", job_id, "--json").stdout)["result_url"].removeprefix("file://"))
+    path = Path(
+        json.loads(videoqa(home, "status", job_id, "--json").stdout)["result_url"].removeprefix(
+            "file://"
+        )
+    )
     assert json.loads(path.read_text())["answers"] == result["answers"]
 
 
@@ -109,7 +123,11 @@ def test_nothing_outlives_a_killed_stack(tmp_path: Path) -> None:
     if sys.platform != "linux":
         return  # elsewhere the kernel does not end orphans; docs/reference.md says so
     with subprocess.Popen(
-        [VIDEOQA, "up"], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [VIDEOQA, "up"],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

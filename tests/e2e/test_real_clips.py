@@ -38,11 +38,11 @@ def answered(client: Client, url: str) -> Result:
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_a_real_clip_gives_the_same_answer_by_file_http_and_s3(
-    name: str, stack_client: Client, http_server: HttpServer, stack_s3: S3Server
+    name: str, stack_client: Client, http_server: HttpServer, s3_server: S3Server
 ) -> None:
     path = path_of(name)
     http_server.routes[f"/{name}"] = Route(path.read_bytes())
-    stack_s3.client().upload_file(str(path), "open", f"archive/{name}")
+    s3_server.client().upload_file(str(path), "open", f"archive/{name}")
     by_file, by_http, by_s3 = (
         answered(stack_client, url)
         for url in (path.as_uri(), http_server.url(f"/{name}"), f"s3://open/archive/{name}")

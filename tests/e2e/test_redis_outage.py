@@ -37,7 +37,10 @@ def test_a_worker_waits_for_redis_and_recovers_when_it_is_killed(tmp_path: Path)
     def start_redis() -> RedisServer:
         return RedisServer(tmp_path / "redis", port=port, password=password)
 
-    with WorkerProcess(settings, tmp_path / "worker") as worker, Client(settings=settings) as client:
+    with (
+        WorkerProcess(settings, tmp_path / "worker") as worker,
+        Client(settings=settings) as client,
+    ):
         said = f"Redis at 127.0.0.1:{port} does not answer"
         wait_for(lambda: said in worker.log_tail(50), 5, "the worker says that Redis is away")
         for _ in range(2):

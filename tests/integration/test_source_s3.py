@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fix_servers import CuttingProxy, S3Server
+from fix_servers import READER, CuttingProxy, S3Server
 
 from videoqa.errors import (
     BucketNotFound,
@@ -31,8 +31,8 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def credentials(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.admin.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.admin.secret_key)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
@@ -121,8 +121,8 @@ def test_denied_says_what_to_check(
     assert "secret key is wrong" in refusal(SourceDenied, "s3://open/a", url, tmp_path)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "unknown")
     assert "access key id is unknown" in refusal(SourceDenied, "s3://open/a", url, tmp_path)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.reader_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.reader_secret)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER.secret_key)
     assert "s3:GetObject" in refusal(SourceDenied, "s3://closed/probe", url, tmp_path)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -132,8 +132,8 @@ def test_denied_says_what_to_check(
 def test_a_role_that_may_only_get_objects_suffices(
     s3_server: S3Server, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.reader_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.reader_secret)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER.secret_key)
     with (
         opened(s3_server.endpoint_url, tmp_path) as sources,
         sources.open(f"s3://open/{key}") as copy,

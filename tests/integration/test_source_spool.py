@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fix_servers import HttpServer, Route
 
-from videoqa.errors import InternalError, JobCanceled
+from videoqa.errors import JobCanceled, SpoolFull
 from videoqa_worker.source import SourceConfig, Sources
 
 
@@ -81,7 +81,7 @@ def test_a_full_disk_is_said_to_be_one(http_server: HttpServer, tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
         try:
             with (
-                pytest.raises(InternalError, match="no space"),
+                pytest.raises(SpoolFull, match="no space"),
                 sources.open(http_server.url("/a")),
             ):
                 pass

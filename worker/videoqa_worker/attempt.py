@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-import time
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -62,11 +62,16 @@ class Attempts:
         self._worker_id = worker_id
         self._model = model
         self._revision = revision
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Stops waiting for a Redis that is away: the leases end by themselves."""
+        self._closing.set()
 
     def answer(self, bell: Bell) -> None:
         """Never raises for a job's sake: its failures go to its record."""
         token = secrets.token_hex(8)
-        claim = _until_redis_answers(
+        claim = self._until_redis_answers(
             lambda: self._ledger.claim(
                 bell, worker=self._worker_id, lease_s=self._settings.lease_s, token=token
             )
@@ -98,7 +103,7 @@ class Attempts:
             stage: errors.Stage, *, message: str = "", done: int = 0, total: int = 0
         ) -> None:
             control.check()
-            answer = _until_redis_answers(
+            answer = self._until_redis_answers(
                 lambda: self._ledger.progress(
                     claim.job_id, claim.attempt, stage, message=message, done=done, total=total
                 )
@@ -119,7 +124,7 @@ class Attempts:
             store(self._objects, url, self._result(claim, outcome, created_at), control)
         result = self._result(claim, outcome, created_at)
         small = len(result.model_dump_json()) <= self._settings.inline_result_bytes
-        answer = _until_redis_answers(
+        answer = self._until_redis_answers(
             lambda: self._ledger.finish(
                 claim.job_id, claim.attempt, result=result if small else None, result_url=url
             )
@@ -148,7 +153,7 @@ class Attempts:
         )
 
     def _give_back(self, claim: Claim) -> None:
-        bell = _until_redis_answers(lambda: self._ledger.release(claim.job_id, claim.attempt))
+        bell = self._until_redis_answers(lambda: self._ledger.release(claim.job_id, claim.attempt))
         if bell is not None:
             self._ring(bell)
         log.info("job given back", extra=_tags(claim.job_id, claim.attempt))
@@ -165,7 +170,7 @@ class Attempts:
         delay_s = backoff_s(
             claim.attempt, base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s
         )
-        answer = _until_redis_answers(
+        answer = self._until_redis_answers(
             lambda: self._ledger.fail(claim.job_id, claim.attempt, failure, delay_s=delay_s)
         )
         log.warning(
@@ -173,18 +178,18 @@ class Attempts:
             extra=_tags(claim.job_id, claim.attempt),
         )  # fmt: skip
 
+    def _until_redis_answers(self, call: Callable[[], T]) -> T:
+        """Repeats an idempotent call while Redis is away; each is fenced or carries a token."""
+        delay_s = 0.1
+        while True:
+            try:
+                return call()
+            except errors.RedisUnavailable as error:
+                if self._closing.wait(delay_s):
+                    raise
+                log.warning("waiting for Redis: %s", error)
+                delay_s = min(2.0, delay_s * 2)
+
 
 def _tags(job_id: str, attempt: int) -> dict[str, object]:
     return {"job_id": job_id, "attempt": attempt}
-
-
-def _until_redis_answers(call: Callable[[], T]) -> T:
-    """Repeats an idempotent call while Redis is away; each of them is fenced or carries a token."""
-    delay_s = 0.1
-    while True:
-        try:
-            return call()
-        except errors.RedisUnavailable as error:
-            log.warning("waiting for Redis: %s", error)
-            time.sleep(delay_s)
-            delay_s = min(2.0, delay_s * 2)

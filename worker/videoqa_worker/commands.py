@@ -21,9 +21,9 @@ __all__ = ["demo", "up", "worker"]
 
 def worker() -> None:
     """Run one worker that holds a model and answers jobs, until a signal."""
-    from videoqa_worker.__main__ import main
+    from videoqa_worker.__main__ import leave, main
 
-    raise typer.Exit(main())
+    leave(main())
 
 
 def demo(
@@ -43,7 +43,6 @@ def up(
     """Run Redis, a folder as object store and a worker on this machine, until Ctrl-C."""
     from videoqa.errors import ConfigurationError
     from videoqa.local import LocalStack, home
-
     from videoqa_worker.embedded.stack import Stack
 
     folder = home(os.environ)
@@ -115,5 +114,3 @@ def _echo(stack: Stack, console: Console) -> None:
                 time.sleep(1)
                 stack.restart_worker()
             time.sleep(0.3)
-
-

@@ -8,7 +8,6 @@ from pathlib import Path
 from videoqa.errors import VideoQAError
 from videoqa.objects import ObjectStore, file_path
 from videoqa.show import Check
-
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["checks"]
@@ -19,7 +18,9 @@ def checks() -> list[Check]:
     try:
         settings = WorkerSettings.from_environment()
     except VideoQAError as error:
-        return [Check("worker settings", ok=False, found=str(error), next_step="correct the variable")]
+        return [
+            Check("worker settings", ok=False, found=str(error), next_step="correct the variable")
+        ]
     return [_device(), _model(settings), _video(), _output(settings)]
 
 
@@ -27,7 +28,9 @@ def _device() -> Check:
     import torch
 
     if torch.cuda.is_available():
-        return Check("device", ok=True, found=f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+        return Check(
+            "device", ok=True, found=f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+        )
     return Check("device", ok=True, found=f"CPU only, torch {torch.__version__}")
 
 

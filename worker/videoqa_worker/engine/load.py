@@ -204,12 +204,14 @@ def _explained(config: EngineConfig) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """The first line of what went wrong, and the next step where we know it."""
     text = str(error)
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    first = text.strip().splitlines()[0].rstrip(".: ") if text.strip() else type(error).__name__
     hints = {
         "safetensors": "the weights must be .safetensors: convert them, or take another revision",
         "couldn't connect": "check the network, HF_HUB_OFFLINE and HF_HOME, or download it before",
         "offline mode": "unset HF_HUB_OFFLINE, or download the checkpoint before",
         "not a local folder": "check the name; a private checkpoint needs HF_TOKEN",
+        "deserializing": "the weights are cut off or damaged: download them again",
+        "backend tokenizer": "expected tokenizer.json beside config.json",
         "gated": "accept its licence on the hub and set HF_TOKEN",
         "config.json": "expected the folder of a checkpoint saved by transformers",
     }

@@ -57,8 +57,6 @@ class PilVideoProcessor(VideoProcessorMixin, PilBackend):
     do_resize = True
     do_rescale = True
     do_normalize = True
-    do_convert_rgb = True
-    do_sample_frames = False
     default_to_square = False
     do_center_crop: bool | None = None
     size: SizeDict

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Self
 
 from celery import Celery
+from kombu.connection import Connection
 from kombu.exceptions import ChannelError, OperationalError
 
 from videoqa import errors
@@ -92,14 +93,18 @@ class Reaper:
 
     def _empty_queues(self) -> list[str]:
         """Of this worker's queues, those in which the broker holds no message."""
-        empty = []
         with self._app.connection_for_read() as connection:
-            for queue in self._describe().queues:
-                try:
-                    with connection.channel() as channel:
-                        count = channel.queue_declare(queue=queue, passive=True).message_count
-                except ChannelError:  # Redis has no such list: nothing waits in it
-                    count = 0
-                if count == 0:
-                    empty.append(queue)
-        return empty
+            try:
+                return [queue for queue in self._describe().queues if _is_empty(connection, queue)]
+            except connection.connection_errors as error:  # redis-py's, as kombu lets them through
+                raise errors.RedisUnavailable(
+                    f"the broker does not say what waits in it ({error})"
+                ) from error
+
+
+def _is_empty(connection: Connection, queue: str) -> bool:
+    try:
+        with connection.channel() as channel:  # type: ignore[no-untyped-call]
+            return bool(channel.queue_declare(queue=queue, passive=True).message_count == 0)
+    except ChannelError:  # Redis has no such list: nothing waits in it
+        return True

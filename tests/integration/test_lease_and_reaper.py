@@ -1,0 +1,264 @@
+"""What keeps jobs with their workers: leases, and bells that are rung again only when lost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery
+
+from videoqa import Client, Settings, errors
+from videoqa.broker import make_celery
+from videoqa.connection import connect
+from videoqa.job import Job, WorkerInfo
+from videoqa.states import Bell, Ledger
+from videoqa_worker.control import JobControl
+from videoqa_worker.embedded.redis_server import RedisServer
+from videoqa_worker.lease import LeaseKeeper
+from videoqa_worker.reaper import Reaper
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with Client(settings=settings) as client:
+        yield client
+
+
+@pytest.fixture
+def queue(settings: Settings) -> str:
+    return f"{settings.prefix}.default.interactive"
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Celery]:
+    app = make_celery(settings)
+    yield app
+    app.close()
+
+
+def submit(client: Client) -> Job:
+    return client.submit(inputs=["s3://b/clip.mp4"], questions=["What is it?"])
+
+
+def claim(ledger: Ledger, job: Job, *, lease_s: float = 30) -> JobControl:
+    bell = Bell(job.id, 1, 1, f"{ledger.keys.prefix}.default.interactive")
+    got = ledger.claim(bell, worker="w", lease_s=lease_s, token="t")
+    assert not isinstance(got, str), got
+    return JobControl(job.id, 1, got.timeout_s)
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "condition did not become true"
+        time.sleep(0.02)
+
+
+def describe(*queues: str, worker_id: str = "host:1") -> Callable[[], WorkerInfo]:
+    """A worker that serves these queues."""
+
+    def info() -> WorkerInfo:
+        now = datetime.now(UTC)
+        return WorkerInfo(
+            id=worker_id, model="demo", queues=queues, slots=1, running=0, ready=True,
+            started_at=now, seen_at=now,
+        )  # fmt: skip
+
+    return info
+
+
+# -- leases
+
+
+def test_a_heartbeat_keeps_a_lease_alive_as_long_as_the_job_is_held(
+    client: Client, ledger: Ledger
+) -> None:
+    job = submit(client)
+    control = claim(ledger, job, lease_s=0.4)
+    with LeaseKeeper(ledger, lease_s=0.4, heartbeat_s=0.05) as leases:
+        with leases.holding(control):
+            assert leases.held() == [control]
+            end_s = time.monotonic() + 0.9
+            while time.monotonic() < end_s:
+                assert ledger.reap(grace_s=60) == []
+                time.sleep(0.05)
+            control.check()
+        assert leases.held() == []
+        rung: list[Bell] = []
+        wait_for(lambda: rung.extend(ledger.reap(grace_s=60)) or rung)
+    assert [(bell.job_id, bell.attempt) for bell in rung] == [(job.id, 2)]
+
+
+def test_a_cancel_reaches_the_running_job_by_its_heartbeat(client: Client, ledger: Ledger) -> None:
+    canceled, other = submit(client), submit(client)
+    controls = [claim(ledger, job) for job in (canceled, other)]
+    with (
+        LeaseKeeper(ledger, lease_s=30, heartbeat_s=0.05) as leases,
+        leases.holding(controls[0]),
+        leases.holding(controls[1]),
+    ):
+        client.cancel(canceled.id)
+        wait_for(controls[0].stopped)
+        with pytest.raises(errors.JobCanceled):
+            controls[0].check()
+        controls[1].check()
+
+
+def test_a_job_that_went_to_another_worker_is_stopped_here(client: Client, ledger: Ledger) -> None:
+    control = claim(ledger, submit(client), lease_s=0.01)
+    wait_for(lambda: ledger.reap(grace_s=60))
+    leases = LeaseKeeper(ledger, lease_s=30, heartbeat_s=60)
+    with leases.holding(control):
+        leases.beat()
+    with pytest.raises(errors.LeaseLost, match="attempt 1"):
+        control.check()
+
+
+def test_a_beat_that_meets_the_unexpected_is_not_the_last(
+    client: Client, ledger: Ledger, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = submit(client)
+    control = claim(ledger, job)
+    key = ledger.keys.job(job.id)
+    kept = redis_client.hgetall(key)
+    assert isinstance(kept, dict)
+    with LeaseKeeper(ledger, lease_s=30, heartbeat_s=0.05) as leases, leases.holding(control):
+        redis_client.set(key, "not a record")
+        wait_for(lambda: "a heartbeat failed" in caplog.text)
+        redis_client.delete(key)
+        redis_client.hset(key, mapping=kept)
+        client.cancel(job.id)
+        wait_for(lambda: not leases._thread.is_alive() or control.stopped())
+        assert leases._thread.is_alive()
+
+
+def test_leases_and_reaping_go_on_after_redis_was_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = RedisServer(tmp_path)
+    settings = Settings(redis_url=first.url, connect_timeout_s=0.5, socket_timeout_s=2.1)
+    app = make_celery(settings)
+    try:
+        with Client(settings=settings) as client, connect(settings) as raw:
+            ledger = Ledger(raw, url=settings.redis_url)
+            running, lost = submit(client), submit(client)
+            control = claim(ledger, running)
+            worker = describe("videoqa.default.interactive")
+            with (
+                caplog.at_level(logging.WARNING),
+                LeaseKeeper(ledger, lease_s=30, heartbeat_s=0.05) as leases,
+                Reaper(ledger, app, worker, every_s=0.05, grace_s=0.05),
+                leases.holding(control),
+            ):
+                wait_for(client.workers)
+                first.kill()
+                wait_for(lambda: "leases can't be renewed, jobs go on" in caplog.text)
+                wait_for(lambda: "no reaping while Redis is away" in caplog.text)
+                control.check()
+                with RedisServer(tmp_path, port=first.port, password=first.password):
+                    raw.delete("videoqa.default.interactive")
+                    before_s = raw.zscore(ledger.keys.leases, running.id)
+                    wait_for(lambda: raw.zscore(ledger.keys.leases, running.id) != before_s)
+                    wait_for(lambda: raw.llen("videoqa.default.interactive"))
+                    control.check()
+                    assert ledger.finish(running.id, 1, result=None, result_url="u") == "ok"
+                    assert client.get(lost.id).state == "queued"
+                    warned = [text for text in caplog.messages if "can't be renewed" in text]
+                    assert len(warned) == 1  # once an outage, not once a beat
+    finally:
+        app.close()
+        first.stop()
+
+
+# -- reaping
+
+
+def reaper(ledger: Ledger, app: Celery, *queues: str, grace_s: float = 0.02) -> Reaper:
+    return Reaper(ledger, app, describe(*queues), every_s=60, grace_s=grace_s)
+
+
+def test_the_broker_says_which_queues_are_empty(
+    client: Client, ledger: Ledger, app: Celery, queue: str
+) -> None:
+    never = f"{ledger.keys.prefix}.never.bulk"
+    look = reaper(ledger, app, queue, never)
+    assert look._empty_queues() == [queue, never]
+    submit(client)
+    assert look._empty_queues() == [never]
+    with app.connection_for_read() as connection:
+        message = connection.default_channel.basic_get(queue, no_ack=False)
+        assert message is not None
+        assert look._empty_queues() == [queue, never]  # heard: no longer in the queue
+        connection.default_channel.basic_ack(message.delivery_tag)
+    assert look._empty_queues() == [queue, never]
+
+
+def test_a_lost_bell_is_rung_once(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    jobs = [submit(client) for _ in range(3)]
+    redis_client.delete(queue)
+    time.sleep(0.05)
+    assert reaper(ledger, app, queue).reap() == 3
+    assert redis_client.llen(queue) == 3
+    time.sleep(0.05)
+    assert reaper(ledger, app, queue).reap() == 0
+    assert {client.get(job.id).state for job in jobs} == {"queued"}
+
+
+def test_a_message_that_waits_is_not_rung_again(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    jobs = [submit(client) for _ in range(5)]
+    time.sleep(0.05)
+    assert reaper(ledger, app, queue).reap() == 0
+    claim(ledger, jobs[0])
+    redis_client.rpop(queue)
+    assert reaper(ledger, app, queue).reap() == 0
+    assert redis_client.llen(queue) == 4
+
+
+def test_a_worker_does_not_judge_queues_that_it_does_not_serve(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    submit(client)
+    redis_client.delete(queue)
+    time.sleep(0.05)
+    assert reaper(ledger, app, f"{ledger.keys.prefix}.other.bulk").reap() == 0
+
+
+def test_a_young_bell_is_given_time(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    submit(client)
+    redis_client.delete(queue)
+    assert reaper(ledger, app, queue, grace_s=60).reap() == 0
+
+
+def test_a_running_reaper_announces_its_worker_rings_and_says_goodbye(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    job = submit(client)
+    redis_client.delete(queue)
+    with Reaper(ledger, app, describe(queue), every_s=0.05, grace_s=0.02):
+        wait_for(client.workers)
+        assert client.get(job.id).waiting_for == "a free worker"
+        wait_for(lambda: redis_client.llen(queue) == 1)
+    assert client.workers() == []
+
+
+def test_two_reapers_do_not_ring_twice(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    for _ in range(5):
+        submit(client)
+    redis_client.delete(queue)
+    time.sleep(0.1)
+    first, second = (reaper(ledger, app, queue, grace_s=0.1) for _ in range(2))
+    assert (first.reap(), second.reap()) == (5, 0)
+    assert redis_client.llen(queue) == 5

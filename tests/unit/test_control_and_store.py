@@ -1,0 +1,203 @@
+"""Whether an attempt should go on, and where its result is written."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from videoqa import errors
+from videoqa.job import Generation, JobRequest, Result, Sampling, Usage
+from videoqa.objects import ObjectStore
+from videoqa_worker.control import JobControl
+from videoqa_worker.store import result_url, roots_of, store
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def request(**fields: object) -> JobRequest:
+    return JobRequest.model_validate({"inputs": ["s3://b/k"], "questions": ["q"], **fields})
+
+
+def some_result() -> Result:
+    return Result(
+        job_id="job_1",
+        answers=(),
+        frames=(),
+        sources=(),
+        model="demo",
+        sampling=Sampling(),
+        generation=Generation(),
+        usage=Usage(),
+        attempt=1,
+        created_at=NOON,
+        finished_at=NOON,
+    )
+
+
+# -- control
+
+
+def test_an_attempt_goes_on_until_its_timeout() -> None:
+    clock = Clock()
+    control = JobControl("job_1", 1, 5.0, clock)
+    clock.now_s += 5.0
+    control.check()
+    assert not control.stopped()
+    clock.now_s += 0.001
+    assert control.stopped()
+    with pytest.raises(errors.JobTimeout, match="timeout_s=5"):
+        control.check()
+
+
+def test_the_first_reason_to_stop_stays() -> None:
+    clock = Clock()
+    control = JobControl("job_1", 1, 5.0, clock)
+    control.stop(errors.JobCanceled("canceled on request"))
+    control.stop(errors.LeaseLost("too late"))
+    clock.now_s += 100
+    assert control.stopped()
+    for _ in range(2):
+        with pytest.raises(errors.JobCanceled):
+            control.check()
+
+
+def test_of_reasons_from_many_threads_one_stays() -> None:
+    control = JobControl("job_1", 1, 60.0)
+    threads = [
+        threading.Thread(target=control.stop, args=(errors.WorkerStopping(str(n)),))
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = set()
+    for _ in range(3):
+        with pytest.raises(errors.WorkerStopping) as caught:
+            control.check()
+        seen.add(str(caught.value))
+    assert len(seen) == 1
+
+
+# -- where results lie
+
+
+def test_a_result_lies_where_the_template_says() -> None:
+    asked = request(custom_id="order 17")
+    template = "s3://b/{date}/{custom_id}/{job_id}.json"
+    assert result_url(template, "job_1", asked, NOON) == "s3://b/2026-11-23/order%2017/job_1.json"
+    assert (
+        result_url("s3://b/{job_id}-{custom_id}", "job_1", request(), NOON) == "s3://b/job_1-none"
+    )
+
+
+def test_a_custom_id_cannot_name_another_folder() -> None:
+    asked = request(custom_id="../../etc/x?y#z")
+    url = result_url("file:///r/{custom_id}/{job_id}", "job_1", asked, NOON)
+    assert url == "file:///r/..%2F..%2Fetc%2Fx%3Fy%23z/job_1"
+
+
+@pytest.mark.parametrize(
+    ("template", "root"),
+    [
+        ("file:///r/{date}/{job_id}.json", "/r"),
+        ("file:///r/run-{job_id}.json", "/r"),
+        ("file:///a%20b/{job_id}", "/a b"),
+    ],
+)
+def test_results_may_be_written_below_the_fixed_part_of_the_template(
+    template: str, root: str
+) -> None:
+    assert roots_of(template, (Path("/more"),)) == (Path(root), Path("/more"))
+
+
+def test_a_worker_that_writes_to_s3_may_write_no_files() -> None:
+    assert roots_of("s3://b/{job_id}", ()) == ()
+
+
+@pytest.mark.parametrize("name", ["../outside.json", "link/outside.json", "..%2Foutside.json"])
+def test_nothing_is_written_outside_the_roots(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "results"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    objects = ObjectStore(file_roots=(root,))
+    with pytest.raises(errors.OutputDenied, match="VIDEOQA_OUTPUT_ROOTS") as caught:
+        objects.write(f"{root.as_uri()}/{name}", b"{}")
+    assert caught.value.param == "output"
+    assert not (tmp_path / "outside.json").exists()
+
+
+def test_a_worker_without_roots_writes_no_file_at_all(tmp_path: Path) -> None:
+    with pytest.raises(errors.OutputDenied, match="no folder"):
+        ObjectStore(file_roots=()).write((tmp_path / "r.json").as_uri(), b"{}")
+
+
+# -- storing
+
+
+def test_a_result_is_written_whole_and_replaced_by_the_next_attempt(tmp_path: Path) -> None:
+    url = (tmp_path / "deep" / "r.json").as_uri()
+    control = JobControl("job_1", 1, 60.0)
+    objects = ObjectStore(file_roots=(tmp_path,))
+    store(objects, url, some_result(), control)
+    again = some_result().model_copy(update={"attempt": 2})
+    store(objects, url, again, control)
+    assert Result.model_validate_json(objects.read(url)) == again
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["r.json"]
+
+
+def test_a_folder_in_the_way_is_denied_and_leaves_no_rubbish(tmp_path: Path) -> None:
+    (tmp_path / "r.json").mkdir()
+    with pytest.raises(errors.OutputDenied):
+        ObjectStore().write((tmp_path / "r.json").as_uri(), b"{}")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.OutputDenied):
+        ObjectStore().write((tmp_path / "file" / "r.json").as_uri(), b"{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "r.json"]
+
+
+class Away(ObjectStore):
+    """Storage that does not answer the first `times` calls."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.calls = 0
+
+    def write(self, url: str, data: bytes, *, content_type: str = "application/json") -> None:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise errors.OutputUnavailable("storage is away")
+        super().write(url, data, content_type=content_type)
+
+
+def test_storage_that_is_away_for_a_moment_costs_no_answer(tmp_path: Path) -> None:
+    url = (tmp_path / "r.json").as_uri()
+    store(objects := Away(1), url, some_result(), JobControl("job_1", 1, 60.0))
+    assert objects.calls == 2
+    assert (tmp_path / "r.json").exists()
+
+
+def test_storage_that_stays_away_is_reported_after_three_tries(tmp_path: Path) -> None:
+    objects = Away(9)
+    with pytest.raises(errors.OutputUnavailable):
+        store(objects, (tmp_path / "r").as_uri(), some_result(), JobControl("job_1", 1, 60.0))
+    assert objects.calls == 3
+
+
+def test_a_canceled_job_stores_nothing(tmp_path: Path) -> None:
+    control = JobControl("job_1", 1, 60.0)
+    control.stop(errors.JobCanceled("canceled on request"))
+    with pytest.raises(errors.JobCanceled):
+        store(ObjectStore(), (tmp_path / "r.json").as_uri(), some_result(), control)
+    assert list(tmp_path.iterdir()) == []

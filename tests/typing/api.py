@@ -1,0 +1,115 @@
+"""Calls that a user would write, held by strict mypy. Never run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal, assert_type
+
+from videoqa import (
+    Answer,
+    Client,
+    Event,
+    Failure,
+    FrameUsed,
+    Generation,
+    Image,
+    Job,
+    JobRequest,
+    Question,
+    Result,
+    Sampling,
+    Settings,
+    Video,
+    VideoQAError,
+    __version__,
+)
+from videoqa.errors import JobFailed, RedisUnavailable, RequestError, Stage, WaitTimeout
+from videoqa.job import FINAL_STATES, JobState, WorkerInfo, parse_request
+
+assert_type(__version__, str)
+
+
+def submitting(client: Client) -> None:
+    assert_type(client.submit(inputs=["s3://b/k"], questions=["What is it?"]), Job)
+    assert_type(client.submit({"inputs": "s3://b/k", "questions": "What is it?"}), Job)
+    request = JobRequest(
+        inputs=(Video(url="s3://b/k", start=1.5, end=9), Image(url="https://h/p.jpg")),
+        questions=(Question(id="q1", text="<image> <video>?"),),
+        sampling=Sampling(frames=16),
+        generation=Generation(max_new_tokens=64, temperature=0.7, seed=1, stop=("END",)),
+        model="org/m",
+        priority="bulk",
+        start_by=datetime.now(UTC),
+        timeout_s=60,
+        max_attempts=2,
+        output="s3://b/{job_id}",
+        idempotency_key="order-17",
+        metadata={"tenant": "a"},
+    )
+    assert_type(client.submit(request), Job)
+    assert_type(request.inputs, tuple[Video | Image, ...])
+    assert_type(request.priority, Literal["interactive", "bulk"])
+    assert_type(parse_request("{}"), JobRequest)
+
+
+def following(client: Client, job_id: str) -> None:
+    job = client.get(job_id)
+    assert_type(job.state, JobState)
+    assert_type(job.final, bool)
+    assert_type(job.stage, Stage | None)
+    assert_type(job.failure, Failure | None)
+    assert_type(job.finished_at, datetime | None)
+    assert_type(job.state in FINAL_STATES, bool)
+
+    def show(event: Event) -> None:
+        assert_type(event.done, int | None)
+
+    assert_type(client.wait(job_id, timeout_s=60, on_event=show), Job)
+    assert_type(client.events(job_id, after="0", timeout_s=1.5), Iterator[Event])
+    assert_type(client.cancel(job_id), Job)
+    assert_type(client.retry(job_id), Job)
+    assert_type(client.workers(), list[WorkerInfo])
+    assert_type(client.ping(), str)
+
+
+def reading(client: Client, job_id: str) -> None:
+    result = client.result(job_id)
+    assert_type(result, Result)
+    assert_type(result.answers, tuple[Answer, ...])
+    assert_type(result.answers[0].text, str)
+    assert_type(result.answers[0].finish_reason, Literal["stop", "length", "stop_string"])
+    assert_type(result.frames, tuple[FrameUsed, ...])
+    assert_type(result.frames[0].index, int | None)
+    assert_type(result.frames[0].pts_s, float)
+
+
+def configuring() -> None:
+    assert_type(Settings.from_environment({"VIDEOQA_PREFIX": "mine"}, redis_url=None), Settings)
+    assert_type(Client.from_environment(), Client)
+    with Client("redis://127.0.0.1:6379/0") as by_url, Client(settings=Settings()) as by_settings:
+        assert_type(by_url, Client)
+        assert_type(by_settings.settings, Settings)
+
+
+def failing(client: Client) -> None:
+    try:
+        client.submit(inputs=[], questions=[])
+    except RequestError as error:
+        assert_type(error.param, str | None)
+        assert_type(error.code, str)
+    except (RedisUnavailable, WaitTimeout, JobFailed) as error:
+        assert_type(error.retryable, bool)
+    except VideoQAError as error:
+        assert_type(error.message, str)
+        assert_type(error.stage, Stage | None)
+
+
+def mistakes(client: Client, job: Job) -> None:
+    """Each ignore here is a mistake that mypy finds; strict mypy refuses one without need."""
+    client.submit(7)  # type: ignore[arg-type]
+    client.get(job)  # type: ignore[arg-type]
+    client.wait(job.id, 60)  # type: ignore[call-arg]
+    job.state = "succeeded"  # type: ignore[misc]
+    Client(Settings())  # type: ignore[arg-type]
+    Video(uri="s3://b/k")  # type: ignore[call-arg]

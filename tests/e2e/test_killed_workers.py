@@ -6,9 +6,8 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,6 +40,7 @@ class Workers:
         if self._now is None or environ or not self._now.running():
             self.stop()
             self._count += 1
+            environ = {"VIDEOQA_SOURCE_READ_TIMEOUT_S": "30", **environ}
             self._now = WorkerProcess(self._settings, self._folder / str(self._count), **environ)
             self._now.wait_ready(self._client)
         return self._now
@@ -81,20 +81,23 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def silent_server() -> Iterator[int]:
     """Accepts connections and never answers: whoever asks it is held."""
+    held: list[socket.socket] = []
+    done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        held = []
-        threading.Thread(target=lambda: _accept(server, held), daemon=True).start()
+        server.settimeout(0.1)
+
+        def accept() -> None:
+            while not done.is_set():
+                with suppress(TimeoutError):
+                    held.append(server.accept()[0])
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
         yield server.getsockname()[1]
-        for connection in held:
-            connection.close()
-
-
-def _accept(server: socket.socket, held: list[socket.socket]) -> None:
-    try:
-        while True:
-            held.append(server.accept()[0])
-    except OSError:
-        return
+        done.set()
+        thread.join()
+    for connection in held:
+        connection.close()
 
 
 def hold_in(client: Client, worker: WorkerProcess, job_id: str, stage: str) -> Job | None:
@@ -154,17 +157,10 @@ def test_a_job_whose_worker_is_killed_while_fetching_is_answered_by_another(
 
 @contextmanager
 def _serving(clip: Path, port: int) -> Iterator[None]:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(clip.parent))
+    """A server that has the clip, on the port of the silent one."""
     (clip.parent / "clip.mp4").write_bytes(clip.read_bytes())
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-            break
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    with server:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(clip.parent))
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield
         server.shutdown()
@@ -232,7 +228,8 @@ def test_a_worker_that_stops_gives_its_jobs_back(
                 break
         worker.process.terminate()
         worker.process.wait(30)
-    assert client.get(job.id).state == "queued"
+    given_back = client.get(job.id)
+    assert given_back.state == "queued", given_back.failure
     with _serving(clip, port):
         workers.current()
         ended = client.wait(job.id, timeout_s=60)

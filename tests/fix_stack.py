@@ -42,7 +42,7 @@ class WorkerProcess(ServerProcess):
         }
         super().__init__(
             "the worker",
-            [sys.executable, "-m", "videoqa_worker"],
+            [sys.executable, "-P", "-m", "videoqa_worker"],
             log_path=folder / "worker.log",
             env=clean
             | QUICK

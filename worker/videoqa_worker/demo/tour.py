@@ -81,7 +81,13 @@ def run(keep: Path | None = None) -> int:
         local = stack.enter_context(Stack(folder / "stack", environ, defaults=_quick()))
         say(f"Redis at 127.0.0.1:{local.redis.port}; results go to {local.results}")
         say(f"worker process {local.worker.pid} with the model {local.model}")
-        local.wait_until_ready(lambda state: say(f"worker: {state}"))
+        with console.status("worker: starting") as line:
+
+            def on_state(state: str) -> None:
+                say(f"worker: {state}")
+                line.update(f"worker: {state}")
+
+            local.wait_until_ready(on_state)
         client = stack.enter_context(local.client())
         right = _show(console, say, client, _cases(clips, http_url, s3=has_s3))
         is_demo = local.model == DEMO_MODEL

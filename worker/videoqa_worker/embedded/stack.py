@@ -111,7 +111,8 @@ class Stack:
     def _start_worker(self) -> ServerProcess:
         return ServerProcess(
             "the worker",
-            [sys.executable, "-m", "videoqa_worker"],
+            # -P: a file of the user's folder must not shadow a library.
+            [sys.executable, "-P", "-m", "videoqa_worker"],
             log_path=self.folder / "worker.log",
             env=self._worker_environment(),
         )

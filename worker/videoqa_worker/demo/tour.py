@@ -206,7 +206,8 @@ def _show(console: Console, say: Any, client: Client, cases: list[Case]) -> bool
 
     def follow(n: int) -> Job:
         def on_event(event: Event) -> None:
-            if event.state != "queued" and event.total != event.done:
+            answered = event.total and event.total == event.done
+            if event.state != "queued" and not answered:
                 short = event.model_copy(update={"message": (event.message or "").rpartition("/")[2]})
                 say(f"job {n + 1}: {describe(short)}")
 

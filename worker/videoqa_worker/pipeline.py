@@ -155,7 +155,11 @@ class Pipeline:
             for n, question in enumerate(request.questions):
                 control.check()
                 with _about(f"questions.{n}.text"):
-                    inputs = self._engine.prompter.build(outcome.media, question.text)
+                    inputs = self._engine.prompter.build(
+                        outcome.media,
+                        question.text,
+                        max_new_tokens=request.generation.max_new_tokens,
+                    )
                     pending.append(
                         self._engine.submit(
                             GenerationRequest(

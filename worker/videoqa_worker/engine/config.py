@@ -35,7 +35,7 @@ class EngineConfig:
     max_context: int | None = None
     """Tokens of prompt and answer together; None: what the model was built for."""
     chat_template: str = "checkpoint"
-    """`checkpoint`, `guide` or a Jinja template; see `videoqa_worker.chat_template`."""
+    """`checkpoint`, `guide` or a Jinja template; see `videoqa_worker.prompt.chat_template`."""
     attn_implementation: str | None = None
     """None: transformers' choice (SDPA)."""
     device_map: str | None = None

@@ -25,8 +25,8 @@ from PIL import Image
 
 from videoqa.errors import MarkMismatch, PromptTooLong, UnsupportedInput
 from videoqa.job import IMAGE_MARK, VIDEO_MARK
-from videoqa_worker.chat_template import ChatTemplate
-from videoqa_worker.usertext import ControlTokens
+from videoqa_worker.prompt.chat_template import ChatTemplate
+from videoqa_worker.prompt.usertext import ControlTokens
 
 __all__ = ["Media", "ModelInputs", "Prompter"]
 

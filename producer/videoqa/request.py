@@ -1,0 +1,304 @@
+"""JobRequest: what a backend app asks for.
+
+Frozen pydantic models, unknown fields refused, a limit on every size and number. They
+grow by optional fields only: `tests/contract/golden/` holds JSON of every release that
+must still parse. Times are UTC; durations are seconds as floats.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from videoqa import errors
+
+__all__ = [
+    "IMAGE_MARK",
+    "IMAGE_SUFFIXES",
+    "OUTPUT_FIELDS",
+    "VIDEO_MARK",
+    "Generation",
+    "Image",
+    "Input",
+    "JobRequest",
+    "Model",
+    "Question",
+    "Sampling",
+    "Video",
+    "parse_request",
+    "redact_url",
+]
+
+VIDEO_MARK = "<video>"
+IMAGE_MARK = "<image>"
+
+MAX_URL = 8192
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+OUTPUT_FIELDS = ("job_id", "custom_id", "date")
+"""What an output template may contain in braces; `date` is the day of submission, UTC."""
+
+
+class Model(BaseModel):
+    """Frozen, and strict about what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("s3", "http", "https", "file"):
+        raise ValueError(
+            f"got scheme {parts.scheme!r}, expected s3://, http(s):// or file:// "
+            "(a local path becomes file:// with Path(path).absolute().as_uri())"
+        )
+    if parts.scheme == "s3" and not (parts.netloc and parts.path.strip("/")):
+        raise ValueError("got no bucket or no key, expected s3://bucket/key")
+    if parts.scheme in ("http", "https") and not parts.hostname:
+        raise ValueError("got no host, expected http(s)://host/path")
+    if parts.scheme == "file" and not (
+        parts.netloc in ("", "localhost") and parts.path.startswith("/")
+    ):
+        raise ValueError("got no absolute path, expected file:///absolute/path")
+    return url
+
+
+Url = Annotated[str, Field(min_length=1, max_length=MAX_URL)]
+
+
+class Image(Model):
+    """A still picture."""
+
+    kind: Literal["image"] = "image"
+    url: Url
+
+    _check_url = field_validator("url")(_checked_url)
+
+    # No return type: with one, the JSON schema of a dump would be that type's.
+    @model_serializer(mode="wrap")
+    def _keep_kind(self, dump: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        """Records leave defaults out, and an input without `kind` is a video."""
+        return {"kind": "image", **dump(self)}
+
+
+class Video(Model):
+    """A video, or the part of it from `start` to `end`, in seconds from its beginning."""
+
+    kind: Literal["video"] = "video"
+    url: Url
+    start: float | None = Field(default=None, ge=0, le=1e7)
+    end: float | None = Field(default=None, gt=0, le=1e7)
+
+    _check_url = field_validator("url")(_checked_url)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end is not None and self.end <= (self.start or 0.0):
+            raise ValueError(
+                f"got end={self.end} s, expected more than start={self.start or 0.0} s"
+            )
+        return self
+
+
+def _as_input(value: Any) -> Any:
+    """A bare URL is a video, or an image if its path ends like one."""
+    if isinstance(value, str):
+        path = urlsplit(value).path.lower()
+        return {"kind": "image" if path.endswith(IMAGE_SUFFIXES) else "video", "url": value}
+    if isinstance(value, dict) and "kind" not in value:
+        return {"kind": "video", **value}
+    return value
+
+
+Input = Annotated[Annotated[Video | Image, Field(discriminator="kind")], BeforeValidator(_as_input)]
+
+
+class Question(Model):
+    """One question about all inputs of the job. Text may place `<video>` and `<image>`."""
+
+    id: str = Field(min_length=1, max_length=128)
+    text: str = Field(max_length=32_768)
+
+
+class Sampling(Model):
+    """Which frames the model sees: `frames` a video, uniform in time.
+
+    With a clip from `a` to `b` seconds, frame k of n is the picture on screen at
+    `a + k * (b - a) / n`: the instants of the Hugging Face guide, by time instead of count.
+    """
+
+    method: Literal["uniform"] = "uniform"
+    frames: int = Field(default=8, ge=1, le=256)
+
+
+class Generation(Model):
+    """How the answer is generated. Greedy unless `temperature` is above 0."""
+
+    max_new_tokens: int = Field(default=100, ge=1, le=4096)
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Makes sampling repeatable; without it each attempt draws anew."""
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
+        default=(), max_length=8
+    )
+    """The answer ends before the first of these."""
+
+
+def _numbered(value: Any) -> Any:
+    """Bare strings become questions with the ids q1, q2, ..."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        return value
+    return tuple(
+        {"id": f"q{n}", "text": item} if isinstance(item, str) else item
+        for n, item in enumerate(value, 1)
+    )
+
+
+def _sequence(value: Any) -> Any:
+    return (value,) if isinstance(value, (str, dict, Video, Image)) else value
+
+
+class JobRequest(Model):
+    """One or more questions about the same videos and images."""
+
+    inputs: Annotated[tuple[Input, ...], BeforeValidator(_sequence)] = Field(max_length=32)
+    questions: Annotated[tuple[Question, ...], BeforeValidator(_numbered)] = Field(
+        min_length=1, max_length=64
+    )
+    sampling: Sampling = Sampling()
+    generation: Generation = Generation()
+    model: str | None = Field(default=None, min_length=1, max_length=256)
+    """A checkpoint's name as its workers announce it; None: whatever the fleet serves by default."""
+    priority: Literal["interactive", "bulk"] = "interactive"
+    start_by: AwareDatetime | None = None
+    """Not worth starting after this instant: the job then ends as `expired`."""
+    timeout_s: float = Field(default=600.0, ge=1, le=86_400)
+    """How long one attempt may run."""
+    max_attempts: int = Field(default=3, ge=1, le=20)
+    result_ttl_s: float = Field(default=86_400.0, ge=60, le=90 * 86_400)
+    """How long the finished record stays in Redis; the object in storage stays for good."""
+    output: str | None = Field(default=None, min_length=1, max_length=2048)
+    """URI template of the result object; None: the worker's own. See `OUTPUT_FIELDS`."""
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
+    custom_id: str | None = Field(default=None, min_length=1, max_length=256)
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]] = (
+        Field(default_factory=dict, max_length=32)
+    )
+
+    @field_validator("output")
+    @classmethod
+    def _check_output(cls, template: str | None) -> str | None:
+        if template is None:
+            return None
+        try:
+            parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+        except ValueError as error:
+            raise ValueError(f"got {template!r}, expected a template: {error}") from error
+        fields = [str(name) for _, name, _, _ in parts]
+        unknown = sorted(set(fields) - set(OUTPUT_FIELDS))
+        if unknown:
+            raise ValueError(f"got the fields {unknown}, expected some of {list(OUTPUT_FIELDS)}")
+        if any(spec or conversion for _, _, spec, conversion in parts):
+            # `{job_id:>1000000000}` would take a worker's memory.
+            raise ValueError(f"got {template!r}, expected bare fields, such as {{job_id}}")
+        if not {"job_id", "custom_id"} & set(fields):
+            raise ValueError(
+                "got a template that is the same for every job, expected {job_id} in it"
+            )
+        if not template.startswith(("s3://", "file:///")):
+            raise ValueError(f"got {template!r}, expected s3://bucket/... or file:///folder/...")
+        return template
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ids = Counter(question.id for question in self.questions)
+        twice = sorted(name for name, count in ids.items() if count > 1)
+        if twice:
+            raise ValueError(f"got the question ids {twice} more than once, expected each id once")
+        if self.output and "{custom_id}" in self.output and self.custom_id is None:
+            raise ValueError("output contains {custom_id}, expected custom_id to be given")
+        return self
+
+
+def _check_meaning(request: JobRequest) -> None:
+    """What types cannot say: there is something to ask, something to look at, and the marks fit."""
+    if not request.inputs:
+        raise errors.NoMedia(
+            "got no input, expected at least one video or image; "
+            'name one: inputs=["s3://bucket/clip.mp4"]',
+            param="inputs",
+        )
+    have = Counter(item.kind for item in request.inputs)
+    for n, question in enumerate(request.questions):
+        where = f"questions.{n}.text"
+        bare = question.text.replace(VIDEO_MARK, "").replace(IMAGE_MARK, "")
+        if not bare.strip():
+            raise errors.EmptyQuestion(
+                f"got an empty question ({question.id}), expected text to answer", param=where
+            )
+        marks = Counter(re.findall(r"<(video|image)>", question.text))
+        if marks and marks != have:
+            raise errors.MarkMismatch(
+                f"question {question.id} places {marks['video']} <video> and {marks['image']} "
+                f"<image> marks, the job has {have['video']} videos and {have['image']} images; "
+                "place each input once, or leave the marks out",
+                param=where,
+            )
+
+
+def parse_request(data: Any) -> JobRequest:
+    """Validates a request from a caller: a JobRequest, a mapping, or JSON text.
+
+    Raises:
+        InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch: with `param` naming the field.
+    """
+    try:
+        if isinstance(data, JobRequest):
+            request = data
+        elif isinstance(data, (str, bytes)):
+            request = JobRequest.model_validate_json(data)
+        else:
+            request = JobRequest.model_validate(data)
+    except ValidationError as error:
+        raise _invalid(error) from error
+    _check_meaning(request)
+    return request
+
+
+def _invalid(error: ValidationError) -> errors.InvalidRequest:
+    first = error.errors(include_url=False)[0]
+    param = ".".join(str(part) for part in first["loc"] if part not in ("video", "image"))
+    message = first["msg"].removeprefix("Value error, ")
+    got = first["input"]
+    shown = f" (got {got!r:.80})" if isinstance(got, (str, int, float, bool)) else ""
+    if first["type"] == "extra_forbidden":
+        message, shown = "unknown field; see the contract in docs/reference.md", ""
+    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return errors.InvalidRequest(
+        f"{param or 'request'}: {message}{shown}{more}", param=param or None
+    )
+
+
+def redact_url(url: str) -> str:
+    """The URL without user, password, query and fragment: what may stand in a result or a log."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -447,6 +447,7 @@ requests = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(requests)
 def test_any_valid_request_means_the_same_after_json(data: dict[str, Any]) -> None:
     request = parse_request(data)

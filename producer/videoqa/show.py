@@ -137,16 +137,19 @@ def progress(
         yield None
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    last = ""
     with console.status(f"{job_id}: submitted") as line:
 
         def on_event(event: Event) -> None:
+            nonlocal last
             text = f"{job_id}: {describe(event)}"
             if event.type == "state" and event.state == "queued":
                 reason = client.get(job_id).waiting_for
                 text += f", waiting: {reason}" if reason else ""
             line.update(text)
-            if not console.is_terminal:
+            if not console.is_terminal and text != last:
                 console.print(text)
+            last = text
 
         yield on_event
 

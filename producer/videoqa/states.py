@@ -40,6 +40,13 @@ __all__ = ["Bell", "Claim", "Fence", "Ledger", "new_job_id"]
 Fence = Literal["ok", "cancel", "lost"]
 MAX_REQUEST_BYTES = 1 << 20
 
+_REFUSED_WHEN_FULL = ("submit", "retry")
+_EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
+"""Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
+write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
+lose their leases one after the other. (`#!lua flags=allow-oom` says the same from Redis 7 on.)
+"""
+
 _VIEW = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
     "next_at", "worker", "failure", "result_url", "request", "queue",
@@ -76,7 +83,8 @@ def new_job_id() -> str:
 @cache
 def _script_text(name: str) -> str:
     folder = files("videoqa") / "lua"
-    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+    begin = "" if name in _REFUSED_WHEN_FULL else _EVEN_WHEN_FULL
+    return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 
 class Ledger:

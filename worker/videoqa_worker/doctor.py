@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from huggingface_hub import HfApi, try_to_load_from_cache
+
 from videoqa.errors import VideoQAError
+from videoqa.local import LocalStack, home
 from videoqa.objects import ObjectStore, file_path
 from videoqa.show import Check
 from videoqa_worker.settings import WorkerSettings
@@ -15,13 +18,19 @@ __all__ = ["checks"]
 
 def checks() -> list[Check]:
     """What a worker started here, with these settings, would need."""
+    stack = LocalStack.find(home(os.environ))
     try:
-        settings = WorkerSettings.from_environment()
+        # Beside a running `videoqa up`, the model that it was started with.
+        settings = WorkerSettings.from_environment(model=_model_of(stack))
     except VideoQAError as error:
         return [
             Check("worker settings", ok=False, found=str(error), next_step="correct the variable")
         ]
     return [_device(), _model(settings), _video(), _output(settings)]
+
+
+def _model_of(stack: LocalStack | None) -> str | None:
+    return stack.model if stack is not None and "VIDEOQA_MODEL" not in os.environ else None
 
 
 def _device() -> Check:
@@ -35,20 +44,22 @@ def _device() -> Check:
 
 
 def _model(settings: WorkerSettings) -> Check:
-    from transformers import AutoConfig
-
+    """Whether the checkpoint is here, or can be had; its weights are not loaded."""
+    source = settings.model_source
+    if (Path(source) / "config.json").is_file():
+        return Check("model", ok=True, found=f"{settings.model}, on this disk")
+    if isinstance(try_to_load_from_cache(source, "config.json", revision=settings.revision), str):
+        return Check("model", ok=True, found=f"{settings.model}, in the hub's cache")
     try:
-        config = AutoConfig.from_pretrained(
-            settings.model_source, revision=settings.revision, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
+        HfApi().model_info(source, revision=settings.revision, timeout=5)
+    except Exception as error:  # noqa: BLE001 - the hub's client raises its transport's errors too
         return Check(
             "model",
             ok=False,
-            found=f"{settings.model}: {str(error).splitlines()[0]}",
-            next_step="check VIDEOQA_MODEL, the network, or download the checkpoint and name its folder",
+            found=f"{settings.model}: {(str(error) or type(error).__name__).splitlines()[0]}",
+            next_step="check VIDEOQA_MODEL and the network, or name the folder of a checkpoint",
         )
-    return Check("model", ok=True, found=f"{settings.model} ({config.model_type})")
+    return Check("model", ok=True, found=f"{settings.model}, to be downloaded from the hub")
 
 
 def _video() -> Check:

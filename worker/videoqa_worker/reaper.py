@@ -85,7 +85,7 @@ class Reaper:
         bells = self._ledger.reap(grace_s=self._grace_s, empty_queues=self._empty_queues())
         for bell in bells:
             log.info(
-                "ringing again for a job without worker or bell",
+                "ringing for a job that is due, or lost its worker or bell",
                 extra={"job_id": bell.job_id, "attempt": bell.attempt},
             )
             ring(self._app, bell)

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import (
     COLORS,

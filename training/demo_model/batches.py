@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from checkpoint import IMAGE_PX, TOKENS_PER_FRAME
 from transformers import PreTrainedTokenizerFast
+
 from videoqa_worker.demo.questions import Question, compare_questions, questions
 from videoqa_worker.demo.scenes import Look, Scene, render, sample_pair, sample_scene
 
@@ -20,6 +21,10 @@ IGNORED = -100
 _MAX_BRANCHES = 8
 _UNKNOWN_SHARE = 0.12
 _UNSEEN = -1e4
+#: What a single picture can answer; of sequences, it shows the first shape only.
+_STILL_KINDS = frozenset(
+    ("color", "shape", "objects", "colors_at_once", "objects_at_once", "named_shape", "named_color")
+)
 _ASPECTS = (1.0, 1.0, 4 / 3, 16 / 9, 3 / 4, 9 / 16)
 #: What stands before the frames of the first and of the second video; none is the guide's layout.
 _LAYOUTS = (
@@ -63,9 +68,13 @@ def clip_batch(
 ) -> Batch:
     """`rows` clips of `frames` frames; `kinds` maps kinds of scenes to their weights."""
     drawn = rng.choices(list(kinds), list(kinds.values()), k=rows)
+    if frames == 1:
+        drawn = ["single" if kind == "sequence" else kind for kind in drawn]
     scenes = [sample_scene(rng, kind) for kind in drawn]
     prefix = _ids(tokenizer, "<|im_start|>user" + _images(frames))
     asked = [questions(scene, rng) for scene in scenes]
+    if frames == 1:
+        asked = [[one for one in row if one.kind in _STILL_KINDS] for row in asked]
     return _packed(rng, tokenizer, prefix, asked, _pixels(rng, scenes, frames))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
     GenerationConfig,
     LlavaConfig,
@@ -16,6 +16,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.utils import logging
+
 from videoqa_worker.demo.shapes import COLORS, DIRECTIONS, SHAPES
 from videoqa_worker.demo.wording import vocabulary
 
@@ -81,12 +83,13 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    # found in a text before it is lower-cased and split
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in _SPECIAL])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token=_UNKNOWN,
         pad_token=_PAD,
         eos_token=_END,
-        additional_special_tokens=[_START, _IMAGE],
         padding_side="left",
         model_max_length=CONTEXT_TOKENS,
         extra_special_tokens={"image_token": _IMAGE},
@@ -157,6 +160,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForConditio
 
 def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
     """Write what `from_pretrained` reads."""
+    logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

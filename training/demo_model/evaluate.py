@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import videoqa_worker.demo
 from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers.utils import logging
+
+import videoqa_worker.demo
 from videoqa.job import Sampling
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import (
@@ -70,6 +72,7 @@ class DemoModel:
     """The checkpoint, loaded as anyone would load it."""
 
     def __init__(self, folder: Path) -> None:
+        logging.disable_progress_bar()
         self._processor = AutoProcessor.from_pretrained(folder)
         self._model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         self._model.eval()

@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +23,18 @@ import torch
 from batches import IGNORED, Batch, clip_batch, pair_batch
 from checkpoint import new_model, new_processor, new_tokenizer, save
 from torch.nn import functional
-from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
 from warmup import PatchHead, warmup_loss
 
 #: Large tensors stay mapped between steps: 0.8 s a step instead of 4.2.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 _ROWS = 32
 _REPORT_EVERY_S = 60.0
-_EASY = {"single": 0.7, "sequence": 0.3}
-_ALL = {"single": 0.34, "sequence": 0.26, "group": 0.40}
+_SCENES = {"single": 0.34, "sequence": 0.26, "group": 0.40}
 _HELD_OUT_SEED = 1_000_000
 
 
@@ -44,8 +48,6 @@ class Plan:
     learning_rate: float
     #: Vision warm-up.
     warmup_share: float
-    #: From here on: clips of several shapes at once, and pairs of clips.
-    hard_from: float
     #: Full learning rate until here, then a cosine down to 2%.
     decay_from: float
     pair_share: float
@@ -96,21 +98,24 @@ def rate(plan: Plan, done: float, step: int) -> float:
     )
 
 
+def shares(minutes: float) -> Iterator[float]:
+    """The share done, 0..1, until the time is up."""
+    started = time.monotonic()
+    while (elapsed := (time.monotonic() - started) / 60) < minutes:
+        yield elapsed / minutes
+
+
 def warm_up(model: LlavaForConditionalGeneration, plan: Plan, rng: random.Random) -> None:
     """Train the vision tower alone, on what each patch shows."""
     head = PatchHead(model.config.text_config.hidden_size)
-    optimizers = Optimizers(
-        [model.model.vision_tower, model.model.multi_modal_projector, head], plan.learning_rate
-    )
-    length_s = plan.minutes * 60 * plan.warmup_share
-    started = reported = time.monotonic()
-    step = 0
-    while (done := (time.monotonic() - started) / length_s) < 1:
+    modules = [model.model.vision_tower, model.model.multi_modal_projector, head]
+    optimizers = Optimizers(modules, plan.learning_rate)
+    reported = time.monotonic()
+    for step, done in enumerate(shares(plan.minutes * plan.warmup_share)):
         loss, read = warmup_loss(model, head, rng)
         loss.backward()
         optimizers.step(rate(plan, done, step))
-        step += 1
-        if time.monotonic() - reported > _REPORT_EVERY_S / 2:
+        if time.monotonic() - reported > _REPORT_EVERY_S:
             reported = time.monotonic()
             say(f"warm-up {done:.0%} step {step} loss {loss.item():.3f} {rounded(read)}")
 
@@ -120,32 +125,26 @@ def learn(
 ) -> None:
     """Train the whole model on questions, reporting and saving once a minute."""
     optimizers = Optimizers([model], plan.learning_rate)
-    length_s = plan.minutes * 60 * (1 - plan.warmup_share)
-    started = reported = time.monotonic()
-    step, smooth = 0, None
-    while (done := (time.monotonic() - started) / length_s) < 1:
-        batch = next_batch(rng, processor.tokenizer, plan, done)
-        loss, _, _ = answer_loss(model, batch)
+    reported = time.monotonic()
+    smooth = 0.0
+    for step, done in enumerate(shares(plan.minutes * (1 - plan.warmup_share))):
+        loss = answer_loss(model, next_batch(rng, processor.tokenizer, plan))[0]
         loss.backward()
         optimizers.step(rate(plan, done, step))
-        step += 1
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        smooth = loss.item() if step == 0 else 0.98 * smooth + 0.02 * loss.item()
         if time.monotonic() - reported > _REPORT_EVERY_S:
-            held_out = accuracy(model, processor)
             save(model, processor, plan.out)
+            held_out = accuracy(model, processor)
             say(f"{done:.0%} step {step} loss {smooth:.3f} {rounded(held_out)}")
             reported = time.monotonic()
-    save(model, processor, plan.out)
 
 
-def next_batch(rng: random.Random, tokenizer: object, plan: Plan, done: float) -> Batch:
-    """Easy clips first; later all kinds, pairs among them. Few frames are cheap, so common."""
-    hard = done >= plan.hard_from
-    if hard and rng.random() < plan.pair_share:
-        return pair_batch(rng, tokenizer, _ROWS // 2, rng.choice((3, 4, 4, 5, 6, 6, 8)))
-    frames = rng.choice((4, 4, 5, 6, 7, 8, 8, 8, 10, 12, 16) if hard else (4, 4, 5, 6, 8))
-    rows = _ROWS if frames <= 8 else _ROWS // 2
-    return clip_batch(rng, tokenizer, rows, frames, _ALL if hard else _EASY)
+def next_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, plan: Plan) -> Batch:
+    """Pairs of clips, or clips of every kind and length; many frames in fewer rows."""
+    if rng.random() < plan.pair_share:
+        return pair_batch(rng, tokenizer, _ROWS // 2, rng.choice((3, 4, 4, 5, 6, 6, 8, 8, 12)))
+    frames = rng.choice((1, 4, 4, 5, 6, 7, 8, 8, 8, 10, 12, 16))
+    return clip_batch(rng, tokenizer, _ROWS if frames <= 8 else _ROWS // 2, frames, _SCENES)
 
 
 def answer_loss(
@@ -168,7 +167,7 @@ def accuracy(
     model.eval()
     rng = random.Random(_HELD_OUT_SEED)
     right: dict[str, list[bool]] = defaultdict(list)
-    held_out = [clip_batch(rng, processor.tokenizer, _ROWS, 8, _ALL) for _ in range(batches)]
+    held_out = [clip_batch(rng, processor.tokenizer, _ROWS, 8, _SCENES) for _ in range(batches)]
     held_out.append(pair_batch(rng, processor.tokenizer, _ROWS, 6))
     for batch in held_out:
         _, logits, where = answer_loss(model, batch)
@@ -198,17 +197,14 @@ def parse(arguments: list[str] | None = None) -> tuple[Plan, Path | None]:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument(
-        "--resume", type=Path, help="checkpoint to go on from: no warm-up, all kinds at once"
-    )
+    parser.add_argument("--resume", type=Path, help="checkpoint to go on from, without a warm-up")
     parser.add_argument("--warmup-share", type=float, default=0.12)
-    parser.add_argument("--hard-from", type=float, default=0.25)
     parser.add_argument("--decay-from", type=float, default=0.4)
     parser.add_argument("--pair-share", type=float, default=0.25)
     given = vars(parser.parse_args(arguments))
     resume = given.pop("resume")
     if resume is not None:
-        given.update(warmup_share=0.0, hard_from=0.0)
+        given["warmup_share"] = 0.0
     return Plan(**given), resume
 
 
@@ -224,11 +220,9 @@ def main() -> None:
     restart_with_malloc_settings()
     torch.set_num_threads(1)
     rng = random.Random(plan.seed)
-    if resume is None:
-        tokenizer = new_tokenizer()
-        processor, model = new_processor(tokenizer), new_model(tokenizer, plan.seed)
-    else:
-        processor = AutoProcessor.from_pretrained(resume)
+    tokenizer = new_tokenizer()
+    processor, model = new_processor(tokenizer), new_model(tokenizer, plan.seed)
+    if resume is not None:
         model = LlavaForConditionalGeneration.from_pretrained(resume, dtype=torch.float32)
     # on one CPU core twice as fast as "sdpa", whose backward pass is slow for short rows
     model.set_attn_implementation("eager")
@@ -238,6 +232,7 @@ def main() -> None:
     if plan.warmup_share:
         warm_up(model, plan, rng)
     learn(model, processor, plan, rng)
+    save(model, processor, plan.out)
     say("done")
 
 

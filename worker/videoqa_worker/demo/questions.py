@@ -93,10 +93,28 @@ def _of_one(scene: Scene, rng: random.Random) -> Iterator[Question]:
     yield Question("objects", ask("objects", rng), shape.name)
     yield Question("moving", ask("moving", rng), shape.name if shape.moves else "nothing")
     yield Question("describe", ask("describe", rng), describe(scene))
+    yield _yes_or_no(shape, noun, rng)
     for kind, u_seen, u_true in (("start", 0.0, 0.0), ("end", 0.75, 1.0)):
         side = _side(shape, u_true)
         if side and side == _side(shape, u_seen):
             yield Question(kind, ask(kind, rng, noun=noun), side)
+
+
+def _yes_or_no(shape: MovingShape, noun: str, rng: random.Random) -> Question:
+    """Half the time of what is so."""
+    traits = (
+        [shape.color, *COLORS],
+        [f"a {shape.shape}", *(f"a {name}" for name in SHAPES)],
+        ["moving" if shape.moves else "still", "moving", "still"],
+        [
+            f"moving {shape.direction}",
+            *(f"moving {way}" for way in ("left", "right", "up", "down")),
+        ],
+    )
+    true, *others = rng.choice(traits if shape.moves else traits[:3])
+    said = true if rng.random() < 0.5 else rng.choice(others)
+    text = ask("yes_no", rng, noun=noun, which=said)
+    return Question("yes_no", text, "yes" if said == true else "no")
 
 
 def _of_a_sequence(scene: Scene, rng: random.Random) -> Iterator[Question]:

@@ -40,6 +40,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "what {is} its {color}",
         "what {color} does the {noun} have",
         "name the {color} of the {noun}",
+        "what {color}",
+        "which {color}",
     ),
     "colors": (
         "what {colors} are there",
@@ -51,6 +53,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "name the {colors}",
     ),
     "shape": (
+        "what shape",
         "what shape is {it}",
         "which shape is {it}",
         "what shape is the {noun}",
@@ -67,7 +70,10 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "in which direction does {it} move",
         "in what direction is the {noun} moving",
         "what {is} the direction of the {noun}",
+        "where {is} it going",
         "where is {it} going",
+        "which direction",
+        "what direction",
         "where does {it} go",
         "where is {it} moving",
         "where is {it} moving to",
@@ -158,6 +164,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "does a {noun} appear",
         "is a {noun} shown",
     ),
+    "yes_no": ("is it {which}", "is it {which}", "is the {noun} {which}", "is this {which}"),
     "same_color": (
         "do both {videos} show the same {color}",
         "is the {color} the same",
@@ -236,7 +243,7 @@ def ask(
         rng: decides the wording.
         noun: what the shape may be called.
         name: what the shape must be called, where a plain "it" would not say which.
-        which: "first" or "second", of two videos.
+        which: fills `{which}`: "first" or "second" of two videos, or what is asked to be so.
     """
     templates = TEMPLATES[kind]
     if name:

@@ -40,7 +40,6 @@ __all__ = ["Bell", "Claim", "Fence", "Ledger", "new_job_id"]
 Fence = Literal["ok", "cancel", "lost"]
 MAX_REQUEST_BYTES = 1 << 20
 
-_REFUSED_WHEN_FULL = ("submit", "retry")
 _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 """Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
 write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
@@ -83,7 +82,7 @@ def new_job_id() -> str:
 @cache
 def _script_text(name: str) -> str:
     folder = files("videoqa") / "lua"
-    begin = "" if name in _REFUSED_WHEN_FULL else _EVEN_WHEN_FULL
+    begin = "" if name == "submit" else _EVEN_WHEN_FULL
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 

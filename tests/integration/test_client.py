@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from videoqa import Client, Event, Job, JobRequest, Result, Settings, errors
+from videoqa.connection import connect
 from videoqa.job import Answer, Failure, Generation, Sampling, Usage
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Ledger
@@ -409,3 +410,23 @@ def _fill(client: Client) -> list[str]:
         except errors.RedisUnavailable:
             return accepted
     raise AssertionError("Redis was never full")
+
+
+def test_a_full_redis_lets_running_jobs_go_on_and_end(tmp_path: Path) -> None:
+    with (
+        RedisServer(tmp_path / "redis", extra="maxmemory 3mb\n") as server,
+        Client(server.url) as client,
+        connect(client.settings) as raw,
+    ):
+        ledger = Ledger(raw, url=server.url)
+        running, failing, queued = (client.submit(ASKED) for _ in range(3))
+        for n, job in enumerate((running, failing), 1):
+            start(ledger, Bell(job.id, 1, n, "videoqa.default.interactive"))
+        _fill(client)
+        assert ledger.renew([(running.id, 1), (failing.id, 1)], lease_s=30) == ["ok", "ok"]
+        assert ledger.progress(running.id, 1, "storing") == "ok"
+        assert ledger.finish(running.id, 1, result=result_of(running), result_url="u") == "ok"
+        fail(ledger, failing.id)
+        assert client.cancel(queued.id).state == "canceled"
+        assert ledger.reap(grace_s=60) == []
+        assert client.wait(running.id).state == "succeeded"

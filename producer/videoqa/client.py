@@ -22,7 +22,7 @@ from videoqa.connection import connect
 from videoqa.job import FINAL_STATES, Event, Job, JobRequest, Result, WorkerInfo, parse_request
 from videoqa.objects import ObjectStore
 from videoqa.settings import Settings
-from videoqa.states import Bell, Ledger, new_job_id
+from videoqa.states import Bell, Ledger, new_job_id, read
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -184,7 +184,7 @@ class Client:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
             raise errors.JobFailed(f"job {job_id} {job.state}{why}")
         try:
-            return Result.model_validate_json(self._objects.read(job.result_url))
+            return read(Result, self._objects.read(job.result_url).decode())
         except ValidationError as error:
             raise errors.OutputNotFound(
                 f"{job.result_url} is no result of videoqa any more: something overwrote it"

@@ -40,7 +40,7 @@ class Settings(BaseModel):
         default=2.0, gt=0, description="a dead Redis is reported within 5 s, retries included"
     )
     socket_timeout_s: float = Field(
-        default=5.0,
+        default=4.0,
         gt=2,
         description="a half-open connection is noticed; above the 2 s of blocking reads",
     )

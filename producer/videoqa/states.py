@@ -26,18 +26,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import redis
+from pydantic import ValidationError
 
 from videoqa import errors
 from videoqa.connection import speaking_redis
 from videoqa.job import Event, Failure, Job, JobRequest, Result, WorkerInfo, utc
 from videoqa.queues import WORKER_TTL_S, Keys, queue_name
+from videoqa.request import Model
 
-__all__ = ["Bell", "Claim", "Fence", "Ledger", "new_job_id"]
+__all__ = ["Bell", "Claim", "Fence", "Ledger", "new_job_id", "read"]
 
 Fence = Literal["ok", "cancel", "lost"]
+M = TypeVar("M", bound=Model)
 MAX_REQUEST_BYTES = 1 << 20
 
 _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
@@ -169,7 +172,7 @@ class Ledger:
         return Claim(
             job_id=bell.job_id,
             attempt=bell.attempt,
-            request=JobRequest.model_validate_json(reply[1]),
+            request=_read_request(reply[1]),
             created_at_s=float(reply[2]),
             timeout_s=float(reply[3]),
             queued_s=max(0.0, float(reply[4])),
@@ -259,7 +262,7 @@ class Ledger:
             position = cast("int | None", self._redis.zrank(self.keys.waiting(queue), job_id))
         serving = [info for info in self.workers() if queue in info.queues]
         if not serving:
-            model = JobRequest.model_validate_json(record["request"] or "").model
+            model = read(JobRequest, record["request"] or "").model
             return (
                 position,
                 f"no running worker serves {f'model {model}' if model else 'any model'}",
@@ -273,14 +276,14 @@ class Ledger:
         job = self.get(job_id)
         with speaking_redis(self._url):
             text = cast("str | None", self._redis.hget(self.keys.job(job_id), "result"))
-        return job, Result.model_validate_json(text) if text else None
+        return job, read(Result, text) if text else None
 
     def request(self, job_id: str) -> JobRequest:
         with speaking_redis(self._url):
             text = cast("str | None", self._redis.hget(self.keys.job(job_id), "request"))
         if text is None:
             raise self._missing(job_id)
-        return JobRequest.model_validate_json(text)
+        return read(JobRequest, text)
 
     def read_events(self, job_id: str, *, after: str = "0", block_s: float = 0.0) -> list[Event]:
         """Events after the id `after`, waiting up to `block_s` for the first."""
@@ -337,7 +340,23 @@ class Ledger:
             for worker_id in ids:
                 pipe.hget(self.keys.worker(worker_id), "info")
             texts = pipe.execute()
-        return [WorkerInfo.model_validate_json(text) for text in texts if text]
+        return [read(WorkerInfo, text) for text in texts if text]
+
+
+def read(kind: type[M], text: str) -> M:
+    """What another process wrote. In a rolling upgrade that may be a newer release: a field
+    that is not known here is none of our business."""
+    return kind.model_validate_json(text, extra="ignore")
+
+
+def _read_request(text: str) -> JobRequest:
+    try:
+        return read(JobRequest, text)
+    except ValidationError as error:
+        raise errors.InvalidRequest(
+            f"this worker's release does not understand the request: {error.errors()[0]['msg']}; "
+            "a newer worker may"
+        ) from error
 
 
 def _bell(reply: Sequence[Any]) -> Bell:
@@ -350,7 +369,7 @@ def _at(text: str | None) -> Any:
 
 
 def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for: str | None) -> Job:
-    request = JobRequest.model_validate_json(record["request"])
+    request = read(JobRequest, record["request"])
     return Job(
         id=job_id,
         state=record["state"],
@@ -366,7 +385,7 @@ def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for:
         model=request.model,
         priority=request.priority,
         worker=record["worker"],
-        failure=Failure.model_validate_json(record["failure"]) if record["failure"] else None,
+        failure=read(Failure, record["failure"]) if record["failure"] else None,
         result_url=record["result_url"],
         custom_id=request.custom_id,
         metadata=request.metadata,

@@ -71,11 +71,15 @@ class Attempts:
     def answer(self, bell: Bell) -> None:
         """Never raises for a job's sake: its failures go to its record."""
         token = secrets.token_hex(8)
-        claim = self._until_redis_answers(
-            lambda: self._ledger.claim(
-                bell, worker=self._worker_id, lease_s=self._settings.lease_s, token=token
+        try:
+            claim = self._until_redis_answers(
+                lambda: self._ledger.claim(
+                    bell, worker=self._worker_id, lease_s=self._settings.lease_s, token=token
+                )
             )
-        )
+        except errors.InvalidRequest as error:  # of a newer release; its workers may know it
+            self._fail(bell.job_id, bell.attempt, error, retryable=True)
+            return
         if isinstance(claim, str):
             log.info("bell dropped: %s", claim, extra=_tags(bell.job_id, bell.attempt))
             return
@@ -93,10 +97,11 @@ class Attempts:
         except errors.WorkerStopping:
             self._give_back(claim)
         except errors.JobError as error:
-            self._fail(claim, error)
+            self._fail(claim.job_id, claim.attempt, error)
         except Exception as error:
             log.exception("job met an unexpected error", extra=tags)
-            self._fail(claim, errors.InternalError(f"{type(error).__name__}: {error}"))
+            unexpected = errors.InternalError(f"{type(error).__name__}: {error}")
+            self._fail(claim.job_id, claim.attempt, unexpected)
 
     def _run(self, claim: Claim, control: JobControl) -> Outcome:
         def report(
@@ -158,25 +163,31 @@ class Attempts:
             self._ring(bell)
         log.info("job given back", extra=_tags(claim.job_id, claim.attempt))
 
-    def _fail(self, claim: Claim, error: errors.JobError) -> None:
+    def _fail(
+        self,
+        job_id: str,
+        attempt: int,
+        error: errors.VideoQAError,
+        *,
+        retryable: bool | None = None,
+    ) -> None:
         failure = Failure(
             code=error.code,
             message=error.message[:2000],
             stage=error.stage,
-            retryable=error.retryable,
-            attempt=claim.attempt,
+            retryable=error.retryable if retryable is None else retryable,
+            attempt=attempt,
             param=error.param,
         )
         delay_s = backoff_s(
-            claim.attempt, base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s
+            attempt, base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s
         )
         answer = self._until_redis_answers(
-            lambda: self._ledger.fail(claim.job_id, claim.attempt, failure, delay_s=delay_s)
+            lambda: self._ledger.fail(job_id, attempt, failure, delay_s=delay_s)
         )
         log.warning(
-            "attempt ended (%s): %s: %s", answer, error.code, error,
-            extra=_tags(claim.job_id, claim.attempt),
-        )  # fmt: skip
+            "attempt ended (%s): %s: %s", answer, error.code, error, extra=_tags(job_id, attempt)
+        )
 
     def _until_redis_answers(self, call: Callable[[], T]) -> T:
         """Repeats an idempotent call while Redis is away; each is fenced or carries a token."""

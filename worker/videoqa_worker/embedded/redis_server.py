@@ -29,6 +29,7 @@ appendonly yes
 appendfsync everysec
 maxmemory-policy noeviction
 save ""
+stream-node-max-bytes 512
 daemonize no
 """
 

@@ -172,7 +172,7 @@ class Ledger:
         return Claim(
             job_id=bell.job_id,
             attempt=bell.attempt,
-            request=_read_request(reply[1]),
+            request=read(JobRequest, reply[1]),
             created_at_s=float(reply[2]),
             timeout_s=float(reply[3]),
             queued_s=max(0.0, float(reply[4])),
@@ -345,17 +345,17 @@ class Ledger:
 
 def read(kind: type[M], text: str) -> M:
     """What another process wrote. In a rolling upgrade that may be a newer release: a field
-    that is not known here is none of our business."""
-    return kind.model_validate_json(text, extra="ignore")
+    that is not known here is none of our business.
 
-
-def _read_request(text: str) -> JobRequest:
+    Raises:
+        InvalidRequest: it says something that this release cannot understand.
+    """
     try:
-        return read(JobRequest, text)
+        return kind.model_validate_json(text, extra="ignore")
     except ValidationError as error:
         raise errors.InvalidRequest(
-            f"this worker's release does not understand the request: {error.errors()[0]['msg']}; "
-            "a newer worker may"
+            f"this release does not understand the {kind.__name__} that a newer one wrote: "
+            f"{error.errors()[0]['msg']}; upgrade this side"
         ) from error
 
 

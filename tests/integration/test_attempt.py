@@ -62,7 +62,7 @@ def test_a_request_of_a_newer_release_is_left_to_newer_workers(
         "invalid_request",
         True,
     )
-    assert "newer worker" in job.failure.message
+    assert "upgrade this side" in job.failure.message
 
 
 def test_a_field_that_only_a_newer_release_knows_does_not_disturb(

@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import ValidationError
-
 from videoqa import errors
 from videoqa.connection import connect
 from videoqa.job import FINAL_STATES, Event, Job, JobRequest, Result, WorkerInfo, parse_request
@@ -184,8 +182,8 @@ class Client:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
             raise errors.JobFailed(f"job {job_id} {job.state}{why}")
         try:
-            return read(Result, self._objects.read(job.result_url).decode())
-        except ValidationError as error:
+            return read(Result, self._objects.read(job.result_url))
+        except errors.InvalidRequest as error:
             raise errors.OutputNotFound(
                 f"{job.result_url} is no result of videoqa any more: something overwrote it"
             ) from error

@@ -343,7 +343,7 @@ class Ledger:
         return [read(WorkerInfo, text) for text in texts if text]
 
 
-def read(kind: type[M], text: str) -> M:
+def read(kind: type[M], text: str | bytes) -> M:
     """What another process wrote. In a rolling upgrade that may be a newer release: a field
     that is not known here is none of our business.
 

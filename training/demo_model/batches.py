@@ -7,6 +7,7 @@ no other branch. So the frames, which are most of the tokens, are paid for once.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from videoqa_worker.demo.scenes import Look, Scene, render, sample_pair, sample_
 
 IGNORED = -100
 _MAX_BRANCHES = 8
+#: The slowest to learn: asked three times of every clip.
+_HARD_KINDS = frozenset(("yes_no", "moving_in_turn", "moving_at_once", "same_direction"))
 _UNKNOWN_SHARE = 0.12
 _UNSEEN = -1e4
 #: What a single picture can answer; of sequences, it shows the first shape only.
@@ -72,7 +75,7 @@ def clip_batch(
         drawn = ["single" if kind == "sequence" else kind for kind in drawn]
     scenes = [sample_scene(rng, kind) for kind in drawn]
     prefix = _ids(tokenizer, "<|im_start|>user" + _images(frames))
-    asked = [questions(scene, rng) for scene in scenes]
+    asked = [questions(scene, rng) + _hard(questions, scene, rng=rng) for scene in scenes]
     if frames == 1:
         asked = [[one for one in row if one.kind in _STILL_KINDS] for row in asked]
     return _packed(rng, tokenizer, prefix, asked, _pixels(rng, scenes, frames))
@@ -88,9 +91,27 @@ def pair_batch(
         tokenizer,
         "<|im_start|>user" + before_first + _images(frames) + before_second + _images(frames),
     )
-    asked = [compare_questions(first, second, rng) for first, second in pairs]
+    asked = [
+        compare_questions(*pair, rng) + _hard(compare_questions, *pair, rng=rng) for pair in pairs
+    ]
     scenes = [scene for pair in pairs for scene in pair]
     return _packed(rng, tokenizer, prefix, asked, _pixels(rng, scenes, frames))
+
+
+def _hard(
+    asker: Callable[..., list[Question]], *scenes: Scene, rng: random.Random
+) -> list[Question]:
+    """The hard kinds twice more, in other wordings."""
+    again = asker(*scenes, rng) + asker(*scenes, rng)
+    return [question for question in again if question.kind in _HARD_KINDS]
+
+
+def _chosen(rng: random.Random, asked: list[Question]) -> list[Question]:
+    """All hard ones and some of the others, shuffled."""
+    hard = [question for question in asked if question.kind in _HARD_KINDS]
+    others = [question for question in asked if question.kind not in _HARD_KINDS]
+    chosen = hard + rng.sample(others, min(_MAX_BRANCHES - len(hard), len(others)))
+    return rng.sample(chosen, len(chosen))
 
 
 def sample_times(rng: random.Random, frames: int) -> list[float]:
@@ -139,9 +160,7 @@ def _packed(
     pixels: torch.Tensor,
 ) -> Batch:
     """The rows, each with its own branches behind the common prefix."""
-    rows = [
-        _encoded(rng, tokenizer, rng.sample(row, min(_MAX_BRANCHES, len(row)))) for row in asked
-    ]
+    rows = [_encoded(rng, tokenizer, _chosen(rng, row)) for row in asked]
     start = len(prefix)
     size = start + max(sum(len(prompt) + len(answer) for _, prompt, answer in row) for row in rows)
     ids = torch.zeros(len(rows), size, dtype=torch.long)

@@ -34,7 +34,7 @@ _STILL_SHARE = 0.12
 #: Free space between a shape's path and the picture's edge, 0..1.
 _MARGIN = 0.02
 #: Radius by number of lanes, fractions of the shorter side.
-_RADII = {1: (0.13, 0.22), 2: (0.125, 0.17), 3: (0.12, 0.145)}
+_RADII = {1: (0.14, 0.22), 2: (0.14, 0.18), 3: (0.13, 0.15)}
 
 
 def sample_scene(rng: random.Random, kind: SceneKind | None = None) -> Scene:
@@ -106,7 +106,7 @@ def _side_by_side(rng: random.Random, count: int) -> tuple[MovingShape, ...]:
             color=color,
             direction=_direction(rng, ways),
             radius=rng.uniform(*_RADII[count]),
-            lane=(lane + 0.5) / count + rng.uniform(-0.02, 0.02),
+            lane=(lane + 0.5) / count + rng.uniform(-0.01, 0.01),
             horizontal=horizontal,
         )
         for lane, color in enumerate(colors)

@@ -13,7 +13,41 @@ from dataclasses import dataclass
 from .shapes import COLORS, SHAPES, MovingShape, Scene
 from .wording import ask
 
-__all__ = ["Question", "compare_questions", "describe", "questions"]
+__all__ = ["CLAIMED", "Question", "compare_questions", "describe", "questions"]
+
+#: Kinds that the bundled model answers with at least 95% exactly right texts; see its card.
+CLAIMED = frozenset(
+    (
+        "count",
+        "exists",
+        "color",
+        "shape",
+        "direction",
+        "objects",
+        "moving",
+        "describe",
+        "start",
+        "end",
+        "yes_no",
+        "first",
+        "last",
+        "colors_in_turn",
+        "objects_in_turn",
+        "describe_in_turn",
+        "colors_at_once",
+        "objects_at_once",
+        "moving_at_once",
+        "describe_at_once",
+        "named_color",
+        "named_shape",
+        "named_direction",
+        "which_video",
+        "compare",
+        "same_color",
+        "same_shape",
+        "same_direction",
+    )
+)
 
 _NUMBERS = ("no", "one", "two", "three")
 _PALETTE = list(COLORS)

@@ -10,6 +10,7 @@
 | `P:bells` | hash | per queue: the last bell rung and the highest heard | for good, two numbers a queue |
 | `P:queues` | set | names of the queues ever used | for good |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
+| `P:round` | string | when a reaper was last heard | for good, one number |
 | `P:delayed` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
 | `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
 | `P:dead` | zset | failed jobs by the end of their record's life | as the record |
@@ -21,8 +22,8 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal, get_args
+from urllib.parse import quote
 
 __all__ = ["PRIORITIES", "TASK", "Keys", "queue_name"]
 
@@ -40,8 +41,9 @@ PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 
 
 def queue_name(prefix: str, model: str | None, priority: Priority) -> str:
-    """One queue a model and priority: `videoqa.llava-hf--llava-interleave-qwen-0.5b-hf.bulk`."""
-    slug = re.sub(r"[^A-Za-z0-9_.-]", "--", model or DEFAULT_MODEL)
+    """One queue a model and priority: `videoqa.llava-hf%2Fllava-1.5-7b-hf.bulk`."""
+    # One to one, or a job is answered by another model; no real name is quoted to "default".
+    slug = quote(model, safe="").replace("default", "%64efault") if model else DEFAULT_MODEL
     return f"{prefix}.{slug}.{priority}"
 
 
@@ -54,6 +56,7 @@ class Keys:
         self.leases = f"{prefix}:leases"
         self.dead = f"{prefix}:dead"
         self.bells = f"{prefix}:bells"
+        self.round = f"{prefix}:round"
 
     def job(self, job_id: str) -> str:
         return f"{self.prefix}:job:{job_id}"

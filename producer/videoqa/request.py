@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -202,6 +203,12 @@ class JobRequest(Model):
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]] = (
         Field(default_factory=dict, max_length=32)
     )
+
+    @field_validator("start_by")
+    @classmethod
+    def _in_utc(cls, start_by: datetime | None) -> datetime | None:
+        """One spelling, so that the same request has the same digest."""
+        return start_by.astimezone(UTC) if start_by else None
 
     @field_validator("output")
     @classmethod

@@ -6,8 +6,9 @@
 
 The record is the job; a Celery message is only a doorbell that says "look at this id".
 Each transition is one Lua script (`lua/`), atomic, on Redis' clock. A worker's writes
-carry the number of its attempt, which `claim` counts up: the fencing token. A write of
-an older attempt, or after the lease went to somebody else, is refused as `lost`.
+carry the token of its claim, the fence: a write of an older attempt, or after the lease
+went to somebody else, is refused as `lost`. The attempt's number would not do: a Redis that
+lost its last second counts it twice.
 
 Bells carry serial numbers, counted a queue. A queue is first in, first out, so hearing
 bell 7 proves that bell 6 is no longer in the broker: a job still `queued` behind bell 6
@@ -75,6 +76,8 @@ class Claim:
     created_at_s: float
     timeout_s: float
     queued_s: float
+    token: str
+    """Fences every write of this attempt."""
 
 
 def new_job_id() -> str:
@@ -112,17 +115,19 @@ class Ledger:
             IdempotencyConflict: the key belongs to another request.
             InvalidRequest: the request is over 1 MiB as JSON.
         """
-        text = request.model_dump_json(exclude_defaults=True)
+        # In one spelling, so that the same request has the same digest.
+        data = json.loads(request.model_dump_json(exclude_defaults=True))
+        data["max_attempts"] = request.max_attempts
+        text = json.dumps(data, separators=(",", ":"), sort_keys=True)
         if len(text) > MAX_REQUEST_BYTES:
             raise errors.InvalidRequest(
                 f"got a request of {len(text)} bytes as JSON, expected at most {MAX_REQUEST_BYTES}"
             )
-        full = json.loads(text) | {"max_attempts": request.max_attempts}
         key = request.idempotency_key
         reply = self._run(
             "submit",
             job_id,
-            json.dumps(full, separators=(",", ":")),
+            text,
             queue_name(self.keys.prefix, request.model, request.priority),
             request.max_attempts,
             request.timeout_s,
@@ -156,7 +161,7 @@ class Ledger:
             )
         return _bell(reply[1:])
 
-    # -- the worker's transitions, each fenced by its attempt
+    # -- the worker's transitions, each fenced by its claim's token
 
     def claim(self, bell: Bell, *, worker: str, lease_s: float, token: str) -> Claim | str:
         """Takes a queued job, or says why this bell is to be dropped.
@@ -176,21 +181,22 @@ class Ledger:
             created_at_s=float(reply[2]),
             timeout_s=float(reply[3]),
             queued_s=max(0.0, float(reply[4])),
+            token=token,
         )
 
-    def renew(self, held: Iterable[tuple[str, int]], *, lease_s: float) -> list[Fence]:
-        """Extends the leases of (job id, attempt) pairs in one round trip."""
-        script = self._redis.register_script(_script_text("renew"))
+    def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
+        """Extends the leases of (job id, token) pairs in one round trip."""
+        code = _script_text("renew")
         with speaking_redis(self._url):
             pipe = self._redis.pipeline(transaction=False)
-            for job_id, attempt in held:
-                script(args=[self.keys.prefix, job_id, attempt, lease_s], client=pipe)
+            for job_id, token in held:
+                pipe.eval(code, 0, self.keys.prefix, job_id, token, str(lease_s))
             return cast(list[Fence], pipe.execute())
 
     def progress(
         self,
         job_id: str,
-        attempt: int,
+        token: str,
         stage: errors.Stage,
         *,
         message: str = "",
@@ -201,32 +207,32 @@ class Ledger:
         return cast(
             Fence,
             self._run(
-                "progress", job_id, attempt, stage, message, done if total else "", total or ""
+                "progress", job_id, token, stage, message, done if total else "", total or ""
             ),
         )
 
-    def finish(self, job_id: str, attempt: int, *, result: Result | None, result_url: str) -> Fence:
+    def finish(self, job_id: str, token: str, *, result: Result | None, result_url: str) -> Fence:
         """Ends the job as succeeded. `result` is kept in the record unless None (too large)."""
         text = result.model_dump_json() if result else ""
-        return cast(Fence, self._run("finish", job_id, attempt, text, result_url))
+        return cast(Fence, self._run("finish", job_id, token, text, result_url))
 
     def fail(
-        self, job_id: str, attempt: int, failure: Failure, *, delay_s: float
+        self, job_id: str, token: str, failure: Failure, *, delay_s: float
     ) -> Literal["failed", "retry", "canceled", "lost"]:
         """Ends the attempt; the job fails, or waits `delay_s` for its next one."""
         reply = self._run(
             "fail",
             job_id,
-            attempt,
+            token,
             failure.model_dump_json(exclude_none=True),
             int(failure.retryable),
             delay_s,
         )
         return cast(Literal["failed", "retry", "canceled", "lost"], reply)
 
-    def release(self, job_id: str, attempt: int) -> Bell | None:
+    def release(self, job_id: str, token: str) -> Bell | None:
         """Gives a running job back without counting the attempt; the bell is to be rung."""
-        reply = self._run("release", job_id, attempt)
+        reply = self._run("release", job_id, token)
         return _bell(reply) if reply else None
 
     def reap(
@@ -317,13 +323,13 @@ class Ledger:
         """A worker says that it lives; forgotten 60 s after its last word."""
         key = self.keys.worker(info.id)
         with speaking_redis(self._url):
+            # Redis' clock: a worker's own may be wrong, and would prune all others.
+            now_s = self._redis.time()[0]
             pipe = self._redis.pipeline()
             pipe.hset(key, "info", info.model_dump_json())
             pipe.expire(key, WORKER_TTL_S)
-            pipe.zadd(self.keys.workers, {info.id: info.seen_at.timestamp()})
-            pipe.zremrangebyscore(
-                self.keys.workers, "-inf", info.seen_at.timestamp() - WORKER_TTL_S
-            )
+            pipe.zadd(self.keys.workers, {info.id: now_s})
+            pipe.zremrangebyscore(self.keys.workers, "-inf", now_s - WORKER_TTL_S)
             pipe.execute()
 
     def leave(self, worker_id: str) -> None:

@@ -74,19 +74,19 @@ def submit(client: Client, **fields: Any) -> Job:
 
 def start(ledger: Ledger, job: Job) -> None:
     queue = f"{ledger.keys.prefix}.default.interactive"
-    claim = ledger.claim(Bell(job.id, 1, 1, queue), worker="host:1", lease_s=30, token="t")
+    claim = ledger.claim(Bell(job.id, 1, 1, queue), worker="host:1", lease_s=30, token="1")
     assert not isinstance(claim, str), claim
 
 
 def fail(ledger: Ledger, job: Job) -> None:
     start(ledger, job)
     failure = Failure(code="source_not_found", message="s3://b/clip.mp4 does not exist", attempt=1)
-    assert ledger.fail(job.id, 1, failure, delay_s=0) == "failed"
+    assert ledger.fail(job.id, "1", failure, delay_s=0) == "failed"
 
 
 def answer(ledger: Ledger, job: Job, *, questions: int = 1) -> None:
     start(ledger, job)
-    ledger.progress(job.id, 1, "sampling", message="clip.mp4", done=2, total=8)
+    ledger.progress(job.id, "1", "sampling", message="clip.mp4", done=2, total=8)
     answers = tuple(
         Answer(
             question_id=f"q{n}",
@@ -112,7 +112,7 @@ def answer(ledger: Ledger, job: Job, *, questions: int = 1) -> None:
         created_at=job.created_at,
         finished_at=datetime.now(UTC),
     )
-    assert ledger.finish(job.id, 1, result=result, result_url="file:///r.json") == "ok"
+    assert ledger.finish(job.id, "1", result=result, result_url="file:///r.json") == "ok"
 
 
 @contextmanager
@@ -315,7 +315,7 @@ def test_a_result_object_that_is_gone_ends_with_status_6(
 ) -> None:
     job = submit(client)
     start(ledger, job)
-    ledger.finish(job.id, 1, result=None, result_url="file:///no/such/result.json")
+    ledger.finish(job.id, "1", result=None, result_url="file:///no/such/result.json")
     done = run("result", job.id)
     assert (done.returncode, done.stdout) == (6, "")
     one_line(done, "output_not_found")

@@ -51,7 +51,7 @@ def _bell(message: dict[str, str]) -> Bell:
 
 
 def start(ledger: Ledger, bell: Bell) -> None:
-    assert not isinstance(ledger.claim(bell, worker="w", lease_s=30, token=str(bell)), str)
+    assert not isinstance(ledger.claim(bell, worker="w", lease_s=30, token=str(bell.attempt)), str)
 
 
 def result_of(job: Job, text: str = "a cat") -> Result:
@@ -82,7 +82,7 @@ def result_of(job: Job, text: str = "a cat") -> Result:
 
 def fail(ledger: Ledger, job_id: str, attempt: int = 1) -> None:
     failure = Failure(code="source_not_found", message="no such clip", attempt=attempt)
-    assert ledger.fail(job_id, attempt, failure, delay_s=0) == "failed"
+    assert ledger.fail(job_id, str(attempt), failure, delay_s=0) == "failed"
 
 
 def later(delay_s: float, call: Callable[[], object]) -> threading.Timer:
@@ -179,7 +179,7 @@ def test_wait_returns_when_a_worker_finishes_the_job(
     job = client.submit(ASKED)
     start(ledger, bells()[0])
     timer = later(
-        0.1, lambda: ledger.finish(job.id, 1, result=result_of(job), result_url="file:///r")
+        0.1, lambda: ledger.finish(job.id, "1", result=result_of(job), result_url="file:///r")
     )
     done = client.wait(job.id, timeout_s=20)
     timer.join()
@@ -206,7 +206,7 @@ def test_wait_follows_a_job_that_was_retried(
 
     def second_attempt() -> None:
         start(ledger, bells()[1])
-        ledger.finish(job.id, 2, result=None, result_url="file:///r")
+        ledger.finish(job.id, "2", result=None, result_url="file:///r")
 
     timer = later(0.1, second_attempt)
     seen: list[Event] = []
@@ -224,8 +224,8 @@ def test_events_come_in_order_and_go_on_after_any_of_them(
     job = client.submit(ASKED)
     start(ledger, bells()[0])
     for done in (1, 2):
-        ledger.progress(job.id, 1, "sampling", message="clip.mp4", done=done, total=2)
-    ledger.finish(job.id, 1, result=None, result_url="file:///r")
+        ledger.progress(job.id, "1", "sampling", message="clip.mp4", done=done, total=2)
+    ledger.finish(job.id, "1", result=None, result_url="file:///r")
     seen = list(client.events(job.id))
     assert [(event.type, event.state, event.stage, event.done) for event in seen] == [
         ("state", "queued", None, None),
@@ -258,7 +258,7 @@ def test_a_small_result_is_read_from_redis(
     with pytest.raises(errors.JobNotFinished, match="is running"):
         client.result(job.id)
     result = result_of(job)
-    ledger.finish(job.id, 1, result=result, result_url="file:///nowhere")
+    ledger.finish(job.id, "1", result=result, result_url="file:///nowhere")
     assert client.result(job.id) == result
 
 
@@ -270,7 +270,7 @@ def test_a_large_result_is_read_from_object_storage(
     result = result_of(job, "x" * 200_000)
     path = tmp_path / "odd name %20" / "r.json"
     ObjectStore().write(path.as_uri(), result.model_dump_json().encode())
-    ledger.finish(job.id, 1, result=None, result_url=path.as_uri())
+    ledger.finish(job.id, "1", result=None, result_url=path.as_uri())
     assert client.result(job.id) == result
     path.write_text("{}")
     with pytest.raises(errors.OutputNotFound, match="overwrote"):
@@ -303,7 +303,7 @@ def test_cancel_ends_a_queued_job_and_asks_a_running_one_to_stop(
     start(ledger, bells()[0])
     assert client.cancel(queued.id).state == "canceled"
     assert client.cancel(running.id).state == "canceling"
-    ledger.finish(running.id, 1, result=None, result_url="u")
+    ledger.finish(running.id, "1", result=None, result_url="u")
     assert client.cancel(running.id).state == "canceled"
 
 
@@ -424,9 +424,9 @@ def test_a_full_redis_lets_running_jobs_go_on_and_end(tmp_path: Path) -> None:
         for n, job in enumerate((running, failing), 1):
             start(ledger, Bell(job.id, 1, n, "videoqa.default.interactive"))
         _fill(client)
-        assert ledger.renew([(running.id, 1), (failing.id, 1)], lease_s=30) == ["ok", "ok"]
-        assert ledger.progress(running.id, 1, "storing") == "ok"
-        assert ledger.finish(running.id, 1, result=result_of(running), result_url="u") == "ok"
+        assert ledger.renew([(running.id, "1"), (failing.id, "1")], lease_s=30) == ["ok", "ok"]
+        assert ledger.progress(running.id, "1", "storing") == "ok"
+        assert ledger.finish(running.id, "1", result=result_of(running), result_url="u") == "ok"
         fail(ledger, failing.id)
         assert client.cancel(queued.id).state == "canceled"
         assert ledger.reap(grace_s=60) == []

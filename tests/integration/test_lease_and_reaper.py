@@ -47,9 +47,9 @@ def submit(client: Client) -> Job:
 
 def claim(ledger: Ledger, job: Job, *, lease_s: float = 30) -> JobControl:
     bell = Bell(job.id, 1, 1, f"{ledger.keys.prefix}.default.interactive")
-    got = ledger.claim(bell, worker="w", lease_s=lease_s, token="t")
+    got = ledger.claim(bell, worker="w", lease_s=lease_s, token="1")
     assert not isinstance(got, str), got
-    return JobControl(job.id, 1, got.timeout_s)
+    return JobControl(job.id, 1, got.timeout_s, token="1")
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 10) -> None:
@@ -166,7 +166,7 @@ def test_leases_and_reaping_go_on_after_redis_was_killed(
                     wait_for(lambda: raw.zscore(ledger.keys.leases, running.id) != before_s)
                     wait_for(lambda: raw.llen("videoqa.default.interactive"))
                     control.check()
-                    assert ledger.finish(running.id, 1, result=None, result_url="u") == "ok"
+                    assert ledger.finish(running.id, "1", result=None, result_url="u") == "ok"
                     assert client.get(lost.id).state == "queued"
                     warned = [text for text in caplog.messages if "can't be renewed" in text]
                     assert len(warned) == 1  # once an outage, not once a beat

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import redis
 
 from videoqa import errors
 from videoqa.job import Answer, Failure, JobRequest, Result, WorkerInfo
+from videoqa.queues import queue_name
 from videoqa.states import Bell, Claim, Ledger, new_job_id
 
 DAY = 86_400.0
@@ -29,8 +30,15 @@ def submit(ledger: Ledger, **fields: object) -> Bell:
 
 
 def claim(
-    ledger: Ledger, bell: Bell, *, lease_s: float = 30, token: str = "t", worker: str = "w"
+    ledger: Ledger,
+    bell: Bell,
+    *,
+    lease_s: float = 30,
+    token: str | None = None,
+    worker: str = "w",
 ) -> Claim:
+    """The token is the attempt's number, unless the test is about tokens."""
+    token = token or str(bell.attempt)
     got = ledger.claim(bell, worker=worker, lease_s=lease_s, token=token)
     assert isinstance(got, Claim), got
     return got
@@ -71,10 +79,10 @@ def test_a_job_goes_from_queued_over_running_to_succeeded(ledger: Ledger) -> Non
     got = claim(ledger, bell)
     assert (got.attempt, got.request) == (1, request())
     assert ledger.get(bell.job_id).state == "running"
-    assert ledger.progress(bell.job_id, 1, "sampling", done=1, total=2) == "ok"
+    assert ledger.progress(bell.job_id, "1", "sampling", done=1, total=2) == "ok"
     assert ledger.get(bell.job_id).stage == "sampling"
     result = some_result(bell.job_id)
-    assert ledger.finish(bell.job_id, 1, result=result, result_url="file:///r.json") == "ok"
+    assert ledger.finish(bell.job_id, "1", result=result, result_url="file:///r.json") == "ok"
     job, stored = ledger.result(bell.job_id)
     assert (job.state, job.result_url, stored) == ("succeeded", "file:///r.json", result)
     assert states(ledger, bell.job_id) == ["queued", "running", "succeeded"]
@@ -82,9 +90,9 @@ def test_a_job_goes_from_queued_over_running_to_succeeded(ledger: Ledger) -> Non
 
 def test_a_bell_is_answered_once_however_often_it_rings(ledger: Ledger) -> None:
     bell = submit(ledger)
-    claim(ledger, bell, token="a")
+    claim(ledger, bell)
     assert ledger.claim(bell, worker="w2", lease_s=30, token="b") == "running"
-    ledger.finish(bell.job_id, 1, result=None, result_url="file:///r")
+    ledger.finish(bell.job_id, "1", result=None, result_url="file:///r")
     assert ledger.claim(bell, worker="w2", lease_s=30, token="c") == "succeeded"
 
 
@@ -99,10 +107,10 @@ def test_the_same_claim_repeated_after_a_lost_reply_is_the_same_claim(ledger: Le
 def test_a_bell_of_an_older_attempt_is_dropped(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
-    new = ledger.release(bell.job_id, 1)
+    new = ledger.release(bell.job_id, "1")
     assert new is not None
     assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "older attempt"
-    assert claim(ledger, new, token="y").attempt == 2
+    assert claim(ledger, new).attempt == 2
 
 
 def test_a_bell_for_an_unknown_job_is_dropped(ledger: Ledger) -> None:
@@ -115,11 +123,11 @@ def test_a_worker_that_lost_its_lease_cannot_write(ledger: Ledger) -> None:
     claim(ledger, bell, lease_s=0.05)
     wait_for(lambda: bool(ledger.reap(grace_s=60)))
     assert ledger.get(bell.job_id).state == "queued"
-    assert ledger.renew([(bell.job_id, 1)], lease_s=30) == ["lost"]
-    assert ledger.progress(bell.job_id, 1, "storing") == "lost"
-    assert ledger.finish(bell.job_id, 1, result=None, result_url="u") == "lost"
-    assert ledger.fail(bell.job_id, 1, failure(retryable=False), delay_s=0) == "lost"
-    assert ledger.release(bell.job_id, 1) is None
+    assert ledger.renew([(bell.job_id, "1")], lease_s=30) == ["lost"]
+    assert ledger.progress(bell.job_id, "1", "storing") == "lost"
+    assert ledger.finish(bell.job_id, "1", result=None, result_url="u") == "lost"
+    assert ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0) == "lost"
+    assert ledger.release(bell.job_id, "1") is None
     assert ledger.get(bell.job_id).state == "queued"
 
 
@@ -128,10 +136,12 @@ def test_a_late_writer_cannot_disturb_the_next_attempt(ledger: Ledger) -> None:
     claim(ledger, bell, lease_s=0.05)
     second: list[Bell] = []
     wait_for(lambda: bool(second.extend(ledger.reap(grace_s=60)) or second))
-    claim(ledger, second[0], token="other")
-    assert ledger.finish(bell.job_id, 1, result=some_result(bell.job_id), result_url="u") == "lost"
+    claim(ledger, second[0])
+    assert (
+        ledger.finish(bell.job_id, "1", result=some_result(bell.job_id), result_url="u") == "lost"
+    )
     assert ledger.get(bell.job_id).state == "running"
-    assert ledger.finish(bell.job_id, 2, result=None, result_url="v") == "ok"
+    assert ledger.finish(bell.job_id, "2", result=None, result_url="v") == "ok"
     assert ledger.get(bell.job_id).result_url == "v"
 
 
@@ -140,7 +150,7 @@ def test_a_renewed_lease_is_not_reaped(ledger: Ledger) -> None:
     claim(ledger, bell, lease_s=0.2)
     for _ in range(5):
         time.sleep(0.08)
-        assert ledger.renew([(bell.job_id, 1)], lease_s=0.2) == ["ok"]
+        assert ledger.renew([(bell.job_id, "1")], lease_s=0.2) == ["ok"]
         assert ledger.reap(grace_s=60) == []
     assert ledger.get(bell.job_id).state == "running"
 
@@ -171,7 +181,7 @@ def test_a_worker_that_hangs_past_the_deadline_loses_the_job_despite_its_heartbe
     answers = []
     end = time.monotonic() + 1.6
     while time.monotonic() < end:
-        answers += ledger.renew([(bell.job_id, 1)], lease_s=0.2)
+        answers += ledger.renew([(bell.job_id, "1")], lease_s=0.2)
         time.sleep(0.05)
     assert answers[0] == "ok"
     assert answers[-1] == "lost"
@@ -184,7 +194,7 @@ def test_a_worker_that_hangs_past_the_deadline_loses_the_job_despite_its_heartbe
 def test_a_retryable_failure_waits_and_is_tried_again(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
-    assert ledger.fail(bell.job_id, 1, failure(retryable=True), delay_s=0.3) == "retry"
+    assert ledger.fail(bell.job_id, "1", failure(retryable=True), delay_s=0.3) == "retry"
     job = ledger.get(bell.job_id)
     assert job.state == "queued"
     assert job.next_attempt_at is not None
@@ -192,15 +202,15 @@ def test_a_retryable_failure_waits_and_is_tried_again(ledger: Ledger) -> None:
     assert ledger.reap(grace_s=60) == []
     rung: list[Bell] = []
     wait_for(lambda: bool(rung.extend(ledger.reap(grace_s=60)) or rung))
-    assert claim(ledger, rung[0], token="n").attempt == 2
-    ledger.finish(bell.job_id, 2, result=None, result_url="u")
+    assert claim(ledger, rung[0]).attempt == 2
+    ledger.finish(bell.job_id, "2", result=None, result_url="u")
     assert ledger.get(bell.job_id).failure is None
 
 
 def test_a_failure_that_cannot_help_ends_the_job_at_once(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
-    assert ledger.fail(bell.job_id, 1, failure(retryable=False), delay_s=0) == "failed"
+    assert ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0) == "failed"
     assert ledger.get(bell.job_id).state == "failed"
 
 
@@ -258,8 +268,8 @@ def test_a_running_job_is_canceling_until_its_worker_stopped(ledger: Ledger) -> 
     ledger.cancel(bell.job_id)
     ledger.cancel(bell.job_id)
     assert ledger.get(bell.job_id).state == "canceling"
-    assert ledger.renew([(bell.job_id, 1)], lease_s=30) == ["cancel"]
-    assert ledger.fail(bell.job_id, 1, failure(retryable=True), delay_s=0) == "canceled"
+    assert ledger.renew([(bell.job_id, "1")], lease_s=30) == ["cancel"]
+    assert ledger.fail(bell.job_id, "1", failure(retryable=True), delay_s=0) == "canceled"
     job = ledger.get(bell.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code) == ("canceled", "canceled")
@@ -271,7 +281,7 @@ def test_an_answer_that_comes_after_the_cancel_is_not_kept(ledger: Ledger) -> No
     claim(ledger, bell)
     ledger.cancel(bell.job_id)
     assert (
-        ledger.finish(bell.job_id, 1, result=some_result(bell.job_id), result_url="u") == "cancel"
+        ledger.finish(bell.job_id, "1", result=some_result(bell.job_id), result_url="u") == "cancel"
     )
     job, result = ledger.result(bell.job_id)
     assert (job.state, result) == ("canceled", None)
@@ -287,7 +297,7 @@ def test_a_canceling_job_whose_worker_vanished_is_canceled(ledger: Ledger) -> No
 def test_canceling_a_final_job_changes_nothing(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
-    ledger.finish(bell.job_id, 1, result=None, result_url="u")
+    ledger.finish(bell.job_id, "1", result=None, result_url="u")
     ledger.cancel(bell.job_id)
     assert ledger.get(bell.job_id).state == "succeeded"
 
@@ -298,22 +308,22 @@ def test_retry_reopens_an_ended_job_under_its_id_with_the_next_attempt(
 ) -> None:
     bell = submit(ledger, max_attempts=1)
     claim(ledger, bell)
-    ledger.fail(bell.job_id, 1, failure(retryable=True), delay_s=0) if end == "fail" else None
+    ledger.fail(bell.job_id, "1", failure(retryable=True), delay_s=0) if end == "fail" else None
     if end == "cancel":
         ledger.cancel(bell.job_id)
-        ledger.fail(bell.job_id, 1, failure(retryable=True), delay_s=0)
+        ledger.fail(bell.job_id, "1", failure(retryable=True), delay_s=0)
     again = ledger.retry(bell.job_id)
     assert (again.job_id, again.attempt) == (bell.job_id, 2)
     job = ledger.get(bell.job_id)
     assert (job.state, job.failure, job.max_attempts) == ("queued", None, 2)
-    claim(ledger, again, token="again")
-    assert ledger.finish(bell.job_id, 2, result=None, result_url="u") == "ok"
+    claim(ledger, again)
+    assert ledger.finish(bell.job_id, "2", result=None, result_url="u") == "ok"
 
 
 def test_a_succeeded_job_cannot_be_retried(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
-    ledger.finish(bell.job_id, 1, result=None, result_url="u")
+    ledger.finish(bell.job_id, "1", result=None, result_url="u")
     with pytest.raises(errors.NotRetryable, match="succeeded"):
         ledger.retry(bell.job_id)
 
@@ -321,7 +331,7 @@ def test_a_succeeded_job_cannot_be_retried(ledger: Ledger) -> None:
 def test_unknown_and_expired_ids_differ(ledger: Ledger, redis_client: redis.Redis) -> None:
     bell = submit(ledger, result_ttl_s=60)
     claim(ledger, bell)
-    ledger.finish(bell.job_id, 1, result=None, result_url="u")
+    ledger.finish(bell.job_id, "1", result=None, result_url="u")
     assert 0 < redis_client.ttl(ledger.keys.job(bell.job_id)) <= 60
     assert 0 < redis_client.ttl(ledger.keys.events(bell.job_id)) <= 60
     redis_client.expire(ledger.keys.job(bell.job_id), 0)
@@ -388,10 +398,10 @@ def test_a_queued_job_says_why_it_waits(ledger: Ledger) -> None:
 def test_a_released_job_keeps_all_its_attempts(ledger: Ledger) -> None:
     bell = submit(ledger, max_attempts=1)
     claim(ledger, bell)
-    again = ledger.release(bell.job_id, 1)
+    again = ledger.release(bell.job_id, "1")
     assert again is not None
-    claim(ledger, again, token="b")
-    assert ledger.fail(bell.job_id, 2, failure(retryable=True), delay_s=0) == "failed"
+    claim(ledger, again)
+    assert ledger.fail(bell.job_id, "2", failure(retryable=True), delay_s=0) == "failed"
 
 
 def test_nothing_of_a_finished_job_stays_in_the_indexes(
@@ -401,15 +411,15 @@ def test_nothing_of_a_finished_job_stays_in_the_indexes(
         bell = submit(ledger, idempotency_key=end)
         claim(ledger, bell)
         if end == "finish":
-            ledger.finish(bell.job_id, 1, result=None, result_url="u")
+            ledger.finish(bell.job_id, "1", result=None, result_url="u")
         elif end == "fail":
-            ledger.fail(bell.job_id, 1, failure(retryable=False), delay_s=0)
+            ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0)
         else:
             ledger.cancel(bell.job_id)
-            ledger.fail(bell.job_id, 1, failure(retryable=False), delay_s=0)
+            ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0)
     prefix = ledger.keys.prefix
     for key in redis_client.scan_iter(f"{prefix}:*"):
-        if key in (f"{prefix}:bells", f"{prefix}:queues", f"{prefix}:dead"):
+        if key.removeprefix(f"{prefix}:") in ("bells", "queues", "dead", "round"):
             continue
         assert redis_client.ttl(key) > 0, f"{key} has no lifetime"
 
@@ -418,7 +428,70 @@ def test_events_can_be_read_from_where_one_left_off(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
     first = ledger.read_events(bell.job_id)
-    ledger.progress(bell.job_id, 1, "generating", done=1, total=3)
+    ledger.progress(bell.job_id, "1", "generating", done=1, total=3)
     (new,) = ledger.read_events(bell.job_id, after=first[-1].id)
     assert (new.type, new.stage, new.done, new.total) == ("stage", "generating", 1, 3)
     assert ledger.read_events(bell.job_id, after=new.id, block_s=0.05) == []
+
+
+def test_an_attempt_number_that_redis_hands_out_twice_fences_all_the_same(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell, token="before")
+    # Redis loses its last second: the record is as it was before the claim.
+    redis_client.hset(ledger.keys.job(bell.job_id), mapping={"state": "queued", "attempt": 0})
+    redis_client.hdel(ledger.keys.job(bell.job_id), "token")
+    claim(ledger, bell, token="after")
+    assert ledger.renew([(bell.job_id, "before")], lease_s=30) == ["lost"]
+    assert ledger.finish(bell.job_id, "before", result=None, result_url="a") == "lost"
+    assert ledger.finish(bell.job_id, "after", result=None, result_url="b") == "ok"
+    assert ledger.finish(bell.job_id, "after", result=None, result_url="b") == "ok"  # lost reply
+    assert ledger.finish(bell.job_id, "before", result=None, result_url="a") == "lost"
+    assert ledger.get(bell.job_id).result_url == "b"
+
+
+def test_after_an_outage_live_workers_may_renew_before_their_jobs_are_reaped(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    ledger.reap(grace_s=60)
+    lives, dead = submit(ledger), submit(ledger)
+    for bell in (lives, dead):
+        claim(ledger, bell, lease_s=0.05)
+    time.sleep(0.1)
+    # Nobody could reach Redis for a minute, so no reaper was heard either.
+    redis_client.set(ledger.keys.round, time.time() - 60)
+    assert ledger.reap(grace_s=60) == []
+    assert ledger.renew([(lives.job_id, "1")], lease_s=30) == ["ok"]
+    redis_client.zadd(ledger.keys.leases, {dead.job_id: time.time() - 1})
+    assert [bell.job_id for bell in ledger.reap(grace_s=60)] == [dead.job_id]
+
+
+def test_start_by_is_about_the_first_attempt(ledger: Ledger) -> None:
+    bell = submit(ledger, start_by=datetime.now(UTC) + timedelta(seconds=0.2))
+    claim(ledger, bell)
+    time.sleep(0.25)
+    again = ledger.release(bell.job_id, "1")
+    assert again is not None
+    assert claim(ledger, again).attempt == 2
+
+
+def test_the_same_request_in_another_spelling_is_the_same_request(ledger: Ledger) -> None:
+    noon = datetime(2100, 1, 1, 12, tzinfo=UTC)
+    one = submit(ledger, idempotency_key="s", metadata={"a": "1", "b": "2"}, start_by=noon)
+    again = ledger.submit(
+        new_job_id(),
+        request(
+            idempotency_key="s",
+            metadata={"b": "2", "a": "1"},
+            start_by=noon.astimezone(timezone(timedelta(hours=2))),
+        ),
+        start_by_default_s=DAY,
+    )
+    assert again == one.job_id
+
+
+def test_models_whose_names_look_alike_have_queues_of_their_own() -> None:
+    names = ["a/b", "a:b", "a--b", "a%2Fb", "default", "%64efault", None, "模型", "問題"]
+    queues = {queue_name("p", name, "bulk") for name in names}
+    assert len(queues) == len(names)

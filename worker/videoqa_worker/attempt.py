@@ -13,6 +13,7 @@ import random
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -78,12 +79,12 @@ class Attempts:
                 )
             )
         except errors.InvalidRequest as error:  # of a newer release; its workers may know it
-            self._fail(bell.job_id, bell.attempt, error, retryable=True)
+            self._fail(bell, token, error, retryable=True)
             return
         if isinstance(claim, str):
             log.info("bell dropped: %s", claim, extra=_tags(bell.job_id, bell.attempt))
             return
-        control = JobControl(claim.job_id, bell.attempt, claim.timeout_s)
+        control = JobControl(claim.job_id, bell.attempt, claim.timeout_s, token=token)
         with self._leases.holding(control):
             self._carry(claim, control)
 
@@ -96,12 +97,14 @@ class Attempts:
             log.warning("%s", error, extra=tags)
         except errors.WorkerStopping:
             self._give_back(claim)
+        except errors.RedisUnavailable as error:  # closing: nobody waits for Redis any more
+            log.warning("%s; the job's lease ends by itself", error, extra=tags)
         except errors.JobError as error:
-            self._fail(claim.job_id, claim.attempt, error)
+            self._fail(claim, claim.token, error)
         except Exception as error:
             log.exception("job met an unexpected error", extra=tags)
             unexpected = errors.InternalError(f"{type(error).__name__}: {error}")
-            self._fail(claim.job_id, claim.attempt, unexpected)
+            self._fail(claim, claim.token, unexpected)
 
     def _run(self, claim: Claim, control: JobControl) -> Outcome:
         def report(
@@ -110,7 +113,7 @@ class Attempts:
             control.check()
             answer = self._until_redis_answers(
                 lambda: self._ledger.progress(
-                    claim.job_id, claim.attempt, stage, message=message, done=done, total=total
+                    claim.job_id, claim.token, stage, message=message, done=done, total=total
                 )
             )
             obey(control, answer)
@@ -131,7 +134,7 @@ class Attempts:
         small = len(result.model_dump_json()) <= self._settings.inline_result_bytes
         answer = self._until_redis_answers(
             lambda: self._ledger.finish(
-                claim.job_id, claim.attempt, result=result if small else None, result_url=url
+                claim.job_id, claim.token, result=result if small else None, result_url=url
             )
         )
         log.info("job %s", {"ok": "succeeded", "cancel": "canceled"}.get(answer, "lost"),
@@ -158,15 +161,16 @@ class Attempts:
         )
 
     def _give_back(self, claim: Claim) -> None:
-        bell = self._until_redis_answers(lambda: self._ledger.release(claim.job_id, claim.attempt))
+        bell = self._until_redis_answers(lambda: self._ledger.release(claim.job_id, claim.token))
         if bell is not None:
-            self._ring(bell)
+            with suppress(errors.RedisUnavailable):  # the reaper of another worker rings
+                self._ring(bell)
         log.info("job given back", extra=_tags(claim.job_id, claim.attempt))
 
     def _fail(
         self,
-        job_id: str,
-        attempt: int,
+        job: Claim | Bell,
+        token: str,
         error: errors.VideoQAError,
         *,
         retryable: bool | None = None,
@@ -176,18 +180,17 @@ class Attempts:
             message=error.message[:2000],
             stage=error.stage,
             retryable=error.retryable if retryable is None else retryable,
-            attempt=attempt,
+            attempt=job.attempt,
             param=error.param,
         )
         delay_s = backoff_s(
-            attempt, base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s
+            job.attempt, base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s
         )
         answer = self._until_redis_answers(
-            lambda: self._ledger.fail(job_id, attempt, failure, delay_s=delay_s)
+            lambda: self._ledger.fail(job.job_id, token, failure, delay_s=delay_s)
         )
-        log.warning(
-            "attempt ended (%s): %s: %s", answer, error.code, error, extra=_tags(job_id, attempt)
-        )
+        tags = _tags(job.job_id, job.attempt)
+        log.warning("attempt ended (%s): %s: %s", answer, error.code, error, extra=tags)
 
     def _until_redis_answers(self, call: Callable[[], T]) -> T:
         """Repeats an idempotent call while Redis is away; each is fenced or carries a token."""

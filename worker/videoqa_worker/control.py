@@ -20,9 +20,13 @@ class JobControl:
         attempt: int,
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        token: str = "",
     ) -> None:
+        """`token`: of the claim, which fences every write of the attempt."""
         self.job_id = job_id
         self.attempt = attempt
+        self.token = token
         self._timeout_s = timeout_s
         self._clock = clock
         self._deadline = clock() + timeout_s

@@ -29,7 +29,7 @@ class LeaseKeeper:
         self._ledger = ledger
         self._lease_s = lease_s
         self._heartbeat_s = heartbeat_s
-        self._held: dict[tuple[str, int], JobControl] = {}
+        self._held: set[JobControl] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -45,18 +45,17 @@ class LeaseKeeper:
     @contextmanager
     def holding(self, control: JobControl) -> Iterator[None]:
         """The lease is renewed within this block."""
-        key = (control.job_id, control.attempt)
         with self._lock:
-            self._held[key] = control
+            self._held.add(control)
         try:
             yield
         finally:
             with self._lock:
-                del self._held[key]
+                self._held.discard(control)
 
     def held(self) -> list[JobControl]:
         with self._lock:
-            return list(self._held.values())
+            return list(self._held)
 
     def _run(self) -> None:
         away = False
@@ -73,12 +72,12 @@ class LeaseKeeper:
 
     def beat(self) -> None:
         """Renews all leases once."""
-        with self._lock:
-            held = list(self._held.items())
+        held = self.held()
         if not held:
             return
-        answers = self._ledger.renew([key for key, _ in held], lease_s=self._lease_s)
-        for (_, control), answer in zip(held, answers, strict=True):
+        tokens = [(control.job_id, control.token) for control in held]
+        answers = self._ledger.renew(tokens, lease_s=self._lease_s)
+        for control, answer in zip(held, answers, strict=True):
             obey(control, answer)
 
 

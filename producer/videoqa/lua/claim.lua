@@ -20,6 +20,8 @@ if rec[7] and now > tonumber(rec[7]) then
   return {'drop', 'expired'}
 end
 forget_places(id)
+-- Started in time: a later attempt is not too late.
+redis.call('HDEL', job_key(id), 'start_by')
 -- The attempt counts before any work is done: a video that kills the process cannot loop.
 set(id, 'state', 'running', 'stage', 'fetching', 'attempt', attempt, 'worker', worker,
   'token', token, 'started_at', stamp(now), 'deadline', stamp(now + tonumber(rec[6])))

@@ -43,7 +43,7 @@ local function finalize(id, state, ...)
   local rec = get(id, 'ttl_s', 'attempt', 'idem')
   forget_places(id)
   set(id, 'state', state, 'finished_at', stamp(now), ...)
-  redis.call('HDEL', job_key(id), 'stage', 'next_at', 'token')
+  redis.call('HDEL', job_key(id), 'stage', 'next_at')
   local ttl = math.ceil(tonumber(rec[1]))
   redis.call('EXPIRE', job_key(id), ttl)
   redis.call('SET', P .. ':gone:' .. id, state, 'EX', ttl + GONE_EXTRA_S)
@@ -62,10 +62,11 @@ local function cancel_now(id, attempt, stage)
 end
 
 -- Whether a worker's write still counts: 'ok', 'cancel', or 'lost' where it must be refused.
-local function fence(id, attempt)
-  local rec = get(id, 'state', 'attempt')
-  if rec[2] ~= attempt then return 'lost' end
-  if rec[1] == 'running' then return 'ok' end
-  if rec[1] == 'canceling' then return 'cancel' end
+-- Fenced by the claim's token: a Redis that lost its last second hands out attempt numbers twice.
+local function fence(id, token)
+  local rec = get(id, 'state', 'token', 'attempt')
+  if rec[2] ~= token then return 'lost' end
+  if rec[1] == 'running' then return 'ok', rec[3] end
+  if rec[1] == 'canceling' then return 'cancel', rec[3] end
   return 'lost'
 end

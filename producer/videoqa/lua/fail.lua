@@ -1,6 +1,6 @@
--- prefix, id, attempt, failure, retryable 0|1, delay_s -> 'failed', 'retry', 'canceled' or 'lost'
-local id, attempt = ARGV[2], ARGV[3]
-local answer = fence(id, attempt)
+-- prefix, id, token, failure, retryable 0|1, delay_s -> 'failed', 'retry', 'canceled' or 'lost'
+local id = ARGV[2]
+local answer, attempt = fence(id, ARGV[3])
 if answer == 'lost' then return answer end
 local rec = get(id, 'max_attempts', 'stage')
 if answer == 'cancel' then

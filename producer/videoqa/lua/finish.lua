@@ -1,9 +1,9 @@
--- prefix, id, attempt, result, result_url -> 'ok', 'cancel' (canceled instead) or 'lost'
-local id, attempt = ARGV[2], ARGV[3]
-local answer = fence(id, attempt)
+-- prefix, id, token, result, result_url -> 'ok', 'cancel' (canceled instead) or 'lost'
+local id, token = ARGV[2], ARGV[3]
+local answer, attempt = fence(id, token)
 if answer == 'lost' then
-  local rec = get(id, 'state', 'attempt')
-  if rec[1] == 'succeeded' and rec[2] == attempt then return 'ok' end  -- the reply was lost
+  local rec = get(id, 'state', 'token')
+  if rec[1] == 'succeeded' and rec[2] == token then return 'ok' end  -- the reply was lost
   return answer
 end
 if answer == 'cancel' then

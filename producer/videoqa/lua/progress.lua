@@ -1,6 +1,6 @@
--- prefix, id, attempt, stage, message, done, total -> 'ok', 'cancel' or 'lost'
-local id, attempt, stage = ARGV[2], ARGV[3], ARGV[4]
-local answer = fence(id, attempt)
+-- prefix, id, token, stage, message, done, total -> 'ok', 'cancel' or 'lost'
+local id, stage = ARGV[2], ARGV[4]
+local answer, attempt = fence(id, ARGV[3])
 if answer == 'lost' then return answer end
 local rec = get(id, 'state', 'stage')
 local kind = 'progress'

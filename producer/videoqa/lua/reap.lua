@@ -3,6 +3,17 @@
 local grace_s, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local bells = {}
 
+-- No reaper was heard for long: Redis, or everybody, was away, so no heartbeat could be heard
+-- either. Whoever still lives gets the time to renew.
+local AWAY_S, SECOND_CHANCE_S = 10, 5
+local last = redis.call('GETSET', P .. ':round', stamp(now))
+if last and now - tonumber(last) > AWAY_S then
+  local chance = stamp(now + SECOND_CHANCE_S)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', chance)) do
+    redis.call('ZADD', P .. ':leases', chance, id)
+  end
+end
+
 local function due(key)
   return redis.call('ZRANGEBYSCORE', P .. key, '-inf', stamp(now), 'LIMIT', 0, limit)
 end

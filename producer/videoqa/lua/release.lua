@@ -1,7 +1,7 @@
 -- A worker that shuts down gives a job back; the attempt is not held against it.
--- prefix, id, attempt -> {id, attempt, bell, queue} to ring, or {} where there is nothing to give
-local id, attempt = ARGV[2], ARGV[3]
-local answer = fence(id, attempt)
+-- prefix, id, token -> {id, attempt, bell, queue} to ring, or {} where there is nothing to give
+local id = ARGV[2]
+local answer, attempt = fence(id, ARGV[3])
 if answer == 'lost' then return {} end
 if answer == 'cancel' then
   cancel_now(id, attempt, get(id, 'stage')[1] or nil)

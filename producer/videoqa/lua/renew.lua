@@ -1,4 +1,4 @@
--- prefix, id, attempt, lease_s -> 'ok', 'cancel' or 'lost'
+-- prefix, id, token, lease_s -> 'ok', 'cancel' or 'lost'
 local id, lease_s = ARGV[2], tonumber(ARGV[4])
 local answer = fence(id, ARGV[3])
 if answer == 'lost' then return answer end

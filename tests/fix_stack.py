@@ -17,7 +17,7 @@ from videoqa_worker.embedded.redis_server import RedisServer
 from videoqa_worker.embedded.s3_server import S3Server
 
 QUICK = {
-    "VIDEOQA_MODEL": os.environ.get("TMPM", "demo"),
+    "VIDEOQA_MODEL": "demo",
     "VIDEOQA_FILE_ROOTS": "/",
     "VIDEOQA_PRIVATE_ADDRESSES": "true",
     "VIDEOQA_CPU_THREADS": "1",

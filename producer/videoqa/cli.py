@@ -109,7 +109,7 @@ def _read_json(source: str) -> dict[str, Any]:
         data = json.loads(text)
     except OSError as error:
         raise errors.InvalidRequest(f"can't read {source}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.InvalidRequest(f"{source} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise errors.InvalidRequest(

@@ -10,9 +10,11 @@ Thread-safe; connects on first use. Nothing here depends on the worker's side.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from videoqa import errors
@@ -31,6 +33,31 @@ log = logging.getLogger(__name__)
 
 BLOCK_S = 2.0
 """How long one blocking read waits; below the socket time-out, so that a dead Redis is noticed."""
+
+OUTAGE_S = 30.0
+"""How long a caller that already waits goes on waiting for a Redis that is away."""
+
+
+class _Patience:
+    """Lets a loop live through an outage: swallows RedisUnavailable until it lasts `outage_s`."""
+
+    def __init__(self, outage_s: float) -> None:
+        self._outage_s = outage_s
+        self._away_since_s: float | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> bool:
+        if not isinstance(error, errors.RedisUnavailable):
+            self._away_since_s = None
+            return False
+        now_s = time.monotonic()
+        self._away_since_s = self._away_since_s or now_s
+        if now_s - self._away_since_s > self._outage_s:
+            return False
+        time.sleep(0.5)
+        return True
 
 
 class Client:
@@ -88,7 +115,19 @@ class Client:
         if isinstance(made, str):
             return self.get(made)
         self._ring(made)
-        return self.get(made.job_id)
+        try:
+            return self.get(made.job_id)
+        except errors.RedisUnavailable:  # recorded and rung: whoever submitted has a job
+            return Job(
+                id=made.job_id,
+                state="queued",
+                max_attempts=checked.max_attempts,
+                created_at=datetime.now(UTC),
+                model=checked.model,
+                priority=checked.priority,
+                custom_id=checked.custom_id,
+                metadata=checked.metadata,
+            )
 
     def _application(self) -> Celery:
         from videoqa.broker import make_celery  # Celery takes 0.3 s to import
@@ -143,21 +182,29 @@ class Client:
 
         Raises:
             WaitTimeout: `timeout_s` is over; the job goes on.
+            RedisUnavailable: at once, or when Redis stays away for 30 s while this waits.
+            InvalidRequest: `after` is no event's id.
         """
+        if not re.fullmatch(r"\d+(-\d+)?", after):
+            raise errors.InvalidRequest(
+                f"got after={after!r}, expected the id of an event, or 0", param="after"
+            )
         self.get(job_id)
         yield from self._follow(job_id, after, timeout_s)
 
     def _follow(self, job_id: str, after: str, timeout_s: float | None) -> Iterator[Event]:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        patience = _Patience(OUTAGE_S)
         block_s = 0.0  # what is there already comes first: a final job gets no more
         while True:
-            found = self._ledger.read_events(job_id, after=after, block_s=block_s)
-            for event in found:
-                after = event.id
-                yield event
-            # A retried job's stream goes on after its first final event: ask the record.
-            if (not found or found[-1].state in FINAL_STATES) and self.get(job_id).final:
-                return
+            with patience:
+                found = self._ledger.read_events(job_id, after=after, block_s=block_s)
+                for event in found:
+                    after = event.id
+                    yield event
+                # A retried job's stream goes on after its first final event: ask the record.
+                if (not found or found[-1].state in FINAL_STATES) and self.get(job_id).final:
+                    return
             if deadline is not None and time.monotonic() >= deadline:
                 raise errors.WaitTimeout(
                     f"job {job_id} was not finished within {timeout_s:g} s; it goes on, wait again"
@@ -182,11 +229,17 @@ class Client:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
             raise errors.JobFailed(f"job {job_id} {job.state}{why}")
         try:
-            return read(Result, self._objects.read(job.result_url))
+            found = read(Result, self._objects.read(job.result_url))
         except errors.InvalidRequest as error:
             raise errors.OutputNotFound(
                 f"{job.result_url} is no result of videoqa any more: something overwrote it"
             ) from error
+        if (found.job_id, found.attempt) != (job_id, job.attempt):
+            raise errors.OutputNotFound(
+                f"{job.result_url} holds attempt {found.attempt} of {found.job_id}, expected "
+                f"attempt {job.attempt} of {job_id}: a late writer overwrote it; retry the job"
+            )
+        return found
 
     def cancel(self, job_id: str) -> Job:
         """Stops the job; a final job stays as it is. Returns the job as it is then."""

@@ -23,6 +23,8 @@ _NOT_NOW = (
     redis.exceptions.NoPermissionError,
     redis.exceptions.MasterDownError,
 )
+_NOT_NOW_CODES = ("MISCONF", "NOREPLICAS")
+"""Those that have no class in redis-py."""
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -82,7 +84,7 @@ def speaking_redis(url: str) -> Iterator[None]:
             "or raise its maxmemory"
         ) from error
     except redis.exceptions.ResponseError as error:
-        # redis-py gives most of these a class and cuts the code off; MISCONF has none.
-        if isinstance(error, _NOT_NOW) or "MISCONF" in str(error):
+        # redis-py gives most of these a class and cuts the code off.
+        if isinstance(error, _NOT_NOW) or any(code in str(error) for code in _NOT_NOW_CODES):
             raise RedisUnavailable(f"Redis at {place(url)} can't take this now: {error}") from error
         raise

@@ -7,8 +7,10 @@ Used for results. Knows nothing of jobs or videos; large inputs have their own w
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
+from errno import EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -27,6 +29,8 @@ _DENIED = {
     "SignatureDoesNotMatch",
     "AllAccessDisabled",
 }
+_FOR_GOOD = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
@@ -64,47 +68,45 @@ class ObjectStore:
                 self._client = s3_client(self._endpoint)
             return self._client
 
+    def check(self, url: str) -> None:
+        """Refuses what cannot be written, before any work is done for it.
+
+        Raises:
+            OutputDenied: outside the folders, or no name that a file or object can have.
+        """
+        if not url.startswith("file:"):
+            bucket, key = _bucket_key(url)
+            if not (_BUCKET.fullmatch(bucket) and key):
+                raise errors.OutputDenied(
+                    f"may not write {url}: got bucket {bucket!r} and key {key!r}, expected "
+                    "s3://bucket/key",
+                    param="output",
+                )
+            return
+        path = file_path(url)
+        if "\0" in str(path):
+            raise errors.OutputDenied("may not write a path with a NUL in it", param="output")
+        resolved = path.resolve()
+        if self._roots is None or any(resolved.is_relative_to(root) for root in self._roots):
+            return
+        allowed = ", ".join(str(root) for root in self._roots) or "no folder"
+        raise errors.OutputDenied(
+            f"may not write {path}: this worker writes results below {allowed}; "
+            "VIDEOQA_OUTPUT_ROOTS allows more",
+            param="output",
+        )
+
     def write(self, url: str, data: bytes, *, content_type: str = "application/json") -> None:
         """Writes an object whole or not at all; the same URL again replaces it.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
+        self.check(url)
         if url.startswith("file:"):
-            self._write_file(file_path(url), data)
+            _write_file(file_path(url), data)
         else:
             self._write_s3(url, data, content_type)
-
-    def _write_file(self, path: Path, data: bytes) -> None:
-        resolved = path.resolve()
-        if self._roots is not None and not any(
-            resolved.is_relative_to(root) for root in self._roots
-        ):
-            allowed = ", ".join(str(root) for root in self._roots) or "no folder"
-            raise errors.OutputDenied(
-                f"may not write {path}: this worker writes results below {allowed}; "
-                "VIDEOQA_OUTPUT_ROOTS allows more",
-                param="output",
-            )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".videoqa-", suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as out:
-                    out.write(data)
-                Path(name).replace(path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
-        except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-            raise errors.OutputDenied(
-                f"may not write {path}: {error.strerror}; check the folder's permissions",
-                param="output",
-            ) from error
-        except OSError as error:
-            raise errors.OutputUnavailable(
-                f"can't write {path}: {error.strerror or error}", param="output"
-            ) from error
 
     def _write_s3(self, url: str, data: bytes, content_type: str) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -137,6 +139,30 @@ class ObjectStore:
                 f"{url} gave {len(data)} bytes of {reply['ContentLength']}; try again"
             )
         return data
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".videoqa-", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(data)
+            # mkstemp's 0600 would keep a backend app of another user out.
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno in _FOR_GOOD:
+            raise errors.OutputDenied(
+                f"may not write {path}: {error.strerror}; check the name and the folder's permissions",
+                param="output",
+            ) from error
+        raise errors.OutputUnavailable(
+            f"can't write {path}: {error.strerror or error}", param="output"
+        ) from error
 
 
 def _read_file(path: Path) -> bytes:

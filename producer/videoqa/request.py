@@ -70,6 +70,8 @@ def _checked_url(url: str) -> str:
         )
     if parts.scheme == "s3" and not (parts.netloc and parts.path.strip("/")):
         raise ValueError("got no bucket or no key, expected s3://bucket/key")
+    if parts.scheme == "s3" and "@" in parts.netloc:
+        raise ValueError("got credentials in an s3:// URL, expected s3://bucket/key")
     if parts.scheme in ("http", "https") and not parts.hostname:
         raise ValueError("got no host, expected http(s)://host/path")
     if parts.scheme == "file" and not (

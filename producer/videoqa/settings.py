@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Self
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticUndefined
@@ -59,7 +60,18 @@ class Settings(BaseModel):
 
     @property
     def broker(self) -> str:
-        return self.broker_url or self.redis_url
+        """Celery's spelling of it."""
+        url = self.broker_url or self.redis_url
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query))
+        if parts.scheme == "unix":
+            database = urlencode({"virtual_host": query.get("db", "0")})
+            return urlunsplit(("redis+socket", parts.netloc, parts.path, database, ""))
+        if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
+            # kombu's default is not to look at the certificate at all.
+            query["ssl_cert_reqs"] = "required"
+            return urlunsplit(parts._replace(query=urlencode(query)))
+        return url
 
     @classmethod
     def from_environment(

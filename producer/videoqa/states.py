@@ -249,6 +249,8 @@ class Ledger:
 
     def get(self, job_id: str) -> Job:
         """Raises JobNotFound or JobExpired."""
+        if not job_id.isascii():  # a lone surrogate could not even be sent
+            raise errors.JobNotFound(f"no job {job_id!r} was ever recorded here; check the id")
         with speaking_redis(self._url):
             values = cast("list[str | None]", self._redis.hmget(self.keys.job(job_id), _VIEW))
         record = dict(zip(_VIEW, values, strict=True))

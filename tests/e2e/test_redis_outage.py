@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 from fix_stack import WorkerProcess
 
 from videoqa import errors
@@ -55,6 +56,31 @@ def test_a_worker_waits_for_redis_and_recovers_when_it_is_killed(tmp_path: Path)
         with start_redis():
             # The records survived both kills.
             assert client.get(job.id).state == "succeeded"
+
+
+def test_a_worker_stays_up_with_its_model_while_redis_is_full(tmp_path: Path) -> None:
+    clip = write_clip(Scene.single("green", "circle", "up"), tmp_path / "clip.mp4")
+    with RedisServer(tmp_path / "redis") as server:
+        settings = Settings(redis_url=server.url)
+        with (
+            WorkerProcess(settings, tmp_path / "worker") as worker,
+            Client(settings=settings) as client,
+            redis.Redis.from_url(server.url) as raw,
+        ):
+            worker.wait_ready(client)
+            waiting = [
+                client.submit(inputs=[clip.as_uri()], questions=["What color is it?"])
+                for _ in range(2)
+            ]
+            raw.config_set("maxmemory", "1mb")
+            with pytest.raises(errors.RedisUnavailable, match="is full"):
+                client.submit(inputs=[clip.as_uri()], questions=["What color is it?"])
+            time.sleep(5)  # long enough for Celery to give up on its broker
+            raw.config_set("maxmemory", "0")
+            for job in waiting:
+                ended = client.wait(job.id, timeout_s=60)
+                assert (ended.state, ended.attempt) == ("succeeded", 1), ended.failure
+            assert worker.running()
 
 
 def test_the_client_and_the_command_say_clearly_and_soon_that_redis_is_away(tmp_path: Path) -> None:

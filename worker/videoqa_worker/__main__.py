@@ -19,8 +19,8 @@ log = logging.getLogger("videoqa_worker")
 
 def main() -> int:
     """Runs one worker until a signal; the exit status is 0 after a clean shutdown."""
-    configure(os.environ.get("VIDEOQA_LOG_LEVEL", "INFO"))
     try:
+        configure(os.environ.get("VIDEOQA_LOG_LEVEL", "INFO"))
         settings = WorkerSettings.from_environment()
         return _run(settings)
     except VideoQAError as error:

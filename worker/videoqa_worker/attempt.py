@@ -119,6 +119,7 @@ class Attempts:
             obey(control, answer)
             control.check()
 
+        self._objects.check(self._url(claim))
         # A second attempt runs alone: if this job breaks its batch, only it is convicted.
         outcome = self._pipeline.run(claim.request, control, report, alone=claim.attempt > 1)
         report("storing")
@@ -126,8 +127,7 @@ class Attempts:
 
     def _finish(self, claim: Claim, control: JobControl, outcome: Outcome) -> None:
         created_at = utc(claim.created_at_s)
-        template = claim.request.output or self._settings.output
-        url = result_url(template, claim.job_id, claim.request, created_at)
+        url = self._url(claim)
         with outcome.timing("storing"):
             store(self._objects, url, self._result(claim, outcome, created_at), control)
         result = self._result(claim, outcome, created_at)
@@ -139,6 +139,10 @@ class Attempts:
         )
         log.info("job %s", {"ok": "succeeded", "cancel": "canceled"}.get(answer, "lost"),
                  extra=_tags(claim.job_id, claim.attempt))  # fmt: skip
+
+    def _url(self, claim: Claim) -> str:
+        template = claim.request.output or self._settings.output
+        return result_url(template, claim.job_id, claim.request, utc(claim.created_at_s))
 
     def _result(self, claim: Claim, outcome: Outcome, created_at: datetime) -> Result:
         request = claim.request

@@ -38,20 +38,15 @@ def demo(
 
 
 def up(
-    port: Annotated[int | None, typer.Option(help="Port of Redis [7379, or a free one].")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of Redis [7379, or a free one].")
+    ] = None,
 ) -> None:
     """Run Redis, a folder as object store and a worker on this machine, until Ctrl-C."""
-    from videoqa.errors import ConfigurationError
     from videoqa.local import LocalStack, home
     from videoqa_worker.embedded.stack import Stack
 
     folder = home(os.environ)
-    running = LocalStack.find(folder)
-    if running is not None:
-        raise ConfigurationError(
-            f"a stack already runs here (process {running.pid}); stop it with Ctrl-C, "
-            "or set VIDEOQA_HOME to another folder for a second one"
-        )
     _stop_on_sigterm()
     console = Console(highlight=False, soft_wrap=True)
     with Stack(folder, os.environ, port=port) as stack:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from videoqa.errors import ConfigurationError
+
 __all__ = ["configure"]
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class _JobFormatter(logging.Formatter):
@@ -19,7 +23,15 @@ class _JobFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Logs to stderr; third parties from WARNING up."""
+    """Logs to stderr; third parties from WARNING up.
+
+    Raises:
+        ConfigurationError: there is no such level.
+    """
+    if level.upper() not in LEVELS:
+        raise ConfigurationError(
+            f"VIDEOQA_LOG_LEVEL={level!r}: expected one of {', '.join(LEVELS)}", param="log_level"
+        )
     handler = logging.StreamHandler()
     handler.setFormatter(_JobFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -185,7 +185,7 @@ class Pipeline:
         for n, (question, future) in enumerate(zip(request.questions, pending, strict=True)):
             with _about(f"questions.{n}.text"):
                 try:
-                    generated = future.result()
+                    generated = _awaited(future, control)
                 except errors.JobCanceled:
                     control.check()  # the engine only knows that it should stop, this knows why
                     raise
@@ -198,6 +198,15 @@ class Pipeline:
                 input_tokens=generated.input_tokens,
                 output_tokens=generated.output_tokens,
             )
+
+
+def _awaited(future: Future[Generated], control: JobControl) -> Generated:
+    """The engine ends a stopped row itself; this thread is free even if the engine hangs."""
+    while True:
+        try:
+            return future.result(timeout=1)
+        except TimeoutError:
+            control.check()
 
 
 @contextmanager

@@ -27,9 +27,18 @@ def result_url(template: str, job_id: str, request: JobRequest, created_at: date
     """The template with its fields; the same for every attempt of a job."""
     return template.format(
         job_id=job_id,
-        custom_id=quote(request.custom_id or "none", safe=""),
+        custom_id=_one_name(request.custom_id or "none"),
         date=created_at.strftime("%Y-%m-%d"),
     )
+
+
+def _one_name(text: str) -> str:
+    """As one part of a URL's path, whatever it holds: `a/b` becomes the file `a%2Fb`.
+
+    Quoted twice, since a reader of the URL unquotes once; dots alone would be a way up.
+    """
+    name = quote(text, safe="")
+    return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
 
 
 def roots_of(template: str, extra: tuple[Path, ...]) -> tuple[Path, ...]:

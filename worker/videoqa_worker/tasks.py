@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import signals
 from celery.platforms import SecurityWarning
+from celery.worker import state
 
 from videoqa.queues import TASK
 from videoqa.states import Bell
 from videoqa_worker.runtime import Runtime
 
 __all__ = ["hear_bells", "register"]
+
+log = logging.getLogger(__name__)
 
 
 def register(runtime: Runtime) -> None:
@@ -32,24 +41,55 @@ def hear_bells(runtime: Runtime) -> int:
     register(runtime)
     # Celery warns root of pickled messages; we accept JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    stopping = threading.Event()
+    with _connected(runtime, stopping):
+        while True:
+            worker = _celery_worker(runtime)
+            worker.start()
+            if stopping.is_set() or not worker.exitcode:
+                return int(worker.exitcode or 0)
+            # A broker that is full or lacks replicas is an "unrecoverable error" to Celery.
+            log.warning("Celery gave up on the broker; listening again, the model stays loaded")
+            time.sleep(1)
 
-    def shutting_down(how: str = "Warm", **_: Any) -> None:
-        runtime.drain(runtime.settings.drain_grace_s if how == "Warm" else 0.0)
+
+@contextmanager
+def _connected(runtime: Runtime, stopping: threading.Event) -> Iterator[None]:
+    """What signals do, while this worker hears bells."""
+
+    def shutting_down(**_: Any) -> None:
+        if not stopping.is_set():
+            stopping.set()
+            runtime.drain(runtime.settings.drain_grace_s)
+
+    def at_once(*_: Any) -> None:
+        # Celery's own cold shutdown waits for the pool before it tells anybody.
+        stopping.set()
+        runtime.drain(0.0)
+        state.should_stop = 0
+
+    def ready(**_: Any) -> None:
+        signal.signal(signal.SIGINT, at_once)
+        signal.signal(signal.SIGQUIT, at_once)
 
     signals.worker_shutting_down.connect(shutting_down, weak=False)
+    signals.worker_ready.connect(ready, weak=False)
     try:
-        worker = runtime.app.Worker(
-            hostname=f"videoqa@{runtime.worker_id}",
-            pool="videoqa_worker.pool:TaskPool",
-            concurrency=runtime.settings.job_slots,
-            queues=list(runtime.settings.queues),
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-            quiet=True,
-            redirect_stdouts=False,
-        )
-        worker.start()
+        yield
     finally:
         signals.worker_shutting_down.disconnect(shutting_down)
-    return int(worker.exitcode or 0)
+        signals.worker_ready.disconnect(ready)
+
+
+def _celery_worker(runtime: Runtime) -> Any:
+    return runtime.app.Worker(
+        hostname=f"videoqa@{runtime.worker_id}",
+        pool="videoqa_worker.pool:TaskPool",
+        concurrency=runtime.settings.job_slots,
+        queues=list(runtime.settings.queues),
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        redirect_stdouts=False,
+    )

@@ -177,7 +177,11 @@ def _cases(clips: Path, http_url: str, *, s3: bool) -> list[Case]:
             "several questions about one video",
             {
                 "inputs": [file("parade.mp4")],
-                "questions": ["What appears first?", "What appears last?", "How many shapes are there?"],
+                "questions": [
+                    "What appears first?",
+                    "What appears last?",
+                    "How many shapes are there?",
+                ],
             },
             ("a yellow square", "a purple circle", "two"),
             clips=("parade.mp4",),
@@ -208,7 +212,9 @@ def _show(console: Console, say: Any, client: Client, cases: list[Case]) -> bool
         def on_event(event: Event) -> None:
             answered = event.total and event.total == event.done
             if event.state != "queued" and not answered:
-                short = event.model_copy(update={"message": (event.message or "").rpartition("/")[2]})
+                short = event.model_copy(
+                    update={"message": (event.message or "").rpartition("/")[2]}
+                )
                 say(f"job {n + 1}: {describe(short)}")
 
         return client.wait(jobs[n].id, timeout_s=120, on_event=on_event)

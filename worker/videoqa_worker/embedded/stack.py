@@ -6,13 +6,15 @@ may read any file of the user's and fetch from this machine.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from videoqa.client import Client
+from videoqa.errors import ConfigurationError
 from videoqa.local import LocalStack
 from videoqa.settings import Settings
 from videoqa_worker.embedded.process import ServerProcess, free_port
@@ -38,7 +40,6 @@ class Stack:
         port: int | None = None,
     ) -> None:
         """`environ`: VIDEOQA_* settings of the worker; `defaults` where it says nothing."""
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.results = folder / "results"
         self._environ = environ
@@ -46,6 +47,15 @@ class Stack:
         self._port = port
 
     def __enter__(self) -> Self:
+        self._lock = _locked(self.folder)
+        try:
+            self._start()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         password = self._password()
         self.redis = RedisServer(
             self.folder / "redis",
@@ -58,11 +68,11 @@ class Stack:
         except BaseException:
             self.redis.stop()
             raise
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.worker.stop()
         self.redis.stop()
+        self._lock.close()
 
     def _password(self) -> str | None:
         """The same at each start, so that a backend app's URL stays right."""
@@ -96,6 +106,8 @@ class Stack:
             "VIDEOQA_OUTPUT": self.results.absolute().as_uri() + "/{job_id}.json",
             "VIDEOQA_FILE_ROOTS": "/",
             "VIDEOQA_PRIVATE_ADDRESSES": "true",
+            # Below the 10 s after which a server that does not stop is killed.
+            "VIDEOQA_DRAIN_GRACE_S": "3",
             **self._defaults,
         }
         return (
@@ -141,3 +153,26 @@ class Stack:
         """The message of the worker's newest log line."""
         lines = self.worker.log_path.read_text(errors="replace").splitlines()
         return lines[-1].partition("videoqa_worker: ")[2] if lines else ""
+
+
+def _locked(folder: Path) -> IO[str]:
+    """The folder's lock, held until it is closed, or this process ends however it may.
+
+    Two servers on one append-only file would spoil it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise ConfigurationError(
+            f"can't use {folder}: {error.strerror}; set VIDEOQA_HOME to a folder of yours"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ConfigurationError(
+            f"a stack already runs in {folder}; stop it with Ctrl-C, or set VIDEOQA_HOME to "
+            "another folder for a second one"
+        ) from error
+    return lock

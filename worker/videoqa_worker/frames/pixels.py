@@ -20,7 +20,7 @@ def to_rgb(picture: VideoFrame) -> Pixels:
 
     FFmpeg hands rotation and mirroring on as a display matrix and leaves them to the reader.
     """
-    pixels = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    pixels = picture.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
     # PyAV 18.1 annotates this mapping as a TypedDict without this key.
     side_data = cast("Mapping[str, Buffer]", picture.side_data)
     try:

@@ -182,7 +182,7 @@ def _ours(transfer: Transfer) -> Iterator[None]:
     except (ConnectTimeoutError, ReadTimeoutError) as error:
         raise SourceTimeout(f"{transfer.shown}: S3 did not answer in time; try again") from error
     except ParamValidationError as error:
-        raise BucketNotFound(f"{transfer.shown} names no valid bucket and key: {error}") from error
+        raise BucketNotFound(f"{transfer.shown} names no valid bucket and key") from error
     except (BotoConnectionError, HTTPClientError) as error:
         raise SourceUnreachable(
             f"{transfer.shown}: no connection to S3 ({error}); check the endpoint"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fix_servers import WRITER
 from fix_stack import WorkerProcess
 
 from videoqa.client import Client
@@ -21,6 +22,7 @@ from videoqa.job import Job
 from videoqa.settings import Settings
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
+from videoqa_worker.embedded.s3_server import S3Server
 
 SCENE = Scene.single("red", "circle", "right")
 QUESTION, ANSWER = "What is moving?", "a red circle"
@@ -93,9 +95,11 @@ def silent_server() -> Iterator[int]:
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield server.getsockname()[1]
-        done.set()
-        thread.join()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            done.set()
+            thread.join()
     for connection in held:
         connection.close()
 
@@ -117,21 +121,20 @@ def catch_in(client: Client, workers: Workers, stage: str, submit: Callable[[], 
     """Submits jobs until one is caught in the stage, and kills its worker there."""
     worker = workers.current()
     for _ in range(20):
-        job = submit()
-        if hold_in(client, worker, job.id, stage):
+        held = hold_in(client, worker, submit().id, stage)
+        if held is not None:
             worker.kill()
-            return job
+            return held
     raise AssertionError(f"20 jobs were too quick to be caught while {stage}")
 
 
 def expect_answered_by_another(
     client: Client, workers: Workers, job: Job, answers: int = 1
 ) -> None:
-    dead = client.get(job.id).worker
     workers.current()
     ended = client.wait(job.id, timeout_s=60)
     assert (ended.state, ended.attempt, ended.failure) == ("succeeded", 2, None)
-    assert ended.worker != dead
+    assert ended.worker != job.worker
     result = client.result(job.id)
     assert result.attempt == 2
     assert [answer.text for answer in result.answers] == [ANSWER] * answers
@@ -186,14 +189,18 @@ def test_a_job_whose_worker_is_killed_while_generating_is_answered_by_another(
 
 
 def test_a_job_whose_worker_is_killed_while_storing_is_answered_by_another(
-    client: Client, workers: Workers, clip: Path, tmp_path: Path
+    client: Client, workers: Workers, clip: Path, s3_server: S3Server
 ) -> None:
-    output = tmp_path.as_uri() + "/{job_id}.json"
-    workers.current(VIDEOQA_OUTPUT_ROOTS=str(tmp_path))
-    job = catch_in(client, workers, "storing", lambda: client.submit(request(clip, output=output)))
-    workers.current(VIDEOQA_OUTPUT_ROOTS=str(tmp_path))
+    output = "s3://open/killed/{job_id}.json"
+    with silent_server() as port:
+        silent = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"}
+        workers.current(**s3_server.environment(WRITER) | silent)
+        submit = lambda: client.submit(request(clip, output=output))  # noqa: E731
+        job = catch_in(client, workers, "storing", submit)
+    workers.current(**s3_server.environment(WRITER))
     expect_answered_by_another(client, workers, job)
-    assert [path.name for path in tmp_path.glob("*.json")].count(f"{job.id}.json") == 1
+    found = s3_server.client().list_objects_v2(Bucket="open", Prefix="killed/")
+    assert [item["Key"] for item in found["Contents"]] == [f"killed/{job.id}.json"]
 
 
 def test_a_job_that_kills_each_of_its_workers_ends_in_the_dead_letters(

@@ -85,3 +85,14 @@ def test_retries_wait_longer_each_time_and_never_above_the_cap() -> None:
 
     assert [round(longest(n)) for n in (1, 2, 3)] == pytest.approx([2, 4, 8], abs=1)
     assert longest(10) <= 30
+
+
+def test_a_job_that_starts_while_its_worker_shuts_down_is_given_back(
+    attempts: Attempts, ledger: Ledger
+) -> None:
+    bell = submit(ledger)
+    attempts.close()
+    attempts.answer(bell)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 4)
+    assert job.position == 0

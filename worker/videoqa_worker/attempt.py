@@ -66,8 +66,11 @@ class Attempts:
         self._closing = threading.Event()
 
     def close(self) -> None:
-        """Stops waiting for a Redis that is away: the leases end by themselves."""
+        """Gives every job back, those too that start from now on, and no longer waits for a
+        Redis that is away: the leases end by themselves."""
         self._closing.set()
+        for control in self._leases.held():
+            control.stop(_stopping())
 
     def answer(self, bell: Bell) -> None:
         """Never raises for a job's sake: its failures go to its record."""
@@ -86,6 +89,8 @@ class Attempts:
             return
         control = JobControl(claim.job_id, bell.attempt, claim.timeout_s, token=token)
         with self._leases.holding(control):
+            if self._closing.is_set():  # after it was held, so that `close` cannot miss it
+                control.stop(_stopping())
             self._carry(claim, control)
 
     def _carry(self, claim: Claim, control: JobControl) -> None:
@@ -119,6 +124,7 @@ class Attempts:
             obey(control, answer)
             control.check()
 
+        control.check()
         self._objects.check(self._url(claim))
         # A second attempt runs alone: if this job breaks its batch, only it is convicted.
         outcome = self._pipeline.run(claim.request, control, report, alone=claim.attempt > 1)
@@ -207,6 +213,10 @@ class Attempts:
                     raise
                 log.warning("waiting for Redis: %s", error)
                 delay_s = min(2.0, delay_s * 2)
+
+
+def _stopping() -> errors.WorkerStopping:
+    return errors.WorkerStopping("this worker shuts down")
 
 
 def _tags(job_id: str, attempt: int) -> dict[str, object]:

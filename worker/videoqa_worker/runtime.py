@@ -130,14 +130,9 @@ class Runtime:
 
     def drain(self, grace_s: float) -> None:
         """Running jobs may finish within the grace; what still runs then is given back."""
-        timer = threading.Timer(grace_s, self._give_back)
+        timer = threading.Timer(grace_s, self._attempts.close)
         timer.daemon = True
         timer.start()
-
-    def _give_back(self) -> None:
-        for control in self.leases.held():
-            control.stop(errors.WorkerStopping("this worker shuts down"))
-        self._attempts.close()
 
 
 def engine_config(settings: WorkerSettings) -> EngineConfig:

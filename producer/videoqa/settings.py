@@ -65,8 +65,8 @@ class Settings(BaseModel):
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query))
         if parts.scheme == "unix":
-            database = urlencode({"virtual_host": query.get("db", "0")})
-            return urlunsplit(("redis+socket", parts.netloc, parts.path, database, ""))
+            database = query.get("db", "0")
+            return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={database}"
         if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
             # kombu's default is not to look at the certificate at all.
             query["ssl_cert_reqs"] = "required"

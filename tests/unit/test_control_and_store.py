@@ -10,7 +10,7 @@ import pytest
 
 from videoqa import errors
 from videoqa.job import Generation, JobRequest, Result, Sampling, Usage
-from videoqa.objects import ObjectStore
+from videoqa.objects import ObjectStore, file_path
 from videoqa_worker.control import JobControl
 from videoqa_worker.store import result_url, roots_of, store
 
@@ -104,7 +104,8 @@ def test_a_result_lies_where_the_template_says() -> None:
 def test_a_custom_id_cannot_name_another_folder() -> None:
     asked = request(custom_id="../../etc/x?y#z")
     url = result_url("file:///r/{custom_id}/{job_id}", "job_1", asked, NOON)
-    assert url == "file:///r/..%2F..%2Fetc%2Fx%3Fy%23z/job_1"
+    assert url == "file:///r/..%252F..%252Fetc%252Fx%3Fy%23z/job_1"
+    assert file_path(url) == Path("/r/..%2F..%2Fetc%2Fx?y#z/job_1")
 
 
 @pytest.mark.parametrize(
@@ -201,3 +202,11 @@ def test_a_canceled_job_stores_nothing(tmp_path: Path) -> None:
     with pytest.raises(errors.JobCanceled):
         store(ObjectStore(), (tmp_path / "r.json").as_uri(), some_result(), control)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("custom_id", ["../up", "a/b", "..", ".", "a b%2F", "é?#"])
+def test_a_custom_id_is_one_file_name_whatever_it_holds(tmp_path: Path, custom_id: str) -> None:
+    asked = request(custom_id=custom_id)
+    template = tmp_path.as_uri() + "/mine/{custom_id}"
+    path = file_path(result_url(template, "job_1", asked, NOON))
+    assert path.resolve().parent == (tmp_path / "mine").resolve()

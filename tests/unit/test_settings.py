@@ -109,10 +109,10 @@ def test_results_go_below_the_home_folder_unless_told_otherwise() -> None:
 
 def test_a_worker_serves_its_model_and_the_default_interactive_jobs_first() -> None:
     assert read(model="org/m", prefix="p").queues == (
-        "p.org--m.interactive", "p.default.interactive", "p.org--m.bulk", "p.default.bulk",
+        "p.org%2Fm.interactive", "p.default.interactive", "p.org%2Fm.bulk", "p.default.bulk",
     )  # fmt: skip
     assert read(model="org/m", serve_default="false").queues == (
-        "videoqa.org--m.interactive", "videoqa.org--m.bulk",
+        "videoqa.org%2Fm.interactive", "videoqa.org%2Fm.bulk",
     )  # fmt: skip
 
 
@@ -133,3 +133,14 @@ def test_the_reference_has_every_variable_with_its_default_and_reason(
     shown = {"": "unset", "()": "none"}.get(default, f"`{default}`")
     assert reason, f"{name} has no description"
     assert f"| `{name}` | {shown} | {reason} |" in REFERENCE.read_text().splitlines()
+
+
+def test_the_brokers_url_is_spelled_as_celery_needs_it() -> None:
+    def broker(url: str) -> str:
+        return Settings(redis_url=url).broker
+
+    assert broker("redis://h:1/0") == "redis://h:1/0"
+    # kombu would not look at the certificate, and send the password to anybody.
+    assert broker("rediss://:pw@h:1/0") == "rediss://:pw@h:1/0?ssl_cert_reqs=required"
+    assert broker("rediss://h/0?ssl_cert_reqs=none") == "rediss://h/0?ssl_cert_reqs=none"
+    assert broker("unix:///run/r.sock?db=2") == "redis+socket:///run/r.sock?virtual_host=2"

@@ -6,6 +6,7 @@ Whoever reads `succeeded` can read the object. A retried job writes the same URL
 from __future__ import annotations
 
 import logging
+import re
 import time
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["result_url", "roots_of", "store"]
 log = logging.getLogger(__name__)
 
 TRIES = 3
+_NOT_IN_A_NAME = re.compile(r"[%/\\\x00-\x1f\x7f]")
 
 
 def result_url(template: str, job_id: str, request: JobRequest, created_at: datetime) -> str:
@@ -35,9 +37,9 @@ def result_url(template: str, job_id: str, request: JobRequest, created_at: date
 def _one_name(text: str) -> str:
     """As one part of a URL's path, whatever it holds: `a/b` becomes the file `a%2Fb`.
 
-    Quoted twice, since a reader of the URL unquotes once; dots alone would be a way up.
+    Dots alone would be a way up.
     """
-    name = quote(text, safe="")
+    name = _NOT_IN_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", text)
     return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
 
 

@@ -47,7 +47,7 @@ def up(
     from videoqa_worker.embedded.stack import Stack
 
     folder = home(os.environ)
-    _stop_on_sigterm()
+    _stop_on_signals()
     console = Console(highlight=False, soft_wrap=True)
     with Stack(folder, os.environ, port=port) as stack:
         stack.keep_password()
@@ -59,14 +59,16 @@ def up(
             LocalStack.forget(folder)
 
 
-def _stop_on_sigterm() -> None:
-    """SIGTERM ends `up` in order, as Ctrl-C does."""
+def _stop_on_signals() -> None:
+    """SIGTERM ends `up` in order, as Ctrl-C does; and Ctrl-C does so too where a shell script
+    started us in the background, with SIGINT ignored."""
     import signal
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def _stay(stack: Stack, console: Console) -> None:

@@ -72,6 +72,11 @@ class Attempts:
         for control in self._leases.held():
             control.stop(_stopping())
 
+    @property
+    def closing(self) -> bool:
+        """Whether jobs are given back instead of run."""
+        return self._closing.is_set()
+
     def answer(self, bell: Bell) -> None:
         """Never raises for a job's sake: its failures go to its record."""
         token = secrets.token_hex(8)

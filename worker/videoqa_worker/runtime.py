@@ -128,6 +128,11 @@ class Runtime:
         """What the Celery task does."""
         self._attempts.answer(bell)
 
+    @property
+    def closing(self) -> bool:
+        """Whether bells are for others to hear."""
+        return self._attempts.closing
+
     def drain(self, grace_s: float) -> None:
         """Running jobs may finish within the grace; what still runs then is given back."""
         timer = threading.Timer(grace_s, self._attempts.close)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import signals
+from celery.exceptions import Reject
 from celery.platforms import SecurityWarning
 from celery.worker import state
 
@@ -29,6 +30,10 @@ def register(runtime: Runtime) -> None:
 
     @runtime.app.task(name=TASK)  # type: ignore[untyped-decorator]
     def answer(job_id: str, attempt: int, bell: int, queue: str) -> None:
+        if runtime.closing:
+            # Celery still hands out what it has: this worker would claim what it just gave back.
+            time.sleep(0.2)
+            raise Reject("this worker shuts down", requeue=True)
         runtime.answer(Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue))
 
 

@@ -92,7 +92,12 @@ def run(keep: Path | None = None) -> int:
         right = _show(console, say, client, _cases(clips, http_url, s3=has_s3))
         is_demo = local.model == DEMO_MODEL
         say("stopping the worker and the servers")
-    say("done, nothing is left running" + (f"; kept {folder}" if keep else ""))
+    left = (
+        f"kept {folder}"
+        if keep
+        else "clips and results removed (`videoqa demo --keep DIR` keeps them)"
+    )
+    say(f"done, nothing is left running; {left}")
     return 0 if right or not is_demo else 1
 
 

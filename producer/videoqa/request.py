@@ -300,6 +300,8 @@ def _invalid(error: ValidationError) -> errors.InvalidRequest:
     shown = f" (got {got!r:.80})" if isinstance(got, (str, int, float, bool)) else ""
     if first["type"] == "extra_forbidden":
         message, shown = "unknown field; see the contract in docs/reference.md", ""
+    if "@" in shown:  # perhaps a password in a URL
+        shown = ""
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return errors.InvalidRequest(
         f"{param or 'request'}: {message}{shown}{more}", param=param or None

@@ -1,0 +1,52 @@
+"""Found by a review: a caller that waits lives through a restart of Redis; frames leave no threads."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from videoqa import errors
+from videoqa.client import Client
+from videoqa.job import Sampling, parse_request
+from videoqa_worker.demo.clips import write_clip
+from videoqa_worker.demo.scenes import Scene
+from videoqa_worker.embedded.process import free_port
+from videoqa_worker.embedded.redis_server import RedisServer
+from videoqa_worker.frames import sample_frames
+
+
+def test_whoever_waits_for_a_job_lives_through_a_restart_of_redis(tmp_path: Path) -> None:
+    port, password = free_port(), "waiting"
+    ended: list[str] = []
+    with RedisServer(tmp_path, port=port, password=password) as redis, Client(redis.url) as client:
+        job = client.submit(inputs=["s3://b/k.mp4"], questions=["What?"])
+        waiter = threading.Thread(
+            target=lambda: ended.append(client.wait(job.id, timeout_s=30).state)
+        )
+        waiter.start()
+        redis.stop()
+        with RedisServer(tmp_path, port=port, password=password):
+            client.cancel(job.id)
+            waiter.join(20)
+    assert ended == ["canceled"]
+
+
+def test_sampling_leaves_no_threads_behind(tmp_path: Path) -> None:
+    clip = write_clip(Scene.single("red", "circle", "up"), tmp_path / "clip.mp4")
+    process = psutil.Process()
+    sampled = sample_frames(clip, Sampling(frames=2))
+    before = process.num_threads()
+    kept = [sample_frames(clip, Sampling(frames=16)) for _ in range(3)]
+    assert len(sampled.frames) + sum(len(one.frames) for one in kept) == 50
+    # The scaler of each picture used to keep a thread a core.
+    assert process.num_threads() <= before + 8
+
+
+def test_credentials_have_no_place_in_an_s3_url() -> None:
+    with pytest.raises(errors.InvalidRequest) as caught:
+        parse_request({"inputs": ["s3://user:secret@b/k.mp4"], "questions": ["What?"]})
+    assert "credentials" in caught.value.message
+    assert "secret" not in caught.value.message

@@ -1,5 +1,5 @@
 -- prefix, id, attempt, bell, worker, lease_s, token, queue
--- -> {'run', request, created_at, deadline_in_s, queued_s} or {'drop', why}
+-- -> {'run', request, created_at, timeout_s, queued_s} or {'drop', why}
 local id, attempt, bell, worker, token, queue = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[8]
 local heard = tonumber(redis.call('HGET', P .. ':bells', queue .. ':heard') or '0')
 if bell > heard then redis.call('HSET', P .. ':bells', queue .. ':heard', bell) end
@@ -15,8 +15,7 @@ if rec[1] ~= 'queued' then return {'drop', rec[1]} end
 if tonumber(attempt) ~= tonumber(rec[2]) + 1 then return {'drop', 'older attempt'} end
 if rec[8] and now < tonumber(rec[8]) then return {'drop', 'not due'} end
 if rec[7] and now > tonumber(rec[7]) then
-  finalize(id, 'expired', 'failure', failure('start_by_passed',
-    'no worker started the job before start_by', 'queued', false, rec[2]))
+  expire_now(id, rec[2])
   return {'drop', 'expired'}
 end
 forget_places(id)

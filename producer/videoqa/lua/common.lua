@@ -61,6 +61,18 @@ local function cancel_now(id, attempt, stage)
     failure('canceled', 'canceled on request', stage, false, attempt))
 end
 
+local function expire_now(id, attempt)
+  finalize(id, 'expired', 'failure', failure('start_by_passed',
+    'no worker started the job before start_by', 'queued', false, attempt))
+end
+
+-- From a worker back to queued; the caller says when its bell is to be rung.
+local function requeue(id, ...)
+  forget_places(id)
+  set(id, 'state', 'queued', ...)
+  redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
+end
+
 -- Whether a worker's write still counts: 'ok', 'cancel', or 'lost' where it must be refused.
 -- Fenced by the claim's token: a Redis that lost its last second hands out attempt numbers twice.
 local function fence(id, token)

@@ -12,9 +12,7 @@ if ARGV[5] == '0' or tonumber(attempt) >= tonumber(rec[1]) then
   return 'failed'
 end
 local due = now + tonumber(ARGV[6])
-forget_places(id)
-set(id, 'state', 'queued', 'failure', ARGV[4], 'next_at', stamp(due))
-redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
+requeue(id, 'failure', ARGV[4], 'next_at', stamp(due))
 redis.call('ZADD', P .. ':delayed', stamp(due), id)
 emit(id, 'retry', 'queued', attempt, 'message', cjson.decode(ARGV[4]).message)
 return 'retry'

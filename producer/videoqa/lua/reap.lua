@@ -34,9 +34,7 @@ for _, id in ipairs(due(':leases')) do
     if tonumber(attempt) >= tonumber(rec[3]) then
       finalize(id, 'failed', 'failure', why)
     else
-      forget_places(id)
-      set(id, 'state', 'queued', 'failure', why)
-      redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
+      requeue(id, 'failure', why)
       emit(id, 'retry', 'queued', attempt, 'message', 'its worker vanished')
       bells[#bells + 1] = ring(id)
     end
@@ -51,10 +49,7 @@ end
 for _, id in ipairs(due(':startby')) do
   local rec = get(id, 'state', 'attempt')
   redis.call('ZREM', P .. ':startby', id)
-  if rec[1] == 'queued' then
-    finalize(id, 'expired', 'failure', failure('start_by_passed',
-      'no worker started the job before start_by', 'queued', false, rec[2]))
-  end
+  if rec[1] == 'queued' then expire_now(id, rec[2]) end
 end
 
 -- A queued job's bell is lost if a later one of its queue was heard, or if the broker's queue

@@ -7,9 +7,7 @@ if answer == 'cancel' then
   cancel_now(id, attempt, get(id, 'stage')[1] or nil)
   return {}
 end
-forget_places(id)
 redis.call('HINCRBY', job_key(id), 'max_attempts', 1)
-set(id, 'state', 'queued')
-redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
+requeue(id)
 emit(id, 'state', 'queued', attempt, 'message', 'given back by a worker that shuts down')
 return ring(id)

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
-from urllib.parse import urlsplit
 
 import typer
 from typer.core import TyperGroup
@@ -30,7 +29,7 @@ from videoqa import errors, show
 from videoqa.client import Client
 from videoqa.job import Job
 from videoqa.local import LocalStack, home
-from videoqa.request import IMAGE_SUFFIXES
+from videoqa.request import names_image
 from videoqa.settings import DEFAULT_REDIS_URL, Settings
 
 __all__ = ["app", "main"]
@@ -138,7 +137,7 @@ def _media(names: list[str], start: float | None, end: float | None) -> list[Any
         return urls
     return [
         url  # a picture has no clip
-        if urlsplit(url).path.lower().endswith(IMAGE_SUFFIXES)
+        if names_image(url)
         else _request(kind="video", url=url, start=start, end=end)
         for url in urls
     ]

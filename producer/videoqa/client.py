@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from videoqa import errors
-from videoqa.connection import connect
+from videoqa.connection import connect, server_name, speaking_redis
 from videoqa.job import FINAL_STATES, Event, Job, JobRequest, Result, WorkerInfo, parse_request
 from videoqa.objects import ObjectStore
 from videoqa.settings import Settings
@@ -261,9 +261,5 @@ class Client:
 
     def ping(self) -> str:
         """The server's version; raises RedisUnavailable."""
-        from videoqa.connection import speaking_redis
-
         with speaking_redis(self.settings.redis_url):
-            info: dict[str, Any] = self._redis.info("server")
-        name = "Valkey" if "valkey_version" in info else "Redis"
-        return f"{name} {info.get('valkey_version') or info.get('redis_version')}"
+            return server_name(self._redis.info("server"))

@@ -5,8 +5,9 @@ Knows nothing of jobs. Every module that talks to Redis does so inside `speaking
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -16,7 +17,7 @@ from redis.retry import Retry
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.settings import Settings
 
-__all__ = ["connect", "place", "speaking_redis"]
+__all__ = ["connect", "place", "server_name", "speaking_redis"]
 
 _NOT_NOW = (
     redis.exceptions.ReadOnlyError,
@@ -62,6 +63,12 @@ def place(url: str) -> str:
     except ValueError:
         return "an unreadable URL"
     return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2] or "no host"
+
+
+def server_name(info: Mapping[str, Any]) -> str:
+    """`Valkey 9.1.2` or `Redis 8.2.0`, from what INFO says."""
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    return f"{name} {info.get('valkey_version') or info.get('redis_version')}"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import cast
 import redis
 
 from videoqa import errors
-from videoqa.connection import connect, place, speaking_redis
+from videoqa.connection import connect, place, server_name, speaking_redis
 from videoqa.settings import Settings
 from videoqa.show import Check
 from videoqa.states import Ledger
@@ -41,9 +41,7 @@ def _redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
     except errors.RedisUnavailable as error:
         yield Check("redis", ok=False, found=str(error), next_step="videoqa up")
         return
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    version = info.get("valkey_version") or info.get("redis_version")
-    yield Check("redis", ok=True, found=f"{name} {version} at {place(settings.redis_url)}")
+    yield Check("redis", ok=True, found=f"{server_name(info)} at {place(settings.redis_url)}")
     yield Check(
         "persistence",
         ok=bool(info.get("aof_enabled")),

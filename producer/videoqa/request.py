@@ -31,7 +31,6 @@ from videoqa import errors
 
 __all__ = [
     "IMAGE_MARK",
-    "IMAGE_SUFFIXES",
     "OUTPUT_FIELDS",
     "VIDEO_MARK",
     "Generation",
@@ -42,6 +41,7 @@ __all__ = [
     "Question",
     "Sampling",
     "Video",
+    "names_image",
     "parse_request",
     "redact_url",
 ]
@@ -118,11 +118,15 @@ class Video(Model):
         return self
 
 
+def names_image(url: str) -> bool:
+    """Whether the URL's path ends like a picture's."""
+    return urlsplit(url).path.lower().endswith(IMAGE_SUFFIXES)
+
+
 def _as_input(value: Any) -> Any:
     """A bare URL is a video, or an image if its path ends like one."""
     if isinstance(value, str):
-        path = urlsplit(value).path.lower()
-        return {"kind": "image" if path.endswith(IMAGE_SUFFIXES) else "video", "url": value}
+        return {"kind": "image" if names_image(value) else "video", "url": value}
     if isinstance(value, dict) and "kind" not in value:
         return {"kind": "video", **value}
     return value

@@ -15,6 +15,7 @@ says what came, what was expected and the next step.
     └── JobError                ends an attempt; becomes the job's Failure
         ├── SourceError         stage "fetching"
         ├── SamplingError       stage "sampling"
+        │   └── ..., VideoTooLarge (PictureTooLarge, VideoTooLong, TooMany..., FramesTooLarge)
         ├── GenerationError     stage "generating"
         ├── OutputError         stage "storing"
         └── LifecycleError      the job's own clock, cancel, or worker
@@ -31,8 +32,11 @@ __all__ = [
     "ClipOutOfRange",
     "ConfigurationError",
     "DecodeTimeout",
+    "DecoderCrashed",
+    "DecoderOutOfMemory",
     "EmptyQuestion",
     "EngineStopped",
+    "FramesTooLarge",
     "GenerationError",
     "IdempotencyConflict",
     "InputChanged",
@@ -59,6 +63,7 @@ __all__ = [
     "OutputError",
     "OutputNotFound",
     "OutputUnavailable",
+    "PictureTooLarge",
     "PromptTooLong",
     "RedisUnavailable",
     "RequestError",
@@ -76,10 +81,13 @@ __all__ = [
     "SpoolFull",
     "Stage",
     "StartByPassed",
+    "TooManyPackets",
+    "TooManyStreams",
     "UnsupportedInput",
     "VideoCorrupt",
     "VideoQAError",
     "VideoTooLarge",
+    "VideoTooLong",
     "VideoTruncated",
     "WaitTimeout",
     "WorkerLost",
@@ -328,9 +336,39 @@ class VideoTruncated(SamplingError):
 
 
 class VideoTooLarge(SamplingError):
-    """The pictures are larger, or the video longer, than the worker's limit."""
+    """The video is beyond one of the worker's limits; its kinds say which."""
 
     code = "video_too_large"
+
+
+class PictureTooLarge(VideoTooLarge):
+    """The video's pictures have more pixels than the worker's `max_pixels`."""
+
+    code = "picture_too_large"
+
+
+class VideoTooLong(VideoTooLarge):
+    """The video lasts longer than the worker's `max_duration_s`."""
+
+    code = "video_too_long"
+
+
+class TooManyStreams(VideoTooLarge):
+    """The file has more streams than the worker's `max_streams`."""
+
+    code = "too_many_streams"
+
+
+class TooManyPackets(VideoTooLarge):
+    """More packets had to be read than the worker's `max_packets`."""
+
+    code = "too_many_packets"
+
+
+class FramesTooLarge(VideoTooLarge):
+    """The frames asked for take more memory than the worker's `max_frames_bytes`."""
+
+    code = "frames_too_large"
 
 
 class ClipOutOfRange(SamplingError):
@@ -343,6 +381,19 @@ class DecodeTimeout(SamplingError):
     """Decoding took longer than the worker's limit."""
 
     code = "decode_timeout"
+
+
+class DecoderOutOfMemory(SamplingError):
+    """Decoding needed more memory than the worker's `decoder_memory_bytes`."""
+
+    code = "decoder_out_of_memory"
+
+
+class DecoderCrashed(SamplingError):
+    """The process that decoded the video died; the worker lives on."""
+
+    code = "decoder_crashed"
+    retryable = True
 
 
 class GenerationError(JobError):

@@ -133,8 +133,11 @@ class FrameUsed(Model):
     """The frame's number in the video from 0, where it can be known."""
     pts_s: float
     """Seconds from the beginning of the video."""
+    asked_s: float | None = None
+    """The instant that it was taken for."""
     exact: bool = True
-    """False: the container's timestamps could not be trusted, or a neighbour was taken."""
+    """It was on screen at `asked_s`. False: a keyframe was taken instead, the picture is damaged,
+    or the container's timestamps could not be trusted."""
 
 
 class SourceInfo(Model):

@@ -30,6 +30,8 @@ from pydantic import (
 from videoqa import errors
 
 __all__ = [
+    "DEFAULT_FPS_CAP",
+    "DEFAULT_FRAMES",
     "IMAGE_MARK",
     "OUTPUT_FIELDS",
     "VIDEO_MARK",
@@ -142,15 +144,59 @@ class Question(Model):
     text: str = Field(max_length=32_768)
 
 
-class Sampling(Model):
-    """Which frames the model sees: `frames` a video, uniform in time.
+DEFAULT_FRAMES = 8
+"""Where neither the job nor the model says how many."""
+DEFAULT_FPS_CAP = 32
+"""Frames that `fps` takes at most where `frames` names no other cap: what the models' contexts
+hold with room for an answer."""
 
-    With a clip from `a` to `b` seconds, frame k of n is the picture on screen at
-    `a + k * (b - a) / n`: the instants of the Hugging Face guide, by time instead of count.
+
+class Sampling(Model):
+    """Which frames of each video the model sees. By time, never by count.
+
+    With a clip from `a` to `b` seconds (the whole video: 0 and its duration):
+
+    - `uniform`: n = `frames` instants `a + k * (b - a) / n`, the Hugging Face guide's by time.
+    - `fps`: instants `a + k / fps` before `b`; if they are more than the cap n = `frames`
+      (or `DEFAULT_FPS_CAP`), the `uniform` ones for n instead, with a warning.
+    - `times`: the instants given, in seconds from the video's beginning.
+    - `keyframe`: the `uniform` instants, each moved to the nearest keyframe if one lies within
+      `tolerance_s` of it (None: however far). Reads and decodes far less.
+
+    The picture of an instant t is the one on screen: the last with pts <= t. Pictures come in
+    the order of time, and one that is on screen at several instants comes once.
     """
 
-    method: Literal["uniform"] = "uniform"
-    frames: int = Field(default=8, ge=1, le=256)
+    method: Literal["uniform", "fps", "keyframe", "times"] = "uniform"
+    frames: int | None = Field(default=None, ge=1, le=256)
+    """Frames a video; None: what the model's processor states, else 8."""
+    fps: float | None = Field(default=None, gt=0, le=240)
+    times: tuple[Annotated[float, Field(ge=0, le=1e7)], ...] | None = Field(
+        default=None, min_length=1, max_length=256
+    )
+    tolerance_s: float | None = Field(default=None, ge=0, le=1e7)
+    budget: int | None = Field(default=None, ge=1, le=1024)
+    """Frames over all videos of the job together: each gets an equal share, the first ones the
+    rest; a video that asks for fewer keeps to that. Images are not counted."""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        for name, method in (("fps", "fps"), ("times", "times"), ("tolerance_s", "keyframe")):
+            given = getattr(self, name) is not None
+            if given and self.method != method:
+                raise ValueError(f"got {name} with method={self.method!r}, expected {method!r}")
+            if not given and self.method == method and name != "tolerance_s":
+                raise ValueError(f"got method={method!r} without {name}, expected {name}")
+        if self.method == "times" and (self.frames is not None or self.budget is not None):
+            raise ValueError("got times with frames or budget, expected the times alone")
+        return self
+
+    @property
+    def cap(self) -> int:
+        """The most frames that one video can give."""
+        if self.times is not None:
+            return len(self.times)
+        return self.frames or (DEFAULT_FPS_CAP if self.method == "fps" else DEFAULT_FRAMES)
 
 
 class Generation(Model):

@@ -169,4 +169,12 @@ def source_config(settings: WorkerSettings) -> SourceConfig:
 
 
 def frame_limits(settings: WorkerSettings) -> FrameLimits:
-    return FrameLimits(max_pixels=settings.max_pixels, decode_timeout_s=settings.decode_timeout_s)
+    return FrameLimits(
+        formats=settings.formats,
+        max_pixels=settings.max_pixels,
+        max_duration_s=settings.max_duration_s,
+        max_streams=settings.max_streams,
+        max_packets=settings.max_packets,
+        max_frames_bytes=settings.max_frames_bytes,
+        decode_timeout_s=settings.decode_timeout_s,
+    )

@@ -14,6 +14,10 @@ from videoqa.settings import Settings
 
 __all__ = ["DEMO_MODEL", "DEMO_MODEL_PATH", "WorkerSettings"]
 
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,ogg,flv,gif,asf"
+)
+"""Demuxers that tests cover. None of them opens a second file or URL."""
 DEMO_MODEL = "demo"
 """The name under which the bundled model is loaded and announced."""
 DEMO_MODEL_PATH = Path(__file__).parent / "demo" / "model"
@@ -131,8 +135,27 @@ class WorkerSettings(Settings):
         gt=0,
         description="largest picture, width x height (8K): a bomb takes 100 bytes a pixel",
     )
+    max_duration_s: float = Field(default=24 * 3600.0, gt=0, description="longest video: a day")
+    max_streams: int = Field(
+        default=64, gt=0, description="most streams of a file; films with many languages have forty"
+    )
+    max_packets: int = Field(
+        default=10_000_000, gt=0, description="most packets read of a file: a day at 60 a second"
+    )
+    max_frames_bytes: int = Field(
+        default=4 << 30, gt=0, description="most memory for the sampled frames of one input, as RGB"
+    )
+    formats: str = Field(
+        default=FORMATS, description="FFmpeg demuxers that may open an input, comma-separated"
+    )
     decode_timeout_s: float = Field(
-        default=120.0, gt=0, description="longest decoding of one input"
+        default=120.0, gt=0, description="longest decoding of one input, without its download"
+    )
+    decoders: int | None = Field(
+        default=None, ge=1, description="decoding processes; unset: as many as cores"
+    )
+    decoder_memory_bytes: int = Field(
+        default=4 << 30, gt=0, description="address space of one decoding process (Linux)"
     )
 
     @field_validator("output")

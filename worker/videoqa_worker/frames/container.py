@@ -22,18 +22,15 @@ from av.video.stream import VideoStream
 from videoqa.errors import (
     NotAVideo,
     NoVideoStream,
+    PictureTooLarge,
     SamplingError,
     VideoCorrupt,
-    VideoTooLarge,
     VideoTruncated,
 )
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sniff import ends_before_index, look_at
 
-__all__ = ["FORMATS", "OpenVideo", "open_video", "packets"]
-
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,gif,asf"
-"""Demuxers that tests cover. None of them opens a second file or URL."""
+__all__ = ["OpenVideo", "open_video", "packets"]
 
 _LATE_STREAMS = ("mpegts", "mpeg", "flv")
 """Formats without a header that names the streams: they need FFmpeg's own, longer probing."""
@@ -64,7 +61,7 @@ def open_video(path: Path, limits: FrameLimits, *, only_video: bool = True) -> I
     `only_video` drops the packets of all other streams inside the demuxer.
 
     Raises:
-        NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, VideoTooLarge.
+        NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, PictureTooLarge, TooManyStreams.
     """
     with _open(path, limits) as container:
         video = OpenVideo(path, container, _pick_stream(container, path), limits)
@@ -109,7 +106,7 @@ def _open(path: Path, limits: FrameLimits) -> InputContainer:
 def _try_open(path: Path, limits: FrameLimits, extra: dict[str, str]) -> InputContainer:
     options = {
         "protocol_whitelist": "file",
-        "format_whitelist": FORMATS,
+        "format_whitelist": limits.formats,
         "max_pixels": str(limits.max_pixels),
         **extra,
     }
@@ -167,7 +164,7 @@ def _pick_stream(container: InputContainer, path: Path) -> VideoStream:
 def _check_size(video: OpenVideo) -> None:
     width, height = video.stream.width, video.stream.height
     if width * height > video.limits.max_pixels:
-        raise VideoTooLarge(
+        raise PictureTooLarge(
             f"the picture is {width}x{height}, expected at most "
             f"{video.limits.max_pixels} pixels; scale it down before"
         )

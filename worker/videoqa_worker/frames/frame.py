@@ -24,6 +24,8 @@ class Frame:
     """False: damaged, or the container's timestamps could not be trusted."""
     pixels: npt.NDArray[np.uint8]
     """uint8[H, W, 3], RGB, C-contiguous, upright (rotation applied)."""
+    asked_s: float = 0.0
+    """The instant that it was taken for: the first, if it is on screen at several."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from videoqa.errors import NotAVideo, SamplingError, VideoCorrupt, VideoTooLarge
+from videoqa.errors import NotAVideo, PictureTooLarge, SamplingError, VideoCorrupt
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.sniff import look_at
@@ -29,7 +29,7 @@ def read_image(
     """The picture, upright by its EXIF orientation; of an animation, the first one.
 
     Raises:
-        NotAVideo, VideoCorrupt, VideoTooLarge.
+        NotAVideo, VideoCorrupt, PictureTooLarge.
     """
     check()
     file = Path(path)
@@ -41,7 +41,7 @@ def read_image(
     except UnidentifiedImageError as error:
         raise _refusal(file) from error
     except Image.DecompressionBombError as error:
-        raise VideoTooLarge(f"{error}; scale the image down before") from error
+        raise PictureTooLarge(f"{error}; scale the image down before") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise VideoCorrupt(
             f"looks like {look_at(file).text}, and cannot be read: {error}"
@@ -57,7 +57,7 @@ def read_image(
 
 def _check_size(image: Image.Image, limits: FrameLimits) -> None:
     if image.width * image.height > limits.max_pixels:
-        raise VideoTooLarge(
+        raise PictureTooLarge(
             f"the picture is {image.width}x{image.height}, expected at most "
             f"{limits.max_pixels} pixels; scale it down before"
         )

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from videoqa.errors import VideoCorrupt, VideoTooLarge, VideoTruncated
+from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
 from videoqa.job import Sampling, Warn
 from videoqa_worker.frames.clip import clip_of
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
@@ -32,7 +32,7 @@ def sample_frames(
     limits: FrameLimits = DEFAULT_LIMITS,
     check: Callable[[], None] = no_check,
 ) -> SampledVideo:
-    """The pictures on screen at `sampling.frames` instants of the clip [start, end).
+    """The pictures on screen at `sampling.cap` instants of the clip [start, end).
 
     With a = `start` or 0 and b = `end` or the duration, in seconds from the first picture,
     frame k of n is the last one with pts <= a + k * (b - a) / n. A picture that is on screen
@@ -51,11 +51,11 @@ def sample_frames(
         walk.follow(timeline)
         step_s = timeline.step * timeline.time_base
         clip = clip_of(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
-        _check_memory(first.width * first.height, sampling.frames, limits)
-        ticks = [timeline.ticks_at(instant_s) for instant_s in clip.instants_s(sampling.frames)]
+        _check_memory(first.width * first.height, sampling.cap, limits)
+        ticks = [timeline.ticks_at(instant_s) for instant_s in clip.instants_s(sampling.cap)]
         frames = _take(walk, timeline, ticks)
         info = _describe(walk, timeline, frames[0])
-    return SampledVideo(frames, info, clip.warnings + _fewer(sampling.frames, len(frames)))
+    return SampledVideo(frames, info, clip.warnings + _fewer(sampling.cap, len(frames)))
 
 
 def _take(walk: Walk, timeline: Timeline, ticks: list[int]) -> tuple[Frame, ...]:
@@ -97,7 +97,7 @@ def _check_reached(timeline: Timeline, tick: int, last: int) -> None:
 def _check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
     needed_bytes = pixels * 3 * count
     if needed_bytes > limits.max_frames_bytes:
-        raise VideoTooLarge(
+        raise FramesTooLarge(
             f"{count} frames of this size take {needed_bytes / 2**30:.1f} GiB, expected at most "
             f"{limits.max_frames_bytes / 2**30:.1f} GiB; ask for fewer frames"
         )

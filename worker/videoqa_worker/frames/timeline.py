@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import av
 
-from videoqa.errors import VideoTooLarge
+from videoqa.errors import VideoTooLong
 from videoqa_worker.frames.container import OpenVideo
 from videoqa_worker.frames.packets import PacketTable, last_picture, scan
 from videoqa_worker.frames.watch import Watch
@@ -92,14 +92,14 @@ def read_timeline(video: OpenVideo, origin: int | None, watch: Watch) -> Timelin
     """`origin` is the pts of the first picture as decoded.
 
     Raises:
-        VideoTooLarge: longer than `max_duration_s`.
+        VideoTooLong: longer than `max_duration_s`.
     """
     timeline = None if origin is None else _from_index(video, origin, watch)
     if timeline is None:
         timeline = _from_packets(video, origin, scan(video, watch))
     limit_s = video.limits.max_duration_s
     if timeline.duration_s > limit_s:
-        raise VideoTooLarge(
+        raise VideoTooLong(
             f"the video is {float(timeline.duration_s):.0f} s long, "
             f"expected at most {limit_s:.0f} s; cut it into parts"
         )

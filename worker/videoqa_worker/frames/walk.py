@@ -22,7 +22,7 @@ from av import Packet, VideoFrame
 from av.error import FFmpegError
 from av.stream import Stream
 
-from videoqa.errors import VideoTooLarge
+from videoqa.errors import PictureTooLarge
 from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.timeline import Timeline
@@ -183,7 +183,7 @@ class Walk:
         decoder, limit = self.video.decoder, self._limits.max_pixels
         refused = decoder.width == 0 and error.errno == EINVAL
         if refused or decoder.width * decoder.height > limit:
-            raise VideoTooLarge(
+            raise PictureTooLarge(
                 f"a picture of the video has more than {limit} pixels; scale the video down before"
             ) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from videoqa.errors import DecodeTimeout, VideoTooLarge
+from videoqa.errors import DecodeTimeout, TooManyPackets
 from videoqa_worker.frames.limits import FrameLimits
 
 __all__ = ["Watch", "no_check"]
@@ -25,7 +25,7 @@ class Watch:
         self._packets = 0
 
     def tick(self) -> None:
-        """Raises what `check` raises; DecodeTimeout; VideoTooLarge after `max_packets`."""
+        """Raises what `check` raises; DecodeTimeout; TooManyPackets after `max_packets`."""
         self._check()
         if time.monotonic() > self._deadline_s:
             raise DecodeTimeout(
@@ -34,7 +34,7 @@ class Watch:
             )
         self._packets += 1
         if self._packets > self._limits.max_packets:
-            raise VideoTooLarge(
+            raise TooManyPackets(
                 f"the video has more than {self._limits.max_packets} packets; "
                 "ask for it in parts, or raise the worker's max_packets"
             )

@@ -1,4 +1,4 @@
-"""The part of a video that was asked for, and the instants at which pictures are taken."""
+"""The part of a video that was asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 from videoqa.errors import ClipOutOfRange
 from videoqa.job import Warn
 
-__all__ = ["Clip", "clip_of"]
+__all__ = ["Clip", "clip_of", "exactly"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,6 @@ class Clip:
     end_s: Fraction
     warnings: tuple[Warn, ...] = ()
 
-    def instants_s(self, count: int) -> list[Fraction]:
-        """`start + k * (end - start) / count`: the guide's instants, by time."""
-        length_s = self.end_s - self.start_s
-        return [self.start_s + k * length_s / count for k in range(count)]
-
 
 def clip_of(
     duration_s: Fraction, start: float | None, end: float | None, *, slack_s: Fraction
@@ -33,8 +28,8 @@ def clip_of(
     Raises:
         ClipOutOfRange: the clip starts after the video's end, or ends before it starts.
     """
-    start_s = _exact(start) if start is not None else Fraction(0)
-    end_s = _exact(end) if end is not None else duration_s
+    start_s = exactly(start) if start is not None else Fraction(0)
+    end_s = exactly(end) if end is not None else duration_s
     if start_s >= duration_s:
         raise ClipOutOfRange(
             f"the clip starts at {float(start_s):.3f} s, the video ends at "
@@ -57,6 +52,6 @@ def clip_of(
     )
 
 
-def _exact(seconds: float) -> Fraction:
+def exactly(seconds: float) -> Fraction:
     """2.8 means 14/5, not the nearest binary number: else frame 70 of 25 a second is missed."""
     return Fraction(str(float(seconds)))

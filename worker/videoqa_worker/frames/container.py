@@ -1,4 +1,4 @@
-"""Opens a video file with PyAV, and nothing but a video file.
+"""Opens a video with PyAV, and nothing but a video.
 
 FFmpeg follows playlists, SDP and concat lists to wherever they point, so formats and
 protocols are allow-lists. The only module that turns FFmpeg's opening errors into ours.
@@ -7,9 +7,8 @@ protocols are allow-lists. The only module that turns FFmpeg's opening errors in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 from av import Packet
@@ -24,11 +23,15 @@ from videoqa.errors import (
     NoVideoStream,
     PictureTooLarge,
     SamplingError,
+    TooManyStreams,
     VideoCorrupt,
     VideoTruncated,
 )
+from videoqa_worker.frames.boxes import ends_before_index
+from videoqa_worker.frames.cursor import Cursor, is_whole
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.sniff import ends_before_index, look_at
+from videoqa_worker.frames.sniff import look_at
+from videoqa_worker.media import Media
 
 __all__ = ["OpenVideo", "open_video", "packets"]
 
@@ -40,7 +43,7 @@ _LATE_STREAMS = ("mpegts", "mpeg", "flv")
 class OpenVideo:
     """An open container and the one video stream that is read."""
 
-    path: Path
+    media: Media
     container: InputContainer
     stream: VideoStream
     limits: FrameLimits
@@ -55,16 +58,21 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(path: Path, limits: FrameLimits, *, only_video: bool = True) -> Iterator[OpenVideo]:
+def open_video(
+    media: Media, limits: FrameLimits, *, only_video: bool = True, probe: bool = True
+) -> Iterator[OpenVideo]:
     """Opens the file for decoding on this thread alone.
 
-    `only_video` drops the packets of all other streams inside the demuxer.
+    `only_video` drops the packets of all other streams inside the demuxer. Without `probe`
+    nothing but the header is read: enough for the index, not for decoding.
 
     Raises:
         NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, PictureTooLarge, TooManyStreams.
     """
-    with _open(path, limits) as container:
-        video = OpenVideo(path, container, _pick_stream(container, path), limits)
+    with ExitStack() as stack:
+        container = _open(media, limits, stack, probe=probe)
+        _check_streams(container, limits)
+        video = OpenVideo(media, container, _pick_stream(container, media), limits)
         _check_size(video)
         # One thread a decoder: 0.69 CPU s a job against 0.83 with FFmpeg's own choice, and
         # several upstream deadlocks avoided.
@@ -92,45 +100,54 @@ def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stre
             yield packet
 
 
-def _open(path: Path, limits: FrameLimits) -> InputContainer:
+def _open(media: Media, limits: FrameLimits, stack: ExitStack, *, probe: bool) -> InputContainer:
+    if not probe:
+        return _try_open(media, limits, stack, {"probesize": "32", "analyzeduration": "0"})
     # A small probe opens a bomb with 81 MB instead of 372. Formats that name their streams
     # late are opened again with FFmpeg's default of 5 MB.
-    container = _try_open(path, limits, {"probesize": "500000"})
+    first = stack.enter_context(ExitStack())
+    container = _try_open(media, limits, first, {"probesize": "500000"})
     found = any(s.codec_context is not None and s.width for s in container.streams.video)
     if found and not any(name in container.format.name for name in _LATE_STREAMS):
         return container
-    container.close()
-    return _try_open(path, limits, {})
+    first.close()
+    return _try_open(media, limits, stack, {})
 
 
-def _try_open(path: Path, limits: FrameLimits, extra: dict[str, str]) -> InputContainer:
+def _try_open(
+    media: Media, limits: FrameLimits, stack: ExitStack, extra: dict[str, str]
+) -> InputContainer:
+    whole = is_whole(media)
     options = {
-        "protocol_whitelist": "file",
+        # What has holes is read through an object, and opens nothing else at all.
+        "protocol_whitelist": "file" if whole else "none",
         "format_whitelist": limits.formats,
         "max_pixels": str(limits.max_pixels),
         **extra,
     }
+    # "file:" keeps a name such as "data:..." or "concat:..." from being read as a protocol.
+    source = f"file:{media.path}" if whole else stack.enter_context(closing(Cursor(media)))
     try:
-        # "file:" keeps a name such as "data:..." or "concat:..." from being read as a protocol.
-        return av.open(f"file:{path}", options=options, metadata_errors="replace")
+        container = av.open(source, "r", options=options, metadata_errors="replace")
+        return stack.enter_context(closing(container))
     except EOFError as error:
         if "fflags" in extra:
-            raise _refusal(path, error) from error
+            raise _refusal(media, error) from error
         # A fragmented MP4 that ends within a fragment's header opens if read without index.
-        return _try_open(path, limits, {**extra, "fflags": "ignidx"})
+        return _try_open(media, limits, stack, {**extra, "fflags": "ignidx"})
     except (FFmpegError, OSError, ValueError) as error:
-        raise _refusal(path, error) from error
+        raise _refusal(media, error) from error
 
 
-def _refusal(path: Path, error: Exception) -> SamplingError:
-    look = look_at(path)
+def _refusal(media: Media, error: Exception) -> SamplingError:
+    look = look_at(media.path)
     if look.kind == "audio":
         return NoVideoStream(f"got {look.text}, expected a file with pictures")
     if look.kind == "image":
         return NotAVideo(f"got {look.text}, expected a video; send it as an image input")
     if look.kind != "video":
         return NotAVideo(f"got bytes that are no video: it looks like {look.text}")
-    if look.text.startswith("an MP4") and ends_before_index(path):
+    if look.text.startswith("an MP4") and ends_before_index(media):
         return VideoTruncated(
             "the file ends before its index (moov), so no picture can be found; upload it again"
         )
@@ -141,12 +158,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _pick_stream(container: InputContainer, path: Path) -> VideoStream:
+def _pick_stream(container: InputContainer, media: Media) -> VideoStream:
     still = Disposition.attached_pic | Disposition.timed_thumbnails
     moving = [s for s in container.streams.video if not s.disposition & still]
     streams = container.streams
     if not (streams.video or streams.audio or streams.subtitles):
-        raise _refusal(path, EOFError("no streams"))
+        raise _refusal(media, EOFError("no streams"))
     if not moving:
         covers = len(container.streams.video)
         raise NoVideoStream(
@@ -157,8 +174,17 @@ def _pick_stream(container: InputContainer, path: Path) -> VideoStream:
     best = container.streams.best("video")
     stream = next((s for s in moving if best is not None and s.index == best.index), moving[0])
     if stream.codec_context is None:
-        raise VideoCorrupt(f"no decoder for the video stream of {look_at(path).text}")
+        raise VideoCorrupt(f"no decoder for the video stream of {look_at(media.path).text}")
     return stream
+
+
+def _check_streams(container: InputContainer, limits: FrameLimits) -> None:
+    count = len(container.streams)
+    if count > limits.max_streams:
+        raise TooManyStreams(
+            f"the file has {count} streams, expected at most {limits.max_streams}; "
+            "keep only the video's, or raise the worker's max_streams"
+        )
 
 
 def _check_size(video: OpenVideo) -> None:

@@ -1,4 +1,4 @@
-"""Frames of a video file, uniform in time: the top of the path.
+"""Frames of a video: the top of the path.
 
 Knows files and seconds; jobs, URLs and models are the caller's.
 """
@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
 from videoqa.job import Sampling, Warn
 from videoqa_worker.frames.clip import clip_of
+from videoqa_worker.frames.cursor import is_whole
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
+from videoqa_worker.frames.instants import instants_of
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.pixels import to_rgb
+from videoqa_worker.frames.plan import fetch_planned
+from videoqa_worker.frames.snap import Target, snapped
 from videoqa_worker.frames.sniff import look_at
 from videoqa_worker.frames.timeline import Timeline, read_timeline
 from videoqa_worker.frames.walk import Shown, Walk
-from videoqa_worker.frames.watch import Watch, no_check
+from videoqa_worker.frames.watch import Awaited, Watch, no_check
+from videoqa_worker.media import LocalMedia, Media
 
 __all__ = ["sample_frames"]
 
 
 def sample_frames(
-    path: str | Path,
+    media: Media | str | Path,
     sampling: Sampling,
     *,
     start: float | None = None,
@@ -32,54 +39,79 @@ def sample_frames(
     limits: FrameLimits = DEFAULT_LIMITS,
     check: Callable[[], None] = no_check,
 ) -> SampledVideo:
-    """The pictures on screen at `sampling.cap` instants of the clip [start, end).
+    """The pictures of the clip [start, end) that `sampling` defines (see its docstring).
 
-    With a = `start` or 0 and b = `end` or the duration, in seconds from the first picture,
-    frame k of n is the last one with pts <= a + k * (b - a) / n. A picture that is on screen
-    at several instants comes once. `check` is called at every packet; what it raises passes.
+    With a = `start` or 0 and b = `end` or the duration, in seconds from the first picture.
+    Instants are compared in ticks of the container, rounded up if those are of a millisecond
+    or less. A picture that is on screen at several instants comes once. Of media with holes,
+    only what is needed is fetched. `check` is called at every packet; what it raises passes.
 
     Raises:
-        NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, VideoTooLarge,
-        ClipOutOfRange, DecodeTimeout.
+        NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, PictureTooLarge, VideoTooLong,
+        TooManyStreams, TooManyPackets, FramesTooLarge, ClipOutOfRange, DecodeTimeout.
+        SourceError: media with holes could not be fetched.
     """
     watch = Watch(limits, check)
-    with Walk(Path(path), limits, watch) as walk:
+    source = Awaited(LocalMedia(Path(media)) if isinstance(media, str | Path) else media, watch)
+    if not is_whole(source):
+        fetch_planned(source, sampling, start, end, limits, watch)
+    with Walk(source, limits, watch) as walk:
         first = walk.first()
         if first is None:
-            raise VideoCorrupt(f"looks like {look_at(Path(path)).text}, and no picture decodes")
+            raise VideoCorrupt(f"looks like {look_at(source.path).text}, and no picture decodes")
         timeline = read_timeline(walk.video, first.pts, watch)
         walk.follow(timeline)
         step_s = timeline.step * timeline.time_base
         clip = clip_of(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
-        _check_memory(first.width * first.height, sampling.cap, limits)
-        ticks = [timeline.ticks_at(instant_s) for instant_s in clip.instants_s(sampling.cap)]
-        frames = _take(walk, timeline, ticks)
+        instants = instants_of(sampling, clip, slack_s=step_s)
+        _check_memory(first.width * first.height, len(instants.at_s), limits)
+        frames = _take(walk, timeline, sampling, instants.at_s)
         info = _describe(walk, timeline, frames[0])
-    return SampledVideo(frames, info, clip.warnings + _fewer(sampling.cap, len(frames)))
+    warnings = clip.warnings + instants.warnings + _about_keys(sampling, timeline)
+    return SampledVideo(frames, info, warnings + _fewer(len(instants.at_s), len(frames)))
 
 
-def _take(walk: Walk, timeline: Timeline, ticks: list[int]) -> tuple[Frame, ...]:
+def _take(
+    walk: Walk, timeline: Timeline, sampling: Sampling, instants_s: tuple[Fraction, ...]
+) -> tuple[Frame, ...]:
+    targets = snapped([timeline.ticks_at(at_s) for at_s in instants_s], timeline, sampling)
     if timeline.truncated:
-        _check_reached(timeline, ticks[-1], timeline.last)
+        _check_reached(timeline, targets[-1].tick, timeline.last)
     frames: list[Frame] = []
     last_pts: int | None = None
-    for tick in ticks:
-        shown = walk.at(tick)
-        if shown is None:
-            raise VideoCorrupt(f"no picture decodes near {timeline.seconds(tick):.2f} s")
-        held = False
-        if (timeline.truncated or shown.pts < timeline.last) and walk.ended():
-            _check_reached(timeline, tick, shown.pts)
-            held = tick > shown.pts + timeline.step
+    for target, asked_s in zip(targets, instants_s, strict=True):
+        shown = _keyframe(walk, timeline, target) or _on_screen(walk, timeline, target.tick)
         if shown.pts != last_pts:
-            frames.append(_frame(shown, timeline, exact=shown.exact and not held))
+            frames.append(_frame(shown, timeline, asked_s))
         last_pts = shown.pts
     return tuple(frames)
 
 
-def _frame(shown: Shown, timeline: Timeline, *, exact: bool) -> Frame:
+def _keyframe(walk: Walk, timeline: Timeline, target: Target) -> Shown | None:
+    """The keyframe, exact only if it is what is on screen at the instant."""
+    shown = walk.key_at(target.key) if target.key is not None else None
+    if shown is None:
+        return None
+    since = target.tick - shown.pts
+    on_screen = since == 0 or (timeline.even and 0 < since < timeline.step)
+    return replace(shown, exact=shown.exact and on_screen)
+
+
+def _on_screen(walk: Walk, timeline: Timeline, tick: int) -> Shown:
+    shown = walk.at(tick)
+    if shown is None:
+        raise VideoCorrupt(f"no picture decodes near {timeline.seconds(tick):.2f} s")
+    if (timeline.truncated or shown.pts < timeline.last) and walk.ended():
+        _check_reached(timeline, tick, shown.pts)
+        held = tick > shown.pts + timeline.step
+        return replace(shown, exact=shown.exact and not held)
+    return shown
+
+
+def _frame(shown: Shown, timeline: Timeline, asked_s: Fraction) -> Frame:
     index = shown.count if shown.count is not None else timeline.index_of(shown.pts)
-    return Frame(index, timeline.seconds(shown.pts), exact, to_rgb(shown.picture))
+    pixels = to_rgb(shown.picture)
+    return Frame(index, timeline.seconds(shown.pts), shown.exact, pixels, float(asked_s))
 
 
 def _check_reached(timeline: Timeline, tick: int, last: int) -> None:
@@ -114,6 +146,13 @@ def _describe(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
         codec=walk.video.decoder.name,
         format=walk.video.format.split(",")[0],
     )
+
+
+def _about_keys(sampling: Sampling, timeline: Timeline) -> tuple[Warn, ...]:
+    if sampling.method != "keyframe" or timeline.keys:
+        return ()
+    message = "this kind of file does not tell where keyframes are: exact frames were taken"
+    return (Warn(code="no_keyframes", message=message),)
 
 
 def _fewer(asked: int, got: int) -> tuple[Warn, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Look", "ends_before_index", "look_at"]
+__all__ = ["Look", "look_at"]
 
 Kind = Literal["video", "image", "audio", "playlist", "other"]
 
@@ -119,25 +119,3 @@ def _text(head: bytes) -> Look | None:
 
 def _hex(head: bytes) -> str:
     return f"no video format known here (first bytes {head[:8].hex(' ')})"
-
-
-def ends_before_index(path: Path) -> bool:
-    """True for an MP4 that ends before its moov box, as an upload that broke off does.
-
-    Box sizes: ISO/IEC 14496-12, 4.2.
-    """
-    size_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        at = 0
-        while at + 8 <= size_bytes:
-            file.seek(at)
-            header = file.read(16)
-            length, name = int.from_bytes(header[:4], "big"), header[4:8]
-            if length == 1:
-                length = int.from_bytes(header[8:16], "big")
-            if name == b"moov":
-                return at + length > size_bytes
-            if length < 8:
-                return False
-            at += length
-    return True

@@ -1,6 +1,7 @@
 """When the pictures of a video are on screen, and from where decoding may start.
 
-From the container's header where it is complete (MP4), else from a scan of the packets.
+From the container's header where it is complete (MP4; large Matroska files with cues), else
+from a scan of the packets.
 Ticks are integers of the stream's time base; seconds come in only at `pts_s` and `ticks_at`.
 """
 
@@ -13,18 +14,25 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
+import numpy as np
+import numpy.typing as npt
 
 from videoqa.errors import VideoTooLong
 from videoqa_worker.frames.container import OpenVideo
+from videoqa_worker.frames.index import read_cues, read_index
 from videoqa_worker.frames.packets import PacketTable, last_picture, scan
 from videoqa_worker.frames.watch import Watch
 
-__all__ = ["Timeline", "read_timeline"]
+__all__ = ["SCAN_BELOW_BYTES", "Timeline", "read_timeline"]
 
 _BY_COUNT = ("avi",)
 """AVI stores no presentation times: its n-th picture is shown at n times the frame's length."""
 _NO_SEEK = ("avi", "gif")
 _FINE_TICK_S = Fraction(1, 1000)
+SCAN_BELOW_BYTES = 16 << 20
+"""Matroska below this is read through, which numbers its pictures; above, its cues must do."""
+_UNSPANNED_S = 20
+"""Cues may end by this much before the video: a long GOP. Earlier ones do not span it."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +74,10 @@ class Timeline:
         """The last tick that counts as at or before the instant.
 
         Containers round timestamps to their tick: at 30 a second Matroska writes 0, 33, 67 ms.
-        An instant less than one (fine) tick before an evenly spaced picture belongs to it.
+        An instant less than one (fine) tick before a picture belongs to it.
         """
         ticks = instant_s / self.time_base
-        rounded = self.even and self.time_base <= _FINE_TICK_S
+        rounded = self.time_base <= _FINE_TICK_S
         return self.origin + (math.ceil(ticks) if rounded else math.floor(ticks))
 
     def seconds(self, pts: int) -> float:
@@ -94,7 +102,7 @@ def read_timeline(video: OpenVideo, origin: int | None, watch: Watch) -> Timelin
     Raises:
         VideoTooLong: longer than `max_duration_s`.
     """
-    timeline = None if origin is None else _from_index(video, origin, watch)
+    timeline = None if origin is None else _from_header(video, origin, watch)
     if timeline is None:
         timeline = _from_packets(video, origin, scan(video, watch))
     limit_s = video.limits.max_duration_s
@@ -106,27 +114,35 @@ def read_timeline(video: OpenVideo, origin: int | None, watch: Watch) -> Timelin
     return timeline
 
 
+def _from_header(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
+    if "mp4" in video.format:
+        return _from_index(video, origin, watch)
+    if "matroska" in video.format and video.media.size_bytes >= SCAN_BELOW_BYTES:
+        return _from_cues(video, origin, watch)
+    return None
+
+
 def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
-    """None if the index does not span the video: fragmented files, and all but MP4."""
-    entries = list(video.stream.index_entries) if "mp4" in video.format else []
-    if len(entries) < 2 or not video.stream.duration:
+    """None if the index does not span the video, as in fragmented files."""
+    index = read_index(video)
+    if len(index) < 2 or not video.stream.duration:
         return None
-    dts = [entry.timestamp for entry in entries]
-    step = Fraction(dts[-1] - dts[0], len(dts) - 1)
-    shown = sum(not entry.is_discard for entry in entries)
-    size_bytes = video.path.stat().st_size
-    whole = next((n for n, e in enumerate(entries) if e.pos + e.size > size_bytes), len(entries))
-    even = _even(dts, step)
-    if even and abs(video.stream.duration - shown * step) > step:
+    step = Fraction(int(index.times[-1] - index.times[0]), len(index) - 1)
+    even = _even(index.times, step)
+    if even and abs(video.stream.duration - int(index.shown.sum()) * step) > step:
         return None
+    beyond = np.flatnonzero(index.ends > video.media.size_bytes)
+    whole = int(beyond[0]) if len(beyond) else len(index)
     # The index holds decoding times; pictures are shown a reordering delay later.
     delay = round(video.decoder.reorder_depth * step)
-    keys = [e.timestamp + delay for e in entries[:whole] if e.is_keyframe]
-    truncated = whole < len(entries)
+    if index.shown.all():
+        delay = origin - int(index.times[0])
+    keys = (index.times[:whole][index.keys[:whole]] + delay).tolist()
+    truncated = whole < len(index)
     end = origin + video.stream.duration
     if truncated:
         # Decoding times do not exceed presentation times: all pictures up to this one are there.
-        last = max(origin, dts[max(0, whole - 1)])
+        last = max(origin, int(index.times[max(0, whole - 1)]))
     elif even:
         last = end - round(step)
     else:
@@ -140,6 +156,35 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
         step=step,
         even=even,
         keys=keys,
+    )
+
+
+def _from_cues(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
+    """None if the cues do not span the video. They are times of presentation, in milliseconds."""
+    cues = read_cues(video)
+    rate, time_base = video.stream.average_rate, _time_base(video)
+    duration_s = Fraction(video.container.duration or 0, av.time_base)
+    if (
+        len(cues) < 2
+        or not rate
+        or not duration_s
+        or int(cues.starts[-1]) >= video.media.size_bytes
+    ):
+        return None
+    reach_s = (int(cues.times[-1]) - origin) * time_base
+    if reach_s < duration_s - _UNSPANNED_S or np.any(np.diff(cues.times) <= 0):
+        return None
+    step = 1 / rate / time_base
+    last = last_picture(video, int(cues.times[-1]), watch)
+    return Timeline(
+        time_base=time_base,
+        origin=origin,
+        end=last + max(1, round(step)),
+        last=last,
+        truncated=False,
+        step=step,
+        even=False,
+        keys=cues.times.tolist(),
     )
 
 
@@ -186,13 +231,13 @@ def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
     )
 
 
-def _even(times: Sequence[int], step: Fraction) -> bool:
+def _even(times: Sequence[int] | npt.NDArray[np.int64], step: Fraction) -> bool:
     """True if rounding `(time - first) / step` gives each picture its number."""
-    length, count = step.numerator, step.denominator
-    return len(times) > 1 and all(
-        abs((time - times[0]) * count - n * length) * 5 <= 2 * length
-        for n, time in enumerate(times)
-    )
+    if len(times) < 2 or not step:
+        return False
+    since_first = np.asarray(times, dtype=np.float64) - times[0]
+    off = since_first - np.arange(len(times)) * float(step)
+    return bool(np.abs(off).max() <= 0.4 * float(step))
 
 
 def _step(video: OpenVideo, times: Sequence[int], last_duration: int) -> Fraction:

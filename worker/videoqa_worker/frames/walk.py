@@ -5,16 +5,19 @@ itself or is taken back: it must land on a keyframe at or before the target that
 timeline knows, and the decoder must begin with that very picture. Pictures that are shown
 before the keyframe are dropped, since after a seek they may lack what they refer to
 (open GOPs).
+
+On the way to a target, pictures that nothing refers to are not decoded once a packet of a
+later picture that is still before the target was seen: then they are not the one on screen.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from errno import EINVAL
 from itertools import chain
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -27,9 +30,15 @@ from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.timeline import Timeline
 from videoqa_worker.frames.watch import Watch
+from videoqa_worker.media import Media
 
 __all__ = ["Shown", "Walk"]
 
+_MARKS_NONREF = ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "wmv3", "vc1")
+"""Decoders whose pictures that are no references are provably so, and which can leave them out.
+HEVC's may be references of higher sub-layers: see `_can_skip`."""
+_RECENT_PACKETS = 32
+"""More than any codec reorders."""
 _SEEK_ATTEMPTS = 4
 """Each one keyframe earlier. Transport streams land late by one or two."""
 
@@ -50,8 +59,8 @@ class Shown:
 class Walk:
     """Holds the open file; a context manager."""
 
-    def __init__(self, path: Path, limits: FrameLimits, watch: Watch) -> None:
-        self._path, self._limits, self._watch = path, limits, watch
+    def __init__(self, media: Media, limits: FrameLimits, watch: Watch) -> None:
+        self._media, self._limits, self._watch = media, limits, watch
         self._stack = ExitStack()
         self._timeline: Timeline | None = None
         self._may_seek = True
@@ -71,7 +80,8 @@ class Walk:
     def _open(self) -> None:
         """Starts over from the first picture."""
         self._stack.close()
-        self.video: OpenVideo = self._stack.enter_context(open_video(self._path, self._limits))
+        self.video: OpenVideo = self._stack.enter_context(open_video(self._media, self._limits))
+        self._skips = _can_skip(self.video)
         self._begin(count=0)
 
     def _begin(self, count: int | None) -> None:
@@ -85,6 +95,12 @@ class Walk:
         self._lost = False
         """The same, since the last picture."""
         self._last_pts: int | None = None
+        self._drained = False
+        """The decoder has forgotten what pictures refer to: it must start at a keyframe."""
+        self._target: int | None = None
+        """The tick that is looked for; before it, pictures may be left out."""
+        self._recent: deque[int] = deque(maxlen=_RECENT_PACKETS)
+        """Presentation times of the packets read last."""
 
     def first(self) -> VideoFrame | None:
         """The video's first picture; None if nothing decodes."""
@@ -100,11 +116,25 @@ class Walk:
     def at(self, tick: int) -> Shown | None:
         """The last picture with pts <= tick; ticks must not descend."""
         self._seek_near(tick)
+        self._target = tick
         while (following := self._peek()) is not None and following.pts <= tick:
             self._current, self._next = following, None
         if self._current is not None and following is not None and following.after_loss:
             return replace(self._current, exact=False)
         return self._current or self._next
+
+    def key_at(self, key: int) -> Shown | None:
+        """The keyframe at about this pts, with nothing after it decoded; None if there is none."""
+        here = self._next
+        if here is not None and here.pts == key and here.picture.key_frame:
+            return here
+        landed = self._land(key)
+        self._drained = True
+        if landed is None or landed.pts is None or abs(landed.pts - key) > self._near:
+            return None
+        alone = (shown for packet in (landed, None) for shown in self._placed(packet))
+        shown = next(alone, None)
+        return shown if shown is not None and shown.picture.key_frame else None
 
     def ended(self) -> bool:
         """True if no picture follows the current one."""
@@ -135,6 +165,7 @@ class Walk:
 
     def _placed(self, packet: Packet[Stream] | None) -> Iterator[Shown]:
         try:
+            self._skip_or_not(packet)
             pictures = self.video.decoder.decode(packet)
         except FFmpegError as error:
             self._refuse_growth(error)
@@ -144,6 +175,22 @@ class Walk:
             shown = self._place(picture)
             if shown is not None:
                 yield shown
+
+    def _skip_or_not(self, packet: Packet[Stream] | None) -> None:
+        """Leaves the picture out if it is no reference, and surely not the one on screen."""
+        if not self._skips or self._by_count:
+            return
+        pts, target = packet.pts if packet else None, self._target
+        passed = (
+            pts is not None
+            and target is not None
+            and any(pts < other <= target for other in self._recent)
+        )
+        self.video.decoder.skip_frame = "NONREF" if passed else "DEFAULT"
+        if pts is not None:
+            self._recent.append(pts)
+        if passed:
+            self._count = None
 
     def _place(self, picture: VideoFrame) -> Shown | None:
         """None for a picture that cannot be used: cut off, or without a time."""
@@ -175,6 +222,11 @@ class Walk:
             self._count = None
 
     @property
+    def _near(self) -> int:
+        """Where times vary, the index tells those of keyframes to a few pictures only."""
+        return round(3 * self._timeline.step) if self._timeline else 0
+
+    @property
     def _by_count(self) -> bool:
         return self._timeline is not None and self._timeline.stamps is not None
 
@@ -190,14 +242,14 @@ class Walk:
     # Seeking
 
     def _seek_near(self, tick: int) -> None:
-        here = self._peek()
-        if self._timeline is None or not self._may_seek or here is None:
+        here = None if self._drained else self._peek()
+        if self._timeline is None or not self._may_seek or (here is None and not self._drained):
             return
         keys = self._timeline.keys_until(tick)
-        if not keys or keys[-1] <= here.pts:
+        if here is not None and (not keys or keys[-1] <= here.pts):
             return
         for key in reversed(keys[-_SEEK_ATTEMPTS:]):
-            if key <= here.pts:
+            if here is not None and key <= here.pts:
                 break
             if self._seek(key, tick):
                 return
@@ -206,21 +258,35 @@ class Walk:
         self._open()
 
     def _seek(self, key: int, tick: int) -> bool:
-        try:
-            self.video.container.seek(key, stream=self.video.stream, backward=True)
-        except FFmpegError:
-            return False
-        self.video.decoder.flush_buffers()
-        self._begin(count=None)
-        source = self._packets()
-        landed = next((p for p in source if p.is_keyframe and p.pts is not None), None)
+        landed = self._land(key)
         if landed is None or landed.pts is None or landed.pts > tick or not self._knows(landed):
             return False
-        self._pictures = self._decode(chain([landed], source))
+        self._pictures = self._decode(chain([landed], self._source))
         while (shown := self._peek()) is not None and shown.pts < landed.pts:
             self._next = None
         return shown is not None and shown.pts == landed.pts and bool(shown.picture.key_frame)
 
+    def _land(self, key: int) -> Packet[Stream] | None:
+        """Seeks; the first keyframe's packet from there on."""
+        try:
+            self.video.container.seek(key, stream=self.video.stream, backward=True)
+        except FFmpegError:
+            return None
+        self.video.decoder.flush_buffers()
+        self._begin(count=None)
+        self._source = self._packets()
+        return next((p for p in self._source if p.is_keyframe and p.pts is not None), None)
+
     def _knows(self, packet: Packet[Stream]) -> bool:
         table = self._timeline.table if self._timeline else None
         return table is None or table.sizes.get(packet.pts or 0) == packet.size
+
+
+def _can_skip(video: OpenVideo) -> bool:
+    """Whether pictures marked as no references are referred to by none at all."""
+    name = video.decoder.name
+    if name != "hevc":
+        return name in _MARKS_NONREF
+    # hvcC, ISO/IEC 14496-15, 8.3.3.1: with one temporal layer there is no higher sub-layer.
+    header = video.decoder.extradata or b""
+    return len(header) > 22 and header[0] == 1 and (header[21] >> 3) & 7 == 1

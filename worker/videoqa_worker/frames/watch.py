@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from videoqa.errors import DecodeTimeout, TooManyPackets
 from videoqa_worker.frames.limits import FrameLimits
+from videoqa_worker.media import Media, Span, Spans
 
-__all__ = ["Watch", "no_check"]
+__all__ = ["Awaited", "Watch", "no_check"]
 
 
 def no_check() -> None:
@@ -38,3 +40,26 @@ class Watch:
                 f"the video has more than {self._limits.max_packets} packets; "
                 "ask for it in parts, or raise the worker's max_packets"
             )
+
+    def waited(self, seconds: float) -> None:
+        """So long was spent on something else than decoding."""
+        self._deadline_s += seconds
+
+
+class Awaited:
+    """Media whose bytes are waited for off the clock: fetching has a deadline of its own."""
+
+    def __init__(self, media: Media, watch: Watch) -> None:
+        self._media = media
+        self._watch = watch
+        self.path: Path = media.path
+        self.size_bytes: int = media.size_bytes
+
+    @property
+    def present(self) -> Spans:
+        return self._media.present
+
+    def ensure(self, spans: Sequence[Span]) -> None:
+        begun_s = time.monotonic()
+        self._media.ensure(spans)
+        self._watch.waited(time.monotonic() - begun_s)

@@ -1,0 +1,75 @@
+"""A media file with holes as a Python file object: reading a hole brings its bytes first.
+
+Made for demuxers, which jump to an index and then read on: a jump costs one block, reading
+on costs blocks that double. Reads stop at the end of what is there, so that a demuxer's
+own buffer never asks for bytes that nobody needs.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+from videoqa_worker.media import Media
+
+__all__ = ["Cursor", "is_whole"]
+
+_BLOCK_BYTES = 128 << 10
+_MAX_BLOCK_BYTES = 4 << 20
+
+
+def is_whole(media: Media) -> bool:
+    """Whether every byte is there."""
+    return media.present.covers(0, media.size_bytes)
+
+
+class Cursor(io.RawIOBase):
+    """Each has its own place and its own descriptor; close it."""
+
+    def __init__(self, media: Media) -> None:
+        super().__init__()
+        self._media = media
+        self._size = media.size_bytes
+        self._file = os.open(media.path, os.O_RDONLY)
+        self._at = 0
+        self._block = _BLOCK_BYTES
+        self._fetched_to = -1
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """At least one byte, unless at the end; often fewer than `size`."""
+        if self._at >= self._size:
+            return b""
+        end = self._media.present.end_of(self._at)
+        if end == self._at:
+            end = self._bring()
+        count = end - self._at if size < 0 else min(size, end - self._at)
+        data = os.pread(self._file, count, self._at)
+        self._at += len(data)
+        return data
+
+    def _bring(self) -> int:
+        onward = self._at == self._fetched_to
+        self._block = min(self._block * 2, _MAX_BLOCK_BYTES) if onward else _BLOCK_BYTES
+        end = min(self._size, self._at + self._block)
+        self._media.ensure([(self._at, end)])
+        self._fetched_to = end
+        return self._media.present.end_of(self._at)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._file)
+        super().close()

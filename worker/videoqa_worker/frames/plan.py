@@ -1,0 +1,119 @@
+"""Which bytes of a file that lies elsewhere will be read: fetched in one round, in parallel.
+
+A plan is a hint. It is drawn from the container's index before anything is decoded; whatever
+it leaves out, the reading that follows brings by itself, so a wrong plan costs requests, never
+a wrong picture. Files without an index are fetched whole.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from videoqa.errors import ClipOutOfRange
+from videoqa.job import Sampling
+from videoqa_worker.frames.boxes import bring_index
+from videoqa_worker.frames.clip import clip_of
+from videoqa_worker.frames.container import OpenVideo, open_video
+from videoqa_worker.frames.cursor import is_whole
+from videoqa_worker.frames.index import Index, read_cues, read_index
+from videoqa_worker.frames.instants import instants_of
+from videoqa_worker.frames.limits import FrameLimits
+from videoqa_worker.frames.snap import snapped
+from videoqa_worker.frames.sniff import look_at
+from videoqa_worker.frames.timeline import Timeline, read_timeline
+from videoqa_worker.frames.watch import Watch
+from videoqa_worker.media import Media, Span
+
+__all__ = ["fetch_planned"]
+
+_MARGIN_PACKETS = 2
+"""Read beyond the reordering depth before the picture after the wanted one comes out."""
+_GOP_HEAD = Fraction(15, 100)
+"""The share of a GOP's bytes that its keyframe takes, at the least."""
+
+
+def fetch_planned(
+    media: Media,
+    sampling: Sampling,
+    start: float | None,
+    end: float | None,
+    limits: FrameLimits,
+    watch: Watch,
+) -> None:
+    """Fetches what sampling this clip will read.
+
+    Raises:
+        SamplingError: the file cannot be opened. SourceError: it cannot be fetched.
+    """
+    if not _has_index(media):
+        media.ensure([(0, media.size_bytes)])
+        return
+    with open_video(media, limits, probe=False) as video:
+        origin = video.stream.start_time or 0
+        timeline = read_timeline(video, origin, watch)
+        if is_whole(media):
+            return  # no usable index: it was read through
+        media.ensure(_spans(video, timeline, sampling, start, end))
+
+
+def _has_index(media: Media) -> bool:
+    look = look_at(media.path)
+    if "MP4" in look.text:
+        return bring_index(media)
+    return "Matroska" in look.text
+
+
+def _spans(
+    video: OpenVideo,
+    timeline: Timeline,
+    sampling: Sampling,
+    start: float | None,
+    end: float | None,
+) -> list[Span]:
+    step_s = timeline.step * timeline.time_base
+    try:
+        clip = clip_of(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
+        instants = instants_of(sampling, clip, slack_s=step_s)
+    except ClipOutOfRange:
+        return []  # said again, with the true length, by the reading itself
+    targets = snapped([timeline.ticks_at(at_s) for at_s in instants.at_s], timeline, sampling)
+    if "mp4" in video.format:
+        index = read_index(video)
+        depth = video.decoder.reorder_depth or _MARGIN_PACKETS
+        spans = [_of_packets(index, timeline, t.tick, t.key, depth) for t in targets]
+    else:
+        cues = read_cues(video)
+        spans = [_of_clusters(cues, video.media.size_bytes, t.tick) for t in targets]
+    return [span for span in spans if span is not None]
+
+
+def _of_packets(
+    index: Index, timeline: Timeline, tick: int, key: int | None, depth: int
+) -> Span | None:
+    """From the keyframe to the packet with which the wanted picture is known to be shown."""
+    keys = np.flatnonzero(index.keys)
+    before = len(timeline.keys_until(tick if key is None else key))
+    if not before or before > len(keys):
+        return None
+    first = int(keys[before - 1])
+    last = first
+    if key is None:
+        decoded = int(np.searchsorted(index.times, tick, side="right"))
+        last = max(first, min(len(index) - 1, decoded + depth + _MARGIN_PACKETS))
+    part = slice(first, last + 1)
+    return int(index.starts[part].min()), int(index.ends[part].max())
+
+
+def _of_clusters(cues: Index, size_bytes: int, tick: int) -> Span | None:
+    """A share of the GOP's bytes: cues name no packet between keyframes."""
+    n = int(np.searchsorted(cues.times, tick, side="right")) - 1
+    if n < 0:
+        return None
+    begin = int(cues.starts[n])
+    if n + 1 == len(cues):
+        return begin, size_bytes
+    share = Fraction(tick - int(cues.times[n]), int(cues.times[n + 1] - cues.times[n]))
+    length = int(cues.starts[n + 1]) - begin
+    return begin, begin + int(length * min(Fraction(1), share + _GOP_HEAD))

@@ -292,6 +292,12 @@ class JobRequest(Model):
         twice = sorted(name for name, count in ids.items() if count > 1)
         if twice:
             raise ValueError(f"got the question ids {twice} more than once, expected each id once")
+        videos = sum(item.kind == "video" for item in self.inputs)
+        if self.sampling.budget is not None and self.sampling.budget < videos:
+            raise ValueError(
+                f"got a budget of {self.sampling.budget} frames for {videos} videos, "
+                "expected at least one frame a video"
+            )
         if self.output and "{custom_id}" in self.output and self.custom_id is None:
             raise ValueError("output contains {custom_id}, expected custom_id to be given")
         return self

@@ -166,6 +166,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"sampling": {"method": "times", "times": [-1]}}, "sampling.times.0", "greater than or equal"),
     ({"sampling": {"method": "times", "times": [1], "frames": 8}}, "sampling", "the times alone"),
     ({"sampling": {"method": "times", "times": [1], "budget": 8}}, "sampling", "the times alone"),
+    ({"sampling": {"budget": 1}, "inputs": ["s3://b/k", "s3://b/l"]}, "request", "for 2 videos"),
     ({"sampling": {"budget": 0}}, "sampling.budget", "greater than or equal to 1"),
     ({"sampling": {"budget": 1025}}, "sampling.budget", "less than or equal to 1024"),
     ({"generation": {"max_new_tokens": 0}}, "generation.max_new_tokens", "equal to 1 (got 0)"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from videoqa.job import DEFAULT_FPS_CAP, DEFAULT_FRAMES, Sampling
+from videoqa.job import Sampling
+from videoqa.request import DEFAULT_FPS_CAP, DEFAULT_FRAMES
 from videoqa_worker.shares import Stated, resolved, shares
 
 

@@ -1,0 +1,125 @@
+"""Messages over a Unix socket: a length, JSON, and at most one descriptor beside it.
+
+JSON and not pickle, since reading a pickle may run code. Knows no meaning of messages.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from types import TracebackType
+from typing import Self
+
+from pydantic import BaseModel
+
+__all__ = ["MAX_MESSAGE_BYTES", "Channel", "GarbledError"]
+
+MAX_MESSAGE_BYTES = 4 << 20
+"""Notes of 20,000 frames; pixels do not come this way."""
+_HEADER = struct.Struct(">I")
+_CHUNK_BYTES = 64 << 10
+_SEND_TIMEOUT_S = 5.0
+"""The other side always listens when it is its turn to."""
+
+
+class GarbledError(Exception):
+    """The other side did not keep to the protocol."""
+
+
+class Channel:
+    """One end of a conversation in which the two sides take turns. Not thread-safe."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._socket.settimeout(_SEND_TIMEOUT_S)
+        self._poll = select.poll()  # select.select ends at descriptor 1024
+        self._poll.register(end, select.POLLIN)
+        self._received = bytearray()
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def send(self, message: BaseModel, descriptor: int | None = None) -> None:
+        """Sends the message, and a duplicate of the descriptor with it.
+
+        Raises:
+            OSError: the other side is gone, or does not listen. GarbledError: too long.
+        """
+        body = message.model_dump_json().encode()
+        if len(body) > MAX_MESSAGE_BYTES:
+            raise GarbledError(
+                f"a message of {len(body)} bytes, expected at most {MAX_MESSAGE_BYTES}"
+            )
+        data = _HEADER.pack(len(body)) + body
+        if descriptor is not None:
+            sent = socket.send_fds(self._socket, [data], [descriptor])
+            data = data[sent:]
+        self._socket.sendall(data)
+
+    def receive(self, timeout_s: float | None = None) -> tuple[bytes, int | None] | None:
+        """The next message and its descriptor, which is the caller's to close.
+
+        None if it was not all there within the time; what came of it is kept.
+
+        Raises:
+            EOFError: the other side is gone. GarbledError: it does not keep to the protocol.
+        """
+        ends_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._is_whole():
+            left_s = None if ends_s is None else max(0.0, ends_s - time.monotonic())
+            if not self._poll.poll(None if left_s is None else left_s * 1000):
+                return None
+            self._read()
+        body = bytes(self._received[_HEADER.size :])
+        self._received.clear()
+        descriptor, self._descriptor = self._descriptor, None
+        return body, descriptor
+
+    def is_quiet(self) -> bool:
+        """Whether the other side is there, and has said nothing."""
+        return not (self._received or self._poll.poll(0))
+
+    def _is_whole(self) -> bool:
+        if len(self._received) < _HEADER.size:
+            return False
+        (length,) = _HEADER.unpack_from(self._received)
+        if length > MAX_MESSAGE_BYTES:
+            raise GarbledError(f"a message of {length} bytes, expected at most {MAX_MESSAGE_BYTES}")
+        if len(self._received) > _HEADER.size + length:
+            raise GarbledError("a second message out of turn")
+        return len(self._received) == _HEADER.size + int(length)
+
+    def _read(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._socket, _CHUNK_BYTES, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+            )
+        except ConnectionError as error:
+            raise EOFError("the other side is gone") from error
+        for descriptor in descriptors:
+            if self._descriptor is not None:
+                os.close(descriptor)
+                raise GarbledError("a second descriptor with one message")
+            os.set_inheritable(descriptor, False)
+            self._descriptor = descriptor
+        if not data:
+            raise EOFError("the other side is gone")
+        self._received += data

@@ -1,0 +1,234 @@
+"""Decoders: frames of any video, taken in processes that may die.
+
+A few processes live as long as the worker and serve one order after the other; as many decode
+at a time as there are cores. A process that waits for bytes lets another decode meanwhile, so
+there may be more processes than that, though never more than callers. Knows files and seconds,
+as `frames` does; jobs, URLs and models are the caller's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
+from videoqa.job import Sampling
+from videoqa_worker.decoding.messages import Order
+from videoqa_worker.decoding.process import CHILD, DecoderProcess
+from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turns
+from videoqa_worker.frames import FrameLimits, SampledVideo
+from videoqa_worker.frames.watch import no_check
+from videoqa_worker.media import Media
+
+__all__ = ["Decoders"]
+
+log = logging.getLogger(__name__)
+
+Check = Callable[[], None]
+
+
+class Decoders:
+    """A context manager; thread-safe. Nothing runs before `start` or the first order."""
+
+    def __init__(
+        self,
+        limits: FrameLimits,
+        *,
+        processes: int | None = None,
+        memory_bytes: int = 4 << 30,
+        grace_s: float = 5.0,
+        orders_each: int = 1000,
+        resident_bytes: int = 512 << 20,
+        command: tuple[str, ...] = CHILD,
+    ) -> None:
+        """`processes`: that decode at a time; None: one a core.
+
+        `memory_bytes`: address space of one; 230 MB of it are code. `grace_s`: what a process may
+        overrun `decode_timeout_s` before it is killed. One that served `orders_each` orders, or
+        keeps `resident_bytes` after one, is replaced: libraries leak. `command`: starts one.
+        """
+        self._limits = limits
+        self._count = processes or _cores()
+        self._memory_bytes, self._grace_s = memory_bytes, grace_s
+        self._orders_each, self._resident_bytes = orders_each, resident_bytes
+        self._command = command
+        self._turns = Turns(self._count)
+        self._lock = threading.Lock()
+        self._all: set[DecoderProcess] = set()
+        self._idle: list[DecoderProcess] = []
+        self._closed = False
+        # Linux ends a process with the thread that started it: this one lives until `close`.
+        self._nursery = ThreadPoolExecutor(1, thread_name_prefix="decoders")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the processes there are now."""
+        with self._lock:
+            return tuple(process.pid for process in self._all)
+
+    def start(self) -> None:
+        """Returns when all processes are warm.
+
+        Raises:
+            ConfigurationError: they cannot be started here.
+        """
+        started = [self._nursery.submit(self._add) for _ in range(self._count)]
+        try:
+            for future in started:
+                future.result()
+            with self._lock:
+                fresh = list(self._idle)
+            for process in fresh:
+                process.wait_ready(no_check)
+        except DecoderCrashed as error:
+            raise ConfigurationError(f"videos cannot be decoded here: {error.message}") from error
+
+    def sample(
+        self,
+        media: Media,
+        sampling: Sampling,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        check: Check = no_check,
+    ) -> SampledVideo:
+        """What `frames.sample_frames` gives for this media, or its error.
+
+        `check` is called every 0.1 s while waiting; if it raises, the process is killed.
+
+        Raises:
+            SamplingError: as `sample_frames`; DecodeTimeout, DecoderOutOfMemory, DecoderCrashed.
+            SourceError: `media` could not be fetched. WorkerStopping: closed meanwhile.
+        """
+        return self._take(media, sampling, start, end, check)
+
+    def read_image(self, media: Media, *, check: Check = no_check) -> SampledVideo:
+        """What `frames.read_image` gives for this file, or its error; else as `sample`."""
+        media.ensure([(0, media.size_bytes)])
+        return self._take(media, None, None, None, check)
+
+    def close(self) -> None:
+        """Ends all processes; orders under way end in WorkerStopping."""
+        with self._lock:
+            self._closed = True
+            everyone, idle = list(self._all), list(self._idle)
+            self._idle.clear()
+        for process in everyone:
+            process.end()
+        for process in idle:
+            process.release()
+        self._nursery.shutdown(cancel_futures=True)
+
+    def _take(
+        self,
+        media: Media,
+        sampling: Sampling | None,
+        start: float | None,
+        end: float | None,
+        check: Check,
+    ) -> SampledVideo:
+        def go_on() -> None:
+            self._refuse_if_closed()
+            check()
+
+        go_on()
+        with self._turns.turn(go_on) as turn:
+            process = self._borrow(go_on)
+            try:
+                process.wait_ready(go_on)
+                order = Order.of(media, sampling, start, end)
+                return process.work(order, media, go_on, turn.left)
+            except DecoderCrashed:
+                self._refuse_if_closed()
+                raise
+            finally:
+                self._put_back(process)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise WorkerStopping("the worker's decoders are closed: it shuts down")
+
+    # Processes
+
+    def _borrow(self, check: Check) -> DecoderProcess:
+        """An idle process that works, or a new one."""
+        while True:
+            check()
+            with self._lock:
+                process = self._idle.pop() if self._idle else None
+            if process is None:
+                self._add_and_wait(check)
+            elif process.is_usable():
+                return process
+            else:
+                log.warning("decoding process %d ended between two orders", process.pid)
+                self._bury(process)
+
+    def _add_and_wait(self, check: Check) -> None:
+        try:
+            added = self._nursery.submit(self._add)
+        except RuntimeError:
+            self._refuse_if_closed()
+            raise
+        while not added.done():
+            try:
+                added.result(CHECK_EVERY_S)
+            except TimeoutError:
+                check()
+        added.result()
+
+    def _add(self) -> None:
+        process = DecoderProcess(self._limits, self._memory_bytes, self._grace_s, self._command)
+        with self._lock:
+            if not self._closed:
+                self._all.add(process)
+                self._idle.append(process)
+                return
+        process.end()
+        process.release()
+
+    def _put_back(self, process: DecoderProcess) -> None:
+        worn = process.orders >= self._orders_each or process.resident_bytes > self._resident_bytes
+        with self._lock:
+            # Twice, since while some wait for bytes, others decode.
+            room = len(self._idle) < 2 * self._count
+            if room and not worn and not self._closed and process.is_usable():
+                self._idle.append(process)
+                return
+        self._bury(process)
+        self._replace()
+
+    def _bury(self, process: DecoderProcess) -> None:
+        with self._lock:
+            self._all.discard(process)
+        process.end()
+        process.release()
+
+    def _replace(self) -> None:
+        """Keeps as many warm as may decode; an order that finds none starts its own."""
+        with self._lock:
+            if len(self._all) < self._count and not self._closed:
+                self._nursery.submit(self._add)
+
+
+def _cores() -> int:
+    """That this process may use: a container's share of CPU time is not seen."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

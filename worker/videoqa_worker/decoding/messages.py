@@ -1,0 +1,141 @@
+"""What a worker and its decoding process say to each other.
+
+They take turns, and the worker begins: `Order`; then the process either asks for bytes
+(`Ensure`, answered by `Present` or `Refused`, as often as it likes) or ends the order with
+`Sampled` or `Failed`. What comes from the process is believed no further than these fields
+and limits: a video may have taken it over.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, TypeAdapter
+
+from videoqa.job import Sampling, Warn
+from videoqa.request import Model
+from videoqa_worker.frames.frame import VideoInfo
+from videoqa_worker.frames.limits import FrameLimits
+from videoqa_worker.media import Media
+
+__all__ = [
+    "FROM_PROCESS",
+    "Ensure",
+    "Failed",
+    "FrameNote",
+    "FromProcess",
+    "Order",
+    "Present",
+    "Ready",
+    "Refused",
+    "Sampled",
+    "Setup",
+    "shape_of",
+]
+
+Offset = Annotated[int, Field(ge=0, le=1 << 62)]
+SpanList = tuple[tuple[Offset, Offset], ...]
+Side = Annotated[int, Field(gt=0, le=1 << 20)]
+
+
+class Setup(Model):
+    """The first words to a new process: what holds for all its orders."""
+
+    limits: FrameLimits
+    memory_bytes: PositiveInt
+
+
+class Order(Model):
+    """Take these frames of this file."""
+
+    path_hex: str
+    """The path's bytes: not every name is text."""
+    size_bytes: Offset
+    present: SpanList
+    sampling: Sampling | None
+    """None: the file is a still picture."""
+    start: float | None = None
+    end: float | None = None
+
+    @classmethod
+    def of(
+        cls, media: Media, sampling: Sampling | None, start: float | None, end: float | None
+    ) -> Order:
+        return cls(
+            path_hex=os.fsencode(media.path.absolute()).hex(),
+            size_bytes=media.size_bytes,
+            present=tuple(media.present),
+            sampling=sampling,
+            start=start,
+            end=end,
+        )
+
+    @property
+    def path(self) -> Path:
+        return Path(os.fsdecode(bytes.fromhex(self.path_hex)))
+
+
+class Present(Model):
+    """The answer to `Ensure`: all that is there now."""
+
+    kind: Literal["present"] = "present"
+    spans: SpanList
+
+
+class Refused(Model):
+    """The answer to `Ensure` if the bytes cannot be had: end this order."""
+
+    kind: Literal["refused"] = "refused"
+
+
+class Ready(Model):
+    """The process has imported what it needs."""
+
+    kind: Literal["ready"] = "ready"
+
+
+class Ensure(Model):
+    """The process waits for these bytes."""
+
+    kind: Literal["ensure"] = "ensure"
+    spans: SpanList
+
+
+class FrameNote(Model):
+    """A frame but for its pixels, which lie in the shared memory in the same order."""
+
+    index: int | None
+    pts_s: float
+    exact: bool
+    asked_s: float
+    height: Side
+    width: Side
+
+
+class Sampled(Model):
+    """The frames were taken; a descriptor of the pixels comes with this."""
+
+    kind: Literal["sampled"] = "sampled"
+    frames: Annotated[tuple[FrameNote, ...], Field(min_length=1)]
+    info: VideoInfo
+    warnings: tuple[Warn, ...] = ()
+
+
+class Failed(Model):
+    """The code of a SamplingError, or of InternalError."""
+
+    kind: Literal["failed"] = "failed"
+    code: str
+    message: str
+    param: str | None = None
+
+
+FromProcess = Annotated[Ready | Ensure | Sampled | Failed, Field(discriminator="kind")]
+FROM_PROCESS: TypeAdapter[Ready | Ensure | Sampled | Failed] = TypeAdapter(FromProcess)
+
+
+def shape_of(note: FrameNote) -> tuple[int, int, int]:
+    """Of `uint8[H, W, 3]`."""
+    return note.height, note.width, 3

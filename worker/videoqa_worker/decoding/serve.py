@@ -1,0 +1,147 @@
+"""The loop of a decoding process: an order, perhaps a few requests for bytes, an answer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, TypeAdapter
+
+from videoqa.errors import DecoderOutOfMemory, InternalError, SamplingError
+from videoqa_worker.decoding.channel import Channel
+from videoqa_worker.decoding.messages import (
+    Ensure,
+    Failed,
+    FrameNote,
+    Order,
+    Present,
+    Ready,
+    Refused,
+    Sampled,
+)
+from videoqa_worker.decoding.shared import write_arrays
+from videoqa_worker.frames import FrameLimits, SampledVideo, read_image, sample_frames
+from videoqa_worker.media import Span, Spans
+
+__all__ = ["serve"]
+
+_REPLY: TypeAdapter[Present | Refused] = TypeAdapter(
+    Annotated[Present | Refused, Field(discriminator="kind")]
+)
+
+
+class RefusedError(Exception):
+    """The worker has no more bytes for this order, and knows why."""
+
+
+class AskedMedia:
+    """Media whose missing bytes the worker brings."""
+
+    def __init__(self, order: Order, channel: Channel) -> None:
+        self.path: Path = order.path
+        self.size_bytes: int = order.size_bytes
+        self.present = Spans(order.present)
+        self._channel = channel
+
+    def ensure(self, spans: Sequence[Span]) -> None:
+        cut = [(max(0, start), min(end, self.size_bytes)) for start, end in spans]
+        missing = tuple(gap for span in cut for gap in self.present.missing(*span))
+        if not missing:
+            return
+        self._channel.send(Ensure(spans=missing))
+        body, _ = self._channel.receive() or (b"", None)
+        reply = _REPLY.validate_json(body)
+        if isinstance(reply, Refused):
+            raise RefusedError
+        self.present = Spans(reply.spans)
+
+
+def serve(channel: Channel, limits: FrameLimits) -> None:
+    """Answers orders until the worker closes its end.
+
+    Raises:
+        EOFError: it did.
+    """
+    channel.send(Ready())
+    while True:
+        body, _ = channel.receive() or (b"", None)
+        order = Order.model_validate_json(body)
+        _answer(channel, AskedMedia(order, channel), order, limits)
+
+
+def _answer(channel: Channel, media: AskedMedia, order: Order, limits: FrameLimits) -> None:
+    try:
+        sampled, pixels = _apart(_sample(media, order, limits))
+        descriptor = write_arrays(_given_away(pixels))
+    except EOFError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever it is, the worker must hear of it)
+        channel.send(_failed(error))
+        return
+    try:
+        channel.send(sampled, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sample(media: AskedMedia, order: Order, limits: FrameLimits) -> SampledVideo:
+    if order.sampling is None:
+        return read_image(media.path, limits=limits)
+    return sample_frames(media, order.sampling, start=order.start, end=order.end, limits=limits)
+
+
+def _apart(video: SampledVideo) -> tuple[Sampled, deque[npt.NDArray[np.uint8]]]:
+    notes = tuple(
+        FrameNote(
+            index=frame.index,
+            pts_s=frame.pts_s,
+            exact=frame.exact,
+            asked_s=frame.asked_s,
+            height=frame.pixels.shape[0],
+            width=frame.pixels.shape[1],
+        )
+        for frame in video.frames
+    )
+    sampled = Sampled(frames=notes, info=video.info, warnings=video.warnings)
+    return sampled, deque(frame.pixels for frame in video.frames)
+
+
+def _given_away(
+    pixels: deque[npt.NDArray[np.uint8]],
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Each is freed before the next is copied."""
+    while pixels:
+        yield pixels.popleft()
+
+
+def _failed(error: Exception) -> Failed:
+    if _is_out_of_memory(error):
+        return Failed(
+            code=DecoderOutOfMemory.code,
+            message="decoding needs more memory than the worker's decoder_memory_bytes; "
+            "scale the video down, or ask for fewer frames",
+        )
+    if isinstance(error, SamplingError):
+        return Failed(code=error.code, message=error.message, param=error.param)
+    if not isinstance(error, RefusedError):
+        with suppress(OSError):  # the worker logs what is printed here
+            traceback.print_exception(error)
+    return Failed(code=InternalError.code, message=f"{type(error).__name__}: {error}"[:1000])
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """FFmpeg's opening errors become ours before they come here: look at their causes too."""
+    seen = 0
+    while error is not None and seen < 10:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False

@@ -17,6 +17,8 @@ __all__ = ["bring_index", "ends_before_index"]
 _TAIL_BYTES = 32 << 20
 """What follows the media data is mostly the index: up to here it is fetched at once."""
 _HEADER_BYTES = 4096
+_FIRST_PICTURES_BYTES = 256 << 10
+"""The first keyframe of 1080p has 100 to 250 KB."""
 _MAX_BOXES = 10_000
 
 
@@ -36,7 +38,8 @@ def _boxes(media: Media) -> Iterator[_Box]:
                 return
             near_end = size_bytes - at <= _TAIL_BYTES
             if not media.present.covers(at, min(at + 16, size_bytes)):
-                media.ensure([(at, size_bytes if near_end else at + _HEADER_BYTES)])
+                tail = (at, size_bytes if near_end else at + _HEADER_BYTES)
+                media.ensure([tail, (0, _FIRST_PICTURES_BYTES)])
             cursor.seek(at)
             header = cursor.read(16)
             length = int.from_bytes(header[:4], "big")
@@ -50,10 +53,21 @@ def _boxes(media: Media) -> Iterator[_Box]:
 
 
 def bring_index(media: Media) -> bool:
-    """Fetches the index (moov) in one go; False if there is none, as in a broken upload."""
+    """Fetches the index (moov), and the first pictures, which opening a video looks at.
+
+    False if there is no index, as in a broken upload, or it does not list the pictures, as in a
+    fragmented file.
+    """
+    first = media.size_bytes
     for box in _boxes(media):
+        if box.name == b"mdat":
+            first = min(first, box.start)
         if box.name == b"moov":
-            media.ensure([(box.start, min(box.end, media.size_bytes))])
+            end = min(box.end, media.size_bytes)
+            first = min(first, end)
+            far = first >= _HEADER_BYTES
+            pictures = (first, first + _FIRST_PICTURES_BYTES) if far else (0, _FIRST_PICTURES_BYTES)
+            media.ensure([(box.start, end), pictures])
             return True
         if box.name == b"moof":
             return False

@@ -20,7 +20,7 @@ from videoqa_worker.frames.cursor import is_whole
 from videoqa_worker.frames.index import Index, read_cues, read_index
 from videoqa_worker.frames.instants import instants_of
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.snap import snapped
+from videoqa_worker.frames.snap import Target, snapped
 from videoqa_worker.frames.sniff import look_at
 from videoqa_worker.frames.timeline import Timeline, read_timeline
 from videoqa_worker.frames.watch import Watch
@@ -28,8 +28,6 @@ from videoqa_worker.media import Media, Span
 
 __all__ = ["fetch_planned"]
 
-_MARGIN_PACKETS = 2
-"""Read beyond the reordering depth before the picture after the wanted one comes out."""
 _GOP_HEAD = Fraction(15, 100)
 """The share of a GOP's bytes that its keyframe takes, at the least."""
 
@@ -81,27 +79,23 @@ def _spans(
     targets = snapped([timeline.ticks_at(at_s) for at_s in instants.at_s], timeline, sampling)
     if "mp4" in video.format:
         index = read_index(video)
-        depth = video.decoder.reorder_depth or _MARGIN_PACKETS
-        spans = [_of_packets(index, timeline, t.tick, t.key, depth) for t in targets]
+        spans = [_of_packets(index, timeline, t) for t in targets]
     else:
         cues = read_cues(video)
         spans = [_of_clusters(cues, video.media.size_bytes, t.tick) for t in targets]
     return [span for span in spans if span is not None]
 
 
-def _of_packets(
-    index: Index, timeline: Timeline, tick: int, key: int | None, depth: int
-) -> Span | None:
-    """From the keyframe to the packet with which the wanted picture is known to be shown."""
+def _of_packets(index: Index, timeline: Timeline, target: Target) -> Span | None:
+    """From the keyframe to the packet with which the wanted picture is known to be on screen."""
     keys = np.flatnonzero(index.keys)
-    before = len(timeline.keys_until(tick if key is None else key))
+    before = len(timeline.keys_until(target.tick if target.key is None else target.key))
     if not before or before > len(keys):
         return None
-    first = int(keys[before - 1])
-    last = first
-    if key is None:
-        decoded = int(np.searchsorted(index.times, tick, side="right"))
-        last = max(first, min(len(index) - 1, decoded + depth + _MARGIN_PACKETS))
+    first = last = int(keys[before - 1])
+    if target.key is None:
+        past = int(np.searchsorted(index.times, target.tick, side="right"))
+        last = max(first, min(len(index) - 1, past))
     part = slice(first, last + 1)
     return int(index.starts[part].min()), int(index.ends[part].max())
 

@@ -75,6 +75,7 @@ def _take(
     walk: Walk, timeline: Timeline, sampling: Sampling, instants_s: tuple[Fraction, ...]
 ) -> tuple[Frame, ...]:
     targets = snapped([timeline.ticks_at(at_s) for at_s in instants_s], timeline, sampling)
+    walk.aim([target.tick for target in targets])
     if timeline.truncated:
         _check_reached(timeline, targets[-1].tick, timeline.last)
     frames: list[Frame] = []

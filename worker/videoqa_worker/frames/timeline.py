@@ -146,6 +146,8 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     elif even:
         last = end - round(step)
     else:
+        tail = np.flatnonzero(index.keys)[-1:]
+        video.media.ensure([(int(index.starts[n:].min()), int(index.ends.max())) for n in tail])
         last = last_picture(video, keys[-1] if keys else origin, watch)
     return Timeline(
         time_base=_time_base(video),
@@ -175,6 +177,7 @@ def _from_cues(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     if reach_s < duration_s - _UNSPANNED_S or np.any(np.diff(cues.times) <= 0):
         return None
     step = 1 / rate / time_base
+    video.media.ensure([(int(cues.starts[-1]), video.media.size_bytes)])
     last = last_picture(video, int(cues.times[-1]), watch)
     return Timeline(
         time_base=time_base,

@@ -6,14 +6,17 @@ timeline knows, and the decoder must begin with that very picture. Pictures that
 before the keyframe are dropped, since after a seek they may lack what they refer to
 (open GOPs).
 
-On the way to a target, pictures that nothing refers to are not decoded once a packet of a
-later picture that is still before the target was seen: then they are not the one on screen.
+Decodes no more than it must. A picture that nothing refers to is left out once a packet of a
+later picture that is still before the next target was seen: then it is not the one on screen.
+And where the next target lies behind another keyframe, decoding ends with the first packet
+whose decoding time is past the target: all pictures up to the target have come by then.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from errno import EINVAL
@@ -64,6 +67,9 @@ class Walk:
         self._stack = ExitStack()
         self._timeline: Timeline | None = None
         self._may_seek = True
+        self._targets: Sequence[int] = ()
+        self._until: int | None = None
+        """Decoding may end with the first packet to be decoded after this tick."""
         self._open()
 
     def __enter__(self) -> Self:
@@ -97,8 +103,6 @@ class Walk:
         self._last_pts: int | None = None
         self._drained = False
         """The decoder has forgotten what pictures refer to: it must start at a keyframe."""
-        self._target: int | None = None
-        """The tick that is looked for; before it, pictures may be left out."""
         self._recent: deque[int] = deque(maxlen=_RECENT_PACKETS)
         """Presentation times of the packets read last."""
 
@@ -113,15 +117,30 @@ class Walk:
         if timeline.stamps is not None:
             self._open()
 
+    def aim(self, targets: Sequence[int]) -> None:
+        """All ticks that `at` will be asked for, ascending."""
+        self._targets = targets
+
     def at(self, tick: int) -> Shown | None:
-        """The last picture with pts <= tick; ticks must not descend."""
+        """The last picture with pts <= tick, which is one of the targets; they do not descend."""
+        self._until = tick if self._leads_away(tick) else None
         self._seek_near(tick)
-        self._target = tick
         while (following := self._peek()) is not None and following.pts <= tick:
             self._current, self._next = following, None
-        if self._current is not None and following is not None and following.after_loss:
+        lost = following.after_loss if following is not None else self._drained and self._lost
+        if self._current is not None and lost:
             return replace(self._current, exact=False)
         return self._current or self._next
+
+    def _leads_away(self, tick: int) -> bool:
+        """Whether the next target is reached by a seek, or there is none."""
+        if self._timeline is None or not self._may_seek or self._by_count:
+            return False
+        later = bisect_right(self._targets, tick)
+        if later == len(self._targets):
+            return True
+        keys = self._timeline.keys_until(self._targets[later])
+        return bool(keys) and keys[-1] > tick
 
     def key_at(self, key: int) -> Shown | None:
         """The keyframe at about this pts, with nothing after it decoded; None if there is none."""
@@ -138,7 +157,7 @@ class Walk:
 
     def ended(self) -> bool:
         """True if no picture follows the current one."""
-        return self._peek() is None
+        return not self._drained and self._peek() is None
 
     def _peek(self) -> Shown | None:
         if self._next is None:
@@ -157,6 +176,9 @@ class Walk:
 
     def _decode(self, source: Iterator[Packet[Stream]]) -> Iterator[Shown]:
         for packet in source:
+            if self._until is not None and packet.dts is not None and packet.dts > self._until:
+                self._drained = True
+                break
             if packet.is_keyframe and not self._by_count:
                 self._gop_start = packet.pts
                 self._damaged_before, self._damaged = self._damaged, False
@@ -180,17 +202,18 @@ class Walk:
         """Leaves the picture out if it is no reference, and surely not the one on screen."""
         if not self._skips or self._by_count:
             return
-        pts, target = packet.pts if packet else None, self._target
-        passed = (
-            pts is not None
-            and target is not None
-            and any(pts < other <= target for other in self._recent)
-        )
+        pts = packet.pts if packet else None
+        passed = pts is not None and self._is_passed(pts)
         self.video.decoder.skip_frame = "NONREF" if passed else "DEFAULT"
         if pts is not None:
             self._recent.append(pts)
         if passed:
             self._count = None
+
+    def _is_passed(self, pts: int) -> bool:
+        """Whether a packet was seen whose picture replaces this one before the next target."""
+        next_target = self._targets[bisect_left(self._targets, pts) :][:1]
+        return any(pts < other <= tick for tick in next_target for other in self._recent)
 
     def _place(self, picture: VideoFrame) -> Shown | None:
         """None for a picture that cannot be used: cut off, or without a time."""

@@ -26,12 +26,12 @@ from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Ledger
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.engine import Engine, EngineConfig
-from videoqa_worker.frames import FrameLimits
 from videoqa_worker.lease import LeaseKeeper
 from videoqa_worker.pipeline import Pipeline
+from videoqa_worker.reading import frame_limits, source_config
 from videoqa_worker.reaper import Reaper
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.source import SourceConfig, Sources
+from videoqa_worker.source import Sources
 from videoqa_worker.store import roots_of
 
 __all__ = ["Runtime"]
@@ -153,28 +153,4 @@ def engine_config(settings: WorkerSettings) -> EngineConfig:
         cpu_threads=settings.cpu_threads,
         max_batch=settings.max_batch,
         batch_wait_s=settings.batch_wait_s,
-    )
-
-
-def source_config(settings: WorkerSettings) -> SourceConfig:
-    return SourceConfig(
-        spool_dir=settings.spool_dir,
-        max_bytes=settings.max_source_bytes,
-        read_timeout_s=settings.source_read_timeout_s,
-        deadline_s=settings.source_deadline_s,
-        file_roots=settings.file_roots,
-        private_addresses=settings.private_addresses,
-        s3_endpoint_url=settings.s3_endpoint_url,
-    )
-
-
-def frame_limits(settings: WorkerSettings) -> FrameLimits:
-    return FrameLimits(
-        formats=settings.formats,
-        max_pixels=settings.max_pixels,
-        max_duration_s=settings.max_duration_s,
-        max_streams=settings.max_streams,
-        max_packets=settings.max_packets,
-        max_frames_bytes=settings.max_frames_bytes,
-        decode_timeout_s=settings.decode_timeout_s,
     )

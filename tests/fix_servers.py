@@ -35,8 +35,41 @@ class Route:
     drip_s: float = 0.0
     """After each byte of the body."""
     on_request: Callable[[Route], None] | None = None
+    on_range: Callable[[int, int], Odd | None] | None = None
+    """Called with [start, end) of each range; what it returns is sent instead."""
     seen: list[dict[str, str]] = field(default_factory=list)
     """The headers of each request, in lower case."""
+    most_at_once: int = 0
+    """Requests that were answered at the same time."""
+    _busy: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        with self._lock:
+            self._busy += 1
+            self.most_at_once = max(self.most_at_once, self._busy)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+    @property
+    def ranges_seen(self) -> list[str | None]:
+        """What was asked for, without the unit."""
+        return [
+            seen["range"].removeprefix("bytes=") if "range" in seen else None for seen in self.seen
+        ]
+
+
+@dataclass
+class Odd:
+    """What a server answers to one range that it should not."""
+
+    status: int = 206
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class HttpServer(ThreadingHTTPServer):
@@ -67,25 +100,42 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         route = self.server.routes.get(self.path, Route(b"nothing here", status=404))
         route.seen.append({name.lower(): value for name, value in self.headers.items()})
-        if route.on_request is not None:
-            route.on_request(route)
-        self.server.stopped.wait(route.wait_s)
-        body = self._head(route)
-        if route.cuts:
-            self._send(route, body[: route.cuts.pop(0)])
-            self.close_connection = True
-        else:
-            self._send(route, body)
+        with route.busy():
+            if route.on_request is not None:
+                route.on_request(route)
+            self.server.stopped.wait(route.wait_s)
+            odd = self._odd(route)
+            body = self._head(route) if odd is None else self._odd_head(odd)
+            if route.cuts:
+                self._send(route, body[: route.cuts.pop(0)])
+                self.close_connection = True
+            else:
+                self._send(route, body)
+
+    def _odd(self, route: Route) -> Odd | None:
+        span = self._range(route)
+        return route.on_range(*span) if span and route.on_range else None
+
+    def _odd_head(self, odd: Odd) -> bytes:
+        self.send_response(odd.status)
+        for name, value in odd.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(odd.body)))
+        self.end_headers()
+        return odd.body
 
     def _head(self, route: Route) -> bytes:
-        body, status = route.body, route.status
-        start = self._range_start(route)
-        if start:
-            body, status = body[start:], 206
+        body, status, size = route.body, route.status, len(route.body)
+        span = self._range(route)
+        if span and span[0] >= size:
+            span, body, status = None, b"", 416
+        elif span:
+            body, status = body[slice(*span)], 206
         self.send_response(status)
-        if start:
-            size = len(route.body)
-            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+        if span:
+            self.send_header("Content-Range", f"bytes {span[0]}-{span[1] - 1}/{size}")
+        if status == 416:
+            self.send_header("Content-Range", f"bytes */{size}")
         if route.etag and status < 300:
             self.send_header("ETag", route.etag)
         if route.ranges and status < 300:
@@ -100,12 +150,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         return body
 
-    def _range_start(self, route: Route) -> int:
+    def _range(self, route: Route) -> tuple[int, int] | None:
+        """[start, end) of the bytes that are asked for and given."""
         wanted = self.headers.get("Range", "")
-        same = self.headers.get("If-Range", route.etag) == route.etag
+        names = (route.etag, route.headers.get("Last-Modified"))
+        same = "If-Range" not in self.headers or self.headers["If-Range"] in names
         if not (route.ranges and wanted and same and route.status == 200):
-            return 0
-        return int(wanted.removeprefix("bytes=").rstrip("-"))
+            return None
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        end = int(last) + 1 if last else len(route.body)
+        return int(first), min(end, len(route.body))
 
     def _send(self, route: Route, body: bytes) -> None:
         if not route.drip_s:
@@ -167,6 +221,9 @@ class CuttingProxy(socketserver.ThreadingTCPServer):
     def __init__(self, to_port: int) -> None:
         super().__init__(("127.0.0.1", 0), _Pump)
         self.to_port = to_port
+        self.silent = threading.Event()
+        """Cleared: connections are taken, and nothing goes on."""
+        self.silent.set()
         self.cuts: list[int] = []
         self.connections = 0
 
@@ -184,6 +241,7 @@ class _Pump(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         self.server.connections += 1
         left = self.server.cuts.pop(0) if self.server.cuts else None
+        self.server.silent.wait(60)
         with socket.create_connection(("127.0.0.1", self.server.to_port), 5) as upstream:
             threading.Thread(target=self._requests, args=(upstream,), daemon=True).start()
             while content := upstream.recv(65536):

@@ -29,6 +29,7 @@ __all__ = [
     "REGISTRY",
     "AddressForbidden",
     "BucketNotFound",
+    "ChecksumMismatch",
     "ClipOutOfRange",
     "ConfigurationError",
     "DecodeTimeout",
@@ -295,6 +296,13 @@ class InputChanged(SourceError):
     """The source changed while it was read."""
 
     code = "input_changed"
+
+
+class ChecksumMismatch(SourceError):
+    """The bytes came, twice, with another checksum than their store names."""
+
+    code = "checksum_mismatch"
+    retryable = True
 
 
 class SpoolFull(SourceError):

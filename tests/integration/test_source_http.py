@@ -137,31 +137,25 @@ def test_too_large_is_refused_declared_or_not(
 # Bodies that end early
 
 
-def test_a_body_that_ends_early_is_continued_where_it_ended(
+def test_a_range_that_ends_early_is_continued_where_it_ended(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
-    route = http_server.routes["/a"] = Route(BODY, cuts=[30_000, 50_000])
+    route = http_server.routes["/a"] = Route(BODY, cuts=[30_000, 20_000])
     with opened(tmp_path) as sources, sources.open(http_server.url("/a")) as copy:
         assert copy.path.read_bytes() == BODY
-        assert copy.fetched_bytes == len(BODY)
-    assert [seen.get("range") for seen in route.seen] == [None, "bytes=30000-", "bytes=80000-"]
-    assert [seen.get("if-range") for seen in route.seen] == [None, '"v1"', '"v1"']
+        assert (copy.fetched_bytes, copy.requests) == (len(BODY), 4)
+    assert route.ranges_seen == ["0-65535", "30000-65535", "50000-65535", "65536-102399"]
+    assert [seen.get("if-range") for seen in route.seen] == [None, '"v1"', '"v1"', '"v1"']
 
 
-@pytest.mark.parametrize(
-    "route",
-    [Route(BODY, ranges=False), Route(BODY, etag=None), Route(BODY, etag='W/"v1"')],
-    ids=["no ranges", "no ETag", "a weak ETag"],
-)
-def test_what_cannot_be_continued_is_fetched_anew(
-    route: Route, http_server: HttpServer, tmp_path: Path
+def test_a_body_without_ranges_that_ends_early_is_fetched_anew(
+    http_server: HttpServer, tmp_path: Path
 ) -> None:
-    route.cuts, route.seen = [30_000], []
-    http_server.routes["/a"] = route
+    route = http_server.routes["/a"] = Route(BODY, ranges=False, cuts=[30_000])
     with opened(tmp_path) as sources, sources.open(http_server.url("/a")) as copy:
         assert copy.path.read_bytes() == BODY
         assert copy.fetched_bytes == 30_000 + len(BODY)
-    assert all("range" not in seen for seen in route.seen)
+    assert route.ranges_seen == ["0-65535", None]
 
 
 def test_last_modified_serves_as_validator_too(http_server: HttpServer, tmp_path: Path) -> None:
@@ -191,10 +185,19 @@ def test_a_file_that_changes_between_two_parts_is_not_glued_together(
     assert "ETag" in refusal(InputChanged, http_server.url("/a"), tmp_path)
 
 
-def test_a_body_that_always_ends_early_is_given_up(http_server: HttpServer, tmp_path: Path) -> None:
+def test_a_range_that_always_ends_early_is_given_up(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
     route = http_server.routes["/a"] = Route(BODY, cuts=[1000] * 10)
+    message = refusal(SourceUnavailable, http_server.url("/a"), tmp_path, range_attempts=3)
+    assert "ended early 3 times in the range from byte 1000 on" in message
+    assert len(route.seen) == 4
+
+
+def test_a_body_that_always_ends_early_is_given_up(http_server: HttpServer, tmp_path: Path) -> None:
+    route = http_server.routes["/a"] = Route(BODY, ranges=False, cuts=[1000] * 10)
     message = refusal(SourceUnavailable, http_server.url("/a"), tmp_path, http_retries=2)
-    assert "3000 of 102400" in message
+    assert "ended early 3 times, the last time after 1000 of 102400" in message
     assert len(route.seen) == 3
 
 

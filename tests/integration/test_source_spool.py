@@ -43,9 +43,10 @@ def test_the_spooled_file_is_gone_on_any_exit(http_server: HttpServer, tmp_path:
 def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from videoqa_worker.source.spool import Spool\n"
-        f"spool = Spool(Path({str(tmp_path)!r}))\n"
-        "with spool.file() as path:\n"
-        "    path.write_bytes(bytes(100)); print(path, flush=True); time.sleep(60)\n"
+        f"spool = Spool(Path({str(tmp_path)!r}), 1 << 30)\n"
+        "with spool.file() as (path, room), path.open('wb') as file:\n"
+        "    file.truncate(1 << 30)\n"
+        "    print(path, flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

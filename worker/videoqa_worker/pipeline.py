@@ -116,6 +116,7 @@ class Pipeline:
         report("fetching", message=redact_url(item.url), done=n, total=total)
         with outcome.timing("fetching"):
             copy = spooled.enter_context(self._sources.open(item.url, check=control.check))
+            copy.ensure([(0, copy.size_bytes)])
         report("sampling", message=redact_url(item.url), done=n, total=total)
         with outcome.timing("sampling"):
             sampled = self._sample(item, copy, request, control)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -25,7 +27,7 @@ Resolve = Callable[[str, int], Sequence[str]]
 """From a host name and port to addresses; raises OSError."""
 
 _POLL_S = 0.5
-"""How soon a blocked read hears that the job was canceled."""
+"""How soon a blocked read hears that its caller has left."""
 
 # Named here and not taken from `ipaddress.is_private`, whose tables depend on Python's patch
 # level and call shared address space (100.64/10) neither private nor global.
@@ -89,12 +91,27 @@ def look_up(host: str, port: int) -> Sequence[str]:
 
 
 class GuardedBackend(httpcore2.NetworkBackend):
-    """httpcore's connections, each to a checked address and within the fetch's deadline."""
+    """httpcore's connections, each to a checked address and within the fetch's deadline.
+
+    One file's: a name is looked up once, however many connections lead to it.
+    """
 
     def __init__(self, transfer: Transfer, resolve: Resolve = look_up) -> None:
         self._transfer = transfer
         self._resolve = resolve
         self._inner = httpcore2.SyncBackend()
+        self._checked: dict[tuple[str, int], Sequence[str]] = {}
+        self._streams: weakref.WeakSet[httpcore2.NetworkStream] = weakref.WeakSet()
+
+    def hang_up(self) -> None:
+        """Threads that wait for bytes wake up to the end of their connections.
+
+        Shut down, not closed: another socket could get the number that a thread still reads.
+        """
+        for stream in list(self._streams):
+            plain = stream.get_extra_info("socket")
+            with suppress(OSError, AttributeError):
+                socket.socket.shutdown(plain, socket.SHUT_RDWR)  # TLS' own would free its state
 
     def connect_tcp(
         self,
@@ -116,6 +133,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
                 continue
+            self._streams.add(stream)
             return _WatchedStream(stream, self._transfer)
         raise failure or SourceUnreachable(f"the name {host} has no address; check the URL")
 
@@ -129,6 +147,8 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
     def _addresses(self, host: str, port: int) -> Sequence[str]:
         """One forbidden address among several forbids the name."""
+        if (host, port) in self._checked:
+            return self._checked[host, port]
         addresses = self._resolved(host, port)
         verdicts = {verdict(address) for address in addresses}
         # The address itself is not told: names of the inner network are nobody's business.
@@ -142,6 +162,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
                 f"{host} leads to a private or loopback address; if this fleet may fetch from "
                 "its own network, set VIDEOQA_PRIVATE_ADDRESSES=true on the workers"
             )
+        self._checked[host, port] = addresses
         return addresses
 
     def _resolved(self, host: str, port: int) -> Sequence[str]:
@@ -170,7 +191,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
 
 class _WatchedStream(httpcore2.NetworkStream):
-    """Every wait is bounded by the whole fetch's deadline and hears `check`."""
+    """Every wait is bounded by the whole fetch's deadline, and ends when the caller leaves."""
 
     def __init__(self, inner: httpcore2.NetworkStream, transfer: Transfer) -> None:
         self._inner = inner

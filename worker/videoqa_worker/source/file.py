@@ -8,19 +8,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from videoqa.errors import SourceDenied, SourceEmpty, SourceNotFound
-from videoqa_worker.source.local import LocalCopy
+from videoqa_worker.source.local import FileCopy
 from videoqa_worker.source.transfer import Transfer
 
 __all__ = ["local_file"]
 
 
-def local_file(transfer: Transfer) -> LocalCopy:
+def local_file(transfer: Transfer) -> FileCopy:
     """The file itself, symlinks resolved.
 
     Raises:
         SourceDenied, SourceNotFound, SourceEmpty, SourceTooLarge.
     """
-    transfer.tick()
+    transfer.listen()
     path = _inside_roots(transfer)
     try:
         status = path.stat()
@@ -37,7 +37,7 @@ def local_file(transfer: Transfer) -> LocalCopy:
         raise SourceEmpty(f"{transfer.shown} has 0 bytes, expected a video or an image")
     transfer.expect(status.st_size)
     etag = f"{status.st_size}-{status.st_mtime_ns}"
-    return LocalCopy(path, status.st_size, fetched_bytes=0, etag=etag, version_id=None)
+    return FileCopy(path, status.st_size, etag)
 
 
 def _inside_roots(transfer: Transfer) -> Path:

@@ -1,8 +1,8 @@
-"""http:// and https:// into a file, guarded and resumed.
+"""http:// and https://: one guarded request for some bytes of a file.
 
-Each hop of a redirect is a URL like the first: parsed, resolved, checked. A body that ends
-early is continued where it ended, if the server can name the bytes it sends by a validator,
-and fetched anew if not. Knows nothing of what the bytes are.
+Each hop of a redirect is a URL like the first: parsed, resolved, checked. All requests of one
+file share kept connections and the addresses found first, and go straight to where the first
+one landed. Knows nothing of what the bytes are, nor which of them are needed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cached_property
-from pathlib import Path
 from ssl import SSLContext
-from typing import BinaryIO
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpcore2
@@ -34,28 +32,21 @@ from videoqa.errors import (
 )
 from videoqa.job import redact_url
 from videoqa_worker.source.address import GuardedBackend, Resolve
-from videoqa_worker.source.local import LocalCopy
+from videoqa_worker.source.digest import Digest, of_part, of_whole
+from videoqa_worker.source.reader import (
+    Answer,
+    EndedEarly,
+    RangeRefused,
+    Version,
+    Wanted,
+)
 from videoqa_worker.source.transfer import Transfer
 
-__all__ = ["HttpSource"]
+__all__ = ["HttpReader", "HttpSource"]
 
 MAX_REDIRECTS = 5
-_RETRY_PAUSE_S = 0.2
-"""Doubled each time: a restarting server is back within a second."""
-
-
-class _EndedEarly(Exception):
-    """The connection broke while the body came."""
-
-
-@dataclass
-class _Body:
-    """What the first response said about the bytes; later ones must agree."""
-
-    etag: str | None = None
-    validator: str | None = None
-    """For If-Range: a strong ETag, else Last-Modified (RFC 9110, 13.1.5)."""
-    ranges: bool = False
+_SETTLE_S = 2.0
+"""For threads whose connections were just shut down; they end within milliseconds."""
 
 
 class HttpSource:
@@ -68,50 +59,63 @@ class HttpSource:
     def _tls(self) -> SSLContext:
         return httpcore2.default_ssl_context()
 
-    def fetch(self, transfer: Transfer, path: Path) -> LocalCopy:
-        """Raises SourceError of many kinds; see `_check_status` and `_ours`."""
-        body = _Body()
-        with path.open("wb") as file:
-            for attempt in range(transfer.config.http_retries + 1):
-                try:
-                    with self._request(transfer, body) as response:
-                        _receive(response, transfer, body, file)
-                    break
-                except _EndedEarly as error:
-                    if attempt == transfer.config.http_retries:
-                        raise SourceUnavailable(
-                            f"{transfer.shown} ended early {attempt + 1} times, the last time "
-                            f"after {transfer.received_bytes} of {transfer.total_bytes or '?'} "
-                            "bytes; try again later"
-                        ) from error
-                    transfer.pause(_RETRY_PAUSE_S * 2**attempt)
-        if transfer.received_bytes == 0:
-            raise SourceEmpty(f"{transfer.shown} has 0 bytes, expected a video or an image")
-        etag = body.etag.strip('"') if body.etag else None
-        return LocalCopy(path, transfer.received_bytes, transfer.fetched_bytes, etag, None)
+    def reader(self, transfer: Transfer) -> HttpReader:
+        return HttpReader(transfer, GuardedBackend(transfer, self._resolve), self._tls)
+
+
+class HttpReader:
+    """A `Reader` of one URL."""
+
+    def __init__(self, transfer: Transfer, backend: GuardedBackend, tls: SSLContext) -> None:
+        self._transfer = transfer
+        self._backend = backend
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=tls, network_backend=backend, retries=0, max_connections=None
+        )
+        self._landing = transfer.url
+        """Where the last answer came from, after all redirects."""
+
+    def close(self) -> None:
+        """Ends what is still on its way. A socket is closed only when no thread reads it."""
+        self._backend.hang_up()
+        if self._transfer.settle(_SETTLE_S):
+            self._pool.close()
+
+    def digest(self, version: Version) -> Digest | None:
+        """HTTP tells it with every answer, or never."""
+        return None
 
     @contextmanager
-    def _request(self, transfer: Transfer, body: _Body) -> Iterator[httpcore2.Response]:
+    def get(self, wanted: Wanted, version: Version | None = None) -> Iterator[Answer]:
+        """See `Reader.get`; which status is which error: `_check_status`."""
+        with _ours(self._transfer), self._landed(wanted, version) as response:
+            fields = _fields(response)
+            _check_status(response.status, fields, self._transfer, wanted, version)
+            yield _answer(response, fields)
+
+    @contextmanager
+    def _landed(self, wanted: Wanted, version: Version | None) -> Iterator[httpcore2.Response]:
         """The response at the end of all redirects."""
-        with (
-            _ours(transfer),
-            httpcore2.ConnectionPool(
-                ssl_context=self._tls,
-                network_backend=GuardedBackend(transfer, self._resolve),
-                retries=0,
-            ) as pool,
-        ):
-            url = transfer.url
-            for _ in range(MAX_REDIRECTS + 1):
-                headers = _headers(url, transfer, body)
-                with pool.stream("GET", _target(url), headers=headers) as response:
-                    if response.status not in (301, 302, 303, 307, 308):
-                        yield response
-                        return
-                    url = _next_hop(url, response)
-            raise SourceHttpError(
-                f"{transfer.shown} redirects more than {MAX_REDIRECTS} times, expected the video"
-            )
+        transfer = self._transfer
+        url = self._landing if version else transfer.url
+        again = url != transfer.url
+        hops = 0
+        while hops <= MAX_REDIRECTS:
+            headers = _headers(url, transfer.url, wanted, version)
+            transfer.asked()
+            with self._pool.stream("GET", _target(url), headers=headers) as response:
+                if response.status in (301, 302, 303, 307, 308):
+                    url, hops = _next_hop(url, response), hops + 1
+                elif again and response.status in (401, 403, 404, 410):
+                    # The place it was redirected to, a presigned URL say, was good for a while.
+                    url, again = transfer.url, False
+                else:
+                    self._landing = url
+                    yield response
+                    return
+        raise SourceHttpError(
+            f"{transfer.shown} redirects more than {MAX_REDIRECTS} times, expected the video"
+        )
 
 
 def _target(url: str) -> httpcore2.URL:
@@ -136,19 +140,23 @@ def _authority(url: str) -> tuple[str, int | None]:
         raise SourceHttpError(f"{redact_url(url)} has no host and port to connect to") from error
 
 
-def _headers(url: str, transfer: Transfer, body: _Body) -> list[tuple[str, str]]:
+def _headers(
+    url: str, first_url: str, wanted: Wanted, version: Version | None
+) -> list[tuple[str, str]]:
     parts = urlsplit(url)
     name, port = _authority(url)
     host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
     headers = [("Host", host), ("User-Agent", "videoqa"), ("Accept-Encoding", "identity")]
-    first = urlsplit(transfer.url)
+    first = urlsplit(first_url)
     same_origin = (parts.scheme, parts.netloc) == (first.scheme, first.netloc)
     if parts.username is not None and same_origin:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers.append(("Authorization", "Basic " + base64.b64encode(pair.encode()).decode()))
-    if transfer.received_bytes and body.ranges and body.validator:
-        headers.append(("Range", f"bytes={transfer.received_bytes}-"))
-        headers.append(("If-Range", body.validator))
+    if wanted is not None:
+        start, end = wanted
+        headers.append(("Range", f"bytes={start}-{'' if end is None else end - 1}"))
+        if version is not None and version.condition is not None:
+            headers.append(("If-Range", version.condition))
     return headers
 
 
@@ -166,38 +174,80 @@ def _next_hop(url: str, response: httpcore2.Response) -> str:
 
 
 def _fields(response: httpcore2.Response) -> Mapping[str, str]:
-    return {
-        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
-    }
+    """Names in lower case; a field that came twice is one list (RFC 9110, 5.3)."""
+    fields: dict[str, str] = {}
+    for name, value in response.headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    return fields
 
 
-def _receive(response: httpcore2.Response, transfer: Transfer, body: _Body, file: BinaryIO) -> None:
-    fields = _fields(response)
-    _check_status(response.status, fields, transfer)
-    _check_same(fields, transfer, body)
-    if response.status == 206:
-        _check_range(fields, transfer)
-    else:
-        transfer.rewind(0)
-        length = fields.get("content-length", "")
-        if length.isdigit():
-            transfer.expect(int(length))
-    file.seek(transfer.received_bytes)
-    file.truncate()
-    body.etag = fields.get("etag")
-    strong = body.etag if body.etag and not body.etag.startswith("W/") else None
-    body.validator = strong or fields.get("last-modified")
-    body.ranges = response.status == 206 or fields.get("accept-ranges", "").lower() == "bytes"
+def _answer(response: httpcore2.Response, fields: Mapping[str, str]) -> Answer:
+    partial = response.status == 206
+    length = fields.get("content-length", "")
+    size_bytes = int(length) if length.isdigit() else None
+    start, end, total_bytes = 0, size_bytes, size_bytes
+    if partial:
+        start, end, total_bytes = _content_range(fields)
+    return Answer(
+        start=start,
+        end=end,
+        total_bytes=total_bytes,
+        partial=partial,
+        continuable=partial or fields.get("accept-ranges", "").lower() == "bytes",
+        version=_version(fields),
+        chunks=_chunks(response),
+        whole_digest=of_whole(fields, partial=partial),
+        part_digest=of_part(fields) if partial else None,
+    )
+
+
+def _content_range(fields: Mapping[str, str]) -> tuple[int, int | None, int | None]:
+    """Start, end and total; an end of None: the answer does not say what it is."""
+    text = fields.get("content-range", "").strip()
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", text)
+    if match is None:
+        return 0, None, None
+    return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
+
+
+def _version(fields: Mapping[str, str]) -> Version:
+    """The condition is a strong ETag, else a date that is one (RFC 9110, 13.1.5).
+
+    A date is strong if it lies a second before the response's own (8.8.2.2): within one
+    second a file can change twice. Without a condition names and sizes are compared, and a
+    file that was replaced by one of the same size in the same second goes unnoticed.
+    """
+    etag, modified = fields.get("etag"), fields.get("last-modified")
+    condition = etag if etag and not etag.startswith("W/") else None
+    if condition is None and modified is not None and _older(modified, fields.get("date")):
+        condition = modified
+    return Version(etag=etag, modified=modified, condition=condition)
+
+
+def _older(modified: str, date: str | None) -> bool:
     try:
-        for chunk in response.iter_stream():
-            file.write(chunk)
-            transfer.add(len(chunk))
+        apart = parsedate_to_datetime(date or "") - parsedate_to_datetime(modified)
+    except (ValueError, TypeError):  # no date; or only one of them has a time zone
+        return False
+    return apart.total_seconds() >= 1
+
+
+def _chunks(response: httpcore2.Response) -> Iterator[bytes]:
+    try:
+        yield from response.iter_stream()
     except (httpcore2.RemoteProtocolError, httpcore2.ReadError) as error:
-        raise _EndedEarly from error
+        raise EndedEarly from error
 
 
-def _check_status(status: int, fields: Mapping[str, str], transfer: Transfer) -> None:
-    if status == 200 or (status == 206 and transfer.received_bytes):
+def _check_status(
+    status: int,
+    fields: Mapping[str, str],
+    transfer: Transfer,
+    wanted: Wanted,
+    version: Version | None,
+) -> None:
+    if status == 200 or (status == 206 and wanted is not None):
         coding = fields.get("content-encoding", "identity").lower()
         if coding not in ("identity", ""):
             raise SourceHttpError(
@@ -209,31 +259,22 @@ def _check_status(status: int, fields: Mapping[str, str], transfer: Transfer) ->
         raise SourceNotFound(f"{what}: there is nothing; check the URL")
     if status in (401, 403):
         raise SourceDenied(f"{what}: reading is forbidden; a presigned URL may have expired")
-    if status == 416:
-        raise InputChanged(f"{what}: it became shorter while it was read; try again")
+    if status == 412:
+        raise InputChanged(f"{what}: it changed while it was read; try again")
+    if status == 416 and wanted is not None:
+        raise _refused(what, fields, version)
     if status == 429 or status >= 500:
         raise SourceUnavailable(f"{what}: not now; try again later")
     raise SourceHttpError(f"{what}, expected 200")
 
 
-def _check_same(fields: Mapping[str, str], transfer: Transfer, body: _Body) -> None:
-    """A part of one file and the rest of another would be a video that never was."""
-    if transfer.received_bytes and body.etag and fields.get("etag", body.etag) != body.etag:
-        raise InputChanged(f"{transfer.shown} changed while it was read (ETag); try again")
-
-
-def _check_range(fields: Mapping[str, str], transfer: Transfer) -> None:
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", fields.get("content-range", "").strip())
-    if match is None or int(match[1]) != transfer.received_bytes:
-        raise SourceHttpError(
-            f"{transfer.shown} sent another range than bytes={transfer.received_bytes}- "
-            f"({fields.get('content-range', 'none')})"
-        )
-    if match[3] == "*":
-        return
-    if transfer.total_bytes not in (None, int(match[3])):
-        raise InputChanged(f"{transfer.shown} changed its size while it was read; try again")
-    transfer.expect(int(match[3]))
+def _refused(what: str, fields: Mapping[str, str], version: Version | None) -> Exception:
+    """A range beyond the end: the file became shorter, is empty, or the server is odd."""
+    if version is not None:
+        return InputChanged(f"{what}: it became shorter while it was read; try again")
+    if fields.get("content-range", "").strip() == "bytes */0":
+        return SourceEmpty(f"{what}: it has 0 bytes, expected a video or an image")
+    return RangeRefused()
 
 
 @contextmanager

@@ -1,18 +1,17 @@
-"""s3://bucket/key[?versionId=...] into a file, by ranges of known length.
+"""s3://bucket/key[?versionId=...]: one request for some bytes of an object.
 
-A body of boto3 that ends early can look complete, and is never retried. So the object is
-read range by range, each counted against its length and tried again on its own, and each
-tied to the first one's ETag. The only module of the worker's fetching that knows boto3.
+Every range after the first is tied to the first one's ETag, and to its version where the
+bucket keeps versions: then an object that is replaced meanwhile is still read to its end.
+The only module of the worker's fetching that knows boto3.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
@@ -45,16 +44,16 @@ from videoqa.errors import (
     SourceUnreachable,
 )
 from videoqa_worker.source.config import SourceConfig
-from videoqa_worker.source.local import LocalCopy
+from videoqa_worker.source.digest import Digest, of_object
+from videoqa_worker.source.reader import Answer, EndedEarly, Version, Wanted
 from videoqa_worker.source.transfer import Transfer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["S3Source"]
+__all__ = ["S3Reader", "S3Source"]
 
-_CHUNK_BYTES = 1 << 20
-_RETRY_PAUSE_S = 0.2
+_CHUNK_BYTES = 256 << 10
 _SLOW_CODES = ("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "InternalError")
 _DENIED_HINTS = {
     "InvalidAccessKeyId": "the worker's access key id is unknown there",
@@ -74,10 +73,6 @@ _BY_STATUS: dict[int, tuple[type[SourceError], str]] = {
 }
 
 
-class _Short(Exception):
-    """A range came with fewer bytes than it has."""
-
-
 class S3Source:
     """Thread-safe. The client is made at the first use: it takes 100 ms and 20 MB."""
 
@@ -90,25 +85,8 @@ class S3Source:
         if self._made is not None:
             self._made.close()
 
-    def fetch(self, transfer: Transfer, path: Path) -> LocalCopy:
-        """Raises SourceError of many kinds; see `_refusal`."""
-        transfer.tick()
-        wanted = _wanted(transfer.url)
-        etag: str | None = None
-        version_id: str | None = None
-        with _ours(transfer), path.open("wb") as file:
-            while transfer.total_bytes is None or transfer.received_bytes < transfer.total_bytes:
-                answer = self._range(transfer, wanted, file)
-                etag = answer.get("ETag")
-                version_id = answer.get("VersionId")
-                wanted |= {"IfMatch": etag} if etag else {}
-        return LocalCopy(
-            path,
-            transfer.received_bytes,
-            transfer.fetched_bytes,
-            etag.strip('"') if etag else None,
-            version_id,
-        )
+    def reader(self, transfer: Transfer) -> S3Reader:
+        return S3Reader(transfer, self._client)
 
     def _client(self) -> S3Client:
         with self._lock:  # making clients from the default session is not thread-safe
@@ -120,60 +98,119 @@ class S3Source:
                         connect_timeout=self._config.connect_timeout_s,
                         read_timeout=self._config.read_timeout_s,
                         retries={"mode": "standard", "max_attempts": 3},
-                        max_pool_connections=32,
+                        max_pool_connections=64,
+                        # Its own check compares a range with the whole object's checksum
+                        # where a store sends that; `digest` reads it instead.
+                        response_checksum_validation="when_required",
                     ),
                 )
             return self._made
 
-    def _range(self, transfer: Transfer, wanted: dict[str, Any], file: BinaryIO) -> dict[str, Any]:
-        start = transfer.received_bytes
-        last = start + self._config.s3_range_bytes - 1
-        for attempt in range(1, self._config.s3_range_attempts + 1):
-            answer: Any = self._client().get_object(**wanted, Range=f"bytes={start}-{last}")
+
+class S3Reader:
+    """A `Reader` of one object."""
+
+    def __init__(self, transfer: Transfer, client: Callable[[], S3Client]) -> None:
+        self._transfer = transfer
+        self._client = client
+        self._named = _named(transfer.url)
+        self._by_version = "VersionId" not in self._named
+        """Whether a version that the store told may be asked for."""
+
+    def close(self) -> None:
+        """Connections belong to the client that all objects share."""
+
+    @contextmanager
+    def get(self, wanted: Wanted, version: Version | None = None) -> Iterator[Answer]:
+        """See `Reader.get`; which status is which error: `_refusal`."""
+        with _ours(self._transfer, first=version is None):
+            answer = self._asked(wanted, version)
+            with closing(answer["Body"]):
+                yield _answer(answer)
+
+    def digest(self, version: Version) -> Digest | None:
+        """By a HEAD, since S3 gives no checksum with a range. None if it may not be asked."""
+        try:
+            with _ours(self._transfer, first=False):
+                self._transfer.asked()
+                answer = self._client().head_object(**self._pinned(version), ChecksumMode="ENABLED")
+        except SourceError:  # the bytes are there; only whether they are right is not told
+            return None
+        return of_object(answer["ResponseMetadata"]["HTTPHeaders"])
+
+    def _asked(self, wanted: Wanted, version: Version | None) -> Any:
+        span: dict[str, Any] = {}
+        if wanted is not None:
+            start, end = wanted
+            span["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        while True:
+            self._transfer.asked()
             try:
-                _receive(answer, transfer, file)
-                return dict(answer)
-            except (_Short, IncompleteReadError, ResponseStreamingError, ReadTimeoutError) as error:
-                failure = error
-            transfer.rewind(start)
-            file.seek(start)
-            transfer.pause(_RETRY_PAUSE_S * attempt)
-        raise SourceUnavailable(
-            f"{transfer.shown} ended early {attempt} times in the range from byte {start} on; "
-            "try again later"
-        ) from failure
+                answer: Any = self._client().get_object(**self._pinned(version), **span)
+            except ClientError as error:
+                self._transfer.asked(error.response["ResponseMetadata"].get("RetryAttempts", 0))
+                if not self._lacks_right_to_versions(error, version):
+                    raise
+                self._by_version = False
+            else:
+                self._transfer.asked(answer["ResponseMetadata"].get("RetryAttempts", 0))
+                return answer
+
+    def _pinned(self, version: Version | None) -> dict[str, Any]:
+        pinned = dict(self._named)
+        if version is not None:
+            if version.etag is not None:
+                pinned["IfMatch"] = version.etag
+            if self._by_version and version.version_id not in (None, "null"):
+                pinned["VersionId"] = version.version_id
+        return pinned
+
+    def _lacks_right_to_versions(self, error: ClientError, version: Version | None) -> bool:
+        """A named version needs s3:GetObjectVersion, where the object itself needs less."""
+        refused = error.response["ResponseMetadata"].get("HTTPStatusCode") == 403
+        return refused and "VersionId" in self._pinned(version) and self._by_version
 
 
-def _wanted(url: str) -> dict[str, Any]:
+def _named(url: str) -> dict[str, Any]:
     """An S3 URL is not quoted: all after the bucket is the key, but for the version."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
     key, mark, version_id = key.partition("?versionId=")
-    wanted = {"Bucket": bucket, "Key": key}
-    return wanted | {"VersionId": version_id} if mark else wanted
+    named = {"Bucket": bucket, "Key": key}
+    return named | {"VersionId": version_id} if mark else named
 
 
-def _receive(answer: dict[str, Any], transfer: Transfer, file: BinaryIO) -> None:
-    length = int(answer["ContentLength"])
-    of_total = re.search(r"/(\d+)$", answer.get("ContentRange", ""))
-    transfer.expect(int(of_total[1]) if of_total else length)
-    came = 0
-    for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
-        file.write(chunk)
-        came += len(chunk)
-        transfer.add(len(chunk))
-    if came != length:
-        raise _Short
-    if transfer.total_bytes == 0:
-        raise SourceEmpty(f"{transfer.shown} has 0 bytes, expected a video or an image")
+def _answer(answer: Any) -> Answer:
+    length_bytes = int(answer["ContentLength"])
+    start, total_bytes = 0, length_bytes
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.get("ContentRange", ""))
+    if match is not None:
+        start, total_bytes = int(match[1]), int(match[2])
+    etag = answer.get("ETag")
+    return Answer(
+        start=start,
+        end=start + length_bytes,
+        total_bytes=total_bytes,
+        partial=match is not None,
+        continuable=True,
+        version=Version(etag=etag, version_id=answer.get("VersionId"), condition=etag),
+        chunks=_chunks(answer["Body"]),
+    )
+
+
+def _chunks(body: Any) -> Iterator[bytes]:
+    try:
+        yield from body.iter_chunks(_CHUNK_BYTES)
+    except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError) as error:
+        raise EndedEarly from error
 
 
 @contextmanager
-def _ours(transfer: Transfer) -> Iterator[None]:
+def _ours(transfer: Transfer, *, first: bool) -> Iterator[None]:
     """boto3's exceptions become ours."""
     try:
         yield
     except ClientError as error:
-        raise _refusal(error, transfer) from error
+        raise _refusal(error, transfer, first) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise SourceDenied(
             f"{transfer.shown}: the worker has no S3 credentials; set AWS_ACCESS_KEY_ID and "
@@ -191,12 +228,12 @@ def _ours(transfer: Transfer) -> Iterator[None]:
         raise SourceHttpError(f"{transfer.shown}: S3 cannot be asked: {error}") from error
 
 
-def _refusal(error: ClientError, transfer: Transfer) -> SourceError:
+def _refusal(error: ClientError, transfer: Transfer, first: bool) -> SourceError:
     details = error.response.get("Error", {})
     code = str(details.get("Code", "?"))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     what = f"{transfer.shown}: S3 answered {code}"
-    if status == 416 and not transfer.received_bytes:
+    if status == 416 and first:
         return SourceEmpty(f"{transfer.shown} has 0 bytes, expected a video or an image")
     if code == "NoSuchBucket":
         return BucketNotFound(f"{what}; check the bucket's name, its region and the endpoint")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from videoqa.errors import SourceError, SpoolFull
+from videoqa.errors import SourceError
 from videoqa_worker.source.address import Resolve, look_up
 from videoqa_worker.source.config import SourceConfig
 from videoqa_worker.source.file import local_file
 from videoqa_worker.source.http import HttpSource
 from videoqa_worker.source.local import LocalCopy
+from videoqa_worker.source.remote import RemoteCopy
 from videoqa_worker.source.s3 import S3Source
 from videoqa_worker.source.spool import Spool
 from videoqa_worker.source.transfer import Progress, Transfer, no_check
@@ -27,7 +27,7 @@ class Sources:
 
     def __init__(self, config: SourceConfig, *, resolve: Resolve = look_up) -> None:
         self._config = config
-        self._spool = Spool(config.spool_dir)
+        self._spool = Spool(config.spool_dir, config.spool_quota_bytes)
         self._http = HttpSource(resolve)
         self._s3 = S3Source(config)
 
@@ -54,13 +54,14 @@ class Sources:
         check: Callable[[], None] = no_check,
         progress: Progress | None = None,
     ) -> Iterator[LocalCopy]:
-        """Fetches the URL (s3, http, https, file); the copy is gone on exit.
+        """A copy of what the URL leads to (s3, http, https, file), gone on exit.
 
-        `check` is called at every chunk, and at least each half second of waiting over
-        HTTP; what it raises passes untouched.
+        Of a large remote file only the beginning is there when this yields; the rest comes by
+        the copy's `ensure`. `check` and `progress` are called on this thread, about ten times
+        a second while it waits; what they raise passes untouched.
 
         Raises:
-            SourceError: one of its kinds. SpoolFull: the spool folder's disk is full.
+            SourceError: one of its kinds, from `ensure` too. SpoolFull: no room on the disk.
         """
         transfer = Transfer(url, self._config, check, progress)
         scheme = urlsplit(url).scheme
@@ -69,15 +70,11 @@ class Sources:
             return
         if scheme not in ("http", "https", "s3"):
             raise SourceError(f"got scheme {scheme!r}, expected s3, http, https or file")
-        fetch = self._s3.fetch if scheme == "s3" else self._http.fetch
-        with self._spool.file() as path:
+        source = self._s3 if scheme == "s3" else self._http
+        with self._spool.file() as (path, room), closing(source.reader(transfer)) as reader:
+            copy = RemoteCopy(transfer, reader, path, room)
             try:
-                copy = fetch(transfer, path)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise
-                raise SpoolFull(
-                    f"no space for {transfer.shown} in the worker's spool folder "
-                    f"({transfer.received_bytes} bytes came); free the disk or set spool_dir"
-                ) from error
-            yield copy
+                copy.open()
+                yield copy
+            finally:
+                transfer.stop()

@@ -17,10 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from videoqa_worker.source.quota import Quota, Room
+
 __all__ = ["Spool"]
 
 _PREFIX = "videoqa-spool-"
 _LOCK = ".lock"
+_BLOCK_BYTES = 512
+"""The unit of st_blocks, whatever the filesystem's own."""
 _BIRTH_S = 60.0
 """A folder without a lock file is being made, unless it is older than this."""
 
@@ -28,27 +32,43 @@ _BIRTH_S = 60.0
 class Spool:
     """Holds the process's folder; `close` removes it."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, quota_bytes: int) -> None:
         self._root = root or Path(tempfile.gettempdir())
         self._root.mkdir(parents=True, exist_ok=True)
         for folder in self._root.glob(_PREFIX + "*"):
             _remove_if_dead(folder)
         self.folder, self._lock = _make(self._root)
+        self._quota = Quota(quota_bytes, self._others_bytes)
 
     @contextmanager
-    def file(self) -> Iterator[Path]:
-        """A path for one file, which is gone on exit, however that comes about."""
+    def file(self) -> Iterator[tuple[Path, Room]]:
+        """A path for one file, which is gone on exit, however that comes about, and its room."""
         handle, name = tempfile.mkstemp(dir=self.folder)
         os.close(handle)
         path = Path(name)
-        try:
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
+        with self._quota.room() as room:
+            try:
+                yield path, room
+            finally:
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
+
+    def _others_bytes(self) -> int:
+        """What the files of all other processes take on the disk; holes take nothing."""
+        folders = (other for other in self._root.glob(_PREFIX + "*") if other != self.folder)
+        return sum(_disk_bytes(folder) for folder in folders)
+
+
+def _disk_bytes(folder: Path) -> int:
+    total_bytes = 0
+    with suppress(OSError):  # it may vanish meanwhile, or be another user's
+        for path in folder.iterdir():
+            with suppress(OSError):
+                total_bytes += path.stat().st_blocks * _BLOCK_BYTES
+    return total_bytes
 
 
 def _make(root: Path) -> tuple[Path, IO[bytes]]:

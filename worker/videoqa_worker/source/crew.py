@@ -1,0 +1,71 @@
+"""Threads that fetch while the caller's own thread waits and listens.
+
+No network call runs on the caller's thread, so a cancel is heard at once however silent the
+server is. Threads live for one call: starting eight takes under a millisecond, and a source
+that hangs keeps no other file's threads busy, as it would in a pool that files share.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from videoqa_worker.source.transfer import Transfer
+
+__all__ = ["Task", "together"]
+
+Task = Callable[[], None]
+
+_LISTEN_S = 0.1
+"""How often `check` is asked while nothing happens."""
+
+
+def together(transfer: Transfer, tasks: Iterable[Task], limit: int = 1) -> None:
+    """Runs the tasks, up to `limit` at once, and returns when all are done.
+
+    The first error of a task is raised here and stops the transfer for good, and so does what
+    `check` raises. Threads may then outlive this call until their next chunk or time-out; what
+    they still write goes to a file that is unlinked.
+    """
+    waiting = deque(tasks)
+    left = len(waiting)
+    outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        while waiting:
+            try:
+                task = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                task()
+            except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
+                waiting.clear()
+                outcomes.put(error)
+                return
+            outcomes.put(None)
+
+    threads = [
+        threading.Thread(target=work, name=f"videoqa-fetch-{number}", daemon=True)
+        for number in range(min(limit, left))
+    ]
+    transfer.threads += threads
+    for thread in threads:
+        thread.start()
+    try:
+        while left:
+            transfer.listen()
+            try:
+                failure = outcomes.get(timeout=_LISTEN_S)
+            except queue.Empty:
+                continue
+            if failure is not None:
+                raise failure
+            left -= 1
+        transfer.listen()
+    except BaseException:
+        waiting.clear()
+        transfer.stop()
+        raise

@@ -1,0 +1,88 @@
+"""How much of the spool folder's disk the inputs may take, over all processes that share it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from videoqa.errors import SpoolFull
+
+__all__ = ["Quota", "Room"]
+
+_LOOK_EVERY_S = 1.0
+"""How old the count of other processes' files may be: each look reads a few folders."""
+
+
+class Quota:
+    """Counts what this process has promised itself, and what others have on the disk.
+
+    Other processes' promises are not seen before they are written, so several that start large
+    downloads in the same instant may overshoot by these; a full disk is SpoolFull all the same.
+    """
+
+    def __init__(
+        self,
+        limit_bytes: int,
+        others_bytes: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit_bytes = limit_bytes
+        self._others_bytes = others_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._held_bytes = 0
+        self._seen_bytes = 0
+        self._seen_s = float("-inf")
+
+    @contextmanager
+    def room(self) -> Iterator[Room]:
+        """Room for one file; given back on exit."""
+        room = Room(self)
+        try:
+            yield room
+        finally:
+            room.close()
+
+    def hold(self, more_bytes: int) -> None:
+        """Raises SpoolFull, and holds nothing, if there is no room for so many bytes more."""
+        with self._lock:
+            if self._clock() - self._seen_s >= _LOOK_EVERY_S:
+                self._seen_bytes = self._others_bytes()
+                self._seen_s = self._clock()
+            used_bytes = self._held_bytes + self._seen_bytes
+            if more_bytes > 0 and used_bytes + more_bytes > self._limit_bytes:
+                raise SpoolFull(
+                    f"{more_bytes} bytes more would not fit in the spool folder's quota of "
+                    f"{self._limit_bytes} ({used_bytes} are in use); try again when other jobs "
+                    "are done, or raise the worker's spool_quota_bytes"
+                )
+            self._held_bytes += more_bytes
+
+
+class Room:
+    """The part of the quota that one file holds."""
+
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
+        self._lock = threading.Lock()
+        self._held_bytes = 0
+        self._closed = False
+
+    def hold(self, total_bytes: int) -> None:
+        """The file may take so many bytes of disk.
+
+        Raises:
+            SpoolFull: no, it may not.
+        """
+        with self._lock:
+            if total_bytes > self._held_bytes and not self._closed:
+                self._quota.hold(total_bytes - self._held_bytes)
+                self._held_bytes = total_bytes
+
+    def close(self) -> None:
+        with self._lock:
+            self._quota.hold(-self._held_bytes)
+            self._held_bytes = 0
+            self._closed = True

@@ -1,11 +1,11 @@
 """The `videoqa` command: submit, follow and read jobs from a shell.
 
-Commands that need the worker (`up`, `worker`, `demo`) come from `videoqa-worker` by the
+Commands that need the worker (`up`, `worker`, `demo`, `frames`) come from `videoqa-worker` by the
 entry point group `videoqa.commands`. Exit codes, for scripts:
 
     0  done                          4  Redis does not answer
     1  the job did not succeed       5  --timeout is over; the job goes on
-    2  the request or usage is wrong 6  the result object can't be read
+    2  the request or usage is wrong 6  the result can't be read, a file not be written
     3  unknown or expired job id     130  interrupted
 
 With --json every command prints one JSON object on stdout, and errors of the job, the
@@ -26,10 +26,22 @@ import typer
 from typer.core import TyperGroup
 
 from videoqa import errors, show
+from videoqa.arguments import (
+    Budget,
+    End,
+    Fps,
+    Frames,
+    Keyframes,
+    Start,
+    Times,
+    Tolerance,
+    given,
+    media,
+    sampling,
+)
 from videoqa.client import Client
 from videoqa.job import Job
 from videoqa.local import LocalStack, home
-from videoqa.request import names_image
 from videoqa.settings import DEFAULT_REDIS_URL, Settings
 
 __all__ = ["app", "main"]
@@ -38,6 +50,7 @@ WORKER_COMMANDS = {
     "up": "run Redis, an object store and a worker on this machine until Ctrl-C",
     "worker": "run one worker that holds a model and answers jobs",
     "demo": "show the main job, end to end, with the bundled model",
+    "frames": "show the frames of a video that the model would see",
 }
 
 
@@ -54,11 +67,16 @@ class _Commands(TyperGroup):
             show.error(error.code, error.message, error.param, as_json=as_json)
             raise typer.Exit(exit_code(error)) from error
         except KeyboardInterrupt:
-            show.error("interrupted", "interrupted; a submitted job goes on", None, as_json=as_json)
+            show.error("interrupted", _interrupted(ctx), None, as_json=as_json)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # `videoqa ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+
+
+def _interrupted(ctx: Any) -> str:
+    here = ctx.invoked_subcommand in WORKER_COMMANDS
+    return "interrupted" if here else "interrupted; a submitted job goes on"
 
 
 app = typer.Typer(
@@ -92,16 +110,6 @@ def _client() -> Client:
     return Client(settings=settings())
 
 
-def as_url(name: str) -> str:
-    """A path becomes a file:// URL; URLs stay as they are."""
-    return name if "://" in name else Path(name).absolute().as_uri()
-
-
-def _request(**fields: Any) -> dict[str, Any]:
-    """Only what was given, so that the contract's defaults hold for the rest."""
-    return {name: value for name, value in fields.items() if value not in (None, {}, ())}
-
-
 def _read_json(source: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text()
@@ -123,24 +131,9 @@ Inputs = Annotated[
         help="Videos and images (paths or s3://, http(s)://, file:// URLs), then the question."
     ),
 ]
-Frames = Annotated[int | None, typer.Option(help="Frames of each video that the model sees [8].")]
 MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens [100].")]
 Model = Annotated[str | None, typer.Option(help="A model's name; unset: the fleet's default.")]
-Start = Annotated[float | None, typer.Option(help="Seconds into the video where the clip starts.")]
-End = Annotated[float | None, typer.Option(help="Seconds into the video where the clip ends.")]
 Output = Annotated[str | None, typer.Option(help="URI template of the result object.")]
-
-
-def _media(names: list[str], start: float | None, end: float | None) -> list[Any]:
-    urls = [as_url(name) for name in names]
-    if start is None and end is None:
-        return urls
-    return [
-        url  # a picture has no clip
-        if names_image(url)
-        else _request(kind="video", url=url, start=start, end=end)
-        for url in urls
-    ]
 
 
 def _from_arguments(
@@ -159,11 +152,10 @@ def _from_arguments(
             )
         *inputs, last = inputs
         questions = [last]
-    frames, tokens = fields.pop("frames"), fields.pop("max_tokens")
-    return _request(
-        inputs=_media(inputs, start, end),
+    tokens = fields.pop("max_tokens")
+    return given(
+        inputs=media(inputs, start, end),
         questions=questions,
-        sampling={"frames": frames} if frames is not None else None,
         generation={"max_new_tokens": tokens} if tokens is not None else None,
         **fields,
     )
@@ -180,6 +172,11 @@ def ask(
     inputs: Inputs,
     question: Questions = None,
     frames: Frames = None,
+    fps: Fps = None,
+    times: Times = None,
+    keyframes: Keyframes = False,
+    tolerance: Tolerance = None,
+    budget: Budget = None,
     max_tokens: MaxTokens = None,
     model: Model = None,
     start: Start = None,
@@ -191,7 +188,11 @@ def ask(
     """Submit a question, wait, and print the answer."""
     fields = _from_arguments(
         inputs, question, start, end,
-        frames=frames, max_tokens=max_tokens, model=model, output=output,
+        sampling=sampling(
+            frames=frames, fps=fps, times=times,
+            keyframes=keyframes, tolerance=tolerance, budget=budget,
+        ),
+        max_tokens=max_tokens, model=model, output=output,
     )  # fmt: skip
     with _client() as client:
         job = client.submit(fields)
@@ -209,6 +210,11 @@ def submit(
         str | None, typer.Option("--request", help="A job request as a JSON file, or - for stdin.")
     ] = None,
     frames: Frames = None,
+    fps: Fps = None,
+    times: Times = None,
+    keyframes: Keyframes = False,
+    tolerance: Tolerance = None,
+    budget: Budget = None,
     max_tokens: MaxTokens = None,
     model: Model = None,
     start: Start = None,
@@ -223,7 +229,11 @@ def submit(
 ) -> None:
     """Submit a job and print its id."""
     flags: dict[str, Any] = {
-        "frames": frames, "max_tokens": max_tokens, "model": model, "output": output,
+        "sampling": sampling(
+            frames=frames, fps=fps, times=times,
+            keyframes=keyframes, tolerance=tolerance, budget=budget,
+        ),
+        "max_tokens": max_tokens, "model": model, "output": output,
         "priority": priority, "idempotency_key": idempotency_key, "custom_id": custom_id,
     }  # fmt: skip
     if request is None:

@@ -205,6 +205,41 @@ def test_submit_prints_only_the_id_and_warns_where_nobody_would_answer(
     }
 
 
+@pytest.mark.parametrize(
+    ("flags", "means"),
+    [
+        (["-n", "4", "--budget", "6"], {"frames": 4, "budget": 6}),
+        (["--fps", "2", "--frames", "16"], {"method": "fps", "fps": 2.0, "frames": 16}),
+        (["--times", "1,2.5, 4"], {"method": "times", "times": (1.0, 2.5, 4.0)}),
+        (["--keyframes"], {"method": "keyframe"}),
+        (
+            ["--keyframes", "--tolerance", "0", "-n", "3"],
+            {"method": "keyframe", "tolerance_s": 0.0, "frames": 3},
+        ),
+    ],
+)
+def test_flags_name_each_sampling_method(
+    run: Run, ledger: Ledger, flags: list[str], means: dict[str, Any]
+) -> None:
+    done = run("submit", CLIP, "What?", *flags)
+    assert done.returncode == 0, done.stderr
+    sampling = ledger.request(done.stdout.strip()).sampling
+    assert sampling.model_dump(exclude_defaults=True) == means
+
+
+def test_ask_takes_the_sampling_flags_too(run: Run, client: Client, ledger: Ledger) -> None:
+    seen: list[Sampling] = []
+
+    def note(ledger: Ledger, job: Job) -> None:
+        seen.append(ledger.request(job.id).sampling)
+        answer(ledger, job)
+
+    with working(client, ledger, note):
+        done = run("ask", CLIP, "What?", "--times", "3", "--timeout", "30")
+    assert done.returncode == 0
+    assert seen == [Sampling(method="times", times=(3.0,))]
+
+
 def test_submit_takes_a_whole_request_from_a_file_or_stdin(
     run: Run, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -224,10 +259,16 @@ def test_submit_takes_a_whole_request_from_a_file_or_stdin(
         (["submit", CLIP], "", "invalid_request", "got no question"),
         (["submit", CLIP, "q", "--frames", "0"], "", "invalid_request", "sampling.frames"),
         (["submit", CLIP, " "], "", "empty_question", "q1"),
+        (["submit", CLIP, "q", "--fps", "1", "--keyframes"], "", "invalid_request", "one of them"),
+        (["submit", CLIP, "q", "--tolerance", "1"], "", "invalid_request", "without --keyframes"),
+        (["submit", CLIP, "q", "--times", "1;2"], "", "invalid_request", "'1;2'"),
+        (["submit", CLIP, "q", "--times", "1", "-n", "2"], "", "invalid_request", "alone"),
+        (["submit", CLIP, "q", "--fps", "0"], "", "invalid_request", "sampling.fps"),
         (["submit", "-q", "q"], "", "no_media", "name one"),
         (["submit", "--request", "-"], "[1]", "invalid_request", "expected one JSON object"),
         (["submit", "--request", "-"], "{", "invalid_request", "is not JSON"),
         (["submit", "--request", "-", "--priority", "bulk"], "{}", "invalid_request", "beside"),
+        (["submit", "--request", "-", "--keyframes"], "{}", "invalid_request", "beside"),
         (["submit", "--request", "/no/such"], "", "invalid_request", "No such file"),
     ],
 )
@@ -388,7 +429,7 @@ def test_doctor_without_redis_says_what_to_do_and_ends_with_status_1(run: Run) -
 
 
 def test_commands_of_a_missing_worker_say_what_to_install() -> None:
-    for name in ("up", "worker", "demo"):
+    for name in ("up", "worker", "demo", "frames"):
         missing = cli._placeholder(name)
         assert "needs videoqa-worker" in (missing.__doc__ or "")
         with pytest.raises(errors.ConfigurationError, match="pip install videoqa-worker") as caught:
@@ -398,5 +439,6 @@ def test_commands_of_a_missing_worker_say_what_to_install() -> None:
 
 def test_help_names_every_command(run: Run) -> None:
     text = run("--help").stdout
-    for name in ("ask", "submit", "status", "wait", "result", "cancel", "doctor", "up", "worker"):
+    of_client = ("ask", "submit", "status", "wait", "result", "cancel", "doctor")
+    for name in (*of_client, "up", "worker", "demo", "frames"):
         assert re.search(rf"^ +{name} ", text, re.MULTILINE)

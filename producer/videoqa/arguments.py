@@ -1,0 +1,138 @@
+"""What the arguments of several commands mean, as parts of a request.
+
+`ask` and `submit` here and `frames` of the worker take the same videos, clips and sampling
+flags, so that what one shows the other asks about. Whether the values fit is the contract's to
+say (`request.parse_request`); here is only what a shell adds: paths, and flags for methods.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from videoqa.errors import InvalidRequest
+from videoqa.request import names_image
+
+__all__ = [
+    "Budget",
+    "End",
+    "Fps",
+    "Frames",
+    "Keyframes",
+    "Start",
+    "Times",
+    "Tolerance",
+    "as_url",
+    "given",
+    "media",
+    "sampling",
+]
+
+Frames = Annotated[
+    int | None,
+    typer.Option("--frames", "-n", help="Frames of each video that the model sees [8]."),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option("--fps", help="Frames a second; --frames is then the most of them [32]."),
+]
+Times = Annotated[
+    str | None,
+    typer.Option(
+        "--times", metavar="S,S,...", help="The frames at these seconds, such as 1,2.5,4."
+    ),
+]
+Keyframes = Annotated[
+    bool,
+    typer.Option(
+        "--keyframes",
+        help="The keyframes nearest to the usual instants: far fewer bytes, not exact.",
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        metavar="S",
+        help="With --keyframes: the exact frame where no keyframe is within S seconds.",
+    ),
+]
+Budget = Annotated[
+    int | None, typer.Option("--budget", help="Most frames over all videos together.")
+]
+Start = Annotated[float | None, typer.Option(help="Seconds into the video where the clip starts.")]
+End = Annotated[float | None, typer.Option(help="Seconds into the video where the clip ends.")]
+
+
+def as_url(name: str) -> str:
+    """A path becomes a file:// URL; URLs stay as they are."""
+    return name if "://" in name else Path(name).absolute().as_uri()
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """Only what was given, so that the contract's defaults hold for the rest."""
+    return {name: value for name, value in fields.items() if value not in (None, {}, ())}
+
+
+def media(names: list[str], start: float | None, end: float | None) -> list[Any]:
+    """The inputs of a request."""
+    urls = [as_url(name) for name in names]
+    if start is None and end is None:
+        return urls
+    return [
+        url  # a picture has no clip
+        if names_image(url)
+        else given(kind="video", url=url, start=start, end=end)
+        for url in urls
+    ]
+
+
+def sampling(
+    *,
+    frames: int | None = None,
+    fps: float | None = None,
+    times: str | None = None,
+    keyframes: bool = False,
+    tolerance: float | None = None,
+    budget: int | None = None,
+) -> dict[str, Any] | None:
+    """The fields of `Sampling` that the flags stand for; None if there is no flag.
+
+    Raises:
+        InvalidRequest: two flags name two methods, or --times holds something else than numbers.
+    """
+    methods = {"fps": fps is not None, "times": times is not None, "keyframe": keyframes}
+    chosen = [method for method, is_chosen in methods.items() if is_chosen]
+    if len(chosen) > 1:
+        raise InvalidRequest(
+            "got more than one of --fps, --times and --keyframes, expected one of them or none",
+            param="sampling.method",
+        )
+    if tolerance is not None and not keyframes:
+        raise InvalidRequest(
+            "got --tolerance without --keyframes, expected both or neither",
+            param="sampling.tolerance_s",
+        )
+    return (
+        given(
+            method=chosen[0] if chosen else None,
+            frames=frames,
+            fps=fps,
+            times=_seconds(times) if times is not None else None,
+            tolerance_s=tolerance,
+            budget=budget,
+        )
+        or None
+    )
+
+
+def _seconds(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InvalidRequest(
+            f"got --times {text!r}, expected seconds with commas between them, such as 1,2.5,4",
+            param="sampling.times",
+        ) from error

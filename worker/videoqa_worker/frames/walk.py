@@ -147,9 +147,9 @@ class Walk:
         here = self._next
         if here is not None and here.pts == key and here.picture.key_frame:
             return here
-        landed = self._land(key)
+        landed = self._land_on(key)
         self._drained = True
-        if landed is None or landed.pts is None or abs(landed.pts - key) > self._near:
+        if landed is None:
             return None
         alone = (shown for packet in (landed, None) for shown in self._placed(packet))
         shown = next(alone, None)
@@ -288,6 +288,18 @@ class Walk:
         while (shown := self._peek()) is not None and shown.pts < landed.pts:
             self._next = None
         return shown is not None and shown.pts == landed.pts and bool(shown.picture.key_frame)
+
+    def _land_on(self, key: int) -> Packet[Stream] | None:
+        """Seeks to this keyframe, or before it and reads on to it."""
+        keys = self._timeline.keys_until(key) if self._timeline else ()
+        for earlier in reversed(keys[-_SEEK_ATTEMPTS:]):
+            landed = self._land(earlier)
+            if landed is not None and landed.pts is not None and landed.pts <= key + self._near:
+                onward = chain([landed], (p for p in self._source if p.is_keyframe))
+                near = (p for p in onward if p.pts is not None and p.pts >= key - self._near)
+                found = next(near, None)
+                return found if found is not None and (found.pts or 0) <= key + self._near else None
+        return None
 
     def _land(self, key: int) -> Packet[Stream] | None:
         """Seeks; the first keyframe's packet from there on."""

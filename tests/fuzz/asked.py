@@ -1,0 +1,139 @@
+"""What is asked of the sampler about one file, and its answers in a form that travels.
+
+Runs in a child. Pixels become a digest and the number that is burnt into them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from fix_videos import read_number
+from fuzz.child import descriptors, resident_bytes
+
+from videoqa.errors import VideoQAError
+from videoqa.job import Sampling
+from videoqa_worker.frames import FrameLimits, SampledVideo, sample_frames
+
+__all__ = [
+    "ASKED",
+    "LIMITS",
+    "Ask",
+    "Given",
+    "Picture",
+    "Sampled",
+    "digest",
+    "number_in",
+    "sampler",
+]
+
+Pixels = npt.NDArray[np.uint8]
+
+LIMITS = FrameLimits(
+    max_pixels=1920 * 1088, max_frames_bytes=256 << 20, max_packets=100_000, decode_timeout_s=10.0
+)
+"""Tighter than the default ones, since a damaged header may claim anything."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The arguments of one call of `sample_frames`."""
+
+    frames: int
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+ASKED = (Ask(1), Ask(8), Ask(60), Ask(5, 0.52, 1.4), Ask(3, 1.9))
+"""One picture, the usual, every one, and two clips, the second up to the end."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame that came; `number` is None where the blocks are neither black nor white."""
+
+    index: int | None
+    pts_s: float
+    exact: bool
+    digest: str
+    number: int | None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What one call gave: pictures, or the code of an error of ours, or another exception."""
+
+    ask: Ask
+    pictures: tuple[Picture, ...] = ()
+    duration_s: float | None = None
+    warnings: tuple[str, ...] = ()
+    refused: str | None = None
+    text: str = ""
+    unexpected: str | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """All calls on one file, and what the process holds afterwards."""
+
+    given: tuple[Given, ...]
+    descriptors: int
+    resident_bytes: int
+
+
+def sampler(asked: Sequence[Ask] = ASKED) -> Callable[[Path], Sampled]:
+    """For a `Child`: calls `sample_frames` in that process."""
+    _calm_allocator()
+
+    def work(path: Path) -> Sampled:
+        given = tuple(_give(path, ask) for ask in asked)
+        gc.collect()
+        return Sampled(given, descriptors(), resident_bytes())
+
+    return work
+
+
+def _give(path: Path, ask: Ask) -> Given:
+    sampling = Sampling(frames=ask.frames)
+    try:
+        video = sample_frames(path, sampling, start=ask.start_s, end=ask.end_s, limits=LIMITS)
+    except VideoQAError as error:
+        return Given(ask, refused=error.code, text=str(error))
+    except Exception:  # noqa: BLE001 - whatever it is, it is a finding
+        return Given(ask, unexpected=traceback.format_exc(limit=-4))
+    return _given(ask, video)
+
+
+def _given(ask: Ask, video: SampledVideo) -> Given:
+    pictures = tuple(
+        Picture(f.index, f.pts_s, f.exact, digest(f.pixels), number_in(f.pixels))
+        for f in video.frames
+    )
+    warnings = tuple(warning.code for warning in video.warnings)
+    return Given(ask, pictures, video.info.duration_s, warnings)
+
+
+def digest(pixels: Pixels) -> str:
+    """Two pictures with the same digest are equal pixel for pixel."""
+    whole = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=12)
+    return f"{pixels.shape[1]}x{pixels.shape[0]}:{whole.hexdigest()}"
+
+
+def number_in(pixels: Pixels) -> int | None:
+    try:
+        return read_number(pixels)
+    except AssertionError:
+        return None
+
+
+def _calm_allocator() -> None:
+    """Large blocks go back to the system when freed: what stays resident is held by somebody."""
+    m_mmap_threshold = -3
+    ctypes.CDLL(None).mallopt(m_mmap_threshold, 128 << 10)

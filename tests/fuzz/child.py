@@ -1,0 +1,117 @@
+"""A process that does one thing to one file at a time, and may die or hang while it does.
+
+The parent sees an answer, a death or silence. Knows nothing of videos.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Answer", "Child", "Died", "Silent"]
+
+_SPAWN = get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the work returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Died:
+    """The process ended instead of answering; minus the signal, or the exit status."""
+
+    exit_code: int | None
+
+
+@dataclass(frozen=True)
+class Silent:
+    """No answer in time; the process was killed."""
+
+    after_s: float
+
+
+class Child:
+    """Starts with the first question, and anew after a death; a context manager."""
+
+    def __init__(self, make_work: Callable[[], Callable[[Any], Any]]) -> None:
+        """`make_work` is called in the child; it must be a module's function or a partial."""
+        self._make_work = make_work
+        self._process: Any = None
+        self._pipe: Connection[Any, Any] | None = None
+        self.starts = 0
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def ask(self, question: Any) -> None:
+        if self._process is None:
+            self._start()
+        assert self._pipe is not None
+        self._pipe.send(question)
+
+    def answer(self, within_s: float) -> Answer | Died | Silent:
+        assert self._pipe is not None
+        try:
+            if self._pipe.poll(within_s):
+                return Answer(self._pipe.recv())
+        except (EOFError, OSError):
+            self._process.join()
+            died = Died(self._process.exitcode)
+            self._stop()
+            return died
+        self._stop()
+        return Silent(within_s)
+
+    def _start(self) -> None:
+        ours, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, self._make_work))
+        self._process.start()
+        theirs.close()
+        self._pipe = ours
+        self.starts += 1
+
+    def _stop(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()  # an idle child ends by itself then
+        if self._process is not None:
+            self._process.join(2)
+            self._process.kill()
+            self._process.join()
+        self._process = self._pipe = None
+
+
+def _serve(pipe: Connection[Any, Any], make_work: Callable[[], Callable[[Any], Any]]) -> None:
+    # What the libraries print of damaged files would bury the run's own lines.
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 2)
+    os.close(quiet)
+    work = make_work()
+    while True:
+        try:
+            question = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(work(question))
+
+
+def descriptors(pid: int | None = None) -> int:
+    """How many a process has open."""
+    return len(os.listdir(f"/proc/{pid or os.getpid()}/fd"))
+
+
+def resident_bytes(pid: int | None = None) -> int:
+    """What of a process lies in memory."""
+    pages = int(Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

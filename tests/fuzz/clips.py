@@ -1,0 +1,75 @@
+"""The sound clips that the fuzzer damages: 13 containers, their pictures numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from fix_videos import Recipe, write_clip
+
+__all__ = ["CLIPS", "Clip", "write_clips"]
+
+_EVERY = {"fflags": "bitexact"}
+"""Without it Matroska and Ogg write random ids, and no file could be made a second time."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recipe and the name of its container, as the table of counts shows it."""
+
+    container: str
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Also the name of the file: unique among `CLIPS`."""
+        sound = "-sound" if self.recipe.sound_s else ""
+        suffix = Path(self.recipe.name).suffix
+        return f"{self.container.replace(' ', '-')}-{self.recipe.codec}{sound}{suffix}"
+
+
+_MOVING = Recipe(frames=60, gop=12, options=_EVERY)
+_PLAIN = replace(_MOVING, b_frames=0)
+_HIDDEN = {"auto-alt-ref": "1", "lag-in-frames": "10", "deadline": "realtime", "cpu-used": "8"}
+_UNEVEN_S = tuple(Fraction(40 * n + 15 * (n * n % 3), 1000) for n in range(60))
+
+
+def _mp4(recipe: Recipe, flags: str) -> Recipe:
+    return replace(recipe, options={**_EVERY, "movflags": flags})
+
+
+CLIPS: Sequence[Clip] = (
+    Clip("mp4 index last", _MOVING),
+    Clip("mp4 index last", replace(_PLAIN, codec="libsvtav1", codec_options={"preset": "12"})),
+    Clip("mp4 index first", replace(_mp4(_MOVING, "faststart"), sound_s=2.4)),
+    Clip("mp4 index first", replace(_mp4(_MOVING, "faststart"), codec="libx265")),
+    Clip("mp4 fragmented", _mp4(_MOVING, "frag_keyframe+empty_moov")),
+    Clip("mov", replace(_MOVING, name="clip.mov", codec="mpeg4")),
+    Clip("mov", replace(_MOVING, name="clip.mov", times_s=_UNEVEN_S)),
+    Clip("mkv", replace(_MOVING, name="clip.mkv", sound_s=2.4)),
+    Clip("mkv", replace(_MOVING, name="clip.mkv", codec="libx265", times_s=_UNEVEN_S)),
+    Clip("webm", replace(_PLAIN, name="clip.webm", codec="libvpx-vp9", codec_options=_HIDDEN)),
+    Clip("webm", replace(_PLAIN, name="clip.webm", codec="libvpx")),
+    Clip("avi", replace(_MOVING, name="clip.avi", codec="mpeg4")),
+    Clip("avi", replace(_PLAIN, name="clip.avi", codec="mjpeg", pixel_format="yuvj420p")),
+    Clip("mpeg ts", replace(_MOVING, name="clip.ts", sound_s=2.4)),
+    Clip("mpeg ts", replace(_MOVING, name="clip.ts", codec="mpeg2video")),
+    Clip("mpeg ps", replace(_MOVING, name="clip.mpg", codec="mpeg2video")),
+    Clip("flv", replace(_MOVING, name="clip.flv")),
+    Clip("flv", replace(_PLAIN, name="clip.flv", codec="flv")),
+    Clip("ogg", replace(_PLAIN, name="clip.ogv", codec="libvpx")),
+    Clip("gif", replace(_PLAIN, name="clip.gif", codec="gif", pixel_format="rgb8", fps=Fraction(10))),
+    Clip("asf", replace(_PLAIN, name="clip.wmv", codec="wmv2", format="asf", sound_s=0)),
+)  # fmt: skip
+
+
+def write_clips(folder: Path) -> dict[str, bytes]:
+    """The bytes of every clip by name. The same libraries write the same bytes each time."""
+    contents: dict[str, bytes] = {}
+    for clip in CLIPS:
+        path = folder / clip.name
+        write_clip(path, clip.recipe)
+        contents[clip.name] = path.read_bytes()
+    return contents

@@ -164,7 +164,7 @@ class Attempts:
             sources=tuple(outcome.sources),
             model=self._model,
             model_revision=self._revision,
-            sampling=request.sampling,
+            sampling=outcome.sampling,
             generation=request.generation,
             usage=outcome.usage(claim.queued_s),
             warnings=tuple(outcome.warnings),

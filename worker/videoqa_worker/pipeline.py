@@ -20,6 +20,7 @@ from videoqa.job import (
     Image,
     Input,
     JobRequest,
+    Sampling,
     SourceInfo,
     Usage,
     Video,
@@ -27,9 +28,11 @@ from videoqa.job import (
     redact_url,
 )
 from videoqa_worker.control import JobControl
+from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
-from videoqa_worker.frames import FrameLimits, SampledVideo, read_image, sample_frames
+from videoqa_worker.frames import SampledVideo
 from videoqa_worker.prompt import Media
+from videoqa_worker.shares import Stated, resolved, shares
 from videoqa_worker.source import LocalCopy, Sources
 
 __all__ = ["Outcome", "Pipeline", "Report"]
@@ -47,6 +50,8 @@ class Report(Protocol):
 class Outcome:
     """What an attempt has found so far."""
 
+    sampling: Sampling = field(default_factory=Sampling)
+    """As used: with what the model's processor states filled in."""
     answers: tuple[Answer, ...] = ()
     frames: list[FrameUsed] = field(default_factory=list)
     sources: list[SourceInfo] = field(default_factory=list)
@@ -62,6 +67,11 @@ class Outcome:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
+
+    def count_as_fetching(self, seconds: float) -> None:
+        """So much of the last sampling was spent waiting for bytes."""
+        self.seconds["sampling"] -= seconds
+        self.seconds["fetching"] += seconds
 
     def usage(self, queued_s: float) -> Usage:
         return Usage(
@@ -80,10 +90,10 @@ class Outcome:
 class Pipeline:
     """Answers requests with one engine. Thread-safe: each thread carries one job."""
 
-    def __init__(self, sources: Sources, engine: Engine, limits: FrameLimits) -> None:
+    def __init__(self, sources: Sources, decoders: Decoders, engine: Engine) -> None:
         self._sources = sources
+        self._decoders = decoders
         self._engine = engine
-        self._limits = limits
 
     def run(
         self, request: JobRequest, control: JobControl, report: Report, *, alone: bool
@@ -92,11 +102,15 @@ class Pipeline:
 
         `alone`: not batched with other jobs, so that a job that breaks its batch breaks only itself.
         """
-        outcome = Outcome()
+        num_frames, fps = self._engine.prompter.stated_sampling
+        outcome = Outcome(resolved(request.sampling, Stated(num_frames, fps)))
+        videos = sum(isinstance(item, Video) for item in request.inputs)
+        share = shares(outcome.sampling, videos)
         for n, item in enumerate(request.inputs):
+            sampling = next(share) if isinstance(item, Video) else None
             # Each local copy is gone before the next input is fetched.
             with _about(f"inputs.{n}.url"), ExitStack() as spooled:
-                self._take(n, item, request, outcome, control, report, spooled)
+                self._take(n, request, sampling, outcome, control, report, spooled)
         with outcome.timing("generating"):
             self._generate(request, outcome, control, report, alone)
         return outcome
@@ -104,36 +118,32 @@ class Pipeline:
     def _take(
         self,
         n: int,
-        item: Input,
         request: JobRequest,
+        sampling: Sampling | None,
         outcome: Outcome,
         control: JobControl,
         report: Report,
         spooled: ExitStack,
     ) -> None:
-        """Fetches one input and takes its frames."""
-        total = len(request.inputs)
+        """Fetches one input and takes its frames; of a large file, only what they need."""
+        item, total = request.inputs[n], len(request.inputs)
         report("fetching", message=redact_url(item.url), done=n, total=total)
         with outcome.timing("fetching"):
             copy = spooled.enter_context(self._sources.open(item.url, check=control.check))
-            copy.ensure([(0, copy.size_bytes)])
         report("sampling", message=redact_url(item.url), done=n, total=total)
+        waited_s = copy.waited_s
         with outcome.timing("sampling"):
-            sampled = self._sample(item, copy, request, control)
+            sampled = self._sample(item, copy, sampling, control)
+        outcome.count_as_fetching(copy.waited_s - waited_s)
         _note(n, item, copy, sampled, outcome)
 
     def _sample(
-        self, item: Input, copy: LocalCopy, request: JobRequest, control: JobControl
+        self, item: Input, copy: LocalCopy, sampling: Sampling | None, control: JobControl
     ) -> SampledVideo:
-        if isinstance(item, Image):
-            return read_image(copy.path, limits=self._limits, check=control.check)
-        return sample_frames(
-            copy.path,
-            request.sampling,
-            start=item.start,
-            end=item.end,
-            limits=self._limits,
-            check=control.check,
+        if sampling is None or isinstance(item, Image):
+            return self._decoders.read_image(copy, check=control.check)
+        return self._decoders.sample(
+            copy, sampling, start=item.start, end=item.end, check=control.check
         )
 
     def _generate(
@@ -231,7 +241,13 @@ def _note(n: int, item: Input, copy: LocalCopy, sampled: SampledVideo, outcome: 
         )
     )
     outcome.frames.extend(
-        FrameUsed(input=n, index=frame.index, pts_s=round(frame.pts_s, 6), exact=frame.exact)
+        FrameUsed(
+            input=n,
+            index=frame.index,
+            pts_s=round(frame.pts_s, 6),
+            asked_s=round(frame.asked_s, 6),
+            exact=frame.exact,
+        )
         for frame in sampled.frames
     )
     outcome.warnings.extend(

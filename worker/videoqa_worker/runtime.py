@@ -25,6 +25,7 @@ from videoqa.job import WorkerInfo
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Ledger
 from videoqa_worker.attempt import Attempts
+from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Engine, EngineConfig
 from videoqa_worker.lease import LeaseKeeper
 from videoqa_worker.pipeline import Pipeline
@@ -74,6 +75,14 @@ class Runtime:
         engine = stack.enter_context(Engine(engine_config(settings), on_state=self._on_state))
         engine.start()
         sources = stack.enter_context(Sources(source_config(settings)))
+        decoders = stack.enter_context(
+            Decoders(
+                frame_limits(settings),
+                processes=settings.decoders,
+                memory_bytes=settings.decoder_memory_bytes,
+            )
+        )
+        decoders.start()
         self.leases = stack.enter_context(
             LeaseKeeper(ledger, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
         )
@@ -81,7 +90,7 @@ class Runtime:
             settings,
             ledger,
             self.leases,
-            Pipeline(sources, engine, frame_limits(settings)),
+            Pipeline(sources, decoders, engine),
             ObjectStore(
                 s3_endpoint_url=settings.s3_endpoint_url,
                 file_roots=roots_of(settings.output, settings.output_roots),

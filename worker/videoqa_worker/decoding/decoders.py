@@ -88,7 +88,7 @@ class Decoders:
         Raises:
             ConfigurationError: they cannot be started here.
         """
-        started = [self._nursery.submit(self._add) for _ in range(self._count)]
+        started = [self._nursery.submit(self._fill) for _ in range(self._count)]
         try:
             for future in started:
                 future.result()
@@ -182,7 +182,7 @@ class Decoders:
 
     def _add_and_wait(self, check: Check) -> None:
         try:
-            added = self._nursery.submit(self._add)
+            added = self._nursery.submit(self._add_for_one)
         except RuntimeError:
             self._refuse_if_closed()
             raise
@@ -192,6 +192,19 @@ class Decoders:
             except TimeoutError:
                 check()
         added.result()
+
+    def _add_for_one(self) -> None:
+        """On the nursery's thread, as all that starts processes: one thing at a time."""
+        with self._lock:
+            needed = not self._idle
+        if needed:
+            self._add()
+
+    def _fill(self) -> None:
+        with self._lock:
+            needed = len(self._all) < self._count
+        if needed:
+            self._add()
 
     def _add(self) -> None:
         process = DecoderProcess(self._limits, self._memory_bytes, self._grace_s, self._command)
@@ -224,7 +237,7 @@ class Decoders:
         """Keeps as many warm as may decode; an order that finds none starts its own."""
         with self._lock:
             if len(self._all) < self._count and not self._closed:
-                self._nursery.submit(self._add)
+                self._nursery.submit(self._fill)
 
 
 def _cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import traceback
 from collections import deque
@@ -70,11 +71,16 @@ def serve(channel: Channel, limits: FrameLimits) -> None:
     Raises:
         EOFError: it did.
     """
+    gc.collect()
+    gc.freeze()
     channel.send(Ready())
     while True:
         body, _ = channel.receive() or (b"", None)
         order = Order.model_validate_json(body)
         _answer(channel, AskedMedia(order, channel), order, limits)
+        # Open videos hold themselves in cycles. Without this 65 MB become 150 within 300 orders
+        # of a small clip; it costs 0.4 ms, after the answer.
+        gc.collect()
 
 
 def _answer(channel: Channel, media: AskedMedia, order: Order, limits: FrameLimits) -> None:

@@ -1,4 +1,4 @@
-"""The commands that `videoqa-worker` adds to `videoqa`: worker, up and demo.
+"""The commands that `videoqa-worker` adds to `videoqa`: worker, up, demo and frames.
 
 Loaded at every start of the command line, so nothing heavy is imported up here.
 """
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from videoqa.arguments import End, Fps, Frames, Keyframes, Start, Times, Tolerance, sampling
+
 if TYPE_CHECKING:
     from videoqa_worker.embedded.stack import Stack
 
-__all__ = ["demo", "up", "worker"]
+__all__ = ["demo", "frames", "up", "worker"]
 
 
 def worker() -> None:
@@ -35,6 +37,43 @@ def demo(
     from videoqa_worker.demo.tour import run
 
     raise typer.Exit(run(keep))
+
+
+def frames(
+    video: Annotated[str, typer.Argument(help="A path, or an s3://, http(s):// or file:// URL.")],
+    frames: Frames = None,
+    fps: Fps = None,
+    times: Times = None,
+    keyframes: Keyframes = False,
+    tolerance: Tolerance = None,
+    start: Start = None,
+    end: End = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR",
+            help="Write each frame into this folder as a PNG, in place of an earlier run's.",
+        ),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet", metavar="FILE",
+            help="Write all frames with their times into one picture, .jpg or .png.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:  # fmt: skip
+    """Show the frames of a video that a model would see.
+
+    Takes them as a worker does, and says what was fetched for them and how long it took. Needs
+    no Redis, no worker and no model. Reads any file that you can read and any address that you
+    can reach, such as http://localhost:8000/clip.mp4; S3 with your usual credentials.
+    """
+    from videoqa_worker.viewing.command import run
+
+    flags = sampling(frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance)
+    run(video, flags, start=start, end=end, out=out, sheet=sheet, as_json=as_json)
 
 
 def up(

@@ -1,0 +1,123 @@
+"""A view: the frames of one input, taken as a job's would be, and what it took to get them.
+
+Whoever runs this may read every file and reach every address that their shell can, so the
+worker's two locks against strangers, closed folders and private addresses, are open here. Its
+limits of size and time hold.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from videoqa.arguments import media
+from videoqa.errors import SourceNotFound
+from videoqa.job import Image, Input, JobRequest, Sampling, Warn, parse_request, redact_url
+from videoqa_worker.decoding.decoders import Decoders
+from videoqa_worker.frames import SampledVideo
+from videoqa_worker.reading import frame_limits, source_config
+from videoqa_worker.settings import WorkerSettings
+from videoqa_worker.source import LocalCopy, Sources
+from videoqa_worker.viewing.waiting import Waiting
+
+__all__ = ["View", "take"]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Frames and figures of one input."""
+
+    source: str
+    """The URL without credentials and query."""
+    kind: str
+    sampling: Sampling
+    video: SampledVideo
+    warnings: tuple[Warn, ...]
+    size_bytes: int
+    fetched_bytes: int
+    """Over the network, repeated ranges included; 0 for a file of this machine."""
+    requests: int
+    seconds: float
+    """From the first request to the last frame; writing pictures is not in it."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, for people."""
+        return unquote(urlsplit(self.source).path).rstrip("/").rpartition("/")[2] or self.source
+
+
+def take(
+    name: str,
+    sampling: dict[str, Any] | None,
+    start: float | None,
+    end: float | None,
+    settings: WorkerSettings,
+    waiting: Waiting,
+) -> View:
+    """The frames of a path or URL.
+
+    Raises:
+        RequestError: as for a job with these arguments.
+        SourceError, SamplingError: as a worker's.
+    """
+    request = _checked(name, sampling, start, end)
+    (item,) = request.inputs
+    begun_s = time.monotonic()
+    with (
+        Sources(source_config(settings)) as sources,
+        sources.open(item.url, check=waiting.check, progress=waiting.progress) as copy,
+    ):
+        video = _sample(item, copy, request.sampling, settings, waiting)
+        seconds = time.monotonic() - begun_s
+        return View(
+            source=redact_url(item.url),
+            kind=item.kind,
+            sampling=request.sampling,
+            video=video,
+            warnings=video.warnings + _about_pictures(item, sampling, start, end),
+            size_bytes=copy.size_bytes,
+            fetched_bytes=copy.fetched_bytes,
+            requests=copy.requests,
+            seconds=seconds,
+        )
+
+
+def _checked(
+    name: str, sampling: dict[str, Any] | None, start: float | None, end: float | None
+) -> JobRequest:
+    """What is asked for, held to the contract of a job."""
+    if "://" not in name and not Path(name).exists():
+        raise SourceNotFound(
+            f"there is no file {name!r}, expected a path or an s3://, http(s):// or file:// URL",
+            param="inputs.0.url",
+        )
+    asked: dict[str, Any] = {"inputs": media([name], start, end), "questions": ["-"]}
+    return parse_request(asked | ({"sampling": sampling} if sampling else {}))
+
+
+def _sample(
+    item: Input,
+    copy: LocalCopy,
+    sampling: Sampling,
+    settings: WorkerSettings,
+    waiting: Waiting,
+) -> SampledVideo:
+    """By the code that a worker's jobs use."""
+    with Decoders(
+        frame_limits(settings), processes=1, memory_bytes=settings.decoder_memory_bytes
+    ) as decoders:
+        if isinstance(item, Image):
+            return decoders.read_image(copy, check=waiting.check)
+        return decoders.sample(copy, sampling, start=item.start, end=item.end, check=waiting.check)
+
+
+def _about_pictures(
+    item: Input, sampling: dict[str, Any] | None, start: float | None, end: float | None
+) -> tuple[Warn, ...]:
+    if not isinstance(item, Image) or (sampling, start, end) == (None, None, None):
+        return ()
+    message = "by its name this is a picture, not a video: one frame, whatever was asked for"
+    return (Warn(code="one_picture", message=message),)

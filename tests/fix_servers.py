@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,9 @@ class Route:
     headers: dict[str, str] = field(default_factory=dict)
     etag: str | None = '"v1"'
     ranges: bool = True
+    heeds_if_range: bool = True
+    head_status: int = 200
+    """Of HEAD requests, which are not in `seen`."""
     declares_length: bool = True
     cuts: list[int] = field(default_factory=list)
     """The n-th answer ends after this many bytes of its body."""
@@ -81,10 +85,15 @@ class HttpServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.routes: dict[str, Route] = {}
+        self.connections = 0
         self.stopped = threading.Event()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        super().process_request(request, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up are part of the tests."""
@@ -111,6 +120,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
             else:
                 self._send(route, body)
+
+    def do_HEAD(self) -> None:
+        route = self.server.routes.get(self.path, Route(status=404))
+        if route.head_status != 200:
+            self.send_response(route.head_status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self._head(route)
 
     def _odd(self, route: Route) -> Odd | None:
         span = self._range(route)
@@ -154,7 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         """[start, end) of the bytes that are asked for and given."""
         wanted = self.headers.get("Range", "")
         names = (route.etag, route.headers.get("Last-Modified"))
-        same = "If-Range" not in self.headers or self.headers["If-Range"] in names
+        condition = self.headers.get("If-Range")
+        same = condition is None or condition in names or not route.heeds_if_range
         if not (route.ranges and wanted and same and route.status == 200):
             return None
         first, _, last = wanted.removeprefix("bytes=").partition("-")

@@ -15,7 +15,10 @@ __all__ = ["frame_limits", "source_config"]
 def source_config(settings: WorkerSettings) -> SourceConfig:
     return SourceConfig(
         spool_dir=settings.spool_dir,
+        spool_quota_bytes=settings.spool_quota_bytes,
         max_bytes=settings.max_source_bytes,
+        download_below_bytes=settings.download_below_bytes,
+        range_parallel=settings.range_parallel,
         read_timeout_s=settings.source_read_timeout_s,
         deadline_s=settings.source_deadline_s,
         file_roots=settings.file_roots,

@@ -121,6 +121,11 @@ class WorkerSettings(Settings):
         default=None,
         description="where downloads wait for decoding; unset: a private temporary folder",
     )
+    spool_quota_bytes: int = Field(
+        default=64 << 30,
+        gt=0,
+        description="of all workers that share the folder: 16 slots, each with the largest input",
+    )
     source_read_timeout_s: float = Field(
         default=20.0,
         gt=0,
@@ -130,6 +135,14 @@ class WorkerSettings(Settings):
         default=600.0, gt=0, description="longest fetch of one input, however steadily it drips"
     )
     max_source_bytes: int = Field(default=4 << 30, gt=0, description="largest input, bytes")
+    download_below_bytes: int = Field(
+        default=8 << 20,
+        ge=0,
+        description="smaller inputs are fetched whole, larger ones by the ranges that are needed",
+    )
+    range_parallel: int = Field(
+        default=8, ge=1, le=64, description="ranges of one input fetched at once"
+    )
     max_pixels: int = Field(
         default=8192 * 4320,
         gt=0,

@@ -62,8 +62,9 @@ class Fetcher:
         try:
             with self._reader.get((0, HEAD_BYTES)) as answer:
                 if _gives_ranges(answer):
-                    kind = "ranges"
                     self._begin(answer)
+                    # One response alone needs no name, as long as nothing is added to it.
+                    kind = "whole" if self._early and not self.version.named else "ranges"
                 elif not answer.partial:
                     kind = "whole"
                     self._take(answer)
@@ -107,7 +108,7 @@ class Fetcher:
         with self._path.open("wb") as file:
             file.truncate(answer.total_bytes)
             try:
-                self.head_bytes, _ = self._receive(answer, 0, answer.end, file)
+                self.head_bytes, self._early = self._receive(answer, 0, answer.end, file)
             except ChecksumMismatch:
                 self.head_bytes = 0
 

@@ -144,12 +144,13 @@ class S3Reader:
             start, end = wanted
             span["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         while True:
+            pinned = self._pinned(version)
             self._transfer.asked()
             try:
-                answer: Any = self._client().get_object(**self._pinned(version), **span)
+                answer: Any = self._client().get_object(**pinned, **span)
             except ClientError as error:
                 self._transfer.asked(error.response["ResponseMetadata"].get("RetryAttempts", 0))
-                if not self._lacks_right_to_versions(error, version):
+                if not _lacks_right_to_versions(error, {*pinned} - {*self._named}):
                     raise
                 self._by_version = False
             else:
@@ -165,11 +166,6 @@ class S3Reader:
                 pinned["VersionId"] = version.version_id
         return pinned
 
-    def _lacks_right_to_versions(self, error: ClientError, version: Version | None) -> bool:
-        """A named version needs s3:GetObjectVersion, where the object itself needs less."""
-        refused = error.response["ResponseMetadata"].get("HTTPStatusCode") == 403
-        return refused and "VersionId" in self._pinned(version) and self._by_version
-
 
 def _named(url: str) -> dict[str, Any]:
     """An S3 URL is not quoted: all after the bucket is the key, but for the version."""
@@ -177,6 +173,12 @@ def _named(url: str) -> dict[str, Any]:
     key, mark, version_id = key.partition("?versionId=")
     named = {"Bucket": bucket, "Key": key}
     return named | {"VersionId": version_id} if mark else named
+
+
+def _lacks_right_to_versions(error: ClientError, added: set[str]) -> bool:
+    """A named version needs s3:GetObjectVersion, where the object itself needs less."""
+    refused = error.response["ResponseMetadata"].get("HTTPStatusCode") == 403
+    return refused and "VersionId" in added
 
 
 def _answer(answer: Any) -> Answer:

@@ -1,0 +1,66 @@
+"""Which ranges are asked for: joined, split, none twice, and all if it is most."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videoqa_worker.media import Span, Spans
+from videoqa_worker.source import SourceConfig
+from videoqa_worker.source.ranges import plan
+
+CONFIG = SourceConfig(range_bytes=100, range_gap_bytes=10, whole_above=0.6)
+SIZE = 1000
+
+
+def planned(wanted: list[Span], present: list[Span] | None = None) -> list[Span]:
+    return plan(wanted, Spans(present or ()), SIZE, CONFIG)
+
+
+def test_neighbours_closer_than_the_gap_are_one_request() -> None:
+    assert planned([(0, 10), (19, 30)]) == [(0, 30)]
+    assert planned([(0, 10), (20, 30)]) == [(0, 10), (20, 30)]
+
+
+def test_what_is_there_is_not_asked_for_again() -> None:
+    assert planned([(0, 50)], [(10, 20)]) == [(0, 10), (20, 50)]
+    assert planned([(0, 50)], [(0, 60)]) == []
+    assert planned([(0, 10), (15, 25)], [(10, 15)]) == [(0, 10), (15, 25)]
+
+
+def test_long_spans_are_split_into_equal_parts() -> None:
+    assert planned([(0, 150)]) == [(0, 75), (75, 150)]
+    assert planned([(300, 400)]) == [(300, 400)]
+
+
+def test_spans_are_cut_at_the_ends_of_the_file() -> None:
+    assert planned([(-5, 5), (990, 2000), (3000, 4000), (7, 7)]) == [(0, 5), (990, 1000)]
+
+
+def test_most_of_a_file_is_all_of_it() -> None:
+    assert sum(end - start for start, end in planned([(0, 600)])) == 600
+    assert sum(end - start for start, end in planned([(0, 601)])) == SIZE
+    there: list[Span] = [(0, 500)]
+    assert sum(end - start for start, end in planned([(500, 1000)], there)) == 500
+
+
+edges = st.integers(-10, SIZE + 10)
+spans = st.lists(st.tuples(edges, edges), max_size=8)
+
+
+@given(spans, spans)
+def test_any_plan_brings_all_that_is_wanted_and_nothing_twice(
+    wanted: list[Span], there: list[Span]
+) -> None:
+    present = Spans([(max(0, start), min(end, SIZE)) for start, end in there])
+    todo = plan(wanted, present, SIZE, CONFIG)
+    brought = 0
+    for start, end in todo:
+        assert 0 <= start < end <= SIZE
+        assert end - start <= CONFIG.range_bytes
+        assert present.missing(start, end) == [(start, end)]
+        present.add(start, end)
+        brought += end - start
+    assert brought == sum(end - start for start, end in todo)
+    for start, end in wanted:
+        assert present.covers(max(0, start), min(end, SIZE))

@@ -72,7 +72,8 @@ class Channel:
         if descriptor is not None:
             sent = socket.send_fds(self._socket, [data], [descriptor])
             data = data[sent:]
-        self._socket.sendall(data)
+        if data:
+            self._socket.sendall(data)
 
     def receive(self, timeout_s: float | None = None) -> tuple[bytes, int | None] | None:
         """The next message and its descriptor, which is the caller's to close.

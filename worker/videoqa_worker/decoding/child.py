@@ -40,7 +40,10 @@ def main(argv: list[str]) -> None:
     from videoqa_worker.decoding.messages import Setup
     from videoqa_worker.decoding.serve import serve
 
-    with Channel(socket.socket(fileno=int(argv[0]))) as channel, suppress(EOFError):
+    with (
+        Channel(socket.socket(fileno=int(argv[0]))) as channel,
+        suppress(EOFError, ConnectionError),
+    ):
         body, _ = channel.receive() or (b"", None)
         setup = Setup.model_validate_json(body)
         pixels_bytes = max(setup.limits.max_frames_bytes, 3 * setup.limits.max_pixels)

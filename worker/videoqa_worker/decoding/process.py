@@ -198,7 +198,10 @@ class DecoderProcess:
             return self._understood(*heard)
         except EOFError as error:
             raise self._crashed("") from error
-        except (GarbledError, UnsealedError, ValidationError, OSError) as error:
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise self._crashed(f"it said what cannot be: {first['msg']}") from error
+        except (GarbledError, UnsealedError, OSError) as error:
             raise self._crashed(f"it did not keep to the protocol: {error}") from error
 
     def _understood(

@@ -69,7 +69,7 @@ def serve(channel: Channel, limits: FrameLimits) -> None:
     """Answers orders until the worker closes its end.
 
     Raises:
-        EOFError: it did.
+        EOFError, ConnectionError: it did.
     """
     gc.collect()
     gc.freeze()

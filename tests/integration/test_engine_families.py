@@ -16,7 +16,7 @@ import pytest
 import torch
 from fix_models import FAMILIES, MODELS, clip, picture
 from PIL import Image
-from test_engine import TOGETHER, answers, ask, rows_seen, single
+from test_engine import REFERENCE, TOGETHER, answers, ask, rows_seen, single
 from transformers import (
     AutoProcessor,
     AutoTokenizer,
@@ -107,7 +107,7 @@ def of_video_model(
 def test_an_image_model_sees_each_frame_as_transformers_shows_it(
     family: str, checkpoint: Callable[[str], Path], engine_of: Callable[..., Engine]
 ) -> None:
-    engine = engine_of(family, **TOGETHER)
+    engine = engine_of(family, **REFERENCE)
     media = [clip(1, 3), picture(2, height=64, width=32), clip(3, 2)]
     frames = [frame for item in media for frame in item.frames]
     expected = of_image_model(family, checkpoint(family), frames, "What changes?", 40)
@@ -123,7 +123,7 @@ def test_a_video_model_sees_each_video_as_one_item(
     checkpoint: Callable[[str], Path],
     engine_of: Callable[..., Engine],
 ) -> None:
-    engine = engine_of(family, **TOGETHER)
+    engine = engine_of(family, **REFERENCE)
     videos = [clip(n, count) for n, count in enumerate(frames)]
     expected = of_video_model(family, checkpoint(family), videos, "What changes?", 40)
     request = ask(engine, videos, "What changes?", max_new_tokens=40)
@@ -200,7 +200,7 @@ def test_only_the_last_position_of_a_prompt_is_turned_into_scores(
 def test_a_base_model_without_a_template_gets_the_plain_prompt(
     checkpoint: Callable[[str], Path], engine_of: Callable[..., Engine]
 ) -> None:
-    engine = engine_of("base")
+    engine = engine_of("base", pixels="reference")
     media = [clip(1, 3)]
     processor = AutoProcessor.from_pretrained(checkpoint("base"))
     inputs = processor(

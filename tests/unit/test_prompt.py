@@ -162,7 +162,7 @@ def test_a_frame_as_low_as_colours_are_many_is_not_mistaken_for_another_layout(
     frame[..., 0] = 255
     for media in (Media("video", (frame,)), Media("image", (frame,))):
         inputs = prompter_of(family).build([media], "What?")
-        pixels = inputs.videos[0] if inputs.videos else inputs.images["pixel_values"]
+        pixels = (inputs.videos[0] if inputs.videos else inputs.images["pixel_values"]).float()
         red, green = pixels[..., 0, :, :].mean(), pixels[..., 1, :, :].mean()
         assert red > green
 

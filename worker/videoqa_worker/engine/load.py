@@ -70,7 +70,7 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
                 param="model",
             )
         on_state("loading processor")
-        processor = load_processor(config.model, model_config, **hub)
+        processor = load_processor(config.model, model_config, config.pixels, **hub)
         on_state("loading weights")
         disable_progress_bar()  # type: ignore[no-untyped-call]
         model = _model(config, device, hub)

@@ -33,11 +33,12 @@ def encode(model: Any, inputs: ModelInputs) -> Features:
         pixels = {
             name: _placed(value, model) for name, value in inputs.images.items() if name in accepted
         }
+        pixels["pixel_values"] = _pixels("image", inputs.images["pixel_values"], inputs, model)
         found["image"] = [encoder(**pixels, return_dict=True).pooler_output]
     if inputs.videos:
         found["video"] = [
             model.base_model.get_video_features(
-                pixel_values_videos=_placed(video, model), return_dict=True
+                pixel_values_videos=_pixels("video", video, inputs, model), return_dict=True
             ).pooler_output
             for video in inputs.videos
         ]
@@ -64,6 +65,12 @@ def _joined(pooled: list[Pooled]) -> Pooled:
     if len(tensors) == len(pooled):
         return torch.cat([part.flatten(0, 1) for part in tensors])[None]
     return [picture for part in pooled for picture in part]
+
+
+def _pixels(kind: str, value: torch.Tensor, inputs: ModelInputs, model: Any) -> torch.Tensor:
+    if kind in inputs.normalisations:
+        return inputs.normalisations[kind](value, model.device, model.dtype)
+    return _placed(value, model)
 
 
 def _placed(value: torch.Tensor, model: Any) -> torch.Tensor:

@@ -26,6 +26,7 @@ from PIL import Image
 from videoqa.errors import MarkMismatch, PromptTooLong, UnsupportedInput
 from videoqa.job import IMAGE_MARK, VIDEO_MARK
 from videoqa_worker.prompt.chat_template import ChatTemplate
+from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.usertext import ControlTokens
 
 __all__ = ["Media", "ModelInputs", "Prompter"]
@@ -54,13 +55,17 @@ class ModelInputs:
     attention_mask: torch.Tensor
     """int64[1, L], ones."""
     images: Mapping[str, torch.Tensor]
-    """What the processor made of the images, by its own names: `pixel_values`, `image_sizes`."""
+    """What the processor made of the images, by its own names: `pixel_values`, `image_sizes`.
+    `pixel_values` is of the same type as videos."""
     videos: tuple[torch.Tensor, ...]
-    """float32[1, T, 3, H, W] each: videos of one row may differ in T."""
+    """[1, T, 3, H, W] each, RGB: uint8 where `normalisations` has its kind, else float32 and
+    ready for the model. Videos of one row may differ in T."""
     frames: int
     """Pictures of all media together."""
     media_tokens: int = 0
     """How many of the L tokens stand for pictures."""
+    normalisations: Mapping[str, Normalisation] = field(default_factory=dict)
+    """What the device still has to do to the pixels of each kind, `image` and `video`."""
 
     @property
     def length(self) -> int:
@@ -104,11 +109,29 @@ class Prompter:
         )
         self._control = ControlTokens(processor.tokenizer, self._tokens.values())
         self._template = ChatTemplate(processor, chat_template, self._tokens)
+        self._normalisations = {
+            kind: part.normalisation
+            for kind in self._tokens
+            if hasattr(part := getattr(processor, f"{kind}_processor"), "normalisation")
+        }
         built_for = int(model_config.get_text_config().max_position_embeddings)
         self.max_context = min(max_context or built_for, built_for)
         self._least_tokens = {kind: self._measured(kind) for kind in self._tokens}
         self.takes_videos = "video" in self._tokens
         """The model has a token for a whole video; otherwise each frame is an image."""
+
+    @property
+    def pixels(self) -> dict[str, str]:
+        """`fast` or `reference` for each kind of media that the model takes."""
+        return {
+            kind: "fast" if kind in self._normalisations else "reference" for kind in self._tokens
+        }
+
+    @property
+    def stated_sampling(self) -> tuple[int | None, float | None]:
+        """`num_frames` and `fps` of the checkpoint's video processor, where it states them."""
+        stated = getattr(self._processor, "video_processor", None)
+        return getattr(stated, "num_frames", None), getattr(stated, "fps", None)
 
     def build(
         self, media: Sequence[Media], question: str, *, max_new_tokens: int = 0
@@ -195,8 +218,8 @@ class Prompter:
         )
 
     def _encode(self, prompt: str, placed: list[_Placed]) -> ModelInputs:
-        images = [Image.fromarray(p.frames[0]) for p in placed if p.kind == "image"]
-        videos = [_stacked(p.frames) for p in placed if p.kind == "video"]
+        images = [self._image(p.frames[0]) for p in placed if p.kind == "image"]
+        videos = [_of_one_size(p.frames) for p in placed if p.kind == "video"]
         bos = self._processor.tokenizer.bos_token
         try:
             data = self._processor(
@@ -217,6 +240,9 @@ class Prompter:
             ) from error
         return self._inputs(dict(data), len(images) + sum(len(video) for video in videos))
 
+    def _image(self, frame: np.ndarray) -> np.ndarray | Image.Image:
+        return frame if "image" in self._normalisations else Image.fromarray(frame)
+
     def _inputs(self, data: dict[str, Any], frames: int) -> ModelInputs:
         input_ids = data.pop("input_ids")
         attention_mask = data.pop("attention_mask")
@@ -230,6 +256,7 @@ class Prompter:
             videos=videos,
             frames=frames,
             media_tokens=int(torch.isin(input_ids, self._token_ids).sum()),
+            normalisations=self._normalisations,
         )
 
 
@@ -266,12 +293,12 @@ def _checked(item: Media) -> tuple[np.ndarray, ...]:
     return item.frames
 
 
-def _stacked(frames: tuple[np.ndarray, ...]) -> np.ndarray:
-    """uint8[T, H, W, 3]."""
+def _of_one_size(frames: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    """A list, not one array: stacking would copy every frame."""
     sizes = [shape for shape, _ in groupby(frame.shape for frame in frames)]
     if len(sizes) > 1:
         raise UnsupportedInput(
             f"got frames of the sizes {sizes[:3]} in one video, expected one size; "
             "the picture size changes within this video"
         )
-    return np.stack(frames)
+    return list(frames)

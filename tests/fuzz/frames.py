@@ -52,8 +52,10 @@ def fuzz(
     with tempfile.TemporaryDirectory(prefix="videoqa-fuzz-") as name, ExitStack() as stack:
         sound = write_clips(Path(name))
         opened = [stack.enter_context(Lane(Path(name), through)) for _ in range(lanes)]
-        for outcome, lane in _outcomes(numbers, seed, sound, opened, began + wall_s):
-            report.add(outcome, lane)
+        for lane in opened:
+            lane.learn(sound)
+        for outcome, number in _outcomes(numbers, seed, sound, opened, began + wall_s):
+            report.add(outcome, number)
             report.seconds = time.monotonic() - began
             if progress and report.files % 20 == 0:
                 _show_progress(report)
@@ -97,10 +99,12 @@ def _show_progress(report: Report) -> None:
 def show_one(number: int, seed: int, through: str, keep: Path | None) -> bool:
     """Makes one file again, runs it, prints all that is known; True if no fault."""
     with tempfile.TemporaryDirectory(prefix="videoqa-fuzz-") as name:
-        file = damaged(number, seed, write_clips(Path(name)))
+        sound = write_clips(Path(name))
+        file = damaged(number, seed, sound)
         if keep is not None:
             keep.write_bytes(file.data)
         with Lane(Path(name), through) as lane:
+            lane.learn(sound)
             outcome = lane.run(file)
     print(f"file {number}: {file.clip.name}, {len(file.data)} bytes, damage: {file.kinds}")
     if outcome.reference is not None:

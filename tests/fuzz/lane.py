@@ -7,17 +7,16 @@ as one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fuzz.asked import ASKED, LIMITS, Sampled, sampler
 from fuzz.child import Answer, Child, Died, Silent
 from fuzz.damage import Damaged
 from fuzz.referee import Reference, referee
-from fuzz.verdict import Verdict, judge
+from fuzz.verdict import Judge, Verdict
 
 __all__ = ["THROUGH", "Lane", "Outcome"]
 
@@ -45,6 +44,7 @@ class Lane:
 
     def __init__(self, folder: Path, through: str = "direct") -> None:
         self._folder = folder
+        self._sound: set[str] = set()
         self._stack = ExitStack()
         self._sampler = self._stack.enter_context(Child(THROUGH[through]))
         self._referee = self._stack.enter_context(Child(referee))
@@ -55,35 +55,47 @@ class Lane:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def learn(self, sound: Mapping[str, bytes]) -> None:
+        """Notes what the pictures of the sound clips look like. Comes before `run`."""
+        for name, data in sound.items():
+            with self._file(name, data) as path:
+                reference = self._reference(path)
+            assert reference is not None, f"the reference decoder gives no answer for {name}"
+            for seen in reference.pictures:
+                self._sound |= seen.digests
+
     def run(self, file: Damaged) -> Outcome:
-        path = self._folder / f"{file.number}-{file.clip.name}"
-        path.write_bytes(file.data)
-        try:
+        with self._file(f"{file.number}-{file.clip.name}", file.data) as path:
             began = time.monotonic()
             self._sampler.ask(path)
             ours = self._sampler.answer(len(ASKED) * LIMITS.decode_timeout_s + GRACE_S)
             answered = time.monotonic()
-            reference = self._reference(path, thorough=False)
-            verdict = _verdict(file, ours, reference)
-            if verdict.name == "wrong_passed_as_right":
-                reference = self._reference(path, thorough=True) or reference
-                verdict = _verdict(file, ours, reference)
+            reference = self._reference(path)
+            ended = time.monotonic()
+        verdict = self._verdict(file, ours, reference)
+        sampled = ours.value if isinstance(ours, Answer) else None
+        return Outcome(file, verdict, sampled, reference, answered - began, ended - answered)
+
+    @contextmanager
+    def _file(self, name: str, data: bytes) -> Iterator[Path]:
+        path = self._folder / name
+        path.write_bytes(data)
+        try:
+            yield path
         finally:
             path.unlink()
-        sampled = ours.value if isinstance(ours, Answer) else None
-        theirs_s = time.monotonic() - answered
-        return Outcome(file, verdict, sampled, reference, answered - began, theirs_s)
 
-    def _reference(self, path: Path, *, thorough: bool) -> Reference | None:
-        self._referee.ask((path, thorough))
+    def _reference(self, path: Path) -> Reference | None:
+        self._referee.ask(path)
         answer = self._referee.answer(REFEREE_S)
         return answer.value if isinstance(answer, Answer) else None
 
-
-def _verdict(file: Damaged, ours: Answer | Died | Silent, reference: Any) -> Verdict:
-    if isinstance(ours, Died):
-        return Verdict("crash", f"the process ended with {ours.exit_code}")
-    if isinstance(ours, Silent):
-        return Verdict("hang", f"no answer within {ours.after_s:g} s")
-    shown_s: Sequence[float] = [float(time_s) for time_s in file.clip.recipe.shown_s]
-    return judge(ours.value.given, reference, shown_s)
+    def _verdict(
+        self, file: Damaged, ours: Answer | Died | Silent, reference: Reference | None
+    ) -> Verdict:
+        if isinstance(ours, Died):
+            return Verdict("crash", f"the process ended with {ours.exit_code}")
+        if isinstance(ours, Silent):
+            return Verdict("hang", f"no answer within {ours.after_s:g} s")
+        shown_s = [float(time_s) for time_s in file.clip.recipe.shown_s]
+        return Judge(shown_s, self._sound).judge(ours.value.given, reference)

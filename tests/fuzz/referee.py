@@ -3,17 +3,10 @@
 Runs in a child. One pass from the first packet to the last with PyAV, on one thread, without
 seeking, skipping or an index, sharing no code with the sampler but FFmpeg itself. Packets that
 FFmpeg gives an error for are passed over.
-
-Damage can make a picture depend on more than the file. A keyframe is where decoding may begin,
-but a damaged one can lean on pictures before it (VP8 keeps its segment map, H.264 conceals with
-what it has), so whoever seeks sees another picture than whoever reads on; and a decoder may show
-memory that it never wrote. A second, thorough look finds both: it begins at every keyframe, and
-decodes twice with freed memory filled with different bytes.
 """
 
 from __future__ import annotations
 
-import ctypes
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -36,9 +29,6 @@ __all__ = ["Reference", "Seen", "referee"]
 
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,gif,asf"
 _MOST_PICTURES = 3000
-_MOST_ENTRIES = 60
-_FILLINGS = (0x55, 0xAA)
-_M_PERTURB = -6
 
 
 @dataclass(frozen=True)
@@ -61,10 +51,6 @@ class Reference:
     tick_s: Fraction = Fraction(1)
     errors: int = 0
     """Packets that FFmpeg could not read or decode."""
-    entered: frozenset[tuple[int, str]] = frozenset()
-    """(tick, digest) of pictures as they look to whoever begins at some keyframe."""
-    unstable: frozenset[int] = frozenset()
-    """Ticks of pictures that show memory which was never written."""
 
     @property
     def origin(self) -> int:
@@ -82,30 +68,28 @@ class _Pass:
     digests: list[frozenset[str]] = field(default_factory=list)
     numbers: list[tuple[int | None, bool]] = field(default_factory=list)
     """What can be read in it, and whether FFmpeg calls it corrupt."""
-    packets: list[tuple[int | None, int | None, bool]] = field(default_factory=list)
-    """(pts, dts, keyframe)."""
+    packets: list[tuple[int | None, int | None]] = field(default_factory=list)
+    """(pts, dts)."""
     errors: int = 0
     tick_s: Fraction = Fraction(1)
     format: str = ""
 
 
-def referee() -> Callable[[tuple[Path, bool]], Reference]:
-    """For a `Child`; its question is (path, whether to be thorough)."""
-    return lambda question: _judge(*question)
+def referee() -> Callable[[Path], Reference]:
+    """For a `Child`."""
+    return _judge
 
 
-def _judge(path: Path, thorough: bool) -> Reference:
+def _judge(path: Path) -> Reference:
     try:
         noted = _read(path)
     except (FFmpegError, OSError, ValueError):
         return Reference(errors=1)
     ticks = _ticks_by_packet(noted) if noted.format == "avi" else noted.ticks
-    reference = Reference(tuple(_seen(noted, ticks)), noted.tick_s, noted.errors)
-    return _thorough(path, noted, reference) if thorough else reference
+    return Reference(tuple(_seen(noted, ticks)), noted.tick_s, noted.errors)
 
 
-def _read(path: Path, begin: int = 0) -> _Pass:
-    """Decodes from packet number `begin` on."""
+def _read(path: Path) -> _Pass:
     noted = _Pass()
     with _opened(path) as container:
         noted.format = container.format.name
@@ -120,7 +104,7 @@ def _read(path: Path, begin: int = 0) -> _Pass:
         # PyAV 18.1 raises IndexError at the end of streams that appear midway.
         with suppress(IndexError, FFmpegError):
             noted.errors += 1
-            _read_packets(container, stream, noted, begin)
+            _read_packets(container, stream, noted)
             noted.errors -= 1
         _decode(decoder, None, noted)
     return noted
@@ -143,14 +127,13 @@ def _picked(container: InputContainer) -> VideoStream | None:
     return chosen[0] if chosen and chosen[0].codec_context is not None else None
 
 
-def _read_packets(container: InputContainer, stream: VideoStream, noted: _Pass, begin: int) -> None:
+def _read_packets(container: InputContainer, stream: VideoStream, noted: _Pass) -> None:
     for packet in container.demux(stream):
         if packet.size == 0 and packet.pts is None and packet.dts is None:
             return
         packet.opaque = len(noted.packets)
-        noted.packets.append((packet.pts, packet.dts, packet.is_keyframe))
-        if packet.opaque >= begin:
-            _decode(stream.codec_context, packet, noted)
+        noted.packets.append((packet.pts, packet.dts))
+        _decode(stream.codec_context, packet, noted)
         if len(noted.ticks) > _MOST_PICTURES:
             return
 
@@ -198,7 +181,7 @@ def _seen(noted: _Pass, ticks: Sequence[int | None]) -> Iterator[Seen]:
     ]
     origin = _origin(plain)
     shown = sorted(seen.tick for seen in plain if seen.tick is not None)
-    by_packet = sorted(pts for pts, _, _ in noted.packets if pts is not None)
+    by_packet = sorted(pts for pts, _ in noted.packets if pts is not None)
     skipped = next((order for order, seen in enumerate(plain) if seen.tick == origin), 0)
     step = median(b - a for a, b in pairwise(shown)) if shown[1:] else 0
     for order, seen in enumerate(plain):
@@ -214,35 +197,3 @@ def _origin(pictures: Sequence[Seen]) -> int:
     timed = [seen for seen in pictures if seen.tick is not None]
     sound = [seen for seen in timed if not seen.corrupt] or timed
     return (sound[0].tick or 0) if sound else 0
-
-
-# The second look
-
-
-def _thorough(path: Path, noted: _Pass, reference: Reference) -> Reference:
-    entered: set[tuple[int, str]] = set()
-    keys = [n for n, (pts, _, key) in enumerate(noted.packets) if key and pts is not None]
-    for number in keys[:_MOST_ENTRIES]:
-        entered |= set(_by_tick(_read(path, begin=number), least=noted.packets[number][0]))
-    unstable: set[int] = set()
-    looks = [set(_by_tick(noted)), *(set(_by_tick(_filled(path, byte))) for byte in _FILLINGS)]
-    for look in looks[1:]:
-        unstable |= {tick for tick, _ in look ^ looks[0]}
-    return replace(reference, entered=frozenset(entered), unstable=frozenset(unstable))
-
-
-def _by_tick(noted: _Pass, least: int | None = None) -> Iterator[tuple[int, str]]:
-    """Pictures before the keyframe may lack what they refer to: open GOPs."""
-    ticks = _ticks_by_packet(noted) if noted.format == "avi" else noted.ticks
-    for tick, digests in zip(ticks, noted.digests, strict=True):
-        if tick is not None and (least is None or tick >= least):
-            yield from ((tick, one) for one in digests)
-
-
-def _filled(path: Path, byte: int) -> _Pass:
-    c_library = ctypes.CDLL(None)
-    c_library.mallopt(_M_PERTURB, byte)
-    try:
-        return _read(path)
-    finally:
-        c_library.mallopt(_M_PERTURB, 0)

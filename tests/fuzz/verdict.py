@@ -12,26 +12,29 @@ What is in the file is what `referee` finds: the damaged file, read and decoded 
 no matter what the sound clip held. That is fair both ways. A changed timestamp changes what the
 file says, and no sampler can know better. Changed picture data may decode to something else
 without the decoder noticing, since hardly a codec has checksums: then the reference shows the
-same damage, and the frame is what this file holds. So that nothing hides there, three kinds of
-frames that are marked exact and are not wrong by this definition are counted apart (`doubts`):
+same damage, and the frame is what this file holds.
+
+Such a picture's pixels also depend on what the decoder did before: a damaged keyframe leans on
+pictures before it (VP8 keeps its probabilities), lost blocks are concealed with what is at hand.
+So where the reference's picture is none of any sound clip's, another damaged picture at the same
+time, or the sound clip's own, is not called wrong. So that nothing hides there, frames marked
+exact that are not wrong by this definition are counted apart, as `doubts`:
 
 - `unread`, `misread`: the burnt-in number cannot be read, or is not that of the sound clip's
   picture at this time. Damage, splices and moved packets give these in the reference as well;
-- `entered`: equal to the picture as it looks when decoding begins at a keyframe, and not as it
-  looks when the file is read from the start: a damaged keyframe;
-- `unstable`: the decoder shows memory that it never wrote, differently each time.
+- `unlike`: a damaged picture in both, and not the same pixels.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from fuzz.asked import Given, Picture
 from fuzz.referee import Reference, Seen
 
-__all__ = ["CLASSES", "DOUBTS", "FAULTS", "Verdict", "judge"]
+__all__ = ["CLASSES", "DOUBTS", "FAULTS", "Judge", "Verdict"]
 
 CLASSES = (
     "right",
@@ -45,7 +48,7 @@ CLASSES = (
 )
 """From best to worst; a file is as bad as the worst call on it."""
 FAULTS = CLASSES[4:]
-DOUBTS = ("unread", "misread", "entered", "unstable")
+DOUBTS = ("unread", "misread", "unlike")
 _ROUNDING_S = 0.0011
 """Containers round times to their tick, Matroska and FLV to a millisecond."""
 _HARMLESS = ("fewer_frames", "clip_shortened")
@@ -64,76 +67,78 @@ class Verdict:
     """See the module's text."""
 
 
-def judge(
-    given: Sequence[Given], reference: Reference | None, numbers_s: Sequence[float]
-) -> Verdict:
-    """`numbers_s[n]` is when the sound clip shows picture n; no reference: nothing to compare."""
-    verdicts = [_judge_call(call, reference) for call in given]
-    worst = max(verdicts, key=lambda verdict: CLASSES.index(verdict.name))
-    codes = tuple(sorted({call.refused for call in given if call.refused}))
-    doubts: set[str] = set()
-    if worst.name not in FAULTS and reference is not None:
-        exact = [p for call in given for p in call.pictures if p.exact]
-        doubts.update(*(_doubts(picture, reference, numbers_s) for picture in exact))
-    return Verdict(worst.name, worst.why, codes, tuple(sorted(doubts)))
+@dataclass(frozen=True)
+class Judge:
+    """Compares what was given with the reference."""
 
+    shown_s: Sequence[float]
+    """When the sound clip shows picture n."""
+    sound: Set[str]
+    """Digests of the pictures of all sound clips."""
 
-def _judge_call(call: Given, reference: Reference | None) -> Verdict:
-    if call.unexpected:
-        return Verdict("unexpected_exception", f"{call.ask}: {call.unexpected}")
-    if call.refused:
-        return Verdict("refused", f"{call.ask}: {call.refused}: {call.text}")
-    if reference is None:
-        return Verdict("no_reference", "the reference decoder gave no answer")
-    wrong = next(_wrongs(call, reference), None)
-    if wrong:
-        return Verdict("wrong_passed_as_right", f"{call.ask}: {wrong}")
-    said = [warning for warning in call.warnings if warning not in _HARMLESS]
-    if said or not all(picture.exact for picture in call.pictures):
-        return Verdict("damaged_said_so", f"{call.ask}: {said or 'not exact'}")
-    return Verdict("right")
+    def judge(self, given: Sequence[Given], reference: Reference | None) -> Verdict:
+        """Without a reference there is nothing to compare with."""
+        verdicts = [self._judge_call(call, reference) for call in given]
+        worst = max(verdicts, key=lambda verdict: CLASSES.index(verdict.name))
+        codes = tuple(sorted({call.refused for call in given if call.refused}))
+        doubts: set[str] = set()
+        if worst.name not in FAULTS and reference is not None:
+            exact = [p for call in given for p in call.pictures if p.exact]
+            doubts.update(*(self._doubts(picture, reference) for picture in exact))
+        return Verdict(worst.name, worst.why, codes, tuple(sorted(doubts)))
 
+    def _judge_call(self, call: Given, reference: Reference | None) -> Verdict:
+        if call.unexpected:
+            return Verdict("unexpected_exception", f"{call.ask}: {call.unexpected}")
+        if call.refused:
+            return Verdict("refused", f"{call.ask}: {call.refused}: {call.text}")
+        if reference is None:
+            return Verdict("no_reference", "the reference decoder gave no answer")
+        wrong = next(self._wrongs(call, reference), None)
+        if wrong:
+            return Verdict("wrong_passed_as_right", f"{call.ask}: {wrong}")
+        said = [warning for warning in call.warnings if warning not in _HARMLESS]
+        if said or not all(picture.exact for picture in call.pictures):
+            return Verdict("damaged_said_so", f"{call.ask}: {said or 'not exact'}")
+        return Verdict("right")
 
-def _wrongs(call: Given, reference: Reference) -> Iterator[str]:
-    for picture in call.pictures:
-        if picture.exact:
-            yield from _unlike(picture, reference)
-    timed = sorted((s.tick, n) for n, s in enumerate(reference.pictures) if s.tick is not None)
-    starts = [picture.pts_s for picture in call.pictures]
-    for instant_s in _instants_s(call):
-        at = bisect_right(starts, instant_s + _ROUNDING_S) - 1
-        picture = call.pictures[max(0, at)]
-        if picture.exact and not _on_screen(picture, instant_s, timed, reference):
-            yield f"{picture} is not on screen at {instant_s:.4f} s"
+    def _wrongs(self, call: Given, reference: Reference) -> Iterator[str]:
+        for picture in call.pictures:
+            if picture.exact:
+                yield from self._unlike(picture, reference)
+        timed = sorted((s.tick, n) for n, s in enumerate(reference.pictures) if s.tick is not None)
+        starts = [picture.pts_s for picture in call.pictures]
+        for instant_s in _instants_s(call):
+            at = bisect_right(starts, instant_s + _ROUNDING_S) - 1
+            picture = call.pictures[max(0, at)]
+            if picture.exact and not _on_screen(picture, instant_s, timed, reference):
+                yield f"{picture} is not on screen at {instant_s:.4f} s"
 
+    def _unlike(self, picture: Picture, reference: Reference) -> Iterator[str]:
+        same_time = _at(picture, reference)
+        if not same_time:
+            yield f"{picture}: no picture has this time"
+            return
+        damaged = any(self.sound.isdisjoint(seen.digests) for seen in same_time)
+        both = damaged and (picture.digest not in self.sound or self._in_place(picture))
+        if not (_equal(picture, same_time) or both):
+            shown = {seen.number for seen in same_time}
+            yield f"{picture}: the picture at this time has other pixels (its number: {shown})"
+        known = frozenset().union(*(seen.indices for seen in same_time))
+        if picture.index is not None and picture.index not in known:
+            yield f"{picture}: the picture at this time has number {sorted(known)}"
 
-def _unlike(picture: Picture, reference: Reference) -> Iterator[str]:
-    same_time = _at(picture, reference)
-    if not same_time:
-        yield f"{picture}: no picture has this time"
-        return
-    shown = {seen.number for seen in same_time}
-    if not (_equal(picture, same_time) or _doubts_of_pixels(picture, reference)):
-        yield f"{picture}: the picture at this time has other pixels (its number: {shown})"
-    known = frozenset().union(*(seen.indices for seen in same_time))
-    if picture.index is not None and picture.index not in known:
-        yield f"{picture}: the picture at this time has number {sorted(known)}"
+    def _doubts(self, picture: Picture, reference: Reference) -> Iterator[str]:
+        if not _equal(picture, _at(picture, reference)):
+            yield "unlike"
+        if picture.number is None:
+            yield "unread"
+        elif not self._in_place(picture):
+            yield "misread"
 
-
-def _doubts(picture: Picture, reference: Reference, numbers_s: Sequence[float]) -> Iterator[str]:
-    if not _equal(picture, _at(picture, reference)):
-        yield from _doubts_of_pixels(picture, reference)
-    if picture.number is None:
-        yield "unread"
-    elif picture.number != bisect_right(numbers_s, picture.pts_s + 2 * _ROUNDING_S) - 1:
-        yield "misread"
-
-
-def _doubts_of_pixels(picture: Picture, reference: Reference) -> list[str]:
-    ticks = {seen.tick for seen in _at(picture, reference)}
-    if any((tick, picture.digest) in reference.entered for tick in ticks):
-        return ["entered"]
-    return ["unstable"] if ticks & reference.unstable else []
+    def _in_place(self, picture: Picture) -> bool:
+        """Whether it shows the number that the sound clip shows at this time."""
+        return picture.number == bisect_right(self.shown_s, picture.pts_s + 2 * _ROUNDING_S) - 1
 
 
 def _at(picture: Picture, reference: Reference) -> list[Seen]:

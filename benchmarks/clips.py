@@ -60,7 +60,7 @@ class Kind:
     options: dict[str, str] = field(default_factory=dict)
 
 
-_HEVC = {"preset": "fast", "x265-params": "log-level=error:open-gop=0:scenecut=0"}
+_HEVC = {"preset": "veryfast", "x265-params": "log-level=error:open-gop=0:scenecut=0"}
 """Closed GOPs, as cameras write them: an open one could not be cut off."""
 
 KINDS = {
@@ -69,8 +69,8 @@ KINDS = {
         Kind("h264", "libx264", "mp4", 1.0),
         Kind("h264-no-b", "libx264", "mp4", 1.0, {"bf": "0"}),
         Kind("hevc", "libx265", "mp4", 0.6, _HEVC),
-        Kind("vp9", "libvpx-vp9", "webm", 0.6, {"deadline": "good", "cpu-used": "5"}),
-        Kind("av1", "libsvtav1", "mp4", 0.5, {"preset": "9", "svtav1-params": "lp=2"}),
+        Kind("vp9", "libvpx-vp9", "webm", 0.6, {"deadline": "good", "cpu-used": "6"}),
+        Kind("av1", "libsvtav1", "mp4", 0.5, {"preset": "10", "svtav1-params": "lp=2"}),
     )
 }
 """Encoders' own defaults but for speed: B pictures, pyramids, hidden references."""

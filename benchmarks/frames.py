@@ -6,10 +6,11 @@ Clips come from `clips.py` (numbers written into the pictures), peers from `samp
 measurement is a process of its own: imports, a warm-up on a clip of one second, then the clock
 around one call. CPU time is user + system of all threads and child processes. The least of three
 runs counts; a run of more than a minute is not repeated. `right` counts the pictures that bear the
-number that the sampler asked for. Ratios are CPU time of the guide over that of the sampler.
+number that the sampler asked for. Ratios: CPU time of the guide over that of the sampler; beside
+it, of the PyAV loop of the model pages over that of the sampler.
 
 At an hour, samplers that read everything are run for 8 frames only (their cost is that of the
-video), and the ratios of 32 frames there refer to that run of the guide.
+video), and the ratios of 32 frames there refer to those runs.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FRAMES = (8, 32)
 IN_FLIGHT = (1, 2, 4, 8, 16)
 LIBRARIES = ("opencv-python-headless", "torch", "torchcodec", "decord2", "scenedetect")
+GUIDES = ("guide", "guide-pyav")
 RUNS = 3
 REPEAT_BELOW_S = 60
 THRONG_S = 10.0
@@ -66,6 +68,8 @@ class Row:
     runs: int = 0
     ratio: float | None = None
     """CPU time of the guide over this one's."""
+    ratio_pyav: float | None = None
+    """CPU time of the PyAV loop of the model pages over this one's."""
     error: str | None = None
 
 
@@ -178,19 +182,21 @@ def all_rows(args: argparse.Namespace, samplers: list[str]) -> Iterator[Row]:
         warm_up = make_clip(KINDS[kind], WARM_UP_S, args.cache)
         for seconds in args.seconds:
             path = make_clip(KINDS[kind], seconds, args.cache)
-            guide_cpu_s: float | None = None
+            bases: dict[str, float | None] = {}
             for frames in FRAMES:
                 for sampler in samplers:
                     if seconds == DURATIONS_S[-1] and frames != 8 and sampler in READS_ALL:
                         continue
                     row = Row(kind, seconds, frames, sampler)
                     measured(row, path, warm_up, args.limit_s)
-                    if sampler == "guide":
-                        guide_cpu_s = row.cpu_s
-                    if guide_cpu_s and row.cpu_s:
-                        row.ratio = guide_cpu_s / row.cpu_s
+                    bases |= {sampler: row.cpu_s} if sampler in GUIDES else {}
+                    row.ratio, row.ratio_pyav = (over(bases.get(g), row.cpu_s) for g in GUIDES)
                     print(line(row), file=sys.stderr, flush=True)
                     yield row
+
+
+def over(base_s: float | None, cpu_s: float | None) -> float | None:
+    return base_s / cpu_s if base_s and cpu_s else None
 
 
 def concurrent(args: argparse.Namespace, samplers: list[str]) -> Iterator[dict[str, Any]]:
@@ -220,9 +226,13 @@ def line(row: Row) -> str:
     start = f"{row.kind:10} {row.seconds:5} s {row.frames:3}  {row.sampler:14}"
     if row.cpu_s is None or row.wall_s is None:
         return f"{start} {row.error}"
-    ratio = f"{row.ratio:7.1f}x" if row.ratio else " " * 8
-    times = f"{row.cpu_s:9.3f} CPU s {row.wall_s:9.3f} s {ratio}"
+    ratios = " ".join(f"{r:6.1f}x" if r else "      -" for r in (row.ratio, row.ratio_pyav))
+    times = f"{row.cpu_s:9.3f} CPU s {row.wall_s:9.3f} s {ratios}"
     return f"{start} {times}  {row.right:2}/{row.frames} right  {row.error or ''}".rstrip()
+
+
+def key(row: Row) -> str:
+    return f"{row.kind}/{row.seconds}s/{row.frames}/{row.sampler}"
 
 
 def missing() -> dict[str, str]:
@@ -269,7 +279,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for name, install in lacking.items():
         print(f"left out: {name} ({install})", file=sys.stderr)
     samplers = [name for name in SAMPLERS if name in args.peers and name not in lacking]
-    samplers.sort(key=lambda name: name != "guide")  # first, for the ratios
+    samplers.sort(key=lambda name: name not in GUIDES)  # first, for the ratios
     rows = list(all_rows(args, samplers))
     return {
         "machine": machine(),
@@ -277,11 +287,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "versions": versions(),
         "missing": lacking,
         "rows": [asdict(row) for row in rows],
-        "ratios": {
-            f"{row.kind}/{row.seconds}s/{row.frames}/{row.sampler}": round(row.ratio, 2)
-            for row in rows
-            if row.ratio
-        },
+        "ratios": {key(row): round(row.ratio, 2) for row in rows if row.ratio},
+        "ratios_pyav": {key(row): round(row.ratio_pyav, 2) for row in rows if row.ratio_pyav},
         "concurrent": [] if args.quick else list(concurrent(args, samplers)),
         "scene": None if args.quick else scene_cost(args),
     }

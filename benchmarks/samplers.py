@@ -7,9 +7,11 @@ number `k * total // n`. Imports are inside the functions: a missing peer is nam
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,28 @@ def videoqa(path: Path, count: int) -> Pictures:
     from videoqa_worker.frames import sample_frames
 
     return [frame.pixels for frame in sample_frames(path, Sampling(frames=count)).frames]
+
+
+def videoqa_pool(path: Path, count: int) -> Pictures:
+    """The same as a worker does it: in decoding processes, one a core, pictures handed back through
+    shared memory."""
+    from videoqa.request import Sampling
+    from videoqa_worker.media import LocalMedia
+
+    taken = _decoders().sample(LocalMedia(path), Sampling(frames=count))
+    return [frame.pixels for frame in taken.frames]
+
+
+@cache
+def _decoders() -> Any:
+    """One pool a process, as a worker has."""
+    from videoqa_worker.decoding.decoders import Decoders
+    from videoqa_worker.frames import FrameLimits
+
+    decoders = Decoders(FrameLimits())
+    decoders.start()
+    atexit.register(decoders.close)
+    return decoders
 
 
 def guide(path: Path, count: int) -> Pictures:
@@ -152,6 +176,7 @@ def _ffmpeg(about: dict[str, Any], arguments: list[str]) -> Pictures:
 
 SAMPLERS: dict[str, Callable[[Path, int], Pictures]] = {
     "videoqa": videoqa,
+    "videoqa-pool": videoqa_pool,
     "guide": guide,
     "guide-pyav": guide_pyav,
     "opencv-grab": opencv_grab,
@@ -166,13 +191,15 @@ READS_ALL = frozenset({"guide", "guide-pyav", "opencv-grab", "ffmpeg-select"})
 """Their cost grows with the video and hardly with the pictures asked for."""
 
 PACKAGES = {
+    "videoqa-pool": ("psutil", "psutil"),
     "guide": ("cv2", "opencv-python-headless pillow"),
     "opencv-grab": ("cv2", "opencv-python-headless"),
     "opencv-seek": ("cv2", "opencv-python-headless"),
     "torchcodec": ("torchcodec", "torch==2.13.0 torchcodec==0.13.*"),
     "decord2": ("decord", "decord2"),
 }
-"""The module that a peer imports, and what to give to `pip install` for it."""
+"""The module that a peer imports, and what to give to `pip install` for it. psutil tells the CPU time
+of processes that stay."""
 
 
 def expected(sampler: str, total: int, count: int) -> list[int]:

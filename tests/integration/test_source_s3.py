@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fix_servers import READER, CuttingProxy, S3Server
+from fix_servers import READER, CuttingProxy, HttpServer, Route, S3Server
 
 from videoqa.errors import (
     BucketNotFound,
@@ -189,6 +189,89 @@ def test_an_object_that_changes_between_two_ranges_is_not_glued_together(
         client.put_object(Bucket="open", Key="changing", Body=BODY[::-1])
         with pytest.raises(InputChanged):
             copy.ensure([(2 * MIB, 2 * MIB + 10)])
+
+
+def test_only_the_wanted_ranges_of_a_large_object_come(
+    s3_server: S3Server, key: str, tmp_path: Path
+) -> None:
+    with (
+        opened(s3_server.endpoint_url, tmp_path, download_below_bytes=0) as sources,
+        sources.open(f"s3://open/{key}") as copy,
+    ):
+        assert (copy.fetched_bytes, copy.requests) == (65536, 1)
+        copy.ensure([(MIB, MIB + 1000), (2 * MIB, 2 * MIB + 1000)])
+        content = copy.path.read_bytes()
+        assert content[MIB : MIB + 1000] == BODY[MIB : MIB + 1000]
+        assert content[2 * MIB : 2 * MIB + 1000] == BODY[2 * MIB : 2 * MIB + 1000]
+        assert (copy.fetched_bytes, copy.requests) == (67536, 3)
+        assert list(copy.present) == [
+            (0, 65536),
+            (MIB, MIB + 1000),
+            (2 * MIB, 2 * MIB + 1000),
+        ]
+
+
+def test_an_object_replaced_in_a_bucket_with_versions_is_read_to_its_end(
+    s3_server: S3Server, tmp_path: Path
+) -> None:
+    client = s3_server.client()
+    client.create_bucket(Bucket="kept")
+    client.put_bucket_versioning(Bucket="kept", VersioningConfiguration={"Status": "Enabled"})
+    first = client.put_object(Bucket="kept", Key="a", Body=BODY)["VersionId"]
+    with (
+        opened(s3_server.endpoint_url, tmp_path, download_below_bytes=0) as sources,
+        sources.open("s3://kept/a") as copy,
+    ):
+        client.put_object(Bucket="kept", Key="a", Body=BODY[::-1])
+        copy.ensure([(MIB, MIB + 1000)])
+        assert copy.path.read_bytes()[MIB : MIB + 1000] == BODY[MIB : MIB + 1000]
+        assert copy.version_id == first
+
+
+def test_a_role_that_may_not_read_versions_reads_by_the_etag_alone(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    headers = {"x-amz-version-id": "v7"}
+    route = http_server.routes["/open/a"] = Route(BODY, headers=headers)
+    versioned = http_server.routes["/open/a?versionId=v7"] = Route(status=403)
+    with (
+        opened(http_server.url(""), tmp_path, download_below_bytes=0) as sources,
+        sources.open("s3://open/a") as copy,
+    ):
+        copy.ensure([(MIB, MIB + 10)])
+        copy.ensure([(2 * MIB, 2 * MIB + 10)])
+        assert copy.path.read_bytes()[MIB : MIB + 10] == BODY[MIB : MIB + 10]
+        assert copy.version_id == "v7"
+        assert copy.requests == 1 + 2 + 1
+    assert len(versioned.seen) == 1
+    assert [seen.get("if-match") for seen in route.seen] == [None, '"v1"', '"v1"']
+
+
+def test_a_presigned_url_is_read_by_ranges_without_head(
+    s3_server: S3Server, key: str, tmp_path: Path
+) -> None:
+    client = s3_server.client()
+    url = client.generate_presigned_url("get_object", Params={"Bucket": "open", "Key": key})
+    with (
+        opened(
+            s3_server.endpoint_url, tmp_path, download_below_bytes=0, private_addresses=True
+        ) as sources,
+        sources.open(url) as copy,
+    ):
+        copy.ensure([(MIB, MIB + 1000)])
+        assert copy.path.read_bytes()[MIB : MIB + 1000] == BODY[MIB : MIB + 1000]
+        client.put_object(Bucket="open", Key=key, Body=BODY[::-1])
+        with pytest.raises(InputChanged):
+            copy.ensure([(2 * MIB, 2 * MIB + 1000)])
+    url = client.generate_presigned_url(
+        "get_object", Params={"Bucket": "open", "Key": key}, ExpiresIn=-60
+    )
+    with (
+        opened(s3_server.endpoint_url, tmp_path, private_addresses=True) as sources,
+        pytest.raises(SourceDenied, match="may have expired"),
+        sources.open(url),
+    ):
+        pass
 
 
 def test_cancel_is_heard_while_s3_is_silent(

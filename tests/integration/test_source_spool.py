@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fix_servers import HttpServer, Route
 
 from videoqa.errors import JobCanceled, SpoolFull
 from videoqa_worker.source import SourceConfig, Sources
+from videoqa_worker.source.spool import Spool
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -57,6 +59,103 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -
     assert left.exists()
     with Sources(SourceConfig(spool_dir=tmp_path)):
         assert not left.parent.exists()
+
+
+def test_the_holes_of_a_sparse_file_take_no_room(tmp_path: Path) -> None:
+    with (
+        closing(Spool(tmp_path, 1 << 20)) as one,
+        closing(Spool(tmp_path, 65536)) as other,
+        one.file() as (path, _),
+    ):
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+        with other.file() as (_, room):
+            room.hold(65536)
+    with (
+        closing(Spool(tmp_path, 1 << 20)) as one,
+        closing(Spool(tmp_path, 65536)) as other,
+        one.file() as (path, _),
+        other.file() as (_, room),
+    ):
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+            file.seek(1 << 39)
+            file.write(os.urandom(8192))
+            file.flush()
+            os.fsync(file.fileno())
+        with pytest.raises(SpoolFull):
+            room.hold(65536)
+
+
+def test_the_quota_counts_what_is_fetched_and_gives_it_back(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    http_server.routes["/a"] = Route(bytes(1_000_000))
+    config = SourceConfig(
+        spool_dir=tmp_path,
+        private_addresses=True,
+        download_below_bytes=0,
+        spool_quota_bytes=300_000,
+    )
+    url = http_server.url("/a")
+    with Sources(config) as sources:
+        with sources.open(url) as one:
+            one.ensure([(500_000, 600_000)])
+            with sources.open(url) as two, pytest.raises(SpoolFull, match="quota of 300000"):
+                two.ensure([(500_000, 600_000)])
+            assert SpoolFull.retryable
+        with sources.open(url) as two:
+            two.ensure([(500_000, 600_000)])
+        with sources.open(url) as three, pytest.raises(SpoolFull):
+            three.ensure([(0, 1_000_000)])
+        assert files_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("declares_length", [True, False])
+def test_a_body_of_unknown_length_counts_as_it_comes(
+    declares_length: bool, http_server: HttpServer, tmp_path: Path
+) -> None:
+    http_server.routes["/a"] = Route(
+        bytes(1_000_000), ranges=False, declares_length=declares_length
+    )
+    config = SourceConfig(spool_dir=tmp_path, private_addresses=True, spool_quota_bytes=999_999)
+    with Sources(config) as sources, pytest.raises(SpoolFull), sources.open(http_server.url("/a")):
+        pass
+    assert files_below(tmp_path) == []
+
+
+def test_what_other_processes_have_on_the_disk_counts_too(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    http_server.routes["/a"] = Route(bytes(400_000))
+    config = SourceConfig(spool_dir=tmp_path, private_addresses=True, spool_quota_bytes=600_000)
+    with (
+        Sources(config) as mine,
+        Sources(config) as others,
+        others.open(http_server.url("/a")),
+        pytest.raises(SpoolFull),
+    ):
+        mine_copy(mine, http_server.url("/a"))
+    with Sources(config) as mine:
+        assert mine_copy(mine, http_server.url("/a")) == 400_000
+
+
+def mine_copy(sources: Sources, url: str) -> int:
+    with sources.open(url) as copy:
+        return copy.size_bytes
+
+
+def test_a_large_files_hole_cannot_be_filled_on_a_full_disk(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    http_server.routes["/a"] = Route(bytes(1_000_000))
+    config = SourceConfig(spool_dir=tmp_path, private_addresses=True, download_below_bytes=0)
+    with Sources(config) as sources, sources.open(http_server.url("/a")) as copy:
+        os.truncate(copy.path, 0)
+        copy.path.unlink()
+        copy.path.symlink_to("/dev/full")
+        with pytest.raises(SpoolFull, match="no space"):
+            copy.ensure([(500_000, 600_000)])
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:

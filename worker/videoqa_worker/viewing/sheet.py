@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,12 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from videoqa_worker.frames import Frame
 
-__all__ = ["MAX_WIDTH", "Layout", "clock", "draw", "layout_of"]
+__all__ = ["MAX_WIDTH", "Layout", "clock", "draw", "labels", "layout_of"]
 
 MAX_WIDTH = 2400
 """Pixels: what a wide screen or a page shows without scaling."""
 _MIN_PICTURE = 160
 """Pixels of width, below which a label gets too small to read."""
+_MIN_WIDTH = 720
+"""Of the sheet: room for the title."""
 _GAP, _TITLE_HEIGHT, _LINE = 12, 76, 22
 _BEST_RATIO = 1.8
 _SLIMMEST, _WIDEST = 0.45, 4.0
@@ -44,7 +46,7 @@ class Layout:
 
     @property
     def width(self) -> int:
-        return self.columns * (self.picture_width + _GAP) + _GAP
+        return max(_MIN_WIDTH, self.columns * (self.picture_width + _GAP) + _GAP)
 
     @property
     def height(self) -> int:
@@ -112,15 +114,16 @@ def _paste(
 def _label(pen: ImageDraw.ImageDraw, layout: Layout, number: int, frame: Frame, size: int) -> None:
     left, top = layout.corner(number)
     fills = (_TEXT, _FAINT if frame.exact else _WARNING)
-    for line, (text, fill) in enumerate(zip(_lines(frame), fills, strict=True)):
+    for line, (text, fill) in enumerate(zip(labels(frame), fills, strict=True)):
         at = (left, top + layout.picture_height + 4 + line * _LINE)
         pen.text(at, text, fill=fill, font=_font(size))
 
 
-def _lines(frame: Frame) -> Iterator[str]:
-    yield f"{frame.pts_s:.3f} s" + (f" ({clock(frame.pts_s)})" if frame.pts_s >= 60 else "")
+def labels(frame: Frame) -> tuple[str, str]:
+    """When it is shown, and which picture of the video it is."""
+    time = f"{frame.pts_s:.3f} s" + (f" ({clock(frame.pts_s)})" if frame.pts_s >= 60 else "")
     index = "index unknown" if frame.index is None else f"index {frame.index}"
-    yield index if frame.exact else f"{index}, not exact"
+    return time, index if frame.exact else f"{index}, not exact"
 
 
 def clock(seconds: float) -> str:
@@ -132,7 +135,7 @@ def clock(seconds: float) -> str:
 
 def _label_size(frames: Sequence[Frame], room: int) -> int:
     """One size for all labels: the largest with which the longest fits."""
-    texts = [line for frame in frames for line in _lines(frame)]
+    texts = [line for frame in frames for line in labels(frame)]
     longest = max(texts, key=_font(18).getlength)
     return next((size for size in range(18, 10, -1) if _font(size).getlength(longest) <= room), 10)
 

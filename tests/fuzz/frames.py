@@ -110,10 +110,8 @@ def show_one(number: int, seed: int, through: str, keep: Path | None) -> bool:
     if outcome.reference is not None:
         reference = outcome.reference
         print(f"reference: {len(reference.pictures)} pictures, {reference.errors} errors")
-        for seen in reference.pictures:
-            place = "-" if seen.tick is None else (seen.tick - reference.origin) * reference.tick_s
-            time_s = place if isinstance(place, str) else f"{float(place):.4f}"
-            print(f"  {time_s} s, number {seen.number}, index {sorted(seen.indices)}"
+        for time_s, seen in reference.timed():
+            print(f"  {time_s:.4f} s, number {seen.number}, index {sorted(seen.indices)}"
                   + (", corrupt" if seen.corrupt else ""))  # fmt: skip
     for call in outcome.sampled.given if outcome.sampled else ():
         print(f"{call.ask}: {call.refused or call.unexpected or call.duration_s} {call.text}"

@@ -57,6 +57,12 @@ class Reference:
         """The first picture's tick; pictures that FFmpeg calls corrupt are none."""
         return _origin(self.pictures)
 
+    def timed(self) -> list[tuple[float, Seen]]:
+        """(seconds from the first picture, picture) of those that have a time."""
+        origin = self.origin
+        timed = [seen for seen in self.pictures if seen.tick is not None]
+        return [(float((seen.tick - origin) * self.tick_s), seen) for seen in timed]
+
 
 @dataclass
 class _Pass:

@@ -16,9 +16,10 @@ same damage, and the frame is what this file holds.
 
 Such a picture's pixels also depend on what the decoder did before: a damaged keyframe leans on
 pictures before it (VP8 keeps its probabilities), lost blocks are concealed with what is at hand.
-So where the reference's picture is none of any sound clip's, another damaged picture at the same
-time, or the sound clip's own, is not called wrong. So that nothing hides there, frames marked
-exact that are not wrong by this definition are counted apart, as `doubts`:
+So where the reference's picture is not what the sound clip shows at this time, three others are
+not called wrong: a damaged picture (none of any sound clip's), one with the same number, and the
+sound clip's own. So that nothing hides there, frames marked exact that are not wrong by this
+definition are counted apart, as `doubts`:
 
 - `unread`, `misread`: the burnt-in number cannot be read, or is not that of the sound clip's
   picture at this time. Damage, splices and moved packets give these in the reference as well;
@@ -106,12 +107,12 @@ class Judge:
         for picture in call.pictures:
             if picture.exact:
                 yield from self._unlike(picture, reference)
-        timed = sorted((s.tick, n) for n, s in enumerate(reference.pictures) if s.tick is not None)
+        times_s = sorted(time_s for time_s, _ in reference.timed())
         starts = [picture.pts_s for picture in call.pictures]
         for instant_s in _instants_s(call):
             at = bisect_right(starts, instant_s + _ROUNDING_S) - 1
             picture = call.pictures[max(0, at)]
-            if picture.exact and not _on_screen(picture, instant_s, timed, reference):
+            if picture.exact and not _on_screen(picture, instant_s, times_s):
                 yield f"{picture} is not on screen at {instant_s:.4f} s"
 
     def _unlike(self, picture: Picture, reference: Reference) -> Iterator[str]:
@@ -119,10 +120,17 @@ class Judge:
         if not same_time:
             yield f"{picture}: no picture has this time"
             return
-        damaged = any(self.sound.isdisjoint(seen.digests) for seen in same_time)
-        both = damaged and (picture.digest not in self.sound or self._in_place(picture))
-        if not (_equal(picture, same_time) or both):
-            shown = {seen.number for seen in same_time}
+        damaged = any(
+            self.sound.isdisjoint(seen.digests) or not self._in_place(seen.number, picture.pts_s)
+            for seen in same_time
+        )
+        shown = {seen.number for seen in same_time}
+        fair = (
+            picture.digest not in self.sound
+            or picture.number in shown
+            or self._in_place(picture.number, picture.pts_s)
+        )
+        if not (_equal(picture, same_time) or (damaged and fair)):
             yield f"{picture}: the picture at this time has other pixels (its number: {shown})"
         known = frozenset().union(*(seen.indices for seen in same_time))
         if picture.index is not None and picture.index not in known:
@@ -133,18 +141,17 @@ class Judge:
             yield "unlike"
         if picture.number is None:
             yield "unread"
-        elif not self._in_place(picture):
+        elif not self._in_place(picture.number, picture.pts_s):
             yield "misread"
 
-    def _in_place(self, picture: Picture) -> bool:
-        """Whether it shows the number that the sound clip shows at this time."""
-        return picture.number == bisect_right(self.shown_s, picture.pts_s + 2 * _ROUNDING_S) - 1
+    def _in_place(self, number: int | None, pts_s: float) -> bool:
+        """Whether this is the number that the sound clip shows at this time."""
+        return number == bisect_right(self.shown_s, pts_s + 2 * _ROUNDING_S) - 1
 
 
 def _at(picture: Picture, reference: Reference) -> list[Seen]:
     """The pictures whose time this one claims; several in some damaged files."""
-    tick = picture.pts_s / float(reference.tick_s) + reference.origin
-    return [s for s in reference.pictures if s.tick is not None and abs(s.tick - tick) < 0.01]
+    return [seen for time_s, seen in reference.timed() if abs(time_s - picture.pts_s) < 1e-6]
 
 
 def _equal(picture: Picture, same_time: Sequence[Seen]) -> bool:
@@ -158,13 +165,9 @@ def _instants_s(call: Given) -> list[float]:
     return [start_s + k * (end_s - start_s) / call.ask.frames for k in range(call.ask.frames)]
 
 
-def _on_screen(
-    picture: Picture, instant_s: float, timed: Sequence[tuple[int, int]], reference: Reference
-) -> bool:
+def _on_screen(picture: Picture, instant_s: float, times_s: Sequence[float]) -> bool:
     """True if nothing later than the picture has come by then, give or take the rounding."""
-    earliest = (instant_s - _ROUNDING_S) / float(reference.tick_s) + reference.origin
-    at = bisect_right(timed, (earliest, len(timed)))
-    if at == 0:
+    come = times_s[: bisect_right(times_s, instant_s - _ROUNDING_S)]
+    if not come:
         return True  # nothing is on screen yet: the first picture stands in
-    last_s = float((timed[at - 1][0] - reference.origin) * reference.tick_s)
-    return picture.pts_s > last_s - 1e-6 and picture.pts_s <= instant_s + _ROUNDING_S
+    return come[-1] - 1e-6 < picture.pts_s <= instant_s + _ROUNDING_S

@@ -11,6 +11,7 @@ sound. Knows nothing of what is measured with them.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -102,7 +103,7 @@ def make_clip(kind: Kind, seconds: int, cache: Path) -> Path:
     if path.exists():
         return path
     cache.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"part-{path.name}")
+    part = path.with_name(f"part-{os.getpid()}-{path.name}")
     if seconds > SEGMENT_S:
         segment = cache / f"v{_EDITION}-{kind.name}-segment-{height}p.{kind.suffix}"
         if not segment.exists():

@@ -50,6 +50,7 @@ FRAMES = (8, 32)
 IN_FLIGHT = (1, 2, 4, 8, 16)
 LIBRARIES = ("opencv-python-headless", "torch", "torchcodec", "decord2", "scenedetect")
 GUIDES = ("guide", "guide-pyav")
+PARTS = ("rows", "concurrent", "scene")
 RUNS = 3
 REPEAT_BELOW_S = 60
 THRONG_S = 10.0
@@ -280,7 +281,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(f"left out: {name} ({install})", file=sys.stderr)
     samplers = [name for name in SAMPLERS if name in args.peers and name not in lacking]
     samplers.sort(key=lambda name: name not in GUIDES)  # first, for the ratios
-    rows = list(all_rows(args, samplers))
+    rows = list(all_rows(args, samplers)) if "rows" in args.parts else []
     return {
         "machine": machine(),
         "load": os.getloadavg()[1],
@@ -289,8 +290,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "rows": [asdict(row) for row in rows],
         "ratios": {key(row): round(row.ratio, 2) for row in rows if row.ratio},
         "ratios_pyav": {key(row): round(row.ratio_pyav, 2) for row in rows if row.ratio_pyav},
-        "concurrent": [] if args.quick else list(concurrent(args, samplers)),
-        "scene": None if args.quick else scene_cost(args),
+        "concurrent": list(concurrent(args, samplers)) if "concurrent" in args.parts else [],
+        "scene": scene_cost(args) if "scene" in args.parts else None,
     }
 
 
@@ -315,12 +316,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seconds", nargs="+", type=int, default=DURATIONS_S)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where clips are kept")
     parser.add_argument("--limit-s", type=float, default=1800, help="for one measurement")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:
-        args.kinds, args.seconds = ["h264"], DURATIONS_S[:2]
+        args.kinds, args.seconds, args.parts = ["h264"], DURATIONS_S[:2], ["rows"]
     return args
 
 

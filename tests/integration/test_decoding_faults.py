@@ -47,8 +47,8 @@ def path(make_clip: MakeClip) -> Path:
 
 @pytest.fixture
 def one() -> Iterator[Decoders]:
-    """With one process, and limits that end a hang soon."""
-    with Decoders(replace(LIMITS, decode_timeout_s=0.5), processes=1, grace_s=0.2) as decoders:
+    """With one process, and limits that end a hang soon and no order on a busy machine."""
+    with Decoders(replace(LIMITS, decode_timeout_s=2.0), processes=1, grace_s=0.2) as decoders:
         decoders.start()
         yield decoders
 
@@ -94,7 +94,7 @@ def test_a_process_that_hangs_is_killed_by_the_timer(
     one: Decoders, path: Path, tmp_path: Path
 ) -> None:
     before = one.pids
-    with pytest.raises(DecodeTimeout, match=r"more than 0\.5 s and could not be ended"):
+    with pytest.raises(DecodeTimeout, match="more than 2 s and could not be ended"):
         one.sample(signalled(one, path, tmp_path, signal.SIGSTOP), Sampling())
     assert_gone(*before)
     assert_works(one, path)
@@ -110,9 +110,14 @@ def test_decoding_too_long_ends_the_job_and_not_the_process(path: Path) -> None:
 
 
 def test_time_spent_on_waiting_for_bytes_does_not_count(path: Path, tmp_path: Path) -> None:
-    """Each wait is longer than the time that decoding may take, grace included."""
-    limits = replace(LIMITS, decode_timeout_s=0.3)
-    slow = HoledMedia(path, tmp_path, lambda: threading.Event().wait(0.6) and None)
+    """The first wait is longer than decoding may take, grace included."""
+    limits = replace(LIMITS, decode_timeout_s=1.0)
+
+    def wait() -> None:
+        if len(slow.asked) == 1:
+            threading.Event().wait(1.2)
+
+    slow = HoledMedia(path, tmp_path, wait)
     with Decoders(limits, processes=1, grace_s=0.1) as decoders:
         decoders.start()
         assert decoders.sample(slow, Sampling()).frames
@@ -279,6 +284,7 @@ def test_a_process_has_little_that_could_be_stolen_or_spent(
         assert child.num_fds() <= 5
         status = Path(f"/proc/{child.pid}/status").read_text()
         assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
         assert os.getpgid(child.pid) == child.pid
         assert Path(f"/proc/{child.pid}/oom_score_adj").read_text().strip() == "1000"
 

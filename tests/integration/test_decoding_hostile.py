@@ -227,6 +227,31 @@ def test_a_process_imports_no_model_no_queue_and_no_store(
     assert not loaded & set(heavy.split())
 
 
+CONFINED = """
+import errno, os, socket, sys
+from pathlib import Path
+from videoqa_worker.decoding.confine import confine
+assert confine()
+for denied in (
+    socket.socket,
+    lambda: os.execv(sys.executable, [sys.executable, "-V"]),
+):
+    try:
+        denied()
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+    else:
+        print("allowed")
+print("readable" if Path(sys.executable).read_bytes() else "")
+"""
+
+
+@linux
+def test_a_confined_process_opens_no_socket_and_starts_no_program() -> None:
+    said = subprocess.run([sys.executable, "-c", CONFINED], capture_output=True, check=True).stdout
+    assert said.split() == [b"EPERM", b"EPERM", b"readable"]
+
+
 def test_long_messages_are_refused_at_both_ends() -> None:
     ours, theirs = socket.socketpair()
     with Channel(ours) as sender, Channel(theirs) as receiver:

@@ -1,14 +1,13 @@
 """The decoding process: `python -P -m videoqa_worker.decoding.child DESCRIPTOR PARENT_PID`.
 
 Gives away what it does not need before it opens anything, then serves orders until its socket
-closes. It has no network of its own making, no credentials (its environment is picked by the
-worker), few descriptors and bounded memory; it still runs as the worker's user and can read
-what that user can.
+closes. It has no network and starts no programs (`confine`), no credentials (its environment is
+picked by the worker), few descriptors and bounded memory; it still runs as the worker's user and
+can read what that user can.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import resource
@@ -19,10 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+from videoqa_worker.decoding.confine import confine, prctl
+
 __all__ = ["main"]
 
 _MAX_DESCRIPTORS = 64
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG = 1
 _ON_LINUX = sys.platform == "linux"
 
 
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> None:
         setup = Setup.model_validate_json(body)
         pixels_bytes = max(setup.limits.max_frames_bytes, 3 * setup.limits.max_pixels)
         _bound_memory(setup.memory_bytes, pixels_bytes)
+        confine()
         serve(channel, setup.limits)
 
 
@@ -56,9 +58,7 @@ def _end_with(parent: int) -> None:
     looks at its socket, that is, with its order at the latest."""
     if not _ON_LINUX:
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the worker ended before its decoding process began")
 

@@ -50,8 +50,8 @@ Away = Callable[[], AbstractContextManager[None]]
 CHILD = (sys.executable, "-P", "-m", "videoqa_worker.decoding.child")
 _START_TIMEOUT_S = 60.0
 """It imports for 0.3 s; a machine that swaps takes longer."""
-_REFUSED_TIMEOUT_S = 1.0
-"""Ending an order takes milliseconds."""
+_REFUSED_TIMEOUT_S = 3.0
+"""Ending an order takes milliseconds, on a machine that is not busy."""
 _KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _KEPT_PREFIXES = ("LC_", "LANG", "LD_", "DYLD_", "PYTHON")
 """What Python and its libraries need to start. Not the worker's credentials."""

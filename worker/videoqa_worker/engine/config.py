@@ -38,7 +38,8 @@ class EngineConfig:
     """`checkpoint`, `guide` or a Jinja template; see `videoqa_worker.prompt.chat_template`."""
     pixels: Literal["fast", "reference"] = "fast"
     """fast: resized by torch as uint8, normalised on the device; within 1/255 on average of
-    reference: the checkpoint's own processor on PIL pictures, 5 to 10 times the CPU time."""
+    reference: the checkpoint's own processor on PIL pictures, 4 (720p) to 5 (1080p) times the
+    CPU time a frame (`benchmarks/pixels.py`)."""
     attn_implementation: str | None = None
     """None: transformers' choice (SDPA)."""
     device_map: str | None = None

@@ -7,12 +7,14 @@ box libraries parse whole trees; this needs eight bytes a box.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from struct import calcsize, iter_unpack
 
 from videoqa_worker.frames.cursor import Cursor
 from videoqa_worker.media import Media
 
-__all__ = ["bring_index", "ends_before_index"]
+__all__ = ["bring_index", "ends_before_index", "pauses"]
 
 _TAIL_BYTES = 32 << 20
 """What follows the media data is mostly the index: up to here it is fetched at once."""
@@ -26,30 +28,33 @@ _MAX_BOXES = 10_000
 class _Box:
     name: bytes
     start: int
+    body: int
+    """Where its contents begin: after 8 bytes, or 16."""
     end: int
 
 
-def _boxes(media: Media) -> Iterator[_Box]:
+def _boxes(media: Media, start: int = 0, end: int | None = None) -> Iterator[_Box]:
+    """The boxes of [start, end), by default of the file, as long as their sizes make sense."""
     size_bytes = media.size_bytes
-    with Cursor(media) as cursor:
-        at = 0
+    stop = size_bytes if end is None else min(end, size_bytes)
+    with closing(Cursor(media)) as cursor:
         for _ in range(_MAX_BOXES):
-            if at + 8 > size_bytes:
+            if start + 8 > stop:
                 return
-            near_end = size_bytes - at <= _TAIL_BYTES
-            if not media.present.covers(at, min(at + 16, size_bytes)):
-                tail = (at, size_bytes if near_end else at + _HEADER_BYTES)
+            near_end = size_bytes - start <= _TAIL_BYTES
+            if not media.present.covers(start, min(start + 16, size_bytes)):
+                tail = (start, size_bytes if near_end else start + _HEADER_BYTES)
                 media.ensure([tail, (0, _FIRST_PICTURES_BYTES)])
-            cursor.seek(at)
+            cursor.seek(start)
             header = cursor.read(16)
-            length = int.from_bytes(header[:4], "big")
+            length, body = int.from_bytes(header[:4], "big"), start + 8
             if length == 1:
-                length = int.from_bytes(header[8:16], "big")
-            end = size_bytes if length == 0 else at + length
-            if end < at + 8:
+                length, body = int.from_bytes(header[8:16], "big"), start + 16
+            box_end = stop if length == 0 else start + length
+            if box_end < body:
                 return
-            yield _Box(header[4:8], at, end)
-            at = end
+            yield _Box(header[4:8], start, body, box_end)
+            start = box_end
 
 
 def bring_index(media: Media) -> bool:
@@ -82,3 +87,34 @@ def ends_before_index(media: Media) -> bool:
             return box.end > media.size_bytes
         at = box.end
     return at + 8 > media.size_bytes
+
+
+def pauses(media: Media) -> bool:
+    """Whether an edit list shows nothing for a while after its first entry.
+
+    FFmpeg heeds such entries at the beginning only, and later plays the beginning again instead
+    (ISO/IEC 14496-12, 8.6.6: a media time of -1 is an empty edit).
+    """
+    path = (b"moov", b"trak", b"edts", b"elst")
+    return any(-1 in _edit_times(media, box)[1:] for box in _below(media, path))
+
+
+def _below(
+    media: Media, path: tuple[bytes, ...], start: int = 0, end: int | None = None
+) -> Iterator[_Box]:
+    for box in _boxes(media, start, end):
+        if box.name == path[0]:
+            if len(path) == 1:
+                yield box
+            else:
+                yield from _below(media, path[1:], box.body, box.end)
+
+
+def _edit_times(media: Media, box: _Box) -> list[int]:
+    """The media time of each entry."""
+    with closing(Cursor(media)) as cursor:
+        cursor.seek(box.body)
+        content = cursor.read(min(box.end - box.body, _HEADER_BYTES))
+    entry = ">qqi" if content[:1] == b"\x01" else ">iii"
+    whole = len(content[8:]) // calcsize(entry) * calcsize(entry)
+    return [time for _, time, _ in iter_unpack(entry, content[8 : 8 + whole])]

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.watch import Watch
 
-__all__ = ["PacketTable", "last_picture", "scan"]
+__all__ = ["PacketTable", "is_shown", "last_picture", "scan"]
 
 _VP8_SHOW_FRAME = 0x10
 """RFC 6386, 9.1: without this bit the packet is a reference that is never shown."""
@@ -102,6 +102,11 @@ def _note(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> No
     table.sizes[packet.pts] = packet.size
     if packet.is_keyframe:
         table.keys.append(packet.pts)
+
+
+def is_shown(packet: Packet[Stream], stream: VideoStream) -> bool:
+    """Whether the packet's picture is ever on screen."""
+    return not packet.is_discard and not _hidden(packet, stream)
 
 
 def _hidden(packet: Packet[Stream], stream: VideoStream) -> bool:

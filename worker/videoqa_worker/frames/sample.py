@@ -84,6 +84,8 @@ def _take(
         shown = _keyframe(walk, timeline, target) or _on_screen(walk, timeline, target.tick)
         if shown.pts != last_pts:
             frames.append(_frame(shown, timeline, asked_s))
+        elif not shown.exact:  # this instant's doubt is the frame's, which stands for both
+            frames[-1] = replace(frames[-1], exact=False)
         last_pts = shown.pts
     return tuple(frames)
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from videoqa.errors import VideoTooLong
+from videoqa_worker.frames.boxes import pauses
 from videoqa_worker.frames.container import OpenVideo
 from videoqa_worker.frames.index import read_cues, read_index
 from videoqa_worker.frames.packets import PacketTable, last_picture, scan
@@ -92,6 +93,13 @@ class Timeline:
             return round((pts - self.origin) / self.step)
         return None
 
+    def on_screen(self, tick: int) -> int | None:
+        """The pts of the picture at this tick by the packets of the file; None: unknown."""
+        times = self.stamps or (self.table.pts if self.table is not None else ())
+        if times:
+            return times[max(0, bisect_right(times, tick) - 1)]
+        return None
+
     def keys_until(self, tick: int) -> Sequence[int]:
         return self.keys[: bisect_right(self.keys, tick)]
 
@@ -158,6 +166,7 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
         step=step,
         even=even,
         keys=keys,
+        trusted=not pauses(video.media),
     )
 
 
@@ -216,8 +225,11 @@ def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
     """The n-th picture out of the decoder is shown at the n-th decoding time."""
     times: Sequence[int] = sorted(set(table.dts))
     timed = len(times) == table.count
-    step = _step(video, times if timed else (), table.last_duration)
+    step = _step(video, times, table.last_duration)
     if not timed:
+        # The demuxer of a raw stream makes times up at 25 a second; the stream may know better.
+        rate = video.stream.guessed_rate or video.stream.average_rate or Fraction(25)
+        step = 1 / rate / _time_base(video)
         times = [round(n * step) for n in range(max(1, table.count))]
     declared = _declared_end(video, table, times[0], step)
     return Timeline(

@@ -31,6 +31,7 @@ from av.stream import Stream
 from videoqa.errors import PictureTooLarge
 from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.limits import FrameLimits
+from videoqa_worker.frames.packets import is_shown
 from videoqa_worker.frames.timeline import Timeline
 from videoqa_worker.frames.watch import Watch
 from videoqa_worker.media import Media
@@ -101,6 +102,8 @@ class Walk:
         self._lost = False
         """The same, since the last picture."""
         self._last_pts: int | None = None
+        self._held = 0
+        """Packets given to the decoder less pictures taken from it."""
         self._drained = False
         """The decoder has forgotten what pictures refer to: it must start at a keyframe."""
         self._recent: deque[int] = deque(maxlen=_RECENT_PACKETS)
@@ -127,10 +130,20 @@ class Walk:
         self._seek_near(tick)
         while (following := self._peek()) is not None and following.pts <= tick:
             self._current, self._next = following, None
-        lost = following.after_loss if following is not None else self._drained and self._lost
-        if self._current is not None and lost:
+        lost = following.after_loss if following is not None else self._lost
+        if self._current is not None and (lost or self._misses(self._current.pts, tick)):
             return replace(self._current, exact=False)
         return self._current or self._next
+
+    def _misses(self, pts: int, tick: int) -> bool:
+        """Whether a later picture is known that should be on screen at the tick.
+
+        By the table of packets, else by the packets read: all up to the tick were read by now.
+        """
+        expected = self._timeline.on_screen(tick) if self._timeline else None
+        if expected is not None:
+            return expected > pts
+        return any(pts < other <= tick for other in self._recent)
 
     def _leads_away(self, tick: int) -> bool:
         """Whether the next target is reached by a seek, or there is none."""
@@ -193,6 +206,9 @@ class Walk:
             self._refuse_growth(error)
             self._lose()
             return
+        self._held += (packet is not None) - len(pictures)
+        if self._by_count and self._held > self.video.decoder.reorder_depth:
+            self._lose()  # a picture is missing without a word: the rest would be shown too early
         for picture in pictures:
             shown = self._place(picture)
             if shown is not None:
@@ -200,13 +216,13 @@ class Walk:
 
     def _skip_or_not(self, packet: Packet[Stream] | None) -> None:
         """Leaves the picture out if it is no reference, and surely not the one on screen."""
+        pts = packet.pts if packet else None
+        passed = pts is not None and self._skips and not self._by_count and self._is_passed(pts)
+        if packet is not None and pts is not None and is_shown(packet, self.video.stream):
+            self._recent.append(pts)
         if not self._skips or self._by_count:
             return
-        pts = packet.pts if packet else None
-        passed = pts is not None and self._is_passed(pts)
         self.video.decoder.skip_frame = "NONREF" if passed else "DEFAULT"
-        if pts is not None:
-            self._recent.append(pts)
         if passed:
             self._count = None
 
@@ -277,7 +293,7 @@ class Walk:
             if self._seek(key, tick):
                 return
         # From here on the file is read forward, from its start: slower, and right.
-        self._may_seek = False
+        self._may_seek, self._until = False, None
         self._open()
 
     def _seek(self, key: int, tick: int) -> bool:

@@ -58,24 +58,13 @@ class Fetcher:
 
     def head(self) -> None:
         """The first 64 KiB; or all, if the store gives no ranges that can be told apart."""
-        kind = "refused"
-        try:
-            with self._reader.get((0, HEAD_BYTES)) as answer:
-                if _gives_ranges(answer):
-                    self._begin(answer)
-                    # One response alone needs no name, as long as nothing is added to it.
-                    kind = "whole" if self._early and not self.version.named else "ranges"
-                elif not answer.partial:
-                    kind = "whole"
-                    self._take(answer)
-        except RangeRefused:
-            pass
-        if kind == "ranges":
-            end = min(HEAD_BYTES, self._transfer.total_bytes or 0)
-            self.range(self.head_bytes, end)
-            self.head_bytes = max(self.head_bytes, end)
-        else:
-            self._rest(failures=int(kind == "whole"))
+        ranged, failures = self._first()
+        if not ranged:
+            self._rest(failures)
+            return
+        end = min(HEAD_BYTES, self._transfer.total_bytes or 0)
+        self.range(self.head_bytes, end)
+        self.head_bytes = max(self.head_bytes, end)
 
     def range(self, start: int, end: int) -> None:
         """[start, end), tried again on its own; what came before a break is kept."""
@@ -97,18 +86,32 @@ class Fetcher:
         """Of the whole file, if its store has not told it yet."""
         self.digest = self.digest or self._reader.digest(self.version)
 
+    def _first(self) -> tuple[bool, int]:
+        """Whether ranges may follow; and if not, how often the whole was cut short so far."""
+        try:
+            with self._reader.get((0, HEAD_BYTES)) as answer:
+                if not answer.partial:
+                    self._take(answer)
+                    return False, 1
+                if (known := _known(answer)) is not None:
+                    self._begin(answer, *known)
+                    # One response alone needs no name, as long as nothing is added to it.
+                    return self.version.named or not self._early, 1
+        except RangeRefused:
+            pass
+        return False, 0
+
     # By ranges
 
-    def _begin(self, answer: Answer) -> None:
+    def _begin(self, answer: Answer, end: int, total_bytes: int) -> None:
         """The answer that all others must agree with."""
-        assert answer.end is not None and answer.total_bytes is not None  # noqa: S101, PT018
-        self._transfer.expect(answer.total_bytes)
-        self._room.hold(answer.end)
+        self._transfer.expect(total_bytes)
+        self._room.hold(end)
         self.version, self.digest = answer.version, answer.whole_digest
         with self._path.open("wb") as file:
-            file.truncate(answer.total_bytes)
+            file.truncate(total_bytes)
             try:
-                self.head_bytes, self._early = self._receive(answer, 0, answer.end, file)
+                self.head_bytes, self._early = self._receive(answer, 0, end, file)
             except ChecksumMismatch:
                 self.head_bytes = 0
 
@@ -223,8 +226,9 @@ class Fetcher:
         return SourceHttpError(f"{self._transfer.shown} sent more bytes than up to {end} as said")
 
 
-def _gives_ranges(answer: Answer) -> bool:
-    """Whether later ranges can be asked for and be known to be of the same file."""
-    if not answer.partial or answer.start != 0 or not answer.end or answer.total_bytes is None:
-        return False
-    return answer.version.named or answer.end == answer.total_bytes
+def _known(answer: Answer) -> tuple[int, int] | None:
+    """Where the first range ends, and the total; None if no second one could safely follow."""
+    end, total_bytes = answer.end, answer.total_bytes
+    if answer.start != 0 or not end or total_bytes is None or end > total_bytes:
+        return None
+    return (end, total_bytes) if answer.version.named or end == total_bytes else None

@@ -8,10 +8,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
+import os
+import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +25,9 @@ from fuzz.child import descriptors, resident_bytes
 
 from videoqa.errors import VideoQAError
 from videoqa.job import Sampling
+from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import FrameLimits, SampledVideo, sample_frames
+from videoqa_worker.media import LocalMedia
 
 __all__ = [
     "ASKED",
@@ -30,8 +37,9 @@ __all__ = [
     "Picture",
     "Sampled",
     "digest",
+    "direct",
     "number_in",
-    "sampler",
+    "through_decoders",
 ]
 
 Pixels = npt.NDArray[np.uint8]
@@ -77,6 +85,7 @@ class Given:
     refused: str | None = None
     text: str = ""
     unexpected: str | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,27 +97,48 @@ class Sampled:
     resident_bytes: int
 
 
-def sampler(asked: Sequence[Ask] = ASKED) -> Callable[[Path], Sampled]:
-    """For a `Child`: calls `sample_frames` in that process."""
+@contextmanager
+def direct() -> Iterator[Callable[[Path], Sampled]]:
+    """For a `Child`: calls `sample_frames` in that very process."""
     _calm_allocator()
-
-    def work(path: Path) -> Sampled:
-        given = tuple(_give(path, ask) for ask in asked)
-        gc.collect()
-        return Sampled(given, descriptors(), resident_bytes())
-
-    return work
+    yield partial(_sample, partial(sample_frames, limits=LIMITS), tuple)
 
 
-def _give(path: Path, ask: Ask) -> Given:
-    sampling = Sampling(frames=ask.frames)
+@contextmanager
+def through_decoders() -> Iterator[Callable[[Path], Sampled]]:
+    """For a `Child`: has its calls served by a decoding process, as a worker has.
+
+    That process lives as long as the child, so that what it leaks shows.
+    """
+    with Decoders(LIMITS, processes=1, orders_each=1 << 30, resident_bytes=1 << 40) as decoders:
+        decoders.start()
+        call = partial(_through, decoders)
+        yield partial(_sample, call, lambda: decoders.pids)
+
+
+def _through(decoders: Decoders, path: Path, sampling: Sampling, **clip: Any) -> SampledVideo:
+    return decoders.sample(LocalMedia(path), sampling, **clip)
+
+
+def _sample(
+    call: Callable[..., SampledVideo], helpers: Callable[[], Iterable[int]], path: Path
+) -> Sampled:
+    given = tuple(_give(call, path, ask) for ask in ASKED)
+    gc.collect()
+    pids = (os.getpid(), *helpers())
+    return Sampled(given, sum(map(descriptors, pids)), sum(map(resident_bytes, pids)))
+
+
+def _give(call: Callable[..., SampledVideo], path: Path, ask: Ask) -> Given:
+    began = time.monotonic()
     try:
-        video = sample_frames(path, sampling, start=ask.start_s, end=ask.end_s, limits=LIMITS)
+        video = call(path, Sampling(frames=ask.frames), start=ask.start_s, end=ask.end_s)
     except VideoQAError as error:
-        return Given(ask, refused=error.code, text=str(error))
+        seconds = time.monotonic() - began
+        return Given(ask, refused=error.code, text=str(error), seconds=seconds)
     except Exception:  # noqa: BLE001 - whatever it is, it is a finding
         return Given(ask, unexpected=traceback.format_exc(limit=-4))
-    return _given(ask, video)
+    return replace(_given(ask, video), seconds=time.monotonic() - began)
 
 
 def _given(ask: Ask, video: SampledVideo) -> Given:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Answer", "Child", "Died", "Silent"]
+__all__ = ["Answer", "Child", "Died", "MakeWork", "Silent", "descriptors", "resident_bytes"]
 
 _SPAWN = get_context("spawn")
+MakeWork = Callable[[], AbstractContextManager[Callable[[Any], Any]]]
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Silent:
 class Child:
     """Starts with the first question, and anew after a death; a context manager."""
 
-    def __init__(self, make_work: Callable[[], Callable[[Any], Any]]) -> None:
-        """`make_work` is called in the child; it must be a module's function or a partial."""
+    def __init__(self, make_work: MakeWork) -> None:
+        """`make_work` is entered in the child, and left at its end; a function of a module."""
         self._make_work = make_work
         self._process: Any = None
         self._pipe: Connection[Any, Any] | None = None
@@ -92,18 +94,14 @@ class Child:
         self._process = self._pipe = None
 
 
-def _serve(pipe: Connection[Any, Any], make_work: Callable[[], Callable[[Any], Any]]) -> None:
+def _serve(pipe: Connection[Any, Any], make_work: MakeWork) -> None:
     # What the libraries print of damaged files would bury the run's own lines.
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)
     os.close(quiet)
-    work = make_work()
-    while True:
-        try:
-            question = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(work(question))
+    with make_work() as work, suppress(EOFError):
+        while True:
+            pipe.send(work(pipe.recv()))
 
 
 def descriptors(pid: int | None = None) -> int:

@@ -41,7 +41,7 @@ def fuzz(
     numbers: Sequence[int],
     seed: int,
     *,
-    through: str = "direct",
+    through: str = "decoders",
     lanes: int = 1,
     wall_s: float = 3600.0,
     progress: bool = False,
@@ -129,7 +129,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lanes", type=int, default=1, help="pairs of processes at once")
-    parser.add_argument("--through", choices=sorted(THROUGH), default="direct")
+    parser.add_argument("--through", choices=sorted(THROUGH), default="decoders")
     parser.add_argument("--wall-s", type=float, default=3600.0, help="start no file after this")
     parser.add_argument("--json", action="store_true", help="print one object with the counts")
     parser.add_argument("--only", type=int, metavar="N", help="run file N alone and show it all")

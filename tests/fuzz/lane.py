@@ -1,26 +1,26 @@
 """Two children, one after the other, on each file: the sampler and the referee.
 
-Through `direct` the sampler runs `sample_frames` in the child itself, so that a crash is seen
-as one.
+Through `direct` the sampler runs `sample_frames` in the child itself; through `decoders` it has
+a decoding process do it, as a worker has. A crash of either is seen as one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz.asked import ASKED, LIMITS, Sampled, sampler
-from fuzz.child import Answer, Child, Died, Silent
+from fuzz.asked import ASKED, LIMITS, Sampled, direct, through_decoders
+from fuzz.child import Answer, Child, Died, MakeWork, Silent
 from fuzz.damage import Damaged
 from fuzz.referee import Reference, referee
 from fuzz.verdict import Judge, Verdict
 
 __all__ = ["THROUGH", "Lane", "Outcome"]
 
-THROUGH: dict[str, Callable[[], Callable[[Path], Sampled]]] = {"direct": sampler}
+THROUGH: dict[str, MakeWork] = {"direct": direct, "decoders": through_decoders}
 REFEREE_S = 60.0
 GRACE_S = 20.0
 """On top of each call's own `decode_timeout_s`: a hang is what outlasts both."""
@@ -42,7 +42,7 @@ class Outcome:
 class Lane:
     """Holds two processes; a context manager."""
 
-    def __init__(self, folder: Path, through: str = "direct") -> None:
+    def __init__(self, folder: Path, through: str = "decoders") -> None:
         self._folder = folder
         self._sound: set[str] = set()
         self._stack = ExitStack()

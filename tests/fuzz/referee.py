@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -81,9 +81,10 @@ class _Pass:
     format: str = ""
 
 
-def referee() -> Callable[[Path], Reference]:
+@contextmanager
+def referee() -> Iterator[Callable[[Path], Reference]]:
     """For a `Child`."""
-    return _judge
+    yield _judge
 
 
 def _judge(path: Path) -> Reference:

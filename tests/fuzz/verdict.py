@@ -32,8 +32,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
-from fuzz.asked import Given, Picture
+from fuzz.asked import LIMITS, Given, Picture
 from fuzz.referee import Reference, Seen
+
+from videoqa.errors import DecoderCrashed
 
 __all__ = ["CLASSES", "DOUBTS", "FAULTS", "Judge", "Verdict"]
 
@@ -52,6 +54,8 @@ FAULTS = CLASSES[4:]
 DOUBTS = ("unread", "misread", "unlike")
 _ROUNDING_S = 0.0011
 """Containers round times to their tick, Matroska and FLV to a millisecond."""
+_LATE_S = 2.0
+"""Whoever answers later than this after the deadline has not watched it, but was stopped."""
 _HARMLESS = ("fewer_frames", "clip_shortened")
 """Warnings that tell of the request, not of damage."""
 
@@ -91,6 +95,10 @@ class Judge:
     def _judge_call(self, call: Given, reference: Reference | None) -> Verdict:
         if call.unexpected:
             return Verdict("unexpected_exception", f"{call.ask}: {call.unexpected}")
+        if call.refused == DecoderCrashed.code:
+            return Verdict("crash", f"{call.ask}: {call.text}")
+        if call.seconds > LIMITS.decode_timeout_s + _LATE_S:
+            return Verdict("hang", f"{call.ask}: answered after {call.seconds:.1f} s")
         if call.refused:
             return Verdict("refused", f"{call.ask}: {call.refused}: {call.text}")
         if reference is None:

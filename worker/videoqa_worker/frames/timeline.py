@@ -232,6 +232,9 @@ def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
         step = 1 / rate / _time_base(video)
         times = [round(n * step) for n in range(max(1, table.count))]
     declared = _declared_end(video, table, times[0], step)
+    even = _even(times, step)
+    # Decoding times are those of presentation if all are the same steps, or nothing is reordered.
+    in_order = even or video.decoder.reorder_depth == 0
     return Timeline(
         time_base=_time_base(video),
         origin=times[0],
@@ -239,10 +242,10 @@ def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
         last=times[-1],
         truncated=declared is not None,
         step=step,
-        even=_even(times, step),
+        even=even,
         table=table,
         stamps=times,
-        trusted=timed and video.format in _BY_COUNT,
+        trusted=timed and video.format in _BY_COUNT and in_order,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -22,7 +22,7 @@ from videoqa.errors import (
     SourceTooLarge,
     SourceUnavailable,
 )
-from videoqa_worker.source import LocalCopy, SourceConfig, Sources
+from videoqa_worker.source import LocalCopy, SourceConfig, Sources, fetcher
 
 MIB = 1 << 20
 BODY = Random(3).randbytes(4 * MIB)
@@ -482,3 +482,66 @@ def test_silence_in_a_range_is_a_timeout(http_server: HttpServer, tmp_path: Path
         with pytest.raises(SourceTimeout, match="sent nothing for"):
             copy.ensure([(MIB, MIB + 10)])
     assert len(route.seen) == 3
+
+
+# Anything may go wrong at any time
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_a_server_does_no_wrong_byte_is_called_present(
+    seed: int, http_server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher, "_RETRY_PAUSE_S", 0.001)
+    random = Random(seed)
+    body, changed, blank = BODY[:500_000], BODY[500_000:1_000_000], bytes(500_000)
+    route = Route(body, etag=random.choice(['"v1"', 'W/"v1"', None]))
+    if random.random() < 0.5:
+        route.headers["Last-Modified"] = DATE
+    route.ranges = random.random() < 0.8
+    route.heeds_if_range = random.random() < 0.5
+
+    odd_names = {"ETag": '"v3"', "Last-Modified": "Fri, 23 Oct 2015 07:28:00 GMT"}
+
+    def odd(start: int, end: int) -> Odd | None:
+        named = {"ETag": route.etag} if route.etag else {}
+        named |= route.headers
+        total = {"Content-Range": f"bytes {start}-{end - 1}/{len(body)}"}
+        content = route.body[start:end]
+        return random.choice(
+            [
+                *[None] * 12,
+                Odd(503),
+                Odd(206, blank[start:end], {**total, **{n: odd_names[n] for n in named}}),
+                Odd(206, content[:100], {**named, **total}),
+                Odd(206, content + b"more", {**named, **total}),
+                Odd(206, content[1:], named),
+            ]
+        )
+
+    def now_and_then(route: Route) -> None:
+        if random.random() < 0.15:
+            route.cuts.append(random.randrange(60_000))
+        if random.random() < 0.03:
+            route.body, route.etag = changed, '"v2"'
+            if "Last-Modified" in route.headers:
+                route.headers["Last-Modified"] = "Thu, 22 Oct 2015 07:28:00 GMT"
+
+    # One at a time: the server itself could mix two states of a file.
+    settings = {"range_bytes": 50_000, "range_parallel": 1}
+    route.on_range, route.on_request = odd, now_and_then
+    http_server.routes["/a"] = route
+    with (
+        suppress(InputChanged, SourceHttpError, SourceUnavailable),
+        opened(http_server.url("/a"), tmp_path, **settings) as copy,
+    ):
+        for _ in range(6):
+            start = random.randrange(len(body))
+            copy.ensure([(start, start + random.randrange(100_000))])
+            whole = [state for state in (body, changed, blank) if _agree(copy, state)]
+            assert whole, "what is present is all of one state of the file"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def _agree(copy: LocalCopy, state: bytes) -> bool:
+    content = copy.path.read_bytes()
+    return all(content[start:end] == state[start:end] for start, end in copy.present)

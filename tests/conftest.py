@@ -1,3 +1,10 @@
 """Fixtures by subject: a real Redis, real videos, real HTTP and S3 servers, real models, a real worker."""
 
-pytest_plugins = ["fix_redis", "fix_servers", "fix_videos", "fix_models", "fix_stack"]
+pytest_plugins = [
+    "fix_redis",
+    "fix_servers",
+    "fix_videos",
+    "fix_accuracy",
+    "fix_models",
+    "fix_stack",
+]

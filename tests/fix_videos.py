@@ -52,12 +52,16 @@ class Recipe:
 
     name: str = "clip.mp4"
     frames: int = 50
+    first_number: int = 0
+    """What the first picture shows."""
     fps: Fraction = Fraction(25)
     codec: str = "libx264"
     size: tuple[int, int] = (96, 72)
     gop: int = 12
     b_frames: int = 2
     times_s: tuple[Fraction, ...] | None = None
+    clock_s: Fraction | None = None
+    """A tick of the encoder's clock; by default a picture, or a millisecond if `times_s` is given."""
     first_pts_s: Fraction = Fraction(0)
     """What the container's clock shows at the first picture."""
     sound_s: float = 0.0
@@ -113,13 +117,15 @@ def _add_video(out: OutputContainer, recipe: Recipe) -> VideoStream:
 
 
 def _stored(recipe: Recipe, number: int) -> Pixels:
-    pixels = draw_number(number, *recipe.size)
+    pixels = draw_number(recipe.first_number + number, *recipe.size)
     if recipe.mirrored:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(np.rot90(pixels, -recipe.turned_degrees // 90))
 
 
 def _clock(recipe: Recipe) -> Fraction:
+    if recipe.clock_s is not None:
+        return recipe.clock_s
     return 1 / recipe.fps if recipe.times_s is None else Fraction(1, 1000)
 
 

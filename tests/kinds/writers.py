@@ -1,0 +1,145 @@
+"""Writers of clips that one encoder and one muxer call do not make."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from shutil import copyfile
+
+import av
+from av.packet import Packet
+from av.stream import Disposition
+from fix_videos import Recipe, _add_video, _clock, _stored, draw_number, write_clip
+from PIL import Image
+
+from kinds import surgery
+
+__all__ = [
+    "write_continued",
+    "write_joined",
+    "write_packed_avi",
+    "write_resized",
+    "write_theora",
+    "write_twice_timed",
+    "write_two_streams",
+    "write_with_cover",
+]
+
+_OTHER = 2000
+"""Numbers of the pictures that nobody is to see start here."""
+
+
+def write_two_streams(path: Path, recipe: Recipe) -> None:
+    """A small stream first, then the one that counts: larger, as FFmpeg and players choose."""
+    small = replace(recipe, size=(48, 36))
+    with av.open(str(path), "w", format=recipe.format, options=recipe.options) as out:
+        first, second = _add_video(out, small), _add_video(out, recipe)
+        second.disposition = Disposition.default
+        clock = _clock(recipe)
+        for number in range(recipe.frames):
+            for stream, shown, size in (
+                (first, _OTHER + number, small.size),
+                (second, number, recipe.size),
+            ):
+                picture = av.VideoFrame.from_ndarray(draw_number(shown, *size), format="rgb24")
+                picture = picture.reformat(format=recipe.pixel_format)
+                picture.pts, picture.time_base = round(number / recipe.fps / clock), clock
+                out.mux(stream.encode(picture))
+        out.mux(first.encode(None))
+        out.mux(second.encode(None))
+
+
+def write_with_cover(path: Path, recipe: Recipe) -> None:
+    write_clip(path, recipe)
+    png = BytesIO()
+    Image.fromarray(draw_number(_OTHER, 96, 72)).save(png, "PNG")
+    path.write_bytes(surgery.with_cover(path.read_bytes(), png.getvalue()))
+
+
+def write_joined(path: Path, recipe: Recipe) -> None:
+    """The same file twice, end to end."""
+    write_clip(path, recipe)
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def write_continued(path: Path, recipe: Recipe) -> None:
+    """A second file follows, which shows the later half of the pictures at 8 s more."""
+    half = recipe.frames // 2
+    first = replace(recipe, frames=half, first_pts_s=Fraction(1))
+    write_clip(path, first)
+    late = replace(first, first_number=half, first_pts_s=1 + half / recipe.fps + 8)
+    rest = path.with_name(f"rest-{path.name}")
+    write_clip(rest, late)
+    path.write_bytes(path.read_bytes() + rest.read_bytes())
+
+
+def write_resized(path: Path, recipe: Recipe) -> None:
+    """The second half comes from another encoder, half as large again."""
+    half = recipe.frames // 2
+    with av.open(str(path), "w", format=recipe.format, options=recipe.options) as out:
+        stream = _add_video(out, recipe)
+        later = replace(recipe, size=(recipe.size[0] * 3 // 2, recipe.size[1] * 3 // 2))
+        clock = _clock(recipe)
+        for part, numbers in ((recipe, range(half)), (later, range(half, recipe.frames))):
+            with av.open(BytesIO(), "w", format="mpegts") as scratch:
+                encoder = _add_video(scratch, part).codec_context
+                for number in [*numbers, None]:
+                    picture = None
+                    if number is not None:
+                        pixels = _stored(part, number)
+                        picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                        picture = picture.reformat(format=part.pixel_format)
+                        picture.pts, picture.time_base = number, clock
+                    for packet in encoder.encode(picture):
+                        packet.stream = stream
+                        out.mux(packet)
+
+
+def write_theora(path: Path, recipe: Recipe) -> None:
+    """PyAV's FFmpeg has no Theora encoder: `ffmpeg -i plain.mp4 -c:v libtheora -g 12 -q:v 2`."""
+    assert recipe.frames == 30
+    copyfile(Path(__file__).with_name("theora.ogv"), path)
+
+
+def write_twice_timed(path: Path, recipe: Recipe) -> None:
+    """Pictures 20 and 21 have one time."""
+    plain = path.with_name(f"plain-{path.name}")
+    write_clip(plain, recipe)
+    with av.open(str(plain)) as source, av.open(str(path), "w", format=recipe.format) as out:
+        stream = source.streams.video[0]
+        to = out.add_stream_from_template(stream)
+        coded = [packet for packet in source.demux(stream) if packet.size]
+        coded[20].pts, coded[20].dts = coded[21].pts, coded[21].dts
+        for packet in coded:
+            packet.stream = to
+            out.mux(packet)
+
+
+def write_packed_avi(path: Path, recipe: Recipe) -> None:
+    """As DivX 5 wrote it: a P and the B before it in one chunk, then a placeholder.
+
+    The user data says so by its last letter, and the placeholder is a P-VOP with vop_coded = 0
+    (ISO/IEC 14496-2, 6.2.5).
+    """
+    plain = path.with_name(f"plain-{path.name}")
+    write_clip(plain, recipe)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        stream = source.streams.video[0]
+        to = out.add_stream_from_template(stream)
+        coded = [packet for packet in source.demux(stream) if packet.size]
+        bodies = [_LAVC.sub(_DIVX, bytes(packet)) for packet in coded]
+        for n, (first, second) in enumerate(zip(bodies[1::2], bodies[2::2], strict=True)):
+            bodies[2 * n + 1], bodies[2 * n + 2] = first + second, _NOT_CODED
+        for n, (body, old) in enumerate(zip(bodies, coded, strict=True)):
+            packet = Packet(body)
+            packet.stream, packet.pts, packet.dts, packet.time_base = to, n, n, 1 / recipe.fps
+            packet.is_keyframe = old.is_keyframe
+            out.mux(packet)
+
+
+_LAVC = re.compile(rb"\x00\x00\x01\xb2Lavc[0-9.]+")
+_DIVX = b"\x00\x00\x01\xb2DivX503b1393p"
+_NOT_CODED = b"\x00\x00\x01\xb6\x50\x5f"

@@ -45,7 +45,7 @@ class PilVideoProcessor(VideoProcessorMixin, PilBackend):
     pixel_dtype: Any = np.float32
 
     def preprocess(self, videos: Any, **_: Any) -> BatchFeature:
-        """`videos`: uint8[T, H, W, 3] each, or a list of T times uint8[H, W, 3]."""
+        """`videos`: uint8[T, H, W, 3] each."""
         prepared = [self._video(video) for video in make_batched_videos(videos)]
         return BatchFeature({"pixel_values_videos": prepared})
 

@@ -219,7 +219,7 @@ class Prompter:
 
     def _encode(self, prompt: str, placed: list[_Placed]) -> ModelInputs:
         images = [self._image(p.frames[0]) for p in placed if p.kind == "image"]
-        videos = [_of_one_size(p.frames) for p in placed if p.kind == "video"]
+        videos = [_stacked(p.frames) for p in placed if p.kind == "video"]
         bos = self._processor.tokenizer.bos_token
         try:
             data = self._processor(
@@ -293,12 +293,12 @@ def _checked(item: Media) -> tuple[np.ndarray, ...]:
     return item.frames
 
 
-def _of_one_size(frames: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-    """A list, not one array: stacking would copy every frame."""
+def _stacked(frames: tuple[np.ndarray, ...]) -> np.ndarray:
+    """uint8[T, H, W, 3]. Of a list of frames upstream makes such an array three times over."""
     sizes = [shape for shape, _ in groupby(frame.shape for frame in frames)]
     if len(sizes) > 1:
         raise UnsupportedInput(
             f"got frames of the sizes {sizes[:3]} in one video, expected one size; "
             "the picture size changes within this video"
         )
-    return list(frames)
+    return np.stack(frames)

@@ -20,15 +20,13 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +39,11 @@ from clips import (
     count_of,
     default_cache,
     make_clip,
-    number_in,
 )
 from samplers import PACKAGES, READS_ALL, SAMPLERS, expected
 
 ROOT = Path(__file__).resolve().parent.parent
+CHILD = Path(__file__).with_name("measuring.py")
 FRAMES = (8, 32)
 IN_FLIGHT = (1, 2, 4, 8, 16)
 LIBRARIES = ("opencv-python-headless", "torch", "torchcodec", "decord2", "scenedetect")
@@ -53,8 +51,6 @@ GUIDES = ("guide", "guide-pyav")
 PARTS = ("rows", "concurrent", "scene")
 RUNS = 3
 REPEAT_BELOW_S = 60
-THRONG_S = 10.0
-"""So long jobs are started in the concurrent part; those under way are waited for."""
 
 
 @dataclass
@@ -74,69 +70,9 @@ class Row:
     error: str | None = None
 
 
-# In the child: one measurement
-
-
-def cpu_s() -> float:
-    """User and system time of this process, its ended children and those still alive."""
-    ended = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    used = sum(usage.ru_utime + usage.ru_stime for usage in ended)
-    try:
-        import psutil
-    except ImportError:
-        return used
-    alive = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
-    return used + sum(times.user + times.system for times in alive)
-
-
-def measure(sampler: str, path: Path, frames: int, warm_up: Path) -> dict[str, Any]:
-    take = SAMPLERS[sampler]
-    take(warm_up, 4)
-    cpu, wall = cpu_s(), time.perf_counter()
-    pictures = take(path, frames)
-    cpu, wall = cpu_s() - cpu, time.perf_counter() - wall
-    return {"cpu_s": cpu, "wall_s": wall, "numbers": [number_in(p) for p in pictures]}
-
-
-def throng(sampler: str, path: Path, frames: int, warm_up: Path, in_flight: int) -> dict[str, Any]:
-    """Jobs per second with so many threads, each taking its next video when one is done."""
-    take = SAMPLERS[sampler]
-    take(warm_up, 4)
-    cpu, begun = cpu_s(), time.perf_counter()
-
-    def work(_: int) -> int:
-        done = 0
-        while done == 0 or time.perf_counter() - begun < THRONG_S:
-            take(path, frames)
-            done += 1
-        return done
-
-    with ThreadPoolExecutor(in_flight) as pool:
-        jobs = sum(pool.map(work, range(in_flight)))
-    wall = time.perf_counter() - begun
-    return {"jobs": jobs, "jobs_per_s": jobs / wall, "cpu_s_per_job": (cpu_s() - cpu) / jobs}
-
-
-def scenes(path: Path, warm_up: Path) -> dict[str, Any]:
-    """What PySceneDetect takes to find where scenes change: it looks at every picture."""
-    from scenedetect import ContentDetector, detect
-
-    detect(str(warm_up), ContentDetector())
-    cpu, wall = cpu_s(), time.perf_counter()
-    found = detect(str(path), ContentDetector())
-    return {
-        "cpu_s": cpu_s() - cpu,
-        "wall_s": time.perf_counter() - wall,
-        "scenes": len(found),
-    }
-
-
-# In the parent: which measurements
-
-
 def child(action: str, *arguments: object, limit_s: float) -> dict[str, Any]:
     """The answer of a process of its own; {"error": ...} if it fails or takes too long."""
-    command = [sys.executable, __file__, "--child", action, *map(str, arguments)]
+    command = [sys.executable, str(CHILD), action, *map(str, arguments)]
     try:
         done = subprocess.run(
             command,
@@ -160,12 +96,12 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
 
 
-def measured(row: Row, path: Path, warm_up: Path, limit_s: float) -> Row:
+def measured(row: Row, path: Path, warm_up: Path, args: argparse.Namespace) -> Row:
     """The least of up to RUNS runs."""
     numbers = expected(row.sampler, count_of(row.seconds), row.frames)
     wanted = [number % (SEGMENT_S * FPS) for number in numbers]
     while row.runs < RUNS:
-        found = child("measure", row.sampler, path, row.frames, warm_up, limit_s=limit_s)
+        found = child("measure", row.sampler, path, row.frames, warm_up, limit_s=args.limit_s)
         if "error" in found:
             row.error = found["error"]
             break
@@ -178,26 +114,31 @@ def measured(row: Row, path: Path, warm_up: Path, limit_s: float) -> Row:
     return row
 
 
-def all_rows(args: argparse.Namespace, samplers: list[str]) -> Iterator[Row]:
+def all_rows(args: argparse.Namespace, samplers: list[str]) -> list[Row]:
+    rows: list[Row] = []
     for kind in args.kinds:
         warm_up = make_clip(KINDS[kind], WARM_UP_S, args.cache)
         for seconds in args.seconds:
             path = make_clip(KINDS[kind], seconds, args.cache)
-            bases: dict[str, float | None] = {}
-            for frames in FRAMES:
-                for sampler in samplers:
-                    if seconds == DURATIONS_S[-1] and frames != 8 and sampler in READS_ALL:
-                        continue
-                    row = Row(kind, seconds, frames, sampler)
-                    measured(row, path, warm_up, args.limit_s)
-                    bases |= {sampler: row.cpu_s} if sampler in GUIDES else {}
-                    row.ratio, row.ratio_pyav = (over(bases.get(g), row.cpu_s) for g in GUIDES)
-                    print(line(row), file=sys.stderr, flush=True)
-                    yield row
+            for frames, sampler in product(FRAMES, samplers):
+                if seconds == DURATIONS_S[-1] and frames != FRAMES[0] and sampler in READS_ALL:
+                    continue
+                rows.append(measured(Row(kind, seconds, frames, sampler), path, warm_up, args))
+                _compare(rows[-1], rows)
+                print(line(rows[-1]), file=sys.stderr, flush=True)
+    for row in rows:
+        _compare(row, rows)
+    return rows
 
 
-def over(base_s: float | None, cpu_s: float | None) -> float | None:
-    return base_s / cpu_s if base_s and cpu_s else None
+def _compare(row: Row, rows: list[Row]) -> None:
+    """Sets the ratios, as far as the guides have been measured."""
+    frames = FRAMES[0] if row.seconds == DURATIONS_S[-1] else row.frames
+    clip = (row.kind, row.seconds, frames)
+    base_s = {r.sampler: r.cpu_s for r in rows if (r.kind, r.seconds, r.frames) == clip}
+    row.ratio, row.ratio_pyav = (
+        base / row.cpu_s if (base := base_s.get(guide)) and row.cpu_s else None for guide in GUIDES
+    )
 
 
 def concurrent(args: argparse.Namespace, samplers: list[str]) -> Iterator[dict[str, Any]]:
@@ -281,7 +222,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(f"left out: {name} ({install})", file=sys.stderr)
     samplers = [name for name in SAMPLERS if name in args.peers and name not in lacking]
     samplers.sort(key=lambda name: name not in GUIDES)  # first, for the ratios
-    rows = list(all_rows(args, samplers)) if "rows" in args.parts else []
+    rows = all_rows(args, samplers) if "rows" in args.parts else []
     return {
         "machine": machine(),
         "load": os.getloadavg()[1],
@@ -319,28 +260,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where clips are kept")
     parser.add_argument("--limit-s", type=float, default=1800, help="for one measurement")
-    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:
         args.kinds, args.seconds, args.parts = ["h264"], DURATIONS_S[:2], ["rows"]
     return args
 
 
-def answer(action: str, *arguments: str) -> dict[str, Any]:
-    """What a child was asked for."""
-    if action == "scenes":
-        return scenes(Path(arguments[0]), Path(arguments[1]))
-    sampler, path, frames, warm_up, *in_flight = arguments
-    if action == "throng":
-        return throng(sampler, Path(path), int(frames), Path(warm_up), int(in_flight[0]))
-    return measure(sampler, Path(path), int(frames), Path(warm_up))
-
-
 def main() -> None:
     args = parse()
-    if args.child:
-        print(json.dumps(answer(*args.child)))
-        return
     found = run(args)
     print(json.dumps(found) if args.json else table(found))
 

@@ -27,7 +27,7 @@ STYLES = {
     "ffmpeg-seek": ("#0f766e", "v", 1.6),
     "opencv-grab": ("#86a98f", "D", 1.2),
     "ffmpeg-select": ("#6fa8a3", "v", 1.2),
-    "guide-pyav": ("#9ca3af", "x", 1.2),
+    "guide-pyav": ("#9ca3af", ".", 1.2),
     "guide": ("#4b5563", None, 1.2),
 }
 NAMES = {10: "10 s\n1080p", 60: "60 s\n1080p", 600: "10 min\n720p", 3600: "1 h\n720p"}
@@ -77,6 +77,8 @@ def _panel(panel: Any, rows: list[dict[str, Any]]) -> None:
                 )
     ticks = sorted({row["seconds"] for row in rows})
     panel.set(xscale="log", yscale="log", xticks=ticks)
+    panel.margins(y=0.09)
+    panel.yaxis.set_major_formatter("{x:g}x")
     panel.set_xticklabels([NAMES.get(tick, f"{tick} s") for tick in ticks])
     panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     panel.grid(visible=True, axis="y", alpha=0.3)

@@ -101,14 +101,17 @@ class GuardedBackend(httpcore2.NetworkBackend):
         self._resolve = resolve
         self._inner = httpcore2.SyncBackend()
         self._checked: dict[tuple[str, int], Sequence[str]] = {}
-        self._streams: weakref.WeakSet[httpcore2.NetworkStream] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[_WatchedStream] = weakref.WeakSet()
+        self._lock = threading.Lock()
 
     def hang_up(self) -> None:
         """Threads that wait for bytes wake up to the end of their connections.
 
         Shut down, not closed: another socket could get the number that a thread still reads.
         """
-        for stream in list(self._streams):
+        with self._lock:
+            streams = list(self._streams)
+        for stream in streams:
             plain = stream.get_extra_info("socket")
             with suppress(OSError, AttributeError):
                 socket.socket.shutdown(plain, socket.SHUT_RDWR)  # TLS' own would free its state
@@ -133,8 +136,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
                 continue
-            self._streams.add(stream)
-            return _WatchedStream(stream, self._transfer)
+            return self._watched(stream)
         raise failure or SourceUnreachable(f"the name {host} has no address; check the URL")
 
     def connect_unix_socket(
@@ -144,6 +146,12 @@ class GuardedBackend(httpcore2.NetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
         raise AddressForbidden("a URL led to a unix socket, expected a network address")
+
+    def _watched(self, inner: httpcore2.NetworkStream) -> httpcore2.NetworkStream:
+        stream = _WatchedStream(inner, self._transfer, self._watched)
+        with self._lock:
+            self._streams.add(stream)
+        return stream
 
     def _addresses(self, host: str, port: int) -> Sequence[str]:
         """One forbidden address among several forbids the name."""
@@ -193,9 +201,15 @@ class GuardedBackend(httpcore2.NetworkBackend):
 class _WatchedStream(httpcore2.NetworkStream):
     """Every wait is bounded by the whole fetch's deadline, and ends when the caller leaves."""
 
-    def __init__(self, inner: httpcore2.NetworkStream, transfer: Transfer) -> None:
+    def __init__(
+        self,
+        inner: httpcore2.NetworkStream,
+        transfer: Transfer,
+        watched: Callable[[httpcore2.NetworkStream], httpcore2.NetworkStream],
+    ) -> None:
         self._inner = inner
         self._transfer = transfer
+        self._watched = watched
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         waited_s = 0.0
@@ -224,9 +238,7 @@ class _WatchedStream(httpcore2.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
         limit_s = min(self._transfer.config.connect_timeout_s, self._transfer.left_s())
-        return _WatchedStream(
-            self._inner.start_tls(ssl_context, server_hostname, limit_s), self._transfer
-        )
+        return self._watched(self._inner.start_tls(ssl_context, server_hostname, limit_s))
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

@@ -159,6 +159,7 @@ def engine_config(settings: WorkerSettings) -> EngineConfig:
         quantization=settings.quantization,
         attn_implementation=settings.attn_implementation,
         chat_template=settings.chat_template,
+        pixels=settings.pixels,
         cpu_threads=settings.cpu_threads,
         max_batch=settings.max_batch,
         batch_wait_s=settings.batch_wait_s,

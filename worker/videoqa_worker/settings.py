@@ -68,6 +68,11 @@ class WorkerSettings(Settings):
         default="checkpoint",
         description="guide: the newlines of the Hugging Face guide instead of the checkpoint's own",
     )
+    pixels: Literal["fast", "reference"] = Field(
+        default="fast",
+        description="fast: resized as bytes, within 1/255 of the checkpoint's own processor; "
+        "reference: by that processor itself",
+    )
     cpu_threads: int | None = Field(
         default=None, ge=1, description="threads of torch on CPU; unset: torch's own choice"
     )

@@ -84,6 +84,18 @@ ATTACKS = {
         "say(dict(kind='failed', code='canceled', message=''))",
         "failed with 'canceled'",
     ),
+    "fails with an error unheard of": (
+        "say(dict(kind='failed', code='hm', message=''))",
+        "failed with 'hm'",
+    ),
+    "has a lot to say about its failure": (
+        "say(dict(kind='failed', code='not_a_video', message='x' * 20_000))",
+        "at most 10000 characters",
+    ),
+    "has a lot to say about its frames": (
+        "info.update(codec='x' * 20_000); say(sampled, memory(4096))",
+        "more than 10000 characters",
+    ),
     "sends no frames": ("say({**sampled, 'frames': []}, memory(0))", "at least 1 item"),
     "sends no pixels": ("say(sampled)", "without their pixels"),
     "sends pixels that are too few": ("say(sampled, memory(299))", "smaller than the 320 bytes"),

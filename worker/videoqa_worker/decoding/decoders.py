@@ -89,15 +89,19 @@ class Decoders:
             ConfigurationError: they cannot be started here.
         """
         started = [self._nursery.submit(self._fill) for _ in range(self._count)]
+        fresh: list[DecoderProcess] = []
         try:
             for future in started:
                 future.result()
             with self._lock:
-                fresh = list(self._idle)
+                fresh, self._idle = self._idle, []
             for process in fresh:
                 process.wait_ready(no_check)
         except DecoderCrashed as error:
             raise ConfigurationError(f"videos cannot be decoded here: {error.message}") from error
+        finally:
+            for process in fresh:
+                self._put_back(process)
 
     def sample(
         self,

@@ -22,6 +22,7 @@ from videoqa_worker.media import Media
 
 __all__ = [
     "FROM_PROCESS",
+    "MAX_TEXT",
     "Ensure",
     "Failed",
     "FrameNote",
@@ -35,6 +36,8 @@ __all__ = [
     "shape_of",
 ]
 
+MAX_TEXT = 10_000
+"""Characters that a process may add to a job's record."""
 Offset = Annotated[int, Field(ge=0, le=1 << 62)]
 SpanList = tuple[tuple[Offset, Offset], ...]
 Side = Annotated[int, Field(gt=0, le=1 << 20)]
@@ -128,8 +131,8 @@ class Failed(Model):
 
     kind: Literal["failed"] = "failed"
     code: str
-    message: str
-    param: str | None = None
+    message: str = Field(max_length=MAX_TEXT)
+    param: str | None = Field(default=None, max_length=MAX_TEXT)
 
 
 FromProcess = Annotated[Ready | Ensure | Sampled | Failed, Field(discriminator="kind")]

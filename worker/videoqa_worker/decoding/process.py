@@ -26,6 +26,7 @@ from videoqa.errors import (
 from videoqa_worker.decoding.channel import Channel, GarbledError
 from videoqa_worker.decoding.messages import (
     FROM_PROCESS,
+    MAX_TEXT,
     Ensure,
     Failed,
     Order,
@@ -182,8 +183,8 @@ class DecoderProcess:
     def _say(self, message: Order | Present | Refused) -> None:
         try:
             self._channel.send(message)
-        except OSError as error:
-            raise self._crashed("it does not listen") from error
+        except (OSError, GarbledError) as error:
+            raise self._crashed(f"it cannot be told more: {error}") from error
 
     def _hear(self, check: Callable[[], None]) -> Ready | Ensure | Failed | SampledVideo:
         try:
@@ -226,6 +227,9 @@ class DecoderProcess:
         total = sum(3 * height * width for height, width, _ in shapes)
         if total > max(3 * most, self._limits.max_frames_bytes):
             raise GarbledError(f"frames of {total} bytes")
+        texts = (message.info.codec, message.info.format, *(w.message for w in message.warnings))
+        if sum(len(text or "") for text in texts) > MAX_TEXT:
+            raise GarbledError(f"more than {MAX_TEXT} characters about the frames")
         frames = tuple(
             Frame(note.index, note.pts_s, note.exact, pixels, note.asked_s)
             for note, pixels in zip(message.frames, map_arrays(descriptor, shapes), strict=True)
@@ -256,8 +260,8 @@ class DecoderProcess:
     # Its end
 
     def _error(self, failed: Failed) -> VideoQAError:
-        kind = REGISTRY.get(failed.code, SamplingError)
-        if not issubclass(kind, SamplingError | InternalError):
+        kind = REGISTRY.get(failed.code)
+        if kind is None or not issubclass(kind, SamplingError | InternalError):
             return self._crashed(f"it failed with {failed.code!r}")
         return kind(failed.message, param=failed.param)
 

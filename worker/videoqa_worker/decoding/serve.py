@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter
 from videoqa.errors import DecoderOutOfMemory, InternalError, SamplingError
 from videoqa_worker.decoding.channel import Channel
 from videoqa_worker.decoding.messages import (
+    MAX_TEXT,
     Ensure,
     Failed,
     FrameNote,
@@ -136,7 +137,7 @@ def _failed(error: Exception) -> Failed:
             "scale the video down, or ask for fewer frames",
         )
     if isinstance(error, SamplingError):
-        return Failed(code=error.code, message=error.message, param=error.param)
+        return Failed(code=error.code, message=error.message[:MAX_TEXT], param=error.param)
     if not isinstance(error, RefusedError):
         with suppress(OSError):  # the worker logs what is printed here
             traceback.print_exception(error)

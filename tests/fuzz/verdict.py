@@ -18,7 +18,8 @@ Such a picture's pixels also depend on what the decoder did before: a damaged ke
 pictures before it (VP8 keeps its probabilities), lost blocks are concealed with what is at hand.
 So where the reference's picture is not what the sound clip shows at this time, three others are
 not called wrong: a damaged picture (none of any sound clip's), one with the same number, and the
-sound clip's own. So that nothing hides there, frames marked exact that are not wrong by this
+sound clip's own. The last also where the reference has no picture at all: whoever seeks past the
+damage still finds sound ones. So that nothing hides there, frames marked exact that are not wrong by this
 definition are counted apart, as `doubts`:
 
 - `unread`, `misread`: the burnt-in number cannot be read, or is not that of the sound clip's
@@ -126,7 +127,10 @@ class Judge:
     def _unlike(self, picture: Picture, reference: Reference) -> Iterator[str]:
         same_time = _at(picture, reference)
         if not same_time:
-            yield f"{picture}: no picture has this time"
+            if picture.digest not in self.sound or not self._in_place(
+                picture.number, picture.pts_s
+            ):
+                yield f"{picture}: no picture has this time"
             return
         damaged = any(
             self.sound.isdisjoint(seen.digests) or not self._in_place(seen.number, picture.pts_s)

@@ -140,6 +140,26 @@ def test_the_digest_of_a_range_is_verified_and_the_range_fetched_again(
             copy.ensure([(150_000, 150_100)])
 
 
+def test_a_range_that_always_comes_wrong_is_a_mismatch(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    def wrong(start: int, end: int) -> Odd:
+        headers = {
+            "Content-Range": f"bytes {start}-{end - 1}/{len(BODY)}",
+            "ETag": '"v1"',
+            "Content-MD5": b64(hashlib.md5(b"other").digest()),
+        }
+        return Odd(206, BODY[start:end], headers)
+
+    route = http_server.routes["/a"] = Route(BODY, on_range=wrong)
+    with (
+        pytest.raises(ChecksumMismatch, match="another md5"),
+        opened(http_server.url("/a"), tmp_path, range_attempts=2),
+    ):
+        pass
+    assert len(route.seen) == 3
+
+
 def test_cancel_is_heard_at_every_mib_of_verifying(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(bytes(3 * MIB))

@@ -51,10 +51,10 @@ def together(transfer: Transfer, tasks: Iterable[Task], limit: int = 1) -> None:
         threading.Thread(target=work, name=f"videoqa-fetch-{number}", daemon=True)
         for number in range(min(limit, left))
     ]
-    transfer.threads += threads
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
+            transfer.threads.append(thread)
         while left:
             transfer.listen()
             try:

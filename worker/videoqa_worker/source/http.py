@@ -8,10 +8,8 @@ one landed. Knows nothing of what the bytes are, nor which of them are needed.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from ssl import SSLContext
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -32,10 +30,10 @@ from videoqa.errors import (
 )
 from videoqa.job import redact_url
 from videoqa_worker.source.address import GuardedBackend, Resolve
-from videoqa_worker.source.digest import Digest, of_part, of_whole
+from videoqa_worker.source.digest import Digest
+from videoqa_worker.source.http_answer import answer_of, fields_of
 from videoqa_worker.source.reader import (
     Answer,
-    EndedEarly,
     RangeRefused,
     Version,
     Wanted,
@@ -89,9 +87,9 @@ class HttpReader:
     def get(self, wanted: Wanted, version: Version | None = None) -> Iterator[Answer]:
         """See `Reader.get`; which status is which error: `_check_status`."""
         with _ours(self._transfer), self._landed(wanted, version) as response:
-            fields = _fields(response)
+            fields = fields_of(response)
             _check_status(response.status, fields, self._transfer, wanted, version)
-            yield _answer(response, fields)
+            yield answer_of(response, fields)
 
     @contextmanager
     def _landed(self, wanted: Wanted, version: Version | None) -> Iterator[httpcore2.Response]:
@@ -161,7 +159,7 @@ def _headers(
 
 
 def _next_hop(url: str, response: httpcore2.Response) -> str:
-    location = _fields(response).get("location")
+    location = fields_of(response).get("location")
     if not location:
         raise SourceHttpError(f"{redact_url(url)} redirects without saying where to")
     hop = urljoin(url, location)
@@ -171,73 +169,6 @@ def _next_hop(url: str, response: httpcore2.Response) -> str:
             f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http)"
         )
     return hop
-
-
-def _fields(response: httpcore2.Response) -> Mapping[str, str]:
-    """Names in lower case; a field that came twice is one list (RFC 9110, 5.3)."""
-    fields: dict[str, str] = {}
-    for name, value in response.headers:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        fields[key] = f"{fields[key]}, {text}" if key in fields else text
-    return fields
-
-
-def _answer(response: httpcore2.Response, fields: Mapping[str, str]) -> Answer:
-    partial = response.status == 206
-    length = fields.get("content-length", "")
-    size_bytes = int(length) if length.isdigit() else None
-    start, end, total_bytes = 0, size_bytes, size_bytes
-    if partial:
-        start, end, total_bytes = _content_range(fields)
-    return Answer(
-        start=start,
-        end=end,
-        total_bytes=total_bytes,
-        partial=partial,
-        continuable=partial or fields.get("accept-ranges", "").lower() == "bytes",
-        version=_version(fields),
-        chunks=_chunks(response),
-        whole_digest=of_whole(fields, partial=partial),
-        part_digest=of_part(fields) if partial else None,
-    )
-
-
-def _content_range(fields: Mapping[str, str]) -> tuple[int, int | None, int | None]:
-    """Start, end and total; an end of None: the answer does not say what it is."""
-    text = fields.get("content-range", "").strip()
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", text)
-    if match is None:
-        return 0, None, None
-    return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
-
-
-def _version(fields: Mapping[str, str]) -> Version:
-    """The condition is a strong ETag, else a date that is one (RFC 9110, 13.1.5).
-
-    A date is strong if it lies a second before the response's own (8.8.2.2): within one
-    second a file can change twice. Without a condition names and sizes are compared, and a
-    file that was replaced by one of the same size in the same second goes unnoticed.
-    """
-    etag, modified = fields.get("etag"), fields.get("last-modified")
-    condition = etag if etag and not etag.startswith("W/") else None
-    if condition is None and modified is not None and _older(modified, fields.get("date")):
-        condition = modified
-    return Version(etag=etag, modified=modified, condition=condition)
-
-
-def _older(modified: str, date: str | None) -> bool:
-    try:
-        apart = parsedate_to_datetime(date or "") - parsedate_to_datetime(modified)
-    except (ValueError, TypeError):  # no date; or only one of them has a time zone
-        return False
-    return apart.total_seconds() >= 1
-
-
-def _chunks(response: httpcore2.Response) -> Iterator[bytes]:
-    try:
-        yield from response.iter_stream()
-    except (httpcore2.RemoteProtocolError, httpcore2.ReadError) as error:
-        raise EndedEarly from error
 
 
 def _check_status(

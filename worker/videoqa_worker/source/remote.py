@@ -70,10 +70,12 @@ class RemoteCopy:
     def open(self) -> None:
         """The first request, and all bytes where they are few or come only together."""
         with self._transfer.waiting(), self._disk():
+            self._begin()
             try:
-                self._begin()
+                self._verify()
             except ChecksumMismatch:  # nobody has seen these bytes yet
                 self._begin_anew()
+                self._verify()
         self._opened_s = self._transfer.waited_s
 
     def ensure(self, spans: Sequence[Span]) -> None:
@@ -90,6 +92,7 @@ class RemoteCopy:
         try:
             with self._transfer.waiting(), self._disk():
                 self._fetch(todo)
+                self._verify()
         except BaseException as error:
             self._failure = error
             raise
@@ -102,7 +105,6 @@ class RemoteCopy:
         self.present.add(0, self._fetcher.head_bytes)
         if self.present.covers(0, size_bytes):
             together(self._transfer, [self._fetcher.ask_digest])
-            self._verify()
         elif size_bytes <= self._transfer.config.download_below_bytes:
             self._fetch(plan([(0, size_bytes)], self.present, size_bytes, self._transfer.config))
 
@@ -122,8 +124,6 @@ class RemoteCopy:
         together(self._transfer, tasks, self._transfer.config.range_parallel)
         for start, end in todo:
             self.present.add(start, end)
-        if will_be_bytes == self.size_bytes:
-            self._verify()
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -139,7 +139,8 @@ class RemoteCopy:
             ) from error
 
     def _verify(self) -> None:
+        """Once all is there, and if the store has told its checksum."""
         digest = self._fetcher.digest
-        if digest is not None:
+        if digest is not None and self.present.covers(0, self.size_bytes):
             verify(self.path, digest, self._transfer.shown, self._transfer.listen)
             self.checksum = digest.algorithm

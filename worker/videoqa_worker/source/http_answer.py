@@ -1,0 +1,81 @@
+"""What an HTTP response says of the bytes it carries: which ones, of which state of the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+
+import httpcore2
+
+from videoqa_worker.source.digest import of_part, of_whole
+from videoqa_worker.source.reader import Answer, EndedEarly, Version
+
+__all__ = ["answer_of", "fields_of"]
+
+
+def fields_of(response: httpcore2.Response) -> Mapping[str, str]:
+    """Names in lower case; a field that came twice is one list (RFC 9110, 5.3)."""
+    fields: dict[str, str] = {}
+    for name, value in response.headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    return fields
+
+
+def answer_of(response: httpcore2.Response, fields: Mapping[str, str]) -> Answer:
+    partial = response.status == 206
+    length = fields.get("content-length", "")
+    size_bytes = int(length) if length.isdigit() else None
+    start, end, total_bytes = 0, size_bytes, size_bytes
+    if partial:
+        start, end, total_bytes = _content_range(fields)
+    return Answer(
+        start=start,
+        end=end,
+        total_bytes=total_bytes,
+        partial=partial,
+        continuable=partial or fields.get("accept-ranges", "").lower() == "bytes",
+        version=_version(fields),
+        chunks=_chunks(response),
+        whole_digest=of_whole(fields, partial=partial),
+        part_digest=of_part(fields) if partial else None,
+    )
+
+
+def _content_range(fields: Mapping[str, str]) -> tuple[int, int | None, int | None]:
+    """Start, end and total; an end of None: the answer does not say what it is."""
+    text = fields.get("content-range", "").strip()
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", text)
+    if match is None:
+        return 0, None, None
+    return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
+
+
+def _version(fields: Mapping[str, str]) -> Version:
+    """The condition is a strong ETag, else a date that is one (RFC 9110, 13.1.5).
+
+    A date is strong if it lies a second before the response's own (8.8.2.2): within one
+    second a file can change twice. Without a condition names and sizes are compared, and a
+    file that was replaced by one of the same size in the same second goes unnoticed.
+    """
+    etag, modified = fields.get("etag"), fields.get("last-modified")
+    condition = etag if etag and not etag.startswith("W/") else None
+    if condition is None and modified is not None and _older(modified, fields.get("date")):
+        condition = modified
+    return Version(etag=etag, modified=modified, condition=condition)
+
+
+def _older(modified: str, date: str | None) -> bool:
+    try:
+        apart = parsedate_to_datetime(date or "") - parsedate_to_datetime(modified)
+    except (ValueError, TypeError):  # no date; or only one of them has a time zone
+        return False
+    return apart.total_seconds() >= 1
+
+
+def _chunks(response: httpcore2.Response) -> Iterator[bytes]:
+    try:
+        yield from response.iter_stream()
+    except (httpcore2.RemoteProtocolError, httpcore2.ReadError) as error:
+        raise EndedEarly from error

@@ -221,7 +221,8 @@ class Decoders:
         process.release()
 
     def _put_back(self, process: DecoderProcess) -> None:
-        worn = process.orders >= self._orders_each or process.resident_bytes > self._resident_bytes
+        grown = process.orders > 0 and process.resident_bytes > self._resident_bytes
+        worn = grown or process.orders >= self._orders_each
         with self._lock:
             # Twice, since while some wait for bytes, others decode.
             room = len(self._idle) < 2 * self._count

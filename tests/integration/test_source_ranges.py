@@ -419,6 +419,23 @@ def test_each_range_may_be_redirected_to_another_host_and_each_is_guarded(
             copy.ensure([(2 * MIB, 2 * MIB + 10)])
 
 
+def test_a_name_is_looked_up_once_however_many_connections_lead_to_it(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    route = http_server.routes["/a"] = Route(BODY)
+    answers = [["127.0.0.1"], ["169.254.169.254"]]
+    config = SourceConfig(spool_dir=tmp_path, private_addresses=True, download_below_bytes=0)
+    url = f"http://clips.example:{http_server.server_port}/a"
+    with (
+        Sources(config, resolve=lambda host, port: answers.pop(0)) as sources,
+        sources.open(url) as copy,
+    ):
+        route.wait_s = 0.05
+        copy.ensure(FAR)
+    assert http_server.connections > 1
+    assert answers == [["169.254.169.254"]]
+
+
 # Cancel, deadline, threads
 
 

@@ -67,8 +67,8 @@ class Kind:
 
         `doubt_s`: how far the reader's end, and so its instants, may be off.
         """
-        around = (instant_s - doubt_s, instant_s, instant_s + doubt_s, instant_s + _TICK_S)
-        return {self.place_at(near_s) for near_s in around}
+        first = self.place_at(instant_s - doubt_s)
+        return set(range(first, self.place_at(instant_s + max(_TICK_S, doubt_s)) + 1))
 
     def make(self, folder: Path) -> Path:
         """Writes the clip; its name is the recipe's."""

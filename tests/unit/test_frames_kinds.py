@@ -60,15 +60,16 @@ def asked_of(kind: Kind) -> Iterator[tuple[int, float | None, float | None]]:
 def look(kind: Kind, path: Path, count: int, start: float | None, end: float | None) -> list[Look]:
     video = sample_frames(path, Sampling(frames=count), start=start, end=end)
     told_s = Fraction(str(video.info.duration_s))
-    doubt_s = Fraction(0) if kind.ends_early else abs(told_s - kind.duration_s)
-    assert doubt_s <= kind.slack_s, f"ends at {float(told_s)} s, not {float(kind.duration_s)} s"
+    if not kind.ends_early:
+        off_s = abs(told_s - kind.duration_s)
+        assert off_s <= kind.slack_s, f"ends at {told_s} s, not {kind.duration_s} s"
     a = Fraction(str(start or 0))
     b = told_s if end is None else min(told_s, Fraction(str(end)))
     looks = []
     for k in range(count):
         instant_s = a + k * (b - a) / count
         frame = [f for f in video.frames if f.asked_s <= float(instant_s) + 1e-9][-1]
-        places = kind.places_at(instant_s, Fraction(0) if end is not None else doubt_s)
+        places = kind.places_at(instant_s)
         number = read_number(frame.pixels)
         right = any(kind.pictures[place] == number for place in places)
         looks.append(Look(instant_s, frame, number, places, right))

@@ -57,6 +57,11 @@ class Reference:
         """The first picture's tick; pictures that FFmpeg calls corrupt are none."""
         return _origin(self.pictures)
 
+    @property
+    def first(self) -> int | None:
+        """The number in the picture at the origin."""
+        return next((seen.number for seen in self.pictures if seen.tick == self.origin), None)
+
     def timed(self) -> list[tuple[float, Seen]]:
         """(seconds from the first picture, picture) of those that have a time."""
         origin = self.origin

@@ -133,14 +133,15 @@ class Judge:
                 yield f"{picture}: no picture has this time"
             return
         damaged = any(
-            self.sound.isdisjoint(seen.digests) or not self._in_place(seen.number, picture.pts_s)
+            self.sound.isdisjoint(seen.digests)
+            or not self._in_place(seen, picture.pts_s, reference)
             for seen in same_time
         )
         shown = {seen.number for seen in same_time}
         fair = (
             picture.digest not in self.sound
             or picture.number in shown
-            or self._in_place(picture.number, picture.pts_s)
+            or self._in_place(picture, picture.pts_s, reference)
         )
         if not (_equal(picture, same_time) or (damaged and fair)):
             yield f"{picture}: the picture at this time has other pixels (its number: {shown})"
@@ -153,12 +154,18 @@ class Judge:
             yield "unlike"
         if picture.number is None:
             yield "unread"
-        elif not self._in_place(picture.number, picture.pts_s):
+        elif not self._in_place(picture, picture.pts_s, reference):
             yield "misread"
 
-    def _in_place(self, number: int | None, pts_s: float) -> bool:
-        """Whether this is the number that the sound clip shows at this time."""
-        return number == bisect_right(self.shown_s, pts_s + 2 * _ROUNDING_S) - 1
+    def _in_place(self, picture: Picture | Seen, pts_s: float, reference: Reference) -> bool:
+        """Whether it bears the number that the sound clip shows at this time.
+
+        Times count from the first picture that is left: the sound clip's may be lost.
+        """
+        first = reference.first
+        known = first is not None and first < len(self.shown_s)
+        begin_s = self.shown_s[first] if known and first is not None else 0.0
+        return picture.number == bisect_right(self.shown_s, begin_s + pts_s + 2 * _ROUNDING_S) - 1
 
 
 def _at(picture: Picture, reference: Reference) -> list[Seen]:

@@ -161,7 +161,7 @@ class WorkerSettings(Settings):
         default=10_000_000, gt=0, description="most packets read of a file: a day at 60 a second"
     )
     max_frames_bytes: int = Field(
-        default=4 << 30, gt=0, description="most memory for the sampled frames of one input, as RGB"
+        default=2 << 30, gt=0, description="most memory for the sampled frames of one input, as RGB"
     )
     formats: str = Field(
         default=FORMATS, description="FFmpeg demuxers that may open an input, comma-separated"

@@ -25,7 +25,7 @@ class FrameLimits:
     max_packets: int = 10_000_000
     """A day at 60 frames a second with sound; stops files of endless tiny packets.
     TooManyPackets."""
-    max_frames_bytes: int = 4 << 30
+    max_frames_bytes: int = 2 << 30
     """RGB of all sampled frames together: 256 frames of 1080p are 1.6 GB. FramesTooLarge."""
     decode_timeout_s: float = 120.0
     """Wall time for one video, without waiting for its bytes. An hour of 1080p read from the

@@ -41,8 +41,8 @@ __all__ = ["Shown", "Walk"]
 _MARKS_NONREF = ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "wmv3", "vc1")
 """Decoders whose pictures that are no references are provably so, and which can leave them out.
 HEVC's may be references of higher sub-layers: see `_can_skip`."""
-_RECENT_PACKETS = 32
-"""More than any codec reorders."""
+_RECENT_PACKETS = 17
+"""One more than H.264 and HEVC can reorder (max_num_reorder_frames <= 16)."""
 _SEEK_ATTEMPTS = 4
 """Each one keyframe earlier. Transport streams land late by one or two."""
 
@@ -62,6 +62,11 @@ class Shown:
 
 class Walk:
     """Holds the open file; a context manager."""
+
+    _source: Iterator[Packet[Stream]]
+    """What the demuxer gives from here on."""
+    _pictures: Iterator[Shown]
+    """What the decoder makes of it."""
 
     def __init__(self, media: Media, limits: FrameLimits, watch: Watch) -> None:
         self._media, self._limits, self._watch = media, limits, watch
@@ -83,16 +88,20 @@ class Walk:
         tb: TracebackType | None,
     ) -> None:
         self._stack.close()
+        # Generators hold the walk, and it holds them and the open video: no cycle may stay.
+        self._pictures = self._source = iter(())
+        self._current = self._next = None
 
     def _open(self) -> None:
         """Starts over from the first picture."""
         self._stack.close()
         self.video: OpenVideo = self._stack.enter_context(open_video(self._media, self._limits))
-        self._skips = _can_skip(self.video)
+        self._skips, self._skipping = _can_skip(self.video), False
         self._begin(count=0)
 
     def _begin(self, count: int | None) -> None:
-        self._pictures = self._decode(self._packets())
+        self._source = self._packets()
+        self._pictures = self._decode(self._source)
         self._current: Shown | None = None
         self._next: Shown | None = None
         self._count = count
@@ -222,14 +231,16 @@ class Walk:
             self._recent.append(pts)
         if not self._skips or self._by_count:
             return
-        self.video.decoder.skip_frame = "NONREF" if passed else "DEFAULT"
+        if passed != self._skipping:
+            self.video.decoder.skip_frame = "NONREF" if passed else "DEFAULT"
+            self._skipping = passed
         if passed:
             self._count = None
 
     def _is_passed(self, pts: int) -> bool:
         """Whether a packet was seen whose picture replaces this one before the next target."""
         next_target = self._targets[bisect_left(self._targets, pts) :][:1]
-        return any(pts < other <= tick for tick in next_target for other in self._recent)
+        return any(pts < other <= tick for tick in next_target for other in reversed(self._recent))
 
     def _place(self, picture: VideoFrame) -> Shown | None:
         """None for a picture that cannot be used: cut off, or without a time."""
@@ -325,7 +336,6 @@ class Walk:
             return None
         self.video.decoder.flush_buffers()
         self._begin(count=None)
-        self._source = self._packets()
         return next((p for p in self._source if p.is_keyframe and p.pts is not None), None)
 
     def _knows(self, packet: Packet[Stream]) -> bool:

@@ -67,6 +67,8 @@ class Walk:
     """What the demuxer gives from here on."""
     _pictures: Iterator[Shown]
     """What the decoder makes of it."""
+    _current: Shown | None
+    _next: Shown | None
 
     def __init__(self, media: Media, limits: FrameLimits, watch: Watch) -> None:
         self._media, self._limits, self._watch = media, limits, watch
@@ -102,8 +104,7 @@ class Walk:
     def _begin(self, count: int | None) -> None:
         self._source = self._packets()
         self._pictures = self._decode(self._source)
-        self._current: Shown | None = None
-        self._next: Shown | None = None
+        self._current = self._next = None
         self._count = count
         self._gop_start: int | None = None
         self._damaged = self._damaged_before = False

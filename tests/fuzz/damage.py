@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from fuzz.clips import CLIPS, Clip
 from fuzz.places import Field, fields, fix_ogg_checksums, units
@@ -137,7 +138,7 @@ def _header(case: _Case, data: bytes) -> bytes:
     for _ in range(case.rng.choice([1, 1, 2, 3])):
         kind = case.rng.choice(kinds)
         field = case.rng.choice([field for field in found if field.kind == kind])
-        order = "little" if field.little else "big"
+        order: Literal["little", "big"] = "little" if field.little else "big"
         old = int.from_bytes(out[field.at : field.at + field.size], order)
         value = _another(case.rng, old, field)
         out[field.at : field.at + field.size] = value.to_bytes(field.size, order)

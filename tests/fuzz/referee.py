@@ -8,13 +8,14 @@ FFmpeg gives an error for are passed over.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -65,8 +66,11 @@ class Reference:
     def timed(self) -> list[tuple[float, Seen]]:
         """(seconds from the first picture, picture) of those that have a time."""
         origin = self.origin
-        timed = [seen for seen in self.pictures if seen.tick is not None]
-        return [(float((seen.tick - origin) * self.tick_s), seen) for seen in timed]
+        return [
+            (float((seen.tick - origin) * self.tick_s), seen)
+            for seen in self.pictures
+            if seen.tick is not None
+        ]
 
 
 @dataclass
@@ -150,19 +154,26 @@ def _read_packets(container: InputContainer, stream: VideoStream, noted: _Pass) 
             return
 
 
-def _decode(decoder: VideoCodecContext, packet: av.Packet | None, noted: _Pass) -> None:
+def _decode(decoder: VideoCodecContext, packet: av.Packet[Any] | None, noted: _Pass) -> None:
     try:
         pictures = decoder.decode(packet)
     except FFmpegError:
         noted.errors += 1
         return
     for picture in pictures:
-        pixels = picture.to_ndarray(format="rgb24", threads=1)
-        turned = "DISPLAYMATRIX" in {str(data.type.name) for data in picture.side_data}
+        pixels = picture.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
+        turned = _is_turned(picture)
         noted.ticks.append(picture.pts)
-        noted.sources.append(-1 if picture.opaque is None else picture.opaque)
+        noted.sources.append(picture.opaque if isinstance(picture.opaque, int) else -1)
         noted.digests.append(frozenset(map(digest, _orientations(pixels) if turned else [pixels])))
         noted.numbers.append((number_in(pixels), picture.is_corrupt))
+
+
+def _is_turned(picture: av.VideoFrame) -> bool:
+    try:
+        return bool(cast("Mapping[str, object]", picture.side_data)["DISPLAYMATRIX"])
+    except KeyError:
+        return False
 
 
 def _orientations(pixels: Pixels) -> Iterator[Pixels]:

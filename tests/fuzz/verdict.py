@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from fuzz.asked import LIMITS, Given, Picture
 from fuzz.referee import Reference, Seen
 
-from videoqa.errors import DecoderCrashed
+from videoqa.errors import DecoderCrashed, InternalError
 
 __all__ = ["CLASSES", "DOUBTS", "FAULTS", "Judge", "Verdict"]
 
@@ -94,8 +94,8 @@ class Judge:
         return Verdict(worst.name, worst.why, codes, tuple(sorted(doubts)))
 
     def _judge_call(self, call: Given, reference: Reference | None) -> Verdict:
-        if call.unexpected:
-            return Verdict("unexpected_exception", f"{call.ask}: {call.unexpected}")
+        if call.unexpected or call.refused == InternalError.code:
+            return Verdict("unexpected_exception", f"{call.ask}: {call.unexpected or call.text}")
         if call.refused == DecoderCrashed.code:
             return Verdict("crash", f"{call.ask}: {call.text}")
         if call.seconds > LIMITS.decode_timeout_s + _LATE_S:
@@ -127,9 +127,8 @@ class Judge:
     def _unlike(self, picture: Picture, reference: Reference) -> Iterator[str]:
         same_time = _at(picture, reference)
         if not same_time:
-            if picture.digest not in self.sound or not self._in_place(
-                picture.number, picture.pts_s
-            ):
+            placed = self._in_place(picture, picture.pts_s, reference)
+            if picture.digest not in self.sound or not placed:
                 yield f"{picture}: no picture has this time"
             return
         damaged = any(

@@ -287,7 +287,7 @@ class SourceEmpty(SourceError):
 
 
 class SourceTooLarge(SourceError):
-    """The source is larger than the worker's limit."""
+    """More bytes of the source were needed than the worker's `max_source_bytes`."""
 
     code = "source_too_large"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from awscrt import checksums
 from fix_servers import HttpServer, Odd, Route, S3Server
 
 from videoqa.errors import ChecksumMismatch, JobCanceled
@@ -221,10 +222,23 @@ def faked_s3(http_server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> Iterat
         ({"x-amz-checksum-crc32": b64(zlib.crc32(BODY).to_bytes(4, "big"))}, "crc32"),
         ({"x-amz-checksum-sha256": SHA256 + "-3"}, None),
         ({"x-amz-checksum-sha256": SHA256, "x-amz-checksum-type": "COMPOSITE"}, None),
-        ({"x-amz-checksum-crc64nvme": b64(bytes(8))}, None),
+        ({"x-amz-checksum-crc32c": b64(checksums.crc32c(BODY).to_bytes(4, "big"))}, "crc32c"),
+        (
+            {"x-amz-checksum-crc64nvme": b64(checksums.crc64nvme(BODY).to_bytes(8, "big"))},
+            "crc64nvme",
+        ),
+        ({"x-amz-checksum-xxhash3": b64(bytes(8))}, None),
         ({}, None),
     ],
-    ids=["crc32", "of parts", "composite", "what nothing here computes", "none"],
+    ids=[
+        "crc32",
+        "of parts",
+        "composite",
+        "crc32c",
+        "crc64nvme",
+        "what nothing here computes",
+        "none",
+    ],
 )
 def test_only_checksums_of_the_bytes_themselves_are_taken(
     headers: dict[str, str],

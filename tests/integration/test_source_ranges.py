@@ -336,16 +336,17 @@ def test_a_compressed_range_is_refused(http_server: HttpServer, tmp_path: Path) 
             copy.ensure([(MIB, MIB + 10)])
 
 
-def test_a_file_above_the_limit_is_refused_by_its_head(
+def test_of_a_file_above_the_limit_parts_come_and_not_all(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY)
-    with (
-        pytest.raises(SourceTooLarge, match=str(len(BODY))),
-        opened(http_server.url("/a"), tmp_path, max_bytes=len(BODY) - 1),
-    ):
-        pass
-    assert len(route.seen) == 1
+    limits = {"max_bytes": len(BODY) - 1, "download_below_bytes": 0}
+    with opened(http_server.url("/a"), tmp_path, **limits) as copy:
+        copy.ensure([(MIB, MIB + 10)])
+        asked = len(route.seen)
+        with pytest.raises(SourceTooLarge, match=str(len(BODY))):
+            copy.ensure([(0, len(BODY))])
+        assert len(route.seen) == asked
 
 
 # Redirects

@@ -139,7 +139,12 @@ class WorkerSettings(Settings):
     source_deadline_s: float = Field(
         default=600.0, gt=0, description="longest fetch of one input, however steadily it drips"
     )
-    max_source_bytes: int = Field(default=4 << 30, gt=0, description="largest input, bytes")
+    max_source_bytes: int = Field(
+        default=4 << 30,
+        gt=0,
+        description="most bytes fetched of one input; a larger one can be read in parts",
+,
+    )
     download_below_bytes: int = Field(
         default=8 << 20,
         ge=0,

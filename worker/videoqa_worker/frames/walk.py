@@ -91,7 +91,7 @@ class Walk:
     ) -> None:
         self._stack.close()
         # Generators hold the walk, and it holds them and the open video: no cycle may stay.
-        self._pictures = self._source = iter(())
+        self._pictures, self._source = iter(()), iter(())
         self._current = self._next = None
 
     def _open(self) -> None:

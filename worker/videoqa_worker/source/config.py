@@ -17,7 +17,8 @@ class SourceConfig:
     spool_quota_bytes: int = 64 << 30
     """Of all processes that share the spool folder: 16 slots, each with the largest input."""
     max_bytes: int = 4 << 30
-    """Of one file. An hour of 1080p is about 4 GB; times the slots of a worker this fills a disk."""
+    """Fetched of one file, however large it is. An hour of 1080p has about 4 GB; times the slots
+    of a worker this fills a disk."""
     connect_timeout_s: float = 5.0
     """Of one TCP connection, name lookup included."""
     read_timeout_s: float = 20.0

@@ -1,9 +1,8 @@
 """Checksums that stores give of their bytes, and whether ours are the same.
 
 Read: `Repr-Digest` and `Content-Digest` (RFC 9530), `Digest` (RFC 3230), `Content-MD5`
-(RFC 1864), `x-goog-hash` (md5) and `x-amz-checksum-*`. Computed by the standard library:
-sha-256, sha-512, sha-1, md5, crc32; crc32c and crc64nvme where `awscrt` is installed, since
-Python alone would take minutes.
+(RFC 1864), `x-goog-hash` (md5) and `x-amz-checksum-*`. Computed by the standard library and,
+for crc32c and S3's own crc64nvme, by AWS' awscrt: Python alone would take minutes.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
+
+from awscrt import checksums
 
 from videoqa.errors import ChecksumMismatch
 
@@ -64,22 +64,15 @@ _HASHERS: dict[str, Callable[[], Hasher]] = {
     "sha-1": lambda: hashlib.sha1(usedforsecurity=False),
     "md5": lambda: hashlib.md5(usedforsecurity=False),
     "crc32": lambda: _Crc(zlib.crc32, 4),
+    "crc32c": lambda: _Crc(checksums.crc32c, 4),
+    "crc64nvme": lambda: _Crc(checksums.crc64nvme, 8),
 }
-_CRC_SIZES = {"crc32c": 4, "crc64nvme": 8}
-"""Of those that awscrt computes, in bytes."""
 
 
 def hasher_for(algorithm: str) -> Hasher | None:
     """None: nothing here computes it."""
-    if algorithm in _HASHERS:
-        return _HASHERS[algorithm]()
-    if algorithm not in _CRC_SIZES:
-        return None
-    try:
-        checksums = import_module("awscrt.checksums")
-    except ImportError:
-        return None
-    return _Crc(getattr(checksums, algorithm), _CRC_SIZES[algorithm])
+    made = _HASHERS.get(algorithm)
+    return made() if made is not None else None
 
 
 def of_whole(fields: Mapping[str, str], *, partial: bool) -> Digest | None:

@@ -105,7 +105,7 @@ class Fetcher:
 
     def _begin(self, answer: Answer, end: int, total_bytes: int) -> None:
         """The answer that all others must agree with."""
-        self._transfer.expect(total_bytes)
+        self._transfer.total_bytes = total_bytes
         self._room.hold(end)
         self.version, self.digest = answer.version, answer.whole_digest
         with self._path.open("wb") as file:

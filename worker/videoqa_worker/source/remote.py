@@ -117,6 +117,7 @@ class RemoteCopy:
 
     def _fetch(self, todo: Sequence[Span]) -> None:
         will_be_bytes = self.present.total_bytes + sum(end - start for start, end in todo)
+        self._transfer.limit(will_be_bytes)
         self._room.hold(will_be_bytes)
         tasks: list[Task] = [partial(self._fetcher.range, start, end) for start, end in todo]
         if will_be_bytes == self.size_bytes:

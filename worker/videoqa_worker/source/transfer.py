@@ -112,8 +112,8 @@ class Transfer:
         return max(0.001, self._deadline_s - self._clock())
 
     def expect(self, total_bytes: int) -> None:
-        """The source says how large it is."""
-        self._limit(total_bytes)
+        """The source says how large it is, and all of it will come."""
+        self.limit(total_bytes)
         self.total_bytes = total_bytes
 
     def add(self, count_bytes: int) -> None:
@@ -121,7 +121,7 @@ class Transfer:
         with self._lock:
             self.received_bytes += count_bytes
             self.fetched_bytes += count_bytes
-        self._limit(self.received_bytes)
+        self.limit(self.received_bytes)
         self.tick()
 
     def asked(self, requests: int = 1) -> None:
@@ -141,9 +141,10 @@ class Transfer:
                 f"({self.received_bytes} bytes came); try again, or raise the worker's deadline_s"
             )
 
-    def _limit(self, size_bytes: int) -> None:
+    def limit(self, size_bytes: int) -> None:
+        """Raises SourceTooLarge if so many bytes may not come here."""
         if size_bytes > self.config.max_bytes:
             raise SourceTooLarge(
-                f"{self.shown} has {size_bytes} bytes or more, expected at most "
-                f"{self.config.max_bytes}; shrink it, or raise the worker's max_bytes"
+                f"{self.shown} would bring {size_bytes} bytes or more here, expected at most "
+                f"{self.config.max_bytes}; shrink it, or raise the worker's max_source_bytes"
             )

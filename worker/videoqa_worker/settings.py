@@ -143,7 +143,6 @@ class WorkerSettings(Settings):
         default=4 << 30,
         gt=0,
         description="most bytes fetched of one input; a larger one can be read in parts",
-,
     )
     download_below_bytes: int = Field(
         default=8 << 20,

@@ -23,7 +23,13 @@ from kinds.recipes import (
     flags,
     lasting,
 )
-from kinds.writers import write_continued, write_joined, write_packed_avi, write_twice_timed
+from kinds.writers import (
+    write_by_decoding_time,
+    write_continued,
+    write_joined,
+    write_packed_avi,
+    write_twice_timed,
+)
 
 __all__ = ["TIMING"]
 
@@ -136,6 +142,13 @@ UNTIMED = {
     "MPEG-4, packed B-frames, avi": Kind(
         replace(AVI, codec="mpeg4", b_frames=1, frames=49), write_packed_avi
     ),
+    **{
+        f"B-frames without own times, {name}": Kind(
+            replace(BASE, name=f"clip.{name}"),
+            write_by_decoding_time,
+        )
+        for name in ("mp4", "mkv", "flv")
+    },
     "raw H.264": Kind(replace(BASE, name="clip.h264"), inexact="it stores no times"),
     "raw H.264, 30 a second": Kind(
         replace(BASE, name="clip.h264", fps=Fraction(30)),

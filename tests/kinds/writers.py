@@ -18,6 +18,7 @@ from PIL import Image
 from kinds import surgery
 
 __all__ = [
+    "write_by_decoding_time",
     "write_continued",
     "write_joined",
     "write_packed_avi",
@@ -114,6 +115,20 @@ def write_twice_timed(path: Path, recipe: Recipe) -> None:
         coded = [packet for packet in source.demux(stream) if packet.size]
         coded[20].pts, coded[20].dts = coded[21].pts, coded[21].dts
         for packet in coded:
+            packet.stream = to
+            out.mux(packet)
+
+
+def write_by_decoding_time(path: Path, recipe: Recipe) -> None:
+    """Each packet says that it is shown when it is decoded, as old recorders and tools write it."""
+    plain = path.with_name(f"plain-{path.name}")
+    write_clip(plain, recipe)
+    with av.open(str(plain)) as source, av.open(str(path), "w", format=recipe.format) as out:
+        stream = source.streams.video[0]
+        to = out.add_stream_from_template(stream)
+        coded = [packet for packet in source.demux(stream) if packet.size]
+        for number, packet in enumerate(coded):
+            packet.pts = packet.dts = round(number / recipe.fps / packet.time_base)
             packet.stream = to
             out.mux(packet)
 

@@ -59,7 +59,8 @@ def sample_frames(
         first = walk.first()
         if first is None:
             raise VideoCorrupt(f"looks like {look_at(source.path).text}, and no picture decodes")
-        timeline = read_timeline(walk.video, first.pts, watch)
+        doubtful = walk.lacks_reordering()
+        timeline = read_timeline(walk.video, first.pts, watch, doubtful=doubtful)
         walk.follow(timeline)
         step_s = timeline.step * timeline.time_base
         clip = clip_of(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
@@ -87,6 +88,8 @@ def _take(
         elif not shown.exact:  # this instant's doubt is the frame's, which stands for both
             frames[-1] = replace(frames[-1], exact=False)
         last_pts = shown.pts
+    if walk.contradicted:
+        frames = [replace(frame, exact=False) for frame in frames]
     return tuple(frames)
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 
 import av
 import numpy as np
@@ -19,12 +20,12 @@ import numpy.typing as npt
 
 from videoqa.errors import VideoTooLong
 from videoqa_worker.frames.boxes import pauses
-from videoqa_worker.frames.container import OpenVideo
+from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.index import read_cues, read_index
 from videoqa_worker.frames.packets import PacketTable, last_picture, scan
 from videoqa_worker.frames.watch import Watch
 
-__all__ = ["SCAN_BELOW_BYTES", "Timeline", "read_timeline"]
+__all__ = ["SCAN_BELOW_BYTES", "Timeline", "read_timeline", "steady"]
 
 _BY_COUNT = ("avi",)
 """AVI stores no presentation times: its n-th picture is shown at n times the frame's length."""
@@ -32,6 +33,8 @@ _NO_SEEK = ("avi", "gif")
 _FINE_TICK_S = Fraction(1, 1000)
 SCAN_BELOW_BYTES = 16 << 20
 """Matroska below this is read through, which numbers its pictures; above, its cues must do."""
+_TELLING_PACKETS = 48
+"""Two seconds: with B-pictures the difference varies within a handful."""
 _UNSPANNED_S = 20
 """Cues may end by this much before the video: a long GOP. Earlier ones do not span it."""
 
@@ -104,13 +107,22 @@ class Timeline:
         return self.keys[: bisect_right(self.keys, tick)]
 
 
-def read_timeline(video: OpenVideo, origin: int | None, watch: Watch) -> Timeline:
+def read_timeline(
+    video: OpenVideo, origin: int | None, watch: Watch, *, doubtful: bool = False
+) -> Timeline:
     """`origin` is the pts of the first picture as decoded.
+
+    `doubtful`: the first packets' times may be those of decoding, not of presentation.
 
     Raises:
         VideoTooLong: longer than `max_duration_s`.
     """
-    timeline = None if origin is None else _from_header(video, origin, watch)
+    timeline = None
+    if doubtful and _has_decoding_times_only(video):
+        timeline = _by_count(video, scan(video, watch))
+        timeline = replace(timeline, trusted=timeline.even)
+    elif origin is not None:
+        timeline = _from_header(video, origin, watch)
     if timeline is None:
         timeline = _from_packets(video, origin, scan(video, watch))
     limit_s = video.limits.max_duration_s
@@ -120,6 +132,22 @@ def read_timeline(video: OpenVideo, origin: int | None, watch: Watch) -> Timelin
             f"expected at most {limit_s:.0f} s; cut it into parts"
         )
     return timeline
+
+
+def steady(lags: Sequence[int], video: OpenVideo) -> bool:
+    """Whether pts - dts is the same for all packets, but for the rounding of milliseconds."""
+    slack = math.floor(Fraction(2, 1000) / _time_base(video))
+    return max(lags, default=0) - min(lags, default=0) <= slack
+
+
+def _has_decoding_times_only(video: OpenVideo) -> bool:
+    """Some muxers know no presentation times: then these are the decoding times."""
+    lags: list[int] = []
+    with open_video(video.media, video.limits) as fresh:
+        for packet in islice(packets(fresh.container, fresh.stream), _TELLING_PACKETS):
+            if packet.pts is not None and packet.dts is not None:
+                lags.append(packet.pts - packet.dts)
+    return video.format not in _BY_COUNT and len(lags) > 2 and steady(lags, video)
 
 
 def _from_header(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
@@ -135,6 +163,8 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     index = read_index(video)
     if len(index) < 2 or not video.stream.duration:
         return None
+    if np.any(np.diff(index.starts) < 0):
+        return None  # FFmpeg sorts fragments by their times, which go back
     step = Fraction(int(index.times[-1] - index.times[0]), len(index) - 1)
     even = _even(index.times, step)
     if even and abs(video.stream.duration - int(index.shown.sum()) * step) > step:

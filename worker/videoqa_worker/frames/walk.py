@@ -32,7 +32,7 @@ from videoqa.errors import PictureTooLarge
 from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.packets import is_shown
-from videoqa_worker.frames.timeline import Timeline
+from videoqa_worker.frames.timeline import Timeline, steady
 from videoqa_worker.frames.watch import Watch
 from videoqa_worker.media import Media
 
@@ -75,6 +75,10 @@ class Walk:
         self._stack = ExitStack()
         self._timeline: Timeline | None = None
         self._may_seek = True
+        self.contradicted = False
+        """A picture came out of the decoder after one with a later time: no time can be trusted."""
+        self._lags: list[int] = []
+        """pts - dts of the packets read first."""
         self._targets: Sequence[int] = ()
         self._until: int | None = None
         """Decoding may end with the first packet to be decoded after this tick."""
@@ -123,6 +127,10 @@ class Walk:
         """The video's first picture; None if nothing decodes."""
         shown = self._peek()
         return shown.picture if shown else None
+
+    def lacks_reordering(self) -> bool:
+        """Whether pictures are reordered, and no packet read so far says so in its times."""
+        return self.video.decoder.reorder_depth > 0 and steady(self._lags, self.video)
 
     def follow(self, timeline: Timeline) -> None:
         """From here on, times are those of the timeline."""
@@ -198,7 +206,9 @@ class Walk:
             self._lose()  # an unreadable rest counts as the end of the file
 
     def _decode(self, source: Iterator[Packet[Stream]]) -> Iterator[Shown]:
-        for packet in source:
+        for n, packet in enumerate(source):
+            if n == 0 and self._by_count and not packet.is_keyframe:
+                self._lose()  # decoders repeat the first picture then, and all others come late
             if self._until is not None and packet.dts is not None and packet.dts > self._until:
                 self._drained = True
                 break
@@ -217,8 +227,9 @@ class Walk:
             self._lose()
             return
         self._held += (packet is not None) - len(pictures)
-        if self._by_count and self._held > self.video.decoder.reorder_depth:
-            self._lose()  # a picture is missing without a word: the rest would be shown too early
+        missing = self._held > self.video.decoder.reorder_depth
+        if self._by_count and (missing or (packet is not None and len(pictures) > 1)):
+            self._lose()  # one is missing or too many, without a word: the rest would be misplaced
         for picture in pictures:
             shown = self._place(picture)
             if shown is not None:
@@ -230,6 +241,8 @@ class Walk:
         passed = pts is not None and self._skips and not self._by_count and self._is_passed(pts)
         if packet is not None and pts is not None and is_shown(packet, self.video.stream):
             self._recent.append(pts)
+            if packet.dts is not None and len(self._lags) < _RECENT_PACKETS:
+                self._lags.append(pts - packet.dts)
         if not self._skips or self._by_count:
             return
         if passed != self._skipping:
@@ -253,6 +266,7 @@ class Walk:
             pts = stamps[count] if count < len(stamps) else None
         if pts is None and self._timeline is None:
             pts = 0  # only asked whether a first picture exists
+        self.contradicted |= pts is not None and self._goes_back(pts)
         if picture.is_corrupt or pts is None or self._goes_back(pts):
             self._lose()
             return None

@@ -137,7 +137,7 @@ def _lengthen(segment: Path, times: int, path: Path) -> None:
     time all but the last GOP."""
     with av.open(str(segment)) as source, av.open(str(path), "w", format=path.suffix[1:]) as out:
         stream = source.streams.video[0]
-        copy = out.add_stream_from_template(stream)
+        copy = out.add_stream_from_template(stream, opaque=True)
         for packet in _repeated(source, stream, times):
             packet.stream = copy
             out.mux(packet)

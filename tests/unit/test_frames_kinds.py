@@ -20,7 +20,7 @@ from kinds import KINDS, Kind
 
 from videoqa.errors import SamplingError, VideoTruncated
 from videoqa.job import Sampling
-from videoqa_worker.frames import Frame, sample_frames, timeline
+from videoqa_worker.frames import Frame, sample_frames
 
 Clip = Callable[[str], Path]
 MATROSKA = [name for name, kind in KINDS.items() if kind.recipe.name.endswith(("mkv", "webm"))]
@@ -137,7 +137,7 @@ def test_the_same_pictures_come_by_the_cues_of_a_large_file(
     name: str, kind_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cues tell of keyframes alone, so what other packets contradict cannot be known."""
-    monkeypatch.setattr(timeline, "SCAN_BELOW_BYTES", 0)
+    monkeypatch.setattr(timing, "SCAN_BELOW_BYTES", 0)
     for count, start, end in asked_of(KINDS[name]):
         with suppress(*errors_of(KINDS[name])):
             for seen in look(KINDS[name], kind_clip(name), count, start, end):

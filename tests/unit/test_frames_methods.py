@@ -16,7 +16,9 @@ from videoqa_worker.frames import SampledVideo, sample_frames
 
 MakeClip = Callable[[Recipe], Path]
 
-FOUR_SECONDS = Recipe(frames=100, codec_options={"sc_threshold": "0"})  # 25 a second, a keyframe every 12 pictures
+FOUR_SECONDS = Recipe(
+    frames=100, codec_options={"sc_threshold": "0"}
+)  # 25 a second, a keyframe every 12 pictures
 
 
 def numbers(video: SampledVideo) -> list[int]:
@@ -127,7 +129,7 @@ def test_leaving_pictures_out_changes_no_pixel(
 ) -> None:
     path = make_clip(recipe)
     quick = sample_frames(path, Sampling(frames=count))
-    monkeypatch.setattr("videoqa_worker.frames.walk._can_skip", lambda video: False)
+    monkeypatch.setattr("videoqa_worker.frames.skip._marks_nonref", lambda video: False)
     monkeypatch.setattr("videoqa_worker.frames.walk.Walk._leads_away", lambda self, tick: False)
     full = sample_frames(path, Sampling(frames=count))
     assert [f.pts_s for f in quick.frames] == [f.pts_s for f in full.frames]

@@ -22,7 +22,8 @@ from videoqa_worker.frames.instants import instants_of
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.snap import Target, snapped
 from videoqa_worker.frames.sniff import look_at
-from videoqa_worker.frames.timeline import Timeline, read_timeline
+from videoqa_worker.frames.timeline import Timeline
+from videoqa_worker.frames.timing import read_timeline
 from videoqa_worker.frames.watch import Watch
 from videoqa_worker.media import Media, Span
 

@@ -22,7 +22,8 @@ from videoqa_worker.frames.pixels import to_rgb
 from videoqa_worker.frames.plan import fetch_planned
 from videoqa_worker.frames.snap import Target, snapped
 from videoqa_worker.frames.sniff import look_at
-from videoqa_worker.frames.timeline import Timeline, read_timeline
+from videoqa_worker.frames.timeline import Timeline
+from videoqa_worker.frames.timing import read_timeline
 from videoqa_worker.frames.walk import Shown, Walk
 from videoqa_worker.frames.watch import Awaited, Watch, no_check
 from videoqa_worker.media import LocalMedia, Media

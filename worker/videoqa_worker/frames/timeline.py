@@ -1,8 +1,6 @@
 """When the pictures of a video are on screen, and from where decoding may start.
 
-From the container's header where it is complete (MP4; large Matroska files with cues), else
-from a scan of the packets.
-Ticks are integers of the stream's time base; seconds come in only at `pts_s` and `ticks_at`.
+Ticks are integers of the stream's time base; seconds come in only at `seconds` and `ticks_at`.
 """
 
 from __future__ import annotations
@@ -10,33 +8,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 
-import av
-import numpy as np
-import numpy.typing as npt
+from videoqa_worker.frames.packets import PacketTable
 
-from videoqa.errors import VideoTooLong
-from videoqa_worker.frames.boxes import pauses
-from videoqa_worker.frames.container import OpenVideo, open_video, packets
-from videoqa_worker.frames.index import read_cues, read_index
-from videoqa_worker.frames.packets import PacketTable, last_picture, scan
-from videoqa_worker.frames.watch import Watch
+__all__ = ["Timeline"]
 
-__all__ = ["SCAN_BELOW_BYTES", "Timeline", "read_timeline", "steady"]
-
-_BY_COUNT = ("avi",)
-"""AVI stores no presentation times: its n-th picture is shown at n times the frame's length."""
-_NO_SEEK = ("avi", "gif")
 _FINE_TICK_S = Fraction(1, 1000)
-SCAN_BELOW_BYTES = 16 << 20
-"""Matroska below this is read through, which numbers its pictures; above, its cues must do."""
-_TELLING_PACKETS = 48
-"""Two seconds: with B-pictures the difference varies within a handful."""
-_UNSPANNED_S = 20
-"""Cues may end by this much before the video: a long GOP. Earlier ones do not span it."""
 
 
 @dataclass(frozen=True)
@@ -105,207 +84,3 @@ class Timeline:
 
     def keys_until(self, tick: int) -> Sequence[int]:
         return self.keys[: bisect_right(self.keys, tick)]
-
-
-def read_timeline(
-    video: OpenVideo, origin: int | None, watch: Watch, *, doubtful: bool = False
-) -> Timeline:
-    """`origin` is the pts of the first picture as decoded.
-
-    `doubtful`: the first packets' times may be those of decoding, not of presentation.
-
-    Raises:
-        VideoTooLong: longer than `max_duration_s`.
-    """
-    timeline = None
-    if doubtful and _has_decoding_times_only(video):
-        timeline = _by_count(video, scan(video, watch))
-        timeline = replace(timeline, trusted=timeline.even)
-    elif origin is not None:
-        timeline = _from_header(video, origin, watch)
-    if timeline is None:
-        timeline = _from_packets(video, origin, scan(video, watch))
-    limit_s = video.limits.max_duration_s
-    if timeline.duration_s > limit_s:
-        raise VideoTooLong(
-            f"the video is {float(timeline.duration_s):.0f} s long, "
-            f"expected at most {limit_s:.0f} s; cut it into parts"
-        )
-    return timeline
-
-
-def steady(lags: Sequence[int], video: OpenVideo) -> bool:
-    """Whether pts - dts is the same for all packets, but for the rounding of milliseconds."""
-    slack = math.floor(Fraction(2, 1000) / _time_base(video))
-    return max(lags, default=0) - min(lags, default=0) <= slack
-
-
-def _has_decoding_times_only(video: OpenVideo) -> bool:
-    """Some muxers know no presentation times: then these are the decoding times."""
-    lags: list[int] = []
-    with open_video(video.media, video.limits) as fresh:
-        for packet in islice(packets(fresh.container, fresh.stream), _TELLING_PACKETS):
-            if packet.pts is not None and packet.dts is not None:
-                lags.append(packet.pts - packet.dts)
-    return video.format not in _BY_COUNT and len(lags) > 2 and steady(lags, video)
-
-
-def _from_header(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
-    if "mp4" in video.format:
-        return _from_index(video, origin, watch)
-    if "matroska" in video.format and video.media.size_bytes >= SCAN_BELOW_BYTES:
-        return _from_cues(video, origin, watch)
-    return None
-
-
-def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
-    """None if the index does not span the video, as in fragmented files."""
-    index = read_index(video)
-    if len(index) < 2 or not video.stream.duration:
-        return None
-    if np.any(np.diff(index.starts) < 0):
-        return None  # FFmpeg sorts fragments by their times, which go back
-    step = Fraction(int(index.times[-1] - index.times[0]), len(index) - 1)
-    even = _even(index.times, step)
-    if even and abs(video.stream.duration - int(index.shown.sum()) * step) > step:
-        return None
-    beyond = np.flatnonzero(index.ends > video.media.size_bytes)
-    whole = int(beyond[0]) if len(beyond) else len(index)
-    # The index holds decoding times; pictures are shown a reordering delay later.
-    delay = round(video.decoder.reorder_depth * step)
-    if index.shown.all():
-        delay = origin - int(index.times[0])
-    keys = (index.times[:whole][index.keys[:whole]] + delay).tolist()
-    truncated = whole < len(index)
-    end = origin + video.stream.duration
-    if truncated:
-        # Decoding times do not exceed presentation times: all pictures up to this one are there.
-        last = max(origin, int(index.times[max(0, whole - 1)]))
-    elif even:
-        last = end - round(step)
-    else:
-        tail = np.flatnonzero(index.keys)[-1:]
-        video.media.ensure([(int(index.starts[n:].min()), int(index.ends.max())) for n in tail])
-        last = last_picture(video, keys[-1] if keys else origin, watch)
-    return Timeline(
-        time_base=_time_base(video),
-        origin=origin,
-        end=max(end, last + 1),
-        last=last,
-        truncated=truncated,
-        step=step,
-        even=even,
-        keys=keys,
-        trusted=not pauses(video.media),
-    )
-
-
-def _from_cues(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
-    """None if the cues do not span the video. They are times of presentation, in milliseconds."""
-    cues = read_cues(video)
-    rate, time_base = video.stream.average_rate, _time_base(video)
-    duration_s = Fraction(video.container.duration or 0, av.time_base)
-    if (
-        len(cues) < 2
-        or not rate
-        or not duration_s
-        or int(cues.starts[-1]) >= video.media.size_bytes
-    ):
-        return None
-    reach_s = (int(cues.times[-1]) - origin) * time_base
-    if reach_s < duration_s - _UNSPANNED_S or np.any(np.diff(cues.times) <= 0):
-        return None
-    step = 1 / rate / time_base
-    video.media.ensure([(int(cues.starts[-1]), video.media.size_bytes)])
-    last = last_picture(video, int(cues.times[-1]), watch)
-    return Timeline(
-        time_base=time_base,
-        origin=origin,
-        end=last + max(1, round(step)),
-        last=last,
-        truncated=False,
-        step=step,
-        even=False,
-        keys=cues.times.tolist(),
-    )
-
-
-def _from_packets(video: OpenVideo, origin: int | None, table: PacketTable) -> Timeline:
-    if video.format in _BY_COUNT or not table.complete or origin is None:
-        return _by_count(video, table)
-    times = table.pts
-    step = _step(video, times, table.last_duration)
-    even = _even(times, step)
-    end = origin + round(len(times) * step) if even else times[-1] + table.last_duration
-    declared = _declared_end(video, table, origin, step)
-    return Timeline(
-        time_base=_time_base(video),
-        origin=origin,
-        end=declared or max(end, times[-1] + 1),
-        last=times[-1],
-        truncated=declared is not None,
-        step=step,
-        even=even,
-        keys=() if video.format in _NO_SEEK else table.keys,
-        table=table,
-    )
-
-
-def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
-    """The n-th picture out of the decoder is shown at the n-th decoding time."""
-    times: Sequence[int] = sorted(set(table.dts))
-    timed = len(times) == table.count
-    step = _step(video, times, table.last_duration)
-    if not timed:
-        # The demuxer of a raw stream makes times up at 25 a second; the stream may know better.
-        rate = video.stream.guessed_rate or video.stream.average_rate or Fraction(25)
-        step = 1 / rate / _time_base(video)
-        times = [round(n * step) for n in range(max(1, table.count))]
-    declared = _declared_end(video, table, times[0], step)
-    even = _even(times, step)
-    # Decoding times are those of presentation if all are the same steps, or nothing is reordered.
-    in_order = even or video.decoder.reorder_depth == 0
-    return Timeline(
-        time_base=_time_base(video),
-        origin=times[0],
-        end=declared or times[-1] + max(1, round(step)),
-        last=times[-1],
-        truncated=declared is not None,
-        step=step,
-        even=even,
-        table=table,
-        stamps=times,
-        trusted=timed and video.format in _BY_COUNT and in_order,
-    )
-
-
-def _even(times: Sequence[int] | npt.NDArray[np.int64], step: Fraction) -> bool:
-    """True if rounding `(time - first) / step` gives each picture its number."""
-    if len(times) < 2 or not step:
-        return False
-    since_first = np.asarray(times, dtype=np.float64) - times[0]
-    off = since_first - np.arange(len(times)) * float(step)
-    return bool(np.abs(off).max() <= 0.4 * float(step))
-
-
-def _step(video: OpenVideo, times: Sequence[int], last_duration: int) -> Fraction:
-    if len(times) > 1:
-        return Fraction(times[-1] - times[0], len(times) - 1)
-    rate = video.stream.average_rate or video.stream.guessed_rate
-    return Fraction(last_duration) or (1 / (rate or Fraction(25)) / _time_base(video))
-
-
-def _declared_end(video: OpenVideo, table: PacketTable, first: int, step: Fraction) -> int | None:
-    """Given only if the file breaks off before it; else sound merely outlasts the pictures."""
-    time_base = _time_base(video)
-    stream_s = Fraction(video.stream.duration or 0) * time_base
-    declared_s = max(stream_s, Fraction(video.container.duration or 0, av.time_base))
-    reached_s = max(table.reached_s, table.reached_s - float(first * time_base))
-    tolerance_s = max(0.5, 2 * float(step * time_base))
-    if float(declared_s) - reached_s <= tolerance_s:
-        return None
-    return first + round(declared_s / time_base)
-
-
-def _time_base(video: OpenVideo) -> Fraction:
-    return video.stream.time_base or Fraction(1, 90_000)

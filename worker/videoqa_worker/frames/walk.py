@@ -6,16 +6,14 @@ timeline knows, and the decoder must begin with that very picture. Pictures that
 before the keyframe are dropped, since after a seek they may lack what they refer to
 (open GOPs).
 
-Decodes no more than it must. A picture that nothing refers to is left out once a packet of a
-later picture that is still before the next target was seen: then it is not the one on screen.
-And where the next target lies behind another keyframe, decoding ends with the first packet
-whose decoding time is past the target: all pictures up to the target have come by then.
+Decodes no more than it must: see `skip`. And where the next target lies behind another
+keyframe, decoding ends with the first packet whose decoding time is past the target: all
+pictures up to the target have come by then.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -31,18 +29,13 @@ from av.stream import Stream
 from videoqa.errors import PictureTooLarge
 from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.packets import is_shown
-from videoqa_worker.frames.timeline import Timeline, steady
+from videoqa_worker.frames.skip import Skip
+from videoqa_worker.frames.timeline import Timeline
 from videoqa_worker.frames.watch import Watch
 from videoqa_worker.media import Media
 
 __all__ = ["Shown", "Walk"]
 
-_MARKS_NONREF = ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "wmv3", "vc1")
-"""Decoders whose pictures that are no references are provably so, and which can leave them out.
-HEVC's may be references of higher sub-layers: see `_can_skip`."""
-_RECENT_PACKETS = 17
-"""One more than H.264 and HEVC can reorder (max_num_reorder_frames <= 16)."""
 _SEEK_ATTEMPTS = 4
 """Each one keyframe earlier. Transport streams land late by one or two."""
 
@@ -77,8 +70,6 @@ class Walk:
         self._may_seek = True
         self.contradicted = False
         """A picture came out of the decoder after one with a later time: no time can be trusted."""
-        self._lags: list[int] = []
-        """pts - dts of the packets read first."""
         self._targets: Sequence[int] = ()
         self._until: int | None = None
         """Decoding may end with the first packet to be decoded after this tick."""
@@ -102,7 +93,7 @@ class Walk:
         """Starts over from the first picture."""
         self._stack.close()
         self.video: OpenVideo = self._stack.enter_context(open_video(self._media, self._limits))
-        self._skips, self._skipping = _can_skip(self.video), False
+        self._skip = Skip(self.video, self._targets)
         self._begin(count=0)
 
     def _begin(self, count: int | None) -> None:
@@ -120,8 +111,7 @@ class Walk:
         """Packets given to the decoder less pictures taken from it."""
         self._drained = False
         """The decoder has forgotten what pictures refer to: it must start at a keyframe."""
-        self._recent: deque[int] = deque(maxlen=_RECENT_PACKETS)
-        """Presentation times of the packets read last."""
+        self._skip.forget()
 
     def first(self) -> VideoFrame | None:
         """The video's first picture; None if nothing decodes."""
@@ -129,8 +119,8 @@ class Walk:
         return shown.picture if shown else None
 
     def lacks_reordering(self) -> bool:
-        """Whether pictures are reordered, and no packet read so far says so in its times."""
-        return self.video.decoder.reorder_depth > 0 and steady(self._lags, self.video)
+        """Whether the first packets' times may be those of decoding."""
+        return self._skip.lacks_reordering()
 
     def follow(self, timeline: Timeline) -> None:
         """From here on, times are those of the timeline."""
@@ -140,7 +130,7 @@ class Walk:
 
     def aim(self, targets: Sequence[int]) -> None:
         """All ticks that `at` will be asked for, ascending."""
-        self._targets = targets
+        self._targets = self._skip.targets = targets
 
     def at(self, tick: int) -> Shown | None:
         """The last picture with pts <= tick, which is one of the targets; they do not descend."""
@@ -161,7 +151,7 @@ class Walk:
         expected = self._timeline.on_screen(tick) if self._timeline else None
         if expected is not None:
             return expected > pts
-        return any(pts < other <= tick for other in self._recent)
+        return self._skip.replaced(pts, tick)
 
     def _leads_away(self, tick: int) -> bool:
         """Whether the next target is reached by a seek, or there is none."""
@@ -220,7 +210,8 @@ class Walk:
 
     def _placed(self, packet: Packet[Stream] | None) -> Iterator[Shown]:
         try:
-            self._skip_or_not(packet)
+            if not self._by_count and self._skip.next_is(packet):
+                self._count = None
             pictures = self.video.decoder.decode(packet)
         except FFmpegError as error:
             self._refuse_growth(error)
@@ -234,27 +225,6 @@ class Walk:
             shown = self._place(picture)
             if shown is not None:
                 yield shown
-
-    def _skip_or_not(self, packet: Packet[Stream] | None) -> None:
-        """Leaves the picture out if it is no reference, and surely not the one on screen."""
-        pts = packet.pts if packet else None
-        passed = pts is not None and self._skips and not self._by_count and self._is_passed(pts)
-        if packet is not None and pts is not None and is_shown(packet, self.video.stream):
-            self._recent.append(pts)
-            if packet.dts is not None and len(self._lags) < _RECENT_PACKETS:
-                self._lags.append(pts - packet.dts)
-        if not self._skips or self._by_count:
-            return
-        if passed != self._skipping:
-            self.video.decoder.skip_frame = "NONREF" if passed else "DEFAULT"
-            self._skipping = passed
-        if passed:
-            self._count = None
-
-    def _is_passed(self, pts: int) -> bool:
-        """Whether a packet was seen whose picture replaces this one before the next target."""
-        next_target = self._targets[bisect_left(self._targets, pts) :][:1]
-        return any(pts < other <= tick for tick in next_target for other in reversed(self._recent))
 
     def _place(self, picture: VideoFrame) -> Shown | None:
         """None for a picture that cannot be used: cut off, or without a time."""
@@ -356,13 +326,3 @@ class Walk:
     def _knows(self, packet: Packet[Stream]) -> bool:
         table = self._timeline.table if self._timeline else None
         return table is None or table.sizes.get(packet.pts or 0) == packet.size
-
-
-def _can_skip(video: OpenVideo) -> bool:
-    """Whether pictures marked as no references are referred to by none at all."""
-    name = video.decoder.name
-    if name != "hevc":
-        return name in _MARKS_NONREF
-    # hvcC, ISO/IEC 14496-15, 8.3.3.1: with one temporal layer there is no higher sub-layer.
-    header = video.decoder.extradata or b""
-    return len(header) > 22 and header[0] == 1 and (header[21] >> 3) & 7 == 1

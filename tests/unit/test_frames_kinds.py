@@ -20,7 +20,7 @@ from kinds import KINDS, Kind
 
 from videoqa.errors import SamplingError, VideoTruncated
 from videoqa.job import Sampling
-from videoqa_worker.frames import Frame, sample_frames
+from videoqa_worker.frames import Frame, sample_frames, timing
 
 Clip = Callable[[str], Path]
 MATROSKA = [name for name, kind in KINDS.items() if kind.recipe.name.endswith(("mkv", "webm"))]

@@ -25,8 +25,8 @@ WEIGHTS = {
 }
 """Of red and of blue in the luma; and FFmpeg's tag."""
 ENCODERS = {
-    "libx264": {"qp": "1", "preset": "veryfast"},
-    "libx265": {"x265-params": "log-level=none:crf=4"},
+    "libx264": {"qp": "0", "preset": "veryfast"},
+    "libx265": {"x265-params": "log-level=none:lossless=1"},
 }
 
 

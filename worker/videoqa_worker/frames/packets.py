@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from av import Packet
@@ -67,9 +68,9 @@ def scan(video: OpenVideo, watch: Watch) -> PacketTable:
 
 
 def last_picture(video: OpenVideo, last_key: int, watch: Watch) -> int:
-    """The pts of the last picture; reads from the last keyframe on."""
+    """The pts of the last picture; reads from the last keyframe on, as far as it can be read."""
     last = last_key
-    with open_video(video.media, video.limits) as fresh:
+    with open_video(video.media, video.limits) as fresh, suppress(FFmpegError):
         fresh.container.seek(last_key, stream=fresh.stream, backward=True)
         for packet in packets(fresh.container, fresh.stream):
             watch.tick()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -13,6 +14,7 @@ from itertools import islice
 import av
 import numpy as np
 import numpy.typing as npt
+from av.error import FFmpegError
 
 from videoqa.errors import VideoTooLong
 from videoqa_worker.frames.boxes import pauses
@@ -71,7 +73,7 @@ def steady(lags: Sequence[int], video: OpenVideo) -> bool:
 def _has_decoding_times_only(video: OpenVideo) -> bool:
     """Some muxers know no presentation times: then these are the decoding times."""
     lags: list[int] = []
-    with open_video(video.media, video.limits) as fresh:
+    with open_video(video.media, video.limits) as fresh, suppress(FFmpegError):
         for packet in islice(packets(fresh.container, fresh.stream), _TELLING_PACKETS):
             if packet.pts is not None and packet.dts is not None:
                 lags.append(packet.pts - packet.dts)
@@ -91,8 +93,8 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     index = read_index(video)
     if len(index) < 2 or not video.stream.duration:
         return None
-    if np.any(np.diff(index.starts) < 0):
-        return None  # FFmpeg sorts fragments by their times, which go back
+    if np.any(np.diff(index.times[index.shown]) < 0):
+        return None  # fragments whose times go back
     step = Fraction(int(index.times[-1] - index.times[0]), len(index) - 1)
     even = _even(index.times, step)
     if even and abs(video.stream.duration - int(index.shown.sum()) * step) > step:

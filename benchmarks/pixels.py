@@ -27,6 +27,7 @@ import av
 import numpy as np
 import torch
 import transformers
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 from PIL import __version__ as pillow_version
 from transformers import AutoConfig, AutoProcessor
@@ -96,7 +97,8 @@ class Ours:
         self._prompter = Prompter(load_processor(str(folder), config), config)
 
     def convert(self, frames: list[av.VideoFrame]) -> list[np.ndarray]:
-        return [to_rgb(frame) for frame in frames]
+        reformatter = VideoReformatter()
+        return [to_rgb(frame, reformatter) for frame in frames]
 
     def __call__(self, frames: list[av.VideoFrame]) -> torch.Tensor:
         inputs = self._prompter.build([Media("video", tuple(self.convert(frames)))], QUESTION)

@@ -9,18 +9,22 @@ import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
 from av.buffer import Buffer
+from av.video.reformatter import VideoReformatter
 
 __all__ = ["to_rgb"]
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def to_rgb(picture: VideoFrame) -> Pixels:
+def to_rgb(picture: VideoFrame, reformatter: VideoReformatter) -> Pixels:
     """uint8[H, W, 3], RGB, C-contiguous.
+
+    One reformatter for all pictures of a video: making one each costs 0.6 ms of 1080p.
 
     FFmpeg hands rotation and mirroring on as a display matrix and leaves them to the reader.
     """
-    pixels = picture.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
+    rgb = reformatter.reformat(picture, format="rgb24", threads=1)
+    pixels = rgb.to_ndarray().astype(np.uint8, copy=False)
     # PyAV 18.1 annotates this mapping as a TypedDict without this key.
     side_data = cast("Mapping[str, Buffer]", picture.side_data)
     try:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from av.video.reformatter import VideoReformatter
+
 from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
 from videoqa.job import Sampling, Warn
 from videoqa_worker.frames.clip import clip_of
@@ -81,11 +83,12 @@ def _take(
     if timeline.truncated:
         _check_reached(timeline, targets[-1].tick, timeline.last)
     frames: list[Frame] = []
+    reformatter = VideoReformatter()
     last_pts: int | None = None
     for target, asked_s in zip(targets, instants_s, strict=True):
         shown = _keyframe(walk, timeline, target) or _on_screen(walk, timeline, target.tick)
         if shown.pts != last_pts:
-            frames.append(_frame(shown, timeline, asked_s))
+            frames.append(_frame(shown, timeline, asked_s, reformatter))
         elif not shown.exact:  # this instant's doubt is the frame's, which stands for both
             frames[-1] = replace(frames[-1], exact=False)
         last_pts = shown.pts
@@ -115,9 +118,11 @@ def _on_screen(walk: Walk, timeline: Timeline, tick: int) -> Shown:
     return shown
 
 
-def _frame(shown: Shown, timeline: Timeline, asked_s: Fraction) -> Frame:
+def _frame(
+    shown: Shown, timeline: Timeline, asked_s: Fraction, reformatter: VideoReformatter
+) -> Frame:
     index = shown.count if shown.count is not None else timeline.index_of(shown.pts)
-    pixels = to_rgb(shown.picture)
+    pixels = to_rgb(shown.picture, reformatter)
     return Frame(index, timeline.seconds(shown.pts), shown.exact, pixels, float(asked_s))
 
 

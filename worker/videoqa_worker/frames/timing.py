@@ -51,7 +51,7 @@ def read_timeline(
     if doubtful and _has_decoding_times_only(video):
         table = scan(video, watch)
         timeline = _by_count(video, table)
-        timeline = replace(timeline, trusted=timeline.even and _is_timed(table))
+        timeline = replace(timeline, trusted=timeline.even and table.complete)
     elif origin is not None:
         timeline = _from_header(video, origin, watch)
     if timeline is None:
@@ -185,7 +185,7 @@ def _from_packets(video: OpenVideo, origin: int | None, table: PacketTable) -> T
 def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
     """The n-th picture out of the decoder is shown at the n-th decoding time."""
     times: Sequence[int] = sorted(set(table.dts))
-    timed = _is_timed(table)
+    timed = len(times) == table.count
     step = _step(video, times, table.last_duration)
     if not timed:
         # The demuxer of a raw stream makes times up at 25 a second; the stream may know better.
@@ -208,11 +208,6 @@ def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
         stamps=times,
         trusted=timed and video.format in _BY_COUNT and in_order,
     )
-
-
-def _is_timed(table: PacketTable) -> bool:
-    """Whether each picture has a decoding time of its own."""
-    return len(set(table.dts)) == table.count
 
 
 def _even(times: Sequence[int] | npt.NDArray[np.int64], step: Fraction) -> bool:

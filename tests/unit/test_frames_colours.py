@@ -26,7 +26,7 @@ WEIGHTS = {
 """Of red and of blue in the luma; and FFmpeg's tag."""
 ENCODERS = {
     "libx264": {"qp": "0", "preset": "veryfast"},
-    "libx265": {"x265-params": "log-level=none:lossless=1"},
+    "libx265": {"x265-params": "log-level=none:lossless=1:bframes=0:frame-threads=1"},
 }
 
 

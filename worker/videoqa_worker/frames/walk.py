@@ -168,6 +168,8 @@ class Walk:
         here = self._next
         if here is not None and here.pts == key and here.picture.key_frame:
             return here
+        if not self._may_seek:
+            return None
         landed = self._land_on(key)
         self._drained = True
         if landed is None:

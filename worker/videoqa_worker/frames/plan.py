@@ -17,7 +17,7 @@ from videoqa_worker.frames.boxes import bring_index
 from videoqa_worker.frames.clip import clip_of
 from videoqa_worker.frames.container import OpenVideo, open_video
 from videoqa_worker.frames.cursor import is_whole
-from videoqa_worker.frames.index import Index, read_cues, read_index
+from videoqa_worker.frames.index import Index
 from videoqa_worker.frames.instants import instants_of
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.snap import Target, snapped
@@ -78,12 +78,13 @@ def _spans(
     except ClipOutOfRange:
         return []  # said again, with the true length, by the reading itself
     targets = snapped([timeline.ticks_at(at_s) for at_s in instants.at_s], timeline, sampling)
+    index = timeline.index
+    if index is None:
+        return []
     if "mp4" in video.format:
-        index = read_index(video)
-        spans = [_of_packets(index, timeline, t) for t in targets]
+        spans = [_of_packets(index, timeline, target) for target in targets]
     else:
-        cues = read_cues(video)
-        spans = [_of_clusters(cues, video.media.size_bytes, t.tick) for t in targets]
+        spans = [_of_clusters(index, video.media.size_bytes, target.tick) for target in targets]
     return [span for span in spans if span is not None]
 
 

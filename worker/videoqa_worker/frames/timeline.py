@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from videoqa_worker.frames.index import Index
 from videoqa_worker.frames.packets import PacketTable
 
 __all__ = ["Timeline"]
@@ -39,6 +40,8 @@ class Timeline:
     keys: Sequence[int] = ()
     """Where seeking may lead, ascending; empty: read from the start."""
     table: PacketTable | None = None
+    index: Index | None = None
+    """What it was read from, where the container's header told."""
     stamps: Sequence[int] | None = None
     """Instead of the container's pts: the n-th picture out of the decoder is at stamps[n]."""
     trusted: bool = True

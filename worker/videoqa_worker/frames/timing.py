@@ -128,6 +128,7 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
         even=even,
         keys=keys,
         trusted=not pauses(video.media),
+        index=index,
     )
 
 
@@ -158,6 +159,7 @@ def _from_cues(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
         step=step,
         even=False,
         keys=cues.times.tolist(),
+        index=cues,
     )
 
 

@@ -14,13 +14,11 @@ import numpy as np
 from videoqa.errors import ClipOutOfRange
 from videoqa.job import Sampling
 from videoqa_worker.frames.boxes import bring_index
-from videoqa_worker.frames.clip import clip_of
+from videoqa_worker.frames.choice import Target, choose
 from videoqa_worker.frames.container import OpenVideo, open_video
 from videoqa_worker.frames.cursor import is_whole
 from videoqa_worker.frames.index import Index
-from videoqa_worker.frames.instants import instants_of
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.snap import Target, snapped
 from videoqa_worker.frames.sniff import look_at
 from videoqa_worker.frames.timeline import Timeline
 from videoqa_worker.frames.timing import read_timeline
@@ -71,13 +69,10 @@ def _spans(
     start: float | None,
     end: float | None,
 ) -> list[Span]:
-    step_s = timeline.step * timeline.time_base
     try:
-        clip = clip_of(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
-        instants = instants_of(sampling, clip, slack_s=step_s)
+        targets = choose(sampling, timeline, start, end).targets
     except ClipOutOfRange:
         return []  # said again, with the true length, by the reading itself
-    targets = snapped([timeline.ticks_at(at_s) for at_s in instants.at_s], timeline, sampling)
     index = timeline.index
     if index is None:
         return []

@@ -15,14 +15,12 @@ from av.video.reformatter import VideoReformatter
 
 from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
 from videoqa.job import Sampling, Warn
-from videoqa_worker.frames.clip import clip_of
+from videoqa_worker.frames.choice import Choice, Target, choose
 from videoqa_worker.frames.cursor import is_whole
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
-from videoqa_worker.frames.instants import instants_of
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.pixels import to_rgb
 from videoqa_worker.frames.plan import fetch_planned
-from videoqa_worker.frames.snap import Target, snapped
 from videoqa_worker.frames.sniff import look_at
 from videoqa_worker.frames.timeline import Timeline
 from videoqa_worker.frames.timing import read_timeline
@@ -65,27 +63,23 @@ def sample_frames(
         doubtful = walk.lacks_reordering()
         timeline = read_timeline(walk.video, first.pts, watch, doubtful=doubtful)
         walk.follow(timeline)
-        step_s = timeline.step * timeline.time_base
-        clip = clip_of(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
-        instants = instants_of(sampling, clip, slack_s=step_s)
-        _check_memory(first.width * first.height, len(instants.at_s), limits)
-        frames = _take(walk, timeline, sampling, instants.at_s)
+        choice = choose(sampling, timeline, start, end)
+        _check_memory(first.width * first.height, len(choice.targets), limits)
+        frames = _take(walk, timeline, choice)
         info = _describe(walk, timeline, frames[0])
-    warnings = clip.warnings + instants.warnings + _about_keys(sampling, timeline)
-    return SampledVideo(frames, info, warnings + _fewer(len(instants.at_s), len(frames)))
+    warnings = choice.warnings + _about_keys(sampling, timeline)
+    return SampledVideo(frames, info, warnings + _fewer(len(choice.targets), len(frames)))
 
 
-def _take(
-    walk: Walk, timeline: Timeline, sampling: Sampling, instants_s: tuple[Fraction, ...]
-) -> tuple[Frame, ...]:
-    targets = snapped([timeline.ticks_at(at_s) for at_s in instants_s], timeline, sampling)
+def _take(walk: Walk, timeline: Timeline, choice: Choice) -> tuple[Frame, ...]:
+    targets = choice.targets
     walk.aim([target.tick for target in targets])
     if timeline.truncated:
         _check_reached(timeline, targets[-1].tick, timeline.last)
     frames: list[Frame] = []
     reformatter = VideoReformatter()
     last_pts: int | None = None
-    for target, asked_s in zip(targets, instants_s, strict=True):
+    for target, asked_s in zip(targets, choice.instants_s, strict=True):
         shown = _keyframe(walk, timeline, target) or _on_screen(walk, timeline, target.tick)
         if shown.pts != last_pts:
             frames.append(_frame(shown, timeline, asked_s, reformatter))

@@ -4,8 +4,8 @@ Pictures are drawn and encoded once and kept in a cache folder (`python benchmar
 all of them). A clip longer than a minute is its first minute, lengthened by stream copy with
 shifted timestamps: its numbers start anew each minute, so a picture's number is known modulo 1500.
 Clips are a little shorter than their names say, else uniform targets would all be keyframes (an
-eighth of ten minutes is a whole number of GOPs), and sampling look cheaper than it is. No clip has
-sound. Knows nothing of what is measured with them.
+eighth of ten minutes is a whole number of GOPs), and sampling look cheaper than it is; the kind
+`h264-whole` is exactly as long as its name says, and shows that case. No clip has sound. Knows nothing of what is measured with them.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ class Kind:
     share: float
     """Of H.264's bit rate, for about the same quality."""
     options: dict[str, str] = field(default_factory=dict)
+    whole: bool = False
+    """Exactly as long as the name says: of eight targets, half are keyframes at a minute, and all
+    at ten minutes and an hour."""
 
 
 _HEVC = {"preset": "veryfast", "x265-params": "log-level=error:open-gop=0:scenecut=0"}
@@ -65,6 +68,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("h264", "libx264", "mp4", 1.0),
+        Kind("h264-whole", "libx264", "mp4", 1.0, whole=True),
         Kind("h264-no-b", "libx264", "mp4", 1.0, {"bf": "0"}),
         Kind("hevc", "libx265", "mp4", 0.6, _HEVC),
         Kind("vp9", "libvpx-vp9", "webm", 0.6, {"deadline": "good", "cpu-used": "6"}),
@@ -78,10 +82,10 @@ def default_cache() -> Path:
     return Path(tempfile.gettempdir()) / "videoqa-benchmark-clips"
 
 
-def count_of(seconds: int) -> int:
+def count_of(kind: Kind, seconds: int) -> int:
     """Pictures in the clip of this name: targets are then 60 pictures behind a keyframe on average
     at a minute, and 55 at ten minutes and an hour, if there are eight of them."""
-    if seconds < SEGMENT_S:
+    if seconds < SEGMENT_S or kind.whole:
         return seconds * FPS
     return seconds * FPS - (40 if seconds == SEGMENT_S else GOP)
 
@@ -106,9 +110,9 @@ def make_clip(kind: Kind, seconds: int, cache: Path) -> Path:
         if not segment.exists():
             _encode(kind, SEGMENT_S * FPS, (width, height), part)
             part.rename(segment)
-        _lengthen(segment, seconds // SEGMENT_S, part)
+        _lengthen(segment, seconds // SEGMENT_S, part, whole=kind.whole)
     else:
-        _encode(kind, count_of(seconds), (width, height), part)
+        _encode(kind, count_of(kind, seconds), (width, height), part)
     part.rename(path)
     return path
 
@@ -132,24 +136,25 @@ def _encode(kind: Kind, count: int, size: tuple[int, int], path: Path) -> None:
     _say("")
 
 
-def _lengthen(segment: Path, times: int, path: Path) -> None:
+def _lengthen(segment: Path, times: int, path: Path, *, whole: bool) -> None:
     """Copies the packets of the segment again and again, each time SEGMENT_S later; of the last
-    time all but the last GOP."""
+    time all but the last GOP, unless `whole`."""
     with av.open(str(segment)) as source, av.open(str(path), "w", format=path.suffix[1:]) as out:
         stream = source.streams.video[0]
         copy = out.add_stream_from_template(stream, opaque=True)
-        for packet in _repeated(source, stream, times):
+        for packet in _repeated(source, stream, times, whole):
             packet.stream = copy
             out.mux(packet)
 
 
-def _repeated(source: Any, stream: VideoStream, times: int) -> Iterator[Any]:
+def _repeated(source: Any, stream: VideoStream, times: int, whole: bool) -> Iterator[Any]:
     shift = round(SEGMENT_S / (stream.time_base or Fraction(1, FPS)))
     last_key = max(p.pts or 0 for p in source.demux(stream) if p.is_keyframe)
     for turn in range(times):
         source.seek(0, stream=stream)
         for packet in source.demux(stream):
-            if turn == times - 1 and packet.is_keyframe and packet.pts == last_key:
+            ends = not whole and turn == times - 1
+            if ends and packet.is_keyframe and packet.pts == last_key:
                 return
             if packet.size == 0:
                 continue

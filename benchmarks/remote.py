@@ -122,7 +122,7 @@ def _read_at(file: Any, at: int, count_bytes: int) -> bytes:
 
 def floor_bytes(path: Path, seconds: int, frames: int) -> int:
     boxes = boxes_of(path)
-    duration_s = count_of(seconds) / FPS
+    duration_s = count_of(KINDS["h264"], seconds) / FPS
     gops = frames * (GOP / FPS) / (2 * duration_s)
     return round(boxes["mdat"][1] * min(1.0, gops)) + boxes["moov"][1]
 
@@ -183,7 +183,7 @@ def run_row(row: Row, base_url: str, name: str, warm_up: str, frames: int) -> No
 
 
 def _right(row: Row, numbers: list[int | None], frames: int) -> int:
-    total, minute = count_of(row.seconds), SEGMENT_S * FPS
+    total, minute = count_of(KINDS["h264"], row.seconds), SEGMENT_S * FPS
     wanted = [k * total // frames for k in range(frames)]
     if row.reader == "videoqa-keyframe":
         wanted = [min(round(n / GOP), (total - 1) // GOP) * GOP for n in wanted]

@@ -5,7 +5,8 @@ all of them). A clip longer than a minute is its first minute, lengthened by str
 shifted timestamps: its numbers start anew each minute, so a picture's number is known modulo 1500.
 Clips are a little shorter than their names say, else uniform targets would all be keyframes (an
 eighth of ten minutes is a whole number of GOPs), and sampling look cheaper than it is; the kind
-`h264-whole` is exactly as long as its name says, and shows that case. No clip has sound. Knows nothing of what is measured with them.
+`h264-whole` is exactly as long as its name says, and shows that case. No clip has sound. Knows
+nothing of what is measured with them.
 """
 
 from __future__ import annotations

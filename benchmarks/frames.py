@@ -11,8 +11,8 @@ it, of the PyAV loop of the model pages over that of the sampler.
 
 From ten minutes on, samplers that read everything are run for 8 frames only (their cost is that
 of the video), and the ratios of 32 frames there refer to those runs; at an hour, where one such
-run takes minutes, only the guide is, on `h264` and `h264-whole`. `floor` is told which pictures
-to decode, and so says how little any sampler on FFmpeg could do.
+run takes minutes, only the guide is, on `h264` and `h264-whole`. `told` is told which pictures
+to decode, and so says how little is left to gain with FFmpeg's decoders.
 """
 
 from __future__ import annotations

@@ -52,10 +52,9 @@ def _decoders() -> Any:
     return decoders
 
 
-def floor(path: Path, count: int) -> Pictures:
-    """What no sampler on FFmpeg can do without: told beforehand which pictures are wanted and where
-    keyframes are (which holds for these clips alone), decodes those wanted and, in between, those that
-    others refer to, and checks nothing."""
+def told(path: Path, count: int) -> Pictures:
+    """What is left if nothing has to be found out or checked: told beforehand which pictures are wanted
+    and where keyframes are (which holds for these clips alone), decodes those and what they refer to."""
     import av
     from clips import FPS, GOP
 
@@ -214,7 +213,7 @@ def _ffmpeg(about: dict[str, Any], arguments: list[str]) -> Pictures:
 SAMPLERS: dict[str, Callable[[Path, int], Pictures]] = {
     "videoqa": videoqa,
     "videoqa-pool": videoqa_pool,
-    "floor": floor,
+    "told": told,
     "guide": guide,
     "guide-pyav": guide_pyav,
     "opencv-grab": opencv_grab,

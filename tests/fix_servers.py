@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -82,14 +83,20 @@ class HttpServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self._scheme, self._host = ("https", "localhost") if tls else ("http", "127.0.0.1")
+        if tls is not None:
+            # Hands are shaken in the connection's thread, at its first read.
+            self.socket = tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.routes: dict[str, Route] = {}
         self.connections = 0
         self.stopped = threading.Event()
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
+        return f"{self._scheme}://{self._host}:{self.server_port}{path}"
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.connections += 1
@@ -190,15 +197,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(bytes([byte]))
 
 
-@pytest.fixture
-def http_server() -> Iterator[HttpServer]:
-    with HttpServer() as server:
+@contextmanager
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[HttpServer]:
+    with HttpServer(tls) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
         server.stopped.set()
         server.shutdown()
         thread.join(5)
+
+
+@pytest.fixture
+def http_server() -> Iterator[HttpServer]:
+    with serving() as server:
+        yield server
 
 
 # S3

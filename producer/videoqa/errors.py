@@ -275,7 +275,7 @@ class SourceUnavailable(SourceError):
 
 
 class SourceHttpError(SourceError):
-    """The source refused the request for another reason."""
+    """The source refused the request for another reason, or its certificate proves nothing."""
 
     code = "source_http_error"
 

@@ -11,7 +11,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from ssl import SSLContext
+from ssl import SSLCertVerificationError, SSLContext
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpcore2
@@ -225,6 +225,12 @@ def _ours(transfer: Transfer) -> Iterator[None]:
 
 
 def _unreachable(transfer: Transfer, error: Exception) -> SourceError:
+    refused = error.__cause__ or error.__context__
+    if isinstance(refused, SSLCertVerificationError):
+        return SourceHttpError(
+            f"the certificate of {transfer.shown} proves nothing: {refused.verify_message}; expected "
+            "one for this host by an authority that the worker trusts (SSL_CERT_FILE names others)"
+        )
     return SourceUnreachable(
         f"no connection to {transfer.shown}: {error or type(error).__name__}; "
         "check host and port, and whether the worker's network reaches it"

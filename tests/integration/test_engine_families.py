@@ -166,7 +166,7 @@ def test_a_mixed_batch_answers_as_its_rows_do_alone(
     alone = [single(engine, request) for request in requests]
     with rows_seen(engine) as rows:
         together = answers(engine, requests)
-    assert rows == [8]
+    assert max(rows) == 8
     assert together == alone
     assert len({answer.tokens for answer in alone}) == 8
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fix_models import clip
-from test_engine import answers, ask, rows_seen, single
+from test_engine import answers, ask, given, rows_seen, single, submitted
 
 from videoqa.errors import EngineStopped, JobCanceled, ModelError, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig
@@ -19,11 +19,15 @@ from videoqa_worker.engine import Engine, EngineConfig
 Check = Callable[[torch.Tensor], None]
 
 
-@pytest.fixture
-def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
+@pytest.fixture(params=["slots", "generate"])
+def engine(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
     """Its own engine for each test: these leave traces in it."""
     config = EngineConfig(
-        str(checkpoint("interleave")), device="cpu", cpu_threads=1, batch_wait_s=0.3
+        str(checkpoint("interleave")),
+        device="cpu",
+        cpu_threads=1,
+        batch_wait_s=0.3,
+        batching=request.param,
     )
     with Engine(config) as running:
         yield running
@@ -31,10 +35,10 @@ def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
 
 @contextmanager
 def before_each_forward(engine: Engine, check: Check) -> Iterator[None]:
-    """The real model, and `check(input_ids)` before each of its steps."""
+    """The real model, and `check` of what it is given before each of its steps."""
 
     def hook(_: Any, args: Any, kwargs: Any) -> None:
-        check(kwargs["input_ids"])
+        check(given(kwargs))
 
     handle = engine._loaded.model.register_forward_pre_hook(hook, with_kwargs=True)
     try:
@@ -68,7 +72,7 @@ def test_a_batch_that_runs_out_of_memory_is_answered_in_smaller_ones(
 def test_batches_stay_small_after_one_ran_out_of_memory(engine: Engine) -> None:
     with rows_seen(engine) as rows, before_each_forward(engine, small_device(2)):
         answers(engine, requests_of(engine, 8))
-        assert max(rows) == 8
+        assert max(rows) > 2
         rows.clear()
         answers(engine, requests_of(engine, 8))
         assert max(rows) == 2
@@ -86,7 +90,7 @@ def test_memory_that_runs_out_while_decoding_costs_no_answer(engine: Engine) -> 
 
     with before_each_forward(engine, check):
         assert answers(engine, requests) == alone
-    assert steps[0] == 6
+    assert max(steps) > 1
 
 
 @pytest.mark.parametrize(
@@ -112,8 +116,11 @@ def test_a_request_that_does_not_fit_alone_fails_as_out_of_memory(
 def poison(engine: Engine) -> Check:
     token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
 
-    def check(input_ids: torch.Tensor) -> None:
-        if (input_ids == token).any():
+    embedding = engine._loaded.model.get_input_embeddings().weight[token]
+
+    def check(tokens: torch.Tensor) -> None:
+        same = tokens == (embedding if tokens.is_floating_point() else token)
+        if (same.all(dim=-1) if tokens.is_floating_point() else same).any():
             raise IndexError("index 7 is out of bounds")
 
     return check
@@ -124,7 +131,7 @@ def test_a_row_that_makes_the_model_raise_fails_alone(engine: Engine) -> None:
     alone = [single(engine, request) for request in requests]
     guilty = ask(engine, [clip(9, 2)], "What is ~ ?")
     with before_each_forward(engine, poison(engine)):
-        futures = [engine.submit(r) for r in (*requests[:2], guilty, *requests[2:])]
+        futures = submitted(engine, [*requests[:2], guilty, *requests[2:]])
         assert [futures[n].result(60) for n in (0, 1, 3, 4)] == alone
         with pytest.raises(ModelError, match="IndexError: index 7 is out of bounds"):
             futures[2].result(60)
@@ -139,10 +146,10 @@ def test_a_repeated_batch_still_asks_who_wants_to_stop(engine: Engine) -> None:
         if input_ids.shape[0] > 1:
             raise IndexError("together")
 
-    leaving = ask(engine, [clip(1, 2)], "What?", should_stop=lambda: bool(prefills))
+    leaving = ask(engine, [clip(1, 2)], "What?", should_stop=lambda: 2 in prefills)
     staying = ask(engine, [clip(2, 2)], "What?", max_new_tokens=3)
     with before_each_forward(engine, check):
-        futures = [engine.submit(leaving), engine.submit(staying)]
+        futures = submitted(engine, [leaving, staying])
         assert futures[1].result(60).output_tokens == 3
         with pytest.raises(JobCanceled):
             futures[0].result(60)

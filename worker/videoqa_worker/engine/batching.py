@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.request import Ticket
@@ -28,14 +28,14 @@ def choose(waiting: Sequence[Ticket], config: EngineConfig, max_tokens: int) -> 
     """The next batch out of `waiting`, oldest first."""
     first, *others = waiting
     batch = [first]
-    if first.request.alone:
+    if first.alone:
         return batch
     for ticket in others:
         if len(batch) >= config.max_batch:
             break
         lengths = [one.prompt_tokens for one in (*batch, ticket)]
         similar = max(lengths) <= config.length_ratio * min(lengths)
-        if similar and not ticket.request.alone and padded_tokens([*batch, ticket]) <= max_tokens:
+        if similar and not ticket.alone and padded_tokens([*batch, ticket]) <= max_tokens:
             batch.append(ticket)
     return batch
 
@@ -71,6 +71,24 @@ class WaitingRoom:
             self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
             return batch
 
+    def take(self, fits: Callable[[Ticket], bool], *, wait: bool) -> Ticket | None:
+        """The oldest ticket, if it fits: nobody overtakes it. None also if the room is closed.
+
+        Arguments:
+            wait: for a first ticket, if there is none.
+        """
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed or not self._waiting or not fits(self._waiting[0]):
+                return None
+            return self._waiting.pop(0)
+
+    def put_back(self, tickets: Sequence[Ticket]) -> None:
+        """They come first again."""
+        with self._changed:
+            self._waiting[:0] = tickets
+
     def close(self) -> list[Ticket]:
         """Lets nobody in any more; returns those who still waited."""
         with self._changed:
@@ -83,6 +101,6 @@ class WaitingRoom:
         """Gives the others of a burst a moment, counted from when the oldest came."""
         first = self._waiting[0]
         left_s = first.arrived_s + self._config.batch_wait_s - time.monotonic()
-        if left_s > 0 and not first.request.alone:
+        if left_s > 0 and not first.alone:
             full = self._config.max_batch
             self._changed.wait_for(lambda: len(self._waiting) >= full or self._closed, left_s)

@@ -25,8 +25,22 @@ class EngineConfig:
     max_batch: int = 8
     """Rows generated together."""
     max_batch_tokens: int = 65_536
-    """Rows times (longest prompt + longest answer): bounds the KV cache of a batch. 6 GiB for
+    """Rows times (longest prompt + longest answer): the memory for keys and values. 6 GiB for
     LLaVA-Interleave 0.5B at 96 KiB a token."""
+    prefill_chunk_tokens: int = 8192
+    """A prompt comes in by pieces of so many tokens while other rows run, which get a token each in
+    between. Eight frames of LLaVA-Interleave (5,850) are one piece: more of them cost more than
+    a row would gain."""
+    feature_cache_bytes: int | None = None
+    """For features of pictures, to be used again; None: 5% of a GPU's memory, 256 MiB on the CPU;
+    0: none."""
+    prefix_cache_bytes: int | None = None
+    """The same for keys and values of prompts up to their last picture."""
+    cuda_graphs: bool = True
+    """Launch decode steps as CUDA graphs."""
+    batching: Literal["slots", "generate"] = "slots"
+    """generate: left-padded batches by transformers' `generate`, as always for models with sliding
+    windows or recurrent layers. The next two are for those alone."""
     batch_wait_s: float = 0.005
     """How long the first request waits for company; 0: not at all."""
     length_ratio: float = 1.5
@@ -53,6 +67,10 @@ class EngineConfig:
         wrong = {
             "max_batch": (self.max_batch >= 1, "at least 1"),
             "max_batch_tokens": (self.max_batch_tokens >= 1, "at least 1"),
+            "prefill_chunk_tokens": (self.prefill_chunk_tokens >= 1, "at least 1"),
+            "feature_cache_bytes": ((self.feature_cache_bytes or 0) >= 0, "at least 0"),
+            "prefix_cache_bytes": ((self.prefix_cache_bytes or 0) >= 0, "at least 0"),
+            "batching": (self.batching in ("slots", "generate"), "'slots' or 'generate'"),
             "batch_wait_s": (0 <= self.batch_wait_s <= 1, "0 to 1 second"),
             "length_ratio": (self.length_ratio >= 1, "at least 1"),
             "cpu_threads": (self.cpu_threads is None or self.cpu_threads >= 1, "at least 1"),

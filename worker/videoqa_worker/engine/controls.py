@@ -7,6 +7,7 @@ reported done, while its neighbours go on. Nothing here knows how rows are batch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ class Row:
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
         self._text = ""
+        self._first_token_s = 0.0
+        self._words = Words(tokenizer) if ticket.request.on_text is not None else None
         self._tokenizer = tokenizer
         self._eos = eos
         # A character is at most 4 tokens (bytes); 8 more cover the token that straddles the start.
@@ -42,6 +45,8 @@ class Row:
 
     def take(self, token: int) -> None:
         """Adds a token; ends the row if that was its last, or if its caller lost interest."""
+        if not self.tokens:
+            self._first_token_s = time.monotonic() - self.ticket.arrived_s
         self.tokens.append(token)
         if token in self._eos:
             self.finish_reason = "stop"
@@ -50,6 +55,8 @@ class Row:
         elif len(self.tokens) >= self.generation.max_new_tokens:
             self.finish_reason = "length"
         self.poll()
+        if self._words is not None and self.error is None:
+            self._tell(self._words.add(token))
 
     def poll(self) -> None:
         """Asks the caller whether to go on, and tells it how far the row is."""
@@ -71,7 +78,25 @@ class Row:
             finish_reason=self.finish_reason or "stop",
             input_tokens=self.ticket.prompt_tokens,
             output_tokens=len(self.tokens),
+            first_token_s=self._first_token_s,
         )
+
+    def _tell(self, text: str) -> None:
+        """`text`: all of the answer so far. What may become a stop string is held back."""
+        if self.finish_reason is not None:
+            text = self._text if self.finish_reason == "stop_string" else self._decode(self.tokens)
+        else:
+            text = text[
+                : len(text) - max(_begun(text, stop) for stop in ("", *self.generation.stop))
+            ]
+        new = text[self.ticket.said :]
+        if not new or self.ticket.request.on_text is None:
+            return
+        self.ticket.said = len(text)
+        try:
+            self.ticket.request.on_text(new)
+        except Exception as error:  # noqa: BLE001 - a caller's fault must not reach its neighbours
+            self.error = error
 
     def _stopped(self) -> bool:
         """Whether a stop string is in the text; most steps look at the last tokens only."""
@@ -89,6 +114,40 @@ class Row:
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+class Words:
+    """The text of a growing answer, in whole characters, by decoding only what is new.
+
+    Tokens are decoded together with a few before them, since what a token says can depend on
+    them (spaces, bytes of one character).
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
+        self._text = ""
+        self._before = self._sure = 0
+        """Tokens whose text is complete, and where decoding starts to know what comes after."""
+
+    def add(self, token: int) -> str:
+        """All that is sure by now."""
+        self._tokens.append(token)
+        known = self._decode(self._tokens[self._before : self._sure])
+        more = self._decode(self._tokens[self._before :])
+        if len(more) > len(known) and not more.endswith("\ufffd"):
+            self._text += more[len(known) :]
+            self._before, self._sure = self._sure, len(self._tokens)
+        return self._text
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+def _begun(text: str, stop: str) -> int:
+    """How many of the last characters are the beginning of the stop string."""
+    longest = min(len(stop) - 1, len(text))
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class Sampling(LogitsProcessor):

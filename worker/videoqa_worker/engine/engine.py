@@ -1,7 +1,8 @@
 """The resident model behind a queue: submit a request, get a future.
 
 One thread loads the model, owns it and runs it; callers' threads only queue. The story of
-that thread is `_serve`: wait for a batch, run it.
+that thread is `_serve`: one step after the other, by slots or, where a model does not allow for
+them, by whole batches.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
 from videoqa.job import Generation
 from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
+from videoqa_worker.engine.faults import STOPPED
+from videoqa_worker.engine.kv import kv_shape
 from videoqa_worker.engine.load import Loaded, load
 from videoqa_worker.engine.request import Generated, GenerationRequest, Ticket
-from videoqa_worker.engine.runner import STOPPED, Runner
+from videoqa_worker.engine.reuse import media_digest
+from videoqa_worker.engine.runner import BatchRunner
+from videoqa_worker.engine.slots import SlotRunner
 from videoqa_worker.prompt import Media, Prompter
 
 __all__ = ["Engine"]
@@ -40,14 +45,23 @@ class Engine:
     A context manager: entering starts it, leaving closes it.
     """
 
-    def __init__(self, config: EngineConfig, *, on_state: Callable[[str], None] = _silent) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        on_state: Callable[[str], None] = _silent,
+        loader: Callable[[EngineConfig, Callable[[str], None]], Loaded] = load,
+    ) -> None:
         """
         Arguments:
             on_state: told what the start is doing ("loading weights", "warming up", "ready").
+            loader: brings the model; benchmarks make one up.
         """
+        self._loader = loader
         self._config = config
         self._on_state = on_state
         self._room = WaitingRoom(config)
+        self._runner: SlotRunner | BatchRunner | None = None
         self._closing = threading.Event()
         self._started: Future[Loaded] = Future()
         self._thread = threading.Thread(target=self._main, name="videoqa-engine", daemon=True)
@@ -72,6 +86,8 @@ class Engine:
     def submit(self, request: GenerationRequest) -> Future[Generated]:
         """Queues a request; its future has the answer, or a GenerationError or JobCanceled."""
         ticket = Ticket(request)
+        if self._runner is not None and self._runner.wants_digests:
+            ticket.media = media_digest(request.inputs)  # here, on the caller's thread
         try:
             self.prompter.check_length(request.inputs, request.generation.max_new_tokens)
         except PromptTooLong as error:
@@ -123,28 +139,36 @@ class Engine:
     def _main(self) -> None:
         try:
             with torch.inference_mode():
-                runner = self._ready()
-                self._serve(runner)
+                self._serve(self._ready())
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
             self._fail(error)
         finally:
             self._closing.set()
+            if self._runner is not None:
+                self._runner.close()
             self._refuse(self._room.close())
 
-    def _serve(self, runner: Runner) -> None:
-        while batch := self._room.next_batch(self._max_tokens(runner)):
-            runner.run(batch)
+    def _serve(self, runner: SlotRunner | BatchRunner) -> None:
+        while runner.step(self._room):
+            pass
 
-    def _ready(self) -> Runner:
-        loaded = load(self._config, self._on_state)
-        runner = Runner(loaded, self._closing.is_set)
+    def _ready(self) -> SlotRunner | BatchRunner:
+        loaded = self._loader(self._config, self._on_state)
+        shape = kv_shape(loaded.model.config) if self._config.batching == "slots" else None
+        stopping = self._closing.is_set
+        runner = (
+            SlotRunner(loaded, shape, self._config, stopping)
+            if shape is not None
+            else BatchRunner(loaded, self._config, stopping)
+        )
         self._on_state("warming up")
         self._warm_up(runner, loaded.prompter)
         self._on_state("ready")
+        self._runner = runner
         self._started.set_result(loaded)
         return runner
 
-    def _warm_up(self, runner: Runner, prompter: Prompter) -> None:
+    def _warm_up(self, runner: SlotRunner | BatchRunner, prompter: Prompter) -> None:
         """One tiny question by the true path: kernels are picked, and faults show now."""
         black = np.zeros((32, 32, 3), np.uint8)
         inputs = prompter.build([Media("video", (black,))], "What is this?")
@@ -156,9 +180,6 @@ class Engine:
                 f"{self._config.model} was loaded, but fails on a first question: {error}",
                 param="model",
             ) from error
-
-    def _max_tokens(self, runner: Runner) -> int:
-        return min(self._config.max_batch_tokens, runner.memory_tokens or 2**62)
 
     def _fail(self, error: BaseException) -> None:
         """The thread is at its end: while starting, tell `start`; later, tell the log."""
@@ -173,7 +194,7 @@ class Engine:
 
     def _refuse(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:
-            if ticket.future.set_running_or_notify_cancel():
+            if ticket.start():
                 ticket.future.set_exception(EngineStopped(STOPPED))
 
     def __enter__(self) -> Self:

@@ -29,7 +29,10 @@ class GenerationRequest:
     """Never run together with others: a second attempt must convict only itself."""
     on_progress: Callable[[int], None] | None = None
     """Told how many tokens there are, after each; on the engine's thread, so be quick. The
-    count starts again when a batch has to be repeated."""
+    count starts again when the row has to be repeated."""
+    on_text: Callable[[str], None] | None = None
+    """Told each new piece of the answer, in whole characters and never part of a stop string; on
+    the engine's thread, so be quick. A row that has to be repeated does not say it again."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,39 @@ class Generated:
     finish_reason: FinishReason
     input_tokens: int
     output_tokens: int
+    first_token_s: float = field(default=0.0, compare=False)
+    """Seconds from submitting to the first token."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Ticket:
     """A request that waits or runs, and the future that its caller holds."""
 
     request: GenerationRequest
     future: Future[Generated] = field(default_factory=Future)
     arrived_s: float = field(default_factory=time.monotonic)
+    media: bytes = b""
+    """Digest of its pictures; empty: nothing of them is kept."""
+    suspect: bool = False
+    """Was there when the model raised, and so runs by itself."""
+    retried: bool = False
+    """Did not fit into memory, until what was kept there went."""
+    said: int = 0
+    """Characters told to `on_text`."""
 
     @property
     def prompt_tokens(self) -> int:
         return self.request.inputs.length
+
+    @property
+    def alone(self) -> bool:
+        return self.suspect or self.request.alone
+
+    @property
+    def most_tokens(self) -> int:
+        """Positions that it can need: prompt and longest answer."""
+        return self.prompt_tokens + self.request.generation.max_new_tokens
+
+    def start(self) -> bool:
+        """False if its caller has canceled the future; may be called again."""
+        return self.future.running() or self.future.set_running_or_notify_cancel()

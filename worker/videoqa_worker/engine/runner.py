@@ -1,4 +1,4 @@
-"""Runs a batch on the model, and makes smaller ones of it when it fails.
+"""Runs whole batches by `generate`: for models that slots cannot hold (see `kv_shape`).
 
 A batch that runs out of memory is halved; a batch in which the model raises is run again
 row by row, so that only the guilty row fails. A row is delivered when it ends, not when
@@ -8,55 +8,51 @@ its batch does.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from videoqa.errors import EngineStopped, GenerationError, ModelError, OutOfMemory
+from videoqa.errors import EngineStopped
 from videoqa_worker.engine import vision
-from videoqa_worker.engine.batching import padded_tokens
+from videoqa_worker.engine.batching import WaitingRoom, padded_tokens
 from videoqa_worker.engine.collate import left_padded
+from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.controls import Row, Sampling, Taking
+from videoqa_worker.engine.faults import STOPPED, Fault, fault_of
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.request import Ticket
 
-__all__ = ["STOPPED", "Runner"]
-
-STOPPED = "the engine stopped before the answer was complete; submit it again"
+__all__ = ["BatchRunner"]
 
 
-@dataclass(frozen=True)
-class _Fault:
-    """Why a batch failed; holds no traceback, because a traceback holds the batch's tensors."""
+class BatchRunner:
+    """Generates for one batch at a time, on the calling thread; makes smaller ones of it if it fails."""
 
-    memory: bool
-    text: str
-
-    def as_error(self, ticket: Ticket) -> GenerationError:
-        if self.memory:
-            inputs = ticket.request.inputs
-            return OutOfMemory(
-                f"the device has no memory for {inputs.length} tokens ({inputs.frames} frames), "
-                f"even alone: {self.text}; sample fewer frames, or use a larger device or "
-                "quantization"
-            )
-        return ModelError(f"the model raised while it generated: {self.text}")
-
-
-class Runner:
-    """Generates for one batch at a time, on the calling thread."""
-
-    def __init__(self, loaded: Loaded, stopping: Callable[[], bool]) -> None:
+    def __init__(self, loaded: Loaded, config: EngineConfig, stopping: Callable[[], bool]) -> None:
         """
         Arguments:
             stopping: the engine is closing; asked at every decode step.
         """
         self._loaded = loaded
+        self._most_tokens = config.max_batch_tokens
         self._stopping = stopping
+        self.beat_s = time.monotonic()
         self.memory_tokens: int | None = None
         """Padded tokens that a batch should stay under, learnt from running out of memory."""
+
+    wants_digests = False
+
+    def step(self, room: WaitingRoom) -> bool:
+        """Waits for a batch and runs it; False if the room is closed."""
+        self.beat_s = time.monotonic()
+        batch = room.next_batch(min(self._most_tokens, self.memory_tokens or 2**62))
+        self.run(batch)
+        return bool(batch)
+
+    def close(self) -> None:
+        """No row outlives `run`."""
 
     def run(self, tickets: Sequence[Ticket]) -> None:
         """Answers every ticket: with a result or an error.
@@ -64,7 +60,7 @@ class Runner:
         Raises:
             torch.AcceleratorError: the device is broken until the process ends.
         """
-        running = [t for t in tickets if t.future.set_running_or_notify_cancel()]
+        running = [t for t in tickets if t.start()]
         try:
             self._run([running])
         finally:
@@ -85,17 +81,14 @@ class Runner:
             self._free_memory()
             batches.extend(reversed(self._smaller(batch, fault)))
 
-    def _attempt(self, batch: list[Ticket]) -> _Fault | None:
+    def _attempt(self, batch: list[Ticket]) -> Fault | None:
         try:
             self._generate(batch)
-        except Exception as error:
-            if isinstance(error, torch.AcceleratorError) and not _is_memory(error):
-                raise
-            # Whatever else a model raises, the engine lives on.
-            return _Fault(_is_memory(error), f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
+            return fault_of(error)
         return None
 
-    def _smaller(self, batch: list[Ticket], fault: _Fault) -> list[list[Ticket]]:
+    def _smaller(self, batch: list[Ticket], fault: Fault) -> list[list[Ticket]]:
         left = [ticket for ticket in batch if not ticket.future.done()]
         if len(batch) == 1:
             for ticket in left:
@@ -149,11 +142,3 @@ class Runner:
         gc.collect()
         if self._loaded.model.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _is_memory(error: Exception) -> bool:
-    """CUDA has a class for it; the CPU allocator raises a RuntimeError."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and any(text in str(error) for text in ("out of memory", "can't allocate memory"))
-    )

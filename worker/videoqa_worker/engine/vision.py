@@ -17,11 +17,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from videoqa_worker.prompt import ModelInputs
 
-__all__ = ["Features", "encode", "join"]
+__all__ = ["Features", "Flat", "embedded", "encode", "flat", "join", "placeholders"]
 
 Pooled = torch.Tensor | list[torch.Tensor]
 Features = dict[str, list[Pooled]]
 """`image` and `video`: what the model's encoder returned, in the order of the placeholders."""
+Flat = dict[str, torch.Tensor]
+"""The same as [placeholders, d] each."""
 
 
 def encode(model: Any, inputs: ModelInputs) -> Features:
@@ -53,6 +55,52 @@ def join(rows: Sequence[Features]) -> dict[str, Any]:
         if pooled:
             joined[kind] = BaseModelOutputWithPooling(pooler_output=_joined(pooled))  # type: ignore[arg-type]
     return joined
+
+
+def flat(features: Features) -> Flat:
+    """One feature a placeholder."""
+    return {kind: torch.cat([_rows(part) for part in pooled]) for kind, pooled in features.items()}
+
+
+def _rows(pooled: Pooled) -> torch.Tensor:
+    if isinstance(pooled, torch.Tensor):
+        return pooled.reshape(-1, pooled.shape[-1])
+    return torch.cat([_rows(picture) for picture in pooled])
+
+
+def placeholders(model: Any, inputs: ModelInputs) -> torch.Tensor:
+    """bool[L], on the CPU: which tokens stand for pictures."""
+    ids = inputs.input_ids[0]
+    return torch.isin(ids, torch.tensor([token for _, token in _tokens(model)]))
+
+
+def _tokens(model: Any) -> list[tuple[str, int]]:
+    found = []
+    for kind in ("image", "video"):
+        for name in (f"{kind}_token_id", f"{kind}_token_index"):
+            token = getattr(model.config, name, None)
+            if token is not None:
+                found.append((kind, int(token)))
+                break
+    return found
+
+
+def embedded(model: Any, inputs: ModelInputs, features: Flat) -> torch.Tensor:
+    """[1, L, d]: the tokens' embeddings, the pictures' features in their places."""
+    embedding = model.get_input_embeddings()
+    ids = inputs.input_ids.to(model.device)
+    kinds = {kind: ids == token for kind, token in _tokens(model)}
+    # A placeholder may be a token that the embedding does not know.
+    hidden = torch.stack(list(kinds.values())).any(dim=0)
+    whole: torch.Tensor = embedding(ids.masked_fill(hidden, 0))
+    for kind, found in features.items():
+        wanted = int(kinds[kind].sum())
+        if wanted != len(found):
+            raise ValueError(
+                f"{wanted} placeholders in the prompt for {len(found)} {kind} features"
+            )
+        whole[kinds[kind]] = found.to(whole.device, whole.dtype)
+    return whole
 
 
 def _joined(pooled: list[Pooled]) -> Pooled:

@@ -1,0 +1,163 @@
+"""LLaVA-Interleave 0.5B and 7B as they are on the hub, with random weights, built on the device.
+
+Their answers mean nothing; their time is that of the real ones. Knows nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import (
+    GenerationConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+
+from videoqa_worker.engine.load import Loaded
+from videoqa_worker.engine.processor import load_processor
+from videoqa_worker.prompt import Prompter
+
+__all__ = ["SHAPES", "Shape", "build"]
+
+_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"]
+_TEMPLATE = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}"
+    "{% for item in message['content'] if item['type'] == 'image' %}{{ '<image>' }}{% endfor %}"
+    "{% for item in message['content'] if item['type'] == 'text' %}{{ '\n' + item['text'] }}"
+    "{% endfor %}{{'<|im_end|>\n'}}{% endfor %}{{ '<|im_start|>assistant\n' }}"
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The text model's sizes; the tower is SigLIP so400m/14 at 384 pixels in both."""
+
+    hidden: int
+    layers: int
+    heads: int
+    inner: int
+    tied: bool
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of a token, in 16 bits."""
+        return 2 * self.layers * self.hidden * 2
+
+
+SHAPES = {
+    "0.5b": Shape(hidden=1024, layers=24, heads=16, inner=2816, tied=True),
+    "7b": Shape(hidden=4096, layers=32, heads=32, inner=11008, tied=False),
+}
+"""Qwen1.5-0.5B-Chat and Qwen1.5-7B-Chat, by the configurations of llava-interleave-qwen-*-hf."""
+VOCABULARY = 152_000
+FRAME_TOKENS = 729
+
+
+def _config(shape: Shape) -> LlavaConfig:
+    text = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=32_768,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        tie_word_embeddings=shape.tied,
+        eos_token_id=None,
+        bos_token_id=None,
+        pad_token_id=0,
+    )
+    vision = SiglipVisionConfig(
+        hidden_size=1152,
+        intermediate_size=4304,
+        num_hidden_layers=26,
+        num_attention_heads=16,
+        image_size=384,
+        patch_size=14,
+        vision_use_head=False,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=_SPECIAL.index("<image>"),
+        image_seq_length=FRAME_TOKENS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=shape.tied,
+    )
+
+
+def build(name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
+    """The model on its device, with the processor that the checkpoint would have.
+
+    No token ends an answer, so that all are of the length asked for.
+    """
+    config = _config(SHAPES[name])
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model: Any = LlavaForConditionalGeneration(config)
+    finally:
+        torch.set_default_dtype(before)
+    _spread(model)
+    model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory() as folder:
+        processor = _processor(Path(folder), config)
+    prompter = Prompter(processor, config)
+    return Loaded(model.eval(), processor.tokenizer, prompter, frozenset(), 0, "random")
+
+
+def _spread(model: Any) -> None:
+    """Weights so large that an answer depends on the pictures and does not repeat itself."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim >= 2:
+                std = 1.0 if "embed_tokens" in name else 1.0 / weight[0].numel() ** 0.5
+                weight.normal_(std=std)
+
+
+def _processor(folder: Path, config: LlavaConfig) -> Any:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {text: n for n, text in enumerate([*_SPECIAL, *letters])}
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>", "<image>"],
+    ).save_pretrained(folder)
+    half = [0.5, 0.5, 0.5]
+    files: dict[str, dict[str, Any]] = {
+        "preprocessor_config.json": {
+            "image_processor_type": "SiglipImageProcessor",
+            "size": {"height": 384, "width": 384},
+            "image_mean": half,
+            "image_std": half,
+        },
+        "processor_config.json": {
+            "processor_class": "LlavaProcessor",
+            "patch_size": 14,
+            "vision_feature_select_strategy": "full",
+            "num_additional_image_tokens": 0,
+        },
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    (folder / "chat_template.jinja").write_text(_TEMPLATE)
+    config.save_pretrained(folder)
+    return load_processor(str(folder), config)

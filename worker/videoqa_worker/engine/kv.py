@@ -1,0 +1,153 @@
+"""Keys and values of the rows that run, in memory that is taken once.
+
+A layer has one block for keys and one for values, seen as [slots, heads, length, dim]: one slot a
+row. How many slots, and how long, changes with the rows (`arrange`); the memory does not. Row n
+of the batch is slot n, so that a decode step reads one slice.
+
+To a transformers model this is its `Cache`: `update` is called by every layer, the other methods
+by the code that makes masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+__all__ = ["SlotCache", "kv_shape"]
+
+KvShape = tuple[int, int, int]
+
+
+def kv_shape(config: Any) -> KvShape | None:
+    """(layers, heads, dim) of a text model whose every layer attends to all that was before, else
+    None: windows and recurrent states keep other things than keys and values."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    windowed = getattr(text, "use_sliding_window", False) and getattr(text, "sliding_window", None)
+    heads = getattr(text, "num_attention_heads", None)
+    if kinds != {"full_attention"} or windowed or not heads:
+        return None
+    dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return text.num_hidden_layers, getattr(text, "num_key_value_heads", None) or heads, dim
+
+
+class SlotCache:
+    """Room for `tokens` positions. The last position of each slot is scratch: rows that only fill
+    up a batch write there."""
+
+    is_compileable = False
+
+    def __init__(
+        self, shape: KvShape, tokens: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        layers, self._heads, self._dim = shape
+        self._dtype, self._device = dtype, device
+        self._layers = layers
+        self.is_sliding = [False] * layers
+        self.is_linear = self.is_dummy = self.is_sliding
+        self.slots = self.length = 0
+        self._blocks: list[torch.Tensor] = []
+        self._views: list[torch.Tensor] = []
+        self._take(tokens)
+        self._rows = self._at = torch.zeros(0, dtype=torch.long, device=device)
+        self._slot: int | None = None
+        self._past = self._reach = 0
+
+    @property
+    def tokens(self) -> int:
+        """Positions that there is memory for."""
+        return self._tokens
+
+    @property
+    def token_bytes(self) -> int:
+        return 2 * self._layers * self._heads * self._dim * self._dtype.itemsize
+
+    def _take(self, tokens: int) -> None:
+        """Zeros, because what is masked is still multiplied: not-a-number would come through."""
+        self._tokens = tokens
+        self._views, self._blocks = [], []
+        size = tokens * self._heads * self._dim
+        self._blocks = [
+            torch.zeros(size, dtype=self._dtype, device=self._device)
+            for _ in range(2 * self._layers)
+        ]
+
+    def arrange(self, length: int, used: Sequence[int]) -> None:
+        """Makes slots of this length, as many as there is room for; keeps the first `used[n]`
+        positions of slot n."""
+        held = [[view[n, :, :count].clone() for n, count in enumerate(used)]
+                for view in self._views]  # fmt: skip
+        if length > self._tokens:
+            self._take(length)
+        self.slots, self.length = self._tokens // length, length
+        count = self.slots * self.length * self._heads * self._dim
+        shape = (self.slots, self._heads, length, self._dim)
+        self._views = [block[:count].view(shape) for block in self._blocks]
+        for view, rows in zip(self._views, held, strict=False):
+            for n, row in enumerate(rows):
+                view[n, :, : row.shape[1]] = row
+
+    def move(self, source: int, target: int, count: int) -> None:
+        """The first positions of one slot to another."""
+        for view in self._views:
+            view[target, :, :count] = view[source, :, :count]
+
+    def save(self, slot: int, count: int) -> list[torch.Tensor]:
+        """A copy: [heads, count, dim] each."""
+        return [view[slot, :, :count].clone() for view in self._views]
+
+    def restore(self, slot: int, saved: Sequence[torch.Tensor]) -> None:
+        for view, kept in zip(self._views, saved, strict=True):
+            view[slot, :, : kept.shape[1]] = kept
+
+    # What a forward pass is about
+
+    def for_prompt(self, slot: int, past: int) -> SlotCache:
+        """The next pass writes one prompt, whose first `past` positions are there."""
+        self._slot, self._past = slot, past
+        return self
+
+    def for_tokens(self, rows: torch.Tensor, at: torch.Tensor, reach: int) -> SlotCache:
+        """The next pass writes one position of each row.
+
+        Arguments:
+            rows: int64[n], 0 ... n - 1.
+            at: int64[n], the position of each.
+            reach: attention looks at so many positions of each slot.
+        """
+        self._slot, self._past = None, 0
+        self._rows, self._at, self._reach = rows, at, reach
+        return self
+
+    # What transformers asks of a cache
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """[rows, heads, new positions, dim] each; returns all that is attended to."""
+        own_keys, own_values = self._views[2 * layer_idx], self._views[2 * layer_idx + 1]
+        if self._slot is None:
+            own_keys[self._rows, :, self._at] = keys[:, :, 0]
+            own_values[self._rows, :, self._at] = values[:, :, 0]
+            count = keys.shape[0]
+            return own_keys[:count, :, : self._reach], own_values[:count, :, : self._reach]
+        end = self._past + keys.shape[2]
+        slot = slice(self._slot, self._slot + 1)
+        own_keys[slot, :, self._past : end] = keys
+        own_values[slot, :, self._past : end] = values
+        if self._past == 0:
+            return keys, values
+        return own_keys[slot, :, :end], own_values[slot, :, :end]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._past
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        return self._past
+
+    def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:
+        # transformers before 5.20 gives the positions themselves.
+        new = query_length if isinstance(query_length, int) else query_length.shape[0]
+        return self._past + new, 0

@@ -27,7 +27,7 @@ from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.processor import load_processor
 from videoqa_worker.prompt import Prompter
 
-__all__ = ["SHAPES", "Shape", "build"]
+__all__ = ["FRAME_TOKENS", "SHAPES", "VOCABULARY", "Shape", "build"]
 
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"]
 _TEMPLATE = (
@@ -63,12 +63,12 @@ VOCABULARY = 152_000
 FRAME_TOKENS = 729
 
 
-def _config(shape: Shape) -> LlavaConfig:
+def _config(shape: Shape, layers: int | None) -> LlavaConfig:
     text = Qwen2Config(
         vocab_size=VOCABULARY,
         hidden_size=shape.hidden,
         intermediate_size=shape.inner,
-        num_hidden_layers=shape.layers,
+        num_hidden_layers=layers or shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
         max_position_embeddings=32_768,
@@ -81,7 +81,7 @@ def _config(shape: Shape) -> LlavaConfig:
     vision = SiglipVisionConfig(
         hidden_size=1152,
         intermediate_size=4304,
-        num_hidden_layers=26,
+        num_hidden_layers=layers or 26,
         num_attention_heads=16,
         image_size=384,
         patch_size=14,
@@ -98,12 +98,17 @@ def _config(shape: Shape) -> LlavaConfig:
     )
 
 
-def build(name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
-    """The model on its device, with the processor that the checkpoint would have.
+def build(
+    name: str, device: torch.device, dtype: torch.dtype, *, layers: int | None = None
+) -> tuple[Loaded, Any]:
+    """The model on its device, and the checkpoint's own processor for those who use that.
 
     No token ends an answer, so that all are of the length asked for.
+
+    Arguments:
+        layers: of tower and text model, if not the model's own number.
     """
-    config = _config(SHAPES[name])
+    config = _config(SHAPES[name], layers)
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -115,9 +120,11 @@ def build(name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
     _spread(model)
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
-        processor = _processor(Path(folder), config)
-    prompter = Prompter(processor, config)
-    return Loaded(model.eval(), processor.tokenizer, prompter, frozenset(), 0, "random")
+        _write(Path(folder), config)
+        fast, own = (load_processor(folder, config, pixels) for pixels in ("fast", "reference"))
+    prompter = Prompter(fast, config)
+    loaded = Loaded(model.eval(), fast.tokenizer, prompter, frozenset(), 0, "random")
+    return loaded, own
 
 
 def _spread(model: Any) -> None:
@@ -129,7 +136,7 @@ def _spread(model: Any) -> None:
                 weight.normal_(std=std)
 
 
-def _processor(folder: Path, config: LlavaConfig) -> Any:
+def _write(folder: Path, config: LlavaConfig) -> None:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {text: n for n, text in enumerate([*_SPECIAL, *letters])}
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[]))
@@ -160,4 +167,3 @@ def _processor(folder: Path, config: LlavaConfig) -> Any:
         (folder / name).write_text(json.dumps(content))
     (folder / "chat_template.jinja").write_text(_TEMPLATE)
     config.save_pretrained(folder)
-    return load_processor(str(folder), config)

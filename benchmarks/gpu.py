@@ -344,7 +344,7 @@ def main() -> None:
     parser.add_argument("--frames", nargs="+", type=int, default=[8, 32])
     parser.add_argument("--in-flight", nargs="+", type=int, default=[1, 4, 16, 64])
     parser.add_argument("--most-jobs", type=int, default=192)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="two layers each: to try the script")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()

@@ -132,7 +132,8 @@ def _spread(model: Any) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim >= 2:
-                std = 1.0 if "embed_tokens" in name else 1.0 / weight[0].numel() ** 0.5
+                # Small embeddings: a tied head would otherwise repeat the last token for ever.
+                std = 0.05 if "embed_tokens" in name else 1.0 / weight[0].numel() ** 0.5
                 weight.normal_(std=std)
 
 

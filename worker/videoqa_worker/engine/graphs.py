@@ -45,6 +45,7 @@ class Stepper:
             scratch: the position of a slot that belongs to no row; where graphs are tried out.
         """
         self._graphs.clear()
+        self._pool = None  # a pool ends with its last graph
         self._scratch = scratch
 
     def __call__(self, tokens: torch.Tensor, at: torch.Tensor, reach: int) -> torch.Tensor:

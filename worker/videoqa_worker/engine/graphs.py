@@ -1,105 +1,100 @@
-"""Decode steps as CUDA graphs: one launch instead of a thousand.
+"""Passes as CUDA graphs: one launch instead of a thousand.
 
-A step of a small model costs the host more time than the device. A graph is captured once for
-each number of rows and reach that occurs, both rounded up, and replayed with new numbers in the
-same memory. Where capturing fails, steps run as they are, for good.
+Launching the kernels of a pass takes the host some 20 ms, whatever the device needs. A graph is
+captured once for each kind and shape of pass, and replayed with new numbers in the same memory.
+Shapes are rounded up by whoever calls, so that few occur. Where capturing fails, passes run as
+they are, for good.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 
-__all__ = ["Step", "Stepper", "rounded_rows"]
+__all__ = ["Graphs"]
 
 log = logging.getLogger(__name__)
 
 _WARM_UPS = 2
+_MOST = 64
+"""Graphs that are held; the one not used for longest goes first."""
 
-Step = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-"""(tokens int64[n], positions int64[n], reach) -> float[n, vocabulary]."""
-
-
-def rounded_rows(count: int, most: int) -> int:
-    """The next power of two, or all slots."""
-    return min(1 << (count - 1).bit_length(), most)
+Pass = Callable[..., torch.Tensor]
 
 
-class Stepper:
-    """Runs steps, as graphs if `graphed`."""
+class Graphs:
+    """Of one device. Without CUDA, or if not `wanted`, every pass just runs."""
 
-    def __init__(self, step: Step, device: torch.device, *, graphed: bool) -> None:
-        self._step, self._device = step, device
-        self.graphed = graphed and device.type == "cuda"
-        self._graphs: dict[tuple[int, int], _Graph] = {}
+    def __init__(self, device: torch.device, *, wanted: bool) -> None:
+        self.on = wanted and device.type == "cuda"
+        self._device = device
+        self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._pool: Any = None
-        self._scratch = 0
 
-    def forget(self, scratch: int) -> None:
-        """The memory that graphs write to has been arranged anew.
-
-        Arguments:
-            scratch: the position of a slot that belongs to no row; where graphs are tried out.
-        """
+    def forget(self) -> None:
+        """The memory that passes write to is another from here on."""
         self._graphs.clear()
         self._pool = None  # a pool ends with its last graph
-        self._scratch = scratch
 
-    def __call__(self, tokens: torch.Tensor, at: torch.Tensor, reach: int) -> torch.Tensor:
-        if not self.graphed:
-            return self._step(tokens, at, reach)
-        key = tokens.shape[0], reach
-        if key not in self._graphs:
-            graph = self._captured(*key)
-            if graph is None:
-                return self._step(tokens, at, reach)
-            self._graphs[key] = graph
-        return self._graphs[key](tokens, at)
+    def run(self, key: Hashable, function: Pass, *tensors: torch.Tensor) -> torch.Tensor:
+        """`function(*tensors)`. What comes back is good until the next pass.
 
-    def _captured(self, rows: int, reach: int) -> _Graph | None:
+        Arguments:
+            key: the same for passes that differ in the numbers in `tensors` alone.
+            function: may run several times over at the first call, and so must do the same each
+                time.
+        """
+        graph = self._graphs.get(key) or self._captured(key, function, tensors)
+        if graph is None:
+            return function(*tensors)
+        self._graphs.move_to_end(key)
+        return graph(tensors)
+
+    def _captured(
+        self, key: Hashable, function: Pass, tensors: tuple[torch.Tensor, ...]
+    ) -> _Graph | None:
+        if not self.on:
+            return None
         try:
-            graph = _Graph(self._step, rows, reach, self._scratch, self._device, self._pool)
+            graph = _Graph(function, tensors, self._device, self._pool)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            self.graphed = False
-            self._graphs.clear()
-            log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])
+            self.on = False
+            self.forget()
+            log.warning("going on without CUDA graphs: %s", str(error).splitlines()[0])
             return None
         self._pool = graph.pool
+        self._graphs[key] = graph
+        if len(self._graphs) > _MOST:
+            self._graphs.popitem(last=False)
         return graph
 
 
 class _Graph:
-    """One captured step."""
+    """One captured pass, and the memory that its numbers are put into."""
 
     def __init__(
-        self,
-        step: Step,
-        rows: int,
-        reach: int,
-        scratch: int,
-        device: torch.device,
-        pool: Any,
+        self, function: Pass, tensors: tuple[torch.Tensor, ...], device: torch.device, pool: Any
     ) -> None:
-        self._tokens = torch.zeros(rows, dtype=torch.long, device=device)
-        self._at = torch.full((rows,), scratch, dtype=torch.long, device=device)
+        self._given = [tensor.clone() for tensor in tensors]
         self._graph = torch.cuda.CUDAGraph()
         side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
-                step(self._tokens, self._at, reach)
+                function(*self._given)
         torch.cuda.current_stream(device).wait_stream(side)
         with torch.cuda.graph(self._graph, pool=pool):
-            self._scores = step(self._tokens, self._at, reach)
+            self._result = function(*self._given)
         self.pool = self._graph.pool()
 
-    def __call__(self, tokens: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        self._tokens.copy_(tokens)
-        self._at.copy_(at)
+    def __call__(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        for own, new in zip(self._given, tensors, strict=True):
+            own.copy_(new)
         self._graph.replay()
-        return self._scores
+        return self._result

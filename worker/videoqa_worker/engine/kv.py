@@ -52,7 +52,7 @@ class SlotCache:
         self._views: list[torch.Tensor] = []
         self._take(tokens)
         self._rows = self._at = torch.zeros(0, dtype=torch.long, device=device)
-        self._slot: int | None = None
+        self._slot: int | torch.Tensor | None = None
         self._past = self._reach = 0
 
     @property
@@ -65,7 +65,7 @@ class SlotCache:
         return 2 * self._layers * self._heads * self._dim * self._dtype.itemsize
 
     def _take(self, tokens: int) -> None:
-        """Zeros, because what is masked is still multiplied: not-a-number would come through."""
+        """Zeros: see `wipe`."""
         self._tokens = tokens
         self._views, self._blocks = [], []
         size = tokens * self._heads * self._dim
@@ -94,6 +94,11 @@ class SlotCache:
         for view in self._views:
             view[target, :, :count] = view[source, :, :count]
 
+    def wipe(self, slot: int) -> None:
+        """After not-a-number: what is masked is still multiplied, so it would come through."""
+        for view in self._views:
+            view[slot].zero_()
+
     def save(self, slot: int, count: int) -> list[torch.Tensor]:
         """A copy: [heads, count, dim] each."""
         return [view[slot, :, :count].clone() for view in self._views]
@@ -104,8 +109,12 @@ class SlotCache:
 
     # What a forward pass is about
 
-    def for_prompt(self, slot: int, past: int) -> SlotCache:
-        """The next pass writes one prompt, whose first `past` positions are there."""
+    def for_prompt(self, slot: int | torch.Tensor, past: int) -> SlotCache:
+        """The next pass writes one prompt, whose first `past` positions are there.
+
+        Arguments:
+            slot: int64[1] where the pass is for several of them; then `past` is 0.
+        """
         self._slot, self._past = slot, past
         return self
 
@@ -134,6 +143,10 @@ class SlotCache:
             count = keys.shape[0]
             return own_keys[:count, :, : self._reach], own_values[:count, :, : self._reach]
         end = self._past + keys.shape[2]
+        if isinstance(self._slot, torch.Tensor):
+            own_keys[self._slot, :, :end] = keys
+            own_values[self._slot, :, :end] = values
+            return keys, values
         slot = slice(self._slot, self._slot + 1)
         own_keys[slot, :, self._past : end] = keys
         own_values[slot, :, self._past : end] = values

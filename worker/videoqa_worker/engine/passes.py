@@ -8,13 +8,16 @@ are kept for the next question about the same pictures. Knows nothing of who wai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videoqa_worker.engine import vision
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.graphs import Stepper, rounded_rows
+from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import KvShape, SlotCache
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.request import Ticket
@@ -24,6 +27,8 @@ __all__ = ["Passes", "Prompt"]
 
 _REACH = {"cuda": 512, "cpu": 64}
 """Attention's reach is rounded up to it: one graph serves so many steps."""
+_PROMPT = 64
+"""Prompts are rounded up to it, where they run as graphs. No more than slots: see `_LENGTHS`."""
 _CPU_KEPT_BYTES, _CUDA_KEPT_SHARE = 256 << 20, 0.05
 """What each of the two caches may take if the settings say nothing; the share is of all memory."""
 
@@ -54,7 +59,7 @@ class Passes:
         self.cache = SlotCache(shape, config.max_batch_tokens, self._model.dtype, self._device)
         self.features: Kept[vision.Flat] = Kept(self._limit(config.feature_cache_bytes))
         self.prefixes: Kept[list[torch.Tensor]] = Kept(self._limit(config.prefix_cache_bytes))
-        self._stepper = Stepper(self._step, self._device, graphed=config.cuda_graphs)
+        self._graphs = Graphs(self._device, wanted=config.cuda_graphs)
         self._numbers = torch.arange(1024, device=self._device)
 
     def _limit(self, configured: int | None) -> int:
@@ -72,7 +77,7 @@ class Passes:
 
     def arrange(self, length: int, used: Sequence[int]) -> None:
         """See `SlotCache.arrange`."""
-        self._stepper.forget(length - 1)
+        self._graphs.forget()
         self.cache.arrange(length, used)
 
     def let_go(self) -> bool:
@@ -106,7 +111,7 @@ class Passes:
     def _features(self, ticket: Ticket) -> vision.Flat:
         kept = self.features.get(ticket.media) if ticket.media else None
         if kept is None:
-            kept = vision.flat(vision.encode(self._model, ticket.request.inputs))
+            kept = vision.flat(vision.encode(self._model, ticket.request.inputs, self._graphs))
             if ticket.media:
                 size = sum(part.numel() * part.element_size() for part in kept.values())
                 self.features.put(ticket.media, kept, size)
@@ -114,6 +119,9 @@ class Passes:
 
     def advance(self, prompt: Prompt, most: int) -> torch.Tensor | None:
         """Computes up to so many positions; the scores, float[1, vocabulary], after the last."""
+        whole = not prompt.done and prompt.length <= most
+        if self._graphs.on and whole and prompt.embeddings is not None:
+            return self._whole(prompt, prompt.embeddings)
         start, end = prompt.done, min(prompt.length, prompt.done + most)
         given = "input_ids" if prompt.ids is not None else "inputs_embeds"
         rest = prompt.ids if prompt.ids is not None else prompt.embeddings
@@ -123,14 +131,15 @@ class Passes:
         if start:
             every = torch.ones(end - start, end, dtype=torch.bool, device=self._device)
             mask = every.tril(diagonal=start)[None, None]
-        scores: torch.Tensor = self._model(
-            **{given: piece},
-            attention_mask=mask,
-            position_ids=torch.arange(start, end, device=self._device)[None],
-            past_key_values=self.cache.for_prompt(prompt.slot, start),
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        with self._any_shape():
+            scores: torch.Tensor = self._model(
+                **{given: piece},
+                attention_mask=mask,
+                position_ids=torch.arange(start, end, device=self._device)[None],
+                past_key_values=self.cache.for_prompt(prompt.slot, start),
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
         prompt.done = end
         if prompt.ids is not None:
             prompt.ids = later
@@ -139,6 +148,39 @@ class Passes:
         if end < prompt.length:
             return None
         self._keep_prefix(prompt)
+        return scores
+
+    def _any_shape(self) -> AbstractContextManager[None]:
+        """cuDNN's attention, the default on some GPUs, prepares itself for each new shape: 0.85 s on
+        an H200. Prompts have many shapes."""
+        if self._device.type != "cuda":
+            return nullcontext()
+        return sdpa_kernel(
+            [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        )
+
+    def _whole(self, prompt: Prompt, embeddings: torch.Tensor) -> torch.Tensor:
+        """All of a prompt as a graph. What is filled up behind it is masked, then overwritten."""
+        longest = -(-prompt.length // _PROMPT) * _PROMPT
+        filled = embeddings.new_zeros(1, longest, embeddings.shape[-1])
+        filled[:, : prompt.length] = embeddings
+        places = torch.tensor([[prompt.slot], [prompt.length - 1]]).to(self._device)
+        key = "prompt", longest
+        scores = self._graphs.run(key, self._prompt_pass, filled, places[0], places[1])
+        prompt.done, prompt.embeddings = prompt.length, None
+        self._keep_prefix(prompt)
+        return scores
+
+    def _prompt_pass(
+        self, embeddings: torch.Tensor, slot: torch.Tensor, last: torch.Tensor
+    ) -> torch.Tensor:
+        scores: torch.Tensor = self._model(
+            inputs_embeds=embeddings,
+            position_ids=torch.arange(embeddings.shape[1], device=self._device)[None],
+            past_key_values=self.cache.for_prompt(slot, 0),
+            use_cache=True,
+            logits_to_keep=last,
+        ).logits[:, -1]
         return scores
 
     def _keep_prefix(self, prompt: Prompt) -> None:
@@ -156,15 +198,16 @@ class Passes:
             lengths: the position of each, which is how many come before it.
         """
         count, scratch = len(tokens), self.cache.length - 1
-        rows = rounded_rows(count, self.cache.slots) if self._stepper.graphed else count
+        rows = min(1 << (count - 1).bit_length(), self.cache.slots) if self._graphs.on else count
         step = _REACH.get(self._device.type, _REACH["cpu"])
         reach = min(self.cache.length, -(-(max(lengths) + 1) // step) * step)
         filler = rows - count
         numbers = torch.tensor([[*tokens, *[0] * filler], [*lengths, *[scratch] * filler]])
         placed = numbers.to(self._device, non_blocking=True)
-        return self._stepper(placed[0], placed[1], reach)[:count]
+        key = "rows", rows, reach
+        return self._graphs.run(key, partial(self._rows_pass, reach), *placed)[:count]
 
-    def _step(self, tokens: torch.Tensor, at: torch.Tensor, reach: int) -> torch.Tensor:
+    def _rows_pass(self, reach: int, tokens: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         rows = self._numbers[: tokens.shape[0]]
         seen = torch.arange(reach, device=self._device) <= at[:, None]
         scores: torch.Tensor = self._model(

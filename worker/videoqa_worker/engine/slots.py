@@ -203,6 +203,7 @@ class SlotRunner:
             if token < 0:
                 text = "the model wrote scores that are no numbers; try another dtype"
                 seat.row.error = ModelError(text)
+                self.passes.cache.wipe(self._seats.index(seat))
             else:
                 if seat.shaping is not None:
                     seat.shaping.add(token)

@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.prompt import ModelInputs
 
 __all__ = ["Features", "Flat", "embedded", "encode", "flat", "join", "placeholders"]
 
+_FRAMES = 8
+"""Pictures a pass, where passes are graphs."""
 Pooled = torch.Tensor | list[torch.Tensor]
 Features = dict[str, list[Pooled]]
 """`image` and `video`: what the model's encoder returned, in the order of the placeholders."""
@@ -26,9 +29,13 @@ Flat = dict[str, torch.Tensor]
 """The same as [placeholders, d] each."""
 
 
-def encode(model: Any, inputs: ModelInputs) -> Features:
+def encode(model: Any, inputs: ModelInputs, graphs: Graphs | None = None) -> Features:
     """The features of one row, in the model's dtype, on its device."""
     found: Features = {}
+    if graphs is not None and graphs.on and set(inputs.images) == {"pixel_values"}:
+        frames = _pixels("image", inputs.images["pixel_values"], inputs, model)
+        if frames.ndim == 4 and model.config.model_type == "llava":
+            return {"image": [_by_eights(model, frames, graphs)]}
     if "pixel_values" in inputs.images:
         encoder = model.base_model.get_image_features
         accepted = inspect.signature(encoder).parameters
@@ -45,6 +52,23 @@ def encode(model: Any, inputs: ModelInputs) -> Features:
             for video in inputs.videos
         ]
     return found
+
+
+def _by_eights(model: Any, pixels: torch.Tensor, graphs: Graphs) -> torch.Tensor:
+    """[frames, tokens, d], by passes over so many frames: a picture's features are its own."""
+    found = []
+    for few in torch.split(pixels, _FRAMES):
+        filled = torch.cat([few, few.new_zeros(_FRAMES - len(few), *few.shape[1:])])
+        whole = graphs.run(("frames", *filled.shape), lambda p: _stacked(model, p), filled)
+        found.append(whole[: len(few)].clone())
+    return torch.cat(found)
+
+
+def _stacked(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    pooled = model.base_model.get_image_features(
+        pixel_values=pixels, return_dict=True
+    ).pooler_output
+    return pooled if isinstance(pooled, torch.Tensor) else torch.stack(list(pooled))
 
 
 def join(rows: Sequence[Features]) -> dict[str, Any]:

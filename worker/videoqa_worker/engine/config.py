@@ -61,7 +61,7 @@ class EngineConfig:
     quantization: Literal["4bit", "8bit"] | None = None
     """Needs bitsandbytes and a CUDA device."""
     cpu_threads: int | None = None
-    """Threads of one torch operation on the CPU; None: torch's default."""
+    """Threads of one torch operation on the CPU; None: torch's default, and 1 beside a GPU."""
 
     def __post_init__(self) -> None:
         wrong = {

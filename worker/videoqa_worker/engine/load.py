@@ -56,8 +56,10 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
         ConfigurationError: not found, not reachable, not a LLaVA, no safetensors, no room.
     """
     device = _device(config)
-    if config.cpu_threads:
-        torch.set_num_threads(config.cpu_threads)
+    # Beside a GPU many jobs prepare pixels at once: a thread each, not a thread each for all cores.
+    threads = config.cpu_threads or (1 if device.type == "cuda" else None)
+    if threads:
+        torch.set_num_threads(threads)
     with _explained(config):
         on_state("loading configuration")
         commit = _commit(config)

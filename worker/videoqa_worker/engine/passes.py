@@ -145,10 +145,13 @@ class Passes:
             prompt.ids = later
         else:
             prompt.embeddings = later
-        if end < prompt.length:
-            return None
-        self._keep_prefix(prompt)
-        return scores
+        return scores if end == prompt.length else None
+
+    def keep(self, prompt: Prompt) -> None:
+        """Of a complete prompt, what the next question about its pictures can use."""
+        size = prompt.prefix * self.cache.token_bytes
+        if prompt.key and self.prefixes.takes(size):
+            self.prefixes.put(prompt.key, self.cache.save(prompt.slot, prompt.prefix), size)
 
     def _any_shape(self) -> AbstractContextManager[None]:
         """cuDNN's attention, the default on some GPUs, prepares itself for each new shape: 0.85 s on
@@ -168,7 +171,6 @@ class Passes:
         key = "prompt", longest
         scores = self._graphs.run(key, self._prompt_pass, filled, places[0], places[1])
         prompt.done, prompt.embeddings = prompt.length, None
-        self._keep_prefix(prompt)
         return scores
 
     def _prompt_pass(
@@ -182,11 +184,6 @@ class Passes:
             logits_to_keep=last,
         ).logits[:, -1]
         return scores
-
-    def _keep_prefix(self, prompt: Prompt) -> None:
-        size = prompt.prefix * self.cache.token_bytes
-        if prompt.key and self.prefixes.takes(size):
-            self.prefixes.put(prompt.key, self.cache.save(prompt.slot, prompt.prefix), size)
 
     # Rows
 

@@ -176,6 +176,8 @@ class SlotRunner:
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
             return fault_of(error)
         if drawn is not None:
+            if drawn[0] >= 0:  # else not-a-number may be all over what would be kept
+                self.passes.keep(seat.prompt)
             seat.prompt = None
             self._take(drawn, [seat])
         return None

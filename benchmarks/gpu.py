@@ -305,6 +305,7 @@ def reuse(loaded: Loaded, args: argparse.Namespace) -> dict[str, Any]:
     """Ten questions about one video: with what is kept, and without; both warm."""
     questions = [f"What happens at number {n}?" for n in range(10)]
     found: dict[str, Any] = {}
+    free(loaded.model.device)  # or the last engine's memory would leave room for one row only
     for name, kept in {"kept": None, "not kept": 0}.items():
         with engine_on(
             loaded,

@@ -162,5 +162,11 @@ def engine_config(settings: WorkerSettings) -> EngineConfig:
         pixels=settings.pixels,
         cpu_threads=settings.cpu_threads,
         max_batch=settings.max_batch,
+        max_batch_tokens=settings.max_batch_tokens,
+        prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        feature_cache_bytes=settings.feature_cache_bytes,
+        prefix_cache_bytes=settings.prefix_cache_bytes,
+        cuda_graphs=settings.cuda_graphs,
+        batching=settings.batching,
         batch_wait_s=settings.batch_wait_s,
     )

@@ -74,11 +74,34 @@ class WorkerSettings(Settings):
         "reference: by that processor itself",
     )
     cpu_threads: int | None = Field(
-        default=None, ge=1, description="threads of torch on CPU; unset: torch's own choice"
+        default=None,
+        ge=1,
+        description="threads of a torch operation on CPU; unset: torch's own choice, 1 beside a GPU",
     )
     max_batch: int = Field(default=8, ge=1, le=256, description="questions generated together")
+    max_batch_tokens: int = Field(
+        default=65_536,
+        ge=1,
+        description="memory for keys and values: rows x (longest prompt + answer); 6 GiB for the 0.5B",
+    )
+    prefill_chunk_tokens: int = Field(
+        default=8192, ge=1, description="a prompt comes in by such pieces while other rows run"
+    )
+    feature_cache_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="features of pictures kept for the next question; unset: 5% of a GPU, 256 MiB on CPU",
+    )
+    prefix_cache_bytes: int | None = Field(
+        default=None, ge=0, description="the same for prompts up to their last picture"
+    )
+    cuda_graphs: bool = Field(default=True, description="launch passes as CUDA graphs on a GPU")
+    batching: Literal["slots", "generate"] = Field(
+        default="slots",
+        description="slots: rows join and leave at every step; generate: padded batches",
+    )
     batch_wait_s: float = Field(
-        default=0.005, ge=0, description="how long the engine gathers questions into a batch"
+        default=0.005, ge=0, description="how long padded batches gather questions"
     )
     slots: int | None = Field(
         default=None,

@@ -33,6 +33,14 @@ def test_damaged_files_bring_no_crash_hang_leak_or_wrong_frame() -> None:
     assert undamaged == {"right"}
 
 
+def test_files_that_were_once_passed_off_as_right_are_not_any_more() -> None:
+    """Damaged clocks that make all times look alike, pictures concealed with what lay in memory, and
+    a video whose first pictures are lost."""
+    report = fuzz([239, 3320, 3594, 3914], seed=2)
+    assert report.sound
+    assert report.counts["damaged_said_so"] >= 3
+
+
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return write_clips(tmp_path_factory.mktemp("sound"))

@@ -80,7 +80,8 @@ def open_video(
         video.decoder.thread_count = 1
         # Passed to av.open it only guards probing; here it stops a picture that grows midway.
         video.decoder.options = {"max_pixels": str(limits.max_pixels)}
-        if video.decoder.name == "mjpeg":  # else a broken picture shows what lay in memory
+        # Else a broken picture, or one that refers to what is missing, shows what lay in memory.
+        if video.decoder.name in ("mjpeg", "hevc"):
             video.decoder.options |= {"err_detect": "explode"}
         if only_video:
             for other in container.streams:

@@ -86,7 +86,7 @@ def _take(walk: Walk, timeline: Timeline, choice: Choice) -> tuple[Frame, ...]:
         elif not shown.exact:  # this instant's doubt is the frame's, which stands for both
             frames[-1] = replace(frames[-1], exact=False)
         last_pts = shown.pts
-    if walk.contradicted:
+    if walk.contradicted or walk.begins_late:
         frames = [replace(frame, exact=False) for frame in frames]
     return tuple(frames)
 

@@ -37,8 +37,8 @@ class Skip:
         self._on = False
         self._recent: deque[int] = deque(maxlen=_RECENT_PACKETS)
         """Presentation times of the packets read last."""
-        self._lags: list[int] = []
-        """pts - dts of those read first."""
+        self._times: list[tuple[int, int]] = []
+        """(pts, dts) of those read first."""
 
     def forget(self) -> None:
         """What is read from here on does not follow what was read before."""
@@ -53,8 +53,8 @@ class Skip:
             self._on = passed
         if packet is not None and pts is not None and is_shown(packet, self._video.stream):
             self._recent.append(pts)
-            if packet.dts is not None and len(self._lags) < _RECENT_PACKETS:
-                self._lags.append(pts - packet.dts)
+            if packet.dts is not None and len(self._times) < _RECENT_PACKETS:
+                self._times.append((pts, packet.dts))
         return passed
 
     def replaced(self, pts: int, tick: int) -> bool:
@@ -63,7 +63,7 @@ class Skip:
 
     def lacks_reordering(self) -> bool:
         """Whether pictures are reordered, and no packet read so far says so in its times."""
-        return self._video.decoder.reorder_depth > 0 and steady(self._lags, self._video)
+        return self._video.decoder.reorder_depth > 0 and steady(self._times, self._video)
 
     def _is_passed(self, pts: int) -> bool:
         next_target = self.targets[bisect_left(self.targets, pts) :][:1]

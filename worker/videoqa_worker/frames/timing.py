@@ -4,7 +4,6 @@ Matroska files with cues), else by a scan of its packets, else by counting pictu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -65,20 +64,28 @@ def read_timeline(
     return timeline
 
 
-def steady(lags: Sequence[int], video: OpenVideo) -> bool:
-    """Whether pts - dts is the same for all packets, but for the rounding of milliseconds."""
-    slack = math.floor(Fraction(2, 1000) / _time_base(video))
-    return max(lags, default=0) - min(lags, default=0) <= slack
+def steady(times: Sequence[tuple[int, int]], video: OpenVideo) -> bool:
+    """Whether pts - dts is the same for all packets, but for the rounding of milliseconds.
+
+    No more than for half a picture: in a damaged file all of them may lie within a millisecond.
+
+    Arguments:
+        times: (pts, dts) of each packet.
+    """
+    lags = [pts - dts for pts, dts in times] or [0]
+    step = Fraction(times[-1][1] - times[0][1], len(times) - 1) if len(times) > 1 else Fraction()
+    slack = min(Fraction(2, 1000) / _time_base(video), abs(step) / 2)
+    return max(lags) - min(lags) <= slack
 
 
 def _has_decoding_times_only(video: OpenVideo) -> bool:
     """Some muxers know no presentation times: then these are the decoding times."""
-    lags: list[int] = []
+    times: list[tuple[int, int]] = []
     with open_video(video.media, video.limits) as fresh, suppress(FFmpegError):
         for packet in islice(packets(fresh.container, fresh.stream), _TELLING_PACKETS):
             if packet.pts is not None and packet.dts is not None:
-                lags.append(packet.pts - packet.dts)
-    return video.format not in _BY_COUNT and len(lags) > 2 and steady(lags, video)
+                times.append((packet.pts, packet.dts))
+    return video.format not in _BY_COUNT and len(times) > 2 and steady(times, video)
 
 
 def _from_header(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:

@@ -70,6 +70,8 @@ class Walk:
         self._may_seek = True
         self.contradicted = False
         """A picture came out of the decoder after one with a later time: no time can be trusted."""
+        self.begins_late = False
+        """Something before the first picture could not be decoded: time 0 is not the file's."""
         self._targets: Sequence[int] = ()
         self._until: int | None = None
         """Decoding may end with the first packet to be decoded after this tick."""
@@ -116,6 +118,7 @@ class Walk:
     def first(self) -> VideoFrame | None:
         """The video's first picture; None if nothing decodes."""
         shown = self._peek()
+        self.begins_late = shown is not None and shown.after_loss
         return shown.picture if shown else None
 
     def lacks_reordering(self) -> bool:

@@ -27,6 +27,7 @@ STYLES = {
     "ffmpeg-seek": ("#0f766e", "v", 1.6),
     "opencv-grab": ("#86a98f", "D", 1.2),
     "ffmpeg-select": ("#6fa8a3", "v", 1.2),
+    "told": ("#111827", "_", 1.0),
     "guide-pyav": ("#9ca3af", ".", 1.2),
     "guide": ("#4b5563", None, 1.2),
 }

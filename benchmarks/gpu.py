@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from gpu_models import FRAME_TOKENS, SHAPES, VOCABULARY, Shape, build  # noqa: E402
+from gpu_models import SHAPES, Shape, build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.job import Generation  # noqa: E402
@@ -112,12 +112,14 @@ def ability(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
 
 def roof(shape: Shape, frames: int, rows: int, flops: float, bandwidth: float) -> float:
     """Jobs a second if nothing but arithmetic and memory traffic took time, one after the other."""
-    d, prompt = shape.hidden, frames * FRAME_TOKENS + 25
+    d, prompt = shape.hidden, frames * shape.frame_tokens + 25
     tower = 26 * (4 * 1152**2 + 2 * 1152 * 4304) + 588 * 1152
     vision = frames * (2 * tower * 729 + 26 * 4 * 729**2 * 1152 + 729 * 2 * (1152 * d + d * d))
     linear = shape.layers * (4 * d * d + 3 * d * shape.inner)
     prefill = 2 * linear * prompt + shape.layers * 2 * prompt**2 * d
-    step_bytes = 2 * (linear + d * VOCABULARY) + rows * shape.kv_bytes * (prompt + ANSWER_TOKENS)
+    step_bytes = 2 * (linear + d * shape.vocabulary) + rows * shape.kv_bytes * (
+        prompt + ANSWER_TOKENS
+    )
     decode_s = ANSWER_TOKENS * step_bytes / bandwidth / rows
     return 1 / ((vision + prefill) / flops + decode_s)
 
@@ -351,7 +353,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--models", nargs="+", choices=SHAPES, default=["0.5b", "7b"])
     parser.add_argument("--frames", nargs="+", type=int, default=[8, 32])
     parser.add_argument("--in-flight", nargs="+", type=int, default=[1, 4, 16, 64])
     parser.add_argument("--most-jobs", type=int, default=192)

@@ -1,4 +1,5 @@
-"""LLaVA-Interleave 0.5B and 7B as they are on the hub, with random weights, built on the device.
+"""LLaVA-Interleave 0.5B and 7B as they are on the hub, with random weights, built on the device;
+and a small model of the same kind, for the CPU.
 
 Their answers mean nothing; their time is that of the real ones. Knows nothing of what is measured.
 """
@@ -27,7 +28,7 @@ from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.processor import load_processor
 from videoqa_worker.prompt import Prompter
 
-__all__ = ["FRAME_TOKENS", "SHAPES", "VOCABULARY", "Shape", "build"]
+__all__ = ["SHAPES", "Shape", "build"]
 
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"]
 _TEMPLATE = (
@@ -40,13 +41,22 @@ _TEMPLATE = (
 
 @dataclass(frozen=True)
 class Shape:
-    """The text model's sizes; the tower is SigLIP so400m/14 at 384 pixels in both."""
+    """The text model's sizes, and the tower's: SigLIP so400m/14 at 384 pixels, unless said."""
 
     hidden: int
     layers: int
     heads: int
     inner: int
     tied: bool
+    vocabulary: int = 152_000
+    tower: tuple[int, int, int, int] = (1152, 4304, 26, 16)
+    """Width, inner width, layers, heads."""
+    side: int = 384
+    """Pixels of a picture, each way."""
+
+    @property
+    def frame_tokens(self) -> int:
+        return (self.side // 14) ** 2
 
     @property
     def kv_bytes(self) -> int:
@@ -57,15 +67,15 @@ class Shape:
 SHAPES = {
     "0.5b": Shape(hidden=1024, layers=24, heads=16, inner=2816, tied=True),
     "7b": Shape(hidden=4096, layers=32, heads=32, inner=11008, tied=False),
+    "small": Shape(128, 4, 4, 512, False, vocabulary=512, tower=(64, 128, 2, 4), side=84),
 }
 """Qwen1.5-0.5B-Chat and Qwen1.5-7B-Chat, by the configurations of llava-interleave-qwen-*-hf."""
-VOCABULARY = 152_000
-FRAME_TOKENS = 729
 
 
 def _config(shape: Shape, layers: int | None) -> LlavaConfig:
+    width, inner, depth, heads = shape.tower
     text = Qwen2Config(
-        vocab_size=VOCABULARY,
+        vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.inner,
         num_hidden_layers=layers or shape.layers,
@@ -79,11 +89,11 @@ def _config(shape: Shape, layers: int | None) -> LlavaConfig:
         pad_token_id=0,
     )
     vision = SiglipVisionConfig(
-        hidden_size=1152,
-        intermediate_size=4304,
-        num_hidden_layers=layers or 26,
-        num_attention_heads=16,
-        image_size=384,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers or depth,
+        num_attention_heads=heads,
+        image_size=shape.side,
         patch_size=14,
         vision_use_head=False,
     )
@@ -91,7 +101,7 @@ def _config(shape: Shape, layers: int | None) -> LlavaConfig:
         vision_config=vision,
         text_config=text,
         image_token_index=_SPECIAL.index("<image>"),
-        image_seq_length=FRAME_TOKENS,
+        image_seq_length=shape.frame_tokens,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         tie_word_embeddings=shape.tied,
@@ -153,7 +163,10 @@ def _write(folder: Path, config: LlavaConfig) -> None:
     files: dict[str, dict[str, Any]] = {
         "preprocessor_config.json": {
             "image_processor_type": "SiglipImageProcessor",
-            "size": {"height": 384, "width": 384},
+            "size": {
+                "height": config.vision_config.image_size,
+                "width": config.vision_config.image_size,
+            },
             "image_mean": half,
             "image_std": half,
         },

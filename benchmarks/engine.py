@@ -1,0 +1,190 @@
+"""The engine on the CPU: process time against `generate`, one by one and in padded batches.
+
+    python benchmarks/engine.py [--json]
+
+A small LLaVA with random weights in float32 (`gpu_models.py`; no checkpoint is needed), one torch thread, one
+process. Requests have 4 or 8 frames (short) or 16 or 32 (long), a question of their own and 4, 16 or 64 answer
+tokens; three requests are about the same video. All sides get the same prepared inputs, and each side's answers
+are compared token by token with single `generate`. Ratios: process time of one-by-one `generate`
+over that of each. transformers' continuous batching is no peer: it takes no pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from gpu_models import build  # noqa: E402
+
+from videoqa.job import Generation  # noqa: E402
+from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest  # noqa: E402
+from videoqa_worker.engine.load import Loaded  # noqa: E402
+from videoqa_worker.prompt import Media  # noqa: E402
+
+MIXES = {"short": (24, (4, 8)), "long": (18, (16, 32))}
+"""Requests, and the frames they have."""
+RUNS = 3
+Tokens = list[list[int]]
+
+
+def requests_of(loaded: Loaded, mix: str) -> list[GenerationRequest]:
+    count, frames = MIXES[mix]
+    draw = random.Random(5)
+    found = []
+    for n in range(count):
+        media = video(n // 3, frames[n // 3 % 2])
+        words = " ".join(draw.choice(["what", "moves", "where", "first"]) for _ in range(9))
+        inputs = loaded.prompter.build([media], f"{words} {n}?")
+        found.append(GenerationRequest(inputs, Generation(max_new_tokens=draw.choice([4, 16, 64]))))
+    draw.shuffle(found)
+    return found
+
+
+def video(seed: int, frames: int) -> Media:
+    blocks = np.random.default_rng(seed).integers(0, 256, (frames, 6, 6, 3), dtype=np.uint8)
+    return Media("video", tuple(blocks.repeat(20, axis=1).repeat(20, axis=2)))
+
+
+def one_by_one(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+    return [padded(loaded, [request])[0] for request in requests]
+
+
+def in_batches(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+    """Sorted by length, eight together, padded on the left, as long as the longest answer."""
+    order = sorted(range(len(requests)), key=lambda n: requests[n].inputs.length)
+    found: dict[int, list[int]] = {}
+    for first in range(0, len(order), 8):
+        few = order[first : first + 8]
+        answers = padded(loaded, [requests[n] for n in few])
+        found |= dict(zip(few, answers, strict=True))
+    return [found[n] for n in range(len(requests))]
+
+
+def padded(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+    longest = max(request.inputs.length for request in requests)
+    ids = torch.zeros(len(requests), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, request in enumerate(requests):
+        ids[row, longest - request.inputs.length :] = request.inputs.input_ids[0]
+        mask[row, longest - request.inputs.length :] = 1
+    pixels = [
+        request.inputs.normalisations["image"](
+            request.inputs.images["pixel_values"], loaded.model.device, loaded.model.dtype
+        )
+        for request in requests
+    ]
+    out = loaded.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        pixel_values=torch.cat(pixels),
+        do_sample=False,
+        max_new_tokens=max(request.generation.max_new_tokens for request in requests),
+        pad_token_id=loaded.pad,
+    )
+    return [
+        row[longest : longest + request.generation.max_new_tokens].tolist()
+        for row, request in zip(out, requests, strict=True)
+    ]
+
+
+def by_engine(**settings: Any) -> Callable[[Loaded, Sequence[GenerationRequest]], Tokens]:
+    """A fresh engine each time: nothing is kept from run to run. Starting it does not count."""
+
+    def answer(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+        config = EngineConfig("random", device="cpu", cpu_threads=1, **settings)
+        with Engine(config, loader=lambda *_: loaded) as engine:
+            begin()
+            futures = [engine.submit(request) for request in requests]
+            return [list(future.result().tokens) for future in futures]
+
+    return answer
+
+
+SIDES: dict[str, Callable[[Loaded, Sequence[GenerationRequest]], Tokens]] = {
+    "generate, one by one": one_by_one,
+    "generate, batches of 8": in_batches,
+    "videoqa, slots": by_engine(max_batch=8, feature_cache_bytes=0, prefix_cache_bytes=0),
+    "videoqa, slots, reuse": by_engine(max_batch=8),
+    "videoqa, 16 slots, reuse": by_engine(max_batch=16),
+}
+
+_begun = 0.0
+
+
+def begin() -> None:
+    global _begun  # noqa: PLW0603 - the clock of a script
+    _begun = time.process_time()
+
+
+def measured(loaded: Loaded, mix: str) -> dict[str, Any]:
+    requests = requests_of(loaded, mix)
+    lengths = [request.inputs.length for request in requests]
+    expected = one_by_one(loaded, requests)
+    seconds: dict[str, float] = {}
+    same: dict[str, int] = {}
+    for _ in range(RUNS):  # by turns, so that a busy minute meets all
+        for name, answer in SIDES.items():
+            begin()
+            told = answer(loaded, requests)
+            seconds[name] = min(time.process_time() - _begun, seconds.get(name, float("inf")))
+            same[name] = sum(a == b for a, b in zip(told, expected, strict=True))
+    base = seconds["generate, one by one"]
+    return {
+        "requests": len(requests),
+        "prompt_tokens": [min(lengths), max(lengths)],
+        "answer_tokens": sum(len(tokens) for tokens in expected),
+        "distinct": len({tuple(tokens) for tokens in expected}),
+        "sides": {
+            name: {
+                "cpu_s": round(value, 3),
+                "ratio": round(base / value, 2),
+                "identical": same[name],
+            }
+            for name, value in seconds.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        loaded, _ = build("small", torch.device("cpu"), torch.float32)
+        found: dict[str, Any] = {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "load": os.getloadavg()[0],
+            "mixes": {mix: measured(loaded, mix) for mix in MIXES},
+        }
+    if args.json:
+        print(json.dumps(found))
+        return
+    for mix, part in found["mixes"].items():
+        print(f"{mix}: {part['requests']} requests, prompts of {part['prompt_tokens']} tokens, "
+              f"{part['answer_tokens']} answer tokens, {part['distinct']} distinct answers")  # fmt: skip
+        for name, side in part["sides"].items():
+            print(f"  {name:26} {side['cpu_s']:7.2f} CPU s {side['ratio']:5.2f}x  "
+                  f"{side['identical']}/{part['requests']} identical")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

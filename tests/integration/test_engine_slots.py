@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from test_engine import answers, ask, rows_seen, single, submitted
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
-from videoqa.errors import JobCanceled, ModelError
-from videoqa_worker.engine import Engine, Generated, GenerationRequest
+from videoqa.errors import JobCanceled, ModelError, OutOfMemory
+from videoqa_worker.engine import Engine, EngineConfig, Generated, GenerationRequest
 from videoqa_worker.engine.graphs import Graphs
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
@@ -160,8 +160,6 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
         return plain(self, key, function, *tensors)
 
     monkeypatch.setattr(Graphs, "run", run)
-    from videoqa_worker.engine import EngineConfig
-
     config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1, **UNKEPT)
     with Engine(config) as engine:
         engine._runner.passes._graphs.on = True  # type: ignore[union-attr]
@@ -369,3 +367,27 @@ def test_slots_grow_for_a_longer_prompt_while_others_run(
     alone = [single(engine, request) for request in requests]
     assert answers(engine, requests) == alone
     assert requests[-1].inputs.length > 500
+
+
+def test_a_request_too_long_for_the_memory_fails_and_the_next_is_answered(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EngineConfig(
+        str(checkpoint("interleave")), device="cpu", cpu_threads=1, max_batch_tokens=300, **UNKEPT
+    )
+    with Engine(config) as engine:
+        small = ask(engine, [clip(1, 2)], "What?")
+        alone = single(engine, small)
+        plain = torch.zeros
+
+        def full(*size: Any, **kwargs: Any) -> torch.Tensor:
+            if isinstance(size[0], int) and size[0] > 300 * 2 * 16:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return plain(*size, **kwargs)
+
+        monkeypatch.setattr(torch, "zeros", full)
+        with pytest.raises(OutOfMemory, match="60 frames"):
+            engine.submit(ask(engine, [clip(2, 60)], "What?")).result(60)
+        assert answers(engine, [small, small]) == [alone, alone]
+        monkeypatch.undo()
+        assert single(engine, ask(engine, [clip(2, 60)], "What?")).output_tokens > 0

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["SlotCache", "kv_shape"]
+__all__ = ["SlotCache", "kv_shape", "token_bytes"]
 
 KvShape = tuple[int, int, int]
 
@@ -33,6 +33,12 @@ def kv_shape(config: Any) -> KvShape | None:
     return text.num_hidden_layers, getattr(text, "num_key_value_heads", None) or heads, dim
 
 
+def token_bytes(shape: KvShape, dtype: torch.dtype) -> int:
+    """Of one position, in all layers."""
+    layers, heads, dim = shape
+    return 2 * layers * heads * dim * dtype.itemsize
+
+
 class SlotCache:
     """Room for `tokens` positions. The last position of each slot is scratch: rows that only fill
     up a batch write there."""
@@ -47,7 +53,8 @@ class SlotCache:
         self._layers = layers
         self.is_sliding = [False] * layers
         self.is_linear = self.is_dummy = self.is_sliding
-        self.slots = self.length = 0
+        self._wanted = tokens
+        self._tokens = self.slots = self.length = 0
         self._blocks: list[torch.Tensor] = []
         self._views: list[torch.Tensor] = []
         self._take(tokens)
@@ -62,17 +69,18 @@ class SlotCache:
 
     @property
     def token_bytes(self) -> int:
-        return 2 * self._layers * self._heads * self._dim * self._dtype.itemsize
+        return token_bytes((self._layers, self._heads, self._dim), self._dtype)
 
     def _take(self, tokens: int) -> None:
-        """Zeros: see `wipe`."""
-        self._tokens = tokens
+        """Zeros: see `wipe`. If there is no room, nothing is held, and the next `arrange` tries again."""
         self._views, self._blocks = [], []
+        self._tokens = self.slots = self.length = 0
         size = tokens * self._heads * self._dim
         self._blocks = [
             torch.zeros(size, dtype=self._dtype, device=self._device)
             for _ in range(2 * self._layers)
         ]
+        self._tokens = tokens
 
     def arrange(self, length: int, used: Sequence[int]) -> None:
         """Makes slots of this length, as many as there is room for; keeps the first `used[n]`
@@ -80,7 +88,7 @@ class SlotCache:
         held = [[view[n, :, :count].clone() for n, count in enumerate(used)]
                 for view in self._views]  # fmt: skip
         if length > self._tokens:
-            self._take(length)
+            self._take(max(length, self._wanted))
         self.slots, self.length = self._tokens // length, length
         count = self.slots * self.length * self._heads * self._dim
         shape = (self.slots, self._heads, length, self._dim)

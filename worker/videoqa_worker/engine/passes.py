@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from videoqa_worker.engine import vision
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.graphs import Graphs
-from videoqa_worker.engine.kv import KvShape, SlotCache
+from videoqa_worker.engine.kv import KvShape, SlotCache, token_bytes
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.reuse import Kept, prefix_digest
@@ -31,6 +31,10 @@ _PROMPT = 64
 """Prompts are rounded up to it, where they run as graphs. No more than slots: see `_LENGTHS`."""
 _CPU_KEPT_BYTES, _CUDA_KEPT_SHARE = 256 << 20, 0.05
 """What each of the two caches may take if the settings say nothing; the share is of all memory."""
+
+
+_CUDA_KV_SHARE = 0.7
+"""Of the memory that is free beside the weights: small devices have no room for what is asked."""
 
 
 @dataclass
@@ -56,11 +60,20 @@ class Passes:
     def __init__(self, loaded: Loaded, shape: KvShape, config: EngineConfig) -> None:
         self._model = loaded.model
         self._device: torch.device = loaded.model.device
-        self.cache = SlotCache(shape, config.max_batch_tokens, self._model.dtype, self._device)
+        dtype = self._model.dtype
+        tokens = min(config.max_batch_tokens, self._affordable(token_bytes(shape, dtype)))
+        self.cache = SlotCache(shape, tokens, dtype, self._device)
         self.features: Kept[vision.Flat] = Kept(self._limit(config.feature_cache_bytes))
         self.prefixes: Kept[list[torch.Tensor]] = Kept(self._limit(config.prefix_cache_bytes))
         self._graphs = Graphs(self._device, wanted=config.cuda_graphs)
         self._numbers = torch.arange(1024, device=self._device)
+
+    def _affordable(self, bytes_each: int) -> int:
+        """Positions that leave the device room for the caches and for passes."""
+        if self._device.type != "cuda":
+            return 2**62
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return max(1, int(free * _CUDA_KV_SHARE) // bytes_each)
 
     def _limit(self, configured: int | None) -> int:
         if configured is not None:

@@ -129,7 +129,7 @@ class SlotRunner:
         if ticket.alone or self._seats[0].ticket.alone or len(self._seats) >= self._most_rows:
             return False
         longest = max(map(_slot_length, [ticket, *(seat.ticket for seat in self._seats)]))
-        return (len(self._seats) + 1) * longest <= self._config.max_batch_tokens
+        return (len(self._seats) + 1) * longest <= self.passes.cache.tokens
 
     def _join(self, ticket: Ticket) -> None:
         if not ticket.start():

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from fix_models import FAMILIES, clip
@@ -23,6 +24,7 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig, Generated, GenerationRequest
 from videoqa_worker.engine.graphs import Graphs
+from videoqa_worker.engine.kv import SlotCache
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 
@@ -378,16 +380,24 @@ def test_a_request_too_long_for_the_memory_fails_and_the_next_is_answered(
     with Engine(config) as engine:
         small = ask(engine, [clip(1, 2)], "What?")
         alone = single(engine, small)
-        plain = torch.zeros
+        plain = SlotCache._zeros
 
-        def full(*size: Any, **kwargs: Any) -> torch.Tensor:
-            if isinstance(size[0], int) and size[0] > 300 * 2 * 16:
+        def full(self: SlotCache, size: int) -> torch.Tensor:
+            if size > 300 * 2 * 16:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return plain(*size, **kwargs)
+            return plain(self, size)
 
-        monkeypatch.setattr(torch, "zeros", full)
+        monkeypatch.setattr(SlotCache, "_zeros", full)
         with pytest.raises(OutOfMemory, match="60 frames"):
             engine.submit(ask(engine, [clip(2, 60)], "What?")).result(60)
         assert answers(engine, [small, small]) == [alone, alone]
         monkeypatch.undo()
         assert single(engine, ask(engine, [clip(2, 60)], "What?")).output_tokens > 0
+
+
+def test_memory_that_no_row_has_used_is_not_taken() -> None:
+    before = psutil.Process().memory_info().rss
+    cache = SlotCache((4, 8, 64), 1 << 18, torch.float32, torch.device("cpu"))
+    cache.arrange(1 << 12, [])
+    assert cache.tokens * cache.token_bytes == 4 << 30
+    assert psutil.Process().memory_info().rss - before < 100 << 20

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 __all__ = ["SlotCache", "kv_shape", "token_bytes"]
@@ -76,11 +77,15 @@ class SlotCache:
         self._views, self._blocks = [], []
         self._tokens = self.slots = self.length = 0
         size = tokens * self._heads * self._dim
-        self._blocks = [
-            torch.zeros(size, dtype=self._dtype, device=self._device)
-            for _ in range(2 * self._layers)
-        ]
+        self._blocks = [self._zeros(size) for _ in range(2 * self._layers)]
         self._tokens = tokens
+
+    def _zeros(self, size: int) -> torch.Tensor:
+        if self._device.type != "cpu":
+            return torch.zeros(size, dtype=self._dtype, device=self._device)
+        # numpy leaves pages untouched until they are written (calloc), torch writes all of them:
+        # 12 GB for the 0.5B in float32, though most of it is never used.
+        return torch.from_numpy(np.zeros(size * self._dtype.itemsize, np.uint8)).view(self._dtype)
 
     def arrange(self, length: int, used: Sequence[int]) -> None:
         """Makes slots of this length, as many as there is room for; keeps the first `used[n]`

@@ -279,18 +279,22 @@ class SlotRunner:
         self._free_memory()
         if fault.memory and self.passes.let_go():
             return  # the step is done again
-        if len(running) == 1:
+        if fault.memory and len(self._seats) > 1:
+            youngest = self._filling() or min(
+                reversed(running), key=lambda one: len(one.row.tokens)
+            )
+            self._leave(youngest)
+            self._most_rows = len(self._seats)
+            room.put_back([youngest.ticket])
+        elif len(running) == 1:
             self._leave(running[0])
             running[0].ticket.future.set_exception(fault.as_error(running[0].ticket))
-        elif fault.memory:
-            self._most_rows = len(running) - 1
-            self._leave(running[-1])
-            room.put_back([running[-1].ticket])
         else:
-            self._seats.clear()
             for seat in running:
                 seat.ticket.suspect = True
-            room.put_back([seat.ticket for seat in running])
+            # The prompt on its way in is no suspect, but who is suspected runs alone.
+            room.put_back([seat.ticket for seat in self._seats])
+            self._seats.clear()
 
     def _free_memory(self) -> None:
         """Outside of every `except` clause: only there is the last reference to tensors gone."""

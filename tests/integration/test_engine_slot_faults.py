@@ -1,0 +1,105 @@
+"""What a fault costs whoever is beside it: rows that run, and a prompt that is on its way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from fix_models import clip
+from test_engine import answers, ask, single, submitted
+from test_engine_faults import before_each_forward
+
+from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
+from videoqa_worker.engine.slots import SlotRunner
+
+
+@pytest.fixture
+def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
+    """Prompts come in by pieces of 16 tokens beside running rows; nothing is kept."""
+    config = EngineConfig(
+        str(checkpoint("interleave")),
+        device="cpu",
+        cpu_threads=1,
+        prefill_chunk_tokens=16,
+        feature_cache_bytes=0,
+        prefix_cache_bytes=0,
+    )
+    with Engine(config) as running:
+        yield running
+
+
+def runner(engine: Engine) -> SlotRunner:
+    assert isinstance(engine._runner, SlotRunner)
+    return engine._runner
+
+
+def company(engine: Engine, rows: int) -> list[GenerationRequest]:
+    """So many rows that run on, and one with a long prompt, which comes in beside them."""
+    short = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=40) for n in range(rows)]
+    return [*short, ask(engine, [clip(5, 12)], "Long?", max_new_tokens=4)]
+
+
+class Once:
+    """Raises at the first decode step beside a prompt that is on its way in."""
+
+    def __init__(self, engine: Engine, rows: int, error: Exception) -> None:
+        self.raised = False
+        self._runner, self._rows, self._error = runner(engine), rows, error
+
+    def __call__(self, tokens: torch.Tensor) -> None:
+        running, filling = self._runner._running(), self._runner._filling()
+        decodes = tokens.shape[:2] == (self._rows, 1) and len(running) == self._rows
+        if not self.raised and decodes and filling is not None and filling.length > 16:
+            self.raised = True
+            raise self._error
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize(
+    "error", [IndexError("together"), torch.OutOfMemoryError("CUDA out of memory.")]
+)
+def test_a_step_that_fails_costs_the_prompt_on_its_way_in_nothing(
+    engine: Engine, rows: int, error: Exception
+) -> None:
+    requests = company(engine, rows)
+    alone = [single(engine, request) for request in requests]
+    once = Once(engine, rows, error)
+    with before_each_forward(engine, once):
+        futures = submitted(engine, requests)
+        assert futures[-1].result(60) == alone[-1]
+        failed = [n for n, future in enumerate(futures) if future.exception(60) is not None]
+    assert once.raised
+    # A single row that makes the model raise is guilty; memory is nobody's guilt.
+    assert failed == ([0] if rows == 1 and isinstance(error, IndexError) else [])
+    assert all(futures[n].result() == alone[n] for n in range(rows + 1) if n not in failed)
+
+
+def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
+    """The row in the first slot: it took the place of one that left."""
+    restarted: list[int] = []
+
+    def told(n: int) -> Callable[[int], None]:
+        return lambda count: restarted.append(n) if count == 1 else None
+
+    leaving = ask(engine, [clip(1, 1)], "Go?", max_new_tokens=20)
+    staying = [
+        ask(engine, [clip(n, 1)], "What?", max_new_tokens=50, on_progress=told(n)) for n in range(3)
+    ]
+    alone = [single(engine, request) for request in staying]
+    restarted.clear()
+    seen = False
+
+    def check(tokens: torch.Tensor) -> None:
+        nonlocal seen
+        seats = runner(engine)._running()
+        left = len(seats) == 3 and seats[0].ticket.request is staying[2]
+        if tokens.shape[:2] == (3, 1) and left and not seen:
+            seen = True
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with before_each_forward(engine, check):
+        assert answers(engine, [leaving, *staying])[1:] == alone
+    assert seen
+    assert restarted == [0, 1, 2, 2]

@@ -154,32 +154,48 @@ class Engine:
 
     def _ready(self) -> SlotRunner | BatchRunner:
         loaded = self._loader(self._config, self._on_state)
-        shape = kv_shape(loaded.model.config) if self._config.batching == "slots" else None
-        stopping = self._closing.is_set
-        runner = (
-            SlotRunner(loaded, shape, self._config, stopping)
-            if shape is not None
-            else BatchRunner(loaded, self._config, stopping)
-        )
         self._on_state("warming up")
-        self._warm_up(runner, loaded.prompter)
+        runner = self._runner_of(loaded)
         self._on_state("ready")
         self._runner = runner
         self._started.set_result(loaded)
         return runner
 
-    def _warm_up(self, runner: SlotRunner | BatchRunner, prompter: Prompter) -> None:
-        """One tiny question by the true path: kernels are picked, and faults show now."""
-        black = np.zeros((32, 32, 3), np.uint8)
-        inputs = prompter.build([Media("video", (black,))], "What is this?")
-        ticket = Ticket(GenerationRequest(inputs, Generation(max_new_tokens=2)))
-        runner.run([ticket])
-        error = ticket.future.exception()
+    def _runner_of(self, loaded: Loaded) -> SlotRunner | BatchRunner:
+        """Slots where the model allows for them, else whole batches."""
+        slots = self._slots(loaded) if self._config.batching == "slots" else None
+        if slots is not None:
+            return slots
+        batches = BatchRunner(loaded, self._config, self._closing.is_set)
+        error = self._warm_up(batches, loaded.prompter)
         if error is not None:
             raise ConfigurationError(
                 f"{self._config.model} was loaded, but fails on a first question: {error}",
                 param="model",
             ) from error
+        return batches
+
+    def _slots(self, loaded: Loaded) -> SlotRunner | None:
+        shape = kv_shape(loaded.model)
+        if shape is None:
+            log.info("%s is not made for slots: it runs in padded batches", self._config.model)
+            return None
+        slots = SlotRunner(loaded, shape, self._config, self._closing.is_set)
+        error = self._warm_up(slots, loaded.prompter)
+        if error is None:
+            return slots
+        log.warning("%s fails in slots, padded batches are next: %s", self._config.model, error)
+        return None
+
+    def _warm_up(
+        self, runner: SlotRunner | BatchRunner, prompter: Prompter
+    ) -> BaseException | None:
+        """One tiny question by the true path: kernels are picked, and faults show now."""
+        black = np.zeros((32, 32, 3), np.uint8)
+        inputs = prompter.build([Media("video", (black,))], "What is this?")
+        ticket = Ticket(GenerationRequest(inputs, Generation(max_new_tokens=2)))
+        runner.run([ticket])
+        return ticket.future.exception()
 
     def _fail(self, error: BaseException) -> None:
         """The thread is at its end: while starting, tell `start`; later, tell the log."""

@@ -21,14 +21,21 @@ __all__ = ["SlotCache", "kv_shape", "token_bytes"]
 KvShape = tuple[int, int, int]
 
 
-def kv_shape(config: Any) -> KvShape | None:
-    """(layers, heads, dim) of a text model whose every layer attends to all that was before, else
-    None: windows and recurrent states keep other things than keys and values."""
-    text = config.get_text_config()
+def kv_shape(model: Any) -> KvShape | None:
+    """(layers, heads, dim) of a text model that slots can hold, else None.
+
+    Every layer has to attend to all that was before: windows and recurrent states keep other things
+    than keys and values. Only SDPA takes slots' masks: eager attention would add their booleans to
+    the scores. And all layers have to be in one place.
+    """
+    text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    windowed = getattr(text, "use_sliding_window", False) and getattr(text, "sliding_window", None)
+    # Mistral has a window without a switch for it.
+    windowed = getattr(text, "use_sliding_window", True) and getattr(text, "sliding_window", None)
     heads = getattr(text, "num_attention_heads", None)
-    if kinds != {"full_attention"} or windowed or not heads:
+    sdpa = getattr(text, "_attn_implementation", None) == "sdpa"
+    places = set((getattr(model, "hf_device_map", None) or {}).values())
+    if kinds != {"full_attention"} or windowed or not heads or not sdpa or len(places) > 1:
         return None
     dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     return text.num_hidden_layers, getattr(text, "num_key_value_heads", None) or heads, dim

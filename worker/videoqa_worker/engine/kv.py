@@ -10,6 +10,7 @@ by the code that makes masks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,28 +97,34 @@ class SlotCache:
 
     def arrange(self, length: int, used: Sequence[int]) -> None:
         """Makes slots of this length, as many as there is room for; keeps the first `used[n]`
-        positions of slot n."""
-        held = [[view[n, :, :count].clone() for n, count in enumerate(used)]
-                for view in self._views]  # fmt: skip
-        if length > self._tokens:
+        positions of slot n. If memory runs out, those are as they were."""
+        if length > self._tokens:  # a row by itself: who runs together fits
             self._take(max(length, self._wanted))
-        self.slots, self.length = self._tokens // length, length
-        count = self.slots * self.length * self._heads * self._dim
-        shape = (self.slots, self._heads, length, self._dim)
-        self._views = [block[:count].view(shape) for block in self._blocks]
-        for view, rows in zip(self._views, held, strict=False):
+        # All memory is there before anything moves; a layer at a time, it is little.
+        rows = [
+            torch.empty(self._heads, count, self._dim, dtype=self._dtype, device=self._device)
+            for count in used
+        ]
+        shape = (self._tokens // length, self._heads, length, self._dim)
+        views = [block[: math.prod(shape)].view(shape) for block in self._blocks]
+        for old, new in zip(self._views, views, strict=False):
             for n, row in enumerate(rows):
-                view[n, :, : row.shape[1]] = row
+                row.copy_(old[n, :, : row.shape[1]])
+            for n, row in enumerate(rows):
+                new[n, :, : row.shape[1]] = row
+        self._views, self.slots, self.length = views, shape[0], length
 
     def move(self, source: int, target: int, count: int) -> None:
         """The first positions of one slot to another."""
         for view in self._views:
             view[target, :, :count] = view[source, :, :count]
 
-    def wipe(self, slot: int) -> None:
-        """After not-a-number: what is masked is still multiplied, so it would come through."""
+    def wipe(self, slot: int, count: int) -> None:
+        """The first positions and scratch, after not-a-number: what is masked is still multiplied, so
+        it would come through."""
         for view in self._views:
-            view[slot].zero_()
+            view[slot, :, :count].zero_()
+            view[slot, :, -1].zero_()
 
     def save(self, slot: int, count: int) -> list[torch.Tensor]:
         """A copy: [heads, count, dim] each."""

@@ -149,11 +149,15 @@ class SlotRunner:
         self._settle(seat)
 
     def _room_for(self, ticket: Ticket) -> None:
+        """A slot for the last seat, whose ticket this is."""
         cache, needed = self.passes.cache, _slot_length(ticket)
-        if len(self._seats) > cache.slots or needed > cache.length:
-            others = [seat.length for seat in self._seats[:-1]]
-            longest = max(map(_slot_length, [seat.ticket for seat in self._seats]))
-            self.passes.arrange(longest, others)
+        if len(self._seats) <= cache.slots and needed <= cache.length:
+            return
+        others = [seat.length for seat in self._seats[:-1]]
+        longest = max(map(_slot_length, [seat.ticket for seat in self._seats]))
+        # As long as all rows at once can be, if there is memory: graphs are lost with the slots.
+        roomy = cache.tokens // self._config.max_batch // _LENGTHS * _LENGTHS
+        self.passes.arrange(max(longest, roomy), others)
 
     # Run
 
@@ -205,7 +209,7 @@ class SlotRunner:
             if token < 0:
                 text = "the model wrote scores that are no numbers; try another dtype"
                 seat.row.error = ModelError(text)
-                self.passes.cache.wipe(self._seats.index(seat))
+                self.passes.cache.wipe(self._seats.index(seat), _slot_length(seat.ticket))
             else:
                 if seat.shaping is not None:
                     seat.shaping.add(token)

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from fix_models import clip
-from test_engine import answers, ask, single, submitted
-from test_engine_faults import before_each_forward
+from test_engine import answers, ask, rows_seen, single, submitted
+from test_engine_faults import before_each_forward, small_device
 
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
+from videoqa.errors import JobCanceled
+from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, slots
+from videoqa_worker.engine.sampling import Sampler
 from videoqa_worker.engine.slots import SlotRunner
 
 
@@ -103,3 +105,104 @@ def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
         assert answers(engine, [leaving, *staying])[1:] == alone
     assert seen
     assert restarted == [0, 1, 2, 2]
+
+
+def in_decode(engine: Engine, rows: int, step: int, error: Exception) -> Callable[..., None]:
+    """Raises once, at the so-manieth step of so many rows."""
+    steps = 0
+
+    def check(tokens: torch.Tensor) -> None:
+        nonlocal steps
+        if tokens.shape[:2] == (rows, 1) and len(runner(engine)._running()) == rows:
+            steps += 1
+            if steps == step:
+                raise error
+
+    return check
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), KeyError("x")])
+def test_a_row_that_is_repeated_goes_on_with_the_story_it_has_begun(
+    engine: Engine, error: Exception
+) -> None:
+    """Without a seed as well: what was streamed cannot be taken back."""
+    told: list[list[str]] = [[], []]
+    requests = [
+        ask(
+            engine,
+            [clip(n, 2)],
+            "Story?",
+            max_new_tokens=30,
+            temperature=1.5,
+            on_text=told[n].append,
+        )
+        for n in range(2)
+    ]
+    with before_each_forward(engine, in_decode(engine, 2, 12, error)):
+        texts = [answer.text for answer in answers(engine, requests)]
+    assert ["".join(pieces).strip() for pieces in told] == texts
+    assert len(set(texts)) == 2
+
+
+def test_a_step_that_is_done_again_draws_the_same_tokens(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out between the draws of two rows, what was kept goes, and the step comes again."""
+    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
+    with Engine(config) as engine:
+        requests = [
+            ask(engine, [clip(n, 2)], "Story?", max_new_tokens=20, temperature=1.5, seed=n)
+            for n in range(2)
+        ]
+        alone = [single(engine, request) for request in requests]
+        plain, draws = Sampler.draw, 0
+
+        def draw(sampler: Sampler, scores: torch.Tensor) -> torch.Tensor:
+            nonlocal draws
+            draws += len(runner(engine)._running()) == 2
+            if draws == 10:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return plain(sampler, scores)
+
+        monkeypatch.setattr(Sampler, "draw", draw)
+        assert answers(engine, requests) == alone
+    assert draws > 10
+
+
+def test_rows_come_back_after_memory_had_run_out(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "_MORE_AFTER", 3)
+    requests = [ask(engine, [clip(n, 1)], "What?", max_new_tokens=40) for n in range(8)]
+    with before_each_forward(engine, small_device(2)):
+        answers(engine, requests)
+    with rows_seen(engine) as rows:
+        answers(engine, requests)
+        assert max(rows) < 6  # one more after every three answers
+        answers(engine, requests)
+    assert max(rows) >= 6
+
+
+def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engine) -> None:
+    embedding = engine._loaded.model.get_input_embeddings().weight.data
+    token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
+    neighbour = ask(engine, [clip(1, 2)], "What?", max_new_tokens=60)
+    after = ask(engine, [clip(3, 1)], "Now?")
+    alone = single(engine, after)
+
+    def should_stop() -> bool:
+        filling = runner(engine)._filling()
+        return filling is not None and filling.length > 60
+
+    bad = ask(engine, [clip(2, 2)], "~ " * 40, should_stop=should_stop)
+    assert bad.inputs.length > 80 > after.inputs.length + 24
+    before = embedding[token].clone()
+    embedding[token] = torch.nan
+    try:
+        futures = submitted(engine, [neighbour, bad, after])
+        with pytest.raises(JobCanceled):
+            futures[1].result(60)
+        assert futures[2].result(60) == alone
+        assert futures[0].result(60).output_tokens > 10
+    finally:
+        embedding[token] = before

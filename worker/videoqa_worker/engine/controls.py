@@ -156,7 +156,7 @@ class Sampling(LogitsProcessor):
     def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
         self._rows = rows
         self._samplers = {
-            n: Sampler(row.generation, device)
+            n: Sampler(row.generation, row.ticket.seed, device)
             for n, row in enumerate(rows)
             if row.generation.temperature > 0
         }

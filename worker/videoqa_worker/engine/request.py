@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -65,6 +66,12 @@ class Ticket:
     """Did not fit into memory, until what was kept there went."""
     said: int = 0
     """Characters told to `on_text`."""
+    seed: int = field(init=False)
+    """The request's, or one drawn here: a row that is repeated has to say the same again."""
+
+    def __post_init__(self) -> None:
+        given = self.request.generation.seed
+        self.seed = secrets.randbits(63) if given is None else given
 
     @property
     def prompt_tokens(self) -> int:

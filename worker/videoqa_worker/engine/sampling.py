@@ -21,17 +21,21 @@ class Sampler:
     on one kind of device (CPU and CUDA generators differ).
     """
 
-    def __init__(self, generation: Generation, device: torch.device) -> None:
+    def __init__(self, generation: Generation, seed: int, device: torch.device) -> None:
+        """
+        Arguments:
+            seed: the generation's own, or one drawn for it.
+        """
         self._temperature = max(generation.temperature, COLDEST)
         self._top_p = generation.top_p
-        self._generator = torch.Generator(device)
-        if generation.seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(generation.seed)
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._before = self._generator.get_state()
+        self.draws = 0
 
     def draw(self, scores: torch.Tensor) -> torch.Tensor:
         """`scores`: float32[vocabulary], before softmax; int64[] comes back, on the device."""
+        self._before = self._generator.get_state()
+        self.draws += 1
         # Not-a-number (float16 overflows) would end in a device-side assertion, which takes the
         # whole CUDA context with it.
         sound = scores.float().nan_to_num(nan=-LARGEST).clamp(-LARGEST, LARGEST)
@@ -41,4 +45,10 @@ class Sampler:
         ordered, tokens = chances.sort(descending=True, stable=True)
         # The first token that reaches top_p still belongs to the nucleus.
         ordered[ordered.cumsum(dim=-1) - ordered >= self._top_p] = 0.0
-        return tokens[torch.multinomial(ordered, 1, generator=self._generator)[0]]
+        drawn = torch.multinomial(ordered, 1, generator=self._generator)
+        return tokens.gather(0, drawn)[0]  # `tokens[drawn[0]]` would wait for the device
+
+    def undo(self) -> None:
+        """Forgets the last draw, whose token was lost."""
+        self._generator.set_state(self._before)
+        self.draws -= 1

@@ -33,6 +33,8 @@ __all__ = ["SlotRunner"]
 
 _LENGTHS = 64
 """Slots are a multiple of it long, so that they seldom have to be arranged anew."""
+_MORE_AFTER = 64
+"""Answers. A row too many costs one prompt again, and what was kept."""
 
 
 @dataclass
@@ -63,7 +65,10 @@ class SlotRunner:
         self._seats: list[_Seat] = []
         """Row n is in slot n; the one whose prompt is on its way in, if any, is the last."""
         self._most_rows = config.max_batch
-        """Fewer once more did not fit into the device's memory."""
+        """Fewer once more did not fit into the device's memory; one more after every so many answers,
+        since what did not fit may have been one long prompt."""
+        self._answers = 0
+        """Since there were fewer rows."""
         model = loaded.model
         self._processors = processors(model.generation_config, loaded.eos, model.device)
         self.steps = self.rows = self.prompt_tokens = 0
@@ -137,7 +142,7 @@ class SlotRunner:
         row = Row(ticket, self._loaded.tokenizer, self._loaded.eos)
         generation, inputs = ticket.request.generation, ticket.request.inputs
         device = self._loaded.model.device
-        sampler = Sampler(generation, device) if generation.temperature > 0 else None
+        sampler = Sampler(generation, ticket.seed, device) if generation.temperature > 0 else None
         shaping = None
         if self._processors:
             prompt = inputs.input_ids[0].to(device)
@@ -193,6 +198,7 @@ class SlotRunner:
             scores = self.passes.decode(tokens, [seat.length for seat in seats])
             drawn = self._drawn(scores.float(), seats)
         except Exception as error:  # noqa: BLE001
+            self._undo(seats)
             return fault_of(error)
         self.steps += 1
         self.rows += len(seats)
@@ -200,6 +206,12 @@ class SlotRunner:
             seat.length += 1
         self._take(drawn, seats)
         return None
+
+    def _undo(self, seats: list[_Seat]) -> None:
+        """The step will be done again, with the same luck."""
+        for seat in seats:
+            if seat.sampler is not None and seat.sampler.draws > len(seat.row.tokens):
+                seat.sampler.undo()
 
     # Postprocess
 
@@ -242,6 +254,12 @@ class SlotRunner:
             seat.ticket.future.set_exception(row.error)
         else:
             seat.ticket.future.set_result(row.generated())
+            self._answers += 1
+            if self._answers >= _MORE_AFTER and self._most_rows < self._config.max_batch:
+                self._most_rows, self._answers = self._most_rows + 1, 0
+
+    def _fewer(self, rows: int) -> None:
+        self._most_rows, self._answers = rows, 0
 
     def _leave(self, seat: _Seat) -> None:
         """Frees a slot: the last row moves into it, and the prompt on its way in behind that."""
@@ -252,6 +270,10 @@ class SlotRunner:
         if free < len(self._seats) - 1:
             self._move(len(self._seats) - 1, free)
         self._seats.pop()
+        slot = len(self._seats)  # of a prompt on its way in, which is always the last
+        if seat.prompt is not None and slot < self.passes.cache.slots:
+            # Nobody has seen whether it holds numbers.
+            self.passes.cache.wipe(slot, _slot_length(seat.ticket))
 
     def _move(self, source: int, target: int) -> None:
         seat = self._seats[source]
@@ -273,7 +295,7 @@ class SlotRunner:
             seat.ticket.retried = True
             room.put_back([seat.ticket])
         elif self._seats:
-            self._most_rows = len(self._seats)
+            self._fewer(len(self._seats))
             room.put_back([seat.ticket])
         else:
             seat.ticket.future.set_exception(fault.as_error(seat.ticket))
@@ -288,7 +310,7 @@ class SlotRunner:
                 reversed(running), key=lambda one: len(one.row.tokens)
             )
             self._leave(youngest)
-            self._most_rows = len(self._seats)
+            self._fewer(len(self._seats))
             room.put_back([youngest.ticket])
         elif len(running) == 1:
             self._leave(running[0])
@@ -298,6 +320,8 @@ class SlotRunner:
                 seat.ticket.suspect = True
             # The prompt on its way in is no suspect, but who is suspected runs alone.
             room.put_back([seat.ticket for seat in self._seats])
+            for slot, seat in enumerate(self._seats):  # nobody has seen whether these hold numbers
+                self.passes.cache.wipe(slot, _slot_length(seat.ticket))
             self._seats.clear()
 
     def _free_memory(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,14 +66,24 @@ class Once:
 def test_a_step_that_fails_costs_the_prompt_on_its_way_in_nothing(
     engine: Engine, rows: int, error: Exception
 ) -> None:
-    requests = company(engine, rows)
+    begun: list[int] = []
+
+    def told(n: int) -> Callable[[int], None]:
+        return lambda count: begun.append(n) if count == 1 and n < rows else None
+
+    requests = [
+        replace(request, on_progress=told(n)) for n, request in enumerate(company(engine, rows))
+    ]
     alone = [single(engine, request) for request in requests]
+    begun.clear()
     once = Once(engine, rows, error)
     with before_each_forward(engine, once):
         futures = submitted(engine, requests)
         assert futures[-1].result(60) == alone[-1]
         failed = [n for n, future in enumerate(futures) if future.exception(60) is not None]
     assert once.raised
+    if isinstance(error, torch.OutOfMemoryError):
+        assert begun == list(range(rows)), "the prompt gives way, not a row that runs"
     # A single row that makes the model raise is guilty; memory is nobody's guilt.
     assert failed == ([0] if rows == 1 and isinstance(error, IndexError) else [])
     assert all(futures[n].result() == alone[n] for n in range(rows + 1) if n not in failed)

@@ -7,5 +7,6 @@ outside this package touches the model.
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.engine import Engine
 from videoqa_worker.engine.request import Generated, GenerationRequest
+from videoqa_worker.engine.stats import Stats
 
-__all__ = ["Engine", "EngineConfig", "Generated", "GenerationRequest"]
+__all__ = ["Engine", "EngineConfig", "Generated", "GenerationRequest", "Stats"]

@@ -28,6 +28,7 @@ from videoqa_worker.engine.request import Generated, GenerationRequest, Ticket
 from videoqa_worker.engine.reuse import media_digest
 from videoqa_worker.engine.runner import BatchRunner
 from videoqa_worker.engine.slots import SlotRunner
+from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Prompter
 
 __all__ = ["Engine"]
@@ -107,6 +108,11 @@ class Engine:
     def waiting(self) -> int:
         """Requests in the queue."""
         return len(self._room)
+
+    @property
+    def stats(self) -> Stats:
+        """What it did so far; zeros before the start."""
+        return self._runner.stats if self._runner is not None else Stats()
 
     @property
     def model_id(self) -> str:

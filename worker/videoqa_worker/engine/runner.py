@@ -23,6 +23,7 @@ from videoqa_worker.engine.controls import Row, Sampling, Taking
 from videoqa_worker.engine.faults import STOPPED, Fault, fault_of
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.stats import Stats
 
 __all__ = ["BatchRunner"]
 
@@ -39,10 +40,15 @@ class BatchRunner:
         self._most_tokens = config.max_batch_tokens
         self._stopping = stopping
         self.beat_s = time.monotonic()
+        self._running = 0
         self.memory_tokens: int | None = None
         """Padded tokens that a batch should stay under, learnt from running out of memory."""
 
     wants_digests = False
+
+    @property
+    def stats(self) -> Stats:
+        return Stats(running=self._running, beat_s=self.beat_s)
 
     def step(self, room: WaitingRoom) -> bool:
         """Waits for a batch and runs it; False if the room is closed."""
@@ -61,9 +67,11 @@ class BatchRunner:
             torch.AcceleratorError: the device is broken until the process ends.
         """
         running = [t for t in tickets if t.start()]
+        self._running, self.beat_s = len(running), time.monotonic()
         try:
             self._run([running])
         finally:
+            self._running = 0
             for ticket in running:
                 if not ticket.future.done():
                     ticket.future.set_exception(EngineStopped(STOPPED))
@@ -131,6 +139,7 @@ class BatchRunner:
 
     def _settle(self, row: Row) -> None:
         """Ends a row if the engine is closing; delivers it if it is done."""
+        self.beat_s = time.monotonic()
         if not row.done and self._stopping():
             row.error = EngineStopped(STOPPED)
         if row.error is not None:

@@ -28,6 +28,7 @@ from videoqa_worker.engine.passes import Passes, Prompt
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
 from videoqa_worker.engine.shaping import Shaping, processors
+from videoqa_worker.engine.stats import Stats
 
 __all__ = ["SlotRunner"]
 
@@ -79,6 +80,18 @@ class SlotRunner:
     @property
     def wants_digests(self) -> bool:
         return self.passes.keeps
+
+    @property
+    def stats(self) -> Stats:
+        return Stats(
+            running=len(self._seats),
+            steps=self.steps,
+            rows=self.rows,
+            prompt_tokens=self.prompt_tokens,
+            beat_s=self.beat_s,
+            features=self.passes.features.counts,
+            prefixes=self.passes.prefixes.counts,
+        )
 
     def step(self, room: WaitingRoom) -> bool:
         """One step; waits for work if there is none. False if the room is closed."""

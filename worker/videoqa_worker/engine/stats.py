@@ -1,0 +1,30 @@
+"""What an engine has done so far, for any thread to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from videoqa_worker.engine.reuse import Counts
+
+__all__ = ["Stats"]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counted since the start, with the warm-up; a runner of whole batches counts no steps."""
+
+    running: int = 0
+    """Rows now, with one whose prompt is on its way in."""
+    steps: int = 0
+    """Decode steps of all running rows together."""
+    rows: int = 0
+    """Rows of all steps: `rows / steps` is how full they were."""
+    prompt_tokens: int = 0
+    """Computed; those that were kept do not count."""
+    beat_s: float = 0.0
+    """When the last step began, by `time.monotonic`. Rows that run under an old beat are stuck; an
+    engine without rows waits for work, and has an old beat too."""
+    features: Counts = field(default_factory=Counts)
+    """Of pictures."""
+    prefixes: Counts = field(default_factory=Counts)
+    """Of prompts up to their last picture."""

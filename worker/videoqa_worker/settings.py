@@ -56,13 +56,15 @@ class WorkerSettings(Settings):
         description="auto: bfloat16 on a GPU that has it, float16 on older, float32 on CPU",
     )
     device_map: str | None = Field(
-        default=None, description="`auto` spreads a model over several GPUs (accelerate)"
+        default=None,
+        description="`auto` spreads a model over several GPUs (accelerate), which then runs in padded batches",
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
         default=None, description="load weights quantised (needs bitsandbytes)"
     )
     attn_implementation: str | None = Field(
-        default=None, description="flash_attention_2 where installed; unset: sdpa"
+        default=None,
+        description="sdpa, eager or flash_attention_2; unset: sdpa, the only one that slots run with",
     )
     chat_template: Literal["checkpoint", "guide"] = Field(
         default="checkpoint",

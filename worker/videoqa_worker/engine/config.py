@@ -39,8 +39,8 @@ class EngineConfig:
     cuda_graphs: bool = True
     """Launch decode steps as CUDA graphs."""
     batching: Literal["slots", "generate"] = "slots"
-    """generate: left-padded batches by transformers' `generate`, as always for models with sliding
-    windows or recurrent layers. The next two are for those alone."""
+    """generate: left-padded batches by transformers' `generate`, as always for models that slots
+    cannot hold (see `kv_shape`). The next two are for those alone."""
     batch_wait_s: float = 0.005
     """How long the first request waits for company; 0: not at all."""
     length_ratio: float = 1.5
@@ -55,7 +55,7 @@ class EngineConfig:
     reference: the checkpoint's own processor on PIL pictures, 4 (720p) to 5 (1080p) times the
     CPU time a frame (`benchmarks/pixels.py`)."""
     attn_implementation: str | None = None
-    """None: transformers' choice (SDPA)."""
+    """None: transformers' choice (SDPA), the only one that slots run with."""
     device_map: str | None = None
     """`auto` spreads a model over several GPUs (accelerate)."""
     quantization: Literal["4bit", "8bit"] | None = None

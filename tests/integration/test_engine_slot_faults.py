@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from fix_models import clip
 from test_engine import answers, ask, rows_seen, single, submitted
 from test_engine_faults import before_each_forward, small_device
 
-from videoqa.errors import JobCanceled
+from videoqa.errors import JobCanceled, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, slots
+from videoqa_worker.engine.kv import SlotCache
 from videoqa_worker.engine.sampling import Sampler
 from videoqa_worker.engine.slots import SlotRunner
 
@@ -217,3 +219,53 @@ def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engi
         assert futures[0].result(60).output_tokens > 10
     finally:
         embedding[token] = before
+
+
+def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
+    with Engine(config) as engine:
+        requests = [ask(engine, [clip(n, 2)], "What?") for n in range(3)]
+        alone = [single(engine, request) for request in requests]
+        runner(engine).passes.let_go()
+
+        def full(*_: object) -> list[torch.Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        monkeypatch.setattr(SlotCache, "save", full)
+        assert answers(engine, requests) == alone
+        assert engine.stats.prefixes.entries == 0
+        monkeypatch.undo()
+        assert answers(engine, requests) == alone
+        assert engine.stats.prefixes.entries == 3
+
+
+@pytest.mark.parametrize("beside", [0, 2])
+def test_a_row_that_there_is_no_memory_to_begin_waits_for_it(
+    engine: Engine, beside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [
+        *(ask(engine, [clip(n, 2)], "What?", max_new_tokens=30) for n in range(beside)),
+        ask(engine, [clip(7, 2)], "Story?", temperature=1.5, seed=2),
+    ]
+    alone = [single(engine, request) for request in requests]
+    plain, refused = Sampler.__init__, 0
+
+    def full(sampler: Sampler, *args: Any) -> None:
+        nonlocal refused
+        if len(runner(engine)._seats) > 1 or not beside:
+            refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        plain(sampler, *args)
+
+    monkeypatch.setattr(Sampler, "__init__", full)
+    futures = submitted(engine, requests)
+    if beside:
+        assert [future.result(60) for future in futures] == alone
+    else:
+        with pytest.raises(OutOfMemory):
+            futures[0].result(60)
+    assert refused
+    monkeypatch.undo()
+    assert answers(engine, requests) == alone

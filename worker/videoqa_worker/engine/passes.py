@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videoqa_worker.engine import vision
 from videoqa_worker.engine.config import EngineConfig
+from videoqa_worker.engine.faults import fault_of
 from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import KvShape, SlotCache, token_bytes
 from videoqa_worker.engine.load import Loaded
@@ -164,7 +165,18 @@ class Passes:
         """Of a complete prompt, what the next question about its pictures can use."""
         size = prompt.prefix * self.cache.token_bytes
         if prompt.key and self.prefixes.takes(size):
-            self.prefixes.put(prompt.key, self.cache.save(prompt.slot, prompt.prefix), size)
+            saved = self._saved(prompt)
+            if saved is not None:
+                self.prefixes.put(prompt.key, saved, size)
+
+    def _saved(self, prompt: Prompt) -> list[torch.Tensor] | None:
+        """None where there is no memory: the answer does without."""
+        try:
+            return self.cache.save(prompt.slot, prompt.prefix)
+        except Exception as error:
+            if not fault_of(error).memory:
+                raise
+        return None
 
     def _any_shape(self) -> AbstractContextManager[None]:
         """cuDNN's attention, the default on some GPUs, prepares itself for each new shape: 0.85 s on

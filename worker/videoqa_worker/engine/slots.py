@@ -43,12 +43,12 @@ class _Seat:
     """A row and its place."""
 
     row: Row
-    length: int
-    """Positions written."""
-    sampler: Sampler | None
-    shaping: Shaping | None
-    prompt: Prompt | None = None
+    prompt: Prompt | None
     """What is still on its way in."""
+    length: int = 0
+    """Positions written."""
+    sampler: Sampler | None = None
+    shaping: Shaping | None = None
 
     @property
     def ticket(self) -> Ticket:
@@ -153,15 +153,8 @@ class SlotRunner:
         if not ticket.start():
             return
         row = Row(ticket, self._loaded.tokenizer, self._loaded.eos)
-        generation, inputs = ticket.request.generation, ticket.request.inputs
-        device = self._loaded.model.device
-        sampler = Sampler(generation, ticket.seed, device) if generation.temperature > 0 else None
-        shaping = None
-        if self._processors:
-            prompt = inputs.input_ids[0].to(device)
-            shaping = Shaping(self._processors, prompt, ticket.most_tokens + 1)
-        # Its prompt is opened, pictures and all, when it is first advanced.
-        seat = _Seat(row, 0, sampler, shaping, Prompt(len(self._seats), inputs.length))
+        # It takes memory of the device when it is first advanced: see `_begin`.
+        seat = _Seat(row, Prompt(len(self._seats), ticket.prompt_tokens))
         self._seats.append(seat)
         row.poll()
         self._settle(seat)
@@ -186,8 +179,7 @@ class SlotRunner:
             return None
         try:
             if seat.length == 0:
-                self._room_for(seat.ticket)
-                seat.prompt = self.passes.open(seat.ticket, len(self._seats) - 1)
+                seat.prompt = self._begin(seat)
             before = seat.prompt.done
             others = len(self._seats) > 1
             most = self._config.prefill_chunk_tokens if others else seat.prompt.length
@@ -203,6 +195,17 @@ class SlotRunner:
             seat.prompt = None
             self._take(drawn, [seat])
         return None
+
+    def _begin(self, seat: _Seat) -> Prompt:
+        """What the last seat needs on the device."""
+        self._room_for(seat.ticket)
+        request, device = seat.ticket.request, self._loaded.model.device
+        if request.generation.temperature > 0:
+            seat.sampler = Sampler(request.generation, seat.ticket.seed, device)
+        if self._processors:
+            prompt = request.inputs.input_ids[0].to(device)
+            seat.shaping = Shaping(self._processors, prompt, seat.ticket.most_tokens + 1)
+        return self.passes.open(seat.ticket, len(self._seats) - 1)
 
     def _decode(self) -> Fault | None:
         seats = self._running()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from kinds.kind import Kind
 from kinds.recipes import (
@@ -21,13 +22,15 @@ from kinds.recipes import (
     with_x264,
     with_x265,
 )
-from kinds.writers import write_resized, write_theora
+from kinds.writers import write_resized, write_theora, write_with_units
 
 __all__ = ["CODECS"]
 
 MID = replace(BASE, frames=80)
 MOV = replace(PLAIN, name="clip.mov")
 WMV = replace(PLAIN, name="clip.wmv", format="asf")
+CUT_MESSAGE = b"\x4e\1\5\xc8" + 20 * b"x" + b"\x80"
+"""An SEI that says it has 200 bytes."""
 CRA = "keyint=12:min-keyint=12:bframes=4:open-gop=1"
 
 H264 = {
@@ -78,6 +81,23 @@ HEVCS = {
     ),
     "HEVC, temporal layers": Kind(with_x265("keyint=24:bframes=4:temporal-layers=3", LONG)),
     "HEVC, fields as pictures": Kind(with_x265("keyint=12:bframes=2:interlace=tff", BASE)),
+    "HEVC, a message cut off": Kind(
+        with_x265(CRA, replace(MKV, frames=80)), partial(write_with_units, unit=CUT_MESSAGE)
+    ),
+    "HEVC, messages cut off, no B-frames": Kind(
+        with_x265("keyint=12:bframes=0", BASE),
+        partial(write_with_units, unit=CUT_MESSAGE, all_packets=True),
+    ),
+    "HEVC, messages cut off, ts": Kind(
+        with_x265(CRA, replace(TS, frames=80)),
+        partial(write_with_units, unit=CUT_MESSAGE, all_packets=True),
+    ),
+    "HEVC, an empty unit": Kind(HEVC, partial(write_with_units, unit=b"\x4e\1")),
+    "HEVC, no picture parameters": Kind(
+        HEVC,
+        partial(write_with_units, unit=b"\x44\1\xff\xff\xff"),
+        inexact="its parameters may have been others",
+    ),
     "HEVC, 10 bit": Kind(replace(HEVC, pixel_format="yuv420p10le")),
     "HEVC, 4:4:4": Kind(replace(HEVC, pixel_format="yuv444p")),
 }  # fmt: skip

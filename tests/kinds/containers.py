@@ -4,13 +4,45 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
+
+from fix_videos import Recipe
 
 from kinds import surgery
 from kinds.kind import Kind
-from kinds.recipes import AVI, BASE, FRAGMENTS, GIF, MKV, PLAIN, TENTH, TS, flags
-from kinds.writers import write_resized, write_two_streams, write_with_cover
+from kinds.recipes import (
+    AVI,
+    BASE,
+    FRAGMENTS,
+    GIF,
+    MKV,
+    MPEG2,
+    PLAIN,
+    TENTH,
+    TS,
+    flags,
+    with_x264,
+    with_x265,
+)
+from kinds.writers import (
+    write_joined_late,
+    write_resized,
+    write_two_streams,
+    write_with_cover,
+)
 
 __all__ = ["CONTAINERS"]
+
+
+def joined_late(recipe: Recipe) -> Kind:
+    """All begin with the second keyframe: the first five packets, and so the first, are gone."""
+    return Kind(
+        replace(recipe, frames=50),
+        partial(write_joined_late, after=5),
+        numbers=tuple(range(12, 50)),
+        times_s=tuple(Fraction(n, 25) for n in range(38)),
+    )
+
 
 MP4 = {
     "mp4, index first": Kind(flags("faststart", BASE)),
@@ -39,6 +71,10 @@ OTHERS = {
     "ts, 192-byte packets": Kind(
         replace(TS, name="clip.m2ts", options={"mpegts_m2ts_mode": "1"})
     ),
+    "ts, joined late": joined_late(with_x264("keyint=12:scenecut=0:bframes=2", TS)),
+    "ts, joined late, HEVC": joined_late(with_x265("keyint=12:min-keyint=12:open-gop=1:bframes=3", TS)),
+    "ts, joined late, MPEG-2": joined_late(replace(TS, codec="mpeg2video")),
+    "mpg, joined late": joined_late(MPEG2),
     "ts, size changes": Kind(TS, write_resized),
     "flv": Kind(replace(BASE, name="clip.flv")),
     "gif": Kind(GIF),

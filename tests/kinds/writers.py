@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
@@ -12,6 +13,7 @@ from shutil import copyfile
 import av
 from av.packet import Packet
 from av.stream import Disposition
+from av.video.stream import VideoStream
 from fix_videos import Recipe, _add_video, _clock, _stored, draw_number, write_clip
 from PIL import Image
 
@@ -21,12 +23,14 @@ __all__ = [
     "write_by_decoding_time",
     "write_continued",
     "write_joined",
+    "write_joined_late",
     "write_packed_avi",
     "write_resized",
     "write_theora",
     "write_twice_timed",
     "write_two_streams",
     "write_with_cover",
+    "write_with_units",
 ]
 
 _OTHER = 2000
@@ -107,30 +111,65 @@ def write_theora(path: Path, recipe: Recipe) -> None:
 
 def write_twice_timed(path: Path, recipe: Recipe) -> None:
     """Pictures 20 and 21 have one time."""
+
+    def twice(coded: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
+        coded[20].pts, coded[20].dts = coded[21].pts, coded[21].dts
+        return coded
+
+    _rewrite(path, recipe, twice)
+
+
+def write_joined_late(path: Path, recipe: Recipe, *, after: int) -> None:
+    """Without its first packets, as a recorder has it that joins a broadcast."""
+
+    def late(coded: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
+        return coded[after:]
+
+    _rewrite(path, recipe, late)
+
+
+def write_with_units(path: Path, recipe: Recipe, *, unit: bytes, all_packets: bool = False) -> None:
+    """This NAL unit stands before each keyframe, or each picture."""
+    size = None if path.suffix == ".ts" else 4
+    start = b"\0\0\0\1" if size is None else len(unit).to_bytes(size, "big")
+
+    def longer(coded: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
+        return [_with(start + unit, p) if p.is_keyframe or all_packets else p for p in coded]
+
+    _rewrite(path, recipe, longer)
+
+
+def _with(prefix: bytes, old: Packet[VideoStream]) -> Packet[VideoStream]:
+    packet: Packet[VideoStream] = Packet(prefix + bytes(old))
+    packet.pts, packet.dts, packet.time_base = old.pts, old.dts, old.time_base
+    packet.is_keyframe = old.is_keyframe
+    return packet
+
+
+def _rewrite(
+    path: Path,
+    recipe: Recipe,
+    change: Callable[[list[Packet[VideoStream]]], list[Packet[VideoStream]]],
+) -> None:
     plain = path.with_name(f"plain-{path.name}")
     write_clip(plain, recipe)
     with av.open(str(plain)) as source, av.open(str(path), "w", format=recipe.format) as out:
         stream = source.streams.video[0]
         to = out.add_stream_from_template(stream)
-        coded = [packet for packet in source.demux(stream) if packet.size]
-        coded[20].pts, coded[20].dts = coded[21].pts, coded[21].dts
-        for packet in coded:
+        for packet in change([packet for packet in source.demux(stream) if packet.size]):
             packet.stream = to
             out.mux(packet)
 
 
 def write_by_decoding_time(path: Path, recipe: Recipe) -> None:
     """Each packet says that it is shown when it is decoded, as old recorders and tools write it."""
-    plain = path.with_name(f"plain-{path.name}")
-    write_clip(plain, recipe)
-    with av.open(str(plain)) as source, av.open(str(path), "w", format=recipe.format) as out:
-        stream = source.streams.video[0]
-        to = out.add_stream_from_template(stream)
-        coded = [packet for packet in source.demux(stream) if packet.size]
+
+    def by_decoding(coded: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
         for number, packet in enumerate(coded):
             packet.pts = packet.dts = round(number / recipe.fps / packet.time_base)
-            packet.stream = to
-            out.mux(packet)
+        return coded
+
+    _rewrite(path, recipe, by_decoding)
 
 
 def write_packed_avi(path: Path, recipe: Recipe) -> None:

@@ -56,6 +56,11 @@ class OpenVideo:
     def format(self) -> str:
         return self.container.format.name
 
+    @property
+    def may_begin_anywhere(self) -> bool:
+        """Whether a sound file's first packets may need what was sent before it was joined."""
+        return _names_late(self.container)
+
 
 @contextmanager
 def open_video(
@@ -81,6 +86,7 @@ def open_video(
         # Passed to av.open it only guards probing; here it stops a picture that grows midway.
         video.decoder.options = {"max_pixels": str(limits.max_pixels)}
         # Else a broken picture, or one that refers to what is missing, shows what lay in memory.
+        # HEVC's decoder refuses more than that: see `units`.
         if video.decoder.name in ("mjpeg", "hevc"):
             video.decoder.options |= {"err_detect": "explode"}
         if only_video:
@@ -120,10 +126,14 @@ def _open(media: Media, limits: FrameLimits, stack: ExitStack, *, probe: bool) -
     first = stack.enter_context(ExitStack())
     container = _try_open(media, limits, first, {"probesize": "500000"})
     found = any(s.codec_context is not None and s.width for s in container.streams.video)
-    if found and not any(name in container.format.name for name in _LATE_STREAMS):
+    if found and not _names_late(container):
         return container
     first.close()
     return _try_open(media, limits, stack, {})
+
+
+def _names_late(container: InputContainer) -> bool:
+    return any(name in container.format.name for name in _LATE_STREAMS)
 
 
 def _states_reordering(container: InputContainer) -> bool:

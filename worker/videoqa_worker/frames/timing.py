@@ -176,7 +176,7 @@ def _from_packets(video: OpenVideo, origin: int | None, table: PacketTable) -> T
     times = table.pts
     step = _step(video, times, table.last_duration)
     even = _even(times, step)
-    end = origin + round(len(times) * step) if even else times[-1] + table.last_duration
+    end = times[0] + round(len(times) * step) if even else times[-1] + table.last_duration
     declared = _declared_end(video, table, origin, step)
     return Timeline(
         time_base=_time_base(video),

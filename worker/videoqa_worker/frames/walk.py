@@ -31,6 +31,7 @@ from videoqa_worker.frames.container import OpenVideo, open_video, packets
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.skip import Skip
 from videoqa_worker.frames.timeline import Timeline
+from videoqa_worker.frames.units import decode
 from videoqa_worker.frames.watch import Watch
 from videoqa_worker.media import Media
 
@@ -111,6 +112,8 @@ class Walk:
         self._last_pts: int | None = None
         self._held = 0
         """Packets given to the decoder less pictures taken from it."""
+        self._joined = not self.video.may_begin_anywhere or count is None
+        """What came before the first keyframe or picture was not to be had."""
         self._drained = False
         """The decoder has forgotten what pictures refer to: it must start at a keyframe."""
         self._skip.forget()
@@ -217,11 +220,14 @@ class Walk:
         try:
             if not self._by_count and self._skip.next_is(packet):
                 self._count = None
-            pictures = self.video.decoder.decode(packet)
+            pictures, complete = decode(self.video, packet, starts=self._held == 0)
         except FFmpegError as error:
             self._refuse_growth(error)
-            self._lose()
+            if packet is None or not self._precedes(packet):
+                self._lose()
             return
+        if not complete:
+            self._lose()
         self._held += (packet is not None) - len(pictures)
         missing = self._held > self.video.decoder.reorder_depth
         if self._by_count and (missing or (packet is not None and len(pictures) > 1)):
@@ -245,7 +251,7 @@ class Walk:
         if picture.is_corrupt or pts is None or self._goes_back(pts):
             self._lose()
             return None
-        self._last_pts = pts
+        self._last_pts, self._joined = pts, True
         trusted = self._timeline is None or self._timeline.trusted
         of_before = self._gop_start is not None and pts < self._gop_start
         damaged = self._damaged_before if of_before else self._damaged
@@ -255,6 +261,13 @@ class Walk:
 
     def _goes_back(self, pts: int) -> bool:
         return self._last_pts is not None and pts <= self._last_pts
+
+    def _precedes(self, packet: Packet[Stream]) -> bool:
+        """Whether it may lack what was sent before the file begins: not decodable, and not lost."""
+        if self._joined or self._by_count:
+            return False
+        start = self._gop_start
+        return start is None or (packet.pts is not None and packet.pts < start)
 
     def _lose(self) -> None:
         self._damaged = self._lost = True

@@ -122,6 +122,8 @@ class Answer(Model):
     finish_reason: FinishReason
     input_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
+    first_token_s: float | None = None
+    """Seconds from when the model's queue got the question to the answer's first token."""
 
 
 class FrameUsed(Model):
@@ -191,7 +193,7 @@ class Result(Model):
     metadata: dict[str, str] = Field(default_factory=dict)
 
 
-EventType = Literal["state", "stage", "progress", "retry"]
+EventType = Literal["state", "stage", "progress", "retry", "text"]
 
 
 class Event(Model):
@@ -207,6 +209,11 @@ class Event(Model):
     done: int | None = None
     """Of `total` steps of the stage."""
     total: int | None = None
+    question_id: str | None = None
+    """Whose answer `text` belongs to."""
+    text: str | None = None
+    """The next piece of an answer, for jobs with `stream`. All of one attempt joined, without space
+    around it, are the answer; a later attempt begins again."""
 
 
 class WorkerInfo(Model):

@@ -250,6 +250,8 @@ class JobRequest(Model):
     """How long the finished record stays in Redis; the object in storage stays for good."""
     output: str | None = Field(default=None, min_length=1, max_length=2048)
     """URI template of the result object; None: the worker's own. See `OUTPUT_FIELDS`."""
+    stream: bool = False
+    """Answers also come as `text` events while they are generated."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
     custom_id: str | None = Field(default=None, min_length=1, max_length=256)
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]] = (

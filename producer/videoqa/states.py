@@ -202,14 +202,16 @@ class Ledger:
         message: str = "",
         done: int = 0,
         total: int = 0,
+        question_id: str = "",
+        text: str = "",
     ) -> Fence:
-        """Says where the attempt is; the answer says whether it should go on."""
-        return cast(
-            Fence,
-            self._run(
-                "progress", job_id, token, stage, message, done if total else "", total or ""
-            ),
-        )
+        """Says where the attempt is; the answer says whether it should go on.
+
+        `text`: instead, the next piece of the answer to this question.
+        """
+        steps = (done, total) if total else ("", "")
+        reply = self._run("progress", job_id, token, stage, message, *steps, question_id, text)
+        return cast(Fence, reply)
 
     def finish(self, job_id: str, token: str, *, result: Result | None, result_url: str) -> Fence:
         """Ends the job as succeeded. `result` is kept in the record unless None (too large)."""

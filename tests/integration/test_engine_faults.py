@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,13 +177,13 @@ def test_a_broken_device_stops_the_engine_instead_of_failing_job_after_job(
 
 def test_closing_ends_running_and_waiting_requests(engine: Engine) -> None:
     started = threading.Event()
-    running = ask(
-        engine,
-        [clip(1, 2)],
-        "Long?",
-        max_new_tokens=1000,
-        on_progress=lambda tokens: started.set(),
-    )
+
+    def stay(tokens: int) -> None:
+        started.set()
+        while engine.ready:
+            time.sleep(0.001)
+
+    running = ask(engine, [clip(1, 2)], "Long?", max_new_tokens=1000, on_progress=stay)
     futures = [engine.submit(running)]
     assert started.wait(60)
     futures.append(engine.submit(ask(engine, [clip(1, 2)], "Late?")))

@@ -118,12 +118,25 @@ class Attempts:
 
     def _run(self, claim: Claim, control: JobControl) -> Outcome:
         def report(
-            stage: errors.Stage, *, message: str = "", done: int = 0, total: int = 0
+            stage: errors.Stage,
+            *,
+            message: str = "",
+            done: int = 0,
+            total: int = 0,
+            question_id: str = "",
+            text: str = "",
         ) -> None:
             control.check()
             answer = self._until_redis_answers(
                 lambda: self._ledger.progress(
-                    claim.job_id, claim.token, stage, message=message, done=done, total=total
+                    claim.job_id,
+                    claim.token,
+                    stage,
+                    message=message,
+                    done=done,
+                    total=total,
+                    question_id=question_id,
+                    text=text,
                 )
             )
             obey(control, answer)

@@ -31,6 +31,7 @@ from videoqa_worker.control import JobControl
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
 from videoqa_worker.frames import SampledVideo
+from videoqa_worker.pieces import Pieces
 from videoqa_worker.prompt import Media
 from videoqa_worker.shares import Stated, resolved, shares
 from videoqa_worker.source import LocalCopy, Sources
@@ -42,7 +43,14 @@ class Report(Protocol):
     """Says where the attempt is."""
 
     def __call__(
-        self, stage: errors.Stage, *, message: str = "", done: int = 0, total: int = 0
+        self,
+        stage: errors.Stage,
+        *,
+        message: str = "",
+        done: int = 0,
+        total: int = 0,
+        question_id: str = "",
+        text: str = "",
     ) -> None: ...
 
 
@@ -161,6 +169,7 @@ class Pipeline:
         def should_stop() -> bool:
             return abandoned or control.stopped()
 
+        pieces = Pieces([q.id for q in request.questions], report) if request.stream else None
         pending: list[Future[Generated]] = []
         try:
             for n, question in enumerate(request.questions):
@@ -178,10 +187,11 @@ class Pipeline:
                                 generation=request.generation,
                                 should_stop=should_stop,
                                 alone=alone,
+                                on_text=pieces.taker(question.id) if pieces else None,
                             )
                         )
                     )
-            outcome.answers = tuple(self._collect(request, pending, control, report))
+            outcome.answers = tuple(self._collect(request, pending, pieces, control, report))
         finally:
             abandoned = True
 
@@ -189,6 +199,7 @@ class Pipeline:
         self,
         request: JobRequest,
         pending: Sequence[Future[Generated]],
+        pieces: Pieces | None,
         control: JobControl,
         report: Report,
     ) -> Iterator[Answer]:
@@ -196,10 +207,12 @@ class Pipeline:
         for n, (question, future) in enumerate(zip(request.questions, pending, strict=True)):
             with _about(f"questions.{n}.text"):
                 try:
-                    generated = _awaited(future, control)
+                    generated = _awaited(future, pieces, control)
                 except errors.JobCanceled:
                     control.check()  # the engine only knows that it should stop, this knows why
                     raise
+            if pieces is not None:
+                pieces.report()
             report("generating", done=n + 1, total=len(pending))
             yield Answer(
                 question_id=question.id,
@@ -208,16 +221,19 @@ class Pipeline:
                 finish_reason=generated.finish_reason,
                 input_tokens=generated.input_tokens,
                 output_tokens=generated.output_tokens,
+                first_token_s=round(generated.first_token_s, 4),
             )
 
 
-def _awaited(future: Future[Generated], control: JobControl) -> Generated:
+def _awaited(future: Future[Generated], pieces: Pieces | None, control: JobControl) -> Generated:
     """The engine ends a stopped row itself; this thread is free even if the engine hangs."""
     while True:
         try:
-            return future.result(timeout=1)
+            return future.result(timeout=pieces.due_in_s() if pieces else 1)
         except TimeoutError:
             control.check()
+            if pieces is not None:
+                pieces.report()
 
 
 @contextmanager

@@ -1,8 +1,12 @@
--- prefix, id, token, stage, message, done, total -> 'ok', 'cancel' or 'lost'
+-- prefix, id, token, stage, message, done, total, question_id, text -> 'ok', 'cancel' or 'lost'
 local id, stage = ARGV[2], ARGV[4]
 local answer, attempt = fence(id, ARGV[3])
 if answer == 'lost' then return answer end
 local rec = get(id, 'state', 'stage')
+if ARGV[9] ~= '' then
+  emit(id, 'text', rec[1], attempt, 'stage', stage, 'question_id', ARGV[8], 'text', ARGV[9])
+  return answer
+end
 local kind = 'progress'
 if rec[2] ~= stage then
   set(id, 'stage', stage)

@@ -31,10 +31,16 @@ QUICK = {
 """Faults are noticed sooner than in production, so that tests need not wait."""
 
 
+_RUN = "from videoqa_worker.__main__ import leave, main\nleave(main())"
+
+
 class WorkerProcess(ServerProcess):
     """`videoqa worker`, as in production."""
 
-    def __init__(self, settings: Settings, folder: Path, **environ: str) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, *, before: str = "", **environ: str
+    ) -> None:
+        """`before`: Python that runs in the worker's process first, to break something there."""
         folder.mkdir(parents=True, exist_ok=True)
         self.results = folder / "results"
         clean = {
@@ -42,7 +48,9 @@ class WorkerProcess(ServerProcess):
         }
         super().__init__(
             "the worker",
-            [sys.executable, "-P", "-m", "videoqa_worker"],
+            [sys.executable, "-P", "-c", f"{before}\n{_RUN}"]
+            if before
+            else [sys.executable, "-P", "-m", "videoqa_worker"],
             log_path=folder / "worker.log",
             env=clean
             | QUICK

@@ -68,9 +68,13 @@ class Attempts:
     def close(self) -> None:
         """Gives every job back, those too that start from now on, and no longer waits for a
         Redis that is away: the leases end by themselves."""
+        self.break_off(_stopping())
+
+    def break_off(self, error: errors.JobError) -> None:
+        """Ends the running attempts with this error; those that start from now on are given back."""
         self._closing.set()
         for control in self._leases.held():
-            control.stop(_stopping())
+            control.stop(error)
 
     @property
     def closing(self) -> bool:

@@ -54,6 +54,10 @@ class Reaper:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops reaping, and says that this worker is gone."""
         self._stop.set()
         self._thread.join(timeout=10)
         try:

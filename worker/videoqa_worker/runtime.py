@@ -1,6 +1,7 @@
 """Runtime: builds a worker's resident objects in order, and closes them in reverse.
 
     ledger -> reaper (announces "loading") -> engine (loads the model) -> sources -> leases
+        -> watchdog
 
 Nothing here is a global: the Celery task calls the `Runtime` that it was made with.
 """
@@ -34,6 +35,7 @@ from videoqa_worker.reaper import Reaper
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.source import Sources
 from videoqa_worker.store import roots_of
+from videoqa_worker.watchdog import Watchdog
 
 __all__ = ["Runtime"]
 
@@ -101,7 +103,23 @@ class Runtime:
             revision=engine.revision,
         )
         self._engine = engine
+        stack.enter_context(self._watchdog(engine, reaper))
         self._announce(reaper)
+
+    def _watchdog(self, engine: Engine, reaper: Reaper) -> Watchdog:
+        def leave(status: int) -> None:
+            reaper.close()
+            logging.shutdown()
+            os._exit(status)
+
+        unset_s = 3600.0 if engine.device == "cpu" else 300.0
+        return Watchdog(
+            engine,
+            step_timeout_s=self.settings.step_timeout_s or unset_s,
+            break_off=self._attempts.break_off,
+            running=lambda: len(self.leases.held()),
+            leave=leave,
+        )
 
     def _reaper(self, ledger: Ledger) -> Reaper:
         return Reaper(
@@ -140,7 +158,7 @@ class Runtime:
     @property
     def closing(self) -> bool:
         """Whether bells are for others to hear."""
-        return self._attempts.closing
+        return self._attempts.closing or self._engine is None or not self._engine.ready
 
     def drain(self, grace_s: float) -> None:
         """Running jobs may finish within the grace; what still runs then is given back."""

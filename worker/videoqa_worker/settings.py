@@ -105,6 +105,11 @@ class WorkerSettings(Settings):
     batch_wait_s: float = Field(
         default=0.005, ge=0, description="how long padded batches gather questions"
     )
+    step_timeout_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="an engine that hangs in a step for so long ends the worker; unset: 300, on the CPU 3600",
+    )
     slots: int | None = Field(
         default=None,
         ge=1,

@@ -133,7 +133,7 @@ def build(
         _write(Path(folder), config)
         fast, own = (load_processor(folder, config, pixels) for pixels in ("fast", "reference"))
     prompter = Prompter(fast, config)
-    loaded = Loaded(model.eval(), fast.tokenizer, prompter, frozenset(), 0, "random")
+    loaded = Loaded(model.eval(), fast.tokenizer, prompter, frozenset(), 0, True, "random")
     return loaded, own
 
 

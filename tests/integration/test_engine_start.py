@@ -101,7 +101,7 @@ def test_a_model_that_sees_nothing(tmp_path: Path) -> None:
         num_attention_heads=1, num_key_value_heads=1,
     )  # fmt: skip
     Qwen2ForCausalLM(config).save_pretrained(tmp_path)
-    check_refusal(start(tmp_path), "of type 'qwen2'", "llava_onevision")
+    check_refusal(start(tmp_path), "of type 'qwen2'", "image-text-to-text")
 
 
 def test_weights_that_are_no_safetensors(copy: Path) -> None:

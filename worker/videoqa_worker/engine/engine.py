@@ -41,7 +41,7 @@ def _silent(state: str) -> None:
 
 
 class Engine:
-    """A model of the LLaVA family that answers requests from any thread.
+    """A model that answers requests from any thread.
 
     A context manager: entering starts it, leaving closes it.
     """
@@ -182,7 +182,7 @@ class Engine:
         return batches
 
     def _slots(self, loaded: Loaded) -> SlotRunner | None:
-        shape = kv_shape(loaded.model)
+        shape = kv_shape(loaded.model) if loaded.llava else None
         if shape is None:
             log.info("%s is not made for slots: it runs in padded batches", self._config.model)
             return None

@@ -20,6 +20,7 @@ from transformers import (
     BitsAndBytesConfig,
     GenerationConfig,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils.hub import cached_file, extract_commit_hash
 from transformers.utils.logging import disable_progress_bar
 
@@ -45,6 +46,8 @@ class Loaded:
     eos: frozenset[int]
     """Tokens that end an answer, by the checkpoint's own generation settings."""
     pad: int
+    llava: bool
+    """Of the LLaVA family: its features can be computed apart from its text."""
     revision: str
     """The hub's commit, or `sha256:...` of a local folder."""
 
@@ -53,7 +56,7 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
     """Loads the checkpoint.
 
     Raises:
-        ConfigurationError: not found, not reachable, not a LLaVA, no safetensors, no room.
+        ConfigurationError: not found, not reachable, not for images, no safetensors, no room.
     """
     device = _device(config)
     # Beside a GPU many jobs prepare pixels at once: a thread each, not a thread each for all cores.
@@ -65,10 +68,10 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
         commit = _commit(config)
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
         model_config = AutoConfig.from_pretrained(config.model, **hub)
-        if model_config.model_type not in PROCESSORS:
+        if type(model_config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ConfigurationError(
-                f"got model={config.model!r} of type {model_config.model_type!r}, expected one of "
-                f"{sorted(PROCESSORS)}; choose a checkpoint of the LLaVA family",
+                f"got model={config.model!r} of type {model_config.model_type!r}, expected one that "
+                "answers text about images; choose a checkpoint for image-text-to-text",
                 param="model",
             )
         on_state("loading processor")
@@ -84,7 +87,8 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
         max_context=config.max_context,
     )
     eos, pad = _tamed(model, processor.tokenizer)
-    return Loaded(model, processor.tokenizer, prompter, eos, pad, revision)
+    llava = model_config.model_type in PROCESSORS
+    return Loaded(model, processor.tokenizer, prompter, eos, pad, llava, revision)
 
 
 def _commit(config: EngineConfig) -> str | None:

@@ -1,4 +1,4 @@
-"""A checkpoint's processor, put together without torchvision.
+"""A checkpoint's processor, put together without torchvision, with pixels by PIL or by `pixels`.
 
 Images: transformers has a PIL backend for every family here; it is asked for by name, so
 that pixels do not depend on what else is installed. Videos: see `video_processor`. These
@@ -19,8 +19,10 @@ from transformers import (
     LlavaProcessor,
     VideoLlavaProcessor,
 )
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.video_processing_utils import VideoProcessorMixin
 
+from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.pixels import use_fast_pixels
 from videoqa_worker.engine.video_processor import load_video_processor
 
@@ -33,7 +35,7 @@ PROCESSORS: Mapping[str, Any] = {
     "llava_onevision": LlavaOnevisionProcessor,
     "video_llava": VideoLlavaProcessor,
 }
-"""Model types that videoqa serves."""
+"""Model types of the LLaVA family; those of any other `AutoModelForImageTextToText` are looked up."""
 
 
 class _Freed:
@@ -44,7 +46,7 @@ class _Freed:
 
     def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
         """Without torchvision, upstream fails to look the class up that it checks against."""
-        if name == "video_processor" and isinstance(argument, VideoProcessorMixin):
+        if name == "video_processor" and isinstance(argument, VideoProcessorMixin | None):
             return VideoProcessorMixin
         return super().check_argument_for_proper_class(name, argument)  # type: ignore[misc]
 
@@ -52,12 +54,17 @@ class _Freed:
 def load_processor(
     checkpoint: str, config: Any, pixels: Literal["fast", "reference"] = "fast", **hub: Any
 ) -> Any:
-    """The processor of a checkpoint, by its model type.
+    """The processor of a checkpoint, by its model type. Outside of the LLaVA family it has no
+    video processor: each frame is an image.
 
     Arguments:
         pixels: `fast` where `use_fast_pixels` knows how, or `reference` for all.
+
+    Raises:
+        ConfigurationError: transformers has no processor for this type, or it wants more than images.
     """
-    family = PROCESSORS[config.model_type]
+    llava = config.model_type in PROCESSORS
+    family = PROCESSORS[config.model_type] if llava else _other_family(config)
     kind: Any = type(family.__name__, (_Freed, family), {})
     settings, _ = kind.get_processor_dict(checkpoint, **hub)
     loaders = {
@@ -65,14 +72,35 @@ def load_processor(
         "image_processor": lambda: AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             checkpoint, backend="pil", **hub
         ),
-        "video_processor": lambda: load_video_processor(checkpoint, config.model_type, hub),
+        "video_processor": lambda: (
+            load_video_processor(checkpoint, config.model_type, hub) if llava else None
+        ),
     }
-    parts = [loaders[name]() for name in kind.get_attributes()]  # type: ignore[no-untyped-call]
+    wanted = kind.get_attributes()
+    if not set(wanted) <= set(loaders):
+        raise ConfigurationError(
+            f"got a {config.model_type} model, whose processor wants {sorted(wanted)}, expected one "
+            "for images and text",
+            param="model",
+        )
+    parts = [loaders[name]() for name in wanted]  # type: ignore[no-untyped-call]
     processor = kind.from_args_and_dict(parts, settings)
-    _complete(processor, config)
-    if pixels == "fast":
+    if llava:
+        _complete(processor, config)
+    if llava and pixels == "fast":
         use_fast_pixels(processor)
     return processor
+
+
+def _other_family(config: Any) -> Any:
+    try:
+        return PROCESSOR_MAPPING[type(config)]
+    except KeyError as error:
+        raise ConfigurationError(
+            f"got a {config.model_type} model, for which transformers has no processor of images "
+            "and text; choose a checkpoint for image-text-to-text",
+            param="model",
+        ) from error
 
 
 def _complete(processor: Any, config: Any) -> None:

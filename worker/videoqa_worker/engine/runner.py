@@ -1,5 +1,8 @@
 """Runs whole batches by `generate`: for models that slots cannot hold (see `kv_shape`).
 
+Models outside of the LLaVA family run alone, row by row: what belongs to a picture is their
+processor's secret, and so rows cannot be joined.
+
 A batch that runs out of memory is halved; a batch in which the model raises is run again
 row by row, so that only the guilty row fails. A row is delivered when it ends, not when
 its batch does.
@@ -10,6 +13,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
@@ -24,6 +28,7 @@ from videoqa_worker.engine.faults import STOPPED, Fault, fault_of
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.prompt import ModelInputs
 
 __all__ = ["BatchRunner"]
 
@@ -53,7 +58,8 @@ class BatchRunner:
     def step(self, room: WaitingRoom) -> bool:
         """Waits for a batch and runs it; False if the room is closed."""
         self.beat_s = time.monotonic()
-        batch = room.next_batch(min(self._most_tokens, self.memory_tokens or 2**62))
+        most = min(self._most_tokens, self.memory_tokens or 2**62)
+        batch = room.next_batch(most if self._loaded.llava else 0)
         self.run(batch)
         return bool(batch)
 
@@ -119,15 +125,23 @@ class BatchRunner:
         model = self._loaded.model
         inputs = [row.ticket.request.inputs for row in rows]
         ids, mask = left_padded(inputs, self._loaded.pad, model.device)
-        features = vision.join([vision.encode(model, row) for row in inputs])
         model.generate(
             input_ids=ids,
             attention_mask=mask,
-            mm_encoder_outputs=features,
+            **self._seen(inputs),
             generation_config=self._settings(rows),
             logits_processor=LogitsProcessorList([Sampling(rows, ids.device)]),
             stopping_criteria=StoppingCriteriaList([Taking(rows, self._settle)]),
         )
+
+    def _seen(self, inputs: Sequence[ModelInputs]) -> dict[str, Any]:
+        """The pictures of the rows, as the model takes them."""
+        model = self._loaded.model
+        if self._loaded.llava:
+            features = vision.join([vision.encode(model, row) for row in inputs])
+            return {"mm_encoder_outputs": features}
+        (row,) = inputs
+        return {name: vision.placed(value, model) for name, value in row.images.items()}
 
     def _settings(self, rows: Sequence[Row]) -> GenerationConfig:
         """Greedy until the last row is at its limit: each row ends by its own controls."""

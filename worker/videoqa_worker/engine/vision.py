@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.prompt import ModelInputs
 
-__all__ = ["Features", "Flat", "embedded", "encode", "flat", "join", "placeholders"]
+__all__ = ["Features", "Flat", "embedded", "encode", "flat", "join", "placed", "placeholders"]
 
 _FRAMES = 8
 """Pictures a pass, where passes are graphs."""
@@ -40,7 +40,7 @@ def encode(model: Any, inputs: ModelInputs, graphs: Graphs | None = None) -> Fea
         encoder = model.base_model.get_image_features
         accepted = inspect.signature(encoder).parameters
         pixels = {
-            name: _placed(value, model) for name, value in inputs.images.items() if name in accepted
+            name: placed(value, model) for name, value in inputs.images.items() if name in accepted
         }
         pixels["pixel_values"] = _pixels("image", inputs.images["pixel_values"], inputs, model)
         found["image"] = [encoder(**pixels, return_dict=True).pooler_output]
@@ -142,9 +142,10 @@ def _joined(pooled: list[Pooled]) -> Pooled:
 def _pixels(kind: str, value: torch.Tensor, inputs: ModelInputs, model: Any) -> torch.Tensor:
     if kind in inputs.normalisations:
         return inputs.normalisations[kind](value, model.device, model.dtype)
-    return _placed(value, model)
+    return placed(value, model)
 
 
-def _placed(value: torch.Tensor, model: Any) -> torch.Tensor:
+def placed(value: torch.Tensor, model: Any) -> torch.Tensor:
+    """On the model's device; pixels in its dtype."""
     dtype = model.dtype if value.is_floating_point() else None
     return value.to(model.device, dtype)

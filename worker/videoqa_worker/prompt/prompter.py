@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from videoqa.errors import MarkMismatch, PromptTooLong, UnsupportedInput
+from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
 from videoqa.job import IMAGE_MARK, VIDEO_MARK
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.normalisation import Normalisation
@@ -32,6 +32,8 @@ from videoqa_worker.prompt.usertext import ControlTokens
 __all__ = ["Media", "ModelInputs", "Prompter"]
 
 Kind = Literal["image", "video"]
+_UNSTATED = 1 << 20
+"""Tokens of context, where a model states none: some count positions from what they are given."""
 MARK = re.compile(f"({re.escape(VIDEO_MARK)}|{re.escape(IMAGE_MARK)})")
 
 
@@ -101,7 +103,7 @@ class Prompter:
             ConfigurationError: the chat template cannot render a question.
         """
         self._processor = processor
-        self._tokens: dict[str, str] = {"image": processor.image_token}
+        self._tokens: dict[str, str] = {"image": _image_token(processor, chat_template)}
         if getattr(processor, "video_processor", None) is not None:
             self._tokens["video"] = processor.video_token
         self._token_ids = torch.tensor(
@@ -114,7 +116,8 @@ class Prompter:
             for kind in self._tokens
             if hasattr(part := getattr(processor, f"{kind}_processor"), "normalisation")
         }
-        built_for = int(model_config.get_text_config().max_position_embeddings)
+        text = model_config.get_text_config()
+        built_for = int(getattr(text, "max_position_embeddings", None) or _UNSTATED)
         self.max_context = min(max_context or built_for, built_for)
         self._least_tokens = {kind: self._measured(kind) for kind in self._tokens}
         self.takes_videos = "video" in self._tokens
@@ -258,6 +261,24 @@ class Prompter:
             media_tokens=int(torch.isin(input_ids, self._token_ids).sum()),
             normalisations=self._normalisations,
         )
+
+
+def _image_token(processor: Any, chat_template: str) -> str:
+    """What stands for an image in the prompt that the processor is given: some are given another
+    token than the one that the model sees (Gemma 3)."""
+    names = ("image_token", "boi_token")
+    found = [token for name in names if isinstance(token := getattr(processor, name, None), str)]
+    for token in found:
+        template = ChatTemplate(processor, chat_template, {"image": token})
+        if "image" in template.renders:
+            return token
+    if not found:
+        raise ConfigurationError(
+            f"{type(processor).__name__} has no token for images in its prompts; choose another "
+            "checkpoint",
+            param="model",
+        )
+    return found[0]
 
 
 def _arrange(media: Sequence[Media], question: str) -> Iterator[_Placed]:

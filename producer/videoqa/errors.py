@@ -444,6 +444,19 @@ class EngineStopped(GenerationError):
     retryable = True
 
 
+class ModelServerUnavailable(GenerationError):
+    """The server that has the model does not answer, is overloaded, or broke the answer off."""
+
+    code = "model_server_unavailable"
+    retryable = True
+
+
+class ModelServerError(GenerationError):
+    """The server that has the model refuses the question."""
+
+    code = "model_server_error"
+
+
 class OutputError(JobError):
     """The result could not be written to object storage."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import httpcore2
 from huggingface_hub import HfApi, try_to_load_from_cache
 
 from videoqa.errors import VideoQAError
@@ -14,6 +15,15 @@ from videoqa.show import Check
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["checks"]
+
+_UNREACHABLE = (
+    httpcore2.NetworkError,
+    httpcore2.TimeoutException,
+    httpcore2.ProtocolError,
+    httpcore2.UnsupportedProtocol,
+    UnicodeError,
+    ValueError,
+)
 
 
 def checks() -> list[Check]:
@@ -26,7 +36,8 @@ def checks() -> list[Check]:
         return [
             Check("worker settings", ok=False, found=str(error), next_step="correct the variable")
         ]
-    return [_device(), _model(settings), _video(), _output(settings)]
+    model = _server(settings.server_url) if settings.server_url else _model(settings)
+    return [_device(), model, _video(), _output(settings)]
 
 
 def _model_of(stack: LocalStack | None) -> str | None:
@@ -41,6 +52,23 @@ def _device() -> Check:
             "device", ok=True, found=f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
         )
     return Check("device", ok=True, found=f"CPU only, torch {torch.__version__}")
+
+
+def _server(url: str) -> Check:
+    """Whether something speaks HTTP there; the first question is asked by the worker."""
+    try:
+        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), 5.0)
+        status = httpcore2.request(
+            "GET", f"{url.rstrip('/')}/models", extensions={"timeout": timeouts}
+        ).status
+    except _UNREACHABLE as error:
+        return Check(
+            "model's server",
+            ok=False,
+            found=f"{url}: {str(error) or type(error).__name__}",
+            next_step="start the server, or check VIDEOQA_SERVER_URL",
+        )
+    return Check("model's server", ok=True, found=f"{url} answers ({status})")
 
 
 def _model(settings: WorkerSettings) -> Check:

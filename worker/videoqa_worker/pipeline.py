@@ -29,7 +29,7 @@ from videoqa.job import (
 )
 from videoqa_worker.control import JobControl
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.engine import Engine, Generated, GenerationRequest
+from videoqa_worker.engine import Answering, Generated
 from videoqa_worker.frames import SampledVideo
 from videoqa_worker.pieces import Pieces
 from videoqa_worker.prompt import Media
@@ -98,7 +98,7 @@ class Outcome:
 class Pipeline:
     """Answers requests with one engine. Thread-safe: each thread carries one job."""
 
-    def __init__(self, sources: Sources, decoders: Decoders, engine: Engine) -> None:
+    def __init__(self, sources: Sources, decoders: Decoders, engine: Answering) -> None:
         self._sources = sources
         self._decoders = decoders
         self._engine = engine
@@ -110,7 +110,7 @@ class Pipeline:
 
         `alone`: not batched with other jobs, so that a job that breaks its batch breaks only itself.
         """
-        num_frames, fps = self._engine.prompter.stated_sampling
+        num_frames, fps = self._engine.stated_sampling
         outcome = Outcome(resolved(request.sampling, Stated(num_frames, fps)))
         videos = sum(isinstance(item, Video) for item in request.inputs)
         share = shares(outcome.sampling, videos)
@@ -175,20 +175,14 @@ class Pipeline:
             for n, question in enumerate(request.questions):
                 control.check()
                 with _about(f"questions.{n}.text"):
-                    inputs = self._engine.prompter.build(
-                        outcome.media,
-                        question.text,
-                        max_new_tokens=request.generation.max_new_tokens,
-                    )
                     pending.append(
-                        self._engine.submit(
-                            GenerationRequest(
-                                inputs=inputs,
-                                generation=request.generation,
-                                should_stop=should_stop,
-                                alone=alone,
-                                on_text=pieces.taker(question.id) if pieces else None,
-                            )
+                        self._engine.ask(
+                            outcome.media,
+                            question.text,
+                            request.generation,
+                            should_stop=should_stop,
+                            alone=alone,
+                            on_text=pieces.taker(question.id) if pieces else None,
                         )
                     )
             outcome.answers = tuple(self._collect(request, pending, pieces, control, report))

@@ -27,7 +27,7 @@ from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Ledger
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Answering, Engine, EngineConfig, ServerConfig, ServerEngine
 from videoqa_worker.lease import LeaseKeeper
 from videoqa_worker.pipeline import Pipeline
 from videoqa_worker.reading import frame_limits, source_config
@@ -54,7 +54,7 @@ class Runtime:
         self.app: Celery = make_celery(settings)
         self._on_state = on_state
         self._started_at = datetime.now(UTC)
-        self._engine: Engine | None = None
+        self._engine: Answering | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -74,7 +74,8 @@ class Runtime:
         ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
         reaper = stack.enter_context(self._reaper(ledger))
         self._announce(reaper)
-        engine = stack.enter_context(Engine(engine_config(settings), on_state=self._on_state))
+        engine = self._answering()
+        stack.callback(engine.close)
         engine.start()
         sources = stack.enter_context(Sources(source_config(settings)))
         decoders = stack.enter_context(
@@ -106,7 +107,21 @@ class Runtime:
         stack.enter_context(self._watchdog(engine, reaper))
         self._announce(reaper)
 
-    def _watchdog(self, engine: Engine, reaper: Reaper) -> Watchdog:
+    def _answering(self) -> Answering:
+        """The engine, with the model in this process or on a server."""
+        settings = self.settings
+        if settings.server_url is None:
+            return Engine(engine_config(settings), on_state=self._on_state)
+        key = settings.server_api_key
+        config = ServerConfig(
+            url=settings.server_url,
+            model=settings.server_model or settings.model_source,
+            api_key=key.get_secret_value() if key else None,
+            images=settings.server_images,
+        )
+        return ServerEngine(config, on_state=self._on_state)
+
+    def _watchdog(self, engine: Answering, reaper: Reaper) -> Watchdog:
         def leave(status: int) -> None:
             reaper.close()
             logging.shutdown()

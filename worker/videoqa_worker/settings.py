@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from videoqa.job import OUTPUT_FIELDS
 from videoqa.queues import PRIORITIES, queue_name
@@ -39,6 +39,19 @@ class WorkerSettings(Settings):
     model: str = Field(
         default="llava-hf/llava-interleave-qwen-0.5b-hf",
         description="hub id or folder of a LLaVA-family checkpoint, or `demo` for the bundled one",
+    )
+    server_url: str | None = Field(
+        default=None,
+        description="a server with OpenAI's chat completions that has the model, such as "
+        "http://127.0.0.1:8000/v1 (vLLM, SGLang); unset: the worker loads the model itself",
+    )
+    server_model: str | None = Field(
+        default=None, description="the server's name for the model; unset: `model`"
+    )
+    server_api_key: SecretStr | None = Field(default=None, description="for the server")
+    server_images: Literal["png", "jpeg"] = Field(
+        default="png",
+        description="how frames go to the server; jpeg: a tenth of the bytes, inexact",
     )
     revision: str | None = Field(
         default=None,

@@ -1,12 +1,24 @@
 """The resident model: load it, batch what waits, generate, deliver.
 
 `Engine` owns the model on one thread. Callers submit a request and get a future; nothing
-outside this package touches the model.
+outside this package touches the model. `ServerEngine` stands in its place where another server
+has the model; `Answering` is what both are.
 """
 
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.engine import Engine
+from videoqa_worker.engine.interface import Answering
 from videoqa_worker.engine.request import Generated, GenerationRequest
+from videoqa_worker.engine.server import ServerConfig, ServerEngine
 from videoqa_worker.engine.stats import Stats
 
-__all__ = ["Engine", "EngineConfig", "Generated", "GenerationRequest", "Stats"]
+__all__ = [
+    "Answering",
+    "Engine",
+    "EngineConfig",
+    "Generated",
+    "GenerationRequest",
+    "ServerConfig",
+    "ServerEngine",
+    "Stats",
+]

@@ -18,6 +18,7 @@ from videoqa.errors import JobCanceled
 from videoqa.job import FinishReason
 from videoqa_worker.engine.request import Generated, Ticket
 from videoqa_worker.engine.sampling import Sampler
+from videoqa_worker.engine.stopping import may_become
 
 __all__ = ["Row", "Sampling", "Taking"]
 
@@ -86,9 +87,7 @@ class Row:
         if self.finish_reason is not None:
             text = self._text if self.finish_reason == "stop_string" else self._decode(self.tokens)
         else:
-            text = text[
-                : len(text) - max(_begun(text, stop) for stop in ("", *self.generation.stop))
-            ]
+            text = text[: len(text) - may_become(text, self.generation.stop)]
         new = text[self.ticket.said :]
         if not new or self.ticket.request.on_text is None:
             return
@@ -142,12 +141,6 @@ class Words:
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
-
-
-def _begun(text: str, stop: str) -> int:
-    """How many of the last characters are the beginning of the stop string."""
-    longest = min(len(stop) - 1, len(text))
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class Sampling(LogitsProcessor):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,7 @@ from videoqa.job import Generation
 from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.faults import STOPPED
+from videoqa_worker.engine.interface import never
 from videoqa_worker.engine.kv import kv_shape
 from videoqa_worker.engine.load import Loaded, load
 from videoqa_worker.engine.request import Generated, GenerationRequest, Ticket
@@ -97,6 +98,32 @@ class Engine:
         if not self._room.enter(ticket):
             self._refuse([ticket])
         return ticket.future
+
+    def ask(
+        self,
+        media: Sequence[Media],
+        question: str,
+        generation: Generation,
+        *,
+        should_stop: Callable[[], bool] = never,
+        alone: bool = False,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Future[Generated]:
+        """Writes the prompt, here on the caller's thread, and submits it.
+
+        Raises:
+            UnsupportedInput, MarkMismatch, PromptTooLong: the prompt cannot be written.
+        """
+        inputs = self.prompter.build(media, question, max_new_tokens=generation.max_new_tokens)
+        return self.submit(
+            GenerationRequest(
+                inputs, generation, should_stop=should_stop, alone=alone, on_text=on_text
+            )
+        )
+
+    @property
+    def stated_sampling(self) -> tuple[int | None, float | None]:
+        return self.prompter.stated_sampling
 
     @property
     def ready(self) -> bool:

@@ -14,17 +14,13 @@ from videoqa_worker.prompt import ModelInputs
 __all__ = ["Generated", "GenerationRequest", "Ticket"]
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass(frozen=True, eq=False)
 class GenerationRequest:
     """One question to answer."""
 
     inputs: ModelInputs
     generation: Generation
-    should_stop: Callable[[], bool] = _never
+    should_stop: Callable[[], bool] = lambda: False
     """Canceled, or past its deadline; asked at every decode step, so it must be cheap."""
     alone: bool = False
     """Never run together with others: a second attempt must convict only itself."""

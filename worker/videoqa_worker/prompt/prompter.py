@@ -29,7 +29,7 @@ from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.usertext import ControlTokens
 
-__all__ = ["Media", "ModelInputs", "Prompter"]
+__all__ = ["Media", "ModelInputs", "Placed", "Prompter", "arrange"]
 
 Kind = Literal["image", "video"]
 _UNSTATED = 1 << 20
@@ -75,7 +75,7 @@ class ModelInputs:
 
 
 @dataclass(frozen=True, eq=False)
-class _Placed:
+class Placed:
     """A picture, a video or a piece of text, at its place in the prompt."""
 
     kind: Literal["text", "image", "video"]
@@ -146,7 +146,7 @@ class Prompter:
             MarkMismatch: the question's marks are not those of the media.
             PromptTooLong: with `max_new_tokens` more the row is longer than the context.
         """
-        placed = [part for item in _arrange(media, question) for part in self._parts(item)]
+        placed = [part for item in arrange(media, question) for part in self._parts(item)]
         self._check_frames(placed, max_new_tokens)
         inputs = self._encode(self._render(placed), placed)
         self.check_length(inputs, max_new_tokens)
@@ -159,7 +159,7 @@ class Prompter:
             a_frame = inputs.media_tokens / max(1, inputs.frames)
             raise self._too_long(f"{inputs.length}", inputs.frames, a_frame, text + max_new_tokens)
 
-    def _check_frames(self, placed: list[_Placed], max_new_tokens: int) -> None:
+    def _check_frames(self, placed: list[Placed], max_new_tokens: int) -> None:
         """The same, before a picture is touched: 8192 frames are minutes of work and 14 GB."""
         media = [part for part in placed if part.kind != "text"]
         least = sum(self._least_tokens[part.kind] * len(part.frames) for part in media)
@@ -185,22 +185,22 @@ class Prompter:
         shapes = ((32, 32), (16, 512), (512, 16))
         frames = [np.zeros((height, width, 3), np.uint8) for height, width in shapes]
         prompt = self._tokens[kind] * 2
-        pairs = [[_Placed(kind, frames=(frame,))] * 2 for frame in frames]  # type: ignore[arg-type]
+        pairs = [[Placed(kind, frames=(frame,))] * 2 for frame in frames]  # type: ignore[arg-type]
         return min(self._encode(prompt, pair).media_tokens for pair in pairs) / 4
 
-    def _parts(self, item: _Placed) -> Iterator[_Placed]:
+    def _parts(self, item: Placed) -> Iterator[Placed]:
         """What the template shall see of one item: for an image model, a video's frames."""
         if item.kind == "text":
             text = self._control.neutralise(item.text)
             if text:
-                yield _Placed("text", text)
+                yield Placed("text", text)
         elif item.kind == "video" and not self.takes_videos:
             for frame in item.frames:
-                yield _Placed("image", frames=(frame,))
+                yield Placed("image", frames=(frame,))
         else:
             yield item
 
-    def _render(self, placed: list[_Placed]) -> str:
+    def _render(self, placed: list[Placed]) -> str:
         kinds = {part.kind for part in placed} - {"text"}
         media_first = all(part.kind != "text" for part in placed[:-1])
         faithful = len(kinds) == 1 and media_first and kinds <= self._template.renders
@@ -213,14 +213,14 @@ class Prompter:
             content = [{"type": "text", "text": self._written_out(placed, media_first)}]
         return self._template.render(content)
 
-    def _written_out(self, placed: list[_Placed], media_first: bool) -> str:
+    def _written_out(self, placed: list[Placed], media_first: bool) -> str:
         """The same as one text, the model's own tokens where the media stand."""
         gap = "\n" if media_first else ""
         return "".join(
             gap + part.text if part.kind == "text" else self._tokens[part.kind] for part in placed
         )
 
-    def _encode(self, prompt: str, placed: list[_Placed]) -> ModelInputs:
+    def _encode(self, prompt: str, placed: list[Placed]) -> ModelInputs:
         images = [self._image(p.frames[0]) for p in placed if p.kind == "image"]
         videos = [_stacked(p.frames) for p in placed if p.kind == "video"]
         bos = self._processor.tokenizer.bos_token
@@ -281,13 +281,13 @@ def _image_token(processor: Any, chat_template: str) -> str:
     return found[0]
 
 
-def _arrange(media: Sequence[Media], question: str) -> Iterator[_Placed]:
+def arrange(media: Sequence[Media], question: str) -> Iterator[Placed]:
     """Media and text in the order in which they are to be read."""
     marks = Counter(mark.strip("<>") for mark in MARK.findall(question))
     have = Counter(item.kind for item in media)
     if not marks:
-        yield from (_Placed(item.kind, frames=_checked(item)) for item in media)
-        yield _Placed("text", question)
+        yield from (Placed(item.kind, frames=_checked(item)) for item in media)
+        yield Placed("text", question)
         return
     if marks != have:
         raise MarkMismatch(
@@ -300,9 +300,9 @@ def _arrange(media: Sequence[Media], question: str) -> Iterator[_Placed]:
     for piece in MARK.split(question):
         if MARK.fullmatch(piece):
             item = next(waiting[piece.strip("<>")])
-            yield _Placed(item.kind, frames=_checked(item))
+            yield Placed(item.kind, frames=_checked(item))
         else:
-            yield _Placed("text", piece)
+            yield Placed("text", piece)
 
 
 def _checked(item: Media) -> tuple[np.ndarray, ...]:

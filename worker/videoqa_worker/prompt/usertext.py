@@ -13,8 +13,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ControlTokens"]
+__all__ = ["ControlTokens", "without_likely_tokens"]
 
+_LIKELY = re.compile(r"<[|/]?[A-Za-z_][\w ./:-]*\|?>|\[/?[A-Z][A-Z_]*\]")
+"""`<image>`, `</s>`, `<|im_end|>`, `<start_of_turn>`, `[INST]`."""
 ROUNDS = 4
 """Breaking a token can uncover another only inside nested ones; two rounds were the most seen."""
 
@@ -56,6 +58,11 @@ class ControlTokens:
         coded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         pairs = zip(coded["input_ids"], coded["offset_mapping"], strict=True)
         return [tuple(span) for id_, span in pairs if id_ in self.ids]
+
+
+def without_likely_tokens(text: str) -> str:
+    """The same for a tokenizer that is not known: breaks all that looks like a control token."""
+    return _LIKELY.sub(lambda found: _broken(found[0]), text)
 
 
 def _broken(token: str) -> str:

@@ -32,7 +32,7 @@ from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Generated
 from videoqa_worker.frames import SampledVideo
 from videoqa_worker.pieces import Pieces
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import Media, Viewed
 from videoqa_worker.shares import Stated, resolved, shares
 from videoqa_worker.source import LocalCopy, Sources
 
@@ -170,6 +170,7 @@ class Pipeline:
             return abandoned or control.stopped()
 
         pieces = Pieces([q.id for q in request.questions], report) if request.stream else None
+        viewed = Viewed(outcome.media)
         pending: list[Future[Generated]] = []
         try:
             for n, question in enumerate(request.questions):
@@ -177,7 +178,7 @@ class Pipeline:
                 with _about(f"questions.{n}.text"):
                     pending.append(
                         self._engine.ask(
-                            outcome.media,
+                            viewed,
                             question.text,
                             request.generation,
                             should_stop=should_stop,

@@ -30,7 +30,7 @@ from videoqa_worker.engine.reuse import media_digest
 from videoqa_worker.engine.runner import BatchRunner
 from videoqa_worker.engine.slots import SlotRunner
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.prompt import Media, Prompter
+from videoqa_worker.prompt import Media, Prompter, Viewed
 
 __all__ = ["Engine"]
 
@@ -101,7 +101,7 @@ class Engine:
 
     def ask(
         self,
-        media: Sequence[Media],
+        media: Sequence[Media] | Viewed,
         question: str,
         generation: Generation,
         *,

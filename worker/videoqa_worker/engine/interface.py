@@ -9,7 +9,7 @@ from typing import Protocol
 from videoqa.job import Generation
 from videoqa_worker.engine.request import Generated
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import Media, Viewed
 
 __all__ = ["Answering", "never"]
 
@@ -34,7 +34,7 @@ class Answering(Protocol):
 
     def ask(
         self,
-        media: Sequence[Media],
+        media: Sequence[Media] | Viewed,
         question: str,
         generation: Generation,
         *,
@@ -42,7 +42,8 @@ class Answering(Protocol):
         alone: bool = False,
         on_text: Callable[[str], None] | None = None,
     ) -> Future[Generated]:
-        """Queues a question; see `GenerationRequest` for the arguments.
+        """Queues a question; see `GenerationRequest` for the arguments. For more than one question
+        about the same media give a `Viewed`: their pictures are then prepared once.
 
         Its future has the answer, or a GenerationError or JobCanceled.
 

@@ -25,6 +25,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.pixels import use_fast_pixels
 from videoqa_worker.engine.video_processor import load_video_processor
+from videoqa_worker.prompt import Remembering
 
 __all__ = ["PROCESSORS", "load_processor"]
 
@@ -89,7 +90,16 @@ def load_processor(
         _complete(processor, config)
     if llava and pixels == "fast":
         use_fast_pixels(processor)
+    for name in ("image_processor", "video_processor"):
+        _remember(getattr(processor, name, None))
     return processor
+
+
+def _remember(part: Any) -> None:
+    """Questions about the same pictures then prepare them once."""
+    if part is not None:
+        kind = type(part)
+        part.__class__ = type(kind.__name__, (Remembering, kind), {"__module__": kind.__module__})
 
 
 def _other_family(config: Any) -> Any:

@@ -32,7 +32,7 @@ from videoqa_worker.engine.interface import never
 from videoqa_worker.engine.request import Generated
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.engine.stopping import Growing
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import Media, Viewed
 from videoqa_worker.prompt.chat import chat_content
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class ServerEngine:
 
     def ask(
         self,
-        media: Sequence[Media],
+        media: Sequence[Media] | Viewed,
         question: str,
         generation: Generation,
         *,
@@ -155,7 +155,7 @@ class ServerEngine:
         Raises:
             UnsupportedInput, MarkMismatch.
         """
-        content = chat_content(media, question, images=self._config.images)
+        content = chat_content(Viewed.of(media), question, images=self._config.images)
         if self._closing.is_set():
             refused: Future[Generated] = Future()
             refused.set_exception(EngineStopped(STOPPED))

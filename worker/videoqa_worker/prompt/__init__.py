@@ -1,6 +1,7 @@
 """Question and pictures in the model's own chat format, through its own processor."""
 
 from videoqa_worker.prompt.normalisation import Normalisation
-from videoqa_worker.prompt.prompter import Media, ModelInputs, Prompter
+from videoqa_worker.prompt.prompter import ModelInputs, Prompter
+from videoqa_worker.prompt.viewed import Media, Remembering, Viewed
 
-__all__ = ["Media", "ModelInputs", "Normalisation", "Prompter"]
+__all__ = ["Media", "ModelInputs", "Normalisation", "Prompter", "Remembering", "Viewed"]

@@ -7,15 +7,17 @@ processor do the rest.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from videoqa_worker.prompt.prompter import Media, arrange
+from videoqa_worker.prompt.prompter import Placed, arrange
 from videoqa_worker.prompt.usertext import without_likely_tokens
+from videoqa_worker.prompt.viewed import Viewed
 
 __all__ = ["chat_content"]
 
@@ -23,7 +25,7 @@ _JPEG_QUALITY = 95
 
 
 def chat_content(
-    media: Sequence[Media], question: str, *, images: Literal["png", "jpeg"] = "png"
+    viewed: Viewed, question: str, *, images: Literal["png", "jpeg"] = "png"
 ) -> list[dict[str, Any]]:
     """The parts of one user message.
 
@@ -31,13 +33,15 @@ def chat_content(
         UnsupportedInput: an input without frames.
         MarkMismatch: the question's marks are not those of the media.
     """
-    return [part for placed in arrange(media, question) for part in _parts(placed, images)]
+    arranged = arrange(viewed.media, question)
+    return [part for placed in arranged for part in _parts(placed, images, viewed)]
 
 
-def _parts(placed: Any, images: str) -> Iterator[dict[str, Any]]:
+def _parts(placed: Placed, images: str, viewed: Viewed) -> Iterator[dict[str, Any]]:
     if placed.kind != "text":
         for frame in placed.frames:
-            yield {"type": "image_url", "image_url": {"url": _data_uri(frame, images)}}
+            url = viewed.once((images, id(frame)), partial(_data_uri, frame, images))
+            yield {"type": "image_url", "image_url": {"url": url}}
     elif placed.text.strip():
         yield {"type": "text", "text": without_likely_tokens(placed.text)}
 

@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -28,24 +29,14 @@ from videoqa.job import IMAGE_MARK, VIDEO_MARK
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.usertext import ControlTokens
+from videoqa_worker.prompt.viewed import Media, Viewed
 
-__all__ = ["Media", "ModelInputs", "Placed", "Prompter", "arrange"]
+__all__ = ["ModelInputs", "Placed", "Prompter", "arrange"]
 
 Kind = Literal["image", "video"]
 _UNSTATED = 1 << 20
 """Tokens of context, where a model states none: some count positions from what they are given."""
 MARK = re.compile(f"({re.escape(VIDEO_MARK)}|{re.escape(IMAGE_MARK)})")
-
-
-@dataclass(frozen=True, eq=False)
-class Media:
-    """One input of a job, as the model is to see it."""
-
-    kind: Kind
-    frames: tuple[np.ndarray, ...]
-    """uint8[H, W, 3] RGB each; one of them for an image."""
-    pts_s: tuple[float, ...] | None = None
-    """When each frame is shown, in seconds; None for an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,18 +128,20 @@ class Prompter:
         return getattr(stated, "num_frames", None), getattr(stated, "fps", None)
 
     def build(
-        self, media: Sequence[Media], question: str, *, max_new_tokens: int = 0
+        self, media: Sequence[Media] | Viewed, question: str, *, max_new_tokens: int = 0
     ) -> ModelInputs:
-        """One row of inputs.
+        """One row of inputs; of a `Viewed`, what an earlier call made of the pictures is used again.
 
         Raises:
             UnsupportedInput: the model's processor cannot take these pictures.
             MarkMismatch: the question's marks are not those of the media.
             PromptTooLong: with `max_new_tokens` more the row is longer than the context.
         """
-        placed = [part for item in arrange(media, question) for part in self._parts(item)]
+        viewed = Viewed.of(media)
+        placed = [part for item in arrange(viewed.media, question) for part in self._parts(item)]
         self._check_frames(placed, max_new_tokens)
-        inputs = self._encode(self._render(placed), placed)
+        with viewed.remembered():
+            inputs = self._encode(self._render(placed), placed, viewed)
         self.check_length(inputs, max_new_tokens)
         return inputs
 
@@ -186,7 +179,7 @@ class Prompter:
         frames = [np.zeros((height, width, 3), np.uint8) for height, width in shapes]
         prompt = self._tokens[kind] * 2
         pairs = [[Placed(kind, frames=(frame,))] * 2 for frame in frames]  # type: ignore[arg-type]
-        return min(self._encode(prompt, pair).media_tokens for pair in pairs) / 4
+        return min(self._encode(prompt, pair, Viewed(())).media_tokens for pair in pairs) / 4
 
     def _parts(self, item: Placed) -> Iterator[Placed]:
         """What the template shall see of one item: for an image model, a video's frames."""
@@ -220,9 +213,13 @@ class Prompter:
             gap + part.text if part.kind == "text" else self._tokens[part.kind] for part in placed
         )
 
-    def _encode(self, prompt: str, placed: list[Placed]) -> ModelInputs:
-        images = [self._image(p.frames[0]) for p in placed if p.kind == "image"]
-        videos = [_stacked(p.frames) for p in placed if p.kind == "video"]
+    def _encode(self, prompt: str, placed: list[Placed], viewed: Viewed) -> ModelInputs:
+        images = [self._image(p.frames[0], viewed) for p in placed if p.kind == "image"]
+        videos = [
+            viewed.once(("stacked", *map(id, p.frames)), partial(_stacked, p.frames))
+            for p in placed
+            if p.kind == "video"
+        ]
         bos = self._processor.tokenizer.bos_token
         try:
             data = self._processor(
@@ -243,8 +240,10 @@ class Prompter:
             ) from error
         return self._inputs(dict(data), len(images) + sum(len(video) for video in videos))
 
-    def _image(self, frame: np.ndarray) -> np.ndarray | Image.Image:
-        return frame if "image" in self._normalisations else Image.fromarray(frame)
+    def _image(self, frame: np.ndarray, viewed: Viewed) -> np.ndarray | Image.Image:
+        if "image" in self._normalisations:
+            return frame
+        return viewed.once(("image", id(frame)), partial(Image.fromarray, frame))
 
     def _inputs(self, data: dict[str, Any], frames: int) -> ModelInputs:
         input_ids = data.pop("input_ids")

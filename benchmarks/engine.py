@@ -7,6 +7,10 @@ process. Requests have 4 or 8 frames (short) or 16 or 32 (long), a question of t
 tokens; three requests are about the same video. All sides get the same prepared inputs, and each side's answers
 are compared token by token with single `generate`. Ratios: process time of one-by-one `generate`
 over that of each. transformers' continuous batching is no peer: it takes no pictures.
+
+Then ten questions about one 720p video: what their prompts cost against the prompt of one (one answer token
+each), and what they cost with answers of 16 tokens against ten turns of the guide's loop, which prepares the
+pictures with the checkpoint's own processor and calls `generate` each time.
 """
 
 from __future__ import annotations
@@ -29,11 +33,12 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from gpu_models import build  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from videoqa.job import Generation  # noqa: E402
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest  # noqa: E402
 from videoqa_worker.engine.load import Loaded  # noqa: E402
-from videoqa_worker.prompt import Media  # noqa: E402
+from videoqa_worker.prompt import Media, Viewed  # noqa: E402
 
 MIXES = {"short": (24, (4, 8)), "long": (18, (16, 32))}
 """Requests, and the frames they have."""
@@ -114,6 +119,59 @@ def by_engine(**settings: Any) -> Callable[[Loaded, Sequence[GenerationRequest]]
     return answer
 
 
+def ten_questions(loaded: Loaded, own: Any, frames: int) -> dict[str, Any]:
+    blocks = np.random.default_rng(7).integers(0, 256, (frames, 9, 16, 3), dtype=np.uint8)
+    media = Media("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
+    questions = [f"What happens in part {n}?" for n in range(10)]
+    seconds: dict[str, float] = {}
+    for _ in range(RUNS):
+        for name, run in {
+            "one prompt": lambda: asked(loaded, media, questions[:1], 1),
+            "ten prompts": lambda: asked(loaded, media, questions, 1),
+            "ten answers": lambda: asked(loaded, media, questions, 16),
+            "guide": lambda: guided(loaded, own, media, questions, 16),
+        }.items():
+            begin()
+            run()
+            seconds[name] = min(time.process_time() - _begun, seconds.get(name, float("inf")))
+    same = asked(loaded, media, questions, 16) == guided(loaded, own, media, questions, 16)
+    return {
+        "frames": frames,
+        "cpu_s": {name: round(value, 3) for name, value in seconds.items()},
+        "prompts_of_ten_against_one": round(seconds["ten prompts"] / seconds["one prompt"], 2),
+        "guide_against_ten": round(seconds["guide"] / seconds["ten answers"], 2),
+        "same_answers": same,
+    }
+
+
+def asked(loaded: Loaded, media: Media, questions: Sequence[str], tokens: int) -> Tokens:
+    """As a job of so many questions asks them."""
+    config = EngineConfig("random", device="cpu", cpu_threads=1, max_batch=10)
+    with Engine(config, loader=lambda *_: loaded) as engine:
+        begin()
+        viewed = Viewed([media])
+        generation = Generation(max_new_tokens=tokens)
+        futures = [engine.ask(viewed, question, generation) for question in questions]
+        return [list(future.result().tokens) for future in futures]
+
+
+def guided(loaded: Loaded, own: Any, media: Media, questions: Sequence[str], tokens: int) -> Tokens:
+    """The Hugging Face video guide's way, once a question."""
+    found = []
+    for question in questions:
+        content = [*({"type": "image"} for _ in media.frames), {"type": "text", "text": question}]
+        prompt = own.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        images = [Image.fromarray(frame) for frame in media.frames]
+        inputs = own(text=[prompt], images=[images], return_tensors="pt")
+        out = loaded.model.generate(
+            **inputs, do_sample=False, max_new_tokens=tokens, pad_token_id=loaded.pad
+        )
+        found.append(out[0, inputs["input_ids"].shape[1] :].tolist())
+    return found
+
+
 SIDES: dict[str, Callable[[Loaded, Sequence[GenerationRequest]], Tokens]] = {
     "generate, one by one": one_by_one,
     "generate, batches of 8": in_batches,
@@ -167,13 +225,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     with torch.inference_mode():
-        loaded, _ = build("small", torch.device("cpu"), torch.float32)
+        loaded, own = build("small", torch.device("cpu"), torch.float32)
         found: dict[str, Any] = {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "load": os.getloadavg()[0],
             "mixes": {mix: measured(loaded, mix) for mix in MIXES},
+            "ten_questions": [ten_questions(loaded, own, frames) for frames in (8, 32)],
         }
     if args.json:
         print(json.dumps(found))
@@ -184,6 +243,10 @@ def main() -> None:
         for name, side in part["sides"].items():
             print(f"  {name:26} {side['cpu_s']:7.2f} CPU s {side['ratio']:5.2f}x  "
                   f"{side['identical']}/{part['requests']} identical")  # fmt: skip
+    for part in found["ten_questions"]:
+        print(f"ten questions, {part['frames']} frames: prompts {part['prompts_of_ten_against_one']}x "
+              f"those of one; guide's loop {part['guide_against_ten']}x the cost; same answers: "
+              f"{part['same_answers']}; CPU s: {part['cpu_s']}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """LLaVA-Interleave 0.5B and 7B as they are on the hub, with random weights, built on the device;
-and a small model of the same kind, for the CPU.
+and two smaller models of the same kind, for the CPU.
 
 Their answers mean nothing; their time is that of the real ones. Knows nothing of what is measured.
 """
@@ -28,7 +28,7 @@ from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.processor import load_processor
 from videoqa_worker.prompt import Prompter
 
-__all__ = ["SHAPES", "Shape", "build"]
+__all__ = ["SHAPES", "Shape", "build", "write"]
 
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"]
 _TEMPLATE = (
@@ -67,6 +67,7 @@ class Shape:
 SHAPES = {
     "0.5b": Shape(hidden=1024, layers=24, heads=16, inner=2816, tied=True),
     "7b": Shape(hidden=4096, layers=32, heads=32, inner=11008, tied=False),
+    "medium": Shape(512, 8, 8, 1376, False, vocabulary=512, tower=(256, 1024, 4, 4), side=84),
     "small": Shape(128, 4, 4, 512, False, vocabulary=512, tower=(64, 128, 2, 4), side=84),
 }
 """Qwen1.5-0.5B-Chat and Qwen1.5-7B-Chat, by the configurations of llava-interleave-qwen-*-hf."""
@@ -106,6 +107,13 @@ def _config(shape: Shape, layers: int | None) -> LlavaConfig:
         vision_feature_select_strategy="full",
         tie_word_embeddings=shape.tied,
     )
+
+
+def write(name: str, folder: Path) -> None:
+    """The same as a checkpoint, in float32."""
+    loaded, _ = build(name, torch.device("cpu"), torch.float32)
+    loaded.model.save_pretrained(folder)
+    _write(folder, loaded.model.config)
 
 
 def build(

@@ -33,6 +33,7 @@ __all__ = [
     "OUTPUT_FIELDS",
     "VIDEO_MARK",
     "Answer",
+    "EngineInfo",
     "Event",
     "EventType",
     "Failure",
@@ -216,6 +217,29 @@ class Event(Model):
     around it, are the answer; a later attempt begins again."""
 
 
+class EngineInfo(Model):
+    """What a worker's engine has done since its start."""
+
+    running: int = Field(ge=0)
+    """Rows that are generated now."""
+    steps: int = Field(ge=0)
+    """Decode steps of all running rows together."""
+    rows: int = Field(ge=0)
+    """Of all steps; `rows / steps` is how full they were."""
+    prompt_tokens: int = Field(ge=0)
+    """That were computed, not taken from what was kept."""
+    shared: int = Field(ge=0)
+    """Questions that shared the row of an equal one."""
+    feature_hits: int = Field(ge=0)
+    """Times that features of pictures were taken from what was kept."""
+    feature_misses: int = Field(ge=0)
+    prefix_hits: int = Field(ge=0)
+    """The same for prompts up to their last picture."""
+    prefix_misses: int = Field(ge=0)
+    kept_bytes: int = Field(ge=0)
+    """Of both."""
+
+
 class WorkerInfo(Model):
     """A worker that announced itself within the last minute."""
 
@@ -226,6 +250,8 @@ class WorkerInfo(Model):
     slots: int
     running: int
     ready: bool
+    engine: EngineInfo | None = None
+    """None while the model loads, and where a server has it."""
     started_at: AwareDatetime
     seen_at: AwareDatetime
 

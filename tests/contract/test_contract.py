@@ -411,7 +411,7 @@ def test_the_reference_says_what_an_error_code_means(code: str) -> None:
     assert all(cells[3:5]), f"{code}: say what it means and what to do"
 
 
-@pytest.mark.parametrize("name", [*CROSSING, "Video", "Image", "Question", "Sampling", "Generation",
+@pytest.mark.parametrize("name", [*CROSSING, "EngineInfo", "Video", "Image", "Question", "Sampling", "Generation",
                                   "Answer", "FrameUsed", "SourceInfo", "Usage", "Warn"])  # fmt: skip
 def test_the_reference_names_every_field_of_the_contract(name: str) -> None:
     section = REFERENCE.read_text().partition(f"### {name}\n")[2].partition("\n#")[0]

@@ -367,15 +367,17 @@ def test_a_canceled_row_ends_half_way_and_its_neighbours_are_undisturbed(engine:
 
 
 def test_an_answer_that_is_complete_is_not_canceled_any_more(engine: Engine) -> None:
-    asked = 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 3  # before the start, and after each token but the last
-
-    request = ask(engine, [clip(1, 2)], "What?", max_new_tokens=3, should_stop=should_stop)
+    told: list[int] = []
+    request = ask(
+        engine,
+        [clip(1, 2)],
+        "What?",
+        max_new_tokens=3,
+        should_stop=lambda: 3 in told,
+        on_progress=told.append,
+    )
     assert single(engine, request).output_tokens == 3
+    assert told == [1, 2, 3]
 
 
 def test_who_is_canceled_before_its_turn_costs_the_model_nothing(engine: Engine) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videoqa.errors import JobCanceled
 from videoqa.job import Generation
 from videoqa_worker.engine import EngineConfig, GenerationRequest
 from videoqa_worker.engine.batching import WaitingRoom, choose, padded_tokens
@@ -21,6 +24,12 @@ def ticket(tokens: int, *, answer: int = 10, alone: bool = False) -> Ticket:
     ids = torch.zeros((1, tokens), dtype=torch.long)
     inputs = ModelInputs(ids, torch.ones_like(ids), {}, (), frames=1)
     return Ticket(GenerationRequest(inputs, Generation(max_new_tokens=answer), alone=alone))
+
+
+def patient(seconds: float) -> Ticket:
+    ids = torch.zeros((1, 10), dtype=torch.long)
+    inputs = ModelInputs(ids, torch.ones_like(ids), {}, (), frames=1)
+    return Ticket(GenerationRequest(inputs, Generation(), patience_s=seconds))
 
 
 def config(**settings: Any) -> EngineConfig:
@@ -112,3 +121,53 @@ def test_closing_wakes_who_waits_for_a_batch() -> None:
     room.close()
     waiter.join(10)
     assert got == [[]]
+
+
+def test_a_patient_request_lets_others_pass_and_is_not_passed_for_ever() -> None:
+    room = WaitingRoom(config())
+    bulk, interactive, late = patient(30), patient(0), patient(0)
+    late.turn_s += 31  # as if it came so much later
+    for one in (bulk, late, interactive):
+        room.enter(one)
+    order = [room.take(lambda ticket: True, wait=False) for _ in range(3)]
+    assert order == [interactive, bulk, late]
+
+
+def test_who_was_put_back_comes_before_all_others() -> None:
+    room = WaitingRoom(config())
+    first, second, third = patient(30), patient(0), patient(0)
+    room.put_back([first, second])
+    room.enter(third)
+    order = [room.take(lambda ticket: True, wait=False) for _ in range(3)]
+    assert order == [first, second, third]
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_who_is_no_longer_wanted_leaves_and_the_room_waits_on(batches: bool) -> None:
+    room = WaitingRoom(config(batch_wait_s=0.0))
+    gone = ticket(10)
+    gone.request = replace(gone.request, should_stop=lambda: True)
+    room.enter(gone)
+    taken: list[object] = []
+
+    def take() -> None:
+        taken.append(room.next_batch(100)[0] if batches else room.take(lambda _: True, wait=True))
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    assert isinstance(gone.future.exception(5), JobCanceled)
+    wanted = ticket(10)
+    room.enter(wanted)
+    thread.join(5)
+    assert taken == [wanted]
+
+
+def test_a_room_that_closes_ends_the_wait() -> None:
+    room = WaitingRoom(config())
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.append(room.take(lambda _: True, wait=True)))
+    thread.start()
+    time.sleep(0.05)
+    assert room.close() == []
+    thread.join(5)
+    assert taken == [None]

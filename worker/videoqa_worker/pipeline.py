@@ -38,6 +38,9 @@ from videoqa_worker.source import LocalCopy, Sources
 
 __all__ = ["Outcome", "Pipeline", "Report"]
 
+_PATIENCE_S = {"interactive": 0.0, "bulk": 30.0}
+"""So long interactive jobs that came later may run before a bulk job of the same worker."""
+
 
 class Report(Protocol):
     """Says where the attempt is."""
@@ -183,6 +186,7 @@ class Pipeline:
                             request.generation,
                             should_stop=should_stop,
                             alone=alone,
+                            patience_s=_PATIENCE_S[request.priority],
                             on_text=pieces.taker(question.id) if pieces else None,
                         )
                     )

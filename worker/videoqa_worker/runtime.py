@@ -22,12 +22,12 @@ from celery import Celery
 from videoqa import errors
 from videoqa.broker import make_celery, ring
 from videoqa.connection import connect
-from videoqa.job import WorkerInfo
+from videoqa.job import EngineInfo, WorkerInfo
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Ledger
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.engine import Answering, Engine, EngineConfig, ServerConfig, ServerEngine
+from videoqa_worker.engine import Answering, Engine, EngineConfig, ServerConfig, ServerEngine, Stats
 from videoqa_worker.lease import LeaseKeeper
 from videoqa_worker.pipeline import Pipeline
 from videoqa_worker.reading import frame_limits, source_config
@@ -162,6 +162,7 @@ class Runtime:
             slots=self.settings.job_slots,
             running=len(self.leases.held()) if engine else 0,
             ready=engine is not None and engine.ready,
+            engine=_info(engine.stats) if engine and engine.device != "server" else None,
             started_at=self._started_at,
             seen_at=datetime.now(UTC),
         )
@@ -180,6 +181,21 @@ class Runtime:
         timer = threading.Timer(grace_s, self._attempts.close)
         timer.daemon = True
         timer.start()
+
+
+def _info(stats: Stats) -> EngineInfo:
+    return EngineInfo(
+        running=stats.running,
+        steps=stats.steps,
+        rows=stats.rows,
+        prompt_tokens=stats.prompt_tokens,
+        shared=stats.shared,
+        feature_hits=stats.features.hits,
+        feature_misses=stats.features.misses,
+        prefix_hits=stats.prefixes.hits,
+        prefix_misses=stats.prefixes.misses,
+        kept_bytes=stats.features.size_bytes + stats.prefixes.size_bytes,
+    )
 
 
 def engine_config(settings: WorkerSettings) -> EngineConfig:

@@ -1,14 +1,16 @@
 """Who waits, and who runs together next.
 
-First come, first served: the oldest request is always in the next batch. Younger ones join
-it if they fit: prompts of similar length (padding is work for nothing), no more rows and
-tokens than allowed, and nobody who asked to be alone.
+First come, first served, but that a patient request lets those pass that came within its patience:
+nobody waits for ever. Whoever is first is always in the next batch. Others join it if they fit:
+prompts of similar length (padding is work for nothing), no more rows and tokens than allowed, and
+nobody who asked to be alone. Who is no longer wanted leaves.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from bisect import insort
 from collections.abc import Callable, Sequence
 
 from videoqa_worker.engine.config import EngineConfig
@@ -56,37 +58,49 @@ class WaitingRoom:
         """Queues a ticket; False if the room is closed."""
         with self._changed:
             if not self._closed:
-                self._waiting.append(ticket)
+                insort(self._waiting, ticket, key=lambda one: one.turn_s)
                 self._changed.notify()
             return not self._closed
 
     def next_batch(self, max_tokens: int) -> list[Ticket]:
         """Waits for a batch; an empty one says that the room is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if self._closed:
-                return []
-            self._gather()
-            batch = [] if self._closed else choose(self._waiting, self._config, max_tokens)
-            self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
-            return batch
+        batch: list[Ticket] = []
+        while not batch and not self._closed:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._closed:
+                    self._gather()
+                unwanted = self._unwanted()
+                if self._waiting and not self._closed:
+                    batch = choose(self._waiting, self._config, max_tokens)
+                    self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
+            _end(unwanted)
+        return batch
 
     def take(self, fits: Callable[[Ticket], bool], *, wait: bool) -> Ticket | None:
-        """The oldest ticket, if it fits: nobody overtakes it. None also if the room is closed.
+        """The first ticket, if it fits: nobody overtakes it. None also if the room is closed.
 
         Arguments:
             wait: for a first ticket, if there is none.
         """
-        with self._changed:
-            if wait:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-            if self._closed or not self._waiting or not fits(self._waiting[0]):
-                return None
-            return self._waiting.pop(0)
+        while True:
+            with self._changed:
+                if wait:
+                    self._changed.wait_for(lambda: self._waiting or self._closed)
+                unwanted = self._unwanted()
+                first = self._waiting[0] if self._waiting and not self._closed else None
+                taken = first is not None and fits(first)
+                if taken:
+                    self._waiting.pop(0)
+            _end(unwanted)
+            if first is not None or not wait or self._closed:
+                return first if taken else None
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """They come first again."""
         with self._changed:
+            for ticket in tickets:
+                ticket.turn_s = float("-inf")
             self._waiting[:0] = tickets
 
     def close(self) -> list[Ticket]:
@@ -97,6 +111,13 @@ class WaitingRoom:
             self._changed.notify_all()
             return left
 
+    def _unwanted(self) -> list[tuple[Ticket, Exception]]:
+        """Takes those out whose callers want no answer any more."""
+        found = [(ticket, error) for ticket in self._waiting if (error := ticket.unwanted())]
+        for ticket, _ in found:
+            self._waiting.remove(ticket)
+        return found
+
     def _gather(self) -> None:
         """Gives the others of a burst a moment, counted from when the oldest came."""
         first = self._waiting[0]
@@ -104,3 +125,10 @@ class WaitingRoom:
         if left_s > 0 and not first.alone:
             full = self._config.max_batch
             self._changed.wait_for(lambda: len(self._waiting) >= full or self._closed, left_s)
+
+
+def _end(unwanted: list[tuple[Ticket, Exception]]) -> None:
+    """Not under the lock: futures have callbacks."""
+    for ticket, error in unwanted:
+        if ticket.start():
+            ticket.future.set_exception(error)

@@ -11,6 +11,8 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +24,7 @@ from videoqa.job import Generation
 from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.faults import STOPPED
+from videoqa_worker.engine.flights import Flights, flight_key
 from videoqa_worker.engine.interface import never
 from videoqa_worker.engine.kv import kv_shape
 from videoqa_worker.engine.load import Loaded, load
@@ -63,6 +66,7 @@ class Engine:
         self._config = config
         self._on_state = on_state
         self._room = WaitingRoom(config)
+        self._flights = Flights()
         self._runner: SlotRunner | BatchRunner | None = None
         self._closing = threading.Event()
         self._started: Future[Loaded] = Future()
@@ -86,15 +90,30 @@ class Engine:
             self._thread.join()
 
     def submit(self, request: GenerationRequest) -> Future[Generated]:
-        """Queues a request; its future has the answer, or a GenerationError or JobCanceled."""
-        ticket = Ticket(request)
-        if self._runner is not None and self._runner.wants_digests:
-            ticket.media = media_digest(request.inputs)  # here, on the caller's thread
+        """Queues a request, or lets it share the row of an equal one that is not answered yet.
+
+        Its future has the answer, or a GenerationError or JobCanceled.
+        """
         try:
             self.prompter.check_length(request.inputs, request.generation.max_new_tokens)
         except PromptTooLong as error:
-            ticket.future.set_exception(error)
-            return ticket.future
+            refused: Future[Generated] = Future()
+            refused.set_exception(error)
+            return refused
+        media = media_digest(request.inputs)  # here, on the caller's thread
+        key = flight_key(request, media)
+        if key is None:
+            return self._enter(request, media)
+        future, flight = self._flights.board(request, key)
+        if flight is not None:
+            row = self._enter(flight.request, media)
+            row.add_done_callback(partial(self._flights.land, key, flight))
+        return future
+
+    def _enter(self, request: GenerationRequest, media: bytes) -> Future[Generated]:
+        ticket = Ticket(request)
+        if self._runner is not None and self._runner.wants_digests:
+            ticket.media = media
         if not self._room.enter(ticket):
             self._refuse([ticket])
         return ticket.future
@@ -107,6 +126,7 @@ class Engine:
         *,
         should_stop: Callable[[], bool] = never,
         alone: bool = False,
+        patience_s: float = 0.0,
         on_text: Callable[[str], None] | None = None,
     ) -> Future[Generated]:
         """Writes the prompt, here on the caller's thread, and submits it.
@@ -117,7 +137,12 @@ class Engine:
         inputs = self.prompter.build(media, question, max_new_tokens=generation.max_new_tokens)
         return self.submit(
             GenerationRequest(
-                inputs, generation, should_stop=should_stop, alone=alone, on_text=on_text
+                inputs,
+                generation,
+                should_stop=should_stop,
+                alone=alone,
+                patience_s=patience_s,
+                on_text=on_text,
             )
         )
 
@@ -139,7 +164,8 @@ class Engine:
     @property
     def stats(self) -> Stats:
         """What it did so far; zeros before the start."""
-        return self._runner.stats if self._runner is not None else Stats()
+        stats = self._runner.stats if self._runner is not None else Stats()
+        return replace(stats, shared=self._flights.shared)
 
     @property
     def model_id(self) -> str:

@@ -40,6 +40,7 @@ class Answering(Protocol):
         *,
         should_stop: Callable[[], bool] = never,
         alone: bool = False,
+        patience_s: float = 0.0,
         on_text: Callable[[str], None] | None = None,
     ) -> Future[Generated]:
         """Queues a question; see `GenerationRequest` for the arguments. For more than one question

@@ -22,12 +22,12 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils.hub import cached_file, extract_commit_hash
-from transformers.utils.logging import disable_progress_bar
 
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.identity import folder_digest
 from videoqa_worker.engine.processor import PROCESSORS, load_processor
+from videoqa_worker.engine.progress import told
 from videoqa_worker.prompt import Prompter
 
 __all__ = ["Loaded", "load"]
@@ -77,8 +77,8 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
         on_state("loading processor")
         processor = load_processor(config.model, model_config, config.pixels, **hub)
         on_state("loading weights")
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-        model = _model(config, device, hub)
+        with told(on_state) as bar:
+            model = _model(config, device, {**hub, "tqdm_class": bar})
         revision = commit or folder_digest(Path(config.model))
     prompter = Prompter(
         processor,
@@ -218,6 +218,7 @@ def _reason(error: Exception) -> str:
         "not a local folder": "check the name; a private checkpoint needs HF_TOKEN",
         "deserializing": "the weights are cut off or damaged: download them again",
         "backend tokenizer": "expected tokenizer.json beside config.json",
+        "repository not found": "check the name; a private checkpoint needs HF_TOKEN",
         "gated": "accept its licence on the hub and set HF_TOKEN",
         "config.json": "expected the folder of a checkpoint saved by transformers",
     }

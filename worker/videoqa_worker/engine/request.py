@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from videoqa.errors import JobCanceled
 from videoqa.job import FinishReason, Generation
 from videoqa_worker.prompt import ModelInputs
 
@@ -24,6 +25,8 @@ class GenerationRequest:
     """Canceled, or past its deadline; asked at every decode step, so it must be cheap."""
     alone: bool = False
     """Never run together with others: a second attempt must convict only itself."""
+    patience_s: float = 0.0
+    """Requests that come so much later may still run first."""
     on_progress: Callable[[int], None] | None = None
     """Told how many tokens there are, after each; on the engine's thread, so be quick. The
     count starts again when the row has to be repeated."""
@@ -65,7 +68,11 @@ class Ticket:
     seed: int = field(init=False)
     """The request's, or one drawn here: a row that is repeated has to say the same again."""
 
+    turn_s: float = field(init=False)
+    """Who waits with the least runs first."""
+
     def __post_init__(self) -> None:
+        self.turn_s = self.arrived_s + self.request.patience_s
         given = self.request.generation.seed
         self.seed = secrets.randbits(63) if given is None else given
 
@@ -81,6 +88,15 @@ class Ticket:
     def most_tokens(self) -> int:
         """Positions that it can need: prompt and longest answer."""
         return self.prompt_tokens + self.request.generation.max_new_tokens
+
+    def unwanted(self) -> Exception | None:
+        """Why the caller wants no answer any more."""
+        try:
+            if self.request.should_stop():
+                return JobCanceled("the answer was stopped before it was complete")
+        except Exception as error:  # noqa: BLE001 - a caller's fault must not reach its neighbours
+            return error
+        return None
 
     def start(self) -> bool:
         """False if its caller has canceled the future; may be called again."""

@@ -148,9 +148,10 @@ class ServerEngine:
         *,
         should_stop: Callable[[], bool] = never,
         alone: bool = False,
+        patience_s: float = 0.0,
         on_text: Callable[[str], None] | None = None,
     ) -> Future[Generated]:
-        """See `Answering.ask`. Who runs together is the server's matter: `alone` is not passed on.
+        """See `Answering.ask`. Who runs together is the server's matter: nothing of it is passed on.
 
         Raises:
             UnsupportedInput, MarkMismatch.

@@ -19,6 +19,8 @@ class Stats:
     """Decode steps of all running rows together."""
     rows: int = 0
     """Rows of all steps: `rows / steps` is how full they were."""
+    shared: int = 0
+    """Requests that shared the row of an equal one."""
     prompt_tokens: int = 0
     """Computed; those that were kept do not count."""
     beat_s: float = 0.0

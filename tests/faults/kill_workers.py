@@ -1,0 +1,37 @@
+"""Row 1: workers are killed with SIGKILL at random times, each 1.6 to 2.6 s.
+
+python tests/faults/kill_workers.py [--jobs 10000] [--seed 1] [--json]
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from faults.rig import Rig, Tally
+from faults.script import main
+
+WORKERS = 2
+
+
+def run(jobs: int, seed: int) -> Tally:
+    with Rig("1 worker kill -9", seed) as rig:
+        for _ in range(WORKERS):
+            rig.spawn()
+        rig.wait_ready(WORKERS)
+        rig.learn()
+        with rig.submitting(jobs) as going:
+            while going():
+                time.sleep(rig.draw.uniform(1.6, 2.6))
+                victim = rig.draw.choice(rig.workers)
+                rig.kill(victim)
+                rig.replace(victim)
+        return rig.settle()
+
+
+if __name__ == "__main__":
+    main(run, jobs=10_000, about=__doc__)

@@ -1,0 +1,47 @@
+"""Row 3: workers are stopped with SIGTERM and replaced, one after the other, while jobs come in.
+
+    python tests/faults/rolling_restart.py [--jobs 5000] [--seed 1] [--json]
+
+Nothing may run twice: jobs take far less than the grace.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from faults.rig import Rig, Tally
+from faults.script import main
+
+WORKERS = 2
+GRACE_S = 30.0
+
+
+def run(jobs: int, seed: int) -> Tally:
+    with Rig("3 rolling SIGTERM", seed) as rig:
+        for _ in range(WORKERS):
+            rig.spawn()
+        rig.wait_ready(WORKERS)
+        rig.learn()
+        late = 0
+        with rig.submitting(jobs) as going:
+            while going():
+                time.sleep(rig.draw.uniform(0.2, 1.0))
+                old = rig.workers[0]
+                rig.spawn()
+                rig.wait_ready(WORKERS + 1)
+                old.signal(signal.SIGTERM)
+                late += not old.wait(GRACE_S)
+                rig.tally.kills += 1
+                rig.workers.remove(old)
+        rig.tally.notes["ended_late"] = late
+        return rig.settle()
+
+
+if __name__ == "__main__":
+    main(run, jobs=5_000, about=__doc__)

@@ -1,0 +1,48 @@
+"""Row 18: a worker stands still (SIGSTOP) until its jobs run elsewhere, then goes on (SIGCONT).
+
+    python tests/faults/zombie.py [--jobs 3000] [--seed 1] [--json]
+
+What it then writes comes too late: it must be refused, and its jobs have one result.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from faults.rig import LEASE_S, Rig, Tally
+from faults.script import main
+
+WORKERS = 2
+
+
+def run(jobs: int, seed: int) -> Tally:
+    with Rig("18 zombie worker", seed) as rig:
+        for _ in range(WORKERS):
+            rig.spawn()
+        rig.wait_ready(WORKERS)
+        rig.learn()
+        refused = 0
+        with rig.submitting(jobs) as going:
+            while going():
+                time.sleep(rig.draw.uniform(0.3, 1.0))
+                zombie = rig.draw.choice(rig.workers)
+                zombie.signal(signal.SIGSTOP)
+                held = rig.held_by(zombie)
+                rig.tally.kills += 1
+                rig.tally.held += len(held)
+                time.sleep(LEASE_S + rig.draw.uniform(1.0, 2.0))
+                zombie.signal(signal.SIGCONT)
+        for worker in rig.workers:
+            refused += worker.log.read_text().count("is no longer this worker's")
+        rig.tally.notes["late_writes_refused"] = refused
+        return rig.settle()
+
+
+if __name__ == "__main__":
+    main(run, jobs=3_000, about=__doc__)

@@ -10,10 +10,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 PROJECTS := producer/pyproject.toml worker/pyproject.toml constraints.txt
 
-.PHONY: help demo test check install clean
+.PHONY: help demo test check faults install clean
 help:
 	@echo "make demo   the main job, end to end, with embedded defaults (nothing is left running)"
 	@echo "make test   linters, types and the test suite"
+	@echo "make faults the fault matrix at full size (docs/faults.md); hours"
 	@echo "make clean  remove the virtual environment and caches"
 
 demo: $(VENV)/.demo
@@ -26,6 +27,12 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+# The fault matrix at full size; each line is a row's counts. About an hour and a half on two cores.
+FAULTS := kill_workers rolling_restart "kill_redis --seed 1" "kill_redis --seed 2" slow_redis full_redis flushed_redis \
+	failing_s3 lying_s3 kill_decoders hanging_source zombie duplicates backlog idempotency
+faults: $(VENV)/.dev
+	@for row in $(FAULTS); do set -- $$row; $(BIN)/python tests/faults/$$1.py $$2 $$3 || failed=1; done; exit $$failed
 
 install: $(VENV)/.dev
 

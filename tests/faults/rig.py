@@ -6,6 +6,7 @@ that there is. Expected answers are those of a run without faults, just before.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
@@ -15,9 +16,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, cast
@@ -25,14 +27,17 @@ from typing import Any, Self, cast
 import psutil
 import redis
 
+from faults.proxies import Store, Wire
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.job import FINAL_STATES, Event, Result
+from videoqa.job import FINAL_STATES, Event, Result, WorkerInfo
+from videoqa.queues import PRIORITIES, queue_name
 from videoqa.settings import Settings
 from videoqa.states import Ledger
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.redis_server import RedisServer
+from videoqa_worker.embedded.s3_server import S3Server
 
 __all__ = ["LEASE_S", "Rig", "Tally", "Worker"]
 
@@ -129,12 +134,58 @@ class Worker:
         return not self.running()
 
 
+class Zygote:
+    """One for all rigs of this process: see `zygote.py`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def fork(self, order: dict[str, Any]) -> int:
+        """The pid of a new worker."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("zygote.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            atexit.register(self.end)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+_zygote = Zygote()
+
+
 class Rig:
     """A context manager; all of it ends with the block."""
 
     def __init__(
-        self, row: str, seed: int, *, redis_config: str = "", environ: dict[str, str] | None = None
+        self,
+        row: str,
+        seed: int,
+        *,
+        redis_config: str = "",
+        environ: dict[str, str] | None = None,
+        max_attempts: int = 20,
+        store: Mapping[str, float] | None = None,
+        wire: Mapping[str, float] | None = None,
     ) -> None:
+        """
+        Arguments:
+            environ: more settings of the workers.
+            store: clips and results are in S3, behind a `Store` with these faults.
+            wire: workers reach Redis through a `Wire` with these faults.
+        """
         self.tally = Tally(row)
         self.draw = random.Random(seed)
         self.acknowledged: dict[str, int] = {}
@@ -142,8 +193,10 @@ class Rig:
         self.workers: list[Worker] = []
         self._redis_config = redis_config
         self._environ = environ or {}
+        self._max_attempts = max_attempts
+        self._seed, self._faulty_store, self._faulty_wire = seed, store, wire
+        self._s3: Any = None
         self._stack = ExitStack()
-        self._zygote: subprocess.Popen[str] | None = None
         self._final: set[str] = set()
         self._count = 0
         self._expected: dict[int, str] = {}
@@ -155,9 +208,9 @@ class Rig:
             stack.callback(self._stop_redis)
             self.settings = Settings(redis_url=self.redis.url, prefix="faults")
             self.client = stack.enter_context(Client(settings=self.settings))
-            self._plain = redis.Redis.from_url(self.redis.url, decode_responses=True)
-            stack.callback(self._plain.close)
-            self.ledger = Ledger(self._plain, url=self.redis.url, prefix="faults")
+            self.plain = redis.Redis.from_url(self.redis.url, decode_responses=True)
+            stack.callback(self.plain.close)
+            self.ledger = Ledger(self.plain, url=self.redis.url, prefix="faults")
             self.clips = [
                 write_clip(
                     Scene.single(*words),
@@ -167,9 +220,45 @@ class Rig:
                 )
                 for n, words in enumerate(SCENES)
             ]
+            self.inputs = [clip.as_uri() for clip in self.clips]
+            self.output = (self.folder / "results").as_uri() + "/{job_id}.json"
+            self.redis_url = self.redis.url
+            if self._faulty_store is not None:
+                self._use_s3(stack, self._faulty_store)
+            if self._faulty_wire is not None:
+                self.wire = stack.enter_context(
+                    Wire(self.redis.port, self._seed, **self._faulty_wire)
+                )
+                self.redis_url = self.redis.url.replace(f":{self.redis.port}", f":{self.wire.port}")
             stack.callback(self._end_workers)
             self._stack = stack.pop_all()
         return self
+
+    def _use_s3(self, stack: ExitStack, faults: Mapping[str, float]) -> None:
+        (self.folder / "s3").mkdir()
+        server = stack.enter_context(S3Server(self.folder / "s3"))
+        self.store = stack.enter_context(Store(server.port, self._seed, faults, silent_s=4.0))
+        self._s3 = server.client()
+        self._s3.create_bucket(Bucket="faults")
+        for clip in self.clips:
+            self._s3.put_object(Bucket="faults", Key=clip.name, Body=clip.read_bytes())
+        self.inputs = [f"s3://faults/{clip.name}" for clip in self.clips]
+        self.output = "s3://faults/results/{job_id}.json"
+        self._environ |= server.environment() | {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.store.server_port}",
+            "VIDEOQA_SOURCE_READ_TIMEOUT_S": "2",
+        }
+
+    def stored(self, job_id: str) -> str | None:
+        """The result object as it lies there, read past all faults."""
+        if self._s3 is None:
+            path = self.folder / "results" / f"{job_id}.json"
+            return path.read_text() if path.is_file() else None
+        try:
+            found = self._s3.get_object(Bucket="faults", Key=f"results/{job_id}.json")
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        return str(found["Body"].read().decode())
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -178,9 +267,6 @@ class Rig:
         for worker in self.workers:
             worker.signal(signal.SIGCONT)
             worker.kill()
-        if self._zygote is not None:
-            self._zygote.kill()
-            self._zygote.communicate()
 
     def _stop_redis(self) -> None:
         self.redis.stop()  # the one that runs then, not the first
@@ -206,26 +292,14 @@ class Rig:
             "environ": clean
             | SETTINGS
             | {
-                "VIDEOQA_REDIS_URL": self.redis.url,
+                "VIDEOQA_REDIS_URL": self.redis_url,
                 "VIDEOQA_PREFIX": "faults",
-                "VIDEOQA_OUTPUT": (self.folder / "results").as_uri() + "/{job_id}.json",
+                "VIDEOQA_OUTPUT": self.output,
             }
             | self._environ
             | environ,
         }
-        if self._zygote is None:
-            self._zygote = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("zygote.py"))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        stdin, stdout = self._zygote.stdin, self._zygote.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(json.dumps(order) + "\n")
-        stdin.flush()
-        worker = Worker(int(stdout.readline()), log)
+        worker = Worker(_zygote.fork(order), log)
         self.workers.append(worker)
         return worker
 
@@ -254,10 +328,10 @@ class Rig:
         kind = number % (len(self.clips) * len(QUESTIONS))
         clip, question = divmod(kind, len(QUESTIONS))
         return {
-            "inputs": [self.clips[clip].as_uri()],
+            "inputs": [self.inputs[clip]],
             "questions": [QUESTIONS[question]],
             "sampling": {"frames": 4},
-            "max_attempts": 20,
+            "max_attempts": self._max_attempts,
             "idempotency_key": f"job-{number}",
             "priority": ("interactive", "bulk")[number % 2],
         }
@@ -296,13 +370,14 @@ class Rig:
     def kill(self, worker: Worker) -> None:
         """SIGKILL, and what it held is counted."""
         worker.kill()
+        time.sleep(0.1)  # what it said before is heard
         self.tally.kills += 1
         self.tally.held += len(self.held_by(worker))
 
     def held_by(self, worker: Worker) -> list[str]:
         """Open jobs whose record says that this worker runs them."""
         ids = self.open_jobs()
-        with self._plain.pipeline(transaction=False) as pipe:
+        with self.plain.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hmget(self.ledger.keys.job(job_id), "state", "worker")
             found = pipe.execute()
@@ -315,7 +390,7 @@ class Rig:
     def states(self, ids: Sequence[str]) -> list[str | None]:
         while True:
             try:
-                with self._plain.pipeline(transaction=False) as pipe:
+                with self.plain.pipeline(transaction=False) as pipe:
                     for job_id in ids:
                         pipe.hget(self.ledger.keys.job(job_id), "state")
                     return cast(list[str | None], pipe.execute())
@@ -329,10 +404,30 @@ class Rig:
                 self._final.add(job_id)
         return [job_id for job_id in ids if job_id not in self._final]
 
+    def expected(self, number: int) -> str:
+        return self._expected[number % len(self._expected)]
+
+    def memory_bytes(self) -> int:
+        return int(cast(dict[str, Any], self.plain.info("memory"))["used_memory_dataset"])
+
+    def request_bytes(self) -> int:
+        """Of one job's request, as its record has it."""
+        job_id = next(iter(self.acknowledged))
+        return len(str(self.plain.hget(self.ledger.keys.job(job_id), "request")))
+
+    def describe(self) -> WorkerInfo:
+        """Of a worker that only reaps."""
+        queues = tuple(queue_name("faults", None, priority) for priority in PRIORITIES)
+        now = datetime.now(UTC)
+        return WorkerInfo(
+            id="reaper:0", model="demo", queues=queues, slots=1, running=0, ready=False,
+            started_at=now, seen_at=now,
+        )  # fmt: skip
+
     def queued(self) -> int:
         """Jobs that wait, by the server."""
-        keys = cast(list[str], self._plain.keys("faults:waiting:*"))
-        return sum(cast(int, self._plain.zcard(key)) for key in keys)
+        keys = cast(list[str], self.plain.keys("faults:waiting:*"))
+        return sum(cast(int, self.plain.zcard(key)) for key in keys)
 
     @contextmanager
     def submitting(self, count: int) -> Iterator[Callable[[], bool]]:
@@ -368,7 +463,7 @@ class Rig:
     def settle(self) -> Tally:
         """Looks at every acknowledged job."""
         for job_id, number in self.acknowledged.items():
-            self._look(job_id, self._expected[number % len(self._expected)])
+            self._look(job_id, self.expected(number))
         return self.tally
 
     def _look(self, job_id: str, expected: str) -> None:
@@ -397,12 +492,11 @@ class Rig:
             return
         result = self.client.result(job_id)
         tally.wrong += result.answers[0].text != expected
-        path = self.folder / "results" / f"{job_id}.json"
-        stored = Result.model_validate_json(path.read_text()) if path.is_file() else None
+        stored = self.stored(job_id)
         if stored is None:
             tally.lost += 1
         else:
-            tally.conflict += stored.answers != result.answers
+            tally.conflict += Result.model_validate_json(stored).answers != result.answers
 
 
 def recoveries(events: Sequence[Event]) -> list[float]:

@@ -33,6 +33,7 @@ def run(jobs: int, seed: int) -> Tally:
                 time.sleep(rig.draw.uniform(0.3, 1.0))
                 zombie = rig.draw.choice(rig.workers)
                 zombie.signal(signal.SIGSTOP)
+                time.sleep(0.1)  # what it said before is heard
                 held = rig.held_by(zombie)
                 rig.tally.kills += 1
                 rig.tally.held += len(held)

@@ -1,0 +1,41 @@
+"""Row 9: a fifth of all calls to S3 fails: refused, carried out and answered with an error, or never answered.
+
+    python tests/faults/failing_s3.py [--jobs 5000] [--seed 1] [--json]
+
+Jobs have their usual three attempts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from faults.rig import Rig, Tally
+from faults.script import main
+
+FAULTS = {"refused": 0.1, "late": 0.07, "silent": 0.03}
+
+
+def run(jobs: int, seed: int) -> Tally:
+    with Rig("9 S3 fails", seed, store=FAULTS, max_attempts=3) as rig:
+        rig.spawn()
+        rig.spawn()
+        rig.wait_ready(2)
+        rig.learn()
+        with rig.submitting(jobs) as going:
+            while going():
+                time.sleep(0.5)
+        rig.tally.notes["calls"] = dict(rig.store.count)
+        # A result that could not be written is a reason to ask the model again: row 11.
+        rig.tally.held = (
+            rig.store.count["late"] + rig.store.count["silent"] + rig.store.count["refused"]
+        )
+        return rig.settle()
+
+
+if __name__ == "__main__":
+    main(run, jobs=5_000, about=__doc__)

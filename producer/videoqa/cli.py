@@ -3,7 +3,7 @@
 Commands that need the worker (`up`, `worker`, `demo`, `frames`) come from `videoqa-worker` by the
 entry point group `videoqa.commands`. Exit codes, for scripts:
 
-    0  done                          4  Redis does not answer
+    0  done                          4  Redis does not answer, or its queue is full
     1  the job did not succeed       5  --timeout is over; the job goes on
     2  the request or usage is wrong 6  the result can't be read, a file not be written
     3  unknown or expired job id     130  interrupted
@@ -316,6 +316,7 @@ EXIT_CODES: tuple[tuple[type[errors.VideoQAError], int], ...] = (
     (errors.JobNotFound, 3),
     (errors.JobExpired, 3),
     (errors.RedisUnavailable, 4),
+    (errors.QueueFull, 4),
     (errors.WaitTimeout, 5),
     (errors.OutputError, 6),
 )

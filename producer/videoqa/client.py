@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -99,6 +100,7 @@ class Client:
 
         Raises:
             RequestError: the request is wrong (`code` and `param` say what); nothing was recorded.
+            QueueFull: too many jobs wait already; nothing was recorded, a later try may succeed.
             ConfigurationError: no transport speaks the broker URL; nothing was recorded.
             RedisUnavailable: nothing is known to be recorded; submit again with an
                 `idempotency_key` to be sure of one job.
@@ -110,7 +112,10 @@ class Client:
         checked = parse_request(request if request is not None else fields)
         self._application()
         made = self._ledger.submit(
-            new_job_id(), checked, start_by_default_s=self.settings.start_by_default_s
+            new_job_id(),
+            checked,
+            start_by_default_s=self.settings.start_by_default_s,
+            max_queued=self.settings.max_queued,
         )
         if isinstance(made, str):
             return self.get(made)
@@ -254,6 +259,28 @@ class Client:
         """
         self._ring(self._ledger.retry(job_id))
         return self.get(job_id)
+
+    def dead(self) -> Iterator[Job]:
+        """All failed jobs that are kept, each with its failure; those whose records end first come
+        first. `retry` replays one, `purge` forgets it."""
+        for job_id in self._ledger.dead():
+            with suppress(errors.LookupFailed):  # ended or purged meanwhile
+                job = self.get(job_id)
+                if job.state == "failed":
+                    yield job
+
+    def purge(self, job_id: str) -> None:
+        """Forgets a failed job: its record and events. Its objects in storage stay.
+
+        Raises:
+            NotRetryable: the job is not failed.
+            JobNotFound, JobExpired.
+        """
+        if not self._ledger.purge(job_id):
+            job = self.get(job_id)
+            raise errors.NotRetryable(
+                f"job {job_id} is {job.state}; only failed jobs can be purged, others end by themselves"
+            )
 
     def workers(self) -> list[WorkerInfo]:
         """Workers that announced themselves within the last minute."""

@@ -147,6 +147,14 @@ class MarkMismatch(RequestError):
     code = "mark_mismatch"
 
 
+class QueueFull(VideoQAError):
+    """As many jobs wait for this model as may; nothing was recorded."""
+
+    code = "queue_full"
+    retryable = True
+    stage = "submitting"
+
+
 class IdempotencyConflict(RequestError):
     """The idempotency key was used before with another request."""
 

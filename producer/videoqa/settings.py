@@ -48,6 +48,11 @@ class Settings(BaseModel):
     start_by_default_s: float = Field(
         default=86_400.0, gt=0, description="jobs without start_by expire unstarted after this long"
     )
+    max_queued: int = Field(
+        default=1_000_000,
+        ge=1,
+        description="most jobs that may wait for a model in each priority; more are refused (3 GB of Redis)",
+    )
     inline_result_bytes: int = Field(
         default=100_000,
         ge=0,

@@ -107,13 +107,21 @@ class Ledger:
 
     # -- the producer's transitions
 
-    def submit(self, job_id: str, request: JobRequest, *, start_by_default_s: float) -> Bell | str:
+    def submit(
+        self,
+        job_id: str,
+        request: JobRequest,
+        *,
+        start_by_default_s: float,
+        max_queued: int = 2**53,
+    ) -> Bell | str:
         """Records a job as queued. Returns its bell to ring, or the id of the job that
         this idempotency key already made.
 
         Raises:
             IdempotencyConflict: the key belongs to another request.
             InvalidRequest: the request is over 1 MiB as JSON.
+            QueueFull: `max_queued` jobs wait in the request's queue.
         """
         # In one spelling, so that the same request has the same digest.
         data = json.loads(request.model_dump_json(exclude_defaults=True))
@@ -136,7 +144,14 @@ class Ledger:
             hashlib.sha256(key.encode()).hexdigest() if key else "",
             hashlib.sha256(text.encode()).hexdigest(),
             start_by_default_s,
+            max_queued,
         )
+        if reply[0] == "full":
+            raise errors.QueueFull(
+                f"{reply[1]} {request.priority} jobs wait for {request.model or 'the default model'}, "
+                f"expected fewer than {max_queued}; nothing was recorded, submit it again later, add "
+                "workers, or raise VIDEOQA_MAX_QUEUED"
+            )
         if reply[0] == "conflict":
             raise errors.IdempotencyConflict(
                 f"idempotency_key {key!r} already belongs to job {reply[1]} with another request; "
@@ -160,6 +175,15 @@ class Ledger:
                 f"job {job_id} is {reply[1]}; only failed, canceled or expired jobs can be retried"
             )
         return _bell(reply[1:])
+
+    def dead(self) -> list[str]:
+        """Ids of all failed jobs that are kept, those whose records end first at the front."""
+        with speaking_redis(self._url):
+            return cast(list[str], self._redis.zrange(self.keys.dead, 0, -1))
+
+    def purge(self, job_id: str) -> bool:
+        """Forgets a failed job; False if it is not failed any more. Its result objects stay."""
+        return bool(self._run("purge", job_id))
 
     # -- the worker's transitions, each fenced by its claim's token
 

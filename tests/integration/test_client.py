@@ -431,3 +431,32 @@ def test_a_full_redis_lets_running_jobs_go_on_and_end(tmp_path: Path) -> None:
         assert client.cancel(queued.id).state == "canceled"
         assert ledger.reap(grace_s=60) == []
         assert client.wait(running.id).state == "succeeded"
+
+
+def test_dead_jobs_say_why_and_are_replayed_or_purged(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]]
+) -> None:
+    jobs = [client.submit(**ASKED) for _ in range(3)]
+    for bell in bells():
+        start(ledger, bell)
+        fail(ledger, bell.job_id)
+    assert {job.id for job in client.dead()} == {job.id for job in jobs}
+    assert {job.failure.code for job in client.dead() if job.failure} == {"source_not_found"}
+    client.purge(jobs[0].id)
+    with pytest.raises(errors.JobExpired):
+        client.purge(jobs[0].id)
+    for job in client.dead():
+        assert client.retry(job.id).state == "queued"
+    assert list(client.dead()) == []
+    with pytest.raises(errors.NotRetryable, match="is queued"):
+        client.purge(jobs[1].id)
+
+
+def test_a_full_queue_refuses_until_there_is_room(settings: Settings, ledger: Ledger) -> None:
+    small = settings.model_copy(update={"max_queued": 2})
+    with Client(settings=small) as client:
+        first, _ = client.submit(**ASKED), client.submit(**ASKED)
+        with pytest.raises(errors.QueueFull, match="VIDEOQA_MAX_QUEUED"):
+            client.submit(**ASKED)
+        client.cancel(first.id)
+        assert client.submit(**ASKED).state == "queued"

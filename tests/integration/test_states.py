@@ -495,3 +495,46 @@ def test_models_whose_names_look_alike_have_queues_of_their_own() -> None:
     names = ["a/b", "a:b", "a--b", "a%2Fb", "default", "%64efault", None, "模型", "問題"]
     queues = {queue_name("p", name, "bulk") for name in names}
     assert len(queues) == len(names)
+
+
+def test_a_queue_that_is_full_refuses_and_records_nothing(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    def put(**fields: object) -> Bell | str:
+        return ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY, max_queued=2)
+
+    first = put(idempotency_key="a")
+    put()
+    before = sorted(redis_client.keys("*"))
+    with pytest.raises(errors.QueueFull, match="2 interactive jobs wait") as refused:
+        put(idempotency_key="b")
+    assert refused.value.retryable
+    assert sorted(redis_client.keys("*")) == before
+    assert isinstance(first, Bell)
+    assert put(idempotency_key="a") == first.job_id  # it is there already
+    put(priority="bulk")
+    put(model="other/model")
+    claim(ledger, first)
+    assert isinstance(put(idempotency_key="b"), Bell)
+
+
+def test_failed_jobs_are_listed_until_they_are_retried_or_purged(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    failed = []
+    for n in range(3):
+        bell = submit(ledger, idempotency_key=f"k{n}", max_attempts=1)
+        claim(ledger, bell)
+        ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0)
+        failed.append(bell.job_id)
+    assert ledger.dead() == failed
+    assert ledger.purge(failed[0])
+    assert not ledger.purge(failed[0])
+    with pytest.raises(errors.JobExpired):
+        ledger.get(failed[0])
+    assert not redis_client.exists(ledger.keys.events(failed[0]))
+    ledger.retry(failed[1])
+    assert ledger.dead() == failed[2:]
+    assert not ledger.purge(failed[1])
+    # Its idempotency key is free again.
+    assert submit(ledger, idempotency_key="k0").job_id != failed[0]

@@ -1,5 +1,6 @@
--- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest
--- -> {'new'|'same'|'conflict', id, attempt, bell, queue}
+-- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
+-- start_by default, most that may wait
+-- -> {'new'|'same'|'conflict', id, attempt, bell, queue} or {'full', waiting}
 local id, queue, idem, body = ARGV[2], ARGV[4], ARGV[9], ARGV[10]
 if redis.call('EXISTS', job_key(id)) == 1 then
   -- The same call again after a lost reply.
@@ -13,7 +14,11 @@ if idem ~= '' then
     if have[2] ~= body then return {'conflict', have[1]} end
     return {'same', have[1]}
   end
-  redis.call('HSET', key, 'id', id, 'body', body)
+end
+local waiting = redis.call('ZCARD', P .. ':waiting:' .. queue)
+if waiting >= tonumber(ARGV[12]) then return {'full', tostring(waiting)} end
+if idem ~= '' then
+  redis.call('HSET', P .. ':idem:' .. idem, 'id', id, 'body', body)
   set(id, 'idem', idem)
 end
 redis.call('SADD', P .. ':queues', queue)

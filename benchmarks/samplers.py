@@ -62,7 +62,8 @@ def told(path: Path, count: int) -> Pictures:
         stream = container.streams.video[0]
         decoder, tick = stream.codec_context, stream.time_base
         decoder.thread_type, decoder.thread_count = "NONE", 1
-        total = round(stream.duration * tick * FPS)
+        seconds = stream.duration * tick if stream.duration else container.duration / av.time_base
+        total = round(seconds * FPS)
         wanted = [k * total // count for k in range(count)]
         found: dict[int, np.ndarray] = {}
         for key, last in {number // GOP * GOP: number for number in wanted}.items():

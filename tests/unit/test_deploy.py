@@ -174,13 +174,23 @@ def test_a_real_server_takes_valkey_conf_and_the_doctor_is_content(valkey: Setti
         assert isinstance(shown, dict)
         assert {
             name: shown[name]
-            for name in ("appendonly", "appendfsync", "save", "maxmemory", "stream-node-max-bytes")
+            for name in (
+                "appendonly",
+                "appendfsync",
+                "save",
+                "maxmemory",
+                "stream-node-max-bytes",
+                "hash-max-listpack-value",
+                "list-compress-depth",
+            )
         } == {
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
             "maxmemory": str(1 << 30),
-            "stream-node-max-bytes": "512",
+            "stream-node-max-bytes": "256",
+            "hash-max-listpack-value": "1024",
+            "list-compress-depth": "1",
         }
 
 

@@ -29,7 +29,9 @@ appendonly yes
 appendfsync everysec
 maxmemory-policy noeviction
 save ""
-stream-node-max-bytes 512
+stream-node-max-bytes 256
+hash-max-listpack-value 1024
+list-compress-depth 1
 daemonize no
 """
 

@@ -23,6 +23,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,17 @@ def padded(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
     ]
 
 
-def by_engine(**settings: Any) -> Callable[[Loaded, Sequence[GenerationRequest]], Tokens]:
+def by_engine(
+    *, streams: bool = False, **settings: Any
+) -> Callable[[Loaded, Sequence[GenerationRequest]], Tokens]:
     """A fresh engine each time: nothing is kept from run to run. Starting it does not count."""
 
     def answer(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
         config = EngineConfig("random", device="cpu", cpu_threads=1, **settings)
         with Engine(config, loader=lambda *_: loaded) as engine:
+            heard: list[str] = []
+            if streams:
+                requests = [replace(request, on_text=heard.append) for request in requests]
             begin()
             futures = [engine.submit(request) for request in requests]
             return [list(future.result().tokens) for future in futures]
@@ -177,6 +183,7 @@ SIDES: dict[str, Callable[[Loaded, Sequence[GenerationRequest]], Tokens]] = {
     "generate, batches of 8": in_batches,
     "videoqa, slots": by_engine(max_batch=8, feature_cache_bytes=0, prefix_cache_bytes=0),
     "videoqa, slots, reuse": by_engine(max_batch=8),
+    "videoqa, slots, reuse, text streamed": by_engine(max_batch=8, streams=True),
     "videoqa, 16 slots, reuse": by_engine(max_batch=16),
 }
 
@@ -241,7 +248,7 @@ def main() -> None:
         print(f"{mix}: {part['requests']} requests, prompts of {part['prompt_tokens']} tokens, "
               f"{part['answer_tokens']} answer tokens, {part['distinct']} distinct answers")  # fmt: skip
         for name, side in part["sides"].items():
-            print(f"  {name:26} {side['cpu_s']:7.2f} CPU s {side['ratio']:5.2f}x  "
+            print(f"  {name:36} {side['cpu_s']:7.2f} CPU s {side['ratio']:5.2f}x  "
                   f"{side['identical']}/{part['requests']} identical")  # fmt: skip
     for part in found["ten_questions"]:
         print(f"ten questions, {part['frames']} frames: prompts {part['prompts_of_ten_against_one']}x "

@@ -10,9 +10,12 @@ import os
 import re
 import tempfile
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from errno import EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM, EROFS
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from videoqa import errors
@@ -31,6 +34,11 @@ _DENIED = {
 }
 _FOR_GOOD = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_UNMET = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_NO_CONDITIONS = {"NotImplemented", "501"}
+_SWAPS = 8
+_LOCK_S = 5.0
+"""Held for a read and a rename: a holder that stands still must not stop all others."""
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
@@ -96,33 +104,79 @@ class ObjectStore:
             param="output",
         )
 
-    def write(self, url: str, data: bytes, *, content_type: str = "application/json") -> None:
+    def write(
+        self,
+        url: str,
+        data: bytes,
+        *,
+        keeps: Callable[[bytes], bool] = lambda there: False,
+        content_type: str = "application/json",
+    ) -> bool:
         """Writes an object whole or not at all; the same URL again replaces it.
+
+        Arguments:
+            keeps: says of what is there already whether it stays; then nothing is written. Between
+                this question and the write nobody else's write gets lost (`If-None-Match` and
+                `If-Match`; a lock on the folder of a file).
+
+        Returns:
+            False if what was there stayed.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
         self.check(url)
         if url.startswith("file:"):
-            _write_file(file_path(url), data)
-        else:
-            self._write_s3(url, data, content_type)
+            return _write_file(file_path(url), data, keeps)
+        return self._write_s3(url, data, keeps, content_type)
 
-    def _write_s3(self, url: str, data: bytes, content_type: str) -> None:
+    def _write_s3(
+        self, url: str, data: bytes, keeps: Callable[[bytes], bool], content_type: str
+    ) -> bool:
+        if self._put(url, data, content_type, {"IfNoneMatch": "*"}):
+            return True
+        for _ in range(_SWAPS):
+            try:
+                there, etag = self._get(url)
+            except errors.OutputNotFound:  # gone again
+                condition = {"IfNoneMatch": "*"}
+            except errors.OutputDenied:  # may write only: then the last one wins
+                condition = {}
+            else:
+                if keeps(there):
+                    return False
+                condition = {"IfMatch": etag}
+            if self._put(url, data, content_type, condition):
+                return True
+        raise errors.OutputUnavailable(f"others keep writing {url}; try again", param="output")
+
+    def _put(self, url: str, data: bytes, content_type: str, condition: dict[str, str]) -> bool:
+        """False if the condition does not hold."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, key = _bucket_key(url)
+        put: Any = self._s3().put_object
         try:
-            self._s3().put_object(Bucket=bucket, Key=key, Body=data, ContentType=content_type)
+            put(Bucket=bucket, Key=key, Body=data, ContentType=content_type, **condition)
         except ClientError as error:
-            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
+            code = error.response["Error"]["Code"]
+            if code in _UNMET:
+                return False
+            if code in _NO_CONDITIONS and condition:
+                return self._put(url, data, content_type, {})
+            raise _output_error(code, url, bucket, str(error)) from error
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
+        return True
 
     def read(self, url: str) -> bytes:
         """Raises OutputNotFound, OutputDenied, OutputUnavailable."""
         if url.startswith("file:"):
             return _read_file(file_path(url))
+        return self._get(url)[0]
+
+    def _get(self, url: str) -> tuple[bytes, str]:
+        """The object, and its ETag."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, key = _bucket_key(url)
@@ -138,10 +192,10 @@ class ObjectStore:
             raise errors.OutputUnavailable(
                 f"{url} gave {len(data)} bytes of {reply['ContentLength']}; try again"
             )
-        return data
+        return data, reply["ETag"]
 
 
-def _write_file(path: Path, data: bytes) -> None:
+def _write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".videoqa-", suffix=".part")
@@ -150,7 +204,12 @@ def _write_file(path: Path, data: bytes) -> None:
                 out.write(data)
             # mkstemp's 0600 would keep a backend app of another user out.
             Path(name).chmod(0o644)
-            Path(name).replace(path)
+            with _locked(path.parent):
+                if path.is_file() and keeps(path.read_bytes()):
+                    Path(name).unlink()
+                    return False
+                Path(name).replace(path)
+            return True
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -163,6 +222,30 @@ def _write_file(path: Path, data: bytes) -> None:
         raise errors.OutputUnavailable(
             f"can't write {path}: {error.strerror or error}", param="output"
         ) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a folder's lock, where there are locks; not for long, whoever else holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        until_s = time.monotonic() + _LOCK_S
+        while time.monotonic() < until_s:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.005)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read_file(path: Path) -> bytes:

@@ -176,6 +176,7 @@ class Rig:
         *,
         redis_config: str = "",
         environ: dict[str, str] | None = None,
+        before: str = "",
         max_attempts: int = 20,
         store: Mapping[str, float] | None = None,
         wire: Mapping[str, float] | None = None,
@@ -183,6 +184,7 @@ class Rig:
         """
         Arguments:
             environ: more settings of the workers.
+            before: Python that each worker runs first, to break something there.
             store: clips and results are in S3, behind a `Store` with these faults.
             wire: workers reach Redis through a `Wire` with these faults.
         """
@@ -193,7 +195,7 @@ class Rig:
         self.workers: list[Worker] = []
         self._redis_config = redis_config
         self._environ = environ or {}
-        self._max_attempts = max_attempts
+        self._max_attempts, self.before = max_attempts, before
         self._seed, self._faulty_store, self._faulty_wire = seed, store, wire
         self._s3: Any = None
         self._stack = ExitStack()
@@ -289,6 +291,7 @@ class Rig:
         clean = {name: value for name, value in os.environ.items() if "VIDEOQA_" not in name}
         order = {
             "log": str(log),
+            "before": self.before,
             "environ": clean
             | SETTINGS
             | {

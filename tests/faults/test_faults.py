@@ -9,6 +9,7 @@ import pytest
 
 ROWS = {
     "kill_workers": 80,
+    "lost_bells": 60,
     "rolling_restart": 80,
     "kill_redis": 100,
     "slow_redis": 24,
@@ -18,7 +19,9 @@ ROWS = {
     "lying_s3": 40,
     "kill_decoders": 50,
     "hanging_source": 3,
+    "cancel": 32,
     "zombie": 80,
+    "poison": 60,
     "duplicates": 40,
     "backlog": 300,
     "idempotency": 10,

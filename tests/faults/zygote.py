@@ -3,7 +3,7 @@
 Started workers import torch for several seconds each, which on two cores would be all that a test
 with a kill every two seconds measures. What is forked is the production worker, with a process group,
 environment and log of its own; only its imports were done before. Reads one JSON object a line,
-`{"environ": {...}, "log": "..."}`, and answers with the pid.
+`{"environ": {...}, "log": "...", "before": "..."}`, and answers with the pid.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def _be_worker(order: dict[str, Any]) -> NoReturn:
         os.dup2(source, target)
     os.environ.clear()
     os.environ.update(order["environ"])
+    exec(order["before"], {})
     leave(main())
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,6 +160,33 @@ def test_a_result_is_written_whole_and_replaced_by_the_next_attempt(tmp_path: Pa
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["r.json"]
 
 
+def test_an_attempt_that_comes_too_late_leaves_the_object_of_a_later_one(tmp_path: Path) -> None:
+    url = (tmp_path / "r.json").as_uri()
+    objects = ObjectStore(file_roots=(tmp_path,))
+    later = some_result().model_copy(update={"attempt": 2})
+    store(objects, url, later, JobControl("job_1", 2, 60.0))
+    with pytest.raises(errors.LeaseLost, match="too late"):
+        store(objects, url, some_result(), JobControl("job_1", 1, 60.0))
+    assert Result.model_validate_json(objects.read(url)) == later
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+    # The object of another job, and what is no result, are replaced as ever.
+    other = some_result().model_copy(update={"job_id": "job_9"})
+    store(objects, url, other, JobControl("job_9", 1, 60.0))
+    (tmp_path / "r.json").write_text("[]")
+    store(objects, url, other, JobControl("job_9", 1, 60.0))
+    assert Result.model_validate_json(objects.read(url)) == other
+
+
+def test_a_writer_that_stands_still_with_the_lock_stops_nobody_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videoqa.objects._LOCK_S", 0.2)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    assert ObjectStore().write((tmp_path / "r.json").as_uri(), b"{}")
+    os.close(folder)
+
+
 def test_a_folder_in_the_way_is_denied_and_leaves_no_rubbish(tmp_path: Path) -> None:
     (tmp_path / "r.json").mkdir()
     with pytest.raises(errors.OutputDenied):
@@ -175,11 +205,11 @@ class Away(ObjectStore):
         self.times = times
         self.calls = 0
 
-    def write(self, url: str, data: bytes, *, content_type: str = "application/json") -> None:
+    def write(self, url: str, data: bytes, **more: Any) -> bool:
         self.calls += 1
         if self.calls <= self.times:
             raise errors.OutputUnavailable("storage is away")
-        super().write(url, data, content_type=content_type)
+        return super().write(url, data, **more)
 
 
 def test_storage_that_is_away_for_a_moment_costs_no_answer(tmp_path: Path) -> None:

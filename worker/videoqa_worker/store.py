@@ -1,10 +1,12 @@
 """Store: a result becomes an object in storage first, and the job's record after.
 
-Whoever reads `succeeded` can read the object. A retried job writes the same URL again.
+Whoever reads `succeeded` can read the object. A retried job writes the same URL again; an attempt that
+comes too late, because its worker stood still, leaves the object of a later one alone.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -56,12 +58,24 @@ def store(objects: ObjectStore, url: str, result: Result, control: JobControl) -
 
     Raises:
         OutputDenied, OutputNotFound: final. OutputUnavailable: after three tries.
+        LeaseLost: a later attempt of the job has stored its result.
     """
+
+    def is_later(there: bytes) -> bool:
+        try:
+            found = json.loads(there)
+            return bool(found["job_id"] == result.job_id and found["attempt"] > result.attempt)
+        except (ValueError, KeyError, TypeError):  # anything else may be replaced
+            return False
+
     data = result.model_dump_json(indent=2).encode()
     for attempt in range(1, TRIES + 1):
         control.check()
         try:
-            objects.write(url, data)
+            if not objects.write(url, data, keeps=is_later):
+                raise errors.LeaseLost(
+                    f"attempt {result.attempt} of {result.job_id} is too late: a later one is stored"
+                )
             return
         except errors.OutputUnavailable as error:
             if attempt == TRIES:

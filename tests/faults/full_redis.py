@@ -19,7 +19,7 @@ from faults.rig import Rig, Tally
 from faults.script import main
 from videoqa import errors
 
-BYTES_A_JOB = 2_000
+BYTES_A_JOB = 1_000
 """Less than one needs, so that not all find room."""
 
 

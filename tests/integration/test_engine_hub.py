@@ -23,13 +23,15 @@ import sys
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine import Engine, EngineConfig, progress
 progress.SAY_EVERY_S = 0.0
-name, revision = sys.argv[1], (sys.argv[2:] or [None])[0]
-config = EngineConfig(name, revision=revision, device="cpu", cpu_threads=1)
-try:
-    with Engine(config, on_state=print) as engine:
-        print("revision", engine.revision)
-except ConfigurationError as error:
-    print("refused", error)
+for wanted in sys.argv[1:]:
+    name, _, revision = wanted.partition("@")
+    config = EngineConfig(name, revision=revision or None, device="cpu", cpu_threads=1)
+    try:
+        with Engine(config, on_state=print) as engine:
+            print("revision", engine.revision)
+    except ConfigurationError as error:
+        print("refused", error)
+    print("---")
 """
 
 
@@ -86,15 +88,13 @@ def hub() -> Iterator[Hub]:
         hub.shutdown()
 
 
-def load(
-    hub: Hub, home: Path, *revision: str, name: str = "some/llava", **environ: str
-) -> list[str]:
-    """What is said while it loads."""
+def load(hub: Hub, home: Path, *wanted: str) -> list[list[str]]:
+    """What is said while each of these checkpoints loads."""
     env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home)}
     env.pop("HF_HUB_OFFLINE", None)
     run = subprocess.run(
-        [sys.executable, "-c", LOAD, name, *revision],
-        env=env | environ,
+        [sys.executable, "-c", LOAD, *wanted],
+        env=env,
         capture_output=True,
         text=True,
         check=False,
@@ -102,36 +102,25 @@ def load(
     )
     assert run.returncode == 0, run.stderr
     assert "%|" not in run.stderr  # no bars
-    return run.stdout.splitlines()
+    return [said.strip().splitlines() for said in run.stdout.split("---\n")[:-1]]
 
 
 def test_a_checkpoint_is_downloaded_once_and_says_how_far_it_is(hub: Hub, tmp_path: Path) -> None:
-    said = load(hub, tmp_path)
+    wanted = ("some/llava", f"some/llava@{COMMIT}", "some/llava@v9", "nobody/nothing")
+    said, again, no_revision, nothing = load(hub, tmp_path, *wanted)
     assert [line for line in said if line.startswith("downloading model.safetensors: ")]
     assert [line for line in said if line.startswith("loading weights: ")][-1].endswith("100%")
     assert said[-2:] == ["ready", f"revision {COMMIT}"]
-    assert hub.got.count("model.safetensors") == 1
-    again = load(hub, tmp_path, COMMIT)
     assert again[-1] == f"revision {COMMIT}"
     assert not [line for line in again if line.startswith("downloading")]
     assert hub.got.count("model.safetensors") == 1
-    offline = load(hub, tmp_path, HF_HUB_OFFLINE="1")
-    assert offline[-1] == f"revision {COMMIT}"
+    assert no_revision[-1].startswith("refused cannot load some/llava")
+    assert nothing[-1].startswith("refused cannot load nobody/nothing")
+    assert "check the name" in nothing[-1]
 
 
 def test_a_checkpoint_behind_a_licence_says_what_to_do(hub: Hub, tmp_path: Path) -> None:
     hub.gated = True
-    said = load(hub, tmp_path)[-1]
+    said = load(hub, tmp_path, "some/llava")[0][-1]
     assert said.startswith("refused")
     assert "HF_TOKEN" in said
-
-
-def test_a_revision_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
-    said = load(hub, tmp_path, "v9")[-1]
-    assert said.startswith("refused cannot load some/llava")
-
-
-def test_a_checkpoint_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
-    said = load(hub, tmp_path, name="nobody/nothing")[-1]
-    assert said.startswith("refused cannot load nobody/nothing")
-    assert "check the name" in said

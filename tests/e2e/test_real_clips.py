@@ -60,5 +60,9 @@ def test_a_real_clip_gives_the_same_answer_by_file_http_and_s3(
         assert all(frame.exact for frame in result.frames)
         assert result.answers[0].text
     assert by_file.frames == by_http.frames == by_s3.frames
-    assert by_file.answers == by_http.answers == by_s3.answers
+    file, http, s3 = (
+        [answer.model_copy(update={"first_token_s": None}) for answer in result.answers]
+        for result in (by_file, by_http, by_s3)
+    )
+    assert file == http == s3
     assert (by_file.usage.bytes_fetched, by_s3.usage.bytes_fetched) == (0, path.stat().st_size)

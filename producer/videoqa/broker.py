@@ -108,7 +108,8 @@ def ring(app: Celery, bell: Bell) -> None:
             retry=True,
             retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
         )
-    except (OperationalError, OSError) as error:
+    except (OperationalError, OSError, AttributeError) as error:
+        # AttributeError: kombu 5.7 tries again on the channel that it closed after an error.
         raise RedisUnavailable(
             f"broker at {place(app.conf.broker_url or '')} does not answer ({error}); "
             "the job is recorded and will be announced by a worker"

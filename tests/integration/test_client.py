@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from kombu.transport.redis import Channel
 
 from videoqa import Client, Event, Job, JobRequest, Result, Settings, errors
 from videoqa.connection import connect
@@ -460,3 +461,17 @@ def test_a_full_queue_refuses_until_there_is_room(settings: Settings, ledger: Le
             client.submit(**ASKED)
         client.cancel(first.id)
         assert client.submit(**ASKED).state == "queued"
+
+
+def test_a_channel_that_breaks_under_the_bell_loses_no_job(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen where Redis was full between the record and the bell; a pure race, so it is played."""
+
+    def put(channel: Channel, *_: object, **__: object) -> None:
+        channel.close()
+        assert channel._get_pool()
+
+    monkeypatch.setattr(Channel, "_put", put)
+    job = client.submit(**ASKED)
+    assert client.get(job.id).state == "queued"

@@ -31,9 +31,7 @@ def run(jobs: int, seed: int) -> Tally:
         "VIDEOQA_SLOTS": str(SLOTS),
     }
     with Rig("cancel", seed, environ=environ) as rig:
-        rig.spawn()
-        rig.wait_ready(1)
-        rig.learn()
+        rig.start(1)
         hanging = Hanging()
         begun = time.monotonic()
         took_s: dict[str, list[float]] = {"queued": [], "fetching": []}

@@ -24,10 +24,7 @@ MORE = 5
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("19 duplicate deliveries", seed) as rig:
-        for _ in range(WORKERS):
-            rig.spawn()
-        rig.wait_ready(WORKERS)
-        rig.learn()
+        rig.start(WORKERS)
         begun = time.monotonic()
         app = make_celery(rig.settings)
         rung: list[Bell] = []

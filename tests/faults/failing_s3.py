@@ -8,7 +8,6 @@ Jobs have their usual three attempts.
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -22,13 +21,9 @@ FAULTS = {"refused": 0.1, "late": 0.07, "silent": 0.03}
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("9 S3 fails", seed, store=FAULTS, max_attempts=3) as rig:
-        rig.spawn()
-        rig.spawn()
-        rig.wait_ready(2)
-        rig.learn()
-        with rig.submitting(jobs) as going:
-            while going():
-                time.sleep(0.5)
+        rig.start(2)
+        with rig.submitting(jobs):
+            pass
         rig.tally.notes["calls"] = dict(rig.store.count)
         # A result that could not be written is a reason to ask the model again: row 11.
         rig.tally.held = (

@@ -19,9 +19,7 @@ from videoqa.job import Result
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("8 Redis emptied", seed) as rig:
-        rig.spawn()
-        rig.wait_ready(1)
-        rig.learn()
+        rig.start(1)
         begun = time.monotonic()
         rig.submit(jobs)
         rig.drain()

@@ -25,9 +25,7 @@ BYTES_A_JOB = 1_000
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("7 Redis full", seed) as rig:
-        rig.spawn()
-        rig.wait_ready(1)
-        rig.learn()
+        rig.start(1)
         rig.workers.pop().kill()
         begun = time.monotonic()
         used = cast(dict[str, Any], rig.plain.info("memory"))["used_memory"]

@@ -50,9 +50,7 @@ class Hanging:
 def run(jobs: int, seed: int) -> Tally:
     environ = {"VIDEOQA_PRIVATE_ADDRESSES": "true", "VIDEOQA_SOURCE_READ_TIMEOUT_S": "60"}
     with Rig("16 source hangs", seed, environ=environ) as rig:
-        rig.spawn()
-        rig.wait_ready(1)
-        rig.learn()
+        rig.start(1)
         hanging = Hanging()
         begun = time.monotonic()
         bad = []

@@ -25,10 +25,7 @@ WORKERS = 2
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("13 decoder kill -9", seed) as rig:
-        for _ in range(WORKERS):
-            rig.spawn()
-        rig.wait_ready(WORKERS)
-        rig.learn()
+        rig.start(WORKERS)
         pids = [worker.pid for worker in rig.workers]
         with rig.submitting(jobs) as going:
             while going():

@@ -24,10 +24,7 @@ WORKERS = 2
 def run(jobs: int, seed: int) -> Tally:
     policy = "everysec" if seed % 2 else "always"
     with Rig(f"4 Redis kill -9, {policy}", seed, redis_config=f"appendfsync {policy}\n") as rig:
-        for _ in range(WORKERS):
-            rig.spawn()
-        rig.wait_ready(WORKERS)
-        rig.learn()
+        rig.start(WORKERS)
         back_s: list[float] = []
         with rig.submitting(jobs) as going:
             while going():

@@ -20,10 +20,7 @@ WORKERS = 2
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("1 worker kill -9", seed) as rig:
-        for _ in range(WORKERS):
-            rig.spawn()
-        rig.wait_ready(WORKERS)
-        rig.learn()
+        rig.start(WORKERS)
         with rig.submitting(jobs) as going:
             while going():
                 time.sleep(rig.draw.uniform(1.6, 2.6))

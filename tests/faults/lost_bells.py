@@ -33,9 +33,7 @@ QoS.append = append
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("2 kill -9 at the pop", seed, environ={"VIDEOQA_SLOTS": "2"}) as rig:
-        rig.spawn()
-        rig.wait_ready(1)
-        rig.learn()
+        rig.start(1)
         rig.workers.pop().kill()
         rig.before = KILL_AT_THAT_LINE
         for _ in range(WORKERS):

@@ -6,7 +6,6 @@ python tests/faults/lying_s3.py [--jobs 2000] [--seed 1] [--json]
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -20,13 +19,9 @@ FAULTS = {"short": 0.04, "unlimited": 0.03, "flipped": 0.03}
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("10 S3 lies", seed, store=FAULTS, max_attempts=3) as rig:
-        rig.spawn()
-        rig.spawn()
-        rig.wait_ready(2)
-        rig.learn()
-        with rig.submitting(jobs) as going:
-            while going():
-                time.sleep(0.5)
+        rig.start(2)
+        with rig.submitting(jobs):
+            pass
         rig.tally.notes["calls"] = dict(rig.store.count)
         return rig.settle()
 

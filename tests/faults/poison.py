@@ -33,10 +33,7 @@ def run(jobs: int, seed: int) -> Tally:
     # What the engine keeps grows up to its budget, and would be taken for a leak.
     environ = {"VIDEOQA_FEATURE_CACHE_BYTES": "0", "VIDEOQA_PREFIX_CACHE_BYTES": "0"}
     with Rig("15 poison", seed, max_attempts=3, environ=environ) as rig:
-        for _ in range(WORKERS):
-            rig.spawn()
-        rig.wait_ready(WORKERS)
-        rig.learn()
+        rig.start(WORKERS)
         (rig.folder / "sound").mkdir()
         sound = write_clips(rig.folder / "sound")
         poison: list[str] = []

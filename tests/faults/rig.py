@@ -306,6 +306,13 @@ class Rig:
         self.workers.append(worker)
         return worker
 
+    def start(self, workers: int) -> None:
+        """So many workers, and the answers that they give without faults."""
+        for _ in range(workers):
+            self.spawn()
+        self.wait_ready(workers)
+        self.learn()
+
     def wait_ready(self, count: int, timeout_s: float = 60) -> None:
         """Until so many of the workers that run are ready."""
         until = time.monotonic() + timeout_s

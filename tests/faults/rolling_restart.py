@@ -24,10 +24,7 @@ GRACE_S = 30.0
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("3 rolling SIGTERM", seed) as rig:
-        for _ in range(WORKERS):
-            rig.spawn()
-        rig.wait_ready(WORKERS)
-        rig.learn()
+        rig.start(WORKERS)
         late = 0
         with rig.submitting(jobs) as going:
             while going():

@@ -27,10 +27,7 @@ def run(jobs: int, seed: int) -> Tally:
     full = jobs >= FULL
     wire = {"delay_s": 0.02 if full else 0.005, "resets": 0.005}
     with Rig("6 Redis frozen, slow, reset", seed, wire=wire) as rig:
-        for _ in range(WORKERS):
-            rig.spawn()
-        rig.wait_ready(WORKERS)
-        rig.learn()
+        rig.start(WORKERS)
         with rig.submitting(jobs) as going:
             while going():
                 time.sleep(20 if full else 2)

@@ -23,11 +23,7 @@ WORKERS = 2
 
 def run(jobs: int, seed: int) -> Tally:
     with Rig("18 zombie worker", seed) as rig:
-        for _ in range(WORKERS):
-            rig.spawn()
-        rig.wait_ready(WORKERS)
-        rig.learn()
-        refused = 0
+        rig.start(WORKERS)
         with rig.submitting(jobs) as going:
             while going():
                 time.sleep(rig.draw.uniform(0.3, 1.0))
@@ -39,8 +35,8 @@ def run(jobs: int, seed: int) -> Tally:
                 rig.tally.held += len(held)
                 time.sleep(LEASE_S + rig.draw.uniform(1.0, 2.0))
                 zombie.signal(signal.SIGCONT)
-        for worker in rig.workers:
-            refused += worker.log.read_text().count("is no longer this worker's")
+        logs = [worker.log.read_text() for worker in rig.workers]
+        refused = sum(log.count("is no longer this worker's") for log in logs)
         rig.tally.notes["late_writes_refused"] = refused
         return rig.settle()
 

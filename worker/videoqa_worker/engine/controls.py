@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from videoqa.errors import JobCanceled
 from videoqa.job import FinishReason
 from videoqa_worker.engine.request import Generated, Ticket
 from videoqa_worker.engine.sampling import Sampler
@@ -61,12 +60,13 @@ class Row:
 
     def poll(self) -> None:
         """Asks the caller whether to go on, and tells it how far the row is."""
-        request = self.ticket.request
+        if self.finish_reason is None and (error := self.ticket.unwanted()) is not None:
+            self.error = error
+            return
+        told = self.ticket.request.on_progress
         try:
-            if self.finish_reason is None and request.should_stop():
-                self.error = JobCanceled("the answer was stopped before it was complete")
-            elif request.on_progress is not None and self.tokens:
-                request.on_progress(len(self.tokens))
+            if told is not None and self.tokens:
+                told(len(self.tokens))
         except Exception as error:  # noqa: BLE001 - a caller's fault must not reach its neighbours
             self.error = error
 

@@ -25,10 +25,9 @@ from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.faults import STOPPED
 from videoqa_worker.engine.flights import Flights, flight_key
-from videoqa_worker.engine.interface import never
 from videoqa_worker.engine.kv import kv_shape
 from videoqa_worker.engine.load import Loaded, load
-from videoqa_worker.engine.request import Generated, GenerationRequest, Ticket
+from videoqa_worker.engine.request import Generated, GenerationRequest, Ticket, never
 from videoqa_worker.engine.reuse import media_digest
 from videoqa_worker.engine.runner import BatchRunner
 from videoqa_worker.engine.slots import SlotRunner

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from videoqa.errors import JobCanceled
-from videoqa_worker.engine.request import Generated, GenerationRequest
+from videoqa_worker.engine.request import Generated, GenerationRequest, canceled
 from videoqa_worker.engine.reuse import prefix_digest
 
 __all__ = ["Flight", "Flights", "flight_key"]
@@ -86,7 +85,7 @@ class Flight:
                     self._passengers.remove(passenger)
                 elif self._call(passenger, passenger.request.should_stop):
                     self._passengers.remove(passenger)
-                    passenger.fail(JobCanceled("the answer was stopped before it was complete"))
+                    passenger.fail(canceled())
             return not self._passengers
 
     def _progress(self, tokens: int) -> None:
@@ -147,8 +146,7 @@ class Flights:
     def land(self, key: bytes, flight: Flight, ended: Future[Generated]) -> None:
         """Its row has ended."""
         with self._lock:
-            if (
-                self._live.get(key) is flight
-            ):  # else nobody wanted it, and a later one took its place
+            # Else nobody wanted it, and a later one took its place.
+            if self._live.get(key) is flight:
                 del self._live[key]
         flight.land(ended)

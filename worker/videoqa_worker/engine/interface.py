@@ -7,16 +7,11 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from videoqa.job import Generation
-from videoqa_worker.engine.request import Generated
+from videoqa_worker.engine.request import Generated, never
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Viewed
 
-__all__ = ["Answering", "never"]
-
-
-def never() -> bool:
-    """For `should_stop`: nobody will want it."""
-    return False
+__all__ = ["Answering"]
 
 
 class Answering(Protocol):

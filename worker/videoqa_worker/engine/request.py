@@ -12,7 +12,17 @@ from videoqa.errors import JobCanceled
 from videoqa.job import FinishReason, Generation
 from videoqa_worker.prompt import ModelInputs
 
-__all__ = ["Generated", "GenerationRequest", "Ticket"]
+__all__ = ["Generated", "GenerationRequest", "Ticket", "canceled", "never"]
+
+
+def never() -> bool:
+    """For `should_stop`: it is always wanted."""
+    return False
+
+
+def canceled() -> JobCanceled:
+    """What a caller hears that wanted no answer any more."""
+    return JobCanceled("the answer was stopped before it was complete")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +31,7 @@ class GenerationRequest:
 
     inputs: ModelInputs
     generation: Generation
-    should_stop: Callable[[], bool] = lambda: False
+    should_stop: Callable[[], bool] = never
     """Canceled, or past its deadline; asked at every decode step, so it must be cheap."""
     alone: bool = False
     """Never run together with others: a second attempt must convict only itself."""
@@ -93,7 +103,7 @@ class Ticket:
         """Why the caller wants no answer any more."""
         try:
             if self.request.should_stop():
-                return JobCanceled("the answer was stopped before it was complete")
+                return canceled()
         except Exception as error:  # noqa: BLE001 - a caller's fault must not reach its neighbours
             return error
         return None

@@ -8,7 +8,6 @@ all. The client is the `openai` package: it knows the protocol, retries and stre
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -22,14 +21,12 @@ import numpy as np
 from videoqa.errors import (
     ConfigurationError,
     EngineStopped,
-    JobCanceled,
     ModelServerError,
     ModelServerUnavailable,
 )
 from videoqa.job import FinishReason, Generation
 from videoqa_worker.engine.faults import STOPPED
-from videoqa_worker.engine.interface import never
-from videoqa_worker.engine.request import Generated
+from videoqa_worker.engine.request import Generated, canceled, never
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.engine.stopping import Growing
 from videoqa_worker.prompt import Media, Viewed
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerConfig", "ServerEngine"]
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LOOK_EVERY_S = 0.1
@@ -182,7 +178,7 @@ class ServerEngine:
             while not task.done():
                 await asyncio.wait({task}, timeout=_LOOK_EVERY_S)
                 if not task.done() and should_stop():
-                    raise JobCanceled("the answer was stopped before it was complete")
+                    raise canceled()
             if task.cancelled():
                 raise EngineStopped(STOPPED)
             return task.result()

@@ -20,8 +20,9 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/videoqa demo
 
+# Two processes, each with torch on one thread: half of the tests wait for servers, not for a core.
 test: check
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .

@@ -78,6 +78,8 @@ class Claim:
     queued_s: float
     token: str
     """Fences every write of this attempt."""
+    kept: Result | None = None
+    """What an attempt before this one answered and could not store."""
 
 
 def new_job_id() -> str:
@@ -206,6 +208,7 @@ class Ledger:
             timeout_s=float(reply[3]),
             queued_s=max(0.0, float(reply[4])),
             token=token,
+            kept=_kept(reply[5]),
         )
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
@@ -243,9 +246,21 @@ class Ledger:
         return cast(Fence, self._run("finish", job_id, token, text, result_url))
 
     def fail(
-        self, job_id: str, token: str, failure: Failure, *, delay_s: float
+        self,
+        job_id: str,
+        token: str,
+        failure: Failure,
+        *,
+        delay_s: float,
+        kept: Result | None = None,
+        keep_s: float = 0.0,
     ) -> Literal["failed", "retry", "canceled", "lost"]:
-        """Ends the attempt; the job fails, or waits `delay_s` for its next one."""
+        """Ends the attempt; the job fails, or waits `delay_s` for its next one.
+
+        Arguments:
+            kept: what was answered and could not be stored. The record keeps it for the next attempts,
+                which are not counted but go on for `keep_s`, and for a `retry`.
+        """
         reply = self._run(
             "fail",
             job_id,
@@ -253,12 +268,17 @@ class Ledger:
             failure.model_dump_json(exclude_none=True),
             int(failure.retryable),
             delay_s,
+            kept.model_dump_json() if kept else "",
+            keep_s,
         )
         return cast(Literal["failed", "retry", "canceled", "lost"], reply)
 
-    def release(self, job_id: str, token: str) -> Bell | None:
-        """Gives a running job back without counting the attempt; the bell is to be rung."""
-        reply = self._run("release", job_id, token)
+    def release(self, job_id: str, token: str, *, kept: Result | None = None) -> Bell | None:
+        """Gives a running job back without counting the attempt; the bell is to be rung.
+
+        `kept`: what was answered and not stored yet, for the next attempt.
+        """
+        reply = self._run("release", job_id, token, kept.model_dump_json() if kept else "")
         return _bell(reply) if reply else None
 
     def reap(
@@ -396,6 +416,13 @@ def read(kind: type[M], text: str | bytes) -> M:
 def _bell(reply: Sequence[Any]) -> Bell:
     job_id, attempt, bell, queue = reply
     return Bell(job_id=str(job_id), attempt=int(attempt), bell=int(bell), queue=str(queue))
+
+
+def _kept(text: str) -> Result | None:
+    try:
+        return read(Result, text) if text else None
+    except errors.InvalidRequest:  # of a newer release: the model can be asked again
+        return None
 
 
 def _at(text: str | None) -> Any:

@@ -16,8 +16,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from faults.hanging_source import Hanging
-from faults.rig import Rig, Tally
+from faults.rig import Rig
 from faults.script import main
+from faults.tally import Tally
 
 SLOTS = 16
 

@@ -18,8 +18,9 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from faults.rig import Rig, Tally
+from faults.rig import Rig
 from faults.script import main
+from faults.tally import Tally
 
 TIMEOUT_S = 2.0
 LATE_S = 5.0

@@ -17,8 +17,9 @@ if __name__ == "__main__":
 
 import psutil
 
-from faults.rig import Rig, Tally
+from faults.rig import Rig
 from faults.script import main
+from faults.tally import Tally
 
 WORKERS = 2
 

@@ -15,8 +15,9 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from faults.rig import Rig, Tally
+from faults.rig import Rig
 from faults.script import main
+from faults.tally import Tally
 
 WORKERS = 2
 KILL_AT_THAT_LINE = """

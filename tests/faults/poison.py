@@ -21,8 +21,9 @@ import psutil
 from fuzz.clips import write_clips
 from fuzz.damage import damaged
 
-from faults.rig import IN_FLIGHT, Rig, Tally
+from faults.rig import IN_FLIGHT, Rig
 from faults.script import main
+from faults.tally import Tally
 
 WORKERS = 2
 TIMEOUT_S = 60.0

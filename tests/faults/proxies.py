@@ -97,6 +97,8 @@ class Store(ThreadingHTTPServer):
         """
         super().__init__(("127.0.0.1", 0), _Answer)
         self.to, self.faults, self.silent_s = port, faults, silent_s
+        self.away = False
+        """As a store that is stopped: every connection is closed without an answer."""
         self.count: Counter[str] = Counter()
         self._draw = random.Random(seed)
         self._lock = threading.Lock()
@@ -128,6 +130,10 @@ class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _any(self) -> None:
+        if self.server.away:
+            self.server.count["away"] += 1
+            self.close_connection = True
+            return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.server.fault(self.command == "GET")
         if fault == "silent":

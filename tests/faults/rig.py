@@ -6,31 +6,26 @@ that there is. Expected answers are those of a run without faults, just before.
 
 from __future__ import annotations
 
-import atexit
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, cast
 
-import psutil
 import redis
 
 from faults.proxies import Store, Wire
+from faults.tally import Tally, recoveries
+from faults.workers import Worker, zygote
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.job import FINAL_STATES, Event, Result, WorkerInfo
+from videoqa.job import FINAL_STATES, Result, WorkerInfo
 from videoqa.queues import PRIORITIES, queue_name
 from videoqa.settings import Settings
 from videoqa.states import Ledger
@@ -39,7 +34,7 @@ from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.redis_server import RedisServer
 from videoqa_worker.embedded.s3_server import S3Server
 
-__all__ = ["LEASE_S", "Rig", "Tally", "Worker"]
+__all__ = ["LEASE_S", "Rig"]
 
 LEASE_S = 3.0
 DRAIN_S = 120.0
@@ -61,111 +56,6 @@ SCENES = [("red", "circle", "right"), ("green", "triangle", "down"), ("blue", "s
 QUESTIONS = ["What is moving?", "What color is it?"]
 
 
-@dataclass
-class Tally:
-    """What became of the jobs of a run."""
-
-    row: str
-    jobs: int = 0
-    kills: int = 0
-    held: int = 0
-    """Jobs that ran on a worker when it was killed: so many may have to ask the model again."""
-    lost: int = 0
-    """Acknowledged, and no record or no result any more."""
-    wrong: int = 0
-    """Failed, or another answer than without faults."""
-    conflict: int = 0
-    """More than one final state, or an object that is not the record's result."""
-    stuck: int = 0
-    """Not final after the drain."""
-    extra_runs: int = 0
-    """Times that the model was asked beyond once a job."""
-    recovery_s: list[float] = field(default_factory=list)
-    """From the last word of a lost attempt to the first of the next."""
-    seconds: float = 0.0
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def sound(self) -> bool:
-        broken = self.lost or self.wrong or self.conflict or self.stuck
-        return not broken and self.extra_runs <= self.held
-
-    def as_json(self) -> dict[str, Any]:
-        found = {
-            name: getattr(self, name)
-            for name in (
-                "row", "jobs", "kills", "held", "lost", "wrong", "conflict", "stuck", "extra_runs"
-            )
-        }  # fmt: skip
-        recovery = sorted(self.recovery_s)
-        if recovery:
-            found["recovery_p50_s"] = round(recovery[len(recovery) // 2], 2)
-            found["recovery_p99_s"] = round(recovery[int(len(recovery) * 0.99)], 2)
-        return found | {"seconds": round(self.seconds, 1), **self.notes}
-
-
-class Worker:
-    """A forked production worker in a process group of its own."""
-
-    def __init__(self, pid: int, log: Path) -> None:
-        self.pid, self.log = pid, log
-
-    def running(self) -> bool:
-        try:
-            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-    def signal(self, number: signal.Signals) -> None:
-        """To the worker alone."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """SIGKILL to the whole group, as a host that dies."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.wait(10)
-
-    def wait(self, timeout_s: float) -> bool:
-        until = time.monotonic() + timeout_s
-        while self.running() and time.monotonic() < until:
-            time.sleep(0.02)
-        return not self.running()
-
-
-class Zygote:
-    """One for all rigs of this process: see `zygote.py`."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-
-    def fork(self, order: dict[str, Any]) -> int:
-        """The pid of a new worker."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("zygote.py"))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            atexit.register(self.end)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-
-_zygote = Zygote()
-
-
 class Rig:
     """A context manager; all of it ends with the block."""
 
@@ -178,12 +68,14 @@ class Rig:
         environ: dict[str, str] | None = None,
         before: str = "",
         max_attempts: int = 20,
+        in_flight: int = IN_FLIGHT,
         store: Mapping[str, float] | None = None,
         wire: Mapping[str, float] | None = None,
     ) -> None:
         """
         Arguments:
             environ: more settings of the workers.
+            in_flight: so many jobs are submitted before the first of them is final.
             before: Python that each worker runs first, to break something there.
             store: clips and results are in S3, behind a `Store` with these faults.
             wire: workers reach Redis through a `Wire` with these faults.
@@ -196,6 +88,7 @@ class Rig:
         self._redis_config = redis_config
         self._environ = environ or {}
         self._max_attempts, self.before = max_attempts, before
+        self._in_flight = in_flight
         self._seed, self._faulty_store, self._faulty_wire = seed, store, wire
         self._s3: Any = None
         self._stack = ExitStack()
@@ -302,7 +195,7 @@ class Rig:
             | self._environ
             | environ,
         }
-        worker = Worker(_zygote.fork(order), log)
+        worker = Worker(zygote.fork(order), log)
         self.workers.append(worker)
         return worker
 
@@ -358,11 +251,11 @@ class Rig:
             self._expected[n] = self.client.result(job.id).answers[0].text
 
     def submit(self, count: int) -> None:
-        """So many jobs, never more than `IN_FLIGHT` of them not final; as a careful client does,
+        """So many jobs, never more than `in_flight` of them not final; as a careful client does,
         again with the same key where Redis gave no answer."""
         first = self.tally.jobs
         for number in range(first, first + count):
-            while number % 16 == 0 and len(self.open_jobs()) > IN_FLIGHT:
+            while number % 16 == 0 and len(self.open_jobs()) > self._in_flight:
                 time.sleep(0.05)
             self._acknowledge(number)
         self.tally.jobs += count
@@ -507,13 +400,3 @@ class Rig:
             tally.lost += 1
         else:
             tally.conflict += Result.model_validate_json(stored).answers != result.answers
-
-
-def recoveries(events: Sequence[Event]) -> list[float]:
-    """Seconds from the last word of a worker that was lost to the next one's first."""
-    running = [event for event in events if event.state == "running"]
-    return [
-        (after.at - before.at).total_seconds()
-        for before, after in pairwise(running)
-        if after.attempt > before.attempt
-    ]

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from faults.rig import Tally
+from faults.tally import Tally
 
 __all__ = ["main"]
 

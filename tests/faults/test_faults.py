@@ -16,6 +16,7 @@ ROWS = {
     "full_redis": 80,
     "flushed_redis": 20,
     "failing_s3": 12,
+    "store_away": 6,
     "lying_s3": 20,
     "kill_decoders": 24,
     "hanging_source": 3,

@@ -9,29 +9,79 @@ from typing import Any, cast
 import pytest
 import redis
 
-from videoqa.job import JobRequest
+from videoqa import errors
+from videoqa.job import Answer, JobRequest, Result
 from videoqa.objects import ObjectStore
 from videoqa.settings import Settings
-from videoqa.states import Bell, Ledger, new_job_id
+from videoqa.states import Bell, Claim, Ledger, new_job_id
 from videoqa_worker.attempt import Attempts, backoff_s
 from videoqa_worker.lease import LeaseKeeper
+from videoqa_worker.pipeline import Outcome, Report
 from videoqa_worker.settings import WorkerSettings
 
 
+class Model:
+    """Stands in for the pipeline: counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def run(self, request: JobRequest, control: object, report: Report, *, alone: bool) -> Outcome:
+        self.asked += 1
+        report("generating")
+        text = f"answer {self.asked}"
+        answer = Answer(
+            question_id="q1", question="What?", text=text, finish_reason="stop",
+            input_tokens=1, output_tokens=1,
+        )  # fmt: skip
+        return Outcome(answers=(answer,))
+
+
+class Bells:
+    """What was rung."""
+
+    def __init__(self) -> None:
+        self.rung: list[Bell] = []
+
+
 @pytest.fixture
-def attempts(settings: Settings, ledger: Ledger, tmp_path: Path) -> Attempts:
-    """Without a pipeline: nothing here comes so far."""
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def bells() -> Bells:
+    return Bells()
+
+
+@pytest.fixture
+def attempts(
+    settings: Settings, ledger: Ledger, tmp_path: Path, model: Model, bells: Bells
+) -> Attempts:
     return Attempts(
-        WorkerSettings(redis_url=settings.redis_url, prefix=settings.prefix, retry_base_s=0.0),
+        WorkerSettings(
+            redis_url=settings.redis_url,
+            prefix=settings.prefix,
+            retry_base_s=0.0,
+            output=(tmp_path / "results").as_uri() + "/{job_id}.json",
+        ),
         ledger,
         LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
-        cast(Any, None),
+        cast(Any, model),
         ObjectStore(file_roots=(tmp_path,)),
-        lambda bell: None,
+        bells.rung.append,
         worker_id="w",
         model="demo",
         revision=None,
     )
+
+
+def due(ledger: Ledger) -> Bell:
+    """The bell of the one job whose next attempt is due."""
+    bells: list[Bell] = []
+    while not bells:
+        bells = ledger.reap(grace_s=60)
+    return bells[0]
 
 
 def submit(ledger: Ledger) -> Bell:
@@ -96,3 +146,106 @@ def test_a_job_that_starts_while_its_worker_shuts_down_is_given_back(
     job = ledger.get(bell.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 4)
     assert job.position == 0
+
+
+def block(folder: Path) -> None:
+    """Nothing can be written there: a file is in the folder's place."""
+    folder.write_text("")
+
+
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store does not answer, and nobody waits between the tries."""
+
+    def write(self: ObjectStore, url: str, data: bytes, **_: object) -> bool:
+        raise errors.OutputUnavailable("the store is away")
+
+    monkeypatch.setattr(ObjectStore, "write", write)
+    monkeypatch.setattr("videoqa_worker.store.time.sleep", lambda seconds: None)
+
+
+def test_answers_that_could_not_be_stored_are_stored_later_and_the_model_is_not_asked_again(
+    attempts: Attempts,
+    ledger: Ledger,
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bell = submit(ledger)
+    with monkeypatch.context() as patch:
+        away(patch)
+        attempts.answer(bell)
+        for _ in range(5):  # more often than the job has attempts
+            job = ledger.get(bell.job_id)
+            assert (job.state, job.failure and job.failure.code) == ("queued", "output_unavailable")
+            attempts.answer(due(ledger))
+    attempts.answer(due(ledger))
+    job, result = ledger.result(bell.job_id)
+    assert (job.state, job.attempt, job.failure, model.asked) == ("succeeded", 7, None, 1)
+    stored = Result.model_validate_json((tmp_path / "results" / f"{job.id}.json").read_text())
+    assert result is not None
+    assert stored.answers == result.answers
+    assert (stored.attempt, result.attempt, result.answers[0].text) == (7, 7, "answer 1")
+
+
+def test_a_store_that_stays_away_ends_the_job_and_a_retry_needs_no_model(
+    attempts: Attempts,
+    ledger: Ledger,
+    redis_client: redis.Redis,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bell = submit(ledger)
+    with monkeypatch.context() as patch:
+        away(patch)
+        attempts.answer(bell)
+        an_hour_ago = float(cast(str, redis_client.hget(ledger.keys.job(bell.job_id), "kept_at")))
+        redis_client.hset(ledger.keys.job(bell.job_id), "kept_at", an_hour_ago - 3601)
+        attempts.answer(due(ledger))
+        assert ledger.get(bell.job_id).state == "failed"
+        attempts.answer(ledger.retry(bell.job_id))
+        assert ledger.get(bell.job_id).state == "queued"  # it has an hour again
+    attempts.answer(due(ledger))
+    assert ledger.get(bell.job_id).state == "succeeded"
+    assert model.asked == 1
+
+
+def test_answers_for_a_place_that_is_refused_are_kept_for_a_retry(
+    attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
+) -> None:
+    block(tmp_path / "results")
+    bell = submit(ledger)
+    attempts.answer(bell)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.failure and job.failure.code) == ("failed", "output_denied")
+    (tmp_path / "results").unlink()
+    attempts.answer(ledger.retry(bell.job_id))
+    assert (ledger.get(bell.job_id).state, model.asked) == ("succeeded", 1)
+
+
+def test_a_worker_that_stops_while_storing_gives_its_answers_back_too(
+    attempts: Attempts,
+    ledger: Ledger,
+    model: Model,
+    bells: Bells,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: object) -> None:
+        raise errors.WorkerStopping("this worker shuts down")
+
+    bell = submit(ledger)
+    with monkeypatch.context() as patch:
+        patch.setattr("videoqa_worker.attempt.store", stop)
+        attempts.answer(bell)
+    assert ledger.get(bell.job_id).state == "queued"
+    attempts.answer(bells.rung[0])
+    assert (ledger.get(bell.job_id).state, model.asked) == ("succeeded", 1)
+
+
+def test_kept_answers_of_a_newer_release_are_asked_for_again(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    bell = submit(ledger)
+    redis_client.hset(ledger.keys.job(bell.job_id), "kept", '{"answers": "in another shape"}')
+    claim = ledger.claim(bell, worker="w", lease_s=30, token="t")
+    assert isinstance(claim, Claim)
+    assert claim.kept is None

@@ -3,7 +3,8 @@
 The claim decides whether there is anything to do: a bell for a job that is done, leased
 elsewhere or of an older attempt is dropped. Every write to the record is fenced, and
 repeated until Redis answers: an answer that took a GPU's time is not thrown away because
-Redis restarts.
+Redis restarts, nor because the object store is away: then the record keeps it, and the next
+attempt only stores it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import random
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,7 +25,7 @@ from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Claim, Ledger
 from videoqa_worker.control import JobControl
 from videoqa_worker.lease import LeaseKeeper, obey
-from videoqa_worker.pipeline import Outcome, Pipeline
+from videoqa_worker.pipeline import Outcome, Pipeline, Report
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.store import result_url, store
 
@@ -105,22 +107,38 @@ class Attempts:
     def _carry(self, claim: Claim, control: JobControl) -> None:
         tags = _tags(claim.job_id, claim.attempt)
         log.info("job started", extra=tags)
+        answered: Result | None = None
         try:
-            self._finish(claim, control, self._run(claim, control))
+            answered = self._answered(claim, control)
+            self._finish(claim, control, answered)
         except errors.LeaseLost as error:
             log.warning("%s", error, extra=tags)
         except errors.WorkerStopping:
-            self._give_back(claim)
+            self._give_back(claim, answered)
         except errors.RedisUnavailable as error:  # closing: nobody waits for Redis any more
             log.warning("%s; the job's lease ends by itself", error, extra=tags)
         except errors.JobError as error:
-            self._fail(claim, claim.token, error)
+            self._fail(claim, claim.token, error, kept=answered)
         except Exception as error:
             log.exception("job met an unexpected error", extra=tags)
             unexpected = errors.InternalError(f"{type(error).__name__}: {error}")
             self._fail(claim, claim.token, unexpected)
 
-    def _run(self, claim: Claim, control: JobControl) -> Outcome:
+    def _answered(self, claim: Claim, control: JobControl) -> Result:
+        """The model's answers, asked now or by an attempt that could not store them."""
+        control.check()
+        self._objects.check(self._url(claim))
+        report = self._reporter(claim, control)
+        if claim.kept is not None:
+            result = claim.kept.model_copy(update={"attempt": claim.attempt})
+        else:
+            # A second attempt runs alone: if this job breaks its batch, only it is convicted.
+            outcome = self._pipeline.run(claim.request, control, report, alone=claim.attempt > 1)
+            result = self._result(claim, outcome)
+        report("storing")
+        return result
+
+    def _reporter(self, claim: Claim, control: JobControl) -> Report:
         def report(
             stage: errors.Stage,
             *,
@@ -146,19 +164,15 @@ class Attempts:
             obey(control, answer)
             control.check()
 
-        control.check()
-        self._objects.check(self._url(claim))
-        # A second attempt runs alone: if this job breaks its batch, only it is convicted.
-        outcome = self._pipeline.run(claim.request, control, report, alone=claim.attempt > 1)
-        report("storing")
-        return outcome
+        return report
 
-    def _finish(self, claim: Claim, control: JobControl, outcome: Outcome) -> None:
-        created_at = utc(claim.created_at_s)
+    def _finish(self, claim: Claim, control: JobControl, result: Result) -> None:
         url = self._url(claim)
-        with outcome.timing("storing"):
-            store(self._objects, url, self._result(claim, outcome, created_at), control)
-        result = self._result(claim, outcome, created_at)
+        begun = time.monotonic()
+        store(self._objects, url, result, control)
+        storing_s = round(time.monotonic() - begun, 4)
+        usage = result.usage.model_copy(update={"storing_s": storing_s})
+        result = result.model_copy(update={"usage": usage, "finished_at": datetime.now(UTC)})
         small = len(result.model_dump_json()) <= self._settings.inline_result_bytes
         answer = self._until_redis_answers(
             lambda: self._ledger.finish(
@@ -172,7 +186,7 @@ class Attempts:
         template = claim.request.output or self._settings.output
         return result_url(template, claim.job_id, claim.request, utc(claim.created_at_s))
 
-    def _result(self, claim: Claim, outcome: Outcome, created_at: datetime) -> Result:
+    def _result(self, claim: Claim, outcome: Outcome) -> Result:
         request = claim.request
         return Result(
             job_id=claim.job_id,
@@ -186,14 +200,16 @@ class Attempts:
             usage=outcome.usage(claim.queued_s),
             warnings=tuple(outcome.warnings),
             attempt=claim.attempt,
-            created_at=created_at,
+            created_at=utc(claim.created_at_s),
             finished_at=datetime.now(UTC),
             custom_id=request.custom_id,
             metadata=request.metadata,
         )
 
-    def _give_back(self, claim: Claim) -> None:
-        bell = self._until_redis_answers(lambda: self._ledger.release(claim.job_id, claim.token))
+    def _give_back(self, claim: Claim, answered: Result | None) -> None:
+        bell = self._until_redis_answers(
+            lambda: self._ledger.release(claim.job_id, claim.token, kept=answered)
+        )
         if bell is not None:
             with suppress(errors.RedisUnavailable):  # the reaper of another worker rings
                 self._ring(bell)
@@ -206,6 +222,7 @@ class Attempts:
         error: errors.VideoQAError,
         *,
         retryable: bool | None = None,
+        kept: Result | None = None,
     ) -> None:
         failure = Failure(
             code=error.code,
@@ -219,7 +236,14 @@ class Attempts:
             job.attempt, base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s
         )
         answer = self._until_redis_answers(
-            lambda: self._ledger.fail(job.job_id, token, failure, delay_s=delay_s)
+            lambda: self._ledger.fail(
+                job.job_id,
+                token,
+                failure,
+                delay_s=delay_s,
+                kept=kept,
+                keep_s=self._settings.store_patience_s,
+            )
         )
         tags = _tags(job.job_id, job.attempt)
         log.warning("attempt ended (%s): %s: %s", answer, error.code, error, extra=tags)

@@ -94,7 +94,6 @@ class Outcome:
             fetching_s=round(self.seconds.get("fetching", 0.0), 4),
             sampling_s=round(self.seconds.get("sampling", 0.0), 4),
             generating_s=round(self.seconds.get("generating", 0.0), 4),
-            storing_s=round(self.seconds.get("storing", 0.0), 4),
         )
 
 

@@ -149,6 +149,11 @@ class WorkerSettings(Settings):
         default=2.0, ge=0, description="first delay of a retry; doubles each time, with full jitter"
     )
     retry_cap_s: float = Field(default=120.0, ge=0, description="longest delay of a retry")
+    store_patience_s: float = Field(
+        default=3600.0,
+        ge=0,
+        description="answers wait so long in Redis for a store that is away; then `retry` stores them",
+    )
     output: str = Field(
         default_factory=lambda: (
             (Path.home() / ".local/share/videoqa/results").as_uri() + "/{date}/{job_id}.json"

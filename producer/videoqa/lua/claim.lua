@@ -1,14 +1,14 @@
 -- prefix, id, attempt, bell, worker, lease_s, token, queue
--- -> {'run', request, created_at, timeout_s, queued_s} or {'drop', why}
+-- -> {'run', request, created_at, timeout_s, queued_s, kept} or {'drop', why}
 local id, attempt, bell, worker, token, queue = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[8]
 local heard = tonumber(redis.call('HGET', P .. ':bells', queue .. ':heard') or '0')
 if bell > heard then redis.call('HSET', P .. ':bells', queue .. ':heard', bell) end
 
 local rec = get(id, 'state', 'attempt', 'max_attempts', 'request', 'created_at', 'timeout_s',
-  'start_by', 'next_at', 'token', 'rung_at')
+  'start_by', 'next_at', 'token', 'rung_at', 'kept')
 if not rec[1] then return {'drop', 'unknown'} end
 local function run()
-  return {'run', rec[4], rec[5], rec[6], stamp(now - tonumber(rec[10] or rec[5]))}
+  return {'run', rec[4], rec[5], rec[6], stamp(now - tonumber(rec[10] or rec[5])), rec[11] or ''}
 end
 if rec[1] == 'running' and rec[9] == token then return run() end  -- the reply was lost
 if rec[1] ~= 'queued' then return {'drop', rec[1]} end

@@ -73,6 +73,13 @@ local function requeue(id, ...)
   redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
 end
 
+-- The result of an attempt that could not store it, for the next one; returns since when it waits.
+local function keep(id, result)
+  redis.call('HSETNX', job_key(id), 'kept_at', stamp(now))
+  set(id, 'kept', result)
+  return tonumber(get(id, 'kept_at')[1])
+end
+
 -- Whether a worker's write still counts: 'ok', 'cancel', or 'lost' where it must be refused.
 -- Fenced by the claim's token: a Redis that lost its last second hands out attempt numbers twice.
 local function fence(id, token)

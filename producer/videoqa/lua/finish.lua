@@ -10,7 +10,7 @@ if answer == 'cancel' then
   cancel_now(id, attempt, 'storing')
   return answer
 end
-redis.call('HDEL', job_key(id), 'failure')
+redis.call('HDEL', job_key(id), 'failure', 'kept', 'kept_at')
 if ARGV[4] ~= '' then set(id, 'result', ARGV[4]) end
 finalize(id, 'succeeded', 'result_url', ARGV[5])
 return answer

@@ -29,9 +29,10 @@ check: $(VENV)/.dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-# The fault matrix at full size; each line is a row's counts. About an hour and a half on two cores.
-FAULTS := kill_workers lost_bells rolling_restart "kill_redis --seed 1" "kill_redis --seed 2" slow_redis full_redis flushed_redis \
-	failing_s3 lying_s3 store_away kill_decoders hanging_source cancel zombie poison duplicates backlog idempotency
+# The fault matrix at full size; each line is a row's counts. Some hours on two cores.
+FAULTS := kill_workers lost_bells rolling_restart "kill_redis --seed 1" "kill_redis --seed 2" kill_both \
+	"power_cut --seed 1" "power_cut --seed 2" slow_redis full_redis flushed_redis failing_s3 lying_s3 store_away full_disk \
+	kill_decoders gpu_errors hanging_source cancel clock_jumps zombie poison duplicates backlog idempotency soak
 faults: $(VENV)/.dev
 	@for row in $(FAULTS); do set -- $$row; $(BIN)/python tests/faults/$$1.py $$2 $$3 || failed=1; done; exit $$failed
 

@@ -120,6 +120,9 @@ class Store(ThreadingHTTPServer):
         with self._lock:
             return self._draw.randrange(length)
 
+    def handle_error(self, *_: object) -> None:
+        """Clients that are killed reset their connections; nobody wants to read of it."""
+
     def __exit__(self, *_: object) -> None:
         self.shutdown()
         self.server_close()

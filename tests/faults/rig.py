@@ -86,11 +86,12 @@ class Rig:
         """Job id -> number of the job."""
         self.workers: list[Worker] = []
         self._redis_config = redis_config
-        self._environ = environ or {}
+        self.environ = dict(environ or {})
         self._max_attempts, self.before = max_attempts, before
         self._in_flight = in_flight
         self._seed, self._faulty_store, self._faulty_wire = seed, store, wire
         self._s3: Any = None
+        self._results: Path | None = None
         self._stack = ExitStack()
         self._final: set[str] = set()
         self._count = 0
@@ -116,7 +117,7 @@ class Rig:
                 for n, words in enumerate(SCENES)
             ]
             self.inputs = [clip.as_uri() for clip in self.clips]
-            self.output = (self.folder / "results").as_uri() + "/{job_id}.json"
+            self.put_results(self.folder / "results")
             self.redis_url = self.redis.url
             if self._faulty_store is not None:
                 self._use_s3(stack, self._faulty_store)
@@ -138,16 +139,21 @@ class Rig:
         for clip in self.clips:
             self._s3.put_object(Bucket="faults", Key=clip.name, Body=clip.read_bytes())
         self.inputs = [f"s3://faults/{clip.name}" for clip in self.clips]
-        self.output = "s3://faults/results/{job_id}.json"
-        self._environ |= server.environment() | {
+        self._results, self.output = None, "s3://faults/results/{job_id}.json"
+        self.environ |= server.environment() | {
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.store.server_port}",
             "VIDEOQA_SOURCE_READ_TIMEOUT_S": "2",
         }
 
+    def put_results(self, folder: Path, **environ: str) -> None:
+        """Into this folder from now on, whatever else workers are told with it."""
+        self._results, self.output = folder, folder.as_uri() + "/{job_id}.json"
+        self.environ |= environ
+
     def stored(self, job_id: str) -> str | None:
         """The result object as it lies there, read past all faults."""
-        if self._s3 is None:
-            path = self.folder / "results" / f"{job_id}.json"
+        if self._results is not None:
+            path = self._results / f"{job_id}.json"
             return path.read_text() if path.is_file() else None
         try:
             found = self._s3.get_object(Bucket="faults", Key=f"results/{job_id}.json")
@@ -192,7 +198,7 @@ class Rig:
                 "VIDEOQA_PREFIX": "faults",
                 "VIDEOQA_OUTPUT": self.output,
             }
-            | self._environ
+            | self.environ
             | environ,
         }
         worker = Worker(zygote.fork(order), log)

@@ -97,11 +97,12 @@ class Job(Model):
     next_attempt_at: AwareDatetime | None = None
     """When a failed attempt will be tried again."""
     position: int | None = None
-    """Jobs before this one in its queue."""
+    """Jobs that will begin before this one, if no other tenant comes."""
     waiting_for: str | None = None
     """Why a queued job waits."""
     model: str | None = None
     priority: Literal["interactive", "bulk"] = "interactive"
+    tenant: str | None = None
     worker: str | None = None
     failure: Failure | None = None
     """Of a failed job; of a queued or running one: what ended its last attempt."""

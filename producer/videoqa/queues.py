@@ -6,8 +6,10 @@
 | `P:events:ID` | stream | what happened to the job, at most about 1,000 entries | as the record |
 | `P:gone:ID` | string | its final state: an expired id differs from an unknown one | 7 days more than the record |
 | `P:idem:KEY` | hash | id and body digest of an idempotency key | as the record |
-| `P:waiting:QUEUE` | zset | queued jobs by the serial number of their bell | ids leave when claimed |
-| `P:bells` | hash | per queue: the last bell rung and the highest heard | for good, two numbers a queue |
+| `P:waiting:QUEUE`, with `:TENANT` | zset | queued jobs by the serial number of their bell | ids leave when claimed |
+| `P:turns:QUEUE` | zset | tenants with queued jobs, by the number of jobs begun | until their last job |
+| `P:bells` | hash | per queue: bells rung, heard, turns, since when some are missing | for good, four numbers a queue |
+| `P:claimed:TOKEN` | string | the job that a claim got, if it is not the bell's | 10 minutes |
 | `P:queues` | set | names of the queues ever used | for good |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
 | `P:round` | string | when a reaper was last heard | for good, one number |
@@ -67,8 +69,11 @@ class Keys:
     def gone(self, job_id: str) -> str:
         return f"{self.prefix}:gone:{job_id}"
 
-    def waiting(self, queue: str) -> str:
-        return f"{self.prefix}:waiting:{queue}"
+    def waiting(self, queue: str, tenant: str | None = None) -> str:
+        return f"{self.prefix}:waiting:{queue}" + (f":{tenant}" if tenant else "")
+
+    def turns(self, queue: str) -> str:
+        return f"{self.prefix}:turns:{queue}"
 
     def worker(self, worker_id: str) -> str:
         return f"{self.prefix}:worker:{worker_id}"

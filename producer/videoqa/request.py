@@ -241,6 +241,8 @@ class JobRequest(Model):
     model: str | None = Field(default=None, min_length=1, max_length=256)
     """A checkpoint's name as its workers announce it; None: whatever the fleet serves by default."""
     priority: Literal["interactive", "bulk"] = "interactive"
+    tenant: str | None = Field(default=None, min_length=1, max_length=128)
+    """On whose behalf: tenants take turns where jobs wait, however many one of them has submitted."""
     start_by: AwareDatetime | None = None
     """Not worth starting after this instant: the job then ends as `expired`."""
     timeout_s: float = Field(default=600.0, ge=1, le=86_400)

@@ -4,15 +4,17 @@
       ^         |  \\-> canceling -> canceled
       \\---------/  lost worker, retryable failure, released
 
-The record is the job; a Celery message is only a doorbell that says "look at this id".
+The record is the job; a Celery message is only a doorbell.
 Each transition is one Lua script (`lua/`), atomic, on Redis' clock. A worker's writes
 carry the token of its claim, the fence: a write of an older attempt, or after the lease
 went to somebody else, is refused as `lost`. The attempt's number would not do: a Redis that
 lost its last second counts it twice.
 
-Bells carry serial numbers, counted a queue. A queue is first in, first out, so hearing
-bell 7 proves that bell 6 is no longer in the broker: a job still `queued` behind bell 6
-has lost its bell, and the reaper rings again. What is still waiting is left alone.
+A bell says that a job waits in a queue, not which: whoever hears it takes the job whose turn
+it is. Tenants take turns, each with its own jobs first in, first out. Bells carry serial
+numbers, counted a queue. The broker's queue is first in, first out too, so hearing bell 7
+proves that bell 6 is no longer in it: if more jobs wait than bells came after the last that
+was heard, some are lost, and the reaper rings as many again. What still waits is left alone.
 
 This module knows records and bells, and nothing of Celery, videos or models.
 """
@@ -38,7 +40,7 @@ from videoqa.job import Event, Failure, Job, JobRequest, Result, WorkerInfo, utc
 from videoqa.queues import WORKER_TTL_S, Keys, queue_name
 from videoqa.request import Model
 
-__all__ = ["Bell", "Claim", "Fence", "Ledger", "new_job_id", "read"]
+__all__ = ["Bell", "Claim", "Fence", "Ledger", "Unreadable", "new_job_id", "read"]
 
 Fence = Literal["ok", "cancel", "lost"]
 M = TypeVar("M", bound=Model)
@@ -58,9 +60,10 @@ _VIEW = (
 
 @dataclass(frozen=True)
 class Bell:
-    """What a Celery message says: look at this job, for this attempt."""
+    """What a Celery message says: a job waits in this queue."""
 
     job_id: str
+    """For whom it was rung; whoever hears it may find another job first in line."""
     attempt: int
     bell: int
     queue: str
@@ -80,6 +83,15 @@ class Claim:
     """Fences every write of this attempt."""
     kept: Result | None = None
     """What an attempt before this one answered and could not store."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A claim of a job that this release does not understand."""
+
+    job_id: str
+    attempt: int
+    error: errors.InvalidRequest
 
 
 def new_job_id() -> str:
@@ -147,6 +159,7 @@ class Ledger:
             hashlib.sha256(text.encode()).hexdigest(),
             start_by_default_s,
             max_queued,
+            request.tenant or "",
         )
         if reply[0] == "full":
             raise errors.QueueFull(
@@ -189,8 +202,11 @@ class Ledger:
 
     # -- the worker's transitions, each fenced by its claim's token
 
-    def claim(self, bell: Bell, *, worker: str, lease_s: float, token: str) -> Claim | str:
-        """Takes a queued job, or says why this bell is to be dropped.
+    def claim(
+        self, bell: Bell, *, worker: str, lease_s: float, token: str
+    ) -> Claim | Unreadable | str:
+        """Takes the job whose turn it is in the bell's queue. If none waits, says what became of the
+        one that the bell was rung for.
 
         `token` names this very call: the same call repeated after a lost reply gets its
         claim again, another one does not.
@@ -200,15 +216,20 @@ class Ledger:
         )
         if reply[0] == "drop":
             return str(reply[1])
+        _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept = reply
+        try:
+            parsed = read(JobRequest, request)
+        except errors.InvalidRequest as error:
+            return Unreadable(job_id, int(attempt), error)
         return Claim(
-            job_id=bell.job_id,
-            attempt=bell.attempt,
-            request=read(JobRequest, reply[1]),
-            created_at_s=float(reply[2]),
-            timeout_s=float(reply[3]),
-            queued_s=max(0.0, float(reply[4])),
+            job_id=job_id,
+            attempt=int(attempt),
+            request=parsed,
+            created_at_s=float(created_at_s),
+            timeout_s=float(timeout_s),
+            queued_s=max(0.0, float(queued_s)),
             token=token,
-            kept=_kept(reply[5]),
+            kept=_kept(kept),
         )
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
@@ -286,8 +307,8 @@ class Ledger:
     ) -> list[Bell]:
         """Requeues or ends what lost its worker, its bell or its time; returns bells to ring.
 
-        `empty_queues`: those in which the broker holds no message. A bell rung less than
-        `grace_s` ago is never rung again: it may be on its way.
+        `empty_queues`: those in which the broker holds no message. Bells are rung again only if they
+        have been missing for `grace_s`: until then they may be on their way.
         """
         return [_bell(item) for item in self._run("reap", grace_s, limit, *empty_queues)]
 
@@ -312,8 +333,8 @@ class Ledger:
         if record["next_at"]:
             return None, "the delay before its next attempt"
         queue = record["queue"] or ""
-        with speaking_redis(self._url):
-            position = cast("int | None", self._redis.zrank(self.keys.waiting(queue), job_id))
+        found = int(self._run("position", job_id))
+        position = found if found >= 0 else None
         serving = [info for info in self.workers() if queue in info.queues]
         if not serving:
             model = read(JobRequest, record["request"] or "").model
@@ -445,6 +466,7 @@ def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for:
         waiting_for=waiting_for,
         model=request.model,
         priority=request.priority,
+        tenant=request.tenant,
         worker=record["worker"],
         failure=read(Failure, record["failure"]) if record["failure"] else None,
         result_url=record["result_url"],

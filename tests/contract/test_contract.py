@@ -119,6 +119,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"generation": {"max_new_tokens": 4096, "temperature": 2, "seed": 2**63 - 1}},
     {"generation": {"stop": ["s" * 256] * 8}},
     {"model": "m" * 256, "custom_id": "c" * 256, "idempotency_key": "i" * 256},
+    {"tenant": "t" * 128},
     {"timeout_s": 1, "max_attempts": 1, "result_ttl_s": 60},
     {"timeout_s": 86_400, "max_attempts": 20, "result_ttl_s": 7_776_000},
     {"metadata": {f"{n:064}": "v" * 1024 for n in range(32)}},

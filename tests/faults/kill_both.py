@@ -16,7 +16,7 @@ from faults.rig import Rig
 from faults.script import main
 from faults.tally import Tally
 
-REDIS_EVERY = 6
+REDIS_EVERY = 7
 
 
 def run(jobs: int, seed: int) -> Tally:
@@ -25,7 +25,7 @@ def run(jobs: int, seed: int) -> Tally:
         of_redis = 0
         with rig.submitting(jobs) as going:
             while going():
-                time.sleep(rig.draw.uniform(1.6, 2.6))
+                time.sleep(rig.draw.uniform(0.5, 1.1))
                 victim = rig.draw.choice(rig.workers)
                 rig.kill(victim)
                 rig.replace(victim)

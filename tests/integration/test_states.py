@@ -104,13 +104,84 @@ def test_the_same_claim_repeated_after_a_lost_reply_is_the_same_claim(ledger: Le
     assert ledger.get(bell.job_id).attempt == 1
 
 
-def test_a_bell_of_an_older_attempt_is_dropped(ledger: Ledger) -> None:
+def test_an_old_bell_may_begin_the_next_attempt_and_the_new_one_is_dropped(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
     new = ledger.release(bell.job_id, "1")
     assert new is not None
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "older attempt"
-    assert claim(ledger, new).attempt == 2
+    assert claim(ledger, bell, token="2").attempt == 2
+    assert ledger.claim(new, worker="w", lease_s=30, token="x") == "running"
+
+
+def test_whichever_bell_is_heard_the_first_job_in_line_begins(ledger: Ledger) -> None:
+    first, second = submit(ledger), submit(ledger)
+    assert claim(ledger, second, token="a").job_id == first.job_id
+    again = claim(ledger, second, token="a")  # its reply was lost
+    assert (again.job_id, again.attempt) == (first.job_id, 1)
+    assert claim(ledger, first, token="b").job_id == second.job_id
+    assert ledger.claim(second, worker="w", lease_s=30, token="c") == "running"
+
+
+def begun(ledger: Ledger, bells: list[Bell]) -> list[str | None]:
+    """The tenants whose jobs begin as these bells are heard."""
+    return [claim(ledger, bell, token=f"t{bell.job_id}").request.tenant or "none" for bell in bells]
+
+
+def test_tenants_take_turns_however_much_one_of_them_has_submitted(ledger: Ledger) -> None:
+    bells = [submit(ledger, tenant="big") for _ in range(6)]
+    bells += [submit(ledger, tenant="small") for _ in range(2)]
+    bells += [submit(ledger) for _ in range(2)]
+    assert begun(ledger, bells) == [
+        "none", "big", "small", "none", "big", "small", "big", "big", "big", "big",
+    ]  # fmt: skip
+
+
+def test_jobs_of_one_tenant_begin_in_their_order(ledger: Ledger) -> None:
+    ids: dict[str, list[str]] = {"a": [], "b": []}
+    bells = []
+    for tenant in "aaaabab":
+        bells.append(submit(ledger, tenant=tenant))
+        ids[tenant].append(bells[-1].job_id)
+    found: dict[str, list[str]] = {"a": [], "b": []}
+    for bell in bells:
+        got = claim(ledger, bell, token=f"t{bell.bell}")
+        found[str(got.request.tenant)].append(got.job_id)
+    assert found == ids
+
+
+def test_who_comes_late_does_not_get_all_the_turns_that_were_missed(ledger: Ledger) -> None:
+    old = [submit(ledger, tenant="old") for _ in range(8)]
+    assert begun(ledger, old[:4]) == ["old"] * 4
+    new = [submit(ledger, tenant="new") for _ in range(4)]
+    assert begun(ledger, [*old[4:], *new]) == ["new", "old"] * 4
+
+
+def test_a_position_counts_the_turns_of_others(ledger: Ledger) -> None:
+    bells = [submit(ledger, tenant=tenant) for tenant in ("a", "a", "a", "b", "c", "b")]
+    places = {bell.job_id: ledger.get(bell.job_id).position for bell in bells}
+    for bell in bells:
+        ledger_place = claim(ledger, bell, token=f"t{bell.bell}").job_id
+        assert places.pop(ledger_place) == bells.index(bell)
+    assert places == {}
+
+
+def test_a_line_that_one_cancels_out_of_is_forgotten(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    bell = submit(ledger, tenant="a")
+    ledger.cancel(bell.job_id)
+    assert (
+        redis_client.exists(ledger.keys.waiting(bell.queue, "a"), ledger.keys.turns(bell.queue))
+        == 0
+    )
+    assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "canceled"
+
+
+def test_all_tenants_together_fill_a_queue(ledger: Ledger) -> None:
+    for tenant in ("a", "b"):
+        submit(ledger, tenant=tenant)
+    with pytest.raises(errors.QueueFull):
+        ledger.submit(new_job_id(), request(tenant="c"), start_by_default_s=DAY, max_queued=2)
 
 
 def test_a_bell_for_an_unknown_job_is_dropped(ledger: Ledger) -> None:
@@ -219,13 +290,16 @@ def test_a_bell_that_was_never_sent_is_rung_by_the_reaper(ledger: Ledger) -> Non
     (rung,) = _after_grace(ledger, empty=[never.queue])
     assert (rung.job_id, rung.attempt) == (never.job_id, 1)
     assert rung.bell > never.bell
+    assert claim(ledger, rung).job_id == never.job_id
     assert ledger.reap(grace_s=5, empty_queues=[never.queue]) == []
 
 
 def test_a_bell_behind_one_that_was_heard_is_rung_again(ledger: Ledger) -> None:
     lost, heard = submit(ledger), submit(ledger)
-    claim(ledger, heard)
-    assert [bell.job_id for bell in _after_grace(ledger)] == [lost.job_id]
+    assert claim(ledger, heard, token="a").job_id == lost.job_id  # the first in line
+    (rung,) = _after_grace(ledger)
+    assert claim(ledger, rung, token="b").job_id == heard.job_id
+    assert _after_grace(ledger) == []
 
 
 def test_what_still_waits_in_the_broker_is_left_alone(
@@ -234,8 +308,7 @@ def test_what_still_waits_in_the_broker_is_left_alone(
     first = submit(ledger)
     waiting = [submit(ledger) for _ in range(300)]
     claim(ledger, first)
-    time.sleep(0.05)
-    assert ledger.reap(grace_s=0.01) == []
+    assert _after_grace(ledger) == []
     assert redis_client.zcard(ledger.keys.waiting(first.queue)) == len(waiting)
 
 
@@ -245,14 +318,15 @@ def test_a_bell_still_on_its_way_is_not_rung_again(ledger: Ledger) -> None:
 
 
 def test_one_round_of_the_reaper_rings_a_bounded_number_of_bells(ledger: Ledger) -> None:
-    bells = [submit(ledger) for _ in range(30)]
-    time.sleep(0.05)
-    assert len(ledger.reap(grace_s=0.01, empty_queues=[bells[0].queue], limit=10)) == 10
+    bells = [submit(ledger, tenant="ab"[n % 2]) for n in range(30)]
+    assert len(_after_grace(ledger, [bells[0].queue], limit=10)) == 10
 
 
-def _after_grace(ledger: Ledger, empty: list[str] | None = None) -> list[Bell]:
+def _after_grace(ledger: Ledger, empty: list[str] | None = None, limit: int = 100) -> list[Bell]:
+    """Of two rounds: the first sees that bells are missing, the second that they still are."""
+    assert ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit) == []
     time.sleep(0.05)
-    return ledger.reap(grace_s=0.01, empty_queues=empty or [])
+    return ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit)
 
 
 def test_canceling_a_queued_job_ends_it_at_once(ledger: Ledger) -> None:
@@ -442,6 +516,8 @@ def test_an_attempt_number_that_redis_hands_out_twice_fences_all_the_same(
     # Redis loses its last second: the record is as it was before the claim.
     redis_client.hset(ledger.keys.job(bell.job_id), mapping={"state": "queued", "attempt": 0})
     redis_client.hdel(ledger.keys.job(bell.job_id), "token")
+    redis_client.zadd(ledger.keys.waiting(bell.queue), {bell.job_id: bell.bell})
+    redis_client.zadd(ledger.keys.turns(bell.queue), {"": 1})
     claim(ledger, bell, token="after")
     assert ledger.renew([(bell.job_id, "before")], lease_s=30) == ["lost"]
     assert ledger.finish(bell.job_id, "before", result=None, result_url="a") == "lost"

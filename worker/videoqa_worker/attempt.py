@@ -1,10 +1,9 @@
 """Attempt: what a bell leads to. Claim the job, run it under its lease, finish or fail it.
 
-The claim decides whether there is anything to do: a bell for a job that is done, leased
-elsewhere or of an older attempt is dropped. Every write to the record is fenced, and
-repeated until Redis answers: an answer that took a GPU's time is not thrown away because
-Redis restarts, nor because the object store is away: then the record keeps it, and the next
-attempt only stores it.
+The claim decides whether there is anything to do, and what: the job whose turn it is in the
+bell's queue. Every write to the record is fenced, and repeated until Redis answers: an answer
+that took a GPU's time is not thrown away because Redis restarts, nor because the object store
+is away: then the record keeps it, and the next attempt only stores it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import TypeVar
 from videoqa import errors
 from videoqa.job import Failure, Result, utc
 from videoqa.objects import ObjectStore
-from videoqa.states import Bell, Claim, Ledger
+from videoqa.states import Bell, Claim, Ledger, Unreadable
 from videoqa_worker.control import JobControl
 from videoqa_worker.lease import LeaseKeeper, obey
 from videoqa_worker.pipeline import Outcome, Pipeline, Report
@@ -86,19 +85,18 @@ class Attempts:
     def answer(self, bell: Bell) -> None:
         """Never raises for a job's sake: its failures go to its record."""
         token = secrets.token_hex(8)
-        try:
-            claim = self._until_redis_answers(
-                lambda: self._ledger.claim(
-                    bell, worker=self._worker_id, lease_s=self._settings.lease_s, token=token
-                )
+        claim = self._until_redis_answers(
+            lambda: self._ledger.claim(
+                bell, worker=self._worker_id, lease_s=self._settings.lease_s, token=token
             )
-        except errors.InvalidRequest as error:  # of a newer release; its workers may know it
-            self._fail(bell, token, error, retryable=True)
-            return
+        )
         if isinstance(claim, str):
             log.info("bell dropped: %s", claim, extra=_tags(bell.job_id, bell.attempt))
             return
-        control = JobControl(claim.job_id, bell.attempt, claim.timeout_s, token=token)
+        if isinstance(claim, Unreadable):  # of a newer release; its workers may know it
+            self._fail(claim, token, claim.error, retryable=True)
+            return
+        control = JobControl(claim.job_id, claim.attempt, claim.timeout_s, token=token)
         with self._leases.holding(control):
             if self._closing.is_set():  # after it was held, so that `close` cannot miss it
                 control.stop(_stopping())
@@ -217,7 +215,7 @@ class Attempts:
 
     def _fail(
         self,
-        job: Claim | Bell,
+        job: Claim | Unreadable,
         token: str,
         error: errors.VideoQAError,
         *,

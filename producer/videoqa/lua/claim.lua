@@ -1,29 +1,41 @@
 -- prefix, id, attempt, bell, worker, lease_s, token, queue
--- -> {'run', request, created_at, timeout_s, queued_s, kept} or {'drop', why}
-local id, attempt, bell, worker, token, queue = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[8]
+-- -> {'run', id, attempt, request, created_at, timeout_s, queued_s, kept} or {'drop', why}
+local named, bell, worker, token, queue = ARGV[2], tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[8]
+local CALL_AGAIN_S = 600
 local heard = tonumber(redis.call('HGET', P .. ':bells', queue .. ':heard') or '0')
 if bell > heard then redis.call('HSET', P .. ':bells', queue .. ':heard', bell) end
 
-local rec = get(id, 'state', 'attempt', 'max_attempts', 'request', 'created_at', 'timeout_s',
-  'start_by', 'next_at', 'token', 'rung_at', 'kept')
-if not rec[1] then return {'drop', 'unknown'} end
-local function run()
-  return {'run', rec[4], rec[5], rec[6], stamp(now - tonumber(rec[10] or rec[5])), rec[11] or ''}
+local function run(id)
+  local rec = get(id, 'attempt', 'request', 'created_at', 'timeout_s', 'rung_at', 'kept')
+  return {'run', id, rec[1], rec[2], rec[3], rec[4], stamp(now - tonumber(rec[5] or rec[3])), rec[6] or ''}
 end
-if rec[1] == 'running' and rec[9] == token then return run() end  -- the reply was lost
-if rec[1] ~= 'queued' then return {'drop', rec[1]} end
-if tonumber(attempt) ~= tonumber(rec[2]) + 1 then return {'drop', 'older attempt'} end
-if rec[8] and now < tonumber(rec[8]) then return {'drop', 'not due'} end
-if rec[7] and now > tonumber(rec[7]) then
-  expire_now(id, rec[2])
-  return {'drop', 'expired'}
+
+-- The reply was lost, and this is the same call again.
+local mine = redis.call('GET', P .. ':claimed:' .. token) or named
+local before = get(mine, 'state', 'token')
+if before[1] == 'running' and before[2] == token then return run(mine) end
+
+local id, tenant
+while true do
+  id, tenant = next_in_line(queue)
+  if not id then return {'drop', get(named, 'state')[1] or 'unknown'} end
+  local rec = get(id, 'attempt', 'start_by')
+  if not rec[2] or now <= tonumber(rec[2]) then break end
+  expire_now(id, rec[1])
 end
+
+local turn = redis.call('ZSCORE', turns(queue), tenant)
+redis.call('HSET', P .. ':bells', queue .. ':turn', turn)
+redis.call('ZINCRBY', turns(queue), 1, tenant)
+if id ~= named then redis.call('SET', P .. ':claimed:' .. token, id, 'EX', CALL_AGAIN_S) end
 forget_places(id)
 -- Started in time: a later attempt is not too late.
 redis.call('HDEL', job_key(id), 'start_by')
 -- The attempt counts before any work is done: a video that kills the process cannot loop.
+local rec = get(id, 'attempt', 'timeout_s')
+local attempt = tonumber(rec[1]) + 1
 set(id, 'state', 'running', 'stage', 'fetching', 'attempt', attempt, 'worker', worker,
-  'token', token, 'started_at', stamp(now), 'deadline', stamp(now + tonumber(rec[6])))
+  'token', token, 'started_at', stamp(now), 'deadline', stamp(now + tonumber(rec[2])))
 redis.call('ZADD', P .. ':leases', stamp(now + tonumber(ARGV[6])), id)
 emit(id, 'state', 'running', attempt, 'stage', 'fetching')
-return run()
+return run(id)

@@ -21,22 +21,69 @@ local function failure(code, message, stage, retryable, attempt)
   return cjson.encode(body)
 end
 
+-- Tenants take turns in a queue: each has a line of its own, and `turns` says who is next, by the
+-- number of jobs begun. Who comes to stand in line again joins at the end of this round.
+local function line(queue, tenant)
+  return P .. ':waiting:' .. queue .. (tenant == '' and '' or ':' .. tenant)
+end
+local function turns(queue) return P .. ':turns:' .. queue end
+
+local function stand_in_line(id, queue, tenant, place)
+  local key = line(queue, tenant)
+  if redis.call('EXISTS', key) == 0 then
+    local turn = tonumber(redis.call('HGET', P .. ':bells', queue .. ':turn') or '0')
+    redis.call('ZADD', turns(queue), turn + 1, tenant)
+  end
+  redis.call('ZADD', key, place, id)
+end
+
+local function leave_line(id)
+  local rec = get(id, 'queue', 'tenant')
+  if not rec[1] then return end
+  local queue, tenant = rec[1], rec[2] or ''
+  local key = line(queue, tenant)
+  if redis.call('ZREM', key, id) == 1 and redis.call('EXISTS', key) == 0 then
+    redis.call('ZREM', turns(queue), tenant)
+  end
+end
+
+-- The job whose turn it is and its tenant, or nothing.
+local function next_in_line(queue)
+  local tenant = redis.call('ZRANGE', turns(queue), 0, 0)[1]
+  if not tenant then return nil end
+  return redis.call('ZRANGE', line(queue, tenant), 0, 0)[1], tenant
+end
+
+local function waiting(queue)
+  local count = 0
+  for _, tenant in ipairs(redis.call('ZRANGE', turns(queue), 0, -1)) do
+    count = count + redis.call('ZCARD', line(queue, tenant))
+  end
+  return count
+end
+
 local function forget_places(id)
-  local queue = get(id, 'queue')[1]
-  if queue then redis.call('ZREM', P .. ':waiting:' .. queue, id) end
+  leave_line(id)
   redis.call('ZREM', P .. ':leases', id)
   redis.call('ZREM', P .. ':delayed', id)
   redis.call('ZREM', P .. ':startby', id)
 end
 
--- A new serial number for the job's bell; the caller publishes it.
+-- One more bell for a queue, by its serial number; the caller publishes it. Whoever hears it takes
+-- the job whose turn it is; `id` only says for whom it was rung.
+local function another_bell(id, attempt, queue)
+  local bell = redis.call('HINCRBY', P .. ':bells', queue .. ':rung', 1)
+  return {id, tostring(tonumber(attempt) + 1), tostring(bell), queue}
+end
+
+-- The job waits in its line from now on, and a bell is rung for it.
 local function ring(id)
-  local rec = get(id, 'queue', 'attempt')
-  local bell = redis.call('HINCRBY', P .. ':bells', rec[1] .. ':rung', 1)
-  set(id, 'bell', bell, 'rung_at', stamp(now))
+  local rec = get(id, 'queue', 'attempt', 'tenant')
+  local bell = another_bell(id, rec[2], rec[1])
+  set(id, 'bell', bell[3], 'rung_at', stamp(now))
   redis.call('HDEL', job_key(id), 'next_at')
-  redis.call('ZADD', P .. ':waiting:' .. rec[1], bell, id)
-  return {id, tostring(tonumber(rec[2]) + 1), tostring(bell), rec[1]}
+  stand_in_line(id, rec[1], rec[3] or '', bell[3])
+  return bell
 end
 
 local function finalize(id, state, ...)

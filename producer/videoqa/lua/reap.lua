@@ -52,24 +52,38 @@ for _, id in ipairs(due(':startby')) do
   if rec[1] == 'queued' then expire_now(id, rec[2]) end
 end
 
--- A queued job's bell is lost if a later one of its queue was heard, or if the broker's queue
--- is empty. What still waits in the broker is neither, and is not even looked at.
-local function lost(queue, upto)
-  local waiting = P .. ':waiting:' .. queue
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', waiting, '-inf', upto, 'LIMIT', 0, limit)) do
-    local rec = get(id, 'state', 'rung_at')
-    if rec[1] ~= 'queued' then
-      redis.call('ZREM', waiting, id)
-    elseif tonumber(rec[2]) + grace_s < now then
-      bells[#bells + 1] = ring(id)
+-- Bells are lost where fewer are on their way than jobs wait, for longer than bells take. On their
+-- way are those after the last that was heard: a queue is first in, first out. Where the broker says
+-- that its queue is empty, there are none.
+local function missing(queue, is_empty)
+  local numbers = redis.call('HMGET', P .. ':bells', queue .. ':rung', queue .. ':heard', queue .. ':short')
+  local rung, heard = tonumber(numbers[1] or '0'), tonumber(numbers[2] or '0')
+  if heard > rung then redis.call('HSET', P .. ':bells', queue .. ':rung', heard) end
+  local short = waiting(queue) - (is_empty and 0 or math.max(rung - heard, 0))
+  if short <= 0 then
+    if numbers[3] then redis.call('HDEL', P .. ':bells', queue .. ':short') end
+    return 0
+  end
+  if not numbers[3] then redis.call('HSET', P .. ':bells', queue .. ':short', stamp(now)) end
+  if now - tonumber(numbers[3] or now) < grace_s then return 0 end
+  redis.call('HDEL', P .. ':bells', queue .. ':short')
+  return math.min(short, limit)
+end
+
+local function ring_again(queue, count)
+  for _, tenant in ipairs(redis.call('ZRANGE', turns(queue), 0, -1)) do
+    for _, id in ipairs(redis.call('ZRANGE', line(queue, tenant), 0, count - 1)) do
+      bells[#bells + 1] = another_bell(id, get(id, 'attempt')[1], queue)
+      count = count - 1
     end
+    if count == 0 then return end
   end
 end
 
 local empty = {}
 for n = 4, #ARGV do empty[ARGV[n]] = true end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
-  local heard = redis.call('HGET', P .. ':bells', queue .. ':heard') or '0'
-  lost(queue, empty[queue] and '+inf' or heard)
+  local count = missing(queue, empty[queue])
+  if count > 0 then ring_again(queue, count) end
 end
 return bells

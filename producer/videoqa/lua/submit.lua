@@ -1,5 +1,5 @@
 -- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
--- start_by default, most that may wait
+-- start_by default, most that may wait, tenant
 -- -> {'new'|'same'|'conflict', id, attempt, bell, queue} or {'full', waiting}
 local id, queue, idem, body = ARGV[2], ARGV[4], ARGV[9], ARGV[10]
 if redis.call('EXISTS', job_key(id)) == 1 then
@@ -15,8 +15,8 @@ if idem ~= '' then
     return {'same', have[1]}
   end
 end
-local waiting = redis.call('ZCARD', P .. ':waiting:' .. queue)
-if waiting >= tonumber(ARGV[12]) then return {'full', tostring(waiting)} end
+local before = waiting(queue)
+if before >= tonumber(ARGV[12]) then return {'full', tostring(before)} end
 if idem ~= '' then
   redis.call('HSET', P .. ':idem:' .. idem, 'id', id, 'body', body)
   set(id, 'idem', idem)
@@ -24,6 +24,7 @@ end
 redis.call('SADD', P .. ':queues', queue)
 set(id, 'request', ARGV[3], 'state', 'queued', 'queue', queue, 'attempt', 0,
   'max_attempts', ARGV[5], 'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now))
+if ARGV[13] ~= '' then set(id, 'tenant', ARGV[13]) end
 local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
 set(id, 'start_by', stamp(start_by))
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)

@@ -262,12 +262,21 @@ class Client:
 
     def dead(self) -> Iterator[Job]:
         """All failed jobs that are kept, each with its failure; those whose records end first come
-        first. `retry` replays one, `purge` forgets it."""
+        first. `retry` replays one, `replay` all, `purge` forgets one."""
         for job_id in self._ledger.dead():
             with suppress(errors.LookupFailed):  # ended or purged meanwhile
                 job = self.get(job_id)
                 if job.state == "failed":
                     yield job
+
+    def replay(self, *, code: str | None = None) -> list[Job]:
+        """Retries all failed jobs, or those that failed with this code; returns them."""
+        replayed = []
+        for job in self.dead():
+            if code is None or (job.failure is not None and job.failure.code == code):
+                with suppress(errors.NotRetryable, errors.LookupFailed):  # somebody was faster
+                    replayed.append(self.retry(job.id))
+        return replayed
 
     def purge(self, job_id: str) -> None:
         """Forgets a failed job: its record and events. Its objects in storage stay.

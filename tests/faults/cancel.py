@@ -1,9 +1,10 @@
-"""Beside the matrix: jobs are canceled while they wait and while a worker fetches; each frees its slot.
+"""Beside the matrix: jobs are canceled while they wait, while a worker fetches and while it generates.
 
     python tests/faults/cancel.py [--jobs 200] [--seed 1] [--json]
 
-Half of them hang in a source, at the worker's default heartbeat of a second. `wrong` counts those that
-did not end as canceled. What is measured: from the call of `cancel` to the final state in the record.
+At the worker's default heartbeat of a second. First half of them hang in a source; then half of them
+generate, at 0.2 s a step. `wrong` counts those that did not end as canceled, or had ended before. What is
+measured: from the call of `cancel` to the final state in the record, when the slot is free.
 """
 
 from __future__ import annotations
@@ -21,6 +22,15 @@ from faults.script import main
 from faults.tally import Tally
 
 SLOTS = 16
+SLOW = """
+import time
+from videoqa_worker.engine.passes import Passes
+decode = Passes.decode
+def slow(*args):
+    time.sleep(0.2)
+    return decode(*args)
+Passes.decode = slow
+"""
 
 
 def run(jobs: int, seed: int) -> Tally:
@@ -31,36 +41,43 @@ def run(jobs: int, seed: int) -> Tally:
         "VIDEOQA_LEASE_S": "30",
         "VIDEOQA_SLOTS": str(SLOTS),
     }
-    with Rig("cancel", seed, environ=environ) as rig:
+    with Rig("cancel", seed, environ=environ, before=SLOW) as rig:
         rig.start(1)
         hanging = Hanging()
         begun = time.monotonic()
-        took_s: dict[str, list[float]] = {"queued": [], "fetching": []}
-        while rig.tally.jobs < jobs:
-            ids = [
-                rig.client.submit(inputs=[hanging.url], questions=["What?"]).id
-                for _ in range(2 * SLOTS)  # as many run as wait
-            ]
-            time.sleep(rig.draw.uniform(0.5, 1.5))
-            rig.draw.shuffle(ids)
-            asked = {}
-            for job_id in ids:
-                kind = "fetching" if rig.client.get(job_id).state == "running" else "queued"
-                asked[job_id] = kind, time.time()
-                rig.client.cancel(job_id)
-            for job_id, (kind, at_s) in asked.items():
-                job = rig.client.wait(job_id, timeout_s=60)
-                rig.tally.wrong += job.state != "canceled"
-                assert job.finished_at is not None
-                took_s[kind].append(job.finished_at.timestamp() - at_s)
-            rig.tally.jobs += len(ids)
+        took_s: dict[str, list[float]] = {}
+        while rig.tally.jobs < jobs // 2:
+            cancel_some(rig, hanging.url, took_s)
         hanging.close()
+        while rig.tally.jobs < jobs:
+            cancel_some(rig, rig.inputs[0], took_s)
         rig.tally.seconds = time.monotonic() - begun
-        for kind, values in took_s.items():
+        for stage, values in took_s.items():
             values.sort()
-            rig.tally.notes[f"{kind}_p50_s"] = round(values[len(values) // 2], 3)
-            rig.tally.notes[f"{kind}_p99_s"] = round(values[int(len(values) * 0.99)], 3)
+            rig.tally.notes[f"{stage}_p50_s"] = round(values[len(values) // 2], 3)
+            rig.tally.notes[f"{stage}_p99_s"] = round(values[int(len(values) * 0.99)], 3)
+            rig.tally.notes[f"{stage}_jobs"] = len(values)
         return rig.settle()
+
+
+def cancel_some(rig: Rig, url: str, took_s: dict[str, list[float]]) -> None:
+    """As many that run as wait; seconds by the stage in which each was."""
+    ids = [
+        rig.client.submit(inputs=[url], questions=[f"Describe the video. {n}"]).id
+        for n in range(2 * SLOTS)
+    ]
+    time.sleep(rig.draw.uniform(0.5, 1.0))
+    rig.draw.shuffle(ids)
+    asked = {}
+    for job_id in ids:
+        asked[job_id] = rig.client.get(job_id).stage or "queued", time.time()
+        rig.client.cancel(job_id)
+    for job_id, (stage, at_s) in asked.items():
+        job = rig.client.wait(job_id, timeout_s=60)
+        rig.tally.wrong += job.state != "canceled"
+        assert job.finished_at is not None
+        took_s.setdefault(stage, []).append(job.finished_at.timestamp() - at_s)
+    rig.tally.jobs += len(ids)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ ROWS = {
     "gpu_errors": 150,
     "hanging_source": 3,
     "clock_jumps": 60,
-    "cancel": 32,
+    "cancel": 64,
     "zombie": 40,
     "poison": 32,
     "duplicates": 24,

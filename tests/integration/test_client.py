@@ -453,6 +453,19 @@ def test_dead_jobs_say_why_and_are_replayed_or_purged(
         client.purge(jobs[1].id)
 
 
+def test_all_dead_jobs_of_one_code_are_replayed_at_once(
+    client: Client, ledger: Ledger, bells: Callable[[], list[Bell]]
+) -> None:
+    jobs = [client.submit(**ASKED) for _ in range(3)]
+    for bell in bells():
+        start(ledger, bell)
+        fail(ledger, bell.job_id)
+    assert client.replay(code="decoder_crashed") == []
+    assert {job.id for job in client.replay(code="source_not_found")} == {job.id for job in jobs}
+    assert {client.get(job.id).state for job in jobs} == {"queued"}
+    assert client.replay() == []
+
+
 def test_a_full_queue_refuses_until_there_is_room(settings: Settings, ledger: Ledger) -> None:
     small = settings.model_copy(update={"max_queued": 2})
     with Client(settings=small) as client:

@@ -70,6 +70,7 @@ def following(client: Client, job_id: str) -> None:
     assert_type(client.cancel(job_id), Job)
     assert_type(client.retry(job_id), Job)
     assert_type(client.workers(), list[WorkerInfo])
+    assert_type(client.replay(code="worker_lost"), list[Job])
     assert_type(client.ping(), str)
 
 

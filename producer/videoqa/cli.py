@@ -39,10 +39,11 @@ from videoqa.arguments import (
     media,
     sampling,
 )
+from videoqa.caption import INTERRUPTED, caption
 from videoqa.client import Client
 from videoqa.job import Job
-from videoqa.local import LocalStack, home
-from videoqa.settings import DEFAULT_REDIS_URL, Settings
+from videoqa.local import here
+from videoqa.settings import Settings
 
 __all__ = ["app", "main"]
 
@@ -75,8 +76,10 @@ class _Commands(TyperGroup):
 
 
 def _interrupted(ctx: Any) -> str:
-    here = ctx.invoked_subcommand in WORKER_COMMANDS
-    return "interrupted" if here else "interrupted; a submitted job goes on"
+    if ctx.invoked_subcommand == "caption":
+        return INTERRUPTED
+    ours = ctx.invoked_subcommand in WORKER_COMMANDS
+    return "interrupted" if ours else "interrupted; a submitted job goes on"
 
 
 app = typer.Typer(
@@ -98,12 +101,7 @@ Timeout = Annotated[
 
 def settings() -> Settings:
     """VIDEOQA_* variables; without VIDEOQA_REDIS_URL, a running `videoqa up` of this user."""
-    found = Settings.from_environment()
-    if found.redis_url == DEFAULT_REDIS_URL and not os.environ.get("VIDEOQA_REDIS_URL"):
-        stack = LocalStack.find(home(os.environ))
-        if stack is not None:
-            return found.model_copy(update={"redis_url": stack.redis_url})
-    return found
+    return here(os.environ)
 
 
 def _client() -> Client:
@@ -285,6 +283,9 @@ def cancel(job_id: JobId, as_json: JsonFlag = False) -> None:
     """Stop a job, queued or running."""
     with _client() as client:
         show.job(client.cancel(job_id), as_json=as_json)
+
+
+app.command()(caption)
 
 
 @app.command()

@@ -7,7 +7,7 @@ says what came, what was expected and the next step.
     VideoQAError
     ├── RequestError            the request itself is wrong; nothing was submitted
     │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch
-    │   └── IdempotencyConflict
+    │   └── IdempotencyConflict, ManifestRefused
     ├── LookupFailed            about a job id
     │   └── JobNotFound, JobExpired, JobNotFinished, JobFailed, NotRetryable
     ├── ServiceError            about the system around the job
@@ -53,6 +53,7 @@ __all__ = [
     "LeaseLost",
     "LifecycleError",
     "LookupFailed",
+    "ManifestRefused",
     "MarkMismatch",
     "ModelError",
     "NoMedia",
@@ -159,6 +160,12 @@ class IdempotencyConflict(RequestError):
     """The idempotency key was used before with another request."""
 
     code = "idempotency_conflict"
+
+
+class ManifestRefused(RequestError):
+    """Lines of a manifest are wrong or double; no row of it was started."""
+
+    code = "manifest_refused"
 
 
 class LookupFailed(VideoQAError):

@@ -11,7 +11,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["LocalStack", "home"]
+from videoqa.settings import DEFAULT_REDIS_URL, Settings
+
+__all__ = ["LocalStack", "here", "home"]
+
+
+def here(environ: Mapping[str, str]) -> Settings:
+    """VIDEOQA_* variables; without VIDEOQA_REDIS_URL, a running `videoqa up` of this user."""
+    found = Settings.from_environment(environ)
+    if found.redis_url == DEFAULT_REDIS_URL and not environ.get("VIDEOQA_REDIS_URL"):
+        stack = LocalStack.find(home(environ))
+        if stack is not None:
+            return found.model_copy(update={"redis_url": stack.redis_url})
+    return found
 
 
 def home(environ: Mapping[str, str]) -> Path:

@@ -6,24 +6,20 @@ Used for results. Knows nothing of jobs or videos; large inputs have their own w
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from errno import EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from videoqa import errors
+from videoqa.object_files import PART, delete_file, list_files, read_file, write_file
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["ObjectStore", "file_path", "s3_client"]
+__all__ = ["ObjectStore", "file_path", "one_name", "s3_client"]
 
 _DENIED = {
     "AccessDenied",
@@ -32,13 +28,11 @@ _DENIED = {
     "SignatureDoesNotMatch",
     "AllAccessDisabled",
 }
-_FOR_GOOD = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _UNMET = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _NO_CONDITIONS = {"NotImplemented", "501"}
+_NOT_IN_A_NAME = re.compile(r"[%/\\\x00-\x1f\x7f]")
 _SWAPS = 8
-_LOCK_S = 5.0
-"""Held for a read and a rename: a holder that stands still must not stop all others."""
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
@@ -56,6 +50,15 @@ def s3_client(endpoint_url: str | None) -> S3Client:
 def file_path(url: str) -> Path:
     """The path of a file:// URL."""
     return Path(unquote(urlsplit(url).path))
+
+
+def one_name(text: str) -> str:
+    """As one part of a URL's path, whatever it holds: `a/b` becomes the file `a%2Fb`.
+
+    Dots alone would be a way up.
+    """
+    name = _NOT_IN_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", text)
+    return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
 
 
 class ObjectStore:
@@ -127,7 +130,7 @@ class ObjectStore:
         """
         self.check(url)
         if url.startswith("file:"):
-            return _write_file(file_path(url), data, keeps)
+            return write_file(file_path(url), data, keeps)
         return self._write_s3(url, data, keeps, content_type)
 
     def _write_s3(
@@ -172,8 +175,75 @@ class ObjectStore:
     def read(self, url: str) -> bytes:
         """Raises OutputNotFound, OutputDenied, OutputUnavailable."""
         if url.startswith("file:"):
-            return _read_file(file_path(url))
+            return read_file(file_path(url))
         return self._get(url)[0]
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """URLs of all objects below a folder or prefix that ends in `/`, as they come: a folder that
+        does not exist has none. Files that are still being written are left out.
+
+        Raises:
+            OutputDenied, OutputNotFound, OutputUnavailable
+        """
+        urls = list_files(file_path(prefix)) if prefix.startswith("file:") else self._keys(prefix)
+        for url in urls:
+            if not url.rpartition("/")[2].startswith(PART):
+                yield url
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        """A page of 1,000 at a time."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, start = _bucket_key(prefix)
+        try:
+            pages = self._s3().get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=bucket, Prefix=start):
+                for item in page.get("Contents", ()):
+                    yield f"s3://{bucket}/{quote(item['Key'])}"
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            raise _output_error(code, prefix, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(prefix, error) from error
+
+    def delete(self, url: str) -> None:
+        """Removes an object; none there is fine.
+
+        Raises:
+            OutputDenied, OutputNotFound, OutputUnavailable
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        self.check(url)
+        if url.startswith("file:"):
+            delete_file(file_path(url))
+            return
+        bucket, key = _bucket_key(url)
+        try:
+            self._s3().delete_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(url, error) from error
+
+    def upload(self, path: Path, url: str) -> None:
+        """Copies a file of any size to an `s3://` URL, in parts.
+
+        Raises:
+            OutputDenied, OutputNotFound, OutputUnavailable
+        """
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, key = _bucket_key(url)
+        try:
+            self._s3().upload_file(str(path), bucket, key)
+        except S3UploadFailedError as error:
+            cause = error.__context__
+            code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
+            raise _output_error(code, url, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(url, error) from error
 
     def _get(self, url: str) -> tuple[bytes, str]:
         """The object, and its ETag."""
@@ -193,68 +263,6 @@ class ObjectStore:
                 f"{url} gave {len(data)} bytes of {reply['ContentLength']}; try again"
             )
         return data, reply["ETag"]
-
-
-def _write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".videoqa-", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
-            # mkstemp's 0600 would keep a backend app of another user out.
-            Path(name).chmod(0o644)
-            with _locked(path.parent):
-                if path.is_file() and keeps(path.read_bytes()):
-                    Path(name).unlink()
-                    return False
-                Path(name).replace(path)
-            return True
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        if error.errno in _FOR_GOOD:
-            raise errors.OutputDenied(
-                f"may not write {path}: {error.strerror}; check the name and the folder's permissions",
-                param="output",
-            ) from error
-        raise errors.OutputUnavailable(
-            f"can't write {path}: {error.strerror or error}", param="output"
-        ) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a folder's lock, where there are locks; not for long, whoever else holds it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        until_s = time.monotonic() + _LOCK_S
-        while time.monotonic() < until_s:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.005)
-            except OSError:  # a file system without locks
-                break
-        yield
-    finally:
-        os.close(handle)
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise errors.OutputNotFound(f"{path} does not exist") from error
-    except OSError as error:
-        raise errors.OutputDenied(f"can't read {path}: {error.strerror or error}") from error
 
 
 def _bucket_key(url: str) -> tuple[str, str]:

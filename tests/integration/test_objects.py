@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -86,3 +87,18 @@ def test_who_may_only_write_wins_as_the_last(s3: S3Server, tmp_path: Path) -> No
 
     assert Blind().write(url, b"1", keeps=newer_than(1))
     assert ObjectStore().read(url) == b"1"
+
+
+def test_listing_goes_through_all_pages_and_leaves_out_what_is_being_written(folder: str) -> None:
+    store = ObjectStore()
+    assert list(store.list(f"{folder}/none/")) == []
+    names = ["a.json", ".hidden.json", "deep/er/b c%3F#.json", ".videoqa-half.part"]
+    for name in names:
+        store.write(f"{folder}/l/{quote(name)}", b"{}")
+    store.write(f"{folder}/lost.json", b"{}")
+    expected = {f"{folder}/l/{quote(name)}" for name in names[:3]}
+    assert set(store.list(f"{folder}/l/")) == expected
+    for url in expected:
+        store.delete(url)
+        store.delete(url)
+    assert list(store.list(f"{folder}/l/")) == []

@@ -1,0 +1,67 @@
+"""What a run writes of a row: a line of results.jsonl, or a file of failed/.
+
+Frozen models as in the contract, since other programs read them; they grow by optional fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from videoqa.job import Answer, Failure, FrameUsed, Result, SourceInfo
+from videoqa.request import Model
+
+__all__ = ["ResultLine", "RowFailure", "failed_line", "result_line"]
+
+
+class RowFailure(Model):
+    """Why a row has no result."""
+
+    custom_id: str
+    digest: str
+    """Of what the row asked."""
+    job_id: str | None = None
+    """None: the request was refused at its submission."""
+    failure: Failure
+
+
+class ResultLine(Model):
+    """One row of the archive, done or failed."""
+
+    custom_id: str
+    ok: bool
+    answers: tuple[Answer, ...] = ()
+    frames: tuple[FrameUsed, ...] = ()
+    sources: tuple[SourceInfo, ...] = ()
+    segments: tuple[dict[str, Any], ...] | None = None
+    """Of results that have some."""
+    model: str | None = None
+    model_revision: str | None = None
+    job_id: str | None = None
+    result: str | None = None
+    """Where the result object lies, with all the rest."""
+    subtitles: tuple[str, ...] = ()
+    """Where subtitles were written."""
+    error: Failure | None = None
+
+
+def result_line(custom_id: str, url: str, result: Result, subtitles: tuple[str, ...]) -> ResultLine:
+    segments = getattr(result, "segments", None)
+    return ResultLine(
+        custom_id=custom_id,
+        ok=True,
+        answers=result.answers,
+        frames=result.frames,
+        sources=result.sources,
+        segments=tuple(item.model_dump(mode="json") for item in segments) if segments else None,
+        model=result.model,
+        model_revision=result.model_revision,
+        job_id=result.job_id,
+        result=url,
+        subtitles=subtitles,
+    )
+
+
+def failed_line(failure: RowFailure) -> ResultLine:
+    return ResultLine(
+        custom_id=failure.custom_id, ok=False, job_id=failure.job_id, error=failure.failure
+    )

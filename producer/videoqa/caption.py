@@ -1,0 +1,152 @@
+"""`videoqa caption`: the same questions about every video of an archive.
+
+Reads the arguments, hands them to `bulk`, and prints what became of the rows. Exit codes beside the
+usual ones: 0, every row has a result; 1, some have none; 2, the manifest is wrong and nothing
+was started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from videoqa.arguments import Budget, Fps, Frames, Keyframes, Times, Tolerance, given, sampling
+from videoqa.bulk import Estimate, Manifest, Options, Place, Tally, Watcher, estimate, run
+from videoqa.client import Client
+from videoqa.errors import InvalidRequest
+from videoqa.local import here
+from videoqa.objects import ObjectStore
+
+__all__ = ["caption"]
+
+INTERRUPTED = "interrupted; jobs in flight go on, and the same command goes on from here"
+
+
+def caption(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            help="A folder, a glob in quotes, s3://bucket/prefix/, a .jsonl, .csv or .txt file, - "
+            "for stdin, or several videos."
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A folder or s3://bucket/prefix for the results.")
+    ],
+    question: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--question", "-q", help="Asked about each video; may be given several times."
+        ),
+    ] = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    times: Times = None,
+    keyframes: Keyframes = False,
+    tolerance: Tolerance = None,
+    budget: Budget = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens [100].")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model's name; unset: the fleet's default.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="On whose behalf.")] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option("--job-timeout", help="Seconds for one attempt at a row [600].")
+    ] = None,
+    in_flight: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Rows that are jobs at the same time.")
+    ] = 64,
+    order: Annotated[
+        str, typer.Option(help="Of results.jsonl: completion, or input at the end.")
+    ] = "completion",
+    format_: Annotated[
+        str, typer.Option("--format", help="jsonl, or parquet for a table beside it.")
+    ] = "jsonl",
+    subtitles: Annotated[
+        str | None, typer.Option(help="vtt or srt: also a subtitle file beside each video.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try rows again that failed in an earlier run.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only look at headers and say what a run would take.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Ask about every video of an archive; the same command goes on where it was ended."""
+    settings = here(os.environ)
+    flags = sampling(
+        frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance, budget=budget
+    )
+    defaults = given(
+        questions=question or None, sampling=flags, model=model, tenant=tenant, timeout_s=timeout_s,
+        generation={"max_new_tokens": max_tokens} if max_tokens is not None else None,
+        priority="bulk",
+    )  # fmt: skip
+    options = Options(
+        in_flight=in_flight,
+        order=_one_of(order, "--order", "completion", "input"),
+        parquet=_one_of(format_, "--format", "jsonl", "parquet") == "parquet",
+        subtitles=_one_of(subtitles, "--subtitles", "vtt", "srt") if subtitles else None,
+        retry_failed=retry_failed,
+    )
+    store = ObjectStore(s3_endpoint_url=settings.s3_endpoint_url)
+    place = Place(output, store)
+    with Manifest(source, defaults=defaults, store=store) as manifest:
+        if dry_run:
+            _print_estimate(estimate(manifest, os.environ, Watcher(quiet=as_json)), as_json)
+            return
+        with Client(settings=settings) as client:
+            tally = run(client, manifest, place, options, Watcher(quiet=as_json))
+    _print_tally(tally, place, as_json)
+    if tally.failed:
+        raise typer.Exit(1)
+
+
+def _one_of(value: str, flag: str, *allowed: str) -> Any:
+    if value not in allowed:
+        raise InvalidRequest(f"got {flag} {value!r}, expected {' or '.join(allowed)}")
+    return value
+
+
+def _print_tally(tally: Tally, place: Place, as_json: bool) -> None:
+    if as_json:
+        found = {
+            "done": tally.done, "failed": tally.failed, "skipped": tally.skipped,
+            "seconds": round(tally.seconds, 3), "output": place.url,
+        }  # fmt: skip
+        print(json.dumps(found))
+        return
+    print(
+        f"{tally.done} done, {tally.skipped} done before, {tally.failed} failed in "
+        f"{tally.seconds:.1f} s; {place.url}/results.jsonl has a line for each"
+    )
+    sys.stdout.flush()
+    if tally.failed:
+        print("the same command with --retry-failed tries those that failed again", file=sys.stderr)
+
+
+def _print_estimate(found: Estimate, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    print(f"rows           {found.rows}")
+    print(f"videos         {found.videos}")
+    print(f"hours          {_shown(found.hours, '.2f')}")
+    print(f"frames         {_shown(found.frames, ',')}")
+    print(f"prompt tokens  {_shown(found.prompt_tokens, ',')}")
+    print(f"bytes          {_shown(found.fetched_bytes, ',')}")
+    print(f"errors         {found.failed if found.hours is not None else 'unknown'}")
+    for text in found.problems:
+        print(f"  {text}")
+    if found.note:
+        print(f"note: {found.note}", file=sys.stderr)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "unknown" if value is None else format(value, form)

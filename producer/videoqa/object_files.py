@@ -1,0 +1,103 @@
+"""Files as objects: written whole, and by one writer at a time.
+
+The half of `objects` that knows the file system.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM, EROFS
+from pathlib import Path
+
+from videoqa import errors
+
+__all__ = ["PART", "delete_file", "list_files", "read_file", "write_file"]
+
+PART = ".videoqa-"
+"""Begins the names of files that are still being written."""
+_FOR_GOOD = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
+_LOCK_S = 5.0
+"""Held for a read and a rename: a holder that stands still must not stop all others."""
+
+
+def write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(data)
+            # mkstemp's 0600 would keep a backend app of another user out.
+            Path(name).chmod(0o644)
+            with _locked(path.parent):
+                if path.is_file() and keeps(path.read_bytes()):
+                    Path(name).unlink()
+                    return False
+                Path(name).replace(path)
+            return True
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno in _FOR_GOOD:
+            raise errors.OutputDenied(
+                f"may not write {path}: {error.strerror}; check the name and the folder's permissions",
+                param="output",
+            ) from error
+        raise errors.OutputUnavailable(
+            f"can't write {path}: {error.strerror or error}", param="output"
+        ) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a folder's lock, where there are locks; not for long, whoever else holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        until_s = time.monotonic() + _LOCK_S
+        while time.monotonic() < until_s:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.005)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        os.close(handle)
+
+
+def read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise errors.OutputNotFound(f"{path} does not exist") from error
+    except OSError as error:
+        raise errors.OutputDenied(f"can't read {path}: {error.strerror or error}") from error
+
+
+def list_files(folder: Path) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise errors.OutputDenied(f"can't list {error.filename}: {error.strerror}") from error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        for name in names:
+            yield Path(parent, name).as_uri()
+
+
+def delete_file(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise errors.OutputDenied(f"may not delete {path}: {error.strerror}") from error

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from videoqa.bulk.line import Line, fitting, named
 from videoqa.bulk.listed import read_csv, read_jsonl, read_list
@@ -93,11 +93,14 @@ def _glob(pattern: str) -> Iterator[Line]:
 
 
 def _prefix(prefix: str, store: ObjectStore) -> Iterator[Line]:
+    """Inputs name keys as they are, objects of the store with percents."""
+    bucket, _, start = prefix.removeprefix("s3://").partition("/")
     number = 0
-    for url in store.list(prefix):
-        if _is_video(url):
+    for url in store.list(f"s3://{bucket}/{quote(start)}"):
+        key = unquote(url.removeprefix(f"s3://{bucket}/"))
+        if _is_video(key):
             number += 1
-            yield _video(number, url, unquote(url[len(prefix) :]))
+            yield _video(number, f"s3://{bucket}/{key}", key[len(start) :])
 
 
 def _is_video(name: str) -> bool:

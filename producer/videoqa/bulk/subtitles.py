@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote
 
 from videoqa import errors
 from videoqa.bulk.manifest import Row
@@ -109,9 +109,13 @@ def _put(row: Row, number: int, video: str, kind: Kind, content: bytes, place: P
 
 
 def _beside(video: str, kind: Kind) -> Iterator[str]:
-    """`clip.vtt` for `clip.mp4`."""
-    parts = urlsplit(video)
-    folder, _, name = parts.path.rpartition("/")
+    """`clip.vtt` for `clip.mp4`. Inputs name S3 keys as they are, objects with percents."""
+    scheme, _, path = video.partition("://")
+    if scheme not in ("file", "s3"):
+        return
+    if scheme == "s3":
+        path = quote(path.partition("?versionId=")[0])
+    folder, _, name = path.rpartition("/")
     stem = name.rpartition(".")[0] or name
-    if parts.scheme in ("file", "s3") and stem:
-        yield urlunsplit((parts.scheme, parts.netloc, f"{folder}/{stem}.{kind}", "", ""))
+    if stem:
+        yield f"{scheme}://{folder}/{stem}.{kind}"

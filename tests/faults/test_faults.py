@@ -31,6 +31,7 @@ ROWS = {
     "duplicates": 24,
     "backlog": 200,
     "idempotency": 10,
+    "archive": 40,
 }
 
 

@@ -193,6 +193,10 @@ class Result(Model):
     finished_at: AwareDatetime
     custom_id: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    cached: bool = False
+    """The answers are those of an earlier job that asked the same; `usage` has no tokens."""
+    cache_key: str | None = None
+    """Under which the answers are found by later jobs: a digest of all that decides them."""
 
 
 EventType = Literal["state", "stage", "progress", "retry", "text"]

@@ -10,6 +10,9 @@
 | `P:turns:QUEUE` | zset | tenants with queued jobs, by the number of jobs begun | until their last job |
 | `P:bells` | hash | per queue: bells rung, heard, turns, since when some are missing | for good, four numbers a queue |
 | `P:claimed:TOKEN` | string | the job that a claim got, if it is not the bell's | 10 minutes |
+| `P:answer:KEY` | string | URL of the result that later jobs with this cache key get | the worker's `cache_ttl_s` |
+| `P:flight:KEY` | string | the job that asks, of all with this cache key | until that job is final |
+| `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
 | `P:queues` | set | names of the queues ever used | for good |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
 | `P:round` | string | when a reaper was last heard | for good, one number |
@@ -74,6 +77,9 @@ class Keys:
 
     def turns(self, queue: str) -> str:
         return f"{self.prefix}:turns:{queue}"
+
+    def answer(self, key: str) -> str:
+        return f"{self.prefix}:answer:{key}"
 
     def worker(self, worker_id: str) -> str:
         return f"{self.prefix}:worker:{worker_id}"

@@ -252,6 +252,9 @@ class JobRequest(Model):
     """How long the finished record stays in Redis; the object in storage stays for good."""
     output: str | None = Field(default=None, min_length=1, max_length=2048)
     """URI template of the result object; None: the worker's own. See `OUTPUT_FIELDS`."""
+    cache: Literal["use", "refresh", "off"] = "use"
+    """use: the same question about the same bytes is answered from the store, or shares the run of a
+    job that asks it now; refresh: the model is asked, and later jobs find that; off: neither."""
     stream: bool = False
     """Answers also come as `text` events while they are generated."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)

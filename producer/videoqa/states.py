@@ -40,9 +40,10 @@ from videoqa.job import Event, Failure, Job, JobRequest, Result, WorkerInfo, utc
 from videoqa.queues import WORKER_TTL_S, Keys, queue_name
 from videoqa.request import Model
 
-__all__ = ["Bell", "Claim", "Fence", "Ledger", "Unreadable", "new_job_id", "read"]
+__all__ = ["Bell", "Claim", "Fence", "Flight", "Ledger", "Unreadable", "new_job_id", "read"]
 
 Fence = Literal["ok", "cancel", "lost"]
+Flight = Literal["ok", "cancel", "lost", "follow"]
 M = TypeVar("M", bound=Model)
 MAX_REQUEST_BYTES = 1 << 20
 
@@ -54,7 +55,7 @@ lose their leases one after the other. (`#!lua flags=allow-oom` says the same fr
 
 _VIEW = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
-    "next_at", "worker", "failure", "result_url", "request", "queue",
+    "next_at", "worker", "failure", "result_url", "request", "queue", "follows",
 )  # fmt: skip
 
 
@@ -261,10 +262,27 @@ class Ledger:
         reply = self._run("progress", job_id, token, stage, message, *steps, question_id, text)
         return cast(Fence, reply)
 
-    def finish(self, job_id: str, token: str, *, result: Result | None, result_url: str) -> Fence:
-        """Ends the job as succeeded. `result` is kept in the record unless None (too large)."""
+    def finish(
+        self,
+        job_id: str,
+        token: str,
+        *,
+        result: Result | None,
+        result_url: str,
+        cache_key: str | None = None,
+        cache_ttl_s: float = 0.0,
+    ) -> Fence:
+        """Ends the job as succeeded.
+
+        Arguments:
+            result: kept in the record unless None (too large).
+            cache_key: later jobs find the object by it for `cache_ttl_s`.
+        """
         text = result.model_dump_json() if result else ""
-        return cast(Fence, self._run("finish", job_id, token, text, result_url))
+        reply = self._run(
+            "finish", job_id, token, text, result_url, cache_key or "", int(cache_ttl_s)
+        )
+        return cast(Fence, reply)
 
     def fail(
         self,
@@ -293,6 +311,16 @@ class Ledger:
             keep_s,
         )
         return cast(Literal["failed", "retry", "canceled", "lost"], reply)
+
+    def lead(self, job_id: str, token: str, key: str) -> Flight:
+        """Whether this attempt is the one that asks, of all jobs whose answers have this key. `follow`:
+        another does; the job is queued again, not counted, when that one ends."""
+        return cast(Flight, self._run("lead", job_id, token, key))
+
+    def answer(self, key: str) -> str | None:
+        """The URL of a result with this key."""
+        with speaking_redis(self._url):
+            return cast("str | None", self._redis.get(self.keys.answer(key)))
 
     def release(self, job_id: str, token: str, *, kept: Result | None = None) -> Bell | None:
         """Gives a running job back without counting the attempt; the bell is to be rung.
@@ -332,6 +360,8 @@ class Ledger:
             return None, None
         if record["next_at"]:
             return None, "the delay before its next attempt"
+        if record["follows"]:
+            return None, f"job {record['follows']}, which asks the same"
         queue = record["queue"] or ""
         found = int(self._run("position", job_id))
         position = found if found >= 0 else None

@@ -21,10 +21,6 @@ This module knows records and bells, and nothing of Celery, videos or models.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import secrets
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -37,15 +33,25 @@ from pydantic import ValidationError
 from videoqa import errors
 from videoqa.connection import speaking_redis
 from videoqa.job import Event, Failure, Job, JobRequest, Result, WorkerInfo, utc
-from videoqa.queues import WORKER_TTL_S, Keys, queue_name
+from videoqa.queues import WORKER_TTL_S, Keys
 from videoqa.request import Model
+from videoqa.submission import Bell, Submission, new_job_id, to_bell
 
-__all__ = ["Bell", "Claim", "Fence", "Flight", "Ledger", "Unreadable", "new_job_id", "read"]
+__all__ = [
+    "Bell",
+    "Claim",
+    "Fence",
+    "Flight",
+    "Ledger",
+    "Submission",
+    "Unreadable",
+    "new_job_id",
+    "read",
+]
 
 Fence = Literal["ok", "cancel", "lost"]
 Flight = Literal["ok", "cancel", "lost", "follow"]
 M = TypeVar("M", bound=Model)
-MAX_REQUEST_BYTES = 1 << 20
 
 _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 """Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
@@ -57,17 +63,6 @@ _VIEW = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
     "next_at", "worker", "failure", "result_url", "request", "queue", "follows",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Bell:
-    """What a Celery message says: a job waits in this queue."""
-
-    job_id: str
-    """For whom it was rung; whoever hears it may find another job first in line."""
-    attempt: int
-    bell: int
-    queue: str
 
 
 @dataclass(frozen=True)
@@ -93,11 +88,6 @@ class Unreadable:
     job_id: str
     attempt: int
     error: errors.InvalidRequest
-
-
-def new_job_id() -> str:
-    """`job_` + 44 bits of time + 64 random bits in hex: sorts by time, cannot be guessed."""
-    return f"job_{int(time.time() * 1000):011x}{secrets.token_hex(8)}"
 
 
 @cache
@@ -138,43 +128,33 @@ class Ledger:
             InvalidRequest: the request is over 1 MiB as JSON.
             QueueFull: `max_queued` jobs wait in the request's queue.
         """
-        # In one spelling, so that the same request has the same digest.
-        data = json.loads(request.model_dump_json(exclude_defaults=True))
-        data["max_attempts"] = request.max_attempts
-        text = json.dumps(data, separators=(",", ":"), sort_keys=True)
-        if len(text) > MAX_REQUEST_BYTES:
-            raise errors.InvalidRequest(
-                f"got a request of {len(text)} bytes as JSON, expected at most {MAX_REQUEST_BYTES}"
-            )
-        key = request.idempotency_key
-        reply = self._run(
-            "submit",
-            job_id,
-            text,
-            queue_name(self.keys.prefix, request.model, request.priority),
-            request.max_attempts,
-            request.timeout_s,
-            request.result_ttl_s,
-            request.start_by.timestamp() if request.start_by else "",
-            hashlib.sha256(key.encode()).hexdigest() if key else "",
-            hashlib.sha256(text.encode()).hexdigest(),
-            start_by_default_s,
-            max_queued,
-            request.tenant or "",
-        )
-        if reply[0] == "full":
-            raise errors.QueueFull(
-                f"{reply[1]} {request.priority} jobs wait for {request.model or 'the default model'}, "
-                f"expected fewer than {max_queued}; nothing was recorded, submit it again later, add "
-                "workers, or raise VIDEOQA_MAX_QUEUED"
-            )
-        if reply[0] == "conflict":
-            raise errors.IdempotencyConflict(
-                f"idempotency_key {key!r} already belongs to job {reply[1]} with another request; "
-                "use a new key for a new request",
-                param="idempotency_key",
-            )
-        return str(reply[1]) if reply[0] == "same" else _bell(reply[1:])
+        submission = Submission(job_id, request)
+        order = submission.order(self.keys.prefix, start_by_default_s, max_queued)
+        made = submission.outcome(self._run("submit", *order), max_queued)
+        if isinstance(made, errors.VideoQAError):
+            raise made
+        return made
+
+    def submit_many(
+        self,
+        submissions: Sequence[Submission],
+        *,
+        start_by_default_s: float,
+        max_queued: int = 2**53,
+    ) -> list[Bell | str | errors.IdempotencyConflict | errors.QueueFull]:
+        """The same for many jobs in one round trip; errors are returned, each in its job's place."""
+        code = self._redis.register_script(_script_text("submit"))
+        prefix = self.keys.prefix
+        with speaking_redis(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for submission in submissions:
+                order = submission.order(prefix, start_by_default_s, max_queued)
+                code(args=[prefix, *order], client=pipe)
+            replies = pipe.execute()
+        return [
+            submission.outcome(reply, max_queued)
+            for submission, reply in zip(submissions, replies, strict=True)
+        ]
 
     def cancel(self, job_id: str) -> None:
         """Queued jobs end at once; running ones become `canceling` until their worker stops."""
@@ -190,7 +170,7 @@ class Ledger:
             raise errors.NotRetryable(
                 f"job {job_id} is {reply[1]}; only failed, canceled or expired jobs can be retried"
             )
-        return _bell(reply[1:])
+        return to_bell(reply[1:])
 
     def dead(self) -> list[str]:
         """Ids of all failed jobs that are kept, those whose records end first at the front."""
@@ -328,7 +308,7 @@ class Ledger:
         `kept`: what was answered and not stored yet, for the next attempt.
         """
         reply = self._run("release", job_id, token, kept.model_dump_json() if kept else "")
-        return _bell(reply) if reply else None
+        return to_bell(reply) if reply else None
 
     def reap(
         self, *, grace_s: float, empty_queues: Sequence[str] = (), limit: int = 100
@@ -338,7 +318,7 @@ class Ledger:
         `empty_queues`: those in which the broker holds no message. Bells are rung again only if they
         have been missing for `grace_s`: until then they may be on their way.
         """
-        return [_bell(item) for item in self._run("reap", grace_s, limit, *empty_queues)]
+        return [to_bell(item) for item in self._run("reap", grace_s, limit, *empty_queues)]
 
     # -- reading
 
@@ -462,11 +442,6 @@ def read(kind: type[M], text: str | bytes) -> M:
             f"this release does not understand the {kind.__name__} that a newer one wrote: "
             f"{error.errors()[0]['msg']}; upgrade this side"
         ) from error
-
-
-def _bell(reply: Sequence[Any]) -> Bell:
-    job_id, attempt, bell, queue = reply
-    return Bell(job_id=str(job_id), attempt=int(attempt), bell=int(bell), queue=str(queue))
 
 
 def _kept(text: str) -> Result | None:

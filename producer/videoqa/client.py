@@ -9,11 +9,12 @@ Thread-safe; connects on first use. Nothing here depends on the worker's side.
 
 from __future__ import annotations
 
+import builtins
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -21,7 +22,18 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from videoqa import errors
 from videoqa.connection import connect, server_name, speaking_redis
-from videoqa.job import FINAL_STATES, Event, Job, JobRequest, Result, WorkerInfo, parse_request
+from videoqa.job import (
+    FINAL_STATES,
+    Event,
+    Job,
+    JobPage,
+    JobRequest,
+    JobState,
+    Result,
+    TextPiece,
+    WorkerInfo,
+    parse_request,
+)
 from videoqa.objects import ObjectStore
 from videoqa.settings import Settings
 from videoqa.states import Bell, Ledger, Submission, new_job_id, read
@@ -36,6 +48,9 @@ T = TypeVar("T")
 
 CHUNK = 500
 """Jobs that `submit_many` records in one round trip: 1 MB of requests, 0.1 s of Redis."""
+
+MOST_LISTED = 1000
+"""Jobs of one page, and records that are looked at in one round trip."""
 
 BLOCK_S = 2.0
 """How long one blocking read waits; below the socket time-out, so that a dead Redis is noticed."""
@@ -93,6 +108,7 @@ def _queued(submission: Submission) -> Job:
         priority=request.priority,
         tenant=request.tenant,
         custom_id=request.custom_id,
+        tags=request.tags,
         metadata=request.metadata,
     )
 
@@ -161,7 +177,7 @@ class Client:
         except errors.RedisUnavailable:  # recorded and rung: whoever submitted has a job
             return _queued(Submission(made.job_id, checked))
 
-    def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> list[Job]:
+    def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:
         """Records many jobs and rings for workers, some hundred in a round trip; jobs in order.
 
         All requests of a round trip are checked before any of it is recorded.
@@ -193,7 +209,9 @@ class Client:
             jobs += taken
         return jobs
 
-    def _submit_chunk(self, submissions: list[Submission]) -> list[Job | errors.VideoQAError]:
+    def _submit_chunk(
+        self, submissions: Sequence[Submission]
+    ) -> builtins.list[Job | errors.VideoQAError]:
         from videoqa.bells import ring_many
 
         app = self._application()
@@ -240,6 +258,67 @@ class Client:
             JobExpired: it was, and its record's `result_ttl_s` is over.
         """
         return self._ledger.get(job_id)
+
+    def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
+        """Jobs in the order of their ids, in one round trip; None: unknown or expired.
+
+        Says neither position nor reason for waiting, which `get` looks up.
+        """
+        return self._ledger.get_many(job_ids)
+
+    def list(
+        self,
+        *,
+        state: JobState | None = None,
+        tag: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> JobPage:
+        """Jobs whose records are kept, newest first, of a state and tag.
+
+        Arguments:
+            cursor: `next_cursor` of the page before.
+        """
+        if not 1 <= limit <= MOST_LISTED:
+            raise errors.InvalidRequest(
+                f"got limit={limit}, expected 1 to {MOST_LISTED}", param="limit"
+            )
+        found: list[Job] = []
+        while True:
+            ids = self._ledger.ids(tag=tag, after=cursor, limit=MOST_LISTED)
+            jobs = self._ledger.get_many(ids)
+            self._ledger.forget(
+                [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
+            )
+            for job in jobs:
+                if job is not None and state in (None, job.state):
+                    if len(found) == limit:
+                        return JobPage(jobs=tuple(found), next_cursor=found[-1].id)
+                    found.append(job)
+            if len(ids) < MOST_LISTED:
+                return JobPage(jobs=tuple(found))
+            cursor = ids[-1]
+
+    def stream(self, job_id: str, *, timeout_s: float | None = None) -> Iterator[TextPiece]:
+        """The answers as they are generated, of a job with `stream`; else whole, when they are there.
+
+        Raises:
+            JobFailed: it ended without a result; what came before is no answer.
+            WaitTimeout: the job goes on.
+        """
+        heard = set()
+        for event in self.events(job_id, timeout_s=timeout_s):
+            if event.type == "text" and event.question_id and event.text:
+                heard.add((event.attempt, event.question_id))
+                yield TextPiece(
+                    question_id=event.question_id, attempt=event.attempt, text=event.text
+                )
+        result = self.result(job_id)
+        for answer in result.answers:
+            if (result.attempt, answer.question_id) not in heard:
+                yield TextPiece(
+                    question_id=answer.question_id, attempt=result.attempt, text=answer.text
+                )
 
     def wait(
         self,
@@ -350,7 +429,7 @@ class Client:
                 if job.state == "failed":
                     yield job
 
-    def replay(self, *, code: str | None = None) -> list[Job]:
+    def replay(self, *, code: str | None = None) -> builtins.list[Job]:
         """Retries all failed jobs, or those that failed with this code; returns them."""
         replayed = []
         for job in self.dead():
@@ -372,7 +451,7 @@ class Client:
                 f"job {job_id} is {job.state}; only failed jobs can be purged, others end by themselves"
             )
 
-    def workers(self) -> list[WorkerInfo]:
+    def workers(self) -> builtins.list[WorkerInfo]:
         """Workers that announced themselves within the last minute."""
         return self._ledger.workers()
 

@@ -43,12 +43,14 @@ __all__ = [
     "Image",
     "Input",
     "Job",
+    "JobPage",
     "JobRequest",
     "JobState",
     "Question",
     "Result",
     "Sampling",
     "SourceInfo",
+    "TextPiece",
     "Usage",
     "Video",
     "Warn",
@@ -108,11 +110,29 @@ class Job(Model):
     """Of a failed job; of a queued or running one: what ended its last attempt."""
     result_url: str | None = None
     custom_id: str | None = None
+    tags: tuple[str, ...] = ()
     metadata: dict[str, str] = Field(default_factory=dict)
 
     @property
     def final(self) -> bool:
         return self.state in FINAL_STATES
+
+
+class JobPage(Model):
+    """Some of the jobs that were asked for, newest first."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None = None
+    """Continues behind the last job; None: there are no more."""
+
+
+class TextPiece(Model):
+    """A piece of an answer. All pieces of a question and attempt joined, without space around them, are
+    the answer; a later attempt begins again."""
+
+    question_id: str
+    attempt: int
+    text: str
 
 
 class Answer(Model):

@@ -13,6 +13,7 @@
 | `P:answer:KEY` | string | URL of the result that later jobs with this cache key get | the worker's `cache_ttl_s` |
 | `P:flight:KEY` | string | the job that asks, of all with this cache key | until that job is final |
 | `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
+| `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
 | `P:queues` | set | names of the queues ever used | for good |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
 | `P:round` | string | when a reaper was last heard | for good, one number |
@@ -74,6 +75,9 @@ class Keys:
 
     def waiting(self, queue: str, tenant: str | None = None) -> str:
         return f"{self.prefix}:waiting:{queue}" + (f":{tenant}" if tenant else "")
+
+    def index(self, tag: str | None) -> str:
+        return f"{self.prefix}:tag:{tag}" if tag else f"{self.prefix}:jobs"
 
     def turns(self, queue: str) -> str:
         return f"{self.prefix}:turns:{queue}"

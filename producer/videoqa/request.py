@@ -259,6 +259,10 @@ class JobRequest(Model):
     """Answers also come as `text` events while they are generated."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
     custom_id: str | None = Field(default=None, min_length=1, max_length=256)
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
+        default=(), max_length=8
+    )
+    """By which `list` finds the job."""
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]] = (
         Field(default_factory=dict, max_length=32)
     )

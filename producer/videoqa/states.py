@@ -334,6 +334,34 @@ class Ledger:
         position, waiting_for = self._waiting(job_id, record)
         return _job(job_id, record, position, waiting_for)
 
+    def get_many(self, job_ids: Sequence[str]) -> list[Job | None]:
+        """In one round trip, without position and reason for waiting; None: unknown or expired."""
+        with speaking_redis(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hmget(self.keys.job(job_id), _VIEW)
+            found = pipe.execute()
+        records = (dict(zip(_VIEW, values, strict=True)) for values in found)
+        return [
+            _job(job_id, record, None, None) if record["state"] else None
+            for job_id, record in zip(job_ids, records, strict=True)
+        ]
+
+    def ids(self, *, tag: str | None, after: str | None, limit: int) -> list[str]:
+        """Ids of jobs, newest first, behind the id `after`; records may be gone."""
+        key = self.keys.index(tag)
+        with speaking_redis(self._url):
+            found = self._redis.zrevrangebylex(
+                key, f"({after}" if after else "+", "-", start=0, num=limit
+            )
+        return cast("list[str]", found)
+
+    def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
+        """Takes ids whose records are gone out of the index."""
+        if job_ids:
+            with speaking_redis(self._url):
+                self._redis.zrem(self.keys.index(tag), *job_ids)
+
     def _waiting(self, job_id: str, record: dict[str, str | None]) -> tuple[int | None, str | None]:
         """Position in the queue and the reason for waiting, of a queued job."""
         if record["state"] != "queued":
@@ -476,6 +504,7 @@ def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for:
         failure=read(Failure, record["failure"]) if record["failure"] else None,
         result_url=record["result_url"],
         custom_id=request.custom_id,
+        tags=request.tags,
         metadata=request.metadata,
     )
 

@@ -77,6 +77,7 @@ class Submission:
             start_by_default_s,
             max_queued,
             request.tenant or "",
+            *request.tags,
         ]
 
     def outcome(

@@ -29,12 +29,14 @@ from videoqa.job import (
     JobPage,
     JobRequest,
     JobState,
+    QueueInfo,
     Result,
     TextPiece,
     WorkerInfo,
     parse_request,
 )
 from videoqa.objects import ObjectStore
+from videoqa.queues import PRIORITIES, Priority, queue_name
 from videoqa.settings import Settings
 from videoqa.states import Bell, Ledger, Submission, new_job_id, read
 
@@ -450,6 +452,27 @@ class Client:
             raise errors.NotRetryable(
                 f"job {job_id} is {job.state}; only failed jobs can be purged, others end by themselves"
             )
+
+    def queues(self) -> builtins.list[QueueInfo]:
+        """How many jobs wait, by model and priority."""
+        return self._ledger.queues()
+
+    def pause(self, model: str | None = None, *, priority: Priority | None = None) -> None:
+        """No job for the model begins until `resume`; those that run go on, and jobs can be submitted.
+
+        Arguments:
+            model: None: jobs that name no model.
+            priority: None: both.
+        """
+        self._pause(model, priority, paused=True)
+
+    def resume(self, model: str | None = None, *, priority: Priority | None = None) -> None:
+        """Jobs for the model begin again."""
+        self._pause(model, priority, paused=False)
+
+    def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
+        for each in (priority,) if priority else PRIORITIES:
+            self._ledger.pause(queue_name(self.settings.prefix, model, each), paused=paused)
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Workers that announced themselves within the last minute."""

@@ -47,6 +47,7 @@ __all__ = [
     "JobRequest",
     "JobState",
     "Question",
+    "QueueInfo",
     "Result",
     "Sampling",
     "SourceInfo",
@@ -279,6 +280,20 @@ class WorkerInfo(Model):
     """None while the model loads, and where a server has it."""
     started_at: AwareDatetime
     seen_at: AwareDatetime
+
+
+class QueueInfo(Model):
+    """The jobs of one model and priority that wait."""
+
+    model: str | None = None
+    """None: jobs that name no model."""
+    priority: Literal["interactive", "bulk"]
+    waiting: int = Field(ge=0)
+    tenants: int = Field(ge=0)
+    """Who have jobs in it."""
+    paused: bool
+    workers: int = Field(ge=0)
+    """That serve it and are ready."""
 
 
 def utc(timestamp_s: float) -> datetime:

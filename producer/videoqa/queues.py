@@ -16,6 +16,7 @@
 | `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
 | `P:queues` | set | names of the queues ever used | for good |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
+| `P:paused` | set | queues from which no job begins | for good |
 | `P:round` | string | when a reaper was last heard | for good, one number |
 | `P:delayed` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
 | `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
@@ -29,9 +30,9 @@
 from __future__ import annotations
 
 from typing import Literal, get_args
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-__all__ = ["PRIORITIES", "TASK", "Keys", "queue_name"]
+__all__ = ["PRIORITIES", "TASK", "Keys", "queue_name", "served_by"]
 
 TASK = "videoqa.answer"
 """The Celery task that a bell calls; producers send it by name and never import it."""
@@ -53,6 +54,13 @@ def queue_name(prefix: str, model: str | None, priority: Priority) -> str:
     return f"{prefix}.{slug}.{priority}"
 
 
+def served_by(prefix: str, queue: str) -> tuple[str | None, Priority]:
+    """The model and priority of a queue's name."""
+    slug, _, priority = queue.removeprefix(f"{prefix}.").rpartition(".")
+    model = None if slug == DEFAULT_MODEL else unquote(slug)
+    return model, "bulk" if priority == "bulk" else "interactive"
+
+
 class Keys:
     """The key names for one prefix."""
 
@@ -63,6 +71,7 @@ class Keys:
         self.dead = f"{prefix}:dead"
         self.bells = f"{prefix}:bells"
         self.round = f"{prefix}:round"
+        self.paused = f"{prefix}:paused"
 
     def job(self, job_id: str) -> str:
         return f"{self.prefix}:job:{job_id}"

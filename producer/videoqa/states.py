@@ -23,18 +23,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any, Literal, TypeVar, cast
-
-import redis
-from pydantic import ValidationError
+from typing import Literal, cast
 
 from videoqa import errors
 from videoqa.connection import speaking_redis
-from videoqa.job import Event, Failure, Job, JobRequest, Result, WorkerInfo, utc
-from videoqa.queues import WORKER_TTL_S, Keys
-from videoqa.request import Model
+from videoqa.job import Failure, JobRequest, Result, WorkerInfo
+from videoqa.queues import WORKER_TTL_S
+from videoqa.records import Records, read, script_text
 from videoqa.submission import Bell, Submission, new_job_id, to_bell
 
 __all__ = [
@@ -51,18 +46,6 @@ __all__ = [
 
 Fence = Literal["ok", "cancel", "lost"]
 Flight = Literal["ok", "cancel", "lost", "follow"]
-M = TypeVar("M", bound=Model)
-
-_EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
-"""Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
-write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
-lose their leases one after the other. (`#!lua flags=allow-oom` says the same from Redis 7 on.)
-"""
-
-_VIEW = (
-    "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
-    "next_at", "worker", "failure", "result_url", "request", "queue", "follows",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,25 +73,8 @@ class Unreadable:
     error: errors.InvalidRequest
 
 
-@cache
-def _script_text(name: str) -> str:
-    folder = files("videoqa") / "lua"
-    begin = "" if name == "submit" else _EVEN_WHEN_FULL
-    return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
-
-
-class Ledger:
+class Ledger(Records):
     """The job records of one prefix in one Redis. Thread-safe."""
-
-    def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
-        self._redis = client
-        self._url = url
-        self.keys = Keys(prefix)
-
-    def _run(self, script: str, *args: str | float) -> Any:
-        code = self._redis.register_script(_script_text(script))
-        with speaking_redis(self._url):
-            return code(args=[self.keys.prefix, *args])
 
     # -- the producer's transitions
 
@@ -143,7 +109,7 @@ class Ledger:
         max_queued: int = 2**53,
     ) -> list[Bell | str | errors.IdempotencyConflict | errors.QueueFull]:
         """The same for many jobs in one round trip; errors are returned, each in its job's place."""
-        code = self._redis.register_script(_script_text("submit"))
+        code = self._redis.register_script(script_text("submit"))
         prefix = self.keys.prefix
         with speaking_redis(self._url):
             pipe = self._redis.pipeline(transaction=False)
@@ -215,7 +181,7 @@ class Ledger:
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
         """Extends the leases of (job id, token) pairs in one round trip."""
-        code = _script_text("renew")
+        code = script_text("renew")
         with speaking_redis(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id, token in held:
@@ -320,109 +286,9 @@ class Ledger:
         """
         return [to_bell(item) for item in self._run("reap", grace_s, limit, *empty_queues)]
 
-    # -- reading
-
-    def get(self, job_id: str) -> Job:
-        """Raises JobNotFound or JobExpired."""
-        if not job_id.isascii():  # a lone surrogate could not even be sent
-            raise errors.JobNotFound(f"no job {job_id!r} was ever recorded here; check the id")
-        with speaking_redis(self._url):
-            values = cast("list[str | None]", self._redis.hmget(self.keys.job(job_id), _VIEW))
-        record = dict(zip(_VIEW, values, strict=True))
-        if record["state"] is None:
-            raise self._missing(job_id)
-        position, waiting_for = self._waiting(job_id, record)
-        return _job(job_id, record, position, waiting_for)
-
-    def get_many(self, job_ids: Sequence[str]) -> list[Job | None]:
-        """In one round trip, without position and reason for waiting; None: unknown or expired."""
-        with speaking_redis(self._url):
-            pipe = self._redis.pipeline(transaction=False)
-            for job_id in job_ids:
-                pipe.hmget(self.keys.job(job_id), _VIEW)
-            found = pipe.execute()
-        records = (dict(zip(_VIEW, values, strict=True)) for values in found)
-        return [
-            _job(job_id, record, None, None) if record["state"] else None
-            for job_id, record in zip(job_ids, records, strict=True)
-        ]
-
-    def ids(self, *, tag: str | None, after: str | None, limit: int) -> list[str]:
-        """Ids of jobs, newest first, behind the id `after`; records may be gone."""
-        key = self.keys.index(tag)
-        with speaking_redis(self._url):
-            found = self._redis.zrevrangebylex(
-                key, f"({after}" if after else "+", "-", start=0, num=limit
-            )
-        return cast("list[str]", found)
-
-    def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
-        """Takes ids whose records are gone out of the index."""
-        if job_ids:
-            with speaking_redis(self._url):
-                self._redis.zrem(self.keys.index(tag), *job_ids)
-
-    def _waiting(self, job_id: str, record: dict[str, str | None]) -> tuple[int | None, str | None]:
-        """Position in the queue and the reason for waiting, of a queued job."""
-        if record["state"] != "queued":
-            return None, None
-        if record["next_at"]:
-            return None, "the delay before its next attempt"
-        if record["follows"]:
-            return None, f"job {record['follows']}, which asks the same"
-        queue = record["queue"] or ""
-        found = int(self._run("position", job_id))
-        position = found if found >= 0 else None
-        serving = [info for info in self.workers() if queue in info.queues]
-        if not serving:
-            model = read(JobRequest, record["request"] or "").model
-            return (
-                position,
-                f"no running worker serves {f'model {model}' if model else 'any model'}",
-            )
-        if not any(info.ready for info in serving):
-            return position, "its workers are still loading the model"
-        return position, "a free worker"
-
-    def result(self, job_id: str) -> tuple[Job, Result | None]:
-        """The job, and its result where the record holds it."""
-        job = self.get(job_id)
-        with speaking_redis(self._url):
-            text = cast("str | None", self._redis.hget(self.keys.job(job_id), "result"))
-        return job, read(Result, text) if text else None
-
-    def request(self, job_id: str) -> JobRequest:
-        with speaking_redis(self._url):
-            text = cast("str | None", self._redis.hget(self.keys.job(job_id), "request"))
-        if text is None:
-            raise self._missing(job_id)
-        return read(JobRequest, text)
-
-    def read_events(self, job_id: str, *, after: str = "0", block_s: float = 0.0) -> list[Event]:
-        """Events after the id `after`, waiting up to `block_s` for the first."""
-        with speaking_redis(self._url):
-            reply = self._redis.xread(
-                {self.keys.events(job_id): after}, block=int(block_s * 1000) if block_s else None
-            )
-        if not reply:
-            return []
-        streams = reply.values() if isinstance(reply, dict) else [entry[1] for entry in reply]
-        entries = next(iter(streams))
-        if entries and isinstance(entries[0], list):  # RESP3 nests once more
-            entries = entries[0]
-        return [_event(event_id, fields) for event_id, fields in entries]
-
-    def _missing(self, job_id: str) -> errors.LookupFailed:
-        with speaking_redis(self._url):
-            state = cast("str | None", self._redis.get(self.keys.gone(job_id)))
-        if state:
-            return errors.JobExpired(
-                f"job {job_id} {state}, and its record is gone (result_ttl_s is over); "
-                "its result object, if it had one, is still in storage"
-            )
-        return errors.JobNotFound(
-            f"no job {job_id} was ever recorded here; check the id and VIDEOQA_REDIS_URL"
-        )
+    def pause(self, queue: str, *, paused: bool) -> bool:
+        """No job of a paused queue begins; those that run go on. Returns whether that is new."""
+        return bool(self._run("pause", queue, int(paused)))
 
     # -- workers
 
@@ -446,69 +312,9 @@ class Ledger:
             pipe.zrem(self.keys.workers, worker_id)
             pipe.execute()
 
-    def workers(self) -> list[WorkerInfo]:
-        with speaking_redis(self._url):
-            ids = cast("list[str]", self._redis.zrange(self.keys.workers, 0, -1))
-            pipe = self._redis.pipeline(transaction=False)
-            for worker_id in ids:
-                pipe.hget(self.keys.worker(worker_id), "info")
-            texts = pipe.execute()
-        return [read(WorkerInfo, text) for text in texts if text]
-
-
-def read(kind: type[M], text: str | bytes) -> M:
-    """What another process wrote. In a rolling upgrade that may be a newer release: a field
-    that is not known here is none of our business.
-
-    Raises:
-        InvalidRequest: it says something that this release cannot understand.
-    """
-    try:
-        return kind.model_validate_json(text, extra="ignore")
-    except ValidationError as error:
-        raise errors.InvalidRequest(
-            f"this release does not understand the {kind.__name__} that a newer one wrote: "
-            f"{error.errors()[0]['msg']}; upgrade this side"
-        ) from error
-
 
 def _kept(text: str) -> Result | None:
     try:
         return read(Result, text) if text else None
     except errors.InvalidRequest:  # of a newer release: the model can be asked again
         return None
-
-
-def _at(text: str | None) -> Any:
-    return utc(float(text)) if text else None
-
-
-def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for: str | None) -> Job:
-    request = read(JobRequest, record["request"])
-    return Job(
-        id=job_id,
-        state=record["state"],
-        stage=record["stage"],
-        attempt=int(record["attempt"]),
-        max_attempts=int(record["max_attempts"]),
-        created_at=_at(record["created_at"]),
-        started_at=_at(record["started_at"]),
-        finished_at=_at(record["finished_at"]),
-        next_attempt_at=_at(record["next_at"]),
-        position=position,
-        waiting_for=waiting_for,
-        model=request.model,
-        priority=request.priority,
-        tenant=request.tenant,
-        worker=record["worker"],
-        failure=read(Failure, record["failure"]) if record["failure"] else None,
-        result_url=record["result_url"],
-        custom_id=request.custom_id,
-        tags=request.tags,
-        metadata=request.metadata,
-    )
-
-
-def _event(event_id: str, fields: dict[str, str]) -> Event:
-    data: dict[str, Any] = {name: value for name, value in fields.items() if value != ""}
-    return Event(**(data | {"id": event_id, "at": utc(float(data["at"]))}))

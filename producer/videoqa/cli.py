@@ -39,10 +39,10 @@ from videoqa.arguments import (
     media,
     sampling,
 )
+from videoqa.cli_fleet import add_commands
 from videoqa.client import Client
 from videoqa.job import Job
-from videoqa.local import LocalStack, home
-from videoqa.settings import DEFAULT_REDIS_URL, Settings
+from videoqa.options import JobId, JsonFlag, Timeout, connected, settings
 
 __all__ = ["app", "main"]
 
@@ -87,27 +87,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-JobId = Annotated[str, typer.Argument(help="The job's id, as `submit` printed it.")]
-Timeout = Annotated[
-    float | None,
-    typer.Option("--timeout", help="Seconds to wait here; the job goes on after them."),
-]
-
-
-def settings() -> Settings:
-    """VIDEOQA_* variables; without VIDEOQA_REDIS_URL, a running `videoqa up` of this user."""
-    found = Settings.from_environment()
-    if found.redis_url == DEFAULT_REDIS_URL and not os.environ.get("VIDEOQA_REDIS_URL"):
-        stack = LocalStack.find(home(os.environ))
-        if stack is not None:
-            return found.model_copy(update={"redis_url": stack.redis_url})
-    return found
-
-
-def _client() -> Client:
-    return Client(settings=settings())
 
 
 def _read_json(source: str) -> dict[str, Any]:
@@ -194,10 +173,13 @@ def ask(
         ),
         max_tokens=max_tokens, model=model, output=output,
     )  # fmt: skip
-    with _client() as client:
-        job = client.submit(fields)
-        _wait(client, job.id, timeout, as_json)
-        show.result(client.result(job.id), client.get(job.id), as_json=as_json)
+    # A pipe gets the answer alone, once it is sure: an attempt that is repeated begins it again.
+    alone = len(fields["questions"]) == 1
+    spoken = show.Spoken() if alone and sys.stdout.isatty() and not as_json else None
+    with connected() as client:
+        job = client.submit(fields | {"stream": spoken is not None})
+        _wait(client, job.id, timeout, as_json, spoken)
+        show.result(client.result(job.id), client.get(job.id), as_json=as_json, spoken=spoken)
 
 
 @app.command()
@@ -244,7 +226,7 @@ def submit(
         )
     else:
         fields = _read_json(request)
-    with _client() as client:
+    with connected() as client:
         job = client.submit(fields)
         show.submitted(job, as_json=as_json)
 
@@ -252,14 +234,14 @@ def submit(
 @app.command()
 def status(job_id: JobId, as_json: JsonFlag = False) -> None:
     """Say how a job stands."""
-    with _client() as client:
+    with connected() as client:
         show.job(client.get(job_id), as_json=as_json)
 
 
 @app.command()
 def wait(job_id: JobId, timeout: Timeout = None, as_json: JsonFlag = False) -> None:
     """Wait until a job is final."""
-    with _client() as client:
+    with connected() as client:
         job = _wait(client, job_id, timeout, as_json)
         show.job(job, as_json=as_json)
 
@@ -271,7 +253,7 @@ def result(
     follow: Annotated[bool, typer.Option("--wait", help="Wait for the job first.")] = False,
 ) -> None:
     """Print a job's answers."""
-    with _client() as client:
+    with connected() as client:
         if follow:
             _wait(client, job_id, None, as_json)
         job = client.get(job_id)
@@ -283,7 +265,7 @@ def result(
 @app.command()
 def cancel(job_id: JobId, as_json: JsonFlag = False) -> None:
     """Stop a job, queued or running."""
-    with _client() as client:
+    with connected() as client:
         show.job(client.cancel(job_id), as_json=as_json)
 
 
@@ -296,9 +278,15 @@ def doctor(as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-def _wait(client: Client, job_id: str, timeout_s: float | None, as_json: bool) -> Job:
+def _wait(
+    client: Client,
+    job_id: str,
+    timeout_s: float | None,
+    as_json: bool,
+    spoken: show.Spoken | None = None,
+) -> Job:
     """Waits with visible progress; leaves with status 1 where the job did not succeed."""
-    with show.progress(client, job_id, quiet=as_json) as on_event:
+    with show.progress(client, job_id, quiet=as_json, spoken=spoken) as on_event:
         job = client.wait(job_id, timeout_s=timeout_s, on_event=on_event)
     if job.state != "succeeded":
         _ended_badly(job, as_json)
@@ -309,6 +297,8 @@ def _ended_badly(job: Job, as_json: bool) -> NoReturn:
     show.failed(job, as_json=as_json)
     raise typer.Exit(1)
 
+
+add_commands(app)
 
 EXIT_CODES: tuple[tuple[type[errors.VideoQAError], int], ...] = (
     (errors.RequestError, 2),

@@ -1,0 +1,35 @@
+"""What the commands have in common: options, and the client that they talk through."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from videoqa.client import Client
+from videoqa.local import LocalStack, home
+from videoqa.settings import DEFAULT_REDIS_URL, Settings
+
+__all__ = ["JobId", "JsonFlag", "Timeout", "connected", "settings"]
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+JobId = Annotated[str, typer.Argument(help="The job's id, as `submit` printed it.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", help="Seconds to wait here; the job goes on after them."),
+]
+
+
+def settings() -> Settings:
+    """VIDEOQA_* variables; without VIDEOQA_REDIS_URL, a running `videoqa up` of this user."""
+    found = Settings.from_environment()
+    if found.redis_url == DEFAULT_REDIS_URL and not os.environ.get("VIDEOQA_REDIS_URL"):
+        stack = LocalStack.find(home(os.environ))
+        if stack is not None:
+            return found.model_copy(update={"redis_url": stack.redis_url})
+    return found
+
+
+def connected() -> Client:
+    return Client(settings=settings())

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import builtins
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from videoqa import errors
 from videoqa.connection import connect, server_name, speaking_redis
+from videoqa.following import Following
 from videoqa.job import (
-    FINAL_STATES,
     Event,
     Job,
     JobPage,
@@ -41,6 +40,7 @@ from videoqa.settings import Settings
 from videoqa.states import Bell, Ledger, Submission, new_job_id, read
 
 if TYPE_CHECKING:
+    import redis
     from celery import Celery
 
 __all__ = ["Client"]
@@ -53,34 +53,6 @@ CHUNK = 500
 
 MOST_LISTED = 1000
 """Jobs of one page, and records that are looked at in one round trip."""
-
-BLOCK_S = 2.0
-"""How long one blocking read waits; below the socket time-out, so that a dead Redis is noticed."""
-
-OUTAGE_S = 30.0
-"""How long a caller that already waits goes on waiting for a Redis that is away."""
-
-
-class _Patience:
-    """Lets a loop live through an outage: swallows RedisUnavailable until it lasts `outage_s`."""
-
-    def __init__(self, outage_s: float) -> None:
-        self._outage_s = outage_s
-        self._away_since_s: float | None = None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> bool:
-        if not isinstance(error, errors.RedisUnavailable):
-            self._away_since_s = None
-            return False
-        now_s = time.monotonic()
-        self._away_since_s = self._away_since_s or now_s
-        if now_s - self._away_since_s > self._outage_s:
-            return False
-        time.sleep(0.5)
-        return True
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -122,11 +94,14 @@ class Client:
         """`url`: Redis of the job records; anything else comes from `settings`."""
         base = settings or Settings()
         self.settings = base.model_copy(update={"redis_url": url}) if url else base
-        self._redis = connect(self.settings)
+        self._redis = self._connected()
         self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._celery: Celery | None = None
         self._lock = threading.Lock()
+
+    def _connected(self) -> redis.Redis:
+        return connect(self.settings)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -214,16 +189,14 @@ class Client:
     def _submit_chunk(
         self, submissions: Sequence[Submission]
     ) -> builtins.list[Job | errors.VideoQAError]:
-        from videoqa.bells import ring_many
-
-        app = self._application()
+        self._application()
         made = self._ledger.submit_many(
             submissions,
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
         try:
-            ring_many(app, [bell for bell in made if isinstance(bell, Bell)])
+            self._ring_many([bell for bell in made if isinstance(bell, Bell)])
         except errors.RedisUnavailable as error:
             log.warning("jobs are recorded, but their bells were not heard: %s", error)
         return [
@@ -242,6 +215,11 @@ class Client:
             if self._celery is None:
                 self._celery = make_celery(self.settings)
             return self._celery
+
+    def _ring_many(self, bells: Sequence[Bell]) -> None:
+        from videoqa.bells import ring_many
+
+        ring_many(self._application(), bells)
 
     def _ring(self, bell: Bell) -> None:
         from videoqa.broker import ring
@@ -310,17 +288,11 @@ class Client:
         """
         heard = set()
         for event in self.events(job_id, timeout_s=timeout_s):
-            if event.type == "text" and event.question_id and event.text:
-                heard.add((event.attempt, event.question_id))
-                yield TextPiece(
-                    question_id=event.question_id, attempt=event.attempt, text=event.text
-                )
-        result = self.result(job_id)
-        for answer in result.answers:
-            if (result.attempt, answer.question_id) not in heard:
-                yield TextPiece(
-                    question_id=answer.question_id, attempt=result.attempt, text=answer.text
-                )
+            piece = TextPiece.of(event)
+            if piece is not None:
+                heard.add((piece.attempt, piece.question_id))
+                yield piece
+        yield from TextPiece.of_result(self.result(job_id), heard)
 
     def wait(
         self,
@@ -337,7 +309,7 @@ class Client:
         job = self.get(job_id)
         if job.final and on_event is None:
             return job
-        for event in self._follow(job_id, "0", timeout_s):
+        for event in self._follow(Following(job_id, "0", timeout_s), job_id):
             if on_event is not None:
                 on_event(event)
         return self.get(job_id)
@@ -352,32 +324,25 @@ class Client:
             RedisUnavailable: at once, or when Redis stays away for 30 s while this waits.
             InvalidRequest: `after` is no event's id.
         """
-        if not re.fullmatch(r"\d+(-\d+)?", after):
-            raise errors.InvalidRequest(
-                f"got after={after!r}, expected the id of an event, or 0", param="after"
-            )
+        reader = Following(job_id, after, timeout_s)
         self.get(job_id)
-        yield from self._follow(job_id, after, timeout_s)
+        yield from self._follow(reader, job_id)
 
-    def _follow(self, job_id: str, after: str, timeout_s: float | None) -> Iterator[Event]:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        patience = _Patience(OUTAGE_S)
-        block_s = 0.0  # what is there already comes first: a final job gets no more
+    def events_key(self, job_id: str) -> str:
+        """Of the job's events in Redis, for readers of other kinds."""
+        return self._ledger.keys.events(job_id)
+
+    def _follow(self, reader: Following, job_id: str) -> Iterator[Event]:
         while True:
-            with patience:
-                found = self._ledger.read_events(job_id, after=after, block_s=block_s)
-                for event in found:
-                    after = event.id
-                    yield event
-                # A retried job's stream goes on after its first final event: ask the record.
-                if (not found or found[-1].state in FINAL_STATES) and self.get(job_id).final:
-                    return
-            if deadline is not None and time.monotonic() >= deadline:
-                raise errors.WaitTimeout(
-                    f"job {job_id} was not finished within {timeout_s:g} s; it goes on, wait again"
+            try:
+                yield from reader.take(
+                    self._ledger.read_events(job_id, after=reader.after, block_s=reader.block_s)
                 )
-            left_s = BLOCK_S if deadline is None else deadline - time.monotonic()
-            block_s = min(BLOCK_S, max(left_s, 0.001))
+                if reader.at_end and self.get(job_id).final:
+                    return
+            except errors.RedisUnavailable as error:
+                time.sleep(reader.pause_s(error))
+            reader.go_on()
 
     def result(self, job_id: str) -> Result:
         """The answers of a succeeded job.

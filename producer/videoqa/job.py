@@ -5,6 +5,7 @@ Together with `request.py` this is the contract: everything that crosses a proce
 
 from __future__ import annotations
 
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -134,6 +135,22 @@ class TextPiece(Model):
     question_id: str
     attempt: int
     text: str
+
+    @classmethod
+    def of(cls, event: Event) -> TextPiece | None:
+        """The piece in an event, if it is one of text."""
+        if event.type != "text" or not event.question_id or not event.text:
+            return None
+        return cls(question_id=event.question_id, attempt=event.attempt, text=event.text)
+
+    @classmethod
+    def of_result(cls, result: Result, heard: Container[tuple[int, str]]) -> list[TextPiece]:
+        """The answers of which no piece was heard, by attempt and question."""
+        return [
+            cls(question_id=answer.question_id, attempt=result.attempt, text=answer.text)
+            for answer in result.answers
+            if (result.attempt, answer.question_id) not in heard
+        ]
 
 
 class Answer(Model):

@@ -18,8 +18,9 @@ from videoqa.connection import speaking_redis
 from videoqa.job import Event, Failure, Job, JobRequest, QueueInfo, Result, WorkerInfo, utc
 from videoqa.queues import Keys, served_by
 from videoqa.request import Model
+from videoqa.submission import created_at_s
 
-__all__ = ["Records", "read", "script_text"]
+__all__ = ["Records", "read", "script_text", "to_events"]
 
 M = TypeVar("M", bound=Model)
 
@@ -84,9 +85,12 @@ class Records:
         """Ids of jobs, newest first, behind the id `after`; records may be gone."""
         key = self.keys.index(tag)
         with speaking_redis(self._url):
-            found = self._redis.zrevrangebylex(
-                key, f"({after}" if after else "+", "-", start=0, num=limit
-            )
+            rank = cast("int | None", self._redis.zrevrank(key, after)) if after else -1
+            if rank is None:  # it left the index meanwhile: go on at its time
+                at_s = created_at_s(after or "")
+                found = self._redis.zrevrangebyscore(key, at_s, "-inf", start=0, num=limit)
+            else:
+                found = self._redis.zrevrange(key, rank + 1, rank + limit)
         return cast("list[str]", found)
 
     def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
@@ -140,13 +144,7 @@ class Records:
             reply = self._redis.xread(
                 {self.keys.events(job_id): after}, block=int(block_s * 1000) if block_s else None
             )
-        if not reply:
-            return []
-        streams = reply.values() if isinstance(reply, dict) else [entry[1] for entry in reply]
-        entries = next(iter(streams))
-        if entries and isinstance(entries[0], list):  # RESP3 nests once more
-            entries = entries[0]
-        return [_event(event_id, fields) for event_id, fields in entries]
+        return to_events(reply)
 
     def _missing(self, job_id: str) -> errors.LookupFailed:
         with speaking_redis(self._url):
@@ -205,6 +203,17 @@ def read(kind: type[M], text: str | bytes) -> M:
             f"this release does not understand the {kind.__name__} that a newer one wrote: "
             f"{error.errors()[0]['msg']}; upgrade this side"
         ) from error
+
+
+def to_events(reply: Any) -> list[Event]:
+    """What XREAD says of one stream."""
+    if not reply:
+        return []
+    streams = reply.values() if isinstance(reply, dict) else [entry[1] for entry in reply]
+    entries = next(iter(streams))
+    if entries and isinstance(entries[0], list):  # RESP3 nests once more
+        entries = entries[0]
+    return [_event(event_id, fields) for event_id, fields in entries]
 
 
 def _at(text: str | None) -> Any:

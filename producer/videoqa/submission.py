@@ -17,7 +17,7 @@ from videoqa import errors
 from videoqa.queues import queue_name
 from videoqa.request import JobRequest
 
-__all__ = ["Bell", "Submission", "new_job_id", "to_bell"]
+__all__ = ["Bell", "Submission", "created_at_s", "new_job_id", "to_bell"]
 
 MAX_REQUEST_BYTES = 1 << 20
 
@@ -36,6 +36,20 @@ class Bell:
 def new_job_id() -> str:
     """`job_` + 44 bits of time + 64 random bits in hex: sorts by time, cannot be guessed."""
     return f"job_{int(time.time() * 1000):011x}{secrets.token_hex(8)}"
+
+
+def created_at_s(job_id: str) -> float:
+    """The time in an id, to a millisecond.
+
+    Raises:
+        InvalidRequest: it is no id.
+    """
+    try:
+        return int(job_id.removeprefix("job_")[:11], 16) / 1000
+    except ValueError as error:
+        raise errors.InvalidRequest(
+            f"got cursor={job_id!r}, expected the `next_cursor` of a page", param="cursor"
+        ) from error
 
 
 def to_bell(reply: Sequence[Any]) -> Bell:

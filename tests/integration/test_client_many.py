@@ -228,6 +228,19 @@ def test_records_that_are_gone_leave_the_index(
     assert redis_client.zcard(ledger.keys.index("t")) == 600
 
 
+def test_a_cursor_whose_job_is_gone_goes_on_at_its_time(
+    client: Client, redis_client: redis.Redis, ledger: Ledger
+) -> None:
+    jobs = []
+    for _ in range(4):
+        jobs.append(client.submit(ASKED))
+        threading.Event().wait(0.003)
+    redis_client.zrem(ledger.keys.index(None), jobs[2].id)
+    assert [job.id for job in client.list(cursor=jobs[2].id).jobs] == [jobs[1].id, jobs[0].id]
+    with pytest.raises(errors.InvalidRequest, match="next_cursor"):
+        client.list(cursor="page 2")
+
+
 @pytest.mark.parametrize("limit", [0, 1001])
 def test_a_page_has_a_size(client: Client, limit: int) -> None:
     with pytest.raises(errors.InvalidRequest, match="expected 1 to 1000"):

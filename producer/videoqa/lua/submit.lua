@@ -1,14 +1,14 @@
 -- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
 -- start_by default, most that may wait, tenant, tags...
 -- -> {'new'|'same'|'conflict', id, attempt, bell, queue} or {'full', waiting}
--- Ids sort by time. Each new one has two old ones looked at, so that an index has no more ids of records
--- that are gone than of others.
+-- Each new id has two old ones looked at, so that an index has no more ids of records that are gone than
+-- of others.
 local INDEX_S = 100 * 86400 -- longer than any record lives after its job
 local function index(key, id)
   for _, old in ipairs(redis.call('ZRANDMEMBER', key, 2)) do
     if redis.call('EXISTS', job_key(old)) == 0 then redis.call('ZREM', key, old) end
   end
-  redis.call('ZADD', key, 0, id)
+  redis.call('ZADD', key, stamp(now), id)
   redis.call('EXPIRE', key, INDEX_S)
 end
 

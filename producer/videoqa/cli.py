@@ -39,6 +39,7 @@ from videoqa.arguments import (
     media,
     sampling,
 )
+from videoqa.cli_caption import caption
 from videoqa.cli_fleet import add_commands
 from videoqa.client import Client
 from videoqa.job import Job
@@ -299,6 +300,7 @@ def _ended_badly(job: Job, as_json: bool) -> NoReturn:
 
 
 add_commands(app)
+app.command()(caption)
 
 EXIT_CODES: tuple[tuple[type[errors.VideoQAError], int], ...] = (
     (errors.RequestError, 2),

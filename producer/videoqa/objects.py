@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from errno import EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from videoqa import errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["ObjectStore", "file_path", "s3_client"]
+__all__ = ["ObjectStore", "file_path", "object_name", "s3_client"]
 
 _DENIED = {
     "AccessDenied",
@@ -33,6 +33,7 @@ _DENIED = {
     "AllAccessDisabled",
 }
 _FOR_GOOD = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
+_NOT_IN_A_NAME = re.compile(r"[%/\\\x00-\x1f\x7f]")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _UNMET = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _NO_CONDITIONS = {"NotImplemented", "501"}
@@ -51,6 +52,15 @@ def s3_client(endpoint_url: str | None) -> S3Client:
         connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 3}
     )
     return boto3.client("s3", endpoint_url=endpoint_url, config=config)
+
+
+def object_name(text: str) -> str:
+    """As one part of a URL's path, whatever it holds: `a/b` becomes the file `a%2Fb`.
+
+    Dots alone would be a way up.
+    """
+    name = _NOT_IN_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", text)
+    return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
 
 
 def file_path(url: str) -> Path:
@@ -174,6 +184,49 @@ class ObjectStore:
         if url.startswith("file:"):
             return _read_file(file_path(url))
         return self._get(url)[0]
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """URLs of the objects whose URL begins so, in the order of their names.
+
+        Raises:
+            OutputNotFound: no such bucket. OutputDenied, OutputUnavailable.
+        """
+        if prefix.startswith("file:"):
+            folder = file_path(prefix)
+            found = sorted(folder.iterdir()) if folder.is_dir() else []
+            return (path.as_uri() for path in found if path.is_file() and path.name[0] != ".")
+        return self._list_s3(prefix)
+
+    def _list_s3(self, prefix: str) -> Iterator[str]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, key = _bucket_key(prefix)
+        try:
+            for page in (
+                self._s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+            ):
+                for item in page.get("Contents", ()):
+                    yield f"s3://{bucket}/{quote(item['Key'])}"
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            raise _output_error(code, prefix, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(prefix, error) from error
+
+    def delete(self, url: str) -> None:
+        """What is not there is fine."""
+        if url.startswith("file:"):
+            file_path(url).unlink(missing_ok=True)
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, key = _bucket_key(url)
+        try:
+            self._s3().delete_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(url, error) from error
 
     def _get(self, url: str) -> tuple[bytes, str]:
         """The object, and its ETag."""

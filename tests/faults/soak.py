@@ -10,6 +10,7 @@ growth above 5 %, and each file that is left in a spool, counts as lost.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -43,6 +44,8 @@ def run(jobs: int, seed: int) -> Tally:
         before = taken(elder)
         trouble(rig, elder, jobs - jobs // 10, happened)
         after = taken(elder)
+        rig.spawn()  # what killed workers left in the spool, the next to start removes
+        rig.wait_ready(3)
         rig.tally.notes |= {
             "faults": dict(happened),
             "memory_mib": [round(found[0] / 2**20, 1) for found in (before, after)],
@@ -131,13 +134,19 @@ def taken(worker: Worker) -> tuple[int, int, int]:
     """Resident bytes, descriptors and threads, a moment after its last job."""
     time.sleep(3)
     process = psutil.Process(worker.pid)
+    kinds = Counter(
+        os.readlink(f"/proc/{worker.pid}/fd/{fd}").split(":")[0].split("/")[1 if 1 else 0][:6]
+        if False
+        else os.readlink(f"/proc/{worker.pid}/fd/{fd}").split(":[")[0][:30]
+        for fd in os.listdir(f"/proc/{worker.pid}/fd")
+    )
+    ports = Counter(c.raddr.port for c in process.net_connections() if c.raddr)
+    print(kinds, ports, file=sys.stderr)
     return process.memory_info().rss, process.num_fds(), process.num_threads()
 
 
 def left_over(rig: Rig) -> list[Path]:
-    """Of workers that live; the next to start removes what killed ones left."""
-    locks = [path.parent for path in (rig.folder / "spool").glob("*/.lock")]
-    return [path for folder in locks for path in folder.iterdir() if path.name != ".lock"]
+    return [path for path in (rig.folder / "spool").glob("*/*") if path.name != ".lock"]
 
 
 if __name__ == "__main__":

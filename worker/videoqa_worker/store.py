@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
 
 from videoqa import errors
 from videoqa.job import JobRequest, Result
-from videoqa.objects import ObjectStore, file_path
+from videoqa.objects import ObjectStore, file_path, object_name
 from videoqa_worker.control import JobControl
 
 __all__ = ["result_url", "roots_of", "store"]
@@ -24,25 +22,15 @@ __all__ = ["result_url", "roots_of", "store"]
 log = logging.getLogger(__name__)
 
 TRIES = 3
-_NOT_IN_A_NAME = re.compile(r"[%/\\\x00-\x1f\x7f]")
 
 
 def result_url(template: str, job_id: str, request: JobRequest, created_at: datetime) -> str:
     """The template with its fields; the same for every attempt of a job."""
     return template.format(
         job_id=job_id,
-        custom_id=_one_name(request.custom_id or "none"),
+        custom_id=object_name(request.custom_id or "none"),
         date=created_at.strftime("%Y-%m-%d"),
     )
-
-
-def _one_name(text: str) -> str:
-    """As one part of a URL's path, whatever it holds: `a/b` becomes the file `a%2Fb`.
-
-    Dots alone would be a way up.
-    """
-    name = _NOT_IN_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", text)
-    return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
 
 
 def roots_of(template: str, extra: tuple[Path, ...]) -> tuple[Path, ...]:

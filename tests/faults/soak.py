@@ -10,7 +10,6 @@ growth above 5 %, and each file that is left in a spool, counts as lost.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -134,14 +133,6 @@ def taken(worker: Worker) -> tuple[int, int, int]:
     """Resident bytes, descriptors and threads, a moment after its last job."""
     time.sleep(3)
     process = psutil.Process(worker.pid)
-    kinds = Counter(
-        os.readlink(f"/proc/{worker.pid}/fd/{fd}").split(":")[0].split("/")[1 if 1 else 0][:6]
-        if False
-        else os.readlink(f"/proc/{worker.pid}/fd/{fd}").split(":[")[0][:30]
-        for fd in os.listdir(f"/proc/{worker.pid}/fd")
-    )
-    ports = Counter(c.raddr.port for c in process.net_connections() if c.raddr)
-    print(kinds, ports, file=sys.stderr)
     return process.memory_info().rss, process.num_fds(), process.num_threads()
 
 

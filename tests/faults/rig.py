@@ -410,7 +410,12 @@ class Rig:
             )
             return
         result = self.client.result(job_id)
-        tally.wrong += result.answers[0].text != expected
+        if result.answers[0].text != expected:
+            tally.wrong += 1
+            tally.notes.setdefault("answers", []).append(
+                f"{result.answers[0].text!r}, not {expected!r}: {[s.url for s in result.sources]}, "
+                f"attempt {result.attempt}, {len(result.frames)} frames, {result.warnings}"
+            )
         stored = self.stored(job_id)
         if stored is None:
             tally.lost += 1

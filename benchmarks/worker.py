@@ -64,6 +64,7 @@ def by_worker(model: Path, paths: list[Path], folder: Path) -> dict[str, Any]:
     environ = dict(os.environ) | {
         "VIDEOQA_MODEL": str(model),
         "VIDEOQA_CPU_THREADS": "1",
+        "VIDEOQA_CACHE_TTL_S": "0",
         "VIDEOQA_MAX_BATCH": str(IN_FLIGHT),
         "VIDEOQA_SLOTS": str(IN_FLIGHT),
     }

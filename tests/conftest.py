@@ -5,6 +5,7 @@ pytest_plugins = [
     "fix_servers",
     "fix_videos",
     "fix_accuracy",
+    "fix_attempts",
     "fix_models",
     "fix_stack",
 ]

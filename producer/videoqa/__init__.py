@@ -4,6 +4,7 @@ This distribution is for the side that submits jobs and reads answers; it never 
 deep learning library. The side that answers is `videoqa-worker`.
 """
 
+from videoqa.aio import AsyncClient
 from videoqa.client import Client
 from videoqa.errors import VideoQAError
 from videoqa.job import (
@@ -14,10 +15,12 @@ from videoqa.job import (
     Generation,
     Image,
     Job,
+    JobPage,
     JobRequest,
     Question,
     Result,
     Sampling,
+    TextPiece,
     Video,
 )
 from videoqa.settings import Settings
@@ -25,6 +28,7 @@ from videoqa.settings import Settings
 __version__ = "0.1.0"
 __all__ = [
     "Answer",
+    "AsyncClient",
     "Client",
     "Event",
     "Failure",
@@ -32,11 +36,13 @@ __all__ = [
     "Generation",
     "Image",
     "Job",
+    "JobPage",
     "JobRequest",
     "Question",
     "Result",
     "Sampling",
     "Settings",
+    "TextPiece",
     "Video",
     "VideoQAError",
     "__version__",

@@ -40,10 +40,10 @@ from videoqa.arguments import (
     sampling,
 )
 from videoqa.caption import INTERRUPTED, caption
+from videoqa.cli_fleet import add_commands
 from videoqa.client import Client
 from videoqa.job import Job
-from videoqa.local import here
-from videoqa.settings import Settings
+from videoqa.options import JobId, JsonFlag, Timeout, connected, settings
 
 __all__ = ["app", "main"]
 
@@ -90,22 +90,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-JobId = Annotated[str, typer.Argument(help="The job's id, as `submit` printed it.")]
-Timeout = Annotated[
-    float | None,
-    typer.Option("--timeout", help="Seconds to wait here; the job goes on after them."),
-]
-
-
-def settings() -> Settings:
-    """VIDEOQA_* variables; without VIDEOQA_REDIS_URL, a running `videoqa up` of this user."""
-    return here(os.environ)
-
-
-def _client() -> Client:
-    return Client(settings=settings())
 
 
 def _read_json(source: str) -> dict[str, Any]:
@@ -192,10 +176,13 @@ def ask(
         ),
         max_tokens=max_tokens, model=model, output=output,
     )  # fmt: skip
-    with _client() as client:
-        job = client.submit(fields)
-        _wait(client, job.id, timeout, as_json)
-        show.result(client.result(job.id), client.get(job.id), as_json=as_json)
+    # A pipe gets the answer alone, once it is sure: an attempt that is repeated begins it again.
+    alone = len(fields["questions"]) == 1
+    spoken = show.Spoken() if alone and sys.stdout.isatty() and not as_json else None
+    with connected() as client:
+        job = client.submit(fields | {"stream": spoken is not None})
+        _wait(client, job.id, timeout, as_json, spoken)
+        show.result(client.result(job.id), client.get(job.id), as_json=as_json, spoken=spoken)
 
 
 @app.command()
@@ -242,7 +229,7 @@ def submit(
         )
     else:
         fields = _read_json(request)
-    with _client() as client:
+    with connected() as client:
         job = client.submit(fields)
         show.submitted(job, as_json=as_json)
 
@@ -250,14 +237,14 @@ def submit(
 @app.command()
 def status(job_id: JobId, as_json: JsonFlag = False) -> None:
     """Say how a job stands."""
-    with _client() as client:
+    with connected() as client:
         show.job(client.get(job_id), as_json=as_json)
 
 
 @app.command()
 def wait(job_id: JobId, timeout: Timeout = None, as_json: JsonFlag = False) -> None:
     """Wait until a job is final."""
-    with _client() as client:
+    with connected() as client:
         job = _wait(client, job_id, timeout, as_json)
         show.job(job, as_json=as_json)
 
@@ -269,7 +256,7 @@ def result(
     follow: Annotated[bool, typer.Option("--wait", help="Wait for the job first.")] = False,
 ) -> None:
     """Print a job's answers."""
-    with _client() as client:
+    with connected() as client:
         if follow:
             _wait(client, job_id, None, as_json)
         job = client.get(job_id)
@@ -281,11 +268,8 @@ def result(
 @app.command()
 def cancel(job_id: JobId, as_json: JsonFlag = False) -> None:
     """Stop a job, queued or running."""
-    with _client() as client:
+    with connected() as client:
         show.job(client.cancel(job_id), as_json=as_json)
-
-
-app.command()(caption)
 
 
 @app.command()
@@ -297,9 +281,15 @@ def doctor(as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-def _wait(client: Client, job_id: str, timeout_s: float | None, as_json: bool) -> Job:
+def _wait(
+    client: Client,
+    job_id: str,
+    timeout_s: float | None,
+    as_json: bool,
+    spoken: show.Spoken | None = None,
+) -> Job:
     """Waits with visible progress; leaves with status 1 where the job did not succeed."""
-    with show.progress(client, job_id, quiet=as_json) as on_event:
+    with show.progress(client, job_id, quiet=as_json, spoken=spoken) as on_event:
         job = client.wait(job_id, timeout_s=timeout_s, on_event=on_event)
     if job.state != "succeeded":
         _ended_badly(job, as_json)
@@ -310,6 +300,9 @@ def _ended_badly(job: Job, as_json: bool) -> NoReturn:
     show.failed(job, as_json=as_json)
     raise typer.Exit(1)
 
+
+add_commands(app)
+app.command()(caption)
 
 EXIT_CODES: tuple[tuple[type[errors.VideoQAError], int], ...] = (
     (errors.RequestError, 2),

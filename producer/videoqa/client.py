@@ -9,56 +9,82 @@ Thread-safe; connects on first use. Nothing here depends on the worker's side.
 
 from __future__ import annotations
 
+import builtins
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from videoqa import errors
 from videoqa.connection import connect, server_name, speaking_redis
-from videoqa.job import FINAL_STATES, Event, Job, JobRequest, Result, WorkerInfo, parse_request
+from videoqa.following import Following
+from videoqa.job import (
+    Event,
+    Job,
+    JobPage,
+    JobRequest,
+    JobState,
+    QueueInfo,
+    Result,
+    TextPiece,
+    WorkerInfo,
+    parse_request,
+)
 from videoqa.objects import ObjectStore
+from videoqa.queues import PRIORITIES, Priority, queue_name
 from videoqa.settings import Settings
-from videoqa.states import Bell, Ledger, new_job_id, read
+from videoqa.states import Bell, Ledger, Submission, new_job_id, read
 
 if TYPE_CHECKING:
+    import redis
     from celery import Celery
 
 __all__ = ["Client"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-BLOCK_S = 2.0
-"""How long one blocking read waits; below the socket time-out, so that a dead Redis is noticed."""
+CHUNK = 500
+"""Jobs that `submit_many` records in one round trip: 1 MB of requests, 0.1 s of Redis."""
 
-OUTAGE_S = 30.0
-"""How long a caller that already waits goes on waiting for a Redis that is away."""
+MOST_LISTED = 1000
+"""Jobs of one page, and records that are looked at in one round trip."""
 
 
-class _Patience:
-    """Lets a loop live through an outage: swallows RedisUnavailable until it lasts `outage_s`."""
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    left = iter(items)
+    while chunk := list(islice(left, size)):
+        yield chunk
 
-    def __init__(self, outage_s: float) -> None:
-        self._outage_s = outage_s
-        self._away_since_s: float | None = None
 
-    def __enter__(self) -> None:
-        pass
+def _submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
+    try:
+        return Submission(new_job_id(), parse_request(request))
+    except errors.RequestError as error:
+        where = f"requests.{number}"
+        error.param = f"{where}.{error.param}" if error.param else where
+        raise
 
-    def __exit__(self, kind: object, error: object, traceback: object) -> bool:
-        if not isinstance(error, errors.RedisUnavailable):
-            self._away_since_s = None
-            return False
-        now_s = time.monotonic()
-        self._away_since_s = self._away_since_s or now_s
-        if now_s - self._away_since_s > self._outage_s:
-            return False
-        time.sleep(0.5)
-        return True
+
+def _queued(submission: Submission) -> Job:
+    """A job that was recorded just now."""
+    request = submission.request
+    return Job(
+        id=submission.job_id,
+        state="queued",
+        max_attempts=request.max_attempts,
+        created_at=datetime.now(UTC),
+        model=request.model,
+        priority=request.priority,
+        tenant=request.tenant,
+        custom_id=request.custom_id,
+        tags=request.tags,
+        metadata=request.metadata,
+    )
 
 
 class Client:
@@ -68,11 +94,14 @@ class Client:
         """`url`: Redis of the job records; anything else comes from `settings`."""
         base = settings or Settings()
         self.settings = base.model_copy(update={"redis_url": url}) if url else base
-        self._redis = connect(self.settings)
+        self._redis = self._connected()
         self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._celery: Celery | None = None
         self._lock = threading.Lock()
+
+    def _connected(self) -> redis.Redis:
+        return connect(self.settings)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -123,16 +152,61 @@ class Client:
         try:
             return self.get(made.job_id)
         except errors.RedisUnavailable:  # recorded and rung: whoever submitted has a job
-            return Job(
-                id=made.job_id,
-                state="queued",
-                max_attempts=checked.max_attempts,
-                created_at=datetime.now(UTC),
-                model=checked.model,
-                priority=checked.priority,
-                custom_id=checked.custom_id,
-                metadata=checked.metadata,
-            )
+            return _queued(Submission(made.job_id, checked))
+
+    def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:
+        """Records many jobs and rings for workers, some hundred in a round trip; jobs in order.
+
+        All requests of a round trip are checked before any of it is recorded.
+
+        Raises:
+            RequestError: a request is wrong; `param` begins with its number, as `requests.3.inputs`.
+            SubmittedInPart: some were refused (a full queue, an idempotency key of another request),
+                or a round trip failed; it has the jobs that were recorded.
+        """
+        jobs: list[Job] = []
+        for chunk in _chunks(requests, CHUNK):
+            first = len(jobs)
+            try:
+                submissions = [_submission(first + n, request) for n, request in enumerate(chunk)]
+                made = self._submit_chunk(submissions)
+            except errors.VideoQAError as error:
+                if first == 0:
+                    raise
+                before = [job.id for job in jobs]
+                raise errors.SubmittedInPart(before, {first: error}) from error
+            taken = [found for found in made if isinstance(found, Job)]
+            if len(taken) < len(made):
+                refused = {
+                    first + n: found for n, found in enumerate(made) if not isinstance(found, Job)
+                }
+                ids: list[str | None] = [job.id for job in jobs]
+                ids += [found.id if isinstance(found, Job) else None for found in made]
+                raise errors.SubmittedInPart(ids, refused)
+            jobs += taken
+        return jobs
+
+    def _submit_chunk(
+        self, submissions: Sequence[Submission]
+    ) -> builtins.list[Job | errors.VideoQAError]:
+        self._application()
+        made = self._ledger.submit_many(
+            submissions,
+            start_by_default_s=self.settings.start_by_default_s,
+            max_queued=self.settings.max_queued,
+        )
+        try:
+            self._ring_many([bell for bell in made if isinstance(bell, Bell)])
+        except errors.RedisUnavailable as error:
+            log.warning("jobs are recorded, but their bells were not heard: %s", error)
+        return [
+            self.get(found)
+            if isinstance(found, str)
+            else _queued(submission)
+            if isinstance(found, Bell)
+            else found
+            for submission, found in zip(submissions, made, strict=True)
+        ]
 
     def _application(self) -> Celery:
         from videoqa.broker import make_celery  # Celery takes 0.3 s to import
@@ -141,6 +215,11 @@ class Client:
             if self._celery is None:
                 self._celery = make_celery(self.settings)
             return self._celery
+
+    def _ring_many(self, bells: Sequence[Bell]) -> None:
+        from videoqa.bells import ring_many
+
+        ring_many(self._application(), bells)
 
     def _ring(self, bell: Bell) -> None:
         from videoqa.broker import ring
@@ -160,6 +239,61 @@ class Client:
         """
         return self._ledger.get(job_id)
 
+    def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
+        """Jobs in the order of their ids, in one round trip; None: unknown or expired.
+
+        Says neither position nor reason for waiting, which `get` looks up.
+        """
+        return self._ledger.get_many(job_ids)
+
+    def list(
+        self,
+        *,
+        state: JobState | None = None,
+        tag: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> JobPage:
+        """Jobs whose records are kept, newest first, of a state and tag.
+
+        Arguments:
+            cursor: `next_cursor` of the page before.
+        """
+        if not 1 <= limit <= MOST_LISTED:
+            raise errors.InvalidRequest(
+                f"got limit={limit}, expected 1 to {MOST_LISTED}", param="limit"
+            )
+        found: list[Job] = []
+        while True:
+            ids = self._ledger.ids(tag=tag, after=cursor, limit=MOST_LISTED)
+            jobs = self._ledger.get_many(ids)
+            self._ledger.forget(
+                [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
+            )
+            for job in jobs:
+                if job is not None and state in (None, job.state):
+                    if len(found) == limit:
+                        return JobPage(jobs=tuple(found), next_cursor=found[-1].id)
+                    found.append(job)
+            if len(ids) < MOST_LISTED:
+                return JobPage(jobs=tuple(found))
+            cursor = ids[-1]
+
+    def stream(self, job_id: str, *, timeout_s: float | None = None) -> Iterator[TextPiece]:
+        """The answers as they are generated, of a job with `stream`; else whole, when they are there.
+
+        Raises:
+            JobFailed: it ended without a result; what came before is no answer.
+            WaitTimeout: the job goes on.
+        """
+        heard = set()
+        for event in self.events(job_id, timeout_s=timeout_s):
+            piece = TextPiece.of(event)
+            if piece is not None:
+                heard.add((piece.attempt, piece.question_id))
+                yield piece
+        yield from TextPiece.of_result(self.result(job_id), heard)
+
     def wait(
         self,
         job_id: str,
@@ -175,7 +309,7 @@ class Client:
         job = self.get(job_id)
         if job.final and on_event is None:
             return job
-        for event in self._follow(job_id, "0", timeout_s):
+        for event in self._follow(Following(job_id, "0", timeout_s), job_id):
             if on_event is not None:
                 on_event(event)
         return self.get(job_id)
@@ -190,32 +324,25 @@ class Client:
             RedisUnavailable: at once, or when Redis stays away for 30 s while this waits.
             InvalidRequest: `after` is no event's id.
         """
-        if not re.fullmatch(r"\d+(-\d+)?", after):
-            raise errors.InvalidRequest(
-                f"got after={after!r}, expected the id of an event, or 0", param="after"
-            )
+        reader = Following(job_id, after, timeout_s)
         self.get(job_id)
-        yield from self._follow(job_id, after, timeout_s)
+        yield from self._follow(reader, job_id)
 
-    def _follow(self, job_id: str, after: str, timeout_s: float | None) -> Iterator[Event]:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        patience = _Patience(OUTAGE_S)
-        block_s = 0.0  # what is there already comes first: a final job gets no more
+    def events_key(self, job_id: str) -> str:
+        """Of the job's events in Redis, for readers of other kinds."""
+        return self._ledger.keys.events(job_id)
+
+    def _follow(self, reader: Following, job_id: str) -> Iterator[Event]:
         while True:
-            with patience:
-                found = self._ledger.read_events(job_id, after=after, block_s=block_s)
-                for event in found:
-                    after = event.id
-                    yield event
-                # A retried job's stream goes on after its first final event: ask the record.
-                if (not found or found[-1].state in FINAL_STATES) and self.get(job_id).final:
-                    return
-            if deadline is not None and time.monotonic() >= deadline:
-                raise errors.WaitTimeout(
-                    f"job {job_id} was not finished within {timeout_s:g} s; it goes on, wait again"
+            try:
+                yield from reader.take(
+                    self._ledger.read_events(job_id, after=reader.after, block_s=reader.block_s)
                 )
-            left_s = BLOCK_S if deadline is None else deadline - time.monotonic()
-            block_s = min(BLOCK_S, max(left_s, 0.001))
+                if reader.at_end and self.get(job_id).final:
+                    return
+            except errors.RedisUnavailable as error:
+                time.sleep(reader.pause_s(error))
+            reader.go_on()
 
     def result(self, job_id: str) -> Result:
         """The answers of a succeeded job.
@@ -269,7 +396,7 @@ class Client:
                 if job.state == "failed":
                     yield job
 
-    def replay(self, *, code: str | None = None) -> list[Job]:
+    def replay(self, *, code: str | None = None) -> builtins.list[Job]:
         """Retries all failed jobs, or those that failed with this code; returns them."""
         replayed = []
         for job in self.dead():
@@ -291,7 +418,28 @@ class Client:
                 f"job {job_id} is {job.state}; only failed jobs can be purged, others end by themselves"
             )
 
-    def workers(self) -> list[WorkerInfo]:
+    def queues(self) -> builtins.list[QueueInfo]:
+        """How many jobs wait, by model and priority."""
+        return self._ledger.queues()
+
+    def pause(self, model: str | None = None, *, priority: Priority | None = None) -> None:
+        """No job for the model begins until `resume`; those that run go on, and jobs can be submitted.
+
+        Arguments:
+            model: None: jobs that name no model.
+            priority: None: both.
+        """
+        self._pause(model, priority, paused=True)
+
+    def resume(self, model: str | None = None, *, priority: Priority | None = None) -> None:
+        """Jobs for the model begin again."""
+        self._pause(model, priority, paused=False)
+
+    def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
+        for each in (priority,) if priority else PRIORITIES:
+            self._ledger.pause(queue_name(self.settings.prefix, model, each), paused=paused)
+
+    def workers(self) -> builtins.list[WorkerInfo]:
         """Workers that announced themselves within the last minute."""
         return self._ledger.workers()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import redis
@@ -17,8 +17,12 @@ from redis.retry import Retry
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.settings import Settings
 
-__all__ = ["connect", "place", "server_name", "speaking_redis"]
+if TYPE_CHECKING:
+    import redis.asyncio
 
+__all__ = ["connect", "connect_async", "place", "server_name", "speaking_redis"]
+
+_BROKEN = (redis.exceptions.ConnectionError,)
 _NOT_NOW = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.NoPermissionError,
@@ -35,20 +39,40 @@ def connect(settings: Settings) -> redis.Redis:
     redis-py retries while connecting and again around it, so that a server that accepts
     and never answers would be reported after 4 x `socket_timeout_s` (measured: 20 s).
     """
-    try:
-        return redis.Redis.from_url(
-            settings.redis_url,
-            decode_responses=True,
-            socket_connect_timeout=settings.connect_timeout_s,
-            socket_timeout=settings.socket_timeout_s,
-            socket_keepalive=True,
-            health_check_interval=15,
-            retry=Retry(
-                ExponentialBackoff(cap=0.2, base=0.05),
-                1,
-                supported_errors=(redis.exceptions.ConnectionError,),
-            ),
+    retry = Retry(ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=_BROKEN)
+    with _reading_url(settings):
+        return redis.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+
+
+def connect_async(settings: Settings) -> redis.asyncio.Redis:
+    """The same for asyncio."""
+    import redis.asyncio
+
+    backoff = ExponentialBackoff(cap=0.2, base=0.05)
+    retry = redis.asyncio.retry.Retry(backoff, 1, supported_errors=_BROKEN)
+    with _reading_url(settings):
+        return redis.asyncio.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        "decode_responses": True,
+        "socket_connect_timeout": settings.connect_timeout_s,
+        "socket_timeout": settings.socket_timeout_s,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+    }
+
+
+@contextmanager
+def _reading_url(settings: Settings) -> Iterator[None]:
+    if settings.redis_url.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"got {place(settings.redis_url)} over HTTP, expected redis://; there is no HTTP gateway yet",
+            param="redis_url",
         )
+    try:
+        yield
     except ValueError as error:
         raise ConfigurationError(
             f"VIDEOQA_REDIS_URL, for {place(settings.redis_url)}: {error}",

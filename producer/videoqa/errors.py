@@ -5,6 +5,7 @@ the job in which it arises, and whether trying again may help (`retryable`). A m
 says what came, what was expected and the next step.
 
     VideoQAError
+    ├── QueueFull, SubmittedInPart
     ├── RequestError            the request itself is wrong; nothing was submitted
     │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch
     │   └── IdempotencyConflict, ManifestRefused
@@ -23,6 +24,7 @@ says what came, what was expected and the next step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "SpoolFull",
     "Stage",
     "StartByPassed",
+    "SubmittedInPart",
     "TooManyPackets",
     "TooManyStreams",
     "UnsupportedInput",
@@ -154,6 +157,30 @@ class QueueFull(VideoQAError):
     code = "queue_full"
     retryable = True
     stage = "submitting"
+
+
+class SubmittedInPart(VideoQAError):
+    """Of many requests some were recorded and others not."""
+
+    code = "submitted_in_part"
+    stage = "submitting"
+
+    def __init__(self, job_ids: Sequence[str | None], refused: Mapping[int, VideoQAError]) -> None:
+        """
+        Arguments:
+            job_ids: of the jobs that were recorded, in the order of the requests; None in the place of
+                a refused one. Requests after the last were not looked at.
+            refused: why, by the request's number.
+        """
+        number, error = next(iter(refused.items()))
+        recorded = sum(job_id is not None for job_id in job_ids)
+        super().__init__(
+            f"{recorded} jobs are recorded, {len(refused)} refused, the rest was not submitted; "
+            f"request {number}: {error.message} ({error.code}). `job_ids` says which are recorded; with "
+            "idempotency keys all can be submitted again"
+        )
+        self.job_ids = list(job_ids)
+        self.refused = dict(refused)
 
 
 class IdempotencyConflict(RequestError):

@@ -5,6 +5,7 @@ Together with `request.py` this is the contract: everything that crosses a proce
 
 from __future__ import annotations
 
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -43,12 +44,15 @@ __all__ = [
     "Image",
     "Input",
     "Job",
+    "JobPage",
     "JobRequest",
     "JobState",
     "Question",
+    "QueueInfo",
     "Result",
     "Sampling",
     "SourceInfo",
+    "TextPiece",
     "Usage",
     "Video",
     "Warn",
@@ -108,11 +112,45 @@ class Job(Model):
     """Of a failed job; of a queued or running one: what ended its last attempt."""
     result_url: str | None = None
     custom_id: str | None = None
+    tags: tuple[str, ...] = ()
     metadata: dict[str, str] = Field(default_factory=dict)
 
     @property
     def final(self) -> bool:
         return self.state in FINAL_STATES
+
+
+class JobPage(Model):
+    """Some of the jobs that were asked for, newest first."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None = None
+    """Continues behind the last job; None: there are no more."""
+
+
+class TextPiece(Model):
+    """A piece of an answer. All pieces of a question and attempt joined, without space around them, are
+    the answer; a later attempt begins again."""
+
+    question_id: str
+    attempt: int
+    text: str
+
+    @classmethod
+    def of(cls, event: Event) -> TextPiece | None:
+        """The piece in an event, if it is one of text."""
+        if event.type != "text" or not event.question_id or not event.text:
+            return None
+        return cls(question_id=event.question_id, attempt=event.attempt, text=event.text)
+
+    @classmethod
+    def of_result(cls, result: Result, heard: Container[tuple[int, str]]) -> list[TextPiece]:
+        """The answers of which no piece was heard, by attempt and question."""
+        return [
+            cls(question_id=answer.question_id, attempt=result.attempt, text=answer.text)
+            for answer in result.answers
+            if (result.attempt, answer.question_id) not in heard
+        ]
 
 
 class Answer(Model):
@@ -193,6 +231,10 @@ class Result(Model):
     finished_at: AwareDatetime
     custom_id: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    cached: bool = False
+    """The answers are those of an earlier job that asked the same; `usage` has no tokens."""
+    cache_key: str | None = None
+    """Under which the answers are found by later jobs: a digest of all that decides them."""
 
 
 EventType = Literal["state", "stage", "progress", "retry", "text"]
@@ -255,6 +297,20 @@ class WorkerInfo(Model):
     """None while the model loads, and where a server has it."""
     started_at: AwareDatetime
     seen_at: AwareDatetime
+
+
+class QueueInfo(Model):
+    """The jobs of one model and priority that wait."""
+
+    model: str | None = None
+    """None: jobs that name no model."""
+    priority: Literal["interactive", "bulk"]
+    waiting: int = Field(ge=0)
+    tenants: int = Field(ge=0)
+    """Who have jobs in it."""
+    paused: bool
+    workers: int = Field(ge=0)
+    """That serve it and are ready."""
 
 
 def utc(timestamp_s: float) -> datetime:

@@ -10,8 +10,13 @@
 | `P:turns:QUEUE` | zset | tenants with queued jobs, by the number of jobs begun | until their last job |
 | `P:bells` | hash | per queue: bells rung, heard, turns, since when some are missing | for good, four numbers a queue |
 | `P:claimed:TOKEN` | string | the job that a claim got, if it is not the bell's | 10 minutes |
+| `P:answer:KEY` | string | URL of the result that later jobs with this cache key get | the worker's `cache_ttl_s` |
+| `P:flight:KEY` | string | the job that asks, of all with this cache key | until that job is final |
+| `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
+| `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
 | `P:queues` | set | names of the queues ever used | for good |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
+| `P:paused` | set | queues from which no job begins | for good |
 | `P:round` | string | when a reaper was last heard | for good, one number |
 | `P:delayed` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
 | `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
@@ -25,9 +30,9 @@
 from __future__ import annotations
 
 from typing import Literal, get_args
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-__all__ = ["PRIORITIES", "TASK", "Keys", "queue_name"]
+__all__ = ["PRIORITIES", "TASK", "Keys", "queue_name", "served_by"]
 
 TASK = "videoqa.answer"
 """The Celery task that a bell calls; producers send it by name and never import it."""
@@ -49,6 +54,13 @@ def queue_name(prefix: str, model: str | None, priority: Priority) -> str:
     return f"{prefix}.{slug}.{priority}"
 
 
+def served_by(prefix: str, queue: str) -> tuple[str | None, Priority]:
+    """The model and priority of a queue's name."""
+    slug, _, priority = queue.removeprefix(f"{prefix}.").rpartition(".")
+    model = None if slug == DEFAULT_MODEL else unquote(slug)
+    return model, "bulk" if priority == "bulk" else "interactive"
+
+
 class Keys:
     """The key names for one prefix."""
 
@@ -59,6 +71,7 @@ class Keys:
         self.dead = f"{prefix}:dead"
         self.bells = f"{prefix}:bells"
         self.round = f"{prefix}:round"
+        self.paused = f"{prefix}:paused"
 
     def job(self, job_id: str) -> str:
         return f"{self.prefix}:job:{job_id}"
@@ -72,8 +85,14 @@ class Keys:
     def waiting(self, queue: str, tenant: str | None = None) -> str:
         return f"{self.prefix}:waiting:{queue}" + (f":{tenant}" if tenant else "")
 
+    def index(self, tag: str | None) -> str:
+        return f"{self.prefix}:tag:{tag}" if tag else f"{self.prefix}:jobs"
+
     def turns(self, queue: str) -> str:
         return f"{self.prefix}:turns:{queue}"
+
+    def answer(self, key: str) -> str:
+        return f"{self.prefix}:answer:{key}"
 
     def worker(self, worker_id: str) -> str:
         return f"{self.prefix}:worker:{worker_id}"

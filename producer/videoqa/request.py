@@ -252,10 +252,17 @@ class JobRequest(Model):
     """How long the finished record stays in Redis; the object in storage stays for good."""
     output: str | None = Field(default=None, min_length=1, max_length=2048)
     """URI template of the result object; None: the worker's own. See `OUTPUT_FIELDS`."""
+    cache: Literal["use", "refresh", "off"] = "use"
+    """use: the same question about the same bytes is answered from the store, or shares the run of a
+    job that asks it now; refresh: the model is asked, and later jobs find that; off: neither."""
     stream: bool = False
     """Answers also come as `text` events while they are generated."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
     custom_id: str | None = Field(default=None, min_length=1, max_length=256)
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
+        default=(), max_length=8
+    )
+    """By which `list` finds the job."""
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]] = (
         Field(default_factory=dict, max_length=32)
     )

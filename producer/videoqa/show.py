@@ -16,7 +16,10 @@ from rich.console import Console
 from videoqa.client import Client
 from videoqa.job import Event, Job, Result
 
-__all__ = ["Check", "checks", "error", "failed", "job", "progress", "result", "submitted"]
+__all__ = [
+    "Check", "Spoken", "changed", "checks", "error", "event", "failed", "job", "note", "progress",
+    "result", "submitted", "when",
+]  # fmt: skip
 
 STAGE_VERBS = {
     "fetching": "fetching",
@@ -36,12 +39,28 @@ class Check:
     next_step: str = ""
 
 
+class Spoken:
+    """An answer that is printed while it comes."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._attempt = 0
+
+    def hear(self, event: Event) -> None:
+        if event.attempt != self._attempt and self.text:
+            print("\n(its worker was lost; another begins again)", file=sys.stderr)
+            self.text = ""
+        self._attempt = event.attempt
+        self.text += event.text or ""
+        print(event.text, end="", flush=True)
+
+
 def _print_json(data: BaseModel | dict[str, Any], file: Any = None) -> None:
     text = data.model_dump_json() if isinstance(data, BaseModel) else json.dumps(data)
     print(text, file=file or sys.stdout)
 
 
-def _when(at: datetime | None) -> str:
+def when(at: datetime | None) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "-"
 
 
@@ -68,25 +87,28 @@ def job(job: Job, *, as_json: bool) -> None:
         before = f" ({job.position} jobs before it)" if job.position else ""
         print(f"waiting   {job.waiting_for}{before}")
     print(f"attempt   {job.attempt} of {job.max_attempts}")
-    print(f"submitted {_when(job.created_at)}")
+    print(f"submitted {when(job.created_at)}")
     if job.started_at:
-        print(f"started   {_when(job.started_at)} by {job.worker or '-'}")
+        print(f"started   {when(job.started_at)} by {job.worker or '-'}")
     if job.next_attempt_at:
-        print(f"next try  {_when(job.next_attempt_at)}")
+        print(f"next try  {when(job.next_attempt_at)}")
     if job.finished_at:
-        print(f"finished  {_when(job.finished_at)}")
+        print(f"finished  {when(job.finished_at)}")
     if job.failure:
         print(f"failure   {job.failure.code}: {job.failure.message}")
     if job.result_url:
         print(f"result    {job.result_url}")
 
 
-def result(result: Result, job: Job, *, as_json: bool) -> None:
+def result(result: Result, job: Job, *, as_json: bool, spoken: Spoken | None = None) -> None:
     """The answer alone on stdout if there is one question; where it comes from on stderr."""
     if as_json:
         _print_json(result)
         return
-    for answer in result.answers:
+    said = spoken is not None and spoken.text.strip() == result.answers[0].text.strip()
+    if spoken is not None and spoken.text:
+        print()
+    for answer in () if said else result.answers:
         print(answer.text if len(result.answers) == 1 else f"{answer.question}\n  {answer.text}")
     seen = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames[:16])
     more = ", ..." if len(result.frames) > 16 else ""
@@ -96,6 +118,28 @@ def result(result: Result, job: Job, *, as_json: bool) -> None:
         f"{result.model} saw the frames at {seen}{more} s; result: {job.result_url}",
         file=sys.stderr,
     )
+
+
+def event(event: Event, *, as_json: bool) -> None:
+    """One line of a job's history."""
+    if as_json:
+        _print_json(event)
+    elif event.type == "text":
+        print(f"{when(event.at)}  {event.question_id}: {event.text}")
+    else:
+        print(f"{when(event.at)}  {describe(event)}")
+
+
+def changed(job: Job, what: str, *, as_json: bool) -> None:
+    """What was done to one of many jobs."""
+    if as_json:
+        _print_json(job)
+    else:
+        print(f"{job.id}  {what}")
+
+
+def note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
 
 
 def failed(job: Job, *, as_json: bool) -> None:
@@ -130,7 +174,7 @@ def checks(found: Sequence[Check], *, as_json: bool) -> bool:
 
 @contextmanager
 def progress(
-    client: Client, job_id: str, *, quiet: bool
+    client: Client, job_id: str, *, quiet: bool, spoken: Spoken | None = None
 ) -> Iterator[Callable[[Event], None] | None]:
     """A status line on a terminal, lines otherwise; both on stderr."""
     if quiet:
@@ -142,6 +186,13 @@ def progress(
 
         def on_event(event: Event) -> None:
             nonlocal last
+            if event.type == "text":
+                if spoken is not None:
+                    line.stop()
+                    spoken.hear(event)
+                return
+            if spoken is not None and spoken.text:  # the status line would write over it
+                return
             text = f"{job_id}: {describe(event)}"
             if event.type == "state" and event.state == "queued":
                 reason = client.get(job_id).waiting_for

@@ -21,52 +21,31 @@ This module knows records and bells, and nothing of Celery, videos or models.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import secrets
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any, Literal, TypeVar, cast
-
-import redis
-from pydantic import ValidationError
+from typing import Literal, cast
 
 from videoqa import errors
 from videoqa.connection import speaking_redis
-from videoqa.job import Event, Failure, Job, JobRequest, Result, WorkerInfo, utc
-from videoqa.queues import WORKER_TTL_S, Keys, queue_name
-from videoqa.request import Model
+from videoqa.job import Failure, JobRequest, Result, WorkerInfo
+from videoqa.queues import WORKER_TTL_S
+from videoqa.records import Records, read, script_text
+from videoqa.submission import Bell, Submission, new_job_id, to_bell
 
-__all__ = ["Bell", "Claim", "Fence", "Ledger", "Unreadable", "new_job_id", "read"]
+__all__ = [
+    "Bell",
+    "Claim",
+    "Fence",
+    "Flight",
+    "Ledger",
+    "Submission",
+    "Unreadable",
+    "new_job_id",
+    "read",
+]
 
 Fence = Literal["ok", "cancel", "lost"]
-M = TypeVar("M", bound=Model)
-MAX_REQUEST_BYTES = 1 << 20
-
-_EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
-"""Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
-write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
-lose their leases one after the other. (`#!lua flags=allow-oom` says the same from Redis 7 on.)
-"""
-
-_VIEW = (
-    "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
-    "next_at", "worker", "failure", "result_url", "request", "queue",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Bell:
-    """What a Celery message says: a job waits in this queue."""
-
-    job_id: str
-    """For whom it was rung; whoever hears it may find another job first in line."""
-    attempt: int
-    bell: int
-    queue: str
+Flight = Literal["ok", "cancel", "lost", "follow"]
 
 
 @dataclass(frozen=True)
@@ -94,30 +73,8 @@ class Unreadable:
     error: errors.InvalidRequest
 
 
-def new_job_id() -> str:
-    """`job_` + 44 bits of time + 64 random bits in hex: sorts by time, cannot be guessed."""
-    return f"job_{int(time.time() * 1000):011x}{secrets.token_hex(8)}"
-
-
-@cache
-def _script_text(name: str) -> str:
-    folder = files("videoqa") / "lua"
-    begin = "" if name == "submit" else _EVEN_WHEN_FULL
-    return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
-
-
-class Ledger:
+class Ledger(Records):
     """The job records of one prefix in one Redis. Thread-safe."""
-
-    def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
-        self._redis = client
-        self._url = url
-        self.keys = Keys(prefix)
-
-    def _run(self, script: str, *args: str | float) -> Any:
-        code = self._redis.register_script(_script_text(script))
-        with speaking_redis(self._url):
-            return code(args=[self.keys.prefix, *args])
 
     # -- the producer's transitions
 
@@ -137,43 +94,33 @@ class Ledger:
             InvalidRequest: the request is over 1 MiB as JSON.
             QueueFull: `max_queued` jobs wait in the request's queue.
         """
-        # In one spelling, so that the same request has the same digest.
-        data = json.loads(request.model_dump_json(exclude_defaults=True))
-        data["max_attempts"] = request.max_attempts
-        text = json.dumps(data, separators=(",", ":"), sort_keys=True)
-        if len(text) > MAX_REQUEST_BYTES:
-            raise errors.InvalidRequest(
-                f"got a request of {len(text)} bytes as JSON, expected at most {MAX_REQUEST_BYTES}"
-            )
-        key = request.idempotency_key
-        reply = self._run(
-            "submit",
-            job_id,
-            text,
-            queue_name(self.keys.prefix, request.model, request.priority),
-            request.max_attempts,
-            request.timeout_s,
-            request.result_ttl_s,
-            request.start_by.timestamp() if request.start_by else "",
-            hashlib.sha256(key.encode()).hexdigest() if key else "",
-            hashlib.sha256(text.encode()).hexdigest(),
-            start_by_default_s,
-            max_queued,
-            request.tenant or "",
-        )
-        if reply[0] == "full":
-            raise errors.QueueFull(
-                f"{reply[1]} {request.priority} jobs wait for {request.model or 'the default model'}, "
-                f"expected fewer than {max_queued}; nothing was recorded, submit it again later, add "
-                "workers, or raise VIDEOQA_MAX_QUEUED"
-            )
-        if reply[0] == "conflict":
-            raise errors.IdempotencyConflict(
-                f"idempotency_key {key!r} already belongs to job {reply[1]} with another request; "
-                "use a new key for a new request",
-                param="idempotency_key",
-            )
-        return str(reply[1]) if reply[0] == "same" else _bell(reply[1:])
+        submission = Submission(job_id, request)
+        order = submission.order(self.keys.prefix, start_by_default_s, max_queued)
+        made = submission.outcome(self._run("submit", *order), max_queued)
+        if isinstance(made, errors.VideoQAError):
+            raise made
+        return made
+
+    def submit_many(
+        self,
+        submissions: Sequence[Submission],
+        *,
+        start_by_default_s: float,
+        max_queued: int = 2**53,
+    ) -> list[Bell | str | errors.IdempotencyConflict | errors.QueueFull]:
+        """The same for many jobs in one round trip; errors are returned, each in its job's place."""
+        code = self._redis.register_script(script_text("submit"))
+        prefix = self.keys.prefix
+        with speaking_redis(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for submission in submissions:
+                order = submission.order(prefix, start_by_default_s, max_queued)
+                code(args=[prefix, *order], client=pipe)
+            replies = pipe.execute()
+        return [
+            submission.outcome(reply, max_queued)
+            for submission, reply in zip(submissions, replies, strict=True)
+        ]
 
     def cancel(self, job_id: str) -> None:
         """Queued jobs end at once; running ones become `canceling` until their worker stops."""
@@ -189,7 +136,7 @@ class Ledger:
             raise errors.NotRetryable(
                 f"job {job_id} is {reply[1]}; only failed, canceled or expired jobs can be retried"
             )
-        return _bell(reply[1:])
+        return to_bell(reply[1:])
 
     def dead(self) -> list[str]:
         """Ids of all failed jobs that are kept, those whose records end first at the front."""
@@ -234,7 +181,7 @@ class Ledger:
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
         """Extends the leases of (job id, token) pairs in one round trip."""
-        code = _script_text("renew")
+        code = script_text("renew")
         with speaking_redis(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id, token in held:
@@ -261,10 +208,27 @@ class Ledger:
         reply = self._run("progress", job_id, token, stage, message, *steps, question_id, text)
         return cast(Fence, reply)
 
-    def finish(self, job_id: str, token: str, *, result: Result | None, result_url: str) -> Fence:
-        """Ends the job as succeeded. `result` is kept in the record unless None (too large)."""
+    def finish(
+        self,
+        job_id: str,
+        token: str,
+        *,
+        result: Result | None,
+        result_url: str,
+        cache_key: str | None = None,
+        cache_ttl_s: float = 0.0,
+    ) -> Fence:
+        """Ends the job as succeeded.
+
+        Arguments:
+            result: kept in the record unless None (too large).
+            cache_key: later jobs find the object by it for `cache_ttl_s`.
+        """
         text = result.model_dump_json() if result else ""
-        return cast(Fence, self._run("finish", job_id, token, text, result_url))
+        reply = self._run(
+            "finish", job_id, token, text, result_url, cache_key or "", int(cache_ttl_s)
+        )
+        return cast(Fence, reply)
 
     def fail(
         self,
@@ -294,13 +258,23 @@ class Ledger:
         )
         return cast(Literal["failed", "retry", "canceled", "lost"], reply)
 
+    def lead(self, job_id: str, token: str, key: str) -> Flight:
+        """Whether this attempt is the one that asks, of all jobs whose answers have this key. `follow`:
+        another does; the job is queued again, not counted, when that one ends."""
+        return cast(Flight, self._run("lead", job_id, token, key))
+
+    def answer(self, key: str) -> str | None:
+        """The URL of a result with this key."""
+        with speaking_redis(self._url):
+            return cast("str | None", self._redis.get(self.keys.answer(key)))
+
     def release(self, job_id: str, token: str, *, kept: Result | None = None) -> Bell | None:
         """Gives a running job back without counting the attempt; the bell is to be rung.
 
         `kept`: what was answered and not stored yet, for the next attempt.
         """
         reply = self._run("release", job_id, token, kept.model_dump_json() if kept else "")
-        return _bell(reply) if reply else None
+        return to_bell(reply) if reply else None
 
     def reap(
         self, *, grace_s: float, empty_queues: Sequence[str] = (), limit: int = 100
@@ -310,81 +284,11 @@ class Ledger:
         `empty_queues`: those in which the broker holds no message. Bells are rung again only if they
         have been missing for `grace_s`: until then they may be on their way.
         """
-        return [_bell(item) for item in self._run("reap", grace_s, limit, *empty_queues)]
+        return [to_bell(item) for item in self._run("reap", grace_s, limit, *empty_queues)]
 
-    # -- reading
-
-    def get(self, job_id: str) -> Job:
-        """Raises JobNotFound or JobExpired."""
-        if not job_id.isascii():  # a lone surrogate could not even be sent
-            raise errors.JobNotFound(f"no job {job_id!r} was ever recorded here; check the id")
-        with speaking_redis(self._url):
-            values = cast("list[str | None]", self._redis.hmget(self.keys.job(job_id), _VIEW))
-        record = dict(zip(_VIEW, values, strict=True))
-        if record["state"] is None:
-            raise self._missing(job_id)
-        position, waiting_for = self._waiting(job_id, record)
-        return _job(job_id, record, position, waiting_for)
-
-    def _waiting(self, job_id: str, record: dict[str, str | None]) -> tuple[int | None, str | None]:
-        """Position in the queue and the reason for waiting, of a queued job."""
-        if record["state"] != "queued":
-            return None, None
-        if record["next_at"]:
-            return None, "the delay before its next attempt"
-        queue = record["queue"] or ""
-        found = int(self._run("position", job_id))
-        position = found if found >= 0 else None
-        serving = [info for info in self.workers() if queue in info.queues]
-        if not serving:
-            model = read(JobRequest, record["request"] or "").model
-            return (
-                position,
-                f"no running worker serves {f'model {model}' if model else 'any model'}",
-            )
-        if not any(info.ready for info in serving):
-            return position, "its workers are still loading the model"
-        return position, "a free worker"
-
-    def result(self, job_id: str) -> tuple[Job, Result | None]:
-        """The job, and its result where the record holds it."""
-        job = self.get(job_id)
-        with speaking_redis(self._url):
-            text = cast("str | None", self._redis.hget(self.keys.job(job_id), "result"))
-        return job, read(Result, text) if text else None
-
-    def request(self, job_id: str) -> JobRequest:
-        with speaking_redis(self._url):
-            text = cast("str | None", self._redis.hget(self.keys.job(job_id), "request"))
-        if text is None:
-            raise self._missing(job_id)
-        return read(JobRequest, text)
-
-    def read_events(self, job_id: str, *, after: str = "0", block_s: float = 0.0) -> list[Event]:
-        """Events after the id `after`, waiting up to `block_s` for the first."""
-        with speaking_redis(self._url):
-            reply = self._redis.xread(
-                {self.keys.events(job_id): after}, block=int(block_s * 1000) if block_s else None
-            )
-        if not reply:
-            return []
-        streams = reply.values() if isinstance(reply, dict) else [entry[1] for entry in reply]
-        entries = next(iter(streams))
-        if entries and isinstance(entries[0], list):  # RESP3 nests once more
-            entries = entries[0]
-        return [_event(event_id, fields) for event_id, fields in entries]
-
-    def _missing(self, job_id: str) -> errors.LookupFailed:
-        with speaking_redis(self._url):
-            state = cast("str | None", self._redis.get(self.keys.gone(job_id)))
-        if state:
-            return errors.JobExpired(
-                f"job {job_id} {state}, and its record is gone (result_ttl_s is over); "
-                "its result object, if it had one, is still in storage"
-            )
-        return errors.JobNotFound(
-            f"no job {job_id} was ever recorded here; check the id and VIDEOQA_REDIS_URL"
-        )
+    def pause(self, queue: str, *, paused: bool) -> bool:
+        """No job of a paused queue begins; those that run go on. Returns whether that is new."""
+        return bool(self._run("pause", queue, int(paused)))
 
     # -- workers
 
@@ -408,73 +312,9 @@ class Ledger:
             pipe.zrem(self.keys.workers, worker_id)
             pipe.execute()
 
-    def workers(self) -> list[WorkerInfo]:
-        with speaking_redis(self._url):
-            ids = cast("list[str]", self._redis.zrange(self.keys.workers, 0, -1))
-            pipe = self._redis.pipeline(transaction=False)
-            for worker_id in ids:
-                pipe.hget(self.keys.worker(worker_id), "info")
-            texts = pipe.execute()
-        return [read(WorkerInfo, text) for text in texts if text]
-
-
-def read(kind: type[M], text: str | bytes) -> M:
-    """What another process wrote. In a rolling upgrade that may be a newer release: a field
-    that is not known here is none of our business.
-
-    Raises:
-        InvalidRequest: it says something that this release cannot understand.
-    """
-    try:
-        return kind.model_validate_json(text, extra="ignore")
-    except ValidationError as error:
-        raise errors.InvalidRequest(
-            f"this release does not understand the {kind.__name__} that a newer one wrote: "
-            f"{error.errors()[0]['msg']}; upgrade this side"
-        ) from error
-
-
-def _bell(reply: Sequence[Any]) -> Bell:
-    job_id, attempt, bell, queue = reply
-    return Bell(job_id=str(job_id), attempt=int(attempt), bell=int(bell), queue=str(queue))
-
 
 def _kept(text: str) -> Result | None:
     try:
         return read(Result, text) if text else None
     except errors.InvalidRequest:  # of a newer release: the model can be asked again
         return None
-
-
-def _at(text: str | None) -> Any:
-    return utc(float(text)) if text else None
-
-
-def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for: str | None) -> Job:
-    request = read(JobRequest, record["request"])
-    return Job(
-        id=job_id,
-        state=record["state"],
-        stage=record["stage"],
-        attempt=int(record["attempt"]),
-        max_attempts=int(record["max_attempts"]),
-        created_at=_at(record["created_at"]),
-        started_at=_at(record["started_at"]),
-        finished_at=_at(record["finished_at"]),
-        next_attempt_at=_at(record["next_at"]),
-        position=position,
-        waiting_for=waiting_for,
-        model=request.model,
-        priority=request.priority,
-        tenant=request.tenant,
-        worker=record["worker"],
-        failure=read(Failure, record["failure"]) if record["failure"] else None,
-        result_url=record["result_url"],
-        custom_id=request.custom_id,
-        metadata=request.metadata,
-    )
-
-
-def _event(event_id: str, fields: dict[str, str]) -> Event:
-    data: dict[str, Any] = {name: value for name, value in fields.items() if value != ""}
-    return Event(**(data | {"id": event_id, "at": utc(float(data["at"]))}))

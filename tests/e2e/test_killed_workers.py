@@ -142,7 +142,7 @@ def expect_answered_by_another(
 
 
 def request(clip: Path, **fields: Any) -> dict[str, Any]:
-    return {"inputs": [clip.as_uri()], "questions": [QUESTION], **fields}
+    return {"inputs": [clip.as_uri()], "questions": [QUESTION], "cache": "off", **fields}
 
 
 def test_a_job_whose_worker_is_killed_while_fetching_is_answered_by_another(

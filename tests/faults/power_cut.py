@@ -49,19 +49,19 @@ def run(jobs: int, seed: int) -> Tally:
                 rig.tally.kills += 1
                 rig.restart_redis()
                 gone = [job_id for job_id in known if not there(rig, job_id)]
+                rig.gone.update(gone)
+                rig.look_again()
                 lost_s |= {job_id: cut_s - known[job_id] for job_id in gone}
                 for job_id in known:  # what is old is safe, and need not be asked for again
                     acknowledged_s.pop(job_id)
         rig.tally.held = jobs  # an attempt whose end was cut off runs again
         rig.tally.notes |= {
             "torn_bytes": sum(torn_bytes),
-            "lost_everysec": len(lost_s),
-            "oldest_lost_s": round(max(lost_s.values(), default=0.0), 2),
+            "cut_off": len(lost_s),
+            "oldest_cut_off_s": round(max(lost_s.values(), default=0.0), 2),
         }
-        if policy == "everysec":
-            for job_id, age_s in lost_s.items():
-                if age_s <= EVERYSEC_S:
-                    rig.acknowledged.pop(job_id, None)
+        promised_s = EVERYSEC_S if policy == "everysec" else -1.0
+        rig.tally.lost += sum(age_s > promised_s for age_s in lost_s.values())
         return rig.settle()
 
 

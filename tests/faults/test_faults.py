@@ -31,7 +31,8 @@ ROWS = {
     "duplicates": 24,
     "backlog": 200,
     "idempotency": 10,
-    "archive": 40,
+    "archive": 30,
+    "soak": 60,
 }
 
 

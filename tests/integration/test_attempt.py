@@ -4,91 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import redis
+from fix_attempts import Bells, Model, due, submit
 
 from videoqa import errors
-from videoqa.job import Answer, JobRequest, Result
+from videoqa.job import Result
 from videoqa.objects import ObjectStore
-from videoqa.settings import Settings
-from videoqa.states import Bell, Claim, Ledger, new_job_id
+from videoqa.states import Bell, Claim, Ledger
 from videoqa_worker.attempt import Attempts, backoff_s
-from videoqa_worker.lease import LeaseKeeper
-from videoqa_worker.pipeline import Outcome, Report
-from videoqa_worker.settings import WorkerSettings
-
-
-class Model:
-    """Stands in for the pipeline: counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def run(self, request: JobRequest, control: object, report: Report, *, alone: bool) -> Outcome:
-        self.asked += 1
-        report("generating")
-        text = f"answer {self.asked}"
-        answer = Answer(
-            question_id="q1", question="What?", text=text, finish_reason="stop",
-            input_tokens=1, output_tokens=1,
-        )  # fmt: skip
-        return Outcome(answers=(answer,))
-
-
-class Bells:
-    """What was rung."""
-
-    def __init__(self) -> None:
-        self.rung: list[Bell] = []
-
-
-@pytest.fixture
-def model() -> Model:
-    return Model()
-
-
-@pytest.fixture
-def bells() -> Bells:
-    return Bells()
-
-
-@pytest.fixture
-def attempts(
-    settings: Settings, ledger: Ledger, tmp_path: Path, model: Model, bells: Bells
-) -> Attempts:
-    return Attempts(
-        WorkerSettings(
-            redis_url=settings.redis_url,
-            prefix=settings.prefix,
-            retry_base_s=0.0,
-            output=(tmp_path / "results").as_uri() + "/{job_id}.json",
-        ),
-        ledger,
-        LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
-        cast(Any, model),
-        ObjectStore(file_roots=(tmp_path,)),
-        bells.rung.append,
-        worker_id="w",
-        model="demo",
-        revision=None,
-    )
-
-
-def due(ledger: Ledger) -> Bell:
-    """The bell of the one job whose next attempt is due."""
-    bells: list[Bell] = []
-    while not bells:
-        bells = ledger.reap(grace_s=60)
-    return bells[0]
-
-
-def submit(ledger: Ledger) -> Bell:
-    request = JobRequest.model_validate({"inputs": ["s3://b/k.mp4"], "questions": ["What?"]})
-    bell = ledger.submit(new_job_id(), request, start_by_default_s=3600)
-    assert isinstance(bell, Bell)
-    return bell
 
 
 def rewrite(redis_client: redis.Redis, ledger: Ledger, bell: Bell, **fields: object) -> None:

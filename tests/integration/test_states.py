@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from videoqa import errors
-from videoqa.job import Answer, Failure, JobRequest, Result, WorkerInfo
+from videoqa.job import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
 from videoqa.queues import queue_name
 from videoqa.states import Bell, Claim, Ledger, new_job_id
 
@@ -175,6 +175,27 @@ def test_a_line_that_one_cancels_out_of_is_forgotten(
         == 0
     )
     assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "canceled"
+
+
+def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledger) -> None:
+    first, second = submit(ledger), submit(ledger, tenant="a")
+    assert ledger.pause(first.queue, paused=True)
+    assert not ledger.pause(first.queue, paused=True)
+    for bell in (first, second):
+        assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "its queue is paused"
+    assert ledger.get(first.job_id).waiting_for == "its queue is paused"
+    assert ledger.reap(grace_s=0, empty_queues=[first.queue]) == []
+    (queue,) = ledger.queues()
+    assert queue == QueueInfo(
+        model=None, priority="interactive", waiting=2, tenants=2, paused=True, workers=0
+    )
+    assert ledger.pause(first.queue, paused=False)
+    rung = ledger.reap(grace_s=30)
+    assert {claim(ledger, bell, token=str(bell.bell)).job_id for bell in rung} == {
+        first.job_id,
+        second.job_id,
+    }
+    assert not ledger.queues()[0].paused
 
 
 def test_all_tenants_together_fill_a_queue(ledger: Ledger) -> None:

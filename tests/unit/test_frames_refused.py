@@ -149,10 +149,27 @@ def test_where_no_length_is_promised_the_pictures_that_came_are_the_video(
 
 
 def test_a_fragmented_mp4_that_breaks_off_gives_its_whole_fragments(make_clip: MakeClip) -> None:
-    recipe = replace(FOUR_SECONDS, options={"movflags": "frag_keyframe+empty_moov"})
-    for share in (0.5, 0.55, 0.7):
-        video = sample_frames(cut(make_clip(recipe), share), Sampling(), end=0.9)
+    path, cut_at = _fragmented(make_clip, b"mdat")
+    for at in cut_at:
+        path.write_bytes(path.read_bytes()[:at])
+        video = sample_frames(path, Sampling(), end=0.9)
         assert [read_number(frame.pixels) for frame in video.frames] == [0, 2, 5, 8, 11, 14, 16, 19]
+
+
+def test_a_fragmented_mp4_that_breaks_off_in_an_index_is_refused(make_clip: MakeClip) -> None:
+    """FFmpeg opens none of it, though the fragments before are whole."""
+    path, cut_at = _fragmented(make_clip, b"moof")
+    path.write_bytes(path.read_bytes()[: cut_at[0]])
+    with pytest.raises(VideoCorrupt, match="cannot be opened"):
+        sample_frames(path, Sampling(), end=0.9)
+
+
+def _fragmented(make_clip: MakeClip, box: bytes) -> tuple[Path, list[int]]:
+    """A clip, and places within its later boxes of a kind, the last first."""
+    path = make_clip(replace(FOUR_SECONDS, options={"movflags": "frag_keyframe+empty_moov"}))
+    content = path.read_bytes()
+    found = [n for n in range(len(content)) if content.startswith(box, n)]
+    return path, [at + 40 for at in reversed(found[len(found) // 2 : -1])]
 
 
 def test_pictures_lost_to_damage_are_not_called_exact(make_clip: MakeClip) -> None:

@@ -13,18 +13,19 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from videoqa import errors
-from videoqa.job import Failure, Result, utc
+from videoqa.job import Failure, Result, Sampling, Usage, utc
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Claim, Ledger, Unreadable
+from videoqa_worker.cache import AnswerCache, KnownAlready, WaitsForAnother
 from videoqa_worker.control import JobControl
 from videoqa_worker.lease import LeaseKeeper, obey
-from videoqa_worker.pipeline import Outcome, Pipeline, Report
+from videoqa_worker.pipeline import Outcome, Pipeline, Report, SourceVersion
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.store import result_url, store
 
@@ -49,6 +50,7 @@ class Attempts:
         leases: LeaseKeeper,
         pipeline: Pipeline,
         objects: ObjectStore,
+        cache: AnswerCache,
         ring: Callable[[Bell], None],
         *,
         worker_id: str,
@@ -60,6 +62,7 @@ class Attempts:
         self._leases = leases
         self._pipeline = pipeline
         self._objects = objects
+        self._cache = cache
         self._ring = ring
         self._worker_id = worker_id
         self._model = model
@@ -109,6 +112,8 @@ class Attempts:
         try:
             answered = self._answered(claim, control)
             self._finish(claim, control, answered)
+        except WaitsForAnother:
+            log.info("another job asks the same; this one waits for it", extra=tags)
         except errors.LeaseLost as error:
             log.warning("%s", error, extra=tags)
         except errors.WorkerStopping:
@@ -130,11 +135,53 @@ class Attempts:
         if claim.kept is not None:
             result = claim.kept.model_copy(update={"attempt": claim.attempt})
         else:
-            # A second attempt runs alone: if this job breaks its batch, only it is convicted.
-            outcome = self._pipeline.run(claim.request, control, report, alone=claim.attempt > 1)
-            result = self._result(claim, outcome)
+            result = self._asked(claim, control, report)
         report("storing")
         return result
+
+    def _asked(self, claim: Claim, control: JobControl, report: Report) -> Result:
+        """The model's answers, or those of an earlier job that asked the same."""
+        key: str | None = None
+
+        def opened(sampling: Sampling, versions: Sequence[SourceVersion]) -> None:
+            nonlocal key
+            key = self._cache.key(claim.request, sampling, versions)
+            if key is not None and claim.request.cache == "use":
+                self._look(claim, control, key)
+
+        # A second attempt runs alone: if this job breaks its batch, only it is convicted.
+        alone = claim.attempt > 1
+        try:
+            outcome = self._pipeline.run(claim.request, control, report, alone=alone, opened=opened)
+        except KnownAlready as known:
+            return self._reused(claim, known.result, report)
+        return self._result(claim, outcome, key)
+
+    def _look(self, claim: Claim, control: JobControl, key: str) -> None:
+        """Ends the attempt where the model need not be asked."""
+        known = self._cache.find(key)
+        if known is not None:
+            raise KnownAlready(known)
+        answer = self._until_redis_answers(
+            lambda: self._ledger.lead(claim.job_id, claim.token, key)
+        )
+        if answer == "follow":
+            raise WaitsForAnother
+        obey(control, answer)
+        control.check()
+
+    def _reused(self, claim: Claim, known: Result, report: Report) -> Result:
+        """An earlier job's answers as this one's, which cost it no tokens."""
+        if claim.request.stream:
+            for answer in known.answers:
+                report("generating", question_id=answer.question_id, text=answer.text)
+        return known.model_copy(
+            update={
+                "cached": True,
+                "usage": Usage(queued_s=round(claim.queued_s, 4)),
+                **self._named(claim),
+            }
+        )
 
     def _reporter(self, claim: Claim, control: JobControl) -> Report:
         def report(
@@ -174,7 +221,12 @@ class Attempts:
         small = len(result.model_dump_json()) <= self._settings.inline_result_bytes
         answer = self._until_redis_answers(
             lambda: self._ledger.finish(
-                claim.job_id, claim.token, result=result if small else None, result_url=url
+                claim.job_id,
+                claim.token,
+                result=result if small else None,
+                result_url=url,
+                cache_key=None if result.cached else result.cache_key,
+                cache_ttl_s=self._cache.ttl_s,
             )
         )
         log.info("job %s", {"ok": "succeeded", "cancel": "canceled"}.get(answer, "lost"),
@@ -184,24 +236,30 @@ class Attempts:
         template = claim.request.output or self._settings.output
         return result_url(template, claim.job_id, claim.request, utc(claim.created_at_s))
 
-    def _result(self, claim: Claim, outcome: Outcome) -> Result:
-        request = claim.request
+    def _named(self, claim: Claim) -> dict[str, Any]:
+        """What of a result is this job's own."""
+        return {
+            "job_id": claim.job_id,
+            "attempt": claim.attempt,
+            "created_at": utc(claim.created_at_s),
+            "finished_at": datetime.now(UTC),
+            "custom_id": claim.request.custom_id,
+            "metadata": claim.request.metadata,
+        }
+
+    def _result(self, claim: Claim, outcome: Outcome, key: str | None) -> Result:
         return Result(
-            job_id=claim.job_id,
             answers=outcome.answers,
             frames=tuple(outcome.frames),
             sources=tuple(outcome.sources),
             model=self._model,
             model_revision=self._revision,
             sampling=outcome.sampling,
-            generation=request.generation,
+            generation=claim.request.generation,
             usage=outcome.usage(claim.queued_s),
             warnings=tuple(outcome.warnings),
-            attempt=claim.attempt,
-            created_at=utc(claim.created_at_s),
-            finished_at=datetime.now(UTC),
-            custom_id=request.custom_id,
-            metadata=request.metadata,
+            cache_key=key,
+            **self._named(claim),
         )
 
     def _give_back(self, claim: Claim, answered: Result | None) -> None:

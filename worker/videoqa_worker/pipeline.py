@@ -7,7 +7,7 @@ nothing of Redis, Celery or leases: it reports its stages and asks `control` whe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ from videoqa_worker.prompt import Media, Viewed
 from videoqa_worker.shares import Stated, resolved, shares
 from videoqa_worker.source import LocalCopy, Sources
 
-__all__ = ["Outcome", "Pipeline", "Report"]
+__all__ = ["Opened", "Outcome", "Pipeline", "Report", "SourceVersion"]
 
 _PATIENCE_S = {"interactive": 0.0, "bulk": 30.0}
 """So long interactive jobs that came later may run before a bulk job of the same worker."""
@@ -57,6 +57,26 @@ class Report(Protocol):
     ) -> None: ...
 
 
+@dataclass(frozen=True)
+class SourceVersion:
+    """Which bytes an input is, before any of them is decoded."""
+
+    url: str
+    """Without credentials and query."""
+    etag: str | None
+    version_id: str | None
+    size_bytes: int
+
+    @property
+    def exact(self) -> bool:
+        """Other bytes would have another name. A weak ETag does not promise that."""
+        return self.etag is not None and not self.etag.startswith("W/")
+
+
+Opened = Callable[[Sampling, Sequence[SourceVersion]], None]
+"""Told of the sampling and all sources before frames are taken of the last; may end the attempt."""
+
+
 @dataclass
 class Outcome:
     """What an attempt has found so far."""
@@ -68,6 +88,7 @@ class Outcome:
     sources: list[SourceInfo] = field(default_factory=list)
     warnings: list[Warn] = field(default_factory=list)
     media: list[Media] = field(default_factory=list)
+    versions: list[SourceVersion] = field(default_factory=list)
     bytes_fetched: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -106,7 +127,13 @@ class Pipeline:
         self._engine = engine
 
     def run(
-        self, request: JobRequest, control: JobControl, report: Report, *, alone: bool
+        self,
+        request: JobRequest,
+        control: JobControl,
+        report: Report,
+        *,
+        alone: bool,
+        opened: Opened = lambda sampling, versions: None,
     ) -> Outcome:
         """Answers every question of the request, or raises why it can't.
 
@@ -120,7 +147,7 @@ class Pipeline:
             sampling = next(share) if isinstance(item, Video) else None
             # Each local copy is gone before the next input is fetched.
             with _about(f"inputs.{n}.url"), ExitStack() as spooled:
-                self._take(n, request, sampling, outcome, control, report, spooled)
+                self._take(n, request, sampling, outcome, control, report, spooled, opened)
         with outcome.timing("generating"):
             self._generate(request, outcome, control, report, alone)
         return outcome
@@ -134,12 +161,16 @@ class Pipeline:
         control: JobControl,
         report: Report,
         spooled: ExitStack,
+        opened: Opened,
     ) -> None:
         """Fetches one input and takes its frames; of a large file, only what they need."""
         item, total = request.inputs[n], len(request.inputs)
         report("fetching", message=redact_url(item.url), done=n, total=total)
         with outcome.timing("fetching"):
             copy = spooled.enter_context(self._sources.open(item.url, check=control.check))
+        outcome.versions.append(_version(item, copy))
+        if len(outcome.versions) == total:
+            opened(outcome.sampling, outcome.versions)
         report("sampling", message=redact_url(item.url), done=n, total=total)
         waited_s = copy.waited_s
         with outcome.timing("sampling"):
@@ -242,6 +273,10 @@ def _about(param: str) -> Iterator[None]:
     except (errors.SourceError, errors.SamplingError, errors.GenerationError) as error:
         error.param = error.param or param
         raise
+
+
+def _version(item: Input, copy: LocalCopy) -> SourceVersion:
+    return SourceVersion(redact_url(item.url), copy.etag, copy.version_id, copy.size_bytes)
 
 
 def _note(n: int, item: Input, copy: LocalCopy, sampled: SampledVideo, outcome: Outcome) -> None:

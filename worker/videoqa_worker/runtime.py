@@ -26,6 +26,7 @@ from videoqa.job import EngineInfo, WorkerInfo
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Ledger
 from videoqa_worker.attempt import Attempts
+from videoqa_worker.cache import AnswerCache
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, EngineConfig, ServerConfig, ServerEngine, Stats
 from videoqa_worker.lease import LeaseKeeper
@@ -89,14 +90,22 @@ class Runtime:
         self.leases = stack.enter_context(
             LeaseKeeper(ledger, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
         )
+        objects = ObjectStore(
+            s3_endpoint_url=settings.s3_endpoint_url,
+            file_roots=roots_of(settings.output, settings.output_roots),
+        )
         self._attempts = Attempts(
             settings,
             ledger,
             self.leases,
             Pipeline(sources, decoders, engine),
-            ObjectStore(
-                s3_endpoint_url=settings.s3_endpoint_url,
-                file_roots=roots_of(settings.output, settings.output_roots),
+            objects,
+            AnswerCache(
+                ledger,
+                objects,
+                model=settings.model,
+                revision=engine.revision,
+                ttl_s=settings.cache_ttl_s,
             ),
             lambda bell: ring(self.app, bell),
             worker_id=self.worker_id,

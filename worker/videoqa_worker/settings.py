@@ -149,6 +149,11 @@ class WorkerSettings(Settings):
         default=2.0, ge=0, description="first delay of a retry; doubles each time, with full jitter"
     )
     retry_cap_s: float = Field(default=120.0, ge=0, description="longest delay of a retry")
+    cache_ttl_s: float = Field(
+        default=7 * 86_400.0,
+        ge=0,
+        description="the same question about the same bytes is answered from the store for so long; 0: never",
+    )
     store_patience_s: float = Field(
         default=3600.0,
         ge=0,

@@ -15,6 +15,7 @@ local mine = redis.call('GET', P .. ':claimed:' .. token) or named
 local before = get(mine, 'state', 'token')
 if before[1] == 'running' and before[2] == token then return run(mine) end
 
+if redis.call('SISMEMBER', P .. ':paused', queue) == 1 then return {'drop', 'its queue is paused'} end
 local id, tenant
 while true do
   id, tenant = next_in_line(queue)

@@ -86,11 +86,27 @@ local function ring(id)
   return bell
 end
 
+-- A job that asked for others too has ended: they are due, and find its answer or ask themselves.
+local function land(id)
+  local key = get(id, 'flight')[1]
+  if not key then return end
+  redis.call('HDEL', job_key(id), 'flight')
+  redis.call('DEL', P .. ':flight:' .. key)
+  for _, follower in ipairs(redis.call('SMEMBERS', P .. ':followers:' .. key)) do
+    if get(follower, 'state')[1] == 'queued' then
+      redis.call('HDEL', job_key(follower), 'follows')
+      redis.call('ZADD', P .. ':delayed', stamp(now), follower)
+    end
+  end
+  redis.call('DEL', P .. ':followers:' .. key)
+end
+
 local function finalize(id, state, ...)
   local rec = get(id, 'ttl_s', 'attempt', 'idem')
   forget_places(id)
+  land(id)
   set(id, 'state', state, 'finished_at', stamp(now), ...)
-  redis.call('HDEL', job_key(id), 'stage', 'next_at')
+  redis.call('HDEL', job_key(id), 'stage', 'next_at', 'follows')
   local ttl = math.ceil(tonumber(rec[1]))
   redis.call('EXPIRE', job_key(id), ttl)
   redis.call('SET', P .. ':gone:' .. id, state, 'EX', ttl + GONE_EXTRA_S)

@@ -83,7 +83,8 @@ end
 local empty = {}
 for n = 4, #ARGV do empty[ARGV[n]] = true end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
-  local count = missing(queue, empty[queue])
+  local paused = redis.call('SISMEMBER', P .. ':paused', queue) == 1
+  local count = paused and 0 or missing(queue, empty[queue])
   if count > 0 then ring_again(queue, count) end
 end
 return bells

@@ -1,6 +1,17 @@
 -- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
--- start_by default, most that may wait, tenant
+-- start_by default, most that may wait, tenant, tags...
 -- -> {'new'|'same'|'conflict', id, attempt, bell, queue} or {'full', waiting}
+-- Each new id has two old ones looked at, so that an index has no more ids of records that are gone than
+-- of others.
+local INDEX_S = 100 * 86400 -- longer than any record lives after its job
+local function index(key, id)
+  for _, old in ipairs(redis.call('ZRANDMEMBER', key, 2)) do
+    if redis.call('EXISTS', job_key(old)) == 0 then redis.call('ZREM', key, old) end
+  end
+  redis.call('ZADD', key, stamp(now), id)
+  redis.call('EXPIRE', key, INDEX_S)
+end
+
 local id, queue, idem, body = ARGV[2], ARGV[4], ARGV[9], ARGV[10]
 if redis.call('EXISTS', job_key(id)) == 1 then
   -- The same call again after a lost reply.
@@ -25,6 +36,8 @@ redis.call('SADD', P .. ':queues', queue)
 set(id, 'request', ARGV[3], 'state', 'queued', 'queue', queue, 'attempt', 0,
   'max_attempts', ARGV[5], 'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now))
 if ARGV[13] ~= '' then set(id, 'tenant', ARGV[13]) end
+index(P .. ':jobs', id)
+for n = 14, #ARGV do index(P .. ':tag:' .. ARGV[n], id) end
 local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
 set(id, 'start_by', stamp(start_by))
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)

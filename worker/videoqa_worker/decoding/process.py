@@ -183,6 +183,8 @@ class DecoderProcess:
     def _say(self, message: Order | Present | Refused) -> None:
         try:
             self._channel.send(message)
+        except ConnectionError as error:
+            raise self._crashed("") from error
         except (OSError, GarbledError) as error:
             raise self._crashed(f"it cannot be told more: {error}") from error
 

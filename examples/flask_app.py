@@ -1,0 +1,49 @@
+"""Questions about videos in a Flask app.
+
+pip install videoqa flask
+VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 flask --app flask_app run
+"""
+
+from flask import Flask, Response, jsonify, request
+
+from videoqa import Client, VideoQAError
+from videoqa.errors import IdempotencyConflict, LookupFailed, QueueFull, RedisUnavailable
+
+STATUS = (
+    (LookupFailed, 404),
+    (IdempotencyConflict, 409),
+    (QueueFull, 503),
+    (RedisUnavailable, 503),
+)
+
+
+def create_app(client: Client | None = None) -> Flask:
+    """`client`: a test gives an `InMemoryClient`."""
+    app = Flask(__name__)
+    videoqa = client or Client.from_environment()
+
+    @app.post("/questions")
+    def ask() -> tuple[Response, int]:
+        asked = request.get_json()
+        job = videoqa.submit(
+            inputs=[asked["video"]],
+            questions=[asked["question"]],
+            idempotency_key=request.headers.get("Idempotency-Key"),
+        )
+        return jsonify(job.model_dump(mode="json")), 202
+
+    @app.get("/questions/<job_id>")
+    def status(job_id: str) -> Response:
+        job = videoqa.get(job_id)
+        found = {"job": job.model_dump(mode="json")}
+        if job.state == "succeeded":
+            found["answer"] = videoqa.result(job_id).answers[0].text
+        return jsonify(found)
+
+    @app.errorhandler(VideoQAError)
+    def failed(error: VideoQAError) -> tuple[Response, int]:
+        status = next((code for kind, code in STATUS if isinstance(error, kind)), 422)
+        body = {"code": error.code, "message": error.message, "param": error.param}
+        return jsonify(error=body), status
+
+    return app

@@ -1,0 +1,213 @@
+"""AsyncClient: `Client` for asyncio, with the same methods.
+
+    async with AsyncClient("redis://127.0.0.1:6379/0") as client:
+        job = await client.submit(inputs=["s3://videos/cat.mp4"], questions=["What is it doing?"])
+        async for piece in client.stream(job.id):
+            print(piece.text, end="")
+
+Waiting is asyncio's own: any number of jobs can be waited for at once. Calls that end after a round
+trip go through a few threads, where Celery's publishing and boto3 would have to be anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+from videoqa import errors
+from videoqa.client import Client
+from videoqa.connection import connect_async, speaking_redis
+from videoqa.following import Following
+from videoqa.job import (
+    Event,
+    Job,
+    JobPage,
+    JobRequest,
+    JobState,
+    QueueInfo,
+    Result,
+    TextPiece,
+    WorkerInfo,
+)
+from videoqa.queues import Priority
+from videoqa.records import to_events
+from videoqa.settings import Settings
+
+if TYPE_CHECKING:
+    import redis.asyncio
+
+__all__ = ["AsyncClient"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+THREADS = 16
+"""Round trips at the same time."""
+
+
+class AsyncClient:
+    """Submits jobs to one Redis and reads what became of them. For one event loop."""
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
+        """`url`: Redis of the job records; anything else comes from `settings`."""
+        self._client = Client(url, settings=settings)
+        self._redis: redis.asyncio.Redis = connect_async(self._client.settings)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-client")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """A client from the VIDEOQA_* variables."""
+        return cls(settings=Settings.from_environment(environ))
+
+    @property
+    def settings(self) -> Settings:
+        return self._client.settings
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._call(self._client.close)
+        self._threads.shutdown(wait=False)
+
+    async def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(method, *args, **kwargs))
+
+    async def submit(
+        self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any
+    ) -> Job:
+        """See `Client.submit`."""
+        return await self._call(self._client.submit, request, **fields)
+
+    async def submit_many(
+        self, requests: Iterable[JobRequest | Mapping[str, Any]]
+    ) -> builtins.list[Job]:
+        """See `Client.submit_many`. The iterable is read on another thread."""
+        return await self._call(self._client.submit_many, requests)
+
+    async def get(self, job_id: str) -> Job:
+        """See `Client.get`."""
+        return await self._call(self._client.get, job_id)
+
+    async def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
+        """See `Client.get_many`."""
+        return await self._call(self._client.get_many, job_ids)
+
+    async def list(
+        self,
+        *,
+        state: JobState | None = None,
+        tag: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> JobPage:
+        """See `Client.list`."""
+        return await self._call(self._client.list, state=state, tag=tag, cursor=cursor, limit=limit)
+
+    async def wait(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Job:
+        """See `Client.wait`."""
+        job = await self.get(job_id)
+        if job.final and on_event is None:
+            return job
+        async for event in self._follow(Following(job_id, "0", timeout_s), job_id):
+            if on_event is not None:
+                on_event(event)
+        return await self.get(job_id)
+
+    async def events(
+        self, job_id: str, *, after: str = "0", timeout_s: float | None = None
+    ) -> AsyncIterator[Event]:
+        """See `Client.events`."""
+        reader = Following(job_id, after, timeout_s)
+        await self.get(job_id)
+        async for event in self._follow(reader, job_id):
+            yield event
+
+    async def _follow(self, reader: Following, job_id: str) -> AsyncIterator[Event]:
+        while True:
+            try:
+                for event in reader.take(await self._read(reader, job_id)):
+                    yield event
+                if reader.at_end and (await self.get(job_id)).final:
+                    return
+            except errors.RedisUnavailable as error:
+                await asyncio.sleep(reader.pause_s(error))
+            reader.go_on()
+
+    async def _read(self, reader: Following, job_id: str) -> Sequence[Event]:
+        key = self._client.events_key(job_id)
+        block = int(reader.block_s * 1000) if reader.block_s else None
+        with speaking_redis(self.settings.redis_url):
+            return to_events(await self._redis.xread({key: reader.after}, block=block))
+
+    async def stream(
+        self, job_id: str, *, timeout_s: float | None = None
+    ) -> AsyncIterator[TextPiece]:
+        """See `Client.stream`."""
+        heard = set()
+        async for event in self.events(job_id, timeout_s=timeout_s):
+            piece = TextPiece.of(event)
+            if piece is not None:
+                heard.add((piece.attempt, piece.question_id))
+                yield piece
+        for piece in TextPiece.of_result(await self.result(job_id), heard):
+            yield piece
+
+    async def result(self, job_id: str) -> Result:
+        """See `Client.result`."""
+        return await self._call(self._client.result, job_id)
+
+    async def cancel(self, job_id: str) -> Job:
+        """See `Client.cancel`."""
+        return await self._call(self._client.cancel, job_id)
+
+    async def retry(self, job_id: str) -> Job:
+        """See `Client.retry`."""
+        return await self._call(self._client.retry, job_id)
+
+    async def dead(self) -> AsyncIterator[Job]:
+        """See `Client.dead`."""
+        for job in await self._call(lambda: builtins.list(self._client.dead())):
+            yield job
+
+    async def replay(self, *, code: str | None = None) -> builtins.list[Job]:
+        """See `Client.replay`."""
+        return await self._call(self._client.replay, code=code)
+
+    async def purge(self, job_id: str) -> None:
+        """See `Client.purge`."""
+        await self._call(self._client.purge, job_id)
+
+    async def queues(self) -> builtins.list[QueueInfo]:
+        """See `Client.queues`."""
+        return await self._call(self._client.queues)
+
+    async def pause(self, model: str | None = None, *, priority: Priority | None = None) -> None:
+        """See `Client.pause`."""
+        await self._call(self._client.pause, model, priority=priority)
+
+    async def resume(self, model: str | None = None, *, priority: Priority | None = None) -> None:
+        """See `Client.resume`."""
+        await self._call(self._client.resume, model, priority=priority)
+
+    async def workers(self) -> builtins.list[WorkerInfo]:
+        """See `Client.workers`."""
+        return await self._call(self._client.workers)
+
+    async def ping(self) -> str:
+        """See `Client.ping`."""
+        return await self._call(self._client.ping)

@@ -1,0 +1,15 @@
+-- prefix, id, token, key -> 'ok', 'follow', 'cancel' or 'lost'
+local id, key = ARGV[2], ARGV[4]
+local answer, attempt = fence(id, ARGV[3])
+if answer ~= 'ok' then return answer end
+local leader = redis.call('GET', P .. ':flight:' .. key)
+if leader and leader ~= id and get(leader, 'flight')[1] == key then
+  redis.call('HINCRBY', job_key(id), 'attempt', -1)  -- it was none
+  requeue(id, 'follows', leader)
+  redis.call('SADD', P .. ':followers:' .. key, id)
+  emit(id, 'state', 'queued', attempt - 1, 'message', 'waits for ' .. leader .. ', which asks the same')
+  return 'follow'
+end
+redis.call('SET', P .. ':flight:' .. key, id)
+set(id, 'flight', key)
+return answer

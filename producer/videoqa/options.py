@@ -1,0 +1,30 @@
+"""What the commands have in common: options, and the client that they talk through."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from videoqa.client import Client
+from videoqa.local import here
+from videoqa.settings import Settings
+
+__all__ = ["JobId", "JsonFlag", "Timeout", "connected", "settings"]
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+JobId = Annotated[str, typer.Argument(help="The job's id, as `submit` printed it.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", help="Seconds to wait here; the job goes on after them."),
+]
+
+
+def settings() -> Settings:
+    """VIDEOQA_* variables; without VIDEOQA_REDIS_URL, a running `videoqa up` of this user."""
+    return here(os.environ)
+
+
+def connected() -> Client:
+    return Client(settings=settings())

@@ -1,0 +1,169 @@
+"""InMemoryClient: videoqa for the test suites of backend apps, without Redis, workers and models.
+
+    def test_a_caption_is_shown(app):
+        app.videoqa = InMemoryClient(answer="a red circle")
+        job = app.videoqa.submit(inputs=["s3://b/clip.mp4"], questions=["What is it?"])
+        assert app.videoqa.result(job.id).answers[0].text == "a red circle"
+
+It is `Client` on an in-memory Redis (`pip install 'videoqa[testing]'`), so a job lives by the very
+scripts of production; what a worker would do, the test does: `begin`, `say`, `finish`, `fail`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+
+from videoqa import errors
+from videoqa.client import Client
+from videoqa.job import Answer, Failure, Job, JobRequest, Question, Result, Usage
+from videoqa.queues import queue_name
+from videoqa.settings import Settings
+from videoqa.states import Bell
+
+if TYPE_CHECKING:
+    import redis
+
+__all__ = ["InMemoryClient"]
+
+WORKER = "in-memory"
+LEASE_S = 1e9
+
+
+class InMemoryClient(Client):
+    """A client whose jobs are answered by `answer`, or by the test."""
+
+    def __init__(
+        self,
+        *,
+        answer: str | Callable[[JobRequest, Question], str] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """`answer`: to each question, as soon as its job is submitted; None: jobs wait for `finish`.
+
+        What it raises as an `errors.JobError` is the job's failure.
+        """
+        self._answer = answer
+        super().__init__(settings=settings)
+
+    def _connected(self) -> redis.Redis:
+        try:
+            import fakeredis
+        except ImportError as error:
+            raise errors.ConfigurationError(
+                "InMemoryClient needs fakeredis; install it with: pip install 'videoqa[testing]'"
+            ) from error
+        return cast("redis.Redis", fakeredis.FakeRedis(decode_responses=True))
+
+    def _application(self) -> None:
+        """Nobody hears bells."""
+
+    def _ring(self, bell: Bell) -> None:
+        self._ring_many([bell])
+
+    def _ring_many(self, bells: Sequence[Bell]) -> None:
+        if self._answer is not None:
+            for bell in bells:
+                self._answer_to(bell.job_id, self._answer)
+
+    def _answer_to(self, job_id: str, answer: str | Callable[[JobRequest, Question], str]) -> None:
+        request = self._ledger.request(job_id)
+        try:
+            texts = [
+                answer if isinstance(answer, str) else answer(request, question)
+                for question in request.questions
+            ]
+        except errors.JobError as error:
+            self.fail(job_id, error.code, error.message, stage=error.stage)
+        else:
+            self.finish(job_id, *texts)
+
+    def begin(self, job_id: str) -> Job:
+        """The job runs. Jobs whose turn comes before it run too, as with workers enough."""
+        job = self.get(job_id)
+        self._ledger.reap(grace_s=LEASE_S)  # what is due after a failed attempt
+        bell = Bell(
+            job_id, job.attempt + 1, 0, queue_name(self.settings.prefix, job.model, job.priority)
+        )
+        while self.get(job_id).state == "queued":
+            claim = self._ledger.claim(
+                bell, worker=WORKER, lease_s=LEASE_S, token=secrets.token_hex(8)
+            )
+            if isinstance(claim, str):  # paused, say
+                break
+        return self.get(job_id)
+
+    def say(self, job_id: str, text: str, *, question_id: str = "q1") -> None:
+        """The next piece of an answer, for those who read `events` or `stream`."""
+        self._running(job_id)
+        self._ledger.progress(
+            job_id, self._token(job_id), "generating", question_id=question_id, text=text
+        )
+
+    def finish(self, job_id: str, *texts: str) -> Job:
+        """The job succeeds; one text a question."""
+        job = self._running(job_id)
+        request = self._ledger.request(job_id)
+        if len(texts) != len(request.questions):
+            raise errors.InvalidRequest(
+                f"got {len(texts)} answers, expected {len(request.questions)}, one a question"
+            )
+        now = datetime.now(UTC)
+        result = Result(
+            job_id=job_id,
+            answers=tuple(
+                Answer(
+                    question_id=question.id,
+                    question=question.text,
+                    text=text,
+                    finish_reason="stop",
+                    input_tokens=0,
+                    output_tokens=len(text.split()),
+                )
+                for question, text in zip(request.questions, texts, strict=True)
+            ),
+            frames=(),
+            sources=(),
+            model=request.model or WORKER,
+            sampling=request.sampling,
+            generation=request.generation,
+            usage=Usage(),
+            attempt=job.attempt,
+            created_at=job.created_at,
+            finished_at=now,
+            custom_id=request.custom_id,
+            metadata=request.metadata,
+        )
+        url = f"memory://{job_id}.json"
+        self._ledger.finish(job_id, self._token(job_id), result=result, result_url=url)
+        return self.get(job_id)
+
+    def fail(
+        self,
+        job_id: str,
+        code: str = "model_error",
+        message: str = "made to fail",
+        *,
+        stage: errors.Stage | None = "generating",
+        retryable: bool = False,
+    ) -> Job:
+        """The attempt fails; `retryable`: and the next may begin at once."""
+        job = self._running(job_id)
+        failure = Failure(
+            code=code, message=message, stage=stage, retryable=retryable, attempt=job.attempt
+        )
+        self._ledger.fail(job_id, self._token(job_id), failure, delay_s=0)
+        return self.get(job_id)
+
+    def expire(self, job_id: str) -> None:
+        """As if the `result_ttl_s` of a final job were over."""
+        self._redis.delete(self._ledger.keys.job(job_id), self._ledger.keys.events(job_id))
+
+    def _running(self, job_id: str) -> Job:
+        job = self.get(job_id)
+        return self.begin(job_id) if job.state == "queued" else job
+
+    def _token(self, job_id: str) -> str:
+        return str(self._redis.hget(self._ledger.keys.job(job_id), "token"))

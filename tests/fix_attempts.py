@@ -1,0 +1,109 @@
+"""Attempts of one worker on a real ledger, with a model that counts how often it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from videoqa.job import Answer, JobRequest
+from videoqa.objects import ObjectStore
+from videoqa.settings import Settings
+from videoqa.states import Bell, Ledger, new_job_id
+from videoqa_worker.attempt import Attempts
+from videoqa_worker.cache import AnswerCache
+from videoqa_worker.lease import LeaseKeeper
+from videoqa_worker.pipeline import Opened, Outcome, Report, SourceVersion
+from videoqa_worker.settings import WorkerSettings
+
+__all__ = ["Bells", "Model", "due", "submit"]
+
+
+class Model:
+    """Stands in for the pipeline: counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.etag: str | None = "one"
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called while it thinks."""
+
+    def run(
+        self,
+        request: JobRequest,
+        control: object,
+        report: Report,
+        *,
+        alone: bool,
+        opened: Opened,
+    ) -> Outcome:
+        opened(request.sampling, [SourceVersion("s3://b/k.mp4", self.etag, None, 1)])
+        self.asked += 1
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        report("generating")
+        text = f"answer {self.asked}"
+        answer = Answer(
+            question_id="q1", question="What?", text=text, finish_reason="stop",
+            input_tokens=1, output_tokens=1,
+        )  # fmt: skip
+        return Outcome(answers=(answer,))
+
+
+class Bells:
+    """What was rung."""
+
+    def __init__(self) -> None:
+        self.rung: list[Bell] = []
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def bells() -> Bells:
+    return Bells()
+
+
+@pytest.fixture
+def attempts(
+    settings: Settings, ledger: Ledger, tmp_path: Path, model: Model, bells: Bells
+) -> Attempts:
+    return Attempts(
+        WorkerSettings(
+            redis_url=settings.redis_url,
+            prefix=settings.prefix,
+            retry_base_s=0.0,
+            output=(tmp_path / "results").as_uri() + "/{job_id}.json",
+        ),
+        ledger,
+        LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
+        cast(Any, model),
+        ObjectStore(file_roots=(tmp_path,)),
+        AnswerCache(ledger, ObjectStore(), model="demo", revision="sha256:demo", ttl_s=86_400),
+        bells.rung.append,
+        worker_id="w",
+        model="demo",
+        revision=None,
+    )
+
+
+def due(ledger: Ledger) -> Bell:
+    """The bell of the one job whose next attempt is due."""
+    bells: list[Bell] = []
+    while not bells:
+        bells = ledger.reap(grace_s=60)
+    return bells[0]
+
+
+def submit(ledger: Ledger, **fields: object) -> Bell:
+    request = JobRequest.model_validate(
+        {"inputs": ["s3://b/k.mp4"], "questions": ["What?"], **fields}
+    )
+    bell = ledger.submit(new_job_id(), request, start_by_default_s=3600)
+    assert isinstance(bell, Bell)
+    return bell

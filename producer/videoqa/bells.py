@@ -16,6 +16,7 @@ from uuid import uuid4
 from celery import Celery
 from kombu.exceptions import OperationalError
 from kombu.transport.redis import Channel
+from redis.exceptions import RedisError
 
 from videoqa.broker import ring
 from videoqa.connection import place
@@ -38,7 +39,7 @@ def ring_many(app: Celery, bells: Sequence[Bell]) -> None:
             if isinstance(channel, Channel):
                 _push(channel, _copies(app, channel, bells))
                 return
-    except (OperationalError, OSError, AttributeError) as error:
+    except (OperationalError, OSError, AttributeError, RedisError) as error:
         raise RedisUnavailable(
             f"broker at {place(app.conf.broker_url or '')} does not answer ({error}); "
             "the jobs are recorded and will be announced by a worker"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from videoqa import errors
 from videoqa.connection import connect, server_name, speaking_redis
@@ -38,6 +38,7 @@ from videoqa.objects import ObjectStore
 from videoqa.queues import PRIORITIES, Priority, queue_name
 from videoqa.settings import Settings
 from videoqa.states import Bell, Ledger, Submission, new_job_id, read
+from videoqa.submission import Place
 
 if TYPE_CHECKING:
     import redis
@@ -84,6 +85,12 @@ def _queued(submission: Submission) -> Job:
         custom_id=request.custom_id,
         tags=request.tags,
         metadata=request.metadata,
+    )
+
+
+def _page(found: Sequence[tuple[Place, Job]], last: Place | None) -> JobPage:
+    return JobPage(
+        jobs=tuple(job for _, job in found), next_cursor=last.cursor if last is not None else None
     )
 
 
@@ -263,21 +270,28 @@ class Client:
             raise errors.InvalidRequest(
                 f"got limit={limit}, expected 1 to {MOST_LISTED}", param="limit"
             )
-        found: list[Job] = []
+        if state is not None and state not in get_args(JobState):
+            raise errors.InvalidRequest(
+                f"got state={state!r}, expected one of {', '.join(get_args(JobState))}",
+                param="state",
+            )
+        after = Place.of_cursor(cursor) if cursor else None
+        found: list[tuple[Place, Job]] = []
         while True:
-            ids = self._ledger.ids(tag=tag, after=cursor, limit=MOST_LISTED)
+            places = self._ledger.places(tag=tag, after=after, limit=MOST_LISTED)
+            ids = [place.job_id for place in places]
             jobs = self._ledger.get_many(ids)
             self._ledger.forget(
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
-            for job in jobs:
+            for place, job in zip(places, jobs, strict=True):
                 if job is not None and state in (None, job.state):
                     if len(found) == limit:
-                        return JobPage(jobs=tuple(found), next_cursor=found[-1].id)
-                    found.append(job)
-            if len(ids) < MOST_LISTED:
-                return JobPage(jobs=tuple(found))
-            cursor = ids[-1]
+                        return _page(found, found[-1][0])
+                    found.append((place, job))
+            if not places:
+                return _page(found, None)
+            after = places[-1]
 
     def stream(self, job_id: str, *, timeout_s: float | None = None) -> Iterator[TextPiece]:
         """The answers as they are generated, of a job with `stream`; else whole, when they are there.

@@ -18,7 +18,7 @@ from videoqa.connection import speaking_redis
 from videoqa.job import Event, Failure, Job, JobRequest, QueueInfo, Result, WorkerInfo, utc
 from videoqa.queues import Keys, served_by
 from videoqa.request import Model
-from videoqa.submission import created_at_s
+from videoqa.submission import Place
 
 __all__ = ["Records", "read", "script_text", "to_events"]
 
@@ -73,7 +73,8 @@ class Records:
         with speaking_redis(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
-                pipe.hmget(self.keys.job(job_id), _VIEW)
+                # A lone surrogate could not even be sent; no job has the empty id.
+                pipe.hmget(self.keys.job(job_id if job_id.isascii() else ""), _VIEW)
             found = pipe.execute()
         records = (dict(zip(_VIEW, values, strict=True)) for values in found)
         return [
@@ -81,17 +82,15 @@ class Records:
             for job_id, record in zip(job_ids, records, strict=True)
         ]
 
-    def ids(self, *, tag: str | None, after: str | None, limit: int) -> list[str]:
-        """Ids of jobs, newest first, behind the id `after`; records may be gone."""
-        key = self.keys.index(tag)
+    def places(self, *, tag: str | None, after: Place | None, limit: int) -> list[Place]:
+        """Of jobs in the index, newest first, behind `after`; records may be gone."""
+        start = after.at_s if after else "+inf"
         with speaking_redis(self._url):
-            rank = cast("int | None", self._redis.zrevrank(key, after)) if after else -1
-            if rank is None:  # it left the index meanwhile: go on at its time
-                at_s = created_at_s(after or "")
-                found = self._redis.zrevrangebyscore(key, at_s, "-inf", start=0, num=limit)
-            else:
-                found = self._redis.zrevrange(key, rank + 1, rank + limit)
-        return cast("list[str]", found)
+            found = self._redis.zrevrangebyscore(
+                self.keys.index(tag), start, "-inf", start=0, num=limit, withscores=True
+            )
+        places = [Place(float(at_s), str(job_id)) for job_id, at_s in cast("list[Any]", found)]
+        return [place for place in places if after is None or place < after]
 
     def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
         """Takes ids whose records are gone out of the index."""

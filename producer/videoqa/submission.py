@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from videoqa import errors
 from videoqa.queues import queue_name
 from videoqa.request import JobRequest
 
-__all__ = ["Bell", "Submission", "created_at_s", "new_job_id", "to_bell"]
+__all__ = ["Bell", "Place", "Submission", "new_job_id", "to_bell"]
 
 MAX_REQUEST_BYTES = 1 << 20
 
@@ -38,18 +39,26 @@ def new_job_id() -> str:
     return f"job_{int(time.time() * 1000):011x}{secrets.token_hex(8)}"
 
 
-def created_at_s(job_id: str) -> float:
-    """The time in an id, to a millisecond.
+class Place(NamedTuple):
+    """Where a job stands in an index; it can be found again when the job's entry is gone."""
 
-    Raises:
-        InvalidRequest: it is no id.
-    """
-    try:
-        return int(job_id.removeprefix("job_")[:11], 16) / 1000
-    except ValueError as error:
-        raise errors.InvalidRequest(
-            f"got cursor={job_id!r}, expected the `next_cursor` of a page", param="cursor"
-        ) from error
+    at_s: float
+    """When the job was recorded, by Redis' clock: an id bears its producer's clock."""
+    job_id: str
+
+    @property
+    def cursor(self) -> str:
+        return f"{self.at_s:.6f}-{self.job_id}"
+
+    @classmethod
+    def of_cursor(cls, cursor: str) -> Place:
+        """Raises InvalidRequest: it is no cursor."""
+        found = re.fullmatch(r"(\d{1,12}\.\d{6})-(job_[0-9a-f]{27})", cursor)
+        if not found:
+            raise errors.InvalidRequest(
+                f"got cursor={cursor!r}, expected the `next_cursor` of a page", param="cursor"
+            )
+        return cls(float(found[1]), found[2])
 
 
 def to_bell(reply: Sequence[Any]) -> Bell:

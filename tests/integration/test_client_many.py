@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from videoqa.broker import make_celery, ring
 from videoqa.job import Answer, Failure, Job, Result
 from videoqa.states import Bell, Claim, Ledger
 from videoqa_worker.embedded.process import free_port
+from videoqa_worker.embedded.redis_server import RedisServer
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
 
@@ -174,6 +176,20 @@ def test_jobs_whose_bells_are_not_heard_there_are_recorded(
     assert ("bells were not heard" in caplog.text) == (broker == "away")
 
 
+def test_a_broker_that_went_away_after_it_was_used_costs_no_job(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        RedisServer(tmp_path / "broker") as broker,
+        Client(settings=settings.model_copy(update={"broker_url": broker.url})) as client,
+    ):
+        client.submit_many([ASKED] * 3)
+        broker.stop()
+        jobs = client.submit_many([ASKED] * 3)
+        assert all(client.get_many([job.id for job in jobs]))
+    assert "bells were not heard" in caplog.text
+
+
 # -- get_many and list
 
 
@@ -183,6 +199,7 @@ def test_many_jobs_are_read_in_the_order_of_their_ids(client: Client) -> None:
     found = client.get_many(ids)
     assert [job.id if job else None for job in found] == [jobs[2].id, None, jobs[0].id]
     assert client.get_many([]) == []
+    assert client.get_many(["job_\ud800"]) == [None]
 
 
 def test_jobs_are_listed_newest_first_page_by_page(client: Client) -> None:
@@ -228,17 +245,35 @@ def test_records_that_are_gone_leave_the_index(
     assert redis_client.zcard(ledger.keys.index("t")) == 600
 
 
-def test_a_cursor_whose_job_is_gone_goes_on_at_its_time(
+def test_no_job_is_left_out_of_pages_when_the_last_of_one_is_gone(
     client: Client, redis_client: redis.Redis, ledger: Ledger
 ) -> None:
-    jobs = []
-    for _ in range(4):
-        jobs.append(client.submit(ASKED))
-        threading.Event().wait(0.003)
-    redis_client.zrem(ledger.keys.index(None), jobs[2].id)
-    assert [job.id for job in client.list(cursor=jobs[2].id).jobs] == [jobs[1].id, jobs[0].id]
+    """Their ids are made before any of them is recorded: by an id's time most would be skipped."""
+    client.submit_many([ASKED] * 20)
+    first = client.list(limit=5)
+    redis_client.delete(ledger.keys.job(first.jobs[-1].id))
+    redis_client.zrem(ledger.keys.index(None), first.jobs[-1].id)
+    rest = client.list(cursor=first.next_cursor)
+    assert len({job.id for job in (*first.jobs, *rest.jobs)}) == 20
+
+
+def test_no_job_is_left_out_when_the_last_record_of_a_round_trip_is_gone(
+    client: Client, redis_client: redis.Redis, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videoqa.client.MOST_LISTED", 10)
+    jobs = client.submit_many([ASKED] * 25)
+    redis_client.delete(ledger.keys.job(jobs[15].id))
+    pages = [client.list(limit=10)]
+    while cursor := pages[-1].next_cursor:
+        pages.append(client.list(limit=10, cursor=cursor))
+    assert len({job.id for page in pages for job in page.jobs}) == 24
+
+
+def test_a_cursor_or_a_state_that_is_none_is_refused(client: Client) -> None:
     with pytest.raises(errors.InvalidRequest, match="next_cursor"):
         client.list(cursor="page 2")
+    with pytest.raises(errors.InvalidRequest, match="expected one of queued, running"):
+        client.list(state="done")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("limit", [0, 1001])

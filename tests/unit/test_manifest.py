@@ -228,13 +228,16 @@ def test_only_what_decides_an_answer_is_in_the_digest(tmp_path: Path) -> None:
 
 
 MEASURED = """
-import resource, sys
+import sys
+from pathlib import Path
 from videoqa.bulk.manifest import Manifest
 from videoqa.bulk.scratch import Scratch
 from videoqa.objects import ObjectStore
 
 def peak_bytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss: that begins with the peak of whoever started this.
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0]) * 1024
 
 def read(path):
     defaults = {"questions": ["What?"]}
@@ -248,6 +251,7 @@ print(read(sys.argv[2]), peak_bytes() - before)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_hundred_thousand_rows_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
     """Of the whole process, SQLite's cache and all: both passes, and names of what is done."""
     few, many = tmp_path / "few.jsonl", tmp_path / "many.jsonl"
@@ -262,4 +266,4 @@ def test_a_hundred_thousand_rows_take_no_more_memory_than_a_few(tmp_path: Path) 
     )
     count, grown_bytes = map(int, done.stdout.split())
     assert count == 100_000
-    assert grown_bytes < 12 << 20, grown_bytes
+    assert grown_bytes < 4 << 20, grown_bytes  # a dict of the ids alone: 10 MB

@@ -10,13 +10,24 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from videoqa.arguments import Budget, Fps, Frames, Keyframes, Times, Tolerance, given, sampling
-from videoqa.bulk import Estimate, Manifest, Options, Place, Tally, Watcher, estimate, run
+from videoqa.bulk import (
+    Estimate,
+    Manifest,
+    Options,
+    Place,
+    Tally,
+    Watcher,
+    estimate,
+    installed_probe,
+    run,
+)
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
 from videoqa.local import here
@@ -99,7 +110,9 @@ def caption(
     place = Place(output, store)
     with Manifest(source, defaults=defaults, store=store) as manifest:
         if dry_run:
-            _print_estimate(estimate(manifest, os.environ, Watcher(quiet=as_json)), as_json)
+            _print_estimate(
+                estimate(manifest, installed_probe(os.environ), Watcher(quiet=as_json)), as_json
+            )
             return
         with Client(settings=settings) as client:
             tally = run(client, manifest, place, options, Watcher(quiet=as_json))
@@ -144,8 +157,17 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
     print(f"errors         {found.failed if found.hours is not None else 'unknown'}")
     for text in found.problems:
         print(f"  {text}")
+    for note in _notes(found):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _notes(found: Estimate) -> Iterator[str]:
+    if found.unknown:
+        yield f"{found.unknown} rows are in no sum: a header does not say how long its video is"
+    if found.prompt_tokens is None and found.hours is not None:
+        yield "tokens are unknown: the processor of VIDEOQA_MODEL is not on this machine"
     if found.note:
-        print(f"note: {found.note}", file=sys.stderr)
+        yield found.note
 
 
 def _shown(value: float | None, form: str) -> str:

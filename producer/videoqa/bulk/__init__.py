@@ -8,7 +8,7 @@ itself. So OUTPUT alone says what is done, and the same call goes on where anoth
 wherever that one ran. Nothing here knows models, frames, or how Redis holds a job.
 """
 
-from videoqa.bulk.estimate import Estimate, estimate
+from videoqa.bulk.estimate import Estimate, Probe, Probed, estimate, installed_probe
 from videoqa.bulk.manifest import Manifest, Row
 from videoqa.bulk.options import Options
 from videoqa.bulk.place import Place
@@ -20,9 +20,12 @@ __all__ = [
     "Manifest",
     "Options",
     "Place",
+    "Probe",
+    "Probed",
     "Row",
     "Tally",
     "Watcher",
     "estimate",
+    "installed_probe",
     "run",
 ]

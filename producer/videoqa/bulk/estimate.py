@@ -20,7 +20,7 @@ from videoqa.bulk.progress import Tally, Watcher
 from videoqa.bulk.scratch import Scratch
 from videoqa.job import JobRequest
 
-__all__ = ["Estimate", "Probe", "Probed", "estimate"]
+__all__ = ["Estimate", "Probe", "Probed", "estimate", "installed_probe"]
 
 GROUP = "videoqa.probe"
 THREADS = 8
@@ -31,6 +31,8 @@ SHOWN = 20
 class Probed:
     """What the headers of a row's inputs say."""
 
+    known: bool = True
+    """False: a header does not say how long its video is."""
     seconds: float = 0.0
     """Of the clips together."""
     frames: int = 0
@@ -59,20 +61,24 @@ class Estimate:
     frames: int | None = 0
     prompt_tokens: int | None = 0
     fetched_bytes: int | None = 0
+    unknown: int = 0
+    """Rows with a video whose header does not say how long it is: not in hours, frames and tokens."""
     failed: int = 0
     """Rows whose job would fail, as far as headers tell."""
     problems: list[str] = field(default_factory=list)
     """The first of them, in words."""
     note: str = ""
 
-    def add(self, row: Row, found: Probed) -> None:
+    def add(self, found: Probed) -> None:
+        self.fetched_bytes = (self.fetched_bytes or 0) + found.fetched_bytes
+        if not found.known:
+            self.unknown += 1
+            return
         self.hours = (self.hours or 0.0) + found.seconds / 3600
         self.frames = (self.frames or 0) + found.frames
-        self.fetched_bytes = (self.fetched_bytes or 0) + found.fetched_bytes
         known = self.prompt_tokens is not None and found.prompt_tokens is not None
-        self.prompt_tokens = (
-            (self.prompt_tokens or 0) + (found.prompt_tokens or 0) if known else None
-        )
+        total = (self.prompt_tokens or 0) + (found.prompt_tokens or 0)
+        self.prompt_tokens = total if known else None
 
     def refuse(self, row: Row, error: errors.VideoQAError) -> None:
         self.failed += 1
@@ -80,15 +86,18 @@ class Estimate:
             self.problems.append(f"{row.custom_id}: {error.message} ({error.code})")
 
 
-def estimate(manifest: Manifest, environ: Mapping[str, str], watcher: Watcher) -> Estimate:
+def estimate(
+    manifest: Manifest, opened: AbstractContextManager[Probe] | None, watcher: Watcher
+) -> Estimate:
     """Looks at every row; submits and writes nothing.
+
+    `opened`: see `installed_probe`.
 
     Raises:
         ManifestRefused.
     """
     with Scratch() as scratch:
         found = Estimate(rows=manifest.check(scratch))
-    opened = _probe(environ)
     if opened is None:
         found.hours = found.frames = found.prompt_tokens = found.fetched_bytes = None
         found.note = (
@@ -97,14 +106,18 @@ def estimate(manifest: Manifest, environ: Mapping[str, str], watcher: Watcher) -
         )
         found.videos = sum(_videos(row) for row in manifest.rows())
         return found
+    seen = 0
     with opened as probe, watcher, ThreadPoolExecutor(THREADS) as pool:
         for row, look in _looks(manifest.rows(), probe, pool):
             found.videos += _videos(row)
             try:
-                found.add(row, look.result())
+                found.add(look.result())
             except errors.VideoQAError as error:
                 found.refuse(row, error)
-            watcher.update(Tally(total=found.rows, done=found.videos, failed=found.failed), 0)
+            seen += 1
+            watcher.update(
+                Tally(total=found.rows, done=seen - found.failed, failed=found.failed), 0
+            )
     return found
 
 
@@ -124,7 +137,8 @@ def _videos(row: Row) -> int:
     return sum(item.kind == "video" for item in row.request.inputs)
 
 
-def _probe(environ: Mapping[str, str]) -> AbstractContextManager[Probe] | None:
+def installed_probe(environ: Mapping[str, str]) -> AbstractContextManager[Probe] | None:
+    """The one of the worker's package; None where that is not installed."""
     for point in entry_points(group=GROUP):
         make: Callable[[Mapping[str, str]], Any] = point.load()
         return make(environ)  # type: ignore[no-any-return]

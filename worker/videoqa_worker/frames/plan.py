@@ -25,7 +25,7 @@ from videoqa_worker.frames.timing import read_timeline
 from videoqa_worker.frames.watch import Watch
 from videoqa_worker.media import Media, Span
 
-__all__ = ["fetch_planned"]
+__all__ = ["fetch_planned", "planned_spans"]
 
 _GOP_HEAD = Fraction(15, 100)
 """The share of a GOP's bytes that its keyframe takes, at the least."""
@@ -44,15 +44,31 @@ def fetch_planned(
     Raises:
         SamplingError: the file cannot be opened. SourceError: it cannot be fetched.
     """
+    spans = planned_spans(media, sampling, start, end, limits, watch)
+    media.ensure([(0, media.size_bytes)] if spans is None else spans)
+
+
+def planned_spans(
+    media: Media,
+    sampling: Sampling,
+    start: float | None,
+    end: float | None,
+    limits: FrameLimits,
+    watch: Watch,
+) -> list[Span] | None:
+    """What sampling this clip will read, by the file's index; None: all of it.
+
+    Raises:
+        SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
+    """
     if not _has_index(media):
-        media.ensure([(0, media.size_bytes)])
-        return
+        return None
     with open_video(media, limits, probe=False) as video:
         origin = video.stream.start_time or 0
         timeline = read_timeline(video, origin, watch)
         if is_whole(media):
-            return  # no usable index: it was read through
-        media.ensure(_spans(video, timeline, sampling, start, end))
+            return []  # no usable index: it was read through
+        return _spans(video, timeline, sampling, start, end)
 
 
 def _has_index(media: Media) -> bool:

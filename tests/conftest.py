@@ -6,6 +6,7 @@ pytest_plugins = [
     "fix_videos",
     "fix_accuracy",
     "fix_attempts",
+    "fix_cli",
     "fix_models",
     "fix_stack",
 ]

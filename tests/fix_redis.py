@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from videoqa.client import Client
 from videoqa.connection import connect
 from videoqa.settings import Settings
 from videoqa.states import Ledger
@@ -29,6 +30,12 @@ def settings(redis_server: RedisServer) -> Settings:
 @pytest.fixture
 def redis_client(settings: Settings) -> Iterator[redis.Redis]:
     with connect(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    with Client(settings=settings) as client:
         yield client
 
 

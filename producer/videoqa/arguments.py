@@ -21,6 +21,8 @@ __all__ = [
     "Fps",
     "Frames",
     "Keyframes",
+    "MaxTokens",
+    "Model",
     "Start",
     "Times",
     "Tolerance",
@@ -62,6 +64,8 @@ Tolerance = Annotated[
 Budget = Annotated[
     int | None, typer.Option("--budget", help="Most frames over all videos together.")
 ]
+MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens [100].")]
+Model = Annotated[str | None, typer.Option(help="A model's name; unset: the fleet's default.")]
 Start = Annotated[float | None, typer.Option(help="Seconds into the video where the clip starts.")]
 End = Annotated[float | None, typer.Option(help="Seconds into the video where the clip ends.")]
 

@@ -14,13 +14,9 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Celery
-from kombu.exceptions import OperationalError
 from kombu.transport.redis import Channel
-from redis.exceptions import RedisError
 
-from videoqa.broker import ring
-from videoqa.connection import place
-from videoqa.errors import RedisUnavailable
+from videoqa.broker import ring, speaking_broker, task_args, task_id
 from videoqa.queues import TASK
 from videoqa.states import Bell
 
@@ -33,17 +29,11 @@ def ring_many(app: Celery, bells: Sequence[Bell]) -> None:
     Raises:
         RedisUnavailable: some or all were not heard; the reaper will ring again.
     """
-    try:
-        with app.producer_or_acquire() as producer:
-            channel = producer.channel
-            if isinstance(channel, Channel):
-                _push(channel, _copies(app, channel, bells))
-                return
-    except (OperationalError, OSError, AttributeError, RedisError) as error:
-        raise RedisUnavailable(
-            f"broker at {place(app.conf.broker_url or '')} does not answer ({error}); "
-            "the jobs are recorded and will be announced by a worker"
-        ) from error
+    with speaking_broker(app, "the jobs are"), app.producer_or_acquire() as producer:
+        channel = producer.channel
+        if isinstance(channel, Channel):
+            _push(channel, _copies(app, channel, bells))
+            return
     for bell in bells:
         ring(app, bell)
 
@@ -76,7 +66,7 @@ def _taken(app: Celery, channel: Any, bell: Bell) -> dict[str, Any]:
     channel._put = lambda queue, message, **options: taken.append(message)
     try:
         app.send_task(
-            TASK, args=_args(bell), queue=bell.queue, task_id=_task_id(bell), producer=producer
+            TASK, args=task_args(bell), queue=bell.queue, task_id=task_id(bell), producer=producer
         )
     finally:
         channel._put = put
@@ -89,24 +79,15 @@ def _copier(pattern: dict[str, Any]) -> Callable[[Bell], str]:
     _, *rest = json.loads(base64.b64decode(pattern["body"]))
 
     def copy(bell: Bell) -> str:
-        task_id, args = _task_id(bell), _args(bell)
+        name, args = task_id(bell), task_args(bell)
         body = json.dumps([args, *rest])
         return json.dumps(
             pattern
             | {
                 "body": base64.b64encode(body.encode()).decode(),
-                "headers": headers | {"id": task_id, "root_id": task_id, "argsrepr": repr(args)},
-                "properties": properties
-                | {"correlation_id": task_id, "delivery_tag": str(uuid4())},
+                "headers": headers | {"id": name, "root_id": name, "argsrepr": repr(args)},
+                "properties": properties | {"correlation_id": name, "delivery_tag": str(uuid4())},
             }
         )
 
     return copy
-
-
-def _args(bell: Bell) -> tuple[str, int, int, str]:
-    return (bell.job_id, bell.attempt, bell.bell, bell.queue)
-
-
-def _task_id(bell: Bell) -> str:
-    return f"{bell.job_id}.{bell.attempt}.{bell.bell}"

@@ -6,13 +6,15 @@ none of them makes the transport lossless, which is why a message is only a door
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from kombu.utils.scheduling import priority_cycle
+from redis.exceptions import RedisError
 
 from videoqa.connection import place
 from videoqa.errors import ConfigurationError, RedisUnavailable
@@ -20,7 +22,7 @@ from videoqa.queues import TASK
 from videoqa.settings import Settings
 from videoqa.states import Bell
 
-__all__ = ["make_celery", "ring"]
+__all__ = ["make_celery", "ring", "speaking_broker", "task_args", "task_id"]
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -99,18 +101,38 @@ def ring(app: Celery, bell: Bell) -> None:
     Raises:
         RedisUnavailable: nobody was told; the reaper will ring again.
     """
-    try:
+    with speaking_broker(app, "the job is"):
         app.send_task(
             TASK,
-            args=(bell.job_id, bell.attempt, bell.bell, bell.queue),
+            args=task_args(bell),
             queue=bell.queue,
-            task_id=f"{bell.job_id}.{bell.attempt}.{bell.bell}",
+            task_id=task_id(bell),
             retry=True,
             retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
         )
-    except (OperationalError, OSError, AttributeError) as error:
+
+
+def task_args(bell: Bell) -> tuple[str, int, int, str]:
+    """What the Celery task is called with."""
+    return (bell.job_id, bell.attempt, bell.bell, bell.queue)
+
+
+def task_id(bell: Bell) -> str:
+    return f"{bell.job_id}.{bell.attempt}.{bell.bell}"
+
+
+@contextmanager
+def speaking_broker(app: Celery, what: str) -> Iterator[None]:
+    """Turns the broker's errors into RedisUnavailable.
+
+    `what`: is recorded nevertheless, "the job is" say.
+    """
+    try:
+        yield
+    except (OperationalError, OSError, AttributeError, RedisError) as error:
         # AttributeError: kombu 5.7 tries again on the channel that it closed after an error.
+        # RedisError: what goes past kombu to its connection.
         raise RedisUnavailable(
             f"broker at {place(app.conf.broker_url or '')} does not answer ({error}); "
-            "the job is recorded and will be announced by a worker"
+            f"{what} recorded and will be announced by a worker"
         ) from error

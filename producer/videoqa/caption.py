@@ -16,7 +16,18 @@ from typing import Annotated, Any
 
 import typer
 
-from videoqa.arguments import Budget, Fps, Frames, Keyframes, Times, Tolerance, given, sampling
+from videoqa.arguments import (
+    Budget,
+    Fps,
+    Frames,
+    Keyframes,
+    MaxTokens,
+    Model,
+    Times,
+    Tolerance,
+    given,
+    sampling,
+)
 from videoqa.bulk import (
     Estimate,
     Manifest,
@@ -30,8 +41,8 @@ from videoqa.bulk import (
 )
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
-from videoqa.local import here
 from videoqa.objects import ObjectStore
+from videoqa.options import settings
 
 __all__ = ["caption"]
 
@@ -61,10 +72,8 @@ def caption(
     keyframes: Keyframes = False,
     tolerance: Tolerance = None,
     budget: Budget = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens [100].")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model's name; unset: the fleet's default.")
-    ] = None,
+    max_tokens: MaxTokens = None,
+    model: Model = None,
     tenant: Annotated[str | None, typer.Option(help="On whose behalf.")] = None,
     timeout_s: Annotated[
         float | None, typer.Option("--job-timeout", help="Seconds for one attempt at a row [600].")
@@ -90,7 +99,7 @@ def caption(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask about every video of an archive; the same command goes on where it was ended."""
-    settings = here(os.environ)
+    found = settings()
     flags = sampling(
         frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance, budget=budget
     )
@@ -106,7 +115,7 @@ def caption(
         subtitles=_one_of(subtitles, "--subtitles", "vtt", "srt") if subtitles else None,
         retry_failed=retry_failed,
     )
-    store = ObjectStore(s3_endpoint_url=settings.s3_endpoint_url)
+    store = ObjectStore(s3_endpoint_url=found.s3_endpoint_url)
     place = Place(output, store)
     with Manifest(source, defaults=defaults, store=store) as manifest:
         if dry_run:
@@ -114,7 +123,7 @@ def caption(
                 estimate(manifest, installed_probe(os.environ), Watcher(quiet=as_json)), as_json
             )
             return
-        with Client(settings=settings) as client:
+        with Client(settings=found) as client:
             tally = run(client, manifest, place, options, Watcher(quiet=as_json))
     _print_tally(tally, place, as_json)
     if tally.failed:

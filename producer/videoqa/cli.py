@@ -32,6 +32,8 @@ from videoqa.arguments import (
     Fps,
     Frames,
     Keyframes,
+    MaxTokens,
+    Model,
     Start,
     Times,
     Tolerance,
@@ -113,8 +115,6 @@ Inputs = Annotated[
         help="Videos and images (paths or s3://, http(s)://, file:// URLs), then the question."
     ),
 ]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens [100].")]
-Model = Annotated[str | None, typer.Option(help="A model's name; unset: the fleet's default.")]
 Output = Annotated[str | None, typer.Option(help="URI template of the result object.")]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -46,22 +46,12 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with connected() as client:
-        page = client.list(state=_state(state), tag=tag, limit=limit, cursor=cursor)
+        page = client.list(
+            state=cast("JobState | None", state), tag=tag, limit=limit, cursor=cursor
+        )
     tables.jobs(page.jobs, as_json=as_json)
     if page.next_cursor and not as_json:
         show.note(f"more with --cursor {page.next_cursor}")
-
-
-def _state(text: str | None) -> JobState | None:
-    states: dict[str, JobState] = {
-        "queued": "queued", "running": "running", "canceling": "canceling",
-        "succeeded": "succeeded", "failed": "failed", "canceled": "canceled", "expired": "expired",
-    }  # fmt: skip
-    if text is not None and text not in states:
-        raise errors.InvalidRequest(
-            f"got state {text!r}, expected one of {', '.join(states)}", param="state"
-        )
-    return states[text] if text else None
 
 
 def watch(job_id: JobId, timeout: Timeout = None, as_json: JsonFlag = False) -> None:

@@ -272,7 +272,7 @@ class Client:
             )
         if state is not None and state not in get_args(JobState):
             raise errors.InvalidRequest(
-                f"got state={state!r}, expected one of {', '.join(get_args(JobState))}",
+                f"got state {state!r}, expected one of {', '.join(get_args(JobState))}",
                 param="state",
             )
         after = Place.of_cursor(cursor) if cursor else None
@@ -404,10 +404,9 @@ class Client:
     def dead(self) -> Iterator[Job]:
         """All failed jobs that are kept, each with its failure; those whose records end first come
         first. `retry` replays one, `replay` all, `purge` forgets one."""
-        for job_id in self._ledger.dead():
-            with suppress(errors.LookupFailed):  # ended or purged meanwhile
-                job = self.get(job_id)
-                if job.state == "failed":
+        for ids in _chunks(self._ledger.dead(), CHUNK):
+            for job in self.get_many(ids):
+                if job is not None and job.state == "failed":  # else ended or purged meanwhile
                     yield job
 
     def replay(self, *, code: str | None = None) -> builtins.list[Job]:

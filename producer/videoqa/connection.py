@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "connect_async", "place", "server_name", "speaking_redis"]
 
+_BACKOFF = ExponentialBackoff(cap=0.2, base=0.05)
 _BROKEN = (redis.exceptions.ConnectionError,)
 _NOT_NOW = (
     redis.exceptions.ReadOnlyError,
@@ -39,7 +40,7 @@ def connect(settings: Settings) -> redis.Redis:
     redis-py retries while connecting and again around it, so that a server that accepts
     and never answers would be reported after 4 x `socket_timeout_s` (measured: 20 s).
     """
-    retry = Retry(ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=_BROKEN)
+    retry = Retry(_BACKOFF, 1, supported_errors=_BROKEN)
     with _reading_url(settings):
         return redis.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
 
@@ -48,8 +49,7 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """The same for asyncio."""
     import redis.asyncio
 
-    backoff = ExponentialBackoff(cap=0.2, base=0.05)
-    retry = redis.asyncio.retry.Retry(backoff, 1, supported_errors=_BROKEN)
+    retry = redis.asyncio.retry.Retry(_BACKOFF, 1, supported_errors=_BROKEN)
     with _reading_url(settings):
         return redis.asyncio.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
 

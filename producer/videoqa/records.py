@@ -92,12 +92,6 @@ class Records:
         places = [Place(float(at_s), str(job_id)) for job_id, at_s in cast("list[Any]", found)]
         return [place for place in places if after is None or place < after]
 
-    def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
-        """Takes ids whose records are gone out of the index."""
-        if job_ids:
-            with speaking_redis(self._url):
-                self._redis.zrem(self.keys.index(tag), *job_ids)
-
     def _waiting(self, job_id: str, record: dict[str, str | None]) -> tuple[int | None, str | None]:
         """Position in the queue and the reason for waiting, of a queued job."""
         if record["state"] != "queued":

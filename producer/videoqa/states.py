@@ -147,6 +147,12 @@ class Ledger(Records):
         """Forgets a failed job; False if it is not failed any more. Its result objects stay."""
         return bool(self._run("purge", job_id))
 
+    def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
+        """Takes ids whose records are gone out of the index."""
+        if job_ids:
+            with speaking_redis(self._url):
+                self._redis.zrem(self.keys.index(tag), *job_ids)
+
     # -- the worker's transitions, each fenced by its claim's token
 
     def claim(

@@ -20,9 +20,9 @@ if __name__ == "__main__":
 
 from faults.rig import QUESTIONS, Rig
 from faults.script import main
-from faults.tally import Tally, recoveries
+from faults.tally import Tally
 from faults.workers import Worker
-from videoqa.job import FINAL_STATES, Result
+from videoqa.job import Result
 
 WORKERS = 2
 FAULTS = (
@@ -114,12 +114,7 @@ def _settle(rig: Rig, count: int) -> None:
     tally.stuck = len(rig.open_jobs())
     tally.conflict += len(rig.acknowledged) - len(set(rig.acknowledged.values()))
     for job_id in rig.acknowledged:
-        events = rig.ledger.read_events(job_id)
-        runs = sum(event.type == "stage" and event.stage == "generating" for event in events)
-        ends = sum(event.type == "state" and event.state in FINAL_STATES for event in events)
-        tally.extra_runs += max(0, runs - 1)
-        tally.conflict += ends > 1
-        tally.recovery_s += recoveries(events)
+        tally.count(rig.ledger.read_events(job_id))
     lines = _read(rig, "answers/results.jsonl").splitlines()
     tally.conflict += len(lines) - len({json.loads(line)["custom_id"] for line in lines})
     for n in range(count):

@@ -21,7 +21,7 @@ from typing import Any, Self, cast
 import redis
 
 from faults.proxies import Store, Wire
-from faults.tally import Tally, recoveries
+from faults.tally import Tally
 from faults.workers import Worker, zygote
 from videoqa import errors
 from videoqa.client import Client
@@ -395,14 +395,7 @@ class Rig:
         if not job.final:
             tally.stuck += 1
             return
-        events = self.ledger.read_events(job_id)
-        runs = sum(event.type == "stage" and event.stage == "generating" for event in events)
-        tally.extra_runs += max(0, runs - 1)
-        tally.recovery_s += recoveries(events)
-        finals = [
-            event for event in events if event.type == "state" and event.state in FINAL_STATES
-        ]
-        tally.conflict += len(finals) > 1
+        tally.count(self.ledger.read_events(job_id))
         if job.state != "succeeded":
             tally.wrong += 1
             tally.notes.setdefault("failures", []).append(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from videoqa.job import Event
+from videoqa.job import FINAL_STATES, Event
 
-__all__ = ["Tally", "recoveries"]
+__all__ = ["Tally"]
 
 
 @dataclass
@@ -35,6 +35,14 @@ class Tally:
     """From the last word of a lost attempt to the first of the next."""
     seconds: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def count(self, events: Sequence[Event]) -> None:
+        """What happened to one job."""
+        runs = sum(event.type == "stage" and event.stage == "generating" for event in events)
+        ends = sum(event.type == "state" and event.state in FINAL_STATES for event in events)
+        self.extra_runs += max(0, runs - 1)
+        self.conflict += ends > 1
+        self.recovery_s += recoveries(events)
 
     @property
     def sound(self) -> bool:

@@ -18,54 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fix_cli import COMMAND, Run
 
-from videoqa import Client, Job, Result, Settings, cli, errors
+from videoqa import Client, Job, Result, cli, errors
 from videoqa.job import Answer, Failure, FrameUsed, Generation, Sampling, Usage, Warn, WorkerInfo
 from videoqa.local import LocalStack
 from videoqa.states import Bell, Ledger
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 
-COMMAND = Path(sys.executable).parent / "videoqa"
 CLIP = "s3://b/clip.mp4"
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("VIDEOQA_")}
-    return clean | {
-        "VIDEOQA_REDIS_URL": settings.redis_url,
-        "VIDEOQA_PREFIX": settings.prefix,
-        "VIDEOQA_HOME": str(tmp_path / "home"),
-        "NO_COLOR": "1",
-    }
-
-
-@pytest.fixture
-def run(environment: dict[str, str]) -> Run:
-    def run(*args: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [COMMAND, *args],
-            env=environment | variables,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        assert "Exception ignored" not in done.stderr
-        return done
-
-    return run
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[Client]:
-    with Client(settings=settings) as client:
-        yield client
 
 
 def submit(client: Client, **fields: Any) -> Job:

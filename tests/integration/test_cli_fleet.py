@@ -6,63 +6,18 @@ import json
 import os
 import pty
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
+from fix_cli import COMMAND, Run
+from fix_worker import begin, result_of
 
-from videoqa import Client, Job, Result, Settings
-from videoqa.job import Answer, Failure
-from videoqa.states import Bell, Claim, Ledger
+from videoqa import Client, Job
+from videoqa.job import Failure
+from videoqa.states import Ledger
 
-COMMAND = Path(sys.executable).parent / "videoqa"
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("VIDEOQA_")}
-    return clean | {
-        "VIDEOQA_REDIS_URL": settings.redis_url,
-        "VIDEOQA_PREFIX": settings.prefix,
-        "VIDEOQA_HOME": str(tmp_path / "home"),
-        "NO_COLOR": "1",
-        "COLUMNS": "200",
-    }
-
-
-@pytest.fixture
-def run(environment: dict[str, str]) -> Run:
-    def run(*args: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [COMMAND, *args],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[Client]:
-    with Client(settings=settings) as client:
-        yield client
-
-
-def begin(ledger: Ledger, token: str = "t") -> Claim:
-    bell = Bell("job_any", 1, 0, f"{ledger.keys.prefix}.default.interactive")
-    claim = ledger.claim(bell, worker="host:1", lease_s=30, token=token)
-    assert isinstance(claim, Claim), claim
-    return claim
 
 
 def fail(ledger: Ledger, code: str, token: str) -> str:
@@ -70,21 +25,6 @@ def fail(ledger: Ledger, code: str, token: str) -> str:
     failure = Failure(code=code, message="it is broken", attempt=1)
     assert ledger.fail(claim.job_id, token, failure, delay_s=0) == "failed"
     return claim.job_id
-
-
-def result_of(claim: Claim, text: str) -> Result:
-    now = datetime.now(UTC)
-    answer = Answer(
-        question_id="q1", question="What is it?", text=text, finish_reason="stop",
-        input_tokens=1, output_tokens=1,
-    )  # fmt: skip
-    return Result.model_validate(
-        {
-            "job_id": claim.job_id, "answers": [answer], "frames": [], "sources": [],
-            "model": "demo", "sampling": {}, "generation": {}, "usage": {},
-            "attempt": claim.attempt, "created_at": now, "finished_at": now,
-        }
-    )  # fmt: skip
 
 
 def test_jobs_are_listed_with_state_and_failure(run: Run, client: Client, ledger: Ledger) -> None:
@@ -113,7 +53,7 @@ def test_what_happened_to_a_job_is_watched(run: Run, client: Client, ledger: Led
     job = client.submit(ASKED)
     claim = begin(ledger)
     ledger.progress(job.id, "t", "generating", question_id="q1", text="A cat")
-    ledger.finish(job.id, "t", result=result_of(claim, "A cat"), result_url="u")
+    ledger.finish(job.id, "t", result=result_of(claim, q1="A cat"), result_url="u")
     done = run("watch", job.id)
     assert done.returncode == 0
     assert [line.split("  ", 1)[1] for line in done.stdout.splitlines()] == [
@@ -221,7 +161,7 @@ def test_on_a_terminal_the_answer_is_printed_while_it_comes(
     ledger.progress(claim.job_id, "t", "generating", question_id="q1", text="A cat ")
     wait_for(lambda: "".join(seen) == "A cat ")
     ledger.progress(claim.job_id, "t", "generating", question_id="q1", text="sleeps.")
-    ledger.finish(claim.job_id, "t", result=result_of(claim, last), result_url="u")
+    ledger.finish(claim.job_id, "t", result=result_of(claim, q1=last), result_url="u")
     assert end() == 0
     said = "A cat sleeps.\r\n"  # printed once, unless it was not the answer in the end
     assert "".join(seen) == (said if last == "A cat sleeps." else f"{said}{last}\r\n")

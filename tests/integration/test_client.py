@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,12 +26,6 @@ from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[Client]:
-    with Client(settings=settings) as client:
-        yield client
 
 
 @pytest.fixture

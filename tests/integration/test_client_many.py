@@ -5,57 +5,26 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from fix_worker import begin, finish
 
 from videoqa import Client, Settings, errors
 from videoqa.bells import ring_many
 from videoqa.broker import make_celery, ring
-from videoqa.job import Answer, Failure, Job, Result
-from videoqa.states import Bell, Claim, Ledger
+from videoqa.job import Failure, Job
+from videoqa.states import Bell, Ledger
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
 
 
-@pytest.fixture
-def client(settings: Settings) -> Iterator[Client]:
-    with Client(settings=settings) as client:
-        yield client
-
-
 def queue_of(settings: Settings) -> str:
     return f"{settings.prefix}.default.interactive"
-
-
-def begin(ledger: Ledger, settings: Settings, token: str = "t") -> Claim:
-    """The next job in line, as by a worker."""
-    bell = Bell("job_any", 1, 0, queue_of(settings))
-    claim = ledger.claim(bell, worker="w", lease_s=30, token=token)
-    assert isinstance(claim, Claim)
-    return claim
-
-
-def finish(ledger: Ledger, claim: Claim, **texts: str) -> None:
-    now = claim.created_at_s
-    answers = [
-        Answer(question_id=name, question="?", text=text, finish_reason="stop",
-               input_tokens=1, output_tokens=1)
-        for name, text in texts.items()
-    ]  # fmt: skip
-    result = Result.model_validate(
-        {
-            "job_id": claim.job_id, "answers": answers, "frames": [], "sources": [],
-            "model": "demo", "sampling": {}, "generation": {}, "usage": {},
-            "attempt": claim.attempt, "created_at": now, "finished_at": now,
-        }
-    )  # fmt: skip
-    assert ledger.finish(claim.job_id, claim.token, result=result, result_url="u") == "ok"
 
 
 # -- submit_many
@@ -67,9 +36,7 @@ def test_many_jobs_are_recorded_and_rung_in_their_order(
     jobs = client.submit_many({**ASKED, "custom_id": f"n{n}"} for n in range(1200))
     assert [job.custom_id for job in jobs] == [f"n{n}" for n in range(1200)]
     assert redis_client.llen(queue_of(settings)) == 1200
-    assert [begin(ledger, settings, token).job_id for token in "abc"] == [
-        job.id for job in jobs[:3]
-    ]
+    assert [begin(ledger, token).job_id for token in "abc"] == [job.id for job in jobs[:3]]
     assert client.get(jobs[3].id).position == 0
 
 
@@ -220,9 +187,9 @@ def test_jobs_are_listed_newest_first_page_by_page(client: Client) -> None:
 
 def test_jobs_are_listed_by_state(client: Client, ledger: Ledger, settings: Settings) -> None:
     jobs = client.submit_many([{**ASKED, "tags": ["t"]}] * 6)
-    claim = begin(ledger, settings)
+    claim = begin(ledger)
     finish(ledger, claim, q1="a cat")
-    running = begin(ledger, settings, "u")
+    running = begin(ledger, "u")
     client.cancel(jobs[5].id)
     assert [job.id for job in client.list(state="succeeded").jobs] == [claim.job_id]
     assert [job.id for job in client.list(state="running", tag="t").jobs] == [running.job_id]
@@ -289,14 +256,14 @@ def test_text_comes_as_it_is_generated_and_a_later_attempt_begins_again(
     client: Client, ledger: Ledger, settings: Settings
 ) -> None:
     job = client.submit({**ASKED, "stream": True, "questions": ["a?", "b?"]})
-    claim = begin(ledger, settings)
+    claim = begin(ledger)
     ledger.progress(job.id, "t", "generating", question_id="q1", text="A c")
     pieces = client.stream(job.id, timeout_s=10)
     assert next(pieces).text == "A c"
     failure = Failure(code="worker_lost", message="gone", retryable=True, attempt=1)
     ledger.fail(job.id, claim.token, failure, delay_s=0)
     ledger.reap(grace_s=60)
-    claim = begin(ledger, settings)
+    claim = begin(ledger)
     ledger.progress(job.id, "t", "generating", question_id="q1", text="A cat")
     finish(ledger, claim, q1="A cat", q2="Two")
     found = [(piece.attempt, piece.question_id, piece.text) for piece in pieces]
@@ -307,7 +274,7 @@ def test_the_stream_of_a_job_without_stream_is_its_answers(
     client: Client, ledger: Ledger, settings: Settings
 ) -> None:
     job = client.submit(ASKED)
-    finish(ledger, begin(ledger, settings), q1="A cat")
+    finish(ledger, begin(ledger), q1="A cat")
     assert [piece.text for piece in client.stream(job.id)] == ["A cat"]
 
 

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from fix_worker import begin, finish
 
 from videoqa import AsyncClient, Client, Settings, errors
-from videoqa.job import Answer, Failure, Result
-from videoqa.queues import queue_name
-from videoqa.states import Bell, Claim, Ledger
+from videoqa.job import Failure
+from videoqa.states import Claim, Ledger
 from videoqa.testing import InMemoryClient
 
 ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
@@ -92,30 +92,13 @@ class Worker:
 
     def begin(self) -> Claim:
         self._claims += 1
-        queue = queue_name(self.ledger.keys.prefix, None, "interactive")
-        claim = self.ledger.claim(
-            Bell("job_any", 1, 0, queue), worker="w", lease_s=60, token=f"t{self._claims}"
-        )
-        assert isinstance(claim, Claim), claim
-        return claim
+        return begin(self.ledger, f"t{self._claims}")
 
     def say(self, claim: Claim, text: str) -> None:
         self.ledger.progress(claim.job_id, claim.token, "generating", question_id="q1", text=text)
 
     def finish(self, claim: Claim, text: str = "a cat") -> None:
-        now = claim.created_at_s
-        answer = Answer(
-            question_id="q1", question="What is it?", text=text, finish_reason="stop",
-            input_tokens=1, output_tokens=1,
-        )  # fmt: skip
-        result = Result.model_validate(
-            {
-                "job_id": claim.job_id, "answers": [answer], "frames": [], "sources": [],
-                "model": "demo", "sampling": {}, "generation": {}, "usage": {},
-                "attempt": claim.attempt, "created_at": now, "finished_at": now,
-            }
-        )  # fmt: skip
-        self.ledger.finish(claim.job_id, claim.token, result=result, result_url="u")
+        finish(self.ledger, claim, q1=text)
 
     def fail(self, claim: Claim, *, retryable: bool = False) -> None:
         failure = Failure(code="model_error", message="boom", retryable=retryable, attempt=1)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fix_worker import begin, finish
 
 from videoqa import Settings
-from videoqa.job import Answer, Result
-from videoqa.queues import queue_name
-from videoqa.states import Bell, Claim, Ledger
+from videoqa.states import Ledger
 from videoqa.testing import InMemoryClient
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -107,36 +106,10 @@ def test_a_fastapi_app_streams_the_answer(
         claim = begin(ledger)
         ledger.progress(job_id, "t", "generating", question_id="q1", text="It ")
         ledger.progress(job_id, "t", "generating", question_id="q1", text="sleeps.")
-        finish(ledger, claim, "It sleeps.")
+        finish(ledger, claim, q1="It sleeps.")
         assert web.get(f"/questions/{job_id}").json()["answer"] == "It sleeps."
         streamed = web.get(f"/questions/{job_id}/stream")
     assert streamed.headers["content-type"].startswith("text/event-stream")
     assert streamed.text == (
         "event: text\ndata: It \n\nevent: text\ndata: sleeps.\n\nevent: done\ndata:\n\n"
     )
-
-
-def begin(ledger: Ledger) -> Claim:
-    queue = queue_name(ledger.keys.prefix, None, "interactive")
-    claim = ledger.claim(Bell("job_any", 1, 0, queue), worker="w", lease_s=60, token="t")
-    assert isinstance(claim, Claim)
-    return claim
-
-
-def finish(ledger: Ledger, claim: Claim, text: str) -> None:
-    answer = Answer(
-        question_id="q1",
-        question="?",
-        text=text,
-        finish_reason="stop",
-        input_tokens=1,
-        output_tokens=1,
-    )
-    result = Result.model_validate(
-        {
-            "job_id": claim.job_id, "answers": [answer], "frames": [], "sources": [],
-            "model": "demo", "sampling": {}, "generation": {}, "usage": {},
-            "attempt": 1, "created_at": claim.created_at_s, "finished_at": claim.created_at_s,
-        }
-    )  # fmt: skip
-    ledger.finish(claim.job_id, claim.token, result=result, result_url="u")

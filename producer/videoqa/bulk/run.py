@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from videoqa import errors
@@ -183,7 +183,7 @@ class _Run:
         self._look_at_s = now_s + self._options.poll_s
         ids = list(self._open)
         try:
-            jobs = jobs_of(self._client, ids)
+            jobs = self._client.get_many(ids)
         except errors.RedisUnavailable as error:
             self._pause(f"waiting for Redis: {error.message}")
             return
@@ -240,17 +240,3 @@ class _Run:
             self._watcher.note(f"{line.custom_id}: {error.message} ({error.code})")
         elif self._tally.failed == TOLD + 1:
             self._watcher.note("more rows failed; results.jsonl has them all")
-
-
-def jobs_of(client: Client, ids: Sequence[str]) -> list[Job | None]:
-    """The jobs as they are now; None for one whose record is gone."""
-    get_many = getattr(client, "get_many", None)
-    if get_many is not None:
-        return list(get_many(ids))
-    found: list[Job | None] = []
-    for job_id in ids:
-        try:
-            found.append(client.get(job_id))
-        except (errors.JobNotFound, errors.JobExpired):
-            found.append(None)
-    return found

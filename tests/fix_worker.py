@@ -1,0 +1,41 @@
+"""The worker's side of a job, played by calls of the ledger."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from videoqa.job import Answer, Result
+from videoqa.queues import queue_name
+from videoqa.states import Bell, Claim, Ledger
+
+__all__ = ["begin", "finish", "result_of"]
+
+
+def begin(ledger: Ledger, token: str = "t") -> Claim:
+    """The next interactive job in line."""
+    bell = Bell("job_any", 1, 0, queue_name(ledger.keys.prefix, None, "interactive"))
+    claim = ledger.claim(bell, worker="host:1", lease_s=60, token=token)
+    assert isinstance(claim, Claim), claim
+    return claim
+
+
+def result_of(claim: Claim, **texts: str) -> Result:
+    """`texts`: the answer to each question, by its id."""
+    answers = [
+        Answer(question_id=name, question="?", text=text, finish_reason="stop",
+               input_tokens=1, output_tokens=1)
+        for name, text in texts.items()
+    ]  # fmt: skip
+    return Result.model_validate(
+        {
+            "job_id": claim.job_id, "answers": answers, "frames": [], "sources": [],
+            "model": "demo", "sampling": {}, "generation": {}, "usage": {},
+            "attempt": claim.attempt, "created_at": claim.created_at_s,
+            "finished_at": datetime.now(UTC),
+        }
+    )  # fmt: skip
+
+
+def finish(ledger: Ledger, claim: Claim, **texts: str) -> None:
+    result = result_of(claim, **texts)
+    assert ledger.finish(claim.job_id, claim.token, result=result, result_url="u") == "ok"

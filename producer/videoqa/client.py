@@ -158,7 +158,8 @@ class Client:
         self._ring(made)
         try:
             return self.get(made.job_id)
-        except errors.RedisUnavailable:  # recorded and rung: whoever submitted has a job
+        except (errors.RedisUnavailable, errors.LookupFailed):
+            # It was recorded: whoever submitted has a job, even if Redis is emptied just now.
             return _queued(Submission(made.job_id, checked))
 
     def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:

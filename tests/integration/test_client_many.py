@@ -157,6 +157,18 @@ def test_a_broker_that_went_away_after_it_was_used_costs_no_job(
     assert "bells were not heard" in caplog.text
 
 
+def test_a_record_that_is_lost_right_after_it_was_made_was_acknowledged(
+    client: Client, redis_client: redis.Redis, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(bell: Bell) -> None:
+        redis_client.delete(ledger.keys.job(bell.job_id))
+
+    monkeypatch.setattr(client, "_ring", lose)
+    job = client.submit(ASKED)
+    assert job.state == "queued"
+    assert client.get_many([job.id]) == [None]
+
+
 # -- get_many and list
 
 

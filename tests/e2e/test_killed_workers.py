@@ -219,7 +219,7 @@ def test_a_job_that_kills_each_of_its_workers_ends_in_the_dead_letters(
         "worker_lost",
         "generating",
     )
-    assert client.retry(job.id).state == "queued"
+    assert client.retry(job.id).state in ("queued", "running")  # the worker may have it already
     assert client.wait(job.id, timeout_s=60).state == "succeeded"
 
 

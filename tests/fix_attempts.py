@@ -15,7 +15,8 @@ from videoqa.states import Bell, Ledger, new_job_id
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.cache import AnswerCache
 from videoqa_worker.lease import LeaseKeeper
-from videoqa_worker.pipeline import Opened, Outcome, Report, SourceVersion
+from videoqa_worker.outcome import Opened, Outcome, Report, SourceVersion
+from videoqa_worker.segments import Checkpoints
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["Bells", "Model", "due", "submit"]
@@ -38,6 +39,7 @@ class Model:
         *,
         alone: bool,
         opened: Opened,
+        checkpoints: Checkpoints,
     ) -> Outcome:
         opened(request.sampling, [SourceVersion("s3://b/k.mp4", self.etag, None, 1)])
         self.asked += 1

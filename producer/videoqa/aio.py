@@ -162,7 +162,7 @@ class AsyncClient:
         async for event in self.events(job_id, timeout_s=timeout_s):
             piece = TextPiece.of(event)
             if piece is not None:
-                heard.add((piece.attempt, piece.question_id))
+                heard.add(piece.about)
                 yield piece
         for piece in TextPiece.of_result(await self.result(job_id), heard):
             yield piece

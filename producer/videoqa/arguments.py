@@ -23,13 +23,18 @@ __all__ = [
     "Keyframes",
     "MaxTokens",
     "Model",
+    "Overlap",
+    "Segments",
     "Start",
+    "Summary",
     "Times",
     "Tolerance",
     "as_url",
     "given",
     "media",
+    "one_of",
     "sampling",
+    "summary_of",
 ]
 
 Frames = Annotated[
@@ -64,6 +69,24 @@ Tolerance = Annotated[
 Budget = Annotated[
     int | None, typer.Option("--budget", help="Most frames over all videos together.")
 ]
+Segments = Annotated[
+    float | None,
+    typer.Option(
+        "--segments",
+        metavar="S",
+        help="Ask about each S seconds of one long video; --frames is then for each.",
+    ),
+]
+Overlap = Annotated[
+    float | None,
+    typer.Option(
+        "--overlap", metavar="S", help="With --segments: seconds that each shares with the next."
+    ),
+]
+Summary = Annotated[
+    bool,
+    typer.Option("--summary", help="With --segments: have the model summarize their answers."),
+]
 MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens [100].")]
 Model = Annotated[str | None, typer.Option(help="A model's name; unset: the fleet's default.")]
 Start = Annotated[float | None, typer.Option(help="Seconds into the video where the clip starts.")]
@@ -80,6 +103,13 @@ def given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, {}, ())}
 
 
+def one_of(value: str, flag: str, *allowed: str) -> Any:
+    """Raises InvalidRequest if it is none of them."""
+    if value not in allowed:
+        raise InvalidRequest(f"got {flag} {value!r}, expected {' or '.join(allowed)}")
+    return value
+
+
 def media(names: list[str], start: float | None, end: float | None) -> list[Any]:
     """The inputs of a request."""
     urls = [as_url(name) for name in names]
@@ -93,6 +123,15 @@ def media(names: list[str], start: float | None, end: float | None) -> list[Any]
     ]
 
 
+def summary_of(*, summary: bool, segments: float | None) -> bool | None:
+    """Raises InvalidRequest for --summary without --segments."""
+    if summary and segments is None:
+        raise InvalidRequest(
+            "got --summary without --segments, expected both or neither", param="summary"
+        )
+    return summary or None
+
+
 def sampling(
     *,
     frames: int | None = None,
@@ -101,23 +140,36 @@ def sampling(
     keyframes: bool = False,
     tolerance: float | None = None,
     budget: int | None = None,
+    segments: float | None = None,
+    overlap: float | None = None,
 ) -> dict[str, Any] | None:
     """The fields of `Sampling` that the flags stand for; None if there is no flag.
 
     Raises:
         InvalidRequest: two flags name two methods, or --times holds something else than numbers.
     """
-    methods = {"fps": fps is not None, "times": times is not None, "keyframe": keyframes}
+    methods = {
+        "fps": fps is not None,
+        "times": times is not None,
+        "keyframe": keyframes,
+        "segment": segments is not None,
+    }
     chosen = [method for method, is_chosen in methods.items() if is_chosen]
     if len(chosen) > 1:
         raise InvalidRequest(
-            "got more than one of --fps, --times and --keyframes, expected one of them or none",
+            "got more than one of --fps, --times, --keyframes and --segments, expected one of them "
+            "or none",
             param="sampling.method",
         )
     if tolerance is not None and not keyframes:
         raise InvalidRequest(
             "got --tolerance without --keyframes, expected both or neither",
             param="sampling.tolerance_s",
+        )
+    if overlap is not None and segments is None:
+        raise InvalidRequest(
+            "got --overlap without --segments, expected both or neither",
+            param="sampling.overlap_s",
         )
     return (
         given(
@@ -126,6 +178,8 @@ def sampling(
             fps=fps,
             times=_seconds(times) if times is not None else None,
             tolerance_s=tolerance,
+            segment_s=segments,
+            overlap_s=overlap,
             budget=budget,
         )
         or None

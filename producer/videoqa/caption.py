@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,10 +23,15 @@ from videoqa.arguments import (
     Keyframes,
     MaxTokens,
     Model,
+    Overlap,
+    Segments,
+    Summary,
     Times,
     Tolerance,
     given,
+    one_of,
     sampling,
+    summary_of,
 )
 from videoqa.bulk import (
     Estimate,
@@ -40,7 +45,6 @@ from videoqa.bulk import (
     run,
 )
 from videoqa.client import Client
-from videoqa.errors import InvalidRequest
 from videoqa.objects import ObjectStore
 from videoqa.options import settings
 
@@ -72,6 +76,9 @@ def caption(
     keyframes: Keyframes = False,
     tolerance: Tolerance = None,
     budget: Budget = None,
+    segments: Segments = None,
+    overlap: Overlap = None,
+    summary: Summary = False,
     max_tokens: MaxTokens = None,
     model: Model = None,
     tenant: Annotated[str | None, typer.Option(help="On whose behalf.")] = None,
@@ -101,18 +108,19 @@ def caption(
     """Ask about every video of an archive; the same command goes on where it was ended."""
     found = settings()
     flags = sampling(
-        frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance, budget=budget
-    )
+        frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance, budget=budget,
+        segments=segments, overlap=overlap,
+    )  # fmt: skip
     defaults = given(
         questions=question or None, sampling=flags, model=model, tenant=tenant, timeout_s=timeout_s,
         generation={"max_new_tokens": max_tokens} if max_tokens is not None else None,
-        priority="bulk",
+        priority="bulk", summary=summary_of(summary=summary, segments=segments),
     )  # fmt: skip
     options = Options(
         in_flight=in_flight,
-        order=_one_of(order, "--order", "completion", "input"),
-        parquet=_one_of(format_, "--format", "jsonl", "parquet") == "parquet",
-        subtitles=_one_of(subtitles, "--subtitles", "vtt", "srt") if subtitles else None,
+        order=one_of(order, "--order", "completion", "input"),
+        parquet=one_of(format_, "--format", "jsonl", "parquet") == "parquet",
+        subtitles=one_of(subtitles, "--subtitles", "vtt", "srt") if subtitles else None,
         retry_failed=retry_failed,
     )
     store = ObjectStore(s3_endpoint_url=found.s3_endpoint_url)
@@ -128,12 +136,6 @@ def caption(
     _print_tally(tally, place, as_json)
     if tally.failed:
         raise typer.Exit(1)
-
-
-def _one_of(value: str, flag: str, *allowed: str) -> Any:
-    if value not in allowed:
-        raise InvalidRequest(f"got {flag} {value!r}, expected {' or '.join(allowed)}")
-    return value
 
 
 def _print_tally(tally: Tally, place: Place, as_json: bool) -> None:

@@ -34,12 +34,17 @@ from videoqa.arguments import (
     Keyframes,
     MaxTokens,
     Model,
+    Overlap,
+    Segments,
     Start,
+    Summary,
     Times,
     Tolerance,
     given,
     media,
+    one_of,
     sampling,
+    summary_of,
 )
 from videoqa.caption import INTERRUPTED, caption
 from videoqa.cli_fleet import add_commands
@@ -159,6 +164,9 @@ def ask(
     keyframes: Keyframes = False,
     tolerance: Tolerance = None,
     budget: Budget = None,
+    segments: Segments = None,
+    overlap: Overlap = None,
+    summary: Summary = False,
     max_tokens: MaxTokens = None,
     model: Model = None,
     start: Start = None,
@@ -173,11 +181,12 @@ def ask(
         sampling=sampling(
             frames=frames, fps=fps, times=times,
             keyframes=keyframes, tolerance=tolerance, budget=budget,
+            segments=segments, overlap=overlap,
         ),
-        max_tokens=max_tokens, model=model, output=output,
+        max_tokens=max_tokens, model=model, output=output, summary=summary_of(summary=summary, segments=segments),
     )  # fmt: skip
     # A pipe gets the answer alone, once it is sure: an attempt that is repeated begins it again.
-    alone = len(fields["questions"]) == 1
+    alone = len(fields["questions"]) == 1 or segments is not None
     spoken = show.Spoken() if alone and sys.stdout.isatty() and not as_json else None
     with connected() as client:
         job = client.submit(fields | {"stream": spoken is not None})
@@ -200,6 +209,9 @@ def submit(
     keyframes: Keyframes = False,
     tolerance: Tolerance = None,
     budget: Budget = None,
+    segments: Segments = None,
+    overlap: Overlap = None,
+    summary: Summary = False,
     max_tokens: MaxTokens = None,
     model: Model = None,
     start: Start = None,
@@ -217,7 +229,9 @@ def submit(
         "sampling": sampling(
             frames=frames, fps=fps, times=times,
             keyframes=keyframes, tolerance=tolerance, budget=budget,
+            segments=segments, overlap=overlap,
         ),
+        "summary": summary_of(summary=summary, segments=segments),
         "max_tokens": max_tokens, "model": model, "output": output,
         "priority": priority, "idempotency_key": idempotency_key, "custom_id": custom_id,
     }  # fmt: skip
@@ -254,15 +268,24 @@ def result(
     job_id: JobId,
     as_json: JsonFlag = False,
     follow: Annotated[bool, typer.Option("--wait", help="Wait for the job first.")] = False,
+    form: Annotated[
+        str, typer.Option("--format", help="text, json, or vtt or srt: subtitles of the video.")
+    ] = "text",
 ) -> None:
     """Print a job's answers."""
+    chosen: Any = "json" if as_json else one_of(form, "--format", "text", "json", "vtt", "srt")
+    as_json = chosen == "json"
     with connected() as client:
         if follow:
             _wait(client, job_id, None, as_json)
         job = client.get(job_id)
         if job.final and job.state != "succeeded":
             _ended_badly(job, as_json)
-        show.result(client.result(job_id), job, as_json=as_json)
+        found = client.result(job_id)
+        if chosen in ("vtt", "srt"):
+            show.subtitles(found, chosen)
+        else:
+            show.result(found, job, as_json=as_json)
 
 
 @app.command()

@@ -305,7 +305,7 @@ class Client:
         for event in self.events(job_id, timeout_s=timeout_s):
             piece = TextPiece.of(event)
             if piece is not None:
-                heard.add((piece.attempt, piece.question_id))
+                heard.add(piece.about)
                 yield piece
         yield from TextPiece.of_result(self.result(job_id), heard)
 

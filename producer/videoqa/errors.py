@@ -87,6 +87,7 @@ __all__ = [
     "StartByPassed",
     "SubmittedInPart",
     "TooManyPackets",
+    "TooManySegments",
     "TooManyStreams",
     "UnsupportedInput",
     "VideoCorrupt",
@@ -413,6 +414,12 @@ class TooManyPackets(VideoTooLarge):
     """More packets had to be read than the worker's `max_packets`."""
 
     code = "too_many_packets"
+
+
+class TooManySegments(VideoTooLarge):
+    """The video would be cut into more segments than the worker's `max_segments`."""
+
+    code = "too_many_segments"
 
 
 class FramesTooLarge(VideoTooLarge):

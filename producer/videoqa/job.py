@@ -51,6 +51,7 @@ __all__ = [
     "QueueInfo",
     "Result",
     "Sampling",
+    "Segment",
     "SourceInfo",
     "TextPiece",
     "Usage",
@@ -135,22 +136,43 @@ class TextPiece(Model):
     question_id: str
     attempt: int
     text: str
+    start: float | None = None
+    """Of a job in segments: where the segment begins that this is about, in seconds from the video's
+    beginning. Its answer comes whole; a later attempt does not say it again."""
 
     @classmethod
     def of(cls, event: Event) -> TextPiece | None:
         """The piece in an event, if it is one of text."""
         if event.type != "text" or not event.question_id or not event.text:
             return None
-        return cls(question_id=event.question_id, attempt=event.attempt, text=event.text)
+        return cls(
+            question_id=event.question_id,
+            attempt=event.attempt,
+            text=event.text,
+            start=event.start,
+        )
+
+    @property
+    def about(self) -> tuple[int, str, float | None]:
+        """Which answer of which attempt; of segments, of any attempt."""
+        return (self.attempt if self.start is None else 0), self.question_id, self.start
 
     @classmethod
-    def of_result(cls, result: Result, heard: Container[tuple[int, str]]) -> list[TextPiece]:
-        """The answers of which no piece was heard, by attempt and question."""
-        return [
-            cls(question_id=answer.question_id, attempt=result.attempt, text=answer.text)
-            for answer in result.answers
-            if (result.attempt, answer.question_id) not in heard
-        ]
+    def of_result(
+        cls, result: Result, heard: Container[tuple[int, str, float | None]]
+    ) -> list[TextPiece]:
+        """The answers of which no piece was heard; `heard`: what those that were are `about`."""
+        given = [(part.start, answer) for part in result.segments for answer in part.answers]
+        pieces = (
+            cls(
+                question_id=answer.question_id,
+                attempt=result.attempt,
+                text=answer.text,
+                start=start,
+            )
+            for start, answer in [*given, *((None, answer) for answer in result.answers)]
+        )
+        return [piece for piece in pieces if piece.about not in heard]
 
 
 class Answer(Model):
@@ -182,6 +204,23 @@ class FrameUsed(Model):
     or the container's timestamps could not be trusted."""
 
 
+class Segment(Model):
+    """What was answered about one segment of a video."""
+
+    number: int = Field(ge=0)
+    start: float
+    """Seconds from the beginning of the video."""
+    end: float
+    answers: tuple[Answer, ...]
+    """One for each question, in order."""
+    frames: tuple[FrameUsed, ...]
+
+    @property
+    def text(self) -> str:
+        """All answers, a line each."""
+        return "\n".join(answer.text.strip() for answer in self.answers)
+
+
 class SourceInfo(Model):
     """Which bytes an input was, and what they hold."""
 
@@ -191,6 +230,9 @@ class SourceInfo(Model):
     size_bytes: int = Field(ge=0)
     etag: str | None = None
     version_id: str | None = None
+    start: float | None = None
+    """Of the clip, as requested."""
+    end: float | None = None
     duration_s: float | None = None
     fps: float | None = None
     width: int = Field(ge=0)
@@ -218,7 +260,11 @@ class Result(Model):
 
     job_id: str
     answers: tuple[Answer, ...]
+    """One for each question, in order; of a job in segments: the summary, if one was asked for."""
     frames: tuple[FrameUsed, ...]
+    """Empty for a job in segments: each has its own."""
+    segments: tuple[Segment, ...] = ()
+    """In the order of time, of a job with the sampling `segment`."""
     sources: tuple[SourceInfo, ...]
     model: str
     model_revision: str | None = None
@@ -258,6 +304,9 @@ class Event(Model):
     text: str | None = None
     """The next piece of an answer, for jobs with `stream`. All of one attempt joined, without space
     around it, are the answer; a later attempt begins again."""
+    start: float | None = None
+    """Of a job in segments: where the segment begins that `text` answers, in seconds from the video's
+    beginning. Such answers come whole, and once."""
 
 
 class EngineInfo(Model):

@@ -4,6 +4,7 @@
 |---|---|---|---|
 | `P:job:ID` | hash | the record: request, state, attempt, lease, failure, result | until final, then `result_ttl_s` |
 | `P:events:ID` | stream | what happened to the job, at most about 1,000 entries | as the record |
+| `P:segments:ID` | hash | answered segments, for the job's next attempt | until it succeeds, or as the record |
 | `P:gone:ID` | string | its final state: an expired id differs from an unknown one | 7 days more than the record |
 | `P:idem:KEY` | hash | id and body digest of an idempotency key | as the record |
 | `P:waiting:QUEUE`, with `:TENANT` | zset | queued jobs by the serial number of their bell | ids leave when claimed |
@@ -78,6 +79,9 @@ class Keys:
 
     def events(self, job_id: str) -> str:
         return f"{self.prefix}:events:{job_id}"
+
+    def segments(self, job_id: str) -> str:
+        return f"{self.prefix}:segments:{job_id}"
 
     def gone(self, job_id: str) -> str:
         return f"{self.prefix}:gone:{job_id}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import count, takewhile
 from typing import Any, TypeVar, cast
 
 import redis
@@ -15,7 +16,17 @@ from pydantic import ValidationError
 
 from videoqa import errors
 from videoqa.connection import speaking_redis
-from videoqa.job import Event, Failure, Job, JobRequest, QueueInfo, Result, WorkerInfo, utc
+from videoqa.job import (
+    Event,
+    Failure,
+    Job,
+    JobRequest,
+    QueueInfo,
+    Result,
+    Segment,
+    WorkerInfo,
+    utc,
+)
 from videoqa.queues import Keys, served_by
 from videoqa.request import Model
 from videoqa.submission import Place
@@ -123,6 +134,16 @@ class Records:
         with speaking_redis(self._url):
             text = cast("str | None", self._redis.hget(self.keys.job(job_id), "result"))
         return job, read(Result, text) if text else None
+
+    def segments(self, job_id: str, fingerprint: str) -> list[Segment]:
+        """Those from the first on that attempts before answered, of a video and questions that this
+        fingerprint stands for."""
+        with speaking_redis(self._url):
+            found = cast("dict[str, str]", self._redis.hgetall(self.keys.segments(job_id)))
+        if found.get("of") != fingerprint:
+            return []
+        texts = takewhile(bool, (found.get(str(number)) for number in count()))
+        return [read(Segment, text) for text in texts if text]
 
     def request(self, job_id: str) -> JobRequest:
         with speaking_redis(self._url):

@@ -16,9 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -28,12 +26,12 @@ from pydantic import (
 )
 
 from videoqa import errors
+from videoqa.sampling import Model, Sampling
 
 __all__ = [
-    "DEFAULT_FPS_CAP",
-    "DEFAULT_FRAMES",
     "IMAGE_MARK",
     "OUTPUT_FIELDS",
+    "SUMMARY",
     "VIDEO_MARK",
     "Generation",
     "Image",
@@ -51,16 +49,13 @@ __all__ = [
 VIDEO_MARK = "<video>"
 IMAGE_MARK = "<image>"
 
+SUMMARY = "Summarize the whole video in a few sentences."
+"""What `summary: true` asks."""
+
 MAX_URL = 8192
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 OUTPUT_FIELDS = ("job_id", "custom_id", "date")
 """What an output template may contain in braces; `date` is the day of submission, UTC."""
-
-
-class Model(BaseModel):
-    """Frozen, and strict about what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _checked_url(url: str) -> str:
@@ -144,61 +139,6 @@ class Question(Model):
     text: str = Field(max_length=32_768)
 
 
-DEFAULT_FRAMES = 8
-"""Where neither the job nor the model says how many."""
-DEFAULT_FPS_CAP = 32
-"""Frames that `fps` takes at most where `frames` names no other cap: what the models' contexts
-hold with room for an answer."""
-
-
-class Sampling(Model):
-    """Which frames of each video the model sees. By time, never by count.
-
-    With a clip from `a` to `b` seconds (the whole video: 0 and its duration):
-
-    - `uniform`: n = `frames` instants `a + k * (b - a) / n`, the Hugging Face guide's by time.
-    - `fps`: instants `a + k / fps` before `b`; if they are more than the cap n = `frames`
-      (or `DEFAULT_FPS_CAP`), the `uniform` ones for n instead, with a warning.
-    - `times`: the instants given, in seconds from the video's beginning.
-    - `keyframe`: the `uniform` instants, each moved to the nearest keyframe if one lies within
-      `tolerance_s` of it (None: however far). Reads and decodes far less.
-
-    The picture of an instant t is the one on screen: the last with pts <= t. Pictures come in
-    the order of time, and one that is on screen at several instants comes once.
-    """
-
-    method: Literal["uniform", "fps", "keyframe", "times"] = "uniform"
-    frames: int | None = Field(default=None, ge=1, le=256)
-    """Frames a video; None: what the model's processor states, else 8."""
-    fps: float | None = Field(default=None, gt=0, le=240)
-    times: tuple[Annotated[float, Field(ge=0, le=1e7)], ...] | None = Field(
-        default=None, min_length=1, max_length=256
-    )
-    tolerance_s: float | None = Field(default=None, ge=0, le=1e7)
-    budget: int | None = Field(default=None, ge=1, le=1024)
-    """Frames over all videos of the job together: each gets an equal share, the first ones the
-    rest; a video that asks for fewer keeps to that. Images are not counted."""
-
-    @model_validator(mode="after")
-    def _fitting(self) -> Self:
-        for name, method in (("fps", "fps"), ("times", "times"), ("tolerance_s", "keyframe")):
-            given = getattr(self, name) is not None
-            if given and self.method != method:
-                raise ValueError(f"got {name} with method={self.method!r}, expected {method!r}")
-            if not given and self.method == method and name != "tolerance_s":
-                raise ValueError(f"got method={method!r} without {name}, expected {name}")
-        if self.method == "times" and (self.frames is not None or self.budget is not None):
-            raise ValueError("got times with frames or budget, expected the times alone")
-        return self
-
-    @property
-    def cap(self) -> int:
-        """The most frames that one video can give."""
-        if self.times is not None:
-            return len(self.times)
-        return self.frames or (DEFAULT_FPS_CAP if self.method == "fps" else DEFAULT_FRAMES)
-
-
 class Generation(Model):
     """How the answer is generated. Greedy unless `temperature` is above 0."""
 
@@ -225,6 +165,12 @@ def _numbered(value: Any) -> Any:
     )
 
 
+def _summary(value: Any) -> Any:
+    if isinstance(value, bool):
+        return SUMMARY if value else None
+    return value
+
+
 def _sequence(value: Any) -> Any:
     return (value,) if isinstance(value, (str, dict, Video, Image)) else value
 
@@ -237,6 +183,11 @@ class JobRequest(Model):
         min_length=1, max_length=64
     )
     sampling: Sampling = Sampling()
+    summary: Annotated[str | None, BeforeValidator(_summary)] = Field(
+        default=None, min_length=1, max_length=32_768
+    )
+    """With `segment`: what the model is asked about all segments' answers together; it gets them with
+    their times, and no pictures. True: `SUMMARY`."""
     generation: Generation = Generation()
     model: str | None = Field(default=None, min_length=1, max_length=256)
     """A checkpoint's name as its workers announce it; None: whatever the fleet serves by default."""
@@ -296,6 +247,19 @@ class JobRequest(Model):
         if not template.startswith(("s3://", "file:///")):
             raise ValueError(f"got {template!r}, expected s3://bucket/... or file:///folder/...")
         return template
+
+    @model_validator(mode="after")
+    def _one_video_in_segments(self) -> Self:
+        in_segments = self.sampling.method == "segment"
+        if in_segments and [item.kind for item in self.inputs] not in ([], ["video"]):
+            raise ValueError(
+                f"got {len(self.inputs)} inputs with method='segment', expected one video"
+            )
+        if self.summary is not None and not in_segments:
+            raise ValueError(
+                f"got summary with method={self.sampling.method!r}, expected method='segment'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

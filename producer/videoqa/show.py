@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from rich.console import Console
 
 from videoqa.client import Client
+from videoqa.errors import InvalidRequest
 from videoqa.job import Event, Job, Result
+from videoqa.subtitles import as_srt, as_vtt, clock, cues
 
 __all__ = [
     "Check", "Spoken", "changed", "checks", "error", "event", "failed", "job", "note", "progress",
-    "result", "submitted", "when",
+    "result", "submitted", "subtitles", "when",
 ]  # fmt: skip
 
 STAGE_VERBS = {
@@ -44,9 +46,19 @@ class Spoken:
 
     def __init__(self) -> None:
         self.text = ""
+        self.segments: set[tuple[str, float]] = set()
+        """Question and start of those whose answers were printed."""
         self._attempt = 0
 
+    @property
+    def begun(self) -> bool:
+        return bool(self.text or self.segments)
+
     def hear(self, event: Event) -> None:
+        if event.start is not None:
+            _print_segment(event.start, event.text or "")
+            self.segments.add((event.question_id or "", event.start))
+            return
         if event.attempt != self._attempt and self.text:
             print("\n(its worker was lost; another begins again)", file=sys.stderr)
             self.text = ""
@@ -105,19 +117,52 @@ def result(result: Result, job: Job, *, as_json: bool, spoken: Spoken | None = N
     if as_json:
         _print_json(result)
         return
-    said = spoken is not None and spoken.text.strip() == result.answers[0].text.strip()
-    if spoken is not None and spoken.text:
+    before = spoken or Spoken()
+    if before.text:
+        print()
+    for part in result.segments:
+        for answer in part.answers:
+            if (answer.question_id, part.start) not in before.segments:
+                alone = len(part.answers) == 1
+                text = answer.text if alone else f"{answer.question}\n{answer.text}"
+                _print_segment(part.start, text)
+    said = [before.text.strip()] == [answer.text.strip() for answer in result.answers]
+    if result.segments and result.answers and not said:
         print()
     for answer in () if said else result.answers:
         print(answer.text if len(result.answers) == 1 else f"{answer.question}\n  {answer.text}")
-    seen = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames[:16])
-    more = ", ..." if len(result.frames) > 16 else ""
     for warning in result.warnings:
         print(f"note: {warning.message}", file=sys.stderr)
+    print(f"{result.model} saw {_seen(result)}; result: {job.result_url}", file=sys.stderr)
+
+
+def subtitles(result: Result, kind: Literal["vtt", "srt"]) -> None:
+    """About the first video.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    videos = [n for n, source in enumerate(result.sources) if source.kind == "video"]
+    if not videos:
+        raise InvalidRequest("got no video in this job, expected one for subtitles", param="format")
+    found = cues(result, videos[0])
+    print(as_vtt(found) if kind == "vtt" else as_srt(found), end="")
+
+
+def _print_segment(start_s: float, text: str) -> None:
+    first, *others = text.strip().splitlines() or [""]
     print(
-        f"{result.model} saw the frames at {seen}{more} s; result: {job.result_url}",
-        file=sys.stderr,
+        "\n".join([f"{clock(start_s)}  {first}", *(f"{'':14}{line}" for line in others)]),
+        flush=True,
     )
+
+
+def _seen(result: Result) -> str:
+    if result.segments:
+        return f"{result.usage.frames} frames in {len(result.segments)} segments"
+    seen = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames[:16])
+    more = ", ..." if len(result.frames) > 16 else ""
+    return f"the frames at {seen}{more} s"
 
 
 def event(event: Event, *, as_json: bool) -> None:
@@ -191,7 +236,7 @@ def progress(
                     line.stop()
                     spoken.hear(event)
                 return
-            if spoken is not None and spoken.text:  # the status line would write over it
+            if spoken is not None and spoken.begun:  # the status line would write over it
                 return
             text = f"{job_id}: {describe(event)}"
             if event.type == "state" and event.state == "queued":

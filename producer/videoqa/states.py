@@ -27,7 +27,7 @@ from typing import Literal, cast
 
 from videoqa import errors
 from videoqa.connection import speaking_redis
-from videoqa.job import Failure, JobRequest, Result, WorkerInfo
+from videoqa.job import Failure, JobRequest, Result, Segment, WorkerInfo
 from videoqa.queues import WORKER_TTL_S
 from videoqa.records import Records, read, script_text
 from videoqa.submission import Bell, Submission, new_job_id, to_bell
@@ -205,13 +205,23 @@ class Ledger(Records):
         total: int = 0,
         question_id: str = "",
         text: str = "",
+        start: float | None = None,
     ) -> Fence:
         """Says where the attempt is; the answer says whether it should go on.
 
-        `text`: instead, the next piece of the answer to this question.
+        Arguments:
+            text: instead, the next piece of the answer to this question.
+            start: of the segment that the text is about, in seconds.
         """
         steps = (done, total) if total else ("", "")
-        reply = self._run("progress", job_id, token, stage, message, *steps, question_id, text)
+        piece = (question_id, text, "" if start is None else start)
+        reply = self._run("progress", job_id, token, stage, message, *steps, *piece)
+        return cast(Fence, reply)
+
+    def checkpoint(self, job_id: str, token: str, fingerprint: str, segment: Segment) -> Fence:
+        """Keeps an answered segment for a later attempt; see `segments`."""
+        text = segment.model_dump_json()
+        reply = self._run("checkpoint", job_id, token, fingerprint, segment.number, text)
         return cast(Fence, reply)
 
     def finish(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.job import Answer, Failure, Job, JobRequest, Question, Result, Usage
+from videoqa.job import Answer, Failure, Job, JobRequest, Question, Result, Segment, Usage
 from videoqa.queues import queue_name
 from videoqa.settings import Settings
 from videoqa.states import Bell
@@ -103,7 +103,9 @@ class InMemoryClient(Client):
         )
 
     def finish(self, job_id: str, *texts: str) -> Job:
-        """The job succeeds; one text a question."""
+        """The job succeeds; one text a question. Of a job in segments they are about its only segment,
+        and the first is also the summary, if it asks for one.
+        """
         job = self._running(job_id)
         request = self._ledger.request(job_id)
         if len(texts) != len(request.questions):
@@ -111,19 +113,20 @@ class InMemoryClient(Client):
                 f"got {len(texts)} answers, expected {len(request.questions)}, one a question"
             )
         now = datetime.now(UTC)
+        answers = tuple(
+            _answer(question.id, question.text, text)
+            for question, text in zip(request.questions, texts, strict=True)
+        )
+        segments: tuple[Segment, ...] = ()
+        if request.sampling.segment_s is not None:
+            end = request.sampling.segment_s
+            segments = (Segment(number=0, start=0.0, end=end, answers=answers, frames=()),)
+            summary = request.summary
+            answers = (_answer("summary", summary, texts[0]),) if summary is not None else ()
         result = Result(
             job_id=job_id,
-            answers=tuple(
-                Answer(
-                    question_id=question.id,
-                    question=question.text,
-                    text=text,
-                    finish_reason="stop",
-                    input_tokens=0,
-                    output_tokens=len(text.split()),
-                )
-                for question, text in zip(request.questions, texts, strict=True)
-            ),
+            answers=answers,
+            segments=segments,
             frames=(),
             sources=(),
             model=request.model or WORKER,
@@ -167,3 +170,14 @@ class InMemoryClient(Client):
 
     def _token(self, job_id: str) -> str:
         return str(self._redis.hget(self._ledger.keys.job(job_id), "token"))
+
+
+def _answer(question_id: str, question: str, text: str) -> Answer:
+    return Answer(
+        question_id=question_id,
+        question=question,
+        text=text,
+        finish_reason="stop",
+        input_tokens=0,
+        output_tokens=len(text.split()),
+    )

@@ -413,7 +413,7 @@ def test_the_reference_says_what_an_error_code_means(code: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*CROSSING, "EngineInfo", "Video", "Image", "Question", "Sampling", "Generation",
-                                  "Answer", "FrameUsed", "SourceInfo", "Usage", "Warn"])  # fmt: skip
+                                  "Answer", "Segment", "FrameUsed", "SourceInfo", "Usage", "Warn"])  # fmt: skip
 def test_the_reference_names_every_field_of_the_contract(name: str) -> None:
     section = REFERENCE.read_text().partition(f"### {name}\n")[2].partition("\n#")[0]
     named = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]

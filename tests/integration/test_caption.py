@@ -269,6 +269,32 @@ def test_tables_and_subtitles_are_written_beside(
     assert srt.startswith("1\n00:00:00,000 --> 00:00:01,000\n")
 
 
+def test_long_videos_are_captioned_segment_by_segment(
+    caption: Caption, videos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    args = (videos / "1", *ASK, "-o", output, "--json", "--segments", "0.5", "--summary")
+    done = caption(*args, "--format", "parquet", "--subtitles", "vtt")
+    assert done.returncode == 0, done.stderr
+    found = lines(output)
+    assert len(found) == 10
+    for line in found:
+        assert [(part["start"], part["end"]) for part in line["segments"]] == [(0, 0.5), (0.5, 1)]
+        assert [answer["question_id"] for answer in line["answers"]] == ["summary"]
+    table = pyarrow.parquet.read_table(output / "results.parquet").to_pylist()
+    for row, line in zip(table, found, strict=True):
+        texts = [part["answers"][0]["text"] for part in row["segments"]]
+        assert texts == [part["answers"][0]["text"] for part in line["segments"]]
+        assert len(row["segments"][1]["frames"]) == 4
+    text = (videos / "1" / "clip 01.vtt").read_text()
+    assert text.count(" --> ") == 2
+    assert "\n\n00:00:00.500 --> 00:00:01.000\n" in text
+    (output / "results.jsonl").unlink()
+    assert json.loads(caption(*args).stdout)["skipped"] == 10
+    again = {line["custom_id"]: line["segments"] for line in lines(output)}
+    assert again == {line["custom_id"]: line["segments"] for line in found}
+
+
 def test_wrong_usage_ends_with_status_2_before_anything_starts(
     caption: Caption, videos: Path, tmp_path: Path
 ) -> None:

@@ -178,6 +178,11 @@ def test_submit_prints_only_the_id_and_warns_where_nobody_would_answer(
             ["--keyframes", "--tolerance", "0", "-n", "3"],
             {"method": "keyframe", "tolerance_s": 0.0, "frames": 3},
         ),
+        (["--segments", "30"], {"method": "segment", "segment_s": 30.0}),
+        (
+            ["--segments", "30", "--overlap", "2.5", "-n", "4"],
+            {"method": "segment", "segment_s": 30.0, "overlap_s": 2.5, "frames": 4},
+        ),
     ],
 )
 def test_flags_name_each_sampling_method(
@@ -223,6 +228,15 @@ def test_submit_takes_a_whole_request_from_a_file_or_stdin(
         (["submit", CLIP, " "], "", "empty_question", "q1"),
         (["submit", CLIP, "q", "--fps", "1", "--keyframes"], "", "invalid_request", "one of them"),
         (["submit", CLIP, "q", "--tolerance", "1"], "", "invalid_request", "without --keyframes"),
+        (["submit", CLIP, "q", "--overlap", "1"], "", "invalid_request", "without --segments"),
+        (["ask", CLIP, "q", "--summary"], "", "invalid_request", "without --segments"),
+        (
+            ["submit", CLIP, "q", "--segments", "1", "--overlap", "1"],
+            "",
+            "invalid_request",
+            "less than",
+        ),
+        (["submit", CLIP, CLIP, "q", "--segments", "1"], "", "invalid_request", "one video"),
         (["submit", CLIP, "q", "--times", "1;2"], "", "invalid_request", "'1;2'"),
         (["submit", CLIP, "q", "--times", "1", "-n", "2"], "", "invalid_request", "alone"),
         (["submit", CLIP, "q", "--fps", "0"], "", "invalid_request", "sampling.fps"),

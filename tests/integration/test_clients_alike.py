@@ -6,13 +6,14 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-from fix_worker import begin, finish
+from fix_worker import begin, finish, result_of
 
 from videoqa import AsyncClient, Client, Settings, errors
-from videoqa.job import Failure
+from videoqa.job import Failure, Segment
 from videoqa.states import Claim, Ledger
 from videoqa.testing import InMemoryClient
 
@@ -215,6 +216,31 @@ def test_text_comes_as_it_is_generated(client: Any, worker: Worker) -> None:
     assert [piece.text for piece in pieces] == ["cat"]
 
 
+def test_a_stream_of_segments_gives_each_once_whatever_was_told_again_or_not_at_all(
+    client: Any, worker: Worker
+) -> None:
+    sampling = {"method": "segment", "segment_s": 10}
+    job = client.submit({**ASKED, "sampling": sampling, "stream": True})
+    claim = worker.begin()
+    tell = partial(worker.ledger.progress, job.id, claim.token, "generating", question_id="q1")
+    for start, text in ((0.0, "one"), (10.0, "two")):
+        tell(text=text, start=start)
+    parts = [
+        {"number": n, "start": 10.0 * n, "end": 10.0 * n + 10, "frames": [],
+         "answers": result_of(claim, q1=text).answers}
+        for n, text in enumerate(("one", "two", "three"))
+    ]  # fmt: skip
+    result = result_of(claim, summary="all").model_copy(
+        update={"segments": tuple(map(Segment.model_validate, parts))}
+    )
+    answer = worker.ledger.finish(job.id, claim.token, result=result, result_url="u")
+    assert answer == "ok"
+    pieces = list(client.stream(job.id, timeout_s=10))
+    assert [(piece.question_id, piece.start, piece.text) for piece in pieces] == [
+        ("q1", 0.0, "one"), ("q1", 10.0, "two"), ("q1", 20.0, "three"), ("summary", None, "all"),
+    ]  # fmt: skip
+
+
 def test_a_job_is_canceled_queued_and_running(client: Any, worker: Worker) -> None:
     queued = client.submit(ASKED)
     assert client.cancel(queued.id).state == "canceled"
@@ -261,6 +287,16 @@ def test_queues_are_paused_and_resumed(client: Any) -> None:
 
 
 # -- what only one of them has
+
+
+def test_an_app_sees_a_segment_with_its_answers_and_the_summary() -> None:
+    sampling = {"method": "segment", "segment_s": 10}
+    with InMemoryClient(answer="a cat") as client:
+        for summary in (True, False):
+            job = client.submit({**ASKED, "sampling": sampling, "summary": summary})
+            result = client.result(job.id)
+            assert [(part.end, part.text) for part in result.segments] == [(10.0, "a cat")]
+            assert [answer.question_id for answer in result.answers] == ["summary"] * summary
 
 
 def test_an_in_memory_client_answers_as_the_test_says() -> None:

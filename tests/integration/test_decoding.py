@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,14 +16,21 @@ import numpy as np
 import psutil
 import pytest
 from fix_decoding import HoledMedia, assert_same, outcome
+from fix_media import write_long_clip
 from fix_videos import Recipe, draw_number, read_number
 from PIL import Image
 
-from videoqa.errors import VideoQAError
+from videoqa.errors import DecoderCrashed, JobCanceled, SourceUnavailable, VideoQAError
 from videoqa.job import Sampling
 from videoqa_worker.decoding import shared
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import FrameLimits, SampledVideo, read_image, sample_frames
+from videoqa_worker.frames import (
+    FrameLimits,
+    SampledVideo,
+    read_image,
+    sample_frames,
+    sample_segments,
+)
 from videoqa_worker.media import LocalMedia
 
 MakeClip = Callable[[Recipe], Path]
@@ -213,3 +223,101 @@ def test_without_sealed_memory_pixels_come_through_a_file(
         shared.map_arrays(descriptor, [array.shape for array in arrays]), arrays, strict=True
     ):
         assert np.array_equal(there, here)
+
+
+SEGMENTS = Sampling(method="segment", segment_s=0.5, overlap_s=0.1, frames=3)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "mp4, too large", "mp4, sound alone"])
+def test_segments_are_those_of_this_process(
+    kind: str, decoders: Decoders, make_clip: MakeClip
+) -> None:
+    path = make_clip(CLIPS[kind])
+    first = outcome(lambda: next(decoders.segments(LocalMedia(path), SEGMENTS)).video)
+    assert_same(first, outcome(lambda: next(sample_segments(path, SEGMENTS, limits=LIMITS)).video))
+    if isinstance(first, VideoQAError):
+        return
+    there = list(decoders.segments(LocalMedia(path), SEGMENTS, start=0.2, first=2))
+    here = list(sample_segments(path, SEGMENTS, start=0.2, first=2, limits=LIMITS))
+    for ours, theirs in zip(there, here, strict=True):
+        assert (ours.number, ours.total) == (theirs.number, theirs.total)
+        assert (ours.start_s, ours.end_s) == (theirs.start_s, theirs.end_s)
+        assert_same(ours.video, theirs.video)
+
+
+def test_a_process_between_two_segments_takes_no_turn_of_others(make_clip: MakeClip) -> None:
+    media = LocalMedia(make_clip(BASE))
+    with (
+        Decoders(LIMITS, processes=1) as one_turn,
+        closing(one_turn.segments(media, SEGMENTS)) as segments,
+    ):
+        number = next(segments).number
+        assert len(one_turn.sample(media, Sampling(frames=2)).frames) == 2
+        assert next(segments).number == number + 1
+
+
+@pytest.mark.parametrize("holed", [False, True])
+def test_a_process_whose_segments_nobody_wants_any_more_serves_the_next_order(
+    holed: bool, make_clip: MakeClip, tmp_path: Path
+) -> None:
+    clip = make_clip(BASE)
+    media = HoledMedia(clip, tmp_path) if holed else LocalMedia(clip)
+    with Decoders(LIMITS, processes=1) as decoders:
+        decoders.start()
+        pids = decoders.pids
+        with closing(decoders.segments(media, SEGMENTS)) as segments:
+            next(segments)
+        assert len(decoders.sample(LocalMedia(clip), Sampling(frames=2)).frames) == 2
+        assert decoders.pids == pids
+
+
+def test_a_cancel_while_the_next_segment_is_waited_for_ends_the_order(make_clip: MakeClip) -> None:
+    media = LocalMedia(make_clip(BASE))
+    canceled = False
+
+    def check() -> None:
+        if canceled:
+            raise JobCanceled("now")
+
+    with Decoders(LIMITS, processes=1) as decoders:
+        segments = decoders.segments(media, SEGMENTS, check=check)
+        next(segments)
+        os.kill(decoders.pids[0], signal.SIGSTOP)
+        canceled = True
+        with pytest.raises(JobCanceled):
+            next(segments)
+        canceled = False
+        assert len(decoders.sample(media, Sampling(frames=2)).frames) == 2
+
+
+def test_a_process_that_dies_between_two_segments_is_one_jobs_error(make_clip: MakeClip) -> None:
+    media = LocalMedia(make_clip(BASE))
+    with Decoders(LIMITS, processes=1) as decoders:
+        segments = decoders.segments(media, SEGMENTS)
+        next(segments)
+        os.kill(decoders.pids[0], signal.SIGKILL)
+        with pytest.raises(DecoderCrashed, match="SIGKILL"):
+            next(segments)
+        assert len(decoders.sample(media, Sampling(frames=2)).frames) == 2
+
+
+def test_a_source_that_breaks_off_between_two_segments_is_the_sources_error(
+    tmp_path: Path,
+) -> None:
+    gone = False
+
+    def on_ensure() -> None:
+        if gone:
+            raise SourceUnavailable("gone")
+
+    path = tmp_path / "clip.mp4"
+    write_long_clip(path, copies=4)
+    media = HoledMedia(path, tmp_path, on_ensure)
+    media.ensure([(0, 64 << 10)])  # as every source does at its opening
+    with Decoders(LIMITS, processes=1) as decoders:
+        segments = decoders.segments(media, SEGMENTS)
+        next(segments)
+        gone = True
+        with pytest.raises(SourceUnavailable):
+            list(segments)
+        assert decoders.sample(LocalMedia(path), Sampling(frames=2)).frames

@@ -63,12 +63,28 @@ def test_frames_and_tokens_are_those_of_the_jobs(
     make_clip: Callable[[Recipe], Path], stack_client: Client, worker: WorkerProcess
 ) -> None:
     clip = make_clip(Recipe(frames=50))
-    for sampling in ({"frames": 5}, {"method": "fps", "fps": 4}, {"method": "times", "times": [1]}):
+    samplings: list[dict[str, Any]] = [
+        {"frames": 5},
+        {"method": "fps", "fps": 4},
+        {"method": "times", "times": [1]},
+        {"method": "segment", "segment_s": 0.8, "overlap_s": 0.2, "frames": 3},
+    ]
+    for sampling in samplings:
         found = dry_run(clip, sampling=sampling)
         job = stack_client.submit(inputs=[clip.as_uri()], questions=QUESTIONS, sampling=sampling)
         assert stack_client.wait(job.id, timeout_s=60).state == "succeeded"
         usage = stack_client.result(job.id).usage
         assert (found.frames, found.prompt_tokens) == (usage.frames, usage.input_tokens), sampling
+
+
+def test_too_many_segments_are_a_problem_before_anything_is_submitted(
+    make_clip: Callable[[Recipe], Path],
+) -> None:
+    environ = ENVIRON | {"VIDEOQA_MAX_SEGMENTS": "3"}
+    sampling = {"method": "segment", "segment_s": 0.5}
+    found = dry_run(make_clip(Recipe(frames=50)), sampling=sampling, environ=environ)
+    assert found.failed == 1
+    assert found.problems[0].endswith("(too_many_segments)")
 
 
 def test_without_the_models_processor_tokens_are_unknown(

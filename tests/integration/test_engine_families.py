@@ -172,6 +172,28 @@ def test_a_mixed_batch_answers_as_its_rows_do_alone(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("batching", ["slots", "generate"])
+def test_text_alone_is_answered_as_by_transformers_also_beside_pictures(
+    family: str,
+    batching: str,
+    checkpoint: Callable[[str], Path],
+    engine_of: Callable[..., Engine],
+) -> None:
+    engine = engine_of(family, batching=batching, **TOGETHER)
+    request = ask(engine, (), "What changes?", max_new_tokens=20)
+    inputs = {
+        "input_ids": request.inputs.input_ids,
+        "attention_mask": request.inputs.attention_mask,
+    }
+    expected = generated(reference_model(family, checkpoint(family)), inputs, 20)
+    assert list(single(engine, request).tokens) == expected
+    seen = ask(engine, [clip(1, 4)], "What?", max_new_tokens=20)
+    alone = single(engine, seen).tokens
+    both = answers(engine, [request, seen])
+    assert [list(one.tokens) for one in both] == [expected, list(alone)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_looks_at_its_pictures(family: str, engine_of: Callable[..., Engine]) -> None:
     engine = engine_of(family, **TOGETHER)
     told = {

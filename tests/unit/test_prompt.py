@@ -286,6 +286,23 @@ def test_a_prompt_beyond_the_context_says_how_many_frames_fit(prompter_of: Any) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_text_alone_is_a_prompt_and_too_much_of_it_is_refused(
+    family: str, prompter_of: Any
+) -> None:
+    prompter = prompter_of(family, max_context=60)
+    inputs = prompter.build((), "What is it?", max_new_tokens=20)
+    assert (inputs.frames, inputs.media_tokens, inputs.videos, dict(inputs.images)) == (
+        0,
+        0,
+        (),
+        {},
+    )
+    for question, max_new_tokens in (("a " * 100, 1), ("What?", 61)):
+        with pytest.raises(PromptTooLong, match="tokens of text, with max_new_tokens"):
+            prompter.build((), question, max_new_tokens=max_new_tokens)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_far_too_many_frames_are_refused_before_a_picture_is_touched(
     family: str, prompter_of: Any
 ) -> None:

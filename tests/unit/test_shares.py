@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from videoqa.job import Sampling
-from videoqa.request import DEFAULT_FPS_CAP, DEFAULT_FRAMES
+from videoqa.sampling import DEFAULT_FPS_CAP, DEFAULT_FRAMES
 from videoqa_worker.shares import Stated, resolved, shares
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
-from videoqa.bulk.subtitles import Cue, as_srt, as_vtt, cues
-from videoqa.job import FrameUsed, Result, Video
+from videoqa.job import FrameUsed, Result, Segment
+from videoqa.subtitles import Cue, as_srt, as_vtt, cues
 
 URL = "s3://b/a.mp4"
 
 
-def result(text: str = "A cat.", duration_s: float | None = 8.0) -> Result:
+def result(text: str = "A cat.", **about: float | None) -> Result:
     source = {"url": URL, "kind": "video", "size_bytes": 1, "width": 2, "height": 2}
     answer = {
         "question_id": "q1", "question": "?", "text": text, "finish_reason": "stop",
         "input_tokens": 1, "output_tokens": 1,
     }  # fmt: skip
     fields: dict[str, Any] = {
-        "job_id": "job_1", "answers": [answer], "sources": [source | {"duration_s": duration_s}],
+        "job_id": "job_1", "answers": [answer], "sources": [source | about],
         "frames": [FrameUsed(input=0, pts_s=6.5)], "model": "m", "sampling": {}, "generation": {},
         "usage": {}, "attempt": 1, "created_at": "2026-01-01T00:00:00Z",
         "finished_at": "2026-01-01T00:00:00Z",
@@ -40,16 +42,51 @@ def result(text: str = "A cat.", duration_s: float | None = 8.0) -> Result:
 def test_the_cue_covers_the_clip(
     clip: dict[str, float], duration_s: float | None, start_s: float, end_s: float
 ) -> None:
-    (cue,) = cues(Video(url=URL, **clip), 0, result(duration_s=duration_s))
+    (cue,) = cues(result(**clip, duration_s=duration_s))
     assert (cue.start_s, cue.end_s) == (start_s, end_s)
 
 
 def test_text_neither_ends_its_cue_nor_is_markup() -> None:
     found = [Cue(3599.9996, 3661.25, "a <b> & c\n\n00:00 --> 00:01\n")]
-    assert as_vtt(found, "x/--> y").splitlines() == [
-        "WEBVTT", "", "NOTE videoqa x%252F--%3E%20y", "",
+    assert as_vtt(found, "about x").splitlines() == [
+        "WEBVTT", "", "NOTE about x", "",
         "01:00:00.000 --> 01:01:01.250", "a &lt;b&gt; &amp; c", "00:00 --&gt; 00:01",
     ]  # fmt: skip
     assert as_srt(found).splitlines() == [
         "1", "01:00:00,000 --> 01:01:01,250", "a <b> & c", "00:00 -> 00:01",
     ]  # fmt: skip
+
+
+def test_segments_have_a_cue_each_with_their_own_times() -> None:
+    answer = result().answers[0]
+    parts = [
+        Segment(
+            number=n, start=n * 2.5, end=n * 2.5 + 4, frames=(),
+            answers=(answer.model_copy(update={"text": f" {n} "}), answer),
+        )
+        for n in range(2)
+    ]  # fmt: skip
+    found = cues(result().model_copy(update={"segments": tuple(parts)}))
+    assert found == [Cue(0.0, 4.0, "0\nA cat."), Cue(2.5, 6.5, "1\nA cat.")]
+
+
+def test_a_result_without_a_note_begins_with_its_first_cue() -> None:
+    assert as_vtt([Cue(0, 1, "x")]) == "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nx\n"
+
+
+@pytest.mark.parametrize("kind", ["vtt", "srt"])
+def test_ffmpeg_reads_the_cues_that_were_written(kind: str, tmp_path: Path) -> None:
+    texts = ["a cat", "two\nlines", "\n\n", "1 --> 2", "NOTE nothing", "a & b < c", "00:01.000"]
+    found = [Cue(2.5 * n, 2.5 * n + 2.25, text) for n, text in enumerate(texts)]
+    path = tmp_path / f"film.{kind}"
+    path.write_text(as_vtt(found, "by us") if kind == "vtt" else as_srt(found))
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.subtitles
+        packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+        times = [
+            (float(p.pts * p.time_base), float(p.duration * p.time_base))  # type: ignore[operator]
+            for p in packets
+        ]
+    shown = [cue for cue in found if kind == "vtt" or cue.text.strip()]  # SubRip has no empty ones
+    assert times == [(cue.start_s, 2.25) for cue in shown]
+    assert [bytes(packet) for packet in packets[:2]] == [b"a cat", b"two\nlines"]

@@ -19,13 +19,14 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from videoqa import errors
-from videoqa.job import Failure, Result, Sampling, Usage, utc
+from videoqa.job import Failure, Result, Sampling, Segment, TextPiece, Usage, utc
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Claim, Ledger, Unreadable
 from videoqa_worker.cache import AnswerCache, KnownAlready, WaitsForAnother
 from videoqa_worker.control import JobControl
 from videoqa_worker.lease import LeaseKeeper, obey
-from videoqa_worker.pipeline import Outcome, Pipeline, Report, SourceVersion
+from videoqa_worker.outcome import Outcome, Report, SourceVersion
+from videoqa_worker.pipeline import Pipeline
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.store import result_url, store
 
@@ -142,17 +143,21 @@ class Attempts:
     def _asked(self, claim: Claim, control: JobControl, report: Report) -> Result:
         """The model's answers, or those of an earlier job that asked the same."""
         key: str | None = None
+        kept = _Kept(self._ledger, claim, control, self._until_redis_answers)
 
         def opened(sampling: Sampling, versions: Sequence[SourceVersion]) -> None:
             nonlocal key
             key = self._cache.key(claim.request, sampling, versions)
+            kept.fingerprint = self._cache.fingerprint(claim.request, sampling, versions)
             if key is not None and claim.request.cache == "use":
                 self._look(claim, control, key)
 
         # A second attempt runs alone: if this job breaks its batch, only it is convicted.
         alone = claim.attempt > 1
         try:
-            outcome = self._pipeline.run(claim.request, control, report, alone=alone, opened=opened)
+            outcome = self._pipeline.run(
+                claim.request, control, report, alone=alone, opened=opened, checkpoints=kept
+            )
         except KnownAlready as known:
             return self._reused(claim, known.result, report)
         return self._result(claim, outcome, key)
@@ -173,8 +178,10 @@ class Attempts:
     def _reused(self, claim: Claim, known: Result, report: Report) -> Result:
         """An earlier job's answers as this one's, which cost it no tokens."""
         if claim.request.stream:
-            for answer in known.answers:
-                report("generating", question_id=answer.question_id, text=answer.text)
+            for piece in TextPiece.of_result(known, heard=()):
+                report(
+                    "generating", question_id=piece.question_id, text=piece.text, start=piece.start
+                )
         return known.model_copy(
             update={
                 "cached": True,
@@ -192,6 +199,7 @@ class Attempts:
             total: int = 0,
             question_id: str = "",
             text: str = "",
+            start: float | None = None,
         ) -> None:
             control.check()
             answer = self._until_redis_answers(
@@ -204,6 +212,7 @@ class Attempts:
                     total=total,
                     question_id=question_id,
                     text=text,
+                    start=start,
                 )
             )
             obey(control, answer)
@@ -250,6 +259,7 @@ class Attempts:
     def _result(self, claim: Claim, outcome: Outcome, key: str | None) -> Result:
         return Result(
             answers=outcome.answers,
+            segments=tuple(outcome.segments),
             frames=tuple(outcome.frames),
             sources=tuple(outcome.sources),
             model=self._model,
@@ -315,6 +325,36 @@ class Attempts:
                     raise
                 log.warning("waiting for Redis: %s", error)
                 delay_s = min(2.0, delay_s * 2)
+
+
+class _Kept:
+    """The segments of one claim that the record keeps; see `segments.Checkpoints`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        claim: Claim,
+        control: JobControl,
+        until_redis_answers: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self._ledger, self._claim, self._control = ledger, claim, control
+        self._until_redis_answers = until_redis_answers
+        self.fingerprint = ""
+        """Of what is asked; what was kept under another one is not used."""
+
+    def load(self) -> list[Segment]:
+        found: list[Segment] = self._until_redis_answers(
+            lambda: self._ledger.segments(self._claim.job_id, self.fingerprint)
+        )
+        return found
+
+    def save(self, segment: Segment) -> None:
+        claim = self._claim
+        answer = self._until_redis_answers(
+            lambda: self._ledger.checkpoint(claim.job_id, claim.token, self.fingerprint, segment)
+        )
+        obey(self._control, answer)
+        self._control.check()
 
 
 def _stopping() -> errors.WorkerStopping:

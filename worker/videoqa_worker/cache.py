@@ -17,9 +17,9 @@ from videoqa import errors
 from videoqa.job import JobRequest, Result, Sampling
 from videoqa.objects import ObjectStore
 from videoqa.states import Ledger, read
-from videoqa_worker.pipeline import SourceVersion
+from videoqa_worker.outcome import SourceVersion
 
-__all__ = ["AnswerCache", "KnownAlready", "WaitsForAnother", "cache_key"]
+__all__ = ["AnswerCache", "KnownAlready", "WaitsForAnother", "fingerprint"]
 
 log = logging.getLogger(__name__)
 
@@ -39,22 +39,19 @@ class WaitsForAnother(Exception):
     """Ends an attempt: another job asks the same. The record waits for its end."""
 
 
-def cache_key(
+def fingerprint(
     request: JobRequest,
     sampling: Sampling,
     versions: Sequence[SourceVersion],
     *,
     model: str,
     revision: str | None,
-) -> str | None:
-    """SHA-256 of all that decides the answer; None where the answer may be another next time.
+) -> str:
+    """SHA-256 of all that decides the answer, as far as it is known.
 
     Arguments:
         sampling: as used, with what the model states filled in.
     """
-    drawn = request.generation.temperature > 0 and request.generation.seed is None
-    if revision is None or drawn or not all(version.exact for version in versions):
-        return None
     parts = {
         "form": PROMPT_FORM,
         "model": [model, revision],
@@ -64,10 +61,19 @@ def cache_key(
         ],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
         "questions": [question.model_dump() for question in request.questions],
-        "sampling": sampling.model_dump(),
+        "sampling": sampling.model_dump(exclude_none=True),
+        "summary": request.summary,
         "generation": request.generation.model_dump(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def is_lasting(
+    request: JobRequest, versions: Sequence[SourceVersion], revision: str | None
+) -> bool:
+    """Whether what has the same fingerprint has the same answer at any time."""
+    drawn = request.generation.temperature > 0 and request.generation.seed is None
+    return revision is not None and not drawn and all(version.exact for version in versions)
 
 
 class AnswerCache:
@@ -94,7 +100,14 @@ class AnswerCache:
         """Under which the answers are to be found later; None: not at all."""
         if self.ttl_s == 0 or request.cache == "off":
             return None
-        return cache_key(request, sampling, versions, model=self._model, revision=self._revision)
+        if not is_lasting(request, versions, self._revision):
+            return None
+        return self.fingerprint(request, sampling, versions)
+
+    def fingerprint(
+        self, request: JobRequest, sampling: Sampling, versions: Sequence[SourceVersion]
+    ) -> str:
+        return fingerprint(request, sampling, versions, model=self._model, revision=self._revision)
 
     def find(self, key: str) -> Result | None:
         """The result of an earlier job, if its object is there and still says that it is."""

@@ -6,116 +6,23 @@ nothing of Redis, Celery or leases: it reports its stages and asks `control` whe
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from contextlib import ExitStack
 
-from videoqa import errors
-from videoqa.job import (
-    Answer,
-    FrameUsed,
-    Image,
-    Input,
-    JobRequest,
-    Sampling,
-    SourceInfo,
-    Usage,
-    Video,
-    Warn,
-    redact_url,
-)
+from videoqa.job import Answer, Image, Input, JobRequest, Sampling, Video, redact_url
+from videoqa_worker.asking import Asking
 from videoqa_worker.control import JobControl
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.engine import Answering, Generated
+from videoqa_worker.engine import Answering
 from videoqa_worker.frames import SampledVideo
+from videoqa_worker.outcome import Opened, Outcome, Report, about, seen, version_of
 from videoqa_worker.pieces import Pieces
-from videoqa_worker.prompt import Media, Viewed
+from videoqa_worker.prompt import Viewed
+from videoqa_worker.segments import Checkpoints, NoCheckpoints, Segments
 from videoqa_worker.shares import Stated, resolved, shares
 from videoqa_worker.source import LocalCopy, Sources
+from videoqa_worker.summary import SUMMARY_ID, notes_of, summarized
 
-__all__ = ["Opened", "Outcome", "Pipeline", "Report", "SourceVersion"]
-
-_PATIENCE_S = {"interactive": 0.0, "bulk": 30.0}
-"""So long interactive jobs that came later may run before a bulk job of the same worker."""
-
-
-class Report(Protocol):
-    """Says where the attempt is."""
-
-    def __call__(
-        self,
-        stage: errors.Stage,
-        *,
-        message: str = "",
-        done: int = 0,
-        total: int = 0,
-        question_id: str = "",
-        text: str = "",
-    ) -> None: ...
-
-
-@dataclass(frozen=True)
-class SourceVersion:
-    """Which bytes an input is, before any of them is decoded."""
-
-    url: str
-    """Without credentials and query."""
-    etag: str | None
-    version_id: str | None
-    size_bytes: int
-
-    @property
-    def exact(self) -> bool:
-        """Other bytes would have another name. A weak ETag does not promise that."""
-        return self.etag is not None and not self.etag.startswith("W/")
-
-
-Opened = Callable[[Sampling, Sequence[SourceVersion]], None]
-"""Told of the sampling and all sources before frames are taken of the last; may end the attempt."""
-
-
-@dataclass
-class Outcome:
-    """What an attempt has found so far."""
-
-    sampling: Sampling = field(default_factory=Sampling)
-    """As used: with what the model's processor states filled in."""
-    answers: tuple[Answer, ...] = ()
-    frames: list[FrameUsed] = field(default_factory=list)
-    sources: list[SourceInfo] = field(default_factory=list)
-    warnings: list[Warn] = field(default_factory=list)
-    media: list[Media] = field(default_factory=list)
-    versions: list[SourceVersion] = field(default_factory=list)
-    bytes_fetched: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timing(self, stage: errors.Stage) -> Iterator[None]:
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
-
-    def count_as_fetching(self, seconds: float) -> None:
-        """So much of the last sampling was spent waiting for bytes."""
-        self.seconds["sampling"] -= seconds
-        self.seconds["fetching"] += seconds
-
-    def usage(self, queued_s: float) -> Usage:
-        return Usage(
-            input_tokens=sum(answer.input_tokens for answer in self.answers),
-            output_tokens=sum(answer.output_tokens for answer in self.answers),
-            frames=len(self.frames),
-            bytes_fetched=self.bytes_fetched,
-            queued_s=round(queued_s, 4),
-            fetching_s=round(self.seconds.get("fetching", 0.0), 4),
-            sampling_s=round(self.seconds.get("sampling", 0.0), 4),
-            generating_s=round(self.seconds.get("generating", 0.0), 4),
-        )
+__all__ = ["Pipeline"]
 
 
 class Pipeline:
@@ -134,6 +41,7 @@ class Pipeline:
         *,
         alone: bool,
         opened: Opened = lambda sampling, versions: None,
+        checkpoints: Checkpoints | None = None,
     ) -> Outcome:
         """Answers every question of the request, or raises why it can't.
 
@@ -141,180 +49,125 @@ class Pipeline:
         """
         num_frames, fps = self._engine.stated_sampling
         outcome = Outcome(resolved(request.sampling, Stated(num_frames, fps)))
-        videos = sum(isinstance(item, Video) for item in request.inputs)
-        share = shares(outcome.sampling, videos)
-        for n, item in enumerate(request.inputs):
-            sampling = next(share) if isinstance(item, Video) else None
-            # Each local copy is gone before the next input is fetched.
-            with _about(f"inputs.{n}.url"), ExitStack() as spooled:
-                self._take(n, request, sampling, outcome, control, report, spooled, opened)
-        with outcome.timing("generating"):
-            self._generate(request, outcome, control, report, alone)
+        with Asking(self._engine, request, control, alone=alone) as asking:
+            attempt = _Attempt(
+                request, outcome, control, report, opened, asking, self._sources, self._decoders
+            )
+            if request.sampling.method == "segment":
+                attempt.in_segments(checkpoints or NoCheckpoints())
+            else:
+                attempt.at_once()
         return outcome
 
-    def _take(
+
+class _Attempt:
+    """What the steps of one attempt share."""
+
+    def __init__(
         self,
-        n: int,
         request: JobRequest,
-        sampling: Sampling | None,
         outcome: Outcome,
         control: JobControl,
         report: Report,
-        spooled: ExitStack,
         opened: Opened,
+        asking: Asking,
+        sources: Sources,
+        decoders: Decoders,
     ) -> None:
-        """Fetches one input and takes its frames; of a large file, only what they need."""
-        item, total = request.inputs[n], len(request.inputs)
-        report("fetching", message=redact_url(item.url), done=n, total=total)
-        with outcome.timing("fetching"):
-            copy = spooled.enter_context(self._sources.open(item.url, check=control.check))
-        outcome.versions.append(_version(item, copy))
-        if len(outcome.versions) == total:
-            opened(outcome.sampling, outcome.versions)
-        report("sampling", message=redact_url(item.url), done=n, total=total)
+        self._request, self._outcome = request, outcome
+        self._control, self._report, self._opened = control, report, opened
+        self._asking, self._sources, self._decoders = asking, sources, decoders
+
+    def at_once(self) -> None:
+        """All inputs, then all questions about them."""
+        videos = sum(isinstance(item, Video) for item in self._request.inputs)
+        share = shares(self._outcome.sampling, videos)
+        for n, item in enumerate(self._request.inputs):
+            sampling = next(share) if isinstance(item, Video) else None
+            # Each local copy is gone before the next input is fetched.
+            with about(f"inputs.{n}.url"), ExitStack() as spooled:
+                self._take(n, item, self._open(n, item, spooled), sampling)
+        with self._outcome.timing("generating"):
+            self._generate()
+
+    def in_segments(self, checkpoints: Checkpoints) -> None:
+        """The only video, a segment after the other; then what all of them say together."""
+        (item,) = self._request.inputs
+        assert isinstance(item, Video)  # noqa: S101 (the request's own check, for mypy)
+        with ExitStack() as spooled:
+            with about("inputs.0.url"):
+                copy = self._open(0, item, spooled)
+            segments = Segments(
+                self._request, self._outcome, self._decoders, self._asking,
+                self._control, self._report, checkpoints,
+            )  # fmt: skip
+            segments.run(item, copy, self._outcome.sampling)
+        if self._request.summary is not None:
+            with self._outcome.timing("generating"):
+                self._summarize(self._request.summary)
+
+    def _open(self, n: int, item: Input, spooled: ExitStack) -> LocalCopy:
+        """Finds out which bytes an input is; of a large file, only its beginning is fetched."""
+        total = len(self._request.inputs)
+        self._report("fetching", message=redact_url(item.url), done=n, total=total)
+        with self._outcome.timing("fetching"):
+            copy = spooled.enter_context(self._sources.open(item.url, check=self._control.check))
+        self._outcome.versions.append(version_of(item, copy))
+        if len(self._outcome.versions) == total:
+            self._opened(self._outcome.sampling, self._outcome.versions)
+        self._report("sampling", message=redact_url(item.url), done=n, total=total)
+        return copy
+
+    def _take(self, n: int, item: Input, copy: LocalCopy, sampling: Sampling | None) -> None:
+        """Takes an input's frames, and fetches what they need."""
         waited_s = copy.waited_s
-        with outcome.timing("sampling"):
-            sampled = self._sample(item, copy, sampling, control)
-        outcome.count_as_fetching(copy.waited_s - waited_s)
-        _note(n, item, copy, sampled, outcome)
+        with self._outcome.timing("sampling"):
+            sampled = self._sample(item, copy, sampling)
+        self._outcome.count_as_fetching(copy.waited_s - waited_s)
+        media, used = seen(n, item.kind, sampled)
+        self._outcome.media.append(media)
+        self._outcome.frames.extend(used)
+        self._outcome.note_warnings(n, sampled.warnings)
+        self._outcome.note_source(item, copy, sampled.info)
 
-    def _sample(
-        self, item: Input, copy: LocalCopy, sampling: Sampling | None, control: JobControl
-    ) -> SampledVideo:
+    def _sample(self, item: Input, copy: LocalCopy, sampling: Sampling | None) -> SampledVideo:
+        check = self._control.check
         if sampling is None or isinstance(item, Image):
-            return self._decoders.read_image(copy, check=control.check)
-        return self._decoders.sample(
-            copy, sampling, start=item.start, end=item.end, check=control.check
-        )
+            return self._decoders.read_image(copy, check=check)
+        return self._decoders.sample(copy, sampling, start=item.start, end=item.end, check=check)
 
-    def _generate(
-        self,
-        request: JobRequest,
-        outcome: Outcome,
-        control: JobControl,
-        report: Report,
-        alone: bool,
-    ) -> None:
-        total = len(request.questions)
-        report("generating", done=0, total=total)
-        abandoned = False
-
-        def should_stop() -> bool:
-            return abandoned or control.stopped()
-
-        pieces = Pieces([q.id for q in request.questions], report) if request.stream else None
-        viewed = Viewed(outcome.media)
-        pending: list[Future[Generated]] = []
-        try:
-            for n, question in enumerate(request.questions):
-                control.check()
-                with _about(f"questions.{n}.text"):
-                    pending.append(
-                        self._engine.ask(
-                            viewed,
-                            question.text,
-                            request.generation,
-                            should_stop=should_stop,
-                            alone=alone,
-                            patience_s=_PATIENCE_S[request.priority],
-                            on_text=pieces.taker(question.id) if pieces else None,
-                        )
-                    )
-            outcome.answers = tuple(self._collect(request, pending, pieces, control, report))
-        finally:
-            abandoned = True
-
-    def _collect(
-        self,
-        request: JobRequest,
-        pending: Sequence[Future[Generated]],
-        pieces: Pieces | None,
-        control: JobControl,
-        report: Report,
-    ) -> Iterator[Answer]:
+    def _generate(self) -> None:
         """The answers in the order of the questions, one for each."""
-        for n, (question, future) in enumerate(zip(request.questions, pending, strict=True)):
-            with _about(f"questions.{n}.text"):
-                try:
-                    generated = _awaited(future, pieces, control)
-                except errors.JobCanceled:
-                    control.check()  # the engine only knows that it should stop, this knows why
-                    raise
-            if pieces is not None:
-                pieces.report()
-            report("generating", done=n + 1, total=len(pending))
-            yield Answer(
-                question_id=question.id,
-                question=question.text,
-                text=generated.text,
-                finish_reason=generated.finish_reason,
-                input_tokens=generated.input_tokens,
-                output_tokens=generated.output_tokens,
-                first_token_s=round(generated.first_token_s, 4),
+        questions = self._request.questions
+        self._report("generating", done=0, total=len(questions))
+        pieces = None
+        if self._request.stream:
+            pieces = Pieces([question.id for question in questions], self._report)
+        viewed = Viewed(self._outcome.media)
+        pending = [
+            self._asking.ask(
+                viewed,
+                question.text,
+                f"questions.{n}.text",
+                on_text=pieces.taker(question.id) if pieces else None,
             )
+            for n, question in enumerate(questions)
+        ]
+        answers = []
+        for n, (question, future) in enumerate(zip(questions, pending, strict=True)):
+            param = f"questions.{n}.text"
+            answers.append(self._asking.answer(future, question.id, question.text, param, pieces))
+            self._report("generating", done=n + 1, total=len(questions))
+        self._outcome.answers = tuple(answers)
 
+    def _summarize(self, question: str) -> None:
+        self._report("generating", message="the summary")
 
-def _awaited(future: Future[Generated], pieces: Pieces | None, control: JobControl) -> Generated:
-    """The engine ends a stopped row itself; this thread is free even if the engine hangs."""
-    while True:
-        try:
-            return future.result(timeout=pieces.due_in_s() if pieces else 1)
-        except TimeoutError:
-            control.check()
-            if pieces is not None:
-                pieces.report()
+        def ask(prompt: str) -> Answer:
+            asked = self._asking.ask((), prompt, "summary")
+            return self._asking.answer(asked, SUMMARY_ID, question, "summary")
 
-
-@contextmanager
-def _about(param: str) -> Iterator[None]:
-    """Errors inside are about this part of the request, unless they say otherwise."""
-    try:
-        yield
-    except (errors.SourceError, errors.SamplingError, errors.GenerationError) as error:
-        error.param = error.param or param
-        raise
-
-
-def _version(item: Input, copy: LocalCopy) -> SourceVersion:
-    return SourceVersion(redact_url(item.url), copy.etag, copy.version_id, copy.size_bytes)
-
-
-def _note(n: int, item: Input, copy: LocalCopy, sampled: SampledVideo, outcome: Outcome) -> None:
-    """Keeps what the result says of an input: which bytes, which frames."""
-    outcome.bytes_fetched += copy.fetched_bytes
-    outcome.media.append(
-        Media(
-            kind=item.kind,
-            frames=tuple(frame.pixels for frame in sampled.frames),
-            pts_s=tuple(frame.pts_s for frame in sampled.frames),
-        )
-    )
-    outcome.frames.extend(
-        FrameUsed(
-            input=n,
-            index=frame.index,
-            pts_s=round(frame.pts_s, 6),
-            asked_s=round(frame.asked_s, 6),
-            exact=frame.exact,
-        )
-        for frame in sampled.frames
-    )
-    outcome.warnings.extend(
-        warning.model_copy(update={"param": f"inputs.{n}"}) for warning in sampled.warnings
-    )
-    info = sampled.info
-    outcome.sources.append(
-        SourceInfo(
-            url=redact_url(item.url),
-            kind=item.kind,
-            size_bytes=copy.size_bytes,
-            etag=copy.etag,
-            version_id=copy.version_id,
-            duration_s=info.duration_s if isinstance(item, Video) else None,
-            fps=info.fps if isinstance(item, Video) else None,
-            width=info.width,
-            height=info.height,
-            codec=info.codec,
-            format=info.format,
-        )
-    )
+        summary = summarized(question, notes_of(self._outcome.segments), ask)
+        self._outcome.answers = (summary,)
+        if self._request.stream:
+            self._report("generating", question_id=SUMMARY_ID, text=summary.text)

@@ -34,6 +34,7 @@ def frame_limits(settings: WorkerSettings) -> FrameLimits:
         max_duration_s=settings.max_duration_s,
         max_streams=settings.max_streams,
         max_packets=settings.max_packets,
+        max_segments=settings.max_segments,
         max_frames_bytes=settings.max_frames_bytes,
         decode_timeout_s=settings.decode_timeout_s,
     )

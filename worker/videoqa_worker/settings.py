@@ -217,14 +217,23 @@ class WorkerSettings(Settings):
     max_packets: int = Field(
         default=10_000_000, gt=0, description="most packets read of a file: a day at 60 a second"
     )
+    max_segments: int = Field(
+        default=2000,
+        gt=0,
+        description="most segments of a video; each takes about 2 KB of Redis until its job is done",
+    )
     max_frames_bytes: int = Field(
-        default=2 << 30, gt=0, description="most memory for the sampled frames of one input, as RGB"
+        default=2 << 30,
+        gt=0,
+        description="most memory for the frames of one input, or of segments that overlap, as RGB",
     )
     formats: str = Field(
         default=FORMATS, description="FFmpeg demuxers that may open an input, comma-separated"
     )
     decode_timeout_s: float = Field(
-        default=120.0, gt=0, description="longest decoding of one input, without its download"
+        default=120.0,
+        gt=0,
+        description="longest decoding of one input, or segment, without its download",
     )
     decoders: int | None = Field(
         default=None, ge=1, description="decoding processes; unset: as many as cores"

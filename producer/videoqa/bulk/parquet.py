@@ -92,7 +92,12 @@ def _schema(arrow: Any) -> Any:
             ("duration_s", number), ("fps", number), ("width", integer), ("height", integer),
         ]
     )  # fmt: skip
-    segment = arrow.struct([("start", number), ("end", number), ("text", text)])
+    segment = arrow.struct(
+        [
+            ("number", integer), ("start", number), ("end", number),
+            ("answers", arrow.list_(answer)), ("frames", arrow.list_(frame)),
+        ]
+    )  # fmt: skip
     return arrow.schema(
         [
             ("custom_id", text), ("ok", arrow.bool_()), ("answers", arrow.list_(answer)),

@@ -1,14 +1,12 @@
-"""Subtitles: an answer as cues of a .vtt or .srt file beside its video.
+"""The subtitles of a row: a .vtt or .srt file beside each of its videos.
 
-One cue covers the clip that was asked about; a result with segments has a cue for each. Formats:
-WebVTT (https://www.w3.org/TR/webvtt1/) and SubRip. A file that is not ours is never replaced: the
-subtitles then lie in OUTPUT/subtitles/, and so do those of videos that came by http(s).
+A file that is not ours is never replaced: the subtitles then lie in OUTPUT/subtitles/, and so do
+those of videos that came by http(s).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
@@ -17,20 +15,11 @@ from videoqa.bulk.manifest import Row
 from videoqa.bulk.place import Place
 from videoqa.job import Result, Video
 from videoqa.objects import one_name
+from videoqa.subtitles import as_srt, as_vtt, cues
 
-__all__ = ["Cue", "as_srt", "as_vtt", "cues", "write_subtitles"]
+__all__ = ["write_subtitles"]
 
 Kind = Literal["vtt", "srt"]
-_MARK = "NOTE videoqa "
-
-
-@dataclass(frozen=True)
-class Cue:
-    """Text on screen in [start_s, end_s)."""
-
-    start_s: float
-    end_s: float
-    text: str
 
 
 def write_subtitles(row: Row, result: Result, kind: Kind, place: Place) -> tuple[str, ...]:
@@ -42,52 +31,15 @@ def write_subtitles(row: Row, result: Result, kind: Kind, place: Place) -> tuple
     written = []
     for n, item in enumerate(row.request.inputs):
         if isinstance(item, Video):
-            found = cues(item, n, result)
-            text = as_vtt(found, row.custom_id) if kind == "vtt" else as_srt(found)
+            found = cues(result, n)
+            text = as_vtt(found, _note(row)) if kind == "vtt" else as_srt(found)
             written.append(_put(row, n, item.url, kind, text.encode(), place))
     return tuple(written)
 
 
-def cues(video: Video, number: int, result: Result) -> list[Cue]:
-    """Of the row's input with this number."""
-    segments = getattr(result, "segments", None)
-    if segments:
-        return [Cue(part.start, part.end, part.text) for part in segments]
-    start_s = video.start or 0.0
-    ends = [video.end, result.sources[number].duration_s if number < len(result.sources) else None]
-    shown = [frame.pts_s for frame in result.frames if frame.input == number]
-    end_s = min((end for end in ends if end is not None), default=max(shown, default=start_s) + 1)
-    return [Cue(start_s, max(end_s, start_s), "\n".join(one.text for one in result.answers))]
-
-
-def as_vtt(found: list[Cue], custom_id: str) -> str:
-    """The note says whose file it is, so that the row's next run may replace it."""
-    blocks = ["WEBVTT", _MARK + one_name(custom_id)]
-    for cue in found:
-        text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        blocks.append(f"{_clock(cue.start_s)} --> {_clock(cue.end_s)}\n{_lines(text)}")
-    return "\n\n".join(blocks) + "\n"
-
-
-def as_srt(found: list[Cue]) -> str:
-    blocks = [
-        f"{n}\n{_clock(cue.start_s, ',')} --> {_clock(cue.end_s, ',')}\n"
-        + _lines(cue.text.replace("-->", "->"))
-        for n, cue in enumerate(found, 1)
-    ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _lines(text: str) -> str:
-    """Without blank lines, which would end the cue."""
-    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _clock(seconds: float, point: str = ".") -> str:
-    milliseconds = round(seconds * 1000)
-    minutes, rest = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
+def _note(row: Row) -> str:
+    """Whose file it is, so that the row's next run may replace it."""
+    return f"videoqa {one_name(row.custom_id)}"
 
 
 def _put(row: Row, number: int, video: str, kind: Kind, content: bytes, place: Place) -> str:

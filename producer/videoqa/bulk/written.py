@@ -5,9 +5,7 @@ Frozen models as in the contract, since other programs read them; they grow by o
 
 from __future__ import annotations
 
-from typing import Any
-
-from videoqa.job import Answer, Failure, FrameUsed, Result, SourceInfo
+from videoqa.job import Answer, Failure, FrameUsed, Result, Segment, SourceInfo
 from videoqa.request import Model
 
 __all__ = ["ResultLine", "RowFailure", "failed_line", "result_line"]
@@ -32,8 +30,8 @@ class ResultLine(Model):
     answers: tuple[Answer, ...] = ()
     frames: tuple[FrameUsed, ...] = ()
     sources: tuple[SourceInfo, ...] = ()
-    segments: tuple[dict[str, Any], ...] | None = None
-    """Of results that have some."""
+    segments: tuple[Segment, ...] = ()
+    """Of a row in segments."""
     model: str | None = None
     model_revision: str | None = None
     job_id: str | None = None
@@ -45,14 +43,13 @@ class ResultLine(Model):
 
 
 def result_line(custom_id: str, url: str, result: Result, subtitles: tuple[str, ...]) -> ResultLine:
-    segments = getattr(result, "segments", None)
     return ResultLine(
         custom_id=custom_id,
         ok=True,
         answers=result.answers,
         frames=result.frames,
         sources=result.sources,
-        segments=tuple(item.model_dump(mode="json") for item in segments) if segments else None,
+        segments=result.segments,
         model=result.model,
         model_revision=result.model_revision,
         job_id=result.job_id,

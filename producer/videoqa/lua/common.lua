@@ -7,6 +7,7 @@ local GONE_EXTRA_S = 7 * 86400
 
 local function stamp(seconds) return string.format('%.6f', seconds) end
 local function job_key(id) return P .. ':job:' .. id end
+local function segments_key(id) return P .. ':segments:' .. id end
 local function get(id, ...) return redis.call('HMGET', job_key(id), ...) end
 local function set(id, ...) redis.call('HSET', job_key(id), ...) end
 
@@ -117,6 +118,11 @@ local function finalize(id, state, ...)
   end
   emit(id, 'state', state, rec[2])
   redis.call('EXPIRE', P .. ':events:' .. id, ttl)
+  if state == 'succeeded' then
+    redis.call('DEL', segments_key(id))
+  else
+    redis.call('EXPIRE', segments_key(id), ttl)
+  end
 end
 
 local function cancel_now(id, attempt, stage)

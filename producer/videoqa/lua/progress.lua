@@ -1,10 +1,11 @@
--- prefix, id, token, stage, message, done, total, question_id, text -> 'ok', 'cancel' or 'lost'
+-- prefix, id, token, stage, message, done, total, question_id, text, start -> 'ok', 'cancel' or 'lost'
 local id, stage = ARGV[2], ARGV[4]
 local answer, attempt = fence(id, ARGV[3])
 if answer == 'lost' then return answer end
 local rec = get(id, 'state', 'stage')
 if ARGV[9] ~= '' then
-  emit(id, 'text', rec[1], attempt, 'stage', stage, 'question_id', ARGV[8], 'text', ARGV[9])
+  emit(id, 'text', rec[1], attempt, 'stage', stage, 'question_id', ARGV[8], 'text', ARGV[9],
+    'start', ARGV[10])
   return answer
 end
 local kind = 'progress'

@@ -7,6 +7,7 @@ if rec[1] ~= 'failed' and rec[1] ~= 'canceled' and rec[1] ~= 'expired' then
 end
 redis.call('PERSIST', job_key(id))
 redis.call('PERSIST', P .. ':events:' .. id)
+redis.call('PERSIST', segments_key(id))
 if rec[4] then redis.call('PERSIST', P .. ':idem:' .. rec[4]) end
 redis.call('DEL', P .. ':gone:' .. id)
 redis.call('ZREM', P .. ':dead', id)

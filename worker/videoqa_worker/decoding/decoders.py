@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -20,8 +21,8 @@ from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
 from videoqa.job import Sampling
 from videoqa_worker.decoding.messages import Order
 from videoqa_worker.decoding.process import CHILD, DecoderProcess
-from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turns
-from videoqa_worker.frames import FrameLimits, SampledVideo
+from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
+from videoqa_worker.frames import FrameLimits, SampledSegment, SampledVideo
 from videoqa_worker.frames.watch import no_check
 from videoqa_worker.media import Media
 
@@ -122,6 +123,25 @@ class Decoders:
         """
         return self._take(media, sampling, start, end, check)
 
+    def segments(
+        self,
+        media: Media,
+        sampling: Sampling,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        first: int = 0,
+        check: Check = no_check,
+    ) -> Generator[SampledSegment]:
+        """What `frames.sample_segments` gives for this media, or its error; else as `sample`.
+
+        One process keeps the video open until the iterator is used up or closed, and decodes only
+        while the next segment is waited for. To be closed, if it is not used up.
+        """
+        with self._lent(check) as (process, turn, go_on):
+            order = Order.of(media, sampling, start, end, first)
+            yield from process.work_in_segments(order, media, go_on, turn.left)
+
     def read_image(self, media: Media, *, check: Check = no_check) -> SampledVideo:
         """What `frames.read_image` gives for this file, or its error; else as `sample`."""
         media.ensure([(0, media.size_bytes)])
@@ -147,6 +167,14 @@ class Decoders:
         end: float | None,
         check: Check,
     ) -> SampledVideo:
+        with self._lent(check) as (process, turn, go_on):
+            order = Order.of(media, sampling, start, end)
+            return process.work(order, media, go_on, turn.left)
+
+    @contextmanager
+    def _lent(self, check: Check) -> Iterator[tuple[DecoderProcess, Turn, Check]]:
+        """A process whose turn it is, and what to ask while it works."""
+
         def go_on() -> None:
             self._refuse_if_closed()
             check()
@@ -156,8 +184,7 @@ class Decoders:
             process = self._borrow(go_on)
             try:
                 process.wait_ready(go_on)
-                order = Order.of(media, sampling, start, end)
-                return process.work(order, media, go_on, turn.left)
+                yield process, turn, go_on
             except DecoderCrashed:
                 self._refuse_if_closed()
                 raise

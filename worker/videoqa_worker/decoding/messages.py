@@ -2,7 +2,8 @@
 
 They take turns, and the worker begins: `Order`; then the process either asks for bytes
 (`Ensure`, answered by `Present` or `Refused`, as often as it likes) or ends the order with
-`Sampled` or `Failed`. What comes from the process is believed no further than these fields
+`Sampled` or `Failed`. An order in segments has a `Sampled` for each, and the process goes on when
+it is told to (`Onward`, or `Refused`). What comes from the process is believed no further than these fields
 and limits: a video may have taken it over.
 """
 
@@ -27,11 +28,13 @@ __all__ = [
     "Failed",
     "FrameNote",
     "FromProcess",
+    "Onward",
     "Order",
     "Present",
     "Ready",
     "Refused",
     "Sampled",
+    "SegmentNote",
     "Setup",
     "shape_of",
 ]
@@ -61,10 +64,17 @@ class Order(Model):
     """None: the file is a still picture."""
     start: float | None = None
     end: float | None = None
+    first: Offset = 0
+    """With which segment to begin."""
 
     @classmethod
     def of(
-        cls, media: Media, sampling: Sampling | None, start: float | None, end: float | None
+        cls,
+        media: Media,
+        sampling: Sampling | None,
+        start: float | None,
+        end: float | None,
+        first: int = 0,
     ) -> Order:
         return cls(
             path_hex=os.fsencode(media.path.absolute()).hex(),
@@ -73,6 +83,7 @@ class Order(Model):
             sampling=sampling,
             start=start,
             end=end,
+            first=first,
         )
 
     @property
@@ -87,8 +98,14 @@ class Present(Model):
     spans: SpanList
 
 
+class Onward(Model):
+    """The answer to a segment that is not the last: take the next."""
+
+    kind: Literal["onward"] = "onward"
+
+
 class Refused(Model):
-    """The answer to `Ensure` if the bytes cannot be had: end this order."""
+    """The answer to `Ensure` if the bytes cannot be had, or to a segment: end this order."""
 
     kind: Literal["refused"] = "refused"
 
@@ -117,6 +134,15 @@ class FrameNote(Model):
     width: Side
 
 
+class SegmentNote(Model):
+    """Which segment of the video it is."""
+
+    number: Offset
+    total: Annotated[int, Field(gt=0, le=1 << 30)]
+    start_s: Annotated[float, Field(ge=0)]
+    end_s: float
+
+
 class Sampled(Model):
     """The frames were taken; a descriptor of the pixels comes with this."""
 
@@ -124,6 +150,8 @@ class Sampled(Model):
     frames: Annotated[tuple[FrameNote, ...], Field(min_length=1)]
     info: VideoInfo
     warnings: tuple[Warn, ...] = ()
+    segment: SegmentNote | None = None
+    """Whose frames they are, in an order in segments."""
 
 
 class Failed(Model):

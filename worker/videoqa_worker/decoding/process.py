@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 
 from pydantic import ValidationError
@@ -29,6 +29,7 @@ from videoqa_worker.decoding.messages import (
     MAX_TEXT,
     Ensure,
     Failed,
+    Onward,
     Order,
     Present,
     Ready,
@@ -39,7 +40,7 @@ from videoqa_worker.decoding.messages import (
 )
 from videoqa_worker.decoding.shared import UnsealedError, map_arrays
 from videoqa_worker.decoding.turns import CHECK_EVERY_S
-from videoqa_worker.frames import Frame, FrameLimits, SampledVideo
+from videoqa_worker.frames import Frame, FrameLimits, SampledSegment, SampledVideo
 from videoqa_worker.media import Media
 
 __all__ = ["CHILD", "DecoderProcess"]
@@ -47,6 +48,7 @@ __all__ = ["CHILD", "DecoderProcess"]
 log = logging.getLogger(__name__)
 
 Away = Callable[[], AbstractContextManager[None]]
+Heard = Ready | Ensure | Failed | SampledVideo | SampledSegment
 
 CHILD = (sys.executable, "-P", "-m", "videoqa_worker.decoding.child")
 _START_TIMEOUT_S = 60.0
@@ -148,25 +150,68 @@ class DecoderProcess:
             InternalError: the process met what nobody foresaw.
             SourceError, and whatever else `media` and `check` raise.
         """
+        answer = self._ordered(order, media, check, away)
+        if not isinstance(answer, SampledVideo):
+            raise self._crashed("it gave a segment, expected the frames of a video")
+        self._done()
+        return answer
+
+    def work_in_segments(
+        self, order: Order, media: Media, check: Callable[[], None], away: Away
+    ) -> Iterator[SampledSegment]:
+        """The same for an order in segments. `away` is also entered while the caller has one of them;
+        if it wants no more, the process ends its order.
+        """
+        answer = self._ordered(order, media, check, away)
+        number = None
+        while True:
+            if not isinstance(answer, SampledSegment):
+                raise self._crashed("it gave the frames of a video, expected those of a segment")
+            if number is not None and answer.number != number:
+                raise self._crashed(f"it gave segment {answer.number}, expected {number}")
+            number = answer.number + 1
+            is_last = number >= answer.total
+            if is_last:
+                self._done()
+            try:
+                with away():
+                    yield answer
+            except BaseException:
+                if not is_last:
+                    self._refuse()
+                raise
+            if is_last:
+                return
+            answer = self._answered(Onward(), media, check, away)
+
+    def _ordered(
+        self, order: Order, media: Media, check: Callable[[], None], away: Away
+    ) -> SampledVideo | SampledSegment:
         self.orders += 1
         self.at_work = True
+        return self._answered(order, media, check, away)
+
+    def _answered(
+        self, said: Order | Onward, media: Media, check: Callable[[], None], away: Away
+    ) -> SampledVideo | SampledSegment:
+        """What the process gives; until then it may ask for bytes."""
         self._deadline_s = time.monotonic() + self._limits.decode_timeout_s + self._grace_s
-        self._say(order)
+        self._say(said)
         while True:
             answer = self._hear(check)
             if isinstance(answer, Ensure):
                 self._bring(answer, media, away)
             elif isinstance(answer, Failed):
-                self.at_work = False
-                unforeseen = answer.code == InternalError.code
-                self._log_printed(logging.WARNING if unforeseen else logging.DEBUG)
+                self._done(unforeseen=answer.code == InternalError.code)
                 raise self._error(answer)
-            elif isinstance(answer, SampledVideo):
-                self.at_work = False
-                self._log_printed(logging.DEBUG)
-                return answer
+            elif isinstance(answer, Ready):
+                raise self._crashed("it said Ready amid an order")
             else:
-                raise self._crashed(f"it said {type(answer).__name__} amid an order")
+                return answer
+
+    def _done(self, *, unforeseen: bool = False) -> None:
+        self.at_work = False
+        self._log_printed(logging.WARNING if unforeseen else logging.DEBUG)
 
     def end(self) -> None:
         """Kills the process, whatever it does, and waits for its end. From any thread."""
@@ -180,7 +225,7 @@ class DecoderProcess:
 
     # Talking
 
-    def _say(self, message: Order | Present | Refused) -> None:
+    def _say(self, message: Order | Onward | Present | Refused) -> None:
         try:
             self._channel.send(message)
         except ConnectionError as error:
@@ -188,7 +233,7 @@ class DecoderProcess:
         except (OSError, GarbledError) as error:
             raise self._crashed(f"it cannot be told more: {error}") from error
 
-    def _hear(self, check: Callable[[], None]) -> Ready | Ensure | Failed | SampledVideo:
+    def _hear(self, check: Callable[[], None]) -> Heard:
         try:
             while (heard := self._channel.receive(CHECK_EVERY_S)) is None:
                 check()
@@ -207,9 +252,7 @@ class DecoderProcess:
         except (GarbledError, UnsealedError, OSError) as error:
             raise self._crashed(f"it did not keep to the protocol: {error}") from error
 
-    def _understood(
-        self, body: bytes, descriptor: int | None
-    ) -> Ready | Ensure | Failed | SampledVideo:
+    def _understood(self, body: bytes, descriptor: int | None) -> Heard:
         try:
             message = FROM_PROCESS.validate_json(body)
             if not isinstance(message, Sampled):
@@ -221,7 +264,7 @@ class DecoderProcess:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def _assembled(self, message: Sampled, descriptor: int) -> SampledVideo:
+    def _assembled(self, message: Sampled, descriptor: int) -> SampledVideo | SampledSegment:
         shapes = [shape_of(note) for note in message.frames]
         most = self._limits.max_pixels
         if any(height * width > most for height, width, _ in shapes):
@@ -236,7 +279,11 @@ class DecoderProcess:
             Frame(note.index, note.pts_s, note.exact, pixels, note.asked_s)
             for note, pixels in zip(message.frames, map_arrays(descriptor, shapes), strict=True)
         )
-        return SampledVideo(frames, message.info, message.warnings)
+        video = SampledVideo(frames, message.info, message.warnings)
+        note = message.segment
+        if note is None:
+            return video
+        return SampledSegment(note.number, note.total, note.start_s, note.end_s, video)
 
     def _bring(self, wanted: Ensure, media: Media, away: Away) -> None:
         """Off the clock, with the turn given to another."""

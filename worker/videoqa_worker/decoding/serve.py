@@ -23,14 +23,22 @@ from videoqa_worker.decoding.messages import (
     Ensure,
     Failed,
     FrameNote,
+    Onward,
     Order,
     Present,
     Ready,
     Refused,
     Sampled,
+    SegmentNote,
 )
 from videoqa_worker.decoding.shared import write_arrays
-from videoqa_worker.frames import FrameLimits, SampledVideo, read_image, sample_frames
+from videoqa_worker.frames import (
+    FrameLimits,
+    SampledVideo,
+    read_image,
+    sample_frames,
+    sample_segments,
+)
 from videoqa_worker.media import Span, Spans
 
 __all__ = ["serve"]
@@ -39,9 +47,13 @@ _REPLY: TypeAdapter[Present | Refused] = TypeAdapter(
     Annotated[Present | Refused, Field(discriminator="kind")]
 )
 
+_WORD: TypeAdapter[Onward | Refused] = TypeAdapter(
+    Annotated[Onward | Refused, Field(discriminator="kind")]
+)
+
 
 class RefusedError(Exception):
-    """The worker has no more bytes for this order, and knows why."""
+    """The worker wants no more of this order, and knows why."""
 
 
 class AskedMedia:
@@ -86,23 +98,50 @@ def serve(channel: Channel, limits: FrameLimits) -> None:
 
 def _answer(channel: Channel, media: AskedMedia, order: Order, limits: FrameLimits) -> None:
     try:
-        sampled, pixels = _apart(_sample(media, order, limits))
-        descriptor = write_arrays(_given_away(pixels))
+        for video, segment in _taken(media, order, limits):
+            sampled, pixels = _apart(video)
+            del video
+            descriptor = write_arrays(_given_away(pixels))
+            _hand_over(channel, sampled.model_copy(update={"segment": segment}), descriptor)
+            if segment is not None and segment.number < segment.total - 1:
+                _await_word(channel)
     except EOFError:
         raise
     except Exception as error:  # noqa: BLE001 (whatever it is, the worker must hear of it)
         channel.send(_failed(error))
-        return
+
+
+def _taken(
+    media: AskedMedia, order: Order, limits: FrameLimits
+) -> Iterator[tuple[SampledVideo, SegmentNote | None]]:
+    """All that the order asks for: one, or one a segment."""
+    sampling, start, end = order.sampling, order.start, order.end
+    if sampling is None:
+        yield read_image(media.path, limits=limits), None
+    elif sampling.method == "segment":
+        for part in sample_segments(
+            media, sampling, start=start, end=end, first=order.first, limits=limits
+        ):
+            note = SegmentNote(
+                number=part.number, total=part.total, start_s=part.start_s, end_s=part.end_s
+            )
+            yield part.video, note
+    else:
+        yield sample_frames(media, sampling, start=start, end=end, limits=limits), None
+
+
+def _hand_over(channel: Channel, sampled: Sampled, descriptor: int) -> None:
     try:
         channel.send(sampled, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _sample(media: AskedMedia, order: Order, limits: FrameLimits) -> SampledVideo:
-    if order.sampling is None:
-        return read_image(media.path, limits=limits)
-    return sample_frames(media, order.sampling, start=order.start, end=order.end, limits=limits)
+def _await_word(channel: Channel) -> None:
+    """Until the worker wants the next segment."""
+    body, _ = channel.receive() or (b"", None)
+    if isinstance(_WORD.validate_json(body), Refused):
+        raise RefusedError
 
 
 def _apart(video: SampledVideo) -> tuple[Sampled, deque[npt.NDArray[np.uint8]]]:

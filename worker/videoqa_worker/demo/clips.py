@@ -5,8 +5,9 @@ Knows nothing of questions. The same arguments give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -23,7 +24,7 @@ _CHUNK_FRAMES = 16
 
 
 def write_clip(
-    scene: Scene,
+    scene: Scene | Sequence[Scene],
     path: str | Path,
     *,
     size_px: tuple[int, int] = (320, 240),
@@ -37,11 +38,12 @@ def write_clip(
     """Encode the scene and return the file's path.
 
     Args:
-        scene: what happens; its time 0..1 is stretched over the clip.
+        scene: what happens; its time 0..1 is stretched over the clip. Several come one after the
+            other, each as long as one alone.
         path: of the file to write; replaced if it is there.
         size_px: (width, height), both even, as yuv420p demands.
         fps: frames a second.
-        duration_s: rounded to whole frames, at least one.
+        duration_s: of each scene, rounded to whole frames, at least one.
         gop_frames: most frames from one keyframe to the next.
         crf: x264's quality, 0 (lossless) to 51 (worst).
         noise: standard deviation of the pixels' noise, 0..255.
@@ -52,6 +54,7 @@ def write_clip(
     """
     if any(side % 2 for side in size_px):
         raise ValueError(f"got size_px {size_px}, expected even numbers: yuv420p halves both sides")
+    scenes = [scene] if isinstance(scene, Scene) else scene
     frames = max(1, round(duration_s * fps))
     look = Look(noise=noise)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
@@ -59,7 +62,8 @@ def write_clip(
         stream.width, stream.height = size_px
         stream.pix_fmt = "yuv420p"
         stream.time_base = Fraction(1, fps)
-        for index, picture in enumerate(_pictures(scene, frames, size_px, look, seed)):
+        pictures = (_pictures(one, frames, size_px, look, seed) for one in scenes)
+        for index, picture in enumerate(chain.from_iterable(pictures)):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, fps)
             container.mux(stream.encode(frame))

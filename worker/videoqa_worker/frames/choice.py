@@ -10,6 +10,7 @@ from fractions import Fraction
 from videoqa.job import Sampling, Warn
 from videoqa_worker.frames.clip import clip_of
 from videoqa_worker.frames.instants import instants_of
+from videoqa_worker.frames.limits import DEFAULT_LIMITS
 from videoqa_worker.frames.timeline import Timeline
 
 __all__ = ["Choice", "Target", "choose"]
@@ -35,16 +36,22 @@ class Choice:
 
 
 def choose(
-    sampling: Sampling, timeline: Timeline, start: float | None, end: float | None
+    sampling: Sampling,
+    timeline: Timeline,
+    start: float | None,
+    end: float | None,
+    *,
+    max_segments: int = DEFAULT_LIMITS.max_segments,
 ) -> Choice:
     """The targets of the clip [start, end), in seconds from the video's beginning.
 
     Raises:
         ClipOutOfRange: the clip, or one of the times asked for, lies outside the video.
+        TooManySegments.
     """
     step_s = timeline.step * timeline.time_base
     clip = clip_of(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
-    instants = instants_of(sampling, clip, slack_s=step_s)
+    instants = instants_of(sampling, clip, slack_s=step_s, max_segments=max_segments)
     ticks = [timeline.ticks_at(at_s) for at_s in instants.at_s]
     warnings = clip.warnings + instants.warnings
     return Choice(instants.at_s, tuple(_snapped(ticks, timeline, sampling)), warnings)

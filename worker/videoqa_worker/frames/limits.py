@@ -25,6 +25,9 @@ class FrameLimits:
     max_packets: int = 10_000_000
     """A day at 60 frames a second with sound; stops files of endless tiny packets.
     TooManyPackets."""
+    max_segments: int = 2000
+    """More than a day in minutes. Each is kept in the job's record until the job is done, about
+    2 KB; a million of them would fill Redis. TooManySegments."""
     max_frames_bytes: int = 2 << 30
     """RGB of all sampled frames together: 256 frames of 1080p are 1.6 GB. FramesTooLarge."""
     decode_timeout_s: float = 120.0

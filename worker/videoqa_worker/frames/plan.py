@@ -7,6 +7,8 @@ a wrong picture. Files without an index are fetched whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -15,7 +17,7 @@ from videoqa.errors import ClipOutOfRange
 from videoqa.job import Sampling
 from videoqa_worker.frames.boxes import bring_index
 from videoqa_worker.frames.choice import Target, choose
-from videoqa_worker.frames.container import OpenVideo, open_video
+from videoqa_worker.frames.container import open_video
 from videoqa_worker.frames.cursor import is_whole
 from videoqa_worker.frames.index import Index
 from videoqa_worker.frames.limits import FrameLimits
@@ -25,7 +27,7 @@ from videoqa_worker.frames.timing import read_timeline
 from videoqa_worker.frames.watch import Watch
 from videoqa_worker.media import Media, Span
 
-__all__ = ["fetch_planned", "planned_spans"]
+__all__ = ["Plan", "fetch_planned", "planned_spans", "read_plan"]
 
 _GOP_HEAD = Fraction(15, 100)
 """The share of a GOP's bytes that its keyframe takes, at the least."""
@@ -61,14 +63,50 @@ def planned_spans(
     Raises:
         SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
     """
+    plan = read_plan(media, limits, watch)
+    if plan is None:
+        return None
+    most = limits.max_segments
+    try:
+        return plan.spans(choose(sampling, plan.timeline, start, end, max_segments=most).targets)
+    except ClipOutOfRange:
+        return []  # said again, with the true length, by the reading itself
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the container's index tells about bytes."""
+
+    timeline: Timeline
+    size_bytes: int
+    names_packets: bool
+    """It lists every packet, not only keyframes."""
+    is_whole: bool
+    """Nothing is to be fetched: there was no usable index, and the file was read through."""
+
+    def spans(self, targets: Sequence[Target]) -> list[Span]:
+        """What reading these targets takes."""
+        index = self.timeline.index
+        if index is None or self.is_whole:
+            return []
+        if self.names_packets:
+            spans = [_of_packets(index, self.timeline, target) for target in targets]
+        else:
+            spans = [_of_clusters(index, self.size_bytes, target.tick) for target in targets]
+        return [span for span in spans if span is not None]
+
+
+def read_plan(media: Media, limits: FrameLimits, watch: Watch) -> Plan | None:
+    """By the file's index, which is fetched; None: all of the file is needed.
+
+    Raises:
+        SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
+    """
     if not _has_index(media):
         return None
     with open_video(media, limits, probe=False) as video:
-        origin = video.stream.start_time or 0
-        timeline = read_timeline(video, origin, watch)
-        if is_whole(media):
-            return []  # no usable index: it was read through
-        return _spans(video, timeline, sampling, start, end)
+        timeline = read_timeline(video, video.stream.start_time or 0, watch)
+        return Plan(timeline, media.size_bytes, "mp4" in video.format, is_whole(media))
 
 
 def _has_index(media: Media) -> bool:
@@ -76,27 +114,6 @@ def _has_index(media: Media) -> bool:
     if "MP4" in look.text:
         return bring_index(media)
     return "Matroska" in look.text
-
-
-def _spans(
-    video: OpenVideo,
-    timeline: Timeline,
-    sampling: Sampling,
-    start: float | None,
-    end: float | None,
-) -> list[Span]:
-    try:
-        targets = choose(sampling, timeline, start, end).targets
-    except ClipOutOfRange:
-        return []  # said again, with the true length, by the reading itself
-    index = timeline.index
-    if index is None:
-        return []
-    if "mp4" in video.format:
-        spans = [_of_packets(index, timeline, target) for target in targets]
-    else:
-        spans = [_of_clusters(index, video.media.size_bytes, target.tick) for target in targets]
-    return [span for span in spans if span is not None]
 
 
 def _of_packets(index: Index, timeline: Timeline, target: Target) -> Span | None:

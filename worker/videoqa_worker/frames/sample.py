@@ -11,6 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
@@ -28,7 +29,16 @@ from videoqa_worker.frames.walk import Shown, Walk
 from videoqa_worker.frames.watch import Awaited, Watch, no_check
 from videoqa_worker.media import LocalMedia, Media
 
-__all__ = ["sample_frames"]
+__all__ = [
+    "check_memory",
+    "check_reached",
+    "describe",
+    "fewer",
+    "first_picture",
+    "frame_of",
+    "on_screen",
+    "sample_frames",
+]
 
 
 def sample_frames(
@@ -57,32 +67,39 @@ def sample_frames(
     if not is_whole(source):
         fetch_planned(source, sampling, start, end, limits, watch)
     with Walk(source, limits, watch) as walk:
-        first = walk.first()
-        if first is None:
-            raise VideoCorrupt(f"looks like {look_at(source.path).text}, and no picture decodes")
+        first = first_picture(walk)
         doubtful = walk.lacks_reordering()
         timeline = read_timeline(walk.video, first.pts, watch, doubtful=doubtful)
         walk.follow(timeline)
         choice = choose(sampling, timeline, start, end)
-        _check_memory(first.width * first.height, len(choice.targets), limits)
+        check_memory(first.width * first.height, len(choice.targets), limits)
         frames = _take(walk, timeline, choice)
-        info = _describe(walk, timeline, frames[0])
+        info = describe(walk, timeline, frames[0])
     warnings = choice.warnings + _about_keys(sampling, timeline)
-    return SampledVideo(frames, info, warnings + _fewer(len(choice.targets), len(frames)))
+    return SampledVideo(frames, info, warnings + fewer(len(choice.targets), len(frames)))
+
+
+def first_picture(walk: Walk) -> VideoFrame:
+    """Raises VideoCorrupt if there is none."""
+    first = walk.first()
+    if first is None:
+        look = look_at(walk.video.media.path)
+        raise VideoCorrupt(f"looks like {look.text}, and no picture decodes")
+    return first
 
 
 def _take(walk: Walk, timeline: Timeline, choice: Choice) -> tuple[Frame, ...]:
     targets = choice.targets
     walk.aim([target.tick for target in targets])
     if timeline.truncated:
-        _check_reached(timeline, targets[-1].tick, timeline.last)
+        check_reached(timeline, targets[-1].tick, timeline.last)
     frames: list[Frame] = []
     reformatter = VideoReformatter()
     last_pts: int | None = None
     for target, asked_s in zip(targets, choice.instants_s, strict=True):
-        shown = _keyframe(walk, timeline, target) or _on_screen(walk, timeline, target.tick)
+        shown = _keyframe(walk, timeline, target) or on_screen(walk, timeline, target.tick)
         if shown.pts != last_pts:
-            frames.append(_frame(shown, timeline, asked_s, reformatter))
+            frames.append(frame_of(shown, timeline, asked_s, reformatter))
         elif not shown.exact:  # this instant's doubt is the frame's, which stands for both
             frames[-1] = replace(frames[-1], exact=False)
         last_pts = shown.pts
@@ -101,18 +118,18 @@ def _keyframe(walk: Walk, timeline: Timeline, target: Target) -> Shown | None:
     return replace(shown, exact=shown.exact and on_screen)
 
 
-def _on_screen(walk: Walk, timeline: Timeline, tick: int) -> Shown:
+def on_screen(walk: Walk, timeline: Timeline, tick: int) -> Shown:
     shown = walk.at(tick)
     if shown is None:
         raise VideoCorrupt(f"no picture decodes near {timeline.seconds(tick):.2f} s")
     if (timeline.truncated or shown.pts < timeline.last) and walk.ended():
-        _check_reached(timeline, tick, shown.pts)
+        check_reached(timeline, tick, shown.pts)
         held = tick > shown.pts + timeline.step
         return replace(shown, exact=shown.exact and not held)
     return shown
 
 
-def _frame(
+def frame_of(
     shown: Shown, timeline: Timeline, asked_s: Fraction, reformatter: VideoReformatter
 ) -> Frame:
     index = shown.count if shown.count is not None else timeline.index_of(shown.pts)
@@ -120,7 +137,7 @@ def _frame(
     return Frame(index, timeline.seconds(shown.pts), shown.exact, pixels, float(asked_s))
 
 
-def _check_reached(timeline: Timeline, tick: int, last: int) -> None:
+def check_reached(timeline: Timeline, tick: int, last: int) -> None:
     """Never passes the last picture off as a later one."""
     pictures_end = last + round(timeline.step)
     missing_s = (tick - pictures_end) * timeline.time_base
@@ -132,7 +149,7 @@ def _check_reached(timeline: Timeline, tick: int, last: int) -> None:
         )
 
 
-def _check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
+def check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
     needed_bytes = pixels * 3 * count
     if needed_bytes > limits.max_frames_bytes:
         raise FramesTooLarge(
@@ -141,7 +158,7 @@ def _check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
         )
 
 
-def _describe(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
+def describe(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
     height, width = frame.pixels.shape[:2]
     rate = None if timeline.even else walk.video.stream.average_rate
     return VideoInfo(
@@ -161,7 +178,7 @@ def _about_keys(sampling: Sampling, timeline: Timeline) -> tuple[Warn, ...]:
     return (Warn(code="no_keyframes", message=message),)
 
 
-def _fewer(asked: int, got: int) -> tuple[Warn, ...]:
+def fewer(asked: int, got: int) -> tuple[Warn, ...]:
     if got == asked:
         return ()
     message = f"asked for {asked} frames, the clip has {got}: some instants show the same picture"

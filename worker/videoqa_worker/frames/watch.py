@@ -41,6 +41,10 @@ class Watch:
                 "ask for it in parts, or raise the worker's max_packets"
             )
 
+    def restart(self) -> None:
+        """The deadline begins anew: what was done so far is a thing of its own."""
+        self._deadline_s = time.monotonic() + self._limits.decode_timeout_s
+
     def waited(self, seconds: float) -> None:
         """So long was spent on something else than decoding."""
         self._deadline_s += seconds

@@ -36,6 +36,9 @@ class Header:
     seconds: float | None
     """Of the clip; None: the header does not say."""
     frames: int | None
+    """Of all segments, or of the video."""
+    segments: int
+    """1, but for a video in segments."""
     spans: list[Span] | None
     """That a worker would read; None: all of the file."""
 
@@ -61,7 +64,7 @@ def read_header(
             seconds = _declared_s(video)
             width, height = video.decoder.width, video.decoder.height
     except _BeyondHeader:
-        return Header(0, 0, None, None, None)
+        return Header(0, 0, None, None, 1, None)
     spans: list[Span] | None = None
     if not whole:
         try:
@@ -69,10 +72,13 @@ def read_header(
         except _BeyondHeader:
             spans = None
     if seconds is None:
-        return Header(width, height, None, None, spans)
+        return Header(width, height, None, None, 1, spans)
     clip = clip_of(seconds, start, end, slack_s=Fraction(1))
-    count = len(instants_of(sampling, clip, slack_s=Fraction(1)).at_s)
-    return Header(width, height, float(clip.end_s - clip.start_s), count, spans)
+    instants = instants_of(sampling, clip, slack_s=Fraction(1), max_segments=limits.max_segments)
+    count = len(instants.at_s)
+    length_s = float(clip.end_s - clip.start_s)
+    segments = count // sampling.cap if sampling.method == "segment" else 1
+    return Header(width, height, length_s, count, segments, spans)
 
 
 def _declared_s(video: OpenVideo) -> Fraction | None:

@@ -41,6 +41,7 @@ class _Looked:
     fetched_bytes: int
     width: int = 0
     height: int = 0
+    segments: int = 1
 
 
 class HeaderProbe:
@@ -71,7 +72,7 @@ class HeaderProbe:
 
     def _count(self, request: JobRequest, looked: list[_Looked]) -> int | None:
         seen: list[Seen] = [
-            (item.kind, one.frames or 0, one.width, one.height)
+            (item.kind, (one.frames or 0) // one.segments, one.width, one.height)
             for item, one in zip(request.inputs, looked, strict=True)
         ]
         if any(not (width and height) for _, _, width, height in seen):
@@ -80,7 +81,8 @@ class HeaderProbe:
             self._tokens.count(request.model, question.text, seen) for question in request.questions
         ]
         known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
+        times = looked[0].segments if looked else 1
+        return sum(known) * times if len(known) == len(counts) else None
 
     def _video(self, item: Video, sampling: Sampling) -> _Looked:
         with self._sources.open(item.url) as copy:
@@ -91,8 +93,9 @@ class HeaderProbe:
             if not item.url.startswith("file:"):
                 fetched_bytes = self._fetched_bytes(copy, header.spans)
             return _Looked(
-                header.seconds, header.frames, fetched_bytes, header.width, header.height
-            )
+                header.seconds, header.frames, fetched_bytes, header.width, header.height,
+                header.segments,
+            )  # fmt: skip
 
     def _fetched_bytes(self, copy: LocalCopy, spans: list[tuple[int, int]] | None) -> int:
         """What is here now is what a worker begins with."""

@@ -148,6 +148,11 @@ class Prompter:
     def check_length(self, inputs: ModelInputs, max_new_tokens: int) -> None:
         """Raises PromptTooLong if prompt and answer cannot both fit the context."""
         if inputs.length + max_new_tokens > self.max_context:
+            if not inputs.frames:
+                raise PromptTooLong(
+                    f"got {inputs.length} tokens of text, with max_new_tokens expected at most "
+                    f"{self.max_context}: ask less, or lower max_new_tokens"
+                )
             text = inputs.length - inputs.media_tokens
             a_frame = inputs.media_tokens / max(1, inputs.frames)
             raise self._too_long(f"{inputs.length}", inputs.frames, a_frame, text + max_new_tokens)
@@ -155,6 +160,8 @@ class Prompter:
     def _check_frames(self, placed: list[Placed], max_new_tokens: int) -> None:
         """The same, before a picture is touched: 8192 frames are minutes of work and 14 GB."""
         media = [part for part in placed if part.kind != "text"]
+        if not media:
+            return
         least = sum(self._least_tokens[part.kind] * len(part.frames) for part in media)
         if least + max_new_tokens > self.max_context:
             frames = sum(len(part.frames) for part in media)

@@ -1,0 +1,91 @@
+"""Sampling: which frames of a video the model sees. A part of the request's contract."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["DEFAULT_FPS_CAP", "DEFAULT_FRAMES", "Model", "Sampling"]
+
+
+class Model(BaseModel):
+    """Frozen, and strict about what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+DEFAULT_FRAMES = 8
+"""Where neither the job nor the model says how many."""
+DEFAULT_FPS_CAP = 32
+"""Frames that `fps` takes at most where `frames` names no other cap: what the models' contexts
+hold with room for an answer."""
+_OF_METHODS = (
+    ("fps", "fps", True),
+    ("times", "times", True),
+    ("tolerance_s", "keyframe", False),
+    ("segment_s", "segment", True),
+    ("overlap_s", "segment", False),
+)
+"""Field, the method that it belongs to, and whether that needs it."""
+
+
+class Sampling(Model):
+    """Which frames of each video the model sees. By time, never by count.
+
+    With a clip from `a` to `b` seconds (the whole video: 0 and its duration):
+
+    - `uniform`: n = `frames` instants `a + k * (b - a) / n`, the Hugging Face guide's by time.
+    - `fps`: instants `a + k / fps` before `b`; if they are more than the cap n = `frames`
+      (or `DEFAULT_FPS_CAP`), the `uniform` ones for n instead, with a warning.
+    - `times`: the instants given, in seconds from the video's beginning.
+    - `keyframe`: the `uniform` instants, each moved to the nearest keyframe if one lies within
+      `tolerance_s` of it (None: however far). Reads and decodes far less.
+    - `segment`: the clip is cut into segments of `segment_s` seconds, each beginning
+      `segment_s - overlap_s` after the one before; each question is asked of each segment, which
+      gets the `uniform` instants for its own a and b. The last one ends at b. If it would bring
+      less than a tenth of `segment_s` that is new, the one before ends at b instead.
+
+    The picture of an instant t is the one on screen: the last with pts <= t. Pictures come in
+    the order of time, and one that is on screen at several instants comes once.
+    """
+
+    method: Literal["uniform", "fps", "keyframe", "times", "segment"] = "uniform"
+    frames: int | None = Field(default=None, ge=1, le=256)
+    """Frames a video, or a segment; None: what the model's processor states, else 8."""
+    fps: float | None = Field(default=None, gt=0, le=240)
+    times: tuple[Annotated[float, Field(ge=0, le=1e7)], ...] | None = Field(
+        default=None, min_length=1, max_length=256
+    )
+    tolerance_s: float | None = Field(default=None, ge=0, le=1e7)
+    segment_s: float | None = Field(default=None, ge=0.1, le=86_400)
+    overlap_s: float | None = Field(default=None, ge=0, le=86_400)
+    """None: segments do not overlap."""
+    budget: int | None = Field(default=None, ge=1, le=1024)
+    """Frames over all videos of the job together: each gets an equal share, the first ones the
+    rest; a video that asks for fewer keeps to that. Images are not counted."""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        for name, method, is_needed in _OF_METHODS:
+            given = getattr(self, name) is not None
+            if given and self.method != method:
+                raise ValueError(f"got {name} with method={self.method!r}, expected {method!r}")
+            if not given and is_needed and self.method == method:
+                raise ValueError(f"got method={method!r} without {name}, expected {name}")
+        if self.method == "times" and (self.frames is not None or self.budget is not None):
+            raise ValueError("got times with frames or budget, expected the times alone")
+        if self.method == "segment" and self.budget is not None:
+            raise ValueError("got segment_s with budget, expected `frames` for each segment")
+        if self.segment_s is not None and (self.overlap_s or 0.0) >= self.segment_s:
+            raise ValueError(
+                f"got overlap_s={self.overlap_s:g}, expected less than segment_s={self.segment_s:g}"
+            )
+        return self
+
+    @property
+    def cap(self) -> int:
+        """The most frames that one video, or one segment, can give."""
+        if self.times is not None:
+            return len(self.times)
+        return self.frames or (DEFAULT_FPS_CAP if self.method == "fps" else DEFAULT_FRAMES)

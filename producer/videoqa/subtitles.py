@@ -1,0 +1,67 @@
+"""Subtitles: a result as the cues of a .vtt or .srt file.
+
+One cue covers the clip that was asked about; a result in segments has a cue for each, and those
+of segments that overlap are on screen together. Formats: WebVTT (https://www.w3.org/TR/webvtt1/)
+and SubRip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from videoqa.job import Result
+
+__all__ = ["Cue", "as_srt", "as_vtt", "clock", "cues"]
+
+
+@dataclass(frozen=True)
+class Cue:
+    """Text on screen in [start_s, end_s)."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+def cues(result: Result, number: int = 0) -> list[Cue]:
+    """About the request's input with this number."""
+    if result.segments:
+        return [Cue(part.start, part.end, part.text) for part in result.segments]
+    source = result.sources[number]
+    start_s = source.start or 0.0
+    ends = [end for end in (source.end, source.duration_s) if end is not None]
+    shown = [frame.pts_s for frame in result.frames if frame.input == number]
+    end_s = min(ends, default=max(shown, default=start_s) + 1)
+    return [Cue(start_s, max(end_s, start_s), "\n".join(one.text for one in result.answers))]
+
+
+def as_vtt(found: Sequence[Cue], note: str = "") -> str:
+    """`note`: a line for readers of the file, not of the film."""
+    blocks = ["WEBVTT", *([f"NOTE {note}"] if note else [])]
+    for cue in found:
+        text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        blocks.append(f"{clock(cue.start_s)} --> {clock(cue.end_s)}\n{_lines(text)}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_srt(found: Sequence[Cue]) -> str:
+    blocks = [
+        f"{n}\n{clock(cue.start_s, ',')} --> {clock(cue.end_s, ',')}\n"
+        + _lines(cue.text.replace("-->", "->"))
+        for n, cue in enumerate(found, 1)
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def clock(seconds: float, point: str = ".") -> str:
+    """`01:02:03.500`; hours are always there, as SubRip wants them."""
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
+
+
+def _lines(text: str) -> str:
+    """Without blank lines, which would end the cue."""
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())

@@ -1,0 +1,186 @@
+"""Checkpoints of segments on a real ledger: kept for the next attempt, fenced, and gone with the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from fix_attempts import Model, due, submit
+
+from videoqa import errors
+from videoqa.client import Client
+from videoqa.job import Answer, JobRequest, Segment
+from videoqa.states import Bell, Claim, Ledger
+from videoqa_worker.attempt import Attempts
+from videoqa_worker.outcome import Opened, Outcome, Report, SourceVersion
+from videoqa_worker.segments import Checkpoints
+
+IN_SEGMENTS = {"sampling": {"method": "segment", "segment_s": 10}, "cache": "off"}
+FIVE = 5
+
+
+def segment(number: int, text: str = "seen") -> Segment:
+    answer = Answer(
+        question_id="q1", question="What?", text=text, finish_reason="stop",
+        input_tokens=1, output_tokens=1,
+    )  # fmt: skip
+    return Segment(
+        number=number, start=10.0 * number, end=10.0 * number + 10, answers=(answer,), frames=()
+    )
+
+
+class Segmented(Model):
+    """Answers five segments; `fails_at` some of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails_at: list[int] = []
+        self.asked_for: list[int] = []
+
+    def run(
+        self,
+        request: JobRequest,
+        control: object,
+        report: Report,
+        *,
+        alone: bool,
+        opened: Opened,
+        checkpoints: Checkpoints,
+    ) -> Outcome:
+        opened(request.sampling, [SourceVersion("s3://b/k.mp4", self.etag, None, 1)])
+        done = checkpoints.load()
+        for number in range(len(done), FIVE):
+            self.meanwhile()
+            if number in self.fails_at:
+                self.fails_at.remove(number)
+                raise errors.ModelError("boom")
+            self.asked_for.append(number)
+            done.append(segment(number, f"{self.etag} {number}"))
+            checkpoints.save(done[-1])
+        return Outcome(segments=done)
+
+
+@pytest.fixture
+def model() -> Segmented:
+    return Segmented()
+
+
+@pytest.fixture
+def key(ledger: Ledger) -> Callable[[Bell], str]:
+    return lambda bell: ledger.keys.segments(bell.job_id)
+
+
+def texts(ledger: Ledger, bell: Bell) -> list[str]:
+    result = ledger.result(bell.job_id)[1]
+    assert result is not None
+    return [part.text for part in result.segments]
+
+
+def test_an_attempt_begins_behind_the_last_segment_of_those_before(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [2, 4]
+    attempts.answer(bell)
+    attempts.answer(due(ledger))
+    assert ledger.get(bell.job_id).failure is not None
+    assert redis_client.ttl(key(bell)) == -1
+    attempts.answer(due(ledger))
+    assert model.asked_for == list(range(FIVE))
+    assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
+    assert not redis_client.exists(key(bell))
+
+
+def test_a_retry_begins_behind_them_too(
+    attempts: Attempts,
+    ledger: Ledger,
+    model: Segmented,
+    client: Client,
+    redis_client: redis.Redis,
+    key: Any,
+) -> None:
+    bell = submit(ledger, max_attempts=1, result_ttl_s=600, **IN_SEGMENTS)
+    model.fails_at = [3]
+    attempts.answer(bell)
+    assert ledger.get(bell.job_id).state == "failed"
+    assert 0 < redis_client.ttl(key(bell)) <= 600, "they live as long as the record"
+    ledger.retry(bell.job_id)
+    assert redis_client.ttl(key(bell)) == -1
+    attempts.answer(bell)
+    assert model.asked_for == list(range(FIVE))
+    assert len(texts(ledger, bell)) == FIVE
+
+
+def test_segments_of_other_bytes_are_not_used(
+    attempts: Attempts, ledger: Ledger, model: Segmented
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [3]
+    attempts.answer(bell)
+    model.etag = "two"
+    attempts.answer(due(ledger))
+    assert model.asked_for == [0, 1, 2, *range(FIVE)]
+    assert texts(ledger, bell) == [f"two {n}" for n in range(FIVE)]
+
+
+def test_a_cancel_is_heard_at_the_next_checkpoint(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, result_ttl_s=60, **IN_SEGMENTS)
+
+    def cancel() -> None:
+        if len(model.asked_for) == 2:
+            ledger.cancel(bell.job_id)
+
+    model.meanwhile = cancel
+    attempts.answer(bell)
+    assert ledger.get(bell.job_id).state == "canceled"
+    assert model.asked_for == [0, 1, 2]
+    assert 0 < redis_client.ttl(key(bell)) <= 60
+
+
+@pytest.fixture
+def claimed(ledger: Ledger) -> Claim:
+    bell = submit(ledger, **IN_SEGMENTS)
+    found = ledger.claim(bell, worker="w", lease_s=0.0, token="mine")
+    assert isinstance(found, Claim)
+    return found
+
+
+def test_a_worker_that_lost_the_job_keeps_nothing(ledger: Ledger, claimed: Claim) -> None:
+    of = (claimed.job_id, "fingerprint")
+    assert ledger.checkpoint(claimed.job_id, "mine", "fingerprint", segment(0)) == "ok"
+    assert ledger.segments(*of) == [segment(0)]
+    due(ledger)  # its lease has ended
+    assert ledger.checkpoint(claimed.job_id, "mine", "fingerprint", segment(1)) == "lost"
+    assert ledger.segments(*of) == [segment(0)]
+
+
+def test_only_segments_without_a_gap_are_gone_on_from(ledger: Ledger, claimed: Claim) -> None:
+    for number in (0, 1, 3):
+        ledger.checkpoint(claimed.job_id, "mine", "fingerprint", segment(number))
+    assert ledger.segments(claimed.job_id, "fingerprint") == [segment(0), segment(1)]
+    assert ledger.segments(claimed.job_id, "another") == []
+
+
+def test_a_purged_job_leaves_no_segments(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, max_attempts=1, **IN_SEGMENTS)
+    model.fails_at = [3]
+    attempts.answer(bell)
+    assert redis_client.exists(key(bell))
+    assert ledger.purge(bell.job_id)
+    assert not redis_client.exists(key(bell))
+
+
+def test_the_stored_object_has_all_segments(
+    attempts: Attempts, ledger: Ledger, tmp_path: Path
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    attempts.answer(bell)
+    stored = (tmp_path / "results" / f"{bell.job_id}.json").read_text()
+    assert stored.count('"number"') == FIVE

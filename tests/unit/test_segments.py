@@ -1,0 +1,171 @@
+"""How one attempt goes through the segments: how many at a time, and which of them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from videoqa import errors
+from videoqa.job import JobRequest, Segment, Video
+from videoqa_worker.asking import Asking
+from videoqa_worker.control import JobControl
+from videoqa_worker.engine import Answering, Generated
+from videoqa_worker.frames import Frame, SampledSegment, SampledVideo, VideoInfo
+from videoqa_worker.outcome import Outcome
+from videoqa_worker.segments import AHEAD, Segments
+
+TOTAL = 3 * AHEAD
+
+
+class Film:
+    """Stands in for decoders: a picture a segment."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.closed = False
+
+    def segments(self, *_: Any, first: int, **__: Any) -> Generator[SampledSegment]:
+        info = VideoInfo(10.0 * TOTAL, 25.0, 2, 2, "h264", "mp4")
+        try:
+            for number in range(min(first, TOTAL - 1), TOTAL):
+                self.taken.append(number)
+                frame = Frame(number, 10.0 * number, True, np.zeros((2, 2, 3), np.uint8))
+                video = SampledVideo((frame,), info)
+                yield SampledSegment(number, TOTAL, 10.0 * number, 10.0 * number + 10, video)
+        finally:
+            self.closed = True
+
+
+class Model:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[Future[Generated]] = []
+        self.alone: list[bool] = []
+        self.stops: list[Callable[[], bool]] = []
+        self.on_ask: Callable[[], None] = self.answer_all
+
+    def ask(self, media: Any, text: str, generation: Any, **how: Any) -> Future[Generated]:
+        self.asked.append(Future())
+        self.alone.append(how["alone"])
+        self.stops.append(how["should_stop"])
+        self.on_ask()
+        return self.asked[-1]
+
+    def answer_all(self) -> None:
+        for n, future in enumerate(self.asked):
+            if not future.done():
+                future.set_result(
+                    Generated(
+                        text=f"answer {n}", tokens=(1,), finish_reason="stop", input_tokens=1,
+                        output_tokens=1, first_token_s=0.0,
+                    )
+                )  # fmt: skip
+
+
+class Kept:
+    def __init__(self, done: int = 0) -> None:
+        self.segments = [
+            Segment(number=n, start=10.0 * n, end=10.0 * n + 10, answers=(), frames=())
+            for n in range(done)
+        ]
+
+    def load(self) -> list[Segment]:
+        return list(self.segments)
+
+    def save(self, segment: Segment) -> None:
+        self.segments.append(segment)
+
+
+@pytest.fixture
+def film() -> Film:
+    return Film()
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+def answer(film: Film, model: Model, kept: Kept, *, alone: bool = False) -> Outcome:
+    request = JobRequest.model_validate(
+        {
+            "inputs": ["file:///film.mp4"],
+            "questions": ["What?"],
+            "sampling": {"method": "segment", "segment_s": 10},
+        }
+    )
+    outcome, control = Outcome(), JobControl("job", 1, 60)
+    copy = cast(Any, type("Copy", (), {
+        "waited_s": 0.0, "fetched_bytes": 1, "size_bytes": 2, "etag": None, "version_id": None,
+    }))  # fmt: skip
+    (item,) = request.inputs
+    assert isinstance(item, Video)
+    with Asking(cast(Answering, model), request, control, alone=alone) as asking:
+        segments = Segments(
+            request, outcome, cast(Any, film), asking, control, lambda *_, **__: None, kept
+        )
+        segments.run(item, copy, request.sampling)
+    return outcome
+
+
+def test_answers_come_in_the_order_of_time_and_are_kept_one_by_one(
+    film: Film, model: Model
+) -> None:
+    kept = Kept()
+    outcome = answer(film, model, kept)
+    assert [part.text for part in outcome.segments] == [f"answer {n}" for n in range(TOTAL)]
+    assert kept.segments == outcome.segments
+    assert (film.taken, film.closed) == (list(range(TOTAL)), True)
+
+
+def test_no_more_are_asked_about_at_a_time_than_may_have_to_be_asked_again(
+    film: Film, model: Model
+) -> None:
+    kept, open_ = Kept(), []
+
+    def on_ask() -> None:
+        open_.append(len(model.asked) - len(kept.segments))
+        if len(model.asked) % AHEAD == 0:
+            model.answer_all()
+
+    model.on_ask = on_ask
+    answer(film, model, kept)
+    assert max(open_) == AHEAD
+
+
+@pytest.mark.parametrize("done", [0, 5, TOTAL - 1, TOTAL])
+def test_a_second_attempt_asks_alone_only_what_the_first_may_have_asked(
+    done: int, film: Film, model: Model
+) -> None:
+    outcome = answer(film, model, Kept(done), alone=True)
+    assert len(outcome.segments) == TOTAL
+    assert model.alone == [n < done + AHEAD for n in range(done, TOTAL)]
+    assert film.taken == list(range(min(done, TOTAL - 1), TOTAL))
+    assert len(outcome.sources) == 1
+
+
+def test_an_error_stops_the_others_closes_the_video_and_leaves_what_is_kept(
+    film: Film, model: Model
+) -> None:
+    kept = Kept()
+
+    def on_ask() -> None:
+        if len(model.asked) == AHEAD:
+            model.asked[0].set_result(
+                Generated(text="0", tokens=(1,), finish_reason="stop", input_tokens=1,
+                          output_tokens=1, first_token_s=0.0)
+            )  # fmt: skip
+            model.asked[1].set_exception(errors.ModelError("boom"))
+
+    model.on_ask = on_ask
+    with pytest.raises(errors.ModelError) as caught:
+        answer(film, model, kept)
+    assert caught.value.param == "questions.0.text"
+    assert [part.number for part in kept.segments] == [0]
+    assert film.closed
+    assert all(stop() for stop in model.stops)

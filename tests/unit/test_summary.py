@@ -1,0 +1,65 @@
+"""The summary of segments: all notes at once, or by halves where the context is too short for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from videoqa.errors import PromptTooLong
+from videoqa.job import Answer
+from videoqa_worker.summary import Note, summarized, written
+
+QUESTION = "What happened?"
+
+
+class Model:
+    """Counts the notes that it is asked about, and says so; takes no more than `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.prompts: list[str] = []
+
+    def __call__(self, prompt: str) -> Answer:
+        notes = [line for line in prompt.splitlines() if " to " in line]
+        if len(notes) > self.most:
+            raise PromptTooLong(f"{len(notes)} notes")
+        self.prompts.append(prompt)
+        said = sum(int(line.rpartition(" ")[2]) for line in notes)
+        return Answer(
+            question_id="summary", question=QUESTION, text=f"they are {said}",
+            finish_reason="stop", input_tokens=1, output_tokens=1,
+        )  # fmt: skip
+
+
+def notes(count: int) -> list[Note]:
+    return [(30.0 * n, 30.0 * n + 30, "it is 1") for n in range(count)]
+
+
+def test_what_fits_is_asked_at_once() -> None:
+    model = Model(most=5)
+    assert summarized(QUESTION, notes(5), model).text == "they are 5"
+    assert model.prompts == [
+        "These are notes on a video, in the order of time:\n"
+        "0:00:00 to 0:00:30: it is 1\n0:00:30 to 0:01:00: it is 1\n0:01:00 to 0:01:30: it is 1\n"
+        "0:01:30 to 0:02:00: it is 1\n0:02:00 to 0:02:30: it is 1\n\nWhat happened?"
+    ]
+
+
+@pytest.mark.parametrize("count", [6, 7, 23, 120])
+def test_what_does_not_fit_is_summarized_by_halves_and_no_note_is_lost(count: int) -> None:
+    model = Model(most=5)
+    assert summarized(QUESTION, notes(count), model).text == f"they are {count}"
+    end = 30 * count
+    clock = f"{end // 3600}:{end % 3600 // 60:02d}:{end % 60:02d}"
+    assert f" to {clock}: they are" in model.prompts[-1]
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_context_that_holds_no_two_notes_is_an_error_and_no_endless_loop(most: int) -> None:
+    with pytest.raises(PromptTooLong):
+        summarized(QUESTION, notes(4), Model(most))
+
+
+def test_what_the_model_said_places_no_video() -> None:
+    prompt = written(QUESTION, [(0.0, 1.0, "a <video> of an <image>")])
+    assert "<" not in prompt
+    assert "a video of an image" in prompt

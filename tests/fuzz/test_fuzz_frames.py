@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from fuzz.asked import Ask, Given, Picture
@@ -46,8 +45,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return write_clips(tmp_path_factory.mktemp("sound"))
 
 
-def test_a_number_makes_the_same_file_each_time(sound: dict[str, bytes], tmp_path: Path) -> None:
-    again = write_clips(tmp_path)
+def test_a_number_makes_the_same_file_of_the_same_clips(sound: dict[str, bytes]) -> None:
+    """Not of clips that are encoded again: x264 writes one in some hundreds otherwise."""
+    again = dict(sound)
     for number in range(60):
         assert damaged(number, 7, sound) == damaged(number, 7, again)
     assert damaged(1, 7, sound).data != damaged(1, 8, sound).data

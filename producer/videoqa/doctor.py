@@ -20,6 +20,9 @@ from videoqa.states import Ledger
 
 __all__ = ["run"]
 
+OLDEST = (6, 2)
+"""The scripts call ZRANDMEMBER, which came then."""
+
 
 def run(settings: Settings) -> list[Check]:
     """Every check that applies here."""
@@ -41,7 +44,13 @@ def _redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
     except errors.RedisUnavailable as error:
         yield Check("redis", ok=False, found=str(error), next_step="videoqa up")
         return
-    yield Check("redis", ok=True, found=f"{server_name(info)} at {place(settings.redis_url)}")
+    version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
+    yield Check(
+        "redis",
+        ok=version >= OLDEST,
+        found=f"{server_name(info)} at {place(settings.redis_url)}",
+        next_step=f"use Redis {OLDEST[0]}.{OLDEST[1]} or later, or Valkey",
+    )
     yield Check(
         "persistence",
         ok=bool(info.get("aof_enabled")),

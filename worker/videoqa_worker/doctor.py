@@ -1,20 +1,35 @@
-"""The worker's checks for `videoqa doctor`: model, device, video libraries, storage."""
+"""The worker's checks for `videoqa doctor`: device, model, video libraries, spool and storage."""
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpcore2
 from huggingface_hub import HfApi, try_to_load_from_cache
 
 from videoqa.errors import VideoQAError
+from videoqa.job import Sampling
 from videoqa.local import LocalStack, home
 from videoqa.objects import ObjectStore, file_path
 from videoqa.show import Check
+from videoqa_worker.decoding.decoders import Decoders
+from videoqa_worker.media import LocalMedia
+from videoqa_worker.reading import frame_limits
+from videoqa_worker.runtime import engine_config
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["checks"]
+
+_NVIDIA = Path("/dev/nvidiactl")
+_MOST_WEIGHTS = 0.9
+"""Of a GPU's memory: the rest is for keys, values and pictures."""
+_DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")
 
 _UNREACHABLE = (
     httpcore2.NetworkError,
@@ -37,21 +52,37 @@ def checks() -> list[Check]:
             Check("worker settings", ok=False, found=str(error), next_step="correct the variable")
         ]
     model = _server(settings.server_url) if settings.server_url else _model(settings)
-    return [_device(), model, _video(), _output(settings)]
+    return [_device(settings), model, _video(settings), _spool(settings), _output(settings)]
 
 
 def _model_of(stack: LocalStack | None) -> str | None:
     return stack.model if stack is not None and "VIDEOQA_MODEL" not in os.environ else None
 
 
-def _device() -> Check:
+def _device(settings: WorkerSettings) -> Check:
     import torch
 
-    if torch.cuda.is_available():
+    from videoqa_worker.engine.load import device_of
+
+    name = f"torch {torch.__version__}"
+    try:
+        device = device_of(engine_config(settings))
+    except VideoQAError as error:
+        return Check("device", ok=False, found=error.message, next_step="correct VIDEOQA_DEVICE")
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        sizes = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        found = f"{torch.cuda.get_device_name(device)}, {sizes}, {name}"
+        return Check("device", ok=True, found=found)
+    if device.type == "cpu" and settings.device == "auto" and _NVIDIA.exists():
         return Check(
-            "device", ok=True, found=f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+            "device",
+            ok=False,
+            found=f"an NVIDIA GPU that {name} cannot use; the worker would run on the CPU",
+            next_step="install a torch with CUDA and a driver that is new enough for it "
+            "(python -m torch.utils.collect_env says which), or set VIDEOQA_DEVICE=cpu",
         )
-    return Check("device", ok=True, found=f"CPU only, torch {torch.__version__}")
+    return Check("device", ok=True, found=f"{device.type} only, {name}")
 
 
 def _server(url: str) -> Check:
@@ -72,28 +103,133 @@ def _server(url: str) -> Check:
 
 
 def _model(settings: WorkerSettings) -> Check:
-    """Whether the checkpoint is here, or can be had; its weights are not loaded."""
+    """Whether the checkpoint would load, and fits the device; its weights are not read."""
+    from videoqa_worker.engine.load import look
+
     source = settings.model_source
-    if (Path(source) / "config.json").is_file():
-        return Check("model", ok=True, found=f"{settings.model}, on this disk")
-    if isinstance(try_to_load_from_cache(source, "config.json", revision=settings.revision), str):
-        return Check("model", ok=True, found=f"{settings.model}, in the hub's cache")
+    is_here = Path(source).is_dir() or isinstance(
+        try_to_load_from_cache(source, "config.json", revision=settings.revision), str
+    )
     try:
-        HfApi().model_info(source, revision=settings.revision, timeout=5)
+        if not is_here and not source.startswith((".", "/", "~")):
+            HfApi().model_info(source, revision=settings.revision, timeout=5)
+        weights = look(engine_config(settings))
     except Exception as error:  # noqa: BLE001 - the hub's client raises its transport's errors too
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        named = message if settings.model in message else f"{settings.model}: {message}"
         return Check(
             "model",
             ok=False,
-            found=f"{settings.model}: {(str(error) or type(error).__name__).splitlines()[0]}",
+            found=named,
             next_step="check VIDEOQA_MODEL and the network, or name the folder of a checkpoint",
         )
-    return Check("model", ok=True, found=f"{settings.model}, to be downloaded from the hub")
+    where = "on this disk" if is_here else "in the hub"
+    size = f", {weights.parameters / 1e6:,.0f} M parameters" if weights.parameters else ""
+    todo = f", {weights.missing_files} files to be downloaded" if weights.missing_files else ""
+    found = f"{settings.model}, {where}{size}{todo}"
+    if not _fits(settings, weights.parameters):
+        return Check(
+            "model",
+            ok=False,
+            found=f"{found}: more than this GPU's memory",
+            next_step="VIDEOQA_QUANTIZATION=4bit, VIDEOQA_DEVICE_MAP=auto over several GPUs, or a "
+            "smaller model",
+        )
+    return Check("model", ok=True, found=found)
 
 
-def _video() -> Check:
+def _fits(settings: WorkerSettings, parameters: int) -> bool:
+    """Whether the weights alone leave something of the GPU; elsewhere nothing is said."""
+    import torch
+
+    from videoqa_worker.engine.load import device_of, dtype_of
+
+    config = engine_config(settings)
+    if settings.device_map or settings.quantization or not torch.cuda.is_available():
+        return True
+    device = device_of(config)
+    if device.type != "cuda":
+        return True
+    needed = parameters * dtype_of(config, device).itemsize
+    return bool(needed < _MOST_WEIGHTS * torch.cuda.get_device_properties(device).total_memory)
+
+
+def _video(settings: WorkerSettings) -> Check:
+    """Whether FFmpeg has what videos are made with, and a process decodes one here."""
     import av
 
-    return Check("video", ok=True, found=f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}")
+    found = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
+    lacking = [name for name in _DECODERS if name not in av.codecs_available]
+    if lacking:
+        return Check(
+            "video",
+            ok=False,
+            found=f"{found}, without the decoders {', '.join(lacking)}",
+            next_step="install PyAV's own wheel: pip install --force-reinstall --only-binary av av",
+        )
+    decoders = Decoders(
+        frame_limits(settings), processes=1, memory_bytes=settings.decoder_memory_bytes
+    )
+    try:
+        with _silent_logs(), decoders, tempfile.TemporaryDirectory() as folder:
+            decoders.sample(LocalMedia(_tiny_video(Path(folder))), Sampling(frames=2))
+    except VideoQAError as error:
+        return Check(
+            "video",
+            ok=False,
+            found=error.message,
+            next_step="look at VIDEOQA_DECODER_MEMORY_BYTES and at the limits of processes",
+        )
+    return Check("video", ok=True, found=f"{found}; a process of its own decodes")
+
+
+@contextmanager
+def _silent_logs() -> Iterator[None]:
+    """What went wrong is the check's to say, in one line."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _tiny_video(folder: Path) -> Path:
+    """By an encoder that every FFmpeg has."""
+    import av
+
+    path = folder / "two-pictures.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(2):
+            out.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def _spool(settings: WorkerSettings) -> Check:
+    """Whether downloads may be kept, and have room for the largest input."""
+    folder = settings.spool_dir or Path(tempfile.gettempdir())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Check(
+            "spool",
+            ok=False,
+            found=f"{folder}: {error.strerror or error}",
+            next_step="name a folder that may be written in VIDEOQA_SPOOL_DIR",
+        )
+    enough = free > settings.max_source_bytes
+    return Check(
+        "spool",
+        ok=enough,
+        found=f"{folder}, {free / 2**30:.1f} GiB free",
+        next_step=f"an input may take {settings.max_source_bytes / 2**30:.1f} GiB: another disk in "
+        "VIDEOQA_SPOOL_DIR, or a smaller VIDEOQA_MAX_SOURCE_BYTES",
+    )
 
 
 def _output(settings: WorkerSettings) -> Check:

@@ -28,9 +28,10 @@ from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.identity import folder_digest
 from videoqa_worker.engine.processor import PROCESSORS, load_processor
 from videoqa_worker.engine.progress import told
+from videoqa_worker.engine.weights import Weights, weights_of
 from videoqa_worker.prompt import Prompter
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "commit_of", "device_of", "dtype_of", "load", "look"]
 
 SHAPES_GREEDY = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
 """Generation settings of a checkpoint that are kept."""
@@ -58,22 +59,16 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
     Raises:
         ConfigurationError: not found, not reachable, not for images, no safetensors, no room.
     """
-    device = _device(config)
+    device = device_of(config)
     # Beside a GPU many jobs prepare pixels at once: a thread each, not a thread each for all cores.
     threads = config.cpu_threads or (1 if device.type == "cuda" else None)
     if threads:
         torch.set_num_threads(threads)
     with _explained(config):
         on_state("loading configuration")
-        commit = _commit(config)
+        commit = commit_of(config)
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
-        model_config = AutoConfig.from_pretrained(config.model, **hub)
-        if type(model_config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            raise ConfigurationError(
-                f"got model={config.model!r} of type {model_config.model_type!r}, expected one that "
-                "answers text about images; choose a checkpoint for image-text-to-text",
-                param="model",
-            )
+        model_config = _configuration(config, hub)
         on_state("loading processor")
         processor = load_processor(config.model, model_config, config.pixels, **hub)
         on_state("loading weights")
@@ -91,7 +86,34 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
     return Loaded(model, processor.tokenizer, prompter, eos, pad, llava, revision)
 
 
-def _commit(config: EngineConfig) -> str | None:
+def look(config: EngineConfig) -> Weights:
+    """Whether the checkpoint would load: its configuration, its processor, and the headers of all
+    files with weights, of which none is read. Fetches the small files, if they are not here.
+
+    Raises:
+        ConfigurationError: as `load`.
+    """
+    with _explained(config):
+        commit = commit_of(config)
+        hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
+        model_config = _configuration(config, hub)
+        processor = load_processor(config.model, model_config, config.pixels, **hub)
+        Prompter(processor, model_config, chat_template=config.chat_template)
+        return weights_of(config.model, commit)
+
+
+def _configuration(config: EngineConfig, hub: dict[str, Any]) -> Any:
+    model_config = AutoConfig.from_pretrained(config.model, **hub)
+    if type(model_config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise ConfigurationError(
+            f"got model={config.model!r} of type {model_config.model_type!r}, expected one that "
+            "answers text about images; choose a checkpoint for image-text-to-text",
+            param="model",
+        )
+    return model_config
+
+
+def commit_of(config: EngineConfig) -> str | None:
     """The hub's commit behind a branch or tag; all files are then taken from that one."""
     if Path(config.model).is_dir():
         return None
@@ -100,7 +122,7 @@ def _commit(config: EngineConfig) -> str | None:
 
 
 def _model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> Any:
-    options: dict[str, Any] = {"dtype": _dtype(config, device), "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": dtype_of(config, device), "use_safetensors": True}
     if config.attn_implementation:
         options["attn_implementation"] = config.attn_implementation
     if config.quantization:
@@ -142,7 +164,7 @@ def _tamed(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
     return eos, int(pad)
 
 
-def _device(config: EngineConfig) -> torch.device:
+def device_of(config: EngineConfig) -> torch.device:
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -157,7 +179,7 @@ def _device(config: EngineConfig) -> torch.device:
     return device
 
 
-def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
+def dtype_of(config: EngineConfig, device: torch.device) -> torch.dtype:
     if config.dtype != "auto":
         return {
             "float32": torch.float32,
@@ -180,7 +202,7 @@ def _quantization(config: EngineConfig, device: torch.device) -> Any:
     if config.quantization == "8bit":
         options: dict[str, Any] = {"load_in_8bit": True}
     else:
-        options = {"load_in_4bit": True, "bnb_4bit_compute_dtype": _dtype(config, device)}
+        options = {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype_of(config, device)}
     return BitsAndBytesConfig(**options)  # type: ignore[no-untyped-call]
 
 

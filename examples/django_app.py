@@ -6,7 +6,6 @@
 In a project of your own, take the views and `urlpatterns`; `client` is made once a process.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from functools import cache, wraps
@@ -17,6 +16,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
+from pydantic import BaseModel, ValidationError
 
 from videoqa import Client, VideoQAError
 from videoqa.errors import IdempotencyConflict, LookupFailed, QueueFull, RedisUnavailable
@@ -32,6 +32,11 @@ if not settings.configured:
     settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], DEBUG=False)
 
 
+class Asked(BaseModel):
+    video: str
+    question: str
+
+
 @cache
 def client() -> Client:
     return Client.from_environment()
@@ -42,6 +47,9 @@ def telling_errors(view: Callable[..., HttpResponse]) -> Callable[..., HttpRespo
     def told(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponse:
         try:
             return view(request, *args, **kwargs)
+        except ValidationError as error:
+            body = {"code": "invalid_request", "message": str(error)}
+            return JsonResponse({"error": body}, status=422)
         except VideoQAError as error:
             status = next((code for kind, code in STATUS if isinstance(error, kind)), 422)
             body = {"code": error.code, "message": error.message, "param": error.param}
@@ -54,10 +62,10 @@ def telling_errors(view: Callable[..., HttpResponse]) -> Callable[..., HttpRespo
 @require_POST
 @telling_errors
 def ask(request: HttpRequest) -> HttpResponse:
-    asked = json.loads(request.body)
+    asked = Asked.model_validate_json(request.body)
     job = client().submit(
-        inputs=[asked["video"]],
-        questions=[asked["question"]],
+        inputs=[asked.video],
+        questions=[asked.question],
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
     return JsonResponse(job.model_dump(mode="json"), status=202)

@@ -9,6 +9,7 @@
     curl -N localhost:8000/questions/job_.../stream
 """
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -61,8 +62,7 @@ async def status(job_id: str, request: Request) -> dict[str, object]:
 
 @app.get("/questions/{job_id}/stream")
 async def stream(job_id: str, request: Request) -> StreamingResponse:
-    """Server-sent events: `text` with the next piece, `restart` where a lost worker's answer begins again,
-    `done` or `failed`."""
+    """Server-sent events: `text` with the next piece, `restart` where the answer begins again, `done` or `failed`."""
     client: AsyncClient = request.app.state.videoqa
     await client.get(job_id)  # an unknown id is an error before the stream begins
 
@@ -70,10 +70,10 @@ async def stream(job_id: str, request: Request) -> StreamingResponse:
         attempt = 0
         try:
             async for piece in client.stream(job_id):
-                if attempt not in (0, piece.attempt):
+                if piece.again or attempt not in (0, piece.attempt):
                     yield "event: restart\ndata:\n\n"
                 attempt = piece.attempt
-                lines = "".join(f"data: {line}\n" for line in piece.text.split("\n"))
+                lines = "".join(f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", piece.text))
                 yield f"event: text\n{lines}\n"
         except VideoQAError as error:
             yield f"event: failed\ndata: {error.code}\n\n"

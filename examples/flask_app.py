@@ -5,6 +5,7 @@ VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 flask --app flask_app run
 """
 
 from flask import Flask, Response, jsonify, request
+from pydantic import BaseModel, ValidationError
 
 from videoqa import Client, VideoQAError
 from videoqa.errors import IdempotencyConflict, LookupFailed, QueueFull, RedisUnavailable
@@ -17,6 +18,11 @@ STATUS = (
 )
 
 
+class Asked(BaseModel):
+    video: str
+    question: str
+
+
 def create_app(client: Client | None = None) -> Flask:
     """`client`: a test gives an `InMemoryClient`."""
     app = Flask(__name__)
@@ -24,10 +30,10 @@ def create_app(client: Client | None = None) -> Flask:
 
     @app.post("/questions")
     def ask() -> tuple[Response, int]:
-        asked = request.get_json()
+        asked = Asked.model_validate_json(request.get_data())
         job = videoqa.submit(
-            inputs=[asked["video"]],
-            questions=[asked["question"]],
+            inputs=[asked.video],
+            questions=[asked.question],
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
         return jsonify(job.model_dump(mode="json")), 202
@@ -39,6 +45,10 @@ def create_app(client: Client | None = None) -> Flask:
         if job.state == "succeeded":
             found["answer"] = videoqa.result(job_id).answers[0].text
         return jsonify(found)
+
+    @app.errorhandler(ValidationError)
+    def not_understood(error: ValidationError) -> tuple[Response, int]:
+        return jsonify(error={"code": "invalid_request", "message": str(error)}), 422
 
     @app.errorhandler(VideoQAError)
     def failed(error: VideoQAError) -> tuple[Response, int]:

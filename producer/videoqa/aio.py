@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,6 +24,7 @@ from videoqa.client import Client
 from videoqa.connection import connect_async, speaking_redis
 from videoqa.following import Following
 from videoqa.job import (
+    About,
     Event,
     Job,
     JobPage,
@@ -158,11 +160,11 @@ class AsyncClient:
         self, job_id: str, *, timeout_s: float | None = None
     ) -> AsyncIterator[TextPiece]:
         """See `Client.stream`."""
-        heard = set()
+        heard: defaultdict[About, str] = defaultdict(str)
         async for event in self.events(job_id, timeout_s=timeout_s):
             piece = TextPiece.of(event)
             if piece is not None:
-                heard.add(piece.about)
+                heard[piece.about] += piece.text
                 yield piece
         for piece in TextPiece.of_result(await self.result(job_id), heard):
             yield piece

@@ -13,6 +13,7 @@ import builtins
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from videoqa import errors
 from videoqa.connection import connect, server_name, speaking_redis
 from videoqa.following import Following
 from videoqa.job import (
+    About,
     Event,
     Job,
     JobPage,
@@ -69,6 +71,15 @@ def _submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submiss
         where = f"requests.{number}"
         error.param = f"{where}.{error.param}" if error.param else where
         raise
+
+
+def _is_text(text: str) -> bool:
+    """A lone surrogate is none, and could not even be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _queued(submission: Submission) -> Job:
@@ -276,6 +287,8 @@ class Client:
                 f"got state {state!r}, expected one of {', '.join(get_args(JobState))}",
                 param="state",
             )
+        if tag is not None and not _is_text(tag):
+            raise errors.InvalidRequest(f"got tag {tag!r}, expected text", param="tag")
         after = Place.of_cursor(cursor) if cursor else None
         found: list[tuple[Place, Job]] = []
         while True:
@@ -301,11 +314,11 @@ class Client:
             JobFailed: it ended without a result; what came before is no answer.
             WaitTimeout: the job goes on.
         """
-        heard = set()
+        heard: defaultdict[About, str] = defaultdict(str)
         for event in self.events(job_id, timeout_s=timeout_s):
             piece = TextPiece.of(event)
             if piece is not None:
-                heard.add(piece.about)
+                heard[piece.about] += piece.text
                 yield piece
         yield from TextPiece.of_result(self.result(job_id), heard)
 

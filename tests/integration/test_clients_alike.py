@@ -241,6 +241,24 @@ def test_a_stream_of_segments_gives_each_once_whatever_was_told_again_or_not_at_
     ]  # fmt: skip
 
 
+def test_a_late_listener_gets_what_is_not_kept_of_an_answer(client: Any, worker: Worker) -> None:
+    job = client.submit({**ASKED, "stream": True})
+    claim = worker.begin()
+    for text in ("a ", "black ", "cat"):
+        worker.say(claim, text)
+    worker.finish(claim, "a black cat")
+    events = worker.ledger.keys.events(job.id)
+    worker.ledger._redis.xtrim(events, maxlen=3, approximate=False)
+    pieces = [(piece.text, piece.again) for piece in client.stream(job.id, timeout_s=10)]
+    assert pieces == [("black ", False), ("cat", False), ("a black cat", True)]
+
+
+def test_a_tag_that_is_no_text_is_refused(client: Any) -> None:
+    with pytest.raises(errors.InvalidRequest, match="expected text") as caught:
+        client.list(tag="\ud800")
+    assert caught.value.param == "tag"
+
+
 def test_a_job_is_canceled_queued_and_running(client: Any, worker: Worker) -> None:
     queued = client.submit(ASKED)
     assert client.cancel(queued.id).state == "canceled"

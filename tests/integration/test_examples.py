@@ -55,6 +55,10 @@ class Web:
         )
         return answer.status_code, answer.json()
 
+    def post_raw(self, body: bytes) -> tuple[int, Any]:
+        answer = self._client.post("/questions", data=body, content_type="application/json")
+        return answer.status_code, answer.text if hasattr(answer, "text") else answer.content
+
     def get(self, job_id: str) -> tuple[int, Any]:
         answer = self._client.get(f"/questions/{job_id}")
         found = answer.get_json() if hasattr(answer, "get_json") else answer.json()
@@ -77,6 +81,10 @@ def test_an_app_tells_what_is_wrong(kind: str, memory: InMemoryClient) -> None:
     web = Web(kind, memory)
     status, body = web.post({"video": "ftp://x", "question": "?"})
     assert (status, body["error"]["code"]) == (422, "invalid_request")
+    for body in ({"video": 7}, {}):
+        status, found = web.post(body)
+        assert (status, found["error"]["code"]) == (422, "invalid_request")
+    assert web.post_raw(b"{nonsense")[0] == web.post_raw(b"[]")[0] == 422
     web.post(ASKED, key="k")
     status, body = web.post({**ASKED, "question": "Why?"}, key="k")
     assert (status, body["error"]["code"]) == (409, "idempotency_conflict")

@@ -178,7 +178,7 @@ class Attempts:
     def _reused(self, claim: Claim, known: Result, report: Report) -> Result:
         """An earlier job's answers as this one's, which cost it no tokens."""
         if claim.request.stream:
-            for piece in TextPiece.of_result(known, heard=()):
+            for piece in TextPiece.of_result(known, heard={}):
                 report(
                     "generating", question_id=piece.question_id, text=piece.text, start=piece.start
                 )

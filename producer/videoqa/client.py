@@ -218,14 +218,24 @@ class Client:
             self._ring_many([bell for bell in made if isinstance(bell, Bell)])
         except errors.RedisUnavailable as error:
             log.warning("jobs are recorded, but their bells were not heard: %s", error)
+        known = self._known([found for found in made if isinstance(found, str)])
         return [
-            self.get(found)
+            known[found]
             if isinstance(found, str)
             else _queued(submission)
             if isinstance(found, Bell)
             else found
             for submission, found in zip(submissions, made, strict=True)
         ]
+
+    def _known(self, job_ids: Sequence[str]) -> dict[str, Job | errors.VideoQAError]:
+        """Jobs that idempotency keys had made before, as they are now."""
+        try:
+            found = self._ledger.get_many(job_ids) if job_ids else []
+        except errors.RedisUnavailable as error:
+            return dict.fromkeys(job_ids, error)
+        gone = errors.JobExpired("the idempotency key's job has just expired; submit it again")
+        return {job_id: job or gone for job_id, job in zip(job_ids, found, strict=True)}
 
     def _application(self) -> Celery:
         from videoqa.broker import make_celery  # Celery takes 0.3 s to import

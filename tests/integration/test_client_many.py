@@ -117,6 +117,26 @@ def test_the_same_requests_with_keys_are_the_same_jobs(client: Client) -> None:
     assert [job.id for job in client.submit_many(requests)] == [job.id for job in first[:5]]
 
 
+def test_known_jobs_are_read_together_and_if_that_fails_the_new_ones_are_told(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyed = [{**ASKED, "idempotency_key": f"k{n}"} for n in range(5)]
+    first = client.submit_many(keyed)
+    monkeypatch.setattr(client._ledger, "get", None)  # not one by one
+    jobs = client.submit_many([*keyed, ASKED])
+    assert [job.id for job in jobs[:5]] == [job.id for job in first]
+
+    def away(job_ids: object) -> None:
+        raise errors.RedisUnavailable("away")
+
+    monkeypatch.setattr(client._ledger, "get_many", away)
+    with pytest.raises(errors.SubmittedInPart) as caught:
+        client.submit_many([keyed[0], ASKED])
+    assert caught.value.job_ids[0] is None
+    assert str(caught.value.job_ids[1]).startswith("job_")
+    assert list(caught.value.refused) == [0]
+
+
 def test_one_key_under_64_threads_makes_one_job(client: Client) -> None:
     ids: list[str] = []
 

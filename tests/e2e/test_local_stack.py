@@ -34,6 +34,7 @@ def environment(home: Path) -> dict[str, str]:
 def up(home: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [VIDEOQA, "up"],
+        cwd=home,
         env=environment(home),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -89,6 +90,19 @@ def test_a_job_goes_through_the_commands_for_scripts(
         )
     )
     assert json.loads(path.read_text())["answers"] == result["answers"]
+
+
+def test_a_folder_is_captioned_into_another(
+    up: subprocess.Popen[str], home: Path, clip: Path
+) -> None:
+    args = ("caption", str(clip.parent), "-q", "What is moving?", "-o")
+    ended = videoqa(home, *args, str(home / "captions"), "--json")
+    assert json.loads(ended.stdout)["done"] == 1, ended.stderr
+    line = json.loads((home / "captions" / "results.jsonl").read_text())
+    assert line["answers"][0]["text"] == "a green triangle"
+    elsewhere = videoqa(home, *args, str(clip.parent.parent / "elsewhere"))
+    assert elsewhere.returncode == 6
+    assert "VIDEOQA_OUTPUT_ROOTS" in elsewhere.stderr
 
 
 def test_a_failed_job_is_one_line_and_status_1(up: subprocess.Popen[str], home: Path) -> None:

@@ -1,7 +1,8 @@
 """Stack: a private Redis and one worker on this machine, for `videoqa up` and `make demo`.
 
 The worker is the production worker in a process of its own; only its settings differ: it
-may read any file of the user's and fetch from this machine.
+may read any file of the user's, write results below the user's home and the folder that this
+was started in, and fetch from this machine.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ class Stack:
             "VIDEOQA_MODEL": DEMO_MODEL,
             "VIDEOQA_OUTPUT": self.results.absolute().as_uri() + "/{job_id}.json",
             "VIDEOQA_FILE_ROOTS": "/",
+            "VIDEOQA_OUTPUT_ROOTS": os.pathsep.join(map(str, (Path.home(), Path.cwd()))),
             "VIDEOQA_PRIVATE_ADDRESSES": "true",
             # Below the 10 s after which a server that does not stop is killed.
             "VIDEOQA_DRAIN_GRACE_S": "3",

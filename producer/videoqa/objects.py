@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from videoqa import errors
@@ -226,8 +226,8 @@ class ObjectStore:
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
 
-    def upload(self, path: Path, url: str) -> None:
-        """Copies a file of any size to an `s3://` URL, in parts.
+    def upload(self, file: IO[bytes], url: str) -> None:
+        """Copies a file of any size, from its beginning, to an `s3://` URL, in parts.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
@@ -237,7 +237,8 @@ class ObjectStore:
 
         bucket, key = _bucket_key(url)
         try:
-            self._s3().upload_file(str(path), bucket, key)
+            file.seek(0)
+            self._s3().upload_fileobj(file, bucket, key)
         except S3UploadFailedError as error:
             cause = error.__context__
             code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""

@@ -7,7 +7,6 @@ the numbers of their rows.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,16 +30,14 @@ class Journal:
         self._place, self._scratch, self._in_order = place, scratch, in_order
         self.url = f"{place.url}/{NAME}"
         self._direct = place.folder is not None and not in_order
-        self._folder = Path()
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="videoqa-caption-"))
-        path = self._final if self._direct else self._folder / "as-they-came.jsonl"
         try:
-            self._file = path.open("w+b")
+            # Without a name, a temporary file is gone with the process, however that ends.
+            self._file = self._final.open("w+b") if self._direct else tempfile.TemporaryFile()
         except OSError as error:
-            raise _denied(path, error) from error
+            raise _denied(self._final, error) from error
         return self
 
     def __exit__(
@@ -50,7 +47,6 @@ class Journal:
         tb: TracebackType | None,
     ) -> None:
         self._open.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def _open(self) -> IO[bytes]:
@@ -60,7 +56,8 @@ class Journal:
 
     @property
     def _final(self) -> Path:
-        return (self._place.folder or self._folder) / NAME
+        """In a folder: where the lines belong."""
+        return (self._place.folder or Path()) / NAME
 
     def add(self, number: int, line: ResultLine) -> None:
         """Appends the line of a row; readers see whole lines only."""
@@ -91,19 +88,21 @@ class Journal:
         """
         if self._direct:
             return
-        path = self._open.name if not self._in_order else self._sorted()
-        if self._place.folder is None:
-            self._open.flush()
-            self._place.store.upload(Path(path), self.url)
+        if self._place.folder is not None:
+            self._replace(self._final)
+            return
+        with tempfile.TemporaryFile() as gathered:
+            gathered.writelines(self.lines())
+            self._place.store.upload(gathered, self.url)
 
-    def _sorted(self) -> Path:
-        path = self._final.with_name(f".videoqa-{NAME}") if self._place.folder else self._final
+    def _replace(self, final: Path) -> None:
+        beside = final.with_name(f".videoqa-{NAME}")
         try:
-            with path.open("wb") as out:
+            with beside.open("wb") as out:
                 out.writelines(self.lines())
-            return path.replace(self._final)
+            beside.replace(final)
         except OSError as error:
-            raise _denied(self._final, error) from error
+            raise _denied(final, error) from error
 
 
 def _denied(path: Path, error: OSError) -> errors.OutputDenied:

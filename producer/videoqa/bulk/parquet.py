@@ -9,8 +9,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from videoqa import errors
 from videoqa.bulk.journal import Journal
@@ -46,19 +45,24 @@ def write_parquet(journal: Journal, place: Place) -> str:
     """
     arrow = need_parquet()
     url = f"{place.url}/{NAME}"
-    with tempfile.TemporaryDirectory(
-        prefix=".videoqa-", dir=place.folder, ignore_cleanup_errors=True
-    ) as folder:
-        path = Path(folder) / NAME
-        schema = _schema(arrow)
-        with arrow.parquet.ParquetWriter(str(path), schema) as writer:
-            for rows in _batches(journal.lines()):
-                writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
-        if place.folder is None:
-            place.store.upload(path, url)
-        else:
-            path.replace(file_path(url))
+    if place.folder is None:
+        with tempfile.TemporaryFile() as file:
+            _write(arrow, file, journal)
+            place.store.upload(file, url)
+    else:
+        final = file_path(url)
+        beside = final.with_name(f".videoqa-{NAME}")
+        with beside.open("wb") as file:
+            _write(arrow, file, journal)
+        beside.replace(final)
     return url
+
+
+def _write(arrow: Any, file: IO[bytes], journal: Journal) -> None:
+    schema = _schema(arrow)
+    with arrow.parquet.ParquetWriter(file, schema) as writer:
+        for rows in _batches(journal.lines()):
+            writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
 
 
 def _batches(lines: Iterator[bytes]) -> Iterator[list[dict[str, Any]]]:

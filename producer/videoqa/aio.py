@@ -36,7 +36,7 @@ from videoqa.job import (
     WorkerInfo,
 )
 from videoqa.queues import Priority
-from videoqa.records import to_events
+from videoqa.records import BEGINNINGS, to_events
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ class AsyncClient:
             reader.go_on()
 
     async def _read(self, reader: Following, job_id: str) -> Sequence[Event]:
+        if reader.after in BEGINNINGS:
+            return await self._call(self._client.first_events, job_id)
         key = self._client.events_key(job_id)
         block = int(reader.block_s * 1000) if reader.block_s else None
         with speaking_redis(self.settings.redis_url):

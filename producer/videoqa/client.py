@@ -370,6 +370,10 @@ class Client:
         """Of the job's events in Redis, for readers of other kinds."""
         return self._ledger.keys.events(job_id)
 
+    def first_events(self, job_id: str) -> Sequence[Event]:
+        """What happened to the job so far, for readers of other kinds."""
+        return self._ledger.read_events(job_id)
+
     def _follow(self, reader: Following, job_id: str) -> Iterator[Event]:
         while True:
             try:

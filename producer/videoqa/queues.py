@@ -3,7 +3,7 @@
 | key | type | holds | lives |
 |---|---|---|---|
 | `P:job:ID` | hash | the record: request, state, attempt, lease, failure, result | until final, then `result_ttl_s` |
-| `P:events:ID` | stream | what happened to the job, at most about 1,000 entries | as the record |
+| `P:events:ID` | stream | what happened to the job since it was queued, about 1,000 entries | as the record |
 | `P:segments:ID` | hash | answered segments, for the job's next attempt | until it succeeds, or as the record |
 | `P:gone:ID` | string | its final state: an expired id differs from an unknown one | 7 days more than the record |
 | `P:idem:KEY` | hash | id and body digest of an idempotency key | as the record |

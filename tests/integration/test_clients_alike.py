@@ -117,7 +117,7 @@ def test_all_have_the_same_methods_with_the_same_arguments() -> None:
         return {
             name: list(inspect.signature(method).parameters)
             for name, method in inspect.getmembers(kind, inspect.isfunction)
-            if not name.startswith("_") and name != "events_key"
+            if not name.startswith("_") and name not in ("events_key", "first_events")
         }
 
     plain = surface(Client)
@@ -203,6 +203,24 @@ def test_events_are_replayed_from_where_one_left_off(client: Any, worker: Worker
     ]
     with pytest.raises(errors.InvalidRequest):
         list(client.events(job.id, after="yesterday"))
+
+
+@pytest.mark.parametrize("after", ["0", "0-0"])
+def test_the_first_event_is_that_the_job_was_queued(
+    client: Any, worker: Worker, after: str
+) -> None:
+    job = client.submit(ASKED)
+    first = next(iter(client.events(job.id, after=after, timeout_s=10)))
+    assert (first.type, first.state, first.attempt) == ("state", "queued", 0)
+    assert abs((first.at - job.created_at).total_seconds()) < 0.1
+    claim = worker.begin()  # perhaps in the same millisecond
+    worker.finish(claim)
+    states = [event.state for event in client.events(job.id, after=after) if event.type == "state"]
+    assert states == ["queued", "running", "succeeded"]
+    later = [
+        event.state for event in client.events(job.id, after=first.id) if event.type == "state"
+    ]
+    assert later == ["running", "succeeded"]
 
 
 def test_text_comes_as_it_is_generated(client: Any, worker: Worker) -> None:

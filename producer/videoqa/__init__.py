@@ -20,6 +20,7 @@ from videoqa.job import (
     Question,
     Result,
     Sampling,
+    Segment,
     TextPiece,
     Video,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Question",
     "Result",
     "Sampling",
+    "Segment",
     "Settings",
     "TextPiece",
     "Video",

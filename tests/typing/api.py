@@ -19,6 +19,7 @@ from videoqa import (
     Question,
     Result,
     Sampling,
+    Segment,
     Settings,
     Video,
     VideoQAError,
@@ -26,6 +27,7 @@ from videoqa import (
 )
 from videoqa.errors import JobFailed, RedisUnavailable, RequestError, Stage, WaitTimeout
 from videoqa.job import FINAL_STATES, JobState, WorkerInfo, parse_request
+from videoqa.subtitles import Cue, as_srt, as_vtt, cues
 
 assert_type(__version__, str)
 
@@ -121,3 +123,21 @@ def mistakes(client: Client, job: Job) -> None:
     job.state = "succeeded"  # type: ignore[misc]
     Client(Settings())  # type: ignore[arg-type]
     Video(uri="s3://b/k")  # type: ignore[call-arg]
+
+
+def captioning(client: Client) -> None:
+    job = client.submit(
+        inputs=["s3://b/k"],
+        questions=["What happens?"],
+        sampling=Sampling(method="segment", segment_s=30, overlap_s=5),
+        summary=True,
+    )
+    result = client.result(job.id)
+    assert_type(result.segments, tuple[Segment, ...])
+    for part in result.segments:
+        assert_type(part.start, float)
+        assert_type(part.answers, tuple[Answer, ...])
+        assert_type(part.text, str)
+    assert_type(cues(result), list[Cue])
+    assert_type(as_vtt(cues(result)), str)
+    assert_type(as_srt(cues(result)), str)

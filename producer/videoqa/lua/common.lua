@@ -79,9 +79,10 @@ end
 
 -- The job waits in its line from now on, and a bell is rung for it.
 local function ring(id)
-  local rec = get(id, 'queue', 'attempt', 'tenant')
+  local rec = get(id, 'queue', 'attempt', 'tenant', 'created_at')
   local bell = another_bell(id, rec[2], rec[1])
-  set(id, 'bell', bell[3], 'rung_at', stamp(now))
+  set(id, 'bell', bell[3])
+  if rec[4] ~= stamp(now) then set(id, 'rung_at', stamp(now)) end
   redis.call('HDEL', job_key(id), 'next_at')
   stand_in_line(id, rec[1], rec[3] or '', bell[3])
   return bell

@@ -257,7 +257,11 @@ class Rig:
         ]
         for n, job in enumerate(jobs):
             self.client.wait(job.id, timeout_s=60)
-            self._expected[n] = self.client.result(job.id).answers[0].text
+            self._expected[n] = self.said(self.client.result(job.id))
+
+    def said(self, result: Result) -> str:
+        """What of a result is looked at."""
+        return result.answers[0].text
 
     def submit(self, count: int) -> None:
         """So many jobs, never more than `in_flight` of them not final; as a careful client does,
@@ -403,10 +407,10 @@ class Rig:
             )
             return
         result = self.client.result(job_id)
-        if result.answers[0].text != expected:
+        if self.said(result) != expected:
             tally.wrong += 1
             tally.notes.setdefault("answers", []).append(
-                f"{result.answers[0].text!r}, not {expected!r}: {[s.url for s in result.sources]}, "
+                f"{self.said(result)!r}, not {expected!r}: {[s.url for s in result.sources]}, "
                 f"attempt {result.attempt}, {len(result.frames)} frames, {result.warnings}"
             )
         stored = self.stored(job_id)

@@ -32,6 +32,7 @@ ROWS = {
     "backlog": 200,
     "idempotency": 10,
     "archive": 30,
+    "segments": 12,
     "soak": 60,
 }
 

@@ -20,7 +20,7 @@ from kinds import KINDS, Kind
 
 from videoqa.errors import SamplingError, VideoTruncated
 from videoqa.job import Sampling
-from videoqa_worker.frames import Frame, sample_frames, timing
+from videoqa_worker.frames import Frame, sample_frames, sample_segments, timing
 
 Clip = Callable[[str], Path]
 MATROSKA = [name for name, kind in KINDS.items() if kind.recipe.name.endswith(("mkv", "webm"))]
@@ -150,3 +150,25 @@ def test_a_table_of_wrong_pictures_could_not_pass(kind_clip: Clip) -> None:
     (seen,) = look(late, kind_clip(name), 1, None, None)
     with pytest.raises(AssertionError, match="0, expected one of"):
         check(late, seen)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_segments_have_the_pictures_of_their_own_clips(name: str, kind_clip: Clip) -> None:
+    path = kind_clip(name)
+    sampling = Sampling(method="segment", segment_s=0.7, overlap_s=0.3, frames=4)
+    try:
+        found = list(sample_segments(path, sampling))
+    except SamplingError as error:
+        with pytest.raises(type(error)):
+            sample_frames(path, Sampling(frames=8))
+        return
+    for segment in found:
+        alone = sample_frames(
+            path, Sampling(frames=4), start=segment.start_s, end=segment.end_s
+        ).frames
+        for ours, theirs in zip(segment.video.frames, alone, strict=True):
+            if ours.exact and theirs.exact:
+                assert ours.pts_s == theirs.pts_s
+                assert (ours.pixels == theirs.pixels).all()
+            else:  # one pass may know less than a look at the clip alone, and says so
+                assert not ours.exact

@@ -7,12 +7,16 @@ and SubRip.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videoqa.job import Result
 
 __all__ = ["Cue", "as_srt", "as_vtt", "clock", "cues"]
+
+_ARROW = re.compile("--+>")
+"""With all its dashes: of `--->` without one, an arrow would be left."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def as_vtt(found: Sequence[Cue], note: str = "") -> str:
 def as_srt(found: Sequence[Cue]) -> str:
     blocks = [
         f"{n}\n{clock(cue.start_s, ',')} --> {clock(cue.end_s, ',')}\n"
-        + _lines(cue.text.replace("-->", "->"))
+        + _lines(_ARROW.sub("->", cue.text))
         for n, cue in enumerate(found, 1)
     ]
     return "\n\n".join(blocks) + "\n"

@@ -57,6 +57,12 @@ def test_text_neither_ends_its_cue_nor_is_markup() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("arrow", ["-->", "--->", "-----> -->", "--\u2028>", "-->->"])
+def test_no_arrow_in_a_subrip_text_is_one_of_its_times(arrow: str) -> None:
+    written = as_srt([Cue(0, 1, f"00:00:05,000 {arrow} 00:00:06,000"), Cue(1, 2, "b")])
+    assert written.count("-->") == 2
+
+
 def test_segments_have_a_cue_each_with_their_own_times() -> None:
     answer = result().answers[0]
     parts = [

@@ -32,23 +32,24 @@ def write_subtitles(row: Row, result: Result, kind: Kind, place: Place) -> tuple
     for n, item in enumerate(row.request.inputs):
         if isinstance(item, Video):
             found = cues(result, n)
-            text = as_vtt(found, _note(row)) if kind == "vtt" else as_srt(found)
+            text = as_vtt(found, _note(row, n)) if kind == "vtt" else as_srt(found)
             written.append(_put(row, n, item.url, kind, text.encode(), place))
     return tuple(written)
 
 
-def _note(row: Row) -> str:
-    """Whose file it is, so that the row's next run may replace it."""
-    return f"videoqa {one_name(row.custom_id)}"
+def _note(row: Row, number: int) -> str:
+    """Whose file it is, so that the row's next run may replace it. No name has a space."""
+    return f"videoqa {one_name(row.custom_id)}" + (f" {number}" if number else "")
 
 
 def _put(row: Row, number: int, video: str, kind: Kind, content: bytes, place: Place) -> str:
-    mark = content.split(b"\n\n")[1] if kind == "vtt" else content
-
     def is_foreign(there: bytes) -> bool:
-        return mark not in there
+        """SubRip has no notes: there only the very same is known as ours."""
+        if kind == "srt":
+            return there != content
+        return f"NOTE {_note(row, number)}".encode() not in there.splitlines()
 
-    last = f"-{number}" if number else ""
+    last = f"%25{number}" if number else ""  # a bare percent sign, which is in no custom_id's name
     for url in _beside(video, kind):
         try:
             if place.store.write(url, content, keeps=is_foreign, content_type=f"text/{kind}"):

@@ -6,6 +6,7 @@ Changes nothing; `states.py` holds the transitions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from itertools import count, takewhile
@@ -140,13 +141,17 @@ class Records:
 
     def segments(self, job_id: str, fingerprint: str) -> list[Segment]:
         """Those from the first on that attempts before answered, of a video and questions that this
-        fingerprint stands for."""
+        fingerprint stands for; up to one that a newer release wrote in a way not known here."""
         with speaking_redis(self._url):
             found = cast("dict[str, str]", self._redis.hgetall(self.keys.segments(job_id)))
         if found.get("of") != fingerprint:
             return []
         texts = takewhile(bool, (found.get(str(number)) for number in count()))
-        return [read(Segment, text) for text in texts if text]
+        segments: list[Segment] = []
+        with suppress(errors.InvalidRequest):
+            for text in texts:
+                segments.append(read(Segment, text or ""))
+        return segments
 
     def request(self, job_id: str) -> JobRequest:
         with speaking_redis(self._url):

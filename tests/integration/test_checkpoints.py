@@ -166,6 +166,19 @@ def test_only_segments_without_a_gap_are_gone_on_from(ledger: Ledger, claimed: C
     assert ledger.segments(claimed.job_id, "another") == []
 
 
+def test_segments_that_this_release_cannot_read_are_answered_again(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [4]
+    attempts.answer(bell)
+    newer = segment(2).model_dump_json().replace('"stop"', '"thought_enough"')
+    redis_client.hset(key(bell), "2", newer)
+    attempts.answer(due(ledger))
+    assert ledger.get(bell.job_id).state == "succeeded"
+    assert model.asked_for == [*range(4), *range(2, FIVE)]
+
+
 def test_a_purged_job_leaves_no_segments(
     attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
 ) -> None:

@@ -149,6 +149,14 @@ def test_a_second_attempt_asks_alone_only_what_the_first_may_have_asked(
     assert len(outcome.sources) == 1
 
 
+def test_a_second_attempt_warns_of_what_the_first_had_to(film: Film, model: Model) -> None:
+    kept = Kept(2)
+    outcome = answer(film, model, kept)
+    (warning,) = outcome.warnings
+    assert (warning.code, warning.param) == ("fewer_frames", "inputs.0")
+    assert warning.message.startswith("asked for 8 frames, the clip has 0")
+
+
 def test_an_error_stops_the_others_closes_the_video_and_leaves_what_is_kept(
     film: Film, model: Model
 ) -> None:

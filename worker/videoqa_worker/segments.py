@@ -19,6 +19,7 @@ from videoqa_worker.control import JobControl
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Generated
 from videoqa_worker.frames import SampledSegment
+from videoqa_worker.frames.sample import fewer
 from videoqa_worker.outcome import Outcome, Report, about, seen
 from videoqa_worker.prompt import Viewed
 from videoqa_worker.source import LocalCopy
@@ -90,6 +91,8 @@ class Segments:
         """Answers all questions about all segments that are not answered yet."""
         done = self._checkpoints.load()
         self._outcome.segments.extend(done)
+        for part in done:
+            self._outcome.note_warnings(0, fewer(sampling.cap, len(part.frames)))
         self._fresh_from = len(done) + AHEAD
         taken = self._taken(item, copy, sampling, first=len(done))
         with closing(taken):

@@ -245,6 +245,15 @@ def test_segments_are_those_of_this_process(
         assert_same(ours.video, theirs.video)
 
 
+def test_segments_take_no_more_memory_than_one_of_them_alone(make_clip: MakeClip) -> None:
+    clip = replace(BASE, frames=100, size=(1280, 720), codec="mpeg4", b_frames=0)
+    media = LocalMedia(make_clip(clip))  # 138 MB of frames a segment
+    with Decoders(FrameLimits(), processes=1, memory_bytes=500 << 20) as narrow:
+        assert len(narrow.sample(media, Sampling(frames=50), end=2.0).frames) == 50
+        halves = Sampling(method="segment", segment_s=2, frames=50)
+        assert [segment.number for segment in narrow.segments(media, halves)] == [0, 1]
+
+
 def test_a_process_between_two_segments_takes_no_turn_of_others(make_clip: MakeClip) -> None:
     media = LocalMedia(make_clip(BASE))
     with (

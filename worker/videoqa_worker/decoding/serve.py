@@ -34,6 +34,7 @@ from videoqa_worker.decoding.messages import (
 from videoqa_worker.decoding.shared import write_arrays
 from videoqa_worker.frames import (
     FrameLimits,
+    SampledSegment,
     SampledVideo,
     read_image,
     sample_frames,
@@ -104,6 +105,7 @@ def _answer(channel: Channel, media: AskedMedia, order: Order, limits: FrameLimi
             descriptor = write_arrays(_given_away(pixels))
             _hand_over(channel, sampled.model_copy(update={"segment": segment}), descriptor)
             if segment is not None and segment.number < segment.total - 1:
+                gc.collect()  # pictures hold themselves in cycles too
                 _await_word(channel)
     except EOFError:
         raise
@@ -119,15 +121,20 @@ def _taken(
     if sampling is None:
         yield read_image(media.path, limits=limits), None
     elif sampling.method == "segment":
-        for part in sample_segments(
-            media, sampling, start=start, end=end, first=order.first, limits=limits
-        ):
-            note = SegmentNote(
-                number=part.number, total=part.total, start_s=part.start_s, end_s=part.end_s
-            )
-            yield part.video, note
+        # Not a loop: its variable would hold a segment until the next is decoded, and both take memory.
+        yield from map(
+            _noted,
+            sample_segments(
+                media, sampling, start=start, end=end, first=order.first, limits=limits
+            ),
+        )
     else:
         yield sample_frames(media, sampling, start=start, end=end, limits=limits), None
+
+
+def _noted(part: SampledSegment) -> tuple[SampledVideo, SegmentNote]:
+    note = SegmentNote(number=part.number, total=part.total, start_s=part.start_s, end_s=part.end_s)
+    return part.video, note
 
 
 def _hand_over(channel: Channel, sampled: Sampled, descriptor: int) -> None:

@@ -179,6 +179,39 @@ def test_segments_that_this_release_cannot_read_are_answered_again(
     assert model.asked_for == [*range(4), *range(2, FIVE)]
 
 
+def test_checkpoints_do_not_repeat_the_questions(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [3]
+    attempts.answer(bell)
+    assert "What?" not in str(redis_client.hgetall(key(bell)))
+    attempts.answer(due(ledger))
+    result = ledger.result(bell.job_id)[1]
+    assert result is not None
+    assert result.segments == tuple(segment(n, f"one {n}") for n in range(FIVE))
+
+
+def test_of_very_long_answers_no_more_is_kept_than_redis_has_room_for(
+    attempts: Attempts,
+    ledger: Ledger,
+    model: Segmented,
+    redis_client: redis.Redis,
+    key: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    each_bytes = len(segment(2, "one 2").model_dump_json()) - len("What?")
+    monkeypatch.setattr("videoqa_worker.attempt.KEPT_BYTES", 3 * each_bytes)
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [4, 4]
+    attempts.answer(bell)
+    attempts.answer(due(ledger))
+    assert sorted(redis_client.hkeys(key(bell))) == ["0", "1", "2", "of"]
+    attempts.answer(due(ledger))
+    assert model.asked_for == [*range(4), 3, 3, 4]
+    assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
+
+
 def test_a_purged_job_leaves_no_segments(
     attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
 ) -> None:

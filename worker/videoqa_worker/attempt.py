@@ -35,6 +35,10 @@ __all__ = ["Attempts", "backoff_s"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+KEPT_BYTES = 16 << 20
+"""JSON of a job's answered segments in its record: 8 KB each for `max_segments`. Answers of 4,096
+tokens to 64 questions would be 2 GB; what is beyond this is asked again by the next attempt."""
+
 
 def backoff_s(attempt: int, *, base_s: float, cap_s: float) -> float:
     """Exponential with full jitter (AWS Architecture Blog, 2015): jobs that failed together spread out."""
@@ -341,20 +345,34 @@ class _Kept:
         self._until_redis_answers = until_redis_answers
         self.fingerprint = ""
         """Of what is asked; what was kept under another one is not used."""
+        self._room_bytes = KEPT_BYTES
 
     def load(self) -> list[Segment]:
         found: list[Segment] = self._until_redis_answers(
             lambda: self._ledger.segments(self._claim.job_id, self.fingerprint)
         )
-        return found
+        self._room_bytes -= sum(len(segment.model_dump_json()) for segment in found)
+        return [self._asked(segment, unsaid=False) for segment in found]
 
     def save(self, segment: Segment) -> None:
         claim = self._claim
+        bare = self._asked(segment, unsaid=True)
+        self._room_bytes -= len(bare.model_dump_json())
+        if self._room_bytes < 0:  # nor the later ones: behind a gap they would be of no use
+            return
         answer = self._until_redis_answers(
-            lambda: self._ledger.checkpoint(claim.job_id, claim.token, self.fingerprint, segment)
+            lambda: self._ledger.checkpoint(claim.job_id, claim.token, self.fingerprint, bare)
         )
         obey(self._control, answer)
         self._control.check()
+
+    def _asked(self, segment: Segment, *, unsaid: bool) -> Segment:
+        """With or without the questions' texts: the record has them already, as its request."""
+        answers = tuple(
+            answer.model_copy(update={"question": "" if unsaid else question.text})
+            for question, answer in zip(self._claim.request.questions, segment.answers, strict=True)
+        )
+        return segment.model_copy(update={"answers": answers})
 
 
 def _stopping() -> errors.WorkerStopping:

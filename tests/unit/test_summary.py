@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from videoqa.errors import PromptTooLong
+from videoqa.errors import GenerationError, ModelError, ModelServerError, PromptTooLong
 from videoqa.job import Answer
 from videoqa_worker.summary import Note, summarized, written
 
@@ -14,14 +14,16 @@ QUESTION = "What happened?"
 class Model:
     """Counts the notes that it is asked about, and says so; takes no more than `most` of them."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, refusal: type[GenerationError] = PromptTooLong) -> None:
+        self.most, self.refusal = most, refusal
+        self.asked = 0
         self.prompts: list[str] = []
 
     def __call__(self, prompt: str) -> Answer:
         notes = [line for line in prompt.splitlines() if " to " in line]
+        self.asked += 1
         if len(notes) > self.most:
-            raise PromptTooLong(f"{len(notes)} notes")
+            raise self.refusal(f"{len(notes)} notes")
         self.prompts.append(prompt)
         said = sum(int(line.rpartition(" ")[2]) for line in notes)
         return Answer(
@@ -44,9 +46,12 @@ def test_what_fits_is_asked_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("refusal", [PromptTooLong, ModelServerError])
 @pytest.mark.parametrize("count", [6, 7, 23, 120])
-def test_what_does_not_fit_is_summarized_by_halves_and_no_note_is_lost(count: int) -> None:
-    model = Model(most=5)
+def test_what_does_not_fit_is_summarized_by_halves_and_no_note_is_lost(
+    count: int, refusal: type[GenerationError]
+) -> None:
+    model = Model(most=5, refusal=refusal)
     assert summarized(QUESTION, notes(count), model).text == f"they are {count}"
     end = 30 * count
     clock = f"{end // 3600}:{end % 3600 // 60:02d}:{end % 60:02d}"
@@ -57,6 +62,16 @@ def test_what_does_not_fit_is_summarized_by_halves_and_no_note_is_lost(count: in
 def test_a_context_that_holds_no_two_notes_is_an_error_and_no_endless_loop(most: int) -> None:
     with pytest.raises(PromptTooLong):
         summarized(QUESTION, notes(4), Model(most))
+
+
+@pytest.mark.parametrize(("error", "asked"), [(ModelServerError, 11), (ModelError, 1)])
+def test_what_no_halving_helps_against_is_soon_an_error(
+    error: type[GenerationError], asked: int
+) -> None:
+    model = Model(most=0, refusal=error)
+    with pytest.raises(error):
+        summarized(QUESTION, notes(1024), model)
+    assert model.asked == asked
 
 
 def test_what_the_model_said_places_no_video() -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from videoqa.errors import PromptTooLong
+from videoqa.errors import ModelServerError, PromptTooLong
 from videoqa.job import IMAGE_MARK, VIDEO_MARK, Answer, Segment
 
 __all__ = ["SUMMARY_ID", "Note", "notes_of", "summarized", "written"]
 
 SUMMARY_ID = "summary"
 """The summary's `question_id`."""
+_TOO_LONG = (PromptTooLong, ModelServerError)
+"""Servers say in words of their own why they refuse a question; a shorter one is worth a try."""
 _HEAD = "These are notes on a video, in the order of time:"
 
 Note = tuple[float, float, str]
@@ -39,11 +41,11 @@ def summarized(question: str, notes: Sequence[Note], ask: Ask, *, again: bool = 
     """What the model says to the question and the notes.
 
     Raises:
-        PromptTooLong: not even two notes fit its context.
+        PromptTooLong, ModelServerError: not even two notes fit its context.
     """
     try:
         return ask(written(question, notes))
-    except PromptTooLong:
+    except _TOO_LONG:
         if len(notes) < 2 or not again:
             raise
     middle = len(notes) // 2

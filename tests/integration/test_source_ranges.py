@@ -22,6 +22,9 @@ from videoqa.errors import (
     SourceTooLarge,
     SourceUnavailable,
 )
+from videoqa.job import JobRequest, Sampling
+from videoqa_worker.cache import fingerprint
+from videoqa_worker.outcome import version_of
 from videoqa_worker.source import LocalCopy, SourceConfig, Sources, fetcher
 
 MIB = 1 << 20
@@ -563,3 +566,35 @@ def test_whatever_a_server_does_no_wrong_byte_is_called_present(
 def _agree(copy: LocalCopy, state: bytes) -> bool:
     content = copy.path.read_bytes()
     return all(content[start:end] == state[start:end] for start, end in copy.present)
+
+
+LATER = "Thu, 22 Oct 2015 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("names", "later"),
+    [
+        ((None, {}), (None, {})),
+        ((None, {"Last-Modified": DATE}), (None, {"Last-Modified": LATER})),
+        (('W/"v1"', {"Last-Modified": DATE}), ('W/"v1"', {"Last-Modified": LATER})),
+        (('"v1"', {}), ('"v2"', {})),
+    ],
+    ids=["no name", "a date", "a weak ETag and a date", "an ETag"],
+)
+def test_other_bytes_of_the_same_size_have_another_fingerprint(
+    names: tuple[str | None, dict[str, str]],
+    later: tuple[str | None, dict[str, str]],
+    http_server: HttpServer,
+    tmp_path: Path,
+) -> None:
+    def found(body: bytes, etag: str | None, headers: dict[str, str]) -> str:
+        http_server.routes["/a"] = Route(body, etag=etag, headers=dict(headers))
+        with opened(url, tmp_path) as copy:
+            versions = [version_of(request.inputs[0], copy)]
+        return fingerprint(request, Sampling(), versions, model="demo", revision=None)
+
+    url = http_server.url("/a")
+    request = JobRequest.model_validate({"inputs": [url], "questions": ["What?"]})
+    first = found(BODY, *names)
+    assert found(BODY, *names) == first
+    assert found(BODY[::-1], *later) != first

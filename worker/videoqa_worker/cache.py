@@ -55,10 +55,7 @@ def fingerprint(
     parts = {
         "form": PROMPT_FORM,
         "model": [model, revision],
-        "sources": [
-            [version.url, version.etag, version.version_id, version.size_bytes]
-            for version in versions
-        ],
+        "sources": [_named(version) for version in versions],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
         "questions": [question.model_dump() for question in request.questions],
         "sampling": sampling.model_dump(exclude_none=True),
@@ -66,6 +63,11 @@ def fingerprint(
         "generation": request.generation.model_dump(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _named(version: SourceVersion) -> list[object]:
+    state = () if version.exact else (version.state,)
+    return [version.url, version.etag, version.version_id, version.size_bytes, *state]
 
 
 def is_lasting(

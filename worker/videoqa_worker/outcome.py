@@ -57,6 +57,8 @@ class SourceVersion:
     etag: str | None
     version_id: str | None
     size_bytes: int
+    state: str | None = None
+    """See `LocalCopy.state`."""
 
     @property
     def exact(self) -> bool:
@@ -151,7 +153,9 @@ def about(param: str) -> Iterator[None]:
 
 
 def version_of(item: Input, copy: LocalCopy) -> SourceVersion:
-    return SourceVersion(redact_url(item.url), copy.etag, copy.version_id, copy.size_bytes)
+    return SourceVersion(
+        redact_url(item.url), copy.etag, copy.version_id, copy.size_bytes, copy.state
+    )
 
 
 def seen(

@@ -21,7 +21,17 @@ from awscrt import checksums
 
 from videoqa.errors import ChecksumMismatch
 
-__all__ = ["Digest", "Hasher", "check", "hasher_for", "of_object", "of_part", "of_whole", "verify"]
+__all__ = [
+    "Digest",
+    "Hasher",
+    "check",
+    "digest_of",
+    "hasher_for",
+    "of_object",
+    "of_part",
+    "of_whole",
+    "verify",
+]
 
 _BLOCK_BYTES = 1 << 20
 _NAMES = {"sha256": "sha-256", "sha512": "sha-512", "sha1": "sha-1", "sha": "sha-1"}
@@ -110,11 +120,22 @@ def verify(path: Path, digest: Digest, shown: str, heard: Callable[[], None]) ->
     hasher = hasher_for(digest.algorithm)
     if hasher is None:
         return
+    _read(path, hasher, heard)
+    check(hasher, digest, shown)
+
+
+def digest_of(path: Path, heard: Callable[[], None]) -> str:
+    """A name for the bytes of this file. `heard` is called every MiB."""
+    hasher = hashlib.sha256()
+    _read(path, hasher, heard)
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def _read(path: Path, hasher: Hasher, heard: Callable[[], None]) -> None:
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             hasher.update(block)
             heard()
-    check(hasher, digest, shown)
 
 
 def check(hasher: Hasher, digest: Digest, shown: str) -> None:

@@ -26,6 +26,12 @@ class LocalCopy(Media, Protocol):
         ...
 
     @property
+    def state(self) -> str | None:
+        """What else tells these bytes from others of the source: HTTP's Last-Modified, or a digest
+        of them where the store names nothing."""
+        ...
+
+    @property
     def checksum(self) -> str | None:
         """The algorithm by which the whole file was verified; None: it was not."""
         ...
@@ -54,6 +60,7 @@ class FileCopy:
     size_bytes: int
     etag: str
     version_id: None = None
+    state: None = None
     checksum: None = None
     fetched_bytes: int = 0
     requests: int = 0

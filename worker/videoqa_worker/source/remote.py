@@ -18,7 +18,7 @@ from pathlib import Path
 from videoqa.errors import ChecksumMismatch, SourceEmpty, SpoolFull
 from videoqa_worker.media import Span, Spans
 from videoqa_worker.source.crew import Task, together
-from videoqa_worker.source.digest import verify
+from videoqa_worker.source.digest import digest_of, verify
 from videoqa_worker.source.fetcher import Fetcher
 from videoqa_worker.source.quota import Room
 from videoqa_worker.source.ranges import plan
@@ -54,6 +54,13 @@ class RemoteCopy:
     @property
     def version_id(self) -> str | None:
         return self._fetcher.version.version_id
+
+    @property
+    def state(self) -> str | None:
+        version = self._fetcher.version
+        if version.named or not self.present.covers(0, self.size_bytes):
+            return version.modified
+        return digest_of(self.path, self._transfer.listen)
 
     @property
     def fetched_bytes(self) -> int:

@@ -171,6 +171,50 @@ def test_a_process_that_speaks_well_is_believed(tmp_path: Path) -> None:
     assert video.info.codec == "x"
 
 
+AMID_SEGMENTS = {
+    "passes more segments than are before the first": (
+        "[(say(dict(kind='passed')), hear()) for _ in range(3)]",
+        "went through more segments",
+    ),
+    "gives frames of no segment": ("say(sampled, memory(4096))", "expected those of a segment"),
+}
+PART = """
+def part(number, total):
+    segment = dict(number=number, total=total, start_s=1.0, end_s=2.0)
+    say({**sampled, 'segment': segment}, memory(4096))
+"""
+
+
+@linux
+@pytest.mark.parametrize("attack", AMID_SEGMENTS)
+def test_a_process_that_amid_segments(attack: str, tmp_path: Path) -> None:
+    """...is refused as above; two segments are before the first that is wanted."""
+    path = tmp_path / "clip"
+    path.write_bytes(bytes(100))
+    limits = FrameLimits(max_pixels=1000, max_segments=100)
+    code, reason = AMID_SEGMENTS[attack]
+    command = (sys.executable, "-c", HOSTILE + PART + code)
+    sampling = Sampling(method="segment", segment_s=1)
+    with (
+        Decoders(limits, processes=1, command=command) as decoders,
+        pytest.raises(DecoderCrashed, match=re.escape(reason)),
+    ):
+        list(decoders.segments(LocalMedia(path), sampling, first=2))
+
+
+@linux
+def test_a_process_on_its_way_to_the_first_segment_has_time_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "clip"
+    path.write_bytes(bytes(100))
+    slow = "[(time.sleep(0.4), say(dict(kind='passed')), hear()) for _ in range(4)]; part(4, 5)"
+    command = (sys.executable, "-c", HOSTILE + PART + slow)
+    limits = FrameLimits(max_pixels=1000, decode_timeout_s=0.5)
+    sampling = Sampling(method="segment", segment_s=1)
+    with Decoders(limits, processes=1, grace_s=0.5, command=command) as decoders:
+        found = list(decoders.segments(LocalMedia(path), sampling, first=4))
+    assert [segment.number for segment in found] == [4]
+
+
 @linux
 def test_what_a_process_prints_blocks_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

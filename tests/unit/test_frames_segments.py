@@ -184,6 +184,39 @@ def test_each_segment_has_the_decode_timeout_to_itself(monkeypatch: pytest.Monke
         watch.tick()
 
 
+@pytest.mark.parametrize("first", range(6))
+def test_what_lies_before_the_first_segment_has_the_timeouts_of_its_own_segments(
+    first: int, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or an attempt that goes on in a long file that cannot be sought would end where none did before."""
+    path = make_clip(replace(BASE, frames=300, gop=1000, codec_options={"sc_threshold": "0"}))
+    sampling = Sampling(method="segment", segment_s=2, frames=4)
+    every = list(sample_segments(path, sampling))
+    now = 0.0
+    monkeypatch.setattr("videoqa_worker.frames.watch.time.monotonic", lambda: now)
+
+    def a_second_a_packet() -> None:
+        nonlocal now
+        now += 1
+
+    limits = FrameLimits(decode_timeout_s=80)  # of 50 packets in a segment, and some on the way
+    found = list(
+        sample_segments(path, sampling, first=first, limits=limits, check=a_second_a_packet)
+    )
+    assert len(found) == 6 - first
+    for segment in found:
+        assert_same(segment.video, every[segment.number].video)
+
+
+def test_keyframes_are_sought_past_the_segments_before_the_first(make_clip: MakeClip) -> None:
+    passed: list[None] = []
+    path = make_clip(replace(BASE, codec_options={"sc_threshold": "0"}))
+    sampling = Sampling(method="segment", segment_s=0.2, frames=2)
+    found = sample_segments(path, sampling, first=19, passed=lambda: passed.append(None))
+    assert next(found).number == 19
+    assert len(passed) == 3, "those that begin at 3.4, 3.6 and 3.8 s, behind a keyframe at 3.36 s"
+
+
 def test_a_clip_that_is_longer_than_the_video_is_noted_once(make_clip: MakeClip) -> None:
     found = list(sample_segments(make_clip(BASE), Sampling(method="segment", segment_s=2), end=99))
     codes = [[warning.code for warning in segment.video.warnings] for segment in found]

@@ -3,7 +3,8 @@
 They take turns, and the worker begins: `Order`; then the process either asks for bytes
 (`Ensure`, answered by `Present` or `Refused`, as often as it likes) or ends the order with
 `Sampled` or `Failed`. An order in segments has a `Sampled` for each, and the process goes on when
-it is told to (`Onward`, or `Refused`). What comes from the process is believed no further than these fields
+it is told to (`Onward`, or `Refused`). So it does where it goes through segments before the first
+that is wanted, and says so (`Passed`). What comes from the process is believed no further than these fields
 and limits: a video may have taken it over.
 """
 
@@ -30,6 +31,7 @@ __all__ = [
     "FromProcess",
     "Onward",
     "Order",
+    "Passed",
     "Present",
     "Ready",
     "Refused",
@@ -99,7 +101,7 @@ class Present(Model):
 
 
 class Onward(Model):
-    """The answer to a segment that is not the last: take the next."""
+    """The answer to a segment that is not the last, or to `Passed`: take the next."""
 
     kind: Literal["onward"] = "onward"
 
@@ -121,6 +123,12 @@ class Ensure(Model):
 
     kind: Literal["ensure"] = "ensure"
     spans: SpanList
+
+
+class Passed(Model):
+    """The process has gone through a segment that is not wanted, on its way to the first that is."""
+
+    kind: Literal["passed"] = "passed"
 
 
 class FrameNote(Model):
@@ -163,8 +171,8 @@ class Failed(Model):
     param: str | None = Field(default=None, max_length=MAX_TEXT)
 
 
-FromProcess = Annotated[Ready | Ensure | Sampled | Failed, Field(discriminator="kind")]
-FROM_PROCESS: TypeAdapter[Ready | Ensure | Sampled | Failed] = TypeAdapter(FromProcess)
+FromProcess = Annotated[Ready | Ensure | Passed | Sampled | Failed, Field(discriminator="kind")]
+FROM_PROCESS: TypeAdapter[Ready | Ensure | Passed | Sampled | Failed] = TypeAdapter(FromProcess)
 
 
 def shape_of(note: FrameNote) -> tuple[int, int, int]:

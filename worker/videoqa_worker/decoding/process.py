@@ -31,6 +31,7 @@ from videoqa_worker.decoding.messages import (
     Failed,
     Onward,
     Order,
+    Passed,
     Present,
     Ready,
     Refused,
@@ -48,7 +49,7 @@ __all__ = ["CHILD", "DecoderProcess"]
 log = logging.getLogger(__name__)
 
 Away = Callable[[], AbstractContextManager[None]]
-Heard = Ready | Ensure | Failed | SampledVideo | SampledSegment
+Heard = Ready | Ensure | Passed | Failed | SampledVideo | SampledSegment
 
 CHILD = (sys.executable, "-P", "-m", "videoqa_worker.decoding.child")
 _START_TIMEOUT_S = 60.0
@@ -194,13 +195,21 @@ class DecoderProcess:
     def _answered(
         self, said: Order | Onward, media: Media, check: Callable[[], None], away: Away
     ) -> SampledVideo | SampledSegment:
-        """What the process gives; until then it may ask for bytes."""
-        self._deadline_s = time.monotonic() + self._limits.decode_timeout_s + self._grace_s
+        """What the process gives; until then it may ask for bytes, and go through segments."""
+        passing = said.first if isinstance(said, Order) else 0
+        self._start_clock()
         self._say(said)
         while True:
             answer = self._hear(check)
             if isinstance(answer, Ensure):
                 self._bring(answer, media, away)
+            elif isinstance(answer, Passed):
+                if not passing:
+                    raise self._crashed("it went through more segments than there were to")
+                passing -= 1
+                check()
+                self._start_clock()
+                self._say(Onward())
             elif isinstance(answer, Failed):
                 self._done(unforeseen=answer.code == InternalError.code)
                 raise self._error(answer)
@@ -208,6 +217,9 @@ class DecoderProcess:
                 raise self._crashed("it said Ready amid an order")
             else:
                 return answer
+
+    def _start_clock(self) -> None:
+        self._deadline_s = time.monotonic() + self._limits.decode_timeout_s + self._grace_s
 
     def _done(self, *, unforeseen: bool = False) -> None:
         self.at_work = False

@@ -25,6 +25,7 @@ from videoqa_worker.decoding.messages import (
     FrameNote,
     Onward,
     Order,
+    Passed,
     Present,
     Ready,
     Refused,
@@ -99,7 +100,7 @@ def serve(channel: Channel, limits: FrameLimits) -> None:
 
 def _answer(channel: Channel, media: AskedMedia, order: Order, limits: FrameLimits) -> None:
     try:
-        for video, segment in _taken(media, order, limits):
+        for video, segment in _taken(channel, media, order, limits):
             sampled, pixels = _apart(video)
             del video
             descriptor = write_arrays(_given_away(pixels))
@@ -114,20 +115,24 @@ def _answer(channel: Channel, media: AskedMedia, order: Order, limits: FrameLimi
 
 
 def _taken(
-    media: AskedMedia, order: Order, limits: FrameLimits
+    channel: Channel, media: AskedMedia, order: Order, limits: FrameLimits
 ) -> Iterator[tuple[SampledVideo, SegmentNote | None]]:
     """All that the order asks for: one, or one a segment."""
+
+    def passed() -> None:
+        channel.send(Passed())
+        _await_word(channel)
+
     sampling, start, end = order.sampling, order.start, order.end
     if sampling is None:
         yield read_image(media.path, limits=limits), None
     elif sampling.method == "segment":
-        # Not a loop: its variable would hold a segment until the next is decoded, and both take memory.
-        yield from map(
-            _noted,
-            sample_segments(
-                media, sampling, start=start, end=end, first=order.first, limits=limits
-            ),
+        first = order.first
+        parts = sample_segments(
+            media, sampling, start=start, end=end, first=first, limits=limits, passed=passed
         )
+        # Not a loop: its variable would hold a segment until the next is decoded, and both take memory.
+        yield from map(_noted, parts)
     else:
         yield sample_frames(media, sampling, start=start, end=end, limits=limits), None
 
@@ -145,7 +150,7 @@ def _hand_over(channel: Channel, sampled: Sampled, descriptor: int) -> None:
 
 
 def _await_word(channel: Channel) -> None:
-    """Until the worker wants the next segment."""
+    """Until the worker wants it to go on with the next segment."""
     body, _ = channel.receive() or (b"", None)
     if isinstance(_WORD.validate_json(body), Refused):
         raise RefusedError

@@ -66,12 +66,15 @@ def sample_segments(
     first: int = 0,
     limits: FrameLimits = DEFAULT_LIMITS,
     check: Callable[[], None] = no_check,
+    passed: Callable[[], None] = no_check,
 ) -> Iterator[SampledSegment]:
     """The segments of the clip [start, end) that `sampling` defines, in the order of time.
 
     Arguments:
         first: begins with this one, but never behind the last, so that at least one comes.
-        limits: `decode_timeout_s` is for each segment.
+        limits: `decode_timeout_s` is for each segment, also for those on the way to `first` that
+            decoding has to go through.
+        passed: called after each of these, at most `first` times.
 
     Raises:
         As `sample_frames`; TooManySegments.
@@ -88,7 +91,7 @@ def sample_segments(
         walk.follow(timeline)
         cut = _Cut.of(sampling, timeline, start, end, limits)
         check_memory(picture.width * picture.height, cut.frames_held, limits)
-        yield from _Pass(walk, timeline, cut, source, plan, watch).segments(first)
+        yield from _Pass(walk, timeline, cut, source, plan, watch).segments(first, passed)
 
 
 @dataclass(frozen=True)
@@ -149,16 +152,23 @@ class _Pass:
         self._latest: Frame | None = None
         self._latest_pts: int | None = None
 
-    def segments(self, first: int) -> Iterator[SampledSegment]:
+    def segments(self, first: int, passed: Callable[[], None]) -> Iterator[SampledSegment]:
         parts = self._cut.parts[min(first, len(self._cut.parts) - 1) :]
         wanted = sorted(
             (self._timeline.ticks_at(at_s), part.number, at_s)
             for part in parts
             for at_s in uniform(self._cut.frames, part.start_s, part.end_s)
         )
-        self._walk.aim([tick for tick, _, _ in wanted])
+        before = self._gone_through(parts[0])
+        self._walk.aim([*before, *(tick for tick, _, _ in wanted)])
         if self._timeline.truncated:
             check_reached(self._timeline, wanted[-1][0], self._timeline.last)
+        if before:
+            self._fetch([wanted[0][0]])
+        for tick in before:
+            self._walk.at(tick)
+            self._watch.restart()
+            passed()
         begun = {part.number: _Open(part) for part in parts}
         for n, (tick, number, at_s) in enumerate(wanted):
             if n % _PLANNED_FRAMES == 0:
@@ -168,6 +178,15 @@ class _Pass:
             if begun[number].asked == self._cut.frames:
                 yield self._ended(begun.pop(number))
                 self._watch.restart()
+
+    def _gone_through(self, first: Part) -> list[int]:
+        """Where parts begin after earlier ones, from the keyframe before this one up to it; of a file
+        without keyframes that can be sought, from the beginning: hours, perhaps."""
+        begin = self._timeline.ticks_at(first.start_s)
+        keys = self._timeline.keys_until(begin)
+        later = self._cut.parts[1 : first.number + 1]
+        ticks = [self._timeline.ticks_at(part.start_s) for part in later]
+        return [tick for tick in ticks if not keys or tick > keys[-1]]
 
     def _fetch(self, ticks: list[int]) -> None:
         if self._plan is not None:

@@ -176,6 +176,23 @@ AMID_SEGMENTS = {
         "[(say(dict(kind='passed')), hear()) for _ in range(3)]",
         "went through more segments",
     ),
+    "begins with another segment": ("part(1, 9)", "gave segment 1 of 9, expected 2 of 9"),
+    "leaves a segment out": (
+        "part(2, 9); hear(); part(4, 9)",
+        "gave segment 4 of 9, expected 3 of 9",
+    ),
+    "gives more segments than the limit": (
+        "part(2, 101)",
+        "gave segment 2 of 101, expected 2 of 100",
+    ),
+    "gives more of them than there were": (
+        "part(2, 4); hear(); part(3, 5)",
+        "gave segment 3 of 5, expected 3 of 4",
+    ),
+    "gives fewer than there were": (
+        "part(2, 9); hear(); part(1, 2)",
+        "gave segment 1 of 2, expected 3 of 9",
+    ),
     "gives frames of no segment": ("say(sampled, memory(4096))", "expected those of a segment"),
 }
 PART = """

@@ -164,14 +164,19 @@ class DecoderProcess:
         if it wants no more, the process ends its order.
         """
         answer = self._ordered(order, media, check, away)
-        number = None
+        number = total = None
         while True:
             if not isinstance(answer, SampledSegment):
                 raise self._crashed("it gave the frames of a video, expected those of a segment")
-            if number is not None and answer.number != number:
-                raise self._crashed(f"it gave segment {answer.number}, expected {number}")
-            number = answer.number + 1
-            is_last = number >= answer.total
+            if number is None or total is None:
+                total = min(answer.total, self._limits.max_segments)
+                number = min(order.first, total - 1)
+            if (answer.number, answer.total) != (number, total):
+                raise self._crashed(
+                    f"it gave segment {answer.number} of {answer.total}, expected {number} of {total}"
+                )
+            number += 1
+            is_last = number == total
             if is_last:
                 self._done()
             try:

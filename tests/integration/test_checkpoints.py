@@ -13,10 +13,13 @@ from fix_attempts import Model, due, submit
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.job import Answer, JobRequest, Segment
+from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Claim, Ledger
 from videoqa_worker.attempt import Attempts
+from videoqa_worker.cache import AnswerCache
 from videoqa_worker.outcome import Opened, Outcome, Report, SourceVersion
 from videoqa_worker.segments import Checkpoints
+from videoqa_worker.settings import WorkerSettings
 
 IN_SEGMENTS = {"sampling": {"method": "segment", "segment_s": 10}, "cache": "off"}
 FIVE = 5
@@ -124,6 +127,36 @@ def test_segments_of_other_bytes_are_not_used(
     attempts.answer(due(ledger))
     assert model.asked_for == [0, 1, 2, *range(FIVE)]
     assert texts(ledger, bell) == [f"two {n}" for n in range(FIVE)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"chat_template": "guide"},
+        {"pixels": "reference"},
+        {"quantization": "4bit"},
+        {"server_model": "model-fp8"},
+        {"server_images": "jpeg"},
+    ],
+    ids=str,
+)
+def test_segments_that_the_model_saw_in_another_form_are_not_used(
+    ledger: Ledger, other: dict[str, Any]
+) -> None:
+    def found(**fields: Any) -> str:
+        cache = AnswerCache(
+            ledger, ObjectStore(), model="demo", revision="1", ttl_s=60,
+            form=WorkerSettings(**fields).form,
+        )  # fmt: skip
+        return cache.fingerprint(
+            request, request.sampling, [SourceVersion("s3://b/k", "1", None, 1)]
+        )
+
+    request = JobRequest.model_validate(
+        {"inputs": ["s3://b/k"], "questions": ["What?"], **IN_SEGMENTS}
+    )
+    assert found() == found(slots=3)
+    assert found(**other) != found()
 
 
 def test_a_cancel_is_heard_at_the_next_checkpoint(

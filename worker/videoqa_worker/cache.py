@@ -46,14 +46,16 @@ def fingerprint(
     *,
     model: str,
     revision: str | None,
+    form: Sequence[str | None] = (),
 ) -> str:
     """SHA-256 of all that decides the answer, as far as it is known.
 
     Arguments:
         sampling: as used, with what the model states filled in.
+        form: in which the model sees the same, and is itself; see `WorkerSettings.form`.
     """
     parts = {
-        "form": PROMPT_FORM,
+        "form": [PROMPT_FORM, *form],
         "model": [model, revision],
         "sources": [_named(version) for version in versions],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
@@ -89,11 +91,12 @@ class AnswerCache:
         model: str,
         revision: str | None,
         ttl_s: float,
+        form: Sequence[str | None] = (),
     ) -> None:
         """`ttl_s`: how long answers are found again; 0: never."""
         self._ledger = ledger
         self._objects = objects
-        self._model, self._revision = model, revision
+        self._model, self._revision, self._form = model, revision, form
         self.ttl_s = ttl_s
 
     def key(
@@ -109,7 +112,14 @@ class AnswerCache:
     def fingerprint(
         self, request: JobRequest, sampling: Sampling, versions: Sequence[SourceVersion]
     ) -> str:
-        return fingerprint(request, sampling, versions, model=self._model, revision=self._revision)
+        return fingerprint(
+            request,
+            sampling,
+            versions,
+            model=self._model,
+            revision=self._revision,
+            form=self._form,
+        )
 
     def find(self, key: str) -> Result | None:
         """The result of an earlier job, if its object is there and still says that it is."""

@@ -106,6 +106,7 @@ class Runtime:
                 model=settings.model,
                 revision=engine.revision,
                 ttl_s=settings.cache_ttl_s,
+                form=settings.form,
             ),
             lambda bell: ring(self.app, bell),
             worker_id=self.worker_id,

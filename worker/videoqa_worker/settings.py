@@ -264,6 +264,12 @@ class WorkerSettings(Settings):
         )
 
     @property
+    def form(self) -> tuple[str | None, ...]:
+        """By what the same model says something else to the same question."""
+        server = (self.server_model, self.server_images)
+        return (self.chat_template, self.pixels, self.quantization, *server)
+
+    @property
     def model_source(self) -> str:
         """What the loader opens."""
         return str(DEMO_MODEL_PATH) if self.model == DEMO_MODEL else self.model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -243,6 +244,27 @@ def test_segments_are_those_of_this_process(
         assert (ours.number, ours.total) == (theirs.number, theirs.total)
         assert (ours.start_s, ours.end_s) == (theirs.start_s, theirs.end_s)
         assert_same(ours.video, theirs.video)
+
+
+def test_two_long_videos_leave_turns_to_a_short_one(make_clip: MakeClip) -> None:
+    media = LocalMedia(make_clip(replace(BASE, frames=250)))
+    many = Sampling(method="segment", segment_s=0.1, frames=1)
+    taken: list[int] = []
+
+    def go_through() -> None:
+        for segment in one_turn.segments(media, many):
+            taken.append(segment.number)
+            if len(taken) == 20:
+                amid.set()
+
+    amid = threading.Event()
+    with Decoders(LIMITS, processes=1) as one_turn, ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(go_through) for _ in range(2)]
+        assert amid.wait(60)
+        one_turn.sample(media, Sampling(frames=1))
+        assert len(taken) < 150, "of 200"
+        for future in both:
+            future.result()
 
 
 def test_segments_take_no_more_memory_than_one_of_them_alone(make_clip: MakeClip) -> None:

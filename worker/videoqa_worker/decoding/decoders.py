@@ -136,11 +136,12 @@ class Decoders:
         """What `frames.sample_segments` gives for this media, or its error; else as `sample`.
 
         One process keeps the video open until the iterator is used up or closed, and decodes only
-        while the next segment is waited for. To be closed, if it is not used up.
+        while the next segment is waited for; whoever came meanwhile goes first. To be closed, if it is
+        not used up.
         """
         with self._lent(check) as (process, turn, go_on):
             order = Order.of(media, sampling, start, end, first)
-            yield from process.work_in_segments(order, media, go_on, turn.left)
+            yield from process.work_in_segments(order, media, go_on, turn.left, turn.passed)
 
     def read_image(self, media: Media, *, check: Check = no_check) -> SampledVideo:
         """What `frames.read_image` gives for this file, or its error; else as `sample`."""

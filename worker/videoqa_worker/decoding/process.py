@@ -158,9 +158,14 @@ class DecoderProcess:
         return answer
 
     def work_in_segments(
-        self, order: Order, media: Media, check: Callable[[], None], away: Away
+        self,
+        order: Order,
+        media: Media,
+        check: Callable[[], None],
+        away: Away,
+        between: Away,
     ) -> Iterator[SampledSegment]:
-        """The same for an order in segments. `away` is also entered while the caller has one of them;
+        """The same for an order in segments. `between` is entered while the caller has one of them;
         if it wants no more, the process ends its order.
         """
         answer = self._ordered(order, media, check, away)
@@ -180,7 +185,7 @@ class DecoderProcess:
             if is_last:
                 self._done()
             try:
-                with away():
+                with between():
                     yield answer
             except BaseException:
                 if not is_last:

@@ -76,12 +76,21 @@ class Turn:
     def left(self) -> Iterator[None]:
         """Lets another go on meanwhile; comes back before those who have not begun.
 
+        For who waits amid one thing. Two who did so between many things would have all turns.
+
         Raises what `check` raises while coming back; then, and if the body raises, the turn is
         over.
         """
         self.give()
         yield
         self.take(first=True)
+
+    @contextmanager
+    def passed(self) -> Iterator[None]:
+        """The same, but comes back behind all who wait by then."""
+        self.give()
+        yield
+        self.take(first=False)
 
     def take(self, *, first: bool) -> None:
         self._turns.take(self._check, first=first)

@@ -6,9 +6,10 @@ protocols are allow-lists. The only module that turns FFmpeg's opening errors in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from typing import cast
 
 import av
 from av import Packet
@@ -101,9 +102,14 @@ def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stre
 
     PyAV 18.1 marks the end with an empty packet a stream; where a stream appeared midway, as
     in transport streams, it raises IndexError there instead.
+
+    Its generator is closed here. Built for the limited API, Cython's are not finalized when they
+    are dropped (cython/cython#6405): each left 144 bytes amid the heap, and so kept the free
+    pages around them from the system.
     """
-    with suppress(IndexError):
-        for packet in container.demux(*streams):
+    read = cast("Generator[Packet[Stream]]", container.demux(*streams))
+    with suppress(IndexError), closing(read):
+        for packet in read:
             if packet.size == 0 and packet.pts is None and packet.dts is None:
                 return
             yield packet

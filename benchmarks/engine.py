@@ -183,7 +183,9 @@ def guided(loaded: Loaded, own: Any, media: Media, questions: Sequence[str], tok
 SIDES: dict[str, Callable[[Loaded, Sequence[GenerationRequest]], Tokens]] = {
     "generate, one by one": one_by_one,
     "generate, batches of 8": in_batches,
-    "videoqa, slots": by_engine(max_batch=8, feature_cache_bytes=0, prefix_cache_bytes=0),
+    "videoqa, slots": by_engine(
+        max_batch=8, feature_cache_bytes=0, prefix_cache_bytes=0, pack_questions=False
+    ),
     "videoqa, slots, reuse": by_engine(max_batch=8),
     "videoqa, slots, reuse, text streamed": by_engine(max_batch=8, streams=True),
     "videoqa, 16 slots, reuse": by_engine(max_batch=16),

@@ -337,7 +337,7 @@ class EngineInfo(Model):
     """Times that features of pictures were taken from what was kept."""
     feature_misses: int = Field(ge=0)
     prefix_hits: int = Field(ge=0)
-    """The same for prompts up to their last picture."""
+    """The same for prompts up to their last picture, from what was kept or from a row that runs."""
     prefix_misses: int = Field(ge=0)
     kept_bytes: int = Field(ge=0)
     """Of both."""

@@ -24,6 +24,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from videoqa.errors import JobCanceled, PromptTooLong
 from videoqa.job import Generation
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
+from videoqa_worker.engine.slots import SlotRunner
 from videoqa_worker.prompt import Media
 
 TOGETHER = {"batch_wait_s": 0.3, "length_ratio": 100.0, "max_batch": 8}
@@ -76,11 +77,13 @@ def given(kwargs: dict[str, Any]) -> torch.Tensor:
 
 @contextmanager
 def rows_seen(engine: Engine) -> Iterator[list[int]]:
-    """How many rows each forward pass had."""
+    """How many rows ran at each forward pass."""
     seen: list[int] = []
 
     def look(_: Any, args: Any, kwargs: Any) -> None:
-        seen.append(given(kwargs).shape[0])
+        runner = engine._runner
+        decodes = isinstance(runner, SlotRunner) and runner.passes.cache.decodes
+        seen.append(len(runner._seats.running) if decodes else given(kwargs).shape[0])
 
     hook = engine._loaded.model.register_forward_pre_hook(look, with_kwargs=True)
     try:

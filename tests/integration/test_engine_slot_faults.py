@@ -54,9 +54,9 @@ class Once:
         self._runner, self._rows, self._error = runner(engine), rows, error
 
     def __call__(self, tokens: torch.Tensor) -> None:
-        running, filling = self._runner._running(), self._runner._filling()
+        running, filling = self._runner._seats.running, self._runner._seats.filling
         decodes = tokens.shape[:2] == (self._rows, 1) and len(running) == self._rows
-        if not self.raised and decodes and filling is not None and filling.length > 16:
+        if not self.raised and decodes and filling and filling[0].length > 16:
             self.raised = True
             raise self._error
 
@@ -98,7 +98,7 @@ def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
     def told(n: int) -> Callable[[int], None]:
         return lambda count: restarted.append(n) if count == 1 else None
 
-    leaving = ask(engine, [clip(1, 1)], "Go?", max_new_tokens=20)
+    leaving = ask(engine, [clip(9, 1)], "Go?", max_new_tokens=20)
     staying = [
         ask(engine, [clip(n, 1)], "What?", max_new_tokens=50, on_progress=told(n)) for n in range(3)
     ]
@@ -108,8 +108,9 @@ def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
 
     def check(tokens: torch.Tensor) -> None:
         nonlocal seen
-        seats = runner(engine)._running()
-        left = len(seats) == 3 and seats[0].ticket.request.inputs is staying[2].inputs
+        seats = runner(engine)._seats
+        first = seats.slots[0].seats[0] if seats.slots else None
+        left = first is not None and first.ticket.request.inputs is staying[2].inputs
         if tokens.shape[:2] == (3, 1) and left and not seen:
             seen = True
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -126,7 +127,7 @@ def in_decode(engine: Engine, rows: int, step: int, error: Exception) -> Callabl
 
     def check(tokens: torch.Tensor) -> None:
         nonlocal steps
-        if tokens.shape[:2] == (rows, 1) and len(runner(engine)._running()) == rows:
+        if tokens.shape[:2] == (rows, 1) and len(runner(engine)._seats.running) == rows:
             steps += 1
             if steps == step:
                 raise error
@@ -172,7 +173,7 @@ def test_a_step_that_is_done_again_draws_the_same_tokens(
 
         def draw(sampler: Sampler, scores: torch.Tensor) -> torch.Tensor:
             nonlocal draws
-            draws += len(runner(engine)._running()) == 2
+            draws += len(runner(engine)._seats.running) == 2
             if draws == 10:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return plain(sampler, scores)
@@ -204,8 +205,8 @@ def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engi
     alone = single(engine, after)
 
     def should_stop() -> bool:
-        filling = runner(engine)._filling()
-        return filling is not None and filling.length > 60
+        filling = runner(engine)._seats.filling
+        return bool(filling) and filling[0].length > 60
 
     bad = ask(engine, [clip(2, 2)], "~ " * 40, should_stop=should_stop)
     assert bad.inputs.length > 80 > after.inputs.length + 24

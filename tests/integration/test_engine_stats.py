@@ -34,7 +34,8 @@ def test_ten_questions_about_one_video_show_one_prompt(start: Callable[[str], En
     prefix = int((requests[0].inputs.input_ids[0] == 4).nonzero()[-1]) + 1
     rest = sum(request.inputs.length - prefix for request in requests)
     assert after.prompt_tokens - before.prompt_tokens == prefix + rest
-    assert after.prefixes.hits - before.prefixes.hits == 9
+    assert after.packed - before.packed + after.prefixes.hits - before.prefixes.hits == 9
+    assert after.packed > before.packed
     assert after.prefixes.misses - before.prefixes.misses == 1
     assert after.features.misses - before.features.misses == 1
     # The first token of each comes with its prompt.

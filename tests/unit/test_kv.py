@@ -82,14 +82,30 @@ def test_a_wiped_slot_holds_zeros_where_its_row_and_scratch_were() -> None:
     for slot in range(3):
         write(slots, slot, 0, 20)
     others = [slots.save(0, 20), slots.save(2, 20)]
-    slots.wipe(1, 12)
+    slots.wipe(1, 3, 12)
     for kept in slots.save(1, 20):
-        assert not kept[:, :12].any()
+        assert kept[:, :3].all()
+        assert not kept[:, 3:12].any()
         assert not kept[:, -1].any()
         assert kept[:, 12:-1].all()
     after = [slots.save(0, 20), slots.save(2, 20)]
     assert all(
         torch.equal(*pair)
         for was, now in zip(others, after, strict=True)
+        for pair in zip(was, now, strict=True)
+    )
+
+
+def test_slots_change_places_with_all_that_their_rows_wrote() -> None:
+    slots = cache(100)
+    slots.arrange(20, [])
+    for slot in range(3):
+        write(slots, slot, 0, 19)
+    before = [slots.save(n, 19) for n in range(3)]
+    slots.swap(0, 2, 19)
+    after = [slots.save(n, 19) for n in (2, 1, 0)]
+    assert all(
+        torch.equal(*pair)
+        for was, now in zip(before, after, strict=True)
         for pair in zip(was, now, strict=True)
     )

@@ -202,7 +202,7 @@ def _info(stats: Stats) -> EngineInfo:
         shared=stats.shared,
         feature_hits=stats.features.hits,
         feature_misses=stats.features.misses,
-        prefix_hits=stats.prefixes.hits,
+        prefix_hits=stats.prefixes.hits + stats.packed,
         prefix_misses=stats.prefixes.misses,
         kept_bytes=stats.features.size_bytes + stats.prefixes.size_bytes,
     )
@@ -226,6 +226,7 @@ def engine_config(settings: WorkerSettings) -> EngineConfig:
         feature_cache_bytes=settings.feature_cache_bytes,
         prefix_cache_bytes=settings.prefix_cache_bytes,
         cuda_graphs=settings.cuda_graphs,
+        batch_invariant=settings.batch_invariant,
         batching=settings.batching,
         batch_wait_s=settings.batch_wait_s,
     )

@@ -111,6 +111,10 @@ class WorkerSettings(Settings):
         default=None, ge=0, description="the same for prompts up to their last picture"
     )
     cuda_graphs: bool = Field(default=True, description="launch passes as CUDA graphs on a GPU")
+    batch_invariant: bool = Field(
+        default=False,
+        description="no answer depends on its company, in any dtype; each step costs that of max_batch rows",
+    )
     batching: Literal["slots", "generate"] = Field(
         default="slots",
         description="slots: rows join and leave at every step; generate: padded batches",

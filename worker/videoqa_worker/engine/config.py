@@ -36,6 +36,13 @@ class EngineConfig:
     0: none."""
     prefix_cache_bytes: int | None = None
     """The same for keys and values of prompts up to their last picture."""
+    pack_questions: bool = True
+    """Rows that run at the same time about the same pictures have one copy of what their prompts begin
+    with, and a step reads it once for all of them."""
+    batch_invariant: bool = False
+    """No answer depends on who runs beside it, to the last bit, in any dtype: every pass that a row is in
+    has the shapes that it has when the row is alone. Steps cost what they cost with all rows; questions
+    are not packed. Without it, answers in half precision may change with the company."""
     cuda_graphs: bool = True
     """Launch decode steps as CUDA graphs."""
     batching: Literal["slots", "generate"] = "slots"

@@ -224,7 +224,10 @@ class Engine:
         slots = self._slots(loaded) if self._config.batching == "slots" else None
         if slots is not None:
             return slots
-        batches = BatchRunner(loaded, self._config, self._closing.is_set)
+        config = (
+            replace(self._config, max_batch=1) if self._config.batch_invariant else self._config
+        )
+        batches = BatchRunner(loaded, config, self._closing.is_set)
         error = self._warm_up(batches, loaded.prompter)
         if error is not None:
             raise ConfigurationError(

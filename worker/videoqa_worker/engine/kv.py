@@ -1,8 +1,8 @@
 """Keys and values of the rows that run, in memory that is taken once.
 
-A layer has one block for keys and one for values, seen as [slots, heads, length, dim]: one slot a
-row. How many slots, and how long, changes with the rows (`arrange`); the memory does not. Row n
-of the batch is slot n, so that a decode step reads one slice.
+A layer has one block for keys and one for values, seen as [slots, heads, length, dim]: a slot for a
+row, or for several that begin alike (`seats`). How many slots, and how long, changes with the rows
+(`arrange`); the memory does not. A decode step reads stretches of slots, as slices.
 
 To a transformers model this is its `Cache`: `update` is called by every layer, the other methods
 by the code that makes masks.
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from videoqa_worker.engine import attention
 
 __all__ = ["SlotCache", "kv_shape", "token_bytes"]
 
@@ -34,7 +36,7 @@ def kv_shape(model: Any) -> KvShape | None:
     # Mistral has a window without a switch for it.
     windowed = getattr(text, "use_sliding_window", True) and getattr(text, "sliding_window", None)
     heads = getattr(text, "num_attention_heads", None)
-    sdpa = getattr(text, "_attn_implementation", None) == "sdpa"
+    sdpa = getattr(text, "_attn_implementation", None) in ("sdpa", attention.NAME)
     places = set((getattr(model, "hf_device_map", None) or {}).values())
     if kinds != {"full_attention"} or windowed or not heads or not sdpa or len(places) > 1:
         return None
@@ -67,9 +69,9 @@ class SlotCache:
         self._blocks: list[torch.Tensor] = []
         self._views: list[torch.Tensor] = []
         self._take(tokens)
-        self._rows = self._at = torch.zeros(0, dtype=torch.long, device=device)
+        self._at = self._rows = torch.zeros(0, dtype=torch.long, device=device)
         self._slot: int | torch.Tensor | None = None
-        self._past = self._reach = 0
+        self._start = self._first = self._reach = 0
 
     @property
     def tokens(self) -> int:
@@ -119,11 +121,20 @@ class SlotCache:
         for view in self._views:
             view[target, :, :count] = view[source, :, :count]
 
-    def wipe(self, slot: int, count: int) -> None:
-        """The first positions and scratch, after not-a-number: what is masked is still multiplied, so
-        it would come through."""
+    def swap(self, one: int, other: int, count: int) -> None:
+        """The first positions of two slots change places."""
+        # All memory is there before anything moves.
+        aside = torch.empty(self._heads, count, self._dim, dtype=self._dtype, device=self._device)
         for view in self._views:
-            view[slot, :, :count].zero_()
+            aside.copy_(view[one, :, :count])
+            view[one, :, :count] = view[other, :, :count]
+            view[other, :, :count] = aside
+
+    def wipe(self, slot: int, start: int, end: int) -> None:
+        """These positions and scratch, after not-a-number: what is masked is still multiplied, so it
+        would come through."""
+        for view in self._views:
+            view[slot, :, start:end].zero_()
             view[slot, :, -1].zero_()
 
     def save(self, slot: int, count: int) -> list[torch.Tensor]:
@@ -136,58 +147,65 @@ class SlotCache:
 
     # What a forward pass is about
 
-    def for_prompt(self, slot: int | torch.Tensor, past: int) -> SlotCache:
-        """The next pass writes one prompt, whose first `past` positions are there.
+    def for_prompt(self, slot: int | torch.Tensor, start: int) -> SlotCache:
+        """The next pass writes a prompt, or a piece of one, from this position on.
 
         Arguments:
-            slot: int64[1] where the pass is for several of them; then `past` is 0.
+            slot: int64[1] where the pass is for several of them; then `start` is 0.
         """
-        self._slot, self._past = slot, past
+        self._slot, self._start = slot, start
         return self
 
-    def for_tokens(self, rows: torch.Tensor, at: torch.Tensor, reach: int) -> SlotCache:
-        """The next pass writes one position of each row.
+    def for_tokens(self, first: int, at: torch.Tensor, reach: int) -> SlotCache:
+        """The next pass writes single positions, and reads a stretch of slots.
 
         Arguments:
-            rows: int64[n], 0 ... n - 1.
-            at: int64[n], the position of each.
+            first: of the slots.
+            at: int64[slots, positions in each].
             reach: attention looks at so many positions of each slot.
         """
-        self._slot, self._past = None, 0
-        self._rows, self._at, self._reach = rows, at, reach
+        self._slot, self._start = None, 0
+        self._first, self._at, self._reach = first, at, reach
+        self._rows = torch.arange(at.shape[0], device=self._device)[:, None]
         return self
+
+    @property
+    def decodes(self) -> bool:
+        """The pass is not one over a prompt by itself."""
+        return self._slot is None
 
     # What transformers asks of a cache
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """[rows, heads, new positions, dim] each; returns all that is attended to."""
+        """[slots, heads, new positions, dim] each; returns all that is attended to."""
         own_keys, own_values = self._views[2 * layer_idx], self._views[2 * layer_idx + 1]
         if self._slot is None:
-            own_keys[self._rows, :, self._at] = keys[:, :, 0]
-            own_values[self._rows, :, self._at] = values[:, :, 0]
-            count = keys.shape[0]
-            return own_keys[:count, :, : self._reach], own_values[:count, :, : self._reach]
-        end = self._past + keys.shape[2]
+            stretch = slice(self._first, self._first + keys.shape[0])
+            own_keys, own_values = own_keys[stretch], own_values[stretch]
+            own_keys[self._rows, :, self._at] = keys.transpose(1, 2)
+            own_values[self._rows, :, self._at] = values.transpose(1, 2)
+            return own_keys[:, :, : self._reach], own_values[:, :, : self._reach]
+        end = self._start + keys.shape[2]
         if isinstance(self._slot, torch.Tensor):
             own_keys[self._slot, :, :end] = keys
             own_values[self._slot, :, :end] = values
             return keys, values
         slot = slice(self._slot, self._slot + 1)
-        own_keys[slot, :, self._past : end] = keys
-        own_values[slot, :, self._past : end] = values
-        if self._past == 0:
+        own_keys[slot, :, self._start : end] = keys
+        own_values[slot, :, self._start : end] = values
+        if self._start == 0:
             return keys, values
         return own_keys[slot, :, :end], own_values[slot, :, :end]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._past
+        return self._start
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        return self._past
+        return self._start
 
     def get_mask_sizes(self, query_length: Any, layer_idx: int = 0) -> tuple[int, int]:
         # transformers before 5.20 gives the positions themselves.
         new = query_length if isinstance(query_length, int) else query_length.shape[0]
-        return self._past + new, 0
+        return self._start + new, 0

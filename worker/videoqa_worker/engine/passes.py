@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from videoqa_worker.engine import vision
+from videoqa_worker.engine import attention, vision
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.faults import fault_of
 from videoqa_worker.engine.graphs import Graphs
@@ -24,7 +24,7 @@ from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.reuse import Kept, prefix_digest
 
-__all__ = ["Passes", "Prompt"]
+__all__ = ["Last", "Passes", "Place", "Prompt"]
 
 _REACH = {"cuda": 512, "cpu": 64}
 """Attention's reach is rounded up to it: one graph serves so many steps."""
@@ -38,11 +38,33 @@ _CUDA_KV_SHARE = 0.7
 """Of the memory that is free beside the weights: small devices have no room for what is asked."""
 
 
-@dataclass
-class Prompt:
-    """One on its way into a slot."""
+@dataclass(frozen=True)
+class Place:
+    """Where the positions of a row lie: the first `shared` at the beginning of a slot, the others from
+    `start` on."""
 
     slot: int
+    start: int = 0
+    shared: int = 0
+
+    def at(self, position: int) -> int:
+        return position if position < self.shared else self.start + position - self.shared
+
+
+@dataclass(frozen=True)
+class Last:
+    """The last token of a row, where it goes in its slot, and which positions the row sees."""
+
+    token: int
+    at: int
+    start: int
+    shared: int
+
+
+@dataclass
+class Prompt:
+    """One on its way in."""
+
     length: int
     done: int = 0
     """Positions that are there."""
@@ -50,7 +72,7 @@ class Prompt:
     """[1, length - those restored, d]; None: text only, `ids` say it."""
     ids: torch.Tensor | None = None
     prefix: int = 0
-    """Positions up to the last picture."""
+    """Positions up to the last picture, if they may be kept."""
     key: bytes = b""
     """Under which the prefix is to be kept; empty: it is kept already, or not to be."""
 
@@ -60,14 +82,15 @@ class Passes:
 
     def __init__(self, loaded: Loaded, shape: KvShape, config: EngineConfig) -> None:
         self._model = loaded.model
+        attention.install(loaded.model)
         self._device: torch.device = loaded.model.device
         dtype = self._model.dtype
         tokens = min(config.max_batch_tokens, self._affordable(token_bytes(shape, dtype)))
         self.cache = SlotCache(shape, tokens, dtype, self._device)
         self.features: Kept[vision.Flat] = Kept(self._limit(config.feature_cache_bytes))
         self.prefixes: Kept[list[torch.Tensor]] = Kept(self._limit(config.prefix_cache_bytes))
+        self._invariant = config.batch_invariant
         self._graphs = Graphs(self._device, wanted=config.cuda_graphs)
-        self._numbers = torch.arange(1024, device=self._device)
 
     def _affordable(self, bytes_each: int) -> int:
         """Positions that leave the device room for the caches and for passes."""
@@ -86,7 +109,7 @@ class Passes:
 
     @property
     def keeps(self) -> bool:
-        """Whether it is worth knowing which pictures are equal."""
+        """Whether anything is."""
         return self.features.takes(1) or self.prefixes.takes(1)
 
     def arrange(self, length: int, used: Sequence[int]) -> None:
@@ -100,26 +123,42 @@ class Passes:
 
     # A prompt
 
-    def open(self, ticket: Ticket, slot: int) -> Prompt:
-        """What is left to be computed of a prompt."""
+    def beginning(self, ticket: Ticket) -> tuple[bytes, int]:
+        """A digest of the prompt up to its last picture, and the positions of that; (b"", 0) if there
+        are no pictures, or nobody cares which are equal."""
+        if ticket.beginning is None:
+            inputs, length, key = ticket.request.inputs, 0, b""
+            placed = vision.placeholders(self._model, inputs)
+            if placed.any() and ticket.media:
+                # The last position's scores are the first token: it is always computed.
+                length = min(int(placed.nonzero()[-1]) + 1, inputs.length - 1)
+                key = prefix_digest(inputs, ticket.media, length)
+            ticket.beginning = key, length
+        return ticket.beginning
+
+    def open(self, ticket: Ticket, place: Place, *, beside: bool) -> Prompt:
+        """What is left to be computed of a prompt.
+
+        Arguments:
+            beside: its beginning is there, as that of another row.
+        """
         inputs = ticket.request.inputs
-        prompt = Prompt(slot, inputs.length)
-        placed = vision.placeholders(self._model, inputs)
-        if placed.any() and ticket.media and self.prefixes.takes(1):
-            # The last position's scores are the first token: it is always computed.
-            last = int(placed.nonzero()[-1]) + 1
-            prompt.prefix = min(last, inputs.length - 1)
-            prompt.key = prefix_digest(inputs, ticket.media, prompt.prefix)
-            saved = self.prefixes.get(prompt.key)
+        prompt = Prompt(inputs.length)
+        key, length = self.beginning(ticket)
+        if beside:
+            prompt.done = length
+        elif key and self.prefixes.takes(1):
+            prompt.prefix, prompt.key = length, key
+            saved = self.prefixes.get(key)
             if saved is not None:
-                self.cache.restore(slot, saved)
-                prompt.done, prompt.key = prompt.prefix, b""
-        ids = inputs.input_ids[:, prompt.done :].to(self._device)
+                self.cache.restore(place.slot, saved)
+                prompt.done, prompt.key = length, b""
+        placed = vision.placeholders(self._model, inputs)
         if placed[prompt.done :].any():
             whole = vision.embedded(self._model, inputs, self._features(ticket))
             prompt.embeddings = whole[:, prompt.done :]
         else:
-            prompt.ids = ids
+            prompt.ids = inputs.input_ids[:, prompt.done :].to(self._device)
         return prompt
 
     def _features(self, ticket: Ticket) -> vision.Flat:
@@ -131,26 +170,26 @@ class Passes:
                 self.features.put(ticket.media, kept, size)
         return kept
 
-    def advance(self, prompt: Prompt, most: int) -> torch.Tensor | None:
+    def advance(self, prompt: Prompt, place: Place, most: int) -> torch.Tensor | None:
         """Computes up to so many positions; the scores, float[1, vocabulary], after the last."""
-        whole = not prompt.done and prompt.length <= most
+        whole = not prompt.done and prompt.length <= most and not self._invariant
         if self._graphs.on and whole and prompt.embeddings is not None:
-            return self._whole(prompt, prompt.embeddings)
+            return self._whole(prompt, place.slot, prompt.embeddings)
         start, end = prompt.done, min(prompt.length, prompt.done + most)
+        if (
+            self._invariant and start < prompt.prefix
+        ):  # what is kept ends there, and was computed so
+            end = min(end, prompt.prefix)
         given = "input_ids" if prompt.ids is not None else "inputs_embeds"
         rest = prompt.ids if prompt.ids is not None else prompt.embeddings
         assert rest is not None  # noqa: S101 - one of the two, by construction
         piece, later = rest[:, : end - start], rest[:, end - start :]
-        mask = None
-        if start:
-            every = torch.ones(end - start, end, dtype=torch.bool, device=self._device)
-            mask = every.tril(diagonal=start)[None, None]
         with self._any_shape():
             scores: torch.Tensor = self._model(
                 **{given: piece},
-                attention_mask=mask,
+                attention_mask=self._seen(place, start, end) if start else None,
                 position_ids=torch.arange(start, end, device=self._device)[None],
-                past_key_values=self.cache.for_prompt(prompt.slot, start),
+                past_key_values=self.cache.for_prompt(place.slot, place.at(start)),
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
@@ -161,18 +200,51 @@ class Passes:
             prompt.embeddings = later
         return scores if end == prompt.length else None
 
-    def keep(self, prompt: Prompt) -> None:
+    def together(self, prompts: Sequence[Prompt], places: Sequence[Place]) -> torch.Tensor:
+        """Computes all that is left of prompts in one slot, which are `ids` alone; the scores,
+        float[prompts, vocabulary], after the last of each."""
+        spans = [
+            torch.arange(prompt.done, prompt.length, device=self._device) for prompt in prompts
+        ]
+        shared = torch.tensor([place.shared for place in places], device=self._device)
+        start = torch.tensor([place.start for place in places], device=self._device)
+        counts = torch.tensor([len(span) for span in spans], device=self._device)
+        shared, start = shared.repeat_interleave(counts), start.repeat_interleave(counts)
+        positions = torch.cat(spans)
+        rests = torch.cat([prompt.ids[0] for prompt in prompts if prompt.ids is not None])
+        at = start + positions - shared
+        behind = max(map(_behind, prompts, places))
+        with self._any_shape():
+            scores = self._placed(
+                places[0].slot,
+                behind,
+                *(each[None] for each in (rests, at, start, shared)),
+                keep=counts.cumsum(0) - 1,
+            )[0]
+        for prompt in prompts:
+            prompt.done, prompt.ids = prompt.length, None
+        return scores
+
+    def _seen(self, place: Place, start: int, end: int) -> torch.Tensor:
+        """bool[1, 1, positions, of the slot]: what these positions of a prompt see."""
+        first, behind = place.at(start), place.at(end - 1) + 1
+        every = torch.ones(end - start, behind, dtype=torch.bool, device=self._device)
+        seen = every.tril(diagonal=first)
+        seen[:, place.shared : place.start] = False
+        return seen[None, None]
+
+    def keep(self, prompt: Prompt, slot: int) -> None:
         """Of a complete prompt, what the next question about its pictures can use."""
         size = prompt.prefix * self.cache.token_bytes
         if prompt.key and self.prefixes.takes(size):
-            saved = self._saved(prompt)
+            saved = self._saved(prompt, slot)
             if saved is not None:
                 self.prefixes.put(prompt.key, saved, size)
 
-    def _saved(self, prompt: Prompt) -> list[torch.Tensor] | None:
+    def _saved(self, prompt: Prompt, slot: int) -> list[torch.Tensor] | None:
         """None where there is no memory: the answer does without."""
         try:
-            return self.cache.save(prompt.slot, prompt.prefix)
+            return self.cache.save(slot, prompt.prefix)
         except Exception as error:
             if not fault_of(error).memory:
                 raise
@@ -187,12 +259,12 @@ class Passes:
             [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         )
 
-    def _whole(self, prompt: Prompt, embeddings: torch.Tensor) -> torch.Tensor:
+    def _whole(self, prompt: Prompt, slot: int, embeddings: torch.Tensor) -> torch.Tensor:
         """All of a prompt as a graph. What is filled up behind it is masked, then overwritten."""
         longest = -(-prompt.length // _PROMPT) * _PROMPT
         filled = embeddings.new_zeros(1, longest, embeddings.shape[-1])
         filled[:, : prompt.length] = embeddings
-        places = torch.tensor([[prompt.slot], [prompt.length - 1]]).to(self._device)
+        places = torch.tensor([[slot], [prompt.length - 1]]).to(self._device)
         key = "prompt", longest
         scores = self._graphs.run(key, self._prompt_pass, filled, places[0], places[1])
         prompt.done, prompt.embeddings = prompt.length, None
@@ -212,32 +284,82 @@ class Passes:
 
     # Rows
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
-        """The next scores of each row, float[rows, vocabulary].
+    def decode(self, first: int, rows: Sequence[Sequence[Last]], *, least: int = 1) -> torch.Tensor:
+        """The next scores of each row, float[rows, vocabulary], slot by slot.
 
         Arguments:
-            tokens: the last token of each row.
-            lengths: the position of each, which is how many come before it.
+            first: number of the first slot.
+            rows: of each slot from that one on; some have none.
+            least: so many slots the pass has, where its shape must not change.
         """
-        count, scratch = len(tokens), self.cache.length - 1
-        rows = min(1 << (count - 1).bit_length(), self.cache.slots) if self._graphs.on else count
-        step = _REACH.get(self._device.type, _REACH["cpu"])
-        reach = min(self.cache.length, -(-(max(lengths) + 1) // step) * step)
-        filler = rows - count
-        numbers = torch.tensor([[*tokens, *[0] * filler], [*lengths, *[scratch] * filler]])
-        placed = numbers.to(self._device, non_blocking=True)
-        key = "rows", rows, reach
-        return self._graphs.run(key, partial(self._rows_pass, reach), *placed)[:count]
+        scratch = Last(0, self.cache.length - 1, 0, 0)
+        slots, each = len(rows), max(map(len, rows))
+        if self._invariant:
+            slots = least
+        elif self._graphs.on:
+            slots = min(_power_of_two(slots), self.cache.slots - first)
+            each = _power_of_two(each)
+        filled = [[*slot, *[scratch] * (each - len(slot))] for slot in rows]
+        filled += [[scratch] * each] * (slots - len(rows))
+        numbers = [[[row.token, row.at, row.start, row.shared] for row in slot] for slot in filled]
+        reach = max(self.reach(row.at + 1) for slot in rows for row in slot)
+        placed = torch.tensor(numbers).permute(2, 0, 1).to(self._device, non_blocking=True)
+        key = "rows", slots, each, first, reach
+        scores = self._graphs.run(key, partial(self._rows_pass, first, reach), *placed)
+        if all(len(slot) == each for slot in rows):
+            return scores[: len(rows)].flatten(0, 1)
+        return torch.cat([part[: len(slot)] for part, slot in zip(scores, rows, strict=False)])
 
-    def _rows_pass(self, reach: int, tokens: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        rows = self._numbers[: tokens.shape[0]]
-        seen = torch.arange(reach, device=self._device) <= at[:, None]
+    def reach(self, positions: int) -> int:
+        """How far attention looks for a row of so many positions, if it is by itself."""
+        step = _REACH.get(self._device.type, _REACH["cpu"])
+        if self._invariant:  # rows of one reach run together: there are to be few
+            step = max(step, _power_of_two(positions) // 2)
+        return min(self.cache.length, -(-positions // step) * step)
+
+    def _rows_pass(
+        self,
+        first: int,
+        reach: int,
+        tokens: torch.Tensor,
+        at: torch.Tensor,
+        start: torch.Tensor,
+        shared: torch.Tensor,
+    ) -> torch.Tensor:
+        """int64[slots, rows of each] all four; float[slots, rows of each, vocabulary]."""
+        return self._placed(first, reach, tokens, at, start, shared, keep=tokens.shape[1])
+
+    def _placed(
+        self,
+        first: int,
+        reach: int,
+        tokens: torch.Tensor,
+        at: torch.Tensor,
+        start: torch.Tensor,
+        shared: torch.Tensor,
+        *,
+        keep: int | torch.Tensor,
+    ) -> torch.Tensor:
+        """Tokens anywhere in a stretch of slots: each sees what is shared, and what is its own up to
+        itself."""
+        places = torch.arange(reach, device=self._device)
+        seen = (places < shared[..., None]) | (places >= start[..., None])
+        seen &= places <= at[..., None]
         scores: torch.Tensor = self._model(
-            input_ids=tokens[:, None],
-            attention_mask=seen[:, None, None],
-            position_ids=at[:, None],
-            past_key_values=self.cache.for_tokens(rows, at, reach),
+            input_ids=tokens,
+            attention_mask=seen[:, None],
+            position_ids=at - start + shared,
+            past_key_values=self.cache.for_tokens(first, at, reach),
             use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+            logits_to_keep=keep,
+        ).logits
         return scores
+
+
+def _behind(prompt: Prompt, place: Place) -> int:
+    return place.at(prompt.length - 1) + 1
+
+
+def _power_of_two(count: int) -> int:
+    """The least that is no less."""
+    return 1 << (count - 1).bit_length()

@@ -69,6 +69,8 @@ class Ticket:
     arrived_s: float = field(default_factory=time.monotonic)
     media: bytes = b""
     """Digest of its pictures; empty: nothing of them is kept."""
+    beginning: tuple[bytes, int] | None = None
+    """Digest and positions of the prompt up to its last picture, once they were asked for."""
     suspect: bool = False
     """Was there when the model raised, and so runs by itself."""
     retried: bool = False

@@ -43,6 +43,7 @@ class BatchRunner:
         """
         self._loaded = loaded
         self._most_tokens = config.max_batch_tokens
+        self._joins = loaded.llava and not config.batch_invariant
         self._stopping = stopping
         self.beat_s = time.monotonic()
         self._running = 0
@@ -59,7 +60,7 @@ class BatchRunner:
         """Waits for a batch and runs it; False if the room is closed."""
         self.beat_s = time.monotonic()
         most = min(self._most_tokens, self.memory_tokens or 2**62)
-        batch = room.next_batch(most if self._loaded.llava else 0)
+        batch = room.next_batch(most if self._joins else 0)
         self.run(batch)
         return bool(batch)
 

@@ -11,9 +11,9 @@ goes back to wait. If the model raises on several rows, each is run again by its
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
@@ -24,35 +24,17 @@ from videoqa_worker.engine.controls import Row
 from videoqa_worker.engine.faults import STOPPED, Fault, fault_of
 from videoqa_worker.engine.kv import KvShape
 from videoqa_worker.engine.load import Loaded
-from videoqa_worker.engine.passes import Passes, Prompt
+from videoqa_worker.engine.passes import Last, Passes, Prompt
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
+from videoqa_worker.engine.seats import LENGTHS, Seat, Seats, Slot, Spot
 from videoqa_worker.engine.shaping import Shaping, processors
 from videoqa_worker.engine.stats import Stats
 
 __all__ = ["SlotRunner"]
 
-_LENGTHS = 64
-"""Slots are a multiple of it long, so that they seldom have to be arranged anew."""
 _MORE_AFTER = 64
 """Answers. A row too many costs one prompt again, and what was kept."""
-
-
-@dataclass
-class _Seat:
-    """A row and its place."""
-
-    row: Row
-    prompt: Prompt | None
-    """What is still on its way in."""
-    length: int = 0
-    """Positions written."""
-    sampler: Sampler | None = None
-    shaping: Shaping | None = None
-
-    @property
-    def ticket(self) -> Ticket:
-        return self.row.ticket
 
 
 class SlotRunner:
@@ -63,8 +45,11 @@ class SlotRunner:
     ) -> None:
         self._loaded, self._config, self._stopping = loaded, config, stopping
         self.passes = Passes(loaded, shape, config)
-        self._seats: list[_Seat] = []
-        """Row n is in slot n; the one whose prompt is on its way in, if any, is the last."""
+        self._usual_length = self.passes.cache.tokens // config.max_batch // LENGTHS * LENGTHS
+        """Of slots, as many as rows can be."""
+        self._seats = Seats()
+        self._again: list[Ticket] = []
+        """They go back to wait."""
         self._most_rows = config.max_batch
         """Fewer once more did not fit into the device's memory; one more after every so many answers,
         since what did not fit may have been one long prompt."""
@@ -72,14 +57,19 @@ class SlotRunner:
         """Since there were fewer rows."""
         model = loaded.model
         self._processors = processors(model.generation_config, loaded.eos, model.device)
-        self.steps = self.rows = self.prompt_tokens = 0
+        self.steps = self.rows = self.packed = self.prompt_tokens = 0
         """Counted since the start; `rows` over all steps."""
         self.beat_s = time.monotonic()
         """When the last step began: a watchdog looks at it."""
 
     @property
     def wants_digests(self) -> bool:
-        return self.passes.keeps
+        """Whether it is worth knowing which pictures are equal."""
+        return self.passes.keeps or self._packs
+
+    @property
+    def _packs(self) -> bool:
+        return self._config.pack_questions and not self._config.batch_invariant
 
     @property
     def stats(self) -> Stats:
@@ -87,6 +77,7 @@ class SlotRunner:
             running=len(self._seats),
             steps=self.steps,
             rows=self.rows,
+            packed=self.packed,
             prompt_tokens=self.prompt_tokens,
             beat_s=self.beat_s,
             features=self.passes.features.counts,
@@ -100,121 +91,189 @@ class SlotRunner:
             return False
         fault = self._advance()
         if fault is not None:
-            self._recover_prompt(fault, room)
-        elif self._running():
+            self._recover_prompt(fault)
+        elif self._seats.running:
             fault = self._decode()
             if fault is not None:
-                self._recover_rows(fault, room)
+                self._recover_rows(fault)
         return True
 
     def run(self, tickets: list[Ticket]) -> None:
         """Answers these, then returns."""
         room = WaitingRoom(self._config)
         room.put_back(tickets)
-        while room or self._seats:
+        while room or self._seats or self._again:
             self.step(room)
 
     def close(self) -> None:
         """Ends all rows with EngineStopped."""
-        for seat in self._seats:
-            if not seat.ticket.future.done():
-                seat.ticket.future.set_exception(EngineStopped(STOPPED))
+        for ticket in (*(seat.ticket for seat in self._seats.all), *self._again):
+            if not ticket.future.done():
+                ticket.future.set_exception(EngineStopped(STOPPED))
         self._seats.clear()
+        self._again.clear()
 
     # Schedule
 
     def _schedule(self, room: WaitingRoom) -> bool:
-        for seat in [*self._seats]:
+        for seat in self._seats.all:
             if seat.prompt is not None:
                 seat.row.poll()  # running rows are asked with each token
-            self._settle(seat)
-        while not self._filling():
-            ticket = room.take(self._fits, wait=not self._seats)
-            if ticket is None:
-                break
+        for seat in self._seats.all:
+            if seat in self._seats:  # else it waited for one that left
+                self._settle(seat)
+        if self._again:
+            room.put_back(self._again)
+            self._again = []
+        while (ticket := room.take(self._fits, wait=not self._seats)) is not None:
             self._join(ticket)
         return bool(self._seats)
-
-    def _running(self) -> list[_Seat]:
-        return [seat for seat in self._seats if seat.prompt is None]
-
-    def _filling(self) -> _Seat | None:
-        return self._seats[-1] if self._seats and self._seats[-1].prompt is not None else None
 
     def _fits(self, ticket: Ticket) -> bool:
         if not self._seats:
             return True
-        if ticket.alone or self._seats[0].ticket.alone or len(self._seats) >= self._most_rows:
+        rows, filling = self._seats.all, self._seats.filling
+        if self._alone(ticket) or self._alone(rows[0].ticket) or len(rows) >= self._most_rows:
             return False
-        longest = max(map(_slot_length, [ticket, *(seat.ticket for seat in self._seats)]))
-        return (len(self._seats) + 1) * longest <= self.passes.cache.tokens
+        spot = self._spot(ticket)
+        return spot is not None and (not filling or spot.slot is filling[0].slot)
+
+    def _alone(self, ticket: Ticket) -> bool:
+        """Also who needs longer slots than all others, where the shape of a pass must not change."""
+        too_long = self._config.batch_invariant and ticket.most_tokens >= self._usual_length
+        return ticket.alone or too_long
+
+    def _spot(self, ticket: Ticket) -> Spot | None:
+        key, shared = self.passes.beginning(ticket) if self._packs else (b"", 0)
+        # A row by itself has all that it needs, whatever the settings say.
+        tokens = self.passes.cache.tokens if self._seats else sys.maxsize
+        return self._seats.spot(ticket, key, shared, tokens)
 
     def _join(self, ticket: Ticket) -> None:
         if not ticket.start():
             return
+        spot = self._spot(ticket)
+        assert spot is not None  # noqa: S101 - it fits
         row = Row(ticket, self._loaded.tokenizer, self._loaded.eos)
         # It takes memory of the device when it is first advanced: see `_begin`.
-        seat = _Seat(row, Prompt(len(self._seats), ticket.prompt_tokens))
-        self._seats.append(seat)
+        seat = self._seats.take(spot, row, Prompt(ticket.prompt_tokens))
         row.poll()
         self._settle(seat)
 
-    def _room_for(self, ticket: Ticket) -> None:
-        """A slot for the last seat, whose ticket this is."""
-        cache, needed = self.passes.cache, _slot_length(ticket)
-        if len(self._seats) <= cache.slots and needed <= cache.length:
+    def _room_for(self, seat: Seat) -> None:
+        """Slots as many and as long as the seats need."""
+        cache, slots = self.passes.cache, self._seats.slots
+        needed = self._seats.length()
+        fits = len(slots) <= cache.slots and needed <= cache.length
+        if self._config.batch_invariant:
+            fits = cache.length == max(needed, self._usual_length)
+        if fits:
             return
-        others = [seat.length for seat in self._seats[:-1]]
-        longest = max(map(_slot_length, [seat.ticket for seat in self._seats]))
         # As long as all rows at once can be, if there is memory: graphs are lost with the slots.
-        roomy = cache.tokens // self._config.max_batch // _LENGTHS * _LENGTHS
-        self.passes.arrange(max(longest, roomy), others)
+        length = max(needed, self._usual_length)
+        if len(seat.slot.seats) > 1:  # and for the others of its kind that may come
+            more = self._config.max_batch - len(self._seats)
+            likely = min(needed + more * seat.room, cache.tokens // len(slots))
+            length = max(length, likely // LENGTHS * LENGTHS)
+        self.passes.arrange(length, [slot.used for slot in slots if slot.used])
 
     # Run
 
     def _advance(self) -> Fault | None:
-        """One piece of the prompt on its way in; all of it if nobody waits meanwhile."""
-        seat = self._filling()
-        if seat is None or seat.prompt is None:
+        """One piece of the prompt on its way in, or what is left of several; all of it if nobody waits
+        meanwhile."""
+        if not self._seats.filling:
             return None
         try:
-            if seat.length == 0:
-                seat.prompt = self._begin(seat)
-            before = seat.prompt.done
-            others = len(self._seats) > 1
-            most = self._config.prefill_chunk_tokens if others else seat.prompt.length
-            scores = self.passes.advance(seat.prompt, most)
-            self.prompt_tokens += seat.prompt.done - before
-            seat.length = seat.prompt.done
-            drawn = self._drawn(scores.float(), [seat]) if scores is not None else None
+            seats = self._begun()
+            prompts = [seat.prompt for seat in seats if seat.prompt is not None]
+            places = [self._seats.place(seat) for seat in seats]
+            before = sum(prompt.done for prompt in prompts)
+            if len(seats) > 1:
+                scores: torch.Tensor | None = self.passes.together(prompts, places)
+            else:
+                scores = self.passes.advance(prompts[0], places[0], self._piece())
+            self.prompt_tokens += sum(prompt.done for prompt in prompts) - before
+            for seat, prompt in zip(seats, prompts, strict=True):
+                seat.length = prompt.done
+            drawn = self._drawn(scores.float(), seats) if scores is not None else None
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
             return fault_of(error)
         if drawn is not None:
-            if drawn[0] >= 0:  # else not-a-number may be all over what would be kept
-                self.passes.keep(seat.prompt)
-            seat.prompt = None
-            self._take(drawn, [seat])
+            self._complete(seats, drawn)
         return None
 
-    def _begin(self, seat: _Seat) -> Prompt:
-        """What the last seat needs on the device."""
-        self._room_for(seat.ticket)
+    def _piece(self) -> int:
+        """Positions that a pass over prompts may have."""
+        alone = not self._config.batch_invariant and len(self._seats) == len(self._seats.filling)
+        return sys.maxsize if alone else self._config.prefill_chunk_tokens
+
+    def _begun(self) -> list[Seat]:
+        """Who gets a pass next: the first of a slot by itself, then the others, as many as a piece holds."""
+        first, *others = self._seats.filling
+        self._begin(first)
+        if not first.slot.written:
+            return [first]
+        left = self._piece()
+        for n, seat in enumerate((first, *others)):
+            self._begin(seat)
+            left -= seat.ticket.prompt_tokens - seat.length
+            if seat.prompt is None or seat.prompt.ids is None or left < 0:
+                return [first, *others][: max(1, n)]
+        return [first, *others]
+
+    def _begin(self, seat: Seat) -> None:
+        """What a seat needs on the device."""
+        if seat.begun:
+            return
+        self._room_for(seat)
         request, device = seat.ticket.request, self._loaded.model.device
         if request.generation.temperature > 0:
             seat.sampler = Sampler(request.generation, seat.ticket.seed, device)
         if self._processors:
             prompt = request.inputs.input_ids[0].to(device)
             seat.shaping = Shaping(self._processors, prompt, seat.ticket.most_tokens + 1)
-        return self.passes.open(seat.ticket, len(self._seats) - 1)
+        slot = seat.slot
+        beside = slot.written
+        if beside:
+            self._pack(slot)
+        seat.prompt = self.passes.open(seat.ticket, self._seats.place(seat), beside=beside)
+        seat.length, seat.begun = seat.prompt.done, True
+        slot.written = bool(slot.key) and seat.length >= slot.shared
+
+    def _complete(self, seats: list[Seat], drawn: list[int]) -> None:
+        """Prompts are there, with the first token of each answer."""
+        for seat, token in zip(seats, drawn, strict=True):
+            prompt, seat.prompt = seat.prompt, None
+            if token >= 0:  # else not-a-number may be all over what would be kept
+                seat.slot.written = True
+                if prompt is not None:
+                    self.passes.keep(prompt, self._seats.place(seat).slot)
+        self._take(drawn, seats)
+
+    def _pack(self, slot: Slot) -> None:
+        """It has one row more."""
+        self.packed += 1
+        now, then = self._seats.place_packed(slot)
+        if now != then:
+            most = max(self._seats.slots[n].used for n in (now, then))
+            self.passes.cache.swap(now, then, most)
+        self._seats.pack(slot)
 
     def _decode(self) -> Fault | None:
-        seats = self._running()
+        seats: list[Seat] = []
+        drawn: list[int] = []
         try:
-            tokens = [seat.row.tokens[-1] for seat in seats]
-            scores = self.passes.decode(tokens, [seat.length for seat in seats])
-            drawn = self._drawn(scores.float(), seats)
+            for first, slots in self._stretches():
+                rows = [seat for slot in slots for seat in slot]
+                last = [[*map(_last, slot)] for slot in slots]
+                usual = self.passes.cache.length == self._usual_length
+                least = self._config.max_batch if usual else 1
+                scores = self.passes.decode(first, last, least=least)
+                seats += rows
+                drawn += self._drawn(scores.float(), rows)
         except Exception as error:  # noqa: BLE001
-            self._undo(seats)
+            self._undo(self._seats.running)
             return fault_of(error)
         self.steps += 1
         self.rows += len(seats)
@@ -223,7 +282,19 @@ class SlotRunner:
         self._take(drawn, seats)
         return None
 
-    def _undo(self, seats: list[_Seat]) -> None:
+    def _stretches(self) -> list[tuple[int, list[list[Seat]]]]:
+        """Slots that are read together; where shapes must not change, only rows of one reach are."""
+        found = self._seats.stretches
+        if not self._config.batch_invariant:
+            return found
+        reaches = {id(seat): self.passes.reach(seat.at + 1) for seat in self._seats.running}
+        return [
+            (first, [[seat for seat in slot if reaches[id(seat)] == reach] for slot in slots])
+            for first, slots in found
+            for reach in sorted({*reaches.values()})
+        ]
+
+    def _undo(self, seats: list[Seat]) -> None:
         """The step will be done again, with the same luck."""
         for seat in seats:
             if seat.sampler is not None and seat.sampler.draws > len(seat.row.tokens):
@@ -231,21 +302,40 @@ class SlotRunner:
 
     # Postprocess
 
-    def _take(self, drawn: list[int], seats: list[_Seat]) -> None:
+    def _take(self, drawn: list[int], seats: list[Seat]) -> None:
         """Gives each row its token, and lets go of rows that are done."""
+        failed: list[Seat] = []
         for seat, token in zip(seats, drawn, strict=True):
             if token < 0:
-                text = "the model wrote scores that are no numbers; try another dtype"
-                seat.row.error = ModelError(text)
-                self.passes.cache.wipe(self._seats.index(seat), _slot_length(seat.ticket))
+                failed.append(seat)
             else:
                 if seat.shaping is not None:
                     seat.shaping.add(token)
                 seat.row.take(token)
+        again = self._convict(failed)
         for seat in seats:
-            self._settle(seat)
+            if seat not in again:
+                self._settle(seat)
 
-    def _drawn(self, scores: torch.Tensor, seats: list[_Seat]) -> list[int]:
+    def _convict(self, failed: list[Seat]) -> list[Seat]:
+        """Of rows whose scores are no numbers. What one writes comes through to the others of its slot:
+        then nobody knows whose it was, and each, returned here, is asked again by itself."""
+        text = "the model wrote scores that are no numbers; try another dtype"
+        again: list[Seat] = []
+        for seat in failed:
+            beside = [one for one in failed if one.slot is seat.slot]
+            self._wipe(seat, whole=len(beside) == len(seat.slot.seats))
+            if len(beside) == 1:
+                seat.row.error = ModelError(text)
+            else:
+                seat.ticket.suspect = True
+                again.append(seat)
+        for seat in again:
+            self._leave(seat)
+        self._again += [seat.ticket for seat in again]
+        return again
+
+    def _drawn(self, scores: torch.Tensor, seats: list[Seat]) -> list[int]:
         """Each row's next token; -1 where its scores are not finite. The only wait for the device."""
         sound = scores.isfinite().all(dim=-1)
         for n, seat in enumerate(seats):
@@ -258,7 +348,7 @@ class SlotRunner:
         drawn: list[int] = torch.where(sound, tokens, -1).tolist()
         return drawn
 
-    def _settle(self, seat: _Seat) -> None:
+    def _settle(self, seat: Seat) -> None:
         """Delivers a row that is done, and frees its slot."""
         row = seat.row
         if not row.done and self._stopping():
@@ -277,57 +367,65 @@ class SlotRunner:
     def _fewer(self, rows: int) -> None:
         self._most_rows, self._answers = rows, 0
 
-    def _leave(self, seat: _Seat) -> None:
-        """Frees a slot: the last row moves into it, and the prompt on its way in behind that."""
-        free, last = self._seats.index(seat), len(self._running()) - 1
-        if free < last:
-            self._move(last, free)
-            free = last
-        if free < len(self._seats) - 1:
-            self._move(len(self._seats) - 1, free)
-        self._seats.pop()
-        slot = len(self._seats)  # of a prompt on its way in, which is always the last
-        if seat.prompt is not None and slot < self.passes.cache.slots:
-            # Nobody has seen whether it holds numbers.
-            self.passes.cache.wipe(slot, _slot_length(seat.ticket))
+    def _leave(self, seat: Seat) -> None:
+        """Frees a seat. Who waited for what it was to write goes back to wait."""
+        slot = seat.slot
+        others = slot.seats[1:] if seat is slot.seats[0] and not slot.written else []
+        self._again += [other.ticket for other in others]
+        for one in (seat, *others):
+            self._vacate(one)
 
-    def _move(self, source: int, target: int) -> None:
-        seat = self._seats[source]
-        if seat.length:
-            self.passes.cache.move(source, target, seat.length)
-        if seat.prompt is not None:
-            seat.prompt.slot = target
-        self._seats[target] = seat
+    def _vacate(self, seat: Seat) -> None:
+        """Other slots move into a slot that is free."""
+        if seat.prompt is not None:  # nobody has seen whether it holds numbers
+            self._wipe(seat, whole=not seat.slot.written)
+        used = [slot.used for slot in self._seats.slots]
+        for source, target in self._seats.leave(seat):
+            if used[source]:
+                self.passes.cache.move(source, target, used[source])
+            used[target] = used[source]
+
+    def _wipe(self, seat: Seat, *, whole: bool) -> None:
+        """What it may have written; `whole`: and what it shares."""
+        slot = self._seats.slots.index(seat.slot)
+        if slot < self.passes.cache.slots:
+            self.passes.cache.wipe(slot, 0 if whole else seat.start, seat.end)
 
     # Faults
 
-    def _recover_prompt(self, fault: Fault, room: WaitingRoom) -> None:
-        seat = self._seats[-1]
-        self._leave(seat)
+    def _recover_prompt(self, fault: Fault) -> None:
+        """Of the prompts that were on their way in."""
+        failed = [seat for seat in self._seats.filling if seat.begun] or self._seats.filling[:1]
+        tickets = [seat.ticket for seat in failed]
+        for seat in failed:
+            self._leave(seat)
         self._free_memory()
-        if not fault.memory:
-            seat.ticket.future.set_exception(fault.as_error(seat.ticket))
-        elif not seat.ticket.retried and self.passes.let_go():
-            seat.ticket.retried = True
-            room.put_back([seat.ticket])
-        elif self._seats:
-            self._fewer(len(self._seats))
-            room.put_back([seat.ticket])
+        if not fault.memory and len(failed) > 1:
+            for ticket in tickets:
+                ticket.suspect = True
+            self._again += tickets
+        elif fault.memory and not tickets[0].retried and self.passes.let_go():
+            for ticket in tickets:
+                ticket.retried = True
+            self._again += tickets
+        elif fault.memory and (self._seats or len(failed) > 1):
+            self._fewer(len(self._seats) or len(failed) - 1)
+            self._again += tickets
         else:
-            seat.ticket.future.set_exception(fault.as_error(seat.ticket))
+            tickets[0].future.set_exception(fault.as_error(tickets[0]))
 
-    def _recover_rows(self, fault: Fault, room: WaitingRoom) -> None:
-        running = self._running()
+    def _recover_rows(self, fault: Fault) -> None:
+        running = self._seats.running
         self._free_memory()
         if fault.memory and self.passes.let_go():
             return  # the step is done again
         if fault.memory and len(self._seats) > 1:
-            youngest = self._filling() or min(
-                reversed(running), key=lambda one: len(one.row.tokens)
-            )
+            begun = [seat for seat in self._seats.filling if seat.begun]
+            least = min(reversed(running), key=lambda one: len(one.row.tokens))
+            youngest = begun[-1] if begun else least
             self._leave(youngest)
             self._fewer(len(self._seats))
-            room.put_back([youngest.ticket])
+            self._again.append(youngest.ticket)
         elif len(running) == 1:
             self._leave(running[0])
             running[0].ticket.future.set_exception(fault.as_error(running[0].ticket))
@@ -335,9 +433,9 @@ class SlotRunner:
             for seat in running:
                 seat.ticket.suspect = True
             # The prompt on its way in is no suspect, but who is suspected runs alone.
-            room.put_back([seat.ticket for seat in self._seats])
-            for slot, seat in enumerate(self._seats):  # nobody has seen whether these hold numbers
-                self.passes.cache.wipe(slot, _slot_length(seat.ticket))
+            self._again += [seat.ticket for seat in self._seats.all]
+            for seat in self._seats.all:  # nobody has seen whether these hold numbers
+                self._wipe(seat, whole=True)
             self._seats.clear()
 
     def _free_memory(self) -> None:
@@ -347,6 +445,5 @@ class SlotRunner:
             torch.cuda.empty_cache()
 
 
-def _slot_length(ticket: Ticket) -> int:
-    """Positions of the slot, with the one for scratch."""
-    return -(-(ticket.most_tokens + 1) // _LENGTHS) * _LENGTHS
+def _last(seat: Seat) -> Last:
+    return Last(seat.row.tokens[-1], seat.at, seat.start, seat.slot.shared)

@@ -19,6 +19,8 @@ class Stats:
     """Decode steps of all running rows together."""
     rows: int = 0
     """Rows of all steps: `rows / steps` is how full they were."""
+    packed: int = 0
+    """Rows that sat beside one whose prompt begins alike, and used that beginning."""
     shared: int = 0
     """Requests that shared the row of an equal one."""
     prompt_tokens: int = 0

@@ -14,7 +14,7 @@ from struct import calcsize, iter_unpack
 from videoqa_worker.frames.cursor import Cursor
 from videoqa_worker.media import Media
 
-__all__ = ["bring_index", "ends_before_index", "pauses"]
+__all__ = ["bring_index", "broken_fragment", "ends_before_index", "pauses"]
 
 _TAIL_BYTES = 32 << 20
 """What follows the media data is mostly the index: up to here it is fetched at once."""
@@ -87,6 +87,14 @@ def ends_before_index(media: Media) -> bool:
             return box.end > media.size_bytes
         at = box.end
     return at + 8 > media.size_bytes
+
+
+def broken_fragment(media: Media) -> int | None:
+    """Where a fragment begins whose header (moof) the file ends in, as a recording that broke off."""
+    for box in _boxes(media):
+        if box.name == b"moof" and box.end > media.size_bytes:
+            return box.start
+    return None
 
 
 def pauses(media: Media) -> bool:

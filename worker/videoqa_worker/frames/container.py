@@ -28,7 +28,7 @@ from videoqa.errors import (
     VideoCorrupt,
     VideoTruncated,
 )
-from videoqa_worker.frames.boxes import ends_before_index
+from videoqa_worker.frames.boxes import broken_fragment, ends_before_index
 from videoqa_worker.frames.cursor import Cursor, is_whole
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sniff import look_at
@@ -148,9 +148,14 @@ def _states_reordering(container: InputContainer) -> bool:
 
 
 def _try_open(
-    media: Media, limits: FrameLimits, stack: ExitStack, extra: dict[str, str]
+    media: Media,
+    limits: FrameLimits,
+    stack: ExitStack,
+    extra: dict[str, str],
+    end: int | None = None,
 ) -> InputContainer:
-    whole = is_whole(media)
+    """`end`: what comes after this position is not read."""
+    whole = is_whole(media) and end is None
     options = {
         # What has holes is read through an object, and opens nothing else at all.
         "protocol_whitelist": "file" if whole else "none",
@@ -159,17 +164,18 @@ def _try_open(
         **extra,
     }
     # "file:" keeps a name such as "data:..." or "concat:..." from being read as a protocol.
-    source = f"file:{media.path}" if whole else stack.enter_context(closing(Cursor(media)))
+    source = f"file:{media.path}" if whole else stack.enter_context(closing(Cursor(media, end)))
     try:
         container = av.open(source, "r", options=options, metadata_errors="replace")
         return stack.enter_context(closing(container))
-    except EOFError as error:
-        if "fflags" in extra:
-            raise _refusal(media, error) from error
-        # A fragmented MP4 that ends within a fragment's header opens if read without index.
-        return _try_open(media, limits, stack, {**extra, "fflags": "ignidx"})
     except (FFmpegError, OSError, ValueError) as error:
-        raise _refusal(media, error) from error
+        cut = (
+            broken_fragment(media) if end is None and look_at(media.path).kind == "video" else None
+        )
+        if cut is None:
+            raise _refusal(media, error) from error
+        # FFmpeg refuses what ends within a fragment's header, though all before it is sound.
+        return _try_open(media, limits, stack, extra, cut)
 
 
 def _refusal(media: Media, error: Exception) -> SamplingError:

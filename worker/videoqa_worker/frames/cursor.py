@@ -26,10 +26,14 @@ def is_whole(media: Media) -> bool:
 class Cursor(io.RawIOBase):
     """Each has its own place and its own descriptor; close it."""
 
-    def __init__(self, media: Media) -> None:
+    def __init__(self, media: Media, size_bytes: int | None = None) -> None:
+        """
+        Arguments:
+            size_bytes: the file is to end there; None: where it does.
+        """
         super().__init__()
         self._media = media
-        self._size = media.size_bytes
+        self._size = media.size_bytes if size_bytes is None else size_bytes
         self._file = os.open(media.path, os.O_RDONLY)
         self._at = 0
         self._block = _BLOCK_BYTES
@@ -56,6 +60,7 @@ class Cursor(io.RawIOBase):
         end = self._media.present.end_of(self._at)
         if end == self._at:
             end = self._bring()
+        end = min(end, self._size)
         count = end - self._at if size < 0 else min(size, end - self._at)
         data = os.pread(self._file, count, self._at)
         self._at += len(data)

@@ -27,9 +27,9 @@ SLOW = """
 import time
 from videoqa_worker.engine.passes import Passes
 decode = Passes.decode
-def slow(*args):
+def slow(*args, **more):
     time.sleep(0.2)
-    return decode(*args)
+    return decode(*args, **more)
 Passes.decode = slow
 """
 

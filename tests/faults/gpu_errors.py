@@ -25,7 +25,7 @@ from videoqa_worker.engine.passes import Passes
 answered = Passes.decode
 draw = random.Random(os.getpid())
 steps = 0
-def decode(passes, tokens, lengths):
+def decode(*args, **more):
     global steps
     steps += 1
     drawn = draw.random() if steps > {warm_up} else 1
@@ -35,7 +35,7 @@ def decode(passes, tokens, lengths):
     if drawn < {memory} + {sticky}:
         open(os.environ["FAULTS"], "a").write("s")
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
-    return answered(passes, tokens, lengths)
+    return answered(*args, **more)
 Passes.decode = decode
 """
 MEMORY, STICKY = 0.02, 0.01

@@ -277,9 +277,9 @@ def test_a_prompt_beyond_the_context_says_how_many_frames_fit(prompter_of: Any) 
     with pytest.raises(PromptTooLong) as caught:
         prompter.build([clip(1, 30)], "What is it?", max_new_tokens=100)
     message = str(caught.value)
-    assert "30 frames, about 9 tokens each" in message
+    assert "30 frames of about 9" in message
     assert "at most 300;" in message
-    fit = int(message.split("; about ")[1].split(maxsplit=1)[0])
+    fit = int(message.split("at most 300; ")[1].split(maxsplit=1)[0])
     prompter.build([clip(1, fit)], "What is it?", max_new_tokens=100)
     with pytest.raises(PromptTooLong):
         prompter.build([clip(1, fit + 1)], "What is it?", max_new_tokens=100)
@@ -313,15 +313,41 @@ def test_far_too_many_frames_are_refused_before_a_picture_is_touched(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("shape", [(8, 400), (400, 8), (16, 16), (296, 296)])
-def test_no_frame_costs_less_than_the_early_check_assumes(
-    family: str, shape: tuple[int, int], prompter_of: Any
+@pytest.mark.parametrize("kind", ["a video", "images", "two videos"])
+def test_what_frames_cost_is_known_to_the_token_before_one_is_touched(
+    family: str,
+    shape: tuple[int, int],
+    kind: str,
+    prompter_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    prompter = prompter_of(family)
     height, width = shape
-    for media in ([clip(1, 3, height=height, width=width)], [picture(1, height=height)] * 3):
-        inputs = prompter.build(media, "What is it?")
-        kind = "video" if inputs.videos else "image"
-        assert inputs.media_tokens >= prompter._least_tokens[kind] * inputs.frames
+    media = {
+        "a video": [clip(1, 7, height=height, width=width)],
+        "images": [picture(n, height=height, width=width) for n in range(4)],
+        "two videos": [clip(n, 3 + n, height=height, width=width) for n in range(2)],
+    }[kind]
+    question = "What is <it>?\n\nAnd that?"
+    length = prompter_of(family).build(media, question).length
+    fitting = prompter_of(family, max_context=length + 5)
+    assert fitting.build(media, question, max_new_tokens=5).length == length
+    touched: list[int] = []
+    plain = type(fitting)._inputs
+
+    def inputs(self: Any, data: Any, frames: int) -> Any:
+        touched.append(frames)
+        return plain(self, data, frames)
+
+    monkeypatch.setattr(type(fitting), "_inputs", inputs)
+    fresh = prompter_of(family, max_context=length + 4)
+    with pytest.raises(PromptTooLong, match=f"got {length + 5} tokens") as caught:
+        fresh.build(media, question, max_new_tokens=5)
+    assert touched == [2, 3], "black ones, to learn what one costs"
+    fit = int(str(caught.value).split("; ")[1].split(maxsplit=1)[0])
+    assert 0 <= fit < sum(len(item.frames) for item in media)
+    if kind == "a video":
+        fewer = [clip(1, fit, height=height, width=width)]
+        assert fit < 3 or fresh.build(fewer, question, max_new_tokens=5).length <= length
 
 
 def test_the_context_is_never_more_than_the_model_was_built_for(prompter_of: Any) -> None:

@@ -26,6 +26,7 @@ from PIL import Image
 
 from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
 from videoqa.job import IMAGE_MARK, VIDEO_MARK
+from videoqa_worker.prompt.budget import Budget
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.usertext import ControlTokens
@@ -110,7 +111,7 @@ class Prompter:
         text = model_config.get_text_config()
         built_for = int(getattr(text, "max_position_embeddings", None) or _UNSTATED)
         self.max_context = min(max_context or built_for, built_for)
-        self._least_tokens = {kind: self._measured(kind) for kind in self._tokens}
+        self._budget = Budget(self.max_context, self._media_tokens)
         self.takes_videos = "video" in self._tokens
         """The model has a token for a whole video; otherwise each frame is an image."""
 
@@ -139,54 +140,46 @@ class Prompter:
         """
         viewed = Viewed.of(media)
         placed = [part for item in arrange(viewed.media, question) for part in self._parts(item)]
-        self._check_frames(placed, max_new_tokens)
+        prompt = self._render(placed)
+        self._check_frames(prompt, placed, max_new_tokens)
         with viewed.remembered():
-            inputs = self._encode(self._render(placed), placed, viewed)
+            inputs = self._encode(prompt, placed, viewed)
         self.check_length(inputs, max_new_tokens)
         return inputs
 
     def check_length(self, inputs: ModelInputs, max_new_tokens: int) -> None:
         """Raises PromptTooLong if prompt and answer cannot both fit the context."""
-        if inputs.length + max_new_tokens > self.max_context:
-            if not inputs.frames:
-                raise PromptTooLong(
-                    f"got {inputs.length} tokens of text, with max_new_tokens expected at most "
-                    f"{self.max_context}: ask less, or lower max_new_tokens"
-                )
-            text = inputs.length - inputs.media_tokens
-            a_frame = inputs.media_tokens / max(1, inputs.frames)
-            raise self._too_long(f"{inputs.length}", inputs.frames, a_frame, text + max_new_tokens)
-
-    def _check_frames(self, placed: list[Placed], max_new_tokens: int) -> None:
-        """The same, before a picture is touched: 8192 frames are minutes of work and 14 GB."""
-        media = [part for part in placed if part.kind != "text"]
-        if not media:
+        length = inputs.length + max_new_tokens
+        if length <= self.max_context:
             return
-        least = sum(self._least_tokens[part.kind] * len(part.frames) for part in media)
-        if least + max_new_tokens > self.max_context:
-            frames = sum(len(part.frames) for part in media)
-            a_frame = 2 * least / frames
-            raise self._too_long(f"about {a_frame * frames:.0f}", frames, a_frame, max_new_tokens)
+        if not inputs.frames:
+            raise PromptTooLong(
+                f"got {inputs.length} tokens of text, with max_new_tokens expected at most "
+                f"{self.max_context}: ask less, or lower max_new_tokens"
+            )
+        media = inputs.media_tokens
+        raise self._budget.too_long(length, inputs.frames, 0, media, length - media)
 
-    def _too_long(self, tokens: str, frames: int, a_frame: float, others: int) -> PromptTooLong:
-        fit = max(0, int((self.max_context - others) // max(1.0, a_frame)))
-        return PromptTooLong(
-            f"got {tokens} tokens ({frames} frames, about {a_frame:.0f} tokens each), with "
-            f"max_new_tokens expected at most {self.max_context}; about {fit} frames would fit: "
-            "sample fewer frames, or lower max_new_tokens"
-        )
+    def _check_frames(self, prompt: str, placed: list[Placed], max_new_tokens: int) -> None:
+        """The same, before a picture is touched."""
+        shapes = [
+            (part.kind, len(part.frames), *part.frames[0].shape[:2])
+            for part in placed
+            if part.kind != "text"
+        ]
+        if shapes:
+            tokens = self._processor.tokenizer(prompt, add_special_tokens=self._begins(prompt))
+            text = len(tokens["input_ids"]) - len(shapes)
+            self._budget.check(shapes, text + max_new_tokens)
 
-    def _measured(self, kind: str) -> float:
-        """A floor for what a frame of any shape costs: half of the cheapest of three.
+    def _begins(self, prompt: str) -> bool:
+        """Whether the tokenizer has to begin it, since the template did not."""
+        bos = self._processor.tokenizer.bos_token
+        return not (bos and prompt.startswith(bos))
 
-        Narrow ones, because LLaVA-NeXT leaves out the padding of its tiles; two in one prompt,
-        because LLaVA-OneVision cuts only a lone image into tiles.
-        """
-        shapes = ((32, 32), (16, 512), (512, 16))
-        frames = [np.zeros((height, width, 3), np.uint8) for height, width in shapes]
-        prompt = self._tokens[kind] * 2
-        pairs = [[Placed(kind, frames=(frame,))] * 2 for frame in frames]  # type: ignore[arg-type]
-        return min(self._encode(prompt, pair, Viewed(())).media_tokens for pair in pairs) / 4
+    def _media_tokens(self, kind: str, items: Sequence[Sequence[np.ndarray]]) -> int:
+        parts = [Placed(kind, frames=tuple(frames)) for frames in items]  # type: ignore[arg-type]
+        return self._encode(self._tokens[kind] * len(parts), parts, Viewed(())).media_tokens
 
     def _parts(self, item: Placed) -> Iterator[Placed]:
         """What the template shall see of one item: for an image model, a video's frames."""
@@ -227,7 +220,6 @@ class Prompter:
             for p in placed
             if p.kind == "video"
         ]
-        bos = self._processor.tokenizer.bos_token
         try:
             data = self._processor(
                 text=[prompt],
@@ -238,7 +230,7 @@ class Prompter:
                 # Video-LLaVA's image processor otherwise guesses from the sizes, wrongly at 3 rows.
                 images_kwargs={"input_data_format": "channels_last"},
                 return_tensors="pt",
-                add_special_tokens=not (bos and prompt.startswith(bos)),
+                add_special_tokens=self._begins(prompt),
             )
         except (ValueError, TypeError, RuntimeError) as error:
             raise UnsupportedInput(

@@ -355,6 +355,7 @@ from videoqa_worker.prompt import Media
 torch.set_num_threads(4)
 fast = prompter(sys.argv[1], "fast")
 frames = tuple(scenery(720, 1280) for _ in range(4))
+fast.build((), "What?")  # the tokenizer's own threads, once a process
 before = psutil.Process().num_threads()
 seen = []
 def build():

@@ -110,6 +110,10 @@ class Engine:
         return future
 
     def _enter(self, request: GenerationRequest, media: bytes) -> Future[Generated]:
+        if (
+            self._device_type == "cuda"
+        ):  # here, so that the engine's thread does not wait for the copy
+            request = replace(request, inputs=request.inputs.pinned())
         ticket = Ticket(request)
         if self._runner is not None and self._runner.wants_digests:
             ticket.media = media
@@ -179,6 +183,11 @@ class Engine:
     def prompter(self) -> Prompter:
         """Writes this model's prompts; safe to use from many threads."""
         return self._loaded.prompter
+
+    @property
+    def _device_type(self) -> str:
+        device: torch.device = self._loaded.model.device
+        return device.type
 
     @property
     def device(self) -> str:

@@ -148,4 +148,4 @@ def _pixels(kind: str, value: torch.Tensor, inputs: ModelInputs, model: Any) -> 
 def placed(value: torch.Tensor, model: Any) -> torch.Tensor:
     """On the model's device; pixels in its dtype."""
     dtype = model.dtype if value.is_floating_point() else None
-    return value.to(model.device, dtype)
+    return value.to(model.device, dtype, non_blocking=True)

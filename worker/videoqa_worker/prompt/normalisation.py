@@ -31,5 +31,5 @@ class Normalisation:
         """`pixels`: uint8[..., 3, H, W], RGB. Returns `dtype[..., 3, H, W]` on the device."""
         constants = torch.tensor([(self.divisor,) * 3, self.mean, self.std], dtype=torch.float32)
         divisor, mean, std = constants.to(device)[..., None, None]
-        values = pixels.to(device).to(torch.float32)
+        values = pixels.to(device, non_blocking=True).to(torch.float32)
         return values.div_(divisor).sub_(mean).div_(std).to(dtype)

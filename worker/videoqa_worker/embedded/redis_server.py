@@ -72,7 +72,16 @@ class RedisServer(ServerProcess):
         password: str | None = None,
         extra: str = "",
         environ: Mapping[str, str] | None = None,
+        timeout_s: float = 30,
     ) -> None:
+        """
+        Arguments:
+            extra: lines of configuration.
+            timeout_s: to answer within.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
         binary = find_binary(os.environ if environ is None else environ)
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
@@ -87,14 +96,16 @@ class RedisServer(ServerProcess):
             "the Redis server", [binary, str(config)], log_path=folder / "server.log", cwd=folder
         )
         try:
-            self.wait_until(self._answers, timeout_s=15)
+            self.wait_until(self._answers, timeout_s=timeout_s)
         except BaseException:
             self.stop()
             raise
 
     def _answers(self) -> bool:
         try:
-            with redis.Redis.from_url(self.url, socket_connect_timeout=1) as client:
+            with redis.Redis.from_url(
+                self.url, socket_connect_timeout=1, socket_timeout=1
+            ) as client:
                 return bool(client.ping())
         except redis.exceptions.RedisError:
             return False

@@ -30,7 +30,7 @@ check: $(VENV)/.dev
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 # The fault matrix at full size; each line is a row's counts. Some hours on two cores.
-FAULTS := kill_workers lost_bells rolling_restart "kill_redis --seed 1" "kill_redis --seed 2" kill_both \
+FAULTS := "kill_workers --seed 1" "kill_workers --seed 2" lost_bells rolling_restart "kill_redis --seed 1" "kill_redis --seed 2" kill_both \
 	"power_cut --seed 1" "power_cut --seed 2" slow_redis full_redis flushed_redis failing_s3 lying_s3 store_away full_disk \
 	kill_decoders gpu_errors hanging_source cancel clock_jumps zombie poison duplicates backlog idempotency archive segments soak
 faults: $(VENV)/.dev

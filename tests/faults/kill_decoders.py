@@ -2,7 +2,7 @@
 
     python tests/faults/kill_decoders.py [--jobs 5000] [--seed 1] [--json]
 
-The workers live on, and the model is never asked twice: decoding comes before it.
+One kill for each 25 jobs. The workers live on, and the model is never asked twice: decoding comes before it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WORKERS = 2
 
 
 def run(jobs: int, seed: int) -> Tally:
-    with Rig("13 decoder kill -9", seed) as rig:
+    with Rig("13 decoder kill -9", seed, per_fault=25) as rig:
         rig.start(WORKERS)
         pids = [worker.pid for worker in rig.workers]
         with rig.submitting(jobs) as going:

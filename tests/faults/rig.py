@@ -6,6 +6,7 @@ that there is. Expected answers are those of a run without faults, just before.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -70,6 +71,7 @@ class Rig:
         before: str = "",
         max_attempts: int = 20,
         in_flight: int = IN_FLIGHT,
+        per_fault: float = math.inf,
         store: Mapping[str, float] | None = None,
         wire: Mapping[str, float] | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class Rig:
         Arguments:
             environ: more settings of the workers.
             in_flight: so many jobs are submitted before the first of them is final.
+            per_fault: so many jobs are submitted for each fault, so that all faults meet jobs.
             before: Python that each worker runs first, to break something there.
             store: clips and results are in S3, behind a `Store` with these faults.
             wire: workers reach Redis through a `Wire` with these faults.
@@ -91,7 +94,7 @@ class Rig:
         self._redis_config = redis_config
         self.environ = dict(environ or {})
         self._max_attempts, self.before = max_attempts, before
-        self._in_flight = in_flight
+        self._in_flight, self._per_fault = in_flight, per_fault
         self._seed, self._faulty_store, self._faulty_wire = seed, store, wire
         self._s3: Any = None
         self._results: Path | None = None
@@ -269,6 +272,8 @@ class Rig:
         first = self.tally.jobs
         for number in range(first, first + count):
             while number % 16 == 0 and len(self.open_jobs()) > self._in_flight:
+                time.sleep(0.05)
+            while number >= self._per_fault * (self.tally.kills + 1):
                 time.sleep(0.05)
             self._acknowledge(number)
         self.tally.jobs += count

@@ -2,7 +2,7 @@
 
     python tests/faults/rolling_restart.py [--jobs 5000] [--seed 1] [--json]
 
-Nothing may run twice: jobs take far less than the grace.
+Nothing may run twice: jobs take far less than the grace. One restart for each 25 jobs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GRACE_S = 30.0
 
 
 def run(jobs: int, seed: int) -> Tally:
-    with Rig("3 rolling SIGTERM", seed) as rig:
+    with Rig("3 rolling SIGTERM", seed, per_fault=25) as rig:
         rig.start(WORKERS)
         late = 0
         with rig.submitting(jobs) as going:

@@ -2,7 +2,8 @@
 
     python tests/faults/zombie.py [--jobs 3000] [--seed 1] [--json]
 
-What it then writes comes too late: it must be refused, and its jobs have one result.
+What it then writes comes too late: it must be refused, and its jobs have one result. One stop for
+each 30 jobs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ WORKERS = 2
 
 
 def run(jobs: int, seed: int) -> Tally:
-    with Rig("18 zombie worker", seed) as rig:
+    with Rig("18 zombie worker", seed, per_fault=30) as rig:
         rig.start(WORKERS)
         with rig.submitting(jobs) as going:
             while going():

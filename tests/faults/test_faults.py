@@ -9,11 +9,11 @@ import pytest
 
 ROWS = {
     "kill_workers": 50,
-    "lost_bells": 40,
+    "lost_bells": 30,
     "rolling_restart": 40,
     "kill_redis": 60,
     "kill_both": 60,
-    "power_cut": 80,
+    "power_cut": 40,
     "slow_redis": 12,
     "full_redis": 80,
     "flushed_redis": 20,
@@ -31,7 +31,7 @@ ROWS = {
     "duplicates": 24,
     "backlog": 200,
     "idempotency": 10,
-    "archive": 30,
+    "archive": 20,
     "segments": 12,
     "soak": 60,
 }

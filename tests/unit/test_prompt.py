@@ -312,8 +312,10 @@ def test_far_too_many_frames_are_refused_before_a_picture_is_touched(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("shape", [(8, 400), (400, 8), (16, 16), (296, 296)])
-@pytest.mark.parametrize("kind", ["a video", "images", "two videos"])
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [((8, 400), "a video"), ((296, 296), "images"), ((400, 8), "images"), ((16, 16), "two videos")],
+)
 def test_what_frames_cost_is_known_to_the_token_before_one_is_touched(
     family: str,
     shape: tuple[int, int],

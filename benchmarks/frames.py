@@ -151,9 +151,9 @@ def _compare(row: Row, rows: list[Row]) -> None:
 
 
 def concurrent(args: argparse.Namespace, samplers: list[str]) -> Iterator[dict[str, Any]]:
-    """Minutes of H.264, 8 frames."""
+    """H.264, 8 frames."""
     kind = KINDS["h264"]
-    path, warm_up = (make_clip(kind, seconds, args.cache) for seconds in (SEGMENT_S, WARM_UP_S))
+    path, warm_up = (make_clip(kind, s, args.cache) for s in (args.concurrent_s, WARM_UP_S))
     for sampler in samplers:
         for in_flight in IN_FLIGHT:
             found = child("throng", sampler, path, 8, warm_up, in_flight, limit_s=args.limit_s)
@@ -267,6 +267,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seconds", nargs="+", type=int, default=DURATIONS_S)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--concurrent-s", type=int, default=DURATIONS_S[0], help="the clip of jobs in flight"
+    )
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where clips are kept")
     parser.add_argument("--limit-s", type=float, default=1800, help="for one measurement")
     args = parser.parse_args()

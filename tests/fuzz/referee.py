@@ -2,7 +2,8 @@
 
 Runs in a child. One pass from the first packet to the last with PyAV, on one thread, without
 seeking, skipping or an index, sharing no code with the sampler but FFmpeg itself. Packets that
-FFmpeg gives an error for are passed over.
+FFmpeg gives an error for are passed over. Of a file that gives fewer pictures than packets, a second
+pass has FFmpeg leave out pictures that nothing refers to: one of those may be what makes it drop others.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Reference:
     tick_s: Fraction = Fraction(1)
     errors: int = 0
     """Packets that FFmpeg could not read or decode."""
+    spared: tuple[Seen, ...] = ()
+    """Pictures at other times, that come out if FFmpeg leaves out those that nothing refers to."""
 
     @property
     def origin(self) -> int:
@@ -63,12 +66,12 @@ class Reference:
         """The number in the picture at the origin."""
         return next((seen.number for seen in self.pictures if seen.tick == self.origin), None)
 
-    def timed(self) -> list[tuple[float, Seen]]:
+    def timed(self, *, spared: bool = False) -> list[tuple[float, Seen]]:
         """(seconds from the first picture, picture) of those that have a time."""
         origin = self.origin
         return [
             (float((seen.tick - origin) * self.tick_s), seen)
-            for seen in self.pictures
+            for seen in (self.spared if spared else self.pictures)
             if seen.tick is not None
         ]
 
@@ -101,11 +104,22 @@ def _judge(path: Path) -> Reference:
         noted = _read(path)
     except (FFmpegError, OSError, ValueError):
         return Reference(errors=1)
+    pictures = _pictures(noted)
+    spared: tuple[Seen, ...] = ()
+    if len(pictures) < len(noted.packets):
+        known = {seen.tick for seen in pictures}
+        with suppress(FFmpegError, OSError, ValueError):
+            again = _pictures(_read(path, "NONREF"))
+            spared = tuple(seen for seen in again if seen.tick not in known)
+    return Reference(pictures, noted.tick_s, noted.errors, spared)
+
+
+def _pictures(noted: _Pass) -> tuple[Seen, ...]:
     ticks = _ticks_by_packet(noted) if noted.format == "avi" else noted.ticks
-    return Reference(tuple(_seen(noted, ticks)), noted.tick_s, noted.errors)
+    return tuple(_seen(noted, ticks))
 
 
-def _read(path: Path) -> _Pass:
+def _read(path: Path, skip_frame: str = "DEFAULT") -> _Pass:
     noted = _Pass()
     with _opened(path) as container:
         noted.format = container.format.name
@@ -116,6 +130,7 @@ def _read(path: Path) -> _Pass:
         decoder = stream.codec_context
         decoder.thread_type, decoder.thread_count = "NONE", 1
         decoder.copy_opaque = True
+        decoder.skip_frame = skip_frame
         decoder.options = {"max_pixels": str(LIMITS.max_pixels)}
         # PyAV 18.1 raises IndexError at the end of streams that appear midway.
         with suppress(IndexError, FFmpegError):

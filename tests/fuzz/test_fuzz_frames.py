@@ -100,6 +100,12 @@ def test_only_frames_that_are_right_or_said_to_be_doubtful_pass(reference: Refer
         assert verdict(with_picture(right, 1, said)) == "damaged_said_so", what
     by_seeking = replace(reference, pictures=reference.pictures[:20] + reference.pictures[21:])
     assert judge.judge([right], by_seeking).name == "right"
+    without = replace(by_seeking, spared=(replace(reference.pictures[20], number=None),))
+    odd = replace(picture, number=None)
+    assert judge.judge([with_picture(right, 1, odd)], without).name == "right"
+    assert judge.judge([with_picture(right, 1, odd)], by_seeking).name == "wrong_passed_as_right"
+    other = replace(odd, digest=early.pictures[1].digest)
+    assert judge.judge([with_picture(right, 1, other)], without).name == "wrong_passed_as_right"
     held = replace(right, pictures=right.pictures[:2])
     assert verdict(held) == "wrong_passed_as_right"
     assert verdict(Given(Ask(1), refused="video_corrupt")) == "refused"

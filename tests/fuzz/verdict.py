@@ -19,8 +19,9 @@ pictures before it (VP8 keeps its probabilities), lost blocks are concealed with
 So where the reference's picture is not what the sound clip shows at this time, three others are
 not called wrong: a damaged picture (none of any sound clip's), one with the same number, and the
 sound clip's own. The last also where the reference has no picture at all: whoever seeks past the
-damage still finds sound ones. So that nothing hides there, frames marked exact that are not wrong by this
-definition are counted apart, as `doubts`:
+damage still finds sound ones. And there a picture is not wrong that FFmpeg itself shows at that time
+when it leaves out what nothing refers to: the damage is in one of those. So that nothing hides
+there, frames marked exact that are not wrong by this definition are counted apart, as `doubts`:
 
 - `unread`, `misread`: the burnt-in number cannot be read, or is not that of the sound clip's
   picture at this time. Damage, splices and moved packets give these in the reference as well;
@@ -128,7 +129,8 @@ class Judge:
         same_time = _at(picture, reference)
         if not same_time:
             placed = self._in_place(picture, picture.pts_s, reference)
-            if picture.digest not in self.sound or not placed:
+            spared = _equal(picture, _at(picture, reference, spared=True))
+            if not spared and (picture.digest not in self.sound or not placed):
                 yield f"{picture}: no picture has this time"
             return
         damaged = any(
@@ -167,9 +169,10 @@ class Judge:
         return picture.number == bisect_right(self.shown_s, begin_s + pts_s + 2 * _ROUNDING_S) - 1
 
 
-def _at(picture: Picture, reference: Reference) -> list[Seen]:
+def _at(picture: Picture, reference: Reference, *, spared: bool = False) -> list[Seen]:
     """The pictures whose time this one claims; several in some damaged files."""
-    return [seen for time_s, seen in reference.timed() if abs(time_s - picture.pts_s) < 1e-6]
+    timed = reference.timed(spared=spared)
+    return [seen for time_s, seen in timed if abs(time_s - picture.pts_s) < 1e-6]
 
 
 def _equal(picture: Picture, same_time: Sequence[Seen]) -> bool:

@@ -158,7 +158,7 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
     plain = Graphs.run
 
     def run(self: Graphs, key: Any, function: Any, *tensors: torch.Tensor) -> torch.Tensor:
-        shapes.add(key[:3])
+        shapes.add(key[:4])
         return plain(self, key, function, *tensors)
 
     monkeypatch.setattr(Graphs, "run", run)
@@ -172,8 +172,9 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
             reference.tokens(request) for request in requests
         ]
     rows = [key[1:] for key in shapes if key[0] == "rows"]
-    assert {slots for slots, _ in rows} >= {1, 2, 4}
-    assert {each for _, each in rows} >= {1, 2}
+    assert {slots for slots, _, _ in rows} == {1, 2, 4, 8}
+    assert {each for _, each, _ in rows} >= {1, 2}
+    assert {first for _, _, first in rows} == {0}
     assert {key[0] for key in shapes} == {"rows", "prompt", "frames"}
     assert all(key[1] % 64 == 0 for key in shapes if key[0] == "prompt")
 

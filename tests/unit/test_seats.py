@@ -82,7 +82,7 @@ def check(seats: Seats) -> None:
         assert regions[0][0] >= slot.shared
         assert all(before[1] <= after[0] for before, after in zip(regions, regions[1:]))  # noqa: B905, RUF007
         assert regions[-1][1] < length, "the last position is scratch"
-    running = [seat for _, rows in seats.stretches for slot in rows for seat in slot]
+    running = [seat for _, rows in seats.stretches() for slot in rows for seat in slot]
     assert sorted(map(id, running)) == sorted(map(id, seats.running))
 
 
@@ -98,7 +98,7 @@ def test_a_region_that_was_left_is_used_again() -> None:
     assert small is not None
     assert large is not None
     assert (small.start, large.start) == (130, 190)
-    assert seats.stretches == [(0, [[first, third, small, large]])]
+    assert seats.stretches() == [(0, [[first, third, small, large]])]
 
 
 def test_one_slot_serves_rows_that_begin_alike_until_it_would_be_too_long() -> None:
@@ -106,3 +106,12 @@ def test_one_slot_serves_rows_that_begin_alike_until_it_would_be_too_long() -> N
     found = [joined(seats, b"k", 100, 900) for _ in range(6)]
     assert [seat.slot is found[0].slot for seat in found if seat and found[0]] == [True] * 4
     assert found[4:] == [None, None]
+
+
+def test_slots_with_one_row_and_with_several_are_read_together_where_that_is_free() -> None:
+    seats = Seats()
+    single = joined(seats, b"a", 10, 20)
+    pair = [joined(seats, b"b", 10, 20) for _ in range(2)]
+    assert seats.stretches() == [(0, [pair]), (1, [[single]])]
+    assert seats.stretches(most_filled=3) == [(0, [pair]), (1, [[single]])]
+    assert seats.stretches(most_filled=4) == [(0, [pair, [single]])]

@@ -28,6 +28,8 @@ __all__ = ["Last", "Passes", "Place", "Prompt"]
 
 _REACH = {"cuda": 512, "cpu": 64}
 """Attention's reach is rounded up to it: one graph serves so many steps."""
+_FREE = 256
+"""Positions of a decode step on a GPU; one pass for all rows also needs fewer graphs."""
 _PROMPT = 64
 """Prompts are rounded up to it, where they run as graphs. No more than slots: see `_LENGTHS`."""
 _CPU_KEPT_BYTES, _CUDA_KEPT_SHARE = 256 << 20, 0.05
@@ -106,6 +108,11 @@ class Passes:
             return _CPU_KEPT_BYTES
         total = torch.cuda.get_device_properties(self._device).total_memory
         return int(total * _CUDA_KEPT_SHARE)
+
+    @property
+    def free_positions(self) -> int:
+        """A pass over so many costs no more than one over fewer: reading the weights is what takes time."""
+        return _FREE if self._graphs.on else 0
 
     @property
     def keeps(self) -> bool:

@@ -205,13 +205,19 @@ class Seats:
         self._seats.clear()
         self.slots.clear()
 
-    @property
-    def stretches(self) -> list[tuple[int, list[list[Seat]]]]:
+    def stretches(self, most_filled: int = 0) -> list[tuple[int, list[list[Seat]]]]:
         """The running rows of each slot, by stretches of slots that are read together, each with the
-        number of its first slot."""
+        number of its first slot.
+
+        Arguments:
+            most_filled: slots with several rows and with one are read together if that takes no more
+                positions, those with it that only fill up the others' slots.
+        """
         found: list[tuple[int, list[list[Seat]]]] = []
         rows = [[seat for seat in slot.seats if seat.prompt is None] for slot in self.slots]
         packed = sum(slot.packed for slot in self.slots)
+        if len(rows) * max(map(len, rows), default=0) <= most_filled:
+            packed = len(rows)
         for first, part in ((0, rows[:packed]), (packed, rows[packed:])):
             while part and not part[-1]:
                 part.pop()

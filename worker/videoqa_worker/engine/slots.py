@@ -284,7 +284,7 @@ class SlotRunner:
 
     def _stretches(self) -> list[tuple[int, list[list[Seat]]]]:
         """Slots that are read together; where shapes must not change, only rows of one reach are."""
-        found = self._seats.stretches
+        found = self._seats.stretches(self.passes.free_positions)
         if not self._config.batch_invariant:
             return found
         reaches = {id(seat): self.passes.reach(seat.at + 1) for seat in self._seats.running}

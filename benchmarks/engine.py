@@ -184,7 +184,7 @@ SIDES: dict[str, Callable[[Loaded, Sequence[GenerationRequest]], Tokens]] = {
     "generate, one by one": one_by_one,
     "generate, batches of 8": in_batches,
     "videoqa, slots": by_engine(
-        max_batch=8, feature_cache_bytes=0, prefix_cache_bytes=0, pack_questions=False
+        max_batch=8, feature_cache_bytes=0, prefix_cache_bytes=0, pack_from_tokens=None
     ),
     "videoqa, slots, reuse": by_engine(max_batch=8),
     "videoqa, slots, reuse, text streamed": by_engine(max_batch=8, streams=True),

@@ -28,7 +28,9 @@ UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 @pytest.fixture
 def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
     """Nothing is kept: what is shared is shared by rows that run at the same time."""
-    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1, **UNKEPT)
+    config = EngineConfig(
+        str(checkpoint("interleave")), device="cpu", cpu_threads=1, pack_from_tokens=1, **UNKEPT
+    )
     with Engine(config) as running:
         yield running
 
@@ -58,7 +60,7 @@ def test_questions_of_one_job_compute_their_pictures_once_and_say_what_they_say_
     family: str, tokens: int, engine_of: Callable[..., Engine]
 ) -> None:
     packed = engine_of(family, **UNKEPT)
-    apart = engine_of(family, pack_questions=False, **UNKEPT)
+    apart = engine_of(family, pack_from_tokens=None, **UNKEPT)
     for media in ([clip(1, 5)], [picture(2)], [clip(3, 2), picture(4)]):
         if family == "video_llava" and len(media) > 1:
             continue
@@ -212,3 +214,13 @@ def test_what_a_restored_prompt_begins_with_is_shared_as_well(
     assert answers(engine, requests) == alone
     after = engine.stats
     assert (after.prefixes.hits - before.prefixes.hits, after.packed - before.packed) == (1, 5)
+
+
+def test_short_beginnings_are_not_shared(engine_of: Callable[..., Engine]) -> None:
+    engine = engine_of("interleave", pack_from_tokens=50, **UNKEPT)
+    for frames, packed in ((3, 0), (6, 3)):
+        before = engine.stats.packed
+        requests = questions(engine, 4, [clip(40 + frames, frames)])
+        alone = [single(engine, request) for request in requests]
+        assert answers(engine, requests) == alone
+        assert engine.stats.packed - before == packed

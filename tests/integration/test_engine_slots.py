@@ -162,7 +162,9 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
         return plain(self, key, function, *tensors)
 
     monkeypatch.setattr(Graphs, "run", run)
-    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1, **UNKEPT)
+    config = EngineConfig(
+        str(checkpoint("interleave")), device="cpu", cpu_threads=1, pack_from_tokens=1, **UNKEPT
+    )
     with Engine(config) as engine:
         engine._runner.passes._graphs.on = True  # type: ignore[union-attr]
         others = [ask(engine, [clip(9 + n, 2)], "What?", max_new_tokens=40) for n in range(4)]

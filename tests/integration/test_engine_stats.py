@@ -18,7 +18,14 @@ from videoqa_worker.engine import Engine, EngineConfig, Stats
 def start(checkpoint: Callable[[str], Path]) -> Callable[[str], Engine]:
     def of(batching: str) -> Engine:
         folder = str(checkpoint("interleave"))
-        return Engine(EngineConfig(folder, device="cpu", cpu_threads=1, batching=batching))  # type: ignore[arg-type]
+        config = EngineConfig(
+            folder,
+            device="cpu",
+            cpu_threads=1,
+            pack_from_tokens=1,
+            batching=batching,  # type: ignore[arg-type]
+        )
+        return Engine(config)
 
     return of
 

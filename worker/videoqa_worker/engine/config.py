@@ -36,9 +36,10 @@ class EngineConfig:
     0: none."""
     prefix_cache_bytes: int | None = None
     """The same for keys and values of prompts up to their last picture."""
-    pack_questions: bool = True
+    pack_from_tokens: int | None = 512
     """Rows that run at the same time about the same pictures have one copy of what their prompts begin
-    with, and a step reads it once for all of them."""
+    with, and a step reads it once for all of them, if it has so many tokens; None: never. A slot with
+    fewer rows than another is filled up, which costs a CPU more than short beginnings spare."""
     batch_invariant: bool = False
     """No answer depends on who runs beside it, to the last bit, in any dtype: every pass that a row is in
     has the shapes that it has when the row is alone. Steps cost what they cost with all rows; questions
@@ -74,6 +75,7 @@ class EngineConfig:
         wrong = {
             "max_batch": (self.max_batch >= 1, "at least 1"),
             "max_batch_tokens": (self.max_batch_tokens >= 1, "at least 1"),
+            "pack_from_tokens": ((self.pack_from_tokens or 1) >= 1, "at least 1"),
             "prefill_chunk_tokens": (self.prefill_chunk_tokens >= 1, "at least 1"),
             "feature_cache_bytes": ((self.feature_cache_bytes or 0) >= 0, "at least 0"),
             "prefix_cache_bytes": ((self.prefix_cache_bytes or 0) >= 0, "at least 0"),

@@ -69,7 +69,7 @@ class SlotRunner:
 
     @property
     def _packs(self) -> bool:
-        return self._config.pack_questions and not self._config.batch_invariant
+        return self._config.pack_from_tokens is not None and not self._config.batch_invariant
 
     @property
     def stats(self) -> Stats:
@@ -145,6 +145,8 @@ class SlotRunner:
 
     def _spot(self, ticket: Ticket) -> Spot | None:
         key, shared = self.passes.beginning(ticket) if self._packs else (b"", 0)
+        if shared < (self._config.pack_from_tokens or 0):
+            key, shared = b"", 0
         # A row by itself has all that it needs, whatever the settings say.
         tokens = self.passes.cache.tokens if self._seats else sys.maxsize
         return self._seats.spot(ticket, key, shared, tokens)

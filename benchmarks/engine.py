@@ -44,7 +44,7 @@ from videoqa_worker.prompt import Media, Viewed  # noqa: E402
 
 MIXES = {"short": (24, (4, 8)), "long": (18, (16, 32))}
 """Requests, and the frames they have."""
-RUNS = 3
+RUNS = 6
 Tokens = list[list[int]]
 
 

@@ -48,7 +48,7 @@ def _attention(
     """[rows, heads, queries, dim] and [rows, key heads, keys, dim]; bool[rows, 1, queries, keys]."""
     rows, heads, queries, dim = query.shape
     groups = heads // key.shape[1]
-    cpu = query.device.type == "cpu"
+    cpu = _on_cpu(query)
     if attention_mask is None or groups == 1 or (groups * queries > _FEW and not cpu):
         given = query, key, value, attention_mask, dropout, scaling
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(module, *given, **more)
@@ -62,7 +62,11 @@ def _attention(
         query.reshape(rows, key.shape[1], groups * queries, dim),
         key,
         value,
-        attn_mask=attention_mask.repeat(1, 1, groups, 1),
+        attn_mask=attention_mask if queries == 1 else attention_mask.repeat(1, 1, groups, 1),
         scale=scaling,
     )
     return stacked.reshape(rows, heads, queries, dim).transpose(1, 2).contiguous(), None
+
+
+def _on_cpu(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"

@@ -1,0 +1,34 @@
+"""Our attention is transformers', whatever heads share, and copies no keys."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from videoqa_worker.engine.attention import _attention
+
+
+@pytest.mark.parametrize("groups", [1, 2, 7])
+@pytest.mark.parametrize("queries", [1, 2, 40])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("device", ["cpu", "as on a GPU"])
+def test_every_head_attends_as_with_its_own_copy_of_the_keys(
+    groups: int, queries: int, rows: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(groups * 100 + queries)
+    heads, keys, dim = 2, 50, 16
+    query = torch.randn(rows, heads * groups, queries, dim)
+    key, value = torch.randn(2, rows, heads, keys, dim)
+    mask = torch.rand(rows, 1, queries, keys) < 0.5
+    mask[..., 0] = True
+    module: Any = SimpleNamespace(num_key_value_groups=groups, is_causal=True)
+    expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    if device != "cpu":
+        monkeypatch.setattr("videoqa_worker.engine.attention._on_cpu", lambda _: False)
+    found, _ = _attention(module, query, key, value, mask, scaling=0.3)
+    assert found.shape == expected.shape == (rows, queries, heads * groups, dim)
+    assert torch.allclose(found, expected, atol=1e-5)

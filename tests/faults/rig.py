@@ -79,7 +79,7 @@ class Rig:
         Arguments:
             environ: more settings of the workers.
             in_flight: so many jobs are submitted before the first of them is final.
-            per_fault: so many jobs are submitted for each fault, so that all faults meet jobs.
+            per_fault: so many jobs are submitted at each fault that is counted, so that they meet.
             before: Python that each worker runs first, to break something there.
             store: clips and results are in S3, behind a `Store` with these faults.
             wire: workers reach Redis through a `Wire` with these faults.

@@ -26,18 +26,19 @@ GRACE_S = 30.0
 def run(jobs: int, seed: int) -> Tally:
     with Rig("3 rolling SIGTERM", seed, per_fault=25) as rig:
         rig.start(WORKERS)
-        late = 0
+        late = held = 0
         with rig.submitting(jobs) as going:
             while going():
-                time.sleep(rig.draw.uniform(0.2, 1.0))
                 old = rig.workers[0]
                 rig.spawn()
                 rig.wait_ready(WORKERS + 1)
+                rig.tally.kills += 1  # and the next jobs come
+                time.sleep(rig.draw.uniform(0.1, 0.6))
+                held += len(rig.held_by(old))
                 old.signal(signal.SIGTERM)
                 late += not old.wait(GRACE_S)
-                rig.tally.kills += 1
                 rig.workers.remove(old)
-        rig.tally.notes["ended_late"] = late
+        rig.tally.notes |= {"ended_late": late, "held_at_sigterm": held}
         return rig.settle()
 
 

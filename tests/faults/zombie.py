@@ -28,15 +28,15 @@ def run(jobs: int, seed: int) -> Tally:
         rig.start(WORKERS)
         with rig.submitting(jobs) as going:
             while going():
-                time.sleep(rig.draw.uniform(0.3, 1.0))
+                time.sleep(rig.draw.uniform(0.1, 0.6))
                 zombie = rig.draw.choice(rig.workers)
                 zombie.signal(signal.SIGSTOP)
                 time.sleep(0.1)  # what it said before is heard
                 held = rig.held_by(zombie)
-                rig.tally.kills += 1
                 rig.tally.held += len(held)
                 time.sleep(LEASE_S + rig.draw.uniform(1.0, 2.0))
                 zombie.signal(signal.SIGCONT)
+                rig.tally.kills += 1  # and the next jobs come, for both
         logs = [worker.log.read_text() for worker in rig.workers]
         refused = sum(log.count("is no longer this worker's") for log in logs)
         rig.tally.notes["late_writes_refused"] = refused

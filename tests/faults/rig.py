@@ -320,7 +320,8 @@ class Rig:
 
     def open_jobs(self) -> list[str]:
         ended = self._final | self.gone
-        ids = [job_id for job_id in self.acknowledged if job_id not in ended]
+        # A copy, in one piece: another thread submits meanwhile.
+        ids = [job_id for job_id in list(self.acknowledged) if job_id not in ended]
         for job_id, state in zip(ids, self.states(ids), strict=True):
             if state in FINAL_STATES:
                 self._final.add(job_id)
@@ -370,7 +371,7 @@ class Rig:
             except BaseException as error:  # noqa: BLE001 - told below
                 failed.append(error)
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)  # a row that fails is not waited for
         thread.start()
         yield lambda: thread.is_alive() or bool(self.open_jobs())
         thread.join()

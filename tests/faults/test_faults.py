@@ -33,7 +33,7 @@ ROWS = {
     "idempotency": 10,
     "archive": 20,
     "segments": 12,
-    "soak": 60,
+    "soak": 40,
 }
 
 

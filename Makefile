@@ -20,9 +20,10 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/videoqa demo
 
-# Two processes, each with torch on one thread: half of the tests wait for servers, not for a core.
+# Two processes, each with torch on one thread: half of the tests wait for servers, not for a core. Files in the
+# order of their names: the slow ones, which have few tests, would come last and leave a process idle.
 test: check
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .

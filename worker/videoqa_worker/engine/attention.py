@@ -2,9 +2,9 @@
 
 Where heads share keys and values (grouped-query attention), transformers' SDPA repeats them for
 each head before any pass with a mask, but for single queries: the 0.5B reads its keys eight times
-and writes them seven times. Here each group's keys are
-read as they are: by torch where it can, else the heads of a group stand in one row of queries, which
-is the same arithmetic. Everything else is left to transformers' own.
+and writes them seven times. Here each group's keys are read as they are: by torch where it can,
+else the heads of a group stand in one row of queries, which is the same arithmetic. Everything else
+is left to transformers' own.
 """
 
 from __future__ import annotations

@@ -110,9 +110,8 @@ class Engine:
         return future
 
     def _enter(self, request: GenerationRequest, media: bytes) -> Future[Generated]:
-        if (
-            self._device_type == "cuda"
-        ):  # here, so that the engine's thread does not wait for the copy
+        # On the caller's thread: the engine's then does not wait for the copy.
+        if self._device_type == "cuda":
             request = replace(request, inputs=request.inputs.pinned())
         ticket = Ticket(request)
         if self._runner is not None and self._runner.wants_digests:

@@ -183,20 +183,23 @@ class Passes:
         if self._graphs.on and whole and prompt.embeddings is not None:
             return self._whole(prompt, place.slot, prompt.embeddings)
         start, end = prompt.done, min(prompt.length, prompt.done + most)
-        if (
-            self._invariant and start < prompt.prefix
-        ):  # what is kept ends there, and was computed so
-            end = min(end, prompt.prefix)
+        if self._invariant and start < prompt.prefix:
+            end = min(end, prompt.prefix)  # what is kept ends there, and was computed so
         given = "input_ids" if prompt.ids is not None else "inputs_embeds"
         rest = prompt.ids if prompt.ids is not None else prompt.embeddings
         assert rest is not None  # noqa: S101 - one of the two, by construction
         piece, later = rest[:, : end - start], rest[:, end - start :]
+        first, behind = place.at(start), place.at(end - 1) + 1
+        mask = None
+        if start:
+            at = torch.arange(first, behind, device=self._device)
+            mask = _seen(behind, at, place.start, place.shared)[None, None]
         with self._any_shape():
             scores: torch.Tensor = self._model(
                 **{given: piece},
-                attention_mask=self._seen(place, start, end) if start else None,
+                attention_mask=mask,
                 position_ids=torch.arange(start, end, device=self._device)[None],
-                past_key_values=self.cache.for_prompt(place.slot, place.at(start)),
+                past_key_values=self.cache.for_prompt(place.slot, first),
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
@@ -220,7 +223,9 @@ class Passes:
         positions = torch.cat(spans)
         rests = torch.cat([prompt.ids[0] for prompt in prompts if prompt.ids is not None])
         at = start + positions - shared
-        behind = max(map(_behind, prompts, places))
+        behind = max(
+            place.at(prompt.length - 1) + 1 for prompt, place in zip(prompts, places, strict=True)
+        )
         with self._any_shape():
             scores = self._placed(
                 places[0].slot,
@@ -231,14 +236,6 @@ class Passes:
         for prompt in prompts:
             prompt.done, prompt.ids = prompt.length, None
         return scores
-
-    def _seen(self, place: Place, start: int, end: int) -> torch.Tensor:
-        """bool[1, 1, positions, of the slot]: what these positions of a prompt see."""
-        first, behind = place.at(start), place.at(end - 1) + 1
-        every = torch.ones(end - start, behind, dtype=torch.bool, device=self._device)
-        seen = every.tril(diagonal=first)
-        seen[:, place.shared : place.start] = False
-        return seen[None, None]
 
     def keep(self, prompt: Prompt, slot: int) -> None:
         """Of a complete prompt, what the next question about its pictures can use."""
@@ -312,7 +309,7 @@ class Passes:
         reach = max(self.reach(row.at + 1) for slot in rows for row in slot)
         placed = torch.tensor(numbers).permute(2, 0, 1).to(self._device, non_blocking=True)
         key = "rows", slots, each, first, reach
-        scores = self._graphs.run(key, partial(self._rows_pass, first, reach), *placed)
+        scores = self._graphs.run(key, partial(self._placed, first, reach, keep=each), *placed)
         if all(len(slot) == each for slot in rows):
             return scores[: len(rows)].flatten(0, 1)
         return torch.cat([part[: len(slot)] for part, slot in zip(scores, rows, strict=False)])
@@ -323,18 +320,6 @@ class Passes:
         if self._invariant:  # rows of one reach run together: there are to be few
             step = max(step, _power_of_two(positions) // 2)
         return min(self.cache.length, -(-positions // step) * step)
-
-    def _rows_pass(
-        self,
-        first: int,
-        reach: int,
-        tokens: torch.Tensor,
-        at: torch.Tensor,
-        start: torch.Tensor,
-        shared: torch.Tensor,
-    ) -> torch.Tensor:
-        """int64[slots, rows of each] all four; float[slots, rows of each, vocabulary]."""
-        return self._placed(first, reach, tokens, at, start, shared, keep=tokens.shape[1])
 
     def _placed(
         self,
@@ -347,14 +332,11 @@ class Passes:
         *,
         keep: int | torch.Tensor,
     ) -> torch.Tensor:
-        """Tokens anywhere in a stretch of slots: each sees what is shared, and what is its own up to
-        itself."""
-        places = torch.arange(reach, device=self._device)
-        seen = (places < shared[..., None]) | (places >= start[..., None])
-        seen &= places <= at[..., None]
+        """Tokens anywhere in a stretch of slots, int64[slots, tokens of each] all four; the scores,
+        float[slots, kept of each, vocabulary]."""
         scores: torch.Tensor = self._model(
             input_ids=tokens,
-            attention_mask=seen[:, None],
+            attention_mask=_seen(reach, at, start[..., None], shared[..., None])[:, None],
             position_ids=at - start + shared,
             past_key_values=self.cache.for_tokens(first, at, reach),
             use_cache=True,
@@ -363,8 +345,13 @@ class Passes:
         return scores
 
 
-def _behind(prompt: Prompt, place: Place) -> int:
-    return place.at(prompt.length - 1) + 1
+def _seen(
+    reach: int, at: torch.Tensor, start: int | torch.Tensor, shared: int | torch.Tensor
+) -> torch.Tensor:
+    """bool[..., reach]: which positions of its slot a token sees, that is at `at`, int64[...]: what is
+    shared, and what is its row's own up to itself."""
+    places = torch.arange(reach, device=at.device)
+    return ((places < shared) | (places >= start)) & (places <= at[..., None])
 
 
 def _power_of_two(count: int) -> int:

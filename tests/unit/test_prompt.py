@@ -352,6 +352,23 @@ def test_what_frames_cost_is_known_to_the_token_before_one_is_touched(
         assert fit < 3 or fresh.build(fewer, question, max_new_tokens=5).length <= length
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shape", [(40, 60), (8, 400)])
+def test_the_length_of_a_row_is_known_from_the_sizes_of_its_pictures(
+    family: str, shape: tuple[int, int], prompter_of: Any
+) -> None:
+    prompter = prompter_of(family)
+    height, width = shape
+    one, two, five = (clip(n, n, height=height, width=width) for n in (1, 2, 5))
+    image = picture(3, height=width, width=height)
+    for media in ([one], [two], [five], [one, five], [image], [image, image], [five, image]):
+        try:
+            built = prompter.build(media, "What is it?").length
+        except UnsupportedInput:
+            continue  # Video-LLaVA takes both only in certain numbers
+        assert prompter.length(media, "What is it?") == built, [len(m.frames) for m in media]
+
+
 def test_the_context_is_never_more_than_the_model_was_built_for(prompter_of: Any) -> None:
     assert prompter_of("interleave").max_context == 2048
     assert prompter_of("interleave", max_context=10**6).max_context == 2048

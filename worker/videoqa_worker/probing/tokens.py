@@ -1,7 +1,6 @@
 """Prompt tokens: counted by the model's own processor, where that is on this machine.
 
-Never goes to the network. Black pictures of the video's size stand for its frames; a prompt grows by
-the same tokens with each frame, so two of them are measured and the rest is a line through both.
+Never goes to the network. Black pictures of the video's size stand for its frames.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +34,6 @@ class Tokens:
         self._lock = threading.Lock()
         self._prompter: Prompter | None = None
         self._tried = False
-        self._measured = cache(self._measure)
 
     def stated(self, model: str | None) -> Stated:
         """What the model's processor says about frames."""
@@ -45,30 +42,20 @@ class Tokens:
 
     def count(self, model: str | None, question: str, seen: Sequence[Seen]) -> int | None:
         """Of one prompt; None: not known here."""
-        if self._of(model) is None:
-            return None
-        with self._lock:
-            if len(seen) != 1 or seen[0][1] < 3:
-                return self._measured(question, tuple(seen))
-            kind, frames, width, height = seen[0]
-            one = self._measured(question, ((kind, 1, width, height),))
-            two = self._measured(question, ((kind, 2, width, height),))
-        return None if one is None or two is None else one + (frames - 1) * (two - one)
-
-    def _measure(self, question: str, seen: tuple[Seen, ...]) -> int | None:
         from videoqa_worker.prompt import Media
 
+        prompter = self._of(model)
+        if prompter is None:
+            return None
         media = [
             Media(
                 kind="image" if kind == "image" else "video",
-                frames=tuple(np.zeros((height, width, 3), np.uint8) for _ in range(frames)),
-                pts_s=None if kind == "image" else tuple(map(float, range(frames))),
+                frames=(np.zeros((height, width, 3), np.uint8),) * frames,
             )
             for kind, frames, width, height in seen
         ]
-        prompter = self._prompter
-        with suppress(VideoQAError):
-            return prompter.build(media, question).length if prompter is not None else None
+        with self._lock, suppress(VideoQAError):
+            return prompter.length(media, question)
         return None
 
     def _of(self, model: str | None) -> Prompter | None:

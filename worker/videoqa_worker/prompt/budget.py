@@ -1,8 +1,8 @@
 """How many tokens pictures will be, before one of them is touched: 8192 frames are minutes of work.
 
 What a picture of some size costs is measured once, with black ones: the processor itself says how
-many tokens two are, and three. From two on each costs the same; LLaVA-OneVision cuts only a lone
-image into tiles.
+many tokens two are, and three. From two on each costs the same; a lone image is measured as such,
+since LLaVA-OneVision cuts it into tiles.
 """
 
 from __future__ import annotations
@@ -45,21 +45,36 @@ class Budget:
         self._count = count
         self._cost = lru_cache(_SIZES)(self._measured)
 
-    def check(self, shapes: Sequence[Shape], others: int) -> None:
-        """Raises PromptTooLong if these and `others` tokens do not fit the context. What the processor
-        refuses is left to it."""
+    def costs(self, shapes: Sequence[Shape]) -> list[tuple[_Cost, int]]:
+        """Of each item, with its frames.
+
+        Raises:
+            UnsupportedInput: the processor refuses such pictures.
+        """
+        lone = sum(kind == "image" for kind, _, _, _ in shapes) == 1
+        return [
+            (self._cost(kind, height, width, lone=lone and kind == "image"), count)
+            for kind, count, height, width in shapes
+        ]
+
+    def tokens(self, shapes: Sequence[Shape]) -> int:
+        """All that they will be. Raises as `costs`."""
+        return sum(cost.fixed + cost.each * count for cost, count in self.costs(shapes))
+
+    def check(self, shapes: Sequence[Shape], count_others: Callable[[], int]) -> None:
+        """Raises PromptTooLong if these and the other tokens, which are counted only if it matters, do
+        not fit the context. What the processor refuses is left to it."""
         frames = sum(count for _, count, _, _ in shapes)
         if frames < 3:
             return  # no work worth sparing
         try:
-            costs = [(self._cost(kind, height, width), n) for kind, n, height, width in shapes]
+            tokens = self.tokens(shapes)
         except UnsupportedInput:
             return
-        tokens = sum(cost.fixed + cost.each * n for cost, n in costs)
+        others = count_others()
         if tokens + others > self.max_context:
-            raise self.too_long(
-                tokens + others, frames, sum(cost.fixed for cost, _ in costs), tokens, others
-            )
+            fixed = sum(cost.fixed for cost, _ in self.costs(shapes))
+            raise self.too_long(tokens + others, frames, fixed, tokens, others)
 
     def too_long(
         self, length: int, frames: int, fixed: int, media: int, others: int
@@ -78,7 +93,9 @@ class Budget:
             "lower max_new_tokens"
         )
 
-    def _measured(self, kind: str, height: int, width: int) -> _Cost:
+    def _measured(self, kind: str, height: int, width: int, *, lone: bool) -> _Cost:
+        if lone:
+            return _Cost(self._count(kind, [*_black(kind, 1, height, width)]), 0)
         two, three = (self._count(kind, [*_black(kind, n, height, width)]) for n in (2, 3))
         fixed = max(0, two - 2 * (three - two)) if kind == "video" else 0
         return _Cost(three - two, fixed)

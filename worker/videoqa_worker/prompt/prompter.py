@@ -26,7 +26,7 @@ from PIL import Image
 
 from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
 from videoqa.job import IMAGE_MARK, VIDEO_MARK
-from videoqa_worker.prompt.budget import Budget
+from videoqa_worker.prompt.budget import Budget, Shape
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.usertext import ControlTokens
@@ -149,11 +149,20 @@ class Prompter:
         viewed = Viewed.of(media)
         placed = [part for item in arrange(viewed.media, question) for part in self._parts(item)]
         prompt = self._render(placed)
-        self._check_frames(prompt, placed, max_new_tokens)
+        self._budget.check(_shapes(placed), lambda: self._others(prompt, placed) + max_new_tokens)
         with viewed.remembered():
             inputs = self._encode(prompt, placed, viewed)
         self.check_length(inputs, max_new_tokens)
         return inputs
+
+    def length(self, media: Sequence[Media], question: str) -> int:
+        """Tokens of the row that `build` would make; the pictures' sizes are looked at, not they.
+
+        Raises:
+            UnsupportedInput, MarkMismatch: as `build`.
+        """
+        placed = [part for item in arrange(media, question) for part in self._parts(item)]
+        return self._others(self._render(placed), placed) + self._budget.tokens(_shapes(placed))
 
     def check_length(self, inputs: ModelInputs, max_new_tokens: int) -> None:
         """Raises PromptTooLong if prompt and answer cannot both fit the context."""
@@ -168,17 +177,10 @@ class Prompter:
         media = inputs.media_tokens
         raise self._budget.too_long(length, inputs.frames, 0, media, length - media)
 
-    def _check_frames(self, prompt: str, placed: list[Placed], max_new_tokens: int) -> None:
-        """The same, before a picture is touched."""
-        shapes = [
-            (part.kind, len(part.frames), *part.frames[0].shape[:2])
-            for part in placed
-            if part.kind != "text"
-        ]
-        if shapes:
-            tokens = self._processor.tokenizer(prompt, add_special_tokens=self._begins(prompt))
-            text = len(tokens["input_ids"]) - len(shapes)
-            self._budget.check(shapes, text + max_new_tokens)
+    def _others(self, prompt: str, placed: list[Placed]) -> int:
+        """Tokens that are no pictures."""
+        tokens = self._processor.tokenizer(prompt, add_special_tokens=self._begins(prompt))
+        return len(tokens["input_ids"]) - sum(part.kind != "text" for part in placed)
 
     def _begins(self, prompt: str) -> bool:
         """Whether the tokenizer has to begin it, since the template did not."""
@@ -267,6 +269,14 @@ class Prompter:
             media_tokens=int(torch.isin(input_ids, self._token_ids).sum()),
             normalisations=self._normalisations,
         )
+
+
+def _shapes(placed: list[Placed]) -> list[Shape]:
+    return [
+        (part.kind, len(part.frames), *part.frames[0].shape[:2])
+        for part in placed
+        if part.kind != "text"
+    ]
 
 
 def _image_token(processor: Any, chat_template: str) -> str:

@@ -109,6 +109,8 @@ class Records:
 
     def _waiting(self, job_id: str, record: dict[str, str | None]) -> tuple[int | None, str | None]:
         """Position in the queue and the reason for waiting, of a queued job."""
+        if record["state"] == "running" and record["stage"] == "queued":
+            return None, "the other jobs of its worker to end: its last attempt runs by itself"
         if record["state"] != "queued":
             return None, None
         if record["next_at"]:

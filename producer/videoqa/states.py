@@ -62,6 +62,9 @@ class Claim:
     """Fences every write of this attempt."""
     kept: Result | None = None
     """What an attempt before this one answered and could not store."""
+    is_last_chance: bool = False
+    """Its workers were lost, and this attempt is the last: it is to run by itself. Its time and its
+    attempt begin with its first progress."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class Ledger(Records):
         )
         if reply[0] == "drop":
             return str(reply[1])
-        _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept = reply
+        _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, stage = reply
         try:
             parsed = read(JobRequest, request)
         except errors.InvalidRequest as error:
@@ -183,6 +186,7 @@ class Ledger(Records):
             queued_s=max(0.0, float(queued_s)),
             token=token,
             kept=_kept(kept),
+            is_last_chance=stage == "queued",
         )
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:

@@ -25,7 +25,7 @@ def run(jobs: int, seed: int) -> Tally:
         of_redis = 0
         with rig.submitting(jobs) as going:
             while going():
-                time.sleep(rig.draw.uniform(0.5, 1.1))
+                rig.let_work(0.5, 1.1)
                 victim = rig.draw.choice(rig.workers)
                 rig.kill(victim)
                 rig.replace(victim)

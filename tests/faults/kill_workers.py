@@ -1,4 +1,4 @@
-"""Row 1: workers are killed with SIGKILL at random times, each 1.6 to 2.6 s.
+"""Row 1: workers are killed with SIGKILL at random times; fifty jobs come with each kill.
 
 python tests/faults/kill_workers.py [--jobs 10000] [--seed 1] [--json]
 
@@ -8,7 +8,6 @@ With an even seed workers run one job at a time: a kill costs one run of the mod
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -19,17 +18,18 @@ from faults.script import main
 from faults.tally import Tally
 
 WORKERS = 2
+PER_KILL = 50
 
 
 def run(jobs: int, seed: int) -> Tally:
     name, environ = "1 worker kill -9", {}
     if seed % 2 == 0:
         name, environ = f"{name}, one job at a time", {"VIDEOQA_SLOTS": "1"}
-    with Rig(name, seed, environ=environ) as rig:
+    with Rig(name, seed, environ=environ, per_fault=PER_KILL) as rig:
         rig.start(WORKERS)
         with rig.submitting(jobs) as going:
             while going():
-                time.sleep(rig.draw.uniform(1.6, 2.6))
+                rig.let_work(0.1, 1.0)
                 victim = rig.draw.choice(rig.workers)
                 rig.kill(victim)
                 rig.replace(victim)

@@ -233,6 +233,11 @@ class Rig:
             time.sleep(0.1)
         raise TimeoutError(f"{count} workers were not ready: {self.workers[-1].log.read_text()}")
 
+    def let_work(self, shortest_s: float, longest_s: float) -> None:
+        """So long, from when a worker is up: kills that come faster than starts would let no job end."""
+        self.wait_ready(1)
+        time.sleep(self.draw.uniform(shortest_s, longest_s))
+
     def replace(self, worker: Worker) -> Worker:
         self.workers.remove(worker)
         return self.spawn()

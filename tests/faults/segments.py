@@ -1,4 +1,4 @@
-"""Beside the matrix: workers are killed while they answer videos in segments.
+"""Beside the matrix: workers are killed while they answer videos in segments; three jobs come with each kill.
 
     python tests/faults/segments.py [--jobs 400] [--seed 1] [--json]
 
@@ -10,7 +10,6 @@ as wrong.
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.segments import AHEAD
 
 WORKERS, FILMS, PARTS, PART_S = 2, 3, 12, 0.5
+PER_KILL = 3
 NOTED = """
 import os, time
 from videoqa_worker import segments
@@ -63,15 +63,15 @@ class Films(Rig):
 
 
 def run(jobs: int, seed: int) -> Tally:
-    with Films("segments", seed, before=NOTED) as rig:
+    with Films("segments", seed, before=NOTED, per_fault=PER_KILL) as rig:
         notes = rig.folder / "notes"
         rig.environ["NOTES"] = str(notes)
         rig.draw_films()
         rig.start(WORKERS)
         with rig.submitting(jobs) as going:
-            while going():
-                time.sleep(rig.draw.uniform(1.6, 2.6))
-                victim = rig.draw.choice(rig.workers)
+            while going() and rig.tally.kills < jobs / PER_KILL:
+                rig.let_work(0.3, 1.2)
+                victim = max(rig.workers, key=lambda worker: len(rig.held_by(worker)))
                 rig.kill(victim)
                 rig.replace(victim)
         tally = rig.settle()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import cast
 
@@ -175,3 +177,67 @@ def test_kept_answers_of_a_newer_release_are_asked_for_again(
     claim = ledger.claim(bell, worker="w", lease_s=30, token="t")
     assert isinstance(claim, Claim)
     assert claim.kept is None
+
+
+def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    suspect = submit(ledger, max_attempts=2)
+    ledger.claim(suspect, worker="w", lease_s=0.01, token="lost")
+    other = submit(ledger, questions=["What else?"])
+    time.sleep(0.03)
+    again = due(ledger)
+    began, end, tried = threading.Event(), threading.Event(), []
+
+    def first() -> None:
+        began.set()
+        assert end.wait(10)
+
+    def last() -> None:
+        tried.append(attempts.answer(submit(ledger, questions=["And now?"])))
+
+    model.meanwhile = first
+    beside = threading.Thread(target=attempts.answer, args=(other,))
+    beside.start()
+    assert began.wait(10)
+    model.meanwhile = last
+    waits = threading.Thread(target=attempts.answer, args=(again,))
+    waits.start()
+    time.sleep(0.5)
+    job = ledger.get(suspect.job_id)
+    assert (job.state, job.stage, model.asked) == ("running", "queued", 1)
+    end.set()
+    for thread in (beside, waits):
+        thread.join(10)
+    job = ledger.get(suspect.job_id)
+    assert (job.state, job.attempt, tried) == ("succeeded", 2, [False])
+    assert ledger.get(other.job_id).state == "succeeded"
+
+
+def test_a_job_that_waits_to_be_alone_is_given_back_when_its_worker_ends(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    suspect = submit(ledger, max_attempts=2)
+    ledger.claim(suspect, worker="w", lease_s=0.01, token="lost")
+    other = submit(ledger, questions=["What else?"])
+    time.sleep(0.03)
+    again = due(ledger)
+    began, end = threading.Event(), threading.Event()
+
+    def first() -> None:
+        began.set()
+        assert end.wait(10)
+
+    model.meanwhile = first
+    beside = threading.Thread(target=attempts.answer, args=(other,))
+    beside.start()
+    assert began.wait(10)
+    waits = threading.Thread(target=attempts.answer, args=(again,))
+    waits.start()
+    time.sleep(0.3)
+    attempts.break_off(errors.EngineStopped("the engine hangs"))
+    waits.join(10)
+    job = ledger.get(suspect.job_id)
+    assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 3)
+    end.set()
+    beside.join(10)

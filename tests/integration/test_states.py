@@ -251,6 +251,7 @@ def test_a_job_whose_workers_all_vanish_fails_after_its_attempts(ledger: Ledger)
     bell = submit(ledger, max_attempts=2)
     for attempt in (1, 2):
         claim(ledger, bell, lease_s=0.03, token=str(attempt))
+        ledger.progress(bell.job_id, str(attempt), "fetching")
         time.sleep(0.05)
         rung = ledger.reap(grace_s=60)
         if attempt == 1:
@@ -263,6 +264,49 @@ def test_a_job_whose_workers_all_vanish_fails_after_its_attempts(ledger: Ledger)
         2,
         True,
     )
+
+
+def test_the_last_attempt_of_a_job_that_lost_its_workers_begins_with_its_first_progress(
+    ledger: Ledger,
+) -> None:
+    bell = submit(ledger, max_attempts=2, timeout_s=1)
+    first = claim(ledger, bell, lease_s=0.03)
+    assert not first.is_last_chance
+    time.sleep(0.05)
+    for attempt in (2, 3):  # its worker is lost while it waits there: that is not held against it
+        (bell,) = ledger.reap(grace_s=60)
+        last = claim(ledger, bell, lease_s=0.03, token=str(attempt))
+        assert (last.is_last_chance, last.attempt) == (True, attempt)
+        job = ledger.get(bell.job_id)
+        assert (job.state, job.stage, job.max_attempts) == ("running", "queued", attempt)
+        assert job.waiting_for is not None
+        time.sleep(0.05)
+    (bell,) = ledger.reap(grace_s=60)
+    claim(ledger, bell, token="4")
+    time.sleep(1.1)  # longer than its time, which only begins
+    assert ledger.renew([(bell.job_id, "4")], lease_s=0.03) == ["ok"]
+    assert ledger.progress(bell.job_id, "4", "fetching") == "ok"
+    time.sleep(0.05)
+    assert ledger.renew([(bell.job_id, "4")], lease_s=0.03) == ["ok"]
+    assert ledger.get(bell.job_id).waiting_for is None
+    time.sleep(0.05)
+    ledger.reap(grace_s=60)
+    job = ledger.get(bell.job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code, job.attempt) == ("failed", "worker_lost", 4)
+
+
+def test_only_a_job_whose_worker_ended_gets_its_last_attempt_to_itself(ledger: Ledger) -> None:
+    bell = submit(ledger, max_attempts=3)
+    for code, alone in (("model_error", False), ("engine_stopped", False), ("model_error", True)):
+        last = claim(ledger, bell)
+        assert last.is_last_chance == alone
+        why = failure(retryable=True, attempt=bell.attempt).model_copy(update={"code": code})
+        ledger.fail(bell.job_id, str(bell.attempt), why, delay_s=0)
+        if not alone:
+            (bell,) = ledger.reap(grace_s=60)
+    bell = ledger.retry(bell.job_id)
+    assert not claim(ledger, bell).is_last_chance
 
 
 def test_a_worker_that_hangs_past_the_deadline_loses_the_job_despite_its_heartbeat(

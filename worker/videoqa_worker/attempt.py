@@ -13,8 +13,8 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from videoqa_worker.lease import LeaseKeeper, obey
 from videoqa_worker.outcome import Outcome, Report, SourceVersion
 from videoqa_worker.pipeline import Pipeline
 from videoqa_worker.settings import WorkerSettings
+from videoqa_worker.solitude import Solitude
 from videoqa_worker.store import result_url, store
 
 __all__ = ["Attempts", "backoff_s"]
@@ -73,6 +74,7 @@ class Attempts:
         self._model = model
         self._revision = revision
         self._closing = threading.Event()
+        self._solitude = Solitude()
 
     def close(self) -> None:
         """Gives every job back, those too that start from now on, and no longer waits for a
@@ -90,8 +92,18 @@ class Attempts:
         """Whether jobs are given back instead of run."""
         return self._closing.is_set()
 
-    def answer(self, bell: Bell) -> None:
-        """Never raises for a job's sake: its failures go to its record."""
+    def answer(self, bell: Bell) -> bool:
+        """Never raises for a job's sake: its failures go to its record. False: the bell is for another
+        worker, since a job runs here that must be alone."""
+        if not self._solitude.enter():
+            return False
+        try:
+            self._run(bell)
+        finally:
+            self._solitude.leave()
+        return True
+
+    def _run(self, bell: Bell) -> None:
         token = secrets.token_hex(8)
         claim = self._until_redis_answers(
             lambda: self._ledger.claim(
@@ -115,8 +127,9 @@ class Attempts:
         log.info("job started", extra=tags)
         answered: Result | None = None
         try:
-            answered = self._answered(claim, control)
-            self._finish(claim, control, answered)
+            with self._beside_others(claim, control):
+                answered = self._answered(claim, control)
+                self._finish(claim, control, answered)
         except WaitsForAnother:
             log.info("another job asks the same; this one waits for it", extra=tags)
         except errors.LeaseLost as error:
@@ -131,6 +144,24 @@ class Attempts:
             log.exception("job met an unexpected error", extra=tags)
             unexpected = errors.InternalError(f"{type(error).__name__}: {error}")
             self._fail(claim, claim.token, unexpected)
+
+    @contextmanager
+    def _beside_others(self, claim: Claim, control: JobControl) -> Iterator[None]:
+        """Or alone, if only so can be told whether this job ends its workers."""
+        if not claim.is_last_chance:
+            yield
+            return
+
+        def check() -> None:
+            try:
+                control.check()
+            except errors.EngineStopped as error:  # not by this job, which only waits
+                raise _stopping() from error
+
+        control.stop_clock()
+        with self._solitude.alone(check):
+            control.start_clock()
+            yield
 
     def _answered(self, claim: Claim, control: JobControl) -> Result:
         """The model's answers, asked now or by an attempt that could not store them."""

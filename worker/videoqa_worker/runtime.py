@@ -177,9 +177,9 @@ class Runtime:
             seen_at=datetime.now(UTC),
         )
 
-    def answer(self, bell: Bell) -> None:
-        """What the Celery task does."""
-        self._attempts.answer(bell)
+    def answer(self, bell: Bell) -> bool:
+        """What the Celery task does; False: the bell is for another worker."""
+        return self._attempts.answer(bell)
 
     @property
     def closing(self) -> bool:

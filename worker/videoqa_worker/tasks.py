@@ -30,11 +30,11 @@ def register(runtime: Runtime) -> None:
 
     @runtime.app.task(name=TASK)  # type: ignore[untyped-decorator]
     def answer(job_id: str, attempt: int, bell: int, queue: str) -> None:
-        if runtime.closing:
-            # Celery still hands out what it has: this worker would claim what it just gave back.
+        heard = Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue)
+        # Celery still hands out bells while a worker shuts down: it would claim what it just gave back.
+        if runtime.closing or not runtime.answer(heard):
             time.sleep(0.2)
-            raise Reject("this worker shuts down", requeue=True)
-        runtime.answer(Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue))
+            raise Reject("this worker takes no more jobs now", requeue=True)
 
 
 def hear_bells(runtime: Runtime) -> int:

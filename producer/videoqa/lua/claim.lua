@@ -1,13 +1,13 @@
 -- prefix, id, attempt, bell, worker, lease_s, token, queue
--- -> {'run', id, attempt, request, created_at, timeout_s, queued_s, kept} or {'drop', why}
+-- -> {'run', id, attempt, request, created_at, timeout_s, queued_s, kept, stage} or {'drop', why}
 local named, bell, worker, token, queue = ARGV[2], tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[8]
 local CALL_AGAIN_S = 600
 local heard = tonumber(redis.call('HGET', P .. ':bells', queue .. ':heard') or '0')
 if bell > heard then redis.call('HSET', P .. ':bells', queue .. ':heard', bell) end
 
 local function run(id)
-  local rec = get(id, 'attempt', 'request', 'created_at', 'timeout_s', 'rung_at', 'kept')
-  return {'run', id, rec[1], rec[2], rec[3], rec[4], stamp(now - tonumber(rec[5] or rec[3])), rec[6] or ''}
+  local rec = get(id, 'attempt', 'request', 'created_at', 'timeout_s', 'rung_at', 'kept', 'stage')
+  return {'run', id, rec[1], rec[2], rec[3], rec[4], stamp(now - tonumber(rec[5] or rec[3])), rec[6] or '', rec[7]}
 end
 
 -- The reply was lost, and this is the same call again.
@@ -33,10 +33,12 @@ forget_places(id)
 -- Started in time: a later attempt is not too late.
 redis.call('HDEL', job_key(id), 'start_by')
 -- The attempt counts before any work is done: a video that kills the process cannot loop.
-local rec = get(id, 'attempt', 'timeout_s')
+local rec = get(id, 'attempt', 'timeout_s', 'max_attempts', 'suspect')
 local attempt = tonumber(rec[1]) + 1
-set(id, 'state', 'running', 'stage', 'fetching', 'attempt', attempt, 'worker', worker,
+-- Before it is given up on, it waits in its worker until nothing runs there that could be to blame.
+local stage = rec[4] and attempt >= tonumber(rec[3]) and 'queued' or 'fetching'
+set(id, 'state', 'running', 'stage', stage, 'attempt', attempt, 'worker', worker,
   'token', token, 'started_at', stamp(now), 'deadline', stamp(now + tonumber(rec[2])))
 redis.call('ZADD', P .. ':leases', stamp(now + tonumber(ARGV[6])), id)
-emit(id, 'state', 'running', attempt, 'stage', 'fetching')
+emit(id, 'state', 'running', attempt, 'stage', stage)
 return run(id)

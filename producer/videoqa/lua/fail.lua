@@ -19,6 +19,7 @@ end
 if kept ~= '' then redis.call('HINCRBY', job_key(id), 'max_attempts', 1) end
 local due = now + tonumber(ARGV[6])
 requeue(id, 'failure', ARGV[4], 'next_at', stamp(due))
+if cjson.decode(ARGV[4]).code == 'engine_stopped' then set(id, 'suspect', '1') end
 redis.call('ZADD', P .. ':delayed', stamp(due), id)
 emit(id, 'retry', 'queued', attempt, 'message', cjson.decode(ARGV[4]).message)
 return 'retry'

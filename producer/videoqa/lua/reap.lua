@@ -26,15 +26,18 @@ for _, id in ipairs(due(':leases')) do
     cancel_now(id, attempt, stage)
   elseif rec[1] ~= 'running' then
     redis.call('ZREM', P .. ':leases', id)
-  elseif now > tonumber(rec[4]) then
+  elseif stage ~= 'queued' and now > tonumber(rec[4]) then
     finalize(id, 'failed', 'failure', failure('job_timeout',
       'the attempt ran longer than timeout_s and its worker did not stop it', stage, false, attempt))
   else
     local why = failure('worker_lost', 'worker ' .. (rec[6] or '?') .. ' vanished', stage, true, attempt)
-    if tonumber(attempt) >= tonumber(rec[3]) then
+    if stage == 'queued' then  -- nothing of it ran yet: not held against it
+      redis.call('HINCRBY', job_key(id), 'max_attempts', 1)
+    end
+    if stage ~= 'queued' and tonumber(attempt) >= tonumber(rec[3]) then
       finalize(id, 'failed', 'failure', why)
     else
-      requeue(id, 'failure', why)
+      requeue(id, 'failure', why, 'suspect', '1')
       emit(id, 'retry', 'queued', attempt, 'message', 'its worker vanished')
       bells[#bells + 1] = ring(id)
     end

@@ -3,6 +3,7 @@ local id, lease_s = ARGV[2], tonumber(ARGV[4])
 local answer = fence(id, ARGV[3])
 if answer == 'lost' then return answer end
 -- A worker that hangs past its deadline cannot keep the job by a healthy heartbeat.
-if now > tonumber(get(id, 'deadline')[1]) + lease_s then return 'lost' end
+local rec = get(id, 'deadline', 'stage')
+if rec[2] ~= 'queued' and now > tonumber(rec[1]) + lease_s then return 'lost' end
 redis.call('ZADD', P .. ':leases', stamp(now + lease_s), id)
 return answer

@@ -491,6 +491,8 @@ class EngineStopped(GenerationError):
 
     code = "engine_stopped"
     retryable = True
+    had_begun = True
+    """False: the question only waited. It did nothing to the engine, and the attempt is not counted."""
 
 
 class ModelServerUnavailable(GenerationError):

@@ -71,7 +71,7 @@ def run(jobs: int, seed: int) -> Tally:
         rig.tally.wrong += sum(
             job.failure is None
             or job.failure.code not in ("worker_lost", "engine_stopped")
-            or job.attempt != ATTEMPTS
+            or job.attempt != job.max_attempts
             for job in ends
         )
         rig.tally.notes["killers"] = len(killers)

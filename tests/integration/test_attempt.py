@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -241,3 +242,23 @@ def test_a_job_that_waits_to_be_alone_is_given_back_when_its_worker_ends(
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 3)
     end.set()
     beside.join(10)
+
+
+def test_a_question_that_only_waited_as_the_engine_broke_is_not_held_against_its_job(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    def broken(*, had_begun: bool) -> None:
+        error = errors.EngineStopped("the engine stopped")
+        error.had_begun = had_begun
+        raise error
+
+    bell = submit(ledger)
+    model.meanwhile = partial(broken, had_begun=False)
+    attempts.answer(bell)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.failure, job.attempt, job.max_attempts) == ("queued", None, 1, 4)
+    model.meanwhile = partial(broken, had_begun=True)
+    attempts.answer(bell)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 4)
+    assert job.failure is not None

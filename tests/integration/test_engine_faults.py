@@ -164,15 +164,19 @@ def test_a_broken_device_stops_the_engine_instead_of_failing_job_after_job(
     def check(input_ids: torch.Tensor) -> None:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
+    begun: list[bool] = []
     with before_each_forward(engine, check):
         futures = [engine.submit(request) for request in requests_of(engine, 3)]
         for future in futures:
-            with pytest.raises(EngineStopped):
+            with pytest.raises(EngineStopped) as stopped:
                 future.result(60)
+            begun.append(stopped.value.had_begun)
+    assert begun[0]
     engine._thread.join(60)
     assert not engine.ready
-    with pytest.raises(EngineStopped):
+    with pytest.raises(EngineStopped) as late:
         engine.submit(ask(engine, [clip(1, 2)], "What?")).result(0)
+    assert not late.value.had_begun
 
 
 def test_closing_ends_running_and_waiting_requests(engine: Engine) -> None:

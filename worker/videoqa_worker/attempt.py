@@ -139,7 +139,10 @@ class Attempts:
         except errors.RedisUnavailable as error:  # closing: nobody waits for Redis any more
             log.warning("%s; the job's lease ends by itself", error, extra=tags)
         except errors.JobError as error:
-            self._fail(claim, claim.token, error, kept=answered)
+            if isinstance(error, errors.EngineStopped) and not error.had_begun:
+                self._give_back(claim, answered)
+            else:
+                self._fail(claim, claim.token, error, kept=answered)
         except Exception as error:
             log.exception("job met an unexpected error", extra=tags)
             unexpected = errors.InternalError(f"{type(error).__name__}: {error}")

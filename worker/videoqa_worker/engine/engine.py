@@ -280,7 +280,9 @@ class Engine:
     def _refuse(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:
             if ticket.start():
-                ticket.future.set_exception(EngineStopped(STOPPED))
+                error = EngineStopped(STOPPED)
+                error.had_begun = False
+                ticket.future.set_exception(error)
 
     def __enter__(self) -> Self:
         self.start()

@@ -41,6 +41,23 @@ def test_each_colour_mode_becomes_rgb(mode: str, picture: Image.Image, tmp_path:
     assert read_number(read_image(path).frames[0].pixels) == NUMBER
 
 
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_greys_of_16_bits_keep_their_shades(suffix: str, tmp_path: Path) -> None:
+    shades = np.arange(0, 1 << 16, 16, dtype=np.uint16).reshape(64, 64)
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(shades).save(path)
+    (frame,) = read_image(path).frames
+    assert np.array_equal(frame.pixels, np.repeat((shades >> 8)[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_numbers_without_a_range_are_no_picture(kind: type, tmp_path: Path) -> None:
+    path = tmp_path / "picture.tiff"
+    Image.fromarray(np.ones((64, 64), dtype=kind)).save(path)
+    with pytest.raises(NotAVideo, match="without a range"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(
     orientation: int, picture: Image.Image, tmp_path: Path

@@ -37,7 +37,7 @@ def read_image(
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image, limits)
             kind = image.format
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
     except UnidentifiedImageError as error:
         raise _refusal(file) from error
     except Image.DecompressionBombError as error:
@@ -53,6 +53,22 @@ def read_image(
         None, None, upright.width, upright.height, None, kind.lower() if kind else None
     )
     return SampledVideo((frame,), info)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Pillow cuts what is above 255 instead: all but the darkest 256 of 65,536 greys become white.
+
+    Raises:
+        NotAVideo: nothing says what is white, as in TIFFs of 32 bits or floats.
+    """
+    if image.mode in ("I", "F"):
+        raise NotAVideo(
+            f"got an image of numbers without a range (mode {image.mode}), expected greys or "
+            "colours of 8 or 16 bits; convert it before"
+        )
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def _check_size(image: Image.Image, limits: FrameLimits) -> None:

@@ -22,6 +22,7 @@ from itertools import chain
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from av import Packet, VideoFrame
 from av.error import FFmpegError
 from av.stream import Stream
@@ -223,6 +224,7 @@ class Walk:
             pictures, complete = decode(self.video, packet, starts=self._held == 0)
         except FFmpegError as error:
             self._refuse_growth(error)
+            self._refuse_shortage(error)
             if packet is None or not self._precedes(packet):
                 self._lose()
             return
@@ -291,6 +293,15 @@ class Walk:
             raise PictureTooLarge(
                 f"a picture of the video has more than {limit} pixels; scale the video down before"
             ) from error
+
+    def _refuse_shortage(self, error: FFmpegError) -> None:
+        """Not damage: the same packet decodes where there is more memory.
+
+        H.264 calls it invalid data if it finds none, so look whether a picture would fit.
+        """
+        if isinstance(error, MemoryError):
+            raise error
+        np.empty((self.video.decoder.height, self.video.decoder.width, 3), dtype=np.uint8)
 
     # Seeking
 

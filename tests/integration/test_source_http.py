@@ -283,6 +283,13 @@ def test_redirects_end_somewhere(http_server: HttpServer, tmp_path: Path) -> Non
     assert "without saying" in refusal(SourceHttpError, http_server.url("/c"), tmp_path)
 
 
+def test_a_redirect_to_what_is_no_url_is_the_servers_error(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    redirect(http_server, "/a", "http://[nowhere/b")
+    assert "no URL" in refusal(SourceHttpError, http_server.url("/a"), tmp_path)
+
+
 @pytest.mark.parametrize(
     "to", ["file:///etc/passwd", "ftp://127.0.0.1/a", "gopher://127.0.0.1:25/"]
 )

@@ -162,8 +162,11 @@ def _next_hop(url: str, response: httpcore2.Response) -> str:
     location = fields_of(response).get("location")
     if not location:
         raise SourceHttpError(f"{redact_url(url)} redirects without saying where to")
-    hop = urljoin(url, location)
-    scheme = urlsplit(hop).scheme
+    try:
+        hop = urljoin(url, location)
+        scheme = urlsplit(hop).scheme
+    except ValueError as error:  # brackets that are no IPv6 address, say
+        raise SourceHttpError(f"{redact_url(url)} redirects to what is no URL: {error}") from error
     if scheme not in ("http", "https") or (url.startswith("https:") and scheme != "https"):
         raise AddressForbidden(
             f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http)"

@@ -276,6 +276,18 @@ def test_redirects_are_followed(status: int, http_server: HttpServer, tmp_path: 
         assert copy.path.read_bytes() == BODY
 
 
+def test_a_redirect_to_a_name_that_is_not_quoted_is_followed(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    redirect(http_server, "/a", "/é b.mp4".encode().decode("latin-1"))
+    http_server.routes["/%C3%A9%20b.mp4"] = Route(BODY)
+    redirect(http_server, "/c", "/\xe9.mp4")
+    http_server.routes["/%C3%A9.mp4"] = Route(BODY)
+    for path in ("/a", "/c"):
+        with opened(tmp_path) as sources, sources.open(http_server.url(path)) as copy:
+            assert copy.path.read_bytes() == BODY
+
+
 def test_redirects_end_somewhere(http_server: HttpServer, tmp_path: Path) -> None:
     redirect(http_server, "/a", "/a")
     assert "more than 5 times" in refusal(SourceHttpError, http_server.url("/a"), tmp_path)

@@ -163,7 +163,7 @@ def _next_hop(url: str, response: httpcore2.Response) -> str:
     if not location:
         raise SourceHttpError(f"{redact_url(url)} redirects without saying where to")
     try:
-        hop = urljoin(url, location)
+        hop = urljoin(url, _as_sent(location))
         scheme = urlsplit(hop).scheme
     except ValueError as error:  # brackets that are no IPv6 address, say
         raise SourceHttpError(f"{redact_url(url)} redirects to what is no URL: {error}") from error
@@ -172,6 +172,14 @@ def _next_hop(url: str, response: httpcore2.Response) -> str:
             f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http)"
         )
     return hop
+
+
+def _as_sent(location: str) -> str:
+    """Servers put names as they are into the field, in UTF-8, which `fields_of` does not know."""
+    try:
+        return location.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return location
 
 
 def _check_status(

@@ -115,6 +115,17 @@ def test_user_and_password_are_sent_to_their_own_server_only(
     assert "authorization" not in landed.seen[0]
 
 
+def test_user_and_password_are_sent_to_where_their_own_server_redirects_on_itself(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    http_server.routes["/a"] = Route(status=302, headers={"Location": http_server.url("/b")})
+    landed = http_server.routes["/b"] = Route(BODY)
+    url = http_server.url("/a").replace("http://", "http://ann:p%40ss@")
+    with opened(tmp_path) as sources, sources.open(url):
+        pass
+    assert base64.b64decode(landed.seen[0]["authorization"].split()[1]) == b"ann:p@ss"
+
+
 def test_no_bytes_is_empty(http_server: HttpServer, tmp_path: Path) -> None:
     http_server.routes["/a"] = Route(b"")
     refusal(SourceEmpty, http_server.url("/a"), tmp_path)

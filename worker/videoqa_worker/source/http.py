@@ -146,9 +146,10 @@ def _headers(
     host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
     headers = [("Host", host), ("User-Agent", "videoqa"), ("Accept-Encoding", "identity")]
     first = urlsplit(first_url)
-    same_origin = (parts.scheme, parts.netloc) == (first.scheme, first.netloc)
-    if parts.username is not None and same_origin:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    # Redirects mostly name the host anew, without the user.
+    same_origin = (parts.scheme, name, port) == (first.scheme, *_authority(first_url))
+    if first.username is not None and same_origin:
+        pair = f"{unquote(first.username)}:{unquote(first.password or '')}"
         headers.append(("Authorization", "Basic " + base64.b64encode(pair.encode()).decode()))
     if wanted is not None:
         start, end = wanted

@@ -168,7 +168,8 @@ def _next_hop(url: str, response: httpcore2.Response) -> str:
         scheme = urlsplit(hop).scheme
     except ValueError as error:  # brackets that are no IPv6 address, say
         raise SourceHttpError(f"{redact_url(url)} redirects to what is no URL: {error}") from error
-    if scheme not in ("http", "https") or (url.startswith("https:") and scheme != "https"):
+    from_https = urlsplit(url).scheme == "https"  # which a URL may write in capitals
+    if scheme not in ("http", "https") or (from_https and scheme != "https"):
         raise AddressForbidden(
             f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http)"
         )

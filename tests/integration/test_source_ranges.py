@@ -515,6 +515,23 @@ def test_silence_in_a_range_is_a_timeout(http_server: HttpServer, tmp_path: Path
     assert len(route.seen) == 3
 
 
+def test_what_came_before_a_silence_does_not_count_twice(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    route = http_server.routes["/a"] = Route(BODY)
+    limits = {"read_timeout_s": 0.5, "max_bytes": len(HEAD) + 1000}
+    with opened(http_server.url("/a"), tmp_path, **limits) as copy:
+
+        def falls_silent(route: Route) -> None:
+            route.drip_s = 0.0 if len(route.seen) > 2 else 0.01
+            threading.Timer(0.2, lambda: setattr(route, "drip_s", route.drip_s and 30.0)).start()
+
+        route.on_request = falls_silent
+        copy.ensure([(MIB, MIB + 1000)])
+        assert piece(copy, MIB, MIB + 1000) == BODY[MIB : MIB + 1000]
+        assert copy.fetched_bytes > len(HEAD) + 1000
+
+
 # Anything may go wrong at any time
 
 

@@ -24,6 +24,7 @@ from videoqa_worker.frames.instants import Part, parts_of, uniform
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.plan import Plan, read_plan
 from videoqa_worker.frames.sample import (
+    check_grown,
     check_memory,
     check_reached,
     describe,
@@ -197,6 +198,7 @@ class _Pass:
         into.asked += 1
         if shown.pts != into.last_pts:
             into.frames.append(replace(self._pixels(shown, at_s), asked_s=float(at_s)))
+            check_grown(into.frames, self._walk.video.limits)
         elif not shown.exact:
             into.frames[-1] = replace(into.frames[-1], exact=False)
         into.last_pts = shown.pts

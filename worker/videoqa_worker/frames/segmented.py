@@ -8,6 +8,7 @@ another stopped says with which segment.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -73,9 +74,9 @@ def sample_segments(
 
     Arguments:
         first: begins with this one, but never behind the last, so that at least one comes.
-        limits: `decode_timeout_s` is for each segment, also for those on the way to `first` that
-            decoding has to go through.
-        passed: called after each of these, at most `first` times.
+        limits: `decode_timeout_s` is for each segment, also for those that decoding has to go
+            through on the way to `first`, or again where no seek leads to the next picture.
+        passed: called after each of these: no more often than there are segments before.
 
     Raises:
         As `sample_frames`; TooManySegments.
@@ -166,10 +167,8 @@ class _Pass:
             check_reached(self._timeline, wanted[-1][0], self._timeline.last)
         if before:
             self._fetch([wanted[0][0]])
-        for tick in before:
-            self._walk.at(tick)
-            self._watch.restart()
-            passed()
+        self._walk.started_over = lambda tick: self._go_through(self._begun_before(tick), passed)
+        self._go_through(before, passed)
         begun = {part.number: _Open(part) for part in parts}
         for n, (tick, number, at_s) in enumerate(wanted):
             if n % _PLANNED_FRAMES == 0:
@@ -188,6 +187,17 @@ class _Pass:
         later = self._cut.parts[1 : first.number + 1]
         ticks = [self._timeline.ticks_at(part.start_s) for part in later]
         return [tick for tick in ticks if not keys or tick > keys[-1]]
+
+    def _begun_before(self, tick: int) -> list[int]:
+        """Where parts begin that a seek would have spared."""
+        ticks = [self._timeline.ticks_at(part.start_s) for part in self._cut.parts[1:]]
+        return ticks[: bisect_left(ticks, tick)]
+
+    def _go_through(self, ticks: list[int], passed: Callable[[], None]) -> None:
+        for tick in ticks:
+            self._walk.at(tick)
+            self._watch.restart()
+            passed()
 
     def _fetch(self, ticks: list[int]) -> None:
         if self._plan is not None:

@@ -14,7 +14,7 @@ pictures up to the target have come by then.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from errno import EINVAL
@@ -40,6 +40,10 @@ __all__ = ["Shown", "Walk"]
 
 _SEEK_ATTEMPTS = 4
 """Each one keyframe earlier. Transport streams land late by one or two."""
+
+
+def _no_matter(tick: int) -> None:
+    """What is read again is on nobody's clock but the caller's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,8 @@ class Walk:
         """A picture came out of the decoder after one with a later time: no time can be trusted."""
         self.begins_late = False
         """Something before the first picture could not be decoded: time 0 is not the file's."""
+        self.started_over: Callable[[int], None] = _no_matter
+        """Called on the way to a tick if no seek leads there, so that all before it is read again."""
         self._targets: Sequence[int] = ()
         self._until: int | None = None
         """Decoding may end with the first packet to be decoded after this tick."""
@@ -92,6 +98,7 @@ class Walk:
         # Generators hold the walk, and it holds them and the open video: no cycle may stay.
         self._pictures, self._source = iter(()), iter(())
         self._current = self._next = None
+        self.started_over = _no_matter
 
     def _open(self) -> None:
         """Starts over from the first picture."""
@@ -320,6 +327,7 @@ class Walk:
         # From here on the file is read forward, from its start: slower, and right.
         self._may_seek, self._until = False, None
         self._open()
+        self.started_over(tick)
 
     def _seek(self, key: int, tick: int) -> bool:
         landed = self._land(key)

@@ -81,6 +81,18 @@ def test_exif_orientation_is_applied(
     assert (video.info.width, video.info.height) == (96, 72)
 
 
+def test_a_picture_is_turned_though_its_other_exif_data_is_odd(
+    picture: Image.Image, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 3, "seven"
+    path = tmp_path / "picture.jpg"
+    picture.transpose(Image.Transpose.ROTATE_180).save(path, exif=exif)
+    # The description becomes a ResolutionUnit, which is to be a number.
+    path.write_bytes(path.read_bytes().replace(b"\x01\x0e\0\2", b"\x01\x28\0\2"))
+    assert read_number(read_image(path).frames[0].pixels) == NUMBER
+
+
 @pytest.mark.parametrize("suffix", ["gif", "webp"])
 def test_of_an_animation_the_first_picture_comes(suffix: str, tmp_path: Path) -> None:
     pictures = [Image.fromarray(draw_number(number, 96, 72)) for number in (5, 6, 7)]

@@ -215,6 +215,17 @@ def test_a_bomb_within_the_limits_ends_at_the_memory_limit(bomb: Path, path: Pat
         assert decoders.pids == before
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_decoder_that_finds_no_memory_is_no_damage_of_the_video(
+    codec: str, make_clip: MakeClip
+) -> None:
+    """53 MB a picture, and so not one of them fits."""
+    large = make_clip(replace(SMALL, codec=codec, b_frames=0, frames=2, size=(8184, 4320)))
+    with Decoders(LIMITS, processes=1, memory_bytes=280 << 20) as decoders:
+        error = outcome(lambda: decoders.sample(LocalMedia(large), Sampling(frames=1)))
+        assert isinstance(error, DecoderOutOfMemory), error
+
+
 @pytest.fixture(scope="module")
 def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some 70 KB that decode to a picture of 8192x8192, 192 MB in RGB."""

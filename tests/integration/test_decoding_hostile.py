@@ -173,7 +173,11 @@ def test_a_process_that_speaks_well_is_believed(tmp_path: Path) -> None:
 
 AMID_SEGMENTS = {
     "passes more segments than are before the first": (
-        "[(say(dict(kind='passed')), hear()) for _ in range(3)]",
+        "[(say(dict(kind='passed')), hear()) for _ in range(5)]",
+        "went through more segments",
+    ),
+    "passes more segments than are before the next": (
+        "part(2, 9); hear(); [(say(dict(kind='passed')), hear()) for _ in range(4)]",
         "went through more segments",
     ),
     "begins with another segment": ("part(1, 9)", "gave segment 1 of 9, expected 2 of 9"),

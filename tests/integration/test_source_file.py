@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from videoqa.errors import (
+    InputChanged,
     JobCanceled,
     SourceDenied,
     SourceEmpty,
     SourceError,
     SourceNotFound,
+    VideoCorrupt,
 )
 from videoqa_worker.source import LocalCopy, SourceConfig, Sources
 
@@ -46,6 +48,37 @@ def test_the_etag_tells_a_changed_file(root: Path) -> None:
     assert read(path.as_uri(), config).etag == first
     os.utime(path, ns=(0, 12345))
     assert read(path.as_uri(), config).etag != first
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_input_changed(root: Path) -> None:
+    path, config = root / "a.mp4", SourceConfig(file_roots=(root,))
+    path.write_bytes(b"one")
+    with (
+        Sources(config) as sources,
+        pytest.raises(InputChanged, match="once it is complete"),
+        sources.open(path.as_uri()),
+    ):
+        path.write_bytes(b"one and more")
+
+
+def test_a_file_that_vanishes_is_not_said_to_be_corrupt(root: Path) -> None:
+    path, config = root / "a.mp4", SourceConfig(file_roots=(root,))
+    path.write_bytes(b"one")
+
+    def vanish() -> None:
+        with Sources(config) as sources, sources.open(path.as_uri()):
+            path.unlink()
+            raise VideoCorrupt("no picture decodes")
+
+    with pytest.raises(InputChanged):
+        vanish()
+
+
+def test_a_file_that_is_gone_once_it_was_read_was_read(root: Path) -> None:
+    path = root / "a.mp4"
+    path.write_bytes(b"one")
+    with Sources(SourceConfig(file_roots=(root,))) as sources, sources.open(path.as_uri()):
+        path.unlink()
 
 
 def test_without_roots_file_is_closed(root: Path) -> None:

@@ -115,6 +115,17 @@ def test_user_and_password_are_sent_to_their_own_server_only(
     assert "authorization" not in landed.seen[0]
 
 
+def test_user_and_password_are_sent_to_where_their_own_server_redirects_on_itself(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    http_server.routes["/a"] = Route(status=302, headers={"Location": http_server.url("/b")})
+    landed = http_server.routes["/b"] = Route(BODY)
+    url = http_server.url("/a").replace("http://", "http://ann:p%40ss@")
+    with opened(tmp_path) as sources, sources.open(url):
+        pass
+    assert base64.b64decode(landed.seen[0]["authorization"].split()[1]) == b"ann:p@ss"
+
+
 def test_no_bytes_is_empty(http_server: HttpServer, tmp_path: Path) -> None:
     http_server.routes["/a"] = Route(b"")
     refusal(SourceEmpty, http_server.url("/a"), tmp_path)
@@ -276,11 +287,30 @@ def test_redirects_are_followed(status: int, http_server: HttpServer, tmp_path: 
         assert copy.path.read_bytes() == BODY
 
 
+def test_a_redirect_to_a_name_that_is_not_quoted_is_followed(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    redirect(http_server, "/a", "/é b.mp4".encode().decode("latin-1"))
+    http_server.routes["/%C3%A9%20b.mp4"] = Route(BODY)
+    redirect(http_server, "/c", "/\xe9.mp4")
+    http_server.routes["/%C3%A9.mp4"] = Route(BODY)
+    for path in ("/a", "/c"):
+        with opened(tmp_path) as sources, sources.open(http_server.url(path)) as copy:
+            assert copy.path.read_bytes() == BODY
+
+
 def test_redirects_end_somewhere(http_server: HttpServer, tmp_path: Path) -> None:
     redirect(http_server, "/a", "/a")
     assert "more than 5 times" in refusal(SourceHttpError, http_server.url("/a"), tmp_path)
     http_server.routes["/c"] = Route(status=302)
     assert "without saying" in refusal(SourceHttpError, http_server.url("/c"), tmp_path)
+
+
+def test_a_redirect_to_what_is_no_url_is_the_servers_error(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    redirect(http_server, "/a", "http://[nowhere/b")
+    assert "no URL" in refusal(SourceHttpError, http_server.url("/a"), tmp_path)
 
 
 @pytest.mark.parametrize(

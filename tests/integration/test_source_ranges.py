@@ -171,6 +171,14 @@ def test_weaker_names_are_compared_too(
             copy.ensure([(2 * MIB, 2 * MIB + 10)])
 
 
+def test_a_date_that_is_none_is_no_condition(http_server: HttpServer, tmp_path: Path) -> None:
+    dates = {"Last-Modified": f"Wed, 21 Oct {10**20} 07:28:00 GMT", "Date": DATE}
+    route = http_server.routes["/a"] = Route(BODY, etag=None, headers=dates)
+    with opened(http_server.url("/a"), tmp_path) as copy:
+        copy.ensure([(MIB, MIB + 10)])
+    assert "if-range" not in route.seen[-1]
+
+
 def test_a_date_of_this_very_second_is_no_condition(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
@@ -244,9 +252,11 @@ HEAD = BODY[:65536]
         Odd(206, HEAD, {"Content-Range": "bytes 0-65535/*", "ETag": '"v1"'}),
         Odd(206, HEAD, {"Content-Range": f"bytes 5-65540/{len(BODY)}", "ETag": '"v1"'}),
         Odd(206, HEAD, {"Content-Range": "octets 0 to 9", "ETag": '"v1"'}),
+        Odd(206, HEAD, {"Content-Range": f"bytes 0-65535/{10**30}", "ETag": '"v1"'}),
+        Odd(206, HEAD, {"Content-Range": f"bytes 0-65535/{'9' * 5000}", "ETag": '"v1"'}),
         Odd(416, b"no"),
     ],
-    ids=["no Content-Range", "no total", "another range", "nonsense", "416"],
+    ids=["no Content-Range", "no total", "another range", "nonsense", "2^100", "digits", "416"],
 )  # fmt: skip
 def test_a_first_answer_that_is_of_no_use_makes_a_whole_download(
     odd: Odd, http_server: HttpServer, tmp_path: Path
@@ -503,6 +513,23 @@ def test_silence_in_a_range_is_a_timeout(http_server: HttpServer, tmp_path: Path
         with pytest.raises(SourceTimeout, match="sent nothing for"):
             copy.ensure([(MIB, MIB + 10)])
     assert len(route.seen) == 3
+
+
+def test_what_came_before_a_silence_does_not_count_twice(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    route = http_server.routes["/a"] = Route(BODY)
+    limits = {"read_timeout_s": 0.5, "max_bytes": len(HEAD) + 1000}
+    with opened(http_server.url("/a"), tmp_path, **limits) as copy:
+
+        def falls_silent(route: Route) -> None:
+            route.drip_s = 0.0 if len(route.seen) > 2 else 0.01
+            threading.Timer(0.2, lambda: setattr(route, "drip_s", route.drip_s and 30.0)).start()
+
+        route.on_request = falls_silent
+        copy.ensure([(MIB, MIB + 1000)])
+        assert piece(copy, MIB, MIB + 1000) == BODY[MIB : MIB + 1000]
+        assert copy.fetched_bytes > len(HEAD) + 1000
 
 
 # Anything may go wrong at any time

@@ -106,6 +106,12 @@ def test_a_version_can_be_named(s3_server: S3Server, tmp_path: Path) -> None:
             assert (copy.path.read_bytes(), copy.version_id) == (b"second", second)
 
 
+def test_a_scheme_in_capitals_is_the_same(s3_server: S3Server, tmp_path: Path) -> None:
+    s3_server.client().put_object(Bucket="open", Key="a", Body=b"first")
+    with opened(s3_server.endpoint_url, tmp_path) as sources, sources.open("S3://open/a") as copy:
+        assert copy.path.read_bytes() == b"first"
+
+
 def test_what_is_not_there_is_told_apart(s3_server: S3Server, tmp_path: Path) -> None:
     url = s3_server.endpoint_url
     assert "NoSuchKey" in refusal(SourceNotFound, "s3://open/none.mp4", url, tmp_path)

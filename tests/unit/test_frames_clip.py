@@ -11,9 +11,15 @@ from pathlib import Path
 import pytest
 from fix_videos import Recipe, read_number
 
-from videoqa.errors import ClipOutOfRange, DecodeTimeout, JobCanceled, VideoTooLarge
+from videoqa.errors import (
+    ClipOutOfRange,
+    DecodeTimeout,
+    FramesTooLarge,
+    JobCanceled,
+    VideoTooLarge,
+)
 from videoqa.job import Sampling
-from videoqa_worker.frames import FrameLimits, sample_frames
+from videoqa_worker.frames import FrameLimits, sample_frames, sample_segments
 
 MakeClip = Callable[[Recipe], Path]
 
@@ -132,6 +138,21 @@ def test_pictures_that_grow_midway_are_refused(make_clip: MakeClip, tmp_path: Pa
     bomb.write_bytes(small.read_bytes() + large.read_bytes())
     with pytest.raises(VideoTooLarge, match="more than 7000 pixels"):
         sample_frames(bomb, Sampling(), limits=FrameLimits(max_pixels=7000))
+
+
+def test_pictures_that_grow_midway_may_be_too_large_together(
+    make_clip: MakeClip, tmp_path: Path
+) -> None:
+    small = make_clip(replace(TWO_SECONDS, name="small.ts"))
+    large = make_clip(replace(TWO_SECONDS, name="large.ts", size=(320, 240)))
+    both = tmp_path / "both.ts"
+    both.write_bytes(small.read_bytes() + large.read_bytes())
+    limits = FrameLimits(max_frames_bytes=4 * 3 * 96 * 72)
+    with pytest.raises(FramesTooLarge, match="pictures grow"):
+        sample_frames(both, Sampling(frames=4), limits=limits)
+    sampling = Sampling(method="segment", segment_s=10, frames=4)
+    with pytest.raises(FramesTooLarge, match="pictures grow"):
+        list(sample_segments(both, sampling, limits=limits))
 
 
 def test_a_size_that_only_the_pictures_tell_is_refused_too(make_clip: MakeClip) -> None:

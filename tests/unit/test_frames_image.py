@@ -41,6 +41,23 @@ def test_each_colour_mode_becomes_rgb(mode: str, picture: Image.Image, tmp_path:
     assert read_number(read_image(path).frames[0].pixels) == NUMBER
 
 
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_greys_of_16_bits_keep_their_shades(suffix: str, tmp_path: Path) -> None:
+    shades = np.arange(0, 1 << 16, 16, dtype=np.uint16).reshape(64, 64)
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(shades).save(path)
+    (frame,) = read_image(path).frames
+    assert np.array_equal(frame.pixels, np.repeat((shades >> 8)[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_numbers_without_a_range_are_no_picture(kind: type, tmp_path: Path) -> None:
+    path = tmp_path / "picture.tiff"
+    Image.fromarray(np.ones((64, 64), dtype=kind)).save(path)
+    with pytest.raises(NotAVideo, match="without a range"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(
     orientation: int, picture: Image.Image, tmp_path: Path
@@ -62,6 +79,18 @@ def test_exif_orientation_is_applied(
     video = read_image(path)
     assert read_number(video.frames[0].pixels) == NUMBER
     assert (video.info.width, video.info.height) == (96, 72)
+
+
+def test_a_picture_is_turned_though_its_other_exif_data_is_odd(
+    picture: Image.Image, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 3, "seven"
+    path = tmp_path / "picture.jpg"
+    picture.transpose(Image.Transpose.ROTATE_180).save(path, exif=exif)
+    # The description becomes a ResolutionUnit, which is to be a number.
+    path.write_bytes(path.read_bytes().replace(b"\x01\x0e\0\2", b"\x01\x28\0\2"))
+    assert read_number(read_image(path).frames[0].pixels) == NUMBER
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp"])

@@ -24,6 +24,7 @@ from videoqa.job import Sampling
 from videoqa_worker.frames import FrameLimits, sample_frames, sample_segments
 from videoqa_worker.frames.clip import Clip, exactly
 from videoqa_worker.frames.instants import parts_of
+from videoqa_worker.frames.walk import Walk
 from videoqa_worker.frames.watch import Watch
 
 MakeClip = Callable[[Recipe], Path]
@@ -206,6 +207,36 @@ def test_what_lies_before_the_first_segment_has_the_timeouts_of_its_own_segments
     assert len(found) == 6 - first
     for segment in found:
         assert_same(segment.video, every[segment.number].video)
+
+
+def test_what_is_read_again_after_a_failed_seek_has_the_timeouts_of_its_own_segments(
+    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_clip(replace(BASE, frames=300, codec_options={"sc_threshold": "0"}))
+    sampling = Sampling(method="segment", segment_s=2, frames=4)
+    every = list(sample_segments(path, sampling))
+    seek, now = Walk._seek, 0.0
+
+    def fails_behind_8_s(walk: Walk, key: int, tick: int) -> bool:
+        return key < 8 * 25 * 512 and seek(walk, key, tick)
+
+    def a_second_a_packet() -> None:
+        nonlocal now
+        now += 1
+
+    monkeypatch.setattr(Walk, "_seek", fails_behind_8_s)
+    monkeypatch.setattr("videoqa_worker.frames.walk._SEEK_ATTEMPTS", 1)
+    monkeypatch.setattr("videoqa_worker.frames.watch.time.monotonic", lambda: now)
+    limits, passed = FrameLimits(decode_timeout_s=120), list[None]()
+    found = list(
+        sample_segments(
+            path, sampling, limits=limits, check=a_second_a_packet,
+            passed=lambda: passed.append(None),
+        )
+    )  # fmt: skip
+    assert len(passed) == 4, "the second segment to the fifth"
+    for segment, other in zip(found, every, strict=True):
+        assert_same(segment.video, other.video)
 
 
 def test_keyframes_are_sought_past_the_segments_before_the_first(make_clip: MakeClip) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +44,11 @@ def test_most_of_a_file_is_all_of_it() -> None:
     assert sum(end - start for start, end in planned([(0, 601)])) == SIZE
     there: list[Span] = [(0, 500)]
     assert sum(end - start for start, end in planned([(500, 1000)], there)) == 500
+
+
+def test_most_of_a_file_is_not_all_of_it_if_all_is_more_than_may_come() -> None:
+    limited = replace(CONFIG, max_bytes=SIZE - 1)
+    assert plan([(0, 700)], Spans(), SIZE, limited)[-1][1] == 700
 
 
 edges = st.integers(-10, SIZE + 10)

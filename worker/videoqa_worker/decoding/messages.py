@@ -3,8 +3,8 @@
 They take turns, and the worker begins: `Order`; then the process either asks for bytes
 (`Ensure`, answered by `Present` or `Refused`, as often as it likes) or ends the order with
 `Sampled` or `Failed`. An order in segments has a `Sampled` for each, and the process goes on when
-it is told to (`Onward`, or `Refused`). So it does where it goes through segments before the first
-that is wanted, and says so (`Passed`). What comes from the process is believed no further than these fields
+it is told to (`Onward`, or `Refused`). So it does where it goes through segments before the one that
+is wanted, and says so (`Passed`). What comes from the process is believed no further than these fields
 and limits: a video may have taken it over.
 """
 
@@ -126,7 +126,7 @@ class Ensure(Model):
 
 
 class Passed(Model):
-    """The process has gone through a segment that is not wanted, on its way to the first that is."""
+    """The process has gone through a segment that is not wanted, on its way to the next that is."""
 
     kind: Literal["passed"] = "passed"
 

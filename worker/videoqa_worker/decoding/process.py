@@ -193,20 +193,27 @@ class DecoderProcess:
                 raise
             if is_last:
                 return
-            answer = self._answered(Onward(), media, check, away)
+            answer = self._answered(Onward(), media, check, away, before=number)
 
     def _ordered(
         self, order: Order, media: Media, check: Callable[[], None], away: Away
     ) -> SampledVideo | SampledSegment:
         self.orders += 1
         self.at_work = True
-        return self._answered(order, media, check, away)
+        # Once on the way to the first, and once again if a seek fails there.
+        return self._answered(order, media, check, away, before=2 * order.first)
 
     def _answered(
-        self, said: Order | Onward, media: Media, check: Callable[[], None], away: Away
+        self,
+        said: Order | Onward,
+        media: Media,
+        check: Callable[[], None],
+        away: Away,
+        *,
+        before: int,
     ) -> SampledVideo | SampledSegment:
-        """What the process gives; until then it may ask for bytes, and go through segments."""
-        passing = said.first if isinstance(said, Order) else 0
+        """What the process gives; until then it may ask for bytes, and go through segments before."""
+        passing = before
         self._start_clock()
         self._say(said)
         while True:

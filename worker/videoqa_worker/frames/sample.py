@@ -6,7 +6,7 @@ Knows files and seconds; jobs, URLs and models are the caller's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +30,7 @@ from videoqa_worker.frames.watch import Awaited, Watch, no_check
 from videoqa_worker.media import LocalMedia, Media
 
 __all__ = [
+    "check_grown",
     "check_memory",
     "check_reached",
     "describe",
@@ -100,6 +101,7 @@ def _take(walk: Walk, timeline: Timeline, choice: Choice) -> tuple[Frame, ...]:
         shown = _keyframe(walk, timeline, target) or on_screen(walk, timeline, target.tick)
         if shown.pts != last_pts:
             frames.append(frame_of(shown, timeline, asked_s, reformatter))
+            check_grown(frames, walk.video.limits)
         elif not shown.exact:  # this instant's doubt is the frame's, which stands for both
             frames[-1] = replace(frames[-1], exact=False)
         last_pts = shown.pts
@@ -155,6 +157,15 @@ def check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
         raise FramesTooLarge(
             f"{count} frames of this size take {needed_bytes / 2**30:.1f} GiB, expected at most "
             f"{limits.max_frames_bytes / 2**30:.1f} GiB; ask for fewer frames"
+        )
+
+
+def check_grown(frames: Sequence[Frame], limits: FrameLimits) -> None:
+    """`check_memory` knows the first picture's size only, and later ones may be larger."""
+    if sum(frame.pixels.nbytes for frame in frames) > limits.max_frames_bytes:
+        raise FramesTooLarge(
+            f"the video's pictures grow, and {len(frames)} frames take more than "
+            f"{limits.max_frames_bytes / 2**30:.1f} GiB together; ask for fewer frames"
         )
 
 

@@ -8,6 +8,7 @@ another stopped says with which segment.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -24,6 +25,7 @@ from videoqa_worker.frames.instants import Part, parts_of, uniform
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.plan import Plan, read_plan
 from videoqa_worker.frames.sample import (
+    check_grown,
     check_memory,
     check_reached,
     describe,
@@ -72,9 +74,9 @@ def sample_segments(
 
     Arguments:
         first: begins with this one, but never behind the last, so that at least one comes.
-        limits: `decode_timeout_s` is for each segment, also for those on the way to `first` that
-            decoding has to go through.
-        passed: called after each of these, at most `first` times.
+        limits: `decode_timeout_s` is for each segment, also for those that decoding has to go
+            through on the way to `first`, or again where no seek leads to the next picture.
+        passed: called after each of these: no more often than there are segments before.
 
     Raises:
         As `sample_frames`; TooManySegments.
@@ -165,10 +167,8 @@ class _Pass:
             check_reached(self._timeline, wanted[-1][0], self._timeline.last)
         if before:
             self._fetch([wanted[0][0]])
-        for tick in before:
-            self._walk.at(tick)
-            self._watch.restart()
-            passed()
+        self._walk.started_over = lambda tick: self._go_through(self._begun_before(tick), passed)
+        self._go_through(before, passed)
         begun = {part.number: _Open(part) for part in parts}
         for n, (tick, number, at_s) in enumerate(wanted):
             if n % _PLANNED_FRAMES == 0:
@@ -188,6 +188,17 @@ class _Pass:
         ticks = [self._timeline.ticks_at(part.start_s) for part in later]
         return [tick for tick in ticks if not keys or tick > keys[-1]]
 
+    def _begun_before(self, tick: int) -> list[int]:
+        """Where parts begin that a seek would have spared."""
+        ticks = [self._timeline.ticks_at(part.start_s) for part in self._cut.parts[1:]]
+        return ticks[: bisect_left(ticks, tick)]
+
+    def _go_through(self, ticks: list[int], passed: Callable[[], None]) -> None:
+        for tick in ticks:
+            self._walk.at(tick)
+            self._watch.restart()
+            passed()
+
     def _fetch(self, ticks: list[int]) -> None:
         if self._plan is not None:
             self._source.ensure(self._plan.spans([Target(tick) for tick in ticks]))
@@ -197,6 +208,7 @@ class _Pass:
         into.asked += 1
         if shown.pts != into.last_pts:
             into.frames.append(replace(self._pixels(shown, at_s), asked_s=float(at_s)))
+            check_grown(into.frames, self._walk.video.limits)
         elif not shown.exact:
             into.frames[-1] = replace(into.frames[-1], exact=False)
         into.last_pts = shown.pts

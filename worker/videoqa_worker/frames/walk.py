@@ -14,7 +14,7 @@ pictures up to the target have come by then.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from errno import EINVAL
@@ -22,6 +22,7 @@ from itertools import chain
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from av import Packet, VideoFrame
 from av.error import FFmpegError
 from av.stream import Stream
@@ -39,6 +40,10 @@ __all__ = ["Shown", "Walk"]
 
 _SEEK_ATTEMPTS = 4
 """Each one keyframe earlier. Transport streams land late by one or two."""
+
+
+def _no_matter(tick: int) -> None:
+    """What is read again is on nobody's clock but the caller's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,8 @@ class Walk:
         """A picture came out of the decoder after one with a later time: no time can be trusted."""
         self.begins_late = False
         """Something before the first picture could not be decoded: time 0 is not the file's."""
+        self.started_over: Callable[[int], None] = _no_matter
+        """Called on the way to a tick if no seek leads there, so that all before it is read again."""
         self._targets: Sequence[int] = ()
         self._until: int | None = None
         """Decoding may end with the first packet to be decoded after this tick."""
@@ -91,6 +98,7 @@ class Walk:
         # Generators hold the walk, and it holds them and the open video: no cycle may stay.
         self._pictures, self._source = iter(()), iter(())
         self._current = self._next = None
+        self.started_over = _no_matter
 
     def _open(self) -> None:
         """Starts over from the first picture."""
@@ -223,6 +231,7 @@ class Walk:
             pictures, complete = decode(self.video, packet, starts=self._held == 0)
         except FFmpegError as error:
             self._refuse_growth(error)
+            self._refuse_shortage(error)
             if packet is None or not self._precedes(packet):
                 self._lose()
             return
@@ -292,6 +301,15 @@ class Walk:
                 f"a picture of the video has more than {limit} pixels; scale the video down before"
             ) from error
 
+    def _refuse_shortage(self, error: FFmpegError) -> None:
+        """Not damage: the same packet decodes where there is more memory.
+
+        H.264 calls it invalid data if it finds none, so look whether a picture would fit.
+        """
+        if isinstance(error, MemoryError):
+            raise error
+        np.empty((self.video.decoder.height, self.video.decoder.width, 3), dtype=np.uint8)
+
     # Seeking
 
     def _seek_near(self, tick: int) -> None:
@@ -309,6 +327,7 @@ class Walk:
         # From here on the file is read forward, from its start: slower, and right.
         self._may_seek, self._until = False, None
         self._open()
+        self.started_over(tick)
 
     def _seek(self, key: int, tick: int) -> bool:
         landed = self._land(key)

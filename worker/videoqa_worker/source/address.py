@@ -48,7 +48,10 @@ _NEVER = [
     ip_network(text)
     for text in (
         "0.0.0.0/8",
-        "169.254.0.0/16",  # link-local: the metadata services of all clouds
+        "169.254.0.0/16",  # link-local: the metadata services of most clouds
+        "100.100.100.200/32",  # that of Alibaba, among private addresses
+        "fd00:ec2::254/128",  # that of AWS, likewise
+        "168.63.129.16/32",  # the host of a machine in Azure, as seen from there alone
         "192.0.0.0/24",
         "192.0.2.0/24",
         "192.88.99.0/24",
@@ -77,11 +80,12 @@ def verdict(address: str) -> str:
         if parsed.scope_id is not None:
             return "never"
         parsed = parsed.ipv4_mapped or parsed
+    if any(parsed in network for network in _NEVER):
+        return "never"
     if any(parsed in network for network in _PRIVATE):
         return "private"
-    if isinstance(parsed, IPv6Address) and parsed not in _GLOBAL_UNICAST:
-        return "never"
-    return "never" if any(parsed in network for network in _NEVER) else "public"
+    outside = isinstance(parsed, IPv6Address) and parsed not in _GLOBAL_UNICAST
+    return "never" if outside else "public"
 
 
 def look_up(host: str, port: int) -> Sequence[str]:

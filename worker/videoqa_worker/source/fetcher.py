@@ -212,6 +212,9 @@ class Fetcher:
                     hasher.update(chunk)
         except EndedEarly:
             return at, True
+        except Exception:  # silence, say: where it is tried again, it begins where this began
+            self._transfer.lose(file.tell() - begun)
+            raise
         if end is not None and at < end:
             return at, True
         if hasher is not None and digest is not None:

@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from videoqa.errors import SourceDenied, SourceEmpty, SourceNotFound
+from videoqa.errors import (
+    InputChanged,
+    InternalError,
+    SamplingError,
+    SourceDenied,
+    SourceEmpty,
+    SourceNotFound,
+)
 from videoqa_worker.source.local import FileCopy
 from videoqa_worker.source.transfer import Transfer
 
 __all__ = ["local_file"]
 
 
-def local_file(transfer: Transfer) -> FileCopy:
+@contextmanager
+def local_file(transfer: Transfer) -> Iterator[FileCopy]:
     """The file itself, symlinks resolved.
 
     Raises:
-        SourceDenied, SourceNotFound, SourceEmpty.
+        SourceDenied, SourceNotFound, SourceEmpty. On exit InputChanged: others wrote to it, so
+        what was read may be of two states, or be damaged by that.
     """
     transfer.listen()
+    copy = _found(transfer)
+    try:
+        yield copy
+    except (SamplingError, InternalError) as error:
+        if _state(copy.path) != copy.etag:
+            raise _changed(transfer) from error
+        raise
+    if _state(copy.path) not in (copy.etag, None):  # one that is gone was all read before
+        raise _changed(transfer)
+
+
+def _found(transfer: Transfer) -> FileCopy:
     path = _inside_roots(transfer)
     try:
         status = path.stat()
@@ -35,8 +58,24 @@ def local_file(transfer: Transfer) -> FileCopy:
         raise _denied(transfer, "may not be read by the worker's user")
     if status.st_size == 0:
         raise SourceEmpty(f"{transfer.shown} has 0 bytes, expected a video or an image")
-    etag = f"{status.st_size}-{status.st_mtime_ns}"
-    return FileCopy(path, status.st_size, etag)
+    return FileCopy(path, status.st_size, _etag(status))
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _state(path: Path) -> str | None:
+    try:
+        return _etag(path.stat())
+    except OSError:
+        return None
+
+
+def _changed(transfer: Transfer) -> InputChanged:
+    return InputChanged(
+        f"{transfer.shown} changed while it was read; try again once it is complete"
+    )
 
 
 def _inside_roots(transfer: Transfer) -> Path:

@@ -146,9 +146,10 @@ def _headers(
     host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
     headers = [("Host", host), ("User-Agent", "videoqa"), ("Accept-Encoding", "identity")]
     first = urlsplit(first_url)
-    same_origin = (parts.scheme, parts.netloc) == (first.scheme, first.netloc)
-    if parts.username is not None and same_origin:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    # Redirects mostly name the host anew, without the user.
+    same_origin = (parts.scheme, name, port) == (first.scheme, *_authority(first_url))
+    if first.username is not None and same_origin:
+        pair = f"{unquote(first.username)}:{unquote(first.password or '')}"
         headers.append(("Authorization", "Basic " + base64.b64encode(pair.encode()).decode()))
     if wanted is not None:
         start, end = wanted
@@ -162,13 +163,25 @@ def _next_hop(url: str, response: httpcore2.Response) -> str:
     location = fields_of(response).get("location")
     if not location:
         raise SourceHttpError(f"{redact_url(url)} redirects without saying where to")
-    hop = urljoin(url, location)
-    scheme = urlsplit(hop).scheme
-    if scheme not in ("http", "https") or (url.startswith("https:") and scheme != "https"):
+    try:
+        hop = urljoin(url, _as_sent(location))
+        scheme = urlsplit(hop).scheme
+    except ValueError as error:  # brackets that are no IPv6 address, say
+        raise SourceHttpError(f"{redact_url(url)} redirects to what is no URL: {error}") from error
+    from_https = urlsplit(url).scheme == "https"  # which a URL may write in capitals
+    if scheme not in ("http", "https") or (from_https and scheme != "https"):
         raise AddressForbidden(
             f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http)"
         )
     return hop
+
+
+def _as_sent(location: str) -> str:
+    """Servers put names as they are into the field, in UTF-8, which `fields_of` does not know."""
+    try:
+        return location.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return location
 
 
 def _check_status(

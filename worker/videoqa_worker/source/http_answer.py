@@ -46,7 +46,7 @@ def answer_of(response: httpcore2.Response, fields: Mapping[str, str]) -> Answer
 def _content_range(fields: Mapping[str, str]) -> tuple[int, int | None, int | None]:
     """Start, end and total; an end of None: the answer does not say what it is."""
     text = fields.get("content-range", "").strip()
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", text)
+    match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", text)  # no file has more
     if match is None:
         return 0, None, None
     return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
@@ -69,7 +69,7 @@ def _version(fields: Mapping[str, str]) -> Version:
 def _older(modified: str, date: str | None) -> bool:
     try:
         apart = parsedate_to_datetime(date or "") - parsedate_to_datetime(modified)
-    except (ValueError, TypeError):  # no date; or only one of them has a time zone
+    except (ValueError, TypeError, OverflowError):  # no date; only one of them has a time zone
         return False
     return apart.total_seconds() >= 1
 

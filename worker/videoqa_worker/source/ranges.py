@@ -18,10 +18,11 @@ def plan(
 
     Neighbours closer than `range_gap_bytes` are asked for in one, unless what lies between
     them is there already; what is longer than `range_bytes` is split into equal parts. If more
-    than `whole_above` of the file is to be fetched, the rest of it comes along.
+    than `whole_above` of the file is to be fetched, the rest of it comes along, if it may.
     """
     missing = _missing(_joined(wanted, size_bytes, config.range_gap_bytes), present)
-    if sum(end - start for start, end in missing) > config.whole_above * size_bytes:
+    most = sum(end - start for start, end in missing) > config.whole_above * size_bytes
+    if most and size_bytes <= config.max_bytes:
         missing = present.missing(0, size_bytes)
     return [part for span in missing for part in _split(span, config.range_bytes)]
 

@@ -169,7 +169,7 @@ class S3Reader:
 
 def _named(url: str) -> dict[str, Any]:
     """An S3 URL is not quoted: all after the bucket is the key, but for the version."""
-    bucket, _, key = url.removeprefix("s3://").partition("/")
+    bucket, _, key = url[len("s3://") :].partition("/")
     key, mark, version_id = key.partition("?versionId=")
     named = {"Bucket": bucket, "Key": key}
     return named | {"VersionId": version_id} if mark else named

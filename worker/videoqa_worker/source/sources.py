@@ -61,12 +61,14 @@ class Sources:
         a second while it waits; what they raise passes untouched.
 
         Raises:
-            SourceError: one of its kinds, from `ensure` too. SpoolFull: no room on the disk.
+            SourceError: one of its kinds, from `ensure` too, and on exit from a local file that
+                changed. SpoolFull: no room on the disk.
         """
         transfer = Transfer(url, self._config, check, progress)
         scheme = urlsplit(url).scheme
         if scheme == "file":
-            yield local_file(transfer)
+            with local_file(transfer) as file:
+                yield file
             return
         if scheme not in ("http", "https", "s3"):
             raise SourceError(f"got scheme {scheme!r}, expected s3, http, https or file")

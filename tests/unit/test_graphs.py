@@ -87,3 +87,8 @@ def captured(cuda: Cuda, device: str) -> dict[str, Any]:
 def test_a_pass_is_captured_on_the_gpu_that_its_model_is_on(cuda: Cuda, device: str) -> None:
     assert captured(cuda, device)["gpu"] == torch.device(device).index
     assert cuda.current == 0
+
+
+def test_other_threads_may_lock_pages_while_a_pass_is_captured(cuda: Cuda) -> None:
+    """`pin_memory` asks CUDA for memory and of its events, which a `global` capture forbids to all."""
+    assert captured(cuda, "cuda:0")["mode"] == "thread_local"

@@ -93,7 +93,11 @@ class _Graph:
             for _ in range(_WARM_UPS):
                 function(*self._given)
         torch.cuda.current_stream().wait_stream(side)
-        with torch.cuda.graph(self._graph, pool=pool, stream=side):
+        # Callers' threads lock pages of pictures meanwhile, which a global capture would forbid them:
+        # both they and the capture would fail.
+        with torch.cuda.graph(
+            self._graph, pool=pool, stream=side, capture_error_mode="thread_local"
+        ):
             self._result = function(*self._given)
         self.pool = self._graph.pool()
 

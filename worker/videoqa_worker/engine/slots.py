@@ -388,10 +388,11 @@ class SlotRunner:
             used[target] = used[source]
 
     def _wipe(self, seat: Seat, *, whole: bool) -> None:
-        """What it may have written; `whole`: and what it shares."""
-        slot = self._seats.slots.index(seat.slot)
-        if slot < self.passes.cache.slots:
-            self.passes.cache.wipe(slot, 0 if whole else seat.start, seat.end)
+        """What it may have written; `whole`: and what it shares, and what filled up its prompt."""
+        slot, cache = self._seats.slots.index(seat.slot), self.passes.cache
+        if slot < cache.slots:
+            start, end = (0, cache.length) if whole else (seat.start, seat.end)
+            cache.wipe(slot, start, end)
 
     # Faults
 

@@ -21,7 +21,7 @@ from videoqa.errors import EngineStopped, ModelError
 from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.controls import Row
-from videoqa_worker.engine.faults import STOPPED, Fault, fault_of
+from videoqa_worker.engine.faults import NO_NUMBERS, STOPPED, Fault, fault_of
 from videoqa_worker.engine.kv import KvShape
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.passes import Last, Passes, Prompt
@@ -322,13 +322,12 @@ class SlotRunner:
     def _convict(self, failed: list[Seat]) -> list[Seat]:
         """Of rows whose scores are no numbers. What one writes comes through to the others of its slot:
         then nobody knows whose it was, and each, returned here, is asked again by itself."""
-        text = "the model wrote scores that are no numbers; try another dtype"
         again: list[Seat] = []
         for seat in failed:
             beside = [one for one in failed if one.slot is seat.slot]
             self._wipe(seat, whole=len(beside) == len(seat.slot.seats))
             if len(beside) == 1:
-                seat.row.error = ModelError(text)
+                seat.row.error = ModelError(NO_NUMBERS)
             else:
                 seat.ticket.suspect = True
                 again.append(seat)

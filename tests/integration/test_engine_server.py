@@ -41,6 +41,7 @@ from videoqa_worker.prompt import Media
 
 QUESTIONS = ["What is moving?", "What color is it?", "Describe the video.", "How many shapes?"]
 SHORT = Generation(max_new_tokens=24)
+SILENCE_S = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +202,9 @@ class _Answer(BaseHTTPRequestHandler):
         self.rfile.read(1)
         self.server.hung_up.set()
 
+    def mute(self) -> None:
+        self.rfile.read(1)
+
     def refusing(self, status: int, message: str) -> None:
         body = json.dumps({"error": {"message": message}}).encode()
         self.send_response(status)
@@ -219,7 +223,7 @@ def server() -> Iterator[Misbehaving]:
 
 @pytest.fixture
 def engine(server: Misbehaving) -> Iterator[ServerEngine]:
-    with ServerEngine(ServerConfig(server.url, "m", silence_s=2)) as engine:
+    with ServerEngine(ServerConfig(server.url, "m", silence_s=SILENCE_S)) as engine:
         yield engine
 
 
@@ -285,6 +289,18 @@ def test_what_goes_wrong_there_has_a_code_here(
     assert caught.value.retryable is (error is ModelServerUnavailable)
     server.behave = _Answer.sound
     assert engine.ask([picture(1)], "What?", SHORT).result(30).text == "fine"
+
+
+def test_a_server_that_never_begins_is_given_up_after_one_silence(
+    engine: ServerEngine, server: Misbehaving
+) -> None:
+    """Asked again meanwhile, it would have the question several times over."""
+    server.behave = _Answer.mute
+    before, asked_s = len(server.bodies), time.monotonic()
+    with pytest.raises(ModelServerUnavailable):
+        engine.ask([picture(1)], "What?", SHORT).result(30)
+    assert time.monotonic() - asked_s < 2 * SILENCE_S
+    assert len(server.bodies) == before + 1
 
 
 def test_a_listener_that_raises_fails_its_own_question(engine: ServerEngine) -> None:

@@ -204,7 +204,8 @@ class ServerEngine:
                     stream=True,
                     stream_options={"include_usage": True},
                     **_settings(generation),
-                )
+                ),
+                within_s=self._config.silence_s,  # with all tries of the client
             )
             async with stream:
                 while not growing.stopped:
@@ -302,13 +303,14 @@ def _reason(choice: Any) -> FinishReason | None:
     return "length" if choice.finish_reason == "length" else "stop"
 
 
-async def _explained(call: Awaitable[T]) -> T:
+async def _explained(call: Awaitable[T], within_s: float | None = None) -> T:
     """Foreign errors as ours."""
     import openai
 
     try:
-        return await call
-    except openai.APIError as error:
+        async with asyncio.timeout(within_s):
+            return await call
+    except (openai.APIError, TimeoutError) as error:
         status = error.status_code if isinstance(error, openai.APIStatusError) else 500
         if 400 <= status < 500 and status not in _LATER:
             raise ModelServerError(

@@ -36,6 +36,7 @@ from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.engine import Engine, ServerConfig, ServerEngine
+from videoqa_worker.engine.stopping import Growing
 from videoqa_worker.frames import sample_frames
 from videoqa_worker.prompt import Media
 
@@ -262,6 +263,18 @@ def test_closing_ends_what_runs(engine: ServerEngine, server: Misbehaving) -> No
             future.result(5)
     assert server.hung_up.wait(5)
     assert not engine.ready
+    with pytest.raises(EngineStopped):
+        engine.ask([picture(1)], "What?", SHORT).result(5)
+
+
+def test_a_question_that_comes_while_the_engine_closes_is_ended(
+    engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closing(*given: Any) -> Growing:
+        engine.close()
+        return Growing(*given)
+
+    monkeypatch.setattr("videoqa_worker.engine.server.Growing", closing)
     with pytest.raises(EngineStopped):
         engine.ask([picture(1)], "What?", SHORT).result(5)
 

@@ -76,6 +76,8 @@ class ServerEngine:
         self._on_state = on_state
         self._client: AsyncOpenAI | None = None
         self._closing = threading.Event()
+        self._entry = threading.Lock()
+        """Whoever is let in before the closing is ended by it."""
         self._running: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}
         """Each request, and who awaits it."""
         self._turns = asyncio.Semaphore(config.max_requests)
@@ -119,9 +121,10 @@ class ServerEngine:
 
     def close(self) -> None:
         """Breaks off all requests, with EngineStopped."""
-        if self._closing.is_set():
-            return
-        self._closing.set()
+        with self._entry:
+            if self._closing.is_set():
+                return
+            self._closing.set()
         if self._thread.is_alive():
             self._on_loop(self._end()).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -153,12 +156,13 @@ class ServerEngine:
             UnsupportedInput, MarkMismatch.
         """
         content = chat_content(Viewed.of(media), question, images=self._config.images)
-        if self._closing.is_set():
-            refused: Future[Generated] = Future()
-            refused.set_exception(EngineStopped(STOPPED))
-            return refused
         growing = Growing(generation.stop, on_text)
-        return self._on_loop(self._answer(content, generation, growing, should_stop))
+        with self._entry:
+            if not self._closing.is_set():
+                return self._on_loop(self._answer(content, generation, growing, should_stop))
+        refused: Future[Generated] = Future()
+        refused.set_exception(EngineStopped(STOPPED))
+        return refused
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -183,10 +187,10 @@ class ServerEngine:
                 raise EngineStopped(STOPPED)
             return task.result()
         finally:
-            del self._running[task]
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
+            del self._running[task]  # only now: `_end` waits for all that run
 
     async def _request(
         self, content: list[dict[str, Any]], generation: Generation, growing: Growing

@@ -75,8 +75,13 @@ class SlotCache:
 
     @property
     def tokens(self) -> int:
-        """Positions that there is memory for."""
-        return self._tokens
+        """Positions that there is memory for, for rows that run together."""
+        return min(self._tokens, self._wanted)
+
+    @property
+    def grown(self) -> bool:
+        """A row by itself needed more than that, and left it behind."""
+        return self._tokens > self._wanted
 
     @property
     def token_bytes(self) -> int:
@@ -100,7 +105,8 @@ class SlotCache:
     def arrange(self, length: int, used: Sequence[int]) -> None:
         """Makes slots of this length, as many as there is room for; keeps the first `used[n]`
         positions of slot n. If memory runs out, those are as they were."""
-        if length > self._tokens:  # a row by itself: who runs together fits
+        gives_back = self.grown and length <= self._wanted and not used
+        if length > self._tokens or gives_back:  # a row by itself: who runs together fits
             self._take(max(length, self._wanted))
         # All memory is there before anything moves; a layer at a time, it is little.
         rows = [

@@ -166,10 +166,11 @@ class SlotRunner:
         """Slots as many and as long as the seats need."""
         cache, slots = self.passes.cache, self._seats.slots
         needed = self._seats.length()
+        used = [slot.used for slot in slots if slot.used]
         fits = len(slots) <= cache.slots and needed <= cache.length
         if self._config.batch_invariant:
             fits = cache.length == max(needed, self._usual_length)
-        if fits:
+        if fits and not (cache.grown and needed <= cache.tokens and not used):
             return
         # As long as all rows at once can be, if there is memory: graphs are lost with the slots.
         length = max(needed, self._usual_length)
@@ -177,7 +178,7 @@ class SlotRunner:
             more = self._config.max_batch - len(self._seats)
             likely = min(needed + more * seat.room, cache.tokens // len(slots))
             length = max(length, likely // LENGTHS * LENGTHS)
-        self.passes.arrange(length, [slot.used for slot in slots if slot.used])
+        self.passes.arrange(length, used)
 
     # Run
 

@@ -189,6 +189,12 @@ class _Answer(BaseHTTPRequestHandler):
         self.begin()
         self.chunk("fi")
 
+    def given_up(self) -> None:
+        self.begin()
+        self.chunk("half an ans")
+        self.chunk(None, "abort")
+        self.wfile.write(b"data: [DONE]\n\n")
+
     def endless(self) -> None:
         self.begin()
         try:
@@ -281,6 +287,7 @@ def test_a_question_that_comes_while_the_engine_closes_is_ended(
 
 FAULTS: list[tuple[Callable[[_Answer], None], type[GenerationError], str]] = [
     (_Answer.broken_off, ModelServerUnavailable, "broke the answer off"),
+    (_Answer.given_up, ModelServerUnavailable, "abort"),
     (_Answer.silent, ModelServerUnavailable, "does not answer now"),
     (lambda a: a.refusing(503, "loading"), ModelServerUnavailable, "loading"),
     (lambda a: a.refusing(400, "maximum context length is 4096"), ModelServerError, "4096"),

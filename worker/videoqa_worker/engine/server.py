@@ -46,6 +46,9 @@ _CONNECT_S = 5.0
 _LATER = (408, 409, 429)
 """Time-out, conflict, too many requests: a later try may succeed."""
 
+_GIVEN_UP = ("abort", "error")
+"""What vLLM and SGLang call the end of an answer that they broke off."""
+
 
 @dataclass(frozen=True)
 class ServerConfig:
@@ -304,6 +307,10 @@ def _settings(generation: Generation) -> dict[str, Any]:
 def _reason(choice: Any) -> FinishReason | None:
     if choice.finish_reason is None:
         return None
+    if choice.finish_reason in _GIVEN_UP:
+        raise ModelServerUnavailable(
+            f"the model's server gave the answer up: finish_reason={choice.finish_reason!r}"
+        )
     return "length" if choice.finish_reason == "length" else "stop"
 
 

@@ -223,6 +223,36 @@ def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engi
         embedding[token] = before
 
 
+def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engine: Engine) -> None:
+    """Who leaves makes the slots behind move up, a prompt on its way in with them."""
+    embedding = engine._loaded.model.get_input_embeddings().weight.data
+    token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
+    bad = ask(engine, [clip(2, 2)], "~ " * 40)
+
+    def half_way() -> bool:
+        filling = runner(engine)._seats.filling
+        return bool(filling) and filling[0].ticket.prompt_tokens == bad.inputs.length <= (
+            filling[0].length + 60
+        )
+
+    leaving = ask(engine, [clip(0, 2)], "What?", max_new_tokens=200, should_stop=half_way)
+    staying = ask(engine, [clip(1, 2)], "What?", max_new_tokens=200)
+    after = [ask(engine, [clip(3 + n, 1)], "Now?") for n in range(2)]
+    alone = [single(engine, request) for request in after]
+    before = embedding[token].clone()
+    embedding[token] = torch.nan
+    try:
+        futures = submitted(engine, [leaving, staying, bad, *after])
+        with pytest.raises(JobCanceled):
+            futures[0].result(60)
+        with pytest.raises(ModelError, match="no numbers"):
+            futures[2].result(60)
+        assert [future.result(60) for future in futures[3:]] == alone
+        assert futures[1].result(60).output_tokens > 40
+    finally:
+        embedding[token] = before
+
+
 def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -327,7 +327,9 @@ class SlotRunner:
         for seat in failed:
             beside = [one for one in failed if one.slot is seat.slot]
             self._wipe(seat, whole=len(beside) == len(seat.slot.seats))
-            if len(beside) == 1:
+            # Of a prompt that is half there nobody has seen whether it is numbers.
+            unseen = any(one.begun and one.prompt is not None for one in seat.slot.seats)
+            if len(beside) == 1 and not unseen:
                 seat.row.error = ModelError(NO_NUMBERS)
             else:
                 seat.ticket.suspect = True

@@ -138,6 +138,19 @@ def test_a_row_that_makes_the_model_raise_fails_alone(engine: Engine) -> None:
             futures[2].result(60)
 
 
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_a_row_whose_scores_are_no_numbers_fails_alone(engine: Engine, temperature: float) -> None:
+    requests = requests_of(engine, 4)
+    alone = [single(engine, request) for request in requests]
+    bad = ask(engine, [clip(9, 2)], "What is ~ ?", temperature=temperature)
+    token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
+    engine._loaded.model.get_input_embeddings().weight.data[token] = torch.nan
+    futures = submitted(engine, [*requests[:2], bad, *requests[2:]])
+    assert [futures[n].result(60) for n in (0, 1, 3, 4)] == alone
+    with pytest.raises(ModelError, match="no numbers"):
+        futures[2].result(60)
+
+
 def test_a_repeated_batch_still_asks_who_wants_to_stop(engine: Engine) -> None:
     """A cancel that arrives between the failed batch and the retry is heard."""
     prefills: list[int] = []

@@ -196,6 +196,28 @@ def test_not_a_number_in_one_question_costs_the_others_nothing(engine: Engine) -
     assert single(engine, bad).output_tokens > 0
 
 
+@pytest.mark.parametrize("running", [1, 3])
+def test_not_a_number_that_comes_in_by_pieces_costs_the_rows_that_run_nothing(
+    engine_of: Callable[..., Engine], running: int
+) -> None:
+    """They read it before its own prompt is complete."""
+    engine = engine_of("interleave", prefill_chunk_tokens=16, **UNKEPT)
+    requests = questions(engine, running, max_new_tokens=30)
+    alone = [single(engine, request) for request in requests]
+    bad = ask(engine, [clip(1, 6)], "~ " * 40)
+    embedding = engine._loaded.model.get_input_embeddings().weight.data
+    token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
+    before = embedding[token].clone()
+    embedding[token] = torch.nan
+    try:
+        futures = submitted(engine, [*requests, bad])
+        with pytest.raises(ModelError, match="no numbers"):
+            futures.pop().result(60)
+        assert [future.result(60) for future in futures] == alone
+    finally:
+        embedding[token] = before
+
+
 def test_a_group_too_long_for_one_slot_uses_several(engine_of: Callable[..., Engine]) -> None:
     engine = engine_of("interleave", max_batch=8, max_batch_tokens=500, **UNKEPT)
     requests = questions(engine, 8, max_new_tokens=40)

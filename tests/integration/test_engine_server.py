@@ -36,11 +36,13 @@ from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.engine import Engine, ServerConfig, ServerEngine
+from videoqa_worker.engine.stopping import Growing
 from videoqa_worker.frames import sample_frames
 from videoqa_worker.prompt import Media
 
 QUESTIONS = ["What is moving?", "What color is it?", "Describe the video.", "How many shapes?"]
 SHORT = Generation(max_new_tokens=24)
+SILENCE_S = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +189,12 @@ class _Answer(BaseHTTPRequestHandler):
         self.begin()
         self.chunk("fi")
 
+    def given_up(self) -> None:
+        self.begin()
+        self.chunk("half an ans")
+        self.chunk(None, "abort")
+        self.wfile.write(b"data: [DONE]\n\n")
+
     def endless(self) -> None:
         self.begin()
         try:
@@ -200,6 +208,9 @@ class _Answer(BaseHTTPRequestHandler):
         self.begin()
         self.rfile.read(1)
         self.server.hung_up.set()
+
+    def mute(self) -> None:
+        self.rfile.read(1)
 
     def refusing(self, status: int, message: str) -> None:
         body = json.dumps({"error": {"message": message}}).encode()
@@ -219,7 +230,7 @@ def server() -> Iterator[Misbehaving]:
 
 @pytest.fixture
 def engine(server: Misbehaving) -> Iterator[ServerEngine]:
-    with ServerEngine(ServerConfig(server.url, "m", silence_s=2)) as engine:
+    with ServerEngine(ServerConfig(server.url, "m", silence_s=SILENCE_S)) as engine:
         yield engine
 
 
@@ -262,8 +273,21 @@ def test_closing_ends_what_runs(engine: ServerEngine, server: Misbehaving) -> No
         engine.ask([picture(1)], "What?", SHORT).result(5)
 
 
+def test_a_question_that_comes_while_the_engine_closes_is_ended(
+    engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closing(*given: Any) -> Growing:
+        engine.close()
+        return Growing(*given)
+
+    monkeypatch.setattr("videoqa_worker.engine.server.Growing", closing)
+    with pytest.raises(EngineStopped):
+        engine.ask([picture(1)], "What?", SHORT).result(5)
+
+
 FAULTS: list[tuple[Callable[[_Answer], None], type[GenerationError], str]] = [
     (_Answer.broken_off, ModelServerUnavailable, "broke the answer off"),
+    (_Answer.given_up, ModelServerUnavailable, "abort"),
     (_Answer.silent, ModelServerUnavailable, "does not answer now"),
     (lambda a: a.refusing(503, "loading"), ModelServerUnavailable, "loading"),
     (lambda a: a.refusing(400, "maximum context length is 4096"), ModelServerError, "4096"),
@@ -285,6 +309,18 @@ def test_what_goes_wrong_there_has_a_code_here(
     assert caught.value.retryable is (error is ModelServerUnavailable)
     server.behave = _Answer.sound
     assert engine.ask([picture(1)], "What?", SHORT).result(30).text == "fine"
+
+
+def test_a_server_that_never_begins_is_given_up_after_one_silence(
+    engine: ServerEngine, server: Misbehaving
+) -> None:
+    """Asked again meanwhile, it would have the question several times over."""
+    server.behave = _Answer.mute
+    before, asked_s = len(server.bodies), time.monotonic()
+    with pytest.raises(ModelServerUnavailable):
+        engine.ask([picture(1)], "What?", SHORT).result(30)
+    assert time.monotonic() - asked_s < 2 * SILENCE_S
+    assert len(server.bodies) == before + 1
 
 
 def test_a_listener_that_raises_fails_its_own_question(engine: ServerEngine) -> None:

@@ -13,8 +13,9 @@ from fix_models import clip
 from test_engine import answers, ask, rows_seen, single, submitted
 from test_engine_faults import before_each_forward, small_device
 
-from videoqa.errors import JobCanceled, OutOfMemory
+from videoqa.errors import JobCanceled, ModelError, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, slots
+from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import SlotCache
 from videoqa_worker.engine.sampling import Sampler
 from videoqa_worker.engine.slots import SlotRunner
@@ -220,6 +221,59 @@ def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engi
         assert futures[0].result(60).output_tokens > 10
     finally:
         embedding[token] = before
+
+
+def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engine: Engine) -> None:
+    """Who leaves makes the slots behind move up, a prompt on its way in with them."""
+    embedding = engine._loaded.model.get_input_embeddings().weight.data
+    token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
+    bad = ask(engine, [clip(2, 2)], "~ " * 40)
+
+    def half_way() -> bool:
+        filling = runner(engine)._seats.filling
+        return bool(filling) and filling[0].ticket.prompt_tokens == bad.inputs.length <= (
+            filling[0].length + 60
+        )
+
+    leaving = ask(engine, [clip(0, 2)], "What?", max_new_tokens=200, should_stop=half_way)
+    staying = ask(engine, [clip(1, 2)], "What?", max_new_tokens=200)
+    after = [ask(engine, [clip(3 + n, 1)], "Now?") for n in range(2)]
+    alone = [single(engine, request) for request in after]
+    before = embedding[token].clone()
+    embedding[token] = torch.nan
+    try:
+        futures = submitted(engine, [leaving, staying, bad, *after])
+        with pytest.raises(JobCanceled):
+            futures[0].result(60)
+        with pytest.raises(ModelError, match="no numbers"):
+            futures[2].result(60)
+        assert [future.result(60) for future in futures[3:]] == alone
+        assert futures[1].result(60).output_tokens > 40
+    finally:
+        embedding[token] = before
+
+
+def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CUDA graphs do it: what fills a prompt up is computed from it, and lies behind its seat."""
+    monkeypatch.setattr(Graphs, "_captured", lambda *_: None)
+    runner(engine).passes._graphs.on = True
+    after = ask(engine, [clip(3, 1)], "Now?", max_new_tokens=60)
+    alone = single(engine, after)
+    embedding = engine._loaded.model.get_input_embeddings().weight.data
+    token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
+    bad = ask(engine, [clip(2, 1)], "~ " * 20, max_new_tokens=2)
+    assert after.inputs.length <= 64 < bad.inputs.length < 120
+    assert after.inputs.length + alone.output_tokens > 70
+    before = embedding[token].clone()
+    embedding[token] = torch.nan
+    try:
+        with pytest.raises(ModelError, match="no numbers"):
+            single(engine, bad)
+    finally:
+        embedding[token] = before
+    assert single(engine, after) == alone
 
 
 def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(

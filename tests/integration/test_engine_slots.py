@@ -401,6 +401,25 @@ def test_a_request_too_long_for_the_memory_fails_and_the_next_is_answered(
         assert single(engine, ask(engine, [clip(2, 60)], "What?")).output_tokens > 0
 
 
+def test_memory_that_one_long_request_took_is_given_back(
+    checkpoint: Callable[[str], Path],
+) -> None:
+    config = EngineConfig(
+        str(checkpoint("interleave")), device="cpu", cpu_threads=1, max_batch_tokens=300, **UNKEPT
+    )
+    with Engine(config) as engine:
+        cache = engine._runner.passes.cache  # type: ignore[union-attr]
+        requests = [ask(engine, [clip(n, 1)], "What?", max_new_tokens=40) for n in range(4)]
+        alone = [single(engine, request) for request in requests]
+        long = ask(engine, [clip(2, 60)], "What?")
+        for _ in range(2):
+            assert single(engine, long).input_tokens > 500
+            with rows_seen(engine) as rows:
+                assert answers(engine, requests) == alone
+            assert max(rows) > 1
+            assert cache.slots * cache.length <= 300
+
+
 def test_memory_that_no_row_has_used_is_not_taken() -> None:
     before = psutil.Process().memory_info().rss
     cache = SlotCache((4, 8, 64), 1 << 18, torch.float32, torch.device("cpu"))

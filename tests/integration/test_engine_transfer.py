@@ -42,3 +42,21 @@ def test_pictures_go_to_a_gpu_from_page_locked_memory(
     monkeypatch.setattr(Engine, "_device_type", "cuda")
     assert answers(engine, requests) == expected
     assert moved == [True, True]
+
+
+def test_pictures_whose_pages_cannot_be_locked_leave_no_equal_question_waiting(
+    engine_of: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of("onevision", feature_cache_bytes=0, prefix_cache_bytes=0)
+    request = ask(engine, [clip(1, 3)], "What?")
+    expected = answers(engine, [request])
+
+    def full(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "_device_type", "cuda")
+        patch.setattr(torch.Tensor, "pin_memory", full)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            engine.submit(request).result(5)
+    assert answers(engine, [request]) == expected

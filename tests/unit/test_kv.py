@@ -96,6 +96,26 @@ def test_a_wiped_slot_holds_zeros_where_its_row_and_scratch_were() -> None:
     )
 
 
+def test_what_moves_leaves_nothing_behind() -> None:
+    """It may be no number: nobody has seen yet."""
+    slots = cache(1000)
+    slots.arrange(20, [])
+    for slot in range(3):
+        write(slots, slot, 0, 12)
+        write(slots, slot, 19, 1)  # scratch
+
+    def held() -> int:
+        return sum(int(view.count_nonzero()) for view in slots._views)
+
+    a_position = held() // (3 * 13)
+    slots.move(2, 0, 12)
+    assert held() == a_position * (12 + 12 + 2)
+    slots.swap(0, 1, 12)
+    assert held() == a_position * (12 + 12)
+    slots.arrange(64, [12, 12])
+    assert held() == a_position * (12 + 12)
+
+
 def test_slots_change_places_with_all_that_their_rows_wrote() -> None:
     slots = cache(100)
     slots.arrange(20, [])

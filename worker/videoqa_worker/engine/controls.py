@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
+from videoqa.errors import ModelError
 from videoqa.job import FinishReason
+from videoqa_worker.engine.faults import NO_NUMBERS
 from videoqa_worker.engine.request import Generated, Ticket
 from videoqa_worker.engine.sampling import Sampler
 from videoqa_worker.engine.stopping import may_become
@@ -144,10 +146,14 @@ class Words:
 
 
 class Sampling(LogitsProcessor):
-    """Leaves a sampling row one token to choose: the one drawn for it."""
+    """Leaves a sampling row one token to choose: the one drawn for it. A row whose scores are no numbers
+    has no token, and fails."""
 
-    def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
+    def __init__(
+        self, rows: Sequence[Row], device: torch.device, after: Callable[[Row], None]
+    ) -> None:
         self._rows = rows
+        self._after = after
         self._samplers = {
             n: Sampler(row.generation, row.ticket.seed, device)
             for n, row in enumerate(rows)
@@ -155,7 +161,12 @@ class Sampling(LogitsProcessor):
         }
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`scores`: float32[rows, vocabulary]."""
+        """`scores`: float32[rows, vocabulary]; minus infinity is what others forbade."""
+        sound = (scores < torch.inf).all(dim=-1).tolist()
+        for row, numbers in zip(self._rows, sound, strict=True):
+            if not numbers and not row.done:
+                row.error = ModelError(NO_NUMBERS)
+                self._after(row)
         for n, sampler in self._samplers.items():
             if not self._rows[n].done:
                 token = sampler.draw(scores[n])

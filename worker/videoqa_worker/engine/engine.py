@@ -105,7 +105,11 @@ class Engine:
             return self._enter(request, media)
         future, flight = self._flights.board(request, key)
         if flight is not None:
-            row = self._enter(flight.request, media)
+            try:
+                row = self._enter(flight.request, media)
+            except Exception as error:  # noqa: BLE001 - equal requests may be waiting for it already
+                row = Future()
+                row.set_exception(error)
             row.add_done_callback(partial(self._flights.land, key, flight))
         return future
 

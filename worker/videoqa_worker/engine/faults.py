@@ -9,9 +9,10 @@ import torch
 from videoqa.errors import GenerationError, ModelError, OutOfMemory
 from videoqa_worker.engine.request import Ticket
 
-__all__ = ["STOPPED", "Fault", "fault_of"]
+__all__ = ["NO_NUMBERS", "STOPPED", "Fault", "fault_of"]
 
 STOPPED = "the engine stopped before the answer was complete; submit it again"
+NO_NUMBERS = "the model wrote scores that are no numbers; try another dtype"
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Graphs:
         self._device = device
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._pool: Any = None
+        self._side: Any = None
+        """The stream that passes are captured on: the same for all, as their memory is."""
 
     def forget(self) -> None:
         """The memory that passes write to is another from here on."""
@@ -60,7 +62,10 @@ class Graphs:
         if not self.on:
             return None
         try:
-            graph = _Graph(function, tensors, self._device, self._pool)
+            # What is captured is what the current GPU is told: else an empty graph of the first one.
+            with torch.cuda.device(self._device):
+                self._side = self._side or torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+                graph = _Graph(function, tensors, self._side, self._pool)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -79,17 +84,20 @@ class _Graph:
     """One captured pass, and the memory that its numbers are put into."""
 
     def __init__(
-        self, function: Pass, tensors: tuple[torch.Tensor, ...], device: torch.device, pool: Any
+        self, function: Pass, tensors: tuple[torch.Tensor, ...], side: Any, pool: Any
     ) -> None:
         self._given = [tensor.clone() for tensor in tensors]
         self._graph = torch.cuda.CUDAGraph()
-        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(device))
+        side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
                 function(*self._given)
-        torch.cuda.current_stream(device).wait_stream(side)
-        with torch.cuda.graph(self._graph, pool=pool):
+        torch.cuda.current_stream().wait_stream(side)
+        # Callers' threads lock pages of pictures meanwhile, which a global capture would forbid them:
+        # both they and the capture would fail.
+        with torch.cuda.graph(
+            self._graph, pool=pool, stream=side, capture_error_mode="thread_local"
+        ):
             self._result = function(*self._given)
         self.pool = self._graph.pool()
 

@@ -75,8 +75,13 @@ class SlotCache:
 
     @property
     def tokens(self) -> int:
-        """Positions that there is memory for."""
-        return self._tokens
+        """Positions that there is memory for, for rows that run together."""
+        return min(self._tokens, self._wanted)
+
+    @property
+    def grown(self) -> bool:
+        """A row by itself needed more than that, and left it behind."""
+        return self._tokens > self._wanted
 
     @property
     def token_bytes(self) -> int:
@@ -100,7 +105,8 @@ class SlotCache:
     def arrange(self, length: int, used: Sequence[int]) -> None:
         """Makes slots of this length, as many as there is room for; keeps the first `used[n]`
         positions of slot n. If memory runs out, those are as they were."""
-        if length > self._tokens:  # a row by itself: who runs together fits
+        gives_back = self.grown and length <= self._wanted and not used
+        if length > self._tokens or gives_back:  # a row by itself: who runs together fits
             self._take(max(length, self._wanted))
         # All memory is there before anything moves; a layer at a time, it is little.
         rows = [
@@ -112,6 +118,7 @@ class SlotCache:
         for old, new in zip(self._views, views, strict=False):
             for n, row in enumerate(rows):
                 row.copy_(old[n, :, : row.shape[1]])
+                self._clear(old, n, 0, row.shape[1])
             for n, row in enumerate(rows):
                 new[n, :, : row.shape[1]] = row
         self._views, self.slots, self.length = views, shape[0], length
@@ -120,6 +127,7 @@ class SlotCache:
         """The first positions of one slot to another."""
         for view in self._views:
             view[target, :, :count] = view[source, :, :count]
+            self._clear(view, source, 0, count)
 
     def swap(self, one: int, other: int, count: int) -> None:
         """The first positions of two slots change places."""
@@ -129,13 +137,19 @@ class SlotCache:
             aside.copy_(view[one, :, :count])
             view[one, :, :count] = view[other, :, :count]
             view[other, :, :count] = aside
+            for slot in (one, other):
+                self._clear(view, slot, 0, 0)
 
     def wipe(self, slot: int, start: int, end: int) -> None:
         """These positions and scratch, after not-a-number: what is masked is still multiplied, so it
         would come through."""
         for view in self._views:
-            view[slot, :, start:end].zero_()
-            view[slot, :, -1].zero_()
+            self._clear(view, slot, start, end)
+
+    def _clear(self, view: torch.Tensor, slot: int, start: int, end: int) -> None:
+        """And scratch. Where something moves away as well: nobody has seen yet whether it is a number."""
+        view[slot, :, start:end].zero_()
+        view[slot, :, -1].zero_()
 
     def save(self, slot: int, count: int) -> list[torch.Tensor]:
         """A copy: [heads, count, dim] each."""

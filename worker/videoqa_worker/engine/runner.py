@@ -131,7 +131,7 @@ class BatchRunner:
             attention_mask=mask,
             **self._seen(inputs),
             generation_config=self._settings(rows),
-            logits_processor=LogitsProcessorList([Sampling(rows, ids.device)]),
+            logits_processor=LogitsProcessorList([Sampling(rows, ids.device, self._settle)]),
             stopping_criteria=StoppingCriteriaList([Taking(rows, self._settle)]),
         )
 

@@ -46,6 +46,9 @@ _CONNECT_S = 5.0
 _LATER = (408, 409, 429)
 """Time-out, conflict, too many requests: a later try may succeed."""
 
+_GIVEN_UP = ("abort", "error")
+"""What vLLM and SGLang call the end of an answer that they broke off."""
+
 
 @dataclass(frozen=True)
 class ServerConfig:
@@ -76,6 +79,8 @@ class ServerEngine:
         self._on_state = on_state
         self._client: AsyncOpenAI | None = None
         self._closing = threading.Event()
+        self._entry = threading.Lock()
+        """Whoever is let in before the closing is ended by it."""
         self._running: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}
         """Each request, and who awaits it."""
         self._turns = asyncio.Semaphore(config.max_requests)
@@ -119,9 +124,10 @@ class ServerEngine:
 
     def close(self) -> None:
         """Breaks off all requests, with EngineStopped."""
-        if self._closing.is_set():
-            return
-        self._closing.set()
+        with self._entry:
+            if self._closing.is_set():
+                return
+            self._closing.set()
         if self._thread.is_alive():
             self._on_loop(self._end()).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -153,12 +159,13 @@ class ServerEngine:
             UnsupportedInput, MarkMismatch.
         """
         content = chat_content(Viewed.of(media), question, images=self._config.images)
-        if self._closing.is_set():
-            refused: Future[Generated] = Future()
-            refused.set_exception(EngineStopped(STOPPED))
-            return refused
         growing = Growing(generation.stop, on_text)
-        return self._on_loop(self._answer(content, generation, growing, should_stop))
+        with self._entry:
+            if not self._closing.is_set():
+                return self._on_loop(self._answer(content, generation, growing, should_stop))
+        refused: Future[Generated] = Future()
+        refused.set_exception(EngineStopped(STOPPED))
+        return refused
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -183,10 +190,10 @@ class ServerEngine:
                 raise EngineStopped(STOPPED)
             return task.result()
         finally:
-            del self._running[task]
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
+            del self._running[task]  # only now: `_end` waits for all that run
 
     async def _request(
         self, content: list[dict[str, Any]], generation: Generation, growing: Growing
@@ -204,7 +211,8 @@ class ServerEngine:
                     stream=True,
                     stream_options={"include_usage": True},
                     **_settings(generation),
-                )
+                ),
+                within_s=self._config.silence_s,  # with all tries of the client
             )
             async with stream:
                 while not growing.stopped:
@@ -299,16 +307,21 @@ def _settings(generation: Generation) -> dict[str, Any]:
 def _reason(choice: Any) -> FinishReason | None:
     if choice.finish_reason is None:
         return None
+    if choice.finish_reason in _GIVEN_UP:
+        raise ModelServerUnavailable(
+            f"the model's server gave the answer up: finish_reason={choice.finish_reason!r}"
+        )
     return "length" if choice.finish_reason == "length" else "stop"
 
 
-async def _explained(call: Awaitable[T]) -> T:
+async def _explained(call: Awaitable[T], within_s: float | None = None) -> T:
     """Foreign errors as ours."""
     import openai
 
     try:
-        return await call
-    except openai.APIError as error:
+        async with asyncio.timeout(within_s):
+            return await call
+    except (openai.APIError, TimeoutError) as error:
         status = error.status_code if isinstance(error, openai.APIStatusError) else 500
         if 400 <= status < 500 and status not in _LATER:
             raise ModelServerError(

@@ -21,7 +21,7 @@ from videoqa.errors import EngineStopped, ModelError
 from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.controls import Row
-from videoqa_worker.engine.faults import STOPPED, Fault, fault_of
+from videoqa_worker.engine.faults import NO_NUMBERS, STOPPED, Fault, fault_of
 from videoqa_worker.engine.kv import KvShape
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.passes import Last, Passes, Prompt
@@ -166,10 +166,11 @@ class SlotRunner:
         """Slots as many and as long as the seats need."""
         cache, slots = self.passes.cache, self._seats.slots
         needed = self._seats.length()
+        used = [slot.used for slot in slots if slot.used]
         fits = len(slots) <= cache.slots and needed <= cache.length
         if self._config.batch_invariant:
             fits = cache.length == max(needed, self._usual_length)
-        if fits:
+        if fits and not (cache.grown and needed <= cache.tokens and not used):
             return
         # As long as all rows at once can be, if there is memory: graphs are lost with the slots.
         length = max(needed, self._usual_length)
@@ -177,7 +178,7 @@ class SlotRunner:
             more = self._config.max_batch - len(self._seats)
             likely = min(needed + more * seat.room, cache.tokens // len(slots))
             length = max(length, likely // LENGTHS * LENGTHS)
-        self.passes.arrange(length, [slot.used for slot in slots if slot.used])
+        self.passes.arrange(length, used)
 
     # Run
 
@@ -322,13 +323,14 @@ class SlotRunner:
     def _convict(self, failed: list[Seat]) -> list[Seat]:
         """Of rows whose scores are no numbers. What one writes comes through to the others of its slot:
         then nobody knows whose it was, and each, returned here, is asked again by itself."""
-        text = "the model wrote scores that are no numbers; try another dtype"
         again: list[Seat] = []
         for seat in failed:
             beside = [one for one in failed if one.slot is seat.slot]
             self._wipe(seat, whole=len(beside) == len(seat.slot.seats))
-            if len(beside) == 1:
-                seat.row.error = ModelError(text)
+            # Of a prompt that is half there nobody has seen whether it is numbers.
+            unseen = any(one.begun and one.prompt is not None for one in seat.slot.seats)
+            if len(beside) == 1 and not unseen:
+                seat.row.error = ModelError(NO_NUMBERS)
             else:
                 seat.ticket.suspect = True
                 again.append(seat)
@@ -388,10 +390,11 @@ class SlotRunner:
             used[target] = used[source]
 
     def _wipe(self, seat: Seat, *, whole: bool) -> None:
-        """What it may have written; `whole`: and what it shares."""
-        slot = self._seats.slots.index(seat.slot)
-        if slot < self.passes.cache.slots:
-            self.passes.cache.wipe(slot, 0 if whole else seat.start, seat.end)
+        """What it may have written; `whole`: and what it shares, and what filled up its prompt."""
+        slot, cache = self._seats.slots.index(seat.slot), self.passes.cache
+        if slot < cache.slots:
+            start, end = (0, cache.length) if whole else (seat.start, seat.end)
+            cache.wipe(slot, start, end)
 
     # Faults
 

@@ -12,6 +12,7 @@ from videoqa_worker.engine.request import Ticket
 __all__ = ["NO_NUMBERS", "STOPPED", "Fault", "fault_of"]
 
 STOPPED = "the engine stopped before the answer was complete; submit it again"
+_NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 NO_NUMBERS = "the model wrote scores that are no numbers; try another dtype"
 
 
@@ -43,8 +44,8 @@ def fault_of(error: Exception) -> Fault:
 
 
 def _is_memory(error: Exception) -> bool:
-    """CUDA has a class for it; the CPU allocator raises a RuntimeError."""
+    """CUDA has a class for it; the CPU allocator and cuBLAS raise a RuntimeError."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError)
-        and any(text in str(error) for text in ("out of memory", "can't allocate memory"))
+        and any(text in str(error) for text in _NO_MEMORY)
     )

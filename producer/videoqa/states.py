@@ -293,14 +293,21 @@ class Ledger(Records):
         return to_bell(reply) if reply else None
 
     def reap(
-        self, *, grace_s: float, empty_queues: Sequence[str] = (), limit: int = 100
+        self,
+        *,
+        grace_s: float,
+        empty_queues: Sequence[str] = (),
+        filled_queues: Sequence[str] = (),
+        limit: int = 100,
     ) -> list[Bell]:
         """Requeues or ends what lost its worker, its bell or its time; returns bells to ring.
 
-        `empty_queues`: those in which the broker holds no message. Bells are rung again only if they
-        have been missing for `grace_s`: until then they may be on their way.
+        `empty_queues`: those in which the broker holds no message; `filled_queues`: those in which it
+        holds some. Bells are rung again only if they have been missing for `grace_s`: until then they
+        may be on their way.
         """
-        return [to_bell(item) for item in self._run("reap", grace_s, limit, *empty_queues)]
+        queues = (len(empty_queues), *empty_queues, *filled_queues)
+        return [to_bell(item) for item in self._run("reap", grace_s, limit, *queues)]
 
     def pause(self, queue: str, *, paused: bool) -> bool:
         """No job of a paused queue begins; those that run go on. Returns whether that is new."""

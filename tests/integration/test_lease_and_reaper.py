@@ -235,6 +235,31 @@ def test_a_worker_does_not_judge_queues_that_it_does_not_serve(
         time.sleep(0.05)
 
 
+def test_a_lost_bell_is_rung_beside_workers_that_serve_other_queues(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    submit(client)
+    redis_client.delete(queue)
+    other = reaper(ledger, app, f"{ledger.keys.prefix}.other.bulk")
+    assert (reaper(ledger, app, queue).reap(), other.reap()) == (0, 0)
+    time.sleep(0.05)
+    assert reaper(ledger, app, queue).reap() == 1
+
+
+def test_a_bell_that_was_missed_for_a_moment_gets_its_time_again(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    submit(client)
+    kept = redis_client.lindex(queue, 0)
+    assert isinstance(kept, str)
+    for _ in range(2):
+        redis_client.delete(queue)
+        assert reaper(ledger, app, queue).reap() == 0
+        time.sleep(0.05)
+        redis_client.lpush(queue, kept)
+        assert reaper(ledger, app, queue).reap() == 0
+
+
 def test_a_young_bell_is_given_time(
     client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
 ) -> None:

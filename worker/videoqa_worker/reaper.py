@@ -86,13 +86,18 @@ class Reaper:
 
     def reap(self) -> int:
         """One round; returns how many bells it rang."""
+        queues = self._describe().queues
         try:
             empty = self._empty_queues()
         except (errors.RedisUnavailable, OperationalError, OSError) as error:
             # With a broker of its own away, leases and deadlines still end.
             log.debug("the broker does not say which queues are empty: %s", error)
-            empty = []
-        bells = self._ledger.reap(grace_s=self._grace_s, empty_queues=empty)
+            empty, queues = [], ()
+        bells = self._ledger.reap(
+            grace_s=self._grace_s,
+            empty_queues=empty,
+            filled_queues=[queue for queue in queues if queue not in empty],
+        )
         for bell in bells:
             log.info(
                 "ringing for a job that is due, or lost its worker or bell",

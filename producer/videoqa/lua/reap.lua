@@ -1,5 +1,6 @@
 -- Finds what lost its worker, its bell or its time. Atomic, so any number of workers may call it.
--- prefix, grace_s, limit, queues that the broker says are empty... -> {{id, attempt, bell, queue}...} to ring
+-- prefix, grace_s, limit, how many of the queues are empty, queues that the broker says are empty, and others
+-- that it says are not... -> {{id, attempt, bell, queue}...} to ring
 local grace_s, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local bells = {}
 
@@ -54,14 +55,14 @@ end
 
 -- Bells are lost where fewer are on their way than jobs wait, for longer than bells take. On their
 -- way are those after the last that was heard: a queue is first in, first out. Where the broker says
--- that its queue is empty, there are none.
+-- that its queue is empty, there are none. Who did not ask it (nil) cannot say that none is missing.
 local function missing(queue, is_empty)
   local numbers = redis.call('HMGET', P .. ':bells', queue .. ':rung', queue .. ':heard', queue .. ':short')
   local rung, heard = tonumber(numbers[1] or '0'), tonumber(numbers[2] or '0')
   if heard > rung then redis.call('HSET', P .. ':bells', queue .. ':rung', heard) end
   local short = waiting(queue) - (is_empty and 0 or math.max(rung - heard, 0))
   if short <= 0 then
-    if numbers[3] then redis.call('HDEL', P .. ':bells', queue .. ':short') end
+    if numbers[3] and is_empty ~= nil then redis.call('HDEL', P .. ':bells', queue .. ':short') end
     return 0
   end
   if not numbers[3] then redis.call('HSET', P .. ':bells', queue .. ':short', stamp(now)) end
@@ -81,7 +82,7 @@ local function ring_again(queue, count)
 end
 
 local empty = {}
-for n = 4, #ARGV do empty[ARGV[n]] = true end
+for n = 5, #ARGV do empty[ARGV[n]] = n < 5 + tonumber(ARGV[4]) end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
   local paused = redis.call('SISMEMBER', P .. ':paused', queue) == 1
   local count = paused and 0 or missing(queue, empty[queue])

@@ -343,6 +343,19 @@ def test_one_round_of_the_reaper_rings_a_bounded_number_of_bells(ledger: Ledger)
     assert len(_after_grace(ledger, [bells[0].queue], limit=10)) == 10
 
 
+def test_bells_beyond_one_round_are_rung_in_the_next(ledger: Ledger) -> None:
+    queues = [[submit(ledger) for _ in range(25)][0].queue]
+    assert ledger.reap(grace_s=0.3, empty_queues=queues, limit=10) == []
+    time.sleep(0.35)
+    rung = []
+    for _ in range(4):
+        bells = ledger.reap(grace_s=0.3, empty_queues=queues, limit=10)
+        rung.append(len(bells))
+        for bell in bells:
+            claim(ledger, bell, token=str(bell.bell))
+    assert rung == [10, 10, 5, 0]
+
+
 def _after_grace(ledger: Ledger, empty: list[str] | None = None, limit: int = 100) -> list[Bell]:
     """Of two rounds: the first sees that bells are missing, the second that they still are."""
     assert ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit) == []

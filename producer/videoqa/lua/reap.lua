@@ -67,8 +67,9 @@ local function missing(queue, is_empty)
   end
   if not numbers[3] then redis.call('HSET', P .. ':bells', queue .. ':short', stamp(now)) end
   if now - tonumber(numbers[3] or now) < grace_s then return 0 end
+  if short > limit then return limit end -- the next round rings for the others: they missed theirs as long
   redis.call('HDEL', P .. ':bells', queue .. ':short')
-  return math.min(short, limit)
+  return short
 end
 
 local function ring_again(queue, count)

@@ -277,10 +277,25 @@ def test_a_worker_that_hangs_past_the_deadline_loses_the_job_despite_its_heartbe
         time.sleep(0.05)
     assert answers[0] == "ok"
     assert answers[-1] == "lost"
-    ledger.reap(grace_s=60)
+    ledger.reap(grace_s=60, lease_s=0.2)
     job = ledger.get(bell.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code) == ("failed", "job_timeout")
+
+
+def test_a_job_whose_worker_vanished_within_its_time_is_tried_again_though_the_lease_ends_behind_it(
+    ledger: Ledger,
+) -> None:
+    bell = submit(ledger, timeout_s=1)
+    claim(ledger, bell, lease_s=0.6)
+    time.sleep(0.5)
+    assert ledger.renew([(bell.job_id, "1")], lease_s=0.6) == ["ok"]  # its last word
+    time.sleep(0.65)
+    (rung,) = ledger.reap(grace_s=60, lease_s=0.6)
+    assert (rung.job_id, rung.attempt) == (bell.job_id, 2)
+    job = ledger.get(bell.job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code) == ("queued", "worker_lost")
 
 
 def test_a_retryable_failure_waits_and_is_tried_again(ledger: Ledger) -> None:

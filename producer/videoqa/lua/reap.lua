@@ -1,7 +1,7 @@
 -- Finds what lost its worker, its bell or its time. Atomic, so any number of workers may call it.
--- prefix, grace_s, limit, how many of the queues are empty, queues that the broker says are empty, and others
--- that it says are not... -> {{id, attempt, bell, queue}...} to ring
-local grace_s, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
+-- prefix, grace_s, limit, lease_s, how many of the queues are empty, queues that the broker says are empty, and
+-- others that it says are not... -> {{id, attempt, bell, queue}...} to ring
+local grace_s, limit, lease_s = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local bells = {}
 
 -- No reaper was heard for long: Redis, or everybody, was away, so no heartbeat could be heard
@@ -27,7 +27,8 @@ for _, id in ipairs(due(':leases')) do
     cancel_now(id, attempt, stage)
   elseif rec[1] ~= 'running' then
     redis.call('ZREM', P .. ':leases', id)
-  elseif now > tonumber(rec[4]) then
+  elseif tonumber(redis.call('ZSCORE', P .. ':leases', id)) > tonumber(rec[4]) + lease_s then
+    -- It went on to renew its lease. One that vanished before has the job tried again, however late it is.
     finalize(id, 'failed', 'failure', failure('job_timeout',
       'the attempt ran longer than timeout_s and its worker did not stop it', stage, false, attempt))
   else
@@ -83,7 +84,7 @@ local function ring_again(queue, count)
 end
 
 local empty = {}
-for n = 5, #ARGV do empty[ARGV[n]] = n < 5 + tonumber(ARGV[4]) end
+for n = 6, #ARGV do empty[ARGV[n]] = n < 6 + tonumber(ARGV[5]) end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
   local paused = redis.call('SISMEMBER', P .. ':paused', queue) == 1
   local count = paused and 0 or missing(queue, empty[queue])

@@ -107,8 +107,12 @@ class Ledger(Records):
         *,
         start_by_default_s: float,
         max_queued: int = 2**53,
-    ) -> list[Bell | str | errors.IdempotencyConflict | errors.QueueFull]:
-        """The same for many jobs in one round trip; errors are returned, each in its job's place."""
+    ) -> list[Bell | str | errors.IdempotencyConflict | errors.QueueFull | errors.RedisUnavailable]:
+        """The same for many jobs in one round trip; errors are returned, each in its job's place.
+
+        Raises:
+            RedisUnavailable: it did not answer, or refused all. One that fills up refuses some.
+        """
         code = self._redis.register_script(script_text("submit"))
         prefix = self.keys.prefix
         with speaking_redis(self._url):
@@ -116,11 +120,22 @@ class Ledger(Records):
             for submission in submissions:
                 order = submission.order(prefix, start_by_default_s, max_queued)
                 code(args=[prefix, *order], client=pipe)
-            replies = pipe.execute()
+            replies = pipe.execute(raise_on_error=False)
+            if replies and all(isinstance(reply, Exception) for reply in replies):
+                raise replies[0]
         return [
-            submission.outcome(reply, max_queued)
+            self._unavailable(reply)
+            if isinstance(reply, Exception)
+            else submission.outcome(reply, max_queued)
             for submission, reply in zip(submissions, replies, strict=True)
         ]
+
+    def _unavailable(self, error: Exception) -> errors.RedisUnavailable:
+        try:
+            with speaking_redis(self._url):
+                raise error
+        except errors.RedisUnavailable as unavailable:
+            return unavailable
 
     def cancel(self, job_id: str) -> None:
         """Queued jobs end at once; running ones become `canceling` until their worker stops."""
@@ -311,7 +326,7 @@ class Ledger(Records):
             empty_queues: those in which the broker holds no message.
             filled_queues: those in which it holds some.
         """
-        queues = (len(empty_queues), *empty_queues, *filled_queues)
+        queues: tuple[str | int, ...] = (len(empty_queues), *empty_queues, *filled_queues)
         reply = self._run("reap", grace_s, limit, lease_s, *queues)
         return [to_bell(item) for item in reply]
 

@@ -38,9 +38,15 @@ class Heard(Watcher):
         super().__init__(quiet=True)
         self.notes: list[str] = []
 
+        self.most_in_flight = 0
+
     def note(self, text: str) -> None:
         self.notes.append(text)
         super().note(text)
+
+    def update(self, tally: Tally, in_flight: int) -> None:
+        self.most_in_flight = max(self.most_in_flight, in_flight)
+        super().update(tally, in_flight)
 
 
 @contextmanager
@@ -76,14 +82,16 @@ def working(settings: Settings, folder: Path, model: Model) -> Iterator[None]:
             thread.join()
 
 
-def captioned(settings: Settings, folder: Path, watcher: Watcher) -> Tally:
+def captioned(
+    settings: Settings, folder: Path, watcher: Watcher, question: str = "?", **options: Any
+) -> Tally:
     with (
-        Manifest([f"s3://b/{n:02}.mp4" for n in range(ROWS)], defaults={"questions": ["?"], "priority": "bulk"},
+        Manifest([f"s3://b/{n:02}.mp4" for n in range(ROWS)], defaults={"questions": [question], "priority": "bulk"},
                  store=ObjectStore()) as manifest,
         Client(settings=settings) as client,
     ):  # fmt: skip
         place = Place(str(folder / "out"), ObjectStore())
-        return run(client, manifest, place, Options(poll_s=0.05), watcher)
+        return run(client, manifest, place, Options(poll_s=0.05, **options), watcher)
 
 
 def test_a_full_queue_is_waited_for_and_no_row_is_lost(settings: Settings, tmp_path: Path) -> None:
@@ -94,6 +102,18 @@ def test_a_full_queue_is_waited_for_and_no_row_is_lost(settings: Settings, tmp_p
     assert (tally.done, tally.failed, model.asked) == (ROWS, 0, ROWS)
     assert any(note.startswith("waiting for room in the queue") for note in heard.notes)
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == ROWS
+
+
+def test_rows_that_are_asked_again_are_no_more_at_a_time_than_others(
+    settings: Settings, tmp_path: Path
+) -> None:
+    model = Model()
+    with working(settings, tmp_path, model):
+        captioned(settings, tmp_path, Heard())
+        heard = Heard()
+        tally = captioned(settings, tmp_path, heard, "Why?", in_flight=2)
+    assert (tally.done, tally.failed, model.asked) == (ROWS, 0, 2 * ROWS)
+    assert heard.most_in_flight == 2
 
 
 def test_a_redis_that_goes_away_is_waited_for_and_no_row_is_asked_twice(tmp_path: Path) -> None:

@@ -128,7 +128,11 @@ class _Run:
                 self._waiting.append(Flight(row))
 
     def _submit(self) -> None:
-        while self._waiting and time.monotonic() >= self._paused_until_s:
+        while (
+            self._waiting
+            and len(self._open) < self._options.in_flight
+            and time.monotonic() >= self._paused_until_s
+        ):
             flight = self._waiting[0]
             try:
                 job = self._client.submit(flight.request(self._place))

@@ -592,6 +592,28 @@ def test_after_an_outage_live_workers_may_renew_before_their_jobs_are_reaped(
     assert [bell.job_id for bell in ledger.reap(grace_s=60)] == [dead.job_id]
 
 
+def test_a_lost_job_is_found_however_seldom_anybody_looks(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell, lease_s=0.05)
+    ledger.reap(grace_s=60)
+    rung: list[Bell] = []
+    for _ in range(2):
+        _let_time_go_by(15, ledger, redis_client, bell.job_id)
+        rung += ledger.reap(grace_s=60)
+    assert [again.job_id for again in rung] == [bell.job_id]
+
+
+def _let_time_go_by(
+    seconds: float, ledger: Ledger, redis_client: redis.Redis, job_id: str
+) -> None:
+    """For the reaper and the job's lease."""
+    redis_client.zincrby(ledger.keys.leases, -seconds, job_id)
+    last_s = float(str(redis_client.get(ledger.keys.round)))
+    redis_client.set(ledger.keys.round, f"{last_s - seconds:.6f}")
+
+
 def test_start_by_is_about_the_first_attempt(ledger: Ledger) -> None:
     bell = submit(ledger, start_by=datetime.now(UTC) + timedelta(seconds=0.2))
     claim(ledger, bell)

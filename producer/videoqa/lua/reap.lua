@@ -5,13 +5,14 @@ local grace_s, limit, lease_s = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(A
 local bells = {}
 
 -- No reaper was heard for long: Redis, or everybody, was away, so no heartbeat could be heard
--- either. Whoever still lives gets the time to renew.
+-- either. Whoever still lives gets the time to renew, once: rounds may be that far apart.
 local AWAY_S, SECOND_CHANCE_S = 10, 5
-local last = redis.call('GETSET', P .. ':round', stamp(now))
-if last and now - tonumber(last) > AWAY_S then
-  local chance = stamp(now + SECOND_CHANCE_S)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', chance)) do
-    redis.call('ZADD', P .. ':leases', chance, id)
+local last = tonumber(redis.call('GETSET', P .. ':round', stamp(now)) or nil)
+if last and now - last > AWAY_S then
+  local chance, had = stamp(now + SECOND_CHANCE_S), stamp(last + SECOND_CHANCE_S)
+  local ends = redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', chance, 'WITHSCORES')
+  for n = 1, #ends, 2 do
+    if stamp(ends[n + 1]) ~= had then redis.call('ZADD', P .. ':leases', chance, ends[n]) end
   end
 end
 

@@ -29,7 +29,7 @@ from videoqa import errors
 from videoqa.connection import speaking_redis
 from videoqa.job import Failure, JobRequest, Result, Segment, WorkerInfo
 from videoqa.queues import WORKER_TTL_S
-from videoqa.records import Records, read, script_text
+from videoqa.records import Records, check_id, read, script_text
 from videoqa.submission import Bell, Submission, new_job_id, to_bell
 
 __all__ = [
@@ -139,11 +139,13 @@ class Ledger(Records):
 
     def cancel(self, job_id: str) -> None:
         """Queued jobs end at once; running ones become `canceling` until their worker stops."""
+        check_id(job_id)
         if self._run("cancel", job_id) == "":
             raise self._missing(job_id)
 
     def retry(self, job_id: str) -> Bell:
         """Reopens a failed, canceled or expired job under its id, with the next attempt."""
+        check_id(job_id)
         reply = self._run("retry", job_id)
         if reply[0] == "unknown":
             raise self._missing(job_id)
@@ -160,6 +162,7 @@ class Ledger(Records):
 
     def purge(self, job_id: str) -> bool:
         """Forgets a failed job; False if it is not failed any more. Its result objects stay."""
+        check_id(job_id)
         return bool(self._run("purge", job_id))
 
     def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:

@@ -178,6 +178,22 @@ def test_leases_and_reaping_go_on_after_redis_was_killed(
 # -- reaping
 
 
+def test_lost_jobs_are_found_in_a_redis_that_is_full(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, Client(server.url) as client:
+        app = make_celery(client.settings)
+        with connect(client.settings) as raw:
+            ledger = Ledger(raw, url=server.url)
+            job = client.submit(inputs=["s3://b/k.mp4"], questions=["What?"], max_attempts=1)
+            claim(ledger, job, lease_s=0.05)
+            raw.config_set("maxmemory", "1mb")
+            with pytest.raises(errors.RedisUnavailable, match="is full"):
+                submit(client)
+            with Reaper(ledger, app, describe("videoqa.default.bulk"), every_s=0.05, grace_s=60):
+                wait_for(lambda: client.get(job.id).final)
+            raw.config_set("maxmemory", "0")
+        app.close()
+
+
 def reaper(ledger: Ledger, app: Celery, *queues: str, grace_s: float = 0.02) -> Reaper:
     return Reaper(ledger, app, describe(*queues), every_s=60, grace_s=grace_s)
 

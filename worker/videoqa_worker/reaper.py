@@ -75,9 +75,9 @@ class Reaper:
         away = False
         while not self._stop.wait(self._every_s):
             try:
+                self.reap()  # first: a Redis that is full hears of no worker, and lets jobs end
                 if time.monotonic() - self._announced_s > ANNOUNCE_EVERY_S:
                     self.announce()
-                self.reap()
                 away = False
             except (errors.RedisUnavailable, OperationalError, OSError) as error:
                 if not away:

@@ -193,7 +193,7 @@ class Records:
             state = cast("str | None", self._redis.get(self.keys.gone(job_id)))
         if state:
             return errors.JobExpired(
-                f"job {job_id} {state}, and its record is gone (result_ttl_s is over); "
+                f"job {job_id} {state}, and its record is gone (result_ttl_s is over, or it was purged); "
                 "its result object, if it had one, is still in storage"
             )
         return errors.JobNotFound(

@@ -677,7 +677,7 @@ def test_failed_jobs_are_listed_until_they_are_retried_or_purged(
     assert ledger.dead() == failed
     assert ledger.purge(failed[0])
     assert not ledger.purge(failed[0])
-    with pytest.raises(errors.JobExpired):
+    with pytest.raises(errors.JobExpired, match="or it was purged"):
         ledger.get(failed[0])
     assert not redis_client.exists(ledger.keys.events(failed[0]))
     ledger.retry(failed[1])

@@ -122,6 +122,17 @@ def test_whichever_bell_is_heard_the_first_job_in_line_begins(ledger: Ledger) ->
     assert ledger.claim(second, worker="w", lease_s=30, token="c") == "running"
 
 
+def test_a_record_that_was_deleted_by_hand_or_evicted_blocks_no_queue(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    gone, alone, lives = submit(ledger), submit(ledger, tenant="a"), submit(ledger, tenant="b")
+    redis_client.delete(ledger.keys.job(gone.job_id), ledger.keys.job(alone.job_id))
+    rung = _after_grace(ledger, empty=[gone.queue])
+    assert claim(ledger, rung[0], token="x").job_id == lives.job_id
+    assert redis_client.zcard(ledger.keys.turns(gone.queue)) == 0
+    assert _after_grace(ledger, empty=[gone.queue]) == []
+
+
 def begun(ledger: Ledger, bells: list[Bell]) -> list[str | None]:
     """The tenants whose jobs begin as these bells are heard."""
     return [claim(ledger, bell, token=f"t{bell.job_id}").request.tenant or "none" for bell in bells]

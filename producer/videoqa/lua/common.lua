@@ -48,11 +48,18 @@ local function leave_line(id)
   end
 end
 
--- The job whose turn it is and its tenant, or nothing.
+-- The job whose turn it is and its tenant, or nothing. One without a record, which somebody deleted or
+-- Redis evicted, leaves its line.
 local function next_in_line(queue)
-  local tenant = redis.call('ZRANGE', turns(queue), 0, 0)[1]
-  if not tenant then return nil end
-  return redis.call('ZRANGE', line(queue, tenant), 0, 0)[1], tenant
+  while true do
+    local tenant = redis.call('ZRANGE', turns(queue), 0, 0)[1]
+    if not tenant then return nil end
+    local key = line(queue, tenant)
+    local id = redis.call('ZRANGE', key, 0, 0)[1]
+    if id and redis.call('EXISTS', job_key(id)) == 1 then return id, tenant end
+    if id then redis.call('ZREM', key, id) end
+    if redis.call('EXISTS', key) == 0 then redis.call('ZREM', turns(queue), tenant) end
+  end
 end
 
 local function waiting(queue)

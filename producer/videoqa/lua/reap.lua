@@ -77,7 +77,7 @@ end
 local function ring_again(queue, count)
   for _, tenant in ipairs(redis.call('ZRANGE', turns(queue), 0, -1)) do
     for _, id in ipairs(redis.call('ZRANGE', line(queue, tenant), 0, count - 1)) do
-      bells[#bells + 1] = another_bell(id, get(id, 'attempt')[1], queue)
+      bells[#bells + 1] = another_bell(id, get(id, 'attempt')[1] or 0, queue)
       count = count - 1
     end
     if count == 0 then return end

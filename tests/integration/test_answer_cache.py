@@ -170,6 +170,25 @@ def test_a_follower_can_be_canceled(
     assert redis_client.keys(f"{prefix}:fl*") == redis_client.keys(f"{prefix}:followers*") == []
 
 
+def test_a_follower_that_was_canceled_and_retried_keeps_its_place(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    leader, follower = submit(ledger), submit(ledger)
+    behind: list[Bell] = []
+
+    def meanwhile() -> None:
+        attempts.answer(follower)
+        ledger.cancel(follower.job_id)
+        ledger.retry(follower.job_id)
+        behind.append(submit(ledger))
+
+    model.meanwhile = meanwhile
+    answer(attempts, ledger, leader)
+    ledger.reap(grace_s=60)
+    places = [ledger.get(bell.job_id).position for bell in (follower, *behind)]
+    assert places == [0, 1]
+
+
 def test_followers_do_not_wait_for_a_job_whose_next_attempt_asks_something_else(
     attempts: Attempts, ledger: Ledger, model: Model, redis_client: redis.Redis
 ) -> None:

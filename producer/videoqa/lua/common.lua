@@ -102,7 +102,8 @@ local function land(id)
   redis.call('HDEL', job_key(id), 'flight')
   redis.call('DEL', P .. ':flight:' .. key)
   for _, follower in ipairs(redis.call('SMEMBERS', P .. ':followers:' .. key)) do
-    if get(follower, 'state')[1] == 'queued' then
+    local rec = get(follower, 'state', 'follows')
+    if rec[1] == 'queued' and rec[2] then -- else it was canceled, and perhaps retried
       redis.call('HDEL', job_key(follower), 'follows')
       redis.call('ZADD', P .. ':delayed', stamp(now), follower)
     end

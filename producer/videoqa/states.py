@@ -21,6 +21,7 @@ This module knows records and bells, and nothing of Celery, videos or models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -260,7 +261,7 @@ class Ledger(Records):
         """
         text = result.model_dump_json() if result else ""
         reply = self._run(
-            "finish", job_id, token, text, result_url, cache_key or "", int(cache_ttl_s)
+            "finish", job_id, token, text, result_url, cache_key or "", math.ceil(cache_ttl_s)
         )
         return cast(Fence, reply)
 

@@ -370,7 +370,7 @@ def test_one_round_of_the_reaper_rings_a_bounded_number_of_bells(ledger: Ledger)
 
 
 def test_bells_beyond_one_round_are_rung_in_the_next(ledger: Ledger) -> None:
-    queues = [[submit(ledger) for _ in range(25)][0].queue]
+    queues = [{submit(ledger).queue for _ in range(25)}.pop()]
     assert ledger.reap(grace_s=0.3, empty_queues=queues, limit=10) == []
     time.sleep(0.35)
     rung = []
@@ -460,6 +460,15 @@ def test_a_succeeded_job_cannot_be_retried(ledger: Ledger) -> None:
     ledger.finish(bell.job_id, "1", result=None, result_url="u")
     with pytest.raises(errors.NotRetryable, match="succeeded"):
         ledger.retry(bell.job_id)
+
+
+def test_an_answer_may_be_kept_for_less_than_a_second(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    said = ledger.finish(
+        bell.job_id, "1", result=None, result_url="u", cache_key="k", cache_ttl_s=0.5
+    )
+    assert (said, ledger.answer("k"), ledger.get(bell.job_id).state) == ("ok", "u", "succeeded")
 
 
 def test_unknown_and_expired_ids_differ(ledger: Ledger, redis_client: redis.Redis) -> None:
@@ -616,9 +625,7 @@ def test_a_lost_job_is_found_however_seldom_anybody_looks(
     assert [again.job_id for again in rung] == [bell.job_id]
 
 
-def _let_time_go_by(
-    seconds: float, ledger: Ledger, redis_client: redis.Redis, job_id: str
-) -> None:
+def _let_time_go_by(seconds: float, ledger: Ledger, redis_client: redis.Redis, job_id: str) -> None:
     """For the reaper and the job's lease."""
     redis_client.zincrby(ledger.keys.leases, -seconds, job_id)
     last_s = float(str(redis_client.get(ledger.keys.round)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Annotated, cast
 
 import typer
@@ -97,7 +98,8 @@ def replay(
     """Try failed jobs again: those named, or --all."""
     with connected() as client:
         for job_id in _chosen(client, job_ids, all_of_them, code):
-            show.changed(client.retry(job_id), "queued again", as_json=as_json)
+            with _passing_over(all_of_them):
+                show.changed(client.retry(job_id), "queued again", as_json=as_json)
 
 
 @dead.command()
@@ -107,15 +109,21 @@ def purge(
     """Forget failed jobs: those named, or --all. Their result objects stay."""
     with connected() as client:
         for job_id in _chosen(client, job_ids, all_of_them, code):
-            job = client.get(job_id)
-            client.purge(job_id)
-            show.changed(job, "forgotten", as_json=as_json)
+            with _passing_over(all_of_them):
+                job = client.get(job_id)
+                client.purge(job_id)
+                show.changed(job, "forgotten", as_json=as_json)
 
 
 def _failed(client: Client, code: str | None) -> Iterable[Job]:
     return (
         job for job in client.dead() if code is None or (job.failure and job.failure.code == code)
     )
+
+
+def _passing_over(all_of_them: bool) -> AbstractContextManager[None]:
+    """Of all, some are not failed any more: retried by somebody else, or their records have ended."""
+    return suppress(errors.NotRetryable, errors.LookupFailed) if all_of_them else nullcontext()
 
 
 def _chosen(

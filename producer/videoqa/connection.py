@@ -29,8 +29,8 @@ _NOT_NOW = (
     redis.exceptions.NoPermissionError,
     redis.exceptions.MasterDownError,
 )
-_NOT_NOW_CODES = ("MISCONF", "NOREPLICAS")
-"""Those that have no class in redis-py."""
+_NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "UNBLOCKED", "BUSY")
+"""Those that have no class in redis-py. UNBLOCKED: a blocking read met a failover; BUSY: a script runs long."""
 
 
 def connect(settings: Settings) -> redis.Redis:

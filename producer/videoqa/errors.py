@@ -209,7 +209,7 @@ class JobNotFound(LookupFailed):
 
 
 class JobExpired(LookupFailed):
-    """The job existed; its record outlived `result_ttl_s` and is gone."""
+    """The job existed; its record outlived `result_ttl_s`, or was purged, and is gone."""
 
     code = "job_expired"
 

@@ -32,7 +32,7 @@ from videoqa.queues import Keys, served_by
 from videoqa.request import Model
 from videoqa.submission import Place
 
-__all__ = ["BEGINNINGS", "Records", "read", "script_text", "to_events"]
+__all__ = ["BEGINNINGS", "Records", "check_id", "read", "script_text", "to_events"]
 
 M = TypeVar("M", bound=Model)
 
@@ -58,6 +58,12 @@ def script_text(name: str) -> str:
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 
+def check_id(job_id: str) -> None:
+    """Raises JobNotFound: a lone surrogate, say, could not even be sent."""
+    if not job_id.isascii():
+        raise errors.JobNotFound(f"no job {job_id!r} was ever recorded here; check the id")
+
+
 class Records:
     """The job records of one prefix in one Redis. Thread-safe."""
 
@@ -73,8 +79,7 @@ class Records:
 
     def get(self, job_id: str) -> Job:
         """Raises JobNotFound or JobExpired."""
-        if not job_id.isascii():  # a lone surrogate could not even be sent
-            raise errors.JobNotFound(f"no job {job_id!r} was ever recorded here; check the id")
+        check_id(job_id)
         with speaking_redis(self._url):
             values = cast("list[str | None]", self._redis.hmget(self.keys.job(job_id), _VIEW))
         record = dict(zip(_VIEW, values, strict=True))
@@ -190,7 +195,7 @@ class Records:
             state = cast("str | None", self._redis.get(self.keys.gone(job_id)))
         if state:
             return errors.JobExpired(
-                f"job {job_id} {state}, and its record is gone (result_ttl_s is over); "
+                f"job {job_id} {state}, and its record is gone (result_ttl_s is over, or it was purged); "
                 "its result object, if it had one, is still in storage"
             )
         return errors.JobNotFound(

@@ -21,6 +21,7 @@ This module knows records and bells, and nothing of Celery, videos or models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -29,7 +30,7 @@ from videoqa import errors
 from videoqa.connection import speaking_redis
 from videoqa.job import Failure, JobRequest, Result, Segment, WorkerInfo
 from videoqa.queues import WORKER_TTL_S
-from videoqa.records import Records, read, script_text
+from videoqa.records import Records, check_id, read, script_text
 from videoqa.submission import Bell, Submission, new_job_id, to_bell
 
 __all__ = [
@@ -110,8 +111,12 @@ class Ledger(Records):
         *,
         start_by_default_s: float,
         max_queued: int = 2**53,
-    ) -> list[Bell | str | errors.IdempotencyConflict | errors.QueueFull]:
-        """The same for many jobs in one round trip; errors are returned, each in its job's place."""
+    ) -> list[Bell | str | errors.IdempotencyConflict | errors.QueueFull | errors.RedisUnavailable]:
+        """The same for many jobs in one round trip; errors are returned, each in its job's place.
+
+        Raises:
+            RedisUnavailable: it did not answer, or refused all. One that fills up refuses some.
+        """
         code = self._redis.register_script(script_text("submit"))
         prefix = self.keys.prefix
         with speaking_redis(self._url):
@@ -119,19 +124,32 @@ class Ledger(Records):
             for submission in submissions:
                 order = submission.order(prefix, start_by_default_s, max_queued)
                 code(args=[prefix, *order], client=pipe)
-            replies = pipe.execute()
+            replies = pipe.execute(raise_on_error=False)
+            if replies and all(isinstance(reply, Exception) for reply in replies):
+                raise replies[0]
         return [
-            submission.outcome(reply, max_queued)
+            self._unavailable(reply)
+            if isinstance(reply, Exception)
+            else submission.outcome(reply, max_queued)
             for submission, reply in zip(submissions, replies, strict=True)
         ]
 
+    def _unavailable(self, error: Exception) -> errors.RedisUnavailable:
+        try:
+            with speaking_redis(self._url):
+                raise error
+        except errors.RedisUnavailable as unavailable:
+            return unavailable
+
     def cancel(self, job_id: str) -> None:
         """Queued jobs end at once; running ones become `canceling` until their worker stops."""
+        check_id(job_id)
         if self._run("cancel", job_id) == "":
             raise self._missing(job_id)
 
     def retry(self, job_id: str) -> Bell:
         """Reopens a failed, canceled or expired job under its id, with the next attempt."""
+        check_id(job_id)
         reply = self._run("retry", job_id)
         if reply[0] == "unknown":
             raise self._missing(job_id)
@@ -148,6 +166,7 @@ class Ledger(Records):
 
     def purge(self, job_id: str) -> bool:
         """Forgets a failed job; False if it is not failed any more. Its result objects stay."""
+        check_id(job_id)
         return bool(self._run("purge", job_id))
 
     def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
@@ -246,7 +265,7 @@ class Ledger(Records):
         """
         text = result.model_dump_json() if result else ""
         reply = self._run(
-            "finish", job_id, token, text, result_url, cache_key or "", int(cache_ttl_s)
+            "finish", job_id, token, text, result_url, cache_key or "", math.ceil(cache_ttl_s)
         )
         return cast(Fence, reply)
 
@@ -297,14 +316,27 @@ class Ledger(Records):
         return to_bell(reply) if reply else None
 
     def reap(
-        self, *, grace_s: float, empty_queues: Sequence[str] = (), limit: int = 100
+        self,
+        *,
+        grace_s: float,
+        lease_s: float = 0.0,
+        empty_queues: Sequence[str] = (),
+        filled_queues: Sequence[str] = (),
+        limit: int = 100,
     ) -> list[Bell]:
         """Requeues or ends what lost its worker, its bell or its time; returns bells to ring.
 
-        `empty_queues`: those in which the broker holds no message. Bells are rung again only if they
-        have been missing for `grace_s`: until then they may be on their way.
+        Arguments:
+            grace_s: bells are rung again only if they have been missing for so long: until then they may
+                be on their way.
+            lease_s: for which workers hold jobs. A worker that renewed its lease behind the deadline
+                did not stop it; one that did not had vanished before.
+            empty_queues: those in which the broker holds no message.
+            filled_queues: those in which it holds some.
         """
-        return [to_bell(item) for item in self._run("reap", grace_s, limit, *empty_queues)]
+        queues: tuple[str | int, ...] = (len(empty_queues), *empty_queues, *filled_queues)
+        reply = self._run("reap", grace_s, limit, lease_s, *queues)
+        return [to_bell(item) for item in reply]
 
     def pause(self, queue: str, *, paused: bool) -> bool:
         """No job of a paused queue begins; those that run go on. Returns whether that is new."""

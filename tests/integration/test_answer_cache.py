@@ -170,6 +170,44 @@ def test_a_follower_can_be_canceled(
     assert redis_client.keys(f"{prefix}:fl*") == redis_client.keys(f"{prefix}:followers*") == []
 
 
+def test_a_follower_that_was_canceled_and_retried_keeps_its_place(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    leader, follower = submit(ledger), submit(ledger)
+    behind: list[Bell] = []
+
+    def meanwhile() -> None:
+        attempts.answer(follower)
+        ledger.cancel(follower.job_id)
+        ledger.retry(follower.job_id)
+        behind.append(submit(ledger))
+
+    model.meanwhile = meanwhile
+    answer(attempts, ledger, leader)
+    ledger.reap(grace_s=60)
+    places = [ledger.get(bell.job_id).position for bell in (follower, *behind)]
+    assert places == [0, 1]
+
+
+def test_followers_do_not_wait_for_a_job_whose_next_attempt_asks_something_else(
+    attempts: Attempts, ledger: Ledger, model: Model, redis_client: redis.Redis
+) -> None:
+    leader, follower = submit(ledger, max_attempts=5), submit(ledger)
+
+    def meanwhile() -> None:
+        attempts.answer(follower)
+        model.etag = "two"  # the file was replaced meanwhile, or the next worker is of another kind
+        raise errors.ModelError("boom")
+
+    model.meanwhile = meanwhile
+    attempts.answer(leader)
+    attempts.answer(due(ledger))
+    assert ledger.get(leader.job_id).state == "succeeded"
+    assert answer_when_due(attempts, ledger, follower).cached
+    prefix = ledger.keys.prefix
+    assert redis_client.keys(f"{prefix}:fl*") == redis_client.keys(f"{prefix}:followers*") == []
+
+
 def test_followers_go_on_waiting_for_a_job_whose_worker_vanished(
     attempts: Attempts, ledger: Ledger, model: Model, redis_client: redis.Redis
 ) -> None:

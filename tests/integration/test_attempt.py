@@ -187,7 +187,6 @@ def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
     ledger.claim(suspect, worker="w", lease_s=0.01, token="lost")
     other = submit(ledger, questions=["What else?"])
     time.sleep(0.03)
-    again = due(ledger)
     began, end, tried = threading.Event(), threading.Event(), []
 
     def first() -> None:
@@ -201,6 +200,7 @@ def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
     beside = threading.Thread(target=attempts.answer, args=(other,))
     beside.start()
     assert began.wait(10)
+    again = due(ledger)
     model.meanwhile = last
     waits = threading.Thread(target=attempts.answer, args=(again,))
     waits.start()
@@ -222,7 +222,6 @@ def test_a_job_that_waits_to_be_alone_is_given_back_when_its_worker_ends(
     ledger.claim(suspect, worker="w", lease_s=0.01, token="lost")
     other = submit(ledger, questions=["What else?"])
     time.sleep(0.03)
-    again = due(ledger)
     began, end = threading.Event(), threading.Event()
 
     def first() -> None:
@@ -233,6 +232,7 @@ def test_a_job_that_waits_to_be_alone_is_given_back_when_its_worker_ends(
     beside = threading.Thread(target=attempts.answer, args=(other,))
     beside.start()
     assert began.wait(10)
+    again = due(ledger)
     waits = threading.Thread(target=attempts.answer, args=(again,))
     waits.start()
     time.sleep(0.3)

@@ -18,6 +18,7 @@ from videoqa import errors
 from videoqa.bulk import Manifest, Options, Place, Tally, Watcher, run
 from videoqa.client import Client
 from videoqa.connection import connect
+from videoqa.job import Job
 from videoqa.objects import ObjectStore
 from videoqa.queues import queue_name
 from videoqa.settings import Settings
@@ -38,9 +39,15 @@ class Heard(Watcher):
         super().__init__(quiet=True)
         self.notes: list[str] = []
 
+        self.most_in_flight = 0
+
     def note(self, text: str) -> None:
         self.notes.append(text)
         super().note(text)
+
+    def update(self, tally: Tally, in_flight: int) -> None:
+        self.most_in_flight = max(self.most_in_flight, in_flight)
+        super().update(tally, in_flight)
 
 
 @contextmanager
@@ -76,14 +83,16 @@ def working(settings: Settings, folder: Path, model: Model) -> Iterator[None]:
             thread.join()
 
 
-def captioned(settings: Settings, folder: Path, watcher: Watcher) -> Tally:
+def captioned(
+    settings: Settings, folder: Path, watcher: Watcher, question: str = "?", **options: Any
+) -> Tally:
     with (
-        Manifest([f"s3://b/{n:02}.mp4" for n in range(ROWS)], defaults={"questions": ["?"], "priority": "bulk"},
+        Manifest([f"s3://b/{n:02}.mp4" for n in range(ROWS)], defaults={"questions": [question], "priority": "bulk"},
                  store=ObjectStore()) as manifest,
         Client(settings=settings) as client,
     ):  # fmt: skip
         place = Place(str(folder / "out"), ObjectStore())
-        return run(client, manifest, place, Options(poll_s=0.05), watcher)
+        return run(client, manifest, place, Options(poll_s=0.05, **options), watcher)
 
 
 def test_a_full_queue_is_waited_for_and_no_row_is_lost(settings: Settings, tmp_path: Path) -> None:
@@ -94,6 +103,44 @@ def test_a_full_queue_is_waited_for_and_no_row_is_lost(settings: Settings, tmp_p
     assert (tally.done, tally.failed, model.asked) == (ROWS, 0, ROWS)
     assert any(note.startswith("waiting for room in the queue") for note in heard.notes)
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == ROWS
+
+
+def test_rows_that_are_asked_again_are_no_more_at_a_time_than_others(
+    settings: Settings, tmp_path: Path
+) -> None:
+    model = Model()
+    with working(settings, tmp_path, model):
+        captioned(settings, tmp_path, Heard())
+        heard = Heard()
+        tally = captioned(settings, tmp_path, heard, "Why?", in_flight=2)
+    assert (tally.done, tally.failed, model.asked) == (ROWS, 0, 2 * ROWS)
+    assert heard.most_in_flight == 2
+
+
+def test_a_failed_row_is_tried_again_though_redis_went_away_meanwhile(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Model):
+        fails = True
+
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            if self.fails:
+                raise errors.UnsupportedInput("the model is no good")
+            return super().run(*args, **kwargs)
+
+    model, retry, times = Failing(), Client.retry, iter(range(99))
+
+    def away_at_first(client: Client, job_id: str) -> Job:
+        if next(times) == 0:
+            raise errors.RedisUnavailable("away")
+        return retry(client, job_id)
+
+    monkeypatch.setattr(Client, "retry", away_at_first)
+    with working(settings, tmp_path, model):
+        assert captioned(settings, tmp_path, Heard()).failed == ROWS
+        model.fails = False
+        tally = captioned(settings, tmp_path, Heard(), retry_failed=True)
+    assert (tally.done, tally.failed) == (ROWS, 0)
 
 
 def test_a_redis_that_goes_away_is_waited_for_and_no_row_is_asked_twice(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import os
 import pty
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 from fix_cli import COMMAND, Run
 from fix_worker import begin, result_of
+from typer.testing import CliRunner
 
 from videoqa import Client, Job
+from videoqa.cli import app
 from videoqa.job import Failure
 from videoqa.states import Ledger
 
@@ -88,6 +91,32 @@ def test_dead_jobs_are_listed_shown_replayed_and_purged(
         assert "expected ids of jobs, or --all" in done.stderr
     assert run("dead", "purge", "--all").returncode == 0
     assert list(client.dead()) == []
+
+
+@pytest.mark.parametrize("command", ["replay", "purge"])
+def test_dead_jobs_that_end_or_are_retried_meanwhile_keep_no_other_from_it(
+    client: Client,
+    ledger: Ledger,
+    redis_client: redis.Redis,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    client.submit_many([ASKED] * 3)
+    retried, ended, other = (fail(ledger, "worker_lost", token) for token in "abc")
+    dead = Client.dead
+
+    def meanwhile(self: Client) -> Iterator[Job]:
+        yield from dead(self)
+        client.retry(retried)
+        redis_client.delete(ledger.keys.job(ended))
+
+    monkeypatch.setattr(Client, "dead", meanwhile)
+    done = CliRunner().invoke(app, ["dead", command, "--all"], env=environment)
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [other]
+    assert client.get(retried).state == "queued"
+    assert list(dead(client)) == []
 
 
 def test_one_job_is_retried(run: Run, client: Client) -> None:

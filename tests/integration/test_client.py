@@ -148,6 +148,12 @@ def test_an_unknown_job_is_not_found(client: Client) -> None:
         next(client.events("job_nope"))
 
 
+def test_an_id_that_is_no_text_is_of_no_job(client: Client) -> None:
+    for call in (client.get, client.wait, client.cancel, client.retry, client.purge):
+        with pytest.raises(errors.JobNotFound, match="job_"):
+            call("job_\ud800")
+
+
 def test_sixteen_threads_with_one_idempotency_key_make_one_job_and_one_bell(
     client: Client, bells: Callable[[], list[Bell]]
 ) -> None:

@@ -110,6 +110,24 @@ def test_a_queue_that_fills_up_and_a_key_of_another_request_are_told_apart(
     ]
 
 
+def test_a_redis_that_fills_up_within_a_round_trip_is_told_job_by_job(tmp_path: Path) -> None:
+    large = {**ASKED, "questions": ["?" * 30_000] * 8}
+    with (
+        RedisServer(tmp_path, extra="maxmemory 5mb\n") as server,
+        Client(server.url) as client,
+        redis.Redis.from_url(server.url, decode_responses=True) as raw,
+    ):
+        with pytest.raises(errors.SubmittedInPart) as caught:
+            client.submit_many([large] * 40)
+        recorded = {f"videoqa:job:{job_id}" for job_id in caught.value.job_ids if job_id}
+        assert recorded == set(raw.scan_iter("videoqa:job:*"))
+        kinds = {error.code for error in caught.value.refused.values()}
+        assert (len(caught.value.refused), kinds) == (40 - len(recorded), {"redis_unavailable"})
+        raw.config_set("maxmemory", "1mb")  # well below: buffers that shrink make no room
+        with pytest.raises(errors.RedisUnavailable, match="is full"):
+            client.submit_many([large] * 40)
+
+
 def test_the_same_requests_with_keys_are_the_same_jobs(client: Client) -> None:
     requests = [{**ASKED, "idempotency_key": f"k{n}"} for n in range(5)]
     first = client.submit_many([*requests, requests[0]])

@@ -178,6 +178,22 @@ def test_leases_and_reaping_go_on_after_redis_was_killed(
 # -- reaping
 
 
+def test_lost_jobs_are_found_in_a_redis_that_is_full(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, Client(server.url) as client:
+        app = make_celery(client.settings)
+        with connect(client.settings) as raw:
+            ledger = Ledger(raw, url=server.url)
+            job = client.submit(inputs=["s3://b/k.mp4"], questions=["What?"], max_attempts=1)
+            claim(ledger, job, lease_s=0.05)
+            raw.config_set("maxmemory", "1mb")
+            with pytest.raises(errors.RedisUnavailable, match="is full"):
+                submit(client)
+            with Reaper(ledger, app, describe("videoqa.default.bulk"), every_s=0.05, grace_s=60):
+                wait_for(lambda: client.get(job.id).final)
+            raw.config_set("maxmemory", "0")
+        app.close()
+
+
 def reaper(ledger: Ledger, app: Celery, *queues: str, grace_s: float = 0.02) -> Reaper:
     return Reaper(ledger, app, describe(*queues), every_s=60, grace_s=grace_s)
 
@@ -233,6 +249,31 @@ def test_a_worker_does_not_judge_queues_that_it_does_not_serve(
     for _ in range(2):
         assert reaper(ledger, app, f"{ledger.keys.prefix}.other.bulk").reap() == 0
         time.sleep(0.05)
+
+
+def test_a_lost_bell_is_rung_beside_workers_that_serve_other_queues(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    submit(client)
+    redis_client.delete(queue)
+    other = reaper(ledger, app, f"{ledger.keys.prefix}.other.bulk")
+    assert (reaper(ledger, app, queue).reap(), other.reap()) == (0, 0)
+    time.sleep(0.05)
+    assert reaper(ledger, app, queue).reap() == 1
+
+
+def test_a_bell_that_was_missed_for_a_moment_gets_its_time_again(
+    client: Client, ledger: Ledger, app: Celery, queue: str, redis_client: redis.Redis
+) -> None:
+    submit(client)
+    kept = redis_client.lindex(queue, 0)
+    assert isinstance(kept, str)
+    for _ in range(2):
+        redis_client.delete(queue)
+        assert reaper(ledger, app, queue).reap() == 0
+        time.sleep(0.05)
+        redis_client.lpush(queue, kept)
+        assert reaper(ledger, app, queue).reap() == 0
 
 
 def test_a_young_bell_is_given_time(

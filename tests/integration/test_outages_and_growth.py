@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+from redis import Redis
 
-from videoqa import errors
+from videoqa import AsyncClient, errors
 from videoqa.client import Client
 from videoqa.job import Sampling, parse_request
 from videoqa_worker.demo.clips import write_clip
@@ -32,6 +35,61 @@ def test_whoever_waits_for_a_job_lives_through_a_restart_of_redis(tmp_path: Path
             client.cancel(job.id)
             waiter.join(20)
     assert ended == ["canceled"]
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_whoever_waits_for_a_job_lives_through_a_failover(
+    tmp_path: Path, kind: type[Client | AsyncClient]
+) -> None:
+    ended: list[str] = []
+
+    def wait(url: str, job_id: str) -> None:
+        async def awaited() -> str:
+            async with AsyncClient(url) as client:
+                return (await client.wait(job_id, timeout_s=30)).state
+
+        if kind is AsyncClient:
+            ended.append(asyncio.run(awaited()))
+        else:
+            with Client(url) as client:
+                ended.append(client.wait(job_id, timeout_s=30).state)
+
+    with (
+        RedisServer(tmp_path) as server,
+        Client(server.url) as client,
+        Redis.from_url(server.url) as raw,
+    ):
+        job = client.submit(inputs=["s3://b/k.mp4"], questions=["What?"])
+        waiter = threading.Thread(target=wait, args=(server.url, job.id))
+        waiter.start()
+        while not raw.info("clients")["blocked_clients"]:
+            time.sleep(0.01)
+        raw.replicaof("127.0.0.1", "1")  # another server is the master for a moment
+        raw.replicaof("NO", "ONE")
+        client.cancel(job.id)
+        waiter.join(20)
+    assert ended == ["canceled"]
+
+
+def test_a_redis_that_is_busy_with_a_script_is_unavailable(tmp_path: Path) -> None:
+    busy = """
+        local begun = redis.call('TIME')[1]
+        while redis.call('TIME')[1] - begun < 3 do end
+    """
+    with (
+        RedisServer(tmp_path) as server,
+        Client(server.url) as client,
+        Redis.from_url(server.url) as raw,
+    ):
+        job = client.submit(inputs=["s3://b/k.mp4"], questions=["What?"])
+        raw.config_set("busy-reply-threshold", 100)
+        script = threading.Thread(target=raw.eval, args=(busy, 0))
+        script.start()
+        time.sleep(0.5)
+        with pytest.raises(errors.RedisUnavailable, match="BUSY"):
+            client.get(job.id)
+        script.join()
+        assert client.get(job.id).state == "queued"
 
 
 def test_sampling_leaves_no_threads_behind(tmp_path: Path) -> None:

@@ -122,6 +122,17 @@ def test_whichever_bell_is_heard_the_first_job_in_line_begins(ledger: Ledger) ->
     assert ledger.claim(second, worker="w", lease_s=30, token="c") == "running"
 
 
+def test_a_record_that_was_deleted_by_hand_or_evicted_blocks_no_queue(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    gone, alone, lives = submit(ledger), submit(ledger, tenant="a"), submit(ledger, tenant="b")
+    redis_client.delete(ledger.keys.job(gone.job_id), ledger.keys.job(alone.job_id))
+    rung = _after_grace(ledger, empty=[gone.queue])
+    assert claim(ledger, rung[0], token="x").job_id == lives.job_id
+    assert redis_client.zcard(ledger.keys.turns(gone.queue)) == 0
+    assert _after_grace(ledger, empty=[gone.queue]) == []
+
+
 def begun(ledger: Ledger, bells: list[Bell]) -> list[str | None]:
     """The tenants whose jobs begin as these bells are heard."""
     return [claim(ledger, bell, token=f"t{bell.job_id}").request.tenant or "none" for bell in bells]
@@ -147,6 +158,26 @@ def test_jobs_of_one_tenant_begin_in_their_order(ledger: Ledger) -> None:
         got = claim(ledger, bell, token=f"t{bell.bell}")
         found[str(got.request.tenant)].append(got.job_id)
     assert found == ids
+
+
+def test_a_job_that_has_begun_keeps_its_place_before_a_backlog_that_came_later(
+    ledger: Ledger,
+) -> None:
+    bells = [submit(ledger) for _ in range(6)]
+    given_back, lost, failed = (
+        claim(ledger, bells[n], token=f"t{n}", lease_s=0.05) for n in range(3)
+    )
+    ledger.release(given_back.job_id, "t0")
+    ledger.fail(failed.job_id, "t2", failure(retryable=True), delay_s=0)
+    time.sleep(0.1)
+    ledger.reap(grace_s=60)
+    assert ledger.get(lost.job_id).position == 1
+    began = [claim(ledger, bells[0], token=f"u{n}").job_id for n in range(6)]
+    assert began == [bell.job_id for bell in bells]
+    assert ledger.fail(bells[0].job_id, "u0", failure(retryable=False), delay_s=0) == "failed"
+    late = submit(ledger)
+    again = ledger.retry(bells[0].job_id)  # whoever retries stands in line anew
+    assert claim(ledger, again, token="v").job_id == late.job_id
 
 
 def test_who_comes_late_does_not_get_all_the_turns_that_were_missed(ledger: Ledger) -> None:
@@ -321,10 +352,25 @@ def test_a_worker_that_hangs_past_the_deadline_loses_the_job_despite_its_heartbe
         time.sleep(0.05)
     assert answers[0] == "ok"
     assert answers[-1] == "lost"
-    ledger.reap(grace_s=60)
+    ledger.reap(grace_s=60, lease_s=0.2)
     job = ledger.get(bell.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code) == ("failed", "job_timeout")
+
+
+def test_a_job_whose_worker_vanished_within_its_time_is_tried_again_though_the_lease_ends_behind_it(
+    ledger: Ledger,
+) -> None:
+    bell = submit(ledger, timeout_s=1)
+    claim(ledger, bell, lease_s=0.6)
+    time.sleep(0.5)
+    assert ledger.renew([(bell.job_id, "1")], lease_s=0.6) == ["ok"]  # its last word
+    time.sleep(0.65)
+    (rung,) = ledger.reap(grace_s=60, lease_s=0.6)
+    assert (rung.job_id, rung.attempt) == (bell.job_id, 2)
+    job = ledger.get(bell.job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code) == ("queued", "worker_lost")
 
 
 def test_a_retryable_failure_waits_and_is_tried_again(ledger: Ledger) -> None:
@@ -385,6 +431,19 @@ def test_a_bell_still_on_its_way_is_not_rung_again(ledger: Ledger) -> None:
 def test_one_round_of_the_reaper_rings_a_bounded_number_of_bells(ledger: Ledger) -> None:
     bells = [submit(ledger, tenant="ab"[n % 2]) for n in range(30)]
     assert len(_after_grace(ledger, [bells[0].queue], limit=10)) == 10
+
+
+def test_bells_beyond_one_round_are_rung_in_the_next(ledger: Ledger) -> None:
+    queues = [{submit(ledger).queue for _ in range(25)}.pop()]
+    assert ledger.reap(grace_s=0.3, empty_queues=queues, limit=10) == []
+    time.sleep(0.35)
+    rung = []
+    for _ in range(4):
+        bells = ledger.reap(grace_s=0.3, empty_queues=queues, limit=10)
+        rung.append(len(bells))
+        for bell in bells:
+            claim(ledger, bell, token=str(bell.bell))
+    assert rung == [10, 10, 5, 0]
 
 
 def _after_grace(ledger: Ledger, empty: list[str] | None = None, limit: int = 100) -> list[Bell]:
@@ -467,6 +526,15 @@ def test_a_succeeded_job_cannot_be_retried(ledger: Ledger) -> None:
         ledger.retry(bell.job_id)
 
 
+def test_an_answer_may_be_kept_for_less_than_a_second(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell)
+    said = ledger.finish(
+        bell.job_id, "1", result=None, result_url="u", cache_key="k", cache_ttl_s=0.5
+    )
+    assert (said, ledger.answer("k"), ledger.get(bell.job_id).state) == ("ok", "u", "succeeded")
+
+
 def test_unknown_and_expired_ids_differ(ledger: Ledger, redis_client: redis.Redis) -> None:
     bell = submit(ledger, result_ttl_s=60)
     claim(ledger, bell)
@@ -490,6 +558,17 @@ def test_a_job_not_started_by_its_time_expires(ledger: Ledger) -> None:
         job = ledger.get(bell.job_id)
         assert job.failure is not None
         assert (job.state, job.failure.code) == ("expired", "start_by_passed")
+
+
+def test_one_claim_expires_a_bounded_number_of_jobs(ledger: Ledger) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    late = [submit(ledger, start_by=soon) for _ in range(120)]
+    last = submit(ledger)
+    time.sleep(1.05)
+    assert ledger.claim(late[0], worker="w", lease_s=30, token="a") == "start_by has passed"
+    assert ledger.get(late[99].job_id).state == "expired"
+    assert ledger.get(late[100].job_id).state == "queued"
+    assert claim(ledger, late[1], token="b").job_id == last.job_id
 
 
 def test_a_running_job_does_not_expire_by_start_by(ledger: Ledger) -> None:
@@ -608,6 +687,26 @@ def test_after_an_outage_live_workers_may_renew_before_their_jobs_are_reaped(
     assert [bell.job_id for bell in ledger.reap(grace_s=60)] == [dead.job_id]
 
 
+def test_a_lost_job_is_found_however_seldom_anybody_looks(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell, lease_s=0.05)
+    ledger.reap(grace_s=60)
+    rung: list[Bell] = []
+    for _ in range(2):
+        _let_time_go_by(15, ledger, redis_client, bell.job_id)
+        rung += ledger.reap(grace_s=60)
+    assert [again.job_id for again in rung] == [bell.job_id]
+
+
+def _let_time_go_by(seconds: float, ledger: Ledger, redis_client: redis.Redis, job_id: str) -> None:
+    """For the reaper and the job's lease."""
+    redis_client.zincrby(ledger.keys.leases, -seconds, job_id)
+    last_s = float(str(redis_client.get(ledger.keys.round)))
+    redis_client.set(ledger.keys.round, f"{last_s - seconds:.6f}")
+
+
 def test_start_by_is_about_the_first_attempt(ledger: Ledger) -> None:
     bell = submit(ledger, start_by=datetime.now(UTC) + timedelta(seconds=0.2))
     claim(ledger, bell)
@@ -671,7 +770,7 @@ def test_failed_jobs_are_listed_until_they_are_retried_or_purged(
     assert ledger.dead() == failed
     assert ledger.purge(failed[0])
     assert not ledger.purge(failed[0])
-    with pytest.raises(errors.JobExpired):
+    with pytest.raises(errors.JobExpired, match="or it was purged"):
         ledger.get(failed[0])
     assert not redis_client.exists(ledger.keys.events(failed[0]))
     ledger.retry(failed[1])

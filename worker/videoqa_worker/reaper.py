@@ -39,12 +39,14 @@ class Reaper:
         *,
         every_s: float,
         grace_s: float,
+        lease_s: float = 0.0,
     ) -> None:
         self._ledger = ledger
         self._app = app
         self._describe = describe
         self._every_s = every_s
         self._grace_s = grace_s
+        self._lease_s = lease_s
         self._stop = threading.Event()
         self._announced_s = float("-inf")
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -73,9 +75,9 @@ class Reaper:
         away = False
         while not self._stop.wait(self._every_s):
             try:
+                self.reap()  # first: a Redis that is full hears of no worker, and lets jobs end
                 if time.monotonic() - self._announced_s > ANNOUNCE_EVERY_S:
                     self.announce()
-                self.reap()
                 away = False
             except (errors.RedisUnavailable, OperationalError, OSError) as error:
                 if not away:
@@ -86,13 +88,19 @@ class Reaper:
 
     def reap(self) -> int:
         """One round; returns how many bells it rang."""
+        queues = self._describe().queues
         try:
             empty = self._empty_queues()
         except (errors.RedisUnavailable, OperationalError, OSError) as error:
             # With a broker of its own away, leases and deadlines still end.
             log.debug("the broker does not say which queues are empty: %s", error)
-            empty = []
-        bells = self._ledger.reap(grace_s=self._grace_s, empty_queues=empty)
+            empty, queues = [], ()
+        bells = self._ledger.reap(
+            grace_s=self._grace_s,
+            lease_s=self._lease_s,
+            empty_queues=empty,
+            filled_queues=[queue for queue in queues if queue not in empty],
+        )
         for bell in bells:
             log.info(
                 "ringing for a job that is due, or lost its worker or bell",

@@ -153,6 +153,7 @@ class Runtime:
             self.describe,
             every_s=self.settings.reap_every_s,
             grace_s=self.settings.bell_grace_s,
+            lease_s=self.settings.lease_s,
         )
 
     def _announce(self, reaper: Reaper) -> None:

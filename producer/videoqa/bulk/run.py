@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 from videoqa import errors
 from videoqa.bulk.flight import Flight
@@ -128,7 +129,11 @@ class _Run:
                 self._waiting.append(Flight(row))
 
     def _submit(self) -> None:
-        while self._waiting and time.monotonic() >= self._paused_until_s:
+        while (
+            self._waiting
+            and len(self._open) < self._options.in_flight
+            and time.monotonic() >= self._paused_until_s
+        ):
             flight = self._waiting[0]
             try:
                 job = self._client.submit(flight.request(self._place))
@@ -159,11 +164,9 @@ class _Run:
             return
         of_output = job.failure is not None and job.failure.code in _OF_OUTPUT
         if self._options.retry_failed or of_output:
-            flight.reopened = True
-            try:
+            with suppress(errors.NotRetryable):  # another run was faster
                 self._client.retry(job.id)
-            except errors.NotRetryable:  # another run was faster
-                return
+            flight.reopened = True
 
     def _refused(self, flight: Flight, error: errors.RequestError) -> None:
         failure = Failure(code=error.code, message=error.message, attempt=0, param=error.param)

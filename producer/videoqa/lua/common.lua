@@ -48,11 +48,18 @@ local function leave_line(id)
   end
 end
 
--- The job whose turn it is and its tenant, or nothing.
+-- The job whose turn it is and its tenant, or nothing. One without a record, which somebody deleted or
+-- Redis evicted, leaves its line.
 local function next_in_line(queue)
-  local tenant = redis.call('ZRANGE', turns(queue), 0, 0)[1]
-  if not tenant then return nil end
-  return redis.call('ZRANGE', line(queue, tenant), 0, 0)[1], tenant
+  while true do
+    local tenant = redis.call('ZRANGE', turns(queue), 0, 0)[1]
+    if not tenant then return nil end
+    local key = line(queue, tenant)
+    local id = redis.call('ZRANGE', key, 0, 0)[1]
+    if id and redis.call('EXISTS', job_key(id)) == 1 then return id, tenant end
+    if id then redis.call('ZREM', key, id) end
+    if redis.call('EXISTS', key) == 0 then redis.call('ZREM', turns(queue), tenant) end
+  end
 end
 
 local function waiting(queue)
@@ -77,14 +84,15 @@ local function another_bell(id, attempt, queue)
   return {id, tostring(tonumber(attempt) + 1), tostring(bell), queue}
 end
 
--- The job waits in its line from now on, and a bell is rung for it.
+-- The job waits in its line from now on, and a bell is rung for it. It has the place of its first bell: a
+-- backlog that came later does not begin before its next attempt.
 local function ring(id)
-  local rec = get(id, 'queue', 'attempt', 'tenant', 'created_at')
+  local rec = get(id, 'queue', 'attempt', 'tenant', 'created_at', 'bell')
   local bell = another_bell(id, rec[2], rec[1])
-  set(id, 'bell', bell[3])
+  if not rec[5] then set(id, 'bell', bell[3]) end
   if rec[4] ~= stamp(now) then set(id, 'rung_at', stamp(now)) end
   redis.call('HDEL', job_key(id), 'next_at')
-  stand_in_line(id, rec[1], rec[3] or '', bell[3])
+  stand_in_line(id, rec[1], rec[3] or '', rec[5] or bell[3])
   return bell
 end
 
@@ -95,7 +103,8 @@ local function land(id)
   redis.call('HDEL', job_key(id), 'flight')
   redis.call('DEL', P .. ':flight:' .. key)
   for _, follower in ipairs(redis.call('SMEMBERS', P .. ':followers:' .. key)) do
-    if get(follower, 'state')[1] == 'queued' then
+    local rec = get(follower, 'state', 'follows')
+    if rec[1] == 'queued' and rec[2] then -- else it was canceled, and perhaps retried
       redis.call('HDEL', job_key(follower), 'follows')
       redis.call('ZADD', P .. ':delayed', stamp(now), follower)
     end

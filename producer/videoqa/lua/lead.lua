@@ -2,6 +2,9 @@
 local id, key = ARGV[2], ARGV[4]
 local answer, attempt = fence(id, ARGV[3])
 if answer ~= 'ok' then return answer end
+-- An attempt before asked something else: of another version of the video, or a worker of another kind.
+local before = get(id, 'flight')[1]
+if before and before ~= key then land(id) end
 local leader = redis.call('GET', P .. ':flight:' .. key)
 if leader and leader ~= id and get(leader, 'flight')[1] == key then
   redis.call('HINCRBY', job_key(id), 'attempt', -1)  -- it was none

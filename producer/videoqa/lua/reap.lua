@@ -1,16 +1,18 @@
 -- Finds what lost its worker, its bell or its time. Atomic, so any number of workers may call it.
--- prefix, grace_s, limit, queues that the broker says are empty... -> {{id, attempt, bell, queue}...} to ring
-local grace_s, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
+-- prefix, grace_s, limit, lease_s, how many of the queues are empty, queues that the broker says are empty, and
+-- others that it says are not... -> {{id, attempt, bell, queue}...} to ring
+local grace_s, limit, lease_s = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local bells = {}
 
 -- No reaper was heard for long: Redis, or everybody, was away, so no heartbeat could be heard
--- either. Whoever still lives gets the time to renew.
+-- either. Whoever still lives gets the time to renew, once: rounds may be that far apart.
 local AWAY_S, SECOND_CHANCE_S = 10, 5
-local last = redis.call('GETSET', P .. ':round', stamp(now))
-if last and now - tonumber(last) > AWAY_S then
-  local chance = stamp(now + SECOND_CHANCE_S)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', chance)) do
-    redis.call('ZADD', P .. ':leases', chance, id)
+local last = tonumber(redis.call('GETSET', P .. ':round', stamp(now)) or nil)
+if last and now - last > AWAY_S then
+  local chance, had = stamp(now + SECOND_CHANCE_S), stamp(last + SECOND_CHANCE_S)
+  local ends = redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', chance, 'WITHSCORES')
+  for n = 1, #ends, 2 do
+    if stamp(ends[n + 1]) ~= had then redis.call('ZADD', P .. ':leases', chance, ends[n]) end
   end
 end
 
@@ -26,7 +28,8 @@ for _, id in ipairs(due(':leases')) do
     cancel_now(id, attempt, stage)
   elseif rec[1] ~= 'running' then
     redis.call('ZREM', P .. ':leases', id)
-  elseif stage ~= 'queued' and now > tonumber(rec[4]) then
+  elseif stage ~= 'queued' and tonumber(redis.call('ZSCORE', P .. ':leases', id)) > tonumber(rec[4]) + lease_s then
+    -- It went on to renew its lease. One that vanished before has the job tried again, however late it is.
     finalize(id, 'failed', 'failure', failure('job_timeout',
       'the attempt ran longer than timeout_s and its worker did not stop it', stage, false, attempt))
   else
@@ -57,26 +60,27 @@ end
 
 -- Bells are lost where fewer are on their way than jobs wait, for longer than bells take. On their
 -- way are those after the last that was heard: a queue is first in, first out. Where the broker says
--- that its queue is empty, there are none.
+-- that its queue is empty, there are none. Who did not ask it (nil) cannot say that none is missing.
 local function missing(queue, is_empty)
   local numbers = redis.call('HMGET', P .. ':bells', queue .. ':rung', queue .. ':heard', queue .. ':short')
   local rung, heard = tonumber(numbers[1] or '0'), tonumber(numbers[2] or '0')
   if heard > rung then redis.call('HSET', P .. ':bells', queue .. ':rung', heard) end
   local short = waiting(queue) - (is_empty and 0 or math.max(rung - heard, 0))
   if short <= 0 then
-    if numbers[3] then redis.call('HDEL', P .. ':bells', queue .. ':short') end
+    if numbers[3] and is_empty ~= nil then redis.call('HDEL', P .. ':bells', queue .. ':short') end
     return 0
   end
   if not numbers[3] then redis.call('HSET', P .. ':bells', queue .. ':short', stamp(now)) end
   if now - tonumber(numbers[3] or now) < grace_s then return 0 end
+  if short > limit then return limit end -- the next round rings for the others: they missed theirs as long
   redis.call('HDEL', P .. ':bells', queue .. ':short')
-  return math.min(short, limit)
+  return short
 end
 
 local function ring_again(queue, count)
   for _, tenant in ipairs(redis.call('ZRANGE', turns(queue), 0, -1)) do
     for _, id in ipairs(redis.call('ZRANGE', line(queue, tenant), 0, count - 1)) do
-      bells[#bells + 1] = another_bell(id, get(id, 'attempt')[1], queue)
+      bells[#bells + 1] = another_bell(id, get(id, 'attempt')[1] or 0, queue)
       count = count - 1
     end
     if count == 0 then return end
@@ -84,7 +88,7 @@ local function ring_again(queue, count)
 end
 
 local empty = {}
-for n = 4, #ARGV do empty[ARGV[n]] = true end
+for n = 6, #ARGV do empty[ARGV[n]] = n < 6 + tonumber(ARGV[5]) end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
   local paused = redis.call('SISMEMBER', P .. ':paused', queue) == 1
   local count = paused and 0 or missing(queue, empty[queue])

@@ -46,6 +46,5 @@ def fault_of(error: Exception) -> Fault:
 def _is_memory(error: Exception) -> bool:
     """CUDA has a class for it; the CPU allocator and cuBLAS raise a RuntimeError."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and any(text in str(error) for text in _NO_MEMORY)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
     )

@@ -8,7 +8,7 @@ import json
 import pytest
 
 ROWS = {
-    "kill_workers": 150,
+    "kill_workers": 100,
     "lost_bells": 30,
     "rolling_restart": 40,
     "kill_redis": 60,
@@ -28,7 +28,7 @@ ROWS = {
     "cancel": 64,
     "zombie": 40,
     "poison": 32,
-    "killers": 100,
+    "killers": 70,
     "duplicates": 24,
     "backlog": 200,
     "idempotency": 10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import socket
@@ -148,13 +149,16 @@ def test_a_process_that(attack: str, tmp_path: Path) -> None:
     path.write_bytes(bytes(100))
     limits = FrameLimits(max_pixels=1000, max_frames_bytes=1 << 20)
     code, reason = ATTACKS[attack]
+    gc.collect()
     before = psutil.Process().num_fds()
     with (
         Decoders(limits, processes=1, command=(sys.executable, "-c", HOSTILE + code)) as decoders,
         pytest.raises(DecoderCrashed, match=re.escape(reason)),
     ):
         decoders.sample(LocalMedia(path), Sampling())
-    assert psutil.Process().num_fds() == before
+    assert (
+        psutil.Process().num_fds() <= before
+    )  # threads of earlier tests may close theirs meanwhile
 
 
 @linux

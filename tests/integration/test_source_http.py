@@ -78,6 +78,8 @@ def test_a_body_without_length_is_taken_as_it_ends(http_server: HttpServer, tmp_
         (410, SourceNotFound, False),
         (401, SourceDenied, False),
         (403, SourceDenied, False),
+        (408, SourceUnavailable, True),
+        (425, SourceUnavailable, True),
         (429, SourceUnavailable, True),
         (500, SourceUnavailable, True),
         (503, SourceUnavailable, True),

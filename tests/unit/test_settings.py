@@ -60,13 +60,19 @@ def test_settings_are_frozen() -> None:
         ("prefix", "a b"), ("prefix", "p" * 65), ("start_by_default_s", "-1"),
         ("inline_result_bytes", "-1"), ("dtype", "int8"), ("quantization", "2bit"),
         ("chat_template", "none"), ("max_batch", "0"), ("max_batch", "257"), ("slots", "0"),
-        ("lease_s", "0"), ("heartbeat_s", "0"), ("reap_every_s", "0"), ("bell_grace_s", "0"),
+        ("lease_s", "0"), ("heartbeat_s", "0"), ("heartbeat_s", "11"), ("reap_every_s", "0"), ("bell_grace_s", "0"),
         ("drain_grace_s", "-1"), ("private_addresses", "maybe"), ("max_source_bytes", "4GB"),
         ("max_pixels", "0"), ("cpu_threads", "0"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_the_variables_name(name: str, text: str) -> None:
     assert f"VIDEOQA_{name.upper()}={text!r}: " in refused(**{name: text})
+
+
+def test_a_lease_that_is_too_short_for_its_heartbeat_is_refused() -> None:
+    assert read(lease_s="3").heartbeat_s == 1
+    with pytest.raises(ConfigurationError, match="VIDEOQA_HEARTBEAT_S=1.0: .*a third of lease_s=2"):
+        read(lease_s="2")
 
 
 def test_the_environment_itself_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from videoqa.job import OUTPUT_FIELDS
 from videoqa.queues import PRIORITIES, queue_name
@@ -138,7 +138,10 @@ class WorkerSettings(Settings):
         description="a lost worker's jobs run elsewhere after this; long enough for a stalled process",
     )
     heartbeat_s: float = Field(
-        default=1.0, gt=0, description="renews leases and hears of cancels this often"
+        default=1.0,
+        gt=0,
+        validate_default=True,
+        description="renews leases and hears of cancels this often; at most a third of a lease",
     )
     reap_every_s: float = Field(default=2.0, gt=0, description="looks for lost jobs this often")
     bell_grace_s: float = Field(
@@ -245,6 +248,16 @@ class WorkerSettings(Settings):
     decoder_memory_bytes: int = Field(
         default=4 << 30, gt=0, description="address space of one decoding process (Linux)"
     )
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _in_time(cls, heartbeat_s: float, info: ValidationInfo) -> float:
+        lease_s = info.data.get("lease_s")
+        if lease_s is not None and heartbeat_s > lease_s / 3:
+            raise ValueError(
+                f"expected a third of lease_s={lease_s:g} at most: a lease must outlive a beat that fails"
+            )
+        return heartbeat_s
 
     @field_validator("output")
     @classmethod

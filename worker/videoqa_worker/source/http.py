@@ -207,7 +207,7 @@ def _check_status(
         raise InputChanged(f"{what}: it changed while it was read; try again")
     if status == 416 and wanted is not None:
         raise _refused(what, fields, version)
-    if status == 429 or status >= 500:
+    if status in (408, 425, 429) or status >= 500:
         raise SourceUnavailable(f"{what}: not now; try again later")
     raise SourceHttpError(f"{what}, expected 200")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from videoqa import errors
 from videoqa.job import (
@@ -29,7 +30,20 @@ from videoqa_worker.frames import SampledVideo, VideoInfo
 from videoqa_worker.prompt import Media
 from videoqa_worker.source import LocalCopy
 
-__all__ = ["Opened", "Outcome", "Report", "SourceVersion", "about", "seen", "version_of"]
+__all__ = [
+    "Opened",
+    "Outcome",
+    "Report",
+    "SourceVersion",
+    "about",
+    "resource",
+    "seen",
+    "version_of",
+]
+
+_SIGNATURE = frozenset(
+    ("awsaccesskeyid", "googleaccessid", "key-pair-id", "policy", "signature", "expires")
+)
 
 
 class Report(Protocol):
@@ -53,7 +67,7 @@ class SourceVersion:
     """Which bytes an input is, before any of them is decoded."""
 
     url: str
-    """Without credentials and query."""
+    """Without credentials: see `resource`."""
     etag: str | None
     version_id: str | None
     size_bytes: int
@@ -154,8 +168,22 @@ def about(param: str) -> Iterator[None]:
 
 def version_of(item: Input, copy: LocalCopy) -> SourceVersion:
     return SourceVersion(
-        redact_url(item.url), copy.etag, copy.version_id, copy.size_bytes, copy.state
+        resource(item.url), copy.etag, copy.version_id, copy.size_bytes, copy.state
     )
+
+
+def resource(url: str) -> str:
+    """What an ETag is of: the URL with its query, of which S3, Google and CloudFront sign a part anew
+    for each user. An S3 URL has none: all after the bucket is the key."""
+    shown, parts = redact_url(url), urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        return shown
+    kept = [
+        (name, value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if not name.lower().startswith(("x-amz-", "x-goog-")) and name.lower() not in _SIGNATURE
+    ]
+    return f"{shown}?{urlencode(kept)}" if kept else shown
 
 
 def seen(

@@ -1,0 +1,24 @@
+"""Under which name the bytes of an input are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from videoqa_worker.outcome import resource
+
+SIGNED = "X-Amz-Date=20261128T080000Z&X-Amz-Credential=k&X-Amz-Signature=s"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://ann:hush@h/v.mp4#t=5", "https://h/v.mp4"),
+        ("https://h/video?id=7&part=", "https://h/video?id=7&part="),
+        (f"https://h/v.mp4?{SIGNED}", "https://h/v.mp4"),
+        (f"https://h/v.mp4?versionId=3&{SIGNED}", "https://h/v.mp4?versionId=3"),
+        ("https://h/v.mp4?Expires=9&Signature=s&Key-Pair-Id=k&q=hd", "https://h/v.mp4?q=hd"),
+        ("s3://b/k.mp4?versionId=3", "s3://b/k.mp4"),
+    ],
+)
+def test_an_etag_is_of_the_url_with_all_of_its_query_but_the_signature(url: str, name: str) -> None:
+    assert resource(url) == name

@@ -21,7 +21,7 @@ from videoqa.errors import (
     VideoTruncated,
 )
 from videoqa.job import Sampling
-from videoqa_worker.frames import FrameLimits, sample_frames, sample_segments
+from videoqa_worker.frames import FrameLimits, SampledSegment, sample_frames, sample_segments
 from videoqa_worker.frames.clip import Clip, exactly
 from videoqa_worker.frames.instants import parts_of
 from videoqa_worker.frames.walk import Walk
@@ -237,6 +237,30 @@ def test_what_is_read_again_after_a_failed_seek_has_the_timeouts_of_its_own_segm
     assert len(passed) == 4, "the second segment to the fifth"
     for segment, other in zip(found, every, strict=True):
         assert_same(segment.video, other.video)
+
+
+def test_segments_that_overlap_are_read_again_up_to_the_next_one(
+    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than are before it, whoever takes the segments would not believe."""
+    path = make_clip(replace(BASE, frames=300, codec_options={"sc_threshold": "0"}))
+    sampling = Sampling(method="segment", segment_s=2, overlap_s=1, frames=4)
+    every = list(sample_segments(path, sampling))
+    seek = Walk._seek
+
+    def fails_behind_8_s(walk: Walk, key: int, tick: int) -> bool:
+        return key < 8 * 25 * 512 and seek(walk, key, tick)
+
+    monkeypatch.setattr(Walk, "_seek", fails_behind_8_s)
+    monkeypatch.setattr("videoqa_worker.frames.walk._SEEK_ATTEMPTS", 1)
+    passed = list[int]()
+    found = list[SampledSegment]()
+    for segment in sample_segments(path, sampling, passed=lambda: passed.append(len(found))):
+        found.append(segment)
+    assert passed, "no seek failed"
+    assert len(passed) <= passed[0], "as many as are before the next"
+    for again, other in zip(found, every, strict=True):
+        assert_same(again.video, other.video)
 
 
 def test_keyframes_are_sought_past_the_segments_before_the_first(make_clip: MakeClip) -> None:

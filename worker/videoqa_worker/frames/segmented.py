@@ -167,9 +167,11 @@ class _Pass:
             check_reached(self._timeline, wanted[-1][0], self._timeline.last)
         if before:
             self._fetch([wanted[0][0]])
-        self._walk.started_over = lambda tick: self._go_through(self._begun_before(tick), passed)
-        self._go_through(before, passed)
         begun = {part.number: _Open(part) for part in parts}
+        self._walk.started_over = lambda tick: self._go_through(
+            self._begun_before(tick, min(begun)), passed
+        )
+        self._go_through(before, passed)
         for n, (tick, number, at_s) in enumerate(wanted):
             if n % _PLANNED_FRAMES == 0:
                 self._fetch([tick for tick, _, _ in wanted[n : n + _PLANNED_FRAMES]])
@@ -188,9 +190,11 @@ class _Pass:
         ticks = [self._timeline.ticks_at(part.start_s) for part in later]
         return [tick for tick in ticks if not keys or tick > keys[-1]]
 
-    def _begun_before(self, tick: int) -> list[int]:
-        """Where parts begin that a seek would have spared."""
-        ticks = [self._timeline.ticks_at(part.start_s) for part in self._cut.parts[1:]]
+    def _begun_before(self, tick: int, following: int) -> list[int]:
+        """Where parts begin that a seek would have spared, up to the one that is to come next: behind
+        its beginning those that overlap with it begin."""
+        later = self._cut.parts[1 : following + 1]
+        ticks = [self._timeline.ticks_at(part.start_s) for part in later]
         return ticks[: bisect_left(ticks, tick)]
 
     def _go_through(self, ticks: list[int], passed: Callable[[], None]) -> None:

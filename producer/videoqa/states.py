@@ -319,7 +319,6 @@ class Ledger(Records):
         self,
         *,
         grace_s: float,
-        lease_s: float = 0.0,
         empty_queues: Sequence[str] = (),
         filled_queues: Sequence[str] = (),
         limit: int = 100,
@@ -329,13 +328,11 @@ class Ledger(Records):
         Arguments:
             grace_s: bells are rung again only if they have been missing for so long: until then they may
                 be on their way.
-            lease_s: for which workers hold jobs. A worker that renewed its lease behind the deadline
-                did not stop it; one that did not had vanished before.
             empty_queues: those in which the broker holds no message.
             filled_queues: those in which it holds some.
         """
         queues: tuple[str | int, ...] = (len(empty_queues), *empty_queues, *filled_queues)
-        reply = self._run("reap", grace_s, limit, lease_s, *queues)
+        reply = self._run("reap", grace_s, limit, *queues)
         return [to_bell(item) for item in reply]
 
     def pause(self, queue: str, *, paused: bool) -> bool:

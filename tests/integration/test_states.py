@@ -352,7 +352,7 @@ def test_a_worker_that_hangs_past_the_deadline_loses_the_job_despite_its_heartbe
         time.sleep(0.05)
     assert answers[0] == "ok"
     assert answers[-1] == "lost"
-    ledger.reap(grace_s=60, lease_s=0.2)
+    ledger.reap(grace_s=60)
     job = ledger.get(bell.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code) == ("failed", "job_timeout")
@@ -366,7 +366,7 @@ def test_a_job_whose_worker_vanished_within_its_time_is_tried_again_though_the_l
     time.sleep(0.5)
     assert ledger.renew([(bell.job_id, "1")], lease_s=0.6) == ["ok"]  # its last word
     time.sleep(0.65)
-    (rung,) = ledger.reap(grace_s=60, lease_s=0.6)
+    (rung,) = ledger.reap(grace_s=60)
     assert (rung.job_id, rung.attempt) == (bell.job_id, 2)
     job = ledger.get(bell.job_id)
     assert job.failure is not None
@@ -698,6 +698,23 @@ def test_a_lost_job_is_found_however_seldom_anybody_looks(
         _let_time_go_by(15, ledger, redis_client, bell.job_id)
         rung += ledger.reap(grace_s=60)
     assert [again.job_id for again in rung] == [bell.job_id]
+
+
+def test_a_job_whose_worker_ended_in_a_long_outage_is_tried_again(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    """A power cut of the whole site, longer than the job's time."""
+    bell = submit(ledger, timeout_s=20)
+    claim(ledger, bell)
+    ledger.reap(grace_s=60)
+    rung: list[Bell] = []
+    for seconds in (120, 6):
+        deadline = redis_client.hget(ledger.keys.job(bell.job_id), "deadline")
+        late = f"{float(str(deadline)) - seconds:.6f}"
+        redis_client.hset(ledger.keys.job(bell.job_id), "deadline", late)
+        _let_time_go_by(seconds, ledger, redis_client, bell.job_id)
+        rung += ledger.reap(grace_s=60)
+    assert [(again.job_id, again.attempt) for again in rung] == [(bell.job_id, 2)]
 
 
 def _let_time_go_by(seconds: float, ledger: Ledger, redis_client: redis.Redis, job_id: str) -> None:

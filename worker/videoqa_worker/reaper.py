@@ -39,14 +39,12 @@ class Reaper:
         *,
         every_s: float,
         grace_s: float,
-        lease_s: float = 0.0,
     ) -> None:
         self._ledger = ledger
         self._app = app
         self._describe = describe
         self._every_s = every_s
         self._grace_s = grace_s
-        self._lease_s = lease_s
         self._stop = threading.Event()
         self._announced_s = float("-inf")
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -97,7 +95,6 @@ class Reaper:
             empty, queues = [], ()
         bells = self._ledger.reap(
             grace_s=self._grace_s,
-            lease_s=self._lease_s,
             empty_queues=empty,
             filled_queues=[queue for queue in queues if queue not in empty],
         )

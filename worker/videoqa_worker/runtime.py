@@ -153,7 +153,6 @@ class Runtime:
             self.describe,
             every_s=self.settings.reap_every_s,
             grace_s=self.settings.bell_grace_s,
-            lease_s=self.settings.lease_s,
         )
 
     def _announce(self, reaper: Reaper) -> None:

@@ -34,7 +34,7 @@ redis.call('ZINCRBY', turns(queue), 1, tenant)
 if id ~= named then redis.call('SET', P .. ':claimed:' .. token, id, 'EX', CALL_AGAIN_S) end
 forget_places(id)
 -- Started in time: a later attempt is not too late.
-redis.call('HDEL', job_key(id), 'start_by')
+redis.call('HDEL', job_key(id), 'start_by', 'overdue')
 -- The attempt counts before any work is done: a video that kills the process cannot loop.
 local rec = get(id, 'attempt', 'timeout_s', 'max_attempts', 'suspect')
 local attempt = tonumber(rec[1]) + 1

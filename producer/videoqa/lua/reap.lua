@@ -1,7 +1,7 @@
 -- Finds what lost its worker, its bell or its time. Atomic, so any number of workers may call it.
--- prefix, grace_s, limit, lease_s, how many of the queues are empty, queues that the broker says are empty, and
+-- prefix, grace_s, limit, how many of the queues are empty, queues that the broker says are empty, and
 -- others that it says are not... -> {{id, attempt, bell, queue}...} to ring
-local grace_s, limit, lease_s = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local grace_s, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local bells = {}
 
 -- No reaper was heard for long: Redis, or everybody, was away, so no heartbeat could be heard
@@ -21,14 +21,14 @@ local function due(key)
 end
 
 for _, id in ipairs(due(':leases')) do
-  local rec = get(id, 'state', 'attempt', 'max_attempts', 'deadline', 'stage', 'worker')
+  local rec = get(id, 'state', 'attempt', 'max_attempts', 'overdue', 'stage', 'worker')
   local attempt = rec[2]
   local stage = rec[5] or nil
   if rec[1] == 'canceling' then
     cancel_now(id, attempt, stage)
   elseif rec[1] ~= 'running' then
     redis.call('ZREM', P .. ':leases', id)
-  elseif stage ~= 'queued' and tonumber(redis.call('ZSCORE', P .. ':leases', id)) > tonumber(rec[4]) + lease_s then
+  elseif rec[4] then
     -- It went on to renew its lease. One that vanished before has the job tried again, however late it is.
     finalize(id, 'failed', 'failure', failure('job_timeout',
       'the attempt ran longer than timeout_s and its worker did not stop it', stage, false, attempt))
@@ -88,7 +88,7 @@ local function ring_again(queue, count)
 end
 
 local empty = {}
-for n = 6, #ARGV do empty[ARGV[n]] = n < 6 + tonumber(ARGV[5]) end
+for n = 5, #ARGV do empty[ARGV[n]] = n < 5 + tonumber(ARGV[4]) end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
   local paused = redis.call('SISMEMBER', P .. ':paused', queue) == 1
   local count = paused and 0 or missing(queue, empty[queue])

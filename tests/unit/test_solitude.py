@@ -5,11 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from celery import Celery
 
+from videoqa.queues import TASK
 from videoqa_worker import solitude
+from videoqa_worker.runtime import Runtime
 from videoqa_worker.solitude import Solitude
+from videoqa_worker.tasks import register
 
 
 class Loner:
@@ -119,3 +125,13 @@ def test_who_is_alone_for_long_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch)
     room.leave()
     first.finish()
     assert room.enter()
+
+
+def test_bells_that_are_left_to_other_workers_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Celery(broker="memory://") as app:
+        alone = SimpleNamespace(app=app, closing=False, answer=lambda bell: False)
+        register(cast(Runtime, alone))
+        assert app.tasks[TASK].apply(args=("job", 1, 1, "queue")).state == "REJECTED"
+    assert caplog.records == []

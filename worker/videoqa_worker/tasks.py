@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 def register(runtime: Runtime) -> None:
     """Puts the task on the runtime's Celery application."""
+    logging.getLogger("celery.app.trace").addFilter(_is_no_rejection)
 
     @runtime.app.task(name=TASK)  # type: ignore[untyped-decorator]
     def answer(job_id: str, attempt: int, bell: int, queue: str) -> None:
@@ -35,6 +36,13 @@ def register(runtime: Runtime) -> None:
         if runtime.closing or not runtime.answer(heard):
             time.sleep(0.2)
             raise Reject("this worker takes no more jobs now", requeue=True)
+
+
+def _is_no_rejection(record: logging.LogRecord) -> bool:
+    """A bell that is left to others says nothing of its job, and a waiting one is left five times a second
+    by each thread: Celery would warn of each with a traceback."""
+    data = getattr(record, "data", None)
+    return not (isinstance(data, dict) and data.get("description") == "rejected")
 
 
 def hear_bells(runtime: Runtime) -> int:

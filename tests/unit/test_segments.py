@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +18,9 @@ from videoqa_worker.control import JobControl
 from videoqa_worker.engine import Answering, Generated
 from videoqa_worker.frames import Frame, SampledSegment, SampledVideo, VideoInfo
 from videoqa_worker.outcome import Outcome
+from videoqa_worker.pipeline import Pipeline
 from videoqa_worker.segments import AHEAD, Segments
+from videoqa_worker.source import SourceConfig, Sources
 
 TOTAL = 3 * AHEAD
 
@@ -42,6 +46,8 @@ class Film:
 
 class Model:
     """Answers when it is told to."""
+
+    stated_sampling = None, None
 
     def __init__(self) -> None:
         self.asked: list[Future[Generated]] = []
@@ -110,6 +116,7 @@ def answer(film: Film, model: Model, kept: Kept, *, alone: bool = False) -> Outc
             request, outcome, cast(Any, film), asking, control, lambda *_, **__: None, kept
         )
         segments.run(item, copy, request.sampling)
+        segments.finish()
     return outcome
 
 
@@ -177,3 +184,54 @@ def test_an_error_stops_the_others_closes_the_video_and_leaves_what_is_kept(
     assert [part.number for part in kept.segments] == [0]
     assert film.closed
     assert all(stop() for stop in model.stops)
+
+
+class Rewriting(Kept):
+    """Others write to the file as this segment is kept."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        super().__init__()
+        self._path, self._number = path, number
+
+    def save(self, segment: Segment) -> None:
+        super().save(segment)
+        if segment.number == self._number:
+            self._path.write_bytes(b"another film")
+
+
+@pytest.mark.parametrize("number", [0, TOTAL - 1])
+def test_a_file_may_be_written_to_once_its_last_segment_is_taken(
+    number: int, film: Film, model: Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"film")
+    request = JobRequest.model_validate(
+        {
+            "inputs": [path.as_uri()],
+            "questions": ["What?"],
+            "sampling": {"method": "segment", "segment_s": 10},
+        }
+    )
+
+    def on_ask() -> None:
+        if len(model.asked) < TOTAL:
+            model.answer_all()
+        else:
+            threading.Timer(0.2, model.answer_all).start()
+
+    model.on_ask, kept = on_ask, Rewriting(path, number)
+    with Sources(SourceConfig(file_roots=(tmp_path,))) as sources:
+        pipeline = Pipeline(sources, cast(Any, film), cast(Answering, model))
+        control = JobControl("job", 1, 60)
+
+        def run() -> Outcome:
+            return pipeline.run(
+                request, control, lambda *_, **__: None, alone=False, checkpoints=kept
+            )
+
+        if number == 0:
+            with pytest.raises(errors.InputChanged) as caught:
+                run()
+            assert caught.value.param == "inputs.0.url"
+        else:
+            assert len(run().segments) == TOTAL

@@ -94,14 +94,14 @@ class _Attempt:
         """The only video, a segment after the other; then what all of them say together."""
         (item,) = self._request.inputs
         assert isinstance(item, Video)  # noqa: S101 (the request's own check, for mypy)
-        with ExitStack() as spooled:
-            with about("inputs.0.url"):
-                copy = self._open(0, item, spooled)
-            segments = Segments(
-                self._request, self._outcome, self._decoders, self._asking,
-                self._control, self._report, checkpoints,
-            )  # fmt: skip
+        segments = Segments(
+            self._request, self._outcome, self._decoders, self._asking,
+            self._control, self._report, checkpoints,
+        )  # fmt: skip
+        with about("inputs.0.url"), ExitStack() as spooled:
+            copy = self._open(0, item, spooled)
             segments.run(item, copy, self._outcome.sampling)
+        segments.finish()
         if self._request.summary is not None:
             with self._outcome.timing("generating"):
                 self._summarize(self._request.summary)

@@ -88,7 +88,7 @@ class Segments:
         """Segments that no attempt came to."""
 
     def run(self, item: Video, copy: LocalCopy, sampling: Sampling) -> None:
-        """Answers all questions about all segments that are not answered yet."""
+        """Asks all questions about all segments that are not answered yet; see `finish`."""
         done = self._checkpoints.load()
         self._outcome.segments.extend(done)
         for part in done:
@@ -102,8 +102,11 @@ class Segments:
                     self._ask(segment)
                     self._settle(leaving=AHEAD - 1)
                 last = segment.video.info
-        self._settle(leaving=0)
         self._outcome.note_source(item, copy, last)
+
+    def finish(self) -> None:
+        """Waits for the last answers; the video is not needed for them."""
+        self._settle(leaving=0)
 
     def _taken(
         self, item: Video, copy: LocalCopy, sampling: Sampling, first: int

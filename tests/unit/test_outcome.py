@@ -17,6 +17,11 @@ SIGNED = "X-Amz-Date=20261128T080000Z&X-Amz-Credential=k&X-Amz-Signature=s"
         (f"https://h/v.mp4?{SIGNED}", "https://h/v.mp4"),
         (f"https://h/v.mp4?versionId=3&{SIGNED}", "https://h/v.mp4?versionId=3"),
         ("https://h/v.mp4?Expires=9&Signature=s&Key-Pair-Id=k&q=hd", "https://h/v.mp4?q=hd"),
+        (
+            "https://h/v.mp4?sv=2&st=1&se=9&sr=b&sp=r&sig=s%3D&versionid=3",
+            "https://h/v.mp4?versionid=3",
+        ),
+        ("https://h/video?st=1&sig=2", "https://h/video?st=1&sig=2"),
         ("s3://b/k.mp4?versionId=3", "s3://b/k.mp4"),
     ],
 )

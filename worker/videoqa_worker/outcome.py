@@ -44,6 +44,11 @@ __all__ = [
 _SIGNATURE = frozenset(
     ("awsaccesskeyid", "googleaccessid", "key-pair-id", "policy", "signature", "expires")
 )
+_AZURE = frozenset(
+    ("sv", "ss", "srt", "st", "se", "sr", "sp", "spr", "sip", "si", "sig", "sdd",
+     "saoid", "suoid", "scid", "skoid", "sktid", "skt", "ske", "sks", "skv")
+)  # fmt: skip
+"""Of a shared access signature, which has `sv` and `sig` always; alone the names are too short to tell."""
 
 
 class Report(Protocol):
@@ -173,15 +178,17 @@ def version_of(item: Input, copy: LocalCopy) -> SourceVersion:
 
 
 def resource(url: str) -> str:
-    """What an ETag is of: the URL with its query, of which S3, Google and CloudFront sign a part anew
-    for each user. An S3 URL has none: all after the bucket is the key."""
+    """What an ETag is of: the URL with its query, of which S3, Google, CloudFront and Azure sign a part
+    anew for each user. An S3 URL has none: all after the bucket is the key."""
     shown, parts = redact_url(url), urlsplit(url)
     if parts.scheme not in ("http", "https"):
         return shown
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    signed = _SIGNATURE | _AZURE if {"sv", "sig"} <= {name for name, _ in query} else _SIGNATURE
     kept = [
         (name, value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        if not name.lower().startswith(("x-amz-", "x-goog-")) and name.lower() not in _SIGNATURE
+        for name, value in query
+        if not name.lower().startswith(("x-amz-", "x-goog-")) and name.lower() not in signed
     ]
     return f"{shown}?{urlencode(kept)}" if kept else shown
 

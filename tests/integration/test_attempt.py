@@ -215,6 +215,30 @@ def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
     assert ledger.get(other.job_id).state == "succeeded"
 
 
+def test_a_job_that_is_only_to_be_stored_need_not_be_alone(
+    attempts: Attempts, ledger: Ledger, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a store is away it comes back each minute, for an hour."""
+    suspect = submit(ledger, max_attempts=2)
+    ledger.claim(suspect, worker="w", lease_s=0.01, token="lost")
+    time.sleep(0.03)
+    with monkeypatch.context() as patch:
+        away(patch)
+        attempts.answer(due(ledger))
+    stored: list[str] = []
+
+    def store_it() -> None:
+        again = due(ledger)
+        waits = threading.Thread(target=attempts.answer, args=(again,), daemon=True)
+        waits.start()
+        waits.join(2)
+        stored.append(ledger.get(suspect.job_id).state)
+
+    model.meanwhile = store_it
+    attempts.answer(submit(ledger, questions=["What else?"]))
+    assert (stored, model.asked) == (["succeeded"], 2)
+
+
 def test_a_job_that_waits_to_be_alone_is_given_back_when_its_worker_ends(
     attempts: Attempts, ledger: Ledger, model: Model
 ) -> None:

@@ -150,8 +150,9 @@ class Attempts:
 
     @contextmanager
     def _beside_others(self, claim: Claim, control: JobControl) -> Iterator[None]:
-        """Or alone, if only so can be told whether this job ends its workers."""
-        if not claim.is_last_chance:
+        """Or alone, if only so can be told whether this job ends its workers. It lived through its answers
+        if they are there."""
+        if not claim.is_last_chance or claim.kept is not None:
             yield
             return
 

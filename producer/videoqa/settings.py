@@ -24,7 +24,7 @@ DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 class Settings(BaseModel):
     """Where Redis is and how long to wait for it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     redis_url: str = Field(
         default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"

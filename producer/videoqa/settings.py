@@ -99,8 +99,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
+            why = first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(
-                f"{ENV_PREFIX}{name.upper()}={first['input']!r}: {first['msg']}", param=name
+                f"{ENV_PREFIX}{name.upper()}={first['input']!r}: {why}", param=name
             ) from error
 
     @classmethod

@@ -203,7 +203,7 @@ class LookupFailed(VideoQAError):
 
 
 class JobNotFound(LookupFailed):
-    """No job with this id was ever recorded here."""
+    """No job with this id was ever recorded here, or its record ended more than a week ago."""
 
     code = "job_not_found"
 

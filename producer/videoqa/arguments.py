@@ -94,7 +94,13 @@ End = Annotated[float | None, typer.Option(help="Seconds into the video where th
 
 
 def as_url(name: str) -> str:
-    """A path becomes a file:// URL; URLs stay as they are."""
+    """A path becomes a file:// URL; URLs stay as they are.
+
+    Raises:
+        InvalidRequest: it is empty, as of a variable that is not set; it would be the folder we are in.
+    """
+    if not name:
+        raise InvalidRequest("got an empty name, expected a path or a URL", param="inputs")
     return name if "://" in name else Path(name).absolute().as_uri()
 
 

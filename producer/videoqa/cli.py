@@ -8,12 +8,13 @@ entry point group `videoqa.commands`. Exit codes, for scripts:
     2  the request or usage is wrong 6  the result can't be read, a file not be written
     3  unknown or expired job id     130  interrupted
 
-With --json every command prints one JSON object on stdout, and errors of the job, the
+With --json a command prints JSON on stdout, one object a line, and errors of the job, the
 request or the system as one object {"error": {code, message, param}} on stderr.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -78,8 +79,30 @@ class _Commands(TyperGroup):
             show.error("interrupted", _interrupted(ctx), None, as_json=as_json)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # `videoqa ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _print_no_more()
             raise typer.Exit(0) from None
+        except OSError as error:  # `videoqa ... > file`
+            if error.errno not in FULL:
+                raise
+            _print_no_more()
+            message = f"the output can't be written: {error.strerror}; make room and try again"
+            show.error("output_unavailable", message, None, as_json=as_json)
+            raise typer.Exit(6) from None
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _print_no_more() -> None:
+    """What is left in the buffer would fail once more, and loudly, while Python shuts down."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """One that is closed (`>&-`) leads to nowhere: it is no error, and no file of ours gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _interrupted(ctx: Any) -> str:
@@ -365,5 +388,6 @@ def _add_worker_commands() -> None:
 
 def main() -> None:
     """The console script."""
+    _open_streams()
     _add_worker_commands()
     app()

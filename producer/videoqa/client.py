@@ -469,6 +469,9 @@ class Client:
         Arguments:
             model: None: jobs that name no model.
             priority: None: both.
+
+        Raises:
+            InvalidRequest: the model's name is empty.
         """
         self._pause(model, priority, paused=True)
 
@@ -477,6 +480,11 @@ class Client:
         self._pause(model, priority, paused=False)
 
     def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
+        if model == "":
+            raise errors.InvalidRequest(
+                "got an empty model, expected its name, or none for jobs that name no model",
+                param="model",
+            )
         for each in (priority,) if priority else PRIORITIES:
             self._ledger.pause(queue_name(self.settings.prefix, model, each), paused=paused)
 

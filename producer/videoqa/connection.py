@@ -42,7 +42,9 @@ def connect(settings: Settings) -> redis.Redis:
     """
     retry = Retry(_BACKOFF, 1, supported_errors=_BROKEN)
     with _reading_url(settings):
-        return redis.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+        client = redis.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+        _check_options(client.connection_pool)
+        return client
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
@@ -51,17 +53,36 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
 
     retry = redis.asyncio.retry.Retry(_BACKOFF, 1, supported_errors=_BROKEN)
     with _reading_url(settings):
-        return redis.asyncio.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+        client = redis.asyncio.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+        _check_options(client.connection_pool)
+        return client
 
 
 def _options(settings: Settings) -> dict[str, Any]:
-    return {
+    found = {
         "decode_responses": True,
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.socket_timeout_s,
-        "socket_keepalive": True,
         "health_check_interval": 15,
     }
+    if settings.redis_url.startswith("unix://"):  # the kernel knows when that one breaks
+        return found
+    return found | {"socket_keepalive": True}
+
+
+def _check_options(pool: Any) -> None:
+    """redis-py would say as late as at the first command that it does not know one of the URL's query."""
+    pool.connection_class(**pool.connection_kwargs)
+
+
+def _check_database(url: str) -> None:
+    """redis-py takes what is no number for database 0, and kombu refuses it with the job recorded."""
+    parts = urlsplit(url)
+    database = parts.path.strip("/")
+    if parts.scheme in ("redis", "rediss") and database and not database.isdecimal():
+        raise ValueError(  # without what came: it may be the rest of a password
+            "expected a number behind the /, the database; in a password / is written %2F, and @ %40"
+        )
 
 
 @contextmanager
@@ -72,8 +93,9 @@ def _reading_url(settings: Settings) -> Iterator[None]:
             param="redis_url",
         )
     try:
+        _check_database(settings.redis_url)
         yield
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigurationError(
             f"VIDEOQA_REDIS_URL, for {place(settings.redis_url)}: {error}",
             param="redis_url",
@@ -97,7 +119,7 @@ def server_name(info: Mapping[str, Any]) -> str:
 
 @contextmanager
 def speaking_redis(url: str) -> Iterator[None]:
-    """Turns redis-py's errors into RedisUnavailable that says what to do."""
+    """Turns redis-py's errors into RedisUnavailable, or ConfigurationError, that says what to do."""
     try:
         yield
     except redis.exceptions.AuthenticationError as error:
@@ -118,4 +140,10 @@ def speaking_redis(url: str) -> Iterator[None]:
         # redis-py gives most of these a class and cuts the code off.
         if isinstance(error, _NOT_NOW) or any(code in str(error) for code in _NOT_NOW_CODES):
             raise RedisUnavailable(f"Redis at {place(url)} can't take this now: {error}") from error
+        if "DB index is out of range" in str(error):
+            raise ConfigurationError(
+                f"Redis at {place(url)} has no database of that number ({error}); correct the end of "
+                "VIDEOQA_REDIS_URL",
+                param="redis_url",
+            ) from error
         raise

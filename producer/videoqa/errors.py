@@ -203,7 +203,7 @@ class LookupFailed(VideoQAError):
 
 
 class JobNotFound(LookupFailed):
-    """No job with this id was ever recorded here."""
+    """No job with this id was ever recorded here, or its record ended more than a week ago."""
 
     code = "job_not_found"
 
@@ -228,7 +228,7 @@ class JobFailed(LookupFailed):
 
 
 class NotRetryable(LookupFailed):
-    """Only a failed, canceled or expired job can be retried."""
+    """Only a failed, canceled or expired job can be retried, and only a failed one purged."""
 
     code = "not_retryable"
 
@@ -311,7 +311,7 @@ class SourceUnreachable(SourceError):
 
 
 class SourceUnavailable(SourceError):
-    """The source answered that it can't right now: HTTP 429 or 5xx, S3 SlowDown."""
+    """The source answered that it can't right now: HTTP 408, 425, 429 or 5xx, S3 SlowDown."""
 
     code = "source_unavailable"
     retryable = True

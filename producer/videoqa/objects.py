@@ -76,7 +76,12 @@ class ObjectStore:
     def _s3(self) -> S3Client:
         with self._lock:
             if self._client is None:
-                self._client = s3_client(self._endpoint)
+                try:
+                    self._client = s3_client(self._endpoint)
+                except ValueError as error:
+                    raise errors.OutputDenied(
+                        f"S3 can't be asked: {error}; check VIDEOQA_S3_ENDPOINT_URL"
+                    ) from error
             return self._client
 
     def check(self, url: str) -> None:

@@ -24,7 +24,7 @@ DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 class Settings(BaseModel):
     """Where Redis is and how long to wait for it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     redis_url: str = Field(
         default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"
@@ -99,8 +99,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
+            why = first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(
-                f"{ENV_PREFIX}{name.upper()}={first['input']!r}: {first['msg']}", param=name
+                f"{ENV_PREFIX}{name.upper()}={first['input']!r}: {why}", param=name
             ) from error
 
     @classmethod

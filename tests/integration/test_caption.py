@@ -303,7 +303,7 @@ def test_wrong_usage_ends_with_status_2_before_anything_starts(
     output = tmp_path / "out"
     for args, says in (
         ((path, *ASK), "line 2: is not JSON"),
-        ((videos,), "line 1: questions: Field required"),
+        ((videos,), "line 1: got no question, expected --question"),
         ((videos, *ASK, "--order", "random"), "expected completion or input"),
         ((videos, *ASK, "--format", "xml"), "expected jsonl or parquet"),
         ((tmp_path / "none", *ASK), "there is no"),

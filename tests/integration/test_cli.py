@@ -246,6 +246,11 @@ def test_submit_takes_a_whole_request_from_a_file_or_stdin(
         (["submit", "--request", "-", "--priority", "bulk"], "{}", "invalid_request", "beside"),
         (["submit", "--request", "-", "--keyframes"], "{}", "invalid_request", "beside"),
         (["submit", "--request", "/no/such"], "", "invalid_request", "No such file"),
+        (["ask", "", "q"], "", "invalid_request", "an empty name"),
+        (["caption", "", "-q", "q", "-o", "out"], "", "invalid_request", "an empty source"),
+        (["caption", CLIP, "-q", "q", "-o", ""], "", "invalid_request", "the output ''"),
+        (["caption", CLIP, "-q", "q", "-o", "s3://"], "", "invalid_request", "the output 's3://'"),
+        (["queue", "pause", ""], "", "invalid_request", "an empty model"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_status_2(
@@ -352,6 +357,9 @@ def test_a_wrong_setting_ends_with_status_2_and_names_the_variable(run: Run) -> 
     done = run("status", "job_x", VIDEOQA_SOCKET_TIMEOUT_S="soon")
     assert done.returncode == 2
     assert "VIDEOQA_SOCKET_TIMEOUT_S='soon'" in one_line(done, "configuration_error")
+    done = run("worker", VIDEOQA_LEASE_S="long")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "VIDEOQA_LEASE_S='long'" in done.stderr
 
 
 def test_wrong_usage_ends_with_status_2(run: Run) -> None:
@@ -390,6 +398,31 @@ def test_a_reader_that_leaves_early_is_no_error(
             text=True, timeout=60, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+def test_a_full_disk_under_the_output_is_one_line_and_status_6(
+    client: Client, environment: dict[str, str]
+) -> None:
+    job = submit(client)
+    for args in (["status", job.id], ["list", "--json"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [COMMAND, *args], env=environment, stdout=full, stderr=subprocess.PIPE,
+                text=True, timeout=60, check=False,
+            )  # fmt: skip
+        assert done.returncode == 6
+        assert done.stderr.count("\n") == 1
+        assert "No space left" in done.stderr
+
+
+def test_output_that_nobody_wants_is_no_error(client: Client, environment: dict[str, str]) -> None:
+    job = submit(client)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"'{COMMAND}' status {job.id} >&- <&-"], env=environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_doctor_without_redis_says_what_to_do_and_ends_with_status_1(run: Run) -> None:

@@ -353,12 +353,37 @@ def test_a_wrong_password_is_said_so(redis_server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["valkey://:secret@h/0", "redis://:secret@h:99999/0", "redis://:secret@[x"]
+    "url",
+    [
+        "valkey://:secret@h/0",
+        "redis://:secret@h:99999/0",
+        "redis://:secret@[x",
+        "redis://:secret@h/first",
+        "redis://:pass/secret@h/0",
+        "redis://:secret@h/0?unheard_of=1",
+    ],
 )
 def test_a_redis_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(errors.ConfigurationError, match="VIDEOQA_REDIS_URL") as caught:
         Client(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_database_that_the_server_does_not_have_is_said_so(redis_server: RedisServer) -> None:
+    url = redis_server.url.removesuffix("/0") + "/99"
+    with Client(url) as client, pytest.raises(errors.ConfigurationError, match="REDIS_URL"):
+        client.submit(ASKED)
+
+
+def test_a_socket_of_this_machine_is_as_good_as_a_port(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, extra="unixsocket r.sock\n")
+    try:
+        with Client(f"unix://:{server.password}@{tmp_path}/r.sock?db=1") as client:
+            job = client.submit(ASKED)
+            with pytest.raises(errors.WaitTimeout):
+                client.wait(job.id, timeout_s=0)
+    finally:
+        server.stop()
 
 
 def test_a_broker_url_that_nobody_speaks_is_refused_and_nothing_is_recorded(

@@ -39,6 +39,11 @@ def newer_than(number: int) -> Callable[[bytes], bool]:
     return lambda there: int(there) > number
 
 
+def test_an_endpoint_that_is_none_is_said_so() -> None:
+    with pytest.raises(errors.OutputDenied, match="VIDEOQA_S3_ENDPOINT_URL"):
+        ObjectStore(s3_endpoint_url="nonsense").read("s3://b/k")
+
+
 def test_what_is_newer_stays(folder: str) -> None:
     store, url = ObjectStore(), f"{folder}/n.json"
     assert store.write(url, b"2", keeps=newer_than(2))

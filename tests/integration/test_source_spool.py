@@ -12,13 +12,19 @@ from pathlib import Path
 import pytest
 from fix_servers import HttpServer, Route
 
-from videoqa.errors import JobCanceled, SpoolFull
+from videoqa.errors import ConfigurationError, JobCanceled, SpoolFull
 from videoqa_worker.source import SourceConfig, Sources
 from videoqa_worker.source.spool import Spool
 
 
 def files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_a_folder_that_cannot_be_used_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="VIDEOQA_SPOOL_DIR"):
+        Spool(tmp_path / "file" / "spool", 1 << 20)
 
 
 def test_the_spooled_file_is_gone_on_any_exit(http_server: HttpServer, tmp_path: Path) -> None:

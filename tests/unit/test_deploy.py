@@ -116,6 +116,14 @@ def test_what_compose_asks_for_stands_in_the_example() -> None:
     assert asked - COMPOSE_ONLY <= set(example())
 
 
+def test_the_client_looks_where_workers_do() -> None:
+    assert SERVICES["client"]["env_file"] == SERVICES["worker"]["env_file"] == [".env"]
+
+
+def test_a_worker_in_the_image_can_talk_to_a_models_server() -> None:
+    assert "'./worker[server]'" in (DEPLOY / "Dockerfile.worker").read_text()
+
+
 def test_a_worker_takes_the_examples_settings_with_those_of_compose() -> None:
     for name in WORKERS:
         found = WorkerSettings.from_environment(example() | _filled(name))

@@ -57,6 +57,7 @@ def test_settings_are_frozen() -> None:
     ("name", "text"),
     [
         ("socket_timeout_s", "2"), ("socket_timeout_s", "soon"), ("connect_timeout_s", "0"),
+        ("connect_timeout_s", "inf"),
         ("prefix", "a b"), ("prefix", "p" * 65), ("start_by_default_s", "-1"),
         ("inline_result_bytes", "-1"), ("dtype", "int8"), ("quantization", "2bit"),
         ("chat_template", "none"), ("max_batch", "0"), ("max_batch", "257"), ("slots", "0"),

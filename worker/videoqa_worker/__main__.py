@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from videoqa.connection import connect, speaking_redis
-from videoqa.errors import RedisUnavailable, VideoQAError
+from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
 from videoqa_worker.logs import configure
 from videoqa_worker.settings import WorkerSettings
 
@@ -18,14 +18,14 @@ log = logging.getLogger("videoqa_worker")
 
 
 def main() -> int:
-    """Runs one worker until a signal; the exit status is 0 after a clean shutdown."""
+    """Runs one worker until a signal; the exit status is 0 after a clean shutdown, 2 for a wrong setting."""
     try:
         configure(os.environ.get("VIDEOQA_LOG_LEVEL", "INFO"))
         settings = WorkerSettings.from_environment()
         return _run(settings)
     except VideoQAError as error:
         print(f"videoqa worker: {error} ({error.code})", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigurationError) else 1
     except KeyboardInterrupt:
         return 130
 

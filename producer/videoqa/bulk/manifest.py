@@ -129,6 +129,11 @@ class Manifest:
         if line.problem:
             raise errors.InvalidRequest(line.problem)
         fields = self._fields(line.fields)
+        if "questions" not in fields:
+            raise errors.InvalidRequest(
+                "got no question, expected --question for all rows, or `question` in this one",
+                param="questions",
+            )
         request = parse_request(fields)
         name = request.custom_id or ""
         if len(unquote(one_name(name)).encode()) > MAX_NAME:

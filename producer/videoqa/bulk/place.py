@@ -36,8 +36,8 @@ class Place:
 
     def __init__(self, output: str, store: ObjectStore) -> None:
         """`output`: a path, or a `file://` or `s3://` URL."""
-        url = output if "://" in output else Path(output).absolute().as_uri()
-        if not url.startswith(("s3://", "file:///")):
+        url = output if "://" in output or not output else Path(output).absolute().as_uri()
+        if not url.startswith(("s3://", "file:///")) or not url.removeprefix("s3://").strip("/"):
             raise errors.InvalidRequest(
                 f"got the output {output!r}, expected a folder or s3://bucket/prefix",
                 param="output",

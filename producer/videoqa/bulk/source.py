@@ -33,6 +33,10 @@ def lines_of(sources: Sequence[str], store: ObjectStore, stdin: IO[bytes] | None
     Raises:
         InvalidRequest: there is no such source. OutputError: the prefix cannot be listed.
     """
+    if "" in sources:
+        raise InvalidRequest(
+            "got an empty source, expected a folder, a file, a glob or a URL", param="source"
+        )
     if len(sources) != 1:
         return (named(n, name, Path()) for n, name in enumerate(sources, 1))
     (source,) = sources

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from videoqa.errors import ConfigurationError
 from videoqa_worker.source.quota import Quota, Room
 
 __all__ = ["Spool"]
@@ -33,11 +34,19 @@ class Spool:
     """Holds the process's folder; `close` removes it."""
 
     def __init__(self, root: Path | None, quota_bytes: int) -> None:
+        """Raises ConfigurationError: nothing can be written there."""
         self._root = root or Path(tempfile.gettempdir())
-        self._root.mkdir(parents=True, exist_ok=True)
-        for folder in self._root.glob(_PREFIX + "*"):
-            _remove_if_dead(folder)
-        self.folder, self._lock = _make(self._root)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            for folder in self._root.glob(_PREFIX + "*"):
+                _remove_if_dead(folder)
+            self.folder, self._lock = _make(self._root)
+        except OSError as error:
+            raise ConfigurationError(
+                f"can't keep downloads in {self._root}: {error.strerror}; name a folder that may be "
+                "written in VIDEOQA_SPOOL_DIR",
+                param="spool_dir",
+            ) from error
         self._quota = Quota(quota_bytes, self._others_bytes)
 
     @contextmanager

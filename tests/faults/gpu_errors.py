@@ -58,9 +58,7 @@ def run(jobs: int, seed: int) -> Tally:
         with rig.submitting(jobs) as going:
             while going():
                 time.sleep(0.1)
-                for worker in [worker for worker in rig.workers if not worker.running()]:
-                    rig.tally.kills += 1
-                    rig.replace(worker)
+                rig.replace_ended()
         drawn = faults.read_text()
         rig.tally.notes |= {"out_of_memory": drawn.count("m"), "sticky": drawn.count("s")}
         rig.tally.held = jobs  # a step that broke had its rows' questions half answered

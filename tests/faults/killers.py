@@ -61,9 +61,7 @@ def run(jobs: int, seed: int) -> Tally:
         with rig.submitting(jobs) as going:
             while going():
                 time.sleep(0.1)
-                for worker in [worker for worker in rig.workers if not worker.running()]:
-                    rig.tally.kills += 1
-                    rig.replace(worker)
+                rig.replace_ended()
         killers = [job for job, number in rig.acknowledged.items() if is_killer(number)]
         rig.gone.update(killers)
         ends = [rig.client.get(job) for job in killers]

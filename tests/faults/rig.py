@@ -242,6 +242,12 @@ class Rig:
         self.workers.remove(worker)
         return self.spawn()
 
+    def replace_ended(self) -> None:
+        """Workers that ended by themselves; each counts as a kill."""
+        for worker in [worker for worker in self.workers if not worker.running()]:
+            self.tally.kills += 1
+            self.replace(worker)
+
     # Jobs
 
     def request(self, number: int) -> dict[str, Any]:

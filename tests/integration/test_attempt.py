@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -180,36 +182,52 @@ def test_kept_answers_of_a_newer_release_are_asked_for_again(
     assert claim.kept is None
 
 
+def lost(ledger: Ledger) -> Bell:
+    """A job whose worker is gone, and which has one attempt left."""
+    bell = submit(ledger, max_attempts=2)
+    ledger.claim(bell, worker="w", lease_s=0.01, token="lost")
+    time.sleep(0.03)
+    return bell
+
+
+@contextmanager
+def running(attempts: Attempts, model: Model, bell: Bell) -> Iterator[None]:
+    """An attempt that has begun, and ends with the block."""
+    began, end = threading.Event(), threading.Event()
+
+    def meanwhile() -> None:
+        began.set()
+        assert end.wait(10)
+
+    model.meanwhile = meanwhile
+    thread = threading.Thread(target=attempts.answer, args=(bell,))
+    thread.start()
+    assert began.wait(10)
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join(10)
+
+
 def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
     attempts: Attempts, ledger: Ledger, model: Model
 ) -> None:
-    suspect = submit(ledger, max_attempts=2)
-    ledger.claim(suspect, worker="w", lease_s=0.01, token="lost")
+    suspect = lost(ledger)
     other = submit(ledger, questions=["What else?"])
-    time.sleep(0.03)
-    began, end, tried = threading.Event(), threading.Event(), []
-
-    def first() -> None:
-        began.set()
-        assert end.wait(10)
+    tried: list[bool] = []
 
     def last() -> None:
         tried.append(attempts.answer(submit(ledger, questions=["And now?"])))
 
-    model.meanwhile = first
-    beside = threading.Thread(target=attempts.answer, args=(other,))
-    beside.start()
-    assert began.wait(10)
-    again = due(ledger)
-    model.meanwhile = last
-    waits = threading.Thread(target=attempts.answer, args=(again,))
-    waits.start()
-    time.sleep(0.5)
-    job = ledger.get(suspect.job_id)
-    assert (job.state, job.stage, model.asked) == ("running", "queued", 1)
-    end.set()
-    for thread in (beside, waits):
-        thread.join(10)
+    with running(attempts, model, other):
+        model.meanwhile = last
+        waits = threading.Thread(target=attempts.answer, args=(due(ledger),))
+        waits.start()
+        time.sleep(0.5)
+        job = ledger.get(suspect.job_id)
+        assert (job.state, job.stage, model.asked) == ("running", "queued", 1)
+    waits.join(10)
     job = ledger.get(suspect.job_id)
     assert (job.state, job.attempt, tried) == ("succeeded", 2, [False])
     assert ledger.get(other.job_id).state == "succeeded"
@@ -219,9 +237,7 @@ def test_a_job_that_is_only_to_be_stored_need_not_be_alone(
     attempts: Attempts, ledger: Ledger, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a store is away it comes back each minute, for an hour."""
-    suspect = submit(ledger, max_attempts=2)
-    ledger.claim(suspect, worker="w", lease_s=0.01, token="lost")
-    time.sleep(0.03)
+    suspect = lost(ledger)
     with monkeypatch.context() as patch:
         away(patch)
         attempts.answer(due(ledger))
@@ -242,30 +258,15 @@ def test_a_job_that_is_only_to_be_stored_need_not_be_alone(
 def test_a_job_that_waits_to_be_alone_is_given_back_when_its_worker_ends(
     attempts: Attempts, ledger: Ledger, model: Model
 ) -> None:
-    suspect = submit(ledger, max_attempts=2)
-    ledger.claim(suspect, worker="w", lease_s=0.01, token="lost")
-    other = submit(ledger, questions=["What else?"])
-    time.sleep(0.03)
-    began, end = threading.Event(), threading.Event()
-
-    def first() -> None:
-        began.set()
-        assert end.wait(10)
-
-    model.meanwhile = first
-    beside = threading.Thread(target=attempts.answer, args=(other,))
-    beside.start()
-    assert began.wait(10)
-    again = due(ledger)
-    waits = threading.Thread(target=attempts.answer, args=(again,))
-    waits.start()
-    time.sleep(0.3)
-    attempts.break_off(errors.EngineStopped("the engine hangs"))
-    waits.join(10)
-    job = ledger.get(suspect.job_id)
-    assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 3)
-    end.set()
-    beside.join(10)
+    suspect = lost(ledger)
+    with running(attempts, model, submit(ledger, questions=["What else?"])):
+        waits = threading.Thread(target=attempts.answer, args=(due(ledger),))
+        waits.start()
+        time.sleep(0.3)
+        attempts.break_off(errors.EngineStopped("the engine hangs"))
+        waits.join(10)
+        job = ledger.get(suspect.job_id)
+        assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 3)
 
 
 def test_a_question_that_only_waited_as_the_engine_broke_is_not_held_against_its_job(

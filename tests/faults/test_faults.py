@@ -22,7 +22,7 @@ ROWS = {
     "full_disk": 24,
     "lying_s3": 20,
     "kill_decoders": 24,
-    "gpu_errors": 150,
+    "gpu_errors": 300,
     "hanging_source": 3,
     "clock_jumps": 60,
     "cancel": 64,

@@ -25,7 +25,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.pixels import use_fast_pixels
 from videoqa_worker.engine.video_processor import load_video_processor
-from videoqa_worker.prompt import Remembering
+from videoqa_worker.prompt import Remembering, collapse_runs
 
 __all__ = ["PROCESSORS", "load_processor"]
 
@@ -92,6 +92,8 @@ def load_processor(
         use_fast_pixels(processor)
     for name in ("image_processor", "video_processor"):
         _remember(getattr(processor, name, None))
+    tokens = [getattr(processor, f"{name}_token", None) for name in ("image", "video")]
+    collapse_runs(processor.tokenizer, [token for token in tokens if isinstance(token, str)])
     return processor
 
 

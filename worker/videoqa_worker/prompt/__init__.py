@@ -2,6 +2,15 @@
 
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.prompter import ModelInputs, Prompter
+from videoqa_worker.prompt.runs import collapse_runs
 from videoqa_worker.prompt.viewed import Media, Remembering, Viewed
 
-__all__ = ["Media", "ModelInputs", "Normalisation", "Prompter", "Remembering", "Viewed"]
+__all__ = [
+    "Media",
+    "ModelInputs",
+    "Normalisation",
+    "Prompter",
+    "Remembering",
+    "Viewed",
+    "collapse_runs",
+]

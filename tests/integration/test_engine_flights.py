@@ -147,18 +147,42 @@ def test_a_caller_that_raises_fails_alone(engine: Engine) -> None:
     def asked() -> bool:
         raise ValueError("asked")
 
+    heard: list[str] = []
     requests = [
         again(engine, on_text=deaf),
         again(engine),
         again(engine, on_progress=deaf),
         again(engine, should_stop=asked),
         again(engine),
+        again(engine, on_text=heard.append),
     ]
     futures = submitted(engine, requests)
     for n in (0, 2, 3):
         with pytest.raises(ValueError, match=r"deaf|asked"):
             futures[n].result(30)
-    assert [futures[n].result(30) for n in (1, 4)] == [alone] * 2
+    assert [futures[n].result(30) for n in (1, 4, 5)] == [alone] * 3
+    assert "".join(heard).strip() == alone.text
+
+
+def test_rows_that_nobody_listens_to_are_decoded_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    tokenizer = engine.prompter._processor.tokenizer
+    decode = type(tokenizer).decode
+
+    def count(self: Any, tokens: Any, **settings: Any) -> Any:
+        decoded.append(len(tokens))
+        return decode(self, tokens, **settings)
+
+    monkeypatch.setattr(type(tokenizer), "decode", count)
+    silent = [again(engine, max_new_tokens=40) for _ in range(3)]
+    alone, *others = answers(engine, silent)
+    assert decoded == [alone.output_tokens]
+    heard: list[str] = []
+    told = again(engine, max_new_tokens=40, on_text=heard.append)
+    assert answers(engine, [told, *silent]) == [alone] * 4 == [alone, *others, alone]
+    assert "".join(heard).strip() == alone.text
 
 
 def test_the_models_fault_reaches_each_as_its_own(engine: Engine) -> None:

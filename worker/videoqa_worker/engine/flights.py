@@ -22,7 +22,8 @@ __all__ = ["Flight", "Flights", "flight_key"]
 
 
 def flight_key(request: GenerationRequest, media: bytes) -> bytes | None:
-    """What equal requests have in common; None for one that shares with nobody.
+    """What equal requests have in common; None for one that shares with nobody. Those that listen to the
+    text as it comes share with such alone: for the others it is not even decoded.
 
     Arguments:
         media: digest of its pictures.
@@ -31,9 +32,8 @@ def flight_key(request: GenerationRequest, media: bytes) -> bytes | None:
     if request.alone or (drawn and request.generation.seed is None):
         return None
     prompt = prefix_digest(request.inputs, media, request.inputs.length)
-    return hashlib.blake2b(
-        prompt + request.generation.model_dump_json().encode(), digest_size=20
-    ).digest()
+    rest = f"{request.on_text is not None} {request.generation.model_dump_json()}"
+    return hashlib.blake2b(prompt + rest.encode(), digest_size=20).digest()
 
 
 @dataclass(eq=False)
@@ -64,7 +64,7 @@ class Flight:
             first.request,
             should_stop=self._unwanted,
             on_progress=self._progress,
-            on_text=self._tell,
+            on_text=self._tell if first.request.on_text is not None else None,
         )
         """What the engine runs."""
 

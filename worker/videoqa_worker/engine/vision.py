@@ -111,19 +111,19 @@ def _tokens(model: Any) -> list[tuple[str, int]]:
 
 def embedded(model: Any, inputs: ModelInputs, features: Flat) -> torch.Tensor:
     """[1, L, d]: the tokens' embeddings, the pictures' features in their places."""
-    embedding = model.get_input_embeddings()
-    ids = inputs.input_ids.to(model.device)
-    kinds = {kind: ids == token for kind, token in _tokens(model)}
-    # A placeholder may be a token that the embedding does not know.
-    hidden = torch.stack(list(kinds.values())).any(dim=0)
-    whole: torch.Tensor = embedding(ids.masked_fill(hidden, 0))
+    # On the CPU, where the tokens are: to ask the device would be to wait for all that it has to do.
+    ids = inputs.input_ids[0].clone()
+    places = {kind: (ids == token).nonzero()[:, 0] for kind, token in _tokens(model)}
+    for at in places.values():
+        ids[at] = 0  # a placeholder may be a token that the embedding does not know
+    whole: torch.Tensor = model.get_input_embeddings()(ids.to(model.device)[None])
     for kind, found in features.items():
-        wanted = int(kinds[kind].sum())
-        if wanted != len(found):
+        at = places[kind]
+        if len(at) != len(found):
             raise ValueError(
-                f"{wanted} placeholders in the prompt for {len(found)} {kind} features"
+                f"{len(at)} placeholders in the prompt for {len(found)} {kind} features"
             )
-        whole[kinds[kind]] = found.to(whole.device, whole.dtype)
+        whole[0].index_copy_(0, at.to(whole.device), found.to(whole.device, whole.dtype))
     return whole
 
 

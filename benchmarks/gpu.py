@@ -38,7 +38,13 @@ from gpu_models import SHAPES, Shape, build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.job import Generation  # noqa: E402
-from videoqa_worker.engine import Engine, EngineConfig, Generated, GenerationRequest  # noqa: E402
+from videoqa_worker.engine import (  # noqa: E402
+    Engine,
+    EngineConfig,
+    Generated,
+    GenerationRequest,
+    kernels,
+)
 from videoqa_worker.engine.load import Loaded  # noqa: E402
 from videoqa_worker.prompt import Media  # noqa: E402
 
@@ -138,7 +144,6 @@ def paths(device: torch.device) -> dict[str, Any]:
         else None,
         "flash_attn": importlib.util.find_spec("flash_attn") is not None,
         "varlen_attn": importlib.util.find_spec("torch.nn.attention.varlen") is not None,
-        "attention": "sdpa",
         "cuda_graphs": device.type == "cuda",
     }
 
@@ -198,6 +203,7 @@ def generate(loaded: Loaded, processor: Any, jobs: Sequence[Sequence[np.ndarray]
 
 
 def engine_on(loaded: Loaded, args: argparse.Namespace, **settings: Any) -> Engine:
+    settings["attn_implementation"] = args.attention
     config = EngineConfig("random", device=args.device, **settings)
     return Engine(config, loader=lambda *_: loaded)
 
@@ -209,6 +215,23 @@ def kv_tokens(loaded: Loaded, args: argparse.Namespace) -> int:
     free, total = torch.cuda.mem_get_info(loaded.model.device)
     token_bytes = SHAPES[args.model].kv_bytes
     return max(8192, int((free - 0.1 * total - 10 * 2**30) / token_bytes))
+
+
+def attention(device: torch.device, dtype: torch.dtype, models: Sequence[str]) -> dict[str, Any]:
+    """Microseconds of a layer in a step, by each kernel that is here and right; `path` is the one that
+    engines take."""
+    found: dict[str, Any] = {}
+    for model, rows in itertools.product(models, (1, 16, 64)):
+        count = SHAPES[model].heads
+        heads = kernels.Heads(count, count, SHAPES[model].hidden // count)
+        on_gpu = device.type == "cuda"
+        size = {"rows": rows, "positions": 6144 if on_gpu else 256}
+        taken = kernels.seconds(heads, dtype, device, as_graphs=on_gpu, **size)
+        found[f"{model}, {rows} rows"] = {name: round(1e6 * s, 1) for name, s in taken.items()}
+        path = kernels.fastest(heads, dtype, device, as_graphs=True)
+        found[f"{model}, path"] = path or "sdpa"
+        free(device)
+    return found
 
 
 def parity(device: torch.device, args: argparse.Namespace) -> dict[str, Any]:
@@ -358,6 +381,7 @@ def main() -> None:
     parser.add_argument("--in-flight", nargs="+", type=int, default=[1, 4, 16, 64])
     parser.add_argument("--most-jobs", type=int, default=192)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--attention", choices=["sdpa"], help="no kernel without masks, to compare")
     parser.add_argument("--tiny", action="store_true", help="two layers each: to try the script")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
@@ -370,6 +394,8 @@ def main() -> None:
     args.ability = ability(device, dtype)
     found["tflops"], found["tb_per_s"] = (round(value / 1e12, 2) for value in args.ability)
     print(json.dumps(found), file=sys.stderr, flush=True)
+    found["attention"] = attention(device, dtype, args.models)
+    print(json.dumps(found["attention"]), file=sys.stderr, flush=True)
     found["parity"] = parity(device, args)
     print(json.dumps(found["parity"]), file=sys.stderr, flush=True)
     free(device)

@@ -63,7 +63,8 @@ class EngineConfig:
     reference: the checkpoint's own processor on PIL pictures, 4 (720p) to 5 (1080p) times the
     CPU time a frame (`benchmarks/pixels.py`)."""
     attn_implementation: str | None = None
-    """None: transformers' choice (SDPA), the only one that slots run with."""
+    """None: SDPA, and on CUDA for single tokens the fastest kernel that is right there (see `kernels`);
+    `sdpa`: that alone. Any other does not run in slots."""
     device_map: str | None = None
     """`auto` spreads a model over several GPUs (accelerate)."""
     quantization: Literal["4bit", "8bit"] | None = None

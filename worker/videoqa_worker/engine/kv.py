@@ -36,7 +36,7 @@ def kv_shape(model: Any) -> KvShape | None:
     # Mistral has a window without a switch for it.
     windowed = getattr(text, "use_sliding_window", True) and getattr(text, "sliding_window", None)
     heads = getattr(text, "num_attention_heads", None)
-    sdpa = getattr(text, "_attn_implementation", None) in ("sdpa", attention.NAME)
+    sdpa = str(getattr(text, "_attn_implementation", None)).startswith(("sdpa", attention.NAME))
     places = set((getattr(model, "hf_device_map", None) or {}).values())
     if kinds != {"full_attention"} or windowed or not heads or not sdpa or len(places) > 1:
         return None

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from videoqa_worker.engine import attention, vision
+from videoqa_worker.engine import attention, kernels, vision
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.faults import fault_of
 from videoqa_worker.engine.graphs import Graphs
@@ -84,15 +84,28 @@ class Passes:
 
     def __init__(self, loaded: Loaded, shape: KvShape, config: EngineConfig) -> None:
         self._model = loaded.model
-        attention.install(loaded.model)
         self._device: torch.device = loaded.model.device
         dtype = self._model.dtype
+        self._unmasked = self._spares_masks(config)
+        self._kernel = self._fastest(shape, config) if self._unmasked else None
+        attention.install(loaded.model, self._kernel)
         tokens = min(config.max_batch_tokens, self._affordable(token_bytes(shape, dtype)))
         self.cache = SlotCache(shape, tokens, dtype, self._device)
         self.features: Kept[vision.Flat] = Kept(self._limit(config.feature_cache_bytes))
         self.prefixes: Kept[list[torch.Tensor]] = Kept(self._limit(config.prefix_cache_bytes))
         self._invariant = config.batch_invariant
         self._graphs = Graphs(self._device, wanted=config.cuda_graphs)
+
+    def _spares_masks(self, config: EngineConfig) -> bool:
+        """Where kernels can do without, see `attention`."""
+        chosen = config.attn_implementation is None and not config.batch_invariant
+        return chosen and self._device.type == "cuda"
+
+    def _fastest(self, shape: KvShape, config: EngineConfig) -> str | None:
+        queries = self._model.config.get_text_config().num_attention_heads
+        heads = kernels.Heads(queries, shape[1], shape[2])
+        dtype, graphs = self._model.dtype, config.cuda_graphs
+        return kernels.fastest(heads, dtype, self._device, as_graphs=graphs)
 
     def _affordable(self, bytes_each: int) -> int:
         """Positions that leave the device room for the caches and for passes."""
@@ -191,7 +204,9 @@ class Passes:
         piece, later = rest[:, : end - start], rest[:, end - start :]
         first, behind = place.at(start), place.at(end - 1) + 1
         mask = None
-        if start:
+        if start and end - start > 1 and self._unmasked and (first, behind) == (start, end):
+            mask = attention.lengths(torch.tensor([end]))
+        elif start:
             at = torch.arange(first, behind, device=self._device)
             mask = _seen(behind, at, place.start, place.shared)[None, None]
         with self._any_shape():
@@ -308,8 +323,11 @@ class Passes:
         numbers = [[[row.token, row.at, row.start, row.shared] for row in slot] for slot in filled]
         reach = max(self.reach(row.at + 1) for slot in rows for row in slot)
         placed = torch.tensor(numbers).permute(2, 0, 1).to(self._device, non_blocking=True)
-        key = "rows", slots, each, first, reach
-        scores = self._graphs.run(key, partial(self._placed, first, reach, keep=each), *placed)
+        by_length = self._kernel is not None and reach % kernels.PAGE == 0 and each == 1
+        by_length &= all(row.start == row.shared for slot in rows for row in slot)
+        key = "rows", slots, each, first, reach, by_length
+        step = partial(self._placed, first, reach, keep=each, by_length=by_length)
+        scores = self._graphs.run(key, step, *placed)
         if all(len(slot) == each for slot in rows):
             return scores[: len(rows)].flatten(0, 1)
         return torch.cat([part[: len(slot)] for part, slot in zip(scores, rows, strict=False)])
@@ -331,12 +349,21 @@ class Passes:
         shared: torch.Tensor,
         *,
         keep: int | torch.Tensor,
+        by_length: bool = False,
     ) -> torch.Tensor:
         """Tokens anywhere in a stretch of slots, int64[slots, tokens of each] all four; the scores,
-        float[slots, kept of each, vocabulary]."""
+        float[slots, kept of each, vocabulary].
+
+        Arguments:
+            by_length: each is the only one of its slot, and sees all that is before it.
+        """
+        if by_length:  # those in scratch, which only fill up, see one position
+            seen = attention.lengths(torch.where(at < reach, at + 1, 1)[:, 0])
+        else:
+            seen = _seen(reach, at, start[..., None], shared[..., None])[:, None]
         scores: torch.Tensor = self._model(
             input_ids=tokens,
-            attention_mask=_seen(reach, at, start[..., None], shared[..., None])[:, None],
+            attention_mask=seen,
             position_ids=at - start + shared,
             past_key_values=self.cache.for_tokens(first, at, reach),
             use_cache=True,

@@ -1,9 +1,11 @@
 """Train the demo model from nothing on synthetic clips.
 
-    python training/demo_model/train.py --out DIR --minutes 60 --seed 0
+    python training/demo_model/train.py --out DIR
 
-One thread. Two settings of glibc's malloc make a step several times faster (large tensors stay
-mapped between steps); the script restarts itself with them where they are missing.
+One thread, and steps are counted, not minutes: the same seed gives the same weights, bit by bit, on the
+same kind of processor with the same torch. Two settings of glibc's malloc make a step several times
+faster (large tensors stay mapped between steps); the script restarts itself with them where they are
+missing.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +41,14 @@ _HELD_OUT_SEED = 1_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """How long each part lasts; shares are of `minutes`."""
+    """How long each part lasts."""
 
     out: Path
-    minutes: float
     seed: int
+    #: Of the vision tower alone.
+    warmup_steps: int
+    steps: int
     learning_rate: float
-    #: Vision warm-up.
-    warmup_share: float
     #: Full learning rate until here, then a cosine down to 2%.
     decay_from: float
     pair_share: float
@@ -98,20 +99,14 @@ def rate(plan: Plan, done: float, step: int) -> float:
     )
 
 
-def shares(minutes: float) -> Iterator[float]:
-    """The share done, 0..1, until the time is up."""
-    started = time.monotonic()
-    while (elapsed := (time.monotonic() - started) / 60) < minutes:
-        yield elapsed / minutes
-
-
 def warm_up(model: LlavaForConditionalGeneration, plan: Plan, rng: random.Random) -> None:
     """Train the vision tower alone, on what each patch shows."""
     head = PatchHead(model.config.text_config.hidden_size)
     modules = [model.model.vision_tower, model.model.multi_modal_projector, head]
     optimizers = Optimizers(modules, plan.learning_rate)
     reported = time.monotonic()
-    for step, done in enumerate(shares(plan.minutes * plan.warmup_share)):
+    for step in range(plan.warmup_steps):
+        done = step / plan.warmup_steps
         loss, read = warmup_loss(model, head, rng)
         loss.backward()
         optimizers.step(rate(plan, done, step))
@@ -127,7 +122,8 @@ def learn(
     optimizers = Optimizers([model], plan.learning_rate)
     reported = time.monotonic()
     smooth = 0.0
-    for step, done in enumerate(shares(plan.minutes * (1 - plan.warmup_share))):
+    for step in range(plan.steps):
+        done = step / plan.steps
         loss = answer_loss(model, next_batch(rng, processor.tokenizer, plan))[0]
         loss.backward()
         optimizers.step(rate(plan, done, step))
@@ -188,24 +184,16 @@ def say(text: str) -> None:
     print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
-def parse(arguments: list[str] | None = None) -> tuple[Plan, Path | None]:
-    """The plan, and the checkpoint to go on from."""
+def parse(arguments: list[str] | None = None) -> Plan:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write the checkpoint to")
-    parser.add_argument(
-        "--minutes", type=float, default=60.0, help="wall-clock minutes, warm-up included"
-    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--resume", type=Path, help="checkpoint to go on from, without a warm-up")
-    parser.add_argument("--warmup-share", type=float, default=0.12)
+    parser.add_argument("--warmup-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=4800)
+    parser.add_argument("--learning-rate", type=float, default=2.5e-3)
     parser.add_argument("--decay-from", type=float, default=0.4)
     parser.add_argument("--pair-share", type=float, default=0.25)
-    given = vars(parser.parse_args(arguments))
-    resume = given.pop("resume")
-    if resume is not None:
-        given["warmup_share"] = 0.0
-    return Plan(**given), resume
+    return Plan(**vars(parser.parse_args(arguments)))
 
 
 def restart_with_malloc_settings() -> None:
@@ -216,21 +204,18 @@ def restart_with_malloc_settings() -> None:
 
 def main() -> None:
     """Warm up, learn, save."""
-    plan, resume = parse()
+    plan = parse()
     restart_with_malloc_settings()
     torch.set_num_threads(1)
     rng = random.Random(plan.seed)
     tokenizer = new_tokenizer()
     processor, model = new_processor(tokenizer), new_model(tokenizer, plan.seed)
-    if resume is not None:
-        model = LlavaForConditionalGeneration.from_pretrained(resume, dtype=torch.float32)
     # on one CPU core twice as fast as "sdpa", whose backward pass is slow for short rows
     model.set_attn_implementation("eager")
     model.train()
     size = sum(p.numel() for p in model.parameters())
     say(f"{size:,} parameters, {len(processor.tokenizer)} words")
-    if plan.warmup_share:
-        warm_up(model, plan, rng)
+    warm_up(model, plan, rng)
     learn(model, processor, plan, rng)
     save(model, processor, plan.out)
     say("done")

@@ -144,8 +144,11 @@ def test_a_device_that_is_none(checkpoint: Callable[[str], Path]) -> None:
     check_refusal(start(checkpoint("interleave"), device="gpu"), "device='gpu'")
 
 
-def test_quantization_without_its_library(checkpoint: Callable[[str], Path]) -> None:
-    check_refusal(start(checkpoint("interleave"), quantization="4bit"), "pip install bitsandbytes")
+def test_quantization_without_its_library(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_refusal(start(checkpoint("interleave"), quantization="4bit"), "videoqa-worker[quantized]")
 
 
 def test_a_model_that_loads_but_cannot_answer(copy: Path) -> None:

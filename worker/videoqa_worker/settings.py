@@ -73,7 +73,8 @@ class WorkerSettings(Settings):
         description="`auto` spreads a model over several GPUs (accelerate), which then runs in padded batches",
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
-        default=None, description="load weights quantised (needs bitsandbytes)"
+        default=None,
+        description="the text model's weights in 4 or 8 bits (`pip install 'videoqa-worker[quantized]'`)",
     )
     attn_implementation: str | None = Field(
         default=None,

@@ -68,7 +68,8 @@ class EngineConfig:
     device_map: str | None = None
     """`auto` spreads a model over several GPUs (accelerate)."""
     quantization: Literal["4bit", "8bit"] | None = None
-    """Needs bitsandbytes and a CUDA device."""
+    """The weights of the text model in so many bits, by bitsandbytes. With 8 its arithmetic depends a little
+    on the rows that run together."""
     cpu_threads: int | None = None
     """Threads of one torch operation on the CPU; None: torch's default, and 1 beside a GPU."""
 

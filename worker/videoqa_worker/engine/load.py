@@ -7,6 +7,7 @@ ConfigurationError that says what to do.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ from videoqa_worker.prompt import Prompter
 
 __all__ = ["Loaded", "commit_of", "device_of", "dtype_of", "load", "look"]
 
+_UNQUANTIZED = [
+    r"(.*\.)?(vision_tower|image_tower|video_tower|vision_model|visual|multi_modal_projector|connector)",
+    "lm_head",
+]
+"""What the parts for pictures are called in the models that there are; and what gives the scores."""
 SHAPES_GREEDY = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
 """Generation settings of a checkpoint that are kept."""
 
@@ -193,17 +199,20 @@ def dtype_of(config: EngineConfig, device: torch.device) -> torch.dtype:
 
 
 def _quantization(config: EngineConfig, device: torch.device) -> Any:
+    """For the text model: pictures are seen with all bits, which costs little memory."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigurationError(
             f"got quantization={config.quantization!r} without bitsandbytes; "
-            "pip install bitsandbytes, or leave quantization out",
+            "pip install 'videoqa-worker[quantized]', or leave quantization out",
             param="quantization",
         )
+    # At each pass it says that it works in float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if config.quantization == "8bit":
         options: dict[str, Any] = {"load_in_8bit": True}
     else:
         options = {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype_of(config, device)}
-    return BitsAndBytesConfig(**options)  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(llm_int8_skip_modules=_UNQUANTIZED, **options)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -122,10 +122,11 @@ class AsyncClient:
         on_event: Callable[[Event], None] | None = None,
     ) -> Job:
         """See `Client.wait`."""
+        reader = Following(job_id, "0", timeout_s)
         job = await self.get(job_id)
         if job.final and on_event is None:
             return job
-        async for event in self._follow(Following(job_id, "0", timeout_s), job_id):
+        async for event in self._follow(reader, job_id):
             if on_event is not None:
                 on_event(event)
         return await self.get(job_id)

@@ -343,11 +343,13 @@ class Client:
 
         Raises:
             WaitTimeout: the job goes on.
+            InvalidRequest: `timeout_s` is no number.
         """
+        reader = Following(job_id, "0", timeout_s)
         job = self.get(job_id)
         if job.final and on_event is None:
             return job
-        for event in self._follow(Following(job_id, "0", timeout_s), job_id):
+        for event in self._follow(reader, job_id):
             if on_event is not None:
                 on_event(event)
         return self.get(job_id)
@@ -360,7 +362,7 @@ class Client:
         Raises:
             WaitTimeout: `timeout_s` is over; the job goes on.
             RedisUnavailable: at once, or when Redis stays away for 30 s while this waits.
-            InvalidRequest: `after` is no event's id.
+            InvalidRequest: `after` is no event's id, or `timeout_s` no number.
         """
         reader = Following(job_id, after, timeout_s)
         self.get(job_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -191,6 +192,14 @@ def test_a_wait_that_times_out_leaves_the_job_alone(client: Any) -> None:
     with pytest.raises(errors.WaitTimeout):
         client.wait(job.id, timeout_s=0.1)
     assert client.get(job.id).state == "queued"
+
+
+def test_a_timeout_that_is_no_number_is_refused(client: Any) -> None:
+    job = client.submit(ASKED)
+    with pytest.raises(errors.InvalidRequest, match="got timeout_s=nan"):
+        client.wait(job.id, timeout_s=math.nan)
+    with pytest.raises(errors.InvalidRequest, match="got timeout_s=nan"):
+        list(client.events(job.id, timeout_s=math.nan))
 
 
 def test_events_are_replayed_from_where_one_left_off(client: Any, worker: Worker) -> None:

@@ -184,9 +184,9 @@ class AsyncClient:
         """See `Client.retry`."""
         return await self._call(self._client.retry, job_id)
 
-    async def dead(self) -> AsyncIterator[Job]:
+    async def dead(self, *, code: str | None = None) -> AsyncIterator[Job]:
         """See `Client.dead`."""
-        for job in await self._call(lambda: builtins.list(self._client.dead())):
+        for job in await self._call(lambda: builtins.list(self._client.dead(code=code))):
             yield job
 
     async def replay(self, *, code: str | None = None) -> builtins.list[Job]:

@@ -309,6 +309,11 @@ def test_failed_jobs_are_listed_retried_and_purged(client: Any, worker: Worker) 
     client.purge(jobs[1].id)
     with pytest.raises(errors.NotRetryable):
         client.purge(jobs[0].id)
+    assert [job.id for job in client.dead(code="model_error")] == [jobs[2].id]
+    assert list(client.dead(code="worker_lost")) == []
+    for unknown in (client.dead, client.replay):
+        with pytest.raises(errors.InvalidRequest, match="such as model_error"):
+            list(unknown(code="modl_error"))
     assert [job.id for job in client.replay(code="model_error")] == [jobs[2].id]
 
 

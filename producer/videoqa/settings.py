@@ -66,7 +66,8 @@ class Settings(BaseModel):
     max_queued: int = Field(
         default=1_000_000,
         ge=1,
-        description="most jobs that may wait for a model in each priority; more are refused (2 GB of Redis)",
+        description="most jobs that may wait for a model in each priority; more are refused "
+        "(1.3 GB of Redis, with requests of 300 bytes)",
     )
     inline_result_bytes: int = Field(
         default=100_000,

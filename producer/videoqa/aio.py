@@ -122,10 +122,11 @@ class AsyncClient:
         on_event: Callable[[Event], None] | None = None,
     ) -> Job:
         """See `Client.wait`."""
+        reader = Following(job_id, "0", timeout_s)
         job = await self.get(job_id)
         if job.final and on_event is None:
             return job
-        async for event in self._follow(Following(job_id, "0", timeout_s), job_id):
+        async for event in self._follow(reader, job_id):
             if on_event is not None:
                 on_event(event)
         return await self.get(job_id)
@@ -183,9 +184,9 @@ class AsyncClient:
         """See `Client.retry`."""
         return await self._call(self._client.retry, job_id)
 
-    async def dead(self) -> AsyncIterator[Job]:
+    async def dead(self, *, code: str | None = None) -> AsyncIterator[Job]:
         """See `Client.dead`."""
-        for job in await self._call(lambda: builtins.list(self._client.dead())):
+        for job in await self._call(lambda: builtins.list(self._client.dead(code=code))):
             yield job
 
     async def replay(self, *, code: str | None = None) -> builtins.list[Job]:

@@ -7,13 +7,12 @@ say (`request.parse_request`); here is only what a shell adds: paths, and flags 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from videoqa.errors import InvalidRequest
-from videoqa.request import names_image
+from videoqa.request import as_url, names_image
 
 __all__ = [
     "Budget",
@@ -29,7 +28,6 @@ __all__ = [
     "Summary",
     "Times",
     "Tolerance",
-    "as_url",
     "given",
     "media",
     "one_of",
@@ -93,17 +91,6 @@ Start = Annotated[float | None, typer.Option(help="Seconds into the video where 
 End = Annotated[float | None, typer.Option(help="Seconds into the video where the clip ends.")]
 
 
-def as_url(name: str) -> str:
-    """A path becomes a file:// URL; URLs stay as they are.
-
-    Raises:
-        InvalidRequest: it is empty, as of a variable that is not set; it would be the folder we are in.
-    """
-    if not name:
-        raise InvalidRequest("got an empty name, expected a path or a URL", param="inputs")
-    return name if "://" in name else Path(name).absolute().as_uri()
-
-
 def given(**fields: Any) -> dict[str, Any]:
     """Only what was given, so that the contract's defaults hold for the rest."""
     return {name: value for name, value in fields.items() if value not in (None, {}, ())}
@@ -117,7 +104,13 @@ def one_of(value: str, flag: str, *allowed: str) -> Any:
 
 
 def media(names: list[str], start: float | None, end: float | None) -> list[Any]:
-    """The inputs of a request."""
+    """The inputs of a request.
+
+    Raises:
+        InvalidRequest: one is empty, as of a variable that is not set.
+    """
+    if "" in names:
+        raise InvalidRequest("got an empty name, expected a path or a URL", param="inputs")
     urls = [as_url(name) for name in names]
     if start is None and end is None:
         return urls

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
 from kombu.connection import Connection
@@ -16,7 +17,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.scheduling import priority_cycle
 from redis.exceptions import RedisError
 
-from videoqa.connection import place
+from videoqa.connection import check_database, place
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.queues import TASK
 from videoqa.settings import Settings
@@ -29,9 +30,9 @@ def make_celery(settings: Settings) -> Celery:
     """A Celery application without result backend; connects on first use.
 
     Raises:
-        ConfigurationError: no transport here speaks the broker URL.
+        ConfigurationError: no transport here speaks the broker URL, or it names no database.
     """
-    _check_transport(settings.broker)
+    _check_broker(settings)
     app = Celery("videoqa", broker=settings.broker, set_as_current=False)
     app.conf.update(
         task_acks_late=True,
@@ -50,11 +51,18 @@ def make_celery(settings: Settings) -> Celery:
     return app
 
 
-def _check_transport(url: str) -> None:
-    """kombu would say so as late as at the first bell, when the job is recorded."""
+def _check_broker(settings: Settings) -> None:
+    """kombu would say so as late as at the first bell, when the job is recorded, or take it for a host."""
+    url = settings.broker_url or settings.redis_url
     try:
-        Connection(url).get_transport_cls()  # type: ignore[no-untyped-call]
-    except (KeyError, ImportError, ValueError) as error:
+        if "://" not in url:
+            raise ValueError("it is no URL")
+        connection = Connection(settings.broker)  # type: ignore[no-untyped-call]
+        if connection.get_transport_cls().driver_type == "redis":  # type: ignore[no-untyped-call]
+            check_database(str(connection.virtual_host or ""))
+            of_socket = dict(parse_qsl(urlsplit(settings.broker).query))
+            check_database(of_socket.get("virtual_host", ""))
+    except (KeyError, ImportError, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"VIDEOQA_BROKER_URL, for {place(url)}: {error.args[0]}; expected redis://, "
             "or another broker of Celery's whose library is installed",

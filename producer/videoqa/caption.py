@@ -120,7 +120,7 @@ def caption(
         in_flight=in_flight,
         order=one_of(order, "--order", "completion", "input"),
         parquet=one_of(format_, "--format", "jsonl", "parquet") == "parquet",
-        subtitles=one_of(subtitles, "--subtitles", "vtt", "srt") if subtitles else None,
+        subtitles=one_of(subtitles, "--subtitles", "vtt", "srt") if subtitles is not None else None,
         retry_failed=retry_failed,
     )
     store = ObjectStore(s3_endpoint_url=found.s3_endpoint_url)

@@ -387,7 +387,7 @@ def _add_worker_commands() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """What the console script runs: see `videoqa_command`."""
     _open_streams()
     _add_worker_commands()
     app()

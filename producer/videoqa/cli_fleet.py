@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Annotated, cast
 
@@ -10,7 +9,7 @@ import typer
 
 from videoqa import errors, show, tables
 from videoqa.client import Client
-from videoqa.job import Job, JobState
+from videoqa.job import JobState
 from videoqa.options import JobId, JsonFlag, Timeout, connected
 from videoqa.queues import PRIORITIES, Priority
 
@@ -81,7 +80,7 @@ Code = Annotated[str | None, typer.Option(help="Only those that failed with this
 def list_dead(code: Code = None, as_json: JsonFlag = False) -> None:
     """List failed jobs with the reason."""
     with connected() as client:
-        tables.jobs(_failed(client, code), as_json=as_json)
+        tables.jobs(client.dead(code=code), as_json=as_json)
 
 
 @dead.command(name="show")
@@ -115,12 +114,6 @@ def purge(
                 show.changed(job, "forgotten", as_json=as_json)
 
 
-def _failed(client: Client, code: str | None) -> Iterable[Job]:
-    return (
-        job for job in client.dead() if code is None or (job.failure and job.failure.code == code)
-    )
-
-
 def _passing_over(all_of_them: bool) -> AbstractContextManager[None]:
     """Of all, some are not failed any more: retried by somebody else, or their records have ended."""
     return suppress(errors.NotRetryable, errors.LookupFailed) if all_of_them else nullcontext()
@@ -129,11 +122,11 @@ def _passing_over(all_of_them: bool) -> AbstractContextManager[None]:
 def _chosen(
     client: Client, job_ids: list[str] | None, all_of_them: bool, code: str | None
 ) -> list[str]:
-    if bool(job_ids) == all_of_them or (job_ids and code):
+    if bool(job_ids) == all_of_them or (job_ids and code is not None):
         raise errors.InvalidRequest(
             "got neither or both, expected ids of jobs, or --all [--code CODE]"
         )
-    return job_ids or [job.id for job in _failed(client, code)]
+    return job_ids or [job.id for job in client.dead(code=code)]
 
 
 # -- queues

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
@@ -80,6 +81,13 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _unknown(code: str | None) -> errors.InvalidRequest:
+    near = get_close_matches((code or "").lower(), errors.REGISTRY, cutoff=0.5) or ["worker_lost"]
+    return errors.InvalidRequest(
+        f"got code {code!r}, expected an error's, such as {' or '.join(near)}", param="code"
+    )
 
 
 def _queued(submission: Submission) -> Job:
@@ -297,8 +305,10 @@ class Client:
                 f"got state {state!r}, expected one of {', '.join(get_args(JobState))}",
                 param="state",
             )
-        if tag is not None and not _is_text(tag):
-            raise errors.InvalidRequest(f"got tag {tag!r}, expected text", param="tag")
+        if tag is not None and not (tag and _is_text(tag)):
+            raise errors.InvalidRequest(
+                f"got tag {tag!r}, expected text, or none for jobs of any tag", param="tag"
+            )
         after = Place.of_cursor(cursor) if cursor else None
         found: list[tuple[Place, Job]] = []
         while True:
@@ -343,11 +353,13 @@ class Client:
 
         Raises:
             WaitTimeout: the job goes on.
+            InvalidRequest: `timeout_s` is no number.
         """
+        reader = Following(job_id, "0", timeout_s)
         job = self.get(job_id)
         if job.final and on_event is None:
             return job
-        for event in self._follow(Following(job_id, "0", timeout_s), job_id):
+        for event in self._follow(reader, job_id):
             if on_event is not None:
                 on_event(event)
         return self.get(job_id)
@@ -360,7 +372,7 @@ class Client:
         Raises:
             WaitTimeout: `timeout_s` is over; the job goes on.
             RedisUnavailable: at once, or when Redis stays away for 30 s while this waits.
-            InvalidRequest: `after` is no event's id.
+            InvalidRequest: `after` is no event's id, or `timeout_s` no number.
         """
         reader = Following(job_id, after, timeout_s)
         self.get(job_id)
@@ -429,21 +441,30 @@ class Client:
         self._ring(self._ledger.retry(job_id))
         return self.get(job_id)
 
-    def dead(self) -> Iterator[Job]:
-        """All failed jobs that are kept, each with its failure; those whose records end first come
-        first. `retry` replays one, `replay` all, `purge` forgets one."""
+    def dead(self, *, code: str | None = None) -> Iterator[Job]:
+        """All failed jobs that are kept, each with its failure, or those that failed with this code;
+        those whose records end first come first. `retry` replays one, `replay` all, `purge` forgets one.
+
+        Raises:
+            InvalidRequest: no error has this code, and no job failed with it.
+        """
+        known = code is None or code in errors.REGISTRY
         for ids in _chunks(self._ledger.dead(), CHUNK):
             for job in self.get_many(ids):
-                if job is not None and job.state == "failed":  # else ended or purged meanwhile
+                if job is None or job.state != "failed":
+                    continue  # its record ended, or it was retried or purged meanwhile
+                if code is None or (job.failure is not None and job.failure.code == code):
+                    known = True  # to a worker of a later release, at least
                     yield job
+        if not known:
+            raise _unknown(code)
 
     def replay(self, *, code: str | None = None) -> builtins.list[Job]:
-        """Retries all failed jobs, or those that failed with this code; returns them."""
+        """Retries all failed jobs, or those that failed with this code; returns them. Raises as `dead`."""
         replayed = []
-        for job in self.dead():
-            if code is None or (job.failure is not None and job.failure.code == code):
-                with suppress(errors.NotRetryable, errors.LookupFailed):  # somebody was faster
-                    replayed.append(self.retry(job.id))
+        for job in self.dead(code=code):
+            with suppress(errors.NotRetryable, errors.LookupFailed):  # somebody was faster
+                replayed.append(self.retry(job.id))
         return replayed
 
     def purge(self, job_id: str) -> None:

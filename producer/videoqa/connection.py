@@ -20,7 +20,14 @@ from videoqa.settings import Settings
 if TYPE_CHECKING:
     import redis.asyncio
 
-__all__ = ["connect", "connect_async", "place", "server_name", "speaking_redis"]
+__all__ = [
+    "check_database",
+    "connect",
+    "connect_async",
+    "place",
+    "server_name",
+    "speaking_redis",
+]
 
 _BACKOFF = ExponentialBackoff(cap=0.2, base=0.05)
 _BROKEN = (redis.exceptions.ConnectionError,)
@@ -75,13 +82,12 @@ def _check_options(pool: Any) -> None:
     pool.connection_class(**pool.connection_kwargs)
 
 
-def _check_database(url: str) -> None:
+def check_database(name: str) -> None:
     """redis-py takes what is no number for database 0, and kombu refuses it with the job recorded."""
-    parts = urlsplit(url)
-    database = parts.path.strip("/")
-    if parts.scheme in ("redis", "rediss") and database and not database.isdecimal():
+    database = name.strip("/")
+    if database and not database.isdecimal():
         raise ValueError(  # without what came: it may be the rest of a password
-            "expected a number behind the /, the database; in a password / is written %2F, and @ %40"
+            "expected a number for the database, behind the / or as db; in a password / is written %2F, and @ %40"
         )
 
 
@@ -93,7 +99,9 @@ def _reading_url(settings: Settings) -> Iterator[None]:
             param="redis_url",
         )
     try:
-        _check_database(settings.redis_url)
+        parts = urlsplit(settings.redis_url)
+        if parts.scheme in ("redis", "rediss"):
+            check_database(parts.path)
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(

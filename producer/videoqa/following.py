@@ -5,6 +5,7 @@ Decides what to read next, how long to wait for it and when to give up; reads no
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,10 +32,14 @@ class Following:
         timeout_s: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises InvalidRequest: `after` is no event's id."""
+        """Raises InvalidRequest: `after` is no event's id, or `timeout_s` no number."""
         if not re.fullmatch(r"\d+(-\d+)?", after):
             raise errors.InvalidRequest(
                 f"got after={after!r}, expected the id of an event, or 0", param="after"
+            )
+        if timeout_s is not None and math.isnan(timeout_s):  # no clock is ever past it
+            raise errors.InvalidRequest(
+                "got timeout_s=nan, expected seconds, or None to wait for ever", param="timeout_s"
             )
         self.after = after
         """The last event that was read."""

@@ -11,6 +11,7 @@ import re
 import string
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -41,6 +42,7 @@ __all__ = [
     "Question",
     "Sampling",
     "Video",
+    "as_url",
     "names_image",
     "parse_request",
     "redact_url",
@@ -337,6 +339,12 @@ def _invalid(error: ValidationError) -> errors.InvalidRequest:
     return errors.InvalidRequest(
         f"{param or 'request'}: {message}{shown}{more}", param=param or None
     )
+
+
+def as_url(name: str, base: Path = Path()) -> str:
+    """A path, of `base` if it is relative, becomes a file:// URL. URLs stay as they are, and so does an
+    empty name, which would be the folder: the contract refuses it."""
+    return name if not name or "://" in name else (base / name).absolute().as_uri()
 
 
 def redact_url(url: str) -> str:

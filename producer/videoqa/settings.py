@@ -6,19 +6,34 @@ Objects here never read the environment themselves: entry points call `from_envi
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticUndefined
 
 from videoqa.errors import ConfigurationError
 
-__all__ = ["ENV_PREFIX", "Settings"]
+__all__ = ["ENV_PREFIX", "HttpUrl", "Settings"]
 
 ENV_PREFIX = "VIDEOQA_"
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+
+
+def _over_http(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("expected a URL, such as http://HOST:PORT or https://HOST")
+    return url
+
+
+HttpUrl = Annotated[str, AfterValidator(_over_http)]
 
 
 class Settings(BaseModel):
@@ -51,14 +66,15 @@ class Settings(BaseModel):
     max_queued: int = Field(
         default=1_000_000,
         ge=1,
-        description="most jobs that may wait for a model in each priority; more are refused (2 GB of Redis)",
+        description="most jobs that may wait for a model in each priority; more are refused "
+        "(1.3 GB of Redis, with requests of 300 bytes)",
     )
     inline_result_bytes: int = Field(
         default=100_000,
         ge=0,
         description="larger results stay in object storage, Redis keeps the pointer (p99 of everybody else)",
     )
-    s3_endpoint_url: str | None = Field(
+    s3_endpoint_url: HttpUrl | None = Field(
         default=None,
         description="S3-compatible server; unset: boto3's own chain (AWS_ENDPOINT_URL...)",
     )
@@ -100,8 +116,9 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
             why = first["msg"].removeprefix("Value error, ")
+            got = re.sub("//.*@", "//", repr(first["input"]))  # without a URL's password
             raise ConfigurationError(
-                f"{ENV_PREFIX}{name.upper()}={first['input']!r}: {why}", param=name
+                f"{ENV_PREFIX}{name.upper()}={got}: {why}", param=name
             ) from error
 
     @classmethod

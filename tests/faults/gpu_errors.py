@@ -23,7 +23,7 @@ BREAKS = """
 import os, random, torch
 from videoqa_worker.engine.passes import Passes
 answered = Passes.decode
-draw = random.Random(os.getpid())
+draw = random.Random(os.environ["FAULTS_SEED"])
 steps = 0
 def decode(*args, **more):
     global steps

@@ -24,8 +24,9 @@ KILL_AT_THAT_LINE = """
 import os, random, signal
 from kombu.transport.redis import QoS
 noted = QoS.append
+draw = random.Random(os.environ["FAULTS_SEED"])
 def append(qos, message, delivery_tag):
-    if random.random() < 0.05:
+    if draw.random() < 0.05:
         os.killpg(os.getpid(), signal.SIGKILL)
     return noted(qos, message, delivery_tag)
 QoS.append = append

@@ -80,7 +80,8 @@ class Rig:
             environ: more settings of the workers.
             in_flight: so many jobs are submitted before the first of them is final.
             per_fault: so many jobs are submitted at each fault that is counted, so that they meet.
-            before: Python that each worker runs first, to break something there.
+            before: Python that each worker runs first, to break something there; what it draws is by
+                `FAULTS_SEED`, the seed with the worker's ordinal.
             store: clips and results are in S3, behind a `Store` with these faults.
             wire: workers reach Redis through a `Wire` with these faults.
         """
@@ -203,6 +204,7 @@ class Rig:
                 "VIDEOQA_REDIS_URL": self.redis_url,
                 "VIDEOQA_PREFIX": "faults",
                 "VIDEOQA_OUTPUT": self.output,
+                "FAULTS_SEED": f"{self._seed}.{self._count}",
             }
             | self.environ
             | environ,

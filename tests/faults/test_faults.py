@@ -44,3 +44,4 @@ def test_nothing_is_lost(row: str) -> None:
     print(json.dumps(tally.as_json()))
     assert tally.sound, tally.as_json()
     assert tally.jobs >= ROWS[row] or row == "full_redis"
+    assert tally.notes.get("out_of_memory") != 0, "a run that met no fault says nothing"

@@ -306,6 +306,7 @@ def test_wrong_usage_ends_with_status_2_before_anything_starts(
         ((videos,), "line 1: got no question, expected --question"),
         ((videos, *ASK, "--order", "random"), "expected completion or input"),
         ((videos, *ASK, "--format", "xml"), "expected jsonl or parquet"),
+        ((videos, *ASK, "--subtitles", ""), "expected vtt or srt"),
         ((tmp_path / "none", *ASK), "there is no"),
     ):
         done = caption(*args, "-o", output)

@@ -309,6 +309,16 @@ def test_wait_that_takes_too_long_ends_with_status_5(run: Run, client: Client) -
     assert client.get(job.id).state == "queued"
 
 
+@pytest.mark.parametrize("timeout", ["nan", "inf", "-inf"])
+def test_a_timeout_that_would_never_be_over_is_refused_and_nothing_submitted(
+    run: Run, client: Client, timeout: str
+) -> None:
+    done = run("ask", CLIP, "What is it?", "--timeout", timeout)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"got --timeout {timeout}, expected a number" in one_line(done, "invalid_request")
+    assert client.list().jobs == ()
+
+
 def test_cancel_and_what_the_other_commands_say_then(run: Run, client: Client) -> None:
     job = submit(client)
     done = run("cancel", job.id)

@@ -50,6 +50,9 @@ def test_jobs_are_listed_with_state_and_failure(run: Run, client: Client, ledger
     wrong = run("list", "--state", "done")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "got state 'done', expected one of queued, " in wrong.stderr
+    wrong = run("list", "--tag", "")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "got tag '', expected text" in wrong.stderr
 
 
 def test_what_happened_to_a_job_is_watched(run: Run, client: Client, ledger: Ledger) -> None:
@@ -93,6 +96,21 @@ def test_dead_jobs_are_listed_shown_replayed_and_purged(
     assert list(client.dead()) == []
 
 
+@pytest.mark.parametrize("command", [["list"], ["replay", "--all"], ["purge", "--all"]])
+def test_a_code_that_no_error_has_is_refused_with_those_near_it(
+    run: Run, client: Client, ledger: Ledger, command: list[str]
+) -> None:
+    client.submit_many([ASKED] * 2)
+    corrupt = fail(ledger, "corrupt_video", "a")  # a worker of another release has this one
+    fail(ledger, "worker_lost", "b")
+    wrong = run("dead", *command, "--code", "VIDEO_CORUPT")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "got code 'VIDEO_CORUPT', expected an error's, such as video_corrupt" in wrong.stderr
+    assert run("dead", *command, "--code", "").returncode == 2
+    assert run("dead", *command, "--code", "video_corrupt").stdout == ""
+    assert corrupt in run("dead", *command, "--code", "corrupt_video").stdout
+
+
 @pytest.mark.parametrize("command", ["replay", "purge"])
 def test_dead_jobs_that_end_or_are_retried_meanwhile_keep_no_other_from_it(
     client: Client,
@@ -106,8 +124,8 @@ def test_dead_jobs_that_end_or_are_retried_meanwhile_keep_no_other_from_it(
     retried, ended, other = (fail(ledger, "worker_lost", token) for token in "abc")
     dead = Client.dead
 
-    def meanwhile(self: Client) -> Iterator[Job]:
-        yield from dead(self)
+    def meanwhile(self: Client, *, code: str | None = None) -> Iterator[Job]:
+        yield from dead(self, code=code)
         client.retry(retried)
         redis_client.delete(ledger.keys.job(ended))
 

@@ -386,10 +386,22 @@ def test_a_socket_of_this_machine_is_as_good_as_a_port(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_a_broker_url_that_nobody_speaks_is_refused_and_nothing_is_recorded(
-    settings: Settings, redis_client: redis.Redis
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense://:secret@h/",
+        "secret",
+        "redis://:secret@h/first",
+        "redis://:secret@[x",
+        "redis://:secret@h/0?unheard_of=1",
+        "sentinel://:secret@h/first",
+        "unix://:secret@/r.sock?db=first",
+    ],
+)
+def test_a_broker_url_that_cannot_be_used_is_refused_and_nothing_is_recorded(
+    settings: Settings, redis_client: redis.Redis, url: str
 ) -> None:
-    wrong = settings.model_copy(update={"broker_url": "nonsense://:secret@h/"})
+    wrong = settings.model_copy(update={"broker_url": url})
     with Client(settings=wrong) as client, pytest.raises(errors.ConfigurationError) as caught:
         client.submit(ASKED)
     assert "VIDEOQA_BROKER_URL" in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -193,6 +194,14 @@ def test_a_wait_that_times_out_leaves_the_job_alone(client: Any) -> None:
     assert client.get(job.id).state == "queued"
 
 
+def test_a_timeout_that_is_no_number_is_refused(client: Any) -> None:
+    job = client.submit(ASKED)
+    with pytest.raises(errors.InvalidRequest, match="got timeout_s=nan"):
+        client.wait(job.id, timeout_s=math.nan)
+    with pytest.raises(errors.InvalidRequest, match="got timeout_s=nan"):
+        list(client.events(job.id, timeout_s=math.nan))
+
+
 def test_events_are_replayed_from_where_one_left_off(client: Any, worker: Worker) -> None:
     job = client.submit(ASKED)
     worker.finish(worker.begin())
@@ -300,6 +309,11 @@ def test_failed_jobs_are_listed_retried_and_purged(client: Any, worker: Worker) 
     client.purge(jobs[1].id)
     with pytest.raises(errors.NotRetryable):
         client.purge(jobs[0].id)
+    assert [job.id for job in client.dead(code="model_error")] == [jobs[2].id]
+    assert list(client.dead(code="worker_lost")) == []
+    for unknown in (client.dead, client.replay):
+        with pytest.raises(errors.InvalidRequest, match="such as model_error"):
+            list(unknown(code="modl_error"))
     assert [job.id for job in client.replay(code="model_error")] == [jobs[2].id]
 
 

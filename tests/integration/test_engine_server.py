@@ -264,13 +264,17 @@ def test_closing_ends_what_runs(engine: ServerEngine, server: Misbehaving) -> No
     futures = [engine.ask([picture(1)], "What?", SHORT) for _ in range(40)]  # more than turns
     time.sleep(0.5)
     engine.close()
+    begun = []
     for future in futures:
-        with pytest.raises(EngineStopped):
+        with pytest.raises(EngineStopped) as stopped:
             future.result(5)
+        begun.append(stopped.value.had_begun)
+    assert begun == [True] * 32 + [False] * 8
     assert server.hung_up.wait(5)
     assert not engine.ready
-    with pytest.raises(EngineStopped):
+    with pytest.raises(EngineStopped) as late:
         engine.ask([picture(1)], "What?", SHORT).result(5)
+    assert not late.value.had_begun
 
 
 def test_a_question_that_comes_while_the_engine_closes_is_ended(
@@ -281,8 +285,9 @@ def test_a_question_that_comes_while_the_engine_closes_is_ended(
         return Growing(*given)
 
     monkeypatch.setattr("videoqa_worker.engine.server.Growing", closing)
-    with pytest.raises(EngineStopped):
+    with pytest.raises(EngineStopped) as refused:
         engine.ask([picture(1)], "What?", SHORT).result(5)
+    assert not refused.value.had_begun
 
 
 FAULTS: list[tuple[Callable[[_Answer], None], type[GenerationError], str]] = [

@@ -175,6 +175,12 @@ def test_all_wrong_lines_are_refused_at_once_by_their_numbers(tmp_path: Path) ->
         assert says in text, says
 
 
+@pytest.mark.parametrize("fields", [{"url": ""}, {"inputs": [""]}, {"inputs": {"url": ""}}])
+def test_an_empty_url_is_not_the_manifests_folder(tmp_path: Path, fields: dict[str, Any]) -> None:
+    path = write(tmp_path / "m.jsonl", {"custom_id": "a"} | fields)
+    assert "line 1: inputs.0" in refused(path)
+
+
 def test_of_many_wrong_lines_the_first_ones_are_told(tmp_path: Path) -> None:
     path = write(tmp_path / "m.jsonl", *["{"] * 1000)
     told = refused(path).splitlines()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -22,3 +25,15 @@ def test_every_pinned_tool_is_pinned_once() -> None:
     names = [line.partition("==")[0].lower() for line in lines]
     assert len(names) == len(set(names))
     assert "torch==2.13.0" in lines
+
+
+def test_ctrl_c_while_the_command_is_imported_is_quiet(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "producer/pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["videoqa"].partition(":")
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-c", f"from {module} import {name}; {name}()"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

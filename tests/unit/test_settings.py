@@ -108,6 +108,19 @@ def test_an_output_template_that_could_not_be_filled_is_refused(template: str, s
     assert says in refused(output=template)
 
 
+@pytest.mark.parametrize("name", ["server_url", "s3_endpoint_url"])
+@pytest.mark.parametrize(
+    "url", ["foo", "127.0.0.1:8000/v1", "http:/h/v1", "http://", "http://h:99999", "http://[h"]
+)
+def test_what_is_no_url_is_refused_at_once(name: str, url: str) -> None:
+    assert "expected a URL, such as http://HOST:PORT" in refused(**{name: url})
+    assert read(**{name: "http://h:8000/v1"}).model_dump()[name] == "http://h:8000/v1"
+
+
+def test_a_wrong_url_is_shown_without_its_password() -> None:
+    assert "'htp://h/v1'" in refused(server_url="htp://me:secret@h/v1")
+
+
 def test_results_go_below_the_home_folder_unless_told_otherwise() -> None:
     assert WorkerSettings().output.startswith("file:///")
     assert WorkerSettings().output.endswith("/.local/share/videoqa/results/{date}/{job_id}.json")

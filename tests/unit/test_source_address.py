@@ -19,7 +19,7 @@ def test_public(address: str) -> None:
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "127.9.9.9", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1",
-     "100.64.0.1", "100.100.100.201", "::1", "fc00::1", "fd12:3456::1", "::ffff:127.0.0.1",
+     "100.64.0.1", "100.100.100.201", "::1", "fc00::1", "fd12:3456::1", "fd00::254", "fd20:ce::255", "::ffff:127.0.0.1",
      "::ffff:10.0.0.1"],
 )  # fmt: skip
 def test_private(address: str) -> None:
@@ -34,7 +34,8 @@ def test_private(address: str) -> None:
      "64:ff9b::7f00:1", "64:ff9b:1::1", "2002:7f00:1::", "2001::1", "2001:db8::1",
      "3fff::1", "100::1", "5f00::1", "::127.0.0.1", "::ffff:169.254.169.254",
      "::ffff:0:127.0.0.1", "100.100.100.200", "::ffff:100.100.100.200", "fd00:ec2::254",
-     "168.63.129.16", "not an address", ""],
+     "fd00:ec2::23", "fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42", "fd00:a9fe:a9fe::1",
+     "fd00:100::100:200", "168.63.129.16", "not an address", ""],
 )  # fmt: skip
 def test_never(address: str) -> None:
     assert verdict(address) == "never"

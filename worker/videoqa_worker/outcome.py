@@ -44,6 +44,15 @@ __all__ = [
 _SIGNATURE = frozenset(
     ("awsaccesskeyid", "googleaccessid", "key-pair-id", "policy", "signature", "expires")
 )
+_ALIBABA = frozenset(
+    ("ossaccesskeyid", "security-token", "x-oss-security-token", "x-oss-signature", "x-oss-date",
+     "x-oss-signature-version", "x-oss-credential", "x-oss-expires", "x-oss-additional-headers")
+)  # fmt: skip
+"""Not all that begins so: `x-oss-process` says which picture or part of the object is sent."""
+_TENCENT = frozenset(
+    ("q-sign-algorithm", "q-ak", "q-sign-time", "q-key-time", "q-header-list", "q-url-param-list",
+     "q-signature", "x-cos-security-token")
+)  # fmt: skip
 _AZURE = frozenset(
     ("sv", "ss", "srt", "st", "se", "sr", "sp", "spr", "sip", "si", "sig", "sdd",
      "saoid", "suoid", "scid", "skoid", "sktid", "skt", "ske", "sks", "skv")
@@ -178,13 +187,15 @@ def version_of(item: Input, copy: LocalCopy) -> SourceVersion:
 
 
 def resource(url: str) -> str:
-    """What an ETag is of: the URL with its query, of which S3, Google, CloudFront and Azure sign a part
-    anew for each user. An S3 URL has none: all after the bucket is the key."""
+    """What an ETag is of: the URL with its query, of which the stores of S3, Google, CloudFront, Azure,
+    Alibaba and Tencent sign a part anew for each user. An S3 URL has none: all after the bucket is the key."""
     shown, parts = redact_url(url), urlsplit(url)
     if parts.scheme not in ("http", "https"):
         return shown
     query = parse_qsl(parts.query, keep_blank_values=True)
-    signed = _SIGNATURE | _AZURE if {"sv", "sig"} <= {name for name, _ in query} else _SIGNATURE
+    signed = _SIGNATURE | _ALIBABA | _TENCENT
+    if {"sv", "sig"} <= {name for name, _ in query}:
+        signed |= _AZURE
     kept = [
         (name, value)
         for name, value in query

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 
 from videoqa.job import OUTPUT_FIELDS
 from videoqa.queues import PRIORITIES, queue_name
-from videoqa.settings import Settings
+from videoqa.settings import HttpUrl, Settings
 
 __all__ = ["DEMO_MODEL", "DEMO_MODEL_PATH", "WorkerSettings"]
 
@@ -40,7 +40,7 @@ class WorkerSettings(Settings):
         default="llava-hf/llava-interleave-qwen-0.5b-hf",
         description="hub id or folder of a LLaVA-family checkpoint, or `demo` for the bundled one",
     )
-    server_url: str | None = Field(
+    server_url: HttpUrl | None = Field(
         default=None,
         description="a server with OpenAI's chat completions that has the model, such as "
         "http://127.0.0.1:8000/v1 (vLLM, SGLang); unset: the worker loads the model itself",

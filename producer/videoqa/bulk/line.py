@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from videoqa.objects import one_name
-from videoqa.request import redact_url
+from videoqa.request import as_url, redact_url
 
-__all__ = ["MAX_NAME", "Line", "fitting", "named", "resolved"]
+__all__ = ["MAX_NAME", "Line", "fitting", "named"]
 
 MAX_NAME = 250
 """Bytes of a custom_id as a file's name, to which `.json` comes."""
@@ -34,12 +34,7 @@ def named(number: int, name: str, base: Path) -> Line:
     shown = redact_url(name) if "://" in name else name
     if shown != name:
         shown += "#" + digest_of(name)
-    return Line(number, {"url": resolved(name, base), "custom_id": fitting(shown)})
-
-
-def resolved(name: str, base: Path) -> str:
-    """A path below `base` becomes a file:// URL; URLs stay as they are."""
-    return name if "://" in name else (base / name).absolute().as_uri()
+    return Line(number, {"url": as_url(name, base), "custom_id": fitting(shown)})
 
 
 def fitting(name: str) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from videoqa.bulk.line import Line, named, resolved
+from videoqa.bulk.line import Line, named
+from videoqa.request import as_url
 
 __all__ = ["CSV_COLUMNS", "read_csv", "read_jsonl", "read_list"]
 
@@ -55,7 +56,7 @@ def _resolved_fields(fields: dict[str, Any], base: Path) -> dict[str, Any]:
     """Paths become URLs; whatever is no path is for the contract to refuse."""
     found = dict(fields)
     if isinstance(found.get("url"), str):
-        found["url"] = resolved(found["url"], base)
+        found["url"] = as_url(found["url"], base)
     inputs = found.get("inputs")
     if isinstance(inputs, (str, dict)):
         inputs = [inputs]
@@ -66,9 +67,9 @@ def _resolved_fields(fields: dict[str, Any], base: Path) -> dict[str, Any]:
 
 def _resolved_input(item: Any, base: Path) -> Any:
     if isinstance(item, str):
-        return resolved(item, base)
+        return as_url(item, base)
     if isinstance(item, dict) and isinstance(item.get("url"), str):
-        return item | {"url": resolved(item["url"], base)}
+        return item | {"url": as_url(item["url"], base)}
     return item
 
 

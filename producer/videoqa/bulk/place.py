@@ -22,6 +22,7 @@ from videoqa.bulk.manifest import DIGEST_KEY, Row
 from videoqa.bulk.written import RowFailure
 from videoqa.job import Result
 from videoqa.objects import ObjectStore, file_path, one_name
+from videoqa.request import as_url
 from videoqa.states import read
 
 __all__ = ["Place"]
@@ -36,7 +37,7 @@ class Place:
 
     def __init__(self, output: str, store: ObjectStore) -> None:
         """`output`: a path, or a `file://` or `s3://` URL."""
-        url = output if "://" in output or not output else Path(output).absolute().as_uri()
+        url = as_url(output)
         if not url.startswith(("s3://", "file:///")) or not url.removeprefix("s3://").strip("/"):
             raise errors.InvalidRequest(
                 f"got the output {output!r}, expected a folder or s3://bucket/prefix",

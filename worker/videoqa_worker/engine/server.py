@@ -164,7 +164,7 @@ class ServerEngine:
             if not self._closing.is_set():
                 return self._on_loop(self._answer(content, generation, growing, should_stop))
         refused: Future[Generated] = Future()
-        refused.set_exception(EngineStopped(STOPPED))
+        refused.set_exception(_stopped(had_begun=False))
         return refused
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -177,17 +177,18 @@ class ServerEngine:
         growing: Growing,
         should_stop: Callable[[], bool],
     ) -> Generated:
-        task = asyncio.ensure_future(self._request(content, generation, growing))
+        begun = asyncio.Event()
+        task = asyncio.ensure_future(self._request(content, generation, growing, begun))
         self._running[task] = asyncio.current_task()
         try:
             if self._closing.is_set():  # after it is known, so that `_end` cannot miss it
-                raise EngineStopped(STOPPED)
+                raise _stopped(had_begun=False)
             while not task.done():
                 await asyncio.wait({task}, timeout=_LOOK_EVERY_S)
                 if not task.done() and should_stop():
                     raise canceled()
             if task.cancelled():
-                raise EngineStopped(STOPPED)
+                raise _stopped(had_begun=begun.is_set())
             return task.result()
         finally:
             if not task.done():
@@ -196,7 +197,11 @@ class ServerEngine:
             del self._running[task]  # only now: `_end` waits for all that run
 
     async def _request(
-        self, content: list[dict[str, Any]], generation: Generation, growing: Growing
+        self,
+        content: list[dict[str, Any]],
+        generation: Generation,
+        growing: Growing,
+        begun: asyncio.Event,
     ) -> Generated:
         assert self._client is not None  # noqa: S101 - set by `start`
         begun_s, first_s, tokens = time.monotonic(), 0.0, 0
@@ -204,6 +209,7 @@ class ServerEngine:
         usage: Any = None
         create: Any = self._client.chat.completions.create
         async with self._turns:
+            begun.set()
             stream = await _explained(
                 create(
                     model=self._config.model,
@@ -273,6 +279,12 @@ class ServerEngine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _stopped(*, had_begun: bool) -> EngineStopped:
+    error = EngineStopped(STOPPED)
+    error.had_begun = had_begun
+    return error
 
 
 def _client(config: ServerConfig) -> AsyncOpenAI:

@@ -50,7 +50,12 @@ _NEVER = [
         "0.0.0.0/8",
         "169.254.0.0/16",  # link-local: the metadata services of most clouds
         "100.100.100.200/32",  # that of Alibaba, among private addresses
-        "fd00:ec2::254/128",  # that of AWS, likewise
+        "fd00:100::100:200/128",  # over IPv6
+        "fd00:ec2::/32",  # that of AWS and its other services, which give out credentials too
+        "fd20:ce::254/128",  # that of Google
+        "fd00:c1::a9fe:a9fe/128",  # of Oracle
+        "fd00:42::42/128",  # of Scaleway
+        "fd00:a9fe:a9fe::1/128",  # of Linode
         "168.63.129.16/32",  # the host of a machine in Azure, as seen from there alone
         "192.0.0.0/24",
         "192.0.2.0/24",

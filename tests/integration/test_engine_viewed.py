@@ -11,6 +11,7 @@ import torch
 from fix_models import FAMILIES, clip, picture
 from transformers import AutoConfig
 
+from videoqa_worker.engine import reuse
 from videoqa_worker.engine.processor import load_processor
 from videoqa_worker.prompt import Media, ModelInputs, Prompter, Viewed
 from videoqa_worker.prompt.chat import chat_content
@@ -78,6 +79,33 @@ def test_every_question_gets_what_it_would_get_by_itself(
     assert first > 0
     # Marks may bring the pictures in another order, which is another set to the processor.
     assert resized < 3 * first
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_their_pixels_are_one_tensor_and_have_one_digest(
+    checkpoint: Callable[[str], Path], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(family)
+    config = AutoConfig.from_pretrained(folder)
+    prompter = Prompter(load_processor(str(folder), config), config)
+    digested: list[int] = []
+    plain = reuse._bytes
+
+    def count(tensor: torch.Tensor) -> memoryview:
+        digested.append(tensor.numel())
+        return plain(tensor)
+
+    monkeypatch.setattr(reuse, "_bytes", count)
+    viewed = Viewed([clip(1, 3)])
+    rows = [prompter.build(viewed, question) for question in ("What?", "Where?", "When?")]
+    first = reuse.media_digest(rows[0])
+    once = len(digested)
+    assert {reuse.media_digest(row) for row in rows} == {first}
+    assert len(digested) == once > 0
+    again = prompter.build([clip(1, 3)], "What?")
+    assert reuse.media_digest(again) == first
+    assert reuse.media_digest(prompter.build([clip(2, 3)], "What?")) != first
+    assert len(digested) == 3 * once
 
 
 def test_what_was_viewed_is_not_taken_for_what_comes_later(

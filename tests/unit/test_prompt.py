@@ -336,9 +336,9 @@ def test_what_frames_cost_is_known_to_the_token_before_one_is_touched(
     touched: list[int] = []
     plain = type(fitting)._inputs
 
-    def inputs(self: Any, data: Any, frames: int) -> Any:
+    def inputs(self: Any, data: Any, frames: int, viewed: Any) -> Any:
         touched.append(frames)
-        return plain(self, data, frames)
+        return plain(self, data, frames, viewed)
 
     monkeypatch.setattr(type(fitting), "_inputs", inputs)
     fresh = prompter_of(family, max_context=length + 4)

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from videoqa_worker.prompt import ModelInputs
+from videoqa_worker.prompt import ModelInputs, PerTensor
 
 __all__ = ["Counts", "Kept", "media_digest", "prefix_digest"]
 
@@ -95,7 +95,7 @@ def media_digest(inputs: ModelInputs) -> bytes:
     named = [*sorted(inputs.images.items()), *(("video", video) for video in inputs.videos)]
     for name, tensor in named:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(_bytes(tensor))
+        digest.update(_digest(tensor))
     return digest.digest()
 
 
@@ -103,6 +103,10 @@ def prefix_digest(inputs: ModelInputs, media: bytes, length: int) -> bytes:
     """Of the first `length` tokens of a prompt and its pictures."""
     ids = inputs.input_ids[0, :length]
     return hashlib.blake2b(media + _bytes(ids), digest_size=20).digest()
+
+
+_digest = PerTensor(lambda tensor: hashlib.blake2b(_bytes(tensor), digest_size=20).digest())
+"""Of its bytes: 5 ms for 8 frames of 384 x 384."""
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:

@@ -1,6 +1,7 @@
 """Question and pictures in the model's own chat format, through its own processor."""
 
 from videoqa_worker.prompt.normalisation import Normalisation
+from videoqa_worker.prompt.per_tensor import PerTensor
 from videoqa_worker.prompt.prompter import ModelInputs, Prompter
 from videoqa_worker.prompt.runs import collapse_runs
 from videoqa_worker.prompt.viewed import Media, Remembering, Viewed
@@ -9,6 +10,7 @@ __all__ = [
     "Media",
     "ModelInputs",
     "Normalisation",
+    "PerTensor",
     "Prompter",
     "Remembering",
     "Viewed",

@@ -29,6 +29,7 @@ from videoqa.job import IMAGE_MARK, VIDEO_MARK
 from videoqa_worker.prompt.budget import Budget, Shape
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.normalisation import Normalisation
+from videoqa_worker.prompt.per_tensor import PerTensor
 from videoqa_worker.prompt.usertext import ControlTokens
 from videoqa_worker.prompt.viewed import Media, Viewed
 
@@ -38,6 +39,9 @@ Kind = Literal["image", "video"]
 _UNSTATED = 1 << 20
 """Tokens of context, where a model states none: some count positions from what they are given."""
 MARK = re.compile(f"({re.escape(VIDEO_MARK)}|{re.escape(IMAGE_MARK)})")
+
+
+_pinned = PerTensor(lambda tensor: tensor.pin_memory())
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +73,8 @@ class ModelInputs:
         """The same with pictures in page-locked memory, which CUDA reads by itself."""
         return replace(
             self,
-            images={name: value.pin_memory() for name, value in self.images.items()},
-            videos=tuple(video.pin_memory() for video in self.videos),
+            images={name: _pinned(value) for name, value in self.images.items()},
+            videos=tuple(map(_pinned, self.videos)),
         )
 
 
@@ -247,17 +251,20 @@ class Prompter:
                 f"the processor of the model refuses {len(images)} images and {len(videos)} "
                 f"videos: {error}; try another number of frames, or fewer inputs"
             ) from error
-        return self._inputs(dict(data), len(images) + sum(len(video) for video in videos))
+        return self._inputs(dict(data), len(images) + sum(map(len, videos)), viewed)
 
     def _image(self, frame: np.ndarray, viewed: Viewed) -> np.ndarray | Image.Image:
         if "image" in self._normalisations:
             return frame
         return viewed.once(("image", id(frame)), partial(Image.fromarray, frame))
 
-    def _inputs(self, data: dict[str, Any], frames: int) -> ModelInputs:
+    def _inputs(self, data: dict[str, Any], frames: int, viewed: Viewed) -> ModelInputs:
         input_ids = data.pop("input_ids")
         attention_mask = data.pop("attention_mask")
-        videos = tuple(torch.as_tensor(v)[None] for v in data.pop("pixel_values_videos", ()))
+        videos = tuple(
+            viewed.once(("row", id(video)), partial(_row, video))
+            for video in data.pop("pixel_values_videos", ())
+        )
         if "pixel_values_images" in data:  # Video-LLaVA's old name
             data["pixel_values"] = data.pop("pixel_values_images")
         return ModelInputs(
@@ -269,6 +276,10 @@ class Prompter:
             media_tokens=int(torch.isin(input_ids, self._token_ids).sum()),
             normalisations=self._normalisations,
         )
+
+
+def _row(video: Any) -> torch.Tensor:
+    return torch.as_tensor(video)[None]
 
 
 def _shapes(placed: list[Placed]) -> list[Shape]:

@@ -21,6 +21,7 @@ from videoqa_worker.engine.faults import fault_of
 from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import KvShape, SlotCache, token_bytes
 from videoqa_worker.engine.load import Loaded
+from videoqa_worker.engine.memory import kept_bytes, kv_tokens
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.reuse import Kept, prefix_digest
 
@@ -32,12 +33,6 @@ _FREE = 256
 """Positions of a decode step on a GPU; one pass for all rows also needs fewer graphs."""
 _PROMPT = 64
 """Prompts are rounded up to it, where they run as graphs. No more than slots: see `_LENGTHS`."""
-_CPU_KEPT_BYTES, _CUDA_KEPT_SHARE = 256 << 20, 0.05
-"""What each of the two caches may take if the settings say nothing; the share is of all memory."""
-
-
-_CUDA_KV_SHARE = 0.7
-"""Of the memory that is free beside the weights: small devices have no room for what is asked."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +84,14 @@ class Passes:
         self._unmasked = self._spares_masks(config)
         self._kernel = self._fastest(shape, config) if self._unmasked else None
         attention.install(loaded.model, self._kernel)
-        tokens = min(config.max_batch_tokens, self._affordable(token_bytes(shape, dtype)))
+        tokens = kv_tokens(config.max_batch_tokens, token_bytes(shape, dtype), self._device)
         self.cache = SlotCache(shape, tokens, dtype, self._device)
-        self.features: Kept[vision.Flat] = Kept(self._limit(config.feature_cache_bytes))
-        self.prefixes: Kept[list[torch.Tensor]] = Kept(self._limit(config.prefix_cache_bytes))
+        self.features: Kept[vision.Flat] = Kept(
+            kept_bytes(config.feature_cache_bytes, self._device)
+        )
+        self.prefixes: Kept[list[torch.Tensor]] = Kept(
+            kept_bytes(config.prefix_cache_bytes, self._device)
+        )
         self._invariant = config.batch_invariant
         self._graphs = Graphs(self._device, wanted=config.cuda_graphs)
 
@@ -106,21 +105,6 @@ class Passes:
         heads = kernels.Heads(queries, shape[1], shape[2])
         dtype, graphs = self._model.dtype, config.cuda_graphs
         return kernels.fastest(heads, dtype, self._device, as_graphs=graphs)
-
-    def _affordable(self, bytes_each: int) -> int:
-        """Positions that leave the device room for the caches and for passes."""
-        if self._device.type != "cuda":
-            return 2**62
-        free, _ = torch.cuda.mem_get_info(self._device)
-        return max(1, int(free * _CUDA_KV_SHARE) // bytes_each)
-
-    def _limit(self, configured: int | None) -> int:
-        if configured is not None:
-            return configured
-        if self._device.type != "cuda":
-            return _CPU_KEPT_BYTES
-        total = torch.cuda.get_device_properties(self._device).total_memory
-        return int(total * _CUDA_KEPT_SHARE)
 
     @property
     def free_positions(self) -> int:

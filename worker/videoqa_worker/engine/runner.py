@@ -10,12 +10,10 @@ its batch does.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from videoqa.errors import EngineStopped
@@ -26,6 +24,7 @@ from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.controls import Row, Sampling, Taking
 from videoqa_worker.engine.faults import STOPPED, Fault, fault_of
 from videoqa_worker.engine.load import Loaded
+from videoqa_worker.engine.memory import free_memory
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import ModelInputs
@@ -92,8 +91,7 @@ class BatchRunner:
             fault = self._attempt(batch)
             if fault is None:
                 continue
-            # Only here, outside the except clause, is the last reference to the tensors gone.
-            self._free_memory()
+            free_memory()
             batches.extend(reversed(self._smaller(batch, fault)))
 
     def _attempt(self, batch: list[Ticket]) -> Fault | None:
@@ -161,8 +159,3 @@ class BatchRunner:
             row.ticket.future.set_exception(row.error)
         elif row.finish_reason is not None:
             row.ticket.future.set_result(row.generated())
-
-    def _free_memory(self) -> None:
-        gc.collect()
-        if self._loaded.model.device.type == "cuda":
-            torch.cuda.empty_cache()

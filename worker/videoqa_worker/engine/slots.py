@@ -10,7 +10,6 @@ goes back to wait. If the model raises on several rows, each is run again by its
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from videoqa_worker.engine.controls import Row
 from videoqa_worker.engine.faults import NO_NUMBERS, STOPPED, Fault, fault_of
 from videoqa_worker.engine.kv import KvShape
 from videoqa_worker.engine.load import Loaded
+from videoqa_worker.engine.memory import free_memory
 from videoqa_worker.engine.passes import Last, Passes, Prompt
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
@@ -404,7 +404,7 @@ class SlotRunner:
         tickets = [seat.ticket for seat in failed]
         for seat in failed:
             self._leave(seat)
-        self._free_memory()
+        free_memory()
         if not fault.memory and len(failed) > 1:
             for ticket in tickets:
                 ticket.suspect = True
@@ -421,7 +421,7 @@ class SlotRunner:
 
     def _recover_rows(self, fault: Fault) -> None:
         running = self._seats.running
-        self._free_memory()
+        free_memory()
         if fault.memory and self.passes.let_go():
             return  # the step is done again
         if fault.memory and len(self._seats) > 1:
@@ -442,12 +442,6 @@ class SlotRunner:
             for seat in self._seats.all:  # nobody has seen whether these hold numbers
                 self._wipe(seat, whole=True)
             self._seats.clear()
-
-    def _free_memory(self) -> None:
-        """Outside of every `except` clause: only there is the last reference to tensors gone."""
-        gc.collect()
-        if self._loaded.model.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def _last(seat: Seat) -> Last:

@@ -28,15 +28,15 @@ KILLS, BREAKS = 61, 62
 """`max_new_tokens` of the jobs that do it."""
 KILLER = f"""
 import os, signal, torch
-from videoqa_worker.engine.passes import Passes
-opened = Passes.open
+from videoqa_worker.engine.prompts import Prompts
+opened = Prompts.open
 def open_(self, ticket, *args, **more):
     if ticket.request.generation.max_new_tokens == {KILLS}:
         os.kill(os.getpid(), signal.SIGKILL)
     if ticket.request.generation.max_new_tokens == {BREAKS}:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
     return opened(self, ticket, *args, **more)
-Passes.open = open_
+Prompts.open = open_
 """
 
 

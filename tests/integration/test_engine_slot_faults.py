@@ -283,7 +283,7 @@ def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(
     with Engine(config) as engine:
         requests = [ask(engine, [clip(n, 2)], "What?") for n in range(3)]
         alone = [single(engine, request) for request in requests]
-        runner(engine).passes.let_go()
+        runner(engine).prompts.let_go()
 
         def full(*_: object) -> list[torch.Tensor]:
             raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoqa_worker.engine.passes import Prompt
+from videoqa_worker.engine.prompts import Prompt
 from videoqa_worker.engine.seats import LENGTHS, Seat, Seats
 
 TOKENS = 4000

@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from videoqa_worker.engine.controls import Row
-from videoqa_worker.engine.passes import Place, Prompt
+from videoqa_worker.engine.places import Place
+from videoqa_worker.engine.prompts import Prompt
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
 from videoqa_worker.engine.shaping import Shaping

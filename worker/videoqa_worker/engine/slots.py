@@ -21,10 +21,13 @@ from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.controls import Row
 from videoqa_worker.engine.faults import NO_NUMBERS, STOPPED, Fault, fault_of
+from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import KvShape
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.memory import free_memory
-from videoqa_worker.engine.passes import Last, Passes, Prompt
+from videoqa_worker.engine.passes import Passes
+from videoqa_worker.engine.places import Last
+from videoqa_worker.engine.prompts import Prompt, Prompts
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
 from videoqa_worker.engine.seats import LENGTHS, Seat, Seats, Slot, Spot
@@ -44,7 +47,10 @@ class SlotRunner:
         self, loaded: Loaded, shape: KvShape, config: EngineConfig, stopping: Callable[[], bool]
     ) -> None:
         self._loaded, self._config, self._stopping = loaded, config, stopping
-        self.passes = Passes(loaded, shape, config)
+        graphs = Graphs(loaded.model.device, wanted=config.cuda_graphs)
+        self.passes = Passes(loaded.model, graphs, shape, config)
+        self.prompts = Prompts(loaded.model, graphs, self.passes.cache, config)
+        self._graphs = graphs
         self._usual_length = self.passes.cache.tokens // config.max_batch // LENGTHS * LENGTHS
         """Of slots, as many as rows can be."""
         self._seats = Seats()
@@ -65,7 +71,7 @@ class SlotRunner:
     @property
     def wants_digests(self) -> bool:
         """Whether it is worth knowing which pictures are equal."""
-        return self.passes.keeps or self._packs
+        return self.prompts.keeps or self._packs
 
     @property
     def _packs(self) -> bool:
@@ -80,8 +86,8 @@ class SlotRunner:
             packed=self.packed,
             prompt_tokens=self.prompt_tokens,
             beat_s=self.beat_s,
-            features=self.passes.features.counts,
-            prefixes=self.passes.prefixes.counts,
+            features=self.prompts.features.counts,
+            prefixes=self.prompts.prefixes.counts,
         )
 
     def step(self, room: WaitingRoom) -> bool:
@@ -144,7 +150,7 @@ class SlotRunner:
         return ticket.alone or too_long
 
     def _spot(self, ticket: Ticket) -> Spot | None:
-        key, shared = self.passes.beginning(ticket) if self._packs else (b"", 0)
+        key, shared = self.prompts.beginning(ticket) if self._packs else (b"", 0)
         if shared < (self._config.pack_from_tokens or 0):
             key, shared = b"", 0
         # A row by itself has all that it needs, whatever the settings say.
@@ -178,7 +184,8 @@ class SlotRunner:
             more = self._config.max_batch - len(self._seats)
             likely = min(needed + more * seat.room, cache.tokens // len(slots))
             length = max(length, likely // LENGTHS * LENGTHS)
-        self.passes.arrange(length, used)
+        self._graphs.forget()
+        cache.arrange(length, used)
 
     # Run
 
@@ -221,7 +228,7 @@ class SlotRunner:
         for n, seat in enumerate((first, *others)):
             self._begin(seat)
             left -= seat.ticket.prompt_tokens - seat.length
-            if seat.prompt is None or seat.prompt.ids is None or left < 0:
+            if seat.prompt is None or not seat.prompt.text_only or left < 0:
                 return [first, *others][: max(1, n)]
         return [first, *others]
 
@@ -240,7 +247,7 @@ class SlotRunner:
         beside = slot.written
         if beside:
             self._pack(slot)
-        seat.prompt = self.passes.open(seat.ticket, self._seats.place(seat), beside=beside)
+        seat.prompt = self.prompts.open(seat.ticket, self._seats.place(seat).slot, beside=beside)
         seat.length, seat.begun = seat.prompt.done, True
         slot.written = bool(slot.key) and seat.length >= slot.shared
 
@@ -251,7 +258,7 @@ class SlotRunner:
             if token >= 0:  # else not-a-number may be all over what would be kept
                 seat.slot.written = True
                 if prompt is not None:
-                    self.passes.keep(prompt, self._seats.place(seat).slot)
+                    self.prompts.keep(prompt, self._seats.place(seat).slot)
         self._take(drawn, seats)
 
     def _pack(self, slot: Slot) -> None:
@@ -409,7 +416,7 @@ class SlotRunner:
             for ticket in tickets:
                 ticket.suspect = True
             self._again += tickets
-        elif fault.memory and not tickets[0].retried and self.passes.let_go():
+        elif fault.memory and not tickets[0].retried and self.prompts.let_go():
             for ticket in tickets:
                 ticket.retried = True
             self._again += tickets
@@ -422,7 +429,7 @@ class SlotRunner:
     def _recover_rows(self, fault: Fault) -> None:
         running = self._seats.running
         free_memory()
-        if fault.memory and self.passes.let_go():
+        if fault.memory and self.prompts.let_go():
             return  # the step is done again
         if fault.memory and len(self._seats) > 1:
             begun = [seat for seat in self._seats.filling if seat.begun]

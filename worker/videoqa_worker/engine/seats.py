@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from videoqa_worker.engine.controls import Row
-from videoqa_worker.engine.places import Place
+from videoqa_worker.engine.places import Last, Place
 from videoqa_worker.engine.prompts import Prompt
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
@@ -108,6 +108,21 @@ class Seat:
     def at(self) -> int:
         """Where its next position goes."""
         return self.start + self.length - self.slot.shared
+
+    @property
+    def last(self) -> Last:
+        return Last(self.row.tokens[-1], self.at, self.start, self.slot.shared)
+
+    def take(self, token: int) -> None:
+        """Adds a token to its answer."""
+        if self.shaping is not None:
+            self.shaping.add(token)
+        self.row.take(token)
+
+    def undo(self) -> None:
+        """The step is lost: what was drawn in it will be drawn again, with the same luck."""
+        if self.sampler is not None and self.sampler.draws > len(self.row.tokens):
+            self.sampler.undo()
 
 
 class Seats:

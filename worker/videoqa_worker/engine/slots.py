@@ -26,7 +26,6 @@ from videoqa_worker.engine.kv import KvShape
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.memory import free_memory
 from videoqa_worker.engine.passes import Passes
-from videoqa_worker.engine.places import Last
 from videoqa_worker.engine.prompts import Prompt, Prompts
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
@@ -35,6 +34,9 @@ from videoqa_worker.engine.shaping import Shaping, processors
 from videoqa_worker.engine.stats import Stats
 
 __all__ = ["SlotRunner"]
+
+Drawn = list[tuple[Seat, int]]
+"""Rows and their next tokens; -1 where a row's scores are no numbers."""
 
 _MORE_AFTER = 64
 """Answers. A row too many costs one prompt again, and what was kept."""
@@ -95,13 +97,15 @@ class SlotRunner:
         self.beat_s = time.monotonic()
         if not self._schedule(room):
             return False
-        fault = self._advance()
-        if fault is not None:
-            self._recover_prompt(fault)
-        elif self._seats.running:
-            fault = self._decode()
-            if fault is not None:
-                self._recover_rows(fault)
+        for run, recover in (
+            (self._prefill, self._recover_prompts),
+            (self._decode, self._recover_rows),
+        ):
+            drawn = _attempt(run)
+            if isinstance(drawn, Fault):
+                recover(drawn)
+                break
+            self._postprocess(drawn)
         return True
 
     def run(self, tickets: list[Ticket]) -> None:
@@ -126,8 +130,7 @@ class SlotRunner:
             if seat.prompt is not None:
                 seat.row.poll()  # running rows are asked with each token
         for seat in self._seats.all:
-            if seat in self._seats:  # else it waited for one that left
-                self._settle(seat)
+            self._settle(seat)
         if self._again:
             room.put_back(self._again)
             self._again = []
@@ -189,29 +192,25 @@ class SlotRunner:
 
     # Run
 
-    def _advance(self) -> Fault | None:
+    def _prefill(self) -> Drawn:
         """One piece of the prompt on its way in, or what is left of several; all of it if nobody waits
         meanwhile."""
         if not self._seats.filling:
-            return None
-        try:
-            seats = self._begun()
-            prompts = [seat.prompt for seat in seats if seat.prompt is not None]
-            places = [self._seats.place(seat) for seat in seats]
-            before = sum(prompt.done for prompt in prompts)
-            if len(seats) > 1:
-                scores: torch.Tensor | None = self.passes.together(prompts, places)
-            else:
-                scores = self.passes.advance(prompts[0], places[0], self._piece())
-            self.prompt_tokens += sum(prompt.done for prompt in prompts) - before
-            for seat, prompt in zip(seats, prompts, strict=True):
-                seat.length = prompt.done
-            drawn = self._drawn(scores.float(), seats) if scores is not None else None
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
-            return fault_of(error)
-        if drawn is not None:
-            self._complete(seats, drawn)
-        return None
+            return []
+        seats = self._begun()
+        prompts = [seat.prompt for seat in seats if seat.prompt is not None]
+        places = [self._seats.place(seat) for seat in seats]
+        before = sum(prompt.done for prompt in prompts)
+        if len(seats) > 1:
+            scores: torch.Tensor | None = self.passes.together(prompts, places)
+        else:
+            scores = self.passes.advance(prompts[0], places[0], self._piece())
+        self.prompt_tokens += sum(prompt.done for prompt in prompts) - before
+        for seat, prompt in zip(seats, prompts, strict=True):
+            seat.length = prompt.done
+        if scores is None:
+            return []
+        return [*zip(seats, self._drawn(scores.float(), seats), strict=True)]
 
     def _piece(self) -> int:
         """Positions that a pass over prompts may have."""
@@ -220,17 +219,17 @@ class SlotRunner:
 
     def _begun(self) -> list[Seat]:
         """Who gets a pass next: the first of a slot by itself, then the others, as many as a piece holds."""
-        first, *others = self._seats.filling
-        self._begin(first)
-        if not first.slot.written:
-            return [first]
+        filling = self._seats.filling
+        self._begin(filling[0])
+        if not filling[0].slot.written:
+            return filling[:1]
         left = self._piece()
-        for n, seat in enumerate((first, *others)):
+        for n, seat in enumerate(filling):
             self._begin(seat)
             left -= seat.ticket.prompt_tokens - seat.length
             if seat.prompt is None or not seat.prompt.text_only or left < 0:
-                return [first, *others][: max(1, n)]
-        return [first, *others]
+                return filling[: max(1, n)]
+        return filling
 
     def _begin(self, seat: Seat) -> None:
         """What a seat needs on the device."""
@@ -251,16 +250,6 @@ class SlotRunner:
         seat.length, seat.begun = seat.prompt.done, True
         slot.written = bool(slot.key) and seat.length >= slot.shared
 
-    def _complete(self, seats: list[Seat], drawn: list[int]) -> None:
-        """Prompts are there, with the first token of each answer."""
-        for seat, token in zip(seats, drawn, strict=True):
-            prompt, seat.prompt = seat.prompt, None
-            if token >= 0:  # else not-a-number may be all over what would be kept
-                seat.slot.written = True
-                if prompt is not None:
-                    self.prompts.keep(prompt, self._seats.place(seat).slot)
-        self._take(drawn, seats)
-
     def _pack(self, slot: Slot) -> None:
         """It has one row more."""
         self.packed += 1
@@ -270,27 +259,23 @@ class SlotRunner:
             self.passes.cache.swap(now, then, most)
         self._seats.pack(slot)
 
-    def _decode(self) -> Fault | None:
-        seats: list[Seat] = []
-        drawn: list[int] = []
-        try:
-            for first, slots in self._stretches():
-                rows = [seat for slot in slots for seat in slot]
-                last = [[*map(_last, slot)] for slot in slots]
-                usual = self.passes.cache.length == self._usual_length
-                least = self._config.max_batch if usual else 1
-                scores = self.passes.decode(first, last, least=least)
-                seats += rows
-                drawn += self._drawn(scores.float(), rows)
-        except Exception as error:  # noqa: BLE001
-            self._undo(self._seats.running)
-            return fault_of(error)
+    def _decode(self) -> Drawn:
+        """One token more of all rows that run."""
+        if not self._seats.running:
+            return []
+        drawn: Drawn = []
+        usual = self.passes.cache.length == self._usual_length
+        least = self._config.max_batch if usual else 1
+        for first, slots in self._stretches():
+            rows = [seat for slot in slots for seat in slot]
+            last = [[seat.last for seat in slot] for slot in slots]
+            scores = self.passes.decode(first, last, least=least)
+            drawn += zip(rows, self._drawn(scores.float(), rows), strict=True)
         self.steps += 1
-        self.rows += len(seats)
-        for seat in seats:
+        self.rows += len(drawn)
+        for seat, _ in drawn:
             seat.length += 1
-        self._take(drawn, seats)
-        return None
+        return drawn
 
     def _stretches(self) -> list[tuple[int, list[list[Seat]]]]:
         """Slots that are read together; where shapes must not change, only rows of one reach are."""
@@ -304,32 +289,25 @@ class SlotRunner:
             for reach in sorted({*reaches.values()})
         ]
 
-    def _undo(self, seats: list[Seat]) -> None:
-        """The step will be done again, with the same luck."""
-        for seat in seats:
-            if seat.sampler is not None and seat.sampler.draws > len(seat.row.tokens):
-                seat.sampler.undo()
-
     # Postprocess
 
-    def _take(self, drawn: list[int], seats: list[Seat]) -> None:
+    def _postprocess(self, drawn: Drawn) -> None:
         """Gives each row its token, and lets go of rows that are done."""
-        failed: list[Seat] = []
-        for seat, token in zip(seats, drawn, strict=True):
-            if token < 0:
-                failed.append(seat)
-            else:
-                if seat.shaping is not None:
-                    seat.shaping.add(token)
-                seat.row.take(token)
-        again = self._convict(failed)
-        for seat in seats:
-            if seat not in again:
-                self._settle(seat)
+        for seat, token in drawn:
+            prompt, seat.prompt = seat.prompt, None
+            if token < 0:  # not-a-number may be all over what would be kept
+                continue
+            if prompt is not None:
+                seat.slot.written = True
+                self.prompts.keep(prompt, self._seats.place(seat).slot)
+            seat.take(token)
+        self._convict([seat for seat, token in drawn if token < 0])
+        for seat, _ in drawn:
+            self._settle(seat)
 
-    def _convict(self, failed: list[Seat]) -> list[Seat]:
+    def _convict(self, failed: list[Seat]) -> None:
         """Of rows whose scores are no numbers. What one writes comes through to the others of its slot:
-        then nobody knows whose it was, and each, returned here, is asked again by itself."""
+        then nobody knows whose it was, and each is asked again by itself."""
         again: list[Seat] = []
         for seat in failed:
             beside = [one for one in failed if one.slot is seat.slot]
@@ -344,7 +322,6 @@ class SlotRunner:
         for seat in again:
             self._leave(seat)
         self._again += [seat.ticket for seat in again]
-        return again
 
     def _drawn(self, scores: torch.Tensor, seats: list[Seat]) -> list[int]:
         """Each row's next token; -1 where its scores are not finite. The only wait for the device."""
@@ -360,7 +337,9 @@ class SlotRunner:
         return drawn
 
     def _settle(self, seat: Seat) -> None:
-        """Delivers a row that is done, and frees its slot."""
+        """Delivers a row that is done, and frees its seat."""
+        if seat not in self._seats:  # it left with another
+            return
         row = seat.row
         if not row.done and self._stopping():
             row.error = EngineStopped(STOPPED)
@@ -405,7 +384,7 @@ class SlotRunner:
 
     # Faults
 
-    def _recover_prompt(self, fault: Fault) -> None:
+    def _recover_prompts(self, fault: Fault) -> None:
         """Of the prompts that were on their way in."""
         failed = [seat for seat in self._seats.filling if seat.begun] or self._seats.filling[:1]
         tickets = [seat.ticket for seat in failed]
@@ -428,6 +407,8 @@ class SlotRunner:
 
     def _recover_rows(self, fault: Fault) -> None:
         running = self._seats.running
+        for seat in running:
+            seat.undo()
         free_memory()
         if fault.memory and self.prompts.let_go():
             return  # the step is done again
@@ -451,5 +432,8 @@ class SlotRunner:
             self._seats.clear()
 
 
-def _last(seat: Seat) -> Last:
-    return Last(seat.row.tokens[-1], seat.at, seat.start, seat.slot.shared)
+def _attempt(run: Callable[[], Drawn]) -> Drawn | Fault:
+    try:
+        return run()
+    except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
+        return fault_of(error)

@@ -23,13 +23,14 @@ from videoqa_worker.engine.controls import Row
 from videoqa_worker.engine.faults import NO_NUMBERS, STOPPED, Fault, fault_of
 from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import KvShape
+from videoqa_worker.engine.layout import Layout
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.memory import free_memory
 from videoqa_worker.engine.passes import Passes
 from videoqa_worker.engine.prompts import Prompt, Prompts
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
-from videoqa_worker.engine.seats import LENGTHS, Seat, Seats, Slot, Spot
+from videoqa_worker.engine.seats import Seat, Spot
 from videoqa_worker.engine.shaping import Shaping, processors
 from videoqa_worker.engine.stats import Stats
 
@@ -52,10 +53,8 @@ class SlotRunner:
         graphs = Graphs(loaded.model.device, wanted=config.cuda_graphs)
         self.passes = Passes(loaded.model, graphs, shape, config)
         self.prompts = Prompts(loaded.model, graphs, self.passes.cache, config)
-        self._graphs = graphs
-        self._usual_length = self.passes.cache.tokens // config.max_batch // LENGTHS * LENGTHS
-        """Of slots, as many as rows can be."""
-        self._seats = Seats()
+        self._layout = Layout(self.passes.cache, graphs, config)
+        self._seats = self._layout.seats
         self._again: list[Ticket] = []
         """They go back to wait."""
         self._most_rows = config.max_batch
@@ -149,7 +148,7 @@ class SlotRunner:
 
     def _alone(self, ticket: Ticket) -> bool:
         """Also who needs longer slots than all others, where the shape of a pass must not change."""
-        too_long = self._config.batch_invariant and ticket.most_tokens >= self._usual_length
+        too_long = self._config.batch_invariant and ticket.most_tokens >= self._layout.usual_length
         return ticket.alone or too_long
 
     def _spot(self, ticket: Ticket) -> Spot | None:
@@ -170,25 +169,6 @@ class SlotRunner:
         seat = self._seats.take(spot, row, Prompt(ticket.prompt_tokens))
         row.poll()
         self._settle(seat)
-
-    def _room_for(self, seat: Seat) -> None:
-        """Slots as many and as long as the seats need."""
-        cache, slots = self.passes.cache, self._seats.slots
-        needed = self._seats.length()
-        used = [slot.used for slot in slots if slot.used]
-        fits = len(slots) <= cache.slots and needed <= cache.length
-        if self._config.batch_invariant:
-            fits = cache.length == max(needed, self._usual_length)
-        if fits and not (cache.grown and needed <= cache.tokens and not used):
-            return
-        # As long as all rows at once can be, if there is memory: graphs are lost with the slots.
-        length = max(needed, self._usual_length)
-        if len(seat.slot.seats) > 1:  # and for the others of its kind that may come
-            more = self._config.max_batch - len(self._seats)
-            likely = min(needed + more * seat.room, cache.tokens // len(slots))
-            length = max(length, likely // LENGTHS * LENGTHS)
-        self._graphs.forget()
-        cache.arrange(length, used)
 
     # Run
 
@@ -235,7 +215,7 @@ class SlotRunner:
         """What a seat needs on the device."""
         if seat.begun:
             return
-        self._room_for(seat)
+        self._layout.make_room(seat)
         request, device = seat.ticket.request, self._loaded.model.device
         if request.generation.temperature > 0:
             seat.sampler = Sampler(request.generation, seat.ticket.seed, device)
@@ -245,27 +225,18 @@ class SlotRunner:
         slot = seat.slot
         beside = slot.written
         if beside:
-            self._pack(slot)
+            self.packed += 1
+            self._layout.pack(slot)
         seat.prompt = self.prompts.open(seat.ticket, self._seats.place(seat).slot, beside=beside)
         seat.length, seat.begun = seat.prompt.done, True
         slot.written = bool(slot.key) and seat.length >= slot.shared
-
-    def _pack(self, slot: Slot) -> None:
-        """It has one row more."""
-        self.packed += 1
-        now, then = self._seats.place_packed(slot)
-        if now != then:
-            most = max(self._seats.slots[n].used for n in (now, then))
-            self.passes.cache.swap(now, then, most)
-        self._seats.pack(slot)
 
     def _decode(self) -> Drawn:
         """One token more of all rows that run."""
         if not self._seats.running:
             return []
         drawn: Drawn = []
-        usual = self.passes.cache.length == self._usual_length
-        least = self._config.max_batch if usual else 1
+        least = self._config.max_batch if self._layout.usual else 1
         for first, slots in self._stretches():
             rows = [seat for slot in slots for seat in slot]
             last = [[seat.last for seat in slot] for slot in slots]
@@ -311,7 +282,7 @@ class SlotRunner:
         again: list[Seat] = []
         for seat in failed:
             beside = [one for one in failed if one.slot is seat.slot]
-            self._wipe(seat, whole=len(beside) == len(seat.slot.seats))
+            self._layout.wipe(seat, whole=len(beside) == len(seat.slot.seats))
             # Of a prompt that is half there nobody has seen whether it is numbers.
             unseen = any(one.begun and one.prompt is not None for one in seat.slot.seats)
             if len(beside) == 1 and not unseen:
@@ -363,24 +334,7 @@ class SlotRunner:
         others = slot.seats[1:] if seat is slot.seats[0] and not slot.written else []
         self._again += [other.ticket for other in others]
         for one in (seat, *others):
-            self._vacate(one)
-
-    def _vacate(self, seat: Seat) -> None:
-        """Other slots move into a slot that is free."""
-        if seat.prompt is not None:  # nobody has seen whether it holds numbers
-            self._wipe(seat, whole=not seat.slot.written)
-        used = [slot.used for slot in self._seats.slots]
-        for source, target in self._seats.leave(seat):
-            if used[source]:
-                self.passes.cache.move(source, target, used[source])
-            used[target] = used[source]
-
-    def _wipe(self, seat: Seat, *, whole: bool) -> None:
-        """What it may have written; `whole`: and what it shares, and what filled up its prompt."""
-        slot, cache = self._seats.slots.index(seat.slot), self.passes.cache
-        if slot < cache.slots:
-            start, end = (0, cache.length) if whole else (seat.start, seat.end)
-            cache.wipe(slot, start, end)
+            self._layout.vacate(one)
 
     # Faults
 
@@ -428,7 +382,7 @@ class SlotRunner:
             # The prompt on its way in is no suspect, but who is suspected runs alone.
             self._again += [seat.ticket for seat in self._seats.all]
             for seat in self._seats.all:  # nobody has seen whether these hold numbers
-                self._wipe(seat, whole=True)
+                self._layout.wipe(seat, whole=True)
             self._seats.clear()
 
 

@@ -14,7 +14,7 @@ from test_engine import answers, ask, rows_seen, single, submitted
 from test_engine_faults import before_each_forward, small_device
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, slots
+from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, scheduler
 from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import SlotCache
 from videoqa_worker.engine.sampling import Sampler
@@ -187,7 +187,7 @@ def test_a_step_that_is_done_again_draws_the_same_tokens(
 def test_rows_come_back_after_memory_had_run_out(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "_MORE_AFTER", 3)
+    monkeypatch.setattr(scheduler, "_MORE_AFTER", 3)
     requests = [ask(engine, [clip(n, 1)], "What?", max_new_tokens=40) for n in range(8)]
     with before_each_forward(engine, small_device(2)):
         answers(engine, requests)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import SlotCache
@@ -18,6 +20,11 @@ class Layout:
         self._cache, self._graphs, self._config = cache, graphs, config
         self.usual_length = cache.tokens // config.max_batch // LENGTHS * LENGTHS
         """Of slots, as many as rows can be."""
+
+    @property
+    def tokens(self) -> int:
+        """Positions for all rows. One by itself has all that it needs, whatever the settings say."""
+        return self._cache.tokens if self.seats else sys.maxsize
 
     @property
     def usual(self) -> bool:

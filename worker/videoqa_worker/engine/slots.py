@@ -16,21 +16,21 @@ from collections.abc import Callable
 
 import torch
 
-from videoqa.errors import EngineStopped, ModelError
+from videoqa.errors import ModelError
 from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.controls import Row
-from videoqa_worker.engine.faults import NO_NUMBERS, STOPPED, Fault, fault_of
+from videoqa_worker.engine.faults import NO_NUMBERS, Fault, fault_of
 from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import KvShape
 from videoqa_worker.engine.layout import Layout
 from videoqa_worker.engine.load import Loaded
 from videoqa_worker.engine.memory import free_memory
 from videoqa_worker.engine.passes import Passes
-from videoqa_worker.engine.prompts import Prompt, Prompts
+from videoqa_worker.engine.prompts import Prompts
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
-from videoqa_worker.engine.seats import Seat, Spot
+from videoqa_worker.engine.scheduler import Scheduler
+from videoqa_worker.engine.seats import Seat
 from videoqa_worker.engine.shaping import Shaping, processors
 from videoqa_worker.engine.stats import Stats
 
@@ -39,9 +39,6 @@ __all__ = ["SlotRunner"]
 Drawn = list[tuple[Seat, int]]
 """Rows and their next tokens; -1 where a row's scores are no numbers."""
 
-_MORE_AFTER = 64
-"""Answers. A row too many costs one prompt again, and what was kept."""
-
 
 class SlotRunner:
     """Runs the rows of one model, on the engine's thread."""
@@ -49,20 +46,14 @@ class SlotRunner:
     def __init__(
         self, loaded: Loaded, shape: KvShape, config: EngineConfig, stopping: Callable[[], bool]
     ) -> None:
-        self._loaded, self._config, self._stopping = loaded, config, stopping
-        graphs = Graphs(loaded.model.device, wanted=config.cuda_graphs)
-        self.passes = Passes(loaded.model, graphs, shape, config)
-        self.prompts = Prompts(loaded.model, graphs, self.passes.cache, config)
+        self._config, model = config, loaded.model
+        self._device: torch.device = model.device
+        graphs = Graphs(model.device, wanted=config.cuda_graphs)
+        self.passes = Passes(model, graphs, shape, config)
+        self.prompts = Prompts(model, graphs, self.passes.cache, config)
         self._layout = Layout(self.passes.cache, graphs, config)
         self._seats = self._layout.seats
-        self._again: list[Ticket] = []
-        """They go back to wait."""
-        self._most_rows = config.max_batch
-        """Fewer once more did not fit into the device's memory; one more after every so many answers,
-        since what did not fit may have been one long prompt."""
-        self._answers = 0
-        """Since there were fewer rows."""
-        model = loaded.model
+        self._scheduler = Scheduler(loaded, self._layout, self.prompts, config, stopping)
         self._processors = processors(model.generation_config, loaded.eos, model.device)
         self.steps = self.rows = self.packed = self.prompt_tokens = 0
         """Counted since the start; `rows` over all steps."""
@@ -72,11 +63,7 @@ class SlotRunner:
     @property
     def wants_digests(self) -> bool:
         """Whether it is worth knowing which pictures are equal."""
-        return self.prompts.keeps or self._packs
-
-    @property
-    def _packs(self) -> bool:
-        return self._config.pack_from_tokens is not None and not self._config.batch_invariant
+        return self.prompts.keeps or self._scheduler.packs
 
     @property
     def stats(self) -> Stats:
@@ -94,7 +81,7 @@ class SlotRunner:
     def step(self, room: WaitingRoom) -> bool:
         """One step; waits for work if there is none. False if the room is closed."""
         self.beat_s = time.monotonic()
-        if not self._schedule(room):
+        if not self._scheduler.schedule(room):
             return False
         for run, recover in (
             (self._prefill, self._recover_prompts),
@@ -111,64 +98,12 @@ class SlotRunner:
         """Answers these, then returns."""
         room = WaitingRoom(self._config)
         room.put_back(tickets)
-        while room or self._seats or self._again:
+        while room or self._seats or self._scheduler.again:
             self.step(room)
 
     def close(self) -> None:
         """Ends all rows with EngineStopped."""
-        for ticket in (*(seat.ticket for seat in self._seats.all), *self._again):
-            if not ticket.future.done():
-                ticket.future.set_exception(EngineStopped(STOPPED))
-        self._seats.clear()
-        self._again.clear()
-
-    # Schedule
-
-    def _schedule(self, room: WaitingRoom) -> bool:
-        for seat in self._seats.all:
-            if seat.prompt is not None:
-                seat.row.poll()  # running rows are asked with each token
-        for seat in self._seats.all:
-            self._settle(seat)
-        if self._again:
-            room.put_back(self._again)
-            self._again = []
-        while (ticket := room.take(self._fits, wait=not self._seats)) is not None:
-            self._join(ticket)
-        return bool(self._seats)
-
-    def _fits(self, ticket: Ticket) -> bool:
-        if not self._seats:
-            return True
-        rows, filling = self._seats.all, self._seats.filling
-        if self._alone(ticket) or self._alone(rows[0].ticket) or len(rows) >= self._most_rows:
-            return False
-        spot = self._spot(ticket)
-        return spot is not None and (not filling or spot.slot is filling[0].slot)
-
-    def _alone(self, ticket: Ticket) -> bool:
-        """Also who needs longer slots than all others, where the shape of a pass must not change."""
-        too_long = self._config.batch_invariant and ticket.most_tokens >= self._layout.usual_length
-        return ticket.alone or too_long
-
-    def _spot(self, ticket: Ticket) -> Spot | None:
-        key, shared = self.prompts.beginning(ticket) if self._packs else (b"", 0)
-        if shared < (self._config.pack_from_tokens or 0):
-            key, shared = b"", 0
-        # A row by itself has all that it needs, whatever the settings say.
-        tokens = self.passes.cache.tokens if self._seats else sys.maxsize
-        return self._seats.spot(ticket, key, shared, tokens)
-
-    def _join(self, ticket: Ticket) -> None:
-        if not ticket.start():
-            return
-        spot = self._spot(ticket)
-        assert spot is not None  # noqa: S101 - it fits
-        row = Row(ticket, self._loaded.tokenizer, self._loaded.eos)
-        # It takes memory of the device when it is first advanced: see `_begin`.
-        seat = self._seats.take(spot, row, Prompt(ticket.prompt_tokens))
-        row.poll()
-        self._settle(seat)
+        self._scheduler.close()
 
     # Run
 
@@ -216,7 +151,7 @@ class SlotRunner:
         if seat.begun:
             return
         self._layout.make_room(seat)
-        request, device = seat.ticket.request, self._loaded.model.device
+        request, device = seat.ticket.request, self._device
         if request.generation.temperature > 0:
             seat.sampler = Sampler(request.generation, seat.ticket.seed, device)
         if self._processors:
@@ -274,7 +209,7 @@ class SlotRunner:
             seat.take(token)
         self._convict([seat for seat, token in drawn if token < 0])
         for seat, _ in drawn:
-            self._settle(seat)
+            self._scheduler.settle(seat)
 
     def _convict(self, failed: list[Seat]) -> None:
         """Of rows whose scores are no numbers. What one writes comes through to the others of its slot:
@@ -291,8 +226,8 @@ class SlotRunner:
                 seat.ticket.suspect = True
                 again.append(seat)
         for seat in again:
-            self._leave(seat)
-        self._again += [seat.ticket for seat in again]
+            self._scheduler.leave(seat)
+        self._scheduler.again += [seat.ticket for seat in again]
 
     def _drawn(self, scores: torch.Tensor, seats: list[Seat]) -> list[int]:
         """Each row's next token; -1 where its scores are not finite. The only wait for the device."""
@@ -307,35 +242,6 @@ class SlotRunner:
         drawn: list[int] = torch.where(sound, tokens, -1).tolist()
         return drawn
 
-    def _settle(self, seat: Seat) -> None:
-        """Delivers a row that is done, and frees its seat."""
-        if seat not in self._seats:  # it left with another
-            return
-        row = seat.row
-        if not row.done and self._stopping():
-            row.error = EngineStopped(STOPPED)
-        if not row.done:
-            return
-        self._leave(seat)
-        if row.error is not None:
-            seat.ticket.future.set_exception(row.error)
-        else:
-            seat.ticket.future.set_result(row.generated())
-            self._answers += 1
-            if self._answers >= _MORE_AFTER and self._most_rows < self._config.max_batch:
-                self._most_rows, self._answers = self._most_rows + 1, 0
-
-    def _fewer(self, rows: int) -> None:
-        self._most_rows, self._answers = rows, 0
-
-    def _leave(self, seat: Seat) -> None:
-        """Frees a seat. Who waited for what it was to write goes back to wait."""
-        slot = seat.slot
-        others = slot.seats[1:] if seat is slot.seats[0] and not slot.written else []
-        self._again += [other.ticket for other in others]
-        for one in (seat, *others):
-            self._layout.vacate(one)
-
     # Faults
 
     def _recover_prompts(self, fault: Fault) -> None:
@@ -343,19 +249,19 @@ class SlotRunner:
         failed = [seat for seat in self._seats.filling if seat.begun] or self._seats.filling[:1]
         tickets = [seat.ticket for seat in failed]
         for seat in failed:
-            self._leave(seat)
+            self._scheduler.leave(seat)
         free_memory()
         if not fault.memory and len(failed) > 1:
             for ticket in tickets:
                 ticket.suspect = True
-            self._again += tickets
+            self._scheduler.again += tickets
         elif fault.memory and not tickets[0].retried and self.prompts.let_go():
             for ticket in tickets:
                 ticket.retried = True
-            self._again += tickets
+            self._scheduler.again += tickets
         elif fault.memory and (self._seats or len(failed) > 1):
-            self._fewer(len(self._seats) or len(failed) - 1)
-            self._again += tickets
+            self._scheduler.fewer(len(self._seats) or len(failed) - 1)
+            self._scheduler.again += tickets
         else:
             tickets[0].future.set_exception(fault.as_error(tickets[0]))
 
@@ -370,17 +276,17 @@ class SlotRunner:
             begun = [seat for seat in self._seats.filling if seat.begun]
             least = min(reversed(running), key=lambda one: len(one.row.tokens))
             youngest = begun[-1] if begun else least
-            self._leave(youngest)
-            self._fewer(len(self._seats))
-            self._again.append(youngest.ticket)
+            self._scheduler.leave(youngest)
+            self._scheduler.fewer(len(self._seats))
+            self._scheduler.again.append(youngest.ticket)
         elif len(running) == 1:
-            self._leave(running[0])
+            self._scheduler.leave(running[0])
             running[0].ticket.future.set_exception(fault.as_error(running[0].ticket))
         else:
             for seat in running:
                 seat.ticket.suspect = True
             # The prompt on its way in is no suspect, but who is suspected runs alone.
-            self._again += [seat.ticket for seat in self._seats.all]
+            self._scheduler.again += [seat.ticket for seat in self._seats.all]
             for seat in self._seats.all:  # nobody has seen whether these hold numbers
                 self._layout.wipe(seat, whole=True)
             self._seats.clear()

@@ -3,9 +3,6 @@
 A step reads: schedule, run, postprocess. At most one prompt is on its way in, by pieces where
 others would wait for it; all running rows get their next token together. Each row has its own
 limit, end, stop strings, sampling and cancel, and its tokens are those that it would have alone.
-
-What fails convicts only itself. Out of memory: what was kept goes first, then the youngest row
-goes back to wait. If the model raises on several rows, each is run again by itself.
 """
 
 from __future__ import annotations
@@ -16,17 +13,16 @@ from collections.abc import Callable
 
 import torch
 
-from videoqa.errors import ModelError
 from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.faults import NO_NUMBERS, Fault, fault_of
+from videoqa_worker.engine.faults import Fault, fault_of
 from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import KvShape
 from videoqa_worker.engine.layout import Layout
 from videoqa_worker.engine.load import Loaded
-from videoqa_worker.engine.memory import free_memory
 from videoqa_worker.engine.passes import Passes
 from videoqa_worker.engine.prompts import Prompts
+from videoqa_worker.engine.recovery import Recovery
 from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.sampling import Sampler
 from videoqa_worker.engine.scheduler import Scheduler
@@ -54,6 +50,7 @@ class SlotRunner:
         self._layout = Layout(self.passes.cache, graphs, config)
         self._seats = self._layout.seats
         self._scheduler = Scheduler(loaded, self._layout, self.prompts, config, stopping)
+        self._recovery = Recovery(self._scheduler, self._layout, self.prompts)
         self._processors = processors(model.generation_config, loaded.eos, model.device)
         self.steps = self.rows = self.packed = self.prompt_tokens = 0
         """Counted since the start; `rows` over all steps."""
@@ -84,8 +81,8 @@ class SlotRunner:
         if not self._scheduler.schedule(room):
             return False
         for run, recover in (
-            (self._prefill, self._recover_prompts),
-            (self._decode, self._recover_rows),
+            (self._prefill, self._recovery.prompts),
+            (self._decode, self._recovery.rows),
         ):
             drawn = _attempt(run)
             if isinstance(drawn, Fault):
@@ -207,27 +204,9 @@ class SlotRunner:
                 seat.slot.written = True
                 self.prompts.keep(prompt, self._seats.place(seat).slot)
             seat.take(token)
-        self._convict([seat for seat, token in drawn if token < 0])
+        self._recovery.convict([seat for seat, token in drawn if token < 0])
         for seat, _ in drawn:
             self._scheduler.settle(seat)
-
-    def _convict(self, failed: list[Seat]) -> None:
-        """Of rows whose scores are no numbers. What one writes comes through to the others of its slot:
-        then nobody knows whose it was, and each is asked again by itself."""
-        again: list[Seat] = []
-        for seat in failed:
-            beside = [one for one in failed if one.slot is seat.slot]
-            self._layout.wipe(seat, whole=len(beside) == len(seat.slot.seats))
-            # Of a prompt that is half there nobody has seen whether it is numbers.
-            unseen = any(one.begun and one.prompt is not None for one in seat.slot.seats)
-            if len(beside) == 1 and not unseen:
-                seat.row.error = ModelError(NO_NUMBERS)
-            else:
-                seat.ticket.suspect = True
-                again.append(seat)
-        for seat in again:
-            self._scheduler.leave(seat)
-        self._scheduler.again += [seat.ticket for seat in again]
 
     def _drawn(self, scores: torch.Tensor, seats: list[Seat]) -> list[int]:
         """Each row's next token; -1 where its scores are not finite. The only wait for the device."""
@@ -241,55 +220,6 @@ class SlotRunner:
                 tokens[n] = seat.sampler.draw(scores[n])
         drawn: list[int] = torch.where(sound, tokens, -1).tolist()
         return drawn
-
-    # Faults
-
-    def _recover_prompts(self, fault: Fault) -> None:
-        """Of the prompts that were on their way in."""
-        failed = [seat for seat in self._seats.filling if seat.begun] or self._seats.filling[:1]
-        tickets = [seat.ticket for seat in failed]
-        for seat in failed:
-            self._scheduler.leave(seat)
-        free_memory()
-        if not fault.memory and len(failed) > 1:
-            for ticket in tickets:
-                ticket.suspect = True
-            self._scheduler.again += tickets
-        elif fault.memory and not tickets[0].retried and self.prompts.let_go():
-            for ticket in tickets:
-                ticket.retried = True
-            self._scheduler.again += tickets
-        elif fault.memory and (self._seats or len(failed) > 1):
-            self._scheduler.fewer(len(self._seats) or len(failed) - 1)
-            self._scheduler.again += tickets
-        else:
-            tickets[0].future.set_exception(fault.as_error(tickets[0]))
-
-    def _recover_rows(self, fault: Fault) -> None:
-        running = self._seats.running
-        for seat in running:
-            seat.undo()
-        free_memory()
-        if fault.memory and self.prompts.let_go():
-            return  # the step is done again
-        if fault.memory and len(self._seats) > 1:
-            begun = [seat for seat in self._seats.filling if seat.begun]
-            least = min(reversed(running), key=lambda one: len(one.row.tokens))
-            youngest = begun[-1] if begun else least
-            self._scheduler.leave(youngest)
-            self._scheduler.fewer(len(self._seats))
-            self._scheduler.again.append(youngest.ticket)
-        elif len(running) == 1:
-            self._scheduler.leave(running[0])
-            running[0].ticket.future.set_exception(fault.as_error(running[0].ticket))
-        else:
-            for seat in running:
-                seat.ticket.suspect = True
-            # The prompt on its way in is no suspect, but who is suspected runs alone.
-            self._scheduler.again += [seat.ticket for seat in self._seats.all]
-            for seat in self._seats.all:  # nobody has seen whether these hold numbers
-                self._layout.wipe(seat, whole=True)
-            self._seats.clear()
 
 
 def _attempt(run: Callable[[], Drawn]) -> Drawn | Fault:

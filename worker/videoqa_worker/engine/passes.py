@@ -72,24 +72,27 @@ class Passes:
             end = min(end, prompt.prefix)  # what is kept ends there, and was computed so
         given = "input_ids" if prompt.text_only else "inputs_embeds"
         piece, later = prompt.rest[:, : end - start], prompt.rest[:, end - start :]
-        first, behind = place.at(start), place.at(end - 1) + 1
-        mask = None
-        if start and end - start > 1 and self._unmasked and (first, behind) == (start, end):
-            mask = attention.lengths(torch.tensor([end]))
-        elif start:
-            at = torch.arange(first, behind, device=self._device)
-            mask = seen(behind, at, place.start, place.shared)[None, None]
         with self._any_shape():
             scores: torch.Tensor = self._model(
                 **{given: piece},
-                attention_mask=mask,
+                attention_mask=self._mask(place, start, end),
                 position_ids=torch.arange(start, end, device=self._device)[None],
-                past_key_values=self.cache.for_prompt(place.slot, first),
+                past_key_values=self.cache.for_prompt(place.slot, place.at(start)),
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
         prompt.done, prompt.rest = end, later
         return scores if end == prompt.length else None
+
+    def _mask(self, place: Place, start: int, end: int) -> torch.Tensor | None:
+        """For these positions of a row; None at its beginning, where they see only each other."""
+        if not start:
+            return None
+        first, behind = place.at(start), place.at(end - 1) + 1
+        if end - start > 1 and self._unmasked and (first, behind) == (start, end):
+            return attention.lengths(torch.tensor([end]))
+        at = torch.arange(first, behind, device=self._device)
+        return seen(behind, at, place.start, place.shared)[None, None]
 
     def together(self, prompts: Sequence[Prompt], places: Sequence[Place]) -> torch.Tensor:
         """Computes all that is left of prompts in one slot, which are text alone; the scores,

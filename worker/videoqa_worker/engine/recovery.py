@@ -24,7 +24,7 @@ class Recovery:
         self._scheduler, self._layout, self._prompts = scheduler, layout, prompts
         self._seats = layout.seats
 
-    def prompts(self, fault: Fault) -> None:
+    def after_prefill(self, fault: Fault) -> None:
         """The pass over the prompts on their way in failed."""
         seats = self._seats
         failed = [seat for seat in seats.filling if seat.begun] or seats.filling[:1]
@@ -45,7 +45,7 @@ class Recovery:
             return
         self._scheduler.again += tickets
 
-    def rows(self, fault: Fault) -> None:
+    def after_decode(self, fault: Fault) -> None:
         """The step of the rows that run failed."""
         running = self._seats.running
         for seat in running:

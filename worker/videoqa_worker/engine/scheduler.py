@@ -95,12 +95,10 @@ class Scheduler:
 
     def settle(self, seat: Seat) -> None:
         """Delivers a row that is done, and frees its seat."""
-        if seat not in self._seats:  # it left with another
-            return
         row = seat.row
         if not row.done and self._stopping():
             row.error = EngineStopped(STOPPED)
-        if not row.done:
+        if not row.done or seat not in self._seats:  # it left with another, and will come again
             return
         self.leave(seat)
         if row.error is not None:

@@ -133,9 +133,6 @@ class Seats:
         self.slots: list[Slot] = []
         """Slot n is the cache's."""
 
-    def __bool__(self) -> bool:
-        return bool(self._seats)
-
     def __len__(self) -> int:
         return len(self._seats)
 

@@ -81,8 +81,8 @@ class SlotRunner:
         if not self._scheduler.schedule(room):
             return False
         for run, recover in (
-            (self._prefill, self._recovery.prompts),
-            (self._decode, self._recovery.rows),
+            (self._prefill, self._recovery.after_prefill),
+            (self._decode, self._recovery.after_decode),
         ):
             drawn = _attempt(run)
             if isinstance(drawn, Fault):
@@ -192,22 +192,6 @@ class SlotRunner:
             for reach in sorted({*reaches.values()})
         ]
 
-    # Postprocess
-
-    def _postprocess(self, drawn: Drawn) -> None:
-        """Gives each row its token, and lets go of rows that are done."""
-        for seat, token in drawn:
-            prompt, seat.prompt = seat.prompt, None
-            if token < 0:  # not-a-number may be all over what would be kept
-                continue
-            if prompt is not None:
-                seat.slot.written = True
-                self.prompts.keep(prompt, self._seats.place(seat).slot)
-            seat.take(token)
-        self._recovery.convict([seat for seat, token in drawn if token < 0])
-        for seat, _ in drawn:
-            self._scheduler.settle(seat)
-
     def _drawn(self, scores: torch.Tensor, seats: list[Seat]) -> list[int]:
         """Each row's next token; -1 where its scores are not finite. The only wait for the device."""
         sound = scores.isfinite().all(dim=-1)
@@ -220,6 +204,22 @@ class SlotRunner:
                 tokens[n] = seat.sampler.draw(scores[n])
         drawn: list[int] = torch.where(sound, tokens, -1).tolist()
         return drawn
+
+    # Postprocess
+
+    def _postprocess(self, drawn: Drawn) -> None:
+        """Gives each row its token; who is done gets its answer and leaves."""
+        for seat, token in drawn:
+            prompt, seat.prompt = seat.prompt, None
+            if token < 0:  # not-a-number may be all over what would be kept
+                continue
+            if prompt is not None:
+                seat.slot.written = True
+                self.prompts.keep(prompt, self._seats.place(seat).slot)
+            seat.take(token)
+        self._recovery.convict([seat for seat, token in drawn if token < 0])
+        for seat, _ in drawn:
+            self._scheduler.settle(seat)
 
 
 def _attempt(run: Callable[[], Drawn]) -> Drawn | Fault:

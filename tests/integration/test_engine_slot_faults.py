@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from test_engine import answers, ask, rows_seen, single, submitted
 from test_engine_faults import before_each_forward, small_device
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, scheduler
+from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, recovery, scheduler
 from videoqa_worker.engine.graphs import Graphs
 from videoqa_worker.engine.kv import SlotCache
+from videoqa_worker.engine.prompts import Prompts
 from videoqa_worker.engine.sampling import Sampler
 from videoqa_worker.engine.slots import SlotRunner
 
@@ -324,3 +326,34 @@ def test_a_row_that_there_is_no_memory_to_begin_waits_for_it(
     assert refused
     monkeypatch.undo()
     assert answers(engine, requests) == alone
+
+
+def test_memory_of_a_prompt_that_failed_is_free_before_it_is_tried_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[Any]] = []
+    left: list[bool] = []
+    plain = Prompts.open
+    free = recovery.free_memory
+
+    def watched(self: Prompts, *args: Any, **kwargs: Any) -> Any:
+        prompt = plain(self, *args, **kwargs)
+        opened.append(weakref.ref(prompt))
+        return prompt
+
+    def freed() -> None:
+        left.append(opened[-1]() is not None)
+        free()
+
+    def full(tokens: torch.Tensor) -> None:
+        if not left:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    request = ask(engine, [clip(1, 4)], "What?", max_new_tokens=4)
+    runner(engine).prompts.features.put(b"kept", {}, 0)  # so that it is tried again
+    monkeypatch.setattr(Prompts, "open", watched)
+    monkeypatch.setattr(recovery, "free_memory", freed)
+    with before_each_forward(engine, full):
+        assert answers(engine, [request])[0].output_tokens > 0
+    assert left == [False]
+    assert len(opened) == 2

@@ -67,6 +67,7 @@ class Layout:
             if used[source]:
                 self._cache.move(source, target, used[source])
             used[target] = used[source]
+        seat.prompt = None  # whoever still knows the seat holds no memory of the device by it
 
     def wipe(self, seat: Seat, *, whole: bool) -> None:
         """What it may have written; `whole`: and what it shares, and what filled up its prompt."""

@@ -260,14 +260,24 @@ def test_none_is_tried_where_none_can_be(
     assert kernels.fastest(HEADS, dtype, torch.device(device), as_graphs=True) is None
 
 
-def test_memory_that_runs_out_while_they_are_tried_leaves_masks(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError("no kernel image")])
+def test_a_trial_that_fails_leaves_masks(
+    error: type[Exception] | Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
 
-    monkeypatch.setattr(kernels, "seconds", full)
+    monkeypatch.setattr(kernels, "seconds", fail)
     assert kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True) is None
+
+
+def test_the_memory_of_a_trial_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))
+    for tried in ({"sdpa": 1.0}, {}):
+        monkeypatch.setattr(kernels, "seconds", lambda *_, tried=tried, **__: tried)
+        kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True)
+    assert len(given_back) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -288,7 +298,7 @@ def test_what_is_right_is_known_by_its_numbers(
 
     def a_key_too_many(*given: Any) -> torch.Tensor:
         query, keys, values, lengths, scale = given
-        return plain(query, keys, values, (lengths + 8).clamp(max=keys.shape[1]), scale)
+        return plain(query, keys, values, (lengths + 1).clamp(max=keys.shape[1]), scale)
 
     def not_a_number(*given: Any) -> torch.Tensor:
         return plain(*given) * float("nan")

@@ -306,7 +306,19 @@ def test_what_is_right_is_known_by_its_numbers(
     def absent(*_: Any) -> torch.Tensor:
         raise ImportError("flash_attn")
 
-    for wrong in (a_key_too_many, not_a_number, absent):
+    def slots_as_long_as_the_reach(*given: Any) -> torch.Tensor:
+        query, keys, values, lengths, scale = given
+        _, positions, _, dim = keys.shape
+        close = (positions * dim * keys.shape[2], dim, positions * dim, 1)
+        return plain(
+            query,
+            keys.as_strided(keys.shape, close),
+            values.as_strided(values.shape, close),
+            lengths,
+            scale,
+        )
+
+    for wrong in (a_key_too_many, slots_as_long_as_the_reach, not_a_number, absent):
         monkeypatch.setattr(kernels, "KERNELS", {"varlen": plain, "flash_attn": wrong})
         assert tried() == {"sdpa", "varlen"}
 

@@ -31,8 +31,8 @@ row sees, int32[rows], and what scores are multiplied with; [rows, heads, dim]."
 PAGE = 256
 """Positions are a multiple of it: FlashAttention 2 reads pages of no other size."""
 _FAR = 0.1
-"""Of the deviation of what is right. What 16 bits round away is a tenth of that; a row that sees a key too
-many is far beyond it."""
+"""Of the deviation of what is right for a row. What 16 bits round away is a tenth of that; a short row that sees
+a key too many is far beyond it."""
 _TIMES = 20
 
 
@@ -147,12 +147,14 @@ def seconds(
         as_graphs: steps are captured, so what cannot be is of no use.
     """
     found = {}
-    few, many = (_random(heads, dtype, device, *size) for size in ((4, 1024), (rows, positions)))
+    few = _random(heads, dtype, device, 4, 1024, shortest=1)
+    many = _random(heads, dtype, device, rows, positions, shortest=positions // 2)
     query, keys, values, lengths = few
     right = _masked(query.float(), keys.float(), values.float(), lengths, None)
+    deviation = right.std(dim=(1, 2), keepdim=True)
     for name, kernel in {"sdpa": _masked, **KERNELS}.items():
         try:
-            off = (kernel(*few, None).float() - right).abs().max() / right.std()
+            off = ((kernel(*few, None).float() - right).abs() / deviation).max()
             if not off <= _FAR and name != "sdpa":  # nor is not-a-number
                 log.warning("attention by %s is off by %.2g: it is not used", name, off)
                 continue
@@ -167,18 +169,25 @@ def seconds(
 
 
 def _random(
-    heads: Heads, dtype: torch.dtype, device: torch.device, rows: int, positions: int
+    heads: Heads,
+    dtype: torch.dtype,
+    device: torch.device,
+    rows: int,
+    positions: int,
+    *,
+    shortest: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     draw = torch.Generator(device).manual_seed(rows)
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=draw, device=device, dtype=dtype)
 
-    # As slots lie in the cache: a head's positions side by side.
+    # As slots lie in the cache: a head's positions side by side, and more of them than a step reads.
     keys, values = (
-        random(rows, heads.keys, positions, heads.dim).transpose(1, 2) for _ in range(2)
+        random(rows, heads.keys, positions + PAGE, heads.dim)[:, :, :positions].transpose(1, 2)
+        for _ in range(2)
     )
-    lengths = torch.linspace(positions // 2, positions, rows, device=device).to(torch.int32)
+    lengths = torch.linspace(shortest, positions, rows, device=device).to(torch.int32)
     return random(rows, heads.queries, heads.dim), keys, values, lengths
 
 

@@ -162,5 +162,9 @@ def test_the_brokers_url_is_spelled_as_celery_needs_it() -> None:
     assert broker("redis://h:1/0") == "redis://h:1/0"
     # kombu would not look at the certificate, and send the password to anybody.
     assert broker("rediss://:pw@h:1/0") == "rediss://:pw@h:1/0?ssl_cert_reqs=required"
+    assert broker("rediss://a/0;rediss://b/0") == (
+        "rediss://a/0?ssl_cert_reqs=required;rediss://b/0?ssl_cert_reqs=required"
+    )
+    assert broker("sentinel://a:1;sentinel://b:1") == "sentinel://a:1;sentinel://b:1"
     assert broker("rediss://h/0?ssl_cert_reqs=none") == "rediss://h/0?ssl_cert_reqs=none"
     assert broker("unix:///run/r.sock?db=2") == "redis+socket:///run/r.sock?virtual_host=2"

@@ -33,6 +33,11 @@ def _over_http(url: str) -> str:
     return url
 
 
+def _without_password(shown: str) -> str:
+    """What may be a URL, as `repr` has it; some lack what stands before the password, too."""
+    return re.sub(r"(^.\w[\w+.-]*://|^.).*@", r"\1", shown)
+
+
 def _spelled(url: str) -> str:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
@@ -119,7 +124,7 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
             why = first["msg"].removeprefix("Value error, ")
-            got = re.sub("//.*@", "//", repr(first["input"]))  # without a URL's password
+            got = _without_password(repr(first["input"]))
             raise ConfigurationError(
                 f"{ENV_PREFIX}{name.upper()}={got}: {why}", param=name
             ) from error

@@ -120,6 +120,8 @@ def test_what_is_no_url_is_refused_at_once(name: str, url: str) -> None:
 
 def test_a_wrong_url_is_shown_without_its_password() -> None:
     assert "'htp://h/v1'" in refused(server_url="htp://me:secret@h/v1")
+    for url in ("me:secret@h/v1", "http:/me:secret@h/v1", "me:secret//@h/v1"):
+        assert "='h/v1': expected a URL" in refused(server_url=url)
 
 
 def test_results_go_below_the_home_folder_unless_told_otherwise() -> None:

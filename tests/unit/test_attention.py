@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.utils.generic import is_flash_attention_requested
 
-from videoqa_worker.engine.attention import _attention
+from videoqa_worker.engine.attention import _attention, install
+from videoqa_worker.engine.kernels import KERNELS
 
 
 @pytest.mark.parametrize("groups", [1, 2, 7])
@@ -32,3 +35,14 @@ def test_every_head_attends_as_with_its_own_copy_of_the_keys(
     found, _ = _attention(module, query, key, value, mask, scaling=0.3)
     assert found.shape == expected.shape == (rows, queries, heads * groups, dim)
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [None, *KERNELS])
+def test_transformers_takes_none_for_its_own_flash_attention(kernel: str | None) -> None:
+    size = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "vocab_size": 8}
+    model = LlamaModel(LlamaConfig(**size, num_hidden_layers=1))
+    install(model, kernel)
+    assert model.config._attn_implementation.startswith("videoqa")
+    assert not is_flash_attention_requested(model.config)
+    tokens = torch.ones(1, 3, dtype=torch.int64)
+    assert model(tokens).last_hidden_state.shape == (1, 3, 8)

@@ -39,6 +39,8 @@ def install(model: Any, kernel: str | None = None) -> None:
         kernel: of `KERNELS`, for single queries where lengths are given.
     """
     name = f"{NAME}_{kernel}" if kernel else NAME
+    # What has `flash` in its name is to transformers its own flash-attn, with masks of another kind.
+    name = name.replace("flash", "fast")
     AttentionInterface.register(name, partial(_attention, kernel=kernel))
     AttentionMaskInterface.register(name, sdpa_mask)
     text = model.config.get_text_config()

@@ -271,6 +271,29 @@ def test_a_trial_that_fails_leaves_masks(
     assert kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True) is None
 
 
+def test_a_kernel_that_breaks_the_device_leaves_a_hint_how_to_start_without_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken: list[bool] = []
+
+    def breaks(*_: Any) -> torch.Tensor:
+        broken.append(True)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def finish(_: torch.device) -> None:
+        if broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    tried = kernels.seconds
+    monkeypatch.setattr(kernels, "KERNELS", {"varlen": breaks})
+    monkeypatch.setattr(kernels, "_finish", finish)
+    monkeypatch.setattr(
+        kernels, "seconds", lambda *_, **__: tried(HEADS, torch.bfloat16, CPU, as_graphs=False)
+    )
+    assert kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True) is None
+    assert "VIDEOQA_ATTN_IMPLEMENTATION=sdpa tries none: CUDA error" in caplog.text
+
+
 def test_the_memory_of_a_trial_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     given_back: list[bool] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))

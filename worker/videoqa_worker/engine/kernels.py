@@ -121,7 +121,11 @@ def fastest(
     try:
         found = seconds(heads, dtype, device, as_graphs=as_graphs)
     except Exception as error:  # noqa: BLE001 - an engine without them is a little slower, and none is worse
-        log.warning("kernels for attention cannot be tried, steps go with masks: %s", error)
+        log.warning(
+            "kernels for attention cannot be tried, steps go with masks; "
+            "VIDEOQA_ATTN_IMPLEMENTATION=sdpa tries none: %s",
+            error,
+        )
     torch.cuda.empty_cache()  # a gigabyte, of which the keys and values of rows are to have their share
     if not found:
         return None
@@ -162,9 +166,9 @@ def seconds(
         except Exception as error:
             if name == "sdpa" or isinstance(error, torch.OutOfMemoryError):
                 raise
-            log.debug(
-                "no attention by %s: %s", name, error
-            )  # not installed, too old, not for this GPU
+            # Not installed, too old, not for this GPU: unless it has broken the device for all that follows.
+            log.debug("no attention by %s: %s", name, error)
+            _finish(device)
     return found
 
 

@@ -123,3 +123,18 @@ def test_a_placeholder_that_is_no_token_of_its_own_is_left_alone() -> None:
     for token in ("<picture>", "a", "#", "%"):
         collapse_runs(tokenizer, [token])
         assert type(tokenizer) is kind, token
+
+
+def test_a_tokenizer_that_does_not_tell_its_added_tokens_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Mistral's own backend."""
+
+    def untold(_: Any) -> Any:
+        raise NotImplementedError
+
+    tokenizer = tiny_tokenizer(bos=False)
+    kind = type(tokenizer)
+    monkeypatch.setattr(kind, "added_tokens_decoder", property(untold))
+    collapse_runs(tokenizer, TOKENS)
+    assert type(tokenizer) is kind

@@ -42,7 +42,10 @@ def _repeats(tokenizer: Any, token: str) -> bool:
     """Whether it is itself whatever stands beside it: no word that the tokenizer may change, cut otherwise, or
     takes as a whole one only."""
     number = tokenizer.convert_tokens_to_ids(token)
-    added = tokenizer.added_tokens_decoder.get(number)
+    try:
+        added = tokenizer.added_tokens_decoder.get(number)
+    except NotImplementedError:  # Mistral's own backend
+        return False
     if added is None or added.single_word or added.normalized:
         return False
     return list(tokenizer(token * 3, add_special_tokens=False)["input_ids"]) == [number] * 3

@@ -57,17 +57,23 @@ def _check_broker(settings: Settings) -> None:
     try:
         if "://" not in url:
             raise ValueError("it is no URL")
-        connection = Connection(settings.broker)  # type: ignore[no-untyped-call]
-        if connection.get_transport_cls().driver_type == "redis":  # type: ignore[no-untyped-call]
-            check_database(str(connection.virtual_host or ""))
-            of_socket = dict(parse_qsl(urlsplit(settings.broker).query))
-            check_database(of_socket.get("virtual_host", ""))
+        for one in settings.broker.split(";"):  # where one of them fails, the next is taken
+            _check_one(one)
     except (KeyError, ImportError, ValueError, TypeError) as error:
+        name = "broker_url" if settings.broker_url else "redis_url"
         raise ConfigurationError(
-            f"VIDEOQA_BROKER_URL, for {place(url)}: {error.args[0]}; expected redis://, "
-            "or another broker of Celery's whose library is installed",
-            param="broker_url",
+            f"VIDEOQA_{name.upper()}, for {place(url)}: {error.args[0]}; expected redis://, "
+            "or in VIDEOQA_BROKER_URL another broker of Celery's whose library is installed",
+            param=name,
         ) from error
+
+
+def _check_one(url: str) -> None:
+    connection = Connection(url)  # type: ignore[no-untyped-call]
+    if connection.get_transport_cls().driver_type == "redis":  # type: ignore[no-untyped-call]
+        check_database(str(connection.virtual_host or ""))
+        of_socket = dict(parse_qsl(urlsplit(url).query))
+        check_database(of_socket.get("virtual_host", ""))
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _check_options(pool: Any) -> None:
 
 def check_database(name: str) -> None:
     """redis-py takes what is no number for database 0, and kombu refuses it with the job recorded."""
-    database = name.strip("/")
+    database = name.lstrip("/")
     if database and not database.isdecimal():
         raise ValueError(  # without what came: it may be the rest of a password
             "expected a number for the database, behind the / or as db; in a password / is written %2F, and @ %40"
@@ -101,7 +101,7 @@ def _reading_url(settings: Settings) -> Iterator[None]:
     try:
         parts = urlsplit(settings.redis_url)
         if parts.scheme in ("redis", "rediss"):
-            check_database(parts.path)
+            check_database(parts.path.rstrip("/"))
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(

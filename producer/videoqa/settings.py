@@ -33,6 +33,24 @@ def _over_http(url: str) -> str:
     return url
 
 
+def _without_password(shown: str) -> str:
+    """What may be a URL, as `repr` has it; some lack what stands before the password, too."""
+    return re.sub(r"(^.\w[\w+.-]*://|^.).*@", r"\1", shown)
+
+
+def _spelled(url: str) -> str:
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    if parts.scheme == "unix":
+        database = query.get("db", "0")
+        return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={database}"
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
+        # kombu's default is not to look at the certificate at all.
+        query["ssl_cert_reqs"] = "required"
+        return urlunsplit(parts._replace(query=urlencode(query)))
+    return url
+
+
 HttpUrl = Annotated[str, AfterValidator(_over_http)]
 
 
@@ -81,18 +99,8 @@ class Settings(BaseModel):
 
     @property
     def broker(self) -> str:
-        """Celery's spelling of it."""
-        url = self.broker_url or self.redis_url
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query))
-        if parts.scheme == "unix":
-            database = query.get("db", "0")
-            return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={database}"
-        if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
-            # kombu's default is not to look at the certificate at all.
-            query["ssl_cert_reqs"] = "required"
-            return urlunsplit(parts._replace(query=urlencode(query)))
-        return url
+        """Celery's spelling of it, and of each where there are several."""
+        return ";".join(map(_spelled, (self.broker_url or self.redis_url).split(";")))
 
     @classmethod
     def from_environment(
@@ -116,7 +124,7 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
             why = first["msg"].removeprefix("Value error, ")
-            got = re.sub("//.*@", "//", repr(first["input"]))  # without a URL's password
+            got = _without_password(repr(first["input"]))
             raise ConfigurationError(
                 f"{ENV_PREFIX}{name.upper()}={got}: {why}", param=name
             ) from error

@@ -260,14 +260,47 @@ def test_none_is_tried_where_none_can_be(
     assert kernels.fastest(HEADS, dtype, torch.device(device), as_graphs=True) is None
 
 
-def test_memory_that_runs_out_while_they_are_tried_leaves_masks(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError("no kernel image")])
+def test_a_trial_that_fails_leaves_masks(
+    error: type[Exception] | Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
 
-    monkeypatch.setattr(kernels, "seconds", full)
+    monkeypatch.setattr(kernels, "seconds", fail)
     assert kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True) is None
+
+
+def test_a_kernel_that_breaks_the_device_leaves_a_hint_how_to_start_without_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken: list[bool] = []
+
+    def breaks(*_: Any) -> torch.Tensor:
+        broken.append(True)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def finish(_: torch.device) -> None:
+        if broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    tried = kernels.seconds
+    monkeypatch.setattr(kernels, "KERNELS", {"varlen": breaks})
+    monkeypatch.setattr(kernels, "_finish", finish)
+    monkeypatch.setattr(
+        kernels, "seconds", lambda *_, **__: tried(HEADS, torch.bfloat16, CPU, as_graphs=False)
+    )
+    assert kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True) is None
+    assert "VIDEOQA_ATTN_IMPLEMENTATION=sdpa tries none: CUDA error" in caplog.text
+
+
+def test_the_memory_of_a_trial_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))
+    for tried in ({"sdpa": 1.0}, {}):
+        monkeypatch.setattr(kernels, "seconds", lambda *_, tried=tried, **__: tried)
+        kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True)
+    assert len(given_back) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -288,7 +321,7 @@ def test_what_is_right_is_known_by_its_numbers(
 
     def a_key_too_many(*given: Any) -> torch.Tensor:
         query, keys, values, lengths, scale = given
-        return plain(query, keys, values, (lengths + 8).clamp(max=keys.shape[1]), scale)
+        return plain(query, keys, values, (lengths + 1).clamp(max=keys.shape[1]), scale)
 
     def not_a_number(*given: Any) -> torch.Tensor:
         return plain(*given) * float("nan")
@@ -296,7 +329,19 @@ def test_what_is_right_is_known_by_its_numbers(
     def absent(*_: Any) -> torch.Tensor:
         raise ImportError("flash_attn")
 
-    for wrong in (a_key_too_many, not_a_number, absent):
+    def slots_as_long_as_the_reach(*given: Any) -> torch.Tensor:
+        query, keys, values, lengths, scale = given
+        _, positions, _, dim = keys.shape
+        close = (positions * dim * keys.shape[2], dim, positions * dim, 1)
+        return plain(
+            query,
+            keys.as_strided(keys.shape, close),
+            values.as_strided(values.shape, close),
+            lengths,
+            scale,
+        )
+
+    for wrong in (a_key_too_many, slots_as_long_as_the_reach, not_a_number, absent):
         monkeypatch.setattr(kernels, "KERNELS", {"varlen": plain, "flash_attn": wrong})
         assert tried() == {"sdpa", "varlen"}
 

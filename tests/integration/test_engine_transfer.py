@@ -10,7 +10,7 @@ import torch
 from fix_models import clip, picture
 from test_engine import answers, ask
 
-from videoqa_worker.engine import Engine
+from videoqa_worker.engine import Engine, vision
 from videoqa_worker.prompt.normalisation import Normalisation
 
 
@@ -60,3 +60,26 @@ def test_pictures_whose_pages_cannot_be_locked_leave_no_equal_question_waiting(
         with pytest.raises(RuntimeError, match="out of memory"):
             engine.submit(request).result(5)
     assert answers(engine, [request]) == expected
+
+
+def test_tokens_and_places_go_to_a_gpu_without_waiting_for_it(
+    engine_of: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that blocks waits for all that the device has to do before."""
+    engine = engine_of("onevision", feature_cache_bytes=0, prefix_cache_bytes=0)
+    model, inputs = engine._loaded.model, ask(engine, [clip(1, 3)], "What?").inputs
+    waits: list[bool] = []
+    plain: Any = torch.Tensor.to
+
+    def look(self: torch.Tensor, *given: Any, non_blocking: bool = False) -> torch.Tensor:
+        if not self.is_floating_point():  # features are there already
+            waits.append(not non_blocking)
+        found: torch.Tensor = plain(self, *given, non_blocking=non_blocking)
+        return found
+
+    with torch.inference_mode():
+        features = vision.flat(vision.encode(model, inputs))
+        monkeypatch.setattr(torch.Tensor, "to", look)
+        vision.embedded(model, inputs, features)
+    assert waits
+    assert not any(waits)

@@ -92,3 +92,23 @@ def test_a_pass_is_captured_on_the_gpu_that_its_model_is_on(cuda: Cuda, device: 
 def test_other_threads_may_lock_pages_while_a_pass_is_captured(cuda: Cuda) -> None:
     """`pin_memory` asks CUDA for memory and of its events, which a `global` capture forbids to all."""
     assert captured(cuda, "cuda:0")["mode"] == "thread_local"
+
+
+def test_where_capturing_fails_passes_just_run_unless_that_was_to_be_tried(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @contextmanager
+    def refused(*_: Any, **__: Any) -> Iterator[None]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", refused)
+    device = torch.device("cuda:0")
+    strict = Graphs(device, wanted=True, strict=True)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        strict.run("key", lambda numbers: numbers + 1, torch.ones(2))
+    assert not caplog.records
+    graphs = Graphs(device, wanted=True)
+    assert graphs.run("key", lambda numbers: numbers + 1, torch.ones(2)).tolist() == [2, 2]
+    assert not graphs.on
+    assert "going on without CUDA graphs" in caplog.text

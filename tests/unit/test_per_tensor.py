@@ -36,3 +36,13 @@ def test_it_lives_as_long_as_the_tensor() -> None:
     del tensor
     gc.collect()
     assert made() is None
+
+
+def test_a_tensor_of_which_nothing_else_is_made_is_not_kept() -> None:
+    per = PerTensor(lambda tensor: tensor)
+    tensor = torch.zeros(3)
+    assert per(tensor) is tensor
+    gone = weakref.ref(tensor)
+    del tensor
+    gc.collect()
+    assert gone() is None

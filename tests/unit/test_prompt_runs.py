@@ -39,12 +39,20 @@ def prefixing() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def overlapping() -> PreTrainedTokenizerFast:
+    """One placeholder begins like the other."""
+    tokenizer = tiny_tokenizer(bos=True)
+    tokenizer.add_tokens([AddedToken("<image>a", special=True)], special_tokens=True)
+    return tokenizer
+
+
 KINDS = {
     "plain": (lambda: tiny_tokenizer(bos=False), TOKENS),
     "bos": (lambda: tiny_tokenizer(bos=True), TOKENS),
     "stripping": (stripping, (*TOKENS, "<wide>")),
     "normalising": (normalising, TOKENS),
     "prefixing": (prefixing, TOKENS),
+    "overlapping": (overlapping, ("<image>", "<image>a")),
 }
 
 
@@ -106,8 +114,27 @@ def test_only_the_runs_are_shorter_for_the_tokenizer() -> None:
     assert found == coded(own, f"a{'<image>' * 729}\n{'<image>' * 729} b<video>", begins=False)
 
 
-def test_a_placeholder_that_is_no_token_is_left_alone() -> None:
+def test_a_placeholder_that_is_no_token_of_its_own_is_left_alone() -> None:
+    tokenizer = tiny_tokenizer(bos=False)
+    whole = AddedToken("#", special=True, single_word=True)
+    changed = AddedToken("%", special=True, normalized=True)
+    tokenizer.add_tokens([whole, changed], special_tokens=True)
+    kind = type(tokenizer)
+    for token in ("<picture>", "a", "#", "%"):
+        collapse_runs(tokenizer, [token])
+        assert type(tokenizer) is kind, token
+
+
+def test_a_tokenizer_that_does_not_tell_its_added_tokens_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Mistral's own backend."""
+
+    def untold(_: Any) -> Any:
+        raise NotImplementedError
+
     tokenizer = tiny_tokenizer(bos=False)
     kind = type(tokenizer)
-    collapse_runs(tokenizer, ["<picture>"])
+    monkeypatch.setattr(kind, "added_tokens_decoder", property(untold))
+    collapse_runs(tokenizer, TOKENS)
     assert type(tokenizer) is kind

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -39,6 +40,8 @@ def install(model: Any, kernel: str | None = None) -> None:
         kernel: of `KERNELS`, for single queries where lengths are given.
     """
     name = f"{NAME}_{kernel}" if kernel else NAME
+    # What has `flash` in its name is to transformers its own flash-attn, with masks of another kind.
+    name = name.replace("flash", "fast")
     AttentionInterface.register(name, partial(_attention, kernel=kernel))
     AttentionMaskInterface.register(name, sdpa_mask)
     text = model.config.get_text_config()
@@ -103,12 +106,21 @@ def _by_length(
     if kernel is not None and queries == 1:
         given = query[:, :, 0], key.transpose(1, 2), value.transpose(1, 2)
         return KERNELS[kernel](*given, rows, scaling)[:, None]
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and not _by_flash(query, key, value):
+        # Else all scores would lie in memory at once: the other kernels want a head's keys for each.
+        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+        groups = 1
     mask = causal_lower_right(queries, keys)
-    shared = query.shape[1] != key.shape[1]
     found = scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared
+        query, key, value, attn_mask=mask, scale=scaling, enable_gqa=groups > 1
     )
     return found.transpose(1, 2).contiguous()
+
+
+def _by_flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch's FlashAttention is for this device and dtype."""
+    return can_use_flash_attention(SDPAParams(query, key, value, None, 0.0, False, True))
 
 
 def _on_cpu(tensor: torch.Tensor) -> bool:

@@ -27,10 +27,12 @@ Pass = Callable[..., torch.Tensor]
 
 
 class Graphs:
-    """Of one device. Without CUDA, or if not `wanted`, every pass just runs."""
+    """Of one device. Without CUDA, or if not `wanted`, every pass just runs; where they are `strict`, one that
+    cannot be captured is an error instead."""
 
-    def __init__(self, device: torch.device, *, wanted: bool) -> None:
+    def __init__(self, device: torch.device, *, wanted: bool, strict: bool = False) -> None:
         self.on = wanted and device.type == "cuda"
+        self._strict = strict
         self._device = device
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._pool: Any = None
@@ -69,6 +71,8 @@ class Graphs:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            if self._strict:
+                raise
             self.on = False
             self.forget()
             log.warning("going on without CUDA graphs: %s", str(error).splitlines()[0])

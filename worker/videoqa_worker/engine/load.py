@@ -35,10 +35,14 @@ from videoqa_worker.prompt import Prompter
 __all__ = ["Loaded", "commit_of", "device_of", "dtype_of", "load", "look"]
 
 _UNQUANTIZED = [
-    r"(.*\.)?(vision_tower|image_tower|video_tower|vision_model|visual|multi_modal_projector|connector)",
+    r"(\w+\.){0,3}(\w*(vision|visual|image|video|audio)\w*|((mm|multi_modal|language)_)?projec(tor|tion)|connector"
+    r"|(generation_)?aligner|(patch_)?merger|(\w+_)?resampler(_model)?|qformer|vqmodel|(sam|protein)_encoder)",
     "lm_head",
+    r"output\Z",
+    "predictions.decoder",
 ]
-"""What the parts for pictures are called in the models that there are; and what gives the scores."""
+"""What the parts for pictures are called in the models that there are, no deeper than a text model's layers;
+and what gives the scores."""
 SHAPES_GREEDY = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
 """Generation settings of a checkpoint that are kept."""
 

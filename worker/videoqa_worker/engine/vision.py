@@ -111,19 +111,22 @@ def _tokens(model: Any) -> list[tuple[str, int]]:
 
 def embedded(model: Any, inputs: ModelInputs, features: Flat) -> torch.Tensor:
     """[1, L, d]: the tokens' embeddings, the pictures' features in their places."""
-    # On the CPU, where the tokens are: to ask the device would be to wait for all that it has to do.
+    # On the CPU, where the tokens are: to ask the device would be to wait for all that it has to do, and so
+    # would be a copy to it that blocks.
     ids = inputs.input_ids[0].clone()
     places = {kind: (ids == token).nonzero()[:, 0] for kind, token in _tokens(model)}
     for at in places.values():
         ids[at] = 0  # a placeholder may be a token that the embedding does not know
-    whole: torch.Tensor = model.get_input_embeddings()(ids.to(model.device)[None])
+    ids = ids.to(model.device, non_blocking=True)
+    whole: torch.Tensor = model.get_input_embeddings()(ids[None])
     for kind, found in features.items():
         at = places[kind]
         if len(at) != len(found):
             raise ValueError(
                 f"{len(at)} placeholders in the prompt for {len(found)} {kind} features"
             )
-        whole[0].index_copy_(0, at.to(whole.device), found.to(whole.device, whole.dtype))
+        at = at.to(whole.device, non_blocking=True)
+        whole[0].index_copy_(0, at, found.to(whole.device, whole.dtype))
     return whole
 
 

@@ -15,7 +15,8 @@ T = TypeVar("T")
 
 
 class PerTensor(Generic[T]):
-    """Safe to use from many threads. The tensors must not be written to."""
+    """Safe to use from many threads. The tensors must not be written to, and what is made of one must not hold
+    it, or both stay for good; the tensor itself, as of one whose pages are locked already, may be made of it."""
 
     def __init__(self, make: Callable[[torch.Tensor], T]) -> None:
         self._make = make
@@ -27,6 +28,7 @@ class PerTensor(Generic[T]):
             found: T | None = self._made.get(tensor)
         if found is None:
             found = self._make(tensor)
-            with self._lock:
-                self._made[tensor] = found
+            if found is not tensor:
+                with self._lock:
+                    self._made[tensor] = found
         return found

@@ -32,21 +32,29 @@ def collapse_runs(tokenizer: Any, placeholders: Iterable[str]) -> None:
         (_Collapsing, kind),
         {
             "__module__": kind.__module__,
-            "_placeholders": np.array(tokenizer.convert_tokens_to_ids(found)),
+            "_placeholders": dict(zip(found, tokenizer.convert_tokens_to_ids(found), strict=True)),
             "_runs": re.compile(rf"({'|'.join(map(re.escape, found))})\1*"),
         },
     )
 
 
 def _repeats(tokenizer: Any, token: str) -> bool:
-    ids = tokenizer(token * 3, add_special_tokens=False)["input_ids"]
-    return list(ids) == [tokenizer.convert_tokens_to_ids(token)] * 3
+    """Whether it is itself whatever stands beside it: no word that the tokenizer may change, cut otherwise, or
+    takes as a whole one only."""
+    number = tokenizer.convert_tokens_to_ids(token)
+    try:
+        added = tokenizer.added_tokens_decoder.get(number)
+    except NotImplementedError:  # Mistral's own backend
+        return False
+    if added is None or added.single_word or added.normalized:
+        return False
+    return list(tokenizer(token * 3, add_special_tokens=False)["input_ids"]) == [number] * 3
 
 
 class _Collapsing:
     """Mixed into the class of a tokenizer."""
 
-    _placeholders: np.ndarray
+    _placeholders: dict[str, int]
     _runs: re.Pattern[str]
 
     def __call__(self, text: Any = None, *args: Any, **settings: Any) -> BatchEncoding:
@@ -62,17 +70,20 @@ class _Collapsing:
     def _written_out(self, text: str, settings: dict[str, Any]) -> BatchEncoding | None:
         """None without placeholders, or where the tokenizer makes something else of one."""
         counts: list[int] = []
+        expected: list[int] = []
 
         def once(run: re.Match[str]) -> str:
             counts.append(len(run[0]) // len(run[1]))
+            expected.append(self._placeholders[run[1]])
             return run[1]
 
         short = self._runs.sub(once, text)
         if not counts:
             return None
         coded = super().__call__([short], **{**settings, "return_tensors": None})  # type: ignore[misc]
-        placed = np.isin(coded["input_ids"][0], self._placeholders)
-        if placed.sum() != len(counts):
+        ids = np.array(coded["input_ids"][0])
+        placed = np.isin(ids, [*self._placeholders.values()])
+        if ids[placed].tolist() != expected:
             return None
         repeats = np.ones(len(placed), np.int64)
         repeats[placed] = counts

@@ -97,29 +97,33 @@ class Passes:
     def together(self, prompts: Sequence[Prompt], places: Sequence[Place]) -> torch.Tensor:
         """Computes all that is left of prompts in one slot, which are text alone; the scores,
         float[prompts, vocabulary], after the last of each."""
-        spans = [
-            torch.arange(prompt.done, prompt.length, device=self._device) for prompt in prompts
-        ]
-        shared = torch.tensor([place.shared for place in places], device=self._device)
-        start = torch.tensor([place.start for place in places], device=self._device)
-        counts = torch.tensor([len(span) for span in spans], device=self._device)
-        shared, start = shared.repeat_interleave(counts), start.repeat_interleave(counts)
-        positions = torch.cat(spans)
+        spans = [torch.arange(prompt.done, prompt.length) for prompt in prompts]
+        counts = torch.tensor([len(span) for span in spans])
+        shared, start = (
+            torch.tensor(each).repeat_interleave(counts)
+            for each in zip(*((place.shared, place.start) for place in places), strict=True)
+        )
+        at = start + torch.cat(spans) - shared
         rests = torch.cat([prompt.rest[0] for prompt in prompts])
-        at = start + positions - shared
         behind = max(
             place.at(prompt.length - 1) + 1 for prompt, place in zip(prompts, places, strict=True)
         )
+        keep = counts.cumsum(0) - 1
+        at, start, shared, keep = map(self._sent, (at, start, shared, keep))
         with self._any_shape():
             scores = self._placed(
                 places[0].slot,
                 behind,
                 *(each[None] for each in (rests, at, start, shared)),
-                keep=counts.cumsum(0) - 1,
+                keep=keep,
             )[0]
         for prompt in prompts:
             prompt.done, prompt.rest = prompt.length, prompt.rest[:, :0]
         return scores
+
+    def _sent(self, numbers: torch.Tensor) -> torch.Tensor:
+        """To the device, without waiting for what it has to do before."""
+        return numbers.to(self._device, non_blocking=True)
 
     def _any_shape(self) -> AbstractContextManager[None]:
         """cuDNN's attention, the default on some GPUs, prepares itself for each new shape: 0.85 s on
@@ -135,7 +139,7 @@ class Passes:
         longest = -(-prompt.length // _PROMPT) * _PROMPT
         filled = prompt.rest.new_zeros(1, longest, prompt.rest.shape[-1])
         filled[:, : prompt.length] = prompt.rest
-        places = torch.tensor([[slot], [prompt.length - 1]]).to(self._device)
+        places = self._sent(torch.tensor([[slot], [prompt.length - 1]]))
         key = "prompt", longest
         scores = self._graphs.run(key, self._prompt_pass, filled, places[0], places[1])
         prompt.done, prompt.rest = prompt.length, prompt.rest.new_empty(1, 0)
@@ -173,7 +177,7 @@ class Passes:
         filled = [[*slot, *[scratch] * (each - len(slot))] for slot in rows]
         filled += [[scratch] * each] * (slots - len(rows))
         reach = max(self.reach(row.at + 1) for slot in rows for row in slot)
-        placed = torch.tensor(filled).permute(2, 0, 1).to(self._device, non_blocking=True)
+        placed = self._sent(torch.tensor(filled).permute(2, 0, 1))
         by_length = self._kernel is not None and reach % kernels.PAGE == 0 and each == 1
         by_length &= all(row.start == row.shared for slot in rows for row in slot)
         key = "rows", slots, each, first, reach, by_length

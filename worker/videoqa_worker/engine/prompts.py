@@ -97,7 +97,8 @@ class Prompts:
             whole = vision.embedded(self._model, inputs, self._features(ticket))
             prompt.rest = whole[:, prompt.done :]
         else:
-            prompt.rest = inputs.input_ids[:, prompt.done :].to(self._model.device)
+            rest = inputs.input_ids[:, prompt.done :]
+            prompt.rest = rest.to(self._model.device, non_blocking=True)
         return prompt
 
     def _features(self, ticket: Ticket) -> vision.Flat:

@@ -357,3 +357,19 @@ def test_memory_of_a_prompt_that_failed_is_free_before_it_is_tried_again(
         assert answers(engine, [request])[0].output_tokens > 0
     assert left == [False]
     assert len(opened) == 2
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_memory_that_runs_out_takes_the_graphs_with_it(
+    engine: Engine, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph holds all that its pass needs. No GPU is here: what is seen is that they are forgotten."""
+    forgotten: list[int] = []
+    requests = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=40) for n in range(rows)]
+    alone = [single(engine, request) for request in requests]
+    full = in_decode(engine, rows, 3, torch.OutOfMemoryError("CUDA out of memory."))
+    monkeypatch.setattr(Graphs, "forget", lambda _: forgotten.append(engine.stats.running))
+    runner(engine).prompts.features.put(b"kept", {}, 0)  # so that the step is tried again
+    with before_each_forward(engine, full):
+        assert answers(engine, requests) == alone
+    assert rows in forgotten

@@ -59,7 +59,8 @@ class Prompts:
         return self.features.takes(1) or self.prefixes.takes(1)
 
     def let_go(self) -> bool:
-        """Frees what is kept; False if nothing was."""
+        """Frees what is kept, and what graphs hold for their passes; False if nothing was kept."""
+        self._graphs.forget()
         return self.prefixes.clear() | self.features.clear()
 
     def beginning(self, ticket: Ticket) -> tuple[bytes, int]:

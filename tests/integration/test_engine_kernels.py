@@ -319,27 +319,22 @@ def test_what_is_right_is_known_by_its_numbers(
     assert tried() == {"sdpa", "varlen", "flash_attn"}
     plain = kernels._varlen
 
-    def a_key_too_many(*given: Any) -> torch.Tensor:
-        query, keys, values, lengths, scale = given
-        return plain(query, keys, values, (lengths + 1).clamp(max=keys.shape[1]), scale)
+    def a_key_too_many(rows: kernels.Rows) -> torch.Tensor:
+        most = rows.keys.shape[1]
+        return plain(rows._replace(lengths=(rows.lengths + 1).clamp(max=most)))
 
-    def not_a_number(*given: Any) -> torch.Tensor:
-        return plain(*given) * float("nan")
+    def not_a_number(rows: kernels.Rows) -> torch.Tensor:
+        return plain(rows) * float("nan")
 
-    def absent(*_: Any) -> torch.Tensor:
+    def absent(_: kernels.Rows) -> torch.Tensor:
         raise ImportError("flash_attn")
 
-    def slots_as_long_as_the_reach(*given: Any) -> torch.Tensor:
-        query, keys, values, lengths, scale = given
-        _, positions, _, dim = keys.shape
-        close = (positions * dim * keys.shape[2], dim, positions * dim, 1)
-        return plain(
-            query,
-            keys.as_strided(keys.shape, close),
-            values.as_strided(values.shape, close),
-            lengths,
-            scale,
-        )
+    def slots_as_long_as_the_reach(rows: kernels.Rows) -> torch.Tensor:
+        shape = rows.keys.shape
+        _, positions, heads, dim = shape
+        close = (positions * dim * heads, dim, positions * dim, 1)
+        keys, values = (each.as_strided(shape, close) for each in (rows.keys, rows.values))
+        return plain(rows._replace(keys=keys, values=values))
 
     for wrong in (a_key_too_many, slots_as_long_as_the_reach, not_a_number, absent):
         monkeypatch.setattr(kernels, "KERNELS", {"varlen": plain, "flash_attn": wrong})

@@ -23,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from videoqa_worker.engine.kernels import KERNELS
+from videoqa_worker.engine.kernels import KERNELS, Rows
 
 __all__ = ["NAME", "install", "lengths"]
 
@@ -104,8 +104,8 @@ def _by_length(
     """[rows, queries, heads, dim]."""
     queries, keys = query.shape[2], key.shape[2]
     if kernel is not None and queries == 1:
-        given = query[:, :, 0], key.transpose(1, 2), value.transpose(1, 2)
-        return KERNELS[kernel](*given, rows, scaling)[:, None]
+        seen = key.transpose(1, 2), value.transpose(1, 2)
+        return KERNELS[kernel](Rows(query[:, :, 0], *seen, rows, scaling))[:, None]
     groups = query.shape[1] // key.shape[1]
     if groups > 1 and not _by_flash(query, key, value):
         # Else all scores would lie in memory at once: the other kernels want a head's keys for each.

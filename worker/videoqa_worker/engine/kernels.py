@@ -13,21 +13,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from videoqa_worker.engine.graphs import Graphs
 
-__all__ = ["KERNELS", "PAGE", "Heads", "fastest", "seconds"]
+__all__ = ["KERNELS", "PAGE", "Heads", "Rows", "fastest", "seconds"]
 
 log = logging.getLogger(__name__)
 
-Kernel = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, "float | None"], torch.Tensor
-]
-"""query [rows, heads, dim], keys and values [rows, positions, key heads, dim], how many of the positions each
-row sees, int32[rows], and what scores are multiplied with; [rows, heads, dim]."""
 PAGE = 256
 """Positions are a multiple of it: FlashAttention 2 reads pages of no other size."""
 _FAR = 0.1
@@ -45,15 +41,28 @@ class Heads:
     dim: int
 
 
-def _varlen(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    lengths: torch.Tensor,
-    scale: float | None,
-) -> torch.Tensor:
+class Rows(NamedTuple):
+    """Single queries, and what they look at."""
+
+    query: torch.Tensor
+    """[rows, heads, dim]."""
+    keys: torch.Tensor
+    """[rows, positions, key heads, dim], as the values."""
+    values: torch.Tensor
+    lengths: torch.Tensor
+    """int32[rows]: how many of the positions each row sees."""
+    scale: float | None = None
+    """What scores are multiplied with."""
+
+
+Kernel = Callable[[Rows], torch.Tensor]
+"""To [rows, heads, dim]."""
+
+
+def _varlen(rows: Rows) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
+    query, keys, values, lengths, scale = rows
     numbers = torch.arange(len(lengths) + 1, dtype=torch.int32, device=query.device)
     found = varlen_attn(
         query,
@@ -74,29 +83,19 @@ def _varlen(
     return found
 
 
-def _flash_attn(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    lengths: torch.Tensor,
-    scale: float | None,
-) -> torch.Tensor:
+def _flash_attn(rows: Rows) -> torch.Tensor:
     from flash_attn import flash_attn_with_kvcache
 
+    query, keys, values, lengths, scale = rows
     found: torch.Tensor = flash_attn_with_kvcache(
         query[:, None], keys, values, cache_seqlens=lengths, softmax_scale=scale
     )
     return found[:, 0]
 
 
-def _masked(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    lengths: torch.Tensor,
-    scale: float | None,
-) -> torch.Tensor:
+def _masked(rows: Rows) -> torch.Tensor:
     """What is done otherwise."""
+    query, keys, values, lengths, scale = rows
     seen = torch.arange(keys.shape[1], device=query.device) < lengths[:, None]
     groups = query.shape[1] // keys.shape[2]
     return scaled_dot_product_attention(
@@ -153,16 +152,16 @@ def seconds(
     found = {}
     few = _random(heads, dtype, device, 4, 1024, shortest=1)
     many = _random(heads, dtype, device, rows, positions, shortest=positions // 2)
-    query, keys, values, lengths = few
-    right = _masked(query.float(), keys.float(), values.float(), lengths, None)
+    exact = {name: getattr(few, name).float() for name in ("query", "keys", "values")}
+    right = _masked(few._replace(**exact))
     deviation = right.std(dim=(1, 2), keepdim=True)
     for name, kernel in {"sdpa": _masked, **KERNELS}.items():
         try:
-            off = ((kernel(*few, None).float() - right).abs() / deviation).max()
+            off = ((kernel(few).float() - right).abs() / deviation).max()
             if not off <= _FAR and name != "sdpa":  # nor is not-a-number
                 log.warning("attention by %s is off by %.2g: it is not used", name, off)
                 continue
-            found[name] = _timed(partial(kernel, *many, None), device, as_graphs)
+            found[name] = _timed(partial(kernel, many), device, as_graphs)
         except Exception as error:
             if name == "sdpa" or isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -180,7 +179,7 @@ def _random(
     positions: int,
     *,
     shortest: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> Rows:
     draw = torch.Generator(device).manual_seed(rows)
 
     def random(*shape: int) -> torch.Tensor:
@@ -192,7 +191,7 @@ def _random(
         for _ in range(2)
     )
     lengths = torch.linspace(shortest, positions, rows, device=device).to(torch.int32)
-    return random(rows, heads.queries, heads.dim), keys, values, lengths
+    return Rows(random(rows, heads.queries, heads.dim), keys, values, lengths)
 
 
 def _timed(run: Callable[[], torch.Tensor], device: torch.device, as_graphs: bool) -> float:

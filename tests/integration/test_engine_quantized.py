@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from fix_models import DEMO, clip
+from fix_models import clip
 from test_engine import answers, ask, mixed, single
 from test_engine_slots import varied
 from transformers import GenerationConfig
@@ -18,7 +18,6 @@ from videoqa_worker.engine.slots import SlotRunner
 from videoqa_worker.prompt import Media
 
 BITS = ("4bit", "8bit")
-pytestmark = pytest.mark.skipif(not DEMO.is_dir(), reason="the demo model is not here")
 
 
 def linear(engine: Engine) -> dict[str, set[str]]:

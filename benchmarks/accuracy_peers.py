@@ -26,7 +26,7 @@ Answer = tuple[Pictures, list[bool]]
 
 
 def videoqa(path: Path, count: int) -> Answer:
-    from videoqa.job import Sampling
+    from videoqa.contract import Sampling
     from videoqa_worker.frames import sample_frames
 
     video = sample_frames(path, Sampling(frames=count))

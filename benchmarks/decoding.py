@@ -36,7 +36,7 @@ import numpy as np
 import psutil
 from clips import KINDS, default_cache, make_clip
 
-from videoqa.job import Sampling
+from videoqa.contract import Sampling
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import FrameLimits, SampledVideo, sample_frames
 from videoqa_worker.media import LocalMedia

@@ -37,7 +37,7 @@ import transformers  # noqa: E402
 from gpu_models import SHAPES, Shape, build  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from videoqa.job import Generation  # noqa: E402
+from videoqa.contract import Generation  # noqa: E402
 from videoqa_worker.engine import (  # noqa: E402
     Engine,
     EngineConfig,

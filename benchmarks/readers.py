@@ -30,7 +30,7 @@ def videoqa_keyframe(url: str, count: int) -> Pictures:
 
 
 def _videoqa(url: str, count: int, method: Any) -> Pictures:
-    from videoqa.request import Sampling
+    from videoqa.contract import Sampling
     from videoqa_worker.frames import sample_frames
     from videoqa_worker.source import SourceConfig, Sources
 
@@ -47,7 +47,7 @@ def download(url: str, count: int) -> Pictures:
     """All of it with requests into a file, then videoqa's sampler."""
     import requests
 
-    from videoqa.request import Sampling
+    from videoqa.contract import Sampling
     from videoqa_worker.frames import sample_frames
 
     with tempfile.NamedTemporaryFile() as file:

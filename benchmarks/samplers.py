@@ -24,7 +24,7 @@ Pictures = list[np.ndarray]
 
 
 def videoqa(path: Path, count: int) -> Pictures:
-    from videoqa.request import Sampling
+    from videoqa.contract import Sampling
     from videoqa_worker.frames import sample_frames
 
     return [frame.pixels for frame in sample_frames(path, Sampling(frames=count)).frames]
@@ -33,7 +33,7 @@ def videoqa(path: Path, count: int) -> Pictures:
 def videoqa_pool(path: Path, count: int) -> Pictures:
     """The same as a worker does it: in decoding processes, one a core, pictures handed back through
     shared memory."""
-    from videoqa.request import Sampling
+    from videoqa.contract import Sampling
     from videoqa_worker.media import LocalMedia
 
     taken = _decoders().sample(LocalMedia(path), Sampling(frames=count))

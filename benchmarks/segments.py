@@ -105,7 +105,7 @@ def ours(path: Path, scenes: int, folder: Path) -> dict[str, tuple[Any, float]]:
 
 
 def measure(minutes: float, vtt: Path | None) -> dict[str, Any]:
-    from videoqa.subtitles import as_vtt, cues
+    from videoqa.contract import as_vtt, cues
 
     scenes = round(minutes * 60 / SCENE_S)
     with tempfile.TemporaryDirectory(prefix="videoqa-segments-") as name:

@@ -21,7 +21,7 @@ import redis
 
 from videoqa.broker import make_celery
 from videoqa.client import Client
-from videoqa.job import JobRequest
+from videoqa.contract import JobRequest
 from videoqa.settings import Settings
 from videoqa_worker.embedded.redis_server import RedisServer
 

@@ -33,7 +33,7 @@ QUESTION = "What is moving?"
 
 
 def alone(folder: Path, paths: list[Path]) -> dict[str, Any]:
-    from videoqa.job import Generation, Sampling
+    from videoqa.contract import Generation, Sampling
     from videoqa_worker.engine import Engine, EngineConfig
     from videoqa_worker.frames import sample_frames
     from videoqa_worker.prompt import Media

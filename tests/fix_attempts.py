@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from videoqa.job import Answer, JobRequest
+from videoqa.contract import Answer, JobRequest
 from videoqa.objects import ObjectStore
 from videoqa.settings import Settings
 from videoqa.states import Bell, Ledger, new_job_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from videoqa.job import Answer, Result
+from videoqa.contract import Answer, Result
 from videoqa.queues import queue_name
 from videoqa.states import Bell, Claim, Ledger
 

@@ -6,8 +6,7 @@ deep learning library. The side that answers is `videoqa-worker`.
 
 from videoqa.aio import AsyncClient
 from videoqa.client import Client
-from videoqa.errors import VideoQAError
-from videoqa.job import (
+from videoqa.contract import (
     Answer,
     Event,
     Failure,
@@ -24,6 +23,7 @@ from videoqa.job import (
     TextPiece,
     Video,
 )
+from videoqa.errors import VideoQAError
 from videoqa.settings import Settings
 
 __version__ = "0.1.0"

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.connection import connect_async, speaking_redis
-from videoqa.following import Following
-from videoqa.job import (
+from videoqa.contract import (
     About,
     Event,
     Job,
@@ -35,6 +34,7 @@ from videoqa.job import (
     TextPiece,
     WorkerInfo,
 )
+from videoqa.following import Following
 from videoqa.queues import Priority
 from videoqa.records import BEGINNINGS, to_events
 from videoqa.settings import Settings

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from videoqa.contract import as_url, names_image
 from videoqa.errors import InvalidRequest
-from videoqa.request import as_url, names_image
 
 __all__ = [
     "Budget",

@@ -50,7 +50,7 @@ from videoqa.arguments import (
 from videoqa.caption import INTERRUPTED, caption
 from videoqa.cli_fleet import add_commands
 from videoqa.client import Client
-from videoqa.job import Job
+from videoqa.contract import Job
 from videoqa.options import JobId, JsonFlag, Timeout, connected, settings
 
 __all__ = ["app", "main"]

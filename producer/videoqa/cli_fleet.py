@@ -9,7 +9,7 @@ import typer
 
 from videoqa import errors, show, tables
 from videoqa.client import Client
-from videoqa.job import JobState
+from videoqa.contract import JobState
 from videoqa.options import JobId, JsonFlag, Timeout, connected
 from videoqa.queues import PRIORITIES, Priority
 

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from videoqa import errors
 from videoqa.connection import connect, server_name, speaking_redis
-from videoqa.following import Following
-from videoqa.job import (
+from videoqa.contract import (
     About,
     Event,
     Job,
@@ -37,6 +36,7 @@ from videoqa.job import (
     WorkerInfo,
     parse_request,
 )
+from videoqa.following import Following
 from videoqa.objects import ObjectStore
 from videoqa.queues import PRIORITIES, Priority, queue_name
 from videoqa.settings import Settings

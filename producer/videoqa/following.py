@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from videoqa import errors
-from videoqa.job import FINAL_STATES, Event
+from videoqa.contract import FINAL_STATES, Event
 
 __all__ = ["Following"]
 

@@ -17,11 +17,12 @@ from pydantic import ValidationError
 
 from videoqa import errors
 from videoqa.connection import speaking_redis
-from videoqa.job import (
+from videoqa.contract import (
     Event,
     Failure,
     Job,
     JobRequest,
+    Model,
     QueueInfo,
     Result,
     Segment,
@@ -29,7 +30,6 @@ from videoqa.job import (
     utc,
 )
 from videoqa.queues import Keys, served_by
-from videoqa.request import Model
 from videoqa.submission import Place
 
 __all__ = ["BEGINNINGS", "Records", "check_id", "read", "script_text", "to_events"]

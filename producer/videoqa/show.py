@@ -14,9 +14,8 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from videoqa.client import Client
+from videoqa.contract import Event, Job, Result, as_srt, as_vtt, clock, cues
 from videoqa.errors import InvalidRequest
-from videoqa.job import Event, Job, Result
-from videoqa.subtitles import as_srt, as_vtt, clock, cues
 
 __all__ = [
     "Check", "Spoken", "changed", "checks", "error", "event", "failed", "job", "note", "progress",

@@ -28,7 +28,7 @@ from typing import Literal, cast
 
 from videoqa import errors
 from videoqa.connection import speaking_redis
-from videoqa.job import Failure, JobRequest, Result, Segment, WorkerInfo
+from videoqa.contract import Failure, JobRequest, Result, Segment, WorkerInfo
 from videoqa.queues import WORKER_TTL_S
 from videoqa.records import Records, check_id, read, script_text
 from videoqa.submission import Bell, Submission, new_job_id, to_bell

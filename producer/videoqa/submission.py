@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from videoqa import errors
+from videoqa.contract import JobRequest
 from videoqa.queues import queue_name
-from videoqa.request import JobRequest
 
 __all__ = ["Bell", "Place", "Submission", "new_job_id", "to_bell"]
 

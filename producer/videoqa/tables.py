@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from videoqa.job import Job, QueueInfo
+from videoqa.contract import Job, QueueInfo
 from videoqa.show import when
 
 __all__ = ["jobs", "queues"]

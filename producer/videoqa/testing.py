@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.job import Answer, Failure, Job, JobRequest, Question, Result, Segment, Usage
+from videoqa.contract import Answer, Failure, Job, JobRequest, Question, Result, Segment, Usage
 from videoqa.queues import queue_name
 from videoqa.settings import Settings
 from videoqa.states import Bell

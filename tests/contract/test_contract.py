@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from videoqa import errors, job
-from videoqa.job import Image, JobRequest, Question, Video, parse_request, redact_url
+from videoqa import errors
+from videoqa.contract import Image, JobRequest, Question, Video, job, parse_request, redact_url
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"

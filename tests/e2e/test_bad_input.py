@@ -16,7 +16,7 @@ from fix_stack import WorkerProcess
 
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.job import Failure, Job
+from videoqa.contract import Failure, Job
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import free_port

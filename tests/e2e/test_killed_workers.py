@@ -18,7 +18,7 @@ from fix_servers import WRITER
 from fix_stack import WorkerProcess
 
 from videoqa.client import Client
-from videoqa.job import Job
+from videoqa.contract import Job
 from videoqa.settings import Settings
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene

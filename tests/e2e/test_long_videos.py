@@ -13,7 +13,7 @@ from fix_cli import Run
 from fix_stack import WorkerProcess
 
 from videoqa.client import Client
-from videoqa.job import Result, TextPiece
+from videoqa.contract import Result, TextPiece
 from videoqa.settings import Settings
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.questions import describe

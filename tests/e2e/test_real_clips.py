@@ -12,7 +12,7 @@ import pytest
 from fix_servers import HttpServer, Route
 
 from videoqa.client import Client
-from videoqa.job import Result
+from videoqa.contract import Result
 from videoqa_worker.embedded.s3_server import S3Server
 
 pytestmark = pytest.mark.usefixtures("worker")

@@ -8,7 +8,7 @@ import pytest
 from fix_stack import WorkerProcess
 
 from videoqa.client import Client
-from videoqa.job import Event
+from videoqa.contract import Event
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 

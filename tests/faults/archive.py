@@ -22,7 +22,7 @@ from faults.rig import QUESTIONS, Rig
 from faults.script import main
 from faults.tally import Tally
 from faults.workers import Worker
-from videoqa.job import Result
+from videoqa.contract import Result
 
 WORKERS = 2
 FAULTS = (

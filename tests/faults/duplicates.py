@@ -16,7 +16,7 @@ from faults.rig import Rig
 from faults.script import main
 from faults.tally import Tally
 from videoqa.broker import make_celery, ring
-from videoqa.job import parse_request
+from videoqa.contract import parse_request
 from videoqa.states import Bell, new_job_id
 
 WORKERS = 2

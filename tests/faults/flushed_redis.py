@@ -15,7 +15,7 @@ if __name__ == "__main__":
 from faults.rig import Rig
 from faults.script import main
 from faults.tally import Tally
-from videoqa.job import Result
+from videoqa.contract import Result
 
 
 def run(jobs: int, seed: int) -> Tally:

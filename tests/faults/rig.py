@@ -26,7 +26,7 @@ from faults.tally import Tally
 from faults.workers import Worker, zygote
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.job import FINAL_STATES, Result, WorkerInfo
+from videoqa.contract import FINAL_STATES, Result, WorkerInfo
 from videoqa.queues import PRIORITIES, queue_name
 from videoqa.settings import Settings
 from videoqa.states import Ledger

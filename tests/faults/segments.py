@@ -20,7 +20,7 @@ if __name__ == "__main__":
 from faults.rig import SCENES, Rig
 from faults.script import main
 from faults.tally import Tally
-from videoqa.job import Result
+from videoqa.contract import Result
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.segments import AHEAD

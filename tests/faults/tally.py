@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from videoqa.job import FINAL_STATES, Event
+from videoqa.contract import FINAL_STATES, Event
 
 __all__ = ["Tally"]
 

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from fix_videos import read_number
 from fuzz.child import descriptors, resident_bytes
 
+from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
-from videoqa.job import Sampling
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import FrameLimits, SampledVideo, sample_frames
 from videoqa_worker.media import LocalMedia

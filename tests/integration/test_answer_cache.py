@@ -9,7 +9,7 @@ import redis
 from fix_attempts import Model, due, submit
 
 from videoqa import errors
-from videoqa.job import Result
+from videoqa.contract import Result
 from videoqa.states import Bell, Ledger
 from videoqa_worker.attempt import Attempts
 

@@ -16,7 +16,7 @@ import redis
 from fix_attempts import Bells, Model, due, submit
 
 from videoqa import errors
-from videoqa.job import Result
+from videoqa.contract import Result
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Claim, Ledger
 from videoqa_worker.attempt import Attempts, backoff_s

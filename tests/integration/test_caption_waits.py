@@ -18,7 +18,7 @@ from videoqa import errors
 from videoqa.bulk import Manifest, Options, Place, Tally, Watcher, run
 from videoqa.client import Client
 from videoqa.connection import connect
-from videoqa.job import Job
+from videoqa.contract import Job
 from videoqa.objects import ObjectStore
 from videoqa.queues import queue_name
 from videoqa.settings import Settings

@@ -12,7 +12,7 @@ from fix_attempts import Model, due, submit
 
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.job import Answer, JobRequest, Segment
+from videoqa.contract import Answer, JobRequest, Segment
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Claim, Ledger
 from videoqa_worker.attempt import Attempts

@@ -21,7 +21,16 @@ import pytest
 from fix_cli import COMMAND, Run
 
 from videoqa import Client, Job, Result, cli, errors
-from videoqa.job import Answer, Failure, FrameUsed, Generation, Sampling, Usage, Warn, WorkerInfo
+from videoqa.contract import (
+    Answer,
+    Failure,
+    FrameUsed,
+    Generation,
+    Sampling,
+    Usage,
+    Warn,
+    WorkerInfo,
+)
 from videoqa.local import LocalStack
 from videoqa.states import Bell, Ledger
 from videoqa_worker.embedded.process import free_port

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from videoqa import Client, Job
 from videoqa.cli import app
-from videoqa.job import Failure
+from videoqa.contract import Failure
 from videoqa.states import Ledger
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}

@@ -19,7 +19,7 @@ from kombu.transport.redis import Channel
 
 from videoqa import Client, Event, Job, JobRequest, Result, Settings, errors
 from videoqa.connection import connect
-from videoqa.job import Answer, Failure, Generation, Sampling, Usage
+from videoqa.contract import Answer, Failure, Generation, Sampling, Usage
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Ledger
 from videoqa_worker.embedded.process import free_port

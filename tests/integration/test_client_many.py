@@ -15,7 +15,7 @@ from fix_worker import begin, finish
 from videoqa import Client, Settings, errors
 from videoqa.bells import ring_many
 from videoqa.broker import make_celery, ring
-from videoqa.job import Failure, Job
+from videoqa.contract import Failure, Job
 from videoqa.states import Bell, Ledger
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer

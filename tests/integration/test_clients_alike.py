@@ -14,7 +14,7 @@ import pytest
 from fix_worker import begin, finish, result_of
 
 from videoqa import AsyncClient, Client, Settings, errors
-from videoqa.job import Failure, Segment
+from videoqa.contract import Failure, Segment
 from videoqa.states import Claim, Ledger
 from videoqa.testing import InMemoryClient
 

@@ -21,8 +21,8 @@ from fix_media import write_long_clip
 from fix_videos import Recipe, draw_number, read_number
 from PIL import Image
 
+from videoqa.contract import Sampling
 from videoqa.errors import DecoderCrashed, JobCanceled, SourceUnavailable, VideoQAError
-from videoqa.job import Sampling
 from videoqa_worker.decoding import shared
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import (

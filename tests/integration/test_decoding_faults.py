@@ -18,6 +18,7 @@ from fix_decoding import HoledMedia, outcome
 from fix_videos import Recipe, read_number
 from PIL import Image
 
+from videoqa.contract import Sampling
 from videoqa.errors import (
     ConfigurationError,
     DecoderCrashed,
@@ -28,7 +29,6 @@ from videoqa.errors import (
     SourceTimeout,
     WorkerStopping,
 )
-from videoqa.job import Sampling
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.turns import Turns
 from videoqa_worker.frames import FrameLimits, SampledVideo

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from fix_videos import Recipe
 
+from videoqa.contract import Sampling
 from videoqa.errors import DecoderCrashed
-from videoqa.job import Sampling
 from videoqa_worker.decoding.channel import MAX_MESSAGE_BYTES, Channel, GarbledError
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.messages import FROM_PROCESS, Order, Present, Ready, Sampled, Setup

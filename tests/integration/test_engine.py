@@ -21,8 +21,8 @@ from fix_models import DEMO, clip, picture
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from videoqa.contract import Generation
 from videoqa.errors import JobCanceled, PromptTooLong
-from videoqa.job import Generation
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
 from videoqa_worker.engine.slots import SlotRunner
 from videoqa_worker.prompt import Media

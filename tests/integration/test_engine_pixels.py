@@ -14,7 +14,7 @@ from fix_models import FAMILIES, clip, picture
 from test_engine import REFERENCE, TOGETHER, answers, ask, single
 from test_engine_families import generated, reference_model
 
-from videoqa.job import Sampling
+from videoqa.contract import Sampling
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import questions, sample_scene
 from videoqa_worker.engine import Engine

@@ -21,6 +21,7 @@ from fix_models import DEMO, clip, picture
 from fix_stack import WorkerProcess
 
 from videoqa.client import Client
+from videoqa.contract import Generation, Sampling
 from videoqa.errors import (
     ConfigurationError,
     EngineStopped,
@@ -30,7 +31,6 @@ from videoqa.errors import (
     ModelServerError,
     ModelServerUnavailable,
 )
-from videoqa.job import Generation, Sampling
 from videoqa.settings import Settings
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene

@@ -15,7 +15,7 @@ from celery import Celery
 from videoqa import Client, Settings, errors
 from videoqa.broker import make_celery
 from videoqa.connection import connect
-from videoqa.job import Job, WorkerInfo
+from videoqa.contract import Job, WorkerInfo
 from videoqa.states import Bell, Ledger
 from videoqa_worker.control import JobControl
 from videoqa_worker.embedded.redis_server import RedisServer

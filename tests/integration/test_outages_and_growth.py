@@ -13,7 +13,7 @@ from redis import Redis
 
 from videoqa import AsyncClient, errors
 from videoqa.client import Client
-from videoqa.job import Sampling, parse_request
+from videoqa.contract import Sampling, parse_request
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import free_port

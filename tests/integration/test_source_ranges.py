@@ -11,6 +11,7 @@ from random import Random
 import pytest
 from fix_servers import HttpServer, Odd, Route
 
+from videoqa.contract import JobRequest, Sampling
 from videoqa.errors import (
     AddressForbidden,
     InputChanged,
@@ -22,7 +23,6 @@ from videoqa.errors import (
     SourceTooLarge,
     SourceUnavailable,
 )
-from videoqa.job import JobRequest, Sampling
 from videoqa_worker.cache import fingerprint
 from videoqa_worker.outcome import version_of
 from videoqa_worker.source import LocalCopy, SourceConfig, Sources, fetcher

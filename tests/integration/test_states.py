@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from videoqa import errors
-from videoqa.job import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
+from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
 from videoqa.queues import queue_name
 from videoqa.states import Bell, Claim, Ledger, new_job_id
 

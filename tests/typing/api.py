@@ -25,9 +25,9 @@ from videoqa import (
     VideoQAError,
     __version__,
 )
+from videoqa.contract import FINAL_STATES, JobState, WorkerInfo, as_srt, as_vtt, cues, parse_request
+from videoqa.contract.subtitles import Cue
 from videoqa.errors import JobFailed, RedisUnavailable, RequestError, Stage, WaitTimeout
-from videoqa.job import FINAL_STATES, JobState, WorkerInfo, parse_request
-from videoqa.subtitles import Cue, as_srt, as_vtt, cues
 
 assert_type(__version__, str)
 

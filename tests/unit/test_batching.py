@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videoqa.contract import Generation
 from videoqa.errors import JobCanceled
-from videoqa.job import Generation
 from videoqa_worker.engine import EngineConfig, GenerationRequest
 from videoqa_worker.engine.batching import WaitingRoom, choose, padded_tokens
 from videoqa_worker.engine.request import Ticket

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from videoqa import errors
-from videoqa.job import Generation, JobRequest, Result, Sampling, Usage
+from videoqa.contract import Generation, JobRequest, Result, Sampling, Usage
 from videoqa.objects import ObjectStore, file_path
 from videoqa_worker.control import JobControl
 from videoqa_worker.store import result_url, roots_of, store

@@ -16,7 +16,7 @@ import yaml
 
 from videoqa import Settings, doctor
 from videoqa.connection import connect
-from videoqa.job import WorkerInfo
+from videoqa.contract import WorkerInfo
 from videoqa.states import Ledger
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.embedded.redis_server import find_binary

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fix_videos import Recipe, read_number
 
+from videoqa.contract import Sampling
 from videoqa.errors import (
     ClipOutOfRange,
     DecodeTimeout,
@@ -18,7 +19,6 @@ from videoqa.errors import (
     JobCanceled,
     VideoTooLarge,
 )
-from videoqa.job import Sampling
 from videoqa_worker.frames import FrameLimits, sample_frames, sample_segments
 
 MakeClip = Callable[[Recipe], Path]

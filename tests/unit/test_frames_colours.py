@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
-from videoqa.job import Sampling
+from videoqa.contract import Sampling
 from videoqa_worker.frames import sample_frames
 
 RGB = (200, 60, 30)

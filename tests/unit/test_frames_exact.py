@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fix_videos import Recipe, read_number
 
-from videoqa.job import Sampling
+from videoqa.contract import Sampling
 from videoqa_worker.frames import SampledVideo, sample_frames
 
 MakeClip = Callable[[Recipe], Path]

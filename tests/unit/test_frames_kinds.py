@@ -18,8 +18,8 @@ from fix_accuracy import Row, Table
 from fix_videos import read_number
 from kinds import KINDS, Kind
 
+from videoqa.contract import Sampling
 from videoqa.errors import SamplingError, VideoTruncated
-from videoqa.job import Sampling
 from videoqa_worker.frames import Frame, sample_frames, sample_segments, timing
 
 Clip = Callable[[str], Path]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from fix_videos import Recipe, read_number
 
+from videoqa.contract import Sampling
 from videoqa.errors import ClipOutOfRange
-from videoqa.job import Sampling
 from videoqa_worker.frames import SampledVideo, sample_frames
 
 MakeClip = Callable[[Recipe], Path]

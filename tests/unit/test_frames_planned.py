@@ -8,8 +8,8 @@ import av
 import pytest
 from fix_media import HEAD_BYTES, HoledMedia, write_long_clip
 
+from videoqa.contract import Sampling
 from videoqa.errors import SourceUnavailable
-from videoqa.job import Sampling
 from videoqa_worker.frames import SampledVideo, sample_frames
 
 LAYOUTS = {

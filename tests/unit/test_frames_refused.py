@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fix_videos import Recipe, read_number, write_clip
 
+from videoqa.contract import Sampling
 from videoqa.errors import (
     NotAVideo,
     NoVideoStream,
@@ -19,7 +20,6 @@ from videoqa.errors import (
     VideoCorrupt,
     VideoTruncated,
 )
-from videoqa.job import Sampling
 from videoqa_worker.frames import sample_frames
 
 MakeClip = Callable[[Recipe], Path]

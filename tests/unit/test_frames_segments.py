@@ -13,6 +13,7 @@ from fix_decoding import assert_same
 from fix_media import HoledMedia, write_long_clip
 from fix_videos import Recipe
 
+from videoqa.contract import Sampling
 from videoqa.errors import (
     ClipOutOfRange,
     DecodeTimeout,
@@ -20,7 +21,6 @@ from videoqa.errors import (
     TooManySegments,
     VideoTruncated,
 )
-from videoqa.job import Sampling
 from videoqa_worker.frames import FrameLimits, SampledSegment, sample_frames, sample_segments
 from videoqa_worker.frames.clip import Clip, exactly
 from videoqa_worker.frames.instants import parts_of

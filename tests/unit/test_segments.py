@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from videoqa import errors
-from videoqa.job import JobRequest, Segment, Video
+from videoqa.contract import JobRequest, Segment, Video
 from videoqa_worker.asking import Asking
 from videoqa_worker.control import JobControl
 from videoqa_worker.engine import Answering, Generated

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from videoqa.job import Sampling
-from videoqa.sampling import DEFAULT_FPS_CAP, DEFAULT_FRAMES
+from videoqa.contract import Sampling
+from videoqa.contract.frame_sampling import DEFAULT_FPS_CAP, DEFAULT_FRAMES
 from videoqa_worker.shares import Stated, resolved, shares
 
 

@@ -10,7 +10,7 @@ import pytest
 from videoqa.bulk.manifest import Row
 from videoqa.bulk.place import Place
 from videoqa.bulk.subtitles import Kind, write_subtitles
-from videoqa.job import JobRequest, Result
+from videoqa.contract import JobRequest, Result
 from videoqa.objects import ObjectStore, file_path
 
 KINDS: tuple[Kind, ...] = ("vtt", "srt")

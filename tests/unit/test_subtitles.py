@@ -8,8 +8,8 @@ from typing import Any
 import av
 import pytest
 
-from videoqa.job import FrameUsed, Result, Segment
-from videoqa.subtitles import Cue, as_srt, as_vtt, cues
+from videoqa.contract import FrameUsed, Result, Segment, as_srt, as_vtt, cues
+from videoqa.contract.subtitles import Cue
 
 URL = "s3://b/a.mp4"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from videoqa.contract import Answer
 from videoqa.errors import GenerationError, ModelError, ModelServerError, PromptTooLong
-from videoqa.job import Answer
 from videoqa_worker.summary import Note, summarized, written
 
 QUESTION = "What happened?"

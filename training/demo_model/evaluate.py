@@ -26,7 +26,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from transformers.utils import logging
 
 import videoqa_worker.demo
-from videoqa.job import Sampling
+from videoqa.contract import Sampling
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import (
     Question,

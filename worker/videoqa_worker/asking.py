@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Self
 
 from videoqa import errors
-from videoqa.job import Answer, JobRequest
+from videoqa.contract import Answer, JobRequest
 from videoqa_worker.control import JobControl
 from videoqa_worker.engine import Answering, Generated
 from videoqa_worker.outcome import about

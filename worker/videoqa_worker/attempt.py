@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from videoqa import errors
-from videoqa.job import Failure, Result, Sampling, Segment, TextPiece, Usage, utc
+from videoqa.contract import Failure, Result, Sampling, Segment, TextPiece, Usage, utc
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Claim, Ledger, Unreadable
 from videoqa_worker.cache import AnswerCache, KnownAlready, WaitsForAnother

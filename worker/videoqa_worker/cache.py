@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 
 from videoqa import errors
-from videoqa.job import JobRequest, Result, Sampling
+from videoqa.contract import JobRequest, Result, Sampling
 from videoqa.objects import ObjectStore
 from videoqa.states import Ledger, read
 from videoqa_worker.outcome import SourceVersion

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpcore2
 from huggingface_hub import HfApi, try_to_load_from_cache
 
+from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
-from videoqa.job import Sampling
 from videoqa.local import LocalStack, home
 from videoqa.objects import ObjectStore, file_path
 from videoqa.show import Check

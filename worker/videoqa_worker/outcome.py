@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from videoqa import errors
-from videoqa.job import (
+from videoqa.contract import (
     Answer,
     FrameUsed,
     Input,

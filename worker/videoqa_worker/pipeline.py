@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from videoqa.job import Answer, Image, Input, JobRequest, Sampling, Video, redact_url
+from videoqa.contract import Answer, Image, Input, JobRequest, Sampling, Video, redact_url
 from videoqa_worker.asking import Asking
 from videoqa_worker.control import JobControl
 from videoqa_worker.decoding.decoders import Decoders

@@ -18,7 +18,7 @@ from kombu.exceptions import ChannelError, OperationalError
 
 from videoqa import errors
 from videoqa.broker import ring
-from videoqa.job import WorkerInfo
+from videoqa.contract import WorkerInfo
 from videoqa.states import Ledger
 
 __all__ = ["Reaper"]

@@ -22,7 +22,7 @@ from celery import Celery
 from videoqa import errors
 from videoqa.broker import make_celery, ring
 from videoqa.connection import connect
-from videoqa.job import EngineInfo, WorkerInfo
+from videoqa.contract import EngineInfo, WorkerInfo
 from videoqa.objects import ObjectStore
 from videoqa.states import Bell, Ledger
 from videoqa_worker.attempt import Attempts

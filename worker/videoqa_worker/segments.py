@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
-from videoqa.job import FrameUsed, JobRequest, Sampling, Segment, Video
+from videoqa.contract import FrameUsed, JobRequest, Sampling, Segment, Video
 from videoqa_worker.asking import Asking
 from videoqa_worker.control import JobControl
 from videoqa_worker.decoding.decoders import Decoders

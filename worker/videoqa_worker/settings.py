@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from videoqa.job import OUTPUT_FIELDS
+from videoqa.contract import OUTPUT_FIELDS
 from videoqa.queues import PRIORITIES, queue_name
 from videoqa.settings import HttpUrl, Settings
 

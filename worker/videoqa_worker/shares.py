@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from videoqa.job import Sampling
+from videoqa.contract import Sampling
 
 __all__ = ["Stated", "resolved", "shares"]
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from videoqa import errors
-from videoqa.job import JobRequest, Result
+from videoqa.contract import JobRequest, Result
 from videoqa.objects import ObjectStore, file_path, one_name
 from videoqa_worker.control import JobControl
 

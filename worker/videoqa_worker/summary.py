@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from videoqa.contract import IMAGE_MARK, VIDEO_MARK, Answer, Segment
 from videoqa.errors import ModelServerError, PromptTooLong
-from videoqa.job import IMAGE_MARK, VIDEO_MARK, Answer, Segment
 
 __all__ = ["SUMMARY_ID", "Note", "notes_of", "summarized", "written"]
 

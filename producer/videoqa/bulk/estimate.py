@@ -18,7 +18,7 @@ from videoqa import errors
 from videoqa.bulk.manifest import Manifest, Row
 from videoqa.bulk.progress import Tally, Watcher
 from videoqa.bulk.scratch import Scratch
-from videoqa.job import JobRequest
+from videoqa.contract import JobRequest
 
 __all__ = ["Estimate", "Probe", "Probed", "estimate", "installed_probe"]
 

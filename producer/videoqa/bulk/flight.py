@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from videoqa.bulk.manifest import Row
 from videoqa.bulk.place import Place
-from videoqa.job import Job, JobRequest
+from videoqa.contract import Job, JobRequest
 
 __all__ = ["Flight"]
 

@@ -15,7 +15,7 @@ from videoqa.bulk.place import Place
 from videoqa.bulk.subtitles import write_subtitles
 from videoqa.bulk.written import ResultLine, RowFailure, failed_line, result_line
 from videoqa.client import Client
-from videoqa.job import Failure, Job, Result
+from videoqa.contract import Failure, Job, Result
 
 __all__ = ["Harvest"]
 

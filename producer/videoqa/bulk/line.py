@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from videoqa.contract import as_url, redact_url
 from videoqa.objects import one_name
-from videoqa.request import as_url, redact_url
 
 __all__ = ["MAX_NAME", "Line", "fitting", "named"]
 

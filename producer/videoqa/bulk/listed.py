@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from videoqa.bulk.line import Line, named
-from videoqa.request import as_url
+from videoqa.contract import as_url
 
 __all__ = ["CSV_COLUMNS", "read_csv", "read_jsonl", "read_list"]
 

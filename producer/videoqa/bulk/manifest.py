@@ -21,9 +21,8 @@ from videoqa import errors
 from videoqa.bulk.line import MAX_NAME, Line
 from videoqa.bulk.scratch import Scratch
 from videoqa.bulk.source import lines_of
-from videoqa.job import JobRequest, parse_request
+from videoqa.contract import JobRequest, names_image, parse_request
 from videoqa.objects import ObjectStore, one_name
-from videoqa.request import names_image
 
 __all__ = ["DIGEST_KEY", "Manifest", "Row"]
 

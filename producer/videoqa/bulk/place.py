@@ -20,9 +20,8 @@ from urllib.parse import unquote
 from videoqa import errors
 from videoqa.bulk.manifest import DIGEST_KEY, Row
 from videoqa.bulk.written import RowFailure
-from videoqa.job import Result
+from videoqa.contract import Result, as_url
 from videoqa.objects import ObjectStore, file_path, one_name
-from videoqa.request import as_url
 from videoqa.states import read
 
 __all__ = ["Place"]

@@ -27,7 +27,7 @@ from videoqa.bulk.progress import Tally, Watcher
 from videoqa.bulk.scratch import Scratch
 from videoqa.bulk.written import ResultLine
 from videoqa.client import Client
-from videoqa.job import Failure, Job
+from videoqa.contract import Failure, Job
 
 __all__ = ["run"]
 

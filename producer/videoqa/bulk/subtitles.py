@@ -13,9 +13,8 @@ from urllib.parse import quote
 from videoqa import errors
 from videoqa.bulk.manifest import Row
 from videoqa.bulk.place import Place
-from videoqa.job import Result, Video
+from videoqa.contract import Result, Video, as_srt, as_vtt, cues
 from videoqa.objects import one_name
-from videoqa.subtitles import as_srt, as_vtt, cues
 
 __all__ = ["write_subtitles"]
 

@@ -5,8 +5,7 @@ Frozen models as in the contract, since other programs read them; they grow by o
 
 from __future__ import annotations
 
-from videoqa.job import Answer, Failure, FrameUsed, Result, Segment, SourceInfo
-from videoqa.request import Model
+from videoqa.contract import Answer, Failure, FrameUsed, Model, Result, Segment, SourceInfo
 
 __all__ = ["ResultLine", "RowFailure", "failed_line", "result_line"]
 

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from videoqa.contract import Sampling
 from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
-from videoqa.job import Sampling
 from videoqa_worker.decoding.messages import Order
 from videoqa_worker.decoding.process import CHILD, DecoderProcess
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns

@@ -16,8 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, TypeAdapter
 
-from videoqa.job import Sampling, Warn
-from videoqa.request import Model
+from videoqa.contract import Model, Sampling, Warn
 from videoqa_worker.frames.frame import VideoInfo
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.media import Media

@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from videoqa.client import Client
-from videoqa.job import Event, Job, Result
+from videoqa.contract import Event, Job, Result
 from videoqa.show import describe
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.questions import describe as truth_of

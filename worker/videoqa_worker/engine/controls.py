@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
+from videoqa.contract import FinishReason
 from videoqa.errors import ModelError
-from videoqa.job import FinishReason
 from videoqa_worker.engine.faults import NO_NUMBERS
 from videoqa_worker.engine.request import Generated, Ticket
 from videoqa_worker.engine.sampling import Sampler

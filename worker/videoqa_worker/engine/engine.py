@@ -19,8 +19,8 @@ from typing import Self
 import numpy as np
 import torch
 
+from videoqa.contract import Generation
 from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
-from videoqa.job import Generation
 from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.faults import STOPPED

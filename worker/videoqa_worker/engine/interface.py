@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from videoqa.job import Generation
+from videoqa.contract import Generation
 from videoqa_worker.engine.request import Generated, never
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Viewed

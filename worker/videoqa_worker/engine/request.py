@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from videoqa.contract import FinishReason, Generation
 from videoqa.errors import JobCanceled
-from videoqa.job import FinishReason, Generation
 from videoqa_worker.prompt import ModelInputs
 
 __all__ = ["Generated", "GenerationRequest", "Ticket", "canceled", "never"]

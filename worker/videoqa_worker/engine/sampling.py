@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from videoqa.job import Generation
+from videoqa.contract import Generation
 
 __all__ = ["Sampler"]
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 
+from videoqa.contract import FinishReason, Generation
 from videoqa.errors import (
     ConfigurationError,
     EngineStopped,
     ModelServerError,
     ModelServerUnavailable,
 )
-from videoqa.job import FinishReason, Generation
 from videoqa_worker.engine.faults import STOPPED
 from videoqa_worker.engine.request import Generated, canceled, never
 from videoqa_worker.engine.stats import Stats

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from videoqa.job import Sampling, Warn
+from videoqa.contract import Sampling, Warn
 from videoqa_worker.frames.clip import clip_of
 from videoqa_worker.frames.instants import instants_of
 from videoqa_worker.frames.limits import DEFAULT_LIMITS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from videoqa.contract import Warn
 from videoqa.errors import ClipOutOfRange
-from videoqa.job import Warn
 
 __all__ = ["Clip", "clip_of", "exactly"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from videoqa.job import Warn
+from videoqa.contract import Warn
 
 __all__ = ["Frame", "SampledVideo", "VideoInfo"]
 

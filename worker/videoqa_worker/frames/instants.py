@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 
+from videoqa.contract import Sampling, Warn
 from videoqa.errors import ClipOutOfRange, TooManySegments
-from videoqa.job import Sampling, Warn
 from videoqa_worker.frames.clip import Clip, exactly
 from videoqa_worker.frames.limits import DEFAULT_LIMITS
 

@@ -13,8 +13,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from videoqa.contract import Sampling
 from videoqa.errors import ClipOutOfRange
-from videoqa.job import Sampling
 from videoqa_worker.frames.boxes import bring_index
 from videoqa_worker.frames.choice import Target, choose
 from videoqa_worker.frames.container import open_video

@@ -14,8 +14,8 @@ from pathlib import Path
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from videoqa.contract import Sampling, Warn
 from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
-from videoqa.job import Sampling, Warn
 from videoqa_worker.frames.choice import Choice, Target, choose
 from videoqa_worker.frames.cursor import is_whole
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo

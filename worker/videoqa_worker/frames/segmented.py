@@ -16,7 +16,7 @@ from pathlib import Path
 
 from av.video.reformatter import VideoReformatter
 
-from videoqa.job import Sampling
+from videoqa.contract import Sampling
 from videoqa_worker.frames.choice import Target
 from videoqa_worker.frames.clip import Clip, clip_of
 from videoqa_worker.frames.cursor import is_whole

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import av
 
-from videoqa.job import Sampling
+from videoqa.contract import Sampling
 from videoqa_worker.frames.clip import clip_of
 from videoqa_worker.frames.container import OpenVideo, open_video
 from videoqa_worker.frames.instants import instants_of

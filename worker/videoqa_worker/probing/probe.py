@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from videoqa.bulk.estimate import Probed
-from videoqa.job import JobRequest, Sampling, Video
+from videoqa.contract import JobRequest, Sampling, Video
 from videoqa_worker.probing.header import read_header
 from videoqa_worker.probing.tokens import Seen, Tokens
 from videoqa_worker.reading import frame_limits, source_config

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from videoqa.contract import IMAGE_MARK, VIDEO_MARK
 from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
-from videoqa.job import IMAGE_MARK, VIDEO_MARK
 from videoqa_worker.prompt.budget import Budget, Shape
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.normalisation import Normalisation

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpcore2
 
+from videoqa.contract import redact_url
 from videoqa.errors import (
     AddressForbidden,
     InputChanged,
@@ -28,7 +29,6 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa.job import redact_url
 from videoqa_worker.source.address import GuardedBackend, Resolve
 from videoqa_worker.source.digest import Digest
 from videoqa_worker.source.http_answer import answer_of, fields_of

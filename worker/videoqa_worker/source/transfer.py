@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from videoqa.contract import redact_url
 from videoqa.errors import SourceTimeout, SourceTooLarge
-from videoqa.job import redact_url
 from videoqa_worker.source.config import SourceConfig
 
 __all__ = ["Progress", "Stopped", "Transfer", "no_check"]

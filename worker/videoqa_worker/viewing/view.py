@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from videoqa.arguments import media
+from videoqa.contract import Image, Input, JobRequest, Sampling, Warn, parse_request, redact_url
 from videoqa.errors import SourceNotFound
-from videoqa.job import Image, Input, JobRequest, Sampling, Warn, parse_request, redact_url
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import SampledVideo
 from videoqa_worker.reading import frame_limits, source_config

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from videoqa import errors
-from videoqa.sampling import Model, Sampling
+from videoqa.contract.frame_sampling import Model, Sampling
 
 __all__ = [
     "IMAGE_MARK",

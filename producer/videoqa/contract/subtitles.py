@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from videoqa.job import Result
+from videoqa.contract.job import Result
 
 __all__ = ["Cue", "as_srt", "as_vtt", "clock", "cues"]
 

@@ -11,8 +11,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from videoqa.errors import Stage
-from videoqa.request import (
+from videoqa.contract.request import (
     IMAGE_MARK,
     OUTPUT_FIELDS,
     VIDEO_MARK,
@@ -27,6 +26,7 @@ from videoqa.request import (
     parse_request,
     redact_url,
 )
+from videoqa.errors import Stage
 
 __all__ = [
     "FINAL_STATES",

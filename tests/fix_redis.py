@@ -10,9 +10,8 @@ import pytest
 import redis
 
 from videoqa.client import Client
-from videoqa.connection import connect
+from videoqa.jobs import Ledger, connect
 from videoqa.settings import Settings
-from videoqa.states import Ledger
 from videoqa_worker.embedded.redis_server import RedisServer
 
 

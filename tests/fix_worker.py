@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from videoqa.contract import Answer, Result
-from videoqa.queues import queue_name
-from videoqa.states import Bell, Claim, Ledger
+from videoqa.jobs import Bell, Claim, Ledger, queue_name
 
 __all__ = ["begin", "finish", "result_of"]
 

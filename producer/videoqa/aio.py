@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.connection import connect_async, speaking_redis
 from videoqa.contract import (
     About,
     Event,
@@ -34,9 +33,7 @@ from videoqa.contract import (
     TextPiece,
     WorkerInfo,
 )
-from videoqa.following import Following
-from videoqa.queues import Priority
-from videoqa.records import BEGINNINGS, to_events
+from videoqa.jobs import BEGINNINGS, Following, Priority, connect_async, speaking_redis, to_events
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:

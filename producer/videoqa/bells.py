@@ -17,8 +17,7 @@ from celery import Celery
 from kombu.transport.redis import Channel
 
 from videoqa.broker import ring, speaking_broker, task_args, task_id
-from videoqa.queues import TASK
-from videoqa.states import Bell
+from videoqa.jobs import TASK, Bell
 
 __all__ = ["ring_many"]
 

@@ -17,11 +17,9 @@ from kombu.exceptions import OperationalError
 from kombu.utils.scheduling import priority_cycle
 from redis.exceptions import RedisError
 
-from videoqa.connection import check_database, place
 from videoqa.errors import ConfigurationError, RedisUnavailable
-from videoqa.queues import TASK
+from videoqa.jobs import TASK, Bell, check_database, place
 from videoqa.settings import Settings
-from videoqa.states import Bell
 
 __all__ = ["make_celery", "ring", "speaking_broker", "task_args", "task_id"]
 

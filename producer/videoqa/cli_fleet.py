@@ -10,8 +10,8 @@ import typer
 from videoqa import errors, show, tables
 from videoqa.client import Client
 from videoqa.contract import JobState
+from videoqa.jobs import PRIORITIES, Priority
 from videoqa.options import JobId, JsonFlag, Timeout, connected
-from videoqa.queues import PRIORITIES, Priority
 
 __all__ = ["add_commands"]
 

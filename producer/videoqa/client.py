@@ -22,7 +22,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from videoqa import errors
-from videoqa.connection import connect, server_name, speaking_redis
 from videoqa.contract import (
     About,
     Event,
@@ -36,12 +35,23 @@ from videoqa.contract import (
     WorkerInfo,
     parse_request,
 )
-from videoqa.following import Following
+from videoqa.jobs import (
+    PRIORITIES,
+    Bell,
+    Following,
+    Ledger,
+    Place,
+    Priority,
+    Submission,
+    connect,
+    new_job_id,
+    queue_name,
+    read,
+    server_name,
+    speaking_redis,
+)
 from videoqa.objects import ObjectStore
-from videoqa.queues import PRIORITIES, Priority, queue_name
 from videoqa.settings import Settings
-from videoqa.states import Bell, Ledger, Submission, new_job_id, read
-from videoqa.submission import Place
 
 if TYPE_CHECKING:
     import redis

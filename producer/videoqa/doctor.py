@@ -13,10 +13,9 @@ from typing import cast
 import redis
 
 from videoqa import errors
-from videoqa.connection import connect, place, server_name, speaking_redis
+from videoqa.jobs import Ledger, connect, place, server_name, speaking_redis
 from videoqa.settings import Settings
 from videoqa.show import Check
-from videoqa.states import Ledger
 
 __all__ = ["run"]
 

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, cast
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import Answer, Failure, Job, JobRequest, Question, Result, Segment, Usage
-from videoqa.queues import queue_name
+from videoqa.jobs import Bell, queue_name
 from videoqa.settings import Settings
-from videoqa.states import Bell
 
 if TYPE_CHECKING:
     import redis

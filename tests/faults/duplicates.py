@@ -17,7 +17,7 @@ from faults.script import main
 from faults.tally import Tally
 from videoqa.broker import make_celery, ring
 from videoqa.contract import parse_request
-from videoqa.states import Bell, new_job_id
+from videoqa.jobs import Bell, new_job_id
 
 WORKERS = 2
 MORE = 5

@@ -27,9 +27,8 @@ from faults.workers import Worker, zygote
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import FINAL_STATES, Result, WorkerInfo
-from videoqa.queues import PRIORITIES, queue_name
+from videoqa.jobs import PRIORITIES, Ledger, queue_name
 from videoqa.settings import Settings
-from videoqa.states import Ledger
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.redis_server import RedisServer

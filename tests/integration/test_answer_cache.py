@@ -10,7 +10,7 @@ from fix_attempts import Model, due, submit
 
 from videoqa import errors
 from videoqa.contract import Result
-from videoqa.states import Bell, Ledger
+from videoqa.jobs import Bell, Ledger
 from videoqa_worker.attempt import Attempts
 
 

@@ -17,12 +17,10 @@ from rich.console import Console
 from videoqa import errors
 from videoqa.bulk import Manifest, Options, Place, Tally, Watcher, run
 from videoqa.client import Client
-from videoqa.connection import connect
 from videoqa.contract import Job
+from videoqa.jobs import Bell, Ledger, connect, queue_name
 from videoqa.objects import ObjectStore
-from videoqa.queues import queue_name
 from videoqa.settings import Settings
-from videoqa.states import Bell, Ledger
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.cache import AnswerCache
 from videoqa_worker.embedded.redis_server import RedisServer

@@ -31,8 +31,8 @@ from videoqa.contract import (
     Warn,
     WorkerInfo,
 )
+from videoqa.jobs import Bell, Ledger
 from videoqa.local import LocalStack
-from videoqa.states import Bell, Ledger
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 

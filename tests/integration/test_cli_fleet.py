@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from videoqa import Client, Job
 from videoqa.cli import app
 from videoqa.contract import Failure
-from videoqa.states import Ledger
+from videoqa.jobs import Ledger
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
 

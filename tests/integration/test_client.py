@@ -18,10 +18,9 @@ import redis
 from kombu.transport.redis import Channel
 
 from videoqa import Client, Event, Job, JobRequest, Result, Settings, errors
-from videoqa.connection import connect
 from videoqa.contract import Answer, Failure, Generation, Sampling, Usage
+from videoqa.jobs import Bell, Ledger, connect
 from videoqa.objects import ObjectStore
-from videoqa.states import Bell, Ledger
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 

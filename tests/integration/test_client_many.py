@@ -16,7 +16,7 @@ from videoqa import Client, Settings, errors
 from videoqa.bells import ring_many
 from videoqa.broker import make_celery, ring
 from videoqa.contract import Failure, Job
-from videoqa.states import Bell, Ledger
+from videoqa.jobs import Bell, Ledger
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 

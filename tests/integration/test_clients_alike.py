@@ -15,7 +15,7 @@ from fix_worker import begin, finish, result_of
 
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa.contract import Failure, Segment
-from videoqa.states import Claim, Ledger
+from videoqa.jobs import Claim, Ledger
 from videoqa.testing import InMemoryClient
 
 ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from videoqa import doctor as of_producer
-from videoqa.connection import connect
+from videoqa.jobs import connect
 from videoqa.settings import Settings
 from videoqa.show import Check
 from videoqa_worker import doctor

@@ -12,7 +12,7 @@ import pytest
 from fix_worker import begin, finish
 
 from videoqa import Settings
-from videoqa.states import Ledger
+from videoqa.jobs import Ledger
 from videoqa.testing import InMemoryClient
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

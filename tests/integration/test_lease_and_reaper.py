@@ -14,9 +14,8 @@ from celery import Celery
 
 from videoqa import Client, Settings, errors
 from videoqa.broker import make_celery
-from videoqa.connection import connect
 from videoqa.contract import Job, WorkerInfo
-from videoqa.states import Bell, Ledger
+from videoqa.jobs import Bell, Ledger, connect
 from videoqa_worker.control import JobControl
 from videoqa_worker.embedded.redis_server import RedisServer
 from videoqa_worker.lease import LeaseKeeper

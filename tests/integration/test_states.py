@@ -11,8 +11,7 @@ import redis
 
 from videoqa import errors
 from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
-from videoqa.queues import queue_name
-from videoqa.states import Bell, Claim, Ledger, new_job_id
+from videoqa.jobs import Bell, Claim, Ledger, new_job_id, queue_name
 
 DAY = 86_400.0
 

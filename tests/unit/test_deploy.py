@@ -15,9 +15,8 @@ import pytest
 import yaml
 
 from videoqa import Settings, doctor
-from videoqa.connection import connect
 from videoqa.contract import WorkerInfo
-from videoqa.states import Ledger
+from videoqa.jobs import Ledger, connect
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.embedded.redis_server import find_binary
 from videoqa_worker.settings import WorkerSettings

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 from celery import Celery
 
-from videoqa.queues import TASK
+from videoqa.jobs import TASK
 from videoqa_worker import solitude
 from videoqa_worker.runtime import Runtime
 from videoqa_worker.solitude import Solitude

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import NoReturn
 
-from videoqa.connection import connect, speaking_redis
 from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
+from videoqa.jobs import connect, speaking_redis
 from videoqa_worker.logs import configure
 from videoqa_worker.settings import WorkerSettings
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from videoqa import errors
-from videoqa.states import Fence, Ledger
+from videoqa.jobs import Fence, Ledger
 from videoqa_worker.control import JobControl
 
 __all__ = ["LeaseKeeper"]

@@ -19,7 +19,7 @@ from kombu.exceptions import ChannelError, OperationalError
 from videoqa import errors
 from videoqa.broker import ring
 from videoqa.contract import WorkerInfo
-from videoqa.states import Ledger
+from videoqa.jobs import Ledger
 
 __all__ = ["Reaper"]
 

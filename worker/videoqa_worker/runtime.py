@@ -21,10 +21,9 @@ from celery import Celery
 
 from videoqa import errors
 from videoqa.broker import make_celery, ring
-from videoqa.connection import connect
 from videoqa.contract import EngineInfo, WorkerInfo
+from videoqa.jobs import Bell, Ledger, connect
 from videoqa.objects import ObjectStore
-from videoqa.states import Bell, Ledger
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.cache import AnswerCache
 from videoqa_worker.decoding.decoders import Decoders

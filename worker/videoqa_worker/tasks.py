@@ -16,8 +16,7 @@ from celery.exceptions import Reject
 from celery.platforms import SecurityWarning
 from celery.worker import state
 
-from videoqa.queues import TASK
-from videoqa.states import Bell
+from videoqa.jobs import TASK, Bell
 from videoqa_worker.runtime import Runtime
 
 __all__ = ["hear_bells", "register"]

@@ -21,8 +21,8 @@ from videoqa import errors
 from videoqa.bulk.manifest import DIGEST_KEY, Row
 from videoqa.bulk.written import RowFailure
 from videoqa.contract import Result, as_url
+from videoqa.jobs import read
 from videoqa.objects import ObjectStore, file_path, one_name
-from videoqa.states import read
 
 __all__ = ["Place"]
 

@@ -16,7 +16,6 @@ import redis
 from pydantic import ValidationError
 
 from videoqa import errors
-from videoqa.connection import speaking_redis
 from videoqa.contract import (
     Event,
     Failure,
@@ -29,8 +28,9 @@ from videoqa.contract import (
     WorkerInfo,
     utc,
 )
-from videoqa.queues import Keys, served_by
-from videoqa.submission import Place
+from videoqa.jobs.connection import speaking_redis
+from videoqa.jobs.keys import Keys, served_by
+from videoqa.jobs.submission import Place
 
 __all__ = ["BEGINNINGS", "Records", "check_id", "read", "script_text", "to_events"]
 
@@ -53,7 +53,7 @@ _VIEW = (
 
 @cache
 def script_text(name: str) -> str:
-    folder = files("videoqa") / "lua"
+    folder = files("videoqa.jobs") / "lua"
     begin = "" if name == "submit" else _EVEN_WHEN_FULL
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 

@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from videoqa import errors
-from videoqa.connection import speaking_redis
 from videoqa.contract import Failure, JobRequest, Result, Segment, WorkerInfo
-from videoqa.queues import WORKER_TTL_S
-from videoqa.records import Records, check_id, read, script_text
-from videoqa.submission import Bell, Submission, new_job_id, to_bell
+from videoqa.jobs.connection import speaking_redis
+from videoqa.jobs.keys import WORKER_TTL_S
+from videoqa.jobs.reader import Records, check_id, read, script_text
+from videoqa.jobs.submission import Bell, Submission, new_job_id, to_bell
 
 __all__ = [
     "Bell",

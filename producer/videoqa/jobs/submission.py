@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from videoqa import errors
 from videoqa.contract import JobRequest
-from videoqa.queues import queue_name
+from videoqa.jobs.keys import queue_name
 
 __all__ = ["Bell", "Place", "Submission", "new_job_id", "to_bell"]
 

@@ -264,7 +264,7 @@ class Client:
             return self._celery
 
     def _ring_many(self, bells: Sequence[Bell]) -> None:
-        from videoqa.bells import ring_many
+        from videoqa.broker import ring_many
 
         ring_many(self._application(), bells)
 

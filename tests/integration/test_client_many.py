@@ -13,8 +13,7 @@ import redis
 from fix_worker import begin, finish
 
 from videoqa import Client, Settings, errors
-from videoqa.bells import ring_many
-from videoqa.broker import make_celery, ring
+from videoqa.broker import make_celery, ring, ring_many
 from videoqa.contract import Failure, Job
 from videoqa.jobs import Bell, Ledger
 from videoqa_worker.embedded.process import free_port

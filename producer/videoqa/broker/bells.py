@@ -16,7 +16,7 @@ from uuid import uuid4
 from celery import Celery
 from kombu.transport.redis import Channel
 
-from videoqa.broker import ring, speaking_broker, task_args, task_id
+from videoqa.broker.celery_app import ring, speaking_broker, task_args, task_id
 from videoqa.jobs import TASK, Bell
 
 __all__ = ["ring_many"]

@@ -10,8 +10,8 @@ import pytest
 
 from videoqa.contract import Answer, JobRequest
 from videoqa.jobs import Bell, Ledger, new_job_id
-from videoqa.objects import ObjectStore
 from videoqa.settings import Settings
+from videoqa.storage import ObjectStore
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.cache import AnswerCache
 from videoqa_worker.lease import LeaseKeeper

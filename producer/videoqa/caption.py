@@ -45,8 +45,8 @@ from videoqa.bulk import (
     run,
 )
 from videoqa.client import Client
-from videoqa.objects import ObjectStore
 from videoqa.options import settings
+from videoqa.storage import ObjectStore
 
 __all__ = ["caption"]
 

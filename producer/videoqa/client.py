@@ -50,8 +50,8 @@ from videoqa.jobs import (
     server_name,
     speaking_redis,
 )
-from videoqa.objects import ObjectStore
 from videoqa.settings import Settings
+from videoqa.storage import ObjectStore
 
 if TYPE_CHECKING:
     import redis

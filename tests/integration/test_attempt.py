@@ -18,7 +18,7 @@ from fix_attempts import Bells, Model, due, submit
 from videoqa import errors
 from videoqa.contract import Result
 from videoqa.jobs import Bell, Claim, Ledger
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 from videoqa_worker.attempt import Attempts, backoff_s
 
 

@@ -19,8 +19,8 @@ from videoqa.bulk import Manifest, Options, Place, Tally, Watcher, run
 from videoqa.client import Client
 from videoqa.contract import Job
 from videoqa.jobs import Bell, Ledger, connect, queue_name
-from videoqa.objects import ObjectStore
 from videoqa.settings import Settings
+from videoqa.storage import ObjectStore
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.cache import AnswerCache
 from videoqa_worker.embedded.redis_server import RedisServer

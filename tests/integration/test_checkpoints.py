@@ -14,7 +14,7 @@ from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import Answer, JobRequest, Segment
 from videoqa.jobs import Bell, Claim, Ledger
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.cache import AnswerCache
 from videoqa_worker.outcome import Opened, Outcome, Report, SourceVersion

@@ -20,7 +20,7 @@ from kombu.transport.redis import Channel
 from videoqa import Client, Event, Job, JobRequest, Result, Settings, errors
 from videoqa.contract import Answer, Failure, Generation, Sampling, Usage
 from videoqa.jobs import Bell, Ledger, connect
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 

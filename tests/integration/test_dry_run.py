@@ -14,7 +14,7 @@ from fix_videos import Recipe
 
 from videoqa.bulk import Estimate, Manifest, Watcher, estimate
 from videoqa.client import Client
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 from videoqa_worker.probing import probe
 from videoqa_worker.viewing.command import settings_from
 from videoqa_worker.viewing.view import take

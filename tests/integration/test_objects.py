@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from videoqa import errors
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 from videoqa_worker.embedded.s3_server import S3Server
 
 

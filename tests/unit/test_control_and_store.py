@@ -13,7 +13,7 @@ import pytest
 
 from videoqa import errors
 from videoqa.contract import Generation, JobRequest, Result, Sampling, Usage
-from videoqa.objects import ObjectStore, file_path
+from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.control import JobControl
 from videoqa_worker.store import result_url, roots_of, store
 
@@ -180,7 +180,7 @@ def test_an_attempt_that_comes_too_late_leaves_the_object_of_a_later_one(tmp_pat
 def test_a_writer_that_stands_still_with_the_lock_stops_nobody_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("videoqa.object_files._LOCK_S", 0.2)
+    monkeypatch.setattr("videoqa.storage.files._LOCK_S", 0.2)
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     assert ObjectStore().write((tmp_path / "r.json").as_uri(), b"{}")

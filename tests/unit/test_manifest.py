@@ -16,7 +16,7 @@ import pytest
 from videoqa import errors
 from videoqa.bulk.manifest import DIGEST_KEY, Manifest, Row
 from videoqa.bulk.scratch import Scratch
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 
 ASK = {"questions": ["What is it?"], "priority": "bulk"}
 
@@ -238,7 +238,7 @@ import sys
 from pathlib import Path
 from videoqa.bulk.manifest import Manifest
 from videoqa.bulk.scratch import Scratch
-from videoqa.objects import ObjectStore
+from videoqa.storage.objects import ObjectStore
 
 def peak_bytes():
     # Not ru_maxrss: that begins with the peak of whoever started this.

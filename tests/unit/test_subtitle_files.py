@@ -11,7 +11,7 @@ from videoqa.bulk.manifest import Row
 from videoqa.bulk.place import Place
 from videoqa.bulk.subtitles import Kind, write_subtitles
 from videoqa.contract import JobRequest, Result
-from videoqa.objects import ObjectStore, file_path
+from videoqa.storage import ObjectStore, file_path
 
 KINDS: tuple[Kind, ...] = ("vtt", "srt")
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from videoqa import errors
 from videoqa.contract import Failure, Result, Sampling, Segment, TextPiece, Usage, utc
 from videoqa.jobs import Bell, Claim, Ledger, Unreadable
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 from videoqa_worker.cache import AnswerCache, KnownAlready, WaitsForAnother
 from videoqa_worker.control import JobControl
 from videoqa_worker.lease import LeaseKeeper, obey

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from videoqa import errors
 from videoqa.contract import JobRequest, Result, Sampling
 from videoqa.jobs import Ledger, read
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 from videoqa_worker.outcome import SourceVersion
 
 __all__ = ["AnswerCache", "KnownAlready", "WaitsForAnother", "fingerprint"]

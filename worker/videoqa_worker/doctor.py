@@ -16,8 +16,8 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
 from videoqa.local import LocalStack, home
-from videoqa.objects import ObjectStore, file_path
 from videoqa.show import Check
+from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.media import LocalMedia
 from videoqa_worker.reading import frame_limits

@@ -23,7 +23,7 @@ from videoqa import errors
 from videoqa.broker import make_celery, ring
 from videoqa.contract import EngineInfo, WorkerInfo
 from videoqa.jobs import Bell, Ledger, connect
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 from videoqa_worker.attempt import Attempts
 from videoqa_worker.cache import AnswerCache
 from videoqa_worker.decoding.decoders import Decoders

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from videoqa import errors
 from videoqa.contract import JobRequest, Result
-from videoqa.objects import ObjectStore, file_path, one_name
+from videoqa.storage import ObjectStore, file_path, one_name
 from videoqa_worker.control import JobControl
 
 __all__ = ["result_url", "roots_of", "store"]

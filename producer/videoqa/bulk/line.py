@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from videoqa.contract import as_url, redact_url
-from videoqa.objects import one_name
+from videoqa.storage import one_name
 
 __all__ = ["MAX_NAME", "Line", "fitting", "named"]
 

@@ -22,7 +22,7 @@ from videoqa.bulk.line import MAX_NAME, Line
 from videoqa.bulk.scratch import Scratch
 from videoqa.bulk.source import lines_of
 from videoqa.contract import JobRequest, names_image, parse_request
-from videoqa.objects import ObjectStore, one_name
+from videoqa.storage import ObjectStore, one_name
 
 __all__ = ["DIGEST_KEY", "Manifest", "Row"]
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 from videoqa import errors
 from videoqa.bulk.journal import Journal
 from videoqa.bulk.place import Place
-from videoqa.objects import file_path
+from videoqa.storage import file_path
 
 __all__ = ["need_parquet", "write_parquet"]
 

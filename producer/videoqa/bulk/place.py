@@ -22,7 +22,7 @@ from videoqa.bulk.manifest import DIGEST_KEY, Row
 from videoqa.bulk.written import RowFailure
 from videoqa.contract import Result, as_url
 from videoqa.jobs import read
-from videoqa.objects import ObjectStore, file_path, one_name
+from videoqa.storage import ObjectStore, file_path, one_name
 
 __all__ = ["Place"]
 

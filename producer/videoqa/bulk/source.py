@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from videoqa.bulk.line import Line, fitting, named
 from videoqa.bulk.listed import read_csv, read_jsonl, read_list
 from videoqa.errors import InvalidRequest
-from videoqa.objects import ObjectStore
+from videoqa.storage import ObjectStore
 
 __all__ = ["VIDEO_SUFFIXES", "lines_of"]
 

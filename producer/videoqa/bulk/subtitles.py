@@ -14,7 +14,7 @@ from videoqa import errors
 from videoqa.bulk.manifest import Row
 from videoqa.bulk.place import Place
 from videoqa.contract import Result, Video, as_srt, as_vtt, cues
-from videoqa.objects import one_name
+from videoqa.storage import one_name
 
 __all__ = ["write_subtitles"]
 

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from videoqa import errors
-from videoqa.object_files import PART, delete_file, list_files, read_file, write_file
+from videoqa.storage.files import PART, delete_file, list_files, read_file, write_file
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

@@ -13,7 +13,7 @@ __all__ = ["main"]
 def main() -> None:
     """The console script."""
     try:
-        from videoqa.cli import main as run
+        from videoqa.cli.main import main as run
 
         run()
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ This distribution is for the side that submits jobs and reads answers; it never 
 deep learning library. The side that answers is `videoqa-worker`.
 """
 
-from videoqa.aio import AsyncClient
+from videoqa.async_client import AsyncClient
 from videoqa.client import Client
 from videoqa.contract import (
     Answer,

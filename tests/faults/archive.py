@@ -33,7 +33,7 @@ FAULTS = (
     (0.75, "worker"),
 )
 """At which share of the rows what is killed."""
-COMMAND = "from videoqa.cli import main; main()"
+COMMAND = "from videoqa.cli.main import main; main()"
 
 
 def run(jobs: int, seed: int) -> Tally:

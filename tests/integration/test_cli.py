@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 from fix_cli import COMMAND, Run
 
-from videoqa import Client, Job, Result, cli, errors
+from videoqa import Client, Job, Result, errors
+from videoqa.cli import main as cli
+from videoqa.cli.local_stack import LocalStack
 from videoqa.contract import (
     Answer,
     Failure,
@@ -32,7 +34,6 @@ from videoqa.contract import (
     WorkerInfo,
 )
 from videoqa.jobs import Bell, Ledger
-from videoqa.local import LocalStack
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 

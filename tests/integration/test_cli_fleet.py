@@ -16,7 +16,7 @@ from fix_worker import begin, result_of
 from typer.testing import CliRunner
 
 from videoqa import Client, Job
-from videoqa.cli import app
+from videoqa.cli.main import app
 from videoqa.contract import Failure
 from videoqa.jobs import Ledger
 

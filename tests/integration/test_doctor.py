@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from videoqa import doctor as of_producer
+from videoqa.cli import doctor as of_producer
+from videoqa.cli.output import Check
 from videoqa.jobs import connect
 from videoqa.settings import Settings
-from videoqa.show import Check
 from videoqa_worker import doctor
 from videoqa_worker.settings import WorkerSettings
 

@@ -220,7 +220,7 @@ def test_no_model_library_and_no_celery_is_loaded(
     clip = make_clip(Recipe())
     code = (
         "import atexit, sys\n"
-        "from videoqa.cli import main\n"
+        "from videoqa.cli.main import main\n"
         "heavy = ('torch', 'transformers', 'celery', 'kombu')\n"
         "atexit.register(lambda: print([name for name in heavy if name in sys.modules]))\n"
         "main()"

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from videoqa import Settings, doctor
+from videoqa import Settings
+from videoqa.cli import doctor
 from videoqa.contract import WorkerInfo
 from videoqa.jobs import Ledger, connect
 from videoqa_worker.embedded.process import ServerProcess, free_port

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from videoqa.arguments import End, Fps, Frames, Keyframes, Start, Times, Tolerance, sampling
+from videoqa.cli.arguments import End, Fps, Frames, Keyframes, Start, Times, Tolerance, sampling
 
 if TYPE_CHECKING:
     from videoqa_worker.embedded.stack import Stack
@@ -82,7 +82,7 @@ def up(
     ] = None,
 ) -> None:
     """Run Redis, a folder as object store and a worker on this machine, until Ctrl-C."""
-    from videoqa.local import LocalStack, home
+    from videoqa.cli.local_stack import LocalStack, home
     from videoqa_worker.embedded.stack import Stack
 
     folder = home(os.environ)

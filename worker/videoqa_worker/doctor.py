@@ -13,10 +13,10 @@ from pathlib import Path
 import httpcore2
 from huggingface_hub import HfApi, try_to_load_from_cache
 
+from videoqa.cli.local_stack import LocalStack, home
+from videoqa.cli.output import Check
 from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
-from videoqa.local import LocalStack, home
-from videoqa.show import Check
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.media import LocalMedia

@@ -22,9 +22,9 @@ from typing import Any
 
 from rich.console import Console
 
+from videoqa.cli.output import describe
 from videoqa.client import Client
 from videoqa.contract import Event, Job, Result
-from videoqa.show import describe
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.questions import describe as truth_of
 from videoqa_worker.demo.scenes import Scene

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Self
 
+from videoqa.cli.local_stack import LocalStack
 from videoqa.client import Client
 from videoqa.errors import ConfigurationError
-from videoqa.local import LocalStack
 from videoqa.settings import Settings
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.embedded.redis_server import RedisServer

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from videoqa.arguments import media
+from videoqa.cli.arguments import media
 from videoqa.contract import Image, Input, JobRequest, Sampling, Warn, parse_request, redact_url
 from videoqa.errors import SourceNotFound
 from videoqa_worker.decoding.decoders import Decoders

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from videoqa.cli.local_stack import here
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
-from videoqa.local import here
 from videoqa.settings import Settings
 
 __all__ = ["JobId", "JsonFlag", "Timeout", "connected", "settings"]

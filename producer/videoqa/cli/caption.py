@@ -16,7 +16,18 @@ from typing import Annotated
 
 import typer
 
-from videoqa.arguments import (
+from videoqa.bulk import (
+    Estimate,
+    Manifest,
+    Options,
+    Place,
+    Tally,
+    Watcher,
+    estimate,
+    installed_probe,
+    run,
+)
+from videoqa.cli.arguments import (
     Budget,
     Fps,
     Frames,
@@ -33,19 +44,8 @@ from videoqa.arguments import (
     sampling,
     summary_of,
 )
-from videoqa.bulk import (
-    Estimate,
-    Manifest,
-    Options,
-    Place,
-    Tally,
-    Watcher,
-    estimate,
-    installed_probe,
-    run,
-)
+from videoqa.cli.options import settings
 from videoqa.client import Client
-from videoqa.options import settings
 from videoqa.storage import ObjectStore
 
 __all__ = ["caption"]

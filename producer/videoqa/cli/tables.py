@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from videoqa.cli.output import when
 from videoqa.contract import Job, QueueInfo
-from videoqa.show import when
 
 __all__ = ["jobs", "queues"]
 

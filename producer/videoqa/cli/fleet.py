@@ -7,11 +7,13 @@ from typing import Annotated, cast
 
 import typer
 
-from videoqa import errors, show, tables
+from videoqa import errors
+from videoqa.cli import output as show
+from videoqa.cli import tables
+from videoqa.cli.options import JobId, JsonFlag, Timeout, connected
 from videoqa.client import Client
 from videoqa.contract import JobState
 from videoqa.jobs import PRIORITIES, Priority
-from videoqa.options import JobId, JsonFlag, Timeout, connected
 
 __all__ = ["add_commands"]
 

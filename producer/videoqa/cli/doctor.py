@@ -13,9 +13,9 @@ from typing import cast
 import redis
 
 from videoqa import errors
+from videoqa.cli.output import Check
 from videoqa.jobs import Ledger, connect, place, server_name, speaking_redis
 from videoqa.settings import Settings
-from videoqa.show import Check
 
 __all__ = ["run"]
 

@@ -26,8 +26,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from videoqa import errors, show
-from videoqa.arguments import (
+from videoqa import errors
+from videoqa.cli import output as show
+from videoqa.cli.arguments import (
     Budget,
     End,
     Fps,
@@ -47,11 +48,11 @@ from videoqa.arguments import (
     sampling,
     summary_of,
 )
-from videoqa.caption import INTERRUPTED, caption
-from videoqa.cli_fleet import add_commands
+from videoqa.cli.caption import INTERRUPTED, caption
+from videoqa.cli.fleet import add_commands
+from videoqa.cli.options import JobId, JsonFlag, Timeout, connected, settings
 from videoqa.client import Client
 from videoqa.contract import Job
-from videoqa.options import JobId, JsonFlag, Timeout, connected, settings
 
 __all__ = ["app", "main"]
 
@@ -321,7 +322,7 @@ def cancel(job_id: JobId, as_json: JsonFlag = False) -> None:
 @app.command()
 def doctor(as_json: JsonFlag = False) -> None:
     """Check Redis, workers and settings, and say what to do."""
-    from videoqa import doctor as checks
+    from videoqa.cli import doctor as checks
 
     if not show.checks(checks.run(settings()), as_json=as_json):
         raise typer.Exit(1)

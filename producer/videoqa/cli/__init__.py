@@ -1,0 +1,1 @@
+"""The `videoqa` command: one module for each group of commands, and what they share."""

@@ -12,11 +12,11 @@ from videoqa.contract import Answer, JobRequest
 from videoqa.jobs import Bell, Ledger, new_job_id
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
-from videoqa_worker.attempt import Attempts
-from videoqa_worker.cache import AnswerCache
-from videoqa_worker.lease import LeaseKeeper
-from videoqa_worker.outcome import Opened, Outcome, Report, SourceVersion
-from videoqa_worker.segments import Checkpoints
+from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.job.attempts import Attempts
+from videoqa_worker.job.draft import Opened, Outcome, Report, SourceVersion
+from videoqa_worker.job.leases import LeaseKeeper
+from videoqa_worker.job.segments import Checkpoints
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["Bells", "Model", "due", "submit"]

@@ -14,7 +14,7 @@ from videoqa.client import Client
 from videoqa.settings import Settings
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
-from videoqa_worker.watchdog import BROKEN_STATUS
+from videoqa_worker.service.watchdog import BROKEN_STATUS
 
 BREAKS = """
 import time, torch

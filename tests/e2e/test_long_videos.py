@@ -18,7 +18,7 @@ from videoqa.settings import Settings
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.questions import describe
 from videoqa_worker.demo.scenes import sample_scene
-from videoqa_worker.segments import AHEAD
+from videoqa_worker.job.segments import AHEAD
 
 SCENES = [sample_scene(random.Random(seed), "single") for seed in range(20)]
 SCENE_S = 4.0
@@ -27,7 +27,7 @@ QUESTION = "Describe the video."
 IN_SCENES = {"method": "segment", "segment_s": SCENE_S}
 NOTED = """
 import os, time
-from videoqa_worker import segments
+from videoqa_worker.job import segments
 from videoqa_worker.engine.passes import Passes
 decode, ask = Passes.decode, segments.Segments._ask
 def slow(*args, **more):

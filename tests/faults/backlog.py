@@ -16,7 +16,7 @@ from faults.rig import Rig
 from faults.script import main
 from faults.tally import Tally
 from videoqa.broker import make_celery
-from videoqa_worker.reaper import Reaper
+from videoqa_worker.service.reaper import Reaper
 
 
 def run(jobs: int, seed: int) -> Tally:

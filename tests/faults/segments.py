@@ -23,13 +23,13 @@ from faults.tally import Tally
 from videoqa.contract import Result
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
-from videoqa_worker.segments import AHEAD
+from videoqa_worker.job.segments import AHEAD
 
 WORKERS, FILMS, PARTS, PART_S = 2, 3, 12, 0.5
 PER_KILL = 3
 NOTED = """
 import os, time
-from videoqa_worker import segments
+from videoqa_worker.job import segments
 from videoqa_worker.engine.passes import Passes
 decode, ask = Passes.decode, segments.Segments._ask
 def slow(*args, **more):

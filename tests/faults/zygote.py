@@ -15,8 +15,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-import videoqa_worker.runtime
-import videoqa_worker.tasks  # noqa: F401
+import videoqa_worker.service.consumer  # noqa: F401
 from videoqa_worker.__main__ import leave, main
 
 PR_SET_PDEATHSIG = 1

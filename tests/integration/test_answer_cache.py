@@ -11,7 +11,7 @@ from fix_attempts import Model, due, submit
 from videoqa import errors
 from videoqa.contract import Result
 from videoqa.jobs import Bell, Ledger
-from videoqa_worker.attempt import Attempts
+from videoqa_worker.job.attempts import Attempts
 
 
 def answer(attempts: Attempts, ledger: Ledger, bell: Bell) -> Result:

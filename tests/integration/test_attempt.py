@@ -19,7 +19,7 @@ from videoqa import errors
 from videoqa.contract import Result
 from videoqa.jobs import Bell, Claim, Ledger
 from videoqa.storage import ObjectStore
-from videoqa_worker.attempt import Attempts, backoff_s
+from videoqa_worker.job.attempts import Attempts, backoff_s
 
 
 def rewrite(redis_client: redis.Redis, ledger: Ledger, bell: Bell, **fields: object) -> None:
@@ -91,7 +91,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
         raise errors.OutputUnavailable("the store is away")
 
     monkeypatch.setattr(ObjectStore, "write", write)
-    monkeypatch.setattr("videoqa_worker.store.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("videoqa_worker.job.result_object.time.sleep", lambda seconds: None)
 
 
 def test_answers_that_could_not_be_stored_are_stored_later_and_the_model_is_not_asked_again(
@@ -165,7 +165,7 @@ def test_a_worker_that_stops_while_storing_gives_its_answers_back_too(
 
     bell = submit(ledger)
     with monkeypatch.context() as patch:
-        patch.setattr("videoqa_worker.attempt.store", stop)
+        patch.setattr("videoqa_worker.job.attempts.store", stop)
         attempts.answer(bell)
     assert ledger.get(bell.job_id).state == "queued"
     attempts.answer(bells.rung[0])

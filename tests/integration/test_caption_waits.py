@@ -21,10 +21,10 @@ from videoqa.contract import Job
 from videoqa.jobs import Bell, Ledger, connect, queue_name
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
-from videoqa_worker.attempt import Attempts
-from videoqa_worker.cache import AnswerCache
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.lease import LeaseKeeper
+from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.job.attempts import Attempts
+from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.settings import WorkerSettings
 
 ROWS = 12

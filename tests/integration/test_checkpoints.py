@@ -15,10 +15,10 @@ from videoqa.client import Client
 from videoqa.contract import Answer, JobRequest, Segment
 from videoqa.jobs import Bell, Claim, Ledger
 from videoqa.storage import ObjectStore
-from videoqa_worker.attempt import Attempts
-from videoqa_worker.cache import AnswerCache
-from videoqa_worker.outcome import Opened, Outcome, Report, SourceVersion
-from videoqa_worker.segments import Checkpoints
+from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.job.attempts import Attempts
+from videoqa_worker.job.draft import Opened, Outcome, Report, SourceVersion
+from videoqa_worker.job.segments import Checkpoints
 from videoqa_worker.settings import WorkerSettings
 
 IN_SEGMENTS = {"sampling": {"method": "segment", "segment_s": 10}, "cache": "off"}
@@ -234,7 +234,7 @@ def test_of_very_long_answers_no_more_is_kept_than_redis_has_room_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     each_bytes = len(segment(2, "one 2").model_dump_json()) - len("What?")
-    monkeypatch.setattr("videoqa_worker.attempt.KEPT_BYTES", 3 * each_bytes)
+    monkeypatch.setattr("videoqa_worker.job.attempts.KEPT_BYTES", 3 * each_bytes)
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [4, 4]
     attempts.answer(bell)

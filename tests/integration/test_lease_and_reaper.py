@@ -16,10 +16,10 @@ from videoqa import Client, Settings, errors
 from videoqa.broker import make_celery
 from videoqa.contract import Job, WorkerInfo
 from videoqa.jobs import Bell, Ledger, connect
-from videoqa_worker.control import JobControl
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.lease import LeaseKeeper
-from videoqa_worker.reaper import Reaper
+from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.leases import LeaseKeeper
+from videoqa_worker.service.reaper import Reaper
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from videoqa.errors import (
     SourceTooLarge,
     SourceUnavailable,
 )
-from videoqa_worker.cache import fingerprint
-from videoqa_worker.outcome import version_of
+from videoqa_worker.job.answer_cache import fingerprint
+from videoqa_worker.job.draft import version_of
 from videoqa_worker.source import LocalCopy, SourceConfig, Sources, fetcher
 
 MIB = 1 << 20

@@ -14,8 +14,8 @@ import pytest
 from videoqa import errors
 from videoqa.contract import Generation, JobRequest, Result, Sampling, Usage
 from videoqa.storage import ObjectStore, file_path
-from videoqa_worker.control import JobControl
-from videoqa_worker.store import result_url, roots_of, store
+from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.result_object import result_url, roots_of, store
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

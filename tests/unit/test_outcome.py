@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from videoqa_worker.outcome import resource
+from videoqa_worker.job.draft import resource
 
 SIGNED = "X-Amz-Date=20261128T080000Z&X-Amz-Credential=k&X-Amz-Signature=s"
 

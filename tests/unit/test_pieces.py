@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from videoqa.errors import Stage
-from videoqa_worker.pieces import Pieces
+from videoqa_worker.job.text_stream import Pieces
 
 
 class Events:

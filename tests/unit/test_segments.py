@@ -13,13 +13,13 @@ import pytest
 
 from videoqa import errors
 from videoqa.contract import JobRequest, Segment, Video
-from videoqa_worker.asking import Asking
-from videoqa_worker.control import JobControl
 from videoqa_worker.engine import Answering, Generated
 from videoqa_worker.frames import Frame, SampledSegment, SampledVideo, VideoInfo
-from videoqa_worker.outcome import Outcome
-from videoqa_worker.pipeline import Pipeline
-from videoqa_worker.segments import AHEAD, Segments
+from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.draft import Outcome
+from videoqa_worker.job.pipeline import Pipeline
+from videoqa_worker.job.questions import Asking
+from videoqa_worker.job.segments import AHEAD, Segments
 from videoqa_worker.source import SourceConfig, Sources
 
 TOTAL = 3 * AHEAD

@@ -6,7 +6,7 @@ import pytest
 
 from videoqa.contract import Sampling
 from videoqa.contract.frame_sampling import DEFAULT_FPS_CAP, DEFAULT_FRAMES
-from videoqa_worker.shares import Stated, resolved, shares
+from videoqa_worker.job.frame_budget import Stated, resolved, shares
 
 
 def test_a_request_that_names_a_number_keeps_it() -> None:

@@ -12,10 +12,10 @@ import pytest
 from celery import Celery
 
 from videoqa.jobs import TASK
-from videoqa_worker import solitude
-from videoqa_worker.runtime import Runtime
-from videoqa_worker.solitude import Solitude
-from videoqa_worker.tasks import register
+from videoqa_worker.job import solitude
+from videoqa_worker.job.solitude import Solitude
+from videoqa_worker.service.consumer import register
+from videoqa_worker.service.runtime import Runtime
 
 
 class Loner:

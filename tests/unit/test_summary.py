@@ -6,7 +6,7 @@ import pytest
 
 from videoqa.contract import Answer
 from videoqa.errors import GenerationError, ModelError, ModelServerError, PromptTooLong
-from videoqa_worker.summary import Note, summarized, written
+from videoqa_worker.job.summary import Note, summarized, written
 
 QUESTION = "What happened?"
 

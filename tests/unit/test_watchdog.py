@@ -6,7 +6,7 @@ import threading
 
 from videoqa.errors import EngineStopped
 from videoqa_worker.engine import Stats
-from videoqa_worker.watchdog import BROKEN_STATUS, Watchdog
+from videoqa_worker.service.watchdog import BROKEN_STATUS, Watchdog
 
 
 class Looked:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
 from videoqa.jobs import connect, speaking_redis
-from videoqa_worker.logs import configure
+from videoqa_worker.service.logs import configure
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["leave", "main"]
@@ -33,8 +33,8 @@ def main() -> int:
 def _run(settings: WorkerSettings) -> int:
     _greet_redis(settings)
     log.info("importing torch and transformers")
-    from videoqa_worker.runtime import Runtime
-    from videoqa_worker.tasks import hear_bells
+    from videoqa_worker.service.consumer import hear_bells
+    from videoqa_worker.service.runtime import Runtime
 
     with Runtime(settings, on_state=lambda state: log.info("%s", state)) as runtime:
         info = runtime.describe()

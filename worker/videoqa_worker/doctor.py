@@ -20,8 +20,8 @@ from videoqa.errors import VideoQAError
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.media import LocalMedia
-from videoqa_worker.reading import frame_limits
-from videoqa_worker.runtime import engine_config
+from videoqa_worker.service.reading import frame_limits
+from videoqa_worker.service.runtime import engine_config
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["checks"]

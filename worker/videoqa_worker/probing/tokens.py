@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from videoqa.errors import VideoQAError
+from videoqa_worker.job.frame_budget import Stated
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.shares import Stated
 
 if TYPE_CHECKING:
     from videoqa_worker.prompt import Prompter

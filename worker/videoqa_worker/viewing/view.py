@@ -18,7 +18,7 @@ from videoqa.contract import Image, Input, JobRequest, Sampling, Warn, parse_req
 from videoqa.errors import SourceNotFound
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import SampledVideo
-from videoqa_worker.reading import frame_limits, source_config
+from videoqa_worker.service.reading import frame_limits, source_config
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.source import LocalCopy, Sources
 from videoqa_worker.viewing.waiting import Waiting

@@ -17,7 +17,7 @@ from celery.platforms import SecurityWarning
 from celery.worker import state
 
 from videoqa.jobs import TASK, Bell
-from videoqa_worker.runtime import Runtime
+from videoqa_worker.service.runtime import Runtime
 
 __all__ = ["hear_bells", "register"]
 
@@ -96,7 +96,7 @@ def _connected(runtime: Runtime, stopping: threading.Event) -> Iterator[None]:
 def _celery_worker(runtime: Runtime) -> Any:
     return runtime.app.Worker(
         hostname=f"videoqa@{runtime.worker_id}",
-        pool="videoqa_worker.pool:TaskPool",
+        pool="videoqa_worker.service.celery_pool:TaskPool",
         concurrency=runtime.settings.job_slots,
         queues=list(runtime.settings.queues),
         without_gossip=True,

@@ -24,18 +24,18 @@ from videoqa.broker import make_celery, ring
 from videoqa.contract import EngineInfo, WorkerInfo
 from videoqa.jobs import Bell, Ledger, connect
 from videoqa.storage import ObjectStore
-from videoqa_worker.attempt import Attempts
-from videoqa_worker.cache import AnswerCache
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, EngineConfig, ServerConfig, ServerEngine, Stats
-from videoqa_worker.lease import LeaseKeeper
-from videoqa_worker.pipeline import Pipeline
-from videoqa_worker.reading import frame_limits, source_config
-from videoqa_worker.reaper import Reaper
+from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.job.attempts import Attempts
+from videoqa_worker.job.leases import LeaseKeeper
+from videoqa_worker.job.pipeline import Pipeline
+from videoqa_worker.job.result_object import roots_of
+from videoqa_worker.service.reading import frame_limits, source_config
+from videoqa_worker.service.reaper import Reaper
+from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.source import Sources
-from videoqa_worker.store import roots_of
-from videoqa_worker.watchdog import Watchdog
 
 __all__ = ["Runtime"]
 

@@ -11,10 +11,10 @@ from typing import Self
 
 from videoqa import errors
 from videoqa.contract import Answer, JobRequest
-from videoqa_worker.control import JobControl
 from videoqa_worker.engine import Answering, Generated
-from videoqa_worker.outcome import about
-from videoqa_worker.pieces import Pieces
+from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.draft import about
+from videoqa_worker.job.text_stream import Pieces
 from videoqa_worker.prompt import Media, Viewed
 
 __all__ = ["Asking"]

@@ -9,18 +9,18 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from videoqa.contract import Answer, Image, Input, JobRequest, Sampling, Video, redact_url
-from videoqa_worker.asking import Asking
-from videoqa_worker.control import JobControl
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering
 from videoqa_worker.frames import SampledVideo
-from videoqa_worker.outcome import Opened, Outcome, Report, about, seen, version_of
-from videoqa_worker.pieces import Pieces
+from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.draft import Opened, Outcome, Report, about, seen, version_of
+from videoqa_worker.job.frame_budget import Stated, resolved, shares
+from videoqa_worker.job.questions import Asking
+from videoqa_worker.job.segments import Checkpoints, NoCheckpoints, Segments
+from videoqa_worker.job.summary import SUMMARY_ID, notes_of, summarized
+from videoqa_worker.job.text_stream import Pieces
 from videoqa_worker.prompt import Viewed
-from videoqa_worker.segments import Checkpoints, NoCheckpoints, Segments
-from videoqa_worker.shares import Stated, resolved, shares
 from videoqa_worker.source import LocalCopy, Sources
-from videoqa_worker.summary import SUMMARY_ID, notes_of, summarized
 
 __all__ = ["Pipeline"]
 

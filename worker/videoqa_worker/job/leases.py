@@ -15,7 +15,7 @@ from typing import Self
 
 from videoqa import errors
 from videoqa.jobs import Fence, Ledger
-from videoqa_worker.control import JobControl
+from videoqa_worker.job.cancellation import JobControl
 
 __all__ = ["LeaseKeeper"]
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from videoqa.contract import FrameUsed, JobRequest, Sampling, Segment, Video
-from videoqa_worker.asking import Asking
-from videoqa_worker.control import JobControl
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Generated
 from videoqa_worker.frames import SampledSegment
 from videoqa_worker.frames.sample import fewer
-from videoqa_worker.outcome import Outcome, Report, about, seen
+from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.draft import Outcome, Report, about, seen
+from videoqa_worker.job.questions import Asking
 from videoqa_worker.prompt import Viewed
 from videoqa_worker.source import LocalCopy
 

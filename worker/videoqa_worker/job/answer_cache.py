@@ -17,7 +17,7 @@ from videoqa import errors
 from videoqa.contract import JobRequest, Result, Sampling
 from videoqa.jobs import Ledger, read
 from videoqa.storage import ObjectStore
-from videoqa_worker.outcome import SourceVersion
+from videoqa_worker.job.draft import SourceVersion
 
 __all__ = ["AnswerCache", "KnownAlready", "WaitsForAnother", "fingerprint"]
 

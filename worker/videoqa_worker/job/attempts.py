@@ -22,14 +22,14 @@ from videoqa import errors
 from videoqa.contract import Failure, Result, Sampling, Segment, TextPiece, Usage, utc
 from videoqa.jobs import Bell, Claim, Ledger, Unreadable
 from videoqa.storage import ObjectStore
-from videoqa_worker.cache import AnswerCache, KnownAlready, WaitsForAnother
-from videoqa_worker.control import JobControl
-from videoqa_worker.lease import LeaseKeeper, obey
-from videoqa_worker.outcome import Outcome, Report, SourceVersion
-from videoqa_worker.pipeline import Pipeline
+from videoqa_worker.job.answer_cache import AnswerCache, KnownAlready, WaitsForAnother
+from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.draft import Outcome, Report, SourceVersion
+from videoqa_worker.job.leases import LeaseKeeper, obey
+from videoqa_worker.job.pipeline import Pipeline
+from videoqa_worker.job.result_object import result_url, store
+from videoqa_worker.job.solitude import Solitude
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.solitude import Solitude
-from videoqa_worker.store import result_url, store
 
 __all__ = ["Attempts", "backoff_s"]
 

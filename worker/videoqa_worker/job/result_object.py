@@ -15,7 +15,7 @@ from pathlib import Path
 from videoqa import errors
 from videoqa.contract import JobRequest, Result
 from videoqa.storage import ObjectStore, file_path, one_name
-from videoqa_worker.control import JobControl
+from videoqa_worker.job.cancellation import JobControl
 
 __all__ = ["result_url", "roots_of", "store"]
 

@@ -1,0 +1,1 @@
+"""One job on a worker: claim, lease, fetch, sample, ask, store, finish."""

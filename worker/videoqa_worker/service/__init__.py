@@ -1,0 +1,1 @@
+"""The worker process: hears bells, announces itself, reaps, watches over its engine."""

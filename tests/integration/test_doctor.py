@@ -15,7 +15,7 @@ from videoqa.cli import doctor as of_producer
 from videoqa.cli.output import Check
 from videoqa.jobs import connect
 from videoqa.settings import Settings
-from videoqa_worker import doctor
+from videoqa_worker.cli import doctor
 from videoqa_worker.settings import WorkerSettings
 
 Copied = Callable[[str], Path]

@@ -15,10 +15,10 @@ from fix_videos import Recipe
 from videoqa.bulk import Estimate, Manifest, Watcher, estimate
 from videoqa.client import Client
 from videoqa.storage import ObjectStore
-from videoqa_worker.probing import probe
-from videoqa_worker.viewing.command import settings_from
-from videoqa_worker.viewing.view import take
-from videoqa_worker.viewing.waiting import Waiting
+from videoqa_worker.cli.dry_run import probe
+from videoqa_worker.cli.frames.command import settings_from
+from videoqa_worker.cli.frames.spinner import Waiting
+from videoqa_worker.cli.frames.view import take
 
 ENVIRON = {"VIDEOQA_MODEL": "demo", "VIDEOQA_DOWNLOAD_BELOW_BYTES": "100000"}
 QUESTIONS = ["What is it?", "What color is it, and where does it go?"]

@@ -25,9 +25,9 @@ from fix_videos import Recipe, read_number
 from PIL import Image
 from rich.console import Console
 
+from videoqa_worker.cli.frames.spinner import Waiting
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.s3_server import S3Server
-from videoqa_worker.viewing.waiting import Waiting
 
 COMMAND = Path(sys.executable).parent / "videoqa"
 
@@ -346,7 +346,7 @@ def test_a_terminal_sees_how_far_it_is_once_it_takes_over_a_second(terminal: boo
 
 
 def test_a_sheet_is_no_wider_than_a_screen_whatever_it_holds() -> None:
-    from videoqa_worker.viewing.sheet import layout_of
+    from videoqa_worker.cli.frames.sheet import layout_of
 
     for width, height in ((1920, 1080), (1080, 1920), (96, 72), (4000, 40), (40, 4000)):
         for count in range(1, 257):
@@ -358,8 +358,8 @@ def test_a_sheet_is_no_wider_than_a_screen_whatever_it_holds() -> None:
 
 
 def test_labels_say_when_which_and_whether_exact() -> None:
+    from videoqa_worker.cli.frames.sheet import draw, labels
     from videoqa_worker.frames import Frame
-    from videoqa_worker.viewing.sheet import draw, labels
 
     black = np.zeros((90, 160, 3), np.uint8)
     exact = Frame(7, 3723.25, True, black)

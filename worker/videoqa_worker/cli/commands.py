@@ -70,7 +70,7 @@ def frames(
     no Redis, no worker and no model. Reads any file that you can read and any address that you
     can reach, such as http://localhost:8000/clip.mp4; S3 with your usual credentials.
     """
-    from videoqa_worker.viewing.command import run
+    from videoqa_worker.cli.frames.command import run
 
     flags = sampling(frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance)
     run(video, flags, start=start, end=end, out=out, sheet=sheet, as_json=as_json)

@@ -3,6 +3,6 @@
 Loaded by the entry point group `videoqa.probe`; nothing is decoded and no model is run.
 """
 
-from videoqa_worker.probing.probe import HeaderProbe, probe
+from videoqa_worker.cli.dry_run.probe import HeaderProbe, probe
 
 __all__ = ["HeaderProbe", "probe"]

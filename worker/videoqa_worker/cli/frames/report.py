@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from videoqa_worker.cli.frames.view import View
 from videoqa_worker.frames import Frame
-from videoqa_worker.viewing.view import View
 
 __all__ = ["as_json", "details", "lines", "notes"]
 

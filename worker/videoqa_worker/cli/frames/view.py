@@ -16,12 +16,12 @@ from urllib.parse import unquote, urlsplit
 from videoqa.cli.arguments import media
 from videoqa.contract import Image, Input, JobRequest, Sampling, Warn, parse_request, redact_url
 from videoqa.errors import SourceNotFound
+from videoqa_worker.cli.frames.spinner import Waiting
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import SampledVideo
 from videoqa_worker.service.reading import frame_limits, source_config
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.source import LocalCopy, Sources
-from videoqa_worker.viewing.waiting import Waiting
 
 __all__ = ["View", "take"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from videoqa.bulk.estimate import Probed
 from videoqa.contract import JobRequest, Sampling, Video
+from videoqa_worker.cli.dry_run.header import read_header
+from videoqa_worker.cli.dry_run.tokens import Seen, Tokens
 from videoqa_worker.job.frame_budget import resolved, shares
-from videoqa_worker.probing.header import read_header
-from videoqa_worker.probing.tokens import Seen, Tokens
 from videoqa_worker.service.reading import frame_limits, source_config
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.source import LocalCopy, SourceConfig, Sources

@@ -11,12 +11,12 @@ from typing import Any
 
 from rich.console import Console
 
+from videoqa_worker.cli.frames import report
+from videoqa_worker.cli.frames.files import check_folder, check_sheet, write_frames, write_sheet
+from videoqa_worker.cli.frames.sheet import draw
+from videoqa_worker.cli.frames.spinner import Waiting
+from videoqa_worker.cli.frames.view import take
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.viewing import report
-from videoqa_worker.viewing.files import check_folder, check_sheet, write_frames, write_sheet
-from videoqa_worker.viewing.sheet import draw
-from videoqa_worker.viewing.view import take
-from videoqa_worker.viewing.waiting import Waiting
 
 __all__ = ["run", "settings_from"]
 

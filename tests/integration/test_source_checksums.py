@@ -15,8 +15,8 @@ from awscrt import checksums
 from fix_servers import HttpServer, Odd, Route, S3Server
 
 from videoqa.errors import ChecksumMismatch, JobCanceled
-from videoqa_worker.source import LocalCopy, SourceConfig, Sources
-from videoqa_worker.source.digest import Digest, of_object, of_whole, verify
+from videoqa_worker.sources import LocalCopy, SourceConfig, Sources
+from videoqa_worker.sources.checksums import Digest, of_object, of_whole, verify
 
 MIB = 1 << 20
 BODY = Random(4).randbytes(300_000)

@@ -16,7 +16,7 @@ from videoqa.errors import (
     SourceNotFound,
     VideoCorrupt,
 )
-from videoqa_worker.source import LocalCopy, SourceConfig, Sources
+from videoqa_worker.sources import LocalCopy, SourceConfig, Sources
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa_worker.source import SourceConfig, Sources
+from videoqa_worker.sources import SourceConfig, Sources
 
 BODY = bytes(range(256)) * 400
 

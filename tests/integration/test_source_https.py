@@ -11,7 +11,7 @@ import trustme
 from fix_servers import HttpServer, Route, serving
 
 from videoqa.errors import AddressForbidden, SourceError, SourceHttpError
-from videoqa_worker.source import SourceConfig, Sources
+from videoqa_worker.sources import SourceConfig, Sources
 
 BODY = bytes(range(256)) * 40_000
 """Ten megabytes: taken in ranges, over several connections."""

@@ -25,7 +25,8 @@ from videoqa.errors import (
 )
 from videoqa_worker.job.answer_cache import fingerprint
 from videoqa_worker.job.draft import version_of
-from videoqa_worker.source import LocalCopy, SourceConfig, Sources, fetcher
+from videoqa_worker.source import LocalCopy, SourceConfig, Sources
+from videoqa_worker.sources.ranges import fetcher
 
 MIB = 1 << 20
 BODY = Random(3).randbytes(4 * MIB)

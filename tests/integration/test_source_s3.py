@@ -23,7 +23,7 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa_worker.source import SourceConfig, Sources
+from videoqa_worker.sources import SourceConfig, Sources
 
 BODY = Random(1).randbytes(3_000_000)
 MIB = 1 << 20

@@ -13,8 +13,8 @@ import pytest
 from fix_servers import HttpServer, Route
 
 from videoqa.errors import ConfigurationError, JobCanceled, SpoolFull
-from videoqa_worker.source import SourceConfig, Sources
-from videoqa_worker.source.spool import Spool
+from videoqa_worker.sources import SourceConfig, Sources
+from videoqa_worker.sources.spool.folder import Spool
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -50,7 +50,7 @@ def test_the_spooled_file_is_gone_on_any_exit(http_server: HttpServer, tmp_path:
 
 def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from videoqa_worker.source.spool import Spool\n"
+        "import sys, time; from pathlib import Path; from videoqa_worker.sources.spool.folder import Spool\n"
         f"spool = Spool(Path({str(tmp_path)!r}), 1 << 30)\n"
         "with spool.file() as (path, room), path.open('wb') as file:\n"
         "    file.truncate(1 << 30)\n"

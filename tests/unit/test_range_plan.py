@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videoqa_worker.media import Span, Spans
-from videoqa_worker.source import SourceConfig
-from videoqa_worker.source.ranges import plan
+from videoqa_worker.sources import SourceConfig, plan
 
 CONFIG = SourceConfig(range_bytes=100, range_gap_bytes=10, whole_above=0.6)
 SIZE = 1000

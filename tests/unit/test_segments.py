@@ -20,7 +20,7 @@ from videoqa_worker.job.draft import Outcome
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.questions import Asking
 from videoqa_worker.job.segments import AHEAD, Segments
-from videoqa_worker.source import SourceConfig, Sources
+from videoqa_worker.sources import SourceConfig, Sources
 
 TOTAL = 3 * AHEAD
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from videoqa_worker.source.address import verdict
+from videoqa_worker.sources.addresses import verdict
 
 
 @pytest.mark.parametrize(

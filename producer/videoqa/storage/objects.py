@@ -1,7 +1,7 @@
 """Object storage: whole small objects, read and written by URL (`s3://` and `file://`).
 
 Used for results. Knows nothing of jobs or videos; large inputs have their own way
-(`videoqa_worker.source`).
+(`videoqa_worker.sources`).
 """
 
 from __future__ import annotations

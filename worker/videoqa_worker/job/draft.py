@@ -28,7 +28,7 @@ from videoqa.contract import (
 )
 from videoqa_worker.frames import SampledVideo, VideoInfo
 from videoqa_worker.prompt import Media
-from videoqa_worker.source import LocalCopy
+from videoqa_worker.sources import LocalCopy
 
 __all__ = [
     "Opened",

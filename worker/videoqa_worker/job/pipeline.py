@@ -20,7 +20,7 @@ from videoqa_worker.job.segments import Checkpoints, NoCheckpoints, Segments
 from videoqa_worker.job.summary import SUMMARY_ID, notes_of, summarized
 from videoqa_worker.job.text_stream import Pieces
 from videoqa_worker.prompt import Viewed
-from videoqa_worker.source import LocalCopy, Sources
+from videoqa_worker.sources import LocalCopy, Sources
 
 __all__ = ["Pipeline"]
 

@@ -22,7 +22,7 @@ from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import Outcome, Report, about, seen
 from videoqa_worker.job.questions import Asking
 from videoqa_worker.prompt import Viewed
-from videoqa_worker.source import LocalCopy
+from videoqa_worker.sources import LocalCopy
 
 __all__ = ["Checkpoints", "NoCheckpoints", "Segments"]
 

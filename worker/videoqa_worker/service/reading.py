@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from videoqa_worker.frames import FrameLimits
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.source import SourceConfig
+from videoqa_worker.sources import SourceConfig
 
 __all__ = ["frame_limits", "source_config"]
 

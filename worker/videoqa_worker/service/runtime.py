@@ -35,7 +35,7 @@ from videoqa_worker.service.reading import frame_limits, source_config
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.source import Sources
+from videoqa_worker.sources import Sources
 
 __all__ = ["Runtime"]
 

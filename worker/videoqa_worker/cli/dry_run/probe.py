@@ -17,8 +17,7 @@ from videoqa_worker.cli.dry_run.tokens import Seen, Tokens
 from videoqa_worker.job.frame_budget import resolved, shares
 from videoqa_worker.service.reading import frame_limits, source_config
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.source import LocalCopy, SourceConfig, Sources
-from videoqa_worker.source.ranges import plan
+from videoqa_worker.sources import LocalCopy, SourceConfig, Sources, plan
 
 __all__ = ["HeaderProbe", "probe"]
 

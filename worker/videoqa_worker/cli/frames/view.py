@@ -21,7 +21,7 @@ from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import SampledVideo
 from videoqa_worker.service.reading import frame_limits, source_config
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.source import LocalCopy, Sources
+from videoqa_worker.sources import LocalCopy, Sources
 
 __all__ = ["View", "take"]
 

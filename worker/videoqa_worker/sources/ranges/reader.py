@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from videoqa_worker.source.digest import Digest
+from videoqa_worker.sources.checksums import Digest
 
 __all__ = ["Answer", "EndedEarly", "RangeRefused", "Reader", "Version", "Wanted"]
 

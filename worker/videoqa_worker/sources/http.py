@@ -29,16 +29,16 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa_worker.source.address import GuardedBackend, Resolve
-from videoqa_worker.source.digest import Digest
-from videoqa_worker.source.http_answer import answer_of, fields_of
-from videoqa_worker.source.reader import (
+from videoqa_worker.sources.addresses import GuardedBackend, Resolve
+from videoqa_worker.sources.checksums import Digest
+from videoqa_worker.sources.http_response import answer_of, fields_of
+from videoqa_worker.sources.ranges.reader import (
     Answer,
     RangeRefused,
     Version,
     Wanted,
 )
-from videoqa_worker.source.transfer import Transfer
+from videoqa_worker.sources.ranges.transfer import Transfer
 
 __all__ = ["HttpReader", "HttpSource"]
 

@@ -8,8 +8,8 @@ from email.utils import parsedate_to_datetime
 
 import httpcore2
 
-from videoqa_worker.source.digest import of_part, of_whole
-from videoqa_worker.source.reader import Answer, EndedEarly, Version
+from videoqa_worker.sources.checksums import of_part, of_whole
+from videoqa_worker.sources.ranges.reader import Answer, EndedEarly, Version
 
 __all__ = ["answer_of", "fields_of"]
 

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from videoqa_worker.source.transfer import Transfer
+from videoqa_worker.sources.ranges.transfer import Transfer
 
 __all__ = ["Task", "together"]
 

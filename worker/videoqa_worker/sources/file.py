@@ -17,8 +17,8 @@ from videoqa.errors import (
     SourceEmpty,
     SourceNotFound,
 )
-from videoqa_worker.source.local import FileCopy
-from videoqa_worker.source.transfer import Transfer
+from videoqa_worker.sources.local_copy import FileCopy
+from videoqa_worker.sources.ranges.transfer import Transfer
 
 __all__ = ["local_file"]
 

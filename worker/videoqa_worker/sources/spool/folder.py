@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from videoqa.errors import ConfigurationError
-from videoqa_worker.source.quota import Quota, Room
+from videoqa_worker.sources.spool.quota import Quota, Room
 
 __all__ = ["Spool"]
 

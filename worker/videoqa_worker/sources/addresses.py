@@ -19,7 +19,7 @@ from typing import Any
 import httpcore2
 
 from videoqa.errors import AddressForbidden, SourceTimeout, SourceUnreachable
-from videoqa_worker.source.transfer import Transfer
+from videoqa_worker.sources.ranges.transfer import Transfer
 
 __all__ = ["GuardedBackend", "Resolve", "look_up", "verdict"]
 

@@ -9,15 +9,15 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from videoqa.errors import SourceError
-from videoqa_worker.source.address import Resolve, look_up
-from videoqa_worker.source.config import SourceConfig
-from videoqa_worker.source.file import local_file
-from videoqa_worker.source.http import HttpSource
-from videoqa_worker.source.local import LocalCopy
-from videoqa_worker.source.remote import RemoteCopy
-from videoqa_worker.source.s3 import S3Source
-from videoqa_worker.source.spool import Spool
-from videoqa_worker.source.transfer import Progress, Transfer, no_check
+from videoqa_worker.sources.addresses import Resolve, look_up
+from videoqa_worker.sources.config import SourceConfig
+from videoqa_worker.sources.file import local_file
+from videoqa_worker.sources.http import HttpSource
+from videoqa_worker.sources.local_copy import LocalCopy
+from videoqa_worker.sources.ranges.transfer import Progress, Transfer, no_check
+from videoqa_worker.sources.remote import RemoteCopy
+from videoqa_worker.sources.s3 import S3Source
+from videoqa_worker.sources.spool.folder import Spool
 
 __all__ = ["Sources"]
 

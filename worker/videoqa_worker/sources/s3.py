@@ -43,10 +43,10 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa_worker.source.config import SourceConfig
-from videoqa_worker.source.digest import Digest, of_object
-from videoqa_worker.source.reader import Answer, EndedEarly, Version, Wanted
-from videoqa_worker.source.transfer import Transfer
+from videoqa_worker.sources.checksums import Digest, of_object
+from videoqa_worker.sources.config import SourceConfig
+from videoqa_worker.sources.ranges.reader import Answer, EndedEarly, Version, Wanted
+from videoqa_worker.sources.ranges.transfer import Transfer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from videoqa.errors import ChecksumMismatch, SourceEmpty, SpoolFull
 from videoqa_worker.media import Span, Spans
-from videoqa_worker.source.crew import Task, together
-from videoqa_worker.source.digest import digest_of, verify
-from videoqa_worker.source.fetcher import Fetcher
-from videoqa_worker.source.quota import Room
-from videoqa_worker.source.ranges import plan
-from videoqa_worker.source.reader import Reader
-from videoqa_worker.source.transfer import Transfer
+from videoqa_worker.sources.checksums import digest_of, verify
+from videoqa_worker.sources.ranges.fetcher import Fetcher
+from videoqa_worker.sources.ranges.plan import plan
+from videoqa_worker.sources.ranges.reader import Reader
+from videoqa_worker.sources.ranges.threads import Task, together
+from videoqa_worker.sources.ranges.transfer import Transfer
+from videoqa_worker.sources.spool.quota import Room
 
 __all__ = ["RemoteCopy"]
 

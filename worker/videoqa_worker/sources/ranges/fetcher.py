@@ -19,9 +19,8 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa_worker.source.digest import Digest, check, hasher_for
-from videoqa_worker.source.quota import Room
-from videoqa_worker.source.reader import (
+from videoqa_worker.sources.checksums import Digest, check, hasher_for
+from videoqa_worker.sources.ranges.reader import (
     Answer,
     EndedEarly,
     RangeRefused,
@@ -29,7 +28,8 @@ from videoqa_worker.source.reader import (
     Version,
     Wanted,
 )
-from videoqa_worker.source.transfer import Transfer
+from videoqa_worker.sources.ranges.transfer import Transfer
+from videoqa_worker.sources.spool.quota import Room
 
 __all__ = ["HEAD_BYTES", "Fetcher"]
 

@@ -1,0 +1,1 @@
+"""The folder where fetched files lie until they are decoded, and its quota."""

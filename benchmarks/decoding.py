@@ -38,8 +38,7 @@ from clips import KINDS, default_cache, make_clip
 
 from videoqa.contract import Sampling
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import FrameLimits, SampledVideo, sample_frames
-from videoqa_worker.media import LocalMedia
+from videoqa_worker.frames import FrameLimits, LocalMedia, SampledVideo, sample_frames
 
 SAMPLING = Sampling(frames=8)
 LIMITS = FrameLimits()

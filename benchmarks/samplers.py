@@ -34,7 +34,7 @@ def videoqa_pool(path: Path, count: int) -> Pictures:
     """The same as a worker does it: in decoding processes, one a core, pictures handed back through
     shared memory."""
     from videoqa.contract import Sampling
-    from videoqa_worker.media import LocalMedia
+    from videoqa_worker.frames import LocalMedia
 
     taken = _decoders().sample(LocalMedia(path), Sampling(frames=count))
     return [frame.pixels for frame in taken.frames]

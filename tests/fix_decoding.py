@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from videoqa.errors import VideoQAError
-from videoqa_worker.frames import Frame, SampledVideo
-from videoqa_worker.media import Span, Spans
+from videoqa_worker.frames import Frame, SampledVideo, Span, Spans
 
 
 class HoledMedia:

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from videoqa_worker.media import Span, Spans
+from videoqa_worker.frames import Span, Spans
 
 HEAD_BYTES = 64 << 10
 

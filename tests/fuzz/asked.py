@@ -26,8 +26,7 @@ from fuzz.child import descriptors, resident_bytes
 from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import FrameLimits, SampledVideo, sample_frames
-from videoqa_worker.media import LocalMedia
+from videoqa_worker.frames import FrameLimits, LocalMedia, SampledVideo, sample_frames
 
 __all__ = [
     "ASKED",

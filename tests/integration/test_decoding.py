@@ -27,12 +27,12 @@ from videoqa_worker.decoding import shared
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import (
     FrameLimits,
+    LocalMedia,
     SampledVideo,
     read_image,
     sample_frames,
     sample_segments,
 )
-from videoqa_worker.media import LocalMedia
 
 MakeClip = Callable[[Recipe], Path]
 

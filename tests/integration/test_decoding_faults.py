@@ -31,8 +31,7 @@ from videoqa.errors import (
 )
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.turns import Turns
-from videoqa_worker.frames import FrameLimits, SampledVideo
-from videoqa_worker.media import LocalMedia
+from videoqa_worker.frames import FrameLimits, LocalMedia, SampledVideo
 
 MakeClip = Callable[[Recipe], Path]
 

@@ -22,8 +22,7 @@ from videoqa_worker.decoding.channel import MAX_MESSAGE_BYTES, Channel, GarbledE
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.messages import FROM_PROCESS, Order, Present, Ready, Sampled, Setup
 from videoqa_worker.decoding.shared import UnsealedError, map_arrays, write_arrays
-from videoqa_worker.frames import FrameLimits
-from videoqa_worker.media import LocalMedia
+from videoqa_worker.frames import FrameLimits, LocalMedia
 
 LIMITS = FrameLimits(decode_timeout_s=2.0, max_pixels=1000)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="sealed memory is Linux's")

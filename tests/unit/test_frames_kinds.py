@@ -20,7 +20,8 @@ from kinds import KINDS, Kind
 
 from videoqa.contract import Sampling
 from videoqa.errors import SamplingError, VideoTruncated
-from videoqa_worker.frames import Frame, sample_frames, sample_segments, timing
+from videoqa_worker.frames import Frame, sample_frames, sample_segments
+from videoqa_worker.frames.container import timing
 
 Clip = Callable[[str], Path]
 MATROSKA = [name for name, kind in KINDS.items() if kind.recipe.name.endswith(("mkv", "webm"))]

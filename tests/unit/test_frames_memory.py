@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from fix_videos import Recipe
 
-from videoqa_worker.frames.container import open_video, packets
+from videoqa_worker.frames import LocalMedia, open_video
+from videoqa_worker.frames.container.demuxer import packets
 from videoqa_worker.frames.limits import DEFAULT_LIMITS
-from videoqa_worker.media import LocalMedia
 
 MakeClip = Callable[[Recipe], Path]
 

@@ -129,8 +129,10 @@ def test_leaving_pictures_out_changes_no_pixel(
 ) -> None:
     path = make_clip(recipe)
     quick = sample_frames(path, Sampling(frames=count))
-    monkeypatch.setattr("videoqa_worker.frames.skip._marks_nonref", lambda video: False)
-    monkeypatch.setattr("videoqa_worker.frames.walk.Walk._leads_away", lambda self, tick: False)
+    monkeypatch.setattr("videoqa_worker.frames.decode.skip._marks_nonref", lambda video: False)
+    monkeypatch.setattr(
+        "videoqa_worker.frames.decode.walk.Walk._leads_away", lambda self, tick: False
+    )
     full = sample_frames(path, Sampling(frames=count))
     assert [f.pts_s for f in quick.frames] == [f.pts_s for f in full.frames]
     for left, right in zip(quick.frames, full.frames, strict=True):

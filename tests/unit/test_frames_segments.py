@@ -21,11 +21,10 @@ from videoqa.errors import (
     TooManySegments,
     VideoTruncated,
 )
-from videoqa_worker.frames import FrameLimits, SampledSegment, sample_frames, sample_segments
-from videoqa_worker.frames.clip import Clip, exactly
-from videoqa_worker.frames.instants import parts_of
-from videoqa_worker.frames.walk import Walk
-from videoqa_worker.frames.watch import Watch
+from videoqa_worker.frames import FrameLimits, SampledSegment, Watch, sample_frames, sample_segments
+from videoqa_worker.frames.decode.walk import Walk
+from videoqa_worker.frames.selection.clip import Clip, exactly
+from videoqa_worker.frames.selection.instants import parts_of
 
 MakeClip = Callable[[Recipe], Path]
 BASE = Recipe(frames=130)  # 5.2 s
@@ -174,7 +173,7 @@ def test_errors_are_those_of_a_clip(make_clip: MakeClip) -> None:
 
 def test_each_segment_has_the_decode_timeout_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("videoqa_worker.frames.watch.time.monotonic", lambda: now)
+    monkeypatch.setattr("videoqa_worker.frames.decode.budget.time.monotonic", lambda: now)
     watch = Watch(FrameLimits(decode_timeout_s=10))
     now = 9.0
     watch.restart()
@@ -194,7 +193,7 @@ def test_what_lies_before_the_first_segment_has_the_timeouts_of_its_own_segments
     sampling = Sampling(method="segment", segment_s=2, frames=4)
     every = list(sample_segments(path, sampling))
     now = 0.0
-    monkeypatch.setattr("videoqa_worker.frames.watch.time.monotonic", lambda: now)
+    monkeypatch.setattr("videoqa_worker.frames.decode.budget.time.monotonic", lambda: now)
 
     def a_second_a_packet() -> None:
         nonlocal now
@@ -225,8 +224,8 @@ def test_what_is_read_again_after_a_failed_seek_has_the_timeouts_of_its_own_segm
         now += 1
 
     monkeypatch.setattr(Walk, "_seek", fails_behind_8_s)
-    monkeypatch.setattr("videoqa_worker.frames.walk._SEEK_ATTEMPTS", 1)
-    monkeypatch.setattr("videoqa_worker.frames.watch.time.monotonic", lambda: now)
+    monkeypatch.setattr("videoqa_worker.frames.decode.walk._SEEK_ATTEMPTS", 1)
+    monkeypatch.setattr("videoqa_worker.frames.decode.budget.time.monotonic", lambda: now)
     limits, passed = FrameLimits(decode_timeout_s=120), list[None]()
     found = list(
         sample_segments(
@@ -252,7 +251,7 @@ def test_segments_that_overlap_are_read_again_up_to_the_next_one(
         return key < 8 * 25 * 512 and seek(walk, key, tick)
 
     monkeypatch.setattr(Walk, "_seek", fails_behind_8_s)
-    monkeypatch.setattr("videoqa_worker.frames.walk._SEEK_ATTEMPTS", 1)
+    monkeypatch.setattr("videoqa_worker.frames.decode.walk._SEEK_ATTEMPTS", 1)
     passed = list[int]()
     found = list[SampledSegment]()
     for segment in sample_segments(path, sampling, passed=lambda: passed.append(len(found))):

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videoqa_worker.media import LocalMedia, Spans
+from videoqa_worker.frames import LocalMedia, Spans
 
 edges = st.integers(0, 30)
 spans = st.lists(st.tuples(edges, edges), max_size=12)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videoqa_worker.media import Span, Spans
+from videoqa_worker.frames import Span, Spans
 from videoqa_worker.sources import SourceConfig, plan
 
 CONFIG = SourceConfig(range_bytes=100, range_gap_bytes=10, whole_above=0.6)

@@ -19,7 +19,7 @@ from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.media import LocalMedia
+from videoqa_worker.frames import LocalMedia
 from videoqa_worker.service.reading import frame_limits
 from videoqa_worker.service.runtime import engine_config
 from videoqa_worker.settings import WorkerSettings

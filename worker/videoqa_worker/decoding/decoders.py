@@ -22,9 +22,7 @@ from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
 from videoqa_worker.decoding.messages import Order
 from videoqa_worker.decoding.process import CHILD, DecoderProcess
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
-from videoqa_worker.frames import FrameLimits, SampledSegment, SampledVideo
-from videoqa_worker.frames.watch import no_check
-from videoqa_worker.media import Media
+from videoqa_worker.frames import FrameLimits, Media, SampledSegment, SampledVideo, no_check
 
 __all__ = ["Decoders"]
 

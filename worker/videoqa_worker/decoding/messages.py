@@ -17,9 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, TypeAdapter
 
 from videoqa.contract import Model, Sampling, Warn
-from videoqa_worker.frames.frame import VideoInfo
-from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.media import Media
+from videoqa_worker.frames import FrameLimits, Media, VideoInfo
 
 __all__ = [
     "FROM_PROCESS",

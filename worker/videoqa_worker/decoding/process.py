@@ -41,8 +41,7 @@ from videoqa_worker.decoding.messages import (
 )
 from videoqa_worker.decoding.shared import UnsealedError, map_arrays
 from videoqa_worker.decoding.turns import CHECK_EVERY_S
-from videoqa_worker.frames import Frame, FrameLimits, SampledSegment, SampledVideo
-from videoqa_worker.media import Media
+from videoqa_worker.frames import Frame, FrameLimits, Media, SampledSegment, SampledVideo
 
 __all__ = ["CHILD", "DecoderProcess"]
 

@@ -37,11 +37,12 @@ from videoqa_worker.frames import (
     FrameLimits,
     SampledSegment,
     SampledVideo,
+    Span,
+    Spans,
     read_image,
     sample_frames,
     sample_segments,
 )
-from videoqa_worker.media import Span, Spans
 
 __all__ = ["serve"]
 

@@ -16,18 +16,18 @@ from av.video.reformatter import VideoReformatter
 
 from videoqa.contract import Sampling, Warn
 from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
-from videoqa_worker.frames.choice import Choice, Target, choose
-from videoqa_worker.frames.cursor import is_whole
+from videoqa_worker.frames.container.sniff import look_at
+from videoqa_worker.frames.container.timeline import Timeline
+from videoqa_worker.frames.container.timing import read_timeline
+from videoqa_worker.frames.decode.budget import Awaited, Watch, no_check
+from videoqa_worker.frames.decode.file_cursor import is_whole
+from videoqa_worker.frames.decode.walk import Shown, Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.pixels import to_rgb
-from videoqa_worker.frames.plan import fetch_planned
-from videoqa_worker.frames.sniff import look_at
-from videoqa_worker.frames.timeline import Timeline
-from videoqa_worker.frames.timing import read_timeline
-from videoqa_worker.frames.walk import Shown, Walk
-from videoqa_worker.frames.watch import Awaited, Watch, no_check
-from videoqa_worker.media import LocalMedia, Media
+from videoqa_worker.frames.selection.choice import Choice, Target, choose
+from videoqa_worker.frames.selection.plan import fetch_planned
+from videoqa_worker.frames.sparse_file import LocalMedia, Media
 
 __all__ = [
     "check_grown",

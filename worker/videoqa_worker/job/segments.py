@@ -16,8 +16,7 @@ from typing import Protocol
 from videoqa.contract import FrameUsed, JobRequest, Sampling, Segment, Video
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Generated
-from videoqa_worker.frames import SampledSegment
-from videoqa_worker.frames.sample import fewer
+from videoqa_worker.frames import SampledSegment, fewer
 from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import Outcome, Report, about, seen
 from videoqa_worker.job.questions import Asking

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from videoqa_worker.media import Media, Span, Spans
+from videoqa_worker.frames import Media, Span, Spans
 
 __all__ = ["FileCopy", "LocalCopy"]
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from videoqa.errors import ChecksumMismatch, SourceEmpty, SpoolFull
-from videoqa_worker.media import Span, Spans
+from videoqa_worker.frames import Span, Spans
 from videoqa_worker.sources.checksums import digest_of, verify
 from videoqa_worker.sources.ranges.fetcher import Fetcher
 from videoqa_worker.sources.ranges.plan import plan

@@ -13,13 +13,18 @@ from fractions import Fraction
 import av
 
 from videoqa.contract import Sampling
-from videoqa_worker.frames.clip import clip_of
-from videoqa_worker.frames.container import OpenVideo, open_video
-from videoqa_worker.frames.instants import instants_of
-from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.plan import planned_spans
-from videoqa_worker.frames.watch import Watch
-from videoqa_worker.media import Media, Span, Spans
+from videoqa_worker.frames import (
+    FrameLimits,
+    Media,
+    OpenVideo,
+    Span,
+    Spans,
+    Watch,
+    clip_of,
+    instants_of,
+    open_video,
+    planned_spans,
+)
 
 __all__ = ["Header", "read_header"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from videoqa_worker.media import Span, Spans
+from videoqa_worker.frames import Span, Spans
 from videoqa_worker.sources.config import SourceConfig
 
 __all__ = ["plan"]

@@ -28,11 +28,11 @@ from videoqa.errors import (
     VideoCorrupt,
     VideoTruncated,
 )
-from videoqa_worker.frames.boxes import broken_fragment, ends_before_index
-from videoqa_worker.frames.cursor import Cursor, is_whole
+from videoqa_worker.frames.container.boxes import broken_fragment, ends_before_index
+from videoqa_worker.frames.container.sniff import look_at
+from videoqa_worker.frames.decode.file_cursor import Cursor, is_whole
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.sniff import look_at
-from videoqa_worker.media import Media
+from videoqa_worker.frames.sparse_file import Media
 
 __all__ = ["OpenVideo", "open_video", "packets"]
 

@@ -13,7 +13,7 @@ from av import Packet, VideoFrame
 from av.error import FFmpegError
 from av.stream import Stream
 
-from videoqa_worker.frames.container import OpenVideo
+from videoqa_worker.frames.container.demuxer import OpenVideo
 
 __all__ = ["decode"]
 

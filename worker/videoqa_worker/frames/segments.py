@@ -17,13 +17,13 @@ from pathlib import Path
 from av.video.reformatter import VideoReformatter
 
 from videoqa.contract import Sampling
-from videoqa_worker.frames.choice import Target
-from videoqa_worker.frames.clip import Clip, clip_of
-from videoqa_worker.frames.cursor import is_whole
+from videoqa_worker.frames.container.timeline import Timeline
+from videoqa_worker.frames.container.timing import read_timeline
+from videoqa_worker.frames.decode.budget import Awaited, Watch, no_check
+from videoqa_worker.frames.decode.file_cursor import is_whole
+from videoqa_worker.frames.decode.walk import Shown, Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo
-from videoqa_worker.frames.instants import Part, parts_of, uniform
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
-from videoqa_worker.frames.plan import Plan, read_plan
 from videoqa_worker.frames.sample import (
     check_grown,
     check_memory,
@@ -34,11 +34,11 @@ from videoqa_worker.frames.sample import (
     frame_of,
     on_screen,
 )
-from videoqa_worker.frames.timeline import Timeline
-from videoqa_worker.frames.timing import read_timeline
-from videoqa_worker.frames.walk import Shown, Walk
-from videoqa_worker.frames.watch import Awaited, Watch, no_check
-from videoqa_worker.media import LocalMedia, Media
+from videoqa_worker.frames.selection.choice import Target
+from videoqa_worker.frames.selection.clip import Clip, clip_of
+from videoqa_worker.frames.selection.instants import Part, parts_of, uniform
+from videoqa_worker.frames.selection.plan import Plan, read_plan
+from videoqa_worker.frames.sparse_file import LocalMedia, Media
 
 __all__ = ["SampledSegment", "sample_segments"]
 

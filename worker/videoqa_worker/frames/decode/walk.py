@@ -28,13 +28,13 @@ from av.error import FFmpegError
 from av.stream import Stream
 
 from videoqa.errors import PictureTooLarge
-from videoqa_worker.frames.container import OpenVideo, open_video, packets
+from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packets
+from videoqa_worker.frames.container.timeline import Timeline
+from videoqa_worker.frames.decode.budget import Watch
+from videoqa_worker.frames.decode.skip import Skip
+from videoqa_worker.frames.decode.units import decode
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.skip import Skip
-from videoqa_worker.frames.timeline import Timeline
-from videoqa_worker.frames.units import decode
-from videoqa_worker.frames.watch import Watch
-from videoqa_worker.media import Media
+from videoqa_worker.frames.sparse_file import Media
 
 __all__ = ["Shown", "Walk"]
 

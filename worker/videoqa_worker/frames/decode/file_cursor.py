@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 
-from videoqa_worker.media import Media
+from videoqa_worker.frames.sparse_file import Media
 
 __all__ = ["Cursor", "is_whole"]
 

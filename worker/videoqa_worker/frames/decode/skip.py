@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from av import Packet
 from av.stream import Stream
 
-from videoqa_worker.frames.container import OpenVideo
-from videoqa_worker.frames.packets import is_shown
-from videoqa_worker.frames.timing import steady
+from videoqa_worker.frames.container.demuxer import OpenVideo
+from videoqa_worker.frames.container.packets import is_shown
+from videoqa_worker.frames.container.timing import steady
 
 __all__ = ["Skip"]
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from videoqa_worker.frames.index import Index
-from videoqa_worker.frames.packets import PacketTable
+from videoqa_worker.frames.container.index import Index
+from videoqa_worker.frames.container.packets import PacketTable
 
 __all__ = ["Timeline"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
-from videoqa_worker.frames.container import OpenVideo, open_video
+from videoqa_worker.frames.container.demuxer import OpenVideo, open_video
 
 __all__ = ["Index", "read_cues", "read_index"]
 

@@ -1,0 +1,1 @@
+"""A video's container: its format, its index, its packets and their times."""

@@ -1,0 +1,1 @@
+"""Decoding from keyframe to target: packets in, pictures in presentation order out."""

@@ -39,7 +39,7 @@ from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest  # noqa: E402
-from videoqa_worker.engine.load import Loaded  # noqa: E402
+from videoqa_worker.engine.model.loading import Loaded  # noqa: E402
 from videoqa_worker.prompt import Media, Viewed  # noqa: E402
 
 MIXES = {"short": (24, (4, 8)), "long": (18, (16, 32))}

@@ -45,7 +45,7 @@ from videoqa_worker.engine import (  # noqa: E402
     GenerationRequest,
     kernels,
 )
-from videoqa_worker.engine.load import Loaded  # noqa: E402
+from videoqa_worker.engine.model.loading import Loaded  # noqa: E402
 from videoqa_worker.prompt import Media  # noqa: E402
 
 QUESTION = "What happens in this video?"

@@ -24,8 +24,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from videoqa_worker.engine.load import Loaded
-from videoqa_worker.engine.processor import load_processor
+from videoqa_worker.engine import load_processor
+from videoqa_worker.engine.model.loading import Loaded
 from videoqa_worker.prompt import Prompter
 
 __all__ = ["SHAPES", "Shape", "build", "write"]

@@ -34,7 +34,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import sample_scene
-from videoqa_worker.engine.processor import load_processor
+from videoqa_worker.engine import load_processor
 from videoqa_worker.frames.pixels import to_rgb
 from videoqa_worker.prompt import Media, Prompter
 from videoqa_worker.settings import DEMO_MODEL_PATH

@@ -18,7 +18,7 @@ from videoqa_worker.service.watchdog import BROKEN_STATUS
 
 BREAKS = """
 import time, torch
-from videoqa_worker.engine.passes import Passes
+from videoqa_worker.engine.execution.forward import Passes
 answered = Passes.decode
 def decode(passes, first, rows, **more):
     if max(row.at for slot in rows for row in slot) > 100:  # not the warm-up

@@ -28,7 +28,7 @@ IN_SCENES = {"method": "segment", "segment_s": SCENE_S}
 NOTED = """
 import os, time
 from videoqa_worker.job import segments
-from videoqa_worker.engine.passes import Passes
+from videoqa_worker.engine.execution.forward import Passes
 decode, ask = Passes.decode, segments.Segments._ask
 def slow(*args, **more):
     time.sleep(0.02)

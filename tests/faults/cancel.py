@@ -25,7 +25,7 @@ from faults.tally import Tally
 SLOTS = 16
 SLOW = """
 import time
-from videoqa_worker.engine.passes import Passes
+from videoqa_worker.engine.execution.forward import Passes
 decode = Passes.decode
 def slow(*args, **more):
     time.sleep(0.2)

@@ -21,7 +21,7 @@ from faults.tally import Tally
 
 BREAKS = """
 import os, random, torch
-from videoqa_worker.engine.passes import Passes
+from videoqa_worker.engine.execution.forward import Passes
 answered = Passes.decode
 draw = random.Random(os.environ["FAULTS_SEED"])
 steps = 0

@@ -28,7 +28,7 @@ KILLS, BREAKS = 61, 62
 """`max_new_tokens` of the jobs that do it."""
 KILLER = f"""
 import os, signal, torch
-from videoqa_worker.engine.prompts import Prompts
+from videoqa_worker.engine.sequence.prefill import Prompts
 opened = Prompts.open
 def open_(self, ticket, *args, **more):
     if ticket.request.generation.max_new_tokens == {KILLS}:

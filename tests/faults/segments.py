@@ -30,7 +30,7 @@ PER_KILL = 3
 NOTED = """
 import os, time
 from videoqa_worker.job import segments
-from videoqa_worker.engine.passes import Passes
+from videoqa_worker.engine.execution.forward import Passes
 decode, ask = Passes.decode, segments.Segments._ask
 def slow(*args, **more):
     time.sleep(0.01)

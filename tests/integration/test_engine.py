@@ -24,7 +24,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from videoqa.contract import Generation
 from videoqa.errors import JobCanceled, PromptTooLong
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
-from videoqa_worker.engine.slots import SlotRunner
+from videoqa_worker.engine.execution.continuous import SlotRunner
 from videoqa_worker.prompt import Media
 
 TOGETHER = {"batch_wait_s": 0.3, "length_ratio": 100.0, "max_batch": 8}

@@ -21,7 +21,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOAD = """
 import sys
 from videoqa.errors import ConfigurationError
-from videoqa_worker.engine import Engine, EngineConfig, progress
+from videoqa_worker.engine.model import progress
+from videoqa_worker.engine import Engine, EngineConfig
 progress.SAY_EVERY_S = 0.0
 for wanted in sys.argv[1:]:
     name, _, revision = wanted.partition("@")

@@ -15,8 +15,8 @@ from test_engine import answers, ask
 from test_engine_slots import staggered
 
 from videoqa_worker.engine import Engine, GenerationRequest
+from videoqa_worker.engine.execution.continuous import SlotRunner
 from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.slots import SlotRunner
 
 
 @contextmanager

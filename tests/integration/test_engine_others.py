@@ -16,8 +16,7 @@ from test_engine import answers, ask, submitted
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from videoqa.errors import ConfigurationError, JobCanceled
-from videoqa_worker.engine import Engine, EngineConfig, Generated
-from videoqa_worker.engine.processor import load_processor
+from videoqa_worker.engine import Engine, EngineConfig, Generated, load_processor
 
 QUESTIONS = [("What is it?", 1), ("Who runs, and where to?", 3), ("Why?", 2)]
 

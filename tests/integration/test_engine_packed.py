@@ -19,8 +19,8 @@ from test_engine_slots import canceled_after, is_left, staggered
 
 from videoqa.errors import JobCanceled, ModelError
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
-from videoqa_worker.engine.passes import Passes
-from videoqa_worker.engine.slots import SlotRunner
+from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.execution.forward import Passes
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 

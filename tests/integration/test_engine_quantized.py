@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from videoqa_worker.demo.questions import questions
 from videoqa_worker.demo.scenes import render, sample_scene
 from videoqa_worker.engine import Engine
-from videoqa_worker.engine.slots import SlotRunner
+from videoqa_worker.engine.execution.continuous import SlotRunner
 from videoqa_worker.prompt import Media
 
 BITS = ("4bit", "8bit")

@@ -11,8 +11,8 @@ from fix_models import clip
 from test_engine import answers, ask, single
 
 from videoqa_worker.engine import Engine, EngineConfig
-from videoqa_worker.engine.reuse import Kept
-from videoqa_worker.engine.slots import SlotRunner
+from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.kvcache.lru import Kept
 
 QUESTIONS = [f"What is number {n}?" for n in range(10)]
 

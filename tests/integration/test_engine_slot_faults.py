@@ -15,12 +15,13 @@ from test_engine import answers, ask, rows_seen, single, submitted
 from test_engine_faults import before_each_forward, small_device
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, recovery, scheduler
-from videoqa_worker.engine.graphs import Graphs
-from videoqa_worker.engine.kv import SlotCache
-from videoqa_worker.engine.prompts import Prompts
-from videoqa_worker.engine.sampling import Sampler
-from videoqa_worker.engine.slots import SlotRunner
+from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
+from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.kvcache.slot_cache import SlotCache
+from videoqa_worker.engine.scheduling import recovery, scheduler
+from videoqa_worker.engine.sequence.prefill import Prompts
+from videoqa_worker.engine.sequence.sampler import Sampler
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig, Generated, GenerationRequest
-from videoqa_worker.engine.graphs import Graphs
-from videoqa_worker.engine.kv import SlotCache
+from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 

@@ -10,7 +10,7 @@ from test_engine import VARIED, ask, single, submitted
 
 from videoqa.errors import JobCanceled
 from videoqa_worker.engine import Engine
-from videoqa_worker.engine.controls import Words
+from videoqa_worker.engine.sequence.controls import Words
 
 
 @pytest.fixture(params=["slots", "generate"])

@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from videoqa_worker.engine import Engine, EngineConfig
-from videoqa_worker.engine.kv import kv_shape
-from videoqa_worker.engine.load import Loaded, load
-from videoqa_worker.engine.runner import BatchRunner
-from videoqa_worker.engine.slots import SlotRunner
+from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.execution.padded import BatchRunner
+from videoqa_worker.engine.kvcache.slot_cache import kv_shape
+from videoqa_worker.engine.model.loading import Loaded, load
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,

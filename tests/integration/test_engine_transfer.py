@@ -10,7 +10,8 @@ import torch
 from fix_models import clip, picture
 from test_engine import answers, ask
 
-from videoqa_worker.engine import Engine, vision
+from videoqa_worker.engine import Engine
+from videoqa_worker.engine.model import vision
 from videoqa_worker.prompt.normalisation import Normalisation
 
 

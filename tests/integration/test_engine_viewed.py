@@ -11,8 +11,8 @@ import torch
 from fix_models import FAMILIES, clip, picture
 from transformers import AutoConfig
 
-from videoqa_worker.engine import reuse
-from videoqa_worker.engine.processor import load_processor
+from videoqa_worker.engine import load_processor
+from videoqa_worker.engine.kvcache import lru as reuse
 from videoqa_worker.prompt import Media, ModelInputs, Prompter, Viewed
 from videoqa_worker.prompt.chat import chat_content
 

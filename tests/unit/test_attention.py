@@ -11,9 +11,9 @@ from transformers import LlamaConfig, LlamaModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.generic import is_flash_attention_requested
 
-from videoqa_worker.engine import attention
-from videoqa_worker.engine.attention import _attention, install, lengths
-from videoqa_worker.engine.kernels import KERNELS
+from videoqa_worker.engine.model import attention
+from videoqa_worker.engine.model.attention import _attention, install, lengths
+from videoqa_worker.engine.model.kernels import KERNELS
 
 
 @pytest.mark.parametrize("groups", [1, 2, 7])
@@ -32,7 +32,7 @@ def test_every_head_attends_as_with_its_own_copy_of_the_keys(
     module: Any = SimpleNamespace(num_key_value_groups=groups, is_causal=True)
     expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
     if device != "cpu":
-        monkeypatch.setattr("videoqa_worker.engine.attention._on_cpu", lambda _: False)
+        monkeypatch.setattr("videoqa_worker.engine.model.attention._on_cpu", lambda _: False)
     found, _ = _attention(module, query, key, value, mask, scaling=0.3)
     assert found.shape == expected.shape == (rows, queries, heads * groups, dim)
     assert torch.allclose(found, expected, atol=1e-5)

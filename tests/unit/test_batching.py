@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from videoqa.contract import Generation
 from videoqa.errors import JobCanceled
 from videoqa_worker.engine import EngineConfig, GenerationRequest
-from videoqa_worker.engine.batching import WaitingRoom, choose, padded_tokens
 from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.scheduling.request_queue import WaitingRoom, choose, padded_tokens
 from videoqa_worker.prompt import ModelInputs
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from videoqa_worker.engine.graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import Graphs
 
 
 class Cuda:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoqa_worker.engine.kv import SlotCache
+from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 
 SHAPE = 2, 3, 4
 """Layers, heads, dim."""

@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, SiglipImageProcessorPil
 
 from videoqa.errors import UnsupportedInput
-from videoqa_worker.engine import pixels as engine_pixels
-from videoqa_worker.engine.processor import PROCESSORS, load_processor
+from videoqa_worker.engine import load_processor
+from videoqa_worker.engine.model import fast_resize as engine_pixels
+from videoqa_worker.engine.model.processor import PROCESSORS
 from videoqa_worker.prompt import Media, ModelInputs, Prompter
 
 FULL_SIZE = {

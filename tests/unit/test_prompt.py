@@ -17,7 +17,7 @@ from tokenizers import AddedToken, normalizers
 from transformers import AutoConfig
 
 from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
-from videoqa_worker.engine.processor import load_processor
+from videoqa_worker.engine import load_processor
 from videoqa_worker.prompt import Media, ModelInputs, Prompter
 from videoqa_worker.prompt.usertext import ControlTokens
 

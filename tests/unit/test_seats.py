@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoqa_worker.engine.prompts import Prompt
-from videoqa_worker.engine.seats import LENGTHS, Seat, Seats
+from videoqa_worker.engine.kvcache.slots import LENGTHS, Seat, Seats
+from videoqa_worker.engine.sequence.prefill import Prompt
 
 TOKENS = 4000
 

@@ -62,7 +62,7 @@ def _model_of(stack: LocalStack | None) -> str | None:
 def _device(settings: WorkerSettings) -> Check:
     import torch
 
-    from videoqa_worker.engine.load import device_of
+    from videoqa_worker.engine import device_of
 
     name = f"torch {torch.__version__}"
     try:
@@ -104,7 +104,7 @@ def _server(url: str) -> Check:
 
 def _model(settings: WorkerSettings) -> Check:
     """Whether the checkpoint would load, and fits the device; its weights are not read."""
-    from videoqa_worker.engine.load import look
+    from videoqa_worker.engine import look
 
     source = settings.model_source
     is_here = Path(source).is_dir() or isinstance(
@@ -142,7 +142,7 @@ def _fits(settings: WorkerSettings, parameters: int) -> bool:
     """Whether the weights alone leave something of the GPU; elsewhere nothing is said."""
     import torch
 
-    from videoqa_worker.engine.load import device_of, dtype_of
+    from videoqa_worker.engine import device_of, dtype_of
 
     config = engine_config(settings)
     if settings.device_map or settings.quantization or not torch.cuda.is_available():

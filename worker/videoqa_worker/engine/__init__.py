@@ -8,8 +8,10 @@ has the model; `Answering` is what both are.
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.engine import Engine
 from videoqa_worker.engine.interface import Answering
+from videoqa_worker.engine.model.loading import device_of, dtype_of, look
+from videoqa_worker.engine.model.processor import load_processor
+from videoqa_worker.engine.remote import ServerConfig, ServerEngine
 from videoqa_worker.engine.request import Generated, GenerationRequest
-from videoqa_worker.engine.server import ServerConfig, ServerEngine
 from videoqa_worker.engine.stats import Stats
 
 __all__ = [
@@ -21,4 +23,8 @@ __all__ = [
     "ServerConfig",
     "ServerEngine",
     "Stats",
+    "device_of",
+    "dtype_of",
+    "load_processor",
+    "look",
 ]

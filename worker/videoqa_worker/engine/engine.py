@@ -21,16 +21,16 @@ import torch
 
 from videoqa.contract import Generation
 from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
-from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.faults import STOPPED
-from videoqa_worker.engine.flights import Flights, flight_key
-from videoqa_worker.engine.kv import kv_shape
-from videoqa_worker.engine.load import Loaded, load
+from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.execution.padded import BatchRunner
+from videoqa_worker.engine.failures import STOPPED
+from videoqa_worker.engine.kvcache.lru import media_digest
+from videoqa_worker.engine.kvcache.slot_cache import kv_shape
+from videoqa_worker.engine.model.loading import Loaded, load
 from videoqa_worker.engine.request import Generated, GenerationRequest, Ticket, never
-from videoqa_worker.engine.reuse import media_digest
-from videoqa_worker.engine.runner import BatchRunner
-from videoqa_worker.engine.slots import SlotRunner
+from videoqa_worker.engine.scheduling.coalescing import Flights, flight_key
+from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Prompter, Viewed
 

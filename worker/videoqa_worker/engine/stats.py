@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from videoqa_worker.engine.reuse import Counts
+from videoqa_worker.engine.kvcache.lru import Counts
 
 __all__ = ["Stats"]
 

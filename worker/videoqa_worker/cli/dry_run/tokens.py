@@ -84,7 +84,7 @@ def _is_here(settings: WorkerSettings) -> bool:
 def _load(settings: WorkerSettings) -> Prompter:
     from transformers import AutoConfig
 
-    from videoqa_worker.engine.processor import load_processor
+    from videoqa_worker.engine import load_processor
     from videoqa_worker.prompt import Prompter
 
     hub: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

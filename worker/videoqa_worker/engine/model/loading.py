@@ -26,10 +26,10 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.identity import folder_digest
-from videoqa_worker.engine.processor import PROCESSORS, load_processor
-from videoqa_worker.engine.progress import told
-from videoqa_worker.engine.weights import Weights, weights_of
+from videoqa_worker.engine.model.identity import folder_digest
+from videoqa_worker.engine.model.processor import PROCESSORS, load_processor
+from videoqa_worker.engine.model.progress import told
+from videoqa_worker.engine.model.weights import Weights, weights_of
 from videoqa_worker.prompt import Prompter
 
 __all__ = ["Loaded", "commit_of", "device_of", "dtype_of", "load", "look"]

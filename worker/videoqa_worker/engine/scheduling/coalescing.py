@@ -15,8 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
+from videoqa_worker.engine.kvcache.lru import prefix_digest
 from videoqa_worker.engine.request import Generated, GenerationRequest, canceled
-from videoqa_worker.engine.reuse import prefix_digest
 
 __all__ = ["Flight", "Flights", "flight_key"]
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from videoqa_worker.engine.graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import Graphs
 
 __all__ = ["KERNELS", "PAGE", "Heads", "Rows", "fastest", "seconds"]
 

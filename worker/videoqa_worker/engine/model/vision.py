@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from videoqa_worker.engine.graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import Graphs
 from videoqa_worker.prompt import ModelInputs
 
 __all__ = ["Features", "Flat", "embedded", "encode", "flat", "join", "placed", "placeholders"]

@@ -13,21 +13,21 @@ from collections.abc import Callable
 
 import torch
 
-from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.faults import Fault, fault_of
-from videoqa_worker.engine.graphs import Graphs
-from videoqa_worker.engine.kv import KvShape
-from videoqa_worker.engine.layout import Layout
-from videoqa_worker.engine.load import Loaded
-from videoqa_worker.engine.passes import Passes
-from videoqa_worker.engine.prompts import Prompts
-from videoqa_worker.engine.recovery import Recovery
+from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.execution.forward import Passes
+from videoqa_worker.engine.failures import Fault, fault_of
+from videoqa_worker.engine.kvcache.allocator import Layout
+from videoqa_worker.engine.kvcache.slot_cache import KvShape
+from videoqa_worker.engine.kvcache.slots import Seat
+from videoqa_worker.engine.model.loading import Loaded
 from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.sampling import Sampler
-from videoqa_worker.engine.scheduler import Scheduler
-from videoqa_worker.engine.seats import Seat
-from videoqa_worker.engine.shaping import Shaping, processors
+from videoqa_worker.engine.scheduling.recovery import Recovery
+from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
+from videoqa_worker.engine.scheduling.scheduler import Scheduler
+from videoqa_worker.engine.sequence.logits import Shaping, processors
+from videoqa_worker.engine.sequence.prefill import Prompts
+from videoqa_worker.engine.sequence.sampler import Sampler
 from videoqa_worker.engine.stats import Stats
 
 __all__ = ["SlotRunner"]

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from videoqa_worker.engine import vision
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.faults import fault_of
-from videoqa_worker.engine.graphs import Graphs
-from videoqa_worker.engine.kv import SlotCache
-from videoqa_worker.engine.memory import kept_bytes
+from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.device.memory import kept_bytes
+from videoqa_worker.engine.failures import fault_of
+from videoqa_worker.engine.kvcache.lru import Kept, prefix_digest
+from videoqa_worker.engine.kvcache.slot_cache import SlotCache
+from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.reuse import Kept, prefix_digest
 
 __all__ = ["Prompt", "Prompts"]
 

@@ -17,15 +17,15 @@ from typing import Any
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from videoqa.errors import EngineStopped
-from videoqa_worker.engine import vision
-from videoqa_worker.engine.batching import WaitingRoom, padded_tokens
-from videoqa_worker.engine.collate import left_padded
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.controls import Row, Sampling, Taking
-from videoqa_worker.engine.faults import STOPPED, Fault, fault_of
-from videoqa_worker.engine.load import Loaded
-from videoqa_worker.engine.memory import free_memory
+from videoqa_worker.engine.device.memory import free_memory
+from videoqa_worker.engine.execution.collate import left_padded
+from videoqa_worker.engine.failures import STOPPED, Fault, fault_of
+from videoqa_worker.engine.model import vision
+from videoqa_worker.engine.model.loading import Loaded
 from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.scheduling.request_queue import WaitingRoom, padded_tokens
+from videoqa_worker.engine.sequence.controls import Row, Sampling, Taking
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import ModelInputs
 

@@ -23,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from videoqa_worker.engine.kernels import KERNELS, Rows
+from videoqa_worker.engine.model.kernels import KERNELS, Rows
 
 __all__ = ["NAME", "install", "lengths"]
 

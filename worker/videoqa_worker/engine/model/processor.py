@@ -23,8 +23,8 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from videoqa.errors import ConfigurationError
-from videoqa_worker.engine.pixels import use_fast_pixels
-from videoqa_worker.engine.video_processor import load_video_processor
+from videoqa_worker.engine.model.fast_resize import use_fast_pixels
+from videoqa_worker.engine.model.video_processor import load_video_processor
 from videoqa_worker.prompt import Remembering, collapse_runs
 
 __all__ = ["PROCESSORS", "load_processor"]

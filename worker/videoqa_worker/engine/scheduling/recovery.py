@@ -7,12 +7,12 @@ on several rows, each is run again by itself.
 from __future__ import annotations
 
 from videoqa.errors import ModelError
-from videoqa_worker.engine.faults import NO_NUMBERS, Fault
-from videoqa_worker.engine.layout import Layout
-from videoqa_worker.engine.memory import free_memory
-from videoqa_worker.engine.prompts import Prompts
-from videoqa_worker.engine.scheduler import Scheduler
-from videoqa_worker.engine.seats import Seat
+from videoqa_worker.engine.device.memory import free_memory
+from videoqa_worker.engine.failures import NO_NUMBERS, Fault
+from videoqa_worker.engine.kvcache.allocator import Layout
+from videoqa_worker.engine.kvcache.slots import Seat
+from videoqa_worker.engine.scheduling.scheduler import Scheduler
+from videoqa_worker.engine.sequence.prefill import Prompts
 
 __all__ = ["Recovery"]
 

@@ -32,7 +32,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.video_llava.image_processing_video_llava import VideoLlavaImageProcessor
 
-from videoqa_worker.engine.video_processor import PilVideoProcessor
+from videoqa_worker.engine.model.video_processor import PilVideoProcessor
 from videoqa_worker.prompt import Normalisation
 
 __all__ = ["MAX_RESIZED_PIXELS", "Uint8Steps", "use_fast_pixels"]

@@ -25,10 +25,10 @@ from videoqa.errors import (
     ModelServerError,
     ModelServerUnavailable,
 )
-from videoqa_worker.engine.faults import STOPPED
+from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.request import Generated, canceled, never
+from videoqa_worker.engine.sequence.detokenizer import Growing
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.engine.stopping import Growing
 from videoqa_worker.prompt import Media, Viewed
 from videoqa_worker.prompt.chat import chat_content
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from videoqa.errors import EngineStopped
-from videoqa_worker.engine.batching import WaitingRoom
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.controls import Row
-from videoqa_worker.engine.faults import STOPPED
-from videoqa_worker.engine.layout import Layout
-from videoqa_worker.engine.load import Loaded
-from videoqa_worker.engine.prompts import Prompt, Prompts
+from videoqa_worker.engine.failures import STOPPED
+from videoqa_worker.engine.kvcache.allocator import Layout
+from videoqa_worker.engine.kvcache.slots import Seat, Spot
+from videoqa_worker.engine.model.loading import Loaded
 from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.seats import Seat, Spot
+from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
+from videoqa_worker.engine.sequence.controls import Row
+from videoqa_worker.engine.sequence.prefill import Prompt, Prompts
 
 __all__ = ["Scheduler"]
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from videoqa_worker.engine.controls import Row
-from videoqa_worker.engine.places import Last, Place
-from videoqa_worker.engine.prompts import Prompt
+from videoqa_worker.engine.kvcache.positions import Last, Place
 from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.sampling import Sampler
-from videoqa_worker.engine.shaping import Shaping
+from videoqa_worker.engine.sequence.controls import Row
+from videoqa_worker.engine.sequence.logits import Shaping
+from videoqa_worker.engine.sequence.prefill import Prompt
+from videoqa_worker.engine.sequence.sampler import Sampler
 
 __all__ = ["LENGTHS", "Seat", "Seats", "Slot", "Spot"]
 

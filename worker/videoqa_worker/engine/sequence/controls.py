@@ -16,10 +16,10 @@ from transformers import LogitsProcessor, StoppingCriteria
 
 from videoqa.contract import FinishReason
 from videoqa.errors import ModelError
-from videoqa_worker.engine.faults import NO_NUMBERS
+from videoqa_worker.engine.failures import NO_NUMBERS
 from videoqa_worker.engine.request import Generated, Ticket
-from videoqa_worker.engine.sampling import Sampler
-from videoqa_worker.engine.stopping import may_become
+from videoqa_worker.engine.sequence.detokenizer import may_become
+from videoqa_worker.engine.sequence.sampler import Sampler
 
 __all__ = ["Row", "Sampling", "Taking"]
 

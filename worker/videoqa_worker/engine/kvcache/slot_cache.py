@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from videoqa_worker.engine import attention
+from videoqa_worker.engine.model import attention
 
 __all__ = ["SlotCache", "kv_shape", "token_bytes"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.graphs import Graphs
-from videoqa_worker.engine.kv import SlotCache
-from videoqa_worker.engine.seats import LENGTHS, Seat, Seats, Slot
+from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.kvcache.slot_cache import SlotCache
+from videoqa_worker.engine.kvcache.slots import LENGTHS, Seat, Seats, Slot
 
 __all__ = ["Layout"]
 

@@ -1,0 +1,1 @@
+"""Execution: continuous batching over slots, and padded `generate` for other models."""

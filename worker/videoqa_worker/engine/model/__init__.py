@@ -1,0 +1,1 @@
+"""The model: loading, processor, vision tower, attention."""

@@ -1,0 +1,1 @@
+"""Scheduling: the request queue, who joins the batch, and recovery after faults."""

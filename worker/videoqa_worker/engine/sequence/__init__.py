@@ -1,0 +1,1 @@
+"""One sequence: prefill, sampling, logits processors, detokenizer."""

@@ -68,7 +68,7 @@ def guide(paths: list[Path], model_folder: str) -> tuple[list[str], float]:
 
 def ours(paths: list[Path], folder: Path) -> dict[str, Any]:
     """The same through a whole stack; also its cold start."""
-    from videoqa_worker.embedded.stack import Stack
+    from videoqa_worker.embedded import Stack
 
     begun = time.monotonic()
     with Stack(folder, dict(os.environ)) as stack, stack.client() as client:

@@ -76,7 +76,7 @@ def guide(path: Path, scenes: int) -> tuple[list[str], float]:
 
 
 def ours(path: Path, scenes: int, folder: Path) -> dict[str, tuple[Any, float]]:
-    from videoqa_worker.embedded.stack import Stack
+    from videoqa_worker.embedded import Stack
 
     asked = {"questions": [QUESTION], "cache": "off", "priority": "bulk", "timeout_s": 3600}
     environ = {**os.environ, "VIDEOQA_CPU_THREADS": "1"}

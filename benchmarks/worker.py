@@ -59,7 +59,7 @@ def alone(folder: Path, paths: list[Path]) -> dict[str, Any]:
 
 
 def by_worker(model: Path, paths: list[Path], folder: Path) -> dict[str, Any]:
-    from videoqa_worker.embedded.stack import Stack
+    from videoqa_worker.embedded import Stack
 
     environ = dict(os.environ) | {
         "VIDEOQA_MODEL": str(model),

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from videoqa_worker.embedded.s3_server import Identity, S3Server
+from videoqa_worker.embedded import S3Server
+from videoqa_worker.embedded.s3_server import Identity
 
 # HTTP
 

@@ -12,9 +12,9 @@ from fix_servers import WRITER
 
 from videoqa.client import Client
 from videoqa.settings import Settings
+from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.process import ServerProcess
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.embedded.s3_server import S3Server
 
 QUICK = {
     "VIDEOQA_MODEL": "demo",

@@ -19,8 +19,8 @@ from videoqa.client import Client
 from videoqa.contract import Failure, Job
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
+from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.process import free_port
-from videoqa_worker.embedded.s3_server import S3Server
 
 SCENE = Scene.single("red", "circle", "right")
 HTML = b"<!doctype html><html><head><title>Login</title></head><body>Please log in</body></html>"

@@ -22,7 +22,7 @@ from videoqa.contract import Job
 from videoqa.settings import Settings
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
-from videoqa_worker.embedded.s3_server import S3Server
+from videoqa_worker.embedded import S3Server
 
 SCENE = Scene.single("red", "circle", "right")
 QUESTION, ANSWER = "What is moving?", "a red circle"

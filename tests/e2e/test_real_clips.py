@@ -13,7 +13,7 @@ from fix_servers import HttpServer, Route
 
 from videoqa.client import Client
 from videoqa.contract import Result
-from videoqa_worker.embedded.s3_server import S3Server
+from videoqa_worker.embedded import S3Server
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -31,8 +31,8 @@ from videoqa.jobs import PRIORITIES, Ledger, queue_name
 from videoqa.settings import Settings
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
+from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.embedded.s3_server import S3Server
 
 __all__ = ["LEASE_S", "Rig"]
 

@@ -19,7 +19,7 @@ from faults.rig import Rig
 from fix_stack import WorkerProcess
 
 from videoqa.client import Client
-from videoqa_worker.embedded.s3_server import S3Server
+from videoqa_worker.embedded import S3Server
 
 COMMAND = Path(sys.executable).parent / "videoqa"
 Caption = Callable[..., "subprocess.CompletedProcess[str]"]

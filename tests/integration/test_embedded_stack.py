@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from videoqa.errors import ConfigurationError
+from videoqa_worker.embedded import Stack
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.embedded.stack import Stack
 
 
 def test_a_second_stack_in_a_folder_is_refused_while_the_first_one_starts(tmp_path: Path) -> None:

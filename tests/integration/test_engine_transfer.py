@@ -12,7 +12,7 @@ from test_engine import answers, ask
 
 from videoqa_worker.engine import Engine
 from videoqa_worker.engine.model import vision
-from videoqa_worker.prompt.normalisation import Normalisation
+from videoqa_worker.prompt import Normalisation
 
 
 def test_pictures_go_to_a_gpu_from_page_locked_memory(

@@ -13,8 +13,7 @@ from transformers import AutoConfig
 
 from videoqa_worker.engine import load_processor
 from videoqa_worker.engine.kvcache import lru as reuse
-from videoqa_worker.prompt import Media, ModelInputs, Prompter, Viewed
-from videoqa_worker.prompt.chat import chat_content
+from videoqa_worker.prompt import Media, ModelInputs, Prompter, Viewed, chat_content
 
 QUESTIONS = [
     "What is it?",

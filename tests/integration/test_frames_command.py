@@ -26,8 +26,8 @@ from PIL import Image
 from rich.console import Console
 
 from videoqa_worker.cli.frames.spinner import Waiting
+from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.process import free_port
-from videoqa_worker.embedded.s3_server import S3Server
 
 COMMAND = Path(sys.executable).parent / "videoqa"
 

@@ -13,7 +13,7 @@ import pytest
 
 from videoqa import errors
 from videoqa.storage import ObjectStore
-from videoqa_worker.embedded.s3_server import S3Server
+from videoqa_worker.embedded import S3Server
 
 
 @pytest.fixture

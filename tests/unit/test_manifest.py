@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from videoqa import errors
-from videoqa.bulk.manifest import DIGEST_KEY, Manifest, Row
+from videoqa.bulk import Manifest, Row
+from videoqa.bulk.manifest import DIGEST_KEY
 from videoqa.bulk.scratch import Scratch
 from videoqa.storage import ObjectStore
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig
 from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
 from videoqa_worker.engine import load_processor
 from videoqa_worker.prompt import Media, ModelInputs, Prompter
-from videoqa_worker.prompt.usertext import ControlTokens
+from videoqa_worker.prompt.control_tokens import ControlTokens
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from videoqa.bulk.manifest import Row
-from videoqa.bulk.place import Place
+from videoqa.bulk import Place, Row
 from videoqa.bulk.subtitles import Kind, write_subtitles
 from videoqa.contract import JobRequest, Result
 from videoqa.storage import ObjectStore, file_path

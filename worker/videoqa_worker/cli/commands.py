@@ -16,7 +16,7 @@ from rich.console import Console
 from videoqa.cli.arguments import End, Fps, Frames, Keyframes, Start, Times, Tolerance, sampling
 
 if TYPE_CHECKING:
-    from videoqa_worker.embedded.stack import Stack
+    from videoqa_worker.embedded import Stack
 
 __all__ = ["demo", "frames", "up", "worker"]
 
@@ -83,7 +83,7 @@ def up(
 ) -> None:
     """Run Redis, a folder as object store and a worker on this machine, until Ctrl-C."""
     from videoqa.cli.local_stack import LocalStack, home
-    from videoqa_worker.embedded.stack import Stack
+    from videoqa_worker.embedded import Stack
 
     folder = home(os.environ)
     _stop_on_signals()

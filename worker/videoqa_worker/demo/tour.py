@@ -28,8 +28,7 @@ from videoqa.contract import Event, Job, Result
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.questions import describe as truth_of
 from videoqa_worker.demo.scenes import Scene
-from videoqa_worker.embedded.s3_server import S3Server, find_binary
-from videoqa_worker.embedded.stack import Stack
+from videoqa_worker.embedded import S3Server, Stack, find_binary
 from videoqa_worker.settings import DEMO_MODEL
 
 __all__ = ["run"]

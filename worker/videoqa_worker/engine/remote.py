@@ -29,8 +29,7 @@ from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.request import Generated, canceled, never
 from videoqa_worker.engine.sequence.detokenizer import Growing
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.prompt import Media, Viewed
-from videoqa_worker.prompt.chat import chat_content
+from videoqa_worker.prompt import Media, Viewed, chat_content
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from videoqa_worker.prompt.control_tokens import without_likely_tokens
 from videoqa_worker.prompt.prompter import Placed, arrange
-from videoqa_worker.prompt.usertext import without_likely_tokens
 from videoqa_worker.prompt.viewed import Viewed
 
 __all__ = ["chat_content"]

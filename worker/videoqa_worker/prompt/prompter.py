@@ -26,11 +26,11 @@ from PIL import Image
 
 from videoqa.contract import IMAGE_MARK, VIDEO_MARK
 from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
-from videoqa_worker.prompt.budget import Budget, Shape
 from videoqa_worker.prompt.chat_template import ChatTemplate
+from videoqa_worker.prompt.control_tokens import ControlTokens
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.per_tensor import PerTensor
-from videoqa_worker.prompt.usertext import ControlTokens
+from videoqa_worker.prompt.token_budget import Budget, Shape
 from videoqa_worker.prompt.viewed import Media, Viewed
 
 __all__ = ["ModelInputs", "Placed", "Prompter", "arrange"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from videoqa.bulk.estimate import Probed
+from videoqa.bulk import Probed
 from videoqa.contract import JobRequest, Sampling, Video
 from videoqa_worker.cli.dry_run.header import read_header
 from videoqa_worker.cli.dry_run.tokens import Seen, Tokens

@@ -45,8 +45,8 @@ from accuracy_peers import MARK, MODULES, READERS
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from fix_videos import read_number  # noqa: E402
 from kinds import KINDS, Kind  # noqa: E402
+from support.videos import read_number  # noqa: E402
 
 Judge = Callable[[Kind, list[int | None], list[int]], bool]
 """Whether the pictures at these places of the answer are right."""

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import av
 import numpy as np
 import pytest
-from fix_servers import HttpServer, Route
-from fix_stack import WorkerProcess
+from support.servers import HttpServer, Route
+from support.stack import WorkerProcess
 
 from videoqa import errors
 from videoqa.client import Client

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fix_stack import WorkerProcess
+from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.settings import Settings

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fix_servers import WRITER
-from fix_stack import WorkerProcess
+from support.servers import WRITER
+from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.contract import Job

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import redis
-from fix_cli import Run
-from fix_stack import WorkerProcess
+from support.cli import Run
+from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.contract import Result, TextPiece

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fix_stack import WorkerProcess
+from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.settings import Settings

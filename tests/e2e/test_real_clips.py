@@ -9,7 +9,7 @@ from importlib.metadata import files
 from pathlib import Path
 
 import pytest
-from fix_servers import HttpServer, Route
+from support.servers import HttpServer, Route
 
 from videoqa.client import Client
 from videoqa.contract import Result

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from fix_stack import WorkerProcess
+from support.stack import WorkerProcess
 
 from videoqa import errors
 from videoqa.client import Client

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from fix_videos import read_number
 from fuzz.child import descriptors, resident_bytes
+from support.videos import read_number
 
 from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from fix_videos import Recipe, write_clip
 from fuzz.child import Answer, Child
+from support.videos import Recipe, write_clip
 
 __all__ = ["CLIPS", "Clip", "write_clips"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
-from fix_videos import Recipe
+from support.videos import Recipe
 
 from kinds import surgery
 from kinds.kind import Kind

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from fix_videos import Recipe, write_clip
+from support.videos import Recipe, write_clip
 
 from videoqa.errors import SamplingError
 

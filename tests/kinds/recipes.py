@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from fix_videos import Recipe
+from support.videos import Recipe
 
 __all__ = [
     "ALT_REF",

@@ -14,8 +14,8 @@ import av
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
-from fix_videos import Recipe, _add_video, _clock, _stored, draw_number, write_clip
 from PIL import Image
+from support.videos import Recipe, _add_video, _clock, _stored, draw_number, write_clip
 
 from kinds import surgery
 

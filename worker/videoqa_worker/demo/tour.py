@@ -28,7 +28,7 @@ from videoqa.contract import Event, Job, Result
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.questions import describe as truth_of
 from videoqa_worker.demo.scenes import Scene
-from videoqa_worker.embedded import S3Server, Stack, find_binary
+from videoqa_worker.embedded import S3Server, Stack, find_seaweedfs
 from videoqa_worker.settings import DEMO_MODEL
 
 __all__ = ["run"]
@@ -71,7 +71,7 @@ def run(keep: Path | None = None) -> int:
         http_url = stack.enter_context(_serving(clips))
         say(f"HTTP server at {http_url}")
         environ = _environment()
-        has_s3 = find_binary() is not None
+        has_s3 = find_seaweedfs() is not None
         if has_s3:
             environ |= _s3(folder / "s3", clips, stack)
             say("S3 server (SeaweedFS) with the bucket " + BUCKET)

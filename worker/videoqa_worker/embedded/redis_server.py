@@ -17,7 +17,7 @@ import redis
 from videoqa.errors import ConfigurationError
 from videoqa_worker.embedded.process import ServerProcess, free_port
 
-__all__ = ["RedisServer", "find_binary"]
+__all__ = ["RedisServer", "find_server"]
 
 # The durability that docs/architecture.md asks of every Redis under videoqa.
 CONFIG = """\
@@ -36,7 +36,7 @@ daemonize no
 """
 
 
-def find_binary(environ: Mapping[str, str]) -> str:
+def find_server(environ: Mapping[str, str]) -> str:
     """Path of the server's binary; raises ConfigurationError that says what to install."""
     configured = environ.get("VIDEOQA_REDIS_SERVER")
     if configured:
@@ -82,7 +82,7 @@ class RedisServer(ServerProcess):
         Raises:
             ConfigurationError: it does not.
         """
-        binary = find_binary(os.environ if environ is None else environ)
+        binary = find_server(os.environ if environ is None else environ)
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         self.password = password or secrets.token_urlsafe(16)

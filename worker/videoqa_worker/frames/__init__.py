@@ -1,7 +1,7 @@
 """Frame sampling: which pictures of a video the model sees, and their pixels."""
 
+from videoqa_worker.frames.budget import Watch, no_check
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video
-from videoqa_worker.frames.decode.budget import Watch, no_check
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.image import read_image
 from videoqa_worker.frames.limits import FrameLimits

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from videoqa.errors import NotAVideo, PictureTooLarge, SamplingError, VideoCorrupt
+from videoqa_worker.frames.budget import no_check
 from videoqa_worker.frames.container.sniff import look_at
-from videoqa_worker.frames.decode.budget import no_check
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 

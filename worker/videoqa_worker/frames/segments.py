@@ -17,10 +17,10 @@ from pathlib import Path
 from av.video.reformatter import VideoReformatter
 
 from videoqa.contract import Sampling
+from videoqa_worker.frames.budget import Awaited, Watch, no_check
+from videoqa_worker.frames.container.file_cursor import is_whole
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
-from videoqa_worker.frames.decode.budget import Awaited, Watch, no_check
-from videoqa_worker.frames.decode.file_cursor import is_whole
 from videoqa_worker.frames.decode.walk import Shown, Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits

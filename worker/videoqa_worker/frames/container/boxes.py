@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from struct import calcsize, iter_unpack
 
-from videoqa_worker.frames.decode.file_cursor import Cursor
+from videoqa_worker.frames.container.file_cursor import Cursor
 from videoqa_worker.frames.sparse_file import Media
 
 __all__ = ["bring_index", "broken_fragment", "ends_before_index", "pauses"]

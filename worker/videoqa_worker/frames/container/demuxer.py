@@ -29,8 +29,8 @@ from videoqa.errors import (
     VideoTruncated,
 )
 from videoqa_worker.frames.container.boxes import broken_fragment, ends_before_index
+from videoqa_worker.frames.container.file_cursor import Cursor, is_whole
 from videoqa_worker.frames.container.sniff import look_at
-from videoqa_worker.frames.decode.file_cursor import Cursor, is_whole
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sparse_file import Media
 

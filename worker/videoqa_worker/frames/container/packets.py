@@ -16,8 +16,8 @@ from av.error import FFmpegError
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from videoqa_worker.frames.budget import Watch
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packets
-from videoqa_worker.frames.decode.budget import Watch
 
 __all__ = ["PacketTable", "is_shown", "last_picture", "scan"]
 

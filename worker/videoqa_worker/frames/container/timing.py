@@ -16,12 +16,12 @@ import numpy.typing as npt
 from av.error import FFmpegError
 
 from videoqa.errors import VideoTooLong
+from videoqa_worker.frames.budget import Watch
 from videoqa_worker.frames.container.boxes import pauses
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packets
 from videoqa_worker.frames.container.index import read_cues, read_index
 from videoqa_worker.frames.container.packets import PacketTable, last_picture, scan
 from videoqa_worker.frames.container.timeline import Timeline
-from videoqa_worker.frames.decode.budget import Watch
 
 __all__ = ["SCAN_BELOW_BYTES", "read_timeline", "steady"]
 

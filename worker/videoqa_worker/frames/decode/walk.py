@@ -28,9 +28,9 @@ from av.error import FFmpegError
 from av.stream import Stream
 
 from videoqa.errors import PictureTooLarge
+from videoqa_worker.frames.budget import Watch
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packets
 from videoqa_worker.frames.container.timeline import Timeline
-from videoqa_worker.frames.decode.budget import Watch
 from videoqa_worker.frames.decode.skip import Skip
 from videoqa_worker.frames.decode.units import decode
 from videoqa_worker.frames.limits import FrameLimits

@@ -15,14 +15,14 @@ import numpy as np
 
 from videoqa.contract import Sampling
 from videoqa.errors import ClipOutOfRange
+from videoqa_worker.frames.budget import Watch
 from videoqa_worker.frames.container.boxes import bring_index
 from videoqa_worker.frames.container.demuxer import open_video
+from videoqa_worker.frames.container.file_cursor import is_whole
 from videoqa_worker.frames.container.index import Index
 from videoqa_worker.frames.container.sniff import look_at
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
-from videoqa_worker.frames.decode.budget import Watch
-from videoqa_worker.frames.decode.file_cursor import is_whole
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.selection.choice import Target, choose
 from videoqa_worker.frames.sparse_file import Media, Span

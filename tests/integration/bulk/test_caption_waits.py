@@ -1,0 +1,229 @@
+"""An archive's run waits for room in the queue and for Redis, and shows how far it is."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+from support.attempts import Model
+
+from videoqa import errors
+from videoqa.bulk import Manifest, Options, Place, Tally, Watcher, run
+from videoqa.client import Client
+from videoqa.contract import Job
+from videoqa.jobs import Bell, Ledger, connect, queue_name
+from videoqa.settings import Settings
+from videoqa.storage import ObjectStore
+from videoqa_worker.embedded.redis_server import RedisServer
+from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.job.attempts import Attempts
+from videoqa_worker.job.leases import LeaseKeeper
+from videoqa_worker.settings import WorkerSettings
+
+ROWS = 12
+
+
+class Heard(Watcher):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.notes: list[str] = []
+
+        self.most_in_flight = 0
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        super().note(text)
+
+    def update(self, tally: Tally, in_flight: int) -> None:
+        self.most_in_flight = max(self.most_in_flight, in_flight)
+        super().update(tally, in_flight)
+
+
+@contextmanager
+def working(settings: Settings, folder: Path, model: Model) -> Iterator[None]:
+    """A worker's attempts at bulk jobs, one after the other, with a model that is none."""
+    over = threading.Event()
+    with connect(settings) as redis:
+        ledger = Ledger(redis, url=settings.redis_url, prefix=settings.prefix)
+        objects = ObjectStore(file_roots=(folder,))
+        attempts = Attempts(
+            WorkerSettings(redis_url=settings.redis_url, prefix=settings.prefix),
+            ledger,
+            LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
+            cast(Any, model),
+            objects,
+            AnswerCache(ledger, objects, model="demo", revision=None, ttl_s=0),
+            lambda bell: None,
+            worker_id="w", model="demo", revision=None,
+        )  # fmt: skip
+        bell = Bell("job_any", 1, 0, queue_name(settings.prefix, None, "bulk"))
+
+        def work() -> None:
+            while not over.wait(0.05):
+                attempts.answer(bell)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            attempts.close()
+            thread.join()
+
+
+def captioned(
+    settings: Settings, folder: Path, watcher: Watcher, question: str = "?", **options: Any
+) -> Tally:
+    with (
+        Manifest([f"s3://b/{n:02}.mp4" for n in range(ROWS)], defaults={"questions": [question], "priority": "bulk"},
+                 store=ObjectStore()) as manifest,
+        Client(settings=settings) as client,
+    ):  # fmt: skip
+        place = Place(str(folder / "out"), ObjectStore())
+        return run(client, manifest, place, Options(poll_s=0.05, **options), watcher)
+
+
+def test_a_full_queue_is_waited_for_and_no_row_is_lost(settings: Settings, tmp_path: Path) -> None:
+    narrow = settings.model_copy(update={"max_queued": 2})
+    heard, model = Heard(), Model()
+    with working(narrow, tmp_path, model):
+        tally = captioned(narrow, tmp_path, heard)
+    assert (tally.done, tally.failed, model.asked) == (ROWS, 0, ROWS)
+    assert any(note.startswith("waiting for room in the queue") for note in heard.notes)
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == ROWS
+
+
+def test_rows_that_are_asked_again_are_no_more_at_a_time_than_others(
+    settings: Settings, tmp_path: Path
+) -> None:
+    model = Model()
+    with working(settings, tmp_path, model):
+        captioned(settings, tmp_path, Heard())
+        heard = Heard()
+        tally = captioned(settings, tmp_path, heard, "Why?", in_flight=2)
+    assert (tally.done, tally.failed, model.asked) == (ROWS, 0, 2 * ROWS)
+    assert heard.most_in_flight == 2
+
+
+def test_a_failed_row_is_tried_again_though_redis_went_away_meanwhile(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Model):
+        fails = True
+
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            if self.fails:
+                raise errors.UnsupportedInput("the model is no good")
+            return super().run(*args, **kwargs)
+
+    model, retry, times = Failing(), Client.retry, iter(range(99))
+
+    def away_at_first(client: Client, job_id: str) -> Job:
+        if next(times) == 0:
+            raise errors.RedisUnavailable("away")
+        return retry(client, job_id)
+
+    monkeypatch.setattr(Client, "retry", away_at_first)
+    with working(settings, tmp_path, model):
+        assert captioned(settings, tmp_path, Heard()).failed == ROWS
+        model.fails = False
+        tally = captioned(settings, tmp_path, Heard(), retry_failed=True)
+    assert (tally.done, tally.failed) == (ROWS, 0)
+
+
+def test_a_redis_that_goes_away_is_waited_for_and_no_row_is_asked_twice(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "redis")
+    settings = Settings(redis_url=server.url)
+    heard, model = Heard(), Model()
+    outage = threading.Event()
+
+    def meanwhile() -> None:
+        if model.asked == 4:
+            outage.set()
+        model.meanwhile = meanwhile
+
+    model.meanwhile = meanwhile
+    tallies: list[Tally] = []
+    try:
+        with working(settings, tmp_path, model):
+            thread = threading.Thread(
+                target=lambda: tallies.append(captioned(settings, tmp_path, heard))
+            )
+            thread.start()
+            assert outage.wait(30)
+            server.stop()
+            time.sleep(1.5)
+            server = RedisServer(tmp_path / "redis", port=server.port, password=server.password)
+            thread.join(60)
+    finally:
+        server.stop()
+    (tally,) = tallies
+    assert (tally.done, tally.failed, model.asked) == (ROWS, 0, ROWS)
+    assert any(note.startswith("waiting for Redis") for note in heard.notes)
+
+
+def test_a_redis_that_is_away_from_the_beginning_is_an_error(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "redis")
+    server.stop()
+    with pytest.raises(errors.RedisUnavailable):
+        captioned(Settings(redis_url=server.url), tmp_path, Heard())
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(clock: Clock) -> None:
+    out = io.StringIO()
+    watcher = Watcher(console=Console(file=out, width=200), clock=clock)
+    with watcher:
+        for second in range(21):
+            clock.now_s = float(second)
+            watcher.update(Tally(total=100, done=2 * second, skipped=10, failed=1), in_flight=8)
+        watcher.note("a note")
+        watcher.note("a note")
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 5
+    assert lines[3] == "50/100 done, 1 failed, 8 in flight, 2.0/s, 0:24 left"
+    assert lines[4] == "a note"
+
+
+def test_on_a_terminal_progress_is_a_live_bar(clock: Clock) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True)
+    watcher = Watcher(console=console, clock=clock)
+    with watcher:
+        watcher.update(Tally(total=100), in_flight=8)
+        clock.now_s = 10.0
+        watcher.update(Tally(total=100, done=50, failed=1), in_flight=8)
+    shown = out.getvalue()
+    assert " 51%" in shown
+    assert "50/100 done, 1 failed, 8 in flight, 5.0/s, 0:09 left" in shown
+
+
+def test_a_quiet_run_shows_nothing(clock: Clock) -> None:
+    out = io.StringIO()
+    watcher = Watcher(quiet=True, console=Console(file=out), clock=clock)
+    with watcher:
+        clock.now_s = 99.0
+        watcher.update(Tally(total=1), in_flight=1)
+        watcher.note("a note")
+    assert out.getvalue() == ""

@@ -1,0 +1,214 @@
+"""Commands about many jobs, and an answer that is printed while it comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+from support.cli import COMMAND, Run
+from support.worker import begin, result_of
+from typer.testing import CliRunner
+
+from videoqa import Client, Job
+from videoqa.cli.main import app
+from videoqa.contract import Failure
+from videoqa.jobs import Ledger
+
+ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
+
+
+def fail(ledger: Ledger, code: str, token: str) -> str:
+    claim = begin(ledger, token)
+    failure = Failure(code=code, message="it is broken", attempt=1)
+    assert ledger.fail(claim.job_id, token, failure, delay_s=0) == "failed"
+    return claim.job_id
+
+
+def test_jobs_are_listed_with_state_and_failure(run: Run, client: Client, ledger: Ledger) -> None:
+    assert run("list").stdout == ""
+    jobs = client.submit_many([{**ASKED, "tags": ["a"], "custom_id": "mine"}] * 3)
+    fail(ledger, "corrupt_video", "x")
+    lines = run("list").stdout.splitlines()
+    assert lines[0].split() == ["JOB", "STATE", "SUBMITTED", "ATTEMPT"]
+    assert [line.split()[:2] for line in lines[1:]] == [
+        [jobs[2].id, "queued"], [jobs[1].id, "queued"], [jobs[0].id, "failed"],
+    ]  # fmt: skip
+    assert lines[3].endswith("corrupt_video: it is broken")
+    assert lines[1].endswith("mine")
+    first = run("list", "-n", "1", "--state", "queued", "--tag", "a")
+    said = "note: more with --cursor "
+    assert first.stderr.startswith(said)
+    cursor = first.stderr.removeprefix(said).strip()
+    second = run("list", "-n", "1", "--state", "queued", "--cursor", cursor, "--json")
+    assert Job.model_validate_json(second.stdout).id == jobs[1].id
+    wrong = run("list", "--state", "done")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "got state 'done', expected one of queued, " in wrong.stderr
+    wrong = run("list", "--tag", "")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "got tag '', expected text" in wrong.stderr
+
+
+def test_what_happened_to_a_job_is_watched(run: Run, client: Client, ledger: Ledger) -> None:
+    job = client.submit(ASKED)
+    claim = begin(ledger)
+    ledger.progress(job.id, "t", "generating", question_id="q1", text="A cat")
+    ledger.finish(job.id, "t", result=result_of(claim, q1="A cat"), result_url="u")
+    done = run("watch", job.id)
+    assert done.returncode == 0
+    assert [line.split("  ", 1)[1] for line in done.stdout.splitlines()] == [
+        "queued", "running", "q1: A cat", "succeeded",
+    ]  # fmt: skip
+    kinds = [
+        json.loads(line)["type"] for line in run("watch", job.id, "--json").stdout.splitlines()
+    ]
+    assert kinds == ["state", "state", "text", "state"]
+    canceled = client.submit(ASKED)
+    client.cancel(canceled.id)
+    assert run("watch", canceled.id).returncode == 1
+    assert run("watch", client.submit(ASKED).id, "--timeout", "0.2").returncode == 5
+
+
+def test_dead_jobs_are_listed_shown_replayed_and_purged(
+    run: Run, client: Client, ledger: Ledger
+) -> None:
+    client.submit_many([ASKED] * 4)
+    corrupt = [fail(ledger, "corrupt_video", token) for token in "ab"]
+    lost = [fail(ledger, "worker_lost", token) for token in "cd"]
+    assert [line.split()[0] for line in run("dead", "list").stdout.splitlines()[1:]] == [
+        *corrupt, *lost,
+    ]  # fmt: skip
+    assert "failure   worker_lost: it is broken" in run("dead", "show", lost[0]).stdout
+    assert run("dead", "replay", lost[0]).stdout == f"{lost[0]}  queued again\n"
+    assert run("dead", "replay", "--all", "--code", "worker_lost").stdout.split()[0] == lost[1]
+    assert client.get(lost[1]).state == "queued"
+    for wrong in (["replay"], ["purge", "--all", corrupt[0]]):
+        done = run("dead", *wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "expected ids of jobs, or --all" in done.stderr
+    assert run("dead", "purge", "--all").returncode == 0
+    assert list(client.dead()) == []
+
+
+@pytest.mark.parametrize("command", [["list"], ["replay", "--all"], ["purge", "--all"]])
+def test_a_code_that_no_error_has_is_refused_with_those_near_it(
+    run: Run, client: Client, ledger: Ledger, command: list[str]
+) -> None:
+    client.submit_many([ASKED] * 2)
+    corrupt = fail(ledger, "corrupt_video", "a")  # a worker of another release has this one
+    fail(ledger, "worker_lost", "b")
+    wrong = run("dead", *command, "--code", "VIDEO_CORUPT")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "got code 'VIDEO_CORUPT', expected an error's, such as video_corrupt" in wrong.stderr
+    assert run("dead", *command, "--code", "").returncode == 2
+    assert run("dead", *command, "--code", "video_corrupt").stdout == ""
+    assert corrupt in run("dead", *command, "--code", "corrupt_video").stdout
+
+
+@pytest.mark.parametrize("command", ["replay", "purge"])
+def test_dead_jobs_that_end_or_are_retried_meanwhile_keep_no_other_from_it(
+    client: Client,
+    ledger: Ledger,
+    redis_client: redis.Redis,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    client.submit_many([ASKED] * 3)
+    retried, ended, other = (fail(ledger, "worker_lost", token) for token in "abc")
+    dead = Client.dead
+
+    def meanwhile(self: Client, *, code: str | None = None) -> Iterator[Job]:
+        yield from dead(self, code=code)
+        client.retry(retried)
+        redis_client.delete(ledger.keys.job(ended))
+
+    monkeypatch.setattr(Client, "dead", meanwhile)
+    done = CliRunner().invoke(app, ["dead", command, "--all"], env=environment)
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [other]
+    assert client.get(retried).state == "queued"
+    assert list(dead(client)) == []
+
+
+def test_one_job_is_retried(run: Run, client: Client) -> None:
+    job = client.submit(ASKED)
+    assert run("retry", job.id).returncode == 1
+    client.cancel(job.id)
+    assert "state     queued" in run("retry", job.id).stdout
+
+
+def test_queues_are_counted_paused_and_resumed(run: Run, client: Client) -> None:
+    client.submit({**ASKED, "model": "org/m", "priority": "bulk"})
+    client.submit_many([ASKED] * 2)
+    lines = [line.split() for line in run("queue", "stats").stdout.splitlines()]
+    assert lines == [
+        ["MODEL", "PRIORITY", "WAITING", "WORKERS"],
+        ["(any)", "interactive", "2", "0"],
+        ["org/m", "bulk", "1", "0"],
+    ]
+    assert run("queue", "pause", "org/m", "--priority", "bulk").returncode == 0
+    assert run("queue", "stats").stdout.splitlines()[2].endswith("paused")
+    assert run("queue", "resume", "org/m").returncode == 0
+    assert not any(queue.paused for queue in client.queues())
+    assert run("queue", "pause", "--priority", "some").returncode == 2
+
+
+def on_a_terminal(environment: dict[str, str], *args: str) -> tuple[list[str], Callable[[], int]]:
+    """What the command prints on stdout, growing, and its end."""
+    near, far = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, *args], env=environment, stdout=far, stderr=subprocess.DEVNULL
+    )
+    os.close(far)
+    seen: list[str] = []
+
+    def read() -> None:
+        while True:
+            try:
+                data = os.read(near, 1000)
+            except OSError:  # the other end is closed
+                break
+            seen.append(data.decode())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+
+    def end() -> int:
+        status = process.wait(30)
+        reader.join(10)
+        os.close(near)
+        return status
+
+    return seen, end
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(1500):
+        if condition():
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("condition did not become true")
+
+
+@pytest.mark.parametrize("last", ["A cat sleeps.", "Another answer."])
+def test_on_a_terminal_the_answer_is_printed_while_it_comes(
+    environment: dict[str, str], client: Client, ledger: Ledger, last: str
+) -> None:
+    seen, end = on_a_terminal(environment, "ask", "s3://b/clip.mp4", "What is it?")
+    wait_for(lambda: bool(client.list(state="queued").jobs))
+    claim = begin(ledger)
+    assert claim.request.stream
+    ledger.progress(claim.job_id, "t", "generating", question_id="q1", text="A cat ")
+    wait_for(lambda: "".join(seen) == "A cat ")
+    ledger.progress(claim.job_id, "t", "generating", question_id="q1", text="sleeps.")
+    ledger.finish(claim.job_id, "t", result=result_of(claim, q1=last), result_url="u")
+    assert end() == 0
+    said = "A cat sleeps.\r\n"  # printed once, unless it was not the answer in the end
+    assert "".join(seen) == (said if last == "A cat sleeps." else f"{said}{last}\r\n")

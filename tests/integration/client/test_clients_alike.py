@@ -1,0 +1,407 @@
+"""One suite for Client, AsyncClient and InMemoryClient: whatever an app sees of one, it sees of all."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from support.worker import begin, finish, result_of
+
+from videoqa import AsyncClient, Client, Settings, errors
+from videoqa.contract import Failure, Segment
+from videoqa.jobs import Claim, Ledger
+from videoqa.testing import InMemoryClient
+
+ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
+
+
+class Blocking:
+    """An AsyncClient whose methods block, on a loop of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.client = self._await(self._made(settings))
+
+    @staticmethod
+    async def _made(settings: Settings) -> AsyncClient:
+        return AsyncClient(settings=settings)
+
+    def _await(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            found = method(*args, **kwargs)
+            return self._iterate(found) if inspect.isasyncgen(found) else self._await(found)
+
+        return call
+
+    def _iterate(self, found: AsyncIterator[Any]) -> Iterator[Any]:
+        while True:
+            try:
+                yield self._await(anext(found))
+            except StopAsyncIteration:
+                return
+
+    def end(self) -> None:
+        self._await(self.client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture(params=["Client", "AsyncClient", "InMemoryClient"])
+def both(
+    request: pytest.FixtureRequest, settings: Settings, ledger: Ledger
+) -> Iterator[tuple[Any, Ledger]]:
+    """A client, and the ledger by which the worker's side is played."""
+    if request.param == "Client":
+        with Client(settings=settings) as client:
+            yield client, ledger
+    elif request.param == "AsyncClient":
+        blocking = Blocking(settings)
+        yield blocking, ledger
+        blocking.end()
+    else:
+        with InMemoryClient(settings=settings) as memory:
+            yield memory, memory._ledger
+
+
+@pytest.fixture
+def client(both: tuple[Any, Ledger]) -> Any:
+    return both[0]
+
+
+@pytest.fixture
+def worker(both: tuple[Any, Ledger]) -> Worker:
+    return Worker(both[1])
+
+
+class Worker:
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._claims = 0
+
+    def begin(self) -> Claim:
+        self._claims += 1
+        return begin(self.ledger, f"t{self._claims}")
+
+    def say(self, claim: Claim, text: str) -> None:
+        self.ledger.progress(claim.job_id, claim.token, "generating", question_id="q1", text=text)
+
+    def finish(self, claim: Claim, text: str = "a cat") -> None:
+        finish(self.ledger, claim, q1=text)
+
+    def fail(self, claim: Claim, *, retryable: bool = False) -> None:
+        failure = Failure(code="model_error", message="boom", retryable=retryable, attempt=1)
+        self.ledger.fail(claim.job_id, claim.token, failure, delay_s=0)
+
+
+def later(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: (threading.Event().wait(0.2), call()))
+    thread.start()
+    return thread
+
+
+def test_all_have_the_same_methods_with_the_same_arguments() -> None:
+    def surface(kind: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(method).parameters)
+            for name, method in inspect.getmembers(kind, inspect.isfunction)
+            if not name.startswith("_") and name not in ("events_key", "first_events")
+        }
+
+    plain = surface(Client)
+    assert surface(AsyncClient) == plain
+    assert plain.items() <= surface(InMemoryClient).items()
+
+
+def test_a_job_is_submitted_waited_for_and_read(client: Any, worker: Worker) -> None:
+    job = client.submit(**ASKED, custom_id="mine", tags=["t"], metadata={"a": "b"})
+    assert (job.state, job.attempt, job.custom_id, job.tags) == ("queued", 0, "mine", ("t",))
+    assert client.get(job.id).metadata == {"a": "b"}
+    with pytest.raises(errors.JobNotFinished):
+        client.result(job.id)
+    claim = worker.begin()
+    assert client.get(job.id).state == "running"
+    thread = later(lambda: worker.finish(claim))
+    assert client.wait(job.id, timeout_s=10).state == "succeeded"
+    thread.join()
+    assert client.result(job.id).answers[0].text == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"inputs": []}, "no_media"),
+        ({"questions": [" "]}, "empty_question"),
+        ({"surprise": 1}, "invalid_request"),
+        ({"questions": ["<image>?"]}, "mark_mismatch"),
+    ],
+)
+def test_a_wrong_request_has_its_code(client: Any, fields: dict[str, Any], code: str) -> None:
+    with pytest.raises(errors.RequestError) as caught:
+        client.submit({**ASKED, **fields})
+    assert caught.value.code == code
+
+
+def test_an_unknown_and_an_expired_job_differ(client: Any, worker: Worker) -> None:
+    for call in (client.get, client.cancel, client.retry, client.wait, client.result):
+        with pytest.raises(errors.JobNotFound):
+            call("job_never")
+    job = client.submit(ASKED)
+    client.cancel(job.id)
+    worker.ledger._redis.delete(worker.ledger.keys.job(job.id))
+    with pytest.raises(errors.JobExpired):
+        client.get(job.id)
+
+
+def test_one_key_is_one_job_and_another_request_is_refused(client: Any) -> None:
+    first = client.submit({**ASKED, "idempotency_key": "k"})
+    assert client.submit({**ASKED, "idempotency_key": "k"}).id == first.id
+    with pytest.raises(errors.IdempotencyConflict):
+        client.submit({**ASKED, "questions": ["Why?"], "idempotency_key": "k"})
+
+
+def test_many_are_submitted_read_and_listed(client: Any) -> None:
+    jobs = client.submit_many([{**ASKED, "tags": ["t"], "custom_id": str(n)} for n in range(5)])
+    assert [job.custom_id for job in jobs] == list("01234")
+    found = client.get_many([jobs[3].id, "job_never"])
+    assert (found[0].id, found[1]) == (jobs[3].id, None)
+    page = client.list(tag="t", limit=3)
+    rest = client.list(tag="t", limit=3, cursor=page.next_cursor)
+    assert [job.custom_id for job in (*page.jobs, *rest.jobs)] == list("43210")
+    assert client.list(state="failed").jobs == ()
+    with pytest.raises(errors.EmptyQuestion) as caught:
+        client.submit_many([ASKED, {**ASKED, "questions": [""]}])
+    assert caught.value.param == "requests.1.questions.0.text"
+
+
+def test_a_wait_that_times_out_leaves_the_job_alone(client: Any) -> None:
+    job = client.submit(ASKED)
+    with pytest.raises(errors.WaitTimeout):
+        client.wait(job.id, timeout_s=0.1)
+    assert client.get(job.id).state == "queued"
+
+
+def test_a_timeout_that_is_no_number_is_refused(client: Any) -> None:
+    job = client.submit(ASKED)
+    with pytest.raises(errors.InvalidRequest, match="got timeout_s=nan"):
+        client.wait(job.id, timeout_s=math.nan)
+    with pytest.raises(errors.InvalidRequest, match="got timeout_s=nan"):
+        list(client.events(job.id, timeout_s=math.nan))
+
+
+def test_events_are_replayed_from_where_one_left_off(client: Any, worker: Worker) -> None:
+    job = client.submit(ASKED)
+    worker.finish(worker.begin())
+    events = list(client.events(job.id))
+    assert [event.state for event in events] == ["queued", "running", "succeeded"]
+    assert [event.id for event in client.events(job.id, after=events[0].id)] == [
+        event.id for event in events[1:]
+    ]
+    with pytest.raises(errors.InvalidRequest):
+        list(client.events(job.id, after="yesterday"))
+
+
+@pytest.mark.parametrize("after", ["0", "0-0"])
+def test_the_first_event_is_that_the_job_was_queued(
+    client: Any, worker: Worker, after: str
+) -> None:
+    job = client.submit(ASKED)
+    first = next(iter(client.events(job.id, after=after, timeout_s=10)))
+    assert (first.type, first.state, first.attempt) == ("state", "queued", 0)
+    assert abs((first.at - job.created_at).total_seconds()) < 0.1
+    claim = worker.begin()  # perhaps in the same millisecond
+    worker.finish(claim)
+    states = [event.state for event in client.events(job.id, after=after) if event.type == "state"]
+    assert states == ["queued", "running", "succeeded"]
+    later = [
+        event.state for event in client.events(job.id, after=first.id) if event.type == "state"
+    ]
+    assert later == ["running", "succeeded"]
+
+
+def test_text_comes_as_it_is_generated(client: Any, worker: Worker) -> None:
+    job = client.submit({**ASKED, "stream": True})
+    claim = worker.begin()
+    worker.say(claim, "a ")
+    pieces = client.stream(job.id, timeout_s=10)
+    assert next(pieces).text == "a "
+    worker.say(claim, "cat")
+    worker.finish(claim)
+    assert [piece.text for piece in pieces] == ["cat"]
+
+
+def test_a_stream_of_segments_gives_each_once_whatever_was_told_again_or_not_at_all(
+    client: Any, worker: Worker
+) -> None:
+    sampling = {"method": "segment", "segment_s": 10}
+    job = client.submit({**ASKED, "sampling": sampling, "stream": True})
+    claim = worker.begin()
+    tell = partial(worker.ledger.progress, job.id, claim.token, "generating", question_id="q1")
+    for start, text in ((0.0, "one"), (10.0, "two")):
+        tell(text=text, start=start)
+    parts = [
+        {"number": n, "start": 10.0 * n, "end": 10.0 * n + 10, "frames": [],
+         "answers": result_of(claim, q1=text).answers}
+        for n, text in enumerate(("one", "two", "three"))
+    ]  # fmt: skip
+    result = result_of(claim, summary="all").model_copy(
+        update={"segments": tuple(map(Segment.model_validate, parts))}
+    )
+    answer = worker.ledger.finish(job.id, claim.token, result=result, result_url="u")
+    assert answer == "ok"
+    pieces = list(client.stream(job.id, timeout_s=10))
+    assert [(piece.question_id, piece.start, piece.text) for piece in pieces] == [
+        ("q1", 0.0, "one"), ("q1", 10.0, "two"), ("q1", 20.0, "three"), ("summary", None, "all"),
+    ]  # fmt: skip
+
+
+def test_a_late_listener_gets_what_is_not_kept_of_an_answer(client: Any, worker: Worker) -> None:
+    job = client.submit({**ASKED, "stream": True})
+    claim = worker.begin()
+    for text in ("a ", "black ", "cat"):
+        worker.say(claim, text)
+    worker.finish(claim, "a black cat")
+    events = worker.ledger.keys.events(job.id)
+    worker.ledger._redis.xtrim(events, maxlen=3, approximate=False)
+    pieces = [(piece.text, piece.again) for piece in client.stream(job.id, timeout_s=10)]
+    assert pieces == [("black ", False), ("cat", False), ("a black cat", True)]
+
+
+def test_a_tag_that_is_no_text_is_refused(client: Any) -> None:
+    with pytest.raises(errors.InvalidRequest, match="expected text") as caught:
+        client.list(tag="\ud800")
+    assert caught.value.param == "tag"
+
+
+def test_a_job_is_canceled_queued_and_running(client: Any, worker: Worker) -> None:
+    queued = client.submit(ASKED)
+    assert client.cancel(queued.id).state == "canceled"
+    running = client.submit(ASKED)
+    claim = worker.begin()
+    assert client.cancel(running.id).state == "canceling"
+    worker.fail(claim)
+    assert client.wait(running.id, timeout_s=10).state == "canceled"
+    with pytest.raises(errors.JobFailed, match="canceled"):
+        client.result(running.id)
+
+
+def test_failed_jobs_are_listed_retried_and_purged(client: Any, worker: Worker) -> None:
+    jobs = [client.submit(ASKED) for _ in range(3)]
+    for _ in jobs:
+        worker.fail(worker.begin())
+    assert [job.id for job in client.dead()] == [job.id for job in jobs]
+    assert client.retry(jobs[0].id).state == "queued"
+    with pytest.raises(errors.NotRetryable):
+        client.retry(jobs[0].id)
+    client.purge(jobs[1].id)
+    with pytest.raises(errors.NotRetryable):
+        client.purge(jobs[0].id)
+    assert [job.id for job in client.dead(code="model_error")] == [jobs[2].id]
+    assert list(client.dead(code="worker_lost")) == []
+    for unknown in (client.dead, client.replay):
+        with pytest.raises(errors.InvalidRequest, match="such as model_error"):
+            list(unknown(code="modl_error"))
+    assert [job.id for job in client.replay(code="model_error")] == [jobs[2].id]
+
+
+def test_a_retryable_failure_is_tried_again(client: Any, worker: Worker) -> None:
+    job = client.submit(ASKED)
+    worker.fail(worker.begin(), retryable=True)
+    found = client.get(job.id)
+    assert (found.state, found.failure.code) == ("queued", "model_error")
+    worker.ledger.reap(grace_s=60)
+    worker.finish(worker.begin())
+    assert client.get(job.id).attempt == 2
+
+
+def test_queues_are_paused_and_resumed(client: Any) -> None:
+    job = client.submit(ASKED)
+    client.pause()
+    assert client.get(job.id).waiting_for == "its queue is paused"
+    assert [queue.paused for queue in client.queues()] == [True]
+    client.resume(priority="interactive")
+    assert not any(queue.paused for queue in client.queues())
+
+
+# -- what only one of them has
+
+
+def test_an_app_sees_a_segment_with_its_answers_and_the_summary() -> None:
+    sampling = {"method": "segment", "segment_s": 10}
+    with InMemoryClient(answer="a cat") as client:
+        for summary in (True, False):
+            job = client.submit({**ASKED, "sampling": sampling, "summary": summary})
+            result = client.result(job.id)
+            assert [(part.end, part.text) for part in result.segments] == [(10.0, "a cat")]
+            assert [answer.question_id for answer in result.answers] == ["summary"] * summary
+
+
+def test_an_in_memory_client_answers_as_the_test_says() -> None:
+    with InMemoryClient(answer=lambda request, question: question.text.upper()) as client:
+        job = client.submit(inputs=["s3://b/k.mp4"], questions=["one?", "two?"])
+        assert [answer.text for answer in client.result(job.id).answers] == ["ONE?", "TWO?"]
+        assert [client.result(each.id).answers[0].text for each in client.submit_many([ASKED] * 2)] == [
+            "WHAT IS IT?", "WHAT IS IT?",
+        ]  # fmt: skip
+
+
+def test_an_in_memory_client_fails_as_the_test_says() -> None:
+    def answer(request: object, question: object) -> str:
+        raise errors.SourceNotFound("no such video")
+
+    with InMemoryClient(answer=answer) as client:
+        job = client.submit(ASKED)
+        assert (job.state, job.failure and job.failure.code) == ("failed", "source_not_found")
+
+
+def test_the_test_plays_the_worker_of_an_in_memory_client() -> None:
+    with InMemoryClient() as client:
+        first, second = client.submit(ASKED), client.submit({**ASKED, "priority": "bulk"})
+        assert client.begin(second.id).state == "running"
+        assert client.get(first.id).state == "queued"
+        client.say(first.id, "a c")
+        assert client.finish(first.id, "a cat").state == "succeeded"
+        assert client.fail(second.id, "worker_lost", retryable=True).state == "queued"
+        assert client.fail(second.id).state == "failed"
+        client.expire(second.id)
+        with pytest.raises(errors.JobExpired):
+            client.get(second.id)
+        with pytest.raises(errors.InvalidRequest, match="got 2 answers, expected 1"):
+            client.finish(client.submit(ASKED).id, "a", "b")
+
+
+def test_many_wait_at_once_on_one_loop(settings: Settings, ledger: Ledger) -> None:
+    async def run() -> list[str]:
+        async with AsyncClient(settings=settings) as client:
+            jobs = await client.submit_many([ASKED] * 200)
+            waits = [asyncio.create_task(client.wait(job.id, timeout_s=30)) for job in jobs]
+            await asyncio.sleep(0.5)
+            worker = Worker(ledger)
+
+            def work() -> None:
+                for _ in jobs:
+                    worker.finish(worker.begin())
+
+            await asyncio.to_thread(work)
+            return [job.state for job in await asyncio.gather(*waits)]
+
+    assert asyncio.run(run()) == ["succeeded"] * 200
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_http_address_says_that_there_is_no_gateway_yet(kind: Callable[[str], object]) -> None:
+    with pytest.raises(errors.ConfigurationError, match="no HTTP gateway yet"):
+        kind("https://videoqa.example.com")

@@ -1,0 +1,376 @@
+"""What a fault costs whoever is beside it: rows that run, and a prompt that is on its way in."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.models import clip
+from test_engine import answers, ask, rows_seen, single, submitted
+from test_engine_faults import before_each_forward, small_device
+
+from videoqa.errors import JobCanceled, ModelError, OutOfMemory
+from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
+from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.kvcache.slot_cache import SlotCache
+from videoqa_worker.engine.scheduling import recovery, scheduler
+from videoqa_worker.engine.sequence.prefill import Prompts
+from videoqa_worker.engine.sequence.sampler import Sampler
+
+
+@pytest.fixture
+def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
+    """Prompts come in by pieces of 16 tokens beside running rows; nothing is kept."""
+    config = EngineConfig(
+        str(checkpoint("interleave")),
+        device="cpu",
+        cpu_threads=1,
+        prefill_chunk_tokens=16,
+        feature_cache_bytes=0,
+        prefix_cache_bytes=0,
+    )
+    with Engine(config) as running:
+        yield running
+
+
+def runner(engine: Engine) -> SlotRunner:
+    assert isinstance(engine._runner, SlotRunner)
+    return engine._runner
+
+
+def company(engine: Engine, rows: int) -> list[GenerationRequest]:
+    """So many rows that run on, and one with a long prompt, which comes in beside them."""
+    short = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=40) for n in range(rows)]
+    return [*short, ask(engine, [clip(5, 12)], "Long?", max_new_tokens=4)]
+
+
+class Once:
+    """Raises at the first decode step beside a prompt that is on its way in."""
+
+    def __init__(self, engine: Engine, rows: int, error: Exception) -> None:
+        self.raised = False
+        self._runner, self._rows, self._error = runner(engine), rows, error
+
+    def __call__(self, tokens: torch.Tensor) -> None:
+        running, filling = self._runner._seats.running, self._runner._seats.filling
+        decodes = tokens.shape[:2] == (self._rows, 1) and len(running) == self._rows
+        if not self.raised and decodes and filling and filling[0].length > 16:
+            self.raised = True
+            raise self._error
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize(
+    "error", [IndexError("together"), torch.OutOfMemoryError("CUDA out of memory.")]
+)
+def test_a_step_that_fails_costs_the_prompt_on_its_way_in_nothing(
+    engine: Engine, rows: int, error: Exception
+) -> None:
+    begun: list[int] = []
+
+    def told(n: int) -> Callable[[int], None]:
+        return lambda count: begun.append(n) if count == 1 and n < rows else None
+
+    requests = [
+        replace(request, on_progress=told(n)) for n, request in enumerate(company(engine, rows))
+    ]
+    alone = [single(engine, request) for request in requests]
+    begun.clear()
+    once = Once(engine, rows, error)
+    with before_each_forward(engine, once):
+        futures = submitted(engine, requests)
+        assert futures[-1].result(60) == alone[-1]
+        failed = [n for n, future in enumerate(futures) if future.exception(60) is not None]
+    assert once.raised
+    if isinstance(error, torch.OutOfMemoryError):
+        assert begun == list(range(rows)), "the prompt gives way, not a row that runs"
+    # A single row that makes the model raise is guilty; memory is nobody's guilt.
+    assert failed == ([0] if rows == 1 and isinstance(error, IndexError) else [])
+    assert all(futures[n].result() == alone[n] for n in range(rows + 1) if n not in failed)
+
+
+def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
+    """The row in the first slot: it took the place of one that left."""
+    restarted: list[int] = []
+
+    def told(n: int) -> Callable[[int], None]:
+        return lambda count: restarted.append(n) if count == 1 else None
+
+    leaving = ask(engine, [clip(9, 1)], "Go?", max_new_tokens=20)
+    staying = [
+        ask(engine, [clip(n, 1)], "What?", max_new_tokens=50, on_progress=told(n)) for n in range(3)
+    ]
+    alone = [single(engine, request) for request in staying]
+    restarted.clear()
+    seen = False
+
+    def check(tokens: torch.Tensor) -> None:
+        nonlocal seen
+        seats = runner(engine)._seats
+        first = seats.slots[0].seats[0] if seats.slots else None
+        left = first is not None and first.ticket.request.inputs is staying[2].inputs
+        if tokens.shape[:2] == (3, 1) and left and not seen:
+            seen = True
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with before_each_forward(engine, check):
+        assert answers(engine, [leaving, *staying])[1:] == alone
+    assert seen
+    assert restarted == [0, 1, 2, 2]
+
+
+def in_decode(engine: Engine, rows: int, step: int, error: Exception) -> Callable[..., None]:
+    """Raises once, at the so-manieth step of so many rows."""
+    steps = 0
+
+    def check(tokens: torch.Tensor) -> None:
+        nonlocal steps
+        if tokens.shape[:2] == (rows, 1) and len(runner(engine)._seats.running) == rows:
+            steps += 1
+            if steps == step:
+                raise error
+
+    return check
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), KeyError("x")])
+def test_a_row_that_is_repeated_goes_on_with_the_story_it_has_begun(
+    engine: Engine, error: Exception
+) -> None:
+    """Without a seed as well: what was streamed cannot be taken back."""
+    told: list[list[str]] = [[], []]
+    requests = [
+        ask(
+            engine,
+            [clip(n, 2)],
+            "Story?",
+            max_new_tokens=30,
+            temperature=1.5,
+            on_text=told[n].append,
+        )
+        for n in range(2)
+    ]
+    with before_each_forward(engine, in_decode(engine, 2, 12, error)):
+        texts = [answer.text for answer in answers(engine, requests)]
+    assert ["".join(pieces).strip() for pieces in told] == texts
+    assert len(set(texts)) == 2
+
+
+def test_a_step_that_is_done_again_draws_the_same_tokens(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out between the draws of two rows, what was kept goes, and the step comes again."""
+    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
+    with Engine(config) as engine:
+        requests = [
+            ask(engine, [clip(n, 2)], "Story?", max_new_tokens=20, temperature=1.5, seed=n)
+            for n in range(2)
+        ]
+        alone = [single(engine, request) for request in requests]
+        plain, draws = Sampler.draw, 0
+
+        def draw(sampler: Sampler, scores: torch.Tensor) -> torch.Tensor:
+            nonlocal draws
+            draws += len(runner(engine)._seats.running) == 2
+            if draws == 10:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return plain(sampler, scores)
+
+        monkeypatch.setattr(Sampler, "draw", draw)
+        assert answers(engine, requests) == alone
+    assert draws > 10
+
+
+def test_rows_come_back_after_memory_had_run_out(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "_MORE_AFTER", 3)
+    requests = [ask(engine, [clip(n, 1)], "What?", max_new_tokens=40) for n in range(8)]
+    with before_each_forward(engine, small_device(2)):
+        answers(engine, requests)
+    with rows_seen(engine) as rows:
+        answers(engine, requests)
+        assert max(rows) < 6  # one more after every three answers
+        answers(engine, requests)
+    assert max(rows) >= 6
+
+
+def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engine) -> None:
+    embedding = engine._loaded.model.get_input_embeddings().weight.data
+    token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
+    neighbour = ask(engine, [clip(1, 2)], "What?", max_new_tokens=60)
+    after = ask(engine, [clip(3, 1)], "Now?")
+    alone = single(engine, after)
+
+    def should_stop() -> bool:
+        filling = runner(engine)._seats.filling
+        return bool(filling) and filling[0].length > 60
+
+    bad = ask(engine, [clip(2, 2)], "~ " * 40, should_stop=should_stop)
+    assert bad.inputs.length > 80 > after.inputs.length + 24
+    before = embedding[token].clone()
+    embedding[token] = torch.nan
+    try:
+        futures = submitted(engine, [neighbour, bad, after])
+        with pytest.raises(JobCanceled):
+            futures[1].result(60)
+        assert futures[2].result(60) == alone
+        assert futures[0].result(60).output_tokens > 10
+    finally:
+        embedding[token] = before
+
+
+def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engine: Engine) -> None:
+    """Who leaves makes the slots behind move up, a prompt on its way in with them."""
+    embedding = engine._loaded.model.get_input_embeddings().weight.data
+    token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
+    bad = ask(engine, [clip(2, 2)], "~ " * 40)
+
+    def half_way() -> bool:
+        filling = runner(engine)._seats.filling
+        return bool(filling) and filling[0].ticket.prompt_tokens == bad.inputs.length <= (
+            filling[0].length + 60
+        )
+
+    leaving = ask(engine, [clip(0, 2)], "What?", max_new_tokens=200, should_stop=half_way)
+    staying = ask(engine, [clip(1, 2)], "What?", max_new_tokens=200)
+    after = [ask(engine, [clip(3 + n, 1)], "Now?") for n in range(2)]
+    alone = [single(engine, request) for request in after]
+    before = embedding[token].clone()
+    embedding[token] = torch.nan
+    try:
+        futures = submitted(engine, [leaving, staying, bad, *after])
+        with pytest.raises(JobCanceled):
+            futures[0].result(60)
+        with pytest.raises(ModelError, match="no numbers"):
+            futures[2].result(60)
+        assert [future.result(60) for future in futures[3:]] == alone
+        assert futures[1].result(60).output_tokens > 40
+    finally:
+        embedding[token] = before
+
+
+def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CUDA graphs do it: what fills a prompt up is computed from it, and lies behind its seat."""
+    monkeypatch.setattr(Graphs, "_captured", lambda *_: None)
+    runner(engine).passes._graphs.on = True
+    after = ask(engine, [clip(3, 1)], "Now?", max_new_tokens=60)
+    alone = single(engine, after)
+    embedding = engine._loaded.model.get_input_embeddings().weight.data
+    token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
+    bad = ask(engine, [clip(2, 1)], "~ " * 20, max_new_tokens=2)
+    assert after.inputs.length <= 64 < bad.inputs.length < 120
+    assert after.inputs.length + alone.output_tokens > 70
+    before = embedding[token].clone()
+    embedding[token] = torch.nan
+    try:
+        with pytest.raises(ModelError, match="no numbers"):
+            single(engine, bad)
+    finally:
+        embedding[token] = before
+    assert single(engine, after) == alone
+
+
+def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
+    with Engine(config) as engine:
+        requests = [ask(engine, [clip(n, 2)], "What?") for n in range(3)]
+        alone = [single(engine, request) for request in requests]
+        runner(engine).prompts.let_go()
+
+        def full(*_: object) -> list[torch.Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        monkeypatch.setattr(SlotCache, "save", full)
+        assert answers(engine, requests) == alone
+        assert engine.stats.prefixes.entries == 0
+        monkeypatch.undo()
+        assert answers(engine, requests) == alone
+        assert engine.stats.prefixes.entries == 3
+
+
+@pytest.mark.parametrize("beside", [0, 2])
+def test_a_row_that_there_is_no_memory_to_begin_waits_for_it(
+    engine: Engine, beside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [
+        *(ask(engine, [clip(n, 2)], "What?", max_new_tokens=30) for n in range(beside)),
+        ask(engine, [clip(7, 2)], "Story?", temperature=1.5, seed=2),
+    ]
+    alone = [single(engine, request) for request in requests]
+    plain, refused = Sampler.__init__, 0
+
+    def full(sampler: Sampler, *args: Any) -> None:
+        nonlocal refused
+        if len(runner(engine)._seats) > 1 or not beside:
+            refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        plain(sampler, *args)
+
+    monkeypatch.setattr(Sampler, "__init__", full)
+    futures = submitted(engine, requests)
+    if beside:
+        assert [future.result(60) for future in futures] == alone
+    else:
+        with pytest.raises(OutOfMemory):
+            futures[0].result(60)
+    assert refused
+    monkeypatch.undo()
+    assert answers(engine, requests) == alone
+
+
+def test_memory_of_a_prompt_that_failed_is_free_before_it_is_tried_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[Any]] = []
+    left: list[bool] = []
+    plain = Prompts.open
+    free = recovery.free_memory
+
+    def watched(self: Prompts, *args: Any, **kwargs: Any) -> Any:
+        prompt = plain(self, *args, **kwargs)
+        opened.append(weakref.ref(prompt))
+        return prompt
+
+    def freed() -> None:
+        left.append(opened[-1]() is not None)
+        free()
+
+    def full(tokens: torch.Tensor) -> None:
+        if not left:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    request = ask(engine, [clip(1, 4)], "What?", max_new_tokens=4)
+    runner(engine).prompts.features.put(b"kept", {}, 0)  # so that it is tried again
+    monkeypatch.setattr(Prompts, "open", watched)
+    monkeypatch.setattr(recovery, "free_memory", freed)
+    with before_each_forward(engine, full):
+        assert answers(engine, [request])[0].output_tokens > 0
+    assert left == [False]
+    assert len(opened) == 2
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_memory_that_runs_out_takes_the_graphs_with_it(
+    engine: Engine, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph holds all that its pass needs. No GPU is here: what is seen is that they are forgotten."""
+    forgotten: list[int] = []
+    requests = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=40) for n in range(rows)]
+    alone = [single(engine, request) for request in requests]
+    full = in_decode(engine, rows, 3, torch.OutOfMemoryError("CUDA out of memory."))
+    monkeypatch.setattr(Graphs, "forget", lambda _: forgotten.append(engine.stats.running))
+    runner(engine).prompts.features.put(b"kept", {}, 0)  # so that the step is tried again
+    with before_each_forward(engine, full):
+        assert answers(engine, requests) == alone
+    assert rows in forgotten

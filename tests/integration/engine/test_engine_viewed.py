@@ -1,0 +1,136 @@
+"""Further questions about the same pictures prepare them once, and ask the very same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.models import FAMILIES, clip, picture
+from transformers import AutoConfig
+
+from videoqa_worker.engine import load_processor
+from videoqa_worker.engine.kvcache import lru as reuse
+from videoqa_worker.prompt import Media, ModelInputs, Prompter, Viewed, chat_content
+
+QUESTIONS = [
+    "What is it?",
+    "<image> or <video> or <image>?",
+    "And before?",
+    "<video> after <image> and <image>?",
+    "What is it?",
+]
+
+
+@pytest.fixture
+def media() -> list[Media]:
+    return [picture(1), clip(2, 3), picture(5)]
+
+
+def same(one: ModelInputs, other: ModelInputs) -> bool:
+    return (
+        torch.equal(one.input_ids, other.input_ids)
+        and one.images.keys() == other.images.keys()
+        and all(torch.equal(one.images[name], other.images[name]) for name in one.images)
+        and len(one.videos) == len(other.videos)
+        and all(map(torch.equal, one.videos, other.videos))
+        and (one.frames, one.media_tokens) == (other.frames, other.media_tokens)
+    )
+
+
+@pytest.mark.parametrize("pixels", ["fast", "reference"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_question_gets_what_it_would_get_by_itself(
+    checkpoint: Callable[[str], Path],
+    family: str,
+    pixels: str,
+    media: list[Media],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = checkpoint(family)
+    config = AutoConfig.from_pretrained(folder)
+    processor = load_processor(str(folder), config, pixels)  # type: ignore[arg-type]
+    prompter = Prompter(processor, config)
+    alone = [prompter.build(media, question) for question in QUESTIONS]
+    resized = 0
+    for part in {
+        type(processor.image_processor),
+        type(getattr(processor, "video_processor", None)),
+    }:
+        if hasattr(part, "resize"):
+            plain = part.resize
+
+            def counted(
+                self: object, *args: object, _plain: object = plain, **kw: object
+            ) -> object:
+                nonlocal resized
+                resized += 1
+                return _plain(self, *args, **kw)  # type: ignore[operator]
+
+            monkeypatch.setattr(part, "resize", counted)
+    viewed = Viewed(media)
+    together = [prompter.build(viewed, QUESTIONS[0])]
+    first = resized
+    together += [prompter.build(viewed, question) for question in QUESTIONS[1:]]
+    assert all(map(same, together, alone))
+    assert first > 0
+    # Marks may bring the pictures in another order, which is another set to the processor.
+    assert resized < 3 * first
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_their_pixels_are_one_tensor_and_have_one_digest(
+    checkpoint: Callable[[str], Path], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(family)
+    config = AutoConfig.from_pretrained(folder)
+    prompter = Prompter(load_processor(str(folder), config), config)
+    digested: list[int] = []
+    plain = reuse._bytes
+
+    def count(tensor: torch.Tensor) -> memoryview:
+        digested.append(tensor.numel())
+        return plain(tensor)
+
+    monkeypatch.setattr(reuse, "_bytes", count)
+    viewed = Viewed([clip(1, 3)])
+    rows = [prompter.build(viewed, question) for question in ("What?", "Where?", "When?")]
+    first = reuse.media_digest(rows[0])
+    once = len(digested)
+    assert {reuse.media_digest(row) for row in rows} == {first}
+    assert len(digested) == once > 0
+    again = prompter.build([clip(1, 3)], "What?")
+    assert reuse.media_digest(again) == first
+    assert reuse.media_digest(prompter.build([clip(2, 3)], "What?")) != first
+    assert len(digested) == 3 * once
+
+
+def test_what_was_viewed_is_not_taken_for_what_comes_later(
+    checkpoint: Callable[[str], Path],
+) -> None:
+    """Other jobs' pictures may lie where these lay in memory."""
+    folder = checkpoint("interleave")
+    config = AutoConfig.from_pretrained(folder)
+    prompter = Prompter(load_processor(str(folder), config), config)
+    for shade in range(0, 250, 10):
+        frame = np.full((40, 40, 3), shade, np.uint8)
+        inputs = prompter.build(Viewed([Media("image", (frame,))]), "What?")
+        assert int(inputs.images["pixel_values"].float().mean()) == shade
+
+
+def test_pictures_are_encoded_once_for_a_server(
+    media: list[Media], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [chat_content(Viewed(media), question) for question in QUESTIONS]
+    encoded: list[object] = []
+    plain = chat_content.__globals__["_data_uri"]
+    monkeypatch.setitem(
+        chat_content.__globals__,
+        "_data_uri",
+        lambda frame, images: encoded.append(frame) or plain(frame, images),
+    )
+    viewed = Viewed(media)
+    assert [chat_content(viewed, question) for question in QUESTIONS] == alone
+    assert len(encoded) == 5

@@ -1,0 +1,227 @@
+"""The same question about the same bytes is asked once, now and later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+from support.attempts import Model, due, submit
+
+from videoqa import errors
+from videoqa.contract import Result
+from videoqa.jobs import Bell, Ledger
+from videoqa_worker.job.attempts import Attempts
+
+
+def answer(attempts: Attempts, ledger: Ledger, bell: Bell) -> Result:
+    attempts.answer(bell)
+    result = ledger.result(bell.job_id)[1]
+    assert result is not None
+    return result
+
+
+def test_the_same_question_about_the_same_bytes_is_answered_from_the_store(
+    attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
+) -> None:
+    first = answer(attempts, ledger, submit(ledger))
+    again = answer(
+        attempts, ledger, submit(ledger, custom_id="mine", metadata={"a": "b"}, priority="bulk")
+    )
+    assert model.asked == 1
+    assert (first.cached, again.cached) == (False, True)
+    assert again.answers == first.answers
+    assert (again.custom_id, again.metadata, again.usage.output_tokens) == ("mine", {"a": "b"}, 0)
+    assert again.job_id != first.job_id
+    stored = Result.model_validate_json((tmp_path / "results" / f"{again.job_id}.json").read_text())
+    assert (stored.job_id, stored.cached) == (again.job_id, True)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"questions": ["Why?"]},
+        {"inputs": [{"url": "s3://b/k.mp4", "start": 1}]},
+        {"sampling": {"frames": 3}},
+        {"generation": {"max_new_tokens": 7}},
+        {"generation": {"temperature": 1, "seed": 1}},
+        {"cache": "off"},
+        {"cache": "refresh"},
+    ],
+    ids=str,
+)
+def test_another_question_is_asked(
+    attempts: Attempts, ledger: Ledger, model: Model, other: dict[str, object]
+) -> None:
+    answer(attempts, ledger, submit(ledger))
+    assert not answer(attempts, ledger, submit(ledger, **other)).cached
+    assert model.asked == 2
+
+
+def test_other_bytes_at_the_same_place_are_asked_about(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    answer(attempts, ledger, submit(ledger))
+    model.etag = "two"
+    assert not answer(attempts, ledger, submit(ledger)).cached
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_bytes_without_a_name_are_asked_about_each_time(
+    attempts: Attempts, ledger: Ledger, model: Model, etag: str | None
+) -> None:
+    model.etag = etag
+    for _ in range(2):
+        assert not answer(attempts, ledger, submit(ledger)).cached
+
+
+def test_answers_that_are_drawn_are_kept_only_with_a_seed(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    for generation, cached in (
+        ({"temperature": 1}, False),
+        ({"temperature": 1}, False),
+        ({"temperature": 1, "seed": 3}, False),
+        ({"temperature": 1, "seed": 3}, True),
+    ):
+        assert answer(attempts, ledger, submit(ledger, generation=generation)).cached is cached
+
+
+def test_a_refreshed_answer_is_what_later_jobs_get(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    answer(attempts, ledger, submit(ledger))
+    answer(attempts, ledger, submit(ledger, cache="refresh"))
+    assert answer(attempts, ledger, submit(ledger)).answers[0].text == "answer 2"
+
+
+def test_an_object_that_is_gone_or_another_is_asked_for_again(
+    attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
+) -> None:
+    first = answer(attempts, ledger, submit(ledger))
+    place = tmp_path / "results" / f"{first.job_id}.json"
+    place.write_text(first.model_copy(update={"cache_key": "another"}).model_dump_json())
+    second = answer(attempts, ledger, submit(ledger))
+    (tmp_path / "results" / f"{second.job_id}.json").unlink()
+    third = answer(attempts, ledger, submit(ledger))
+    assert [second.cached, third.cached, model.asked] == [False, False, 3]
+
+
+def test_equal_jobs_in_flight_share_one_run(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    leader, follower = submit(ledger), submit(ledger)
+
+    def meanwhile() -> None:
+        attempts.answer(follower)
+        job = ledger.get(follower.job_id)
+        assert (job.state, job.position) == ("queued", None)
+        assert job.waiting_for == f"job {leader.job_id}, which asks the same"
+
+    model.meanwhile = meanwhile
+    answer(attempts, ledger, leader)
+    result = answer_when_due(attempts, ledger, follower)
+    assert (result.cached, model.asked) == (True, 1)
+    job = ledger.get(follower.job_id)
+    assert (job.attempt, job.max_attempts) == (1, 3)  # waiting was no attempt
+
+
+def answer_when_due(attempts: Attempts, ledger: Ledger, bell: Bell) -> Result:
+    attempts.answer(due(ledger))
+    result = ledger.result(bell.job_id)[1]
+    assert result is not None
+    return result
+
+
+@pytest.mark.parametrize("end", ["fails", "is canceled"])
+def test_followers_of_a_job_that_ends_without_an_answer_ask_themselves(
+    attempts: Attempts, ledger: Ledger, model: Model, end: str
+) -> None:
+    leader, follower = submit(ledger), submit(ledger)
+
+    def meanwhile() -> None:
+        attempts.answer(follower)
+        if end == "fails":
+            raise errors.UnsupportedInput("the model is no good")
+        ledger.cancel(leader.job_id)
+
+    model.meanwhile = meanwhile
+    attempts.answer(leader)
+    assert ledger.get(leader.job_id).state == ("failed" if end == "fails" else "canceled")
+    assert not answer_when_due(attempts, ledger, follower).cached
+    assert model.asked == 2
+
+
+def test_a_follower_can_be_canceled(
+    attempts: Attempts, ledger: Ledger, model: Model, redis_client: redis.Redis
+) -> None:
+    leader, follower = submit(ledger), submit(ledger)
+
+    def meanwhile() -> None:
+        attempts.answer(follower)
+        ledger.cancel(follower.job_id)
+        assert ledger.get(follower.job_id).state == "canceled"
+
+    model.meanwhile = meanwhile
+    answer(attempts, ledger, leader)
+    assert ledger.reap(grace_s=60) == []
+    assert ledger.get(follower.job_id).state == "canceled"
+    prefix = ledger.keys.prefix
+    assert redis_client.keys(f"{prefix}:fl*") == redis_client.keys(f"{prefix}:followers*") == []
+
+
+def test_a_follower_that_was_canceled_and_retried_keeps_its_place(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    leader, follower = submit(ledger), submit(ledger)
+    behind: list[Bell] = []
+
+    def meanwhile() -> None:
+        attempts.answer(follower)
+        ledger.cancel(follower.job_id)
+        ledger.retry(follower.job_id)
+        behind.append(submit(ledger))
+
+    model.meanwhile = meanwhile
+    answer(attempts, ledger, leader)
+    ledger.reap(grace_s=60)
+    places = [ledger.get(bell.job_id).position for bell in (follower, *behind)]
+    assert places == [0, 1]
+
+
+def test_followers_do_not_wait_for_a_job_whose_next_attempt_asks_something_else(
+    attempts: Attempts, ledger: Ledger, model: Model, redis_client: redis.Redis
+) -> None:
+    leader, follower = submit(ledger, max_attempts=5), submit(ledger)
+
+    def meanwhile() -> None:
+        attempts.answer(follower)
+        model.etag = "two"  # the file was replaced meanwhile, or the next worker is of another kind
+        raise errors.ModelError("boom")
+
+    model.meanwhile = meanwhile
+    attempts.answer(leader)
+    attempts.answer(due(ledger))
+    assert ledger.get(leader.job_id).state == "succeeded"
+    assert answer_when_due(attempts, ledger, follower).cached
+    prefix = ledger.keys.prefix
+    assert redis_client.keys(f"{prefix}:fl*") == redis_client.keys(f"{prefix}:followers*") == []
+
+
+def test_followers_go_on_waiting_for_a_job_whose_worker_vanished(
+    attempts: Attempts, ledger: Ledger, model: Model, redis_client: redis.Redis
+) -> None:
+    leader, follower = submit(ledger), submit(ledger)
+    claim = ledger.claim(leader, worker="dies", lease_s=0.01, token="t")
+    assert not isinstance(claim, str)
+    key = attempts._cache.key(claim.request, claim.request.sampling, [])
+    assert key is not None
+    assert ledger.lead(leader.job_id, "t", key) == "ok"
+    assert ledger.lead(leader.job_id, "t", key) == "ok"  # its reply was lost
+    again = ledger.claim(follower, worker="w", lease_s=30, token="u")
+    assert not isinstance(again, str)
+    assert ledger.lead(follower.job_id, "u", key) == "follow"
+    assert ledger.lead(follower.job_id, "u", key) == "lost"  # its reply was lost
+    rung = due(ledger)
+    assert rung.job_id == leader.job_id
+    assert ledger.get(follower.job_id).state == "queued"

@@ -1,0 +1,289 @@
+"""What a worker does with a bell whose job it cannot run."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import pytest
+import redis
+from support.attempts import Bells, Model, due, submit
+
+from videoqa import errors
+from videoqa.contract import Result
+from videoqa.jobs import Bell, Claim, Ledger
+from videoqa.storage import ObjectStore
+from videoqa_worker.job.attempts import Attempts, backoff_s
+
+
+def rewrite(redis_client: redis.Redis, ledger: Ledger, bell: Bell, **fields: object) -> None:
+    """As a newer release would have written it."""
+    key = ledger.keys.job(bell.job_id)
+    text = cast("str", redis_client.hget(key, "request"))
+    redis_client.hset(key, "request", json.dumps(json.loads(text) | fields))
+
+
+def test_a_request_of_a_newer_release_is_left_to_newer_workers(
+    attempts: Attempts, ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    bell = submit(ledger)
+    rewrite(redis_client, ledger, bell, sampling={"method": "psychic"})
+    attempts.answer(bell)
+    rewrite(redis_client, ledger, bell, sampling={"method": "uniform"})
+    job = ledger.get(bell.job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code, job.failure.retryable) == (
+        "queued",
+        "invalid_request",
+        True,
+    )
+    assert "upgrade this side" in job.failure.message
+
+
+def test_a_field_that_only_a_newer_release_knows_does_not_disturb(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    bell = submit(ledger)
+    rewrite(redis_client, ledger, bell, mood="good")
+    assert ledger.get(bell.job_id).state == "queued"
+    claim = ledger.claim(bell, worker="w", lease_s=30, token="t")
+    assert not isinstance(claim, str)
+
+
+def test_a_bell_that_leads_nowhere_is_dropped(attempts: Attempts) -> None:
+    attempts.answer(Bell(job_id="job_none", attempt=1, bell=1, queue="q"))
+
+
+def test_retries_wait_longer_each_time_and_never_above_the_cap() -> None:
+    def longest(attempt: int) -> float:
+        return max(backoff_s(attempt, base_s=2, cap_s=30) for _ in range(300))
+
+    assert [round(longest(n)) for n in (1, 2, 3)] == pytest.approx([2, 4, 8], abs=1)
+    assert longest(10) <= 30
+
+
+def test_a_job_that_starts_while_its_worker_shuts_down_is_given_back(
+    attempts: Attempts, ledger: Ledger
+) -> None:
+    bell = submit(ledger)
+    attempts.close()
+    attempts.answer(bell)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 4)
+    assert job.position == 0
+
+
+def block(folder: Path) -> None:
+    """Nothing can be written there: a file is in the folder's place."""
+    folder.write_text("")
+
+
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store does not answer, and nobody waits between the tries."""
+
+    def write(self: ObjectStore, url: str, data: bytes, **_: object) -> bool:
+        raise errors.OutputUnavailable("the store is away")
+
+    monkeypatch.setattr(ObjectStore, "write", write)
+    monkeypatch.setattr("videoqa_worker.job.result_object.time.sleep", lambda seconds: None)
+
+
+def test_answers_that_could_not_be_stored_are_stored_later_and_the_model_is_not_asked_again(
+    attempts: Attempts,
+    ledger: Ledger,
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bell = submit(ledger)
+    with monkeypatch.context() as patch:
+        away(patch)
+        attempts.answer(bell)
+        for _ in range(5):  # more often than the job has attempts
+            job = ledger.get(bell.job_id)
+            assert (job.state, job.failure and job.failure.code) == ("queued", "output_unavailable")
+            attempts.answer(due(ledger))
+    attempts.answer(due(ledger))
+    job, result = ledger.result(bell.job_id)
+    assert (job.state, job.attempt, job.failure, model.asked) == ("succeeded", 7, None, 1)
+    stored = Result.model_validate_json((tmp_path / "results" / f"{job.id}.json").read_text())
+    assert result is not None
+    assert stored.answers == result.answers
+    assert (stored.attempt, result.attempt, result.answers[0].text) == (7, 7, "answer 1")
+
+
+def test_a_store_that_stays_away_ends_the_job_and_a_retry_needs_no_model(
+    attempts: Attempts,
+    ledger: Ledger,
+    redis_client: redis.Redis,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bell = submit(ledger)
+    with monkeypatch.context() as patch:
+        away(patch)
+        attempts.answer(bell)
+        an_hour_ago = float(cast(str, redis_client.hget(ledger.keys.job(bell.job_id), "kept_at")))
+        redis_client.hset(ledger.keys.job(bell.job_id), "kept_at", an_hour_ago - 3601)
+        attempts.answer(due(ledger))
+        assert ledger.get(bell.job_id).state == "failed"
+        attempts.answer(ledger.retry(bell.job_id))
+        assert ledger.get(bell.job_id).state == "queued"  # it has an hour again
+    attempts.answer(due(ledger))
+    assert ledger.get(bell.job_id).state == "succeeded"
+    assert model.asked == 1
+
+
+def test_answers_for_a_place_that_is_refused_are_kept_for_a_retry(
+    attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
+) -> None:
+    block(tmp_path / "results")
+    bell = submit(ledger)
+    attempts.answer(bell)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.failure and job.failure.code) == ("failed", "output_denied")
+    (tmp_path / "results").unlink()
+    attempts.answer(ledger.retry(bell.job_id))
+    assert (ledger.get(bell.job_id).state, model.asked) == ("succeeded", 1)
+
+
+def test_a_worker_that_stops_while_storing_gives_its_answers_back_too(
+    attempts: Attempts,
+    ledger: Ledger,
+    model: Model,
+    bells: Bells,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: object) -> None:
+        raise errors.WorkerStopping("this worker shuts down")
+
+    bell = submit(ledger)
+    with monkeypatch.context() as patch:
+        patch.setattr("videoqa_worker.job.attempts.store", stop)
+        attempts.answer(bell)
+    assert ledger.get(bell.job_id).state == "queued"
+    attempts.answer(bells.rung[0])
+    assert (ledger.get(bell.job_id).state, model.asked) == ("succeeded", 1)
+
+
+def test_kept_answers_of_a_newer_release_are_asked_for_again(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    bell = submit(ledger)
+    redis_client.hset(ledger.keys.job(bell.job_id), "kept", '{"answers": "in another shape"}')
+    claim = ledger.claim(bell, worker="w", lease_s=30, token="t")
+    assert isinstance(claim, Claim)
+    assert claim.kept is None
+
+
+def lost(ledger: Ledger) -> Bell:
+    """A job whose worker is gone, and which has one attempt left."""
+    bell = submit(ledger, max_attempts=2)
+    ledger.claim(bell, worker="w", lease_s=0.01, token="lost")
+    time.sleep(0.03)
+    return bell
+
+
+@contextmanager
+def running(attempts: Attempts, model: Model, bell: Bell) -> Iterator[None]:
+    """An attempt that has begun, and ends with the block."""
+    began, end = threading.Event(), threading.Event()
+
+    def meanwhile() -> None:
+        began.set()
+        assert end.wait(10)
+
+    model.meanwhile = meanwhile
+    thread = threading.Thread(target=attempts.answer, args=(bell,))
+    thread.start()
+    assert began.wait(10)
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join(10)
+
+
+def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    suspect = lost(ledger)
+    other = submit(ledger, questions=["What else?"])
+    tried: list[bool] = []
+
+    def last() -> None:
+        tried.append(attempts.answer(submit(ledger, questions=["And now?"])))
+
+    with running(attempts, model, other):
+        model.meanwhile = last
+        waits = threading.Thread(target=attempts.answer, args=(due(ledger),))
+        waits.start()
+        time.sleep(0.5)
+        job = ledger.get(suspect.job_id)
+        assert (job.state, job.stage, model.asked) == ("running", "queued", 1)
+    waits.join(10)
+    job = ledger.get(suspect.job_id)
+    assert (job.state, job.attempt, tried) == ("succeeded", 2, [False])
+    assert ledger.get(other.job_id).state == "succeeded"
+
+
+def test_a_job_that_is_only_to_be_stored_need_not_be_alone(
+    attempts: Attempts, ledger: Ledger, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a store is away it comes back each minute, for an hour."""
+    suspect = lost(ledger)
+    with monkeypatch.context() as patch:
+        away(patch)
+        attempts.answer(due(ledger))
+    stored: list[str] = []
+
+    def store_it() -> None:
+        again = due(ledger)
+        waits = threading.Thread(target=attempts.answer, args=(again,), daemon=True)
+        waits.start()
+        waits.join(2)
+        stored.append(ledger.get(suspect.job_id).state)
+
+    model.meanwhile = store_it
+    attempts.answer(submit(ledger, questions=["What else?"]))
+    assert (stored, model.asked) == (["succeeded"], 2)
+
+
+def test_a_job_that_waits_to_be_alone_is_given_back_when_its_worker_ends(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    suspect = lost(ledger)
+    with running(attempts, model, submit(ledger, questions=["What else?"])):
+        waits = threading.Thread(target=attempts.answer, args=(due(ledger),))
+        waits.start()
+        time.sleep(0.3)
+        attempts.break_off(errors.EngineStopped("the engine hangs"))
+        waits.join(10)
+        job = ledger.get(suspect.job_id)
+        assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 3)
+
+
+def test_a_question_that_only_waited_as_the_engine_broke_is_not_held_against_its_job(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    def broken(*, had_begun: bool) -> None:
+        error = errors.EngineStopped("the engine stopped")
+        error.had_begun = had_begun
+        raise error
+
+    bell = submit(ledger)
+    model.meanwhile = partial(broken, had_begun=False)
+    attempts.answer(bell)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.failure, job.attempt, job.max_attempts) == ("queued", None, 1, 4)
+    model.meanwhile = partial(broken, had_begun=True)
+    attempts.answer(bell)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 4)
+    assert job.failure is not None

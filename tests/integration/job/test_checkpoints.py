@@ -1,0 +1,265 @@
+"""Checkpoints of segments on a real ledger: kept for the next attempt, fenced, and gone with the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from support.attempts import Model, due, submit
+
+from videoqa import errors
+from videoqa.client import Client
+from videoqa.contract import Answer, JobRequest, Segment
+from videoqa.jobs import Bell, Claim, Ledger
+from videoqa.storage import ObjectStore
+from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.job.attempts import Attempts
+from videoqa_worker.job.draft import Opened, Outcome, Report, SourceVersion
+from videoqa_worker.job.segments import Checkpoints
+from videoqa_worker.settings import WorkerSettings
+
+IN_SEGMENTS = {"sampling": {"method": "segment", "segment_s": 10}, "cache": "off"}
+FIVE = 5
+
+
+def segment(number: int, text: str = "seen") -> Segment:
+    answer = Answer(
+        question_id="q1", question="What?", text=text, finish_reason="stop",
+        input_tokens=1, output_tokens=1,
+    )  # fmt: skip
+    return Segment(
+        number=number, start=10.0 * number, end=10.0 * number + 10, answers=(answer,), frames=()
+    )
+
+
+class Segmented(Model):
+    """Answers five segments; `fails_at` some of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails_at: list[int] = []
+        self.asked_for: list[int] = []
+
+    def run(
+        self,
+        request: JobRequest,
+        control: object,
+        report: Report,
+        *,
+        alone: bool,
+        opened: Opened,
+        checkpoints: Checkpoints,
+    ) -> Outcome:
+        opened(request.sampling, [SourceVersion("s3://b/k.mp4", self.etag, None, 1)])
+        done = checkpoints.load()
+        for number in range(len(done), FIVE):
+            self.meanwhile()
+            if number in self.fails_at:
+                self.fails_at.remove(number)
+                raise errors.ModelError("boom")
+            self.asked_for.append(number)
+            done.append(segment(number, f"{self.etag} {number}"))
+            checkpoints.save(done[-1])
+        return Outcome(segments=done)
+
+
+@pytest.fixture
+def model() -> Segmented:
+    return Segmented()
+
+
+@pytest.fixture
+def key(ledger: Ledger) -> Callable[[Bell], str]:
+    return lambda bell: ledger.keys.segments(bell.job_id)
+
+
+def texts(ledger: Ledger, bell: Bell) -> list[str]:
+    result = ledger.result(bell.job_id)[1]
+    assert result is not None
+    return [part.text for part in result.segments]
+
+
+def test_an_attempt_begins_behind_the_last_segment_of_those_before(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [2, 4]
+    attempts.answer(bell)
+    attempts.answer(due(ledger))
+    assert ledger.get(bell.job_id).failure is not None
+    assert redis_client.ttl(key(bell)) == -1
+    attempts.answer(due(ledger))
+    assert model.asked_for == list(range(FIVE))
+    assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
+    assert not redis_client.exists(key(bell))
+
+
+def test_a_retry_begins_behind_them_too(
+    attempts: Attempts,
+    ledger: Ledger,
+    model: Segmented,
+    client: Client,
+    redis_client: redis.Redis,
+    key: Any,
+) -> None:
+    bell = submit(ledger, max_attempts=1, result_ttl_s=600, **IN_SEGMENTS)
+    model.fails_at = [3]
+    attempts.answer(bell)
+    assert ledger.get(bell.job_id).state == "failed"
+    assert 0 < redis_client.ttl(key(bell)) <= 600, "they live as long as the record"
+    ledger.retry(bell.job_id)
+    assert redis_client.ttl(key(bell)) == -1
+    attempts.answer(bell)
+    assert model.asked_for == list(range(FIVE))
+    assert len(texts(ledger, bell)) == FIVE
+
+
+def test_segments_of_other_bytes_are_not_used(
+    attempts: Attempts, ledger: Ledger, model: Segmented
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [3]
+    attempts.answer(bell)
+    model.etag = "two"
+    attempts.answer(due(ledger))
+    assert model.asked_for == [0, 1, 2, *range(FIVE)]
+    assert texts(ledger, bell) == [f"two {n}" for n in range(FIVE)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"chat_template": "guide"},
+        {"pixels": "reference"},
+        {"quantization": "4bit"},
+        {"server_model": "model-fp8"},
+        {"server_images": "jpeg"},
+    ],
+    ids=str,
+)
+def test_segments_that_the_model_saw_in_another_form_are_not_used(
+    ledger: Ledger, other: dict[str, Any]
+) -> None:
+    def found(**fields: Any) -> str:
+        cache = AnswerCache(
+            ledger, ObjectStore(), model="demo", revision="1", ttl_s=60,
+            form=WorkerSettings(**fields).form,
+        )  # fmt: skip
+        return cache.fingerprint(
+            request, request.sampling, [SourceVersion("s3://b/k", "1", None, 1)]
+        )
+
+    request = JobRequest.model_validate(
+        {"inputs": ["s3://b/k"], "questions": ["What?"], **IN_SEGMENTS}
+    )
+    assert found() == found(slots=3)
+    assert found(**other) != found()
+
+
+def test_a_cancel_is_heard_at_the_next_checkpoint(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, result_ttl_s=60, **IN_SEGMENTS)
+
+    def cancel() -> None:
+        if len(model.asked_for) == 2:
+            ledger.cancel(bell.job_id)
+
+    model.meanwhile = cancel
+    attempts.answer(bell)
+    assert ledger.get(bell.job_id).state == "canceled"
+    assert model.asked_for == [0, 1, 2]
+    assert 0 < redis_client.ttl(key(bell)) <= 60
+
+
+@pytest.fixture
+def claimed(ledger: Ledger) -> Claim:
+    bell = submit(ledger, **IN_SEGMENTS)
+    found = ledger.claim(bell, worker="w", lease_s=0.0, token="mine")
+    assert isinstance(found, Claim)
+    return found
+
+
+def test_a_worker_that_lost_the_job_keeps_nothing(ledger: Ledger, claimed: Claim) -> None:
+    of = (claimed.job_id, "fingerprint")
+    assert ledger.checkpoint(claimed.job_id, "mine", "fingerprint", segment(0)) == "ok"
+    assert ledger.segments(*of) == [segment(0)]
+    due(ledger)  # its lease has ended
+    assert ledger.checkpoint(claimed.job_id, "mine", "fingerprint", segment(1)) == "lost"
+    assert ledger.segments(*of) == [segment(0)]
+
+
+def test_only_segments_without_a_gap_are_gone_on_from(ledger: Ledger, claimed: Claim) -> None:
+    for number in (0, 1, 3):
+        ledger.checkpoint(claimed.job_id, "mine", "fingerprint", segment(number))
+    assert ledger.segments(claimed.job_id, "fingerprint") == [segment(0), segment(1)]
+    assert ledger.segments(claimed.job_id, "another") == []
+
+
+def test_segments_that_this_release_cannot_read_are_answered_again(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [4]
+    attempts.answer(bell)
+    newer = segment(2).model_dump_json().replace('"stop"', '"thought_enough"')
+    redis_client.hset(key(bell), "2", newer)
+    attempts.answer(due(ledger))
+    assert ledger.get(bell.job_id).state == "succeeded"
+    assert model.asked_for == [*range(4), *range(2, FIVE)]
+
+
+def test_checkpoints_do_not_repeat_the_questions(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [3]
+    attempts.answer(bell)
+    assert "What?" not in str(redis_client.hgetall(key(bell)))
+    attempts.answer(due(ledger))
+    result = ledger.result(bell.job_id)[1]
+    assert result is not None
+    assert result.segments == tuple(segment(n, f"one {n}") for n in range(FIVE))
+
+
+def test_of_very_long_answers_no_more_is_kept_than_redis_has_room_for(
+    attempts: Attempts,
+    ledger: Ledger,
+    model: Segmented,
+    redis_client: redis.Redis,
+    key: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    each_bytes = len(segment(2, "one 2").model_dump_json()) - len("What?")
+    monkeypatch.setattr("videoqa_worker.job.attempts.KEPT_BYTES", 3 * each_bytes)
+    bell = submit(ledger, **IN_SEGMENTS)
+    model.fails_at = [4, 4]
+    attempts.answer(bell)
+    attempts.answer(due(ledger))
+    assert sorted(redis_client.hkeys(key(bell))) == ["0", "1", "2", "of"]
+    attempts.answer(due(ledger))
+    assert model.asked_for == [*range(4), 3, 3, 4]
+    assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
+
+
+def test_a_purged_job_leaves_no_segments(
+    attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
+) -> None:
+    bell = submit(ledger, max_attempts=1, **IN_SEGMENTS)
+    model.fails_at = [3]
+    attempts.answer(bell)
+    assert redis_client.exists(key(bell))
+    assert ledger.purge(bell.job_id)
+    assert not redis_client.exists(key(bell))
+
+
+def test_the_stored_object_has_all_segments(
+    attempts: Attempts, ledger: Ledger, tmp_path: Path
+) -> None:
+    bell = submit(ledger, **IN_SEGMENTS)
+    attempts.answer(bell)
+    stored = (tmp_path / "results" / f"{bell.job_id}.json").read_text()
+    assert stored.count('"number"') == FIVE

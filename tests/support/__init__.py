@@ -1,0 +1,1 @@
+"""Fixtures and helpers by subject: real servers, videos, models, stacks."""

@@ -1,0 +1,185 @@
+"""Tiny checkpoints outside of the LLaVA family, as the hub has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GenerationConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
+
+from support.models import END, PAD, WRITABLE, tiny_tokenizer
+
+__all__ = ["OTHERS", "write_other"]
+
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "bos_token_id": None,
+    "eos_token_id": END,
+    "pad_token_id": PAD,
+}
+TURNS = (
+    "{%% for m in messages %%}<|im_start|>{{ m['role'] }}\n{%% for c in m['content'] %%}"
+    "{%% if c['type'] == 'image' %%}%s{%% else %%}{{ c['text'] }}{%% endif %%}{%% endfor %%}"
+    "<|im_end|>\n{%% endfor %%}{%% if add_generation_prompt %%}<|im_start|>assistant\n{%% endif %%}"
+)
+
+Files = dict[str, dict[str, Any]]
+
+
+def _qwen2_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
+    """Pixels as patches with a grid beside them, and three numbers for a position."""
+    start, end, image, video = _added(
+        tokenizer, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
+    )
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
+    config = Qwen2VLConfig(
+        text_config={**TEXT, "vocab_size": len(tokenizer), "rope_parameters": rope},
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 64,
+            "num_heads": 2,
+            "patch_size": 14,
+            "mlp_ratio": 2,
+        },
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+        tie_word_embeddings=False,
+    )
+    pixels = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "min_pixels": 56 * 56,
+        "max_pixels": 84 * 84,
+    }
+    files = {
+        "preprocessor_config.json": pixels,
+        "processor_config.json": {"processor_class": "Qwen2VLProcessor"},
+    }
+    return (
+        Qwen2VLForConditionalGeneration(config),
+        files,
+        "<|vision_start|><|image_pad|><|vision_end|>",
+    )
+
+
+def _gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
+    """Sliding windows, and another token for an image than the one that the model sees."""
+    start, end, image = _added(
+        tokenizer, "<start_of_image>", "<end_of_image>", "<image_soft_token>"
+    )
+    tokenizer.init_kwargs |= {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+    }
+    text = {**TEXT, "vocab_size": len(tokenizer), "head_dim": 16, "sliding_window": 16}
+    text["query_pre_attn_scalar"] = 1  # else all positions count alike
+    config = Gemma3Config(
+        text_config=text,
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        boi_token_index=start,
+        eoi_token_index=end,
+        image_token_index=image,
+    )
+    files = {
+        "preprocessor_config.json": {
+            "image_processor_type": "Gemma3ImageProcessor",
+            "size": {"height": 56, "width": 56},
+        },
+        "processor_config.json": {"processor_class": "Gemma3Processor", "image_seq_length": 4},
+    }
+    return Gemma3ForConditionalGeneration(config), files, "<start_of_image>"
+
+
+def _idefics3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
+    """A picture is cut into tiles, each between tokens of its own."""
+    _added(tokenizer, "<fake_token_around_image>", "<end_of_utterance>", "<global-img>")
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+    }
+    text = {**TEXT, "model_type": "llama", "vocab_size": len(tokenizer)}
+    config = Idefics3Config(
+        text_config=text,
+        vision_config=vision,
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=False,
+        pad_token_id=PAD,
+    )
+    files = {
+        "preprocessor_config.json": {
+            "image_processor_type": "Idefics3ImageProcessor",
+            "size": {"longest_edge": 112},
+            "max_image_size": {"longest_edge": 56},
+        },
+        "processor_config.json": {"processor_class": "Idefics3Processor", "image_seq_len": 4},
+    }
+    return Idefics3ForConditionalGeneration(config), files, "<image>"
+
+
+OTHERS: dict[str, Callable[[PreTrainedTokenizerFast], tuple[Any, Files, str]]] = {
+    "qwen2_vl": _qwen2_vl,
+    "gemma3": _gemma3,
+    "idefics3": _idefics3,
+}
+
+
+def _added(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> list[int]:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
+    found: list[int] = tokenizer.convert_tokens_to_ids(list(tokens))
+    return found
+
+
+def write_other(family: str, folder: Path) -> Path:
+    tokenizer = tiny_tokenizer(bos=False)
+    torch.manual_seed(0)
+    model, files, image = OTHERS[family](tokenizer)
+    for name, weight in model.named_parameters():
+        if weight.ndim >= 2:
+            std = 0.05 if "embed" in name else 1.6 * weight[0].numel() ** -0.5
+            torch.nn.init.normal_(weight, std=std)
+    output = model.get_output_embeddings().weight.data
+    letters = [END, *tokenizer(WRITABLE, add_special_tokens=False)["input_ids"]]
+    silent = torch.ones(len(output), dtype=torch.bool)
+    silent[letters] = False
+    output[silent] = 0.0
+    model.generation_config = GenerationConfig(eos_token_id=END, pad_token_id=PAD)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    (folder / "chat_template.jinja").write_text(TURNS % image)
+    return folder

@@ -1,0 +1,95 @@
+"""A whole stack: private Redis and production workers in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.servers import WRITER
+from videoqa.client import Client
+from videoqa.settings import Settings
+from videoqa_worker.embedded import S3Server
+from videoqa_worker.embedded.process import ServerProcess
+from videoqa_worker.embedded.redis_server import RedisServer
+
+QUICK = {
+    "VIDEOQA_MODEL": "demo",
+    "VIDEOQA_FILE_ROOTS": "/",
+    "VIDEOQA_PRIVATE_ADDRESSES": "true",
+    "VIDEOQA_CPU_THREADS": "1",
+    "VIDEOQA_SOURCE_READ_TIMEOUT_S": "2",
+    "VIDEOQA_RETRY_BASE_S": "0.1",
+    "VIDEOQA_REAP_EVERY_S": "0.3",
+    "VIDEOQA_HEARTBEAT_S": "0.3",
+    "VIDEOQA_LEASE_S": "3",
+    "VIDEOQA_BELL_GRACE_S": "2",
+}
+"""Faults are noticed sooner than in production, so that tests need not wait."""
+
+
+_RUN = "from videoqa_worker.__main__ import leave, main\nleave(main())"
+
+
+class WorkerProcess(ServerProcess):
+    """`videoqa worker`, as in production."""
+
+    def __init__(
+        self, settings: Settings, folder: Path, *, before: str = "", **environ: str
+    ) -> None:
+        """`before`: Python that runs in the worker's process first, to break something there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.results = folder / "results"
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("VIDEOQA_")
+        }
+        super().__init__(
+            "the worker",
+            [sys.executable, "-P", "-c", f"{before}\n{_RUN}"]
+            if before
+            else [sys.executable, "-P", "-m", "videoqa_worker"],
+            log_path=folder / "worker.log",
+            env=clean
+            | QUICK
+            | {
+                "VIDEOQA_REDIS_URL": settings.redis_url,
+                "VIDEOQA_PREFIX": settings.prefix,
+                "VIDEOQA_OUTPUT": self.results.absolute().as_uri() + "/{job_id}.json",
+            }
+            | environ,
+        )
+
+    def wait_ready(self, client: Client) -> None:
+        def ready() -> bool:
+            return any(info.ready and info.id.endswith(f":{self.pid}") for info in client.workers())
+
+        self.wait_until(ready, timeout_s=90, every_s=0.1)
+
+
+@pytest.fixture(scope="session")
+def stack_settings(redis_server: RedisServer) -> Settings:
+    return Settings(redis_url=redis_server.url, prefix="stack")
+
+
+@pytest.fixture(scope="session")
+def stack_client(stack_settings: Settings) -> Iterator[Client]:
+    with Client(settings=stack_settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def worker(
+    stack_settings: Settings,
+    stack_client: Client,
+    s3_server: S3Server,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[WorkerProcess]:
+    """One worker for all tests that do not kill it."""
+    folder = tmp_path_factory.mktemp("worker")
+    environment = s3_server.environment(WRITER)
+    with WorkerProcess(stack_settings, folder, **environment) as process:
+        process.wait_ready(stack_client)
+        yield process

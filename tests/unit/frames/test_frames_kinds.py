@@ -1,0 +1,175 @@
+"""Every kind of container and codec gives the very pictures that were on screen, or says why not.
+
+Expected pictures come straight from the definition, a + k * (b - a) / n, and from how the clip
+was made; actual ones are read back out of the pixels. Prints the accuracy table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from kinds import KINDS, Kind
+from support.accuracy import Row, Table
+from support.videos import read_number
+
+from videoqa.contract import Sampling
+from videoqa.errors import SamplingError, VideoTruncated
+from videoqa_worker.frames import Frame, sample_frames, sample_segments
+from videoqa_worker.frames.container import timing
+
+Clip = Callable[[str], Path]
+MATROSKA = [name for name, kind in KINDS.items() if kind.recipe.name.endswith(("mkv", "webm"))]
+
+
+@pytest.fixture(scope="module")
+def kind_clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    """Writes each kind's clip once."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = KINDS[name].make(tmp_path_factory.mktemp("kind"))
+        return made[name]
+
+    return make
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is shown at an instant, against what was on screen."""
+
+    instant_s: Fraction
+    frame: Frame
+    number: int
+    places: set[int]
+    """The pictures that would be right, counted from 0."""
+    right: bool
+
+
+def asked_of(kind: Kind) -> Iterator[tuple[int, float | None, float | None]]:
+    """One picture, some, more than there are; and of a part."""
+    yield from ((1, None, None), (4, None, None), (7, None, None), (8, None, None))
+    yield min(len(kind.pictures) + 5, 256), None, None
+    yield 5, *kind.clip_s
+
+
+def look(kind: Kind, path: Path, count: int, start: float | None, end: float | None) -> list[Look]:
+    video = sample_frames(path, Sampling(frames=count), start=start, end=end)
+    told_s = Fraction(str(video.info.duration_s))
+    if not kind.ends_early:
+        off_s = abs(told_s - kind.duration_s)
+        assert off_s <= kind.slack_s, f"ends at {told_s} s, not {kind.duration_s} s"
+    a = Fraction(str(start or 0))
+    b = told_s if end is None else min(told_s, Fraction(str(end)))
+    looks = []
+    for k in range(count):
+        instant_s = a + k * (b - a) / count
+        frame = [f for f in video.frames if f.asked_s <= float(instant_s) + 1e-9][-1]
+        places = kind.places_at(instant_s)
+        number = read_number(frame.pixels)
+        right = any(kind.pictures[place] == number for place in places)
+        looks.append(Look(instant_s, frame, number, places, right))
+    return looks
+
+
+def is_steady(kind: Kind) -> bool:
+    """Then the index follows from the time; else it takes reading all packets to know it."""
+    return len({b - a for a, b in pairwise(kind.shown_s)}) == 1 and not kind.numbers
+
+
+def check(kind: Kind, seen: Look) -> None:
+    frame = seen.frame
+    where = f"at {float(seen.instant_s):.3f} s: {seen.number}, expected one of {seen.places}"
+    assert seen.right or not frame.exact, where
+    assert seen.right or kind.may_miss or kind.ends_early, where
+    if kind.inexact:
+        assert kind.may_miss or not frame.exact, f"{where}, and {kind.inexact}"
+    else:
+        assert frame.exact or kind.ends_early, where
+    if kind.inexact or not seen.right:
+        return
+    assert frame.index in seen.places or (frame.index is None and not is_steady(kind))
+    near_s = [float(kind.shown_s[place]) for place in seen.places]
+    # Matroska and FLV round the first picture and this one to a millisecond each.
+    assert min(abs(frame.pts_s - time_s) for time_s in near_s) <= 0.0011
+
+
+def errors_of(kind: Kind) -> tuple[type[SamplingError], ...]:
+    if kind.refused is not None:
+        return (kind.refused,)
+    return (VideoTruncated,) if kind.ends_early else ()
+
+
+def row_of(name: str, path: Path) -> Row:
+    kind, looks, refused = KINDS[name], list[Look](), ""
+    for count, start, end in asked_of(kind):
+        try:
+            looks += look(kind, path, count, start, end)
+        except errors_of(kind) as error:
+            refused = error.code
+    for seen in looks:
+        check(kind, seen)
+    assert not (kind.refused and looks)
+    return Row(
+        name,
+        right=sum(seen.right for seen in looks),
+        asked=len(looks),
+        exact=sum(seen.frame.exact for seen in looks),
+        indexed=sum(seen.frame.index is not None for seen in looks),
+        refused=refused,
+    )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_pictures_on_screen_come(name: str, kind_clip: Clip, accuracy_table: Table) -> None:
+    row = row_of(name, kind_clip(name))
+    accuracy_table.add(row)
+    assert row.asked or row.refused
+
+
+@pytest.mark.parametrize("name", MATROSKA)
+def test_the_same_pictures_come_by_the_cues_of_a_large_file(
+    name: str, kind_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cues tell of keyframes alone, so what other packets contradict cannot be known."""
+    monkeypatch.setattr(timing, "SCAN_BELOW_BYTES", 0)
+    for count, start, end in asked_of(KINDS[name]):
+        with suppress(*errors_of(KINDS[name])):
+            for seen in look(KINDS[name], kind_clip(name), count, start, end):
+                assert seen.right or not seen.frame.exact
+
+
+def test_a_table_of_wrong_pictures_could_not_pass(kind_clip: Clip) -> None:
+    name = "B-frames"
+    late = replace(KINDS[name], numbers=tuple(range(1, 51)))
+    (seen,) = look(late, kind_clip(name), 1, None, None)
+    with pytest.raises(AssertionError, match="0, expected one of"):
+        check(late, seen)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_segments_have_the_pictures_of_their_own_clips(name: str, kind_clip: Clip) -> None:
+    path = kind_clip(name)
+    sampling = Sampling(method="segment", segment_s=0.7, overlap_s=0.3, frames=4)
+    try:
+        found = list(sample_segments(path, sampling))
+    except SamplingError as error:
+        with pytest.raises(type(error)):
+            sample_frames(path, Sampling(frames=8))
+        return
+    for segment in found:
+        alone = sample_frames(
+            path, Sampling(frames=4), start=segment.start_s, end=segment.end_s
+        ).frames
+        for ours, theirs in zip(segment.video.frames, alone, strict=True):
+            if ours.exact and theirs.exact:
+                assert ours.pts_s == theirs.pts_s
+                assert (ours.pixels == theirs.pixels).all()
+            else:  # one pass may know less than a look at the clip alone, and says so
+                assert not ours.exact

@@ -59,7 +59,7 @@ def answers(engine: Engine, requests: list[GenerationRequest]) -> list[Generated
 
 def submitted(engine: Engine, requests: list[GenerationRequest]) -> list[Future[Generated]]:
     """All of them before the engine sees the first."""
-    with engine._room._changed:
+    with engine._queue._changed:
         return [engine.submit(request) for request in requests]
 
 
@@ -394,7 +394,7 @@ def test_who_is_canceled_before_its_turn_costs_the_model_nothing(engine: Engine)
 def test_a_future_canceled_while_it_waits_is_dropped(engine: Engine) -> None:
     with rows_seen(engine) as rows:
         asked = [ask(engine, [clip(n, 4)], "What?", max_new_tokens=3) for n in range(3)]
-        with engine._room._changed:
+        with engine._queue._changed:
             futures = submitted(engine, asked)
             assert futures[1].cancel()
         assert futures[0].result(60)

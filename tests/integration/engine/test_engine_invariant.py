@@ -16,7 +16,7 @@ from test_engine_slots import staggered
 
 from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.request import PendingRequest
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def scores_seen() -> Iterator[dict[int, list[torch.Tensor]]]:
 
     def look(self: SlotRunner, scores: torch.Tensor, seats: Any) -> list[int]:
         for row, seat in zip(scores, seats, strict=True):
-            ticket: Ticket = seat.ticket
+            ticket: PendingRequest = seat.ticket
             seen.setdefault(id(ticket.request.inputs), []).append(row.clone())
         drawn: list[int] = plain(self, scores, seats)
         return drawn

@@ -269,8 +269,8 @@ def staggered(
     """Each is submitted so many steps of the engine after the first; between steps, not in one."""
     order = sorted(range(len(requests)), key=lambda n: steps[n])
     futures: dict[int, Future[Generated]] = {}
-    room, taken = engine._room, [0]
-    plain = room.take
+    queue, taken = engine._queue, [0]
+    plain = queue.take
 
     def take(*args: Any, **kwargs: Any) -> Any:
         while order and (steps[order[0]] <= taken[0] or not futures_running()):
@@ -282,7 +282,7 @@ def staggered(
     def futures_running() -> bool:
         return any(not future.done() for future in futures.values())
 
-    room.take = take  # type: ignore[method-assign]
+    queue.take = take  # type: ignore[method-assign]
     try:
         first = order.pop(0)
         futures[first] = engine.submit(requests[first])
@@ -293,7 +293,7 @@ def staggered(
                 number = order.pop(0)
                 futures[number] = engine.submit(requests[number])
     finally:
-        del room.take  # type: ignore[method-assign]
+        del queue.take  # type: ignore[method-assign]
     return [futures[n] for n in range(len(requests))]
 
 

@@ -14,8 +14,8 @@ TOKENS = 4000
 
 
 class _Ticket:
-    def __init__(self, most_tokens: int) -> None:
-        self.most_tokens = most_tokens
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
 
 
 class _Row:

@@ -28,9 +28,9 @@ from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.kvcache.lru import media_digest
 from videoqa_worker.engine.kvcache.slot_cache import kv_shape
 from videoqa_worker.engine.model.loading import Loaded, load
-from videoqa_worker.engine.request import Generated, GenerationRequest, Ticket, never
+from videoqa_worker.engine.request import Generated, GenerationRequest, PendingRequest, never
 from videoqa_worker.engine.scheduling.coalescing import Flights, flight_key
-from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
+from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Prompter, Viewed
 
@@ -64,7 +64,7 @@ class Engine:
         self._loader = loader
         self._config = config
         self._on_state = on_state
-        self._room = WaitingRoom(config)
+        self._queue = RequestQueue(config)
         self._flights = Flights()
         self._runner: SlotRunner | BatchRunner | None = None
         self._closing = threading.Event()
@@ -84,7 +84,7 @@ class Engine:
     def close(self) -> None:
         """Ends the running rows and the waiting ones with EngineStopped, then the thread."""
         self._closing.set()
-        self._refuse(self._room.close())
+        self._refuse(self._queue.close())
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -102,25 +102,25 @@ class Engine:
         media = media_digest(request.inputs)  # here, on the caller's thread
         key = flight_key(request, media)
         if key is None:
-            return self._enter(request, media)
+            return self._enqueue(request, media)
         future, flight = self._flights.board(request, key)
         if flight is not None:
             try:
-                row = self._enter(flight.request, media)
+                row = self._enqueue(flight.request, media)
             except Exception as error:  # noqa: BLE001 - equal requests may be waiting for it already
                 row = Future()
                 row.set_exception(error)
             row.add_done_callback(partial(self._flights.land, key, flight))
         return future
 
-    def _enter(self, request: GenerationRequest, media: bytes) -> Future[Generated]:
+    def _enqueue(self, request: GenerationRequest, media: bytes) -> Future[Generated]:
         # On the caller's thread: the engine's then does not wait for the copy.
         if self._device_type == "cuda":
             request = replace(request, inputs=request.inputs.pinned())
-        ticket = Ticket(request)
+        ticket = PendingRequest(request)
         if self._runner is not None and self._runner.wants_digests:
             ticket.media = media
-        if not self._room.enter(ticket):
+        if not self._queue.put(ticket):
             self._refuse([ticket])
         return ticket.future
 
@@ -165,7 +165,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return len(self._room)
+        return len(self._queue)
 
     @property
     def stats(self) -> Stats:
@@ -216,10 +216,10 @@ class Engine:
             self._closing.set()
             if self._runner is not None:
                 self._runner.close()
-            self._refuse(self._room.close())
+            self._refuse(self._queue.close())
 
     def _serve(self, runner: SlotRunner | BatchRunner) -> None:
-        while runner.step(self._room):
+        while runner.step(self._queue):
             pass
 
     def _ready(self) -> SlotRunner | BatchRunner:
@@ -266,7 +266,7 @@ class Engine:
         """One tiny question by the true path: kernels are picked, and faults show now."""
         black = np.zeros((32, 32, 3), np.uint8)
         inputs = prompter.build([Media("video", (black,))], "What is this?")
-        ticket = Ticket(GenerationRequest(inputs, Generation(max_new_tokens=2)))
+        ticket = PendingRequest(GenerationRequest(inputs, Generation(max_new_tokens=2)))
         runner.run([ticket])
         return ticket.future.exception()
 
@@ -281,7 +281,7 @@ class Engine:
             failed.__cause__ = error
             self._started.set_exception(failed)
 
-    def _refuse(self, tickets: list[Ticket]) -> None:
+    def _refuse(self, tickets: list[PendingRequest]) -> None:
         for ticket in tickets:
             if ticket.start():
                 error = EngineStopped(STOPPED)

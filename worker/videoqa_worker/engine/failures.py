@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from videoqa.errors import GenerationError, ModelError, OutOfMemory
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.request import PendingRequest
 
 __all__ = ["NO_NUMBERS", "STOPPED", "Fault", "fault_of"]
 
@@ -21,7 +21,7 @@ class Fault:
     memory: bool
     text: str
 
-    def as_error(self, ticket: Ticket) -> GenerationError:
+    def as_error(self, ticket: PendingRequest) -> GenerationError:
         if self.memory:
             inputs = ticket.request.inputs
             return OutOfMemory(

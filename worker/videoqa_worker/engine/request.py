@@ -12,7 +12,7 @@ from videoqa.contract import FinishReason, Generation
 from videoqa.errors import JobCanceled
 from videoqa_worker.prompt import ModelInputs
 
-__all__ = ["Generated", "GenerationRequest", "Ticket", "canceled", "never"]
+__all__ = ["Generated", "GenerationRequest", "PendingRequest", "canceled", "never"]
 
 
 def never() -> bool:
@@ -61,7 +61,7 @@ class Generated:
 
 
 @dataclass(eq=False)
-class Ticket:
+class PendingRequest:
     """A request that waits or runs, and the future that its caller holds."""
 
     request: GenerationRequest
@@ -80,11 +80,11 @@ class Ticket:
     seed: int = field(init=False)
     """The request's, or one drawn here: a row that is repeated has to say the same again."""
 
-    turn_s: float = field(init=False)
+    rank_s: float = field(init=False)
     """Who waits with the least runs first."""
 
     def __post_init__(self) -> None:
-        self.turn_s = self.arrived_s + self.request.patience_s
+        self.rank_s = self.arrived_s + self.request.patience_s
         given = self.request.generation.seed
         self.seed = secrets.randbits(63) if given is None else given
 
@@ -97,11 +97,11 @@ class Ticket:
         return self.suspect or self.request.alone
 
     @property
-    def most_tokens(self) -> int:
+    def max_tokens(self) -> int:
         """Positions that it can need: prompt and longest answer."""
         return self.prompt_tokens + self.request.generation.max_new_tokens
 
-    def unwanted(self) -> Exception | None:
+    def withdrawal(self) -> Exception | None:
         """Why the caller wants no answer any more."""
         try:
             if self.request.should_stop():

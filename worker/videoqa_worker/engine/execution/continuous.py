@@ -21,9 +21,9 @@ from videoqa_worker.engine.kvcache.allocator import Layout
 from videoqa_worker.engine.kvcache.slot_cache import KvShape
 from videoqa_worker.engine.kvcache.slots import Seat
 from videoqa_worker.engine.model.loading import Loaded
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.engine.scheduling.recovery import Recovery
-from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
+from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.scheduling.scheduler import Scheduler
 from videoqa_worker.engine.sequence.logits import Shaping, processors
 from videoqa_worker.engine.sequence.prefill import Prompts
@@ -75,10 +75,10 @@ class SlotRunner:
             prefixes=self.prompts.prefixes.counts,
         )
 
-    def step(self, room: WaitingRoom) -> bool:
-        """One step; waits for work if there is none. False if the room is closed."""
+    def step(self, queue: RequestQueue) -> bool:
+        """One step; waits for work if there is none. False if the queue is closed."""
         self.beat_s = time.monotonic()
-        if not self._scheduler.schedule(room):
+        if not self._scheduler.schedule(queue):
             return False
         for run, recover in (
             (self._prefill, self._recovery.after_prefill),
@@ -91,12 +91,12 @@ class SlotRunner:
             self._postprocess(drawn)
         return True
 
-    def run(self, tickets: list[Ticket]) -> None:
+    def run(self, tickets: list[PendingRequest]) -> None:
         """Answers these, then returns."""
-        room = WaitingRoom(self._config)
-        room.put_back(tickets)
-        while room or self._seats or self._scheduler.again:
-            self.step(room)
+        queue = RequestQueue(self._config)
+        queue.put_back(tickets)
+        while queue or self._seats or self._scheduler.again:
+            self.step(queue)
 
     def close(self) -> None:
         """Ends all rows with EngineStopped."""
@@ -153,7 +153,7 @@ class SlotRunner:
             seat.sampler = Sampler(request.generation, seat.ticket.seed, device)
         if self._processors:
             prompt = request.inputs.input_ids[0].to(device)
-            seat.shaping = Shaping(self._processors, prompt, seat.ticket.most_tokens + 1)
+            seat.shaping = Shaping(self._processors, prompt, seat.ticket.max_tokens + 1)
         slot = seat.slot
         beside = slot.written
         if beside:

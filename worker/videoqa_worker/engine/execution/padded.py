@@ -23,8 +23,8 @@ from videoqa_worker.engine.execution.collate import left_padded
 from videoqa_worker.engine.failures import STOPPED, Fault, fault_of
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.model.loading import Loaded
-from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.scheduling.request_queue import WaitingRoom, padded_tokens
+from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine.scheduling.request_queue import RequestQueue, count_padded_tokens
 from videoqa_worker.engine.sequence.controls import Row, Sampling, Taking
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import ModelInputs
@@ -55,18 +55,18 @@ class BatchRunner:
     def stats(self) -> Stats:
         return Stats(running=self._running, beat_s=self.beat_s)
 
-    def step(self, room: WaitingRoom) -> bool:
-        """Waits for a batch and runs it; False if the room is closed."""
+    def step(self, queue: RequestQueue) -> bool:
+        """Waits for a batch and runs it; False if the queue is closed."""
         self.beat_s = time.monotonic()
         most = min(self._most_tokens, self.memory_tokens or 2**62)
-        batch = room.next_batch(most if self._joins else 0)
+        batch = queue.next_batch(most if self._joins else 0)
         self.run(batch)
         return bool(batch)
 
     def close(self) -> None:
         """No row outlives `run`."""
 
-    def run(self, tickets: Sequence[Ticket]) -> None:
+    def run(self, tickets: Sequence[PendingRequest]) -> None:
         """Answers every ticket: with a result or an error.
 
         Raises:
@@ -82,7 +82,7 @@ class BatchRunner:
                 if not ticket.future.done():
                     ticket.future.set_exception(EngineStopped(STOPPED))
 
-    def _run(self, batches: list[list[Ticket]]) -> None:
+    def _run(self, batches: list[list[PendingRequest]]) -> None:
         """The last batch first; a batch that fails is replaced by smaller ones."""
         while batches:
             batch = [ticket for ticket in batches.pop() if not ticket.future.done()]
@@ -94,14 +94,14 @@ class BatchRunner:
             free_memory()
             batches.extend(reversed(self._smaller(batch, fault)))
 
-    def _attempt(self, batch: list[Ticket]) -> Fault | None:
+    def _attempt(self, batch: list[PendingRequest]) -> Fault | None:
         try:
             self._generate(batch)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
             return fault_of(error)
         return None
 
-    def _smaller(self, batch: list[Ticket], fault: Fault) -> list[list[Ticket]]:
+    def _smaller(self, batch: list[PendingRequest], fault: Fault) -> list[list[PendingRequest]]:
         left = [ticket for ticket in batch if not ticket.future.done()]
         if len(batch) == 1:
             for ticket in left:
@@ -109,11 +109,11 @@ class BatchRunner:
             return []
         if not fault.memory:
             return [[ticket] for ticket in left]
-        self.memory_tokens = padded_tokens(batch) // 2
+        self.memory_tokens = count_padded_tokens(batch) // 2
         half = (len(left) + 1) // 2
         return [left[:half], left[half:]]
 
-    def _generate(self, batch: list[Ticket]) -> None:
+    def _generate(self, batch: list[PendingRequest]) -> None:
         rows = [Row(ticket, self._loaded.tokenizer, self._loaded.eos) for ticket in batch]
         for row in rows:
             row.poll()

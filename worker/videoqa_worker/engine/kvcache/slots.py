@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from videoqa_worker.engine.kvcache.positions import Last, Place
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.engine.sequence.controls import Row
 from videoqa_worker.engine.sequence.logits import Shaping
 from videoqa_worker.engine.sequence.prefill import Prompt
@@ -96,7 +96,7 @@ class Seat:
     shaping: Shaping | None = None
 
     @property
-    def ticket(self) -> Ticket:
+    def ticket(self) -> PendingRequest:
         return self.row.ticket
 
     @property
@@ -152,14 +152,14 @@ class Seats:
         """Those whose prompts are on their way in, all of one slot."""
         return [seat for seat in self._seats if seat.prompt is not None]
 
-    def spot(self, ticket: Ticket, key: bytes, shared: int, tokens: int) -> Spot | None:
+    def spot(self, ticket: PendingRequest, key: bytes, shared: int, tokens: int) -> Spot | None:
         """Where a row can sit if the cache has room for so many positions: beside one that begins
         alike, else in a slot of its own; None: nowhere now.
 
         Arguments:
             key: of the beginning, which is `shared` positions long; empty: it sits by itself.
         """
-        room = ticket.most_tokens - shared
+        room = ticket.max_tokens - shared
         alike = [slot for slot in self.slots if key and slot.key == key]
         for slot in (*alike, Slot(key, shared)):
             found = Spot(slot, slot.gap(room), room)

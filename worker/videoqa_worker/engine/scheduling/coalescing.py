@@ -62,7 +62,7 @@ class Flight:
         self._begun_s = first.arrived_s
         self.request = replace(
             first.request,
-            should_stop=self._unwanted,
+            should_stop=self._remove_withdrawn,
             on_progress=self._progress,
             on_text=self._tell if first.request.on_text is not None else None,
         )
@@ -78,7 +78,7 @@ class Flight:
                 self._call(passenger, passenger.request.on_text, self._text)
             return True
 
-    def _unwanted(self) -> bool:
+    def _remove_withdrawn(self) -> bool:
         with self._lock:
             for passenger in [*self._passengers]:
                 if passenger.future.cancelled():

@@ -14,19 +14,21 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 
 from videoqa_worker.engine.config import EngineConfig
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.request import PendingRequest
 
-__all__ = ["WaitingRoom", "choose", "padded_tokens"]
+__all__ = ["RequestQueue", "choose_batch", "count_padded_tokens"]
 
 
-def padded_tokens(tickets: Sequence[Ticket]) -> int:
+def count_padded_tokens(tickets: Sequence[PendingRequest]) -> int:
     """Positions of the KV cache that these rows need together."""
     prompt = max(ticket.prompt_tokens for ticket in tickets)
     answer = max(ticket.request.generation.max_new_tokens for ticket in tickets)
     return len(tickets) * (prompt + answer)
 
 
-def choose(waiting: Sequence[Ticket], config: EngineConfig, max_tokens: int) -> list[Ticket]:
+def choose_batch(
+    waiting: Sequence[PendingRequest], config: EngineConfig, max_tokens: int
+) -> list[PendingRequest]:
     """The next batch out of `waiting`, oldest first."""
     first, *others = waiting
     batch = [first]
@@ -37,47 +39,47 @@ def choose(waiting: Sequence[Ticket], config: EngineConfig, max_tokens: int) -> 
             break
         lengths = [one.prompt_tokens for one in (*batch, ticket)]
         similar = max(lengths) <= config.length_ratio * min(lengths)
-        if similar and not ticket.alone and padded_tokens([*batch, ticket]) <= max_tokens:
+        if similar and not ticket.alone and count_padded_tokens([*batch, ticket]) <= max_tokens:
             batch.append(ticket)
     return batch
 
 
-class WaitingRoom:
+class RequestQueue:
     """The queue between the callers' threads and the engine's."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
-        self._waiting: list[Ticket] = []
+        self._waiting: list[PendingRequest] = []
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def enter(self, ticket: Ticket) -> bool:
+    def put(self, ticket: PendingRequest) -> bool:
         """Queues a ticket; False if the room is closed."""
         with self._changed:
             if not self._closed:
-                insort(self._waiting, ticket, key=lambda one: one.turn_s)
+                insort(self._waiting, ticket, key=lambda one: one.rank_s)
                 self._changed.notify()
             return not self._closed
 
-    def next_batch(self, max_tokens: int) -> list[Ticket]:
+    def next_batch(self, max_tokens: int) -> list[PendingRequest]:
         """Waits for a batch; an empty one says that the room is closed."""
-        batch: list[Ticket] = []
+        batch: list[PendingRequest] = []
         while not batch and not self._closed:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._closed:
-                    self._gather()
-                unwanted = self._unwanted()
+                    self._wait_for_burst()
+                withdrawal = self._remove_withdrawn()
                 if self._waiting and not self._closed:
-                    batch = choose(self._waiting, self._config, max_tokens)
+                    batch = choose_batch(self._waiting, self._config, max_tokens)
                     self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
-            _end(unwanted)
+            _fail_withdrawn(withdrawal)
         return batch
 
-    def take(self, fits: Callable[[Ticket], bool], *, wait: bool) -> Ticket | None:
+    def take(self, fits: Callable[[PendingRequest], bool], *, wait: bool) -> PendingRequest | None:
         """The first ticket, if it fits: nobody overtakes it. None also if the room is closed.
 
         Arguments:
@@ -87,23 +89,23 @@ class WaitingRoom:
             with self._changed:
                 if wait:
                     self._changed.wait_for(lambda: self._waiting or self._closed)
-                unwanted = self._unwanted()
+                withdrawal = self._remove_withdrawn()
                 first = self._waiting[0] if self._waiting and not self._closed else None
                 taken = first is not None and fits(first)
                 if taken:
                     self._waiting.pop(0)
-            _end(unwanted)
+            _fail_withdrawn(withdrawal)
             if first is not None or not wait or self._closed:
                 return first if taken else None
 
-    def put_back(self, tickets: Sequence[Ticket]) -> None:
+    def put_back(self, tickets: Sequence[PendingRequest]) -> None:
         """They come first again."""
         with self._changed:
             for ticket in tickets:
-                ticket.turn_s = float("-inf")
+                ticket.rank_s = float("-inf")
             self._waiting[:0] = tickets
 
-    def close(self) -> list[Ticket]:
+    def close(self) -> list[PendingRequest]:
         """Lets nobody in any more; returns those who still waited."""
         with self._changed:
             self._closed = True
@@ -111,14 +113,14 @@ class WaitingRoom:
             self._changed.notify_all()
             return left
 
-    def _unwanted(self) -> list[tuple[Ticket, Exception]]:
+    def _remove_withdrawn(self) -> list[tuple[PendingRequest, Exception]]:
         """Takes those out whose callers want no answer any more."""
-        found = [(ticket, error) for ticket in self._waiting if (error := ticket.unwanted())]
+        found = [(ticket, error) for ticket in self._waiting if (error := ticket.withdrawal())]
         for ticket, _ in found:
             self._waiting.remove(ticket)
         return found
 
-    def _gather(self) -> None:
+    def _wait_for_burst(self) -> None:
         """Gives the others of a burst a moment, counted from when the oldest came."""
         first = self._waiting[0]
         left_s = first.arrived_s + self._config.batch_wait_s - time.monotonic()
@@ -127,8 +129,8 @@ class WaitingRoom:
             self._changed.wait_for(lambda: len(self._waiting) >= full or self._closed, left_s)
 
 
-def _end(unwanted: list[tuple[Ticket, Exception]]) -> None:
+def _fail_withdrawn(withdrawal: list[tuple[PendingRequest, Exception]]) -> None:
     """Not under the lock: futures have callbacks."""
-    for ticket, error in unwanted:
+    for ticket, error in withdrawal:
         if ticket.start():
             ticket.future.set_exception(error)

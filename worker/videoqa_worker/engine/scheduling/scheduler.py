@@ -1,4 +1,4 @@
-"""Who has a seat: rows join when there is room, and leave when they are done or have to wait again.
+"""Who has a seat: rows join when there is queue, and leave when they are done or have to wait again.
 
 At most one prompt is on its way in, or several that wait for the same beginning. How many rows there
 can be is learnt from running out of memory. Knows nothing of passes.
@@ -14,8 +14,8 @@ from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.kvcache.allocator import Layout
 from videoqa_worker.engine.kvcache.slots import Seat, Spot
 from videoqa_worker.engine.model.loading import Loaded
-from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
+from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.sequence.controls import Row
 from videoqa_worker.engine.sequence.prefill import Prompt, Prompts
 
@@ -40,7 +40,7 @@ class Scheduler:
         self._layout, self._seats, self._prompts = layout, layout.seats, prompts
         self.packs = config.pack_from_tokens is not None and not config.batch_invariant
         """Rows that begin alike sit together."""
-        self.again: list[Ticket] = []
+        self.again: list[PendingRequest] = []
         """They go back to wait."""
         self._most_rows = config.max_batch
         """Fewer once more did not fit into the device's memory; one more after every so many answers,
@@ -48,21 +48,21 @@ class Scheduler:
         self._answers = 0
         """Since there were fewer rows."""
 
-    def schedule(self, room: WaitingRoom) -> bool:
-        """Who is done leaves, who fits comes in; waits if nobody is there. False if the room is closed."""
+    def schedule(self, queue: RequestQueue) -> bool:
+        """Who is done leaves, who fits comes in; waits if nobody is there. False if the queue is closed."""
         for seat in self._seats.all:
             if seat.prompt is not None:
                 seat.row.poll()  # running rows are asked with each token
         for seat in self._seats.all:
             self.settle(seat)
         if self.again:
-            room.put_back(self.again)
+            queue.put_back(self.again)
             self.again = []
-        while (ticket := room.take(self._fits, wait=not self._seats)) is not None:
+        while (ticket := queue.take(self._fits, wait=not self._seats)) is not None:
             self._join(ticket)
         return bool(self._seats)
 
-    def _fits(self, ticket: Ticket) -> bool:
+    def _fits(self, ticket: PendingRequest) -> bool:
         if not self._seats:
             return True
         rows, filling = self._seats.all, self._seats.filling
@@ -71,18 +71,18 @@ class Scheduler:
         spot = self._spot(ticket)
         return spot is not None and (not filling or spot.slot is filling[0].slot)
 
-    def _alone(self, ticket: Ticket) -> bool:
+    def _alone(self, ticket: PendingRequest) -> bool:
         """Also who needs longer slots than all others, where the shape of a pass must not change."""
-        too_long = self._config.batch_invariant and ticket.most_tokens >= self._layout.usual_length
+        too_long = self._config.batch_invariant and ticket.max_tokens >= self._layout.usual_length
         return ticket.alone or too_long
 
-    def _spot(self, ticket: Ticket) -> Spot | None:
+    def _spot(self, ticket: PendingRequest) -> Spot | None:
         key, shared = self._prompts.beginning(ticket) if self.packs else (b"", 0)
         if shared < (self._config.pack_from_tokens or 0):
             key, shared = b"", 0
         return self._seats.spot(ticket, key, shared, self._layout.tokens)
 
-    def _join(self, ticket: Ticket) -> None:
+    def _join(self, ticket: PendingRequest) -> None:
         if not ticket.start():
             return
         spot = self._spot(ticket)

@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, StoppingCriteria
 from videoqa.contract import FinishReason
 from videoqa.errors import ModelError
 from videoqa_worker.engine.failures import NO_NUMBERS
-from videoqa_worker.engine.request import Generated, Ticket
+from videoqa_worker.engine.request import Generated, PendingRequest
 from videoqa_worker.engine.sequence.detokenizer import may_become
 from videoqa_worker.engine.sequence.sampler import Sampler
 
@@ -27,7 +27,7 @@ __all__ = ["Row", "Sampling", "Taking"]
 class Row:
     """One running request: its tokens so far, and how it ended."""
 
-    def __init__(self, ticket: Ticket, tokenizer: Any, eos: frozenset[int]) -> None:
+    def __init__(self, ticket: PendingRequest, tokenizer: Any, eos: frozenset[int]) -> None:
         self.ticket = ticket
         self.generation = ticket.request.generation
         self.tokens: list[int] = []
@@ -62,7 +62,7 @@ class Row:
 
     def poll(self) -> None:
         """Asks the caller whether to go on, and tells it how far the row is."""
-        if self.finish_reason is None and (error := self.ticket.unwanted()) is not None:
+        if self.finish_reason is None and (error := self.ticket.withdrawal()) is not None:
             self.error = error
             return
         told = self.ticket.request.on_progress
@@ -146,7 +146,7 @@ class Words:
 
 
 class Sampling(LogitsProcessor):
-    """Leaves a sampling row one token to choose: the one drawn for it. A row whose scores are no numbers
+    """Leaves a sampling row one token to choose_batch: the one drawn for it. A row whose scores are no numbers
     has no token, and fails."""
 
     def __init__(

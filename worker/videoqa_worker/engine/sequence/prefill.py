@@ -19,7 +19,7 @@ from videoqa_worker.engine.failures import fault_of
 from videoqa_worker.engine.kvcache.lru import Kept, prefix_digest
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import vision
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.request import PendingRequest
 
 __all__ = ["Prompt", "Prompts"]
 
@@ -63,7 +63,7 @@ class Prompts:
         self._graphs.forget()
         return self.prefixes.clear() | self.features.clear()
 
-    def beginning(self, ticket: Ticket) -> tuple[bytes, int]:
+    def beginning(self, ticket: PendingRequest) -> tuple[bytes, int]:
         """A digest of the prompt up to its last picture, and the positions of that; (b"", 0) if there
         are no pictures, or nobody cares which are equal."""
         if ticket.beginning is None:
@@ -76,7 +76,7 @@ class Prompts:
             ticket.beginning = key, length
         return ticket.beginning
 
-    def open(self, ticket: Ticket, slot: int, *, beside: bool) -> Prompt:
+    def open(self, ticket: PendingRequest, slot: int, *, beside: bool) -> Prompt:
         """What is left to be computed of a prompt.
 
         Arguments:
@@ -102,7 +102,7 @@ class Prompts:
             prompt.rest = rest.to(self._model.device, non_blocking=True)
         return prompt
 
-    def _features(self, ticket: Ticket) -> vision.Flat:
+    def _features(self, ticket: PendingRequest) -> vision.Flat:
         kept = self.features.get(ticket.media) if ticket.media else None
         if kept is None:
             kept = vision.flat(vision.encode(self._model, ticket.request.inputs, self._graphs))

@@ -12,7 +12,7 @@ from test_engine import answers, ask, single
 
 from videoqa_worker.engine import Engine, EngineConfig
 from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.engine.kvcache.lru import Kept
+from videoqa_worker.engine.kvcache.lru import LruCache
 
 QUESTIONS = [f"What is number {n}?" for n in range(10)]
 
@@ -78,7 +78,7 @@ def test_pictures_that_differ_in_one_pixel_are_not_taken_for_each_other(
 
 
 def test_the_least_recently_used_goes_when_bytes_run_out() -> None:
-    kept: Kept[str] = Kept(100)
+    kept: LruCache[str] = LruCache(100)
     kept.put(b"a", "A", 40)
     kept.put(b"b", "B", 40)
     assert kept.get(b"a") == "A"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from videoqa_worker.engine.kvcache.lru import Counts
+from videoqa_worker.engine.kvcache.lru import CacheCounts
 
 __all__ = ["Stats"]
 
@@ -28,7 +28,7 @@ class Stats:
     beat_s: float = 0.0
     """When the last step began, by `time.monotonic`. Rows that run under an old beat are stuck; an
     engine without rows waits for work, and has an old beat too."""
-    features: Counts = field(default_factory=Counts)
+    features: CacheCounts = field(default_factory=CacheCounts)
     """Of pictures."""
-    prefixes: Counts = field(default_factory=Counts)
+    prefixes: CacheCounts = field(default_factory=CacheCounts)
     """Of prompts up to their last picture."""

@@ -6,7 +6,7 @@ import gc
 
 import torch
 
-__all__ = ["free_memory", "kept_bytes", "kv_tokens"]
+__all__ = ["choose_cache_bytes", "fit_kv_tokens", "free_memory"]
 
 _CUDA_KV_SHARE = 0.7
 """Of the memory that is free beside the weights: small devices have no room for what is asked."""
@@ -14,7 +14,7 @@ _CPU_KEPT_BYTES, _CUDA_KEPT_SHARE = 256 << 20, 0.05
 """What each of the two caches may take if the settings say nothing; the share is of all memory."""
 
 
-def kv_tokens(wanted: int, bytes_each: int, device: torch.device) -> int:
+def fit_kv_tokens(wanted: int, bytes_each: int, device: torch.device) -> int:
     """Positions, as many as wanted if that leaves the device room for the caches and for passes."""
     if device.type != "cuda":
         return wanted
@@ -22,7 +22,7 @@ def kv_tokens(wanted: int, bytes_each: int, device: torch.device) -> int:
     return min(wanted, max(1, int(free * _CUDA_KV_SHARE) // bytes_each))
 
 
-def kept_bytes(configured: int | None, device: torch.device) -> int:
+def choose_cache_bytes(configured: int | None, device: torch.device) -> int:
     """What a cache of things that were computed before may take."""
     if configured is not None:
         return configured

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import Graphs
-from videoqa_worker.engine.device.memory import kv_tokens
+from videoqa_worker.engine.device.memory import fit_kv_tokens
 from videoqa_worker.engine.kvcache.positions import Last, Place, seen
 from videoqa_worker.engine.kvcache.slot_cache import KvShape, SlotCache, token_bytes
 from videoqa_worker.engine.model import attention, kernels
@@ -41,7 +41,9 @@ class Passes:
         self._unmasked = self._spares_masks(config)
         self._kernel = self._fastest(shape, config) if self._unmasked else None
         attention.install(model, self._kernel)
-        tokens = kv_tokens(config.max_batch_tokens, token_bytes(shape, model.dtype), self._device)
+        tokens = fit_kv_tokens(
+            config.max_batch_tokens, token_bytes(shape, model.dtype), self._device
+        )
         self.cache = SlotCache(shape, tokens, model.dtype, self._device)
 
     def _spares_masks(self, config: EngineConfig) -> bool:

@@ -16,13 +16,13 @@ import torch
 
 from videoqa_worker.prompt import ModelInputs, PerTensor
 
-__all__ = ["Counts", "Kept", "media_digest", "prefix_digest"]
+__all__ = ["CacheCounts", "LruCache", "media_digest", "prefix_digest"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Counts:
+class CacheCounts:
     """Of one cache, since the start."""
 
     hits: int = 0
@@ -32,7 +32,7 @@ class Counts:
     size_bytes: int = 0
 
 
-class Kept(Generic[T]):
+class LruCache(Generic[T]):
     """Used by the engine's thread; `counts` may be read by any."""
 
     def __init__(self, limit_bytes: int) -> None:
@@ -42,9 +42,9 @@ class Kept(Generic[T]):
         self._hits = self._misses = self._evictions = self._size_bytes = 0
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> CacheCounts:
         with self._lock:
-            return Counts(
+            return CacheCounts(
                 self._hits, self._misses, self._evictions, len(self._entries), self._size_bytes
             )
 
@@ -58,13 +58,13 @@ class Kept(Generic[T]):
             self._entries.move_to_end(key)
             return found[0]
 
-    def takes(self, size_bytes: int) -> bool:
+    def accepts(self, size_bytes: int) -> bool:
         """Whether something of this size is worth computing a copy of."""
         return size_bytes <= self._limit_bytes
 
     def put(self, key: bytes, value: T, size_bytes: int) -> None:
         """Keeps it, and lets go of what it has no room for."""
-        if not self.takes(size_bytes):
+        if not self.accepts(size_bytes):
             return
         with self._lock:
             _, before = self._entries.pop(key, (None, 0))

@@ -14,9 +14,9 @@ import torch
 
 from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import Graphs
-from videoqa_worker.engine.device.memory import kept_bytes
+from videoqa_worker.engine.device.memory import choose_cache_bytes
 from videoqa_worker.engine.failures import fault_of
-from videoqa_worker.engine.kvcache.lru import Kept, prefix_digest
+from videoqa_worker.engine.kvcache.lru import LruCache, prefix_digest
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.request import PendingRequest
@@ -50,13 +50,15 @@ class Prompts:
     def __init__(self, model: Any, graphs: Graphs, cache: SlotCache, config: EngineConfig) -> None:
         self._model, self._graphs, self._cache = model, graphs, cache
         features, prefixes = config.feature_cache_bytes, config.prefix_cache_bytes
-        self.features: Kept[vision.Flat] = Kept(kept_bytes(features, model.device))
-        self.prefixes: Kept[list[torch.Tensor]] = Kept(kept_bytes(prefixes, model.device))
+        self.features: LruCache[vision.Flat] = LruCache(choose_cache_bytes(features, model.device))
+        self.prefixes: LruCache[list[torch.Tensor]] = LruCache(
+            choose_cache_bytes(prefixes, model.device)
+        )
 
     @property
     def keeps(self) -> bool:
         """Whether anything is."""
-        return self.features.takes(1) or self.prefixes.takes(1)
+        return self.features.accepts(1) or self.prefixes.accepts(1)
 
     def let_go(self) -> bool:
         """Frees what is kept, and what graphs hold for their passes; False if nothing was kept."""
@@ -87,7 +89,7 @@ class Prompts:
         key, length = self.beginning(ticket)
         if beside:
             prompt.done = length
-        elif key and self.prefixes.takes(1):
+        elif key and self.prefixes.accepts(1):
             prompt.prefix, prompt.key = length, key
             saved = self.prefixes.get(key)
             if saved is not None:
@@ -114,7 +116,7 @@ class Prompts:
     def keep(self, prompt: Prompt, slot: int) -> None:
         """Of a complete prompt, what the next question about its pictures can use."""
         size = prompt.prefix * self._cache.token_bytes
-        if prompt.key and self.prefixes.takes(size):
+        if prompt.key and self.prefixes.accepts(size):
             saved = self._saved(prompt, slot)
             if saved is not None:
                 self.prefixes.put(prompt.key, saved, size)

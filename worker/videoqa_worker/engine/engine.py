@@ -29,7 +29,7 @@ from videoqa_worker.engine.kvcache.lru import media_digest
 from videoqa_worker.engine.kvcache.slot_cache import kv_shape
 from videoqa_worker.engine.model.loading import Loaded, load
 from videoqa_worker.engine.request import Generated, GenerationRequest, PendingRequest, never
-from videoqa_worker.engine.scheduling.coalescing import Flights, flight_key
+from videoqa_worker.engine.scheduling.coalescing import Coalescer, coalescing_key
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Prompter, Viewed
@@ -65,7 +65,7 @@ class Engine:
         self._config = config
         self._on_state = on_state
         self._queue = RequestQueue(config)
-        self._flights = Flights()
+        self._coalescer = Coalescer()
         self._runner: SlotRunner | BatchRunner | None = None
         self._closing = threading.Event()
         self._started: Future[Loaded] = Future()
@@ -100,17 +100,17 @@ class Engine:
             refused.set_exception(error)
             return refused
         media = media_digest(request.inputs)  # here, on the caller's thread
-        key = flight_key(request, media)
+        key = coalescing_key(request, media)
         if key is None:
             return self._enqueue(request, media)
-        future, flight = self._flights.board(request, key)
-        if flight is not None:
+        future, shared = self._coalescer.join(request, key)
+        if shared is not None:
             try:
-                row = self._enqueue(flight.request, media)
+                row = self._enqueue(shared.request, media)
             except Exception as error:  # noqa: BLE001 - equal requests may be waiting for it already
                 row = Future()
                 row.set_exception(error)
-            row.add_done_callback(partial(self._flights.land, key, flight))
+            row.add_done_callback(partial(self._coalescer.complete, key, shared))
         return future
 
     def _enqueue(self, request: GenerationRequest, media: bytes) -> Future[Generated]:
@@ -171,7 +171,7 @@ class Engine:
     def stats(self) -> Stats:
         """What it did so far; zeros before the start."""
         stats = self._runner.stats if self._runner is not None else Stats()
-        return replace(stats, shared=self._flights.shared)
+        return replace(stats, shared=self._coalescer.shared)
 
     @property
     def model_id(self) -> str:

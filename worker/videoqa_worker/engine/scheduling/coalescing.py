@@ -1,6 +1,6 @@
 """Equal requests that wait or run at the same time share one row.
 
-A flight is that row: it has as many passengers as callers, and goes on while one of them wants it.
+A shared is that row: it has as many subscribers as callers, and goes on while one of them wants it.
 Requests are equal if their pictures, tokens and settings are, and if the answer is bound to be the
 same: greedy, or drawn from a seed that the caller gave.
 """
@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from videoqa_worker.engine.kvcache.lru import prefix_digest
 from videoqa_worker.engine.request import Generated, GenerationRequest, canceled
 
-__all__ = ["Flight", "Flights", "flight_key"]
+__all__ = ["CoalescedRequest", "Coalescer", "coalescing_key"]
 
 
-def flight_key(request: GenerationRequest, media: bytes) -> bytes | None:
+def coalescing_key(request: GenerationRequest, media: bytes) -> bytes | None:
     """What equal requests have in common; None for one that shares with nobody. Those that listen to the
     text as it comes share with such alone: for the others it is not even decoded.
 
@@ -37,7 +37,7 @@ def flight_key(request: GenerationRequest, media: bytes) -> bytes | None:
 
 
 @dataclass(eq=False)
-class _Passenger:
+class _Subscriber:
     request: GenerationRequest
     future: Future[Generated] = field(default_factory=Future)
     arrived_s: float = field(default_factory=time.monotonic)
@@ -52,11 +52,11 @@ class _Passenger:
             self.future.set_result(replace(generated, first_token_s=max(0.0, waited_s)))
 
 
-class Flight:
-    """Its passengers may come from any thread; the row speaks on the engine's."""
+class CoalescedRequest:
+    """Its subscribers may come from any thread; the row speaks on the engine's."""
 
-    def __init__(self, first: _Passenger) -> None:
-        self._passengers = [first]
+    def __init__(self, first: _Subscriber) -> None:
+        self._subscribers = [first]
         self._lock = threading.Lock()
         self._text = ""
         self._begun_s = first.arrived_s
@@ -68,85 +68,85 @@ class Flight:
         )
         """What the engine runs."""
 
-    def add(self, passenger: _Passenger) -> bool:
+    def add(self, subscriber: _Subscriber) -> bool:
         """False if it has ended, or is about to."""
         with self._lock:
-            if not self._passengers:
+            if not self._subscribers:
                 return False
-            self._passengers.append(passenger)
-            if self._text and passenger.request.on_text is not None:
-                self._call(passenger, passenger.request.on_text, self._text)
+            self._subscribers.append(subscriber)
+            if self._text and subscriber.request.on_text is not None:
+                self._call(subscriber, subscriber.request.on_text, self._text)
             return True
 
     def _remove_withdrawn(self) -> bool:
         with self._lock:
-            for passenger in [*self._passengers]:
-                if passenger.future.cancelled():
-                    self._passengers.remove(passenger)
-                elif self._call(passenger, passenger.request.should_stop):
-                    self._passengers.remove(passenger)
-                    passenger.fail(canceled())
-            return not self._passengers
+            for subscriber in [*self._subscribers]:
+                if subscriber.future.cancelled():
+                    self._subscribers.remove(subscriber)
+                elif self._call(subscriber, subscriber.request.should_stop):
+                    self._subscribers.remove(subscriber)
+                    subscriber.fail(canceled())
+            return not self._subscribers
 
     def _progress(self, tokens: int) -> None:
         with self._lock:
-            for passenger in [*self._passengers]:
-                if passenger.request.on_progress is not None:
-                    self._call(passenger, passenger.request.on_progress, tokens)
+            for subscriber in [*self._subscribers]:
+                if subscriber.request.on_progress is not None:
+                    self._call(subscriber, subscriber.request.on_progress, tokens)
 
     def _tell(self, text: str) -> None:
         with self._lock:
             self._text += text
-            for passenger in [*self._passengers]:
-                if passenger.request.on_text is not None:
-                    self._call(passenger, passenger.request.on_text, text)
+            for subscriber in [*self._subscribers]:
+                if subscriber.request.on_text is not None:
+                    self._call(subscriber, subscriber.request.on_text, text)
 
-    def _call(self, passenger: _Passenger, call: Callable[..., object], *given: object) -> object:
+    def _call(self, subscriber: _Subscriber, call: Callable[..., object], *given: object) -> object:
         """A caller's fault is its own."""
         try:
             return call(*given)
         except Exception as error:  # noqa: BLE001
-            self._passengers.remove(passenger)
-            passenger.fail(error)
+            self._subscribers.remove(subscriber)
+            subscriber.fail(error)
             return False
 
-    def land(self, ended: Future[Generated]) -> None:
+    def complete(self, ended: Future[Generated]) -> None:
         with self._lock:
-            passengers, self._passengers = self._passengers, []
+            subscribers, self._subscribers = self._subscribers, []
         error = ended.exception()
-        for passenger in passengers:
+        for subscriber in subscribers:
             if error is None:
-                passenger.answer(ended.result(), self._begun_s)
+                subscriber.answer(ended.result(), self._begun_s)
             else:
-                passenger.fail(copy.copy(error))  # each caller may add to its own
+                subscriber.fail(copy.copy(error))  # each caller may add to its own
 
 
-class Flights:
+class Coalescer:
     """Those of one engine."""
 
     def __init__(self) -> None:
-        self._live: dict[bytes, Flight] = {}
+        self._running: dict[bytes, CoalescedRequest] = {}
         self._lock = threading.Lock()
         self.shared = 0
         """Requests that needed no row of their own."""
 
-    def board(
+    def join(
         self, request: GenerationRequest, key: bytes
-    ) -> tuple[Future[Generated], Flight | None]:
-        """The caller's future, and the flight that is to be run for it; None if one is on its way."""
-        passenger = _Passenger(request)
+    ) -> tuple[Future[Generated], CoalescedRequest | None]:
+        """The caller's future, and the shared that is to be run for it; None if one is on its way."""
+        subscriber = _Subscriber(request)
         with self._lock:
-            flight = self._live.get(key)
-            if flight is not None and flight.add(passenger):
+            shared = self._running.get(key)
+            if shared is not None and shared.add(subscriber):
                 self.shared += 1
-                return passenger.future, None
-            flight = self._live[key] = Flight(passenger)
-        return passenger.future, flight
+                return subscriber.future, None
+            shared = self._running[key] = CoalescedRequest(subscriber)
+        return subscriber.future, shared
 
-    def land(self, key: bytes, flight: Flight, ended: Future[Generated]) -> None:
+    def complete(self, key: bytes, shared: CoalescedRequest, ended: Future[Generated]) -> None:
         """Its row has ended."""
         with self._lock:
             # Else nobody wanted it, and a later one took its place.
-            if self._live.get(key) is flight:
-                del self._live[key]
-        flight.land(ended)
+            if self._running.get(key) is shared:
+                del self._running[key]
+        shared.complete(ended)

@@ -109,7 +109,7 @@ def test_a_row_that_nobody_wants_any_more_ends(engine: Engine) -> None:
     for future in submitted(engine, requests):
         with pytest.raises(JobCanceled):
             future.result(30)
-    # It is no part of the flight that was given up.
+    # It is no part of the shared that was given up.
     assert engine.submit(again(engine, max_new_tokens=500)).result(30).output_tokens > 3
 
 

@@ -301,7 +301,7 @@ def _image_token(processor: Any, chat_template: str) -> str:
             return token
     if not found:
         raise ConfigurationError(
-            f"{type(processor).__name__} has no token for images in its prompts; choose_batch another "
+            f"{type(processor).__name__} has no token for images in its prompts; choose another "
             "checkpoint",
             param="model",
         )

@@ -76,7 +76,7 @@ def _varlen(rows: Rows) -> torch.Tensor:
         enable_gqa=query.shape[1] != keys.shape[2],
         seqused_k=lengths,
         block_table=numbers[:-1, None],
-        # Left to choose_batch, FlashAttention 2 gives not-a-number now and then (torchtitan#3235).
+        # Left to choose, FlashAttention 2 gives not-a-number now and then (torchtitan#3235).
         num_splits=1,
     )
     assert isinstance(found, torch.Tensor)  # noqa: S101 - nothing else was asked for

@@ -117,7 +117,7 @@ def _configuration(config: EngineConfig, hub: dict[str, Any]) -> Any:
     if type(model_config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ConfigurationError(
             f"got model={config.model!r} of type {model_config.model_type!r}, expected one that "
-            "answers text about images; choose_batch a checkpoint for image-text-to-text",
+            "answers text about images; choose a checkpoint for image-text-to-text",
             param="model",
         )
     return model_config

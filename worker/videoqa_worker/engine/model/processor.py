@@ -110,7 +110,7 @@ def _other_family(config: Any) -> Any:
     except KeyError as error:
         raise ConfigurationError(
             f"got a {config.model_type} model, for which transformers has no processor of images "
-            "and text; choose_batch a checkpoint for image-text-to-text",
+            "and text; choose a checkpoint for image-text-to-text",
             param="model",
         ) from error
 

@@ -146,7 +146,7 @@ class Words:
 
 
 class Sampling(LogitsProcessor):
-    """Leaves a sampling row one token to choose_batch: the one drawn for it. A row whose scores are no numbers
+    """Leaves a sampling row one token to choose: the one drawn for it. A row whose scores are no numbers
     has no token, and fails."""
 
     def __init__(

@@ -39,7 +39,7 @@ from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest  # noqa: E402
-from videoqa_worker.engine.model.loading import Loaded  # noqa: E402
+from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
 from videoqa_worker.prompt import Media, Viewed  # noqa: E402
 
 MIXES = {"short": (24, (4, 8)), "long": (18, (16, 32))}
@@ -48,7 +48,7 @@ RUNS = 6
 Tokens = list[list[int]]
 
 
-def requests_of(loaded: Loaded, mix: str) -> list[GenerationRequest]:
+def requests_of(loaded: LoadedModel, mix: str) -> list[GenerationRequest]:
     count, frames = MIXES[mix]
     draw = random.Random(5)
     found = []
@@ -66,11 +66,11 @@ def video(seed: int, frames: int) -> Media:
     return Media("video", tuple(blocks.repeat(20, axis=1).repeat(20, axis=2)))
 
 
-def one_by_one(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+def one_by_one(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
     return [padded(loaded, [request])[0] for request in requests]
 
 
-def in_batches(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+def in_batches(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
     """Sorted by length, eight together, padded on the left, as long as the longest answer."""
     order = sorted(range(len(requests)), key=lambda n: requests[n].inputs.length)
     found: dict[int, list[int]] = {}
@@ -81,7 +81,7 @@ def in_batches(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
     return [found[n] for n in range(len(requests))]
 
 
-def padded(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+def padded(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
     longest = max(request.inputs.length for request in requests)
     ids = torch.zeros(len(requests), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -110,11 +110,11 @@ def padded(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
 
 def by_engine(
     *, streams: bool = False, **settings: Any
-) -> Callable[[Loaded, Sequence[GenerationRequest]], Tokens]:
+) -> Callable[[LoadedModel, Sequence[GenerationRequest]], Tokens]:
     """An engine that has answered as much about other videos: what it keeps of them is of no use, but its
     memory has been touched, as in a worker that runs. Starting and closing it do not count."""
 
-    def answer(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+    def answer(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
         config = EngineConfig("random", device="cpu", cpu_threads=1, **settings)
         with Engine(config, loader=lambda *_: loaded) as engine:
             heard: list[str] = []
@@ -138,7 +138,7 @@ def unlike(request: GenerationRequest) -> GenerationRequest:
     return replace(request, inputs=replace(request.inputs, images=images))
 
 
-def ten_questions(loaded: Loaded, own: Any, frames: int) -> dict[str, Any]:
+def ten_questions(loaded: LoadedModel, own: Any, frames: int) -> dict[str, Any]:
     blocks = np.random.default_rng(7).integers(0, 256, (frames, 9, 16, 3), dtype=np.uint8)
     media = Media("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
     questions = [f"What happens in part {n}?" for n in range(10)]
@@ -164,7 +164,7 @@ def ten_questions(loaded: Loaded, own: Any, frames: int) -> dict[str, Any]:
     }
 
 
-def asked(loaded: Loaded, media: Media, questions: Sequence[str], tokens: int) -> Tokens:
+def asked(loaded: LoadedModel, media: Media, questions: Sequence[str], tokens: int) -> Tokens:
     """As a job of so many questions asks them, of an engine that has answered them about another video."""
     config = EngineConfig("random", device="cpu", cpu_threads=1, max_batch=10)
     other = replace(media, frames=tuple(255 - frame for frame in media.frames))
@@ -179,7 +179,9 @@ def asked(loaded: Loaded, media: Media, questions: Sequence[str], tokens: int) -
     return told
 
 
-def guided(loaded: Loaded, own: Any, media: Media, questions: Sequence[str], tokens: int) -> Tokens:
+def guided(
+    loaded: LoadedModel, own: Any, media: Media, questions: Sequence[str], tokens: int
+) -> Tokens:
     """The Hugging Face video guide's way, once a question."""
     found = []
     for question in questions:
@@ -196,7 +198,7 @@ def guided(loaded: Loaded, own: Any, media: Media, questions: Sequence[str], tok
     return found
 
 
-SIDES: dict[str, Callable[[Loaded, Sequence[GenerationRequest]], Tokens]] = {
+SIDES: dict[str, Callable[[LoadedModel, Sequence[GenerationRequest]], Tokens]] = {
     "generate, one by one": one_by_one,
     "generate, batches of 8": in_batches,
     "videoqa, slots": by_engine(
@@ -225,7 +227,7 @@ class Clock:
 CLOCK = Clock()
 
 
-def measured(loaded: Loaded, mix: str) -> dict[str, Any]:
+def measured(loaded: LoadedModel, mix: str) -> dict[str, Any]:
     requests = requests_of(loaded, mix)
     lengths = [request.inputs.length for request in requests]
     expected = one_by_one(loaded, requests)

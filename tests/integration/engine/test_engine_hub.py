@@ -23,7 +23,7 @@ import sys
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.model import progress
 from videoqa_worker.engine import Engine, EngineConfig
-progress.SAY_EVERY_S = 0.0
+progress.REPORT_EVERY_S = 0.0
 for wanted in sys.argv[1:]:
     name, _, revision = wanted.partition("@")
     config = EngineConfig(name, revision=revision or None, device="cpu", cpu_threads=1)

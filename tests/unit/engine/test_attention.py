@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.generic import is_flash_attention_requested
 
 from videoqa_worker.engine.model import attention
-from videoqa_worker.engine.model.attention import _attention, install, lengths
+from videoqa_worker.engine.model.attention import _attention, encode_lengths, install
 from videoqa_worker.engine.model.kernels import KERNELS
 
 
@@ -32,7 +32,7 @@ def test_every_head_attends_as_with_its_own_copy_of_the_keys(
     module: Any = SimpleNamespace(num_key_value_groups=groups, is_causal=True)
     expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
     if device != "cpu":
-        monkeypatch.setattr("videoqa_worker.engine.model.attention._on_cpu", lambda _: False)
+        monkeypatch.setattr("videoqa_worker.engine.model.attention._is_on_cpu", lambda _: False)
     found, _ = _attention(module, query, key, value, mask, scaling=0.3)
     assert found.shape == expected.shape == (rows, queries, heads * groups, dim)
     assert torch.allclose(found, expected, atol=1e-5)
@@ -57,7 +57,9 @@ def test_pieces_without_masks_share_keys_only_where_a_kernel_can(
 
     monkeypatch.setattr(attention, "can_use_flash_attention", lambda _: flash)
     monkeypatch.setattr(attention, "scaled_dot_product_attention", look)
-    found, _ = _attention(module, query, key, value, lengths(torch.tensor([12])), scaling=0.3)
+    found, _ = _attention(
+        module, query, key, value, encode_lengths(torch.tensor([12])), scaling=0.3
+    )
     assert torch.allclose(found, expected, atol=1e-5)
     assert heads == [(2, groups > 1) if flash else (2 * groups, False)]
 

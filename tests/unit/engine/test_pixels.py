@@ -101,7 +101,7 @@ PICTURES = {
 
 
 SIGLIP_384 = (
-    engine_pixels._twin(SiglipImageProcessorPil(size={"height": 384, "width": 384})),
+    engine_pixels._make_fast(SiglipImageProcessorPil(size={"height": 384, "width": 384})),
     SiglipImageProcessorPil(size={"height": 384, "width": 384}),
 )
 
@@ -318,7 +318,7 @@ def test_a_read_only_picture_is_neither_copied_nor_changed(
     frame = scenery(300, 400)
     frame.tofile(tmp_path / "frames")
     mapped = np.memmap(tmp_path / "frames", np.uint8, "r", shape=frame.shape)
-    tensor = engine_pixels._shared(mapped.transpose(2, 0, 1))
+    tensor = engine_pixels._as_tensor(mapped.transpose(2, 0, 1))
     assert tensor.data_ptr() == mapped.ctypes.data
     fast, _ = both("interleave")
     of_map, of_copy = (fast.build([Media("image", (p,))], "What?") for p in (mapped, frame))
@@ -334,7 +334,7 @@ def test_memory_that_numpy_does_not_lend_is_copied(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.utils.dlpack, "from_dlpack", refuse)
     frame = noise(5, 7)
     frame.flags.writeable = False
-    tensor = engine_pixels._shared(frame)
+    tensor = engine_pixels._as_tensor(frame)
     assert np.array_equal(tensor.numpy(), frame)
 
 

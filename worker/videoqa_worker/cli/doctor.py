@@ -62,11 +62,11 @@ def _model_of(stack: LocalStack | None) -> str | None:
 def _device(settings: WorkerSettings) -> Check:
     import torch
 
-    from videoqa_worker.engine import device_of
+    from videoqa_worker.engine import choose_device
 
     name = f"torch {torch.__version__}"
     try:
-        device = device_of(engine_config(settings))
+        device = choose_device(engine_config(settings))
     except VideoQAError as error:
         return Check("device", ok=False, found=error.message, next_step="correct VIDEOQA_DEVICE")
     if device.type == "cuda":
@@ -104,7 +104,7 @@ def _server(url: str) -> Check:
 
 def _model(settings: WorkerSettings) -> Check:
     """Whether the checkpoint would load, and fits the device; its weights are not read."""
-    from videoqa_worker.engine import look
+    from videoqa_worker.engine import inspect_checkpoint
 
     source = settings.model_source
     is_here = Path(source).is_dir() or isinstance(
@@ -113,7 +113,7 @@ def _model(settings: WorkerSettings) -> Check:
     try:
         if not is_here and not source.startswith((".", "/", "~")):
             HfApi().model_info(source, revision=settings.revision, timeout=5)
-        weights = look(engine_config(settings))
+        weights = inspect_checkpoint(engine_config(settings))
     except Exception as error:  # noqa: BLE001 - the hub's client raises its transport's errors too
         message = (str(error) or type(error).__name__).splitlines()[0]
         named = message if settings.model in message else f"{settings.model}: {message}"
@@ -142,15 +142,15 @@ def _fits(settings: WorkerSettings, parameters: int) -> bool:
     """Whether the weights alone leave something of the GPU; elsewhere nothing is said."""
     import torch
 
-    from videoqa_worker.engine import device_of, dtype_of
+    from videoqa_worker.engine import choose_device, choose_dtype
 
     config = engine_config(settings)
     if settings.device_map or settings.quantization or not torch.cuda.is_available():
         return True
-    device = device_of(config)
+    device = choose_device(config)
     if device.type != "cuda":
         return True
-    needed = parameters * dtype_of(config, device).itemsize
+    needed = parameters * choose_dtype(config, device).itemsize
     return bool(needed < _MOST_WEIGHTS * torch.cuda.get_device_properties(device).total_memory)
 
 

@@ -24,7 +24,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from videoqa.contract import Generation
 from videoqa.errors import JobCanceled, PromptTooLong
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
-from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.prompt import Media
 
 TOGETHER = {"batch_wait_s": 0.3, "length_ratio": 100.0, "max_batch": 8}
@@ -47,7 +47,7 @@ def engine(request: pytest.FixtureRequest, engine_of: Callable[..., Engine]) -> 
 
 def ask(engine: Engine, media: list[Media], question: str, **settings: Any) -> GenerationRequest:
     """A request; keywords of GenerationRequest go there, the others to Generation."""
-    names = ("should_stop", "alone", "on_progress", "on_text")
+    names = ("should_stop", "exclusive", "on_progress", "on_text")
     own = {k: settings.pop(k) for k in names if k in settings}
     generation = Generation(**{"max_new_tokens": 24, **settings})
     return GenerationRequest(engine.prompter.build(media, question), generation, **own)
@@ -65,7 +65,7 @@ def submitted(engine: Engine, requests: list[GenerationRequest]) -> list[Future[
 
 def single(engine: Engine, request: GenerationRequest) -> Generated:
     """The answer to a request that nobody shares a batch with."""
-    return answers(engine, [replace(request, alone=True)])[0]
+    return answers(engine, [replace(request, exclusive=True)])[0]
 
 
 def given(kwargs: dict[str, Any]) -> torch.Tensor:
@@ -82,8 +82,8 @@ def rows_seen(engine: Engine) -> Iterator[list[int]]:
 
     def look(_: Any, args: Any, kwargs: Any) -> None:
         runner = engine._runner
-        decodes = isinstance(runner, SlotRunner) and runner.passes.cache.decodes
-        seen.append(len(runner._seats.running) if decodes else given(kwargs).shape[0])
+        decodes = isinstance(runner, ContinuousRunner) and runner.forward.cache.is_decoding
+        seen.append(len(runner._table.decoding) if decodes else given(kwargs).shape[0])
 
     hook = engine._loaded.model.register_forward_pre_hook(look, with_kwargs=True)
     try:
@@ -243,7 +243,7 @@ def test_a_request_that_asks_to_be_alone_is_never_batched(engine: Engine) -> Non
     with rows_seen(engine) as rows:
         beside: list[int] = []
         requests[1] = replace(
-            requests[1], alone=True, on_progress=lambda _: beside.append(rows[-1])
+            requests[1], exclusive=True, on_progress=lambda _: beside.append(rows[-1])
         )
         answers(engine, requests)
     assert beside == [1, 1, 1]

@@ -19,8 +19,8 @@ from test_engine_slots import canceled_after, is_left, staggered
 
 from videoqa.errors import JobCanceled, ModelError
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
-from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.engine.execution.forward import Passes
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
+from videoqa_worker.engine.execution.forward import ForwardPass
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 
@@ -35,8 +35,8 @@ def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
         yield running
 
 
-def runner(engine: Engine) -> SlotRunner:
-    assert isinstance(engine._runner, SlotRunner)
+def runner(engine: Engine) -> ContinuousRunner:
+    assert isinstance(engine._runner, ContinuousRunner)
     return engine._runner
 
 
@@ -77,14 +77,14 @@ def test_questions_of_one_job_compute_their_pictures_once_and_say_what_they_say_
 
 def test_a_step_reads_what_rows_share_from_one_slot(engine: Engine) -> None:
     slots: list[int] = []
-    plain = Passes.decode
+    plain = ForwardPass.decode
 
-    def decode(self: Passes, first: int, rows: Any, **more: Any) -> torch.Tensor:
+    def decode(self: ForwardPass, first: int, rows: Any, **more: Any) -> torch.Tensor:
         slots.append(len(rows))
         return plain(self, first, rows, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Passes, "decode", decode)
+        patch.setattr(ForwardPass, "decode", decode)
         answers(engine, questions(engine, 8, max_new_tokens=10))
     assert set(slots) == {1}
     assert engine.stats.packed == 7
@@ -148,26 +148,26 @@ def test_who_waits_for_a_beginning_that_is_canceled_writes_it(engine: Engine) ->
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), torch.OutOfMemoryError("CUDA out of memory.")])
-@pytest.mark.parametrize("method", ["advance", "together", "decode"])
+@pytest.mark.parametrize("method", ["prefill_chunk", "prefill_packed", "decode"])
 def test_a_pass_that_fails_once_costs_no_answer(
     engine: Engine, method: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But that of a row which is there by itself, and so is guilty."""
     requests = questions(engine, 5)
     alone = [single(engine, request) for request in requests]
-    plain = getattr(Passes, method)
+    plain = getattr(ForwardPass, method)
     raised = False
 
-    def once(self: Passes, *args: Any, **kwargs: Any) -> Any:
+    def once(self: ForwardPass, *args: Any, **kwargs: Any) -> Any:
         nonlocal raised
-        if not raised and (method != "decode" or len(runner(engine)._seats.running) > 1):
+        if not raised and (method != "decode" or len(runner(engine)._table.decoding) > 1):
             raised = True
             raise error
         return plain(self, *args, **kwargs)
 
-    monkeypatch.setattr(Passes, method, once)
+    monkeypatch.setattr(ForwardPass, method, once)
     futures = submitted(engine, requests)
-    guilty = method == "advance"  # the first of them, whose prompt comes in by itself
+    guilty = method == "prefill_chunk"  # the first of them, whose prompt comes in by itself
     for n, future in enumerate(futures):
         if n == 0 and guilty:
             assert future.exception(60) is not None
@@ -188,7 +188,7 @@ def test_not_a_number_in_one_question_costs_the_others_nothing(engine: Engine) -
     try:
         for place in (0, 1, 4):
             futures = submitted(engine, [*requests[:place], bad, *requests[place:]])
-            with pytest.raises(ModelError, match="no numbers"):
+            with pytest.raises(ModelError, match="NaN or infinite logits"):
                 futures.pop(place).result(60)
             assert [future.result(60) for future in futures] == alone
     finally:
@@ -211,7 +211,7 @@ def test_not_a_number_that_comes_in_by_pieces_costs_the_rows_that_run_nothing(
     embedding[token] = torch.nan
     try:
         futures = submitted(engine, [*requests, bad])
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite logits"):
             futures.pop().result(60)
         assert [future.result(60) for future in futures] == alone
     finally:

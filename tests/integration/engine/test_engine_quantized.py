@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from videoqa_worker.demo.questions import questions
 from videoqa_worker.demo.scenes import render, sample_scene
 from videoqa_worker.engine import Engine
-from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.prompt import Media
 
 BITS = ("4bit", "8bit")
@@ -42,7 +42,7 @@ def test_only_the_text_model_is_quantised_and_runs_in_slots(
         "multi_modal_projector": {"Linear"},
         "lm_head": {"Linear"},
     }
-    assert isinstance(engine._runner, SlotRunner)
+    assert isinstance(engine._runner, ContinuousRunner)
 
 
 @pytest.mark.parametrize("family", ["next", "next_video", "onevision", "video_llava"])

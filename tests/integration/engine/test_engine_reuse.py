@@ -11,7 +11,7 @@ from support.models import clip
 from test_engine import answers, ask, single
 
 from videoqa_worker.engine import Engine, EngineConfig
-from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.kvcache.lru import LruCache
 
 QUESTIONS = [f"What is number {n}?" for n in range(10)]
@@ -28,8 +28,8 @@ def engine_with(checkpoint: Callable[[str], Path]) -> Callable[..., Engine]:
     return start
 
 
-def runner(engine: Engine) -> SlotRunner:
-    assert isinstance(engine._runner, SlotRunner)
+def runner(engine: Engine) -> ContinuousRunner:
+    assert isinstance(engine._runner, ContinuousRunner)
     return engine._runner
 
 
@@ -43,7 +43,7 @@ def test_ten_questions_about_one_video_compute_its_prompt_once(
         computed = runner(engine).prompt_tokens - before
         prompts, features = (
             cache.counts
-            for cache in (runner(engine).prompts.prefixes, runner(engine).prompts.features)
+            for cache in (runner(engine).prefixes.prefixes, runner(engine).prefixes.features)
         )
     longest = max(request.inputs.length for request in requests)
     assert computed < longest + 9 * 40
@@ -60,8 +60,8 @@ def test_what_is_kept_changes_no_answer(engine_with: Callable[..., Engine]) -> N
         for media in ([clip(1, 8)], [clip(2, 8)], [clip(1, 8), clip(2, 3)]):
             requests = [ask(engine, media, question) for question in QUESTIONS[:4]]
             assert answers(engine, requests) == [single(forgetful, one) for one in requests]
-        assert runner(engine).prompts.prefixes.counts.hits + runner(engine).packed == 9
-        assert runner(forgetful).prompts.prefixes.counts.entries == 0
+        assert runner(engine).prefixes.prefixes.counts.hits + runner(engine).packed == 9
+        assert runner(forgetful).prefixes.prefixes.counts.entries == 0
 
 
 def test_pictures_that_differ_in_one_pixel_are_not_taken_for_each_other(
@@ -73,7 +73,7 @@ def test_pictures_that_differ_in_one_pixel_are_not_taken_for_each_other(
     other = type(other)("video", tuple(changed), other.pts_s)
     with engine_with(pixels="reference") as engine:
         answers(engine, [ask(engine, [one], "What?"), ask(engine, [other], "What?")])
-        counts = runner(engine).prompts.prefixes.counts
+        counts = runner(engine).prefixes.prefixes.counts
     assert (counts.hits, counts.entries) == (0, 2)
 
 
@@ -99,6 +99,6 @@ def test_answers_stay_right_while_little_can_be_kept(engine_with: Callable[..., 
         requests = [ask(engine, [clip(n % 3, 4)], QUESTIONS[n]) for n in range(9)]
         alone = [single(engine, request) for request in requests]
         assert answers(engine, requests) == alone
-        counts = runner(engine).prompts.prefixes.counts
+        counts = runner(engine).prefixes.prefixes.counts
     assert counts.evictions > 0
     assert 0 < counts.size_bytes <= 60_000

@@ -36,7 +36,7 @@ from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.engine import Engine, ServerConfig, ServerEngine
-from videoqa_worker.engine.sequence.detokenizer import Growing
+from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.frames import sample_frames
 from videoqa_worker.prompt import Media
 
@@ -280,11 +280,11 @@ def test_closing_ends_what_runs(engine: ServerEngine, server: Misbehaving) -> No
 def test_a_question_that_comes_while_the_engine_closes_is_ended(
     engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def closing(*given: Any) -> Growing:
+    def closing(*given: Any) -> StopStringBuffer:
         engine.close()
-        return Growing(*given)
+        return StopStringBuffer(*given)
 
-    monkeypatch.setattr("videoqa_worker.engine.remote.Growing", closing)
+    monkeypatch.setattr("videoqa_worker.engine.remote.StopStringBuffer", closing)
     with pytest.raises(EngineStopped) as refused:
         engine.ask([picture(1)], "What?", SHORT).result(5)
     assert not refused.value.had_begun

@@ -16,17 +16,17 @@ from test_engine_faults import before_each_forward, small_device
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
-from videoqa_worker.engine.device.cuda_graphs import Graphs
-from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
+from videoqa_worker.engine.execution import continuous
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.scheduling import recovery, scheduler
-from videoqa_worker.engine.sequence.prefill import Prompts
 from videoqa_worker.engine.sequence.sampler import Sampler
 
 
 @pytest.fixture
 def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
-    """Prompts come in by pieces of 16 tokens beside running rows; nothing is kept."""
+    """PrefixCache come in by pieces of 16 tokens beside running rows; nothing is kept."""
     config = EngineConfig(
         str(checkpoint("interleave")),
         device="cpu",
@@ -39,8 +39,8 @@ def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
         yield running
 
 
-def runner(engine: Engine) -> SlotRunner:
-    assert isinstance(engine._runner, SlotRunner)
+def runner(engine: Engine) -> ContinuousRunner:
+    assert isinstance(engine._runner, ContinuousRunner)
     return engine._runner
 
 
@@ -58,9 +58,9 @@ class Once:
         self._runner, self._rows, self._error = runner(engine), rows, error
 
     def __call__(self, tokens: torch.Tensor) -> None:
-        running, filling = self._runner._seats.running, self._runner._seats.filling
-        decodes = tokens.shape[:2] == (self._rows, 1) and len(running) == self._rows
-        if not self.raised and decodes and filling and filling[0].length > 16:
+        decoding, prefilling = self._runner._table.decoding, self._runner._table.prefilling
+        is_step = tokens.shape[:2] == (self._rows, 1) and len(decoding) == self._rows
+        if not self.raised and is_step and prefilling and prefilling[0].length > 16:
             self.raised = True
             raise self._error
 
@@ -112,9 +112,9 @@ def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
 
     def check(tokens: torch.Tensor) -> None:
         nonlocal seen
-        seats = runner(engine)._seats
-        first = seats.slots[0].seats[0] if seats.slots else None
-        left = first is not None and first.ticket.request.inputs is staying[2].inputs
+        slots = runner(engine)._table.slots
+        first = slots[0].sequences[0] if slots else None
+        left = first is not None and first.pending.request.inputs is staying[2].inputs
         if tokens.shape[:2] == (3, 1) and left and not seen:
             seen = True
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -131,7 +131,7 @@ def in_decode(engine: Engine, rows: int, step: int, error: Exception) -> Callabl
 
     def check(tokens: torch.Tensor) -> None:
         nonlocal steps
-        if tokens.shape[:2] == (rows, 1) and len(runner(engine)._seats.running) == rows:
+        if tokens.shape[:2] == (rows, 1) and len(runner(engine)._table.decoding) == rows:
             steps += 1
             if steps == step:
                 raise error
@@ -177,7 +177,7 @@ def test_a_step_that_is_done_again_draws_the_same_tokens(
 
         def draw(sampler: Sampler, scores: torch.Tensor) -> torch.Tensor:
             nonlocal draws
-            draws += len(runner(engine)._seats.running) == 2
+            draws += len(runner(engine)._table.decoding) == 2
             if draws == 10:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return plain(sampler, scores)
@@ -190,7 +190,7 @@ def test_a_step_that_is_done_again_draws_the_same_tokens(
 def test_rows_come_back_after_memory_had_run_out(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "_MORE_AFTER", 3)
+    monkeypatch.setattr(scheduler, "_RAISE_LIMIT_AFTER", 3)
     requests = [ask(engine, [clip(n, 1)], "What?", max_new_tokens=40) for n in range(8)]
     with before_each_forward(engine, small_device(2)):
         answers(engine, requests)
@@ -209,8 +209,8 @@ def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engi
     alone = single(engine, after)
 
     def should_stop() -> bool:
-        filling = runner(engine)._seats.filling
-        return bool(filling) and filling[0].length > 60
+        prefilling = runner(engine)._table.prefilling
+        return bool(prefilling) and prefilling[0].length > 60
 
     bad = ask(engine, [clip(2, 2)], "~ " * 40, should_stop=should_stop)
     assert bad.inputs.length > 80 > after.inputs.length + 24
@@ -233,9 +233,9 @@ def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engin
     bad = ask(engine, [clip(2, 2)], "~ " * 40)
 
     def half_way() -> bool:
-        filling = runner(engine)._seats.filling
-        return bool(filling) and filling[0].ticket.prompt_tokens == bad.inputs.length <= (
-            filling[0].length + 60
+        prefilling = runner(engine)._table.prefilling
+        return bool(prefilling) and prefilling[0].pending.prompt_tokens == bad.inputs.length <= (
+            prefilling[0].length + 60
         )
 
     leaving = ask(engine, [clip(0, 2)], "What?", max_new_tokens=200, should_stop=half_way)
@@ -248,7 +248,7 @@ def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engin
         futures = submitted(engine, [leaving, staying, bad, *after])
         with pytest.raises(JobCanceled):
             futures[0].result(60)
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite logits"):
             futures[2].result(60)
         assert [future.result(60) for future in futures[3:]] == alone
         assert futures[1].result(60).output_tokens > 40
@@ -260,8 +260,8 @@ def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As CUDA graphs do it: what fills a prompt up is computed from it, and lies behind its seat."""
-    monkeypatch.setattr(Graphs, "_captured", lambda *_: None)
-    runner(engine).passes._graphs.on = True
+    monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: None)
+    runner(engine).forward._graphs.enabled = True
     after = ask(engine, [clip(3, 1)], "Now?", max_new_tokens=60)
     alone = single(engine, after)
     embedding = engine._loaded.model.get_input_embeddings().weight.data
@@ -272,7 +272,7 @@ def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
     before = embedding[token].clone()
     embedding[token] = torch.nan
     try:
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite logits"):
             single(engine, bad)
     finally:
         embedding[token] = before
@@ -286,7 +286,7 @@ def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(
     with Engine(config) as engine:
         requests = [ask(engine, [clip(n, 2)], "What?") for n in range(3)]
         alone = [single(engine, request) for request in requests]
-        runner(engine).prompts.let_go()
+        runner(engine).prefixes.clear()
 
         def full(*_: object) -> list[torch.Tensor]:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -312,7 +312,7 @@ def test_a_row_that_there_is_no_memory_to_begin_waits_for_it(
 
     def full(sampler: Sampler, *args: Any) -> None:
         nonlocal refused
-        if len(runner(engine)._seats) > 1 or not beside:
+        if len(runner(engine)._table) > 1 or not beside:
             refused += 1
             raise torch.OutOfMemoryError("CUDA out of memory.")
         plain(sampler, *args)
@@ -332,18 +332,18 @@ def test_a_row_that_there_is_no_memory_to_begin_waits_for_it(
 def test_memory_of_a_prompt_that_failed_is_free_before_it_is_tried_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[weakref.ref[Any]] = []
+    begun: list[weakref.ref[Any]] = []
     left: list[bool] = []
-    plain = Prompts.open
+    plain = continuous.begin_prefill
     free = recovery.free_memory
 
-    def watched(self: Prompts, *args: Any, **kwargs: Any) -> Any:
-        prompt = plain(self, *args, **kwargs)
-        opened.append(weakref.ref(prompt))
-        return prompt
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        prefill = plain(*args, **kwargs)
+        begun.append(weakref.ref(prefill))
+        return prefill
 
     def freed() -> None:
-        left.append(opened[-1]() is not None)
+        left.append(begun[-1]() is not None)
         free()
 
     def full(tokens: torch.Tensor) -> None:
@@ -351,13 +351,13 @@ def test_memory_of_a_prompt_that_failed_is_free_before_it_is_tried_again(
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     request = ask(engine, [clip(1, 4)], "What?", max_new_tokens=4)
-    runner(engine).prompts.features.put(b"kept", {}, 0)  # so that it is tried again
-    monkeypatch.setattr(Prompts, "open", watched)
+    runner(engine).prefixes.features.put(b"kept", {}, 0)  # so that it is tried again
+    monkeypatch.setattr(continuous, "begin_prefill", watched)
     monkeypatch.setattr(recovery, "free_memory", freed)
     with before_each_forward(engine, full):
         assert answers(engine, [request])[0].output_tokens > 0
     assert left == [False]
-    assert len(opened) == 2
+    assert len(begun) == 2
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -369,8 +369,8 @@ def test_memory_that_runs_out_takes_the_graphs_with_it(
     requests = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=40) for n in range(rows)]
     alone = [single(engine, request) for request in requests]
     full = in_decode(engine, rows, 3, torch.OutOfMemoryError("CUDA out of memory."))
-    monkeypatch.setattr(Graphs, "forget", lambda _: forgotten.append(engine.stats.running))
-    runner(engine).prompts.features.put(b"kept", {}, 0)  # so that the step is tried again
+    monkeypatch.setattr(CudaGraphs, "clear", lambda _: forgotten.append(engine.stats.running))
+    runner(engine).prefixes.features.put(b"kept", {}, 0)  # so that the step is tried again
     with before_each_forward(engine, full):
         assert answers(engine, requests) == alone
     assert rows in forgotten

@@ -23,7 +23,7 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig, Generated, GenerationRequest
-from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
@@ -153,32 +153,32 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What CUDA graphs do to a pass, without a graph: filled-up prompts, rows and frames."""
-    monkeypatch.setattr(Graphs, "_captured", lambda *_: None)
+    monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: None)
     shapes: set[Any] = set()
-    plain = Graphs.run
+    plain = CudaGraphs.run
 
-    def run(self: Graphs, key: Any, function: Any, *tensors: torch.Tensor) -> torch.Tensor:
+    def run(self: CudaGraphs, key: Any, function: Any, *tensors: torch.Tensor) -> torch.Tensor:
         shapes.add(key[:4])
         return plain(self, key, function, *tensors)
 
-    monkeypatch.setattr(Graphs, "run", run)
+    monkeypatch.setattr(CudaGraphs, "run", run)
     config = EngineConfig(
         str(checkpoint("interleave")), device="cpu", cpu_threads=1, pack_from_tokens=1, **UNKEPT
     )
     with Engine(config) as engine:
-        engine._runner.passes._graphs.on = True  # type: ignore[union-attr]
+        engine._runner.forward._graphs.enabled = True  # type: ignore[union-attr]
         others = [ask(engine, [clip(9 + n, 2)], "What?", max_new_tokens=40) for n in range(4)]
         requests = [*varied(engine, 12, seed=8), *others]
         reference = reference_of("interleave")
         assert [answer.tokens for answer in answers(engine, requests)] == [
             reference.tokens(request) for request in requests
         ]
-    rows = [key[1:] for key in shapes if key[0] == "rows"]
+    rows = [key[1:] for key in shapes if key[0] == "decode"]
     assert {slots for slots, _, _ in rows} == {1, 2, 4, 8}
     assert {each for _, each, _ in rows} >= {1, 2}
     assert {first for _, _, first in rows} == {0}
-    assert {key[0] for key in shapes} == {"rows", "prompt", "frames"}
-    assert all(key[1] % 64 == 0 for key in shapes if key[0] == "prompt")
+    assert {key[0] for key in shapes} == {"decode", "prefill", "frames"}
+    assert all(key[1] % 64 == 0 for key in shapes if key[0] == "prefill")
 
 
 # --- schedules
@@ -357,7 +357,7 @@ def test_a_row_whose_scores_are_no_numbers_fails_alone(
     try:
         futures = submitted(engine, [*requests[:2], bad, *requests[2:]])
         assert [futures[n].result(60) for n in (0, 1, 3, 4, 5)] == alone
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite logits"):
             futures[2].result(60)
     finally:
         embedding.weight.data[token] = before
@@ -408,7 +408,7 @@ def test_memory_that_one_long_request_took_is_given_back(
         str(checkpoint("interleave")), device="cpu", cpu_threads=1, max_batch_tokens=300, **UNKEPT
     )
     with Engine(config) as engine:
-        cache = engine._runner.passes.cache  # type: ignore[union-attr]
+        cache = engine._runner.forward.cache  # type: ignore[union-attr]
         requests = [ask(engine, [clip(n, 1)], "What?", max_new_tokens=40) for n in range(4)]
         alone = [single(engine, request) for request in requests]
         long = ask(engine, [clip(2, 60)], "What?")

@@ -10,7 +10,7 @@ from test_engine import VARIED, ask, single, submitted
 
 from videoqa.errors import JobCanceled
 from videoqa_worker.engine import Engine
-from videoqa_worker.engine.sequence.controls import Words
+from videoqa_worker.engine.sequence.detokenizer import Detokenizer
 
 
 @pytest.fixture(params=["slots", "generate"])
@@ -82,7 +82,7 @@ def test_characters_of_several_tokens_come_whole(engine: Engine) -> None:
     """The tiny tokenizer has a token for each byte."""
     tokenizer = engine._loaded.tokenizer
     text = "naïve 日本語 🙂 done"
-    words, told = Words(tokenizer), []
+    words, told = Detokenizer(tokenizer), []
     for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
         told.append(words.add(token))
     assert told[-1] == text

@@ -12,7 +12,7 @@ from support.models import FAMILIES, clip, picture
 from transformers import AutoConfig
 
 from videoqa_worker.engine import load_processor
-from videoqa_worker.engine.kvcache import lru as reuse
+from videoqa_worker.engine.kvcache import prefix_cache as reuse
 from videoqa_worker.prompt import Media, ModelInputs, Prompter, Viewed, chat_content
 
 QUESTIONS = [
@@ -97,13 +97,13 @@ def test_their_pixels_are_one_tensor_and_have_one_digest(
     monkeypatch.setattr(reuse, "_bytes", count)
     viewed = Viewed([clip(1, 3)])
     rows = [prompter.build(viewed, question) for question in ("What?", "Where?", "When?")]
-    first = reuse.media_digest(rows[0])
+    first = reuse.digest_media(rows[0])
     once = len(digested)
-    assert {reuse.media_digest(row) for row in rows} == {first}
+    assert {reuse.digest_media(row) for row in rows} == {first}
     assert len(digested) == once > 0
     again = prompter.build([clip(1, 3)], "What?")
-    assert reuse.media_digest(again) == first
-    assert reuse.media_digest(prompter.build([clip(2, 3)], "What?")) != first
+    assert reuse.digest_media(again) == first
+    assert reuse.digest_media(prompter.build([clip(2, 3)], "What?")) != first
     assert len(digested) == 3 * once
 
 

@@ -63,7 +63,7 @@ def test_a_long_answer_counts_like_a_long_prompt() -> None:
 
 
 def test_who_wants_to_be_alone_is_alone_from_both_sides() -> None:
-    waiting = [ticket(100), ticket(100, alone=True), ticket(100)]
+    waiting = [ticket(100), ticket(100, exclusive=True), ticket(100)]
     assert [one.request.alone for one in choose_batch(waiting, config(), 10**9)] == [False, False]
     assert len(choose_batch(waiting[1:], config(), 10**9)) == 1
 

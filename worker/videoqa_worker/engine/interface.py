@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from videoqa.contract import Generation
-from videoqa_worker.engine.request import Generated, never
+from videoqa_worker.engine.request import Generated, never_stop
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Viewed
 
@@ -21,7 +21,7 @@ class Answering(Protocol):
         """Returns when it can answer.
 
         Raises:
-            ConfigurationError: it never will.
+            ConfigurationError: it never_stop will.
         """
 
     def close(self) -> None:
@@ -33,8 +33,8 @@ class Answering(Protocol):
         question: str,
         generation: Generation,
         *,
-        should_stop: Callable[[], bool] = never,
-        alone: bool = False,
+        should_stop: Callable[[], bool] = never_stop,
+        exclusive: bool = False,
         patience_s: float = 0.0,
         on_text: Callable[[str], None] | None = None,
     ) -> Future[Generated]:

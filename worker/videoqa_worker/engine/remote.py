@@ -26,8 +26,8 @@ from videoqa.errors import (
     ModelServerUnavailable,
 )
 from videoqa_worker.engine.failures import STOPPED
-from videoqa_worker.engine.request import Generated, canceled, never
-from videoqa_worker.engine.sequence.detokenizer import Growing
+from videoqa_worker.engine.request import Generated, make_canceled, never_stop
+from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Viewed, chat_content
 
@@ -147,8 +147,8 @@ class ServerEngine:
         question: str,
         generation: Generation,
         *,
-        should_stop: Callable[[], bool] = never,
-        alone: bool = False,
+        should_stop: Callable[[], bool] = never_stop,
+        exclusive: bool = False,
         patience_s: float = 0.0,
         on_text: Callable[[str], None] | None = None,
     ) -> Future[Generated]:
@@ -158,10 +158,10 @@ class ServerEngine:
             UnsupportedInput, MarkMismatch.
         """
         content = chat_content(Viewed.of(media), question, images=self._config.images)
-        growing = Growing(generation.stop, on_text)
+        buffer = StopStringBuffer(generation.stop, on_text)
         with self._entry:
             if not self._closing.is_set():
-                return self._on_loop(self._answer(content, generation, growing, should_stop))
+                return self._on_loop(self._answer(content, generation, buffer, should_stop))
         refused: Future[Generated] = Future()
         refused.set_exception(_stopped(had_begun=False))
         return refused
@@ -173,11 +173,11 @@ class ServerEngine:
         self,
         content: list[dict[str, Any]],
         generation: Generation,
-        growing: Growing,
+        buffer: StopStringBuffer,
         should_stop: Callable[[], bool],
     ) -> Generated:
         begun = asyncio.Event()
-        task = asyncio.ensure_future(self._request(content, generation, growing, begun))
+        task = asyncio.ensure_future(self._request(content, generation, buffer, begun))
         self._running[task] = asyncio.current_task()
         try:
             if self._closing.is_set():  # after it is known, so that `_end` cannot miss it
@@ -185,7 +185,7 @@ class ServerEngine:
             while not task.done():
                 await asyncio.wait({task}, timeout=_LOOK_EVERY_S)
                 if not task.done() and should_stop():
-                    raise canceled()
+                    raise make_canceled()
             if task.cancelled():
                 raise _stopped(had_begun=begun.is_set())
             return task.result()
@@ -199,7 +199,7 @@ class ServerEngine:
         self,
         content: list[dict[str, Any]],
         generation: Generation,
-        growing: Growing,
+        buffer: StopStringBuffer,
         begun: asyncio.Event,
     ) -> Generated:
         assert self._client is not None  # noqa: S101 - set by `start`
@@ -209,7 +209,7 @@ class ServerEngine:
         create: Any = self._client.chat.completions.create
         async with self._turns:
             begun.set()
-            stream = await _explained(
+            stream = await _translate_errors(
                 create(
                     model=self._config.model,
                     messages=[{"role": "user", "content": content}],
@@ -220,8 +220,8 @@ class ServerEngine:
                 within_s=self._config.silence_s,  # with all tries of the client
             )
             async with stream:
-                while not growing.stopped:
-                    chunk = await _explained(anext(stream, None))
+                while not buffer.stopped:
+                    chunk = await _translate_errors(anext(stream, None))
                     if chunk is None:
                         break
                     usage = chunk.usage or usage
@@ -229,15 +229,15 @@ class ServerEngine:
                         if choice.delta.content:
                             tokens += 1
                             first_s = first_s or time.monotonic() - begun_s
-                            growing.add(choice.delta.content)
+                            buffer.add(choice.delta.content)
                         finish = _reason(choice) or finish
-        if growing.stopped:
+        if buffer.stopped:
             finish = "stop_string"
         if finish is None:
             raise ModelServerUnavailable("the model's server broke the answer off")
-        growing.end()
+        buffer.flush()
         return Generated(
-            text=growing.text.strip(),
+            text=buffer.text.strip(),
             tokens=(),
             finish_reason=finish,
             input_tokens=usage.prompt_tokens if usage else 0,
@@ -252,7 +252,7 @@ class ServerEngine:
     @property
     def stats(self) -> Stats:
         """Its steps are the server's."""
-        return Stats(running=0, beat_s=time.monotonic())
+        return Stats(running=0, last_step_at=time.monotonic())
 
     @property
     def revision(self) -> str | None:
@@ -325,7 +325,7 @@ def _reason(choice: Any) -> FinishReason | None:
     return "length" if choice.finish_reason == "length" else "stop"
 
 
-async def _explained(call: Awaitable[T], within_s: float | None = None) -> T:
+async def _translate_errors(call: Awaitable[T], within_s: float | None = None) -> T:
     """Foreign errors as ours."""
     import openai
 

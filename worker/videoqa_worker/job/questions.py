@@ -62,7 +62,7 @@ class Asking:
                 text,
                 self._request.generation,
                 should_stop=lambda: self._left or self._control.stopped(),
-                alone=self._alone and not is_fresh,
+                exclusive=self._alone and not is_fresh,
                 patience_s=_PATIENCE_S[self._request.priority],
                 on_text=on_text,
             )

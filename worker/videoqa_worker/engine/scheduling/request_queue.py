@@ -1,9 +1,9 @@
-"""Who waits, and who runs together next.
+"""The request queue, and batch selection for padded `generate`.
 
-First come, first served, but that a patient request lets those pass that came within its patience:
-nobody waits for ever. Whoever is first is always in the next batch. Others join it if they fit:
-prompts of similar length (padding is work for nothing), no more rows and tokens than allowed, and
-nobody who asked to be alone. Who is no longer wanted leaves.
+First come, first served, except that later requests may pass a patient one within its patience: no
+request waits for ever. The first request is always in the next batch. Others join it if they fit:
+prompts of similar length (padding is wasted work), no more sequences and tokens than allowed, and
+none that is exclusive. Requests whose callers withdrew are removed.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from videoqa_worker.engine.request import PendingRequest
 __all__ = ["RequestQueue", "choose_batch", "count_padded_tokens"]
 
 
-def count_padded_tokens(tickets: Sequence[PendingRequest]) -> int:
-    """Positions of the KV cache that these rows need together."""
-    prompt = max(ticket.prompt_tokens for ticket in tickets)
-    answer = max(ticket.request.generation.max_new_tokens for ticket in tickets)
-    return len(tickets) * (prompt + answer)
+def count_padded_tokens(batch: Sequence[PendingRequest]) -> int:
+    """Returns the positions of the KV cache that a padded batch needs."""
+    prompt = max(pending.prompt_tokens for pending in batch)
+    answer = max(pending.request.generation.max_new_tokens for pending in batch)
+    return len(batch) * (prompt + answer)
 
 
 def choose_batch(
     waiting: Sequence[PendingRequest], config: EngineConfig, max_tokens: int
 ) -> list[PendingRequest]:
-    """The next batch out of `waiting`, oldest first."""
+    """Returns the next padded batch, oldest request first."""
     first, *others = waiting
     batch = [first]
-    if first.alone:
+    if first.exclusive:
         return batch
-    for ticket in others:
+    for pending in others:
         if len(batch) >= config.max_batch:
             break
-        lengths = [one.prompt_tokens for one in (*batch, ticket)]
+        lengths = [one.prompt_tokens for one in (*batch, pending)]
         similar = max(lengths) <= config.length_ratio * min(lengths)
-        if similar and not ticket.alone and count_padded_tokens([*batch, ticket]) <= max_tokens:
-            batch.append(ticket)
+        fits = count_padded_tokens([*batch, pending]) <= max_tokens
+        if similar and not pending.exclusive and fits:
+            batch.append(pending)
     return batch
 
 
@@ -56,57 +57,57 @@ class RequestQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, ticket: PendingRequest) -> bool:
-        """Queues a ticket; False if the room is closed."""
+    def put(self, pending: PendingRequest) -> bool:
+        """Queues a request; returns False if the queue is closed."""
         with self._changed:
             if not self._closed:
-                insort(self._waiting, ticket, key=lambda one: one.rank_s)
+                insort(self._waiting, pending, key=lambda one: one.rank_s)
                 self._changed.notify()
             return not self._closed
 
     def next_batch(self, max_tokens: int) -> list[PendingRequest]:
-        """Waits for a batch; an empty one says that the room is closed."""
+        """Waits for a padded batch and returns it; an empty one if the queue is closed."""
         batch: list[PendingRequest] = []
         while not batch and not self._closed:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._closed:
                     self._wait_for_burst()
-                withdrawal = self._remove_withdrawn()
+                withdrawn = self._remove_withdrawn()
                 if self._waiting and not self._closed:
                     batch = choose_batch(self._waiting, self._config, max_tokens)
-                    self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
-            _fail_withdrawn(withdrawal)
+                    self._waiting = [one for one in self._waiting if one not in batch]
+            _fail_withdrawn(withdrawn)
         return batch
 
     def take(self, fits: Callable[[PendingRequest], bool], *, wait: bool) -> PendingRequest | None:
-        """The first ticket, if it fits: nobody overtakes it. None also if the room is closed.
+        """Returns the first request if it fits, since none overtakes it; None also if the queue is closed.
 
         Arguments:
-            wait: for a first ticket, if there is none.
+            wait: for a first request, if there is none.
         """
         while True:
             with self._changed:
                 if wait:
                     self._changed.wait_for(lambda: self._waiting or self._closed)
-                withdrawal = self._remove_withdrawn()
+                withdrawn = self._remove_withdrawn()
                 first = self._waiting[0] if self._waiting and not self._closed else None
                 taken = first is not None and fits(first)
                 if taken:
                     self._waiting.pop(0)
-            _fail_withdrawn(withdrawal)
+            _fail_withdrawn(withdrawn)
             if first is not None or not wait or self._closed:
                 return first if taken else None
 
-    def put_back(self, tickets: Sequence[PendingRequest]) -> None:
-        """They come first again."""
+    def put_back(self, requests: Sequence[PendingRequest]) -> None:
+        """Queues requests before all others."""
         with self._changed:
-            for ticket in tickets:
-                ticket.rank_s = float("-inf")
-            self._waiting[:0] = tickets
+            for pending in requests:
+                pending.rank_s = float("-inf")
+            self._waiting[:0] = requests
 
     def close(self) -> list[PendingRequest]:
-        """Lets nobody in any more; returns those who still waited."""
+        """Accepts no more requests; returns those that still waited."""
         with self._changed:
             self._closed = True
             left, self._waiting = self._waiting, []
@@ -114,23 +115,25 @@ class RequestQueue:
             return left
 
     def _remove_withdrawn(self) -> list[tuple[PendingRequest, Exception]]:
-        """Takes those out whose callers want no answer any more."""
-        found = [(ticket, error) for ticket in self._waiting if (error := ticket.withdrawal())]
-        for ticket, _ in found:
-            self._waiting.remove(ticket)
+        """Removes the requests whose callers want no answer any more; returns them with their errors."""
+        found = [
+            (pending, error) for pending in self._waiting if (error := pending.find_withdrawal())
+        ]
+        for pending, _ in found:
+            self._waiting.remove(pending)
         return found
 
     def _wait_for_burst(self) -> None:
-        """Gives the others of a burst a moment, counted from when the oldest came."""
+        """Waits a moment for the rest of a burst, counted from the arrival of its oldest request."""
         first = self._waiting[0]
         left_s = first.arrived_s + self._config.batch_wait_s - time.monotonic()
-        if left_s > 0 and not first.alone:
+        if left_s > 0 and not first.exclusive:
             full = self._config.max_batch
             self._changed.wait_for(lambda: len(self._waiting) >= full or self._closed, left_s)
 
 
-def _fail_withdrawn(withdrawal: list[tuple[PendingRequest, Exception]]) -> None:
-    """Not under the lock: futures have callbacks."""
-    for ticket, error in withdrawal:
-        if ticket.start():
-            ticket.future.set_exception(error)
+def _fail_withdrawn(withdrawn: list[tuple[PendingRequest, Exception]]) -> None:
+    """Ends withdrawn requests; outside of the lock, since futures have callbacks."""
+    for pending, error in withdrawn:
+        if pending.start():
+            pending.future.set_exception(error)

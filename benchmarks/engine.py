@@ -40,7 +40,7 @@ from PIL import Image  # noqa: E402
 from videoqa.contract import Generation  # noqa: E402
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest  # noqa: E402
 from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
-from videoqa_worker.prompt import Media, Viewed  # noqa: E402
+from videoqa_worker.prompt import FrameInput, PreparedMedia  # noqa: E402
 
 MIXES = {"short": (24, (4, 8)), "long": (18, (16, 32))}
 """Requests, and the frames they have."""
@@ -61,9 +61,9 @@ def requests_of(loaded: LoadedModel, mix: str) -> list[GenerationRequest]:
     return found
 
 
-def video(seed: int, frames: int) -> Media:
+def video(seed: int, frames: int) -> FrameInput:
     blocks = np.random.default_rng(seed).integers(0, 256, (frames, 6, 6, 3), dtype=np.uint8)
-    return Media("video", tuple(blocks.repeat(20, axis=1).repeat(20, axis=2)))
+    return FrameInput("video", tuple(blocks.repeat(20, axis=1).repeat(20, axis=2)))
 
 
 def one_by_one(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
@@ -140,7 +140,7 @@ def unlike(request: GenerationRequest) -> GenerationRequest:
 
 def ten_questions(loaded: LoadedModel, own: Any, frames: int) -> dict[str, Any]:
     blocks = np.random.default_rng(7).integers(0, 256, (frames, 9, 16, 3), dtype=np.uint8)
-    media = Media("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
+    media = FrameInput("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
     questions = [f"What happens in part {n}?" for n in range(10)]
     seconds: dict[str, float] = {}
     for _ in range(RUNS):
@@ -164,7 +164,7 @@ def ten_questions(loaded: LoadedModel, own: Any, frames: int) -> dict[str, Any]:
     }
 
 
-def asked(loaded: LoadedModel, media: Media, questions: Sequence[str], tokens: int) -> Tokens:
+def asked(loaded: LoadedModel, media: FrameInput, questions: Sequence[str], tokens: int) -> Tokens:
     """As a job of so many questions asks them, of an engine that has answered them about another video."""
     config = EngineConfig("random", device="cpu", cpu_threads=1, max_batch=10)
     other = replace(media, frames=tuple(255 - frame for frame in media.frames))
@@ -172,15 +172,15 @@ def asked(loaded: LoadedModel, media: Media, questions: Sequence[str], tokens: i
     with Engine(config, loader=lambda *_: loaded) as engine:
         for shown in (other, media):
             CLOCK.begin()
-            viewed = Viewed([shown])
-            futures = [engine.ask(viewed, question, generation) for question in questions]
+            prepared = PreparedMedia([shown])
+            futures = [engine.ask(prepared, question, generation) for question in questions]
             told = [list(future.result().tokens) for future in futures]
             CLOCK.end()
     return told
 
 
 def guided(
-    loaded: LoadedModel, own: Any, media: Media, questions: Sequence[str], tokens: int
+    loaded: LoadedModel, own: Any, media: FrameInput, questions: Sequence[str], tokens: int
 ) -> Tokens:
     """The Hugging Face video guide's way, once a question."""
     found = []

@@ -46,7 +46,7 @@ from videoqa_worker.engine import (  # noqa: E402
 )
 from videoqa_worker.engine.model import kernels  # noqa: E402
 from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
-from videoqa_worker.prompt import Media  # noqa: E402
+from videoqa_worker.prompt import FrameInput  # noqa: E402
 
 QUESTION = "What happens in this video?"
 ANSWER_TOKENS = 64
@@ -80,15 +80,15 @@ class Videos:
         self._frames = frames
         self._numbers = itertools.count()
 
-    def next(self) -> Media:
+    def next(self) -> FrameInput:
         """One that nobody has seen."""
         return self.of(next(self._numbers))
 
-    def of(self, job: int) -> Media:
+    def of(self, job: int) -> FrameInput:
         """Blocks large enough to survive the resizing."""
         shape = self._frames, HEIGHT // 80, WIDTH // 80, 3
         blocks = np.random.default_rng(job).integers(0, 256, shape, dtype=np.uint8)
-        return Media("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
+        return FrameInput("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
 
 
 def synchronize(device: torch.device) -> None:
@@ -157,7 +157,7 @@ def ours(
     """(seconds, answers): each thread takes the next job when one is done."""
     media = [videos.next() for _ in range(jobs)]
 
-    def answer(one: Media) -> Generated:
+    def answer(one: FrameInput) -> Generated:
         return engine.submit(request_of(engine, one, QUESTION)).result()
 
     with ThreadPoolExecutor(in_flight) as pool:
@@ -166,7 +166,7 @@ def ours(
         return time.perf_counter() - begun, answers
 
 
-def request_of(engine: Engine, media: Media, question: str) -> GenerationRequest:
+def request_of(engine: Engine, media: FrameInput, question: str) -> GenerationRequest:
     inputs = engine.prompter.build([media], question)
     return GenerationRequest(inputs, Generation(max_new_tokens=ANSWER_TOKENS))
 

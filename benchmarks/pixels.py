@@ -36,7 +36,7 @@ from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import sample_scene
 from videoqa_worker.engine import load_processor
 from videoqa_worker.frames.pixels import to_rgb
-from videoqa_worker.prompt import Media, Prompter
+from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import DEMO_MODEL_PATH
 
 SIZES_PX = {"1080p": (1920, 1080), "720p": (1280, 720)}
@@ -101,7 +101,7 @@ class Ours:
         return [to_rgb(frame, reformatter) for frame in frames]
 
     def __call__(self, frames: list[av.VideoFrame]) -> torch.Tensor:
-        inputs = self._prompter.build([Media("video", tuple(self.convert(frames)))], QUESTION)
+        inputs = self._prompter.build([FrameInput("video", tuple(self.convert(frames)))], QUESTION)
         normalise = inputs.normalisations["image"]
         return normalise(inputs.images["pixel_values"], torch.device("cpu"), torch.float32)
 

@@ -25,7 +25,7 @@ from videoqa.contract import Generation
 from videoqa.errors import JobCanceled, PromptTooLong
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 
 TOGETHER = {"batch_wait_s": 0.3, "length_ratio": 100.0, "max_batch": 8}
 """Whatever is submitted in one go becomes one batch of up to 8 rows."""
@@ -45,7 +45,9 @@ def engine(request: pytest.FixtureRequest, engine_of: Callable[..., Engine]) -> 
     return engine_of("interleave", batching=request.param, **TOGETHER)
 
 
-def ask(engine: Engine, media: list[Media], question: str, **settings: Any) -> GenerationRequest:
+def ask(
+    engine: Engine, media: list[FrameInput], question: str, **settings: Any
+) -> GenerationRequest:
     """A request; keywords of GenerationRequest go there, the others to Generation."""
     names = ("should_stop", "exclusive", "on_progress", "on_text")
     own = {k: settings.pop(k) for k in names if k in settings}
@@ -172,7 +174,7 @@ def test_the_engine_follows_the_checkpoints_own_template(
 
 def test_the_answer_depends_on_the_question_and_on_every_frame(engine: Engine) -> None:
     video = clip(1, 4)
-    changed = Media("video", (*video.frames[:2], clip(9, 1).frames[0], *video.frames[3:]))
+    changed = FrameInput("video", (*video.frames[:2], clip(9, 1).frames[0], *video.frames[3:]))
     told = answers(
         engine,
         [

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from videoqa_worker.engine import Engine
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 
 IMAGE_MODELS = ("interleave", "next")
 VIDEO_MODELS = ("next_video", "onevision", "video_llava")
@@ -80,7 +80,7 @@ PROMPTS = {
 
 
 def of_video_model(
-    family: str, folder: Path, videos: list[Media], question: str, max_new_tokens: int
+    family: str, folder: Path, videos: list[FrameInput], question: str, max_new_tokens: int
 ) -> Tokens:
     after = "\n" if family == "video_llava" else ""
     media = "".join(

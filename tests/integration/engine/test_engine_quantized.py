@@ -15,7 +15,7 @@ from videoqa_worker.demo.questions import questions
 from videoqa_worker.demo.scenes import render, sample_scene
 from videoqa_worker.engine import Engine
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 
 BITS = ("4bit", "8bit")
 
@@ -69,7 +69,7 @@ def test_it_still_knows_what_the_demo_model_knows(
         frames = render([scene], [n / 8 for n in range(8)], (192, 192))[0]
         for question in questions(scene, rng):
             if question.kind in ("color", "shape", "direction", "describe"):
-                requests.append(ask(engine, [Media("video", tuple(frames))], question.text))
+                requests.append(ask(engine, [FrameInput("video", tuple(frames))], question.text))
                 right.append(question.answer)
     said = [answer.text for answer in answers(engine, requests)]
     hits = sum(a == b for a, b in zip(said, right, strict=True))

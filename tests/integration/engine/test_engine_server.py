@@ -38,7 +38,7 @@ from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.engine import Engine, ServerConfig, ServerEngine
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.frames import sample_frames
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 
 QUESTIONS = ["What is moving?", "What color is it?", "Describe the video.", "How many shapes?"]
 SHORT = Generation(max_new_tokens=24)
@@ -67,18 +67,18 @@ def served(server_url: str) -> Iterator[ServerEngine]:
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Media]:
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[FrameInput]:
     folder = tmp_path_factory.mktemp("scenes")
     found = []
     for n, words in enumerate((("green", "triangle", "down"), ("red", "circle", "right"))):
         path = write_clip(Scene.single(*words), folder / f"{n}.mp4")
         frames = sample_frames(path, Sampling(frames=8)).frames
-        found.append(Media("video", tuple(frame.pixels for frame in frames)))
+        found.append(FrameInput("video", tuple(frame.pixels for frame in frames)))
     return found
 
 
 def test_the_model_says_there_what_it_says_here(
-    served: ServerEngine, engine_of: Callable[..., Engine], scenes: list[Media]
+    served: ServerEngine, engine_of: Callable[..., Engine], scenes: list[FrameInput]
 ) -> None:
     here = engine_of("demo", pixels="reference")
     asked = [([media], question) for media in scenes for question in QUESTIONS]
@@ -91,7 +91,7 @@ def test_the_model_says_there_what_it_says_here(
     assert there[0].result().text == "a green triangle"
 
 
-def test_text_comes_as_it_is_written(served: ServerEngine, scenes: list[Media]) -> None:
+def test_text_comes_as_it_is_written(served: ServerEngine, scenes: list[FrameInput]) -> None:
     pieces: list[str] = []
     answer = served.ask(scenes[:1], "What is moving?", SHORT, on_text=pieces.append).result(60)
     assert "".join(pieces).strip() == answer.text
@@ -99,7 +99,7 @@ def test_text_comes_as_it_is_written(served: ServerEngine, scenes: list[Media]) 
 
 
 def test_an_answer_ends_at_its_limit_and_at_a_stop_string(
-    served: ServerEngine, scenes: list[Media]
+    served: ServerEngine, scenes: list[FrameInput]
 ) -> None:
     short = served.ask(scenes[:1], "What is moving?", Generation(max_new_tokens=2)).result(60)
     assert (short.finish_reason, short.output_tokens) == ("length", 2)
@@ -108,7 +108,7 @@ def test_an_answer_ends_at_its_limit_and_at_a_stop_string(
 
 
 def test_marks_place_pictures_and_typed_tokens_are_text(
-    served: ServerEngine, scenes: list[Media]
+    served: ServerEngine, scenes: list[FrameInput]
 ) -> None:
     marked = served.ask([picture(1), picture(2)], "<image> or <image>?", SHORT).result(60)
     assert marked.output_tokens

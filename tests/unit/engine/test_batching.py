@@ -1,4 +1,4 @@
-"""Who runs together next."""
+"""The request queue, and the selection of padded batches."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ from videoqa_worker.engine.scheduling.request_queue import (
 from videoqa_worker.prompt import ModelInputs
 
 
-def ticket(tokens: int, *, answer: int = 10, alone: bool = False) -> PendingRequest:
+def pending(tokens: int, *, answer: int = 10, exclusive: bool = False) -> PendingRequest:
     ids = torch.zeros((1, tokens), dtype=torch.long)
     inputs = ModelInputs(ids, torch.ones_like(ids), {}, (), frames=1)
-    return PendingRequest(GenerationRequest(inputs, Generation(max_new_tokens=answer), alone=alone))
+    return PendingRequest(
+        GenerationRequest(inputs, Generation(max_new_tokens=answer), exclusive=exclusive)
+    )
 
 
 def patient(seconds: float) -> PendingRequest:
@@ -45,26 +47,29 @@ def lengths(batch: list[PendingRequest]) -> list[int]:
 
 
 def test_the_oldest_runs_first_with_those_of_similar_length() -> None:
-    waiting = [ticket(n) for n in (100, 1000, 140, 90, 151, 1100)]
+    waiting = [pending(n) for n in (100, 1000, 140, 90, 151, 1100)]
     assert lengths(choose_batch(waiting, config(), 10**9)) == [100, 140]
     assert lengths(choose_batch(waiting[1:2] + waiting[5:], config(), 10**9)) == [1000, 1100]
 
 
 def test_a_batch_has_no_more_rows_and_tokens_than_allowed() -> None:
-    waiting = [ticket(100, answer=50) for _ in range(9)]
+    waiting = [pending(100, answer=50) for _ in range(9)]
     assert len(choose_batch(waiting, config(max_batch=4), 10**9)) == 4
     assert len(choose_batch(waiting, config(), 450)) == 3
     assert len(choose_batch(waiting, config(), 1)) == 1
 
 
 def test_a_long_answer_counts_like_a_long_prompt() -> None:
-    waiting = [ticket(100, answer=10), ticket(100, answer=4000), ticket(100, answer=10)]
+    waiting = [pending(100, answer=10), pending(100, answer=4000), pending(100, answer=10)]
     assert len(choose_batch(waiting, config(), 1000)) == 2
 
 
 def test_who_wants_to_be_alone_is_alone_from_both_sides() -> None:
-    waiting = [ticket(100), ticket(100, exclusive=True), ticket(100)]
-    assert [one.request.alone for one in choose_batch(waiting, config(), 10**9)] == [False, False]
+    waiting = [pending(100), pending(100, exclusive=True), pending(100)]
+    assert [one.request.exclusive for one in choose_batch(waiting, config(), 10**9)] == [
+        False,
+        False,
+    ]
     assert len(choose_batch(waiting[1:], config(), 10**9)) == 1
 
 
@@ -74,9 +79,9 @@ def test_who_wants_to_be_alone_is_alone_from_both_sides() -> None:
     st.integers(1, 50_000),
 )
 def test_any_queue_empties_in_batches_within_the_limits(
-    queue: list[tuple[int, bool]], max_batch: int, max_tokens: int
+    entries: list[tuple[int, bool]], max_batch: int, max_tokens: int
 ) -> None:
-    waiting = [ticket(tokens, alone=alone) for tokens, alone in queue]
+    waiting = [pending(tokens, exclusive=exclusive) for tokens, exclusive in entries]
     settings = config(max_batch=max_batch)
     while waiting:
         batch = choose_batch(waiting, settings, max_tokens)
@@ -84,13 +89,13 @@ def test_any_queue_empties_in_batches_within_the_limits(
         assert len(batch) <= max_batch
         assert len(batch) == 1 or count_padded_tokens(batch) <= max_tokens
         assert max(lengths(batch)) <= 1.5 * min(lengths(batch))
-        assert len(batch) == 1 or not any(one.request.alone for one in batch)
+        assert len(batch) == 1 or not any(one.request.exclusive for one in batch)
         waiting = [one for one in waiting if one not in batch]
 
 
-def test_the_room_gathers_a_burst_into_one_batch() -> None:
+def test_the_queue_gathers_a_burst_into_one_batch() -> None:
     queue = RequestQueue(config(batch_wait_s=5.0 / 5, max_batch=3))
-    enter = threading.Thread(target=lambda: [queue.put(ticket(10)) for _ in range(3)])
+    enter = threading.Thread(target=lambda: [queue.put(pending(10)) for _ in range(3)])
     enter.start()
     assert len(queue.next_batch(10**9)) == 3
     enter.join()
@@ -99,7 +104,7 @@ def test_the_room_gathers_a_burst_into_one_batch() -> None:
 
 def test_who_has_waited_long_enough_waits_no_longer_for_company() -> None:
     queue = RequestQueue(config(batch_wait_s=1.0))
-    late = ticket(10)
+    late = pending(10)
     object.__setattr__(late, "arrived_s", time.monotonic() - 2.0)
     queue.put(late)
     before = time.monotonic()
@@ -107,13 +112,13 @@ def test_who_has_waited_long_enough_waits_no_longer_for_company() -> None:
     assert time.monotonic() - before < 1.0
 
 
-def test_a_closed_room_hands_back_who_waited_and_lets_nobody_in() -> None:
+def test_a_closed_queue_hands_back_who_waited_and_lets_nobody_in() -> None:
     queue = RequestQueue(config())
-    left = [ticket(10), ticket(20)]
+    left = [pending(10), pending(20)]
     for one in left:
         assert queue.put(one)
     assert queue.close() == left
-    assert not queue.put(ticket(10))
+    assert not queue.put(pending(10))
     assert queue.next_batch(10**9) == []
 
 
@@ -133,7 +138,7 @@ def test_a_patient_request_lets_others_pass_and_is_not_passed_for_ever() -> None
     late.rank_s += 31  # as if it came so much later
     for one in (bulk, late, interactive):
         queue.put(one)
-    order = [queue.take(lambda ticket: True, wait=False) for _ in range(3)]
+    order = [queue.take(lambda _: True, wait=False) for _ in range(3)]
     assert order == [interactive, bulk, late]
 
 
@@ -142,14 +147,14 @@ def test_who_was_put_back_comes_before_all_others() -> None:
     first, second, third = patient(30), patient(0), patient(0)
     queue.put_back([first, second])
     queue.put(third)
-    order = [queue.take(lambda ticket: True, wait=False) for _ in range(3)]
+    order = [queue.take(lambda _: True, wait=False) for _ in range(3)]
     assert order == [first, second, third]
 
 
 @pytest.mark.parametrize("batches", [True, False])
-def test_who_is_no_longer_wanted_leaves_and_the_room_waits_on(batches: bool) -> None:
+def test_who_is_no_longer_wanted_leaves_and_the_queue_waits_on(batches: bool) -> None:
     queue = RequestQueue(config(batch_wait_s=0.0))
-    gone = ticket(10)
+    gone = pending(10)
     gone.request = replace(gone.request, should_stop=lambda: True)
     queue.put(gone)
     taken: list[object] = []
@@ -160,13 +165,13 @@ def test_who_is_no_longer_wanted_leaves_and_the_room_waits_on(batches: bool) -> 
     thread = threading.Thread(target=take)
     thread.start()
     assert isinstance(gone.future.exception(5), JobCanceled)
-    wanted = ticket(10)
+    wanted = pending(10)
     queue.put(wanted)
     thread.join(5)
     assert taken == [wanted]
 
 
-def test_a_room_that_closes_ends_the_wait() -> None:
+def test_a_queue_that_closes_ends_the_wait() -> None:
     queue = RequestQueue(config())
     taken: list[object] = []
     thread = threading.Thread(target=lambda: taken.append(queue.take(lambda _: True, wait=True)))

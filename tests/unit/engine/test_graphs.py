@@ -110,5 +110,5 @@ def test_where_capturing_fails_passes_just_run_unless_that_was_to_be_tried(
     assert not caplog.records
     graphs = CudaGraphs(device, wanted=True)
     assert graphs.run("key", lambda numbers: numbers + 1, torch.ones(2)).tolist() == [2, 2]
-    assert not graphs.on
+    assert not graphs.enabled
     assert "going on without CUDA graphs" in caplog.text

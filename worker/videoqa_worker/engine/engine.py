@@ -25,14 +25,13 @@ from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.padded import PaddedRunner
 from videoqa_worker.engine.failures import STOPPED
-from videoqa_worker.engine.kvcache.prefix_cache import digest_media
 from videoqa_worker.engine.model.kv_shape import find_kv_shape
 from videoqa_worker.engine.model.loading import LoadedModel, load
 from videoqa_worker.engine.request import Generated, GenerationRequest, PendingRequest, never_stop
 from videoqa_worker.engine.scheduling.coalescing import Coalescer, compute_key
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.prompt import Media, Prompter, Viewed
+from videoqa_worker.prompt import FrameInput, PreparedMedia, Prompter
 
 __all__ = ["Engine"]
 
@@ -101,7 +100,7 @@ class Engine:
             refused: Future[Generated] = Future()
             refused.set_exception(error)
             return refused
-        media = digest_media(request.inputs)  # here, on the caller's thread
+        media = request.inputs.digest_media()  # here, on the caller's thread
         key = compute_key(request, media)
         if key is None:
             return self._enqueue(request, media)
@@ -118,7 +117,7 @@ class Engine:
     def _enqueue(self, request: GenerationRequest, media: bytes) -> Future[Generated]:
         # On the caller's thread, so that the engine's does not wait for the copy.
         if self._device_type == "cuda":
-            request = replace(request, inputs=request.inputs.pinned())
+            request = replace(request, inputs=request.inputs.pin())
         pending = PendingRequest(request)
         if self._runner is not None and self._runner.wants_digests:
             pending.media_digest = media
@@ -128,7 +127,7 @@ class Engine:
 
     def ask(
         self,
-        media: Sequence[Media] | Viewed,
+        media: Sequence[FrameInput] | PreparedMedia,
         question: str,
         generation: Generation,
         *,
@@ -269,7 +268,7 @@ class Engine:
     def _warm_up(self, runner: Runner, prompter: Prompter) -> BaseException | None:
         """Answers one tiny question: kernels are chosen, and faults show now; returns the error, if any."""
         black = np.zeros((32, 32, 3), np.uint8)
-        inputs = prompter.build([Media("video", (black,))], "What is this?")
+        inputs = prompter.build([FrameInput("video", (black,))], "What is this?")
         pending = PendingRequest(GenerationRequest(inputs, Generation(max_new_tokens=2)))
         runner.run([pending])
         return pending.future.exception()

@@ -9,7 +9,7 @@ from typing import Protocol
 from videoqa.contract import Generation
 from videoqa_worker.engine.request import Generated, never_stop
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.prompt import Media, Viewed
+from videoqa_worker.prompt import FrameInput, PreparedMedia
 
 __all__ = ["Answering"]
 
@@ -29,7 +29,7 @@ class Answering(Protocol):
 
     def ask(
         self,
-        media: Sequence[Media] | Viewed,
+        media: Sequence[FrameInput] | PreparedMedia,
         question: str,
         generation: Generation,
         *,
@@ -39,7 +39,7 @@ class Answering(Protocol):
         on_text: Callable[[str], None] | None = None,
     ) -> Future[Generated]:
         """Queues a question; see `GenerationRequest` for the arguments. For more than one question
-        about the same media give a `Viewed`: their pictures are then prepared once.
+        about the same media give a `PreparedMedia`: their pictures are then prepared once.
 
         Its future has the answer, or a GenerationError or JobCanceled.
 

@@ -29,7 +29,7 @@ from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.request import Generated, make_canceled, never_stop
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.prompt import Media, Viewed, chat_content
+from videoqa_worker.prompt import FrameInput, PreparedMedia, chat_content
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -112,7 +112,9 @@ class ServerEngine:
 
     def _first_question(self) -> None:
         black = np.zeros((32, 32, 3), np.uint8)
-        self.ask([Media("image", (black,))], "What is this?", Generation(max_new_tokens=1)).result()
+        self.ask(
+            [FrameInput("image", (black,))], "What is this?", Generation(max_new_tokens=1)
+        ).result()
 
     def _unusable(self, error: Exception) -> ConfigurationError:
         return ConfigurationError(
@@ -143,7 +145,7 @@ class ServerEngine:
 
     def ask(
         self,
-        media: Sequence[Media] | Viewed,
+        media: Sequence[FrameInput] | PreparedMedia,
         question: str,
         generation: Generation,
         *,
@@ -157,7 +159,7 @@ class ServerEngine:
         Raises:
             UnsupportedInput, MarkMismatch.
         """
-        content = chat_content(Viewed.of(media), question, images=self._config.images)
+        content = chat_content(PreparedMedia.of(media), question, images=self._config.images)
         buffer = StopStringBuffer(generation.stop, on_text)
         with self._entry:
             if not self._closing.is_set():

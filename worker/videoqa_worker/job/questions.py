@@ -15,7 +15,7 @@ from videoqa_worker.engine import Answering, Generated
 from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import about
 from videoqa_worker.job.text_stream import Pieces
-from videoqa_worker.prompt import Media, Viewed
+from videoqa_worker.prompt import FrameInput, PreparedMedia
 
 __all__ = ["Asking"]
 
@@ -42,7 +42,7 @@ class Asking:
 
     def ask(
         self,
-        media: Sequence[Media] | Viewed,
+        media: Sequence[FrameInput] | PreparedMedia,
         text: str,
         param: str,
         on_text: Callable[[str], None] | None = None,

@@ -42,20 +42,20 @@ class Tokens:
 
     def count(self, model: str | None, question: str, seen: Sequence[Seen]) -> int | None:
         """Of one prompt; None: not known here."""
-        from videoqa_worker.prompt import Media
+        from videoqa_worker.prompt import FrameInput
 
         prompter = self._of(model)
         if prompter is None:
             return None
         media = [
-            Media(
+            FrameInput(
                 kind="image" if kind == "image" else "video",
                 frames=(np.zeros((height, width, 3), np.uint8),) * frames,
             )
             for kind, frames, width, height in seen
         ]
         with self._lock, suppress(VideoQAError):
-            return prompter.length(media, question)
+            return prompter.count_tokens(media, question)
         return None
 
     def _of(self, model: str | None) -> Prompter | None:

@@ -19,9 +19,9 @@ from videoqa_worker.engine.kvcache.lru import LruCache
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.request import PendingRequest
-from videoqa_worker.prompt import ModelInputs, PerTensor
+from videoqa_worker.prompt import ModelInputs
 
-__all__ = ["PrefixCache", "digest_media", "digest_prefix"]
+__all__ = ["PrefixCache", "digest_prefix"]
 
 
 class PrefixCache:
@@ -102,28 +102,7 @@ class PrefixCache:
         return features
 
 
-def digest_media(inputs: ModelInputs) -> bytes:
-    """Returns a digest of all pixels of a prompt and of their normalisation; empty without pictures."""
-    if not inputs.frames:
-        return b""
-    digest = hashlib.blake2b(repr(sorted(inputs.normalisations.items())).encode(), digest_size=20)
-    named = [*sorted(inputs.images.items()), *(("video", video) for video in inputs.videos)]
-    for name, tensor in named:
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(_digest(tensor))
-    return digest.digest()
-
-
 def digest_prefix(inputs: ModelInputs, media_digest: bytes, length: int) -> bytes:
     """Returns a digest of the first `length` tokens of a prompt and of its pictures."""
-    ids = inputs.input_ids[0, :length]
-    return hashlib.blake2b(media_digest + _bytes(ids), digest_size=20).digest()
-
-
-_digest = PerTensor(lambda tensor: hashlib.blake2b(_bytes(tensor), digest_size=20).digest())
-"""Digest of a tensor's bytes: 5 ms for 8 frames of 384 x 384."""
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    whole: Any = tensor.contiguous().numpy()
-    return memoryview(whole).cast("B")
+    ids: Any = inputs.input_ids[0, :length].contiguous().numpy()
+    return hashlib.blake2b(media_digest + memoryview(ids).cast("B"), digest_size=20).digest()

@@ -25,7 +25,6 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.model.fast_resize import use_fast_pixels
 from videoqa_worker.engine.model.video_processor import load_video_processor
-from videoqa_worker.prompt import Remembering, collapse_runs
 
 __all__ = ["PROCESSORS", "load_processor"]
 
@@ -91,18 +90,7 @@ def load_processor(
         _fill_in(processor, config)
     if llava and pixels == "fast":
         use_fast_pixels(processor)
-    for name in ("image_processor", "video_processor"):
-        _remember(getattr(processor, name, None))
-    tokens = [getattr(processor, f"{name}_token", None) for name in ("image", "video")]
-    collapse_runs(processor.tokenizer, [token for token in tokens if isinstance(token, str)])
     return processor
-
-
-def _remember(part: Any) -> None:
-    """Questions about the same pictures then prepare them once."""
-    if part is not None:
-        kind = type(part)
-        part.__class__ = type(kind.__name__, (Remembering, kind), {"__module__": kind.__module__})
 
 
 def _find_other_family(config: Any) -> Any:

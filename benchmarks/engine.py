@@ -38,7 +38,7 @@ from gpu_models import build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest  # noqa: E402
+from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, MediaQuestion  # noqa: E402
 from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
 from videoqa_worker.prompt import FrameInput, PreparedMedia  # noqa: E402
 
@@ -56,7 +56,8 @@ def requests_of(loaded: LoadedModel, mix: str) -> list[GenerationRequest]:
         media = video(n // 3, frames[n // 3 % 2])
         words = " ".join(draw.choice(["what", "moves", "where", "first"]) for _ in range(9))
         inputs = loaded.prompter.build([media], f"{words} {n}?")
-        found.append(GenerationRequest(inputs, Generation(max_new_tokens=draw.choice([4, 16, 64]))))
+        generation = Generation(max_new_tokens=draw.choice([4, 16, 64]))
+        found.append(GenerationRequest(inputs, generation=generation))
     draw.shuffle(found)
     return found
 
@@ -173,7 +174,10 @@ def asked(loaded: LoadedModel, media: FrameInput, questions: Sequence[str], toke
         for shown in (other, media):
             CLOCK.begin()
             prepared = PreparedMedia([shown])
-            futures = [engine.ask(prepared, question, generation) for question in questions]
+            futures = [
+                engine.ask(MediaQuestion(prepared, question, generation=generation))
+                for question in questions
+            ]
             told = [list(future.result().tokens) for future in futures]
             CLOCK.end()
     return told

@@ -168,7 +168,7 @@ def ours(
 
 def request_of(engine: Engine, media: FrameInput, question: str) -> GenerationRequest:
     inputs = engine.prompter.build([media], question)
-    return GenerationRequest(inputs, Generation(max_new_tokens=ANSWER_TOKENS))
+    return GenerationRequest(inputs, generation=Generation(max_new_tokens=ANSWER_TOKENS))
 
 
 def guide(loaded: LoadedModel, processor: Any, videos: Videos, jobs: int, batch: int = 1) -> float:

@@ -34,7 +34,7 @@ QUESTION = "What is moving?"
 
 def alone(folder: Path, paths: list[Path]) -> dict[str, Any]:
     from videoqa.contract import Generation, Sampling
-    from videoqa_worker.engine import Engine, EngineConfig
+    from videoqa_worker.engine import Engine, EngineConfig, MediaQuestion
     from videoqa_worker.frames import sample_frames
     from videoqa_worker.prompt import FrameInput
 
@@ -48,7 +48,7 @@ def alone(folder: Path, paths: list[Path]) -> dict[str, Any]:
         generation = Generation(max_new_tokens=TOKENS)
 
         def answer(video: FrameInput) -> str:
-            return engine.ask([video], QUESTION, generation).result().text
+            return engine.ask(MediaQuestion([video], QUESTION, generation=generation)).result().text
 
         with ThreadPoolExecutor(IN_FLIGHT) as threads:
             list(threads.map(answer, shown[:IN_FLIGHT]))  # warm, and then not kept

@@ -52,7 +52,8 @@ def ask(
     names = ("should_stop", "exclusive", "on_progress", "on_text")
     own = {k: settings.pop(k) for k in names if k in settings}
     generation = Generation(**{"max_new_tokens": 24, **settings})
-    return GenerationRequest(engine.prompter.build(media, question), generation, **own)
+    inputs = engine.prompter.build(media, question)
+    return GenerationRequest(inputs, generation=generation, **own)
 
 
 def answers(engine: Engine, requests: list[GenerationRequest]) -> list[Generated]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_who_waits_for_a_beginning_that_is_canceled_writes_it(engine: Engine) ->
         nonlocal begun
         begun = True
 
-    requests[0] = GenerationRequest(requests[0].inputs, requests[0].generation, canceled)
+    requests[0] = replace(requests[0], should_stop=canceled)
     neighbour = ask(engine, [clip(8, 2)], "Long?", max_new_tokens=60)
     with before_each_forward(engine, check):
         futures = submitted(engine, [neighbour, *requests])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,8 @@ def test_pieces_of_a_long_prompt_alternate_with_steps_of_the_others(
     tokens_then: list[int] = []
     progress: list[int] = []
     requests = [
-        GenerationRequest(first.inputs, first.generation, on_progress=progress.append),
-        GenerationRequest(
-            second.inputs,
-            second.generation,
-            on_progress=lambda _: tokens_then.append(len(progress)),
-        ),
+        replace(first, on_progress=progress.append),
+        replace(second, on_progress=lambda _: tokens_then.append(len(progress))),
     ]
     answers(engine, requests)
     assert tokens_then[0] >= pieces
@@ -255,9 +252,8 @@ def canceled_after(request: GenerationRequest, tokens: int | None) -> Generation
     if tokens is None:
         return request
     seen = [0]
-    return GenerationRequest(
-        request.inputs,
-        request.generation,
+    return replace(
+        request,
         should_stop=lambda: seen[0] >= tokens,
         on_progress=lambda count: seen.__setitem__(0, count),
     )

@@ -28,14 +28,14 @@ def pending(tokens: int, *, answer: int = 10, exclusive: bool = False) -> Pendin
     ids = torch.zeros((1, tokens), dtype=torch.long)
     inputs = ModelInputs(ids, torch.ones_like(ids), {}, (), frames=1)
     return PendingRequest(
-        GenerationRequest(inputs, Generation(max_new_tokens=answer), exclusive=exclusive)
+        GenerationRequest(inputs, generation=Generation(max_new_tokens=answer), exclusive=exclusive)
     )
 
 
 def patient(seconds: float) -> PendingRequest:
     ids = torch.zeros((1, 10), dtype=torch.long)
     inputs = ModelInputs(ids, torch.ones_like(ids), {}, (), frames=1)
-    return PendingRequest(GenerationRequest(inputs, Generation(), patience_s=seconds))
+    return PendingRequest(GenerationRequest(inputs, generation=Generation(), patience_s=seconds))
 
 
 def config(**settings: Any) -> EngineConfig:

@@ -15,15 +15,17 @@ from videoqa_worker.engine.model.loading import (
 )
 from videoqa_worker.engine.model.processor import load_processor
 from videoqa_worker.engine.remote import ServerConfig, ServerEngine
-from videoqa_worker.engine.request import Generated, GenerationRequest
+from videoqa_worker.engine.request import AnswerOptions, Generated, GenerationRequest, MediaQuestion
 from videoqa_worker.engine.stats import Stats
 
 __all__ = [
+    "AnswerOptions",
     "Answering",
     "Engine",
     "EngineConfig",
     "Generated",
     "GenerationRequest",
+    "MediaQuestion",
     "ServerConfig",
     "ServerEngine",
     "Stats",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -27,11 +27,16 @@ from videoqa_worker.engine.execution.padded import PaddedRunner
 from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.model.kv_shape import find_kv_shape
 from videoqa_worker.engine.model.loading import LoadedModel, load
-from videoqa_worker.engine.request import Generated, GenerationRequest, PendingRequest, never_stop
+from videoqa_worker.engine.request import (
+    Generated,
+    GenerationRequest,
+    MediaQuestion,
+    PendingRequest,
+)
 from videoqa_worker.engine.scheduling.coalescing import Coalescer, compute_key
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.prompt import FrameInput, PreparedMedia, Prompter
+from videoqa_worker.prompt import FrameInput, Prompter
 
 __all__ = ["Engine"]
 
@@ -125,33 +130,15 @@ class Engine:
             self._refuse([pending])
         return pending.future
 
-    def ask(
-        self,
-        media: Sequence[FrameInput] | PreparedMedia,
-        question: str,
-        generation: Generation,
-        *,
-        should_stop: Callable[[], bool] = never_stop,
-        exclusive: bool = False,
-        patience_s: float = 0.0,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Future[Generated]:
+    def ask(self, question: MediaQuestion) -> Future[Generated]:
         """Builds the prompt on the caller's thread, and submits it.
 
         Raises:
             UnsupportedInput, MarkMismatch, PromptTooLong: the prompt cannot be built.
         """
-        inputs = self.prompter.build(media, question, max_new_tokens=generation.max_new_tokens)
-        return self.submit(
-            GenerationRequest(
-                inputs,
-                generation,
-                should_stop=should_stop,
-                exclusive=exclusive,
-                patience_s=patience_s,
-                on_text=on_text,
-            )
-        )
+        max_new_tokens = question.generation.max_new_tokens
+        inputs = self.prompter.build(question.media, question.text, max_new_tokens=max_new_tokens)
+        return self.submit(question.to_request(inputs))
 
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
@@ -269,7 +256,7 @@ class Engine:
         """Answers one tiny question: kernels are chosen, and faults show now; returns the error, if any."""
         black = np.zeros((32, 32, 3), np.uint8)
         inputs = prompter.build([FrameInput("video", (black,))], "What is this?")
-        pending = PendingRequest(GenerationRequest(inputs, Generation(max_new_tokens=2)))
+        pending = PendingRequest(GenerationRequest(inputs, generation=Generation(max_new_tokens=2)))
         runner.run([pending])
         return pending.future.exception()
 

@@ -1,7 +1,7 @@
-"""An engine whose model is elsewhere: any server with OpenAI's chat completions.
+"""An engine whose model runs on a server with OpenAI's chat completions.
 
 vLLM, SGLang, `transformers serve` and others. Each question is one streamed request, so text
-comes as it is written, and a request that is broken off frees the server. One thread runs them
+arrives as it is generated, and an aborted request frees the server. One thread runs them
 all. The client is the `openai` package: it knows the protocol, retries and streams.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,7 +26,7 @@ from videoqa.errors import (
     ModelServerUnavailable,
 )
 from videoqa_worker.engine.failures import STOPPED
-from videoqa_worker.engine.request import Generated, make_canceled, never_stop
+from videoqa_worker.engine.request import Generated, MediaQuestion, make_canceled
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import FrameInput, PreparedMedia, chat_content
@@ -38,38 +38,38 @@ __all__ = ["ServerConfig", "ServerEngine"]
 
 T = TypeVar("T")
 
-_LOOK_EVERY_S = 0.1
-"""How often a running request is asked whether anybody still wants it."""
-_TRY_EVERY_S = 1.0
-_CONNECT_S = 5.0
-_LATER = (408, 409, 429)
-"""Time-out, conflict, too many requests: a later try may succeed."""
+_POLL_EVERY_S = 0.1
+"""Interval at which `should_stop` of a running request is called."""
+_RETRY_EVERY_S = 1.0
+_CONNECT_TIMEOUT_S = 5.0
+_RETRYABLE = (408, 409, 429)
+"""Time-out, conflict, too many requests: a later attempt may succeed."""
 
-_GIVEN_UP = ("abort", "error")
-"""What vLLM and SGLang call the end of an answer that they broke off."""
+_ABORTED = ("abort", "error")
+"""Finish reasons of vLLM and SGLang for an answer that they aborted."""
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Where the model is."""
+    """Address and settings of a model server."""
 
     url: str
-    """With its version: `http://127.0.0.1:8000/v1`."""
+    """Base URL with the API's version: `http://127.0.0.1:8000/v1`."""
     model: str
-    """By the server's name for it."""
+    """Name of the model on the server."""
     api_key: str | None = None
     images: Literal["png", "jpeg"] = "png"
     """png: the pixels as they are; jpeg: a tenth of the bytes."""
     max_requests: int = 32
-    """At once; the server batches them."""
+    """Requests at once; the server batches them."""
     silence_s: float = 300.0
-    """A server that sends nothing for so long is given up for now."""
+    """A request ends as unavailable if the server sends nothing for so long."""
     start_s: float = 600.0
-    """How long a server that is not there yet may load its model."""
+    """Time that a server may take to load its model before it is reachable."""
 
 
 class ServerEngine:
-    """Answers by a server. A context manager: entering starts it, leaving closes it."""
+    """Answers by a model server. A context manager: entering starts it, leaving closes it."""
 
     def __init__(
         self, config: ServerConfig, *, on_state: Callable[[str], None] = lambda state: None
@@ -79,9 +79,9 @@ class ServerEngine:
         self._client: AsyncOpenAI | None = None
         self._closing = threading.Event()
         self._entry = threading.Lock()
-        """Whoever is let in before the closing is ended by it."""
+        """A request admitted before `close` is ended by it."""
         self._running: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}
-        """Each request, and who awaits it."""
+        """Each request, and the task that awaits it."""
         self._turns = asyncio.Semaphore(config.max_requests)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -89,34 +89,33 @@ class ServerEngine:
         )
 
     def start(self) -> None:
-        """Waits for the server, and asks it a first question.
+        """Waits for the server, and sends it a first question.
 
         Raises:
-            ConfigurationError: no server came up, or it refuses the question.
+            ConfigurationError: the server stayed unreachable, or refuses the question.
         """
-        self._client = _client(self._config)
+        self._client = _make_client(self._config)
         self._thread.start()
         self._on_state("waiting for the model's server")
         until_s = time.monotonic() + self._config.start_s
         while True:
             try:
-                self._first_question()
+                self._ask_first()
                 break
             except ModelServerUnavailable as error:
                 if time.monotonic() > until_s:
-                    raise self._unusable(error) from error
-                self._closing.wait(_TRY_EVERY_S)
+                    raise self._make_unusable(error) from error
+                self._closing.wait(_RETRY_EVERY_S)
             except (ModelServerError, EngineStopped) as error:
-                raise self._unusable(error) from error
+                raise self._make_unusable(error) from error
         self._on_state("ready")
 
-    def _first_question(self) -> None:
+    def _ask_first(self) -> None:
         black = np.zeros((32, 32, 3), np.uint8)
-        self.ask(
-            [FrameInput("image", (black,))], "What is this?", Generation(max_new_tokens=1)
-        ).result()
+        media, generation = [FrameInput("image", (black,))], Generation(max_new_tokens=1)
+        self.ask(MediaQuestion(media, "What is this?", generation=generation)).result()
 
-    def _unusable(self, error: Exception) -> ConfigurationError:
+    def _make_unusable(self, error: Exception) -> ConfigurationError:
         return ConfigurationError(
             f"the model's server does not answer: {error}; check VIDEOQA_SERVER_URL and "
             "VIDEOQA_SERVER_MODEL",
@@ -124,18 +123,18 @@ class ServerEngine:
         )
 
     def close(self) -> None:
-        """Breaks off all requests, with EngineStopped."""
+        """Aborts all requests with EngineStopped."""
         with self._entry:
             if self._closing.is_set():
                 return
             self._closing.set()
         if self._thread.is_alive():
-            self._on_loop(self._end()).result()
+            self._run_on_loop(self._abort_all()).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
 
-    async def _end(self) -> None:
+    async def _abort_all(self) -> None:
         awaiting = [task for task in self._running.values() if task is not None]
         for task in [*self._running]:
             task.cancel()
@@ -143,59 +142,51 @@ class ServerEngine:
         if self._client is not None:
             await self._client.close()
 
-    def ask(
-        self,
-        media: Sequence[FrameInput] | PreparedMedia,
-        question: str,
-        generation: Generation,
-        *,
-        should_stop: Callable[[], bool] = never_stop,
-        exclusive: bool = False,
-        patience_s: float = 0.0,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Future[Generated]:
-        """See `Answering.ask`. Who runs together is the server's matter: nothing of it is passed on.
+    def ask(self, question: MediaQuestion) -> Future[Generated]:
+        """Sends a question. Batching is left to the server, so only generation and callbacks count.
 
         Raises:
             UnsupportedInput, MarkMismatch.
         """
-        content = chat_content(PreparedMedia.of(media), question, images=self._config.images)
-        buffer = StopStringBuffer(generation.stop, on_text)
+        media, images = PreparedMedia.of(question.media), self._config.images
+        content = chat_content(media, question.text, images=images)
+        buffer = StopStringBuffer(question.generation.stop, question.on_text)
         with self._entry:
             if not self._closing.is_set():
-                return self._on_loop(self._answer(content, generation, buffer, should_stop))
+                return self._run_on_loop(self._answer(content, question, buffer))
         refused: Future[Generated] = Future()
-        refused.set_exception(_stopped(had_begun=False))
+        refused.set_exception(_make_stopped(had_begun=False))
         return refused
 
-    def _on_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+    def _run_on_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _answer(
         self,
         content: list[dict[str, Any]],
-        generation: Generation,
+        question: MediaQuestion,
         buffer: StopStringBuffer,
-        should_stop: Callable[[], bool],
     ) -> Generated:
         begun = asyncio.Event()
-        task = asyncio.ensure_future(self._request(content, generation, buffer, begun))
+        task = asyncio.ensure_future(self._request(content, question.generation, buffer, begun))
         self._running[task] = asyncio.current_task()
         try:
-            if self._closing.is_set():  # after it is known, so that `_end` cannot miss it
-                raise _stopped(had_begun=False)
+            if (
+                self._closing.is_set()
+            ):  # after it is registered, so that `_abort_all` cannot miss it
+                raise _make_stopped(had_begun=False)
             while not task.done():
-                await asyncio.wait({task}, timeout=_LOOK_EVERY_S)
-                if not task.done() and should_stop():
+                await asyncio.wait({task}, timeout=_POLL_EVERY_S)
+                if not task.done() and question.should_stop():
                     raise make_canceled()
             if task.cancelled():
-                raise _stopped(had_begun=begun.is_set())
+                raise _make_stopped(had_begun=begun.is_set())
             return task.result()
         finally:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
-            del self._running[task]  # only now: `_end` waits for all that run
+            del self._running[task]  # only now: `_abort_all` waits for all registered ones
 
     async def _request(
         self,
@@ -217,9 +208,9 @@ class ServerEngine:
                     messages=[{"role": "user", "content": content}],
                     stream=True,
                     stream_options={"include_usage": True},
-                    **_settings(generation),
+                    **_make_settings(generation),
                 ),
-                within_s=self._config.silence_s,  # with all tries of the client
+                within_s=self._config.silence_s,  # with all retries of the client
             )
             async with stream:
                 while not buffer.stopped:
@@ -232,11 +223,13 @@ class ServerEngine:
                             tokens += 1
                             first_s = first_s or time.monotonic() - begun_s
                             buffer.add(choice.delta.content)
-                        finish = _reason(choice) or finish
+                        finish = _read_finish_reason(choice) or finish
         if buffer.stopped:
             finish = "stop_string"
         if finish is None:
-            raise ModelServerUnavailable("the model's server broke the answer off")
+            raise ModelServerUnavailable(
+                "the model's server ended the stream before the answer was complete"
+            )
         buffer.flush()
         return Generated(
             text=buffer.text.strip(),
@@ -249,24 +242,27 @@ class ServerEngine:
 
     @property
     def ready(self) -> bool:
+        """True while it can answer."""
         return self._client is not None and not self._closing.is_set()
 
     @property
     def stats(self) -> Stats:
-        """Its steps are the server's."""
+        """Counters; the steps are the server's and not known."""
         return Stats(running=0, last_step_at=time.monotonic())
 
     @property
     def revision(self) -> str | None:
-        """The protocol does not say."""
+        """None: the protocol does not state it."""
         return None
 
     @property
     def device(self) -> str:
+        """Always `server`."""
         return "server"
 
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
+        """None: the server's processor is not known."""
         return None, None
 
     def __enter__(self) -> Self:
@@ -282,13 +278,13 @@ class ServerEngine:
         self.close()
 
 
-def _stopped(*, had_begun: bool) -> EngineStopped:
+def _make_stopped(*, had_begun: bool) -> EngineStopped:
     error = EngineStopped(STOPPED)
     error.had_begun = had_begun
     return error
 
 
-def _client(config: ServerConfig) -> AsyncOpenAI:
+def _make_client(config: ServerConfig) -> AsyncOpenAI:
     try:
         from openai import AsyncOpenAI, Timeout
     except ImportError as error:
@@ -299,13 +295,13 @@ def _client(config: ServerConfig) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=config.url,
         api_key=config.api_key or "none",
-        timeout=Timeout(config.silence_s, connect=_CONNECT_S),
+        timeout=Timeout(config.silence_s, connect=_CONNECT_TIMEOUT_S),
         max_retries=2,
     )
 
 
-def _settings(generation: Generation) -> dict[str, Any]:
-    """Without stop strings: we hang up at one, and some servers fail on them."""
+def _make_settings(generation: Generation) -> dict[str, Any]:
+    """Returns the settings of a request, without stop strings: we hang up at one, and some servers fail on them."""
     settings: dict[str, Any] = {
         "max_tokens": generation.max_new_tokens,
         "temperature": generation.temperature,
@@ -317,18 +313,18 @@ def _settings(generation: Generation) -> dict[str, Any]:
     return settings
 
 
-def _reason(choice: Any) -> FinishReason | None:
+def _read_finish_reason(choice: Any) -> FinishReason | None:
     if choice.finish_reason is None:
         return None
-    if choice.finish_reason in _GIVEN_UP:
+    if choice.finish_reason in _ABORTED:
         raise ModelServerUnavailable(
-            f"the model's server gave the answer up: finish_reason={choice.finish_reason!r}"
+            f"the model's server aborted the answer: finish_reason={choice.finish_reason!r}"
         )
     return "length" if choice.finish_reason == "length" else "stop"
 
 
 async def _translate_errors(call: Awaitable[T], within_s: float | None = None) -> T:
-    """Foreign errors as ours."""
+    """Awaits a call of the client; raises its errors as ours."""
     import openai
 
     try:
@@ -336,15 +332,15 @@ async def _translate_errors(call: Awaitable[T], within_s: float | None = None) -
             return await call
     except (openai.APIError, TimeoutError) as error:
         status = error.status_code if isinstance(error, openai.APIStatusError) else 500
-        if 400 <= status < 500 and status not in _LATER:
+        if 400 <= status < 500 and status not in _RETRYABLE:
             raise ModelServerError(
-                f"the model's server refuses the question: {_first_line(error)}; ask for fewer "
+                f"the model's server refuses the question: {_read_first_line(error)}; ask for fewer "
                 "frames or a shorter answer if it is too long, else check the server's settings"
             ) from error
         raise ModelServerUnavailable(
-            f"the model's server does not answer now: {_first_line(error)}"
+            f"the model's server does not answer now: {_read_first_line(error)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _read_first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:500]

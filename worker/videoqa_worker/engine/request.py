@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from videoqa.contract import FinishReason, Generation
 from videoqa.errors import JobCanceled
-from videoqa_worker.prompt import ModelInputs
+from videoqa_worker.prompt import FrameInput, ModelInputs, PreparedMedia
 
-__all__ = ["Generated", "GenerationRequest", "PendingRequest", "make_canceled", "never_stop"]
+__all__ = [
+    "AnswerOptions",
+    "Generated",
+    "GenerationRequest",
+    "MediaQuestion",
+    "PendingRequest",
+    "make_canceled",
+    "never_stop",
+]
 
 
 def never_stop() -> bool:
@@ -25,11 +33,10 @@ def make_canceled() -> JobCanceled:
     return JobCanceled("the answer was stopped before it was complete")
 
 
-@dataclass(frozen=True, eq=False)
-class GenerationRequest:
-    """One question to answer."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AnswerOptions:
+    """Settings, scheduling and callbacks of a question, on its whole way to the model."""
 
-    inputs: ModelInputs
     generation: Generation
     should_stop: Callable[[], bool] = never_stop
     """Canceled, or past its deadline; called at every decode step, so it must be cheap."""
@@ -43,6 +50,27 @@ class GenerationRequest:
     on_text: Callable[[str], None] | None = None
     """Called with each new part of the answer, in whole characters and never part of a stop string; on
     the engine's thread, so it must be cheap. A repeated sequence does not send its text again."""
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationRequest(AnswerOptions):
+    """A question whose prompt is built."""
+
+    inputs: ModelInputs
+
+
+@dataclass(frozen=True, eq=False)
+class MediaQuestion(AnswerOptions):
+    """A question about media, for any engine."""
+
+    media: Sequence[FrameInput] | PreparedMedia
+    """Several questions about the same media share one `PreparedMedia`: their pixels are prepared once."""
+    text: str
+
+    def to_request(self, inputs: ModelInputs) -> GenerationRequest:
+        """Returns the request with the same options."""
+        options = {option.name: getattr(self, option.name) for option in fields(AnswerOptions)}
+        return GenerationRequest(inputs, **options)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def hub() -> Iterator[Hub]:
 
 
 def load(hub: Hub, home: Path, *wanted: str) -> list[list[str]]:
-    """What is said while each of these checkpoints loads."""
+    """Returns the lines that are printed while each of these checkpoints loads."""
     env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home)}
     env.pop("HF_HUB_OFFLINE", None)
     run = subprocess.run(

@@ -167,7 +167,7 @@ def test_every_family_says_what_generate_says(
 
 @pytest.mark.parametrize("chunk", [7, 64, 8192])
 @pytest.mark.parametrize("as_graphs", [True, False], ids=["filled up", "as they are"])
-def test_prompts_by_pieces_and_rows_of_all_lengths_say_what_generate_says(
+def test_chunked_prefill_and_sequences_of_all_lengths_say_what_generate_says(
     chunk: int,
     as_graphs: bool,
     start: Start,
@@ -198,7 +198,7 @@ def test_prompts_by_pieces_and_rows_of_all_lengths_say_what_generate_says(
     assert chunk == 8192 or any(1 < queries < keys for queries, keys in pieces)
 
 
-def test_rows_behind_a_shared_beginning_are_read_with_masks(
+def test_sequences_behind_a_shared_prefix_are_read_with_masks(
     start: Start, checkpoint: Any, stand_ins: StandIns
 ) -> None:
     engine = start("interleave", "varlen", **UNKEPT)
@@ -311,7 +311,7 @@ def test_the_memory_of_a_trial_is_given_back(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("heads", [HEADS, kernels.Heads(3, 3, 8)])
-def test_what_is_right_is_known_by_its_numbers(
+def test_only_kernels_with_right_results_are_used(
     dtype: torch.dtype,
     heads: kernels.Heads,
     stand_ins: StandIns,

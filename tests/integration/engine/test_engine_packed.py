@@ -42,7 +42,7 @@ def runner(engine: Engine) -> ContinuousRunner:
 
 
 def questions(engine: Engine, count: int, media: Any = None, **settings: Any) -> list[Any]:
-    """Of one job; no two alike."""
+    """Returns the requests of one job, all different."""
     shown = media or [clip(1, 6)]
     return [ask(engine, shown, f"What is {'very ' * n}red?", **settings) for n in range(count)]
 
@@ -76,7 +76,7 @@ def test_questions_of_one_job_compute_their_pictures_once_and_say_what_they_say_
         assert tokens == 1 or len({answer.tokens for answer in told}) > 1
 
 
-def test_a_step_reads_what_rows_share_from_one_slot(engine: Engine) -> None:
+def test_a_step_reads_a_shared_prefix_from_one_slot(engine: Engine) -> None:
     slots: list[int] = []
     plain = ForwardPass.decode
 
@@ -127,7 +127,7 @@ def test_jobs_of_several_questions_and_of_one_run_side_by_side(
     assert engine.stats.packed > 20
 
 
-def test_who_waits_for_a_beginning_that_is_canceled_writes_it(engine: Engine) -> None:
+def test_a_prefix_whose_writer_is_canceled_is_written_by_the_next_sequence(engine: Engine) -> None:
     requests = questions(engine, 4)
     alone = [single(engine, request) for request in requests]
     begun = False
@@ -153,7 +153,7 @@ def test_who_waits_for_a_beginning_that_is_canceled_writes_it(engine: Engine) ->
 def test_a_pass_that_fails_once_costs_no_answer(
     engine: Engine, method: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But that of a row which is there by itself, and so is guilty."""
+    """Fails only a sequence that ran alone, and so is to blame."""
     requests = questions(engine, 5)
     alone = [single(engine, request) for request in requests]
     plain = getattr(ForwardPass, method)
@@ -177,7 +177,7 @@ def test_a_pass_that_fails_once_costs_no_answer(
     assert raised
 
 
-def test_not_a_number_in_one_question_costs_the_others_nothing(engine: Engine) -> None:
+def test_nan_in_one_question_costs_the_others_nothing(engine: Engine) -> None:
     """It comes through to the others of its slot, who are asked again by themselves."""
     requests = questions(engine, 5)
     alone = [single(engine, request) for request in requests]
@@ -198,7 +198,7 @@ def test_not_a_number_in_one_question_costs_the_others_nothing(engine: Engine) -
 
 
 @pytest.mark.parametrize("running", [1, 3])
-def test_not_a_number_that_comes_in_by_pieces_costs_the_rows_that_run_nothing(
+def test_nan_in_chunked_prefill_costs_decoding_sequences_nothing(
     engine_of: Callable[..., Engine], running: int
 ) -> None:
     """They read it before its own prompt is complete."""
@@ -239,7 +239,7 @@ def test_what_a_restored_prompt_begins_with_is_shared_as_well(
     assert (after.prefixes.hits - before.prefixes.hits, after.packed - before.packed) == (1, 5)
 
 
-def test_short_beginnings_are_not_shared(engine_of: Callable[..., Engine]) -> None:
+def test_short_prefixes_are_not_shared(engine_of: Callable[..., Engine]) -> None:
     engine = engine_of("interleave", pack_from_tokens=50, **UNKEPT)
     for frames, packed in ((3, 0), (6, 3)):
         before = engine.stats.packed

@@ -77,7 +77,7 @@ def test_it_still_knows_what_the_demo_model_knows(
     assert hits >= 0.9 * len(right)
 
 
-def test_in_company_rows_of_4_bits_say_what_generate_says_alone(
+def test_a_batch_in_4_bits_says_what_generate_says_alone(
     engine_of: Callable[..., Engine],
 ) -> None:
     engine = engine_of("demo", quantization="4bit", max_batch=8)

@@ -1,4 +1,4 @@
-"""What the engine keeps, so that the next question about the same pictures costs little."""
+"""The prefix cache: the next question about the same pictures costs little."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_ten_questions_about_one_video_compute_its_prompt_once(
     assert features.entries == 1
 
 
-def test_what_is_kept_changes_no_answer(engine_with: Callable[..., Engine]) -> None:
+def test_the_caches_change_no_answer(engine_with: Callable[..., Engine]) -> None:
     with (
         engine_with() as engine,
         engine_with(feature_cache_bytes=0, prefix_cache_bytes=0) as forgetful,
@@ -94,7 +94,7 @@ def test_the_least_recently_used_goes_when_bytes_run_out() -> None:
     assert kept.counts.size_bytes == 0
 
 
-def test_answers_stay_right_while_little_can_be_kept(engine_with: Callable[..., Engine]) -> None:
+def test_answers_stay_right_with_small_caches(engine_with: Callable[..., Engine]) -> None:
     with engine_with(prefix_cache_bytes=60_000) as engine:
         requests = [ask(engine, [clip(n % 3, 4)], QUESTIONS[n]) for n in range(9)]
         alone = [single(engine, request) for request in requests]

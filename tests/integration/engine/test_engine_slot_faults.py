@@ -1,4 +1,4 @@
-"""What a fault costs whoever is beside it: rows that run, and a prompt that is on its way in."""
+"""Faults cost the neighbours nothing: neither decoding sequences nor a prompt in prefill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.models import clip
-from test_engine import answers, ask, rows_seen, single, submitted
+from test_engine import answers, ask, batch_sizes, single, submitted
 from test_engine_faults import before_each_forward, small_device
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
@@ -26,7 +26,7 @@ from videoqa_worker.engine.sequence.sampler import Sampler
 
 @pytest.fixture
 def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
-    """PrefixCache come in by pieces of 16 tokens beside running rows; nothing is kept."""
+    """Starts an engine with prefill chunks of 16 tokens and without caches."""
     config = EngineConfig(
         str(checkpoint("interleave")),
         device="cpu",
@@ -45,13 +45,13 @@ def runner(engine: Engine) -> ContinuousRunner:
 
 
 def company(engine: Engine, rows: int) -> list[GenerationRequest]:
-    """So many rows that run on, and one with a long prompt, which comes in beside them."""
+    """Returns so many requests that decode for long, and one with a long prompt."""
     short = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=40) for n in range(rows)]
     return [*short, ask(engine, [clip(5, 12)], "Long?", max_new_tokens=4)]
 
 
 class Once:
-    """Raises at the first decode step beside a prompt that is on its way in."""
+    """Raises at the first decode step beside a prompt in prefill."""
 
     def __init__(self, engine: Engine, rows: int, error: Exception) -> None:
         self.raised = False
@@ -69,7 +69,7 @@ class Once:
 @pytest.mark.parametrize(
     "error", [IndexError("together"), torch.OutOfMemoryError("CUDA out of memory.")]
 )
-def test_a_step_that_fails_costs_the_prompt_on_its_way_in_nothing(
+def test_a_failed_step_costs_the_prompt_in_prefill_nothing(
     engine: Engine, rows: int, error: Exception
 ) -> None:
     begun: list[int] = []
@@ -95,8 +95,8 @@ def test_a_step_that_fails_costs_the_prompt_on_its_way_in_nothing(
     assert all(futures[n].result() == alone[n] for n in range(rows + 1) if n not in failed)
 
 
-def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
-    """The row in the first slot: it took the place of one that left."""
+def test_the_youngest_sequence_is_preempted_when_memory_runs_out(engine: Engine) -> None:
+    """Preempts the sequence in the first slot, which took the place of one that ended."""
     restarted: list[int] = []
 
     def told(n: int) -> Callable[[int], None]:
@@ -126,7 +126,7 @@ def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
 
 
 def in_decode(engine: Engine, rows: int, step: int, error: Exception) -> Callable[..., None]:
-    """Raises once, at the so-manieth step of so many rows."""
+    """Raises once, at the given step of so many sequences."""
     steps = 0
 
     def check(tokens: torch.Tensor) -> None:
@@ -140,10 +140,10 @@ def in_decode(engine: Engine, rows: int, step: int, error: Exception) -> Callabl
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), KeyError("x")])
-def test_a_row_that_is_repeated_goes_on_with_the_story_it_has_begun(
+def test_a_sequence_that_is_repeated_goes_on_with_the_story_it_has_begun(
     engine: Engine, error: Exception
 ) -> None:
-    """Without a seed as well: what was streamed cannot be taken back."""
+    """Holds without a seed as well: streamed text cannot be taken back."""
     told: list[list[str]] = [[], []]
     requests = [
         ask(
@@ -162,10 +162,10 @@ def test_a_row_that_is_repeated_goes_on_with_the_story_it_has_begun(
     assert len(set(texts)) == 2
 
 
-def test_a_step_that_is_done_again_draws_the_same_tokens(
+def test_a_repeated_step_draws_the_same_tokens(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory runs out between the draws of two rows, what was kept goes, and the step comes again."""
+    """Memory runs out between the draws of two sequences, the caches are cleared, and the step is repeated."""
     config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
     with Engine(config) as engine:
         requests = [
@@ -187,21 +187,21 @@ def test_a_step_that_is_done_again_draws_the_same_tokens(
     assert draws > 10
 
 
-def test_rows_come_back_after_memory_had_run_out(
+def test_sequences_come_back_after_memory_had_run_out(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "_RAISE_LIMIT_AFTER", 3)
     requests = [ask(engine, [clip(n, 1)], "What?", max_new_tokens=40) for n in range(8)]
     with before_each_forward(engine, small_device(2)):
         answers(engine, requests)
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         answers(engine, requests)
         assert max(rows) < 6  # one more after every three answers
         answers(engine, requests)
     assert max(rows) >= 6
 
 
-def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engine) -> None:
+def test_no_sequence_reads_nan_of_a_canceled_prompt(engine: Engine) -> None:
     embedding = engine._loaded.model.get_input_embeddings().weight.data
     token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
     neighbour = ask(engine, [clip(1, 2)], "What?", max_new_tokens=60)
@@ -226,8 +226,8 @@ def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engi
         embedding[token] = before
 
 
-def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engine: Engine) -> None:
-    """Who leaves makes the slots behind move up, a prompt on its way in with them."""
+def test_no_sequence_reads_nan_where_a_prompt_was_before_it_moved(engine: Engine) -> None:
+    """A sequence that ends makes the slots behind it move up, one in prefill with them."""
     embedding = engine._loaded.model.get_input_embeddings().weight.data
     token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
     bad = ask(engine, [clip(2, 2)], "~ " * 40)
@@ -256,10 +256,10 @@ def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engin
         embedding[token] = before
 
 
-def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
+def test_no_sequence_reads_nan_in_the_padding_of_a_prompt(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As CUDA graphs do it: what fills a prompt up is computed from it, and lies behind its seat."""
+    """CUDA graphs pad a prompt: the padding is computed from it, and lies behind its region."""
     monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: None)
     runner(engine).forward._graphs.enabled = True
     after = ask(engine, [clip(3, 1)], "Now?", max_new_tokens=60)
@@ -279,7 +279,7 @@ def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
     assert single(engine, after) == alone
 
 
-def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(
+def test_a_prompt_without_memory_to_cache_its_prefix_is_answered(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
@@ -300,7 +300,7 @@ def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(
 
 
 @pytest.mark.parametrize("beside", [0, 2])
-def test_a_row_that_there_is_no_memory_to_begin_waits_for_it(
+def test_a_sequence_without_memory_to_begin_waits_for_it(
     engine: Engine, beside: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [
@@ -364,7 +364,7 @@ def test_memory_of_a_prompt_that_failed_is_free_before_it_is_tried_again(
 def test_memory_that_runs_out_takes_the_graphs_with_it(
     engine: Engine, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A graph holds all that its pass needs. No GPU is here: what is seen is that they are forgotten."""
+    """A graph holds all memory of its pass. Without a GPU the test sees that graphs are dropped."""
     forgotten: list[int] = []
     requests = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=40) for n in range(rows)]
     alone = [single(engine, request) for request in requests]

@@ -19,7 +19,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.models import FAMILIES, clip
-from test_engine import answers, ask, rows_seen, single, submitted
+from test_engine import answers, ask, batch_sizes, single, submitted
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
@@ -103,7 +103,7 @@ def test_every_family_says_in_company_what_generate_says_alone(
     ]
     reference = reference_of(family)
     expected = [reference.tokens(request) for request in requests]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         told = [answer.tokens for answer in answers(engine, requests)]
     assert told == expected
     assert len(set(expected)) > 2
@@ -112,7 +112,7 @@ def test_every_family_says_in_company_what_generate_says_alone(
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 8192])
 @pytest.mark.parametrize("caches", [{}, UNKEPT], ids=["kept", "not kept"])
-def test_prompts_that_come_in_by_pieces_get_the_same_answers(
+def test_chunked_prefill_gives_the_same_answers(
     chunk: int,
     caches: dict[str, int],
     engine_of: Callable[..., Engine],
@@ -126,7 +126,7 @@ def test_prompts_that_come_in_by_pieces_get_the_same_answers(
     ]
 
 
-def test_pieces_of_a_long_prompt_alternate_with_steps_of_the_others(
+def test_prefill_chunks_alternate_with_decode_steps(
     engine_of: Callable[..., Engine],
 ) -> None:
     engine = engine_of("interleave", prefill_chunk_tokens=16, **UNKEPT)
@@ -149,7 +149,7 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
     reference_of: Callable[[str], Reference],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What CUDA graphs do to a pass, without a graph: filled-up prompts, rows and frames."""
+    """Pads prompts, batches and frames as CUDA graphs do, without a graph."""
     monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: None)
     shapes: set[Any] = set()
     plain = CudaGraphs.run
@@ -182,7 +182,7 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
 
 
 class Expected:
-    """The answers that requests get alone; each is asked once."""
+    """Answers that requests get alone; each is computed once."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Generated] = {}
@@ -244,7 +244,7 @@ def test_whatever_comes_and_goes_each_answer_is_the_one_given_alone(
 
 
 def is_left(tokens: int | None, whole: Generated) -> bool:
-    """Who is canceled after the last token but one is heard with the last: too late."""
+    """Returns True if a cancel after so many tokens ends the answer; after the last but one it is too late."""
     return tokens is not None and (tokens == 0 or tokens + 1 < whole.output_tokens)
 
 
@@ -262,7 +262,7 @@ def canceled_after(request: GenerationRequest, tokens: int | None) -> Generation
 def staggered(
     engine: Engine, requests: list[GenerationRequest], steps: list[int]
 ) -> list[Future[Generated]]:
-    """Each is submitted so many steps of the engine after the first; between steps, not in one."""
+    """Submits each request so many steps of the engine after the first; between steps, not in one."""
     order = sorted(range(len(requests)), key=lambda n: steps[n])
     futures: dict[int, Future[Generated]] = {}
     queue, taken = engine._queue, [0]
@@ -339,7 +339,7 @@ def test_two_hundred_jobs_with_random_ends_get_the_answers_that_they_get_alone(
 # --- faults
 
 
-def test_a_row_whose_scores_are_no_numbers_fails_alone(
+def test_a_sequence_with_nan_logits_fails_alone(
     engine_of: Callable[..., Engine],
 ) -> None:
     engine = engine_of("interleave", max_batch=8)
@@ -410,13 +410,13 @@ def test_memory_that_one_long_request_took_is_given_back(
         long = ask(engine, [clip(2, 60)], "What?")
         for _ in range(2):
             assert single(engine, long).input_tokens > 500
-            with rows_seen(engine) as rows:
+            with batch_sizes(engine) as rows:
                 assert answers(engine, requests) == alone
             assert max(rows) > 1
             assert cache.slots * cache.length <= 300
 
 
-def test_memory_that_no_row_has_used_is_not_taken() -> None:
+def test_kv_memory_that_no_sequence_used_is_not_resident() -> None:
     before = psutil.Process().memory_info().rss
     cache = SlotCache((4, 8, 64), 1 << 18, torch.float32, torch.device("cpu"))
     cache.arrange(1 << 12, [])

@@ -1,4 +1,4 @@
-"""What an engine tells of itself to other threads."""
+"""Counters of an engine, read from other threads."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_ten_questions_about_one_video_show_one_prompt(start: Callable[[str], En
 
 
 @pytest.mark.parametrize("batching", ["slots", "generate"])
-def test_a_row_that_is_stuck_shows_by_an_old_beat(
+def test_a_stuck_sequence_shows_by_an_old_last_step(
     batching: str, start: Callable[[str], Engine]
 ) -> None:
     reached, go_on = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Which models run in slots, and that the others answer all the same, by `generate`."""
+"""Models that fit into slots, and others, which answer by `generate`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_slots_hold_no_model_with_a_window(text: Any) -> None:
 def told(
     folder: Path, loader: Callable[..., LoadedModel] = load, **settings: Any
 ) -> tuple[type, list[tuple[int, ...]]]:
-    """How an engine runs the model, and what it says."""
+    """Returns the runner that an engine chooses for a model, and its answers."""
     config = EngineConfig(str(folder), device="cpu", cpu_threads=1, **settings)
     with Engine(config, loader=loader) as engine:
         requests = [ask(engine, [clip(n, 2 + n)], "What? " * (n + 1)) for n in range(4)]

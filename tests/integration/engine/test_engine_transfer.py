@@ -1,4 +1,4 @@
-"""How pictures get to the device. No GPU is here: page-locked memory is told apart by a mark."""
+"""Transfer of pictures to the device. No GPU is here: page-locked memory is told apart by a mark."""
 
 from __future__ import annotations
 

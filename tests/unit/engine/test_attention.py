@@ -40,10 +40,10 @@ def test_every_head_attends_as_with_its_own_copy_of_the_keys(
 
 @pytest.mark.parametrize("flash", [False, True])
 @pytest.mark.parametrize("groups", [1, 7])
-def test_pieces_without_masks_share_keys_only_where_a_kernel_can(
+def test_chunks_without_masks_share_keys_only_where_a_kernel_can(
     groups: int, flash: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is left otherwise has all scores in memory."""
+    """Any other kernel would hold all attention scores in memory."""
     query, (key, value) = torch.randn(1, 2 * groups, 5, 16), torch.randn(2, 1, 2, 12, 16)
     seen = torch.ones(5, 12, dtype=torch.bool).tril(7)[None, None]
     module: Any = SimpleNamespace(num_key_value_groups=groups, is_causal=True)

@@ -52,7 +52,7 @@ def test_the_oldest_runs_first_with_those_of_similar_length() -> None:
     assert lengths(choose_batch(waiting[1:2] + waiting[5:], config(), 10**9)) == [1000, 1100]
 
 
-def test_a_batch_has_no_more_rows_and_tokens_than_allowed() -> None:
+def test_a_batch_has_no_more_sequences_and_tokens_than_allowed() -> None:
     waiting = [pending(100, answer=50) for _ in range(9)]
     assert len(choose_batch(waiting, config(max_batch=4), 10**9)) == 4
     assert len(choose_batch(waiting, config(), 450)) == 3

@@ -1,4 +1,4 @@
-"""How passes are captured as graphs. No GPU is here: what torch.cuda is told is noted instead."""
+"""Capture of passes as CUDA graphs. No GPU is here: the calls of torch.cuda are recorded instead."""
 
 from __future__ import annotations
 

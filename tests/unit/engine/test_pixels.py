@@ -167,7 +167,7 @@ def both(full_size: Callable[[str], Path]) -> Callable[[str], tuple[Prompter, Pr
 
 
 def floats(inputs: ModelInputs) -> dict[str, torch.Tensor]:
-    """What the model is given, by kind, on the CPU in float32."""
+    """Returns the model's input by kind, on the CPU in float32."""
     given: dict[str, torch.Tensor] = {}
     if inputs.videos:
         (given["video"],) = inputs.videos

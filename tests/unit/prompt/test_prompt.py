@@ -354,7 +354,7 @@ def test_what_frames_cost_is_known_to_the_token_before_one_is_touched(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("shape", [(40, 60), (8, 400)])
-def test_the_length_of_a_row_is_known_from_the_sizes_of_its_pictures(
+def test_the_length_of_a_prompt_is_known_from_the_sizes_of_its_pictures(
     family: str, shape: tuple[int, int], prompter_of: Any
 ) -> None:
     prompter = prompter_of(family)

@@ -71,7 +71,7 @@ def coded(tokenizer: Any, text: str, *, begins: bool) -> dict[str, Any]:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), begins=st.booleans())
-def test_no_number_changes(
+def test_no_token_id_changes(
     pair: tuple[Any, Any, tuple[str, ...]], data: st.DataObject, begins: bool
 ) -> None:
     own, collapsing, tokens = pair

@@ -31,7 +31,7 @@ class ModelInputs:
     frames: int
     """Pictures of all media together."""
     media_tokens: int = 0
-    """How many of the L tokens stand for pictures."""
+    """Tokens that stand for pictures."""
     normalisations: Mapping[str, Normalisation] = field(default_factory=dict)
     """Normalisation of the pixels of each kind, `image` and `video`, that is left to the device."""
     pixels: PreparedPixels = field(default_factory=PreparedPixels)

@@ -24,7 +24,7 @@ SLOT_STEP = 64
 
 
 class SlotUser(Protocol):
-    """What slot allocation needs to know of a sequence."""
+    """A sequence as slot allocation sees it."""
 
     @property
     def region(self) -> SlotRegion[Any]:
@@ -32,7 +32,7 @@ class SlotUser(Protocol):
 
     @property
     def prefill(self) -> object | None:
-        """What is left of its prompt; None once it decodes."""
+        """State of its prompt; None once it decodes."""
 
     @property
     def length(self) -> int:

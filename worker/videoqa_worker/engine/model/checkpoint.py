@@ -31,7 +31,7 @@ class Weights:
     """Contents of a checkpoint's weight files, by their headers."""
 
     parameters: int
-    """Of all files that are on this machine."""
+    """Parameters in the files that are on this machine."""
     missing_files: int
     """Files that would be downloaded from the hub."""
 

@@ -41,7 +41,7 @@ def create_app(client: Client | None = None) -> Flask:
     @app.get("/questions/<job_id>")
     def status(job_id: str) -> Response:
         job = videoqa.get(job_id)
-        found = {"job": job.model_dump(mode="json")}
+        found: dict[str, object] = {"job": job.model_dump(mode="json")}
         if job.state == "succeeded":
             found["answer"] = videoqa.result(job_id).answers[0].text
         return jsonify(found)

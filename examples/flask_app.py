@@ -1,7 +1,7 @@
 """Questions about videos in a Flask app.
 
-pip install videoqa flask
-VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 flask --app flask_app run
+pip install ./producer flask
+VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 flask --app examples/flask_app run
 """
 
 from flask import Flask, Response, jsonify, request

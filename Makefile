@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 PROJECTS := producer/pyproject.toml worker/pyproject.toml constraints.txt
 
-.PHONY: help demo test check dist faults install clean
+.PHONY: help demo test check sentences dist faults install clean
 help:
 	@echo "make demo   the main job, end to end, with embedded defaults (nothing is left running)"
 	@echo "make test   linters, types and the test suite"
@@ -36,6 +36,10 @@ dist: $(VENV)/.dev
 	@rm -rf dist
 	@for project in producer worker; do $(BIN)/python -m build --no-isolation --outdir dist $$project || exit; done
 	@$(BIN)/twine check --strict dist/*
+
+# Docstrings and comments are sentences, functions are named by verbs.
+sentences: $(VENV)/.dev
+	@$(BIN)/python .ci/check_sentences.py
 
 # The fault matrix at full size; each line is a row's counts. Some hours on two cores.
 FAULTS := "kill_workers --seed 1" "kill_workers --seed 2" lost_bells rolling_restart "kill_redis --seed 1" "kill_redis --seed 2" kill_both \

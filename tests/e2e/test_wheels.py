@@ -8,6 +8,7 @@ declare, directly or through others. An undeclared import fails as it would for 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -167,6 +168,16 @@ def test_the_distributions_pass_the_check_of_the_package_index(dist: Path) -> No
     files = sorted(map(str, dist.iterdir()))
     assert len(files) == 4
     _run("twine", "check", "--strict", *files)
+
+
+@pytest.mark.parametrize("name", ["videoqa", "videoqa_worker"])
+def test_a_page_of_the_package_index_links_to_no_file_beside_it(dist: Path, name: str) -> None:
+    metadata = _find_built(dist, name).metadata()
+    page = metadata.get_payload()
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert isinstance(page, str)
+    assert page.strip().startswith(f"# {metadata['Name']}\n")
+    assert re.findall(r"\]\((?!https?://)", page) == []
 
 
 @pytest.mark.parametrize("project", ["producer/videoqa", "worker/videoqa_worker"])

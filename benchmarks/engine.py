@@ -116,7 +116,7 @@ def by_engine(
     memory has been touched, as in a worker that runs. Starting and closing it do not count."""
 
     def answer(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
-        config = EngineConfig("random", device="cpu", cpu_threads=1, **settings)
+        config = EngineConfig(model="random", device="cpu", cpu_threads=1, **settings)
         with Engine(config, loader=lambda *_: loaded) as engine:
             heard: list[str] = []
             if streams:
@@ -167,7 +167,7 @@ def ten_questions(loaded: LoadedModel, own: Any, frames: int) -> dict[str, Any]:
 
 def asked(loaded: LoadedModel, media: FrameInput, questions: Sequence[str], tokens: int) -> Tokens:
     """As a job of so many questions asks them, of an engine that has answered them about another video."""
-    config = EngineConfig("random", device="cpu", cpu_threads=1, max_batch=10)
+    config = EngineConfig(model="random", device="cpu", cpu_threads=1, max_batch=10)
     other = replace(media, frames=tuple(255 - frame for frame in media.frames))
     generation = Generation(max_new_tokens=tokens)
     with Engine(config, loader=lambda *_: loaded) as engine:

@@ -206,7 +206,7 @@ def generate(
 
 def engine_on(loaded: LoadedModel, args: argparse.Namespace, **settings: Any) -> Engine:
     settings["attn_implementation"] = args.attention
-    config = EngineConfig("random", device=args.device, **settings)
+    config = EngineConfig(model="random", device=args.device, **settings)
     return Engine(config, loader=lambda *_: loaded)
 
 

@@ -139,7 +139,7 @@ def start(
         monkeypatch.setattr(passes, "_REACH", {"cpu": kernels.PAGE})
         folder = str(checkpoint(family))
         given = {"device": "cpu", "cpu_threads": 1, "pack_from_tokens": 1, **settings}
-        running.append(Engine(EngineConfig(folder, **given)))
+        running.append(Engine(EngineConfig(model=folder, **given)))
         running[-1].start()
         return running[-1]
 
@@ -323,7 +323,7 @@ def test_only_kernels_with_right_results_are_used(
         return set(found)
 
     assert tried() == {"sdpa", "varlen", "flash_attn"}
-    plain = kernels._varlen
+    plain = kernels._attend_varlen
 
     def a_key_too_many(rows: kernels.DecodeQueries) -> torch.Tensor:
         most = rows.keys.shape[1]
@@ -353,5 +353,5 @@ def test_settings_that_fix_what_attention_is_try_nothing() -> None:
     for settings in wanted:
         bare = passes.ForwardPass.__new__(passes.ForwardPass)
         bare._device = torch.device("cuda")
-        found.append(bare._can_skip_masks(EngineConfig("m", **settings)))  # type: ignore[arg-type]
+        found.append(bare._can_skip_masks(EngineConfig(model="m", **settings)))  # type: ignore[arg-type]
     assert found == [False, False, True]

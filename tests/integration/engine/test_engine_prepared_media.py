@@ -17,7 +17,7 @@ from videoqa_worker.prompt import (
     ModelInputs,
     PreparedMedia,
     Prompter,
-    chat_content,
+    build_chat_content,
     prepared_media,
 )
 
@@ -129,14 +129,14 @@ def test_prepared_pictures_are_not_taken_for_later_ones(
 def test_pictures_are_encoded_once_for_a_server(
     media: list[FrameInput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = [chat_content(PreparedMedia(media), question) for question in QUESTIONS]
+    alone = [build_chat_content(PreparedMedia(media), question) for question in QUESTIONS]
     encoded: list[object] = []
-    plain = chat_content.__globals__["_encode_data_uri"]
+    plain = build_chat_content.__globals__["_encode_data_uri"]
     monkeypatch.setitem(
-        chat_content.__globals__,
+        build_chat_content.__globals__,
         "_encode_data_uri",
         lambda frame, images: encoded.append(frame) or plain(frame, images),
     )
     prepared = PreparedMedia(media)
-    assert [chat_content(prepared, question) for question in QUESTIONS] == alone
+    assert [build_chat_content(prepared, question) for question in QUESTIONS] == alone
     assert len(encoded) == 5

@@ -28,7 +28,7 @@ from videoqa_worker.engine.sequence.sampler import Sampler
 def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
     """Starts an engine with prefill chunks of 16 tokens and without caches."""
     config = EngineConfig(
-        str(checkpoint("interleave")),
+        model=str(checkpoint("interleave")),
         device="cpu",
         cpu_threads=1,
         prefill_chunk_tokens=16,
@@ -166,7 +166,7 @@ def test_a_repeated_step_draws_the_same_tokens(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory runs out between the draws of two sequences, the caches are cleared, and the step is repeated."""
-    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
+    config = EngineConfig(model=str(checkpoint("interleave")), device="cpu", cpu_threads=1)
     with Engine(config) as engine:
         requests = [
             ask(engine, [clip(n, 2)], "Story?", max_new_tokens=20, temperature=1.5, seed=n)
@@ -282,7 +282,7 @@ def test_no_sequence_reads_nan_in_the_padding_of_a_prompt(
 def test_a_prompt_without_memory_to_cache_its_prefix_is_answered(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
+    config = EngineConfig(model=str(checkpoint("interleave")), device="cpu", cpu_threads=1)
     with Engine(config) as engine:
         requests = [ask(engine, [clip(n, 2)], "What?") for n in range(3)]
         alone = [single(engine, request) for request in requests]

@@ -39,7 +39,7 @@ def patient(seconds: float) -> PendingRequest:
 
 
 def config(**settings: Any) -> EngineConfig:
-    return EngineConfig("some/model", **settings)
+    return EngineConfig(model="some/model", **settings)
 
 
 def lengths(batch: list[PendingRequest]) -> list[int]:

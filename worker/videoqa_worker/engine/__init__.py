@@ -5,7 +5,6 @@ outside this package touches the model. `ServerEngine` replaces it where another
 has the model; `Answering` is the interface of both.
 """
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.engine import Engine
 from videoqa_worker.engine.interface import Answering
 from videoqa_worker.engine.model.loading import (
@@ -14,9 +13,10 @@ from videoqa_worker.engine.model.loading import (
     inspect_checkpoint,
 )
 from videoqa_worker.engine.model.processor import load_processor
-from videoqa_worker.engine.remote import ServerConfig, ServerEngine
+from videoqa_worker.engine.remote import ServerEngine
 from videoqa_worker.engine.request import AnswerOptions, Generated, GenerationRequest, MediaQuestion
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.settings import EngineConfig, ServerConfig
 
 __all__ = [
     "AnswerOptions",

@@ -21,7 +21,6 @@ import torch
 
 from videoqa.contract import Generation
 from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.padded import PaddedRunner
 from videoqa_worker.engine.failures import STOPPED
@@ -37,6 +36,7 @@ from videoqa_worker.engine.scheduling.coalescing import Coalescer, compute_key
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import FrameInput, Prompter
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Engine"]
 
@@ -228,9 +228,9 @@ class Engine:
         slots = self._try_slots(loaded) if self._config.batching == "slots" else None
         if slots is not None:
             return slots
-        config = (
-            replace(self._config, max_batch=1) if self._config.batch_invariant else self._config
-        )
+        config = self._config
+        if config.batch_invariant:
+            config = config.model_copy(update={"max_batch": 1})
         batches = PaddedRunner(loaded, config, self._closing.is_set)
         error = self._warm_up(batches, loaded.prompter)
         if error is not None:

@@ -12,9 +12,8 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -29,12 +28,13 @@ from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.request import Generated, MediaQuestion, make_canceled
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.prompt import FrameInput, PreparedMedia, chat_content
+from videoqa_worker.prompt import FrameInput, PreparedMedia, build_chat_content
+from videoqa_worker.settings import ServerConfig
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["ServerConfig", "ServerEngine"]
+__all__ = ["ServerEngine"]
 
 T = TypeVar("T")
 
@@ -47,25 +47,6 @@ _RETRYABLE = (408, 409, 429)
 
 _ABORTED = ("abort", "error")
 """Finish reasons of vLLM and SGLang for an answer that they aborted."""
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """Address and settings of a model server."""
-
-    url: str
-    """Base URL with the API's version: `http://127.0.0.1:8000/v1`."""
-    model: str
-    """Name of the model on the server."""
-    api_key: str | None = None
-    images: Literal["png", "jpeg"] = "png"
-    """png: the pixels as they are; jpeg: a tenth of the bytes."""
-    max_requests: int = 32
-    """Requests at once; the server batches them."""
-    silence_s: float = 300.0
-    """A request ends as unavailable if the server sends nothing for so long."""
-    start_s: float = 600.0
-    """Time that a server may take to load its model before it is reachable."""
 
 
 class ServerEngine:
@@ -149,7 +130,7 @@ class ServerEngine:
             UnsupportedInput, MarkMismatch.
         """
         media, images = PreparedMedia.of(question.media), self._config.images
-        content = chat_content(media, question.text, images=images)
+        content = build_chat_content(media, question.text, images=images)
         buffer = StopStringBuffer(question.generation.stop, question.on_text)
         with self._entry:
             if not self._closing.is_set():
@@ -294,7 +275,7 @@ def _make_client(config: ServerConfig) -> AsyncOpenAI:
         ) from error
     return AsyncOpenAI(
         base_url=config.url,
-        api_key=config.api_key or "none",
+        api_key=config.api_key.get_secret_value() if config.api_key else "none",
         timeout=Timeout(config.silence_s, connect=_CONNECT_TIMEOUT_S),
         max_retries=2,
     )

@@ -1,6 +1,6 @@
 """Builds prompts: question and pictures in the model's own chat format, through its own processor."""
 
-from videoqa_worker.prompt.chat import chat_content
+from videoqa_worker.prompt.chat import build_chat_content
 from videoqa_worker.prompt.model_inputs import ModelInputs
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.placeholder_runs import collapse_runs
@@ -14,6 +14,6 @@ __all__ = [
     "PreparedMedia",
     "PreparedPixels",
     "Prompter",
-    "chat_content",
+    "build_chat_content",
     "collapse_runs",
 ]

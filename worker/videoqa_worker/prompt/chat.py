@@ -19,12 +19,12 @@ from videoqa_worker.prompt.control_tokens import neutralise_likely_tokens
 from videoqa_worker.prompt.prepared_media import PreparedMedia
 from videoqa_worker.prompt.prompter import PromptPart, arrange
 
-__all__ = ["chat_content"]
+__all__ = ["build_chat_content"]
 
 _JPEG_QUALITY = 95
 
 
-def chat_content(
+def build_chat_content(
     prepared: PreparedMedia, question: str, *, images: Literal["png", "jpeg"] = "png"
 ) -> list[dict[str, Any]]:
     """Returns the parts of one user message.

@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import torch
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution.forward import ForwardPass
 from videoqa_worker.engine.failures import Fault, classify
@@ -30,6 +29,7 @@ from videoqa_worker.engine.sequence.prefill import begin_prefill
 from videoqa_worker.engine.sequence.sampler import Sampler
 from videoqa_worker.engine.sequence.sequence import SlotSequence
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["ContinuousRunner"]
 

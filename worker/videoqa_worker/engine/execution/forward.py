@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.device.memory import fit_kv_tokens
 from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition, mask_visible
@@ -21,6 +20,7 @@ from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import attention, kernels
 from videoqa_worker.engine.model.kv_shape import KVShape, count_token_bytes
 from videoqa_worker.engine.sequence.prefill import Prefill
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["ForwardPass"]
 

@@ -19,7 +19,6 @@ from typing import Any
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from videoqa.errors import EngineStopped
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.memory import free_memory
 from videoqa_worker.engine.execution.collate import pad_left
 from videoqa_worker.engine.failures import STOPPED, Fault, classify
@@ -31,6 +30,7 @@ from videoqa_worker.engine.sequence.controls import HFSampler, HFStopping
 from videoqa_worker.engine.sequence.sequence import Sequence
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import ModelInputs
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["PaddedRunner"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Generic
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.kvcache.slots import SLOT_STEP, S, Slot, SlotTable
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["SlotAllocator"]
 

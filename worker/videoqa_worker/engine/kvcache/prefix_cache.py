@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.device.memory import choose_cache_bytes
 from videoqa_worker.engine.failures import classify
@@ -20,6 +19,7 @@ from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.prompt import ModelInputs
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["PrefixCache", "digest_prefix"]
 

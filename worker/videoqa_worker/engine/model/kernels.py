@@ -61,7 +61,7 @@ Kernel = Callable[[DecodeQueries], torch.Tensor]
 """Returns [batch, heads, dim]."""
 
 
-def _varlen(queries: DecodeQueries) -> torch.Tensor:
+def _attend_varlen(queries: DecodeQueries) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     query, keys, values, lengths, scale = queries
@@ -85,7 +85,7 @@ def _varlen(queries: DecodeQueries) -> torch.Tensor:
     return found
 
 
-def _flash_attn(queries: DecodeQueries) -> torch.Tensor:
+def _attend_flash(queries: DecodeQueries) -> torch.Tensor:
     from flash_attn import flash_attn_with_kvcache
 
     query, keys, values, lengths, scale = queries
@@ -95,7 +95,7 @@ def _flash_attn(queries: DecodeQueries) -> torch.Tensor:
     return found[:, 0]
 
 
-def _masked(queries: DecodeQueries) -> torch.Tensor:
+def _attend_masked(queries: DecodeQueries) -> torch.Tensor:
     """SDPA with a mask, the alternative to every kernel."""
     query, keys, values, lengths, scale = queries
     visible = torch.arange(keys.shape[1], device=query.device) < lengths[:, None]
@@ -109,7 +109,7 @@ def _masked(queries: DecodeQueries) -> torch.Tensor:
     ).flatten(1, 2)
 
 
-KERNELS: Mapping[str, Kernel] = {"varlen": _varlen, "flash_attn": _flash_attn}
+KERNELS: Mapping[str, Kernel] = {"varlen": _attend_varlen, "flash_attn": _attend_flash}
 
 
 def choose_fastest(
@@ -156,9 +156,9 @@ def time_kernels(
     few = _make_random(heads, dtype, device, 4, 1024, shortest=1)
     many = _make_random(heads, dtype, device, batch, positions, shortest=positions // 2)
     exact = {name: getattr(few, name).float() for name in ("query", "keys", "values")}
-    right = _masked(few._replace(**exact))
+    right = _attend_masked(few._replace(**exact))
     deviation = right.std(dim=(1, 2), keepdim=True)
-    for name, kernel in {"sdpa": _masked, **KERNELS}.items():
+    for name, kernel in {"sdpa": _attend_masked, **KERNELS}.items():
         try:
             error = ((kernel(few).float() - right).abs() / deviation).max()
             if not error <= _MAX_ERROR and name != "sdpa":  # NaN is not used either

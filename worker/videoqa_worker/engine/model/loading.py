@@ -25,11 +25,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from videoqa.errors import ConfigurationError
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.model.checkpoint import Weights, digest_folder, inspect_weights
 from videoqa_worker.engine.model.processor import PROCESSORS, load_processor
 from videoqa_worker.engine.model.progress import loading_progress
 from videoqa_worker.prompt import Prompter
+from videoqa_worker.settings import EngineConfig
 
 __all__ = [
     "LoadedModel",
@@ -85,11 +85,11 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
         model_config = _load_config(config, hub)
         on_state("loading processor")
-        processor = load_processor(config.model, model_config, config.pixels, **hub)
+        processor = load_processor(config.checkpoint, model_config, config.pixels, **hub)
         on_state("loading weights")
         with loading_progress(on_state) as bar:
             model = _load_model(config, device, {**hub, "tqdm_class": bar})
-        revision = commit or digest_folder(Path(config.model))
+        revision = commit or digest_folder(Path(config.checkpoint))
     prompter = Prompter(
         processor,
         model.config,
@@ -113,16 +113,16 @@ def inspect_checkpoint(config: EngineConfig) -> Weights:
         commit = resolve_commit(config)
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
         model_config = _load_config(config, hub)
-        processor = load_processor(config.model, model_config, config.pixels, **hub)
+        processor = load_processor(config.checkpoint, model_config, config.pixels, **hub)
         Prompter(processor, model_config, chat_template=config.chat_template)
-        return inspect_weights(config.model, commit)
+        return inspect_weights(config.checkpoint, commit)
 
 
 def _load_config(config: EngineConfig, hub: dict[str, Any]) -> Any:
-    model_config = AutoConfig.from_pretrained(config.model, **hub)
+    model_config = AutoConfig.from_pretrained(config.checkpoint, **hub)
     if type(model_config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ConfigurationError(
-            f"got model={config.model!r} of type {model_config.model_type!r}, expected one that "
+            f"got model={config.checkpoint!r} of type {model_config.model_type!r}, expected one that "
             "answers text about images; choose a checkpoint for image-text-to-text",
             param="model",
         )
@@ -131,9 +131,9 @@ def _load_config(config: EngineConfig, hub: dict[str, Any]) -> Any:
 
 def resolve_commit(config: EngineConfig) -> str | None:
     """Returns the hub's commit of a branch or tag, from which all files are then taken; None for a folder."""
-    if Path(config.model).is_dir():
+    if Path(config.checkpoint).is_dir():
         return None
-    found = cached_file(config.model, "config.json", revision=config.revision or "main")
+    found = cached_file(config.checkpoint, "config.json", revision=config.revision or "main")
     return extract_commit_hash(found, None) or config.revision or "main"
 
 
@@ -146,12 +146,12 @@ def _load_model(config: EngineConfig, device: torch.device, hub: dict[str, Any])
     if config.device_map or config.quantization:
         options["device_map"] = config.device_map or {"": device}
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
-        config.model, output_loading_info=True, **hub, **options
+        config.checkpoint, output_loading_info=True, **hub, **options
     )
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ConfigurationError(
-            f"{config.model} lacks {len(missing)} weights that its configuration asks for "
+            f"{config.checkpoint} lacks {len(missing)} weights that its configuration asks for "
             f"({missing[0]}, ...): transformers would fill them with noise; download it again, "
             "or take another revision",
             param="model",
@@ -234,7 +234,7 @@ def _make_quantization(config: EngineConfig, device: torch.device) -> Any:
 @contextmanager
 def translate_errors(config: EngineConfig) -> Iterator[None]:
     """Raises foreign errors within the block as ConfigurationError."""
-    name = config.model
+    name = config.checkpoint
     try:
         if name.startswith((".", "/", "~")) and not Path(name).is_dir():
             raise ConfigurationError(

@@ -42,7 +42,7 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
     """Returns the features of one prompt, in the model's dtype, on its device."""
     found: Features = {}
     if graphs is not None and graphs.enabled and set(inputs.images) == {"pixel_values"}:
-        frames = _pixels("image", inputs.images["pixel_values"], inputs, model)
+        frames = _load_pixels("image", inputs.images["pixel_values"], inputs, model)
         if frames.ndim == 4 and model.config.model_type == "llava":
             return {"image": [_encode_frames(model, frames, graphs)]}
     if "pixel_values" in inputs.images:
@@ -51,12 +51,12 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
         pixels = {
             name: send(value, model) for name, value in inputs.images.items() if name in accepted
         }
-        pixels["pixel_values"] = _pixels("image", inputs.images["pixel_values"], inputs, model)
+        pixels["pixel_values"] = _load_pixels("image", inputs.images["pixel_values"], inputs, model)
         found["image"] = [encoder(**pixels, return_dict=True).pooler_output]
     if inputs.videos:
         found["video"] = [
             model.base_model.get_video_features(
-                pixel_values_videos=_pixels("video", video, inputs, model), return_dict=True
+                pixel_values_videos=_load_pixels("video", video, inputs, model), return_dict=True
             ).pooler_output
             for video in inputs.videos
         ]
@@ -153,7 +153,7 @@ def _join(pooled: list[Pooled]) -> Pooled:
     return [picture for part in pooled for picture in part]
 
 
-def _pixels(kind: str, value: torch.Tensor, inputs: ModelInputs, model: Any) -> torch.Tensor:
+def _load_pixels(kind: str, value: torch.Tensor, inputs: ModelInputs, model: Any) -> torch.Tensor:
     if kind in inputs.normalisations:
         return inputs.normalisations[kind](value, model.device, model.dtype)
     return send(value, model)

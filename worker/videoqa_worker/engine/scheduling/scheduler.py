@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from videoqa.errors import EngineStopped
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.kvcache.allocator import SlotAllocator
 from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
@@ -18,6 +17,7 @@ from videoqa_worker.engine.model.loading import LoadedModel
 from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.sequence.sequence import SlotSequence
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Scheduler"]
 

@@ -14,7 +14,7 @@ PROJECTS := producer/pyproject.toml worker/pyproject.toml constraints.txt
 help:
 	@echo "make demo   the main job, end to end, with embedded defaults (nothing is left running)"
 	@echo "make test   linters, types and the test suite"
-	@echo "make faults the fault matrix at full size (docs/faults.md); hours"
+	@echo "make faults the fault matrix at full size (docs/internals/faults.md); hours"
 	@echo "make clean  remove the virtual environment and caches"
 
 demo: $(VENV)/.demo

@@ -1,6 +1,6 @@
 """Questions about videos in a Django app: views, URLs and the settings that they need, in one file.
 
-    pip install videoqa django
+    pip install ./producer django
     VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 python django_app.py runserver
 
 In a project of your own, take the views and `urlpatterns`; `client` is made once a process.

@@ -1,6 +1,6 @@
 """Questions about videos in a FastAPI app.
 
-    pip install videoqa fastapi uvicorn
+    pip install ./producer fastapi uvicorn
     VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 uvicorn fastapi_app:app
 
     curl -d '{"video": "s3://videos/cat.mp4", "question": "What is the cat doing?"}' \\

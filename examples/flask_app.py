@@ -1,6 +1,6 @@
 """Questions about videos in a Flask app.
 
-pip install videoqa flask
+pip install ./producer flask
 VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 flask --app flask_app run
 """
 

@@ -74,7 +74,7 @@ class WorkerSettings(Settings):
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
         default=None,
-        description="the text model's weights in 4 or 8 bits (`pip install 'videoqa-worker[quantized]'`)",
+        description="the text model's weights in 4 or 8 bits (`pip install './worker[quantized]'`)",
     )
     attn_implementation: str | None = Field(
         default=None,

@@ -370,10 +370,10 @@ def exit_code(error: errors.VideoQAError) -> int:
 def _placeholder(name: str) -> Callable[[], None]:
     def missing() -> None:
         raise errors.ConfigurationError(
-            f"`videoqa {name}` needs the worker; install it with: pip install videoqa-worker"
+            f"`videoqa {name}` needs the worker; install it in your clone: pip install ./worker"
         )
 
-    missing.__doc__ = f"{WORKER_COMMANDS[name].capitalize()} (needs videoqa-worker)."
+    missing.__doc__ = f"{WORKER_COMMANDS[name].capitalize()} (needs the worker: pip install ./worker)."
     return missing
 
 

@@ -12,7 +12,7 @@ from videoqa.errors import ConfigurationError
 from videoqa.settings import Settings
 from videoqa_worker.settings import DEMO_MODEL_PATH, WorkerSettings
 
-REFERENCE = Path(__file__).parents[3] / "docs" / "reference.md"
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
 
 
 def read(**environ: str) -> WorkerSettings:

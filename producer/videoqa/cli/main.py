@@ -373,7 +373,8 @@ def _placeholder(name: str) -> Callable[[], None]:
             f"`videoqa {name}` needs the worker; install it in your clone: pip install ./worker"
         )
 
-    missing.__doc__ = f"{WORKER_COMMANDS[name].capitalize()} (needs the worker: pip install ./worker)."
+    text = WORKER_COMMANDS[name]
+    missing.__doc__ = f"{text[0].upper()}{text[1:]} (needs the worker: pip install ./worker)."
     return missing
 
 

@@ -461,7 +461,7 @@ def test_commands_of_a_missing_worker_say_what_to_install() -> None:
     for name in ("up", "worker", "demo", "frames"):
         missing = cli._placeholder(name)
         assert "needs the worker: pip install ./worker" in (missing.__doc__ or "")
-        with pytest.raises(errors.ConfigurationError, match="pip install ./worker") as caught:
+        with pytest.raises(errors.ConfigurationError, match=r"pip install \./worker") as caught:
             missing()
         assert cli.exit_code(caught.value) == 2
 

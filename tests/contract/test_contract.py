@@ -405,7 +405,9 @@ def _tree(root: type[errors.VideoQAError]) -> list[type[errors.VideoQAError]]:
 def test_the_reference_says_what_an_error_code_means(code: str) -> None:
     cls = errors.REGISTRY[code]
     retryable = "yes" if cls.retryable else "no"
-    table = (REFERENCE / "errors.md").read_text().partition("## Error codes\n")[2].partition("\n## ")[0]
+    table = (
+        (REFERENCE / "errors.md").read_text().partition("## Error codes\n")[2].partition("\n## ")[0]
+    )
     (row,) = [line for line in table.splitlines() if line.startswith(f"| `{code}`")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:3] == [cls.stage or "-", retryable]
@@ -415,7 +417,9 @@ def test_the_reference_says_what_an_error_code_means(code: str) -> None:
 @pytest.mark.parametrize("name", [*CROSSING, "EngineInfo", "Video", "Image", "Question", "Sampling", "Generation",
                                   "Answer", "Segment", "FrameUsed", "SourceInfo", "Usage", "Warn"])  # fmt: skip
 def test_the_reference_names_every_field_of_the_contract(name: str) -> None:
-    section = (REFERENCE / "contract.md").read_text().partition(f"### {name}\n")[2].partition("\n#")[0]
+    section = (
+        (REFERENCE / "contract.md").read_text().partition(f"### {name}\n")[2].partition("\n#")[0]
+    )
     named = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
     assert named == list(getattr(job, name).model_fields)
 

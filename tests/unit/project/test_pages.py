@@ -146,7 +146,7 @@ def _check_command(words: list[str]) -> None:
 
 def _check_variables(assigned: list[str]) -> None:
     environ = dict(word.split("=", 1) for word in assigned)
-    known = {row[0] for row in WorkerSettings.table()}
+    known = {row.name for row in WorkerSettings.table()}
     for name in environ:
         assert name in known or not name.startswith("VIDEOQA_")
     WorkerSettings.from_environment(environ)

@@ -56,6 +56,23 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
             assert anchor in anchors_of(target), f"{name_of(page)} links to {link}"
 
 
+BASES = [
+    ROOT,
+    ROOT / "producer" / "videoqa",
+    ROOT / "worker" / "videoqa_worker",
+    ROOT / "worker" / "videoqa_worker" / "engine",
+]
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"], ids=name_of
+)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    for path in re.findall(r"`([\w/]+/\w+\.(?:py|lua|md))`", page.read_text()):
+        named = path.replace("NAME", "common")
+        assert any((base / named).exists() for base in BASES), f"{name_of(page)} names {path}"
+
+
 def test_the_readme_is_short_and_shows_the_client_first() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.split()) <= 700

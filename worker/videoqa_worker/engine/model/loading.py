@@ -219,7 +219,7 @@ def _make_quantization(config: EngineConfig, device: torch.device) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigurationError(
             f"got quantization={config.quantization!r} without bitsandbytes; "
-            "pip install 'videoqa-worker[quantized]', or leave quantization out",
+            "pip install './worker[quantized]' in your clone, or leave quantization out",
             param="quantization",
         )
     # It logs at each pass that it works in float16.

@@ -47,7 +47,10 @@ def test_ten_questions_about_one_video_compute_its_prompt_once(
         computed = runner(engine).prompt_tokens - before
         prompts, features = (
             cache.counts
-            for cache in (runner(engine).prefixes.prefixes, runner(engine).prefixes.features)
+            for cache in (
+                runner(engine).prefix_cache.prefixes,
+                runner(engine).prefix_cache.features,
+            )
         )
     longest = max(request.inputs.length for request in requests)
     assert computed < longest + 9 * 40
@@ -64,8 +67,8 @@ def test_the_caches_change_no_answer(engine_with: Callable[..., Engine]) -> None
         for media in ([clip(1, 8)], [clip(2, 8)], [clip(1, 8), clip(2, 3)]):
             requests = [ask(engine, media, question) for question in QUESTIONS[:4]]
             assert answers(engine, requests) == [single(forgetful, one) for one in requests]
-        assert runner(engine).prefixes.prefixes.counts.hits + runner(engine).packed == 9
-        assert runner(forgetful).prefixes.prefixes.counts.entries == 0
+        assert runner(engine).prefix_cache.prefixes.counts.hits + runner(engine).packed == 9
+        assert runner(forgetful).prefix_cache.prefixes.counts.entries == 0
 
 
 def test_pictures_that_differ_in_one_pixel_are_not_taken_for_each_other(
@@ -77,7 +80,7 @@ def test_pictures_that_differ_in_one_pixel_are_not_taken_for_each_other(
     other = type(other)("video", tuple(changed), other.pts_s)
     with engine_with(pixels="reference") as engine:
         answers(engine, [ask(engine, [one], "What?"), ask(engine, [other], "What?")])
-        counts = runner(engine).prefixes.prefixes.counts
+        counts = runner(engine).prefix_cache.prefixes.counts
     assert (counts.hits, counts.entries) == (0, 2)
 
 
@@ -103,6 +106,6 @@ def test_answers_stay_right_with_small_caches(engine_with: Callable[..., Engine]
         requests = [ask(engine, [clip(n % 3, 4)], QUESTIONS[n]) for n in range(9)]
         alone = [single(engine, request) for request in requests]
         assert answers(engine, requests) == alone
-        counts = runner(engine).prefixes.prefixes.counts
+        counts = runner(engine).prefix_cache.prefixes.counts
     assert counts.evictions > 0
     assert 0 < counts.size_bytes <= 60_000

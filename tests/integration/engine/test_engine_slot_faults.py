@@ -286,7 +286,7 @@ def test_a_prompt_without_memory_to_cache_its_prefix_is_answered(
     with Engine(config) as engine:
         requests = [ask(engine, [clip(n, 2)], "What?") for n in range(3)]
         alone = [single(engine, request) for request in requests]
-        runner(engine).prefixes.clear()
+        runner(engine).prefix_cache.clear()
 
         def full(*_: object) -> list[torch.Tensor]:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -351,7 +351,7 @@ def test_memory_of_a_prompt_that_failed_is_free_before_it_is_tried_again(
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     request = ask(engine, [clip(1, 4)], "What?", max_new_tokens=4)
-    runner(engine).prefixes.features.put(b"kept", {}, 0)  # so that it is tried again
+    runner(engine).prefix_cache.features.put(b"kept", {}, 0)  # so that it is tried again
     monkeypatch.setattr(continuous, "begin_prefill", watched)
     monkeypatch.setattr(recovery, "free_memory", freed)
     with before_each_forward(engine, full):
@@ -370,7 +370,7 @@ def test_memory_that_runs_out_takes_the_graphs_with_it(
     alone = [single(engine, request) for request in requests]
     full = in_decode(engine, rows, 3, torch.OutOfMemoryError("CUDA out of memory."))
     monkeypatch.setattr(CudaGraphs, "clear", lambda _: forgotten.append(engine.stats.running))
-    runner(engine).prefixes.features.put(b"kept", {}, 0)  # so that the step is tried again
+    runner(engine).prefix_cache.features.put(b"kept", {}, 0)  # so that the step is tried again
     with before_each_forward(engine, full):
         assert answers(engine, requests) == alone
     assert rows in forgotten

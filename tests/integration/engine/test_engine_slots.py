@@ -390,14 +390,14 @@ def test_a_request_too_long_for_the_memory_fails_and_the_next_is_answered(
     with Engine(config) as engine:
         small = ask(engine, [clip(1, 2)], "What?")
         alone = single(engine, small)
-        plain = SlotCache._zeros
+        plain = SlotCache._make_zeros
 
         def full(self: SlotCache, size: int) -> torch.Tensor:
             if size > 300 * 2 * 16:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return plain(self, size)
 
-        monkeypatch.setattr(SlotCache, "_zeros", full)
+        monkeypatch.setattr(SlotCache, "_make_zeros", full)
         with pytest.raises(OutOfMemory, match="60 frames"):
             engine.submit(ask(engine, [clip(2, 60)], "What?")).result(60)
         assert answers(engine, [small, small]) == [alone, alone]

@@ -80,7 +80,7 @@ def check(table: Table) -> None:
     assert {id(sequence.region.slot) for sequence in table.sequences} == {
         id(slot) for slot in table.slots
     }
-    length = table.slot_length()
+    length = table.compute_slot_length()
     assert length % SLOT_STEP == 0
     if len(table.slots) > 1:
         assert length * len(table.slots) <= TOKENS

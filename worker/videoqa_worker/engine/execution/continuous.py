@@ -55,13 +55,13 @@ class ContinuousRunner:
         self._device: torch.device = loaded.model.device
         graphs = CudaGraphs(self._device, wanted=config.cuda_graphs)
         self.forward = ForwardPass(loaded.model, graphs, shape, config)
-        self.prefixes = PrefixCache(loaded.model, graphs, self.forward.cache, config)
+        self.prefix_cache = PrefixCache(loaded.model, graphs, self.forward.cache, config)
         self._allocator: SlotAllocator[SlotSequence] = SlotAllocator(
             self.forward.cache, graphs, config
         )
         self._table = self._allocator.table
-        self._scheduler = Scheduler(loaded, self._allocator, self.prefixes, config, stopping)
-        self._recovery = Recovery(self._scheduler, self._allocator, self.prefixes)
+        self._scheduler = Scheduler(loaded, self._allocator, self.prefix_cache, config, stopping)
+        self._recovery = Recovery(self._scheduler, self._allocator, self.prefix_cache)
         settings = loaded.model.generation_config
         self._processors = make_processors(settings, loaded.eos, self._device)
         self.steps = self.rows = self.packed = self.prompt_tokens = 0
@@ -72,7 +72,7 @@ class ContinuousRunner:
     @property
     def wants_digests(self) -> bool:
         """True if some cache compares the digests of pictures."""
-        return self.prefixes.is_enabled or self._scheduler.packs
+        return self.prefix_cache.is_enabled or self._scheduler.packs
 
     @property
     def stats(self) -> Stats:
@@ -84,8 +84,8 @@ class ContinuousRunner:
             packed=self.packed,
             prompt_tokens=self.prompt_tokens,
             last_step_at=self.last_step_at,
-            features=self.prefixes.features.counts,
-            prefixes=self.prefixes.prefixes.counts,
+            features=self.prefix_cache.features.counts,
+            prefixes=self.prefix_cache.prefixes.counts,
         )
 
     def step(self, queue: RequestQueue) -> bool:
@@ -178,7 +178,7 @@ class ContinuousRunner:
             self._allocator.pack(slot)
         sequence.prefill = begin_prefill(
             self._model,
-            self.prefixes,
+            self.prefix_cache,
             pending,
             self._table.locate(sequence).slot,
             shares_prefix=shares_prefix,
@@ -243,7 +243,7 @@ class ContinuousRunner:
                 sequence.slot.is_written = True
                 if prefill.prefix_key:
                     slot = self._table.locate(sequence).slot
-                    self.prefixes.save(prefill.prefix_key, prefill.prefix_length, slot)
+                    self.prefix_cache.save(prefill.prefix_key, prefill.prefix_length, slot)
             sequence.append_token(token)
         self._recovery.quarantine([sequence for sequence, token in sampled if token < 0])
         for sequence, _ in sampled:

@@ -35,7 +35,7 @@ class SlotAllocator(Generic[S]):
     def ensure_room(self, sequence: S) -> None:
         """Rearranges the cache if the table needs more or longer slots; `sequence` is the newest."""
         cache, slots = self._cache, self.table.slots
-        needed = self.table.slot_length()
+        needed = self.table.compute_slot_length()
         used = [slot.used for slot in slots if slot.used]
         fits = len(slots) <= cache.slots and needed <= cache.length
         if self._config.batch_invariant:

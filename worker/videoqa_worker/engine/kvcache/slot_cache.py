@@ -64,10 +64,10 @@ class SlotCache:
         self._views, self._blocks = [], []
         self._tokens = self.slots = self.length = 0
         size = tokens * self._heads * self._dim
-        self._blocks = [self._zeros(size) for _ in range(2 * self._layers)]
+        self._blocks = [self._make_zeros(size) for _ in range(2 * self._layers)]
         self._tokens = tokens
 
-    def _zeros(self, size: int) -> torch.Tensor:
+    def _make_zeros(self, size: int) -> torch.Tensor:
         if self._device.type != "cpu":
             return torch.zeros(size, dtype=self._dtype, device=self._device)
         # numpy leaves pages untouched until they are written (calloc), torch writes all of them:

@@ -143,7 +143,7 @@ class SlotTable(Generic[S]):
         for slot in (*alike, Slot[S](key, prefix_length)):
             region = SlotRegion(slot, slot.find_gap(size), size)
             count = len(self.slots) + (slot not in alike)
-            if count * self.slot_length(region) <= available_tokens:
+            if count * self.compute_slot_length(region) <= available_tokens:
                 return region
         return None
 
@@ -152,8 +152,8 @@ class SlotTable(Generic[S]):
         region = sequence.region
         return KVPosition(self.slots.index(region.slot), region.start, region.slot.prefix_length)
 
-    def slot_length(self, added: SlotRegion[S] | None = None) -> int:
-        """Positions that each slot needs, also for a region that is `added`; one of them is scratch."""
+    def compute_slot_length(self, added: SlotRegion[S] | None = None) -> int:
+        """Returns the positions that each slot needs, also for a region that is `added`; one of them is scratch."""
         ends = [one.region.end for one in self._sequences]
         longest = max([*ends, added.end] if added else ends, default=0) + 1
         return -(-longest // SLOT_STEP) * SLOT_STEP

@@ -25,9 +25,9 @@ class Recovery:
         self,
         scheduler: Scheduler,
         allocator: SlotAllocator[SlotSequence],
-        prefixes: PrefixCache,
+        prefix_cache: PrefixCache,
     ) -> None:
-        self._scheduler, self._allocator, self._prefixes = scheduler, allocator, prefixes
+        self._scheduler, self._allocator, self._prefix_cache = scheduler, allocator, prefix_cache
         self._table = allocator.table
 
     def recover_prefill(self, fault: Fault) -> None:
@@ -41,7 +41,7 @@ class Recovery:
         if not fault.is_memory and len(failed) > 1:
             for pending in requests:
                 pending.retry_alone = True
-        elif fault.is_memory and not requests[0].retried and self._prefixes.clear():
+        elif fault.is_memory and not requests[0].retried and self._prefix_cache.clear():
             for pending in requests:
                 pending.retried = True
         elif fault.is_memory and (table or len(failed) > 1):
@@ -57,7 +57,7 @@ class Recovery:
         for sequence in decoding:
             sequence.undo_draw()
         free_memory()
-        if fault.is_memory and self._prefixes.clear():
+        if fault.is_memory and self._prefix_cache.clear():
             return  # the step is repeated
         if fault.is_memory and len(self._table) > 1:
             self._preempt()

@@ -32,12 +32,12 @@ class Scheduler:
         self,
         loaded: LoadedModel,
         allocator: SlotAllocator[SlotSequence],
-        prefixes: PrefixCache,
+        prefix_cache: PrefixCache,
         config: EngineConfig,
         stopping: Callable[[], bool],
     ) -> None:
         self._loaded, self._config, self._stopping = loaded, config, stopping
-        self._allocator, self._table, self._prefixes = allocator, allocator.table, prefixes
+        self._allocator, self._table, self._prefix_cache = allocator, allocator.table, prefix_cache
         self.packs = config.pack_from_tokens is not None and not config.batch_invariant
         """True if sequences with the same prefix share a slot."""
         self.requeued: list[PendingRequest] = []
@@ -79,7 +79,7 @@ class Scheduler:
         return pending.exclusive or (self._config.batch_invariant and is_longer)
 
     def _find_region(self, pending: PendingRequest) -> SlotRegion[SlotSequence] | None:
-        key, length = self._prefixes.find_prefix(pending) if self.packs else (b"", 0)
+        key, length = self._prefix_cache.find_prefix(pending) if self.packs else (b"", 0)
         if length < (self._config.pack_from_tokens or 0):
             key, length = b"", 0
         return self._table.find_region(

@@ -26,7 +26,7 @@ from support.videos import read_number
 from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import FrameLimits, LocalMedia, SampledVideo, sample_frames
+from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo, sample_frames
 
 __all__ = [
     "ASKED",
@@ -116,7 +116,7 @@ def through_decoders() -> Iterator[Callable[[Path], Sampled]]:
 
 
 def _through(decoders: Decoders, path: Path, sampling: Sampling, **clip: Any) -> SampledVideo:
-    return decoders.sample(LocalMedia(path), sampling, **clip)
+    return decoders.sample(CompleteFile(path), sampling, **clip)
 
 
 def _sample(

@@ -12,13 +12,13 @@ from videoqa.errors import VideoQAError
 from videoqa_worker.frames import Frame, SampledVideo, Span, Spans
 
 
-class HoledMedia:
+class EmptyCopy:
     """A file of which nothing is there until it is asked for."""
 
     def __init__(
         self, original: Path, folder: Path, on_ensure: Callable[[], None] = lambda: None
     ) -> None:
-        self.path = folder / f"holed-{os.urandom(4).hex()}-{original.name}"
+        self.path = folder / f"sparse-{os.urandom(4).hex()}-{original.name}"
         self.present = Spans()
         self.asked: list[tuple[Span, ...]] = []
         self._content = original.read_bytes()

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from PIL import Image
-from support.decoding import HoledMedia, outcome
+from support.decoding import EmptyCopy, outcome
 from support.videos import Recipe, read_number
 
 from videoqa.contract import Sampling
@@ -31,7 +31,7 @@ from videoqa.errors import (
 )
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.turns import Turns
-from videoqa_worker.frames import FrameLimits, LocalMedia, SampledVideo
+from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo
 
 MakeClip = Callable[[Recipe], Path]
 
@@ -54,7 +54,7 @@ def one() -> Iterator[Decoders]:
 
 
 def assert_works(decoders: Decoders, path: Path) -> None:
-    frames = decoders.sample(LocalMedia(path), Sampling()).frames
+    frames = decoders.sample(CompleteFile(path), Sampling()).frames
     assert [read_number(frame.pixels) for frame in frames] == [frame.index for frame in frames]
 
 
@@ -73,9 +73,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def signalled(decoders: Decoders, path: Path, folder: Path, number: int) -> HoledMedia:
+def signalled(decoders: Decoders, path: Path, folder: Path, number: int) -> EmptyCopy:
     """The process gets the signal amid its order."""
-    return HoledMedia(path, folder, lambda: os.kill(decoders.pids[0], number))
+    return EmptyCopy(path, folder, lambda: os.kill(decoders.pids[0], number))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
@@ -113,7 +113,7 @@ def test_decoding_too_long_ends_the_job_and_not_the_process(path: Path) -> None:
         decoders.start()
         before = decoders.pids
         with pytest.raises(DecodeTimeout, match="ask for a shorter clip"):
-            decoders.sample(LocalMedia(path), Sampling())
+            decoders.sample(CompleteFile(path), Sampling())
         assert decoders.pids == before
 
 
@@ -125,7 +125,7 @@ def test_time_spent_on_waiting_for_bytes_does_not_count(path: Path, tmp_path: Pa
         if len(slow.asked) == 1:
             threading.Event().wait(1.2)
 
-    slow = HoledMedia(path, tmp_path, wait)
+    slow = EmptyCopy(path, tmp_path, wait)
     with Decoders(limits, processes=1, grace_s=0.1) as decoders:
         decoders.start()
         assert decoders.sample(slow, Sampling()).frames
@@ -144,7 +144,7 @@ def test_a_canceled_job_ends_its_process(one: Decoders, path: Path, tmp_path: Pa
             raise JobCanceled("enough")
 
     with pytest.raises(JobCanceled, match="enough"):
-        one.sample(HoledMedia(path, tmp_path, stop), Sampling(), check=check)
+        one.sample(EmptyCopy(path, tmp_path, stop), Sampling(), check=check)
     assert_gone(*before)
     assert_works(one, path)
 
@@ -159,7 +159,7 @@ def test_media_that_cannot_be_fetched_end_the_job_and_not_the_process(
 
     for _ in range(3):
         with pytest.raises(SourceTimeout) as caught:
-            one.sample(HoledMedia(path, tmp_path, fail), Sampling())
+            one.sample(EmptyCopy(path, tmp_path, fail), Sampling())
         assert caught.value is error
     assert_works(one, path)
     assert one.pids == before
@@ -175,7 +175,7 @@ def test_media_that_cannot_be_fetched_do_not_hang_on_a_process_that_hangs(
         raise SourceTimeout("no bytes")
 
     with pytest.raises(SourceTimeout, match="no bytes"):
-        one.sample(HoledMedia(path, tmp_path, fail), Sampling())
+        one.sample(EmptyCopy(path, tmp_path, fail), Sampling())
     assert_gone(*before)
     assert_works(one, path)
 
@@ -184,19 +184,19 @@ def test_while_one_job_waits_for_bytes_another_is_decoded(
     one: Decoders, path: Path, tmp_path: Path
 ) -> None:
     done: list[SampledVideo] = []
-    media = HoledMedia(
-        path, tmp_path, lambda: done.append(one.sample(LocalMedia(path), Sampling()))
+    file = EmptyCopy(
+        path, tmp_path, lambda: done.append(one.sample(CompleteFile(path), Sampling()))
     )
-    assert one.sample(media, Sampling()).frames
-    assert len(done) == len(media.asked) > 0
+    assert one.sample(file, Sampling()).frames
+    assert len(done) == len(file.asked) > 0
 
 
 def test_a_bomb_is_refused_by_its_size(bomb: Path) -> None:
     with Decoders(LIMITS, processes=1) as decoders:
         assert isinstance(
-            outcome(lambda: decoders.sample(LocalMedia(bomb), Sampling())), PictureTooLarge
+            outcome(lambda: decoders.sample(CompleteFile(bomb), Sampling())), PictureTooLarge
         )
-        assert isinstance(outcome(lambda: decoders.read_image(LocalMedia(bomb))), PictureTooLarge)
+        assert isinstance(outcome(lambda: decoders.read_image(CompleteFile(bomb))), PictureTooLarge)
 
 
 def test_a_bomb_within_the_limits_ends_at_the_memory_limit(bomb: Path, path: Path) -> None:
@@ -205,8 +205,8 @@ def test_a_bomb_within_the_limits_ends_at_the_memory_limit(bomb: Path, path: Pat
         decoders.start()
         before = decoders.pids
         for call in (
-            lambda: decoders.sample(LocalMedia(bomb), Sampling(frames=1)),
-            lambda: decoders.read_image(LocalMedia(bomb)),
+            lambda: decoders.sample(CompleteFile(bomb), Sampling(frames=1)),
+            lambda: decoders.read_image(CompleteFile(bomb)),
         ):
             error = outcome(call)
             assert isinstance(error, DecoderOutOfMemory), error
@@ -221,7 +221,7 @@ def test_a_decoder_that_finds_no_memory_is_no_damage_of_the_video(
     """53 MB a picture, and so not one of them fits."""
     large = make_clip(replace(SMALL, codec=codec, b_frames=0, frames=2, size=(8184, 4320)))
     with Decoders(LIMITS, processes=1, memory_bytes=280 << 20) as decoders:
-        error = outcome(lambda: decoders.sample(LocalMedia(large), Sampling(frames=1)))
+        error = outcome(lambda: decoders.sample(CompleteFile(large), Sampling(frames=1)))
         assert isinstance(error, DecoderOutOfMemory), error
 
 
@@ -257,9 +257,9 @@ def test_closing_ends_orders_and_processes(path: Path, tmp_path: Path) -> None:
         decoders.close()
 
     with pytest.raises(WorkerStopping):
-        decoders.sample(HoledMedia(path, tmp_path, stop_and_close), Sampling())
+        decoders.sample(EmptyCopy(path, tmp_path, stop_and_close), Sampling())
     with pytest.raises(WorkerStopping):
-        decoders.sample(LocalMedia(path), Sampling())
+        decoders.sample(CompleteFile(path), Sampling())
     assert_gone(*before)
     decoders.close()
 
@@ -311,7 +311,7 @@ def test_a_process_has_little_that_could_be_stolen_or_spent(
 def test_a_system_that_starts_no_processes_is_named(path: Path) -> None:
     with Decoders(LIMITS, processes=1, command=("/nonexistent",)) as decoders:
         with pytest.raises(DecoderCrashed, match=r"cannot be started .*No such file"):
-            decoders.sample(LocalMedia(path), Sampling())
+            decoders.sample(CompleteFile(path), Sampling())
         with pytest.raises(ConfigurationError, match=r"cannot be decoded here: .*No such file"):
             decoders.start()
 
@@ -322,7 +322,7 @@ def test_a_process_that_cannot_begin_says_why(path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"exit code 1 .*No module named"):
             decoders.start()
         with pytest.raises(DecoderCrashed, match=r"exit code 1 .*No module named"):
-            decoders.sample(LocalMedia(path), Sampling())
+            decoders.sample(CompleteFile(path), Sampling())
 
 
 def test_turns_come_in_the_order_of_asking_and_those_who_return_go_first() -> None:

@@ -22,7 +22,7 @@ from videoqa_worker.decoding.channel import MAX_MESSAGE_BYTES, Channel, GarbledE
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.messages import FROM_PROCESS, Order, Present, Ready, Sampled, Setup
 from videoqa_worker.decoding.shared import UnsealedError, map_arrays, write_arrays
-from videoqa_worker.frames import FrameLimits, LocalMedia
+from videoqa_worker.frames import CompleteFile, FrameLimits
 
 LIMITS = FrameLimits(decode_timeout_s=2.0, max_pixels=1000)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="sealed memory is Linux's")
@@ -154,7 +154,7 @@ def test_a_process_that(attack: str, tmp_path: Path) -> None:
         Decoders(limits, processes=1, command=(sys.executable, "-c", HOSTILE + code)) as decoders,
         pytest.raises(DecoderCrashed, match=re.escape(reason)),
     ):
-        decoders.sample(LocalMedia(path), Sampling())
+        decoders.sample(CompleteFile(path), Sampling())
     assert (
         psutil.Process().num_fds() <= before
     )  # threads of earlier tests may close theirs meanwhile
@@ -169,7 +169,7 @@ def test_a_process_that_speaks_well_is_believed(tmp_path: Path) -> None:
     with Decoders(
         LIMITS, processes=1, command=(sys.executable, "-c", HOSTILE + attack)
     ) as decoders:
-        video = decoders.sample(LocalMedia(path), Sampling())
+        video = decoders.sample(CompleteFile(path), Sampling())
     assert video.frames[0].pixels.shape == (10, 10, 3)
     assert video.info.codec == "x"
 
@@ -223,7 +223,7 @@ def test_a_process_that_amid_segments(attack: str, tmp_path: Path) -> None:
         Decoders(limits, processes=1, command=command) as decoders,
         pytest.raises(DecoderCrashed, match=re.escape(reason)),
     ):
-        list(decoders.segments(LocalMedia(path), sampling, first=2))
+        list(decoders.segments(CompleteFile(path), sampling, first=2))
 
 
 @linux
@@ -235,7 +235,7 @@ def test_a_process_on_its_way_to_the_first_segment_has_time_for_each(tmp_path: P
     limits = FrameLimits(max_pixels=1000, decode_timeout_s=0.5)
     sampling = Sampling(method="segment", segment_s=1)
     with Decoders(limits, processes=1, grace_s=0.5, command=command) as decoders:
-        found = list(decoders.segments(LocalMedia(path), sampling, first=4))
+        found = list(decoders.segments(CompleteFile(path), sampling, first=4))
     assert [segment.number for segment in found] == [4]
 
 
@@ -256,7 +256,7 @@ say(sampled, memory(4096))
     with caplog.at_level("DEBUG", "videoqa_worker.decoding"):
         command = (sys.executable, "-c", HOSTILE + attack)
         with Decoders(LIMITS, processes=1, command=command) as decoders:
-            assert decoders.sample(LocalMedia(path), Sampling()).frames
+            assert decoders.sample(CompleteFile(path), Sampling()).frames
     assert any("printed" in record.message for record in caplog.records)
     assert all(len(record.message) < 100_000 for record in caplog.records)
 
@@ -295,7 +295,7 @@ def test_a_process_imports_no_model_no_queue_and_no_store(
     channel.send(Setup(limits=FrameLimits(), memory_bytes=4 << 30))
     body, _ = channel.receive() or (b"", None)
     assert isinstance(FROM_PROCESS.validate_json(body), Ready)
-    channel.send(Order.of(LocalMedia(make_clip(Recipe())), Sampling(), None, None))
+    channel.send(Order.of(CompleteFile(make_clip(Recipe())), Sampling(), None, None))
     body, descriptor = channel.receive() or (b"", None)
     assert isinstance(FROM_PROCESS.validate_json(body), Sampled)
     assert descriptor is not None

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.videos import Recipe
 
-from videoqa_worker.frames import LocalMedia, open_video
+from videoqa_worker.frames import CompleteFile, open_video
 from videoqa_worker.frames.container.demuxer import packets
 from videoqa_worker.frames.limits import DEFAULT_LIMITS
 
@@ -48,8 +48,8 @@ def in_use_bytes() -> int:
 def test_packets_leave_nothing_allocated_wherever_the_reader_stops(
     count: int | None, make_clip: MakeClip
 ) -> None:
-    media = LocalMedia(make_clip(Recipe(frames=10)))
-    with open_video(media, DEFAULT_LIMITS) as video:
+    file = CompleteFile(make_clip(Recipe(frames=10)))
+    with open_video(file, DEFAULT_LIMITS) as video:
 
         def grown_bytes() -> int:
             before = in_use_bytes()

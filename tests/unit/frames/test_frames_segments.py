@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.decoding import assert_same
-from support.media import HoledMedia, write_long_clip
+from support.sparse_files import SparseCopy, write_long_clip
 from support.videos import Recipe
 
 from videoqa.contract import Sampling
@@ -132,7 +132,7 @@ def test_of_a_file_elsewhere_only_the_segments_that_are_taken_are_fetched(
     path = tmp_path / name
     write_long_clip(path, copies=18)  # three minutes, about 30 MB
     sampling = Sampling(method="segment", segment_s=20, overlap_s=2, frames=8)
-    whole, tail = HoledMedia(path, tmp_path / "whole"), HoledMedia(path, tmp_path / "tail")
+    whole, tail = SparseCopy(path, tmp_path / "whole"), SparseCopy(path, tmp_path / "tail")
     found = list(sample_segments(whole, sampling))
     last = list(sample_segments(tail, sampling, first=len(found) - 1))
     here = list(sample_segments(path, sampling))

@@ -22,7 +22,7 @@ from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
 from videoqa_worker.decoding.messages import Order
 from videoqa_worker.decoding.process import CHILD, DecoderProcess
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
-from videoqa_worker.frames import FrameLimits, Media, SampledSegment, SampledVideo, no_check
+from videoqa_worker.frames import FrameLimits, SampledSegment, SampledVideo, SparseFile, no_check
 
 __all__ = ["Decoders"]
 
@@ -104,7 +104,7 @@ class Decoders:
 
     def sample(
         self,
-        media: Media,
+        file: SparseFile,
         sampling: Sampling,
         *,
         start: float | None = None,
@@ -117,13 +117,13 @@ class Decoders:
 
         Raises:
             SamplingError: as `sample_frames`; DecodeTimeout, DecoderOutOfMemory, DecoderCrashed.
-            SourceError: `media` could not be fetched. WorkerStopping: closed meanwhile.
+            SourceError: `file` could not be fetched. WorkerStopping: closed meanwhile.
         """
-        return self._take(media, sampling, start, end, check)
+        return self._take(file, sampling, start, end, check)
 
     def segments(
         self,
-        media: Media,
+        file: SparseFile,
         sampling: Sampling,
         *,
         start: float | None = None,
@@ -138,13 +138,13 @@ class Decoders:
         not used up.
         """
         with self._lent(check) as (process, turn, go_on):
-            order = Order.of(media, sampling, start, end, first)
-            yield from process.work_in_segments(order, media, go_on, turn.left, turn.passed)
+            order = Order.of(file, sampling, start, end, first)
+            yield from process.work_in_segments(order, file, go_on, turn.left, turn.passed)
 
-    def read_image(self, media: Media, *, check: Check = no_check) -> SampledVideo:
+    def read_image(self, file: SparseFile, *, check: Check = no_check) -> SampledVideo:
         """What `frames.read_image` gives for this file, or its error; else as `sample`."""
-        media.ensure([(0, media.size_bytes)])
-        return self._take(media, None, None, None, check)
+        file.ensure([(0, file.size_bytes)])
+        return self._take(file, None, None, None, check)
 
     def close(self) -> None:
         """Ends all processes; orders under way end in WorkerStopping."""
@@ -160,15 +160,15 @@ class Decoders:
 
     def _take(
         self,
-        media: Media,
+        file: SparseFile,
         sampling: Sampling | None,
         start: float | None,
         end: float | None,
         check: Check,
     ) -> SampledVideo:
         with self._lent(check) as (process, turn, go_on):
-            order = Order.of(media, sampling, start, end)
-            return process.work(order, media, go_on, turn.left)
+            order = Order.of(file, sampling, start, end)
+            return process.work(order, file, go_on, turn.left)
 
     @contextmanager
     def _lent(self, check: Check) -> Iterator[tuple[DecoderProcess, Turn, Check]]:

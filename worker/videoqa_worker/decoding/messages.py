@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, TypeAdapter
 
 from videoqa.contract import Model, Sampling, Warn
-from videoqa_worker.frames import FrameLimits, Media, VideoInfo
+from videoqa_worker.frames import FrameLimits, SparseFile, VideoInfo
 
 __all__ = [
     "FROM_PROCESS",
@@ -69,16 +69,16 @@ class Order(Model):
     @classmethod
     def of(
         cls,
-        media: Media,
+        file: SparseFile,
         sampling: Sampling | None,
         start: float | None,
         end: float | None,
         first: int = 0,
     ) -> Order:
         return cls(
-            path_hex=os.fsencode(media.path.absolute()).hex(),
-            size_bytes=media.size_bytes,
-            present=tuple(media.present),
+            path_hex=os.fsencode(file.path.absolute()).hex(),
+            size_bytes=file.size_bytes,
+            present=tuple(file.present),
             sampling=sampling,
             start=start,
             end=end,

@@ -41,7 +41,7 @@ from videoqa_worker.decoding.messages import (
 )
 from videoqa_worker.decoding.shared import UnsealedError, map_arrays
 from videoqa_worker.decoding.turns import CHECK_EVERY_S
-from videoqa_worker.frames import Frame, FrameLimits, Media, SampledSegment, SampledVideo
+from videoqa_worker.frames import Frame, FrameLimits, SampledSegment, SampledVideo, SparseFile
 
 __all__ = ["CHILD", "DecoderProcess"]
 
@@ -141,16 +141,16 @@ class DecoderProcess:
         self._ready, self.at_work = True, False
 
     def work(
-        self, order: Order, media: Media, check: Callable[[], None], away: Away
+        self, order: Order, file: SparseFile, check: Callable[[], None], away: Away
     ) -> SampledVideo:
         """The frames of one order. `away` is entered while the process waits for bytes.
 
         Raises:
             SamplingError: as said by the process; DecodeTimeout, DecoderCrashed about it.
             InternalError: the process met what nobody foresaw.
-            SourceError, and whatever else `media` and `check` raise.
+            SourceError, and whatever else `file` and `check` raise.
         """
-        answer = self._ordered(order, media, check, away)
+        answer = self._ordered(order, file, check, away)
         if not isinstance(answer, SampledVideo):
             raise self._crashed("it gave a segment, expected the frames of a video")
         self._done()
@@ -159,7 +159,7 @@ class DecoderProcess:
     def work_in_segments(
         self,
         order: Order,
-        media: Media,
+        file: SparseFile,
         check: Callable[[], None],
         away: Away,
         between: Away,
@@ -167,7 +167,7 @@ class DecoderProcess:
         """The same for an order in segments. `between` is entered while the caller has one of them;
         if it wants no more, the process ends its order.
         """
-        answer = self._ordered(order, media, check, away)
+        answer = self._ordered(order, file, check, away)
         number = total = None
         while True:
             if not isinstance(answer, SampledSegment):
@@ -192,20 +192,20 @@ class DecoderProcess:
                 raise
             if is_last:
                 return
-            answer = self._answered(Onward(), media, check, away, before=number)
+            answer = self._answered(Onward(), file, check, away, before=number)
 
     def _ordered(
-        self, order: Order, media: Media, check: Callable[[], None], away: Away
+        self, order: Order, file: SparseFile, check: Callable[[], None], away: Away
     ) -> SampledVideo | SampledSegment:
         self.orders += 1
         self.at_work = True
         # Once on the way to the first, and once again if a seek fails there.
-        return self._answered(order, media, check, away, before=2 * order.first)
+        return self._answered(order, file, check, away, before=2 * order.first)
 
     def _answered(
         self,
         said: Order | Onward,
-        media: Media,
+        file: SparseFile,
         check: Callable[[], None],
         away: Away,
         *,
@@ -218,7 +218,7 @@ class DecoderProcess:
         while True:
             answer = self._hear(check)
             if isinstance(answer, Ensure):
-                self._bring(answer, media, away)
+                self._bring(answer, file, away)
             elif isinstance(answer, Passed):
                 if not passing:
                     raise self._crashed("it went through more segments than there were to")
@@ -313,17 +313,17 @@ class DecoderProcess:
             return video
         return SampledSegment(note.number, note.total, note.start_s, note.end_s, video)
 
-    def _bring(self, wanted: Ensure, media: Media, away: Away) -> None:
+    def _bring(self, wanted: Ensure, file: SparseFile, away: Away) -> None:
         """Off the clock, with the turn given to another."""
         begun_s = time.monotonic()
         try:
             with away():
-                media.ensure(_within(wanted, media.size_bytes))
+                file.ensure(_within(wanted, file.size_bytes))
         except Exception:
             self._refuse()
             raise
         self._deadline_s += time.monotonic() - begun_s
-        self._say(Present(spans=tuple(media.present)))
+        self._say(Present(spans=tuple(file.present)))
 
     def _refuse(self) -> None:
         """Lets the process end its order; if it does not, it stays `at_work`."""

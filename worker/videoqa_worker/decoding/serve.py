@@ -59,7 +59,7 @@ class RefusedError(Exception):
     """The worker wants no more of this order, and knows why."""
 
 
-class AskedMedia:
+class WorkerFile:
     """Media whose missing bytes the worker brings."""
 
     def __init__(self, order: Order, channel: Channel) -> None:
@@ -93,15 +93,15 @@ def serve(channel: Channel, limits: FrameLimits) -> None:
     while True:
         body, _ = channel.receive() or (b"", None)
         order = Order.model_validate_json(body)
-        _answer(channel, AskedMedia(order, channel), order, limits)
+        _answer(channel, WorkerFile(order, channel), order, limits)
         # Open videos hold themselves in cycles. Without this 65 MB become 150 within 300 orders
         # of a small clip; it costs 0.4 ms, after the answer.
         gc.collect()
 
 
-def _answer(channel: Channel, media: AskedMedia, order: Order, limits: FrameLimits) -> None:
+def _answer(channel: Channel, file: WorkerFile, order: Order, limits: FrameLimits) -> None:
     try:
-        for video, segment in _taken(channel, media, order, limits):
+        for video, segment in _taken(channel, file, order, limits):
             sampled, pixels = _apart(video)
             del video
             descriptor = write_arrays(_given_away(pixels))
@@ -116,7 +116,7 @@ def _answer(channel: Channel, media: AskedMedia, order: Order, limits: FrameLimi
 
 
 def _taken(
-    channel: Channel, media: AskedMedia, order: Order, limits: FrameLimits
+    channel: Channel, file: WorkerFile, order: Order, limits: FrameLimits
 ) -> Iterator[tuple[SampledVideo, SegmentNote | None]]:
     """All that the order asks for: one, or one a segment."""
 
@@ -126,16 +126,16 @@ def _taken(
 
     sampling, start, end = order.sampling, order.start, order.end
     if sampling is None:
-        yield read_image(media.path, limits=limits), None
+        yield read_image(file.path, limits=limits), None
     elif sampling.method == "segment":
         first = order.first
         parts = sample_segments(
-            media, sampling, start=start, end=end, first=first, limits=limits, passed=passed
+            file, sampling, start=start, end=end, first=first, limits=limits, passed=passed
         )
         # Not a loop: its variable would hold a segment until the next is decoded, and both take memory.
         yield from map(_noted, parts)
     else:
-        yield sample_frames(media, sampling, start=start, end=end, limits=limits), None
+        yield sample_frames(file, sampling, start=start, end=end, limits=limits), None
 
 
 def _noted(part: SampledSegment) -> tuple[SampledVideo, SegmentNote]:

@@ -10,7 +10,7 @@ from videoqa_worker.frames.segments import SampledSegment, sample_segments
 from videoqa_worker.frames.selection.clip import clip_of
 from videoqa_worker.frames.selection.instants import instants_of
 from videoqa_worker.frames.selection.plan import planned_spans
-from videoqa_worker.frames.sparse_file import LocalMedia, Media, Span, Spans
+from videoqa_worker.frames.sparse_file import CompleteFile, Span, Spans, SparseFile
 
 __all__ = [
     "Frame",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from videoqa.errors import DecodeTimeout, TooManyPackets
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.sparse_file import Media, Span, Spans
+from videoqa_worker.frames.sparse_file import Span, Spans, SparseFile
 
 __all__ = ["Awaited", "Watch", "no_check"]
 
@@ -50,20 +50,20 @@ class Watch:
         self._deadline_s += seconds
 
 
-class Awaited:
+class TimedFile:
     """Media whose bytes are waited for off the clock: fetching has a deadline of its own."""
 
-    def __init__(self, media: Media, watch: Watch) -> None:
-        self._media = media
+    def __init__(self, file: SparseFile, watch: Watch) -> None:
+        self._file = file
         self._watch = watch
-        self.path: Path = media.path
-        self.size_bytes: int = media.size_bytes
+        self.path: Path = file.path
+        self.size_bytes: int = file.size_bytes
 
     @property
     def present(self) -> Spans:
-        return self._media.present
+        return self._file.present
 
     def ensure(self, spans: Sequence[Span]) -> None:
         begun_s = time.monotonic()
-        self._media.ensure(spans)
+        self._file.ensure(spans)
         self._watch.waited(time.monotonic() - begun_s)

@@ -16,8 +16,8 @@ from av.video.reformatter import VideoReformatter
 
 from videoqa.contract import Sampling, Warn
 from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
-from videoqa_worker.frames.budget import Awaited, Watch, no_check
-from videoqa_worker.frames.container.file_cursor import is_whole
+from videoqa_worker.frames.budget import TimedFile, Watch, no_check
+from videoqa_worker.frames.container.file_cursor import is_complete
 from videoqa_worker.frames.container.sniff import look_at
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
@@ -27,7 +27,7 @@ from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.pixels import to_rgb
 from videoqa_worker.frames.selection.choice import Choice, Target, choose
 from videoqa_worker.frames.selection.plan import fetch_planned
-from videoqa_worker.frames.sparse_file import LocalMedia, Media
+from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
 
 __all__ = [
     "check_grown",
@@ -43,7 +43,7 @@ __all__ = [
 
 
 def sample_frames(
-    media: Media | str | Path,
+    file: SparseFile | str | Path,
     sampling: Sampling,
     *,
     start: float | None = None,
@@ -64,8 +64,8 @@ def sample_frames(
         SourceError: media with holes could not be fetched.
     """
     watch = Watch(limits, check)
-    source = Awaited(LocalMedia(Path(media)) if isinstance(media, str | Path) else media, watch)
-    if not is_whole(source):
+    source = TimedFile(CompleteFile(Path(file)) if isinstance(file, str | Path) else file, watch)
+    if not is_complete(source):
         fetch_planned(source, sampling, start, end, limits, watch)
     with Walk(source, limits, watch) as walk:
         first = first_picture(walk)
@@ -84,7 +84,7 @@ def first_picture(walk: Walk) -> VideoFrame:
     """Raises VideoCorrupt if there is none."""
     first = walk.first()
     if first is None:
-        look = look_at(walk.video.media.path)
+        look = look_at(walk.video.file.path)
         raise VideoCorrupt(f"looks like {look.text}, and no picture decodes")
     return first
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from av.video.reformatter import VideoReformatter
 
 from videoqa.contract import Sampling
-from videoqa_worker.frames.budget import Awaited, Watch, no_check
-from videoqa_worker.frames.container.file_cursor import is_whole
+from videoqa_worker.frames.budget import TimedFile, Watch, no_check
+from videoqa_worker.frames.container.file_cursor import is_complete
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.decode.walk import Shown, Walk
@@ -38,7 +38,7 @@ from videoqa_worker.frames.selection.choice import Target
 from videoqa_worker.frames.selection.clip import Clip, clip_of
 from videoqa_worker.frames.selection.instants import Part, parts_of, uniform
 from videoqa_worker.frames.selection.plan import Plan, read_plan
-from videoqa_worker.frames.sparse_file import LocalMedia, Media
+from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
 
 __all__ = ["SampledSegment", "sample_segments"]
 
@@ -60,7 +60,7 @@ class SampledSegment:
 
 
 def sample_segments(
-    media: Media | str | Path,
+    file: SparseFile | str | Path,
     sampling: Sampling,
     *,
     start: float | None = None,
@@ -82,8 +82,8 @@ def sample_segments(
         As `sample_frames`; TooManySegments.
     """
     watch = Watch(limits, check)
-    source = Awaited(LocalMedia(Path(media)) if isinstance(media, str | Path) else media, watch)
-    plan = None if is_whole(source) else read_plan(source, limits, watch)
+    source = TimedFile(CompleteFile(Path(file)) if isinstance(file, str | Path) else file, watch)
+    plan = None if is_complete(source) else read_plan(source, limits, watch)
     if plan is None:
         source.ensure([(0, source.size_bytes)])
     with Walk(source, limits, watch) as walk:
@@ -144,7 +144,7 @@ class _Pass:
         walk: Walk,
         timeline: Timeline,
         cut: _Cut,
-        source: Media,
+        source: SparseFile,
         plan: Plan | None,
         watch: Watch,
     ) -> None:

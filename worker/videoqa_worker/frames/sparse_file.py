@@ -19,7 +19,7 @@ Span = tuple[int, int]
 """[start, end) in bytes from the file's beginning."""
 
 
-class Media(Protocol):
+class SparseFile(Protocol):
     """A file that is as long as the input from the start, with holes where nothing came yet."""
 
     @property
@@ -95,7 +95,7 @@ class Spans:
 
 
 @dataclass(frozen=True)
-class LocalMedia:
+class CompleteFile:
     """A file that is all there."""
 
     path: Path

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from videoqa_worker.frames import Media, Span, Spans
+from videoqa_worker.frames import Span, Spans, SparseFile
 
 __all__ = ["FileCopy", "LocalCopy"]
 
 
-class LocalCopy(Media, Protocol):
+class LocalCopy(SparseFile, Protocol):
     """Valid until the `with` that gave it ends. For one thread at a time."""
 
     @property

@@ -15,10 +15,10 @@ import av
 from videoqa.contract import Sampling
 from videoqa_worker.frames import (
     FrameLimits,
-    Media,
     OpenVideo,
     Span,
     Spans,
+    SparseFile,
     Watch,
     clip_of,
     instants_of,
@@ -49,7 +49,7 @@ class Header:
 
 
 def read_header(
-    media: Media,
+    file: SparseFile,
     sampling: Sampling,
     start: float | None,
     end: float | None,
@@ -63,7 +63,7 @@ def read_header(
         SamplingError: as a worker would. SourceError: the header cannot be fetched.
     """
     watch = Watch(limits)
-    guarded = _Guarded(media)
+    guarded = _Guarded(file)
     try:
         with open_video(guarded, limits, probe=False) as video:
             seconds = _declared_s(video)
@@ -100,20 +100,20 @@ class _BeyondHeader(Exception):
 class _Guarded:
     """Media that gives its header and index, and not the rest."""
 
-    def __init__(self, media: Media) -> None:
-        self._media = media
+    def __init__(self, file: SparseFile) -> None:
+        self._file = file
         self._left_bytes = MOST_BYTES
-        self.path, self.size_bytes = media.path, media.size_bytes
+        self.path, self.size_bytes = file.path, file.size_bytes
 
     @property
     def present(self) -> Spans:
-        return self._media.present
+        return self._file.present
 
     def ensure(self, spans: Sequence[Span]) -> None:
-        present = self._media.present
+        present = self._file.present
         cut = [(max(0, start), min(end, self.size_bytes)) for start, end in spans]
         wanted = sum(b - a for start, end in cut for a, b in present.missing(start, end))
         if wanted > self._left_bytes:
             raise _BeyondHeader
         self._left_bytes -= wanted
-        self._media.ensure(spans)
+        self._file.ensure(spans)

@@ -29,10 +29,10 @@ from videoqa.errors import (
     VideoTruncated,
 )
 from videoqa_worker.frames.container.boxes import broken_fragment, ends_before_index
-from videoqa_worker.frames.container.file_cursor import Cursor, is_whole
+from videoqa_worker.frames.container.file_cursor import FileCursor, is_complete
 from videoqa_worker.frames.container.sniff import look_at
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.sparse_file import Media
+from videoqa_worker.frames.sparse_file import SparseFile
 
 __all__ = ["OpenVideo", "open_video", "packets"]
 
@@ -44,7 +44,7 @@ _LATE_STREAMS = ("mpegts", "mpeg", "flv")
 class OpenVideo:
     """An open container and the one video stream that is read."""
 
-    media: Media
+    file: SparseFile
     container: InputContainer
     stream: VideoStream
     limits: FrameLimits
@@ -65,7 +65,7 @@ class OpenVideo:
 
 @contextmanager
 def open_video(
-    media: Media, limits: FrameLimits, *, only_video: bool = True, probe: bool = True
+    file: SparseFile, limits: FrameLimits, *, only_video: bool = True, probe: bool = True
 ) -> Iterator[OpenVideo]:
     """Opens the file for decoding on this thread alone.
 
@@ -76,9 +76,9 @@ def open_video(
         NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, PictureTooLarge, TooManyStreams.
     """
     with ExitStack() as stack:
-        container = _open(media, limits, stack, probe=probe)
+        container = _open(file, limits, stack, probe=probe)
         _check_streams(container, limits)
-        video = OpenVideo(media, container, _pick_stream(container, media), limits)
+        video = OpenVideo(file, container, _pick_stream(container, file), limits)
         _check_size(video)
         # One thread a decoder: 0.69 CPU s a job against 0.83 with FFmpeg's own choice, and
         # several upstream deadlocks avoided.
@@ -115,27 +115,29 @@ def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stre
             yield packet
 
 
-def _open(media: Media, limits: FrameLimits, stack: ExitStack, *, probe: bool) -> InputContainer:
-    if probe and is_whole(media) and "MP4" in look_at(media.path).text:
+def _open(
+    file: SparseFile, limits: FrameLimits, stack: ExitStack, *, probe: bool
+) -> InputContainer:
+    if probe and is_complete(file) and "MP4" in look_at(file.path).text:
         # FFmpeg decodes up to 20 pictures only to guess how they are reordered: 28 ms of 1080p.
         # Most streams state it (H.264: bitstream_restriction); an MP4 states the rest.
         stated = stack.enter_context(ExitStack())
         quick = {"probesize": "500000", "skip_frame": "all"}
-        container = _try_open(media, limits, stated, quick)
+        container = _try_open(file, limits, stated, quick)
         if _states_reordering(container):
             return container
         stated.close()
     if not probe:
-        return _try_open(media, limits, stack, {"probesize": "32", "analyzeduration": "0"})
+        return _try_open(file, limits, stack, {"probesize": "32", "analyzeduration": "0"})
     # A small probe opens a bomb with 81 MB instead of 372. Formats that name their streams
     # late are opened again with FFmpeg's default of 5 MB.
     first = stack.enter_context(ExitStack())
-    container = _try_open(media, limits, first, {"probesize": "500000"})
+    container = _try_open(file, limits, first, {"probesize": "500000"})
     found = any(s.codec_context is not None and s.width for s in container.streams.video)
     if found and not _names_late(container):
         return container
     first.close()
-    return _try_open(media, limits, stack, {})
+    return _try_open(file, limits, stack, {})
 
 
 def _names_late(container: InputContainer) -> bool:
@@ -148,14 +150,14 @@ def _states_reordering(container: InputContainer) -> bool:
 
 
 def _try_open(
-    media: Media,
+    file: SparseFile,
     limits: FrameLimits,
     stack: ExitStack,
     extra: dict[str, str],
     end: int | None = None,
 ) -> InputContainer:
     """`end`: what comes after this position is not read."""
-    whole = is_whole(media) and end is None
+    whole = is_complete(file) and end is None
     options = {
         # What has holes is read through an object, and opens nothing else at all.
         "protocol_whitelist": "file" if whole else "none",
@@ -164,29 +166,27 @@ def _try_open(
         **extra,
     }
     # "file:" keeps a name such as "data:..." or "concat:..." from being read as a protocol.
-    source = f"file:{media.path}" if whole else stack.enter_context(closing(Cursor(media, end)))
+    source = f"file:{file.path}" if whole else stack.enter_context(closing(FileCursor(file, end)))
     try:
         container = av.open(source, "r", options=options, metadata_errors="replace")
         return stack.enter_context(closing(container))
     except (FFmpegError, OSError, ValueError) as error:
-        cut = (
-            broken_fragment(media) if end is None and look_at(media.path).kind == "video" else None
-        )
+        cut = broken_fragment(file) if end is None and look_at(file.path).kind == "video" else None
         if cut is None:
-            raise _refusal(media, error) from error
+            raise _refusal(file, error) from error
         # FFmpeg refuses what ends within a fragment's header, though all before it is sound.
-        return _try_open(media, limits, stack, extra, cut)
+        return _try_open(file, limits, stack, extra, cut)
 
 
-def _refusal(media: Media, error: Exception) -> SamplingError:
-    look = look_at(media.path)
+def _refusal(file: SparseFile, error: Exception) -> SamplingError:
+    look = look_at(file.path)
     if look.kind == "audio":
         return NoVideoStream(f"got {look.text}, expected a file with pictures")
     if look.kind == "image":
         return NotAVideo(f"got {look.text}, expected a video; send it as an image input")
     if look.kind != "video":
         return NotAVideo(f"got bytes that are no video: it looks like {look.text}")
-    if look.text.startswith("an MP4") and ends_before_index(media):
+    if look.text.startswith("an MP4") and ends_before_index(file):
         return VideoTruncated(
             "the file ends before its index (moov), so no picture can be found; upload it again"
         )
@@ -197,12 +197,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _pick_stream(container: InputContainer, media: Media) -> VideoStream:
+def _pick_stream(container: InputContainer, file: SparseFile) -> VideoStream:
     still = Disposition.attached_pic | Disposition.timed_thumbnails
     moving = [s for s in container.streams.video if not s.disposition & still]
     streams = container.streams
     if not (streams.video or streams.audio or streams.subtitles):
-        raise _refusal(media, EOFError("no streams"))
+        raise _refusal(file, EOFError("no streams"))
     if not moving:
         covers = len(container.streams.video)
         raise NoVideoStream(
@@ -213,7 +213,7 @@ def _pick_stream(container: InputContainer, media: Media) -> VideoStream:
     best = container.streams.best("video")
     stream = next((s for s in moving if best is not None and s.index == best.index), moving[0])
     if stream.codec_context is None:
-        raise VideoCorrupt(f"no decoder for the video stream of {look_at(media.path).text}")
+        raise VideoCorrupt(f"no decoder for the video stream of {look_at(file.path).text}")
     return stream
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 
-from videoqa_worker.frames.sparse_file import Media
+from videoqa_worker.frames.sparse_file import SparseFile
 
 __all__ = ["Cursor", "is_whole"]
 
@@ -18,23 +18,23 @@ _BLOCK_BYTES = 128 << 10
 _MAX_BLOCK_BYTES = 4 << 20
 
 
-def is_whole(media: Media) -> bool:
+def is_complete(file: SparseFile) -> bool:
     """Whether every byte is there."""
-    return media.present.covers(0, media.size_bytes)
+    return file.present.covers(0, file.size_bytes)
 
 
-class Cursor(io.RawIOBase):
+class FileCursor(io.RawIOBase):
     """Each has its own place and its own descriptor; close it."""
 
-    def __init__(self, media: Media, size_bytes: int | None = None) -> None:
+    def __init__(self, file: SparseFile, size_bytes: int | None = None) -> None:
         """
         Arguments:
             size_bytes: the file is to end there; None: where it does.
         """
         super().__init__()
-        self._media = media
-        self._size = media.size_bytes if size_bytes is None else size_bytes
-        self._file = os.open(media.path, os.O_RDONLY)
+        self._file = file
+        self._size_bytes = file.size_bytes if size_bytes is None else size_bytes
+        self._descriptor = os.open(file.path, os.O_RDONLY)
         self._at = 0
         self._block = _BLOCK_BYTES
         self._fetched_to = -1
@@ -49,32 +49,32 @@ class Cursor(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def read(self, size: int = -1) -> bytes:
         """At least one byte, unless at the end; often fewer than `size`."""
-        if self._at >= self._size:
+        if self._at >= self._size_bytes:
             return b""
-        end = self._media.present.end_of(self._at)
+        end = self._file.present.end_of(self._at)
         if end == self._at:
             end = self._bring()
-        end = min(end, self._size)
+        end = min(end, self._size_bytes)
         count = end - self._at if size < 0 else min(size, end - self._at)
-        data = os.pread(self._file, count, self._at)
+        data = os.pread(self._descriptor, count, self._at)
         self._at += len(data)
         return data
 
     def _bring(self) -> int:
         onward = self._at == self._fetched_to
         self._block = min(self._block * 2, _MAX_BLOCK_BYTES) if onward else _BLOCK_BYTES
-        end = min(self._size, self._at + self._block)
-        self._media.ensure([(self._at, end)])
+        end = min(self._size_bytes, self._at + self._block)
+        self._file.ensure([(self._at, end)])
         self._fetched_to = end
-        return self._media.present.end_of(self._at)
+        return self._file.present.end_of(self._at)
 
     def close(self) -> None:
         if not self.closed:
-            os.close(self._file)
+            os.close(self._descriptor)
         super().close()

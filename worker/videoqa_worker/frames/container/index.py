@@ -48,7 +48,7 @@ def read_index(video: OpenVideo) -> Index:
 
 def read_cues(video: OpenVideo) -> Index:
     """The keyframes of a Matroska file; FFmpeg reads its cues at the first seek only."""
-    with open_video(video.media, video.limits, probe=False) as fresh:
+    with open_video(video.file, video.limits, probe=False) as fresh:
         with suppress(FFmpegError):
             fresh.container.seek(0, stream=fresh.stream)
         return _as_index(fresh.stream.index_entries)

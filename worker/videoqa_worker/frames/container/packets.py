@@ -55,8 +55,8 @@ class PacketTable:
 def scan(video: OpenVideo, watch: Watch) -> PacketTable:
     """Reads the whole file once, in a container of its own."""
     table = PacketTable()
-    video.media.ensure([(0, video.media.size_bytes)])
-    with open_video(video.media, video.limits, only_video=False) as fresh:
+    video.file.ensure([(0, video.file.size_bytes)])
+    with open_video(video.file, video.limits, only_video=False) as fresh:
         try:
             for packet in packets(fresh.container):
                 watch.tick()
@@ -70,7 +70,7 @@ def scan(video: OpenVideo, watch: Watch) -> PacketTable:
 def last_picture(video: OpenVideo, last_key: int, watch: Watch) -> int:
     """The pts of the last picture; reads from the last keyframe on, as far as it can be read."""
     last = last_key
-    with open_video(video.media, video.limits) as fresh, suppress(FFmpegError):
+    with open_video(video.file, video.limits) as fresh, suppress(FFmpegError):
         fresh.container.seek(last_key, stream=fresh.stream, backward=True)
         for packet in packets(fresh.container, fresh.stream):
             watch.tick()

@@ -81,7 +81,7 @@ def steady(times: Sequence[tuple[int, int]], video: OpenVideo) -> bool:
 def _has_decoding_times_only(video: OpenVideo) -> bool:
     """Some muxers know no presentation times: then these are the decoding times."""
     times: list[tuple[int, int]] = []
-    with open_video(video.media, video.limits) as fresh, suppress(FFmpegError):
+    with open_video(video.file, video.limits) as fresh, suppress(FFmpegError):
         for packet in islice(packets(fresh.container, fresh.stream), _TELLING_PACKETS):
             if packet.pts is not None and packet.dts is not None:
                 times.append((packet.pts, packet.dts))
@@ -91,7 +91,7 @@ def _has_decoding_times_only(video: OpenVideo) -> bool:
 def _from_header(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     if "mp4" in video.format:
         return _from_index(video, origin, watch)
-    if "matroska" in video.format and video.media.size_bytes >= SCAN_BELOW_BYTES:
+    if "matroska" in video.format and video.file.size_bytes >= SCAN_BELOW_BYTES:
         return _from_cues(video, origin, watch)
     return None
 
@@ -107,7 +107,7 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     even = _even(index.times, step)
     if even and abs(video.stream.duration - int(index.shown.sum()) * step) > step:
         return None
-    beyond = np.flatnonzero(index.ends > video.media.size_bytes)
+    beyond = np.flatnonzero(index.ends > video.file.size_bytes)
     whole = int(beyond[0]) if len(beyond) else len(index)
     # The index holds decoding times; pictures are shown a reordering delay later.
     delay = round(video.decoder.reorder_depth * step)
@@ -123,7 +123,7 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
         last = end - round(step)
     else:
         tail = np.flatnonzero(index.keys)[-1:]
-        video.media.ensure([(int(index.starts[n:].min()), int(index.ends.max())) for n in tail])
+        video.file.ensure([(int(index.starts[n:].min()), int(index.ends.max())) for n in tail])
         last = last_picture(video, keys[-1] if keys else origin, watch)
     return Timeline(
         time_base=_time_base(video),
@@ -134,7 +134,7 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
         step=step,
         even=even,
         keys=keys,
-        trusted=not pauses(video.media),
+        trusted=not pauses(video.file),
         index=index,
     )
 
@@ -144,18 +144,13 @@ def _from_cues(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     cues = read_cues(video)
     rate, time_base = video.stream.average_rate, _time_base(video)
     duration_s = Fraction(video.container.duration or 0, av.time_base)
-    if (
-        len(cues) < 2
-        or not rate
-        or not duration_s
-        or int(cues.starts[-1]) >= video.media.size_bytes
-    ):
+    if len(cues) < 2 or not rate or not duration_s or int(cues.starts[-1]) >= video.file.size_bytes:
         return None
     reach_s = (int(cues.times[-1]) - origin) * time_base
     if reach_s < duration_s - _UNSPANNED_S or np.any(np.diff(cues.times) <= 0):
         return None
     step = 1 / rate / time_base
-    video.media.ensure([(int(cues.starts[-1]), video.media.size_bytes)])
+    video.file.ensure([(int(cues.starts[-1]), video.file.size_bytes)])
     last = last_picture(video, int(cues.times[-1]), watch)
     return Timeline(
         time_base=time_base,

@@ -34,7 +34,7 @@ from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.decode.skip import Skip
 from videoqa_worker.frames.decode.units import decode
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.sparse_file import Media
+from videoqa_worker.frames.sparse_file import SparseFile
 
 __all__ = ["Shown", "Walk"]
 
@@ -69,8 +69,8 @@ class Walk:
     _current: Shown | None
     _next: Shown | None
 
-    def __init__(self, media: Media, limits: FrameLimits, watch: Watch) -> None:
-        self._media, self._limits, self._watch = media, limits, watch
+    def __init__(self, file: SparseFile, limits: FrameLimits, watch: Watch) -> None:
+        self._file, self._limits, self._watch = file, limits, watch
         self._stack = ExitStack()
         self._timeline: Timeline | None = None
         self._may_seek = True
@@ -103,7 +103,7 @@ class Walk:
     def _open(self) -> None:
         """Starts over from the first picture."""
         self._stack.close()
-        self.video: OpenVideo = self._stack.enter_context(open_video(self._media, self._limits))
+        self.video: OpenVideo = self._stack.enter_context(open_video(self._file, self._limits))
         self._skip = Skip(self.video, self._targets)
         self._begin(count=0)
 

@@ -18,14 +18,14 @@ from videoqa.errors import ClipOutOfRange
 from videoqa_worker.frames.budget import Watch
 from videoqa_worker.frames.container.boxes import bring_index
 from videoqa_worker.frames.container.demuxer import open_video
-from videoqa_worker.frames.container.file_cursor import is_whole
+from videoqa_worker.frames.container.file_cursor import is_complete
 from videoqa_worker.frames.container.index import Index
 from videoqa_worker.frames.container.sniff import look_at
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.selection.choice import Target, choose
-from videoqa_worker.frames.sparse_file import Media, Span
+from videoqa_worker.frames.sparse_file import Span, SparseFile
 
 __all__ = ["Plan", "fetch_planned", "planned_spans", "read_plan"]
 
@@ -34,7 +34,7 @@ _GOP_HEAD = Fraction(15, 100)
 
 
 def fetch_planned(
-    media: Media,
+    file: SparseFile,
     sampling: Sampling,
     start: float | None,
     end: float | None,
@@ -46,12 +46,12 @@ def fetch_planned(
     Raises:
         SamplingError: the file cannot be opened. SourceError: it cannot be fetched.
     """
-    spans = planned_spans(media, sampling, start, end, limits, watch)
-    media.ensure([(0, media.size_bytes)] if spans is None else spans)
+    spans = planned_spans(file, sampling, start, end, limits, watch)
+    file.ensure([(0, file.size_bytes)] if spans is None else spans)
 
 
 def planned_spans(
-    media: Media,
+    file: SparseFile,
     sampling: Sampling,
     start: float | None,
     end: float | None,
@@ -63,7 +63,7 @@ def planned_spans(
     Raises:
         SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
     """
-    plan = read_plan(media, limits, watch)
+    plan = read_plan(file, limits, watch)
     if plan is None:
         return None
     most = limits.max_segments
@@ -81,13 +81,13 @@ class Plan:
     size_bytes: int
     names_packets: bool
     """It lists every packet, not only keyframes."""
-    is_whole: bool
+    is_complete: bool
     """Nothing is to be fetched: there was no usable index, and the file was read through."""
 
     def spans(self, targets: Sequence[Target]) -> list[Span]:
         """What reading these targets takes."""
         index = self.timeline.index
-        if index is None or self.is_whole:
+        if index is None or self.is_complete:
             return []
         if self.names_packets:
             spans = [_of_packets(index, self.timeline, target) for target in targets]
@@ -96,23 +96,23 @@ class Plan:
         return [span for span in spans if span is not None]
 
 
-def read_plan(media: Media, limits: FrameLimits, watch: Watch) -> Plan | None:
+def read_plan(file: SparseFile, limits: FrameLimits, watch: Watch) -> Plan | None:
     """By the file's index, which is fetched; None: all of the file is needed.
 
     Raises:
         SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
     """
-    if not _has_index(media):
+    if not _has_index(file):
         return None
-    with open_video(media, limits, probe=False) as video:
+    with open_video(file, limits, probe=False) as video:
         timeline = read_timeline(video, video.stream.start_time or 0, watch)
-        return Plan(timeline, media.size_bytes, "mp4" in video.format, is_whole(media))
+        return Plan(timeline, file.size_bytes, "mp4" in video.format, is_complete(file))
 
 
-def _has_index(media: Media) -> bool:
-    look = look_at(media.path)
+def _has_index(file: SparseFile) -> bool:
+    look = look_at(file.path)
     if "MP4" in look.text:
-        return bring_index(media)
+        return bring_index(file)
     return "Matroska" in look.text
 
 

@@ -14,7 +14,7 @@ from videoqa_worker.frames import Span, Spans
 HEAD_BYTES = 64 << 10
 
 
-class HoledMedia:
+class SparseCopy:
     """Copies from a real file what is asked for, as a source would from a server."""
 
     def __init__(self, source: Path, path: Path) -> None:

@@ -41,7 +41,7 @@ def kind_clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 
 @dataclass(frozen=True)
-class Look:
+class FileType:
     """What is shown at an instant, against what was on screen."""
 
     instant_s: Fraction
@@ -59,7 +59,9 @@ def asked_of(kind: Kind) -> Iterator[tuple[int, float | None, float | None]]:
     yield 5, *kind.clip_s
 
 
-def look(kind: Kind, path: Path, count: int, start: float | None, end: float | None) -> list[Look]:
+def look(
+    kind: Kind, path: Path, count: int, start: float | None, end: float | None
+) -> list[FileType]:
     video = sample_frames(path, Sampling(frames=count), start=start, end=end)
     told_s = Fraction(str(video.info.duration_s))
     if not kind.ends_early:
@@ -74,7 +76,7 @@ def look(kind: Kind, path: Path, count: int, start: float | None, end: float | N
         places = kind.places_at(instant_s)
         number = read_number(frame.pixels)
         right = any(kind.pictures[place] == number for place in places)
-        looks.append(Look(instant_s, frame, number, places, right))
+        looks.append(FileType(instant_s, frame, number, places, right))
     return looks
 
 
@@ -83,7 +85,7 @@ def is_steady(kind: Kind) -> bool:
     return len({b - a for a, b in pairwise(kind.shown_s)}) == 1 and not kind.numbers
 
 
-def check(kind: Kind, seen: Look) -> None:
+def check(kind: Kind, seen: FileType) -> None:
     frame = seen.frame
     where = f"at {float(seen.instant_s):.3f} s: {seen.number}, expected one of {seen.places}"
     assert seen.right or not frame.exact, where
@@ -107,7 +109,7 @@ def errors_of(kind: Kind) -> tuple[type[SamplingError], ...]:
 
 
 def row_of(name: str, path: Path) -> Row:
-    kind, looks, refused = KINDS[name], list[Look](), ""
+    kind, looks, refused = KINDS[name], list[FileType](), ""
     for count, start, end in asked_of(kind):
         try:
             looks += look(kind, path, count, start, end)

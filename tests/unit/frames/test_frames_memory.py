@@ -16,7 +16,7 @@ import pytest
 from support.videos import Recipe
 
 from videoqa_worker.frames import CompleteFile, open_video
-from videoqa_worker.frames.container.demuxer import packets
+from videoqa_worker.frames.container.demuxer import read_packets
 from videoqa_worker.frames.limits import DEFAULT_LIMITS
 
 MakeClip = Callable[[Recipe], Path]
@@ -55,7 +55,7 @@ def test_packets_leave_nothing_allocated_wherever_the_reader_stops(
             before = in_use_bytes()
             for _ in range(TIMES):
                 video.container.seek(0)
-                for _packet in islice(packets(video.container, video.stream), count):
+                for _packet in islice(read_packets(video.container, video.stream), count):
                     pass
             return in_use_bytes() - before
 

@@ -10,14 +10,14 @@ from videoqa.errors import DecodeTimeout, TooManyPackets
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sparse_file import Span, Spans, SparseFile
 
-__all__ = ["Awaited", "Watch", "no_check"]
+__all__ = ["DecodeBudget", "TimedFile", "no_check"]
 
 
 def no_check() -> None:
     """The default `check`: nobody cancels."""
 
 
-class Watch:
+class DecodeBudget:
     """Ticked once a packet. It cannot interrupt the decoder inside one packet."""
 
     def __init__(self, limits: FrameLimits, check: Callable[[], None] = no_check) -> None:
@@ -45,7 +45,7 @@ class Watch:
         """The deadline begins anew: what was done so far is a thing of its own."""
         self._deadline_s = time.monotonic() + self._limits.decode_timeout_s
 
-    def waited(self, seconds: float) -> None:
+    def exclude(self, seconds: float) -> None:
         """So long was spent on something else than decoding."""
         self._deadline_s += seconds
 
@@ -53,9 +53,9 @@ class Watch:
 class TimedFile:
     """Media whose bytes are waited for off the clock: fetching has a deadline of its own."""
 
-    def __init__(self, file: SparseFile, watch: Watch) -> None:
+    def __init__(self, file: SparseFile, budget: DecodeBudget) -> None:
         self._file = file
-        self._watch = watch
+        self._budget = budget
         self.path: Path = file.path
         self.size_bytes: int = file.size_bytes
 
@@ -66,4 +66,4 @@ class TimedFile:
     def ensure(self, spans: Sequence[Span]) -> None:
         begun_s = time.monotonic()
         self._file.ensure(spans)
-        self._watch.waited(time.monotonic() - begun_s)
+        self._budget.exclude(time.monotonic() - begun_s)

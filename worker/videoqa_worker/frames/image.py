@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from videoqa.errors import NotAVideo, PictureTooLarge, SamplingError, VideoCorrupt
 from videoqa_worker.frames.budget import no_check
-from videoqa_worker.frames.container.sniff import look_at
+from videoqa_worker.frames.container.sniff import identify
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 
@@ -18,7 +18,7 @@ __all__ = ["read_image"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """Of Pillow's some fifty formats; EPS, for one, starts Ghostscript."""
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -47,14 +47,14 @@ def read_image(
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image, limits)
             kind = image.format
-            upright = _eight_bit(_turned(image)).convert("RGB")
+            upright = _reduce_to_8_bit(_rotate_upright(image)).convert("RGB")
     except UnidentifiedImageError as error:
-        raise _refusal(file) from error
+        raise _explain_refusal(file) from error
     except Image.DecompressionBombError as error:
         raise PictureTooLarge(f"{error}; scale the image down before") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise VideoCorrupt(
-            f"looks like {look_at(file).text}, and cannot be read: {error}"
+            f"looks like {identify(file).text}, and cannot be read: {error}"
         ) from error
     check()
     pixels = np.ascontiguousarray(upright, dtype=np.uint8)
@@ -65,14 +65,14 @@ def read_image(
     return SampledVideo((frame,), info)
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def _rotate_upright(image: Image.Image) -> Image.Image:
     """`ImageOps.exif_transpose` also writes the EXIF data anew, and fails if any of it is odd."""
     image.load()
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if turn is None else image.transpose(turn)
+    transpose = _TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if transpose is None else image.transpose(transpose)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _reduce_to_8_bit(image: Image.Image) -> Image.Image:
     """Pillow cuts what is above 255 instead: all but the darkest 256 of 65,536 greys become white.
 
     Raises:
@@ -96,9 +96,9 @@ def _check_size(image: Image.Image, limits: FrameLimits) -> None:
         )
 
 
-def _refusal(path: Path) -> SamplingError:
-    look = look_at(path)
-    if look.kind == "image":
-        return VideoCorrupt(f"looks like {look.text}, and cannot be read")
-    hint = "; send it as a video input" if look.kind == "video" else ""
-    return NotAVideo(f"got bytes that are no image: it looks like {look.text}{hint}")
+def _explain_refusal(path: Path) -> SamplingError:
+    file_type = identify(path)
+    if file_type.kind == "image":
+        return VideoCorrupt(f"looks like {file_type.text}, and cannot be read")
+    hint = "; send it as a video input" if file_type.kind == "video" else ""
+    return NotAVideo(f"got bytes that are no image: it looks like {file_type.text}{hint}")

@@ -31,10 +31,12 @@ def to_rgb(picture: VideoFrame, reformatter: VideoReformatter) -> Pixels:
         matrix = side_data["DISPLAYMATRIX"]
     except KeyError:
         return np.ascontiguousarray(pixels)
-    return np.ascontiguousarray(_upright(pixels, np.frombuffer(bytes(matrix), dtype=np.int32)))
+    return np.ascontiguousarray(
+        _rotate_upright(pixels, np.frombuffer(bytes(matrix), dtype=np.int32))
+    )
 
 
-def _upright(pixels: Pixels, matrix: npt.NDArray[np.int32]) -> Pixels:
+def _rotate_upright(pixels: Pixels, matrix: npt.NDArray[np.int32]) -> Pixels:
     """`matrix` is a, b, u, c, d, v, x, y, w: x' = ax + cy, y' = bx + dy (libavutil/display.h).
 
     Other than the eight orientations (a tilt of 3 degrees, say) is left as stored.

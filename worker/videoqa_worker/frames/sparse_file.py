@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["LocalMedia", "Media", "Span", "Spans"]
+__all__ = ["CompleteFile", "Span", "Spans", "SparseFile"]
 
 Span = tuple[int, int]
 """[start, end) in bytes from the file's beginning."""

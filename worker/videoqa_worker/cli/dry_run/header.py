@@ -14,16 +14,16 @@ import av
 
 from videoqa.contract import Sampling
 from videoqa_worker.frames import (
+    DecodeBudget,
     FrameLimits,
     OpenVideo,
     Span,
     Spans,
     SparseFile,
-    Watch,
-    clip_of,
-    instants_of,
+    compute_instants,
     open_video,
-    planned_spans,
+    plan_spans,
+    resolve_clip,
 )
 
 __all__ = ["Header", "read_header"]
@@ -62,7 +62,7 @@ def read_header(
     Raises:
         SamplingError: as a worker would. SourceError: the header cannot be fetched.
     """
-    watch = Watch(limits)
+    budget = DecodeBudget(limits)
     guarded = _Guarded(file)
     try:
         with open_video(guarded, limits, probe=False) as video:
@@ -73,13 +73,15 @@ def read_header(
     spans: list[Span] | None = None
     if not whole:
         try:
-            spans = planned_spans(guarded, sampling, start, end, limits, watch)
+            spans = plan_spans(guarded, sampling, start, end, limits, budget)
         except _BeyondHeader:
             spans = None
     if seconds is None:
         return Header(width, height, None, None, 1, spans)
-    clip = clip_of(seconds, start, end, slack_s=Fraction(1))
-    instants = instants_of(sampling, clip, slack_s=Fraction(1), max_segments=limits.max_segments)
+    clip = resolve_clip(seconds, start, end, slack_s=Fraction(1))
+    instants = compute_instants(
+        sampling, clip, slack_s=Fraction(1), max_segments=limits.max_segments
+    )
     count = len(instants.at_s)
     length_s = float(clip.end_s - clip.start_s)
     segments = count // sampling.cap if sampling.method == "segment" else 1

@@ -14,7 +14,7 @@ from struct import calcsize, iter_unpack
 from videoqa_worker.frames.container.file_cursor import FileCursor
 from videoqa_worker.frames.sparse_file import SparseFile
 
-__all__ = ["bring_index", "broken_fragment", "ends_before_index", "pauses"]
+__all__ = ["ends_before_index", "fetch_index", "find_broken_fragment", "has_pauses"]
 
 _TAIL_BYTES = 32 << 20
 """What follows the media data is mostly the index: up to here it is fetched at once."""
@@ -33,7 +33,7 @@ class _Box:
     end: int
 
 
-def _boxes(file: SparseFile, start: int = 0, end: int | None = None) -> Iterator[_Box]:
+def _iter_boxes(file: SparseFile, start: int = 0, end: int | None = None) -> Iterator[_Box]:
     """The boxes of [start, end), by default of the file, as long as their sizes make sense."""
     size_bytes = file.size_bytes
     stop = size_bytes if end is None else min(end, size_bytes)
@@ -57,14 +57,14 @@ def _boxes(file: SparseFile, start: int = 0, end: int | None = None) -> Iterator
             start = box_end
 
 
-def bring_index(file: SparseFile) -> bool:
+def fetch_index(file: SparseFile) -> bool:
     """Fetches the index (moov), and the first pictures, which opening a video looks at.
 
     False if there is no index, as in a broken upload, or it does not list the pictures, as in a
     fragmented file.
     """
     first = file.size_bytes
-    for box in _boxes(file):
+    for box in _iter_boxes(file):
         if box.name == b"mdat":
             first = min(first, box.start)
         if box.name == b"moov":
@@ -82,43 +82,43 @@ def bring_index(file: SparseFile) -> bool:
 def ends_before_index(file: SparseFile) -> bool:
     """True for an MP4 that ends before its moov box does, as an upload that broke off."""
     at = 0
-    for box in _boxes(file):
+    for box in _iter_boxes(file):
         if box.name == b"moov":
             return box.end > file.size_bytes
         at = box.end
     return at + 8 > file.size_bytes
 
 
-def broken_fragment(file: SparseFile) -> int | None:
+def find_broken_fragment(file: SparseFile) -> int | None:
     """Where a fragment begins whose header (moof) the file ends in, as a recording that broke off."""
-    for box in _boxes(file):
+    for box in _iter_boxes(file):
         if box.name == b"moof" and box.end > file.size_bytes:
             return box.start
     return None
 
 
-def pauses(file: SparseFile) -> bool:
+def has_pauses(file: SparseFile) -> bool:
     """Whether an edit list shows nothing for a while after its first entry.
 
     FFmpeg heeds such entries at the beginning only, and later plays the beginning again instead
     (ISO/IEC 14496-12, 8.6.6: a media time of -1 is an empty edit).
     """
     path = (b"moov", b"trak", b"edts", b"elst")
-    return any(-1 in _edit_times(file, box)[1:] for box in _below(file, path))
+    return any(-1 in _read_edit_times(file, box)[1:] for box in _find_boxes(file, path))
 
 
-def _below(
+def _find_boxes(
     file: SparseFile, path: tuple[bytes, ...], start: int = 0, end: int | None = None
 ) -> Iterator[_Box]:
-    for box in _boxes(file, start, end):
+    for box in _iter_boxes(file, start, end):
         if box.name == path[0]:
             if len(path) == 1:
                 yield box
             else:
-                yield from _below(file, path[1:], box.body, box.end)
+                yield from _find_boxes(file, path[1:], box.body, box.end)
 
 
-def _edit_times(file: SparseFile, box: _Box) -> list[int]:
+def _read_edit_times(file: SparseFile, box: _Box) -> list[int]:
     """The media time of each entry."""
     with closing(FileCursor(file)) as cursor:
         cursor.seek(box.body)

@@ -28,13 +28,13 @@ from videoqa.errors import (
     VideoCorrupt,
     VideoTruncated,
 )
-from videoqa_worker.frames.container.boxes import broken_fragment, ends_before_index
+from videoqa_worker.frames.container.boxes import ends_before_index, find_broken_fragment
 from videoqa_worker.frames.container.file_cursor import FileCursor, is_complete
-from videoqa_worker.frames.container.sniff import look_at
+from videoqa_worker.frames.container.sniff import identify
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sparse_file import SparseFile
 
-__all__ = ["OpenVideo", "open_video", "packets"]
+__all__ = ["OpenVideo", "open_video", "read_packets"]
 
 _LATE_STREAMS = ("mpegts", "mpeg", "flv")
 """Formats without a header that names the streams: they need FFmpeg's own, longer probing."""
@@ -60,7 +60,7 @@ class OpenVideo:
     @property
     def may_begin_anywhere(self) -> bool:
         """Whether a sound file's first packets may need what was sent before it was joined."""
-        return _names_late(self.container)
+        return _names_streams_late(self.container)
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def open_video(
         # Passed to av.open it only guards probing; here it stops a picture that grows midway.
         video.decoder.options = {"max_pixels": str(limits.max_pixels)}
         # Else a broken picture, or one that refers to what is missing, shows what lay in memory.
-        # HEVC's decoder refuses more than that: see `units`.
+        # HEVC's decoder refuses more than that: see `nal_units`.
         if video.decoder.name in ("mjpeg", "hevc"):
             video.decoder.options |= {"err_detect": "explode"}
         if only_video:
@@ -97,7 +97,7 @@ def open_video(
         yield video
 
 
-def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
+def read_packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
     """The packets of these streams, of all without any, up to the end of the file.
 
     PyAV 18.1 marks the end with an empty packet a stream; where a stream appeared midway, as
@@ -118,7 +118,7 @@ def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stre
 def _open(
     file: SparseFile, limits: FrameLimits, stack: ExitStack, *, probe: bool
 ) -> InputContainer:
-    if probe and is_complete(file) and "MP4" in look_at(file.path).text:
+    if probe and is_complete(file) and "MP4" in identify(file.path).text:
         # FFmpeg decodes up to 20 pictures only to guess how they are reordered: 28 ms of 1080p.
         # Most streams state it (H.264: bitstream_restriction); an MP4 states the rest.
         stated = stack.enter_context(ExitStack())
@@ -134,13 +134,13 @@ def _open(
     first = stack.enter_context(ExitStack())
     container = _try_open(file, limits, first, {"probesize": "500000"})
     found = any(s.codec_context is not None and s.width for s in container.streams.video)
-    if found and not _names_late(container):
+    if found and not _names_streams_late(container):
         return container
     first.close()
     return _try_open(file, limits, stack, {})
 
 
-def _names_late(container: InputContainer) -> bool:
+def _names_streams_late(container: InputContainer) -> bool:
     return any(name in container.format.name for name in _LATE_STREAMS)
 
 
@@ -171,29 +171,35 @@ def _try_open(
         container = av.open(source, "r", options=options, metadata_errors="replace")
         return stack.enter_context(closing(container))
     except (FFmpegError, OSError, ValueError) as error:
-        cut = broken_fragment(file) if end is None and look_at(file.path).kind == "video" else None
+        cut = (
+            find_broken_fragment(file)
+            if end is None and identify(file.path).kind == "video"
+            else None
+        )
         if cut is None:
-            raise _refusal(file, error) from error
+            raise _explain_refusal(file, error) from error
         # FFmpeg refuses what ends within a fragment's header, though all before it is sound.
         return _try_open(file, limits, stack, extra, cut)
 
 
-def _refusal(file: SparseFile, error: Exception) -> SamplingError:
-    look = look_at(file.path)
-    if look.kind == "audio":
-        return NoVideoStream(f"got {look.text}, expected a file with pictures")
-    if look.kind == "image":
-        return NotAVideo(f"got {look.text}, expected a video; send it as an image input")
-    if look.kind != "video":
-        return NotAVideo(f"got bytes that are no video: it looks like {look.text}")
-    if look.text.startswith("an MP4") and ends_before_index(file):
+def _explain_refusal(file: SparseFile, error: Exception) -> SamplingError:
+    file_type = identify(file.path)
+    if file_type.kind == "audio":
+        return NoVideoStream(f"got {file_type.text}, expected a file with pictures")
+    if file_type.kind == "image":
+        return NotAVideo(f"got {file_type.text}, expected a video; send it as an image input")
+    if file_type.kind != "video":
+        return NotAVideo(f"got bytes that are no video: it looks like {file_type.text}")
+    if file_type.text.startswith("an MP4") and ends_before_index(file):
         return VideoTruncated(
             "the file ends before its index (moov), so no picture can be found; upload it again"
         )
-    return VideoCorrupt(f"looks like {look.text}, and cannot be opened: {_reason(error)}")
+    return VideoCorrupt(
+        f"looks like {file_type.text}, and cannot be opened: {_describe_error(error)}"
+    )
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -202,7 +208,7 @@ def _pick_stream(container: InputContainer, file: SparseFile) -> VideoStream:
     moving = [s for s in container.streams.video if not s.disposition & still]
     streams = container.streams
     if not (streams.video or streams.audio or streams.subtitles):
-        raise _refusal(file, EOFError("no streams"))
+        raise _explain_refusal(file, EOFError("no streams"))
     if not moving:
         covers = len(container.streams.video)
         raise NoVideoStream(
@@ -213,7 +219,7 @@ def _pick_stream(container: InputContainer, file: SparseFile) -> VideoStream:
     best = container.streams.best("video")
     stream = next((s for s in moving if best is not None and s.index == best.index), moving[0])
     if stream.codec_context is None:
-        raise VideoCorrupt(f"no decoder for the video stream of {look_at(file.path).text}")
+        raise VideoCorrupt(f"no decoder for the video stream of {identify(file.path).text}")
     return stream
 
 

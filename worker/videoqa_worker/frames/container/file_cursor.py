@@ -12,7 +12,7 @@ import os
 
 from videoqa_worker.frames.sparse_file import SparseFile
 
-__all__ = ["Cursor", "is_whole"]
+__all__ = ["FileCursor", "is_complete"]
 
 _BLOCK_BYTES = 128 << 10
 _MAX_BLOCK_BYTES = 4 << 20
@@ -59,14 +59,14 @@ class FileCursor(io.RawIOBase):
             return b""
         end = self._file.present.end_of(self._at)
         if end == self._at:
-            end = self._bring()
+            end = self._fetch_block()
         end = min(end, self._size_bytes)
         count = end - self._at if size < 0 else min(size, end - self._at)
         data = os.pread(self._descriptor, count, self._at)
         self._at += len(data)
         return data
 
-    def _bring(self) -> int:
+    def _fetch_block(self) -> int:
         onward = self._at == self._fetched_to
         self._block = min(self._block * 2, _MAX_BLOCK_BYTES) if onward else _BLOCK_BYTES
         end = min(self._size_bytes, self._at + self._block)

@@ -43,7 +43,7 @@ class Index:
 
 def read_index(video: OpenVideo) -> Index:
     """The packets of an MP4; of a fragmented one, those that its header lists: perhaps none."""
-    return _as_index(video.stream.index_entries)
+    return _build_index(video.stream.index_entries)
 
 
 def read_cues(video: OpenVideo) -> Index:
@@ -51,20 +51,20 @@ def read_cues(video: OpenVideo) -> Index:
     with open_video(video.file, video.limits, probe=False) as fresh:
         with suppress(FFmpegError):
             fresh.container.seek(0, stream=fresh.stream)
-        return _as_index(fresh.stream.index_entries)
+        return _build_index(fresh.stream.index_entries)
 
 
-def _as_index(entries: Iterable[Any]) -> Index:
+def _build_index(entries: Iterable[Any]) -> Index:
     rows = list(entries)
-    starts = _column(rows, "pos")
+    starts = _read_column(rows, "pos")
     return Index(
-        times=_column(rows, "timestamp"),
+        times=_read_column(rows, "timestamp"),
         starts=starts,
-        ends=starts + _column(rows, "size"),
-        keys=_column(rows, "is_keyframe").astype(bool),
-        shown=_column(rows, "is_discard") == 0,
+        ends=starts + _read_column(rows, "size"),
+        keys=_read_column(rows, "is_keyframe").astype(bool),
+        shown=_read_column(rows, "is_discard") == 0,
     )
 
 
-def _column(rows: list[Any], name: str) -> Ticks:
+def _read_column(rows: list[Any], name: str) -> Ticks:
     return np.fromiter(map(attrgetter(name), rows), dtype=np.int64, count=len(rows))

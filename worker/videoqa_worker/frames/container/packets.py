@@ -16,10 +16,10 @@ from av.error import FFmpegError
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from videoqa_worker.frames.budget import Watch
-from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packets
+from videoqa_worker.frames.budget import DecodeBudget
+from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, read_packets
 
-__all__ = ["PacketTable", "is_shown", "last_picture", "scan"]
+__all__ = ["PacketTable", "find_last_pts", "is_shown", "scan_packets"]
 
 _VP8_SHOW_FRAME = 0x10
 """RFC 6386, 9.1: without this bit the packet is a reference that is never shown."""
@@ -52,41 +52,41 @@ class PacketTable:
         return at if at < len(self.pts) and self.pts[at] == pts else None
 
 
-def scan(video: OpenVideo, watch: Watch) -> PacketTable:
+def scan_packets(video: OpenVideo, budget: DecodeBudget) -> PacketTable:
     """Reads the whole file once, in a container of its own."""
     table = PacketTable()
     video.file.ensure([(0, video.file.size_bytes)])
     with open_video(video.file, video.limits, only_video=False) as fresh:
         try:
-            for packet in packets(fresh.container):
-                watch.tick()
-                _note(table, packet, fresh.stream)
+            for packet in read_packets(fresh.container):
+                budget.tick()
+                _add_packet(table, packet, fresh.stream)
         except FFmpegError:
             table.complete = False  # an unreadable rest: what was read is kept
-    _settle(table)
+    _sort_table(table)
     return table
 
 
-def last_picture(video: OpenVideo, last_key: int, watch: Watch) -> int:
+def find_last_pts(video: OpenVideo, last_key: int, budget: DecodeBudget) -> int:
     """The pts of the last picture; reads from the last keyframe on, as far as it can be read."""
     last = last_key
     with open_video(video.file, video.limits) as fresh, suppress(FFmpegError):
         fresh.container.seek(last_key, stream=fresh.stream, backward=True)
-        for packet in packets(fresh.container, fresh.stream):
-            watch.tick()
+        for packet in read_packets(fresh.container, fresh.stream):
+            budget.tick()
             if packet.pts is not None and not packet.is_discard:
                 last = max(last, packet.pts)
     return last
 
 
-def _note(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> None:
+def _add_packet(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> None:
     if packet.size == 0:
         return
     time = packet.pts if packet.pts is not None else packet.dts
     if time is not None:
         end_s = float((time + (packet.duration or 0)) * packet.time_base)
         table.reached_s = max(table.reached_s, end_s)
-    if packet.stream_index != stream.index or _hidden(packet, stream):
+    if packet.stream_index != stream.index or _is_hidden(packet, stream):
         return
     if packet.dts is not None:
         table.complete &= not table.dts or packet.dts >= table.dts[-1]
@@ -107,13 +107,13 @@ def _note(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> No
 
 def is_shown(packet: Packet[Stream], stream: VideoStream) -> bool:
     """Whether the packet's picture is ever on screen."""
-    return not packet.is_discard and not _hidden(packet, stream)
+    return not packet.is_discard and not _is_hidden(packet, stream)
 
 
-def _hidden(packet: Packet[Stream], stream: VideoStream) -> bool:
+def _is_hidden(packet: Packet[Stream], stream: VideoStream) -> bool:
     return stream.codec_context.name == "vp8" and not bytes(packet)[0] & _VP8_SHOW_FRAME
 
 
-def _settle(table: PacketTable) -> None:
+def _sort_table(table: PacketTable) -> None:
     table.pts = array("q", sorted(table.pts))
     table.keys.sort()

@@ -78,12 +78,12 @@ class Timeline:
             return round((pts - self.origin) / self.step)
         return None
 
-    def on_screen(self, tick: int) -> int | None:
+    def pts_on_screen(self, tick: int) -> int | None:
         """The pts of the picture at this tick by the packets of the file; None: unknown."""
         times = self.stamps or (self.table.pts if self.table is not None else ())
         if times:
             return times[max(0, bisect_right(times, tick) - 1)]
         return None
 
-    def keys_until(self, tick: int) -> Sequence[int]:
+    def keyframes_until(self, tick: int) -> Sequence[int]:
         return self.keys[: bisect_right(self.keys, tick)]

@@ -16,28 +16,28 @@ import numpy.typing as npt
 from av.error import FFmpegError
 
 from videoqa.errors import VideoTooLong
-from videoqa_worker.frames.budget import Watch
-from videoqa_worker.frames.container.boxes import pauses
-from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packets
+from videoqa_worker.frames.budget import DecodeBudget
+from videoqa_worker.frames.container.boxes import has_pauses
+from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, read_packets
 from videoqa_worker.frames.container.index import read_cues, read_index
-from videoqa_worker.frames.container.packets import PacketTable, last_picture, scan
+from videoqa_worker.frames.container.packets import PacketTable, find_last_pts, scan_packets
 from videoqa_worker.frames.container.timeline import Timeline
 
-__all__ = ["SCAN_BELOW_BYTES", "read_timeline", "steady"]
+__all__ = ["SCAN_BELOW_BYTES", "has_constant_lag", "read_timeline"]
 
-_BY_COUNT = ("avi",)
+_COUNTED_FORMATS = ("avi",)
 """AVI stores no presentation times: its n-th picture is shown at n times the frame's length."""
-_NO_SEEK = ("avi", "gif")
+_UNSEEKABLE_FORMATS = ("avi", "gif")
 SCAN_BELOW_BYTES = 16 << 20
 """Matroska below this is read through, which numbers its pictures; above, its cues must do."""
-_TELLING_PACKETS = 48
+_PROBED_PACKETS = 48
 """Two seconds: with B-pictures the difference varies within a handful."""
-_UNSPANNED_S = 20
+_MAX_UNSPANNED_S = 20
 """Cues may end by this much before the video: a long GOP. Earlier ones do not span it."""
 
 
 def read_timeline(
-    video: OpenVideo, origin: int | None, watch: Watch, *, doubtful: bool = False
+    video: OpenVideo, origin: int | None, budget: DecodeBudget, *, doubtful: bool = False
 ) -> Timeline:
     """`origin` is the pts of the first picture as decoded.
 
@@ -48,13 +48,13 @@ def read_timeline(
     """
     timeline = None
     if doubtful and _has_decoding_times_only(video):
-        table = scan(video, watch)
-        timeline = _by_count(video, table)
+        table = scan_packets(video, budget)
+        timeline = _build_by_count(video, table)
         timeline = replace(timeline, trusted=timeline.even and table.complete)
     elif origin is not None:
-        timeline = _from_header(video, origin, watch)
+        timeline = _read_header_timeline(video, origin, budget)
     if timeline is None:
-        timeline = _from_packets(video, origin, scan(video, watch))
+        timeline = _build_from_packets(video, origin, scan_packets(video, budget))
     limit_s = video.limits.max_duration_s
     if timeline.duration_s > limit_s:
         raise VideoTooLong(
@@ -64,7 +64,7 @@ def read_timeline(
     return timeline
 
 
-def steady(times: Sequence[tuple[int, int]], video: OpenVideo) -> bool:
+def has_constant_lag(times: Sequence[tuple[int, int]], video: OpenVideo) -> bool:
     """Whether pts - dts is the same for all packets, but for the rounding of milliseconds.
 
     No more than for half a picture: in a damaged file all of them may lie within a millisecond.
@@ -74,7 +74,7 @@ def steady(times: Sequence[tuple[int, int]], video: OpenVideo) -> bool:
     """
     lags = [pts - dts for pts, dts in times] or [0]
     step = Fraction(times[-1][1] - times[0][1], len(times) - 1) if len(times) > 1 else Fraction()
-    slack = min(Fraction(2, 1000) / _time_base(video), abs(step) / 2)
+    slack = min(Fraction(2, 1000) / _get_time_base(video), abs(step) / 2)
     return max(lags) - min(lags) <= slack
 
 
@@ -82,21 +82,23 @@ def _has_decoding_times_only(video: OpenVideo) -> bool:
     """Some muxers know no presentation times: then these are the decoding times."""
     times: list[tuple[int, int]] = []
     with open_video(video.file, video.limits) as fresh, suppress(FFmpegError):
-        for packet in islice(packets(fresh.container, fresh.stream), _TELLING_PACKETS):
+        for packet in islice(read_packets(fresh.container, fresh.stream), _PROBED_PACKETS):
             if packet.pts is not None and packet.dts is not None:
                 times.append((packet.pts, packet.dts))
-    return video.format not in _BY_COUNT and len(times) > 2 and steady(times, video)
+    return (
+        video.format not in _COUNTED_FORMATS and len(times) > 2 and has_constant_lag(times, video)
+    )
 
 
-def _from_header(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
+def _read_header_timeline(video: OpenVideo, origin: int, budget: DecodeBudget) -> Timeline | None:
     if "mp4" in video.format:
-        return _from_index(video, origin, watch)
+        return _read_index_timeline(video, origin, budget)
     if "matroska" in video.format and video.file.size_bytes >= SCAN_BELOW_BYTES:
-        return _from_cues(video, origin, watch)
+        return _read_cues_timeline(video, origin, budget)
     return None
 
 
-def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
+def _read_index_timeline(video: OpenVideo, origin: int, budget: DecodeBudget) -> Timeline | None:
     """None if the index does not span the video, as in fragmented files."""
     index = read_index(video)
     if len(index) < 2 or not video.stream.duration:
@@ -104,7 +106,7 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     if np.any(np.diff(index.times[index.shown]) < 0):
         return None  # fragments whose times go back
     step = Fraction(int(index.times[-1] - index.times[0]), len(index) - 1)
-    even = _even(index.times, step)
+    even = _is_even(index.times, step)
     if even and abs(video.stream.duration - int(index.shown.sum()) * step) > step:
         return None
     beyond = np.flatnonzero(index.ends > video.file.size_bytes)
@@ -124,9 +126,9 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     else:
         tail = np.flatnonzero(index.keys)[-1:]
         video.file.ensure([(int(index.starts[n:].min()), int(index.ends.max())) for n in tail])
-        last = last_picture(video, keys[-1] if keys else origin, watch)
+        last = find_last_pts(video, keys[-1] if keys else origin, budget)
     return Timeline(
-        time_base=_time_base(video),
+        time_base=_get_time_base(video),
         origin=origin,
         end=max(end, last + 1),
         last=last,
@@ -134,24 +136,24 @@ def _from_index(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
         step=step,
         even=even,
         keys=keys,
-        trusted=not pauses(video.file),
+        trusted=not has_pauses(video.file),
         index=index,
     )
 
 
-def _from_cues(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
+def _read_cues_timeline(video: OpenVideo, origin: int, budget: DecodeBudget) -> Timeline | None:
     """None if the cues do not span the video. They are times of presentation, in milliseconds."""
     cues = read_cues(video)
-    rate, time_base = video.stream.average_rate, _time_base(video)
+    rate, time_base = video.stream.average_rate, _get_time_base(video)
     duration_s = Fraction(video.container.duration or 0, av.time_base)
     if len(cues) < 2 or not rate or not duration_s or int(cues.starts[-1]) >= video.file.size_bytes:
         return None
     reach_s = (int(cues.times[-1]) - origin) * time_base
-    if reach_s < duration_s - _UNSPANNED_S or np.any(np.diff(cues.times) <= 0):
+    if reach_s < duration_s - _MAX_UNSPANNED_S or np.any(np.diff(cues.times) <= 0):
         return None
     step = 1 / rate / time_base
     video.file.ensure([(int(cues.starts[-1]), video.file.size_bytes)])
-    last = last_picture(video, int(cues.times[-1]), watch)
+    last = find_last_pts(video, int(cues.times[-1]), budget)
     return Timeline(
         time_base=time_base,
         origin=origin,
@@ -165,43 +167,43 @@ def _from_cues(video: OpenVideo, origin: int, watch: Watch) -> Timeline | None:
     )
 
 
-def _from_packets(video: OpenVideo, origin: int | None, table: PacketTable) -> Timeline:
-    if video.format in _BY_COUNT or not table.complete or origin is None:
-        return _by_count(video, table)
+def _build_from_packets(video: OpenVideo, origin: int | None, table: PacketTable) -> Timeline:
+    if video.format in _COUNTED_FORMATS or not table.complete or origin is None:
+        return _build_by_count(video, table)
     times = table.pts
-    step = _step(video, times, table.last_duration)
-    even = _even(times, step)
+    step = _compute_step(video, times, table.last_duration)
+    even = _is_even(times, step)
     end = times[0] + round(len(times) * step) if even else times[-1] + table.last_duration
-    declared = _declared_end(video, table, origin, step)
+    declared = _find_declared_end(video, table, origin, step)
     return Timeline(
-        time_base=_time_base(video),
+        time_base=_get_time_base(video),
         origin=origin,
         end=declared or max(end, times[-1] + 1),
         last=times[-1],
         truncated=declared is not None,
         step=step,
         even=even,
-        keys=() if video.format in _NO_SEEK else table.keys,
+        keys=() if video.format in _UNSEEKABLE_FORMATS else table.keys,
         table=table,
     )
 
 
-def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
+def _build_by_count(video: OpenVideo, table: PacketTable) -> Timeline:
     """The n-th picture out of the decoder is shown at the n-th decoding time."""
     times: Sequence[int] = sorted(set(table.dts))
     timed = len(times) == table.count
-    step = _step(video, times, table.last_duration)
+    step = _compute_step(video, times, table.last_duration)
     if not timed:
         # The demuxer of a raw stream makes times up at 25 a second; the stream may know better.
         rate = video.stream.guessed_rate or video.stream.average_rate or Fraction(25)
-        step = 1 / rate / _time_base(video)
+        step = 1 / rate / _get_time_base(video)
         times = [round(n * step) for n in range(max(1, table.count))]
-    declared = _declared_end(video, table, times[0], step)
-    even = _even(times, step)
+    declared = _find_declared_end(video, table, times[0], step)
+    even = _is_even(times, step)
     # Decoding times are those of presentation if all are the same steps, or nothing is reordered.
     in_order = even or video.decoder.reorder_depth == 0
     return Timeline(
-        time_base=_time_base(video),
+        time_base=_get_time_base(video),
         origin=times[0],
         end=declared or times[-1] + max(1, round(step)),
         last=times[-1],
@@ -210,11 +212,11 @@ def _by_count(video: OpenVideo, table: PacketTable) -> Timeline:
         even=even,
         table=table,
         stamps=times,
-        trusted=timed and video.format in _BY_COUNT and in_order,
+        trusted=timed and video.format in _COUNTED_FORMATS and in_order,
     )
 
 
-def _even(times: Sequence[int] | npt.NDArray[np.int64], step: Fraction) -> bool:
+def _is_even(times: Sequence[int] | npt.NDArray[np.int64], step: Fraction) -> bool:
     """True if rounding `(time - first) / step` gives each picture its number."""
     if len(times) < 2 or not step:
         return False
@@ -223,16 +225,18 @@ def _even(times: Sequence[int] | npt.NDArray[np.int64], step: Fraction) -> bool:
     return bool(np.abs(off).max() <= 0.4 * float(step))
 
 
-def _step(video: OpenVideo, times: Sequence[int], last_duration: int) -> Fraction:
+def _compute_step(video: OpenVideo, times: Sequence[int], last_duration: int) -> Fraction:
     if len(times) > 1:
         return Fraction(times[-1] - times[0], len(times) - 1)
     rate = video.stream.average_rate or video.stream.guessed_rate
-    return Fraction(last_duration) or (1 / (rate or Fraction(25)) / _time_base(video))
+    return Fraction(last_duration) or (1 / (rate or Fraction(25)) / _get_time_base(video))
 
 
-def _declared_end(video: OpenVideo, table: PacketTable, first: int, step: Fraction) -> int | None:
+def _find_declared_end(
+    video: OpenVideo, table: PacketTable, first: int, step: Fraction
+) -> int | None:
     """Given only if the file breaks off before it; else sound merely outlasts the pictures."""
-    time_base = _time_base(video)
+    time_base = _get_time_base(video)
     stream_s = Fraction(video.stream.duration or 0) * time_base
     declared_s = max(stream_s, Fraction(video.container.duration or 0, av.time_base))
     reached_s = max(table.reached_s, table.reached_s - float(first * time_base))
@@ -242,5 +246,5 @@ def _declared_end(video: OpenVideo, table: PacketTable, first: int, step: Fracti
     return first + round(declared_s / time_base)
 
 
-def _time_base(video: OpenVideo) -> Fraction:
+def _get_time_base(video: OpenVideo) -> Fraction:
     return video.stream.time_base or Fraction(1, 90_000)

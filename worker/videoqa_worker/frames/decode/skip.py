@@ -16,9 +16,9 @@ from av.stream import Stream
 
 from videoqa_worker.frames.container.demuxer import OpenVideo
 from videoqa_worker.frames.container.packets import is_shown
-from videoqa_worker.frames.container.timing import steady
+from videoqa_worker.frames.container.timing import has_constant_lag
 
-__all__ = ["Skip"]
+__all__ = ["NonRefSkipper"]
 
 _MARKS_NONREF = ("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "wmv3", "vc1")
 """Decoders whose pictures that are no references are provably so, and which can leave them out.
@@ -27,13 +27,13 @@ _RECENT_PACKETS = 17
 """One more than H.264 and HEVC can reorder (max_num_reorder_frames <= 16)."""
 
 
-class Skip:
+class NonRefSkipper:
     """Of one open video. `targets`: ticks at which pictures are wanted, ascending."""
 
     def __init__(self, video: OpenVideo, targets: Sequence[int]) -> None:
         self.targets = targets
         self._video = video
-        self._able = _marks_nonref(video)
+        self._can_skip = _marks_nonref(video)
         self._on = False
         self._recent: deque[int] = deque(maxlen=_RECENT_PACKETS)
         """Presentation times of the packets read last."""
@@ -44,10 +44,10 @@ class Skip:
         """What is read from here on does not follow what was read before."""
         self._recent.clear()
 
-    def next_is(self, packet: Packet[Stream] | None) -> bool:
+    def prepare(self, packet: Packet[Stream] | None) -> bool:
         """Prepares the decoder for this packet; True if its picture may be left out."""
         pts = packet.pts if packet is not None else None
-        passed = self._able and pts is not None and self._is_passed(pts)
+        passed = self._can_skip and pts is not None and self._may_skip(pts)
         if passed != self._on:
             self._video.decoder.skip_frame = "NONREF" if passed else "DEFAULT"
             self._on = passed
@@ -57,17 +57,17 @@ class Skip:
                 self._times.append((pts, packet.dts))
         return passed
 
-    def replaced(self, pts: int, tick: int) -> bool:
+    def is_replaced(self, pts: int, tick: int) -> bool:
         """Whether a packet was read whose picture comes later, and not after the tick."""
         return any(pts < other <= tick for other in reversed(self._recent))
 
     def lacks_reordering(self) -> bool:
         """Whether pictures are reordered, and no packet read so far says so in its times."""
-        return self._video.decoder.reorder_depth > 0 and steady(self._times, self._video)
+        return self._video.decoder.reorder_depth > 0 and has_constant_lag(self._times, self._video)
 
-    def _is_passed(self, pts: int) -> bool:
+    def _may_skip(self, pts: int) -> bool:
         next_target = self.targets[bisect_left(self.targets, pts) :][:1]
-        return any(self.replaced(pts, tick) for tick in next_target)
+        return any(self.is_replaced(pts, tick) for tick in next_target)
 
 
 def _marks_nonref(video: OpenVideo) -> bool:

@@ -28,26 +28,26 @@ from av.error import FFmpegError
 from av.stream import Stream
 
 from videoqa.errors import PictureTooLarge
-from videoqa_worker.frames.budget import Watch
-from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packets
+from videoqa_worker.frames.budget import DecodeBudget
+from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, read_packets
 from videoqa_worker.frames.container.timeline import Timeline
-from videoqa_worker.frames.decode.skip import Skip
-from videoqa_worker.frames.decode.units import decode
+from videoqa_worker.frames.decode.nal_units import decode_packet
+from videoqa_worker.frames.decode.skip import NonRefSkipper
 from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sparse_file import SparseFile
 
-__all__ = ["Shown", "Walk"]
+__all__ = ["DecodedPicture", "Walk"]
 
 _SEEK_ATTEMPTS = 4
 """Each one keyframe earlier. Transport streams land late by one or two."""
 
 
-def _no_matter(tick: int) -> None:
+def _ignore_restart(tick: int) -> None:
     """What is read again is on nobody's clock but the caller's."""
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class DecodedPicture:
     """A decoded picture and its place."""
 
     picture: VideoFrame
@@ -64,21 +64,21 @@ class Walk:
 
     _source: Iterator[Packet[Stream]]
     """What the demuxer gives from here on."""
-    _pictures: Iterator[Shown]
+    _pictures: Iterator[DecodedPicture]
     """What the decoder makes of it."""
-    _current: Shown | None
-    _next: Shown | None
+    _current: DecodedPicture | None
+    _next: DecodedPicture | None
 
-    def __init__(self, file: SparseFile, limits: FrameLimits, watch: Watch) -> None:
-        self._file, self._limits, self._watch = file, limits, watch
+    def __init__(self, file: SparseFile, limits: FrameLimits, budget: DecodeBudget) -> None:
+        self._file, self._limits, self._budget = file, limits, budget
         self._stack = ExitStack()
         self._timeline: Timeline | None = None
         self._may_seek = True
-        self.contradicted = False
+        self.times_contradict = False
         """A picture came out of the decoder after one with a later time: no time can be trusted."""
         self.begins_late = False
         """Something before the first picture could not be decoded: time 0 is not the file's."""
-        self.started_over: Callable[[int], None] = _no_matter
+        self.on_restart: Callable[[int], None] = _ignore_restart
         """Called on the way to a tick if no seek leads there, so that all before it is read again."""
         self._targets: Sequence[int] = ()
         self._until: int | None = None
@@ -98,13 +98,13 @@ class Walk:
         # Generators hold the walk, and it holds them and the open video: no cycle may stay.
         self._pictures, self._source = iter(()), iter(())
         self._current = self._next = None
-        self.started_over = _no_matter
+        self.on_restart = _ignore_restart
 
     def _open(self) -> None:
         """Starts over from the first picture."""
         self._stack.close()
         self.video: OpenVideo = self._stack.enter_context(open_video(self._file, self._limits))
-        self._skip = Skip(self.video, self._targets)
+        self._skip = NonRefSkipper(self.video, self._targets)
         self._begin(count=0)
 
     def _begin(self, count: int | None) -> None:
@@ -118,15 +118,15 @@ class Walk:
         self._lost = False
         """The same, since the last picture."""
         self._last_pts: int | None = None
-        self._held = 0
+        self._held_packets = 0
         """Packets given to the decoder less pictures taken from it."""
-        self._joined = not self.video.may_begin_anywhere or count is None
+        self._has_joined = not self.video.may_begin_anywhere or count is None
         """What came before the first keyframe or picture was not to be had."""
         self._drained = False
         """The decoder has forgotten what pictures refer to: it must start at a keyframe."""
         self._skip.forget()
 
-    def first(self) -> VideoFrame | None:
+    def read_first(self) -> VideoFrame | None:
         """The video's first picture; None if nothing decodes."""
         shown = self._peek()
         self.begins_late = shown is not None and shown.after_loss
@@ -136,48 +136,48 @@ class Walk:
         """Whether the first packets' times may be those of decoding."""
         return self._skip.lacks_reordering()
 
-    def follow(self, timeline: Timeline) -> None:
+    def use_timeline(self, timeline: Timeline) -> None:
         """From here on, times are those of the timeline."""
         self._timeline = timeline
         if timeline.stamps is not None:
             self._open()
 
-    def aim(self, targets: Sequence[int]) -> None:
+    def set_targets(self, targets: Sequence[int]) -> None:
         """All ticks that `at` will be asked for, ascending."""
         self._targets = self._skip.targets = targets
 
-    def at(self, tick: int) -> Shown | None:
+    def picture_at(self, tick: int) -> DecodedPicture | None:
         """The last picture with pts <= tick, which is one of the targets; they do not descend."""
-        self._until = tick if self._leads_away(tick) else None
+        self._until = tick if self._ends_gop(tick) else None
         self._seek_near(tick)
         while (following := self._peek()) is not None and following.pts <= tick:
             self._current, self._next = following, None
         lost = following.after_loss if following is not None else self._lost
-        if self._current is not None and (lost or self._misses(self._current.pts, tick)):
+        if self._current is not None and (lost or self._is_outdated(self._current.pts, tick)):
             return replace(self._current, exact=False)
         return self._current or self._next
 
-    def _misses(self, pts: int, tick: int) -> bool:
+    def _is_outdated(self, pts: int, tick: int) -> bool:
         """Whether a later picture is known that should be on screen at the tick.
 
         By the table of packets, else by the packets read: all up to the tick were read by now.
         """
-        expected = self._timeline.on_screen(tick) if self._timeline else None
+        expected = self._timeline.pts_on_screen(tick) if self._timeline else None
         if expected is not None:
             return expected > pts
-        return self._skip.replaced(pts, tick)
+        return self._skip.is_replaced(pts, tick)
 
-    def _leads_away(self, tick: int) -> bool:
+    def _ends_gop(self, tick: int) -> bool:
         """Whether the next target is reached by a seek, or there is none."""
         if self._timeline is None or not self._may_seek or self._by_count:
             return False
         later = bisect_right(self._targets, tick)
         if later == len(self._targets):
             return True
-        keys = self._timeline.keys_until(self._targets[later])
+        keys = self._timeline.keyframes_until(self._targets[later])
         return bool(keys) and keys[-1] > tick
 
-    def key_at(self, key: int) -> Shown | None:
+    def keyframe_at(self, key: int) -> DecodedPicture | None:
         """The keyframe at about this pts, with nothing after it decoded; None if there is none."""
         here = self._next
         if here is not None and here.pts == key and here.picture.key_frame:
@@ -188,15 +188,15 @@ class Walk:
         self._drained = True
         if landed is None:
             return None
-        alone = (shown for packet in (landed, None) for shown in self._placed(packet))
+        alone = (shown for packet in (landed, None) for shown in self._decode_packet(packet))
         shown = next(alone, None)
         return shown if shown is not None and shown.picture.key_frame else None
 
-    def ended(self) -> bool:
+    def is_at_end(self) -> bool:
         """True if no picture follows the current one."""
         return not self._drained and self._peek() is None
 
-    def _peek(self) -> Shown | None:
+    def _peek(self) -> DecodedPicture | None:
         if self._next is None:
             self._next = next(self._pictures, None)
         return self._next
@@ -205,48 +205,48 @@ class Walk:
 
     def _packets(self) -> Iterator[Packet[Stream]]:
         try:
-            for packet in packets(self.video.container, self.video.stream):
-                self._watch.tick()
+            for packet in read_packets(self.video.container, self.video.stream):
+                self._budget.tick()
                 yield packet
         except FFmpegError:
-            self._lose()  # an unreadable rest counts as the end of the file
+            self._mark_loss()  # an unreadable rest counts as the end of the file
 
-    def _decode(self, source: Iterator[Packet[Stream]]) -> Iterator[Shown]:
+    def _decode(self, source: Iterator[Packet[Stream]]) -> Iterator[DecodedPicture]:
         for n, packet in enumerate(source):
             if n == 0 and self._by_count and not packet.is_keyframe:
-                self._lose()  # decoders repeat the first picture then, and all others come late
+                self._mark_loss()  # decoders repeat the first picture then, and all others come late
             if self._until is not None and packet.dts is not None and packet.dts > self._until:
                 self._drained = True
                 break
             if packet.is_keyframe and not self._by_count:
                 self._gop_start = packet.pts
                 self._damaged_before, self._damaged = self._damaged, False
-            yield from self._placed(packet)
-        yield from self._placed(None)  # what the decoder still holds back
+            yield from self._decode_packet(packet)
+        yield from self._decode_packet(None)  # what the decoder still holds back
 
-    def _placed(self, packet: Packet[Stream] | None) -> Iterator[Shown]:
+    def _decode_packet(self, packet: Packet[Stream] | None) -> Iterator[DecodedPicture]:
         try:
-            if not self._by_count and self._skip.next_is(packet):
+            if not self._by_count and self._skip.prepare(packet):
                 self._count = None
-            pictures, complete = decode(self.video, packet, starts=self._held == 0)
+            pictures, complete = decode_packet(self.video, packet, is_empty=self._held_packets == 0)
         except FFmpegError as error:
             self._refuse_growth(error)
             self._refuse_shortage(error)
-            if packet is None or not self._precedes(packet):
-                self._lose()
+            if packet is None or not self._is_leading(packet):
+                self._mark_loss()
             return
         if not complete:
-            self._lose()
-        self._held += (packet is not None) - len(pictures)
-        missing = self._held > self.video.decoder.reorder_depth
+            self._mark_loss()
+        self._held_packets += (packet is not None) - len(pictures)
+        missing = self._held_packets > self.video.decoder.reorder_depth
         if self._by_count and (missing or (packet is not None and len(pictures) > 1)):
-            self._lose()  # one is missing or too many, without a word: the rest would be misplaced
+            self._mark_loss()  # one is missing or too many, without a word: the rest would be misplaced
         for picture in pictures:
             shown = self._place(picture)
             if shown is not None:
                 yield shown
 
-    def _place(self, picture: VideoFrame) -> Shown | None:
+    def _place(self, picture: VideoFrame) -> DecodedPicture | None:
         """None for a picture that cannot be used: cut off, or without a time."""
         count, pts = self._count, picture.pts
         if self._count is not None:
@@ -256,35 +256,35 @@ class Walk:
             pts = stamps[count] if count < len(stamps) else None
         if pts is None and self._timeline is None:
             pts = 0  # only asked whether a first picture exists
-        self.contradicted |= pts is not None and self._goes_back(pts)
+        self.times_contradict |= pts is not None and self._goes_back(pts)
         if picture.is_corrupt or pts is None or self._goes_back(pts):
-            self._lose()
+            self._mark_loss()
             return None
-        self._last_pts, self._joined = pts, True
+        self._last_pts, self._has_joined = pts, True
         trusted = self._timeline is None or self._timeline.trusted
         of_before = self._gop_start is not None and pts < self._gop_start
         damaged = self._damaged_before if of_before else self._damaged
-        shown = Shown(picture, pts, count, trusted and not damaged, self._lost)
+        shown = DecodedPicture(picture, pts, count, trusted and not damaged, self._lost)
         self._lost = False
         return shown
 
     def _goes_back(self, pts: int) -> bool:
         return self._last_pts is not None and pts <= self._last_pts
 
-    def _precedes(self, packet: Packet[Stream]) -> bool:
+    def _is_leading(self, packet: Packet[Stream]) -> bool:
         """Whether it may lack what was sent before the file begins: not decodable, and not lost."""
-        if self._joined or self._by_count:
+        if self._has_joined or self._by_count:
             return False
         start = self._gop_start
         return start is None or (packet.pts is not None and packet.pts < start)
 
-    def _lose(self) -> None:
+    def _mark_loss(self) -> None:
         self._damaged = self._lost = True
         if not self._by_count:
             self._count = None
 
     @property
-    def _near(self) -> int:
+    def _keyframe_slack(self) -> int:
         """Where times vary, the index tells those of keyframes to a few pictures only."""
         return round(3 * self._timeline.step) if self._timeline else 0
 
@@ -316,7 +316,7 @@ class Walk:
         here = None if self._drained else self._peek()
         if self._timeline is None or not self._may_seek or (here is None and not self._drained):
             return
-        keys = self._timeline.keys_until(tick)
+        keys = self._timeline.keyframes_until(tick)
         if here is not None and (not keys or keys[-1] <= here.pts):
             return
         for key in reversed(keys[-_SEEK_ATTEMPTS:]):
@@ -327,11 +327,11 @@ class Walk:
         # From here on the file is read forward, from its start: slower, and right.
         self._may_seek, self._until = False, None
         self._open()
-        self.started_over(tick)
+        self.on_restart(tick)
 
     def _seek(self, key: int, tick: int) -> bool:
         landed = self._land(key)
-        if landed is None or landed.pts is None or landed.pts > tick or not self._knows(landed):
+        if landed is None or landed.pts is None or landed.pts > tick or not self._is_known(landed):
             return False
         self._pictures = self._decode(chain([landed], self._source))
         while (shown := self._peek()) is not None and shown.pts < landed.pts:
@@ -340,14 +340,24 @@ class Walk:
 
     def _land_on(self, key: int) -> Packet[Stream] | None:
         """Seeks to this keyframe, or before it and reads on to it."""
-        keys = self._timeline.keys_until(key) if self._timeline else ()
+        keys = self._timeline.keyframes_until(key) if self._timeline else ()
         for earlier in reversed(keys[-_SEEK_ATTEMPTS:]):
             landed = self._land(earlier)
-            if landed is not None and landed.pts is not None and landed.pts <= key + self._near:
+            if (
+                landed is not None
+                and landed.pts is not None
+                and landed.pts <= key + self._keyframe_slack
+            ):
                 onward = chain([landed], (p for p in self._source if p.is_keyframe))
-                near = (p for p in onward if p.pts is not None and p.pts >= key - self._near)
+                near = (
+                    p for p in onward if p.pts is not None and p.pts >= key - self._keyframe_slack
+                )
                 found = next(near, None)
-                return found if found is not None and (found.pts or 0) <= key + self._near else None
+                return (
+                    found
+                    if found is not None and (found.pts or 0) <= key + self._keyframe_slack
+                    else None
+                )
         return None
 
     def _land(self, key: int) -> Packet[Stream] | None:
@@ -360,6 +370,6 @@ class Walk:
         self._begin(count=None)
         return next((p for p in self._source if p.is_keyframe and p.pts is not None), None)
 
-    def _knows(self, packet: Packet[Stream]) -> bool:
+    def _is_known(self, packet: Packet[Stream]) -> bool:
         table = self._timeline.table if self._timeline else None
         return table is None or table.sizes.get(packet.pts or 0) == packet.size

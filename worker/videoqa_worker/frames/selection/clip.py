@@ -8,7 +8,7 @@ from fractions import Fraction
 from videoqa.contract import Warn
 from videoqa.errors import ClipOutOfRange
 
-__all__ = ["Clip", "clip_of", "exactly"]
+__all__ = ["Clip", "resolve_clip", "to_fraction"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Clip:
     warnings: tuple[Warn, ...] = ()
 
 
-def clip_of(
+def resolve_clip(
     duration_s: Fraction, start: float | None, end: float | None, *, slack_s: Fraction
 ) -> Clip:
     """`slack_s`: an end that is later than the video by no more than this is no reason to warn.
@@ -28,8 +28,8 @@ def clip_of(
     Raises:
         ClipOutOfRange: the clip starts after the video's end, or ends before it starts.
     """
-    start_s = exactly(start) if start is not None else Fraction(0)
-    end_s = exactly(end) if end is not None else duration_s
+    start_s = to_fraction(start) if start is not None else Fraction(0)
+    end_s = to_fraction(end) if end is not None else duration_s
     if start_s >= duration_s:
         raise ClipOutOfRange(
             f"the clip starts at {float(start_s):.3f} s, the video ends at "
@@ -52,6 +52,6 @@ def clip_of(
     )
 
 
-def exactly(seconds: float) -> Fraction:
+def to_fraction(seconds: float) -> Fraction:
     """2.8 means 14/5, not the nearest binary number: else frame 70 of 25 a second is missed."""
     return Fraction(str(float(seconds)))

@@ -10,9 +10,9 @@ from itertools import chain
 from videoqa.contract import Sampling, Warn
 from videoqa.errors import ClipOutOfRange, TooManySegments
 from videoqa_worker.frames.limits import DEFAULT_LIMITS
-from videoqa_worker.frames.selection.clip import Clip, exactly
+from videoqa_worker.frames.selection.clip import Clip, to_fraction
 
-__all__ = ["Instants", "Part", "instants_of", "parts_of", "uniform"]
+__all__ = ["Instants", "SegmentSpan", "compute_instants", "cut_segments", "spread_evenly"]
 
 _LEAST_NEW = Fraction(1, 10)
 """Of `segment_s`: what the last segment brings at least."""
@@ -27,7 +27,7 @@ class Instants:
 
 
 @dataclass(frozen=True)
-class Part:
+class SegmentSpan:
     """One segment of a clip: [start_s, end_s)."""
 
     number: int
@@ -35,7 +35,7 @@ class Part:
     end_s: Fraction
 
 
-def instants_of(
+def compute_instants(
     sampling: Sampling,
     clip: Clip,
     *,
@@ -51,24 +51,24 @@ def instants_of(
         TooManySegments.
     """
     if sampling.times is not None:
-        return Instants(tuple(_inside(sampling.times, clip, slack_s)))
+        return Instants(tuple(_check_inside(sampling.times, clip, slack_s)))
     if sampling.fps is not None:
-        return _steady(exactly(sampling.fps), sampling.cap, clip)
+        return _space_by_rate(to_fraction(sampling.fps), sampling.cap, clip)
     if sampling.segment_s is not None:
-        parts = parts_of(sampling, clip, most=max_segments)
-        every = (uniform(sampling.cap, part.start_s, part.end_s) for part in parts)
+        parts = cut_segments(sampling, clip, most=max_segments)
+        every = (spread_evenly(sampling.cap, part.start_s, part.end_s) for part in parts)
         return Instants(tuple(sorted(chain.from_iterable(every))))
-    return Instants(uniform(sampling.cap, clip.start_s, clip.end_s))
+    return Instants(spread_evenly(sampling.cap, clip.start_s, clip.end_s))
 
 
-def parts_of(sampling: Sampling, clip: Clip, *, most: int) -> tuple[Part, ...]:
+def cut_segments(sampling: Sampling, clip: Clip, *, most: int) -> tuple[SegmentSpan, ...]:
     """The segments of `Sampling`'s definition.
 
     Raises:
         TooManySegments: they would be more than `most`.
     """
-    length_s = exactly(sampling.segment_s or 0.0)
-    overlap_s = exactly(sampling.overlap_s or 0.0)
+    length_s = to_fraction(sampling.segment_s or 0.0)
+    overlap_s = to_fraction(sampling.overlap_s or 0.0)
     apart_s = length_s - overlap_s
     # Segment k brings what lies between a + k * apart + overlap and its end.
     new_s = clip.end_s - clip.start_s - overlap_s - length_s * _LEAST_NEW
@@ -80,15 +80,15 @@ def parts_of(sampling: Sampling, clip: Clip, *, most: int) -> tuple[Part, ...]:
         )
     starts = [clip.start_s + k * apart_s for k in range(count)]
     ends = [min(start + length_s, clip.end_s) for start in starts[:-1]] + [clip.end_s]
-    return tuple(Part(k, *span) for k, span in enumerate(zip(starts, ends, strict=True)))
+    return tuple(SegmentSpan(k, *span) for k, span in enumerate(zip(starts, ends, strict=True)))
 
 
-def uniform(count: int, start_s: Fraction, end_s: Fraction) -> tuple[Fraction, ...]:
+def spread_evenly(count: int, start_s: Fraction, end_s: Fraction) -> tuple[Fraction, ...]:
     """`a + k * (b - a) / n`: where the Hugging Face guide takes its frames, by time."""
     return tuple(start_s + k * (end_s - start_s) / count for k in range(count))
 
 
-def _steady(fps: Fraction, cap: int, clip: Clip) -> Instants:
+def _space_by_rate(fps: Fraction, cap: int, clip: Clip) -> Instants:
     """`a + k / fps` before b."""
     count = max(1, math.ceil((clip.end_s - clip.start_s) * fps))
     if count <= cap:
@@ -98,12 +98,12 @@ def _steady(fps: Fraction, cap: int, clip: Clip) -> Instants:
         "that many were spread evenly instead: raise `frames`, or ask for a shorter clip"
     )
     return Instants(
-        uniform(cap, clip.start_s, clip.end_s), (Warn(code="frames_capped", message=message),)
+        spread_evenly(cap, clip.start_s, clip.end_s), (Warn(code="frames_capped", message=message),)
     )
 
 
-def _inside(times: tuple[float, ...], clip: Clip, slack_s: Fraction) -> list[Fraction]:
-    exact = sorted({exactly(time) for time in times})
+def _check_inside(times: tuple[float, ...], clip: Clip, slack_s: Fraction) -> list[Fraction]:
+    exact = sorted({to_fraction(time) for time in times})
     for time in (exact[0], exact[-1]):
         if not clip.start_s <= time <= clip.end_s + slack_s:
             raise ClipOutOfRange(

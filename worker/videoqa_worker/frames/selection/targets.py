@@ -10,10 +10,10 @@ from fractions import Fraction
 from videoqa.contract import Sampling, Warn
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.limits import DEFAULT_LIMITS
-from videoqa_worker.frames.selection.clip import clip_of
-from videoqa_worker.frames.selection.instants import instants_of
+from videoqa_worker.frames.selection.clip import resolve_clip
+from videoqa_worker.frames.selection.instants import compute_instants
 
-__all__ = ["Choice", "Target", "choose"]
+__all__ = ["Selection", "Target", "select_targets"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """One target an instant."""
 
     instants_s: tuple[Fraction, ...]
@@ -35,14 +35,14 @@ class Choice:
     warnings: tuple[Warn, ...]
 
 
-def choose(
+def select_targets(
     sampling: Sampling,
     timeline: Timeline,
     start: float | None,
     end: float | None,
     *,
     max_segments: int = DEFAULT_LIMITS.max_segments,
-) -> Choice:
+) -> Selection:
     """The targets of the clip [start, end), in seconds from the video's beginning.
 
     Raises:
@@ -50,24 +50,26 @@ def choose(
         TooManySegments.
     """
     step_s = timeline.step * timeline.time_base
-    clip = clip_of(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
-    instants = instants_of(sampling, clip, slack_s=step_s, max_segments=max_segments)
+    clip = resolve_clip(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
+    instants = compute_instants(sampling, clip, slack_s=step_s, max_segments=max_segments)
     ticks = [timeline.ticks_at(at_s) for at_s in instants.at_s]
     warnings = clip.warnings + instants.warnings
-    return Choice(instants.at_s, tuple(_snapped(ticks, timeline, sampling)), warnings)
+    return Selection(instants.at_s, tuple(_snap_to_keyframes(ticks, timeline, sampling)), warnings)
 
 
-def _snapped(ticks: Sequence[int], timeline: Timeline, sampling: Sampling) -> list[Target]:
+def _snap_to_keyframes(
+    ticks: Sequence[int], timeline: Timeline, sampling: Sampling
+) -> list[Target]:
     """With `method="keyframe"`, the nearest keyframe within the tolerance."""
     if sampling.method != "keyframe":
         return [Target(tick) for tick in ticks]
     tolerance = None
     if sampling.tolerance_s is not None:
         tolerance = sampling.tolerance_s / float(timeline.time_base)
-    return [Target(tick, _nearest(timeline.keys, tick, tolerance)) for tick in ticks]
+    return [Target(tick, _find_nearest(timeline.keys, tick, tolerance)) for tick in ticks]
 
 
-def _nearest(keys: Sequence[int], tick: int, tolerance: float | None) -> int | None:
+def _find_nearest(keys: Sequence[int], tick: int, tolerance: float | None) -> int | None:
     at = bisect_left(keys, tick)
     near = min(keys[max(0, at - 1) : at + 1], key=lambda key: abs(key - tick), default=None)
     if near is None or (tolerance is not None and abs(near - tick) > tolerance):

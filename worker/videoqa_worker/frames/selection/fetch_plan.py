@@ -15,66 +15,68 @@ import numpy as np
 
 from videoqa.contract import Sampling
 from videoqa.errors import ClipOutOfRange
-from videoqa_worker.frames.budget import Watch
-from videoqa_worker.frames.container.boxes import bring_index
+from videoqa_worker.frames.budget import DecodeBudget
+from videoqa_worker.frames.container.boxes import fetch_index
 from videoqa_worker.frames.container.demuxer import open_video
 from videoqa_worker.frames.container.file_cursor import is_complete
 from videoqa_worker.frames.container.index import Index
-from videoqa_worker.frames.container.sniff import look_at
+from videoqa_worker.frames.container.sniff import identify
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.limits import FrameLimits
-from videoqa_worker.frames.selection.choice import Target, choose
+from videoqa_worker.frames.selection.targets import Target, select_targets
 from videoqa_worker.frames.sparse_file import Span, SparseFile
 
-__all__ = ["Plan", "fetch_planned", "planned_spans", "read_plan"]
+__all__ = ["FetchPlan", "fetch_for_clip", "plan_spans", "read_fetch_plan"]
 
 _GOP_HEAD = Fraction(15, 100)
 """The share of a GOP's bytes that its keyframe takes, at the least."""
 
 
-def fetch_planned(
+def fetch_for_clip(
     file: SparseFile,
     sampling: Sampling,
     start: float | None,
     end: float | None,
     limits: FrameLimits,
-    watch: Watch,
+    budget: DecodeBudget,
 ) -> None:
     """Fetches what sampling this clip will read.
 
     Raises:
         SamplingError: the file cannot be opened. SourceError: it cannot be fetched.
     """
-    spans = planned_spans(file, sampling, start, end, limits, watch)
+    spans = plan_spans(file, sampling, start, end, limits, budget)
     file.ensure([(0, file.size_bytes)] if spans is None else spans)
 
 
-def planned_spans(
+def plan_spans(
     file: SparseFile,
     sampling: Sampling,
     start: float | None,
     end: float | None,
     limits: FrameLimits,
-    watch: Watch,
+    budget: DecodeBudget,
 ) -> list[Span] | None:
     """What sampling this clip will read, by the file's index; None: all of it.
 
     Raises:
         SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
     """
-    plan = read_plan(file, limits, watch)
+    plan = read_fetch_plan(file, limits, budget)
     if plan is None:
         return None
     most = limits.max_segments
     try:
-        return plan.spans(choose(sampling, plan.timeline, start, end, max_segments=most).targets)
+        return plan.spans(
+            select_targets(sampling, plan.timeline, start, end, max_segments=most).targets
+        )
     except ClipOutOfRange:
         return []  # said again, with the true length, by the reading itself
 
 
 @dataclass(frozen=True)
-class Plan:
+class FetchPlan:
     """What the container's index tells about bytes."""
 
     timeline: Timeline
@@ -90,36 +92,38 @@ class Plan:
         if index is None or self.is_complete:
             return []
         if self.names_packets:
-            spans = [_of_packets(index, self.timeline, target) for target in targets]
+            spans = [_span_packets(index, self.timeline, target) for target in targets]
         else:
-            spans = [_of_clusters(index, self.size_bytes, target.tick) for target in targets]
+            spans = [_span_clusters(index, self.size_bytes, target.tick) for target in targets]
         return [span for span in spans if span is not None]
 
 
-def read_plan(file: SparseFile, limits: FrameLimits, watch: Watch) -> Plan | None:
+def read_fetch_plan(
+    file: SparseFile, limits: FrameLimits, budget: DecodeBudget
+) -> FetchPlan | None:
     """By the file's index, which is fetched; None: all of the file is needed.
 
     Raises:
         SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
     """
-    if not _has_index(file):
+    if not _fetch_index(file):
         return None
     with open_video(file, limits, probe=False) as video:
-        timeline = read_timeline(video, video.stream.start_time or 0, watch)
-        return Plan(timeline, file.size_bytes, "mp4" in video.format, is_complete(file))
+        timeline = read_timeline(video, video.stream.start_time or 0, budget)
+        return FetchPlan(timeline, file.size_bytes, "mp4" in video.format, is_complete(file))
 
 
-def _has_index(file: SparseFile) -> bool:
-    look = look_at(file.path)
-    if "MP4" in look.text:
-        return bring_index(file)
-    return "Matroska" in look.text
+def _fetch_index(file: SparseFile) -> bool:
+    file_type = identify(file.path)
+    if "MP4" in file_type.text:
+        return fetch_index(file)
+    return "Matroska" in file_type.text
 
 
-def _of_packets(index: Index, timeline: Timeline, target: Target) -> Span | None:
+def _span_packets(index: Index, timeline: Timeline, target: Target) -> Span | None:
     """From the keyframe to the packet with which the wanted picture is known to be on screen."""
     keys = np.flatnonzero(index.keys)
-    before = len(timeline.keys_until(target.tick if target.key is None else target.key))
+    before = len(timeline.keyframes_until(target.tick if target.key is None else target.key))
     if not before or before > len(keys):
         return None
     first = last = int(keys[before - 1])
@@ -130,7 +134,7 @@ def _of_packets(index: Index, timeline: Timeline, target: Target) -> Span | None
     return int(index.starts[part].min()), int(index.ends[part].max())
 
 
-def _of_clusters(cues: Index, size_bytes: int, tick: int) -> Span | None:
+def _span_clusters(cues: Index, size_bytes: int, tick: int) -> Span | None:
     """A share of the GOP's bytes: cues name no packet between keyframes."""
     n = int(np.searchsorted(cues.times, tick, side="right")) - 1
     if n < 0:

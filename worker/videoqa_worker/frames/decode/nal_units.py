@@ -15,21 +15,21 @@ from av.stream import Stream
 
 from videoqa_worker.frames.container.demuxer import OpenVideo
 
-__all__ = ["decode"]
+__all__ = ["decode_packet"]
 
-_SLICES = range(32)
+_SLICE_TYPES = range(32)
 """NAL unit types by ITU-T H.265, table 7-1."""
-_SETS = range(33, 35)
+_PARAMETER_SET_TYPES = range(33, 35)
 """Parameters of a sequence and of a picture (SPS, PPS); decoding needs no other."""
-_START = b"\0\0\1"
+_START_CODE = b"\0\0\1"
 
 
-def decode(
-    video: OpenVideo, packet: Packet[Stream] | None, *, starts: bool
+def decode_packet(
+    video: OpenVideo, packet: Packet[Stream] | None, *, is_empty: bool
 ) -> tuple[list[VideoFrame], bool]:
     """The pictures that now come out, and whether the decoder was given all it needs.
 
-    `starts`: the decoder holds nothing back.
+    `is_empty`: the decoder holds nothing back.
 
     Raises:
         FFmpegError.
@@ -39,34 +39,36 @@ def decode(
     except FFmpegError:
         if packet is None or video.decoder.name != "hevc":
             raise
-        for shorter, complete in _without_messages(packet, _length_bytes(video)):
-            if packet.is_keyframe and starts:  # what failed has made it forget that it starts here
+        for shortened, complete in _drop_messages(packet, _length_prefix_bytes(video)):
+            if (
+                packet.is_keyframe and is_empty
+            ):  # what failed has made it forget that it starts here
                 video.decoder.flush_buffers()
             with suppress(FFmpegError):
-                return video.decoder.decode(shorter), complete
+                return video.decoder.decode(shortened), complete
         raise
 
 
-def _without_messages(packet: Packet[Stream], size: int) -> Iterator[tuple[Packet[Stream], bool]]:
+def _drop_messages(packet: Packet[Stream], size: int) -> Iterator[tuple[Packet[Stream], bool]]:
     """Shorter packets to try in its place, and whether each has all that decoding needs."""
-    units = list(_units(bytes(packet), size))
-    for kept, complete in ((*_SLICES, *_SETS), True), (_SLICES, False):
+    units = list(_split_units(bytes(packet), size))
+    for kept, complete in ((*_SLICE_TYPES, *_PARAMETER_SET_TYPES), True), (_SLICE_TYPES, False):
         chosen = [unit for unit in units if len(unit) > 2 and unit[0] >> 1 in kept]
         if chosen and len(chosen) < len(units):
-            starts = (len(unit).to_bytes(size, "big") if size else _START for unit in chosen)
-            body = b"".join(start + unit for start, unit in zip(starts, chosen, strict=True))
-            yield _like(packet, body), complete
+            is_empty = (len(unit).to_bytes(size, "big") if size else _START_CODE for unit in chosen)
+            body = b"".join(start + unit for start, unit in zip(is_empty, chosen, strict=True))
+            yield _copy_packet(packet, body), complete
 
 
-def _length_bytes(video: OpenVideo) -> int:
+def _length_prefix_bytes(video: OpenVideo) -> int:
     """Before each unit, by ISO/IEC 14496-15, 8.3.2; 0 if start codes stand there (Annex B)."""
     header = video.decoder.extradata or b""
     return (header[21] & 3) + 1 if len(header) > 22 and header[0] == 1 else 0
 
 
-def _units(body: bytes, size: int) -> Iterator[bytes]:
+def _split_units(body: bytes, size: int) -> Iterator[bytes]:
     if not size:
-        yield from (unit.rstrip(b"\0") for unit in body.split(_START)[1:])
+        yield from (unit.rstrip(b"\0") for unit in body.split(_START_CODE)[1:])
         return
     at = 0
     while at + size < len(body):
@@ -75,7 +77,7 @@ def _units(body: bytes, size: int) -> Iterator[bytes]:
         at = end
 
 
-def _like(packet: Packet[Stream], body: bytes) -> Packet[Stream]:
+def _copy_packet(packet: Packet[Stream], body: bytes) -> Packet[Stream]:
     other: Packet[Stream] = Packet(body)
     other.pts, other.dts, other.duration = packet.pts, packet.dts, packet.duration
     if packet.time_base is not None:

@@ -2,12 +2,12 @@
 
 from videoqa_worker.sources.config import SourceConfig
 from videoqa_worker.sources.local_copy import LocalCopy
-from videoqa_worker.sources.ranges.plan import plan
+from videoqa_worker.sources.ranges.plan import plan_ranges
 from videoqa_worker.sources.sources import Sources
 
 __all__ = [
     "LocalCopy",
     "SourceConfig",
     "Sources",
-    "plan",
+    "plan_ranges",
 ]

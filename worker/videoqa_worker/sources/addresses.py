@@ -19,9 +19,9 @@ from typing import Any
 import httpcore2
 
 from videoqa.errors import AddressForbidden, SourceTimeout, SourceUnreachable
-from videoqa_worker.sources.ranges.transfer import Transfer
+from videoqa_worker.sources.ranges.account import FetchAccount
 
-__all__ = ["GuardedBackend", "Resolve", "look_up", "verdict"]
+__all__ = ["GuardedBackend", "Resolve", "classify_address", "resolve_name"]
 
 Resolve = Callable[[str, int], Sequence[str]]
 """From a host name and port to addresses; raises OSError."""
@@ -75,7 +75,7 @@ _GLOBAL_UNICAST = IPv6Network("2000::/3")
 """All that IANA gave out; so 64:ff9b::/96, fe80::/10, fec0::/10, ff00::/8 are outside."""
 
 
-def verdict(address: str) -> str:
+def classify_address(address: str) -> str:
     """ "public", "private" (a setting may allow it) or "never"."""
     try:
         parsed: IPv4Address | IPv6Address = ip_address(address)
@@ -93,7 +93,7 @@ def verdict(address: str) -> str:
     return "never" if outside else "public"
 
 
-def look_up(host: str, port: int) -> Sequence[str]:
+def resolve_name(host: str, port: int) -> Sequence[str]:
     """The system's own name lookup."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -105,15 +105,15 @@ class GuardedBackend(httpcore2.NetworkBackend):
     One file's: a name is looked up once, however many connections lead to it.
     """
 
-    def __init__(self, transfer: Transfer, resolve: Resolve = look_up) -> None:
-        self._transfer = transfer
+    def __init__(self, account: FetchAccount, resolve: Resolve = resolve_name) -> None:
+        self._account = account
         self._resolve = resolve
         self._inner = httpcore2.SyncBackend()
         self._checked: dict[tuple[str, int], Sequence[str]] = {}
         self._streams: weakref.WeakSet[_WatchedStream] = weakref.WeakSet()
         self._lock = threading.Lock()
 
-    def hang_up(self) -> None:
+    def shut_down_connections(self) -> None:
         """Threads that wait for bytes wake up to the end of their connections.
 
         Shut down, not closed: another socket could get the number that a thread still reads.
@@ -133,19 +133,19 @@ class GuardedBackend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        addresses = self._addresses(host, port)
-        timeout_s = self._transfer.config.connect_timeout_s
+        addresses = self._find_addresses(host, port)
+        timeout_s = self._account.config.connect_timeout_s
         failure: Exception | None = None
         for address in addresses[:3]:
-            self._transfer.tick()
+            self._account.tick()
             try:
                 stream = self._inner.connect_tcp(
-                    address, port, min(timeout_s, self._transfer.left_s()), None, socket_options
+                    address, port, min(timeout_s, self._account.remaining_s()), None, socket_options
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
                 continue
-            return self._watched(stream)
+            return self._watch_stream(stream)
         raise failure or SourceUnreachable(f"the name {host} has no address; check the URL")
 
     def connect_unix_socket(
@@ -156,25 +156,25 @@ class GuardedBackend(httpcore2.NetworkBackend):
     ) -> httpcore2.NetworkStream:
         raise AddressForbidden("a URL led to a unix socket, expected a network address")
 
-    def _watched(self, inner: httpcore2.NetworkStream) -> httpcore2.NetworkStream:
-        stream = _WatchedStream(inner, self._transfer, self._watched)
+    def _watch_stream(self, inner: httpcore2.NetworkStream) -> httpcore2.NetworkStream:
+        stream = _WatchedStream(inner, self._account, self._watch_stream)
         with self._lock:
             self._streams.add(stream)
         return stream
 
-    def _addresses(self, host: str, port: int) -> Sequence[str]:
+    def _find_addresses(self, host: str, port: int) -> Sequence[str]:
         """One forbidden address among several forbids the name."""
         if (host, port) in self._checked:
             return self._checked[host, port]
-        addresses = self._resolved(host, port)
-        verdicts = {verdict(address) for address in addresses}
+        addresses = self._resolve_in_thread(host, port)
+        verdicts = {classify_address(address) for address in addresses}
         # The address itself is not told: names of the inner network are nobody's business.
         if "never" in verdicts:
             raise AddressForbidden(
                 f"{host} leads to a special-purpose address (link-local, multicast, reserved, "
                 "...) that workers never fetch from; use a public address"
             )
-        if "private" in verdicts and not self._transfer.config.private_addresses:
+        if "private" in verdicts and not self._account.config.private_addresses:
             raise AddressForbidden(
                 f"{host} leads to a private or loopback address; if this fleet may fetch from "
                 "its own network, set VIDEOQA_PRIVATE_ADDRESSES=true on the workers"
@@ -182,7 +182,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
         self._checked[host, port] = addresses
         return addresses
 
-    def _resolved(self, host: str, port: int) -> Sequence[str]:
+    def _resolve_in_thread(self, host: str, port: int) -> Sequence[str]:
         """getaddrinfo knows no timeout, so it waits on a thread that may be left behind."""
         answers: queue.Queue[Sequence[str] | Exception] = queue.Queue(1)
 
@@ -193,9 +193,9 @@ class GuardedBackend(httpcore2.NetworkBackend):
                 answers.put(error)
 
         threading.Thread(target=ask, name="videoqa-lookup", daemon=True).start()
-        timeout_s = self._transfer.config.connect_timeout_s
+        timeout_s = self._account.config.connect_timeout_s
         try:
-            answer = answers.get(timeout=min(timeout_s, self._transfer.left_s()))
+            answer = answers.get(timeout=min(timeout_s, self._account.remaining_s()))
         except queue.Empty:
             raise SourceTimeout(
                 f"the name {host} was not resolved within {timeout_s:g} s; try again"
@@ -213,19 +213,19 @@ class _WatchedStream(httpcore2.NetworkStream):
     def __init__(
         self,
         inner: httpcore2.NetworkStream,
-        transfer: Transfer,
+        account: FetchAccount,
         watched: Callable[[httpcore2.NetworkStream], httpcore2.NetworkStream],
     ) -> None:
         self._inner = inner
-        self._transfer = transfer
-        self._watched = watched
+        self._account = account
+        self._watch_stream = watched
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         waited_s = 0.0
-        limit_s = self._transfer.config.read_timeout_s
+        limit_s = self._account.config.read_timeout_s
         while True:
-            self._transfer.tick()
-            slice_s = min(_POLL_S, limit_s, self._transfer.left_s())
+            self._account.tick()
+            slice_s = min(_POLL_S, limit_s, self._account.remaining_s())
             try:
                 return self._inner.read(max_bytes, slice_s)
             except httpcore2.ReadTimeout:
@@ -234,8 +234,8 @@ class _WatchedStream(httpcore2.NetworkStream):
                     raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        limit_s = self._transfer.config.read_timeout_s
-        self._inner.write(buffer, min(limit_s, self._transfer.left_s()))
+        limit_s = self._account.config.read_timeout_s
+        self._inner.write(buffer, min(limit_s, self._account.remaining_s()))
 
     def close(self) -> None:
         self._inner.close()
@@ -246,8 +246,8 @@ class _WatchedStream(httpcore2.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
-        limit_s = min(self._transfer.config.connect_timeout_s, self._transfer.left_s())
-        return self._watched(self._inner.start_tls(ssl_context, server_hostname, limit_s))
+        limit_s = min(self._account.config.connect_timeout_s, self._account.remaining_s())
+        return self._watch_stream(self._inner.start_tls(ssl_context, server_hostname, limit_s))
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

@@ -14,23 +14,20 @@ from contextlib import contextmanager
 
 from videoqa.contract import redact_url
 from videoqa.errors import SourceTimeout, SourceTooLarge
+from videoqa_worker.frames import no_check
 from videoqa_worker.sources.config import SourceConfig
 
-__all__ = ["Progress", "Stopped", "Transfer", "no_check"]
+__all__ = ["FetchAccount", "Progress", "Stopped"]
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are so far, and the total if it is known."""
-
-
-def no_check() -> None:
-    """The default `check`: nobody cancels."""
 
 
 class Stopped(Exception):
     """The caller has left; ends a fetching thread, and nobody sees it."""
 
 
-class Transfer:
+class FetchAccount:
     """Knows no protocol. Messages name the URL without credentials and query."""
 
     def __init__(
@@ -42,7 +39,7 @@ class Transfer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
-        self.shown = redact_url(url)
+        self.shown_url = redact_url(url)
         self.config = config
         self.received_bytes = 0
         """Of the file as it is on disk."""
@@ -57,7 +54,7 @@ class Transfer:
         """Those that fetched for it."""
         self._check = check
         self._progress = progress
-        self._told_bytes = -1
+        self._reported_bytes = -1
         self._clock = clock
         self._deadline_s = clock() + config.deadline_s
         self._stopped = threading.Event()
@@ -75,19 +72,19 @@ class Transfer:
         finally:
             self.waited_s += self._clock() - begun_s
 
-    def listen(self) -> None:
+    def check_caller(self) -> None:
         """Raises what `check` raises, and SourceTimeout after the deadline; tells progress."""
         self._check()
         self._check_deadline()
-        if self._progress is not None and self.received_bytes != self._told_bytes:
-            self._told_bytes = self.received_bytes
+        if self._progress is not None and self.received_bytes != self._reported_bytes:
+            self._reported_bytes = self.received_bytes
             self._progress(self.received_bytes, self.total_bytes)
 
     def stop(self) -> None:
         """Fetching threads end at their next chunk."""
         self._stopped.set()
 
-    def settle(self, timeout_s: float) -> bool:
+    def join_threads(self, timeout_s: float) -> bool:
         """Whether all fetching threads have ended, given so long."""
         until_s = time.monotonic() + timeout_s
         for thread in self.threads:
@@ -104,32 +101,32 @@ class Transfer:
 
     def pause(self, seconds: float) -> None:
         """Waits before another try; ends early when the caller leaves."""
-        self._stopped.wait(min(seconds, self.left_s()))
+        self._stopped.wait(min(seconds, self.remaining_s()))
         self.tick()
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Until the deadline, above zero; what waits longer meets `tick` next."""
         return max(0.001, self._deadline_s - self._clock())
 
-    def expect(self, total_bytes: int) -> None:
+    def expect_total(self, total_bytes: int) -> None:
         """The source says how large it is, and all of it will come."""
-        self.limit(total_bytes)
+        self.check_size(total_bytes)
         self.total_bytes = total_bytes
 
-    def add(self, count_bytes: int) -> None:
+    def add_bytes(self, count_bytes: int) -> None:
         """Bytes came."""
         with self._lock:
             self.received_bytes += count_bytes
             self.fetched_bytes += count_bytes
-        self.limit(self.received_bytes)
+        self.check_size(self.received_bytes)
         self.tick()
 
-    def asked(self, requests: int = 1) -> None:
+    def count_requests(self, requests: int = 1) -> None:
         """Requests went out."""
         with self._lock:
             self.requests += requests
 
-    def lose(self, count_bytes: int) -> None:
+    def discard_bytes(self, count_bytes: int) -> None:
         """Bytes that came are thrown away, and fetched again."""
         with self._lock:
             self.received_bytes -= count_bytes
@@ -137,14 +134,14 @@ class Transfer:
     def _check_deadline(self) -> None:
         if self._clock() >= self._deadline_s:
             raise SourceTimeout(
-                f"{self.shown} was not complete after {self.config.deadline_s:g} s "
+                f"{self.shown_url} was not complete after {self.config.deadline_s:g} s "
                 f"({self.received_bytes} bytes came); try again, or raise the worker's deadline_s"
             )
 
-    def limit(self, size_bytes: int) -> None:
+    def check_size(self, size_bytes: int) -> None:
         """Raises SourceTooLarge if so many bytes may not come here."""
         if size_bytes > self.config.max_bytes:
             raise SourceTooLarge(
-                f"{self.shown} would bring {size_bytes} bytes or more here, expected at most "
+                f"{self.shown_url} would bring {size_bytes} bytes or more here, expected at most "
                 f"{self.config.max_bytes}; shrink it, or raise the worker's max_source_bytes"
             )

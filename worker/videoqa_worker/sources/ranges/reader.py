@@ -12,9 +12,9 @@ from typing import Protocol
 
 from videoqa_worker.sources.checksums import Digest
 
-__all__ = ["Answer", "EndedEarly", "RangeRefused", "Reader", "Version", "Wanted"]
+__all__ = ["ByteRange", "EndedEarly", "RangeReader", "RangeRefused", "RangeResponse", "Version"]
 
-Wanted = tuple[int, int | None] | None
+ByteRange = tuple[int, int | None] | None
 """[start, end) of the bytes asked for; an end of None: to the last; None: no range at all."""
 
 
@@ -39,11 +39,11 @@ class Version:
     """What may stand in a condition, so that the store itself refuses another state."""
 
     @property
-    def named(self) -> bool:
+    def is_named(self) -> bool:
         """Without a name, parts of two states could be glued together unnoticed."""
         return self.etag is not None or self.modified is not None
 
-    def agrees(self, other: Version) -> bool:
+    def agrees_with(self, other: Version) -> bool:
         """Whether the other answer is of this state, as far as both say.
 
         By the ETag where both have one, else by the date. An answer that names nothing is
@@ -57,7 +57,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RangeResponse:
     """The beginning of a response; its body is still to come."""
 
     start: int
@@ -77,10 +77,12 @@ class Answer:
     part_digest: Digest | None = None
 
 
-class Reader(Protocol):
+class RangeReader(Protocol):
     """Thread-safe. Each call is one request, redirects aside; it is counted in the transfer."""
 
-    def get(self, wanted: Wanted, version: Version | None = None) -> AbstractContextManager[Answer]:
+    def get(
+        self, wanted: ByteRange, version: Version | None = None
+    ) -> AbstractContextManager[RangeResponse]:
         """`version`: that of the first answer, or None for the first.
 
         Raises:
@@ -89,7 +91,7 @@ class Reader(Protocol):
         """
         ...
 
-    def digest(self, version: Version) -> Digest | None:
+    def fetch_digest(self, version: Version) -> Digest | None:
         """Of the whole file, where the store tells it only when asked. May be a request."""
         ...
 

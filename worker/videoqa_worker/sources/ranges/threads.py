@@ -12,9 +12,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from videoqa_worker.sources.ranges.transfer import Transfer
+from videoqa_worker.sources.ranges.account import FetchAccount
 
-__all__ = ["Task", "together"]
+__all__ = ["Task", "run_in_threads"]
 
 Task = Callable[[], None]
 
@@ -22,7 +22,7 @@ _LISTEN_S = 0.1
 """How often `check` is asked while nothing happens."""
 
 
-def together(transfer: Transfer, tasks: Iterable[Task], limit: int = 1) -> None:
+def run_in_threads(account: FetchAccount, tasks: Iterable[Task], limit: int = 1) -> None:
     """Runs the tasks, up to `limit` at once, and returns when all are done.
 
     The first error of a task is raised here and stops the transfer for good, and so does what
@@ -54,9 +54,9 @@ def together(transfer: Transfer, tasks: Iterable[Task], limit: int = 1) -> None:
     try:
         for thread in threads:
             thread.start()
-            transfer.threads.append(thread)
+            account.threads.append(thread)
         while left:
-            transfer.listen()
+            account.check_caller()
             try:
                 failure = outcomes.get(timeout=_LISTEN_S)
             except queue.Empty:
@@ -64,8 +64,8 @@ def together(transfer: Transfer, tasks: Iterable[Task], limit: int = 1) -> None:
             if failure is not None:
                 raise failure
             left -= 1
-        transfer.listen()
+        account.check_caller()
     except BaseException:
         waiting.clear()
-        transfer.stop()
+        account.stop()
         raise

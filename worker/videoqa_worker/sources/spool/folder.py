@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from videoqa.errors import ConfigurationError
-from videoqa_worker.sources.spool.quota import Quota, Room
+from videoqa_worker.sources.spool.quota import Quota, Reservation
 
 __all__ = ["Spool"]
 
@@ -40,24 +40,24 @@ class Spool:
             self._root.mkdir(parents=True, exist_ok=True)
             for folder in self._root.glob(_PREFIX + "*"):
                 _remove_if_dead(folder)
-            self.folder, self._lock = _make(self._root)
+            self.folder, self._lock = _make_folder(self._root)
         except OSError as error:
             raise ConfigurationError(
                 f"can't keep downloads in {self._root}: {error.strerror}; name a folder that may be "
                 "written in VIDEOQA_SPOOL_DIR",
                 param="spool_dir",
             ) from error
-        self._quota = Quota(quota_bytes, self._others_bytes)
+        self._quota = Quota(quota_bytes, self._count_others_bytes)
 
     @contextmanager
-    def file(self) -> Iterator[tuple[Path, Room]]:
+    def create_file(self) -> Iterator[tuple[Path, Reservation]]:
         """A path for one file, which is gone on exit, however that comes about, and its room."""
         handle, name = tempfile.mkstemp(dir=self.folder)
         os.close(handle)
         path = Path(name)
-        with self._quota.room() as room:
+        with self._quota.reserve() as reservation:
             try:
-                yield path, room
+                yield path, reservation
             finally:
                 path.unlink(missing_ok=True)
 
@@ -65,13 +65,13 @@ class Spool:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
-    def _others_bytes(self) -> int:
+    def _count_others_bytes(self) -> int:
         """What the files of all other processes take on the disk; holes take nothing."""
         folders = (other for other in self._root.glob(_PREFIX + "*") if other != self.folder)
-        return sum(_disk_bytes(folder) for folder in folders)
+        return sum(_count_disk_bytes(folder) for folder in folders)
 
 
-def _disk_bytes(folder: Path) -> int:
+def _count_disk_bytes(folder: Path) -> int:
     total_bytes = 0
     with suppress(OSError):  # it may vanish meanwhile, or be another user's
         for path in folder.iterdir():
@@ -80,17 +80,17 @@ def _disk_bytes(folder: Path) -> int:
     return total_bytes
 
 
-def _make(root: Path) -> tuple[Path, IO[bytes]]:
+def _make_folder(root: Path) -> tuple[Path, IO[bytes]]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
         with suppress(OSError):  # a starting process took it for dead just now: make another
             lock = (folder / _LOCK).open("wb")
-            if _locked(lock) and (folder / _LOCK).exists():
+            if _try_lock(lock) and (folder / _LOCK).exists():
                 return folder, lock
             lock.close()
 
 
-def _locked(lock: IO[bytes]) -> bool:
+def _try_lock(lock: IO[bytes]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -106,5 +106,5 @@ def _remove_if_dead(folder: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             return
         with (folder / _LOCK).open("r+b") as lock:
-            if _locked(lock):
+            if _try_lock(lock):
                 shutil.rmtree(folder, ignore_errors=True)

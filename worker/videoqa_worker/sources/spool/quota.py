@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from videoqa.errors import SpoolFull
 
-__all__ = ["Quota", "Room"]
+__all__ = ["Quota", "Reservation"]
 
 _LOOK_EVERY_S = 1.0
 """How old the count of other processes' files may be: each look reads a few folders."""
@@ -33,25 +33,25 @@ class Quota:
         self._clock = clock
         self._lock = threading.Lock()
         self._held_bytes = 0
-        self._seen_bytes = 0
-        self._seen_s = float("-inf")
+        self._others_seen_bytes = 0
+        self._looked_s = float("-inf")
 
     @contextmanager
-    def room(self) -> Iterator[Room]:
+    def reserve(self) -> Iterator[Reservation]:
         """Room for one file; given back on exit."""
-        room = Room(self)
+        reservation = Reservation(self)
         try:
-            yield room
+            yield reservation
         finally:
-            room.close()
+            reservation.close()
 
     def hold(self, more_bytes: int) -> None:
         """Raises SpoolFull, and holds nothing, if there is no room for so many bytes more."""
         with self._lock:
-            if self._clock() - self._seen_s >= _LOOK_EVERY_S:
-                self._seen_bytes = self._others_bytes()
-                self._seen_s = self._clock()
-            used_bytes = self._held_bytes + self._seen_bytes
+            if self._clock() - self._looked_s >= _LOOK_EVERY_S:
+                self._others_seen_bytes = self._others_bytes()
+                self._looked_s = self._clock()
+            used_bytes = self._held_bytes + self._others_seen_bytes
             if more_bytes > 0 and used_bytes + more_bytes > self._limit_bytes:
                 raise SpoolFull(
                     f"{more_bytes} bytes more would not fit in the spool folder's quota of "
@@ -61,7 +61,7 @@ class Quota:
             self._held_bytes += more_bytes
 
 
-class Room:
+class Reservation:
     """The part of the quota that one file holds."""
 
     def __init__(self, quota: Quota) -> None:
@@ -70,7 +70,7 @@ class Room:
         self._held_bytes = 0
         self._closed = False
 
-    def hold(self, total_bytes: int) -> None:
+    def grow_to(self, total_bytes: int) -> None:
         """The file may take so many bytes of disk.
 
         Raises:

@@ -109,7 +109,7 @@ def through_decoders() -> Iterator[Callable[[Path], Sampled]]:
 
     That process lives as long as the child, so that what it leaks shows.
     """
-    with Decoders(LIMITS, processes=1, orders_each=1 << 30, resident_bytes=1 << 40) as decoders:
+    with Decoders(LIMITS, processes=1, commands_each=1 << 30, resident_bytes=1 << 40) as decoders:
         decoders.start()
         call = partial(_through, decoders)
         yield partial(_sample, call, lambda: decoders.pids)

@@ -23,7 +23,7 @@ from support.videos import Recipe, draw_number, read_number
 
 from videoqa.contract import Sampling
 from videoqa.errors import DecoderCrashed, JobCanceled, SourceUnavailable, VideoQAError
-from videoqa_worker.decoding import shared
+from videoqa_worker.decoding import shared_memory
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import (
     CompleteFile,
@@ -217,7 +217,7 @@ def test_200_samples_leave_no_descriptors_and_no_memory_behind(make_clip: MakeCl
 def test_without_sealed_memory_pixels_come_through_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared, "SEALED", False)
+    monkeypatch.setattr(shared_memory, "SEALED", False)
     arrays = [draw_number(n, 101, 75) for n in range(3)]
     descriptor = shared.write_arrays(arrays)
     for there, here in zip(

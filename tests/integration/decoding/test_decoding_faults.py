@@ -234,7 +234,7 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_worn_process_is_replaced(path: Path) -> None:
-    with Decoders(LIMITS, processes=1, orders_each=2) as decoders:
+    with Decoders(LIMITS, processes=1, commands_each=2) as decoders:
         pids = []
         for _ in range(3):
             assert_works(decoders, path)
@@ -309,7 +309,7 @@ def test_a_process_has_little_that_could_be_stolen_or_spent(
 
 
 def test_a_system_that_starts_no_processes_is_named(path: Path) -> None:
-    with Decoders(LIMITS, processes=1, command=("/nonexistent",)) as decoders:
+    with Decoders(LIMITS, processes=1, argv=("/nonexistent",)) as decoders:
         with pytest.raises(DecoderCrashed, match=r"cannot be started .*No such file"):
             decoders.sample(CompleteFile(path), Sampling())
         with pytest.raises(ConfigurationError, match=r"cannot be decoded here: .*No such file"):
@@ -317,8 +317,8 @@ def test_a_system_that_starts_no_processes_is_named(path: Path) -> None:
 
 
 def test_a_process_that_cannot_begin_says_why(path: Path) -> None:
-    command = (PYTHON, "-c", "import no_such_module")
-    with Decoders(LIMITS, processes=1, command=command) as decoders:
+    argv = (PYTHON, "-c", "import no_such_module")
+    with Decoders(LIMITS, processes=1, argv=argv) as decoders:
         with pytest.raises(ConfigurationError, match=r"exit code 1 .*No module named"):
             decoders.start()
         with pytest.raises(DecoderCrashed, match=r"exit code 1 .*No module named"):
@@ -329,16 +329,16 @@ def test_turns_come_in_the_order_of_asking_and_those_who_return_go_first() -> No
     turns, order, asked = Turns(1), [], threading.Semaphore(0)
 
     def take(name: str) -> None:
-        with turns.turn(asked.release):  # `check` runs once it waits in the queue
+        with turns.wait_turn(asked.release):  # `check` runs once it waits in the queue
             order.append(name)
 
     threads = []
-    with turns.turn(lambda: None) as mine:
+    with turns.wait_turn(lambda: None) as mine:
         for name in "abc":
             threads.append(threading.Thread(target=take, args=(name,)))
             threads[-1].start()
             asked.acquire()
-        with mine.left():
+        with mine.yield_turn(front=True):
             pass
         order.append("mine")
     for thread in threads:
@@ -352,9 +352,9 @@ def test_who_is_called_off_while_waiting_leaves_the_queue() -> None:
     def cancel() -> None:
         raise JobCanceled("enough")
 
-    with turns.turn(lambda: None):
+    with turns.wait_turn(lambda: None):
         for _ in range(3):
-            with pytest.raises(JobCanceled), turns.turn(cancel):
+            with pytest.raises(JobCanceled), turns.wait_turn(cancel):
                 pytest.fail("it was not its turn")
-    with turns.turn(cancel):
+    with turns.wait_turn(cancel):
         pass

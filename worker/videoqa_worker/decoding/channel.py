@@ -15,7 +15,7 @@ from typing import Self
 
 from pydantic import BaseModel
 
-__all__ = ["MAX_MESSAGE_BYTES", "Channel", "GarbledError"]
+__all__ = ["MAX_MESSAGE_BYTES", "Channel", "ProtocolError"]
 
 MAX_MESSAGE_BYTES = 4 << 20
 """Notes of 20,000 frames; pixels do not come this way."""
@@ -25,7 +25,7 @@ _SEND_TIMEOUT_S = 5.0
 """The other side always listens when it is its turn to."""
 
 
-class GarbledError(Exception):
+class ProtocolError(Exception):
     """The other side did not keep to the protocol."""
 
 
@@ -65,7 +65,7 @@ class Channel:
         """
         body = message.model_dump_json().encode()
         if len(body) > MAX_MESSAGE_BYTES:
-            raise GarbledError(
+            raise ProtocolError(
                 f"a message of {len(body)} bytes, expected at most {MAX_MESSAGE_BYTES}"
             )
         data = _HEADER.pack(len(body)) + body
@@ -84,7 +84,7 @@ class Channel:
             EOFError: the other side is gone. GarbledError: it does not keep to the protocol.
         """
         ends_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._is_whole():
+        while not self._is_complete():
             left_s = None if ends_s is None else max(0.0, ends_s - time.monotonic())
             if not self._poll.poll(None if left_s is None else left_s * 1000):
                 return None
@@ -98,14 +98,16 @@ class Channel:
         """Whether the other side is there, and has said nothing."""
         return not (self._received or self._poll.poll(0))
 
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         if len(self._received) < _HEADER.size:
             return False
         (length,) = _HEADER.unpack_from(self._received)
         if length > MAX_MESSAGE_BYTES:
-            raise GarbledError(f"a message of {length} bytes, expected at most {MAX_MESSAGE_BYTES}")
+            raise ProtocolError(
+                f"a message of {length} bytes, expected at most {MAX_MESSAGE_BYTES}"
+            )
         if len(self._received) > _HEADER.size + length:
-            raise GarbledError("a second message out of turn")
+            raise ProtocolError("a second message out of turn")
         return len(self._received) == _HEADER.size + int(length)
 
     def _read(self) -> None:
@@ -118,7 +120,7 @@ class Channel:
         for descriptor in descriptors:
             if self._descriptor is not None:
                 os.close(descriptor)
-                raise GarbledError("a second descriptor with one message")
+                raise ProtocolError("a second descriptor with one message")
             os.set_inheritable(descriptor, False)
             self._descriptor = descriptor
         if not data:

@@ -29,14 +29,14 @@ _ON_LINUX = sys.platform == "linux"
 
 def main(argv: list[str]) -> None:
     """`argv`: the socket's descriptor, and the pid of the worker."""
-    _end_with(int(argv[1]))
+    _die_with_parent(int(argv[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_DESCRIPTORS, _MAX_DESCRIPTORS))
     if _ON_LINUX:
         # If the machine runs out of memory, the kernel shall end this and not the worker.
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
-    _bare_contract()
+    _install_bare_package()
     from videoqa_worker.decoding.channel import Channel
     from videoqa_worker.decoding.messages import Setup
     from videoqa_worker.decoding.serve import serve
@@ -48,12 +48,12 @@ def main(argv: list[str]) -> None:
         body, _ = channel.receive() or (b"", None)
         setup = Setup.model_validate_json(body)
         pixels_bytes = max(setup.limits.max_frames_bytes, 3 * setup.limits.max_pixels)
-        _bound_memory(setup.memory_bytes, pixels_bytes)
+        _limit_memory(setup.memory_bytes, pixels_bytes)
         confine()
         serve(channel, setup.limits)
 
 
-def _end_with(parent: int) -> None:
+def _die_with_parent(parent: int) -> None:
     """Linux ends this process with its parent, even amid decoding. Elsewhere it ends when it next
     looks at its socket, that is, with its order at the latest."""
     if not _ON_LINUX:
@@ -63,7 +63,7 @@ def _end_with(parent: int) -> None:
         sys.exit("the worker ended before its decoding process began")
 
 
-def _bound_memory(memory_bytes: int, pixels_bytes: int) -> None:
+def _limit_memory(memory_bytes: int, pixels_bytes: int) -> None:
     """Of address space, and of shared memory, which is written and so not part of it.
 
     macOS knows RLIMIT_AS and does not keep it: there only FrameLimits bound memory.
@@ -74,7 +74,7 @@ def _bound_memory(memory_bytes: int, pixels_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
-def _bare_contract() -> None:
+def _install_bare_package() -> None:
     """`videoqa` as a package whose `__init__` has not run: that one imports the client, and with
     it Redis, which a decoder has no use for."""
     spec = importlib.util.find_spec("videoqa")

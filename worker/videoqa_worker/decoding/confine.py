@@ -41,7 +41,7 @@ def confine() -> bool:
     machine = os.uname().machine
     if machine not in _DENIED:
         return False
-    code = _program(*_DENIED[machine])
+    code = _build_filter(*_DENIED[machine])
     program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(code))
     return prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program) == 0
 
@@ -53,7 +53,7 @@ def prctl(option: int, value: int, pointer: bytes | None = None) -> int:
     return int(call(option, value, pointer, 0, 0))
 
 
-def _program(architecture: int, numbers: tuple[int, ...]) -> ctypes.Array[ctypes.c_char]:
+def _build_filter(architecture: int, numbers: tuple[int, ...]) -> ctypes.Array[ctypes.c_char]:
     """Classic BPF (linux/filter.h): code, jumps if true and if false, operand."""
     rest = len(numbers)
     steps = [

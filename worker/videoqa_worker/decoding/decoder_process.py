@@ -23,23 +23,22 @@ from videoqa.errors import (
     SamplingError,
     VideoQAError,
 )
-from videoqa_worker.decoding.channel import Channel, GarbledError
+from videoqa_worker.decoding.channel import Channel, ProtocolError
 from videoqa_worker.decoding.messages import (
     FROM_PROCESS,
     MAX_TEXT,
+    Abort,
+    Command,
+    Continue,
     Ensure,
     Failed,
-    Onward,
-    Order,
-    Passed,
     Present,
     Ready,
-    Refused,
     Sampled,
     Setup,
-    shape_of,
+    Skipped,
 )
-from videoqa_worker.decoding.shared import UnsealedError, map_arrays
+from videoqa_worker.decoding.shared_memory import UnsealedError, map_arrays
 from videoqa_worker.decoding.turns import CHECK_EVERY_S
 from videoqa_worker.frames import Frame, FrameLimits, SampledSegment, SampledVideo, SparseFile
 
@@ -47,13 +46,13 @@ __all__ = ["CHILD", "DecoderProcess"]
 
 log = logging.getLogger(__name__)
 
-Away = Callable[[], AbstractContextManager[None]]
-Heard = Ready | Ensure | Passed | Failed | SampledVideo | SampledSegment
+Leave = Callable[[], AbstractContextManager[None]]
+Received = Ready | Ensure | Skipped | Failed | SampledVideo | SampledSegment
 
 CHILD = (sys.executable, "-P", "-m", "videoqa_worker.decoding.child")
 _START_TIMEOUT_S = 60.0
 """It imports for 0.3 s; a machine that swaps takes longer."""
-_REFUSED_TIMEOUT_S = 3.0
+_ABORT_TIMEOUT_S = 3.0
 """Ending an order takes milliseconds, on a machine that is not busy."""
 _KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _KEPT_PREFIXES = ("LC_", "LANG", "LD_", "DYLD_", "PYTHON")
@@ -64,7 +63,7 @@ class DecoderProcess:
     """Not thread-safe: whoever holds it, holds it alone."""
 
     def __init__(
-        self, limits: FrameLimits, memory_bytes: int, grace_s: float, command: tuple[str, ...]
+        self, limits: FrameLimits, memory_bytes: int, grace_s: float, argv: tuple[str, ...]
     ) -> None:
         """Starts the process, and does not wait for it.
 
@@ -77,20 +76,20 @@ class DecoderProcess:
         self._limits, self._grace_s = limits, grace_s
         self._ready = False
         self._deadline_s = 0.0
-        self.at_work = False
+        self.is_busy = False
         """Amid an order: of no use to another."""
-        self.orders = 0
+        self.commands = 0
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
-        self._stderr, stderr = _lossy_pipe()
+        self._stderr, stderr = _open_lossy_pipe()
         try:
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(os.getpid())],
+                [*argv, str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
-                env=_environment(),
+                env=_make_environment(),
                 process_group=0,  # a Ctrl-C in the terminal is the worker's to hear
             )
         except OSError as error:
@@ -120,7 +119,7 @@ class DecoderProcess:
 
     def is_usable(self) -> bool:
         """Alive, between two orders, and silent."""
-        if self.at_work or self._process.poll() is not None:
+        if self.is_busy or self._process.poll() is not None:
             return False
         return not self._ready or self._channel.is_quiet()
 
@@ -129,116 +128,118 @@ class DecoderProcess:
         if self._ready:
             return
         self._deadline_s = time.monotonic() + _START_TIMEOUT_S
-        self.at_work = True
+        self.is_busy = True
         try:
-            answer = self._hear(check)
+            answer = self._receive(check)
         except DecodeTimeout as error:
             raise DecoderCrashed(
                 f"the decoding process was not ready within {_START_TIMEOUT_S:g} s"
             ) from error
         if not isinstance(answer, Ready):
-            raise self._crashed(f"it began with {type(answer).__name__}, expected Ready")
-        self._ready, self.at_work = True, False
+            raise self._make_crash_error(f"it began with {type(answer).__name__}, expected Ready")
+        self._ready, self.is_busy = True, False
 
-    def work(
-        self, order: Order, file: SparseFile, check: Callable[[], None], away: Away
+    def run_command(
+        self, command: Command, file: SparseFile, check: Callable[[], None], while_fetching: Leave
     ) -> SampledVideo:
-        """The frames of one order. `away` is entered while the process waits for bytes.
+        """The frames of one order. `while_fetching` is entered while the process waits for bytes.
 
         Raises:
             SamplingError: as said by the process; DecodeTimeout, DecoderCrashed about it.
             InternalError: the process met what nobody foresaw.
             SourceError, and whatever else `file` and `check` raise.
         """
-        answer = self._ordered(order, file, check, away)
+        answer = self._start_command(command, file, check, while_fetching)
         if not isinstance(answer, SampledVideo):
-            raise self._crashed("it gave a segment, expected the frames of a video")
-        self._done()
+            raise self._make_crash_error("it gave a segment, expected the frames of a video")
+        self._finish_command()
         return answer
 
-    def work_in_segments(
+    def run_segments_command(
         self,
-        order: Order,
+        command: Command,
         file: SparseFile,
         check: Callable[[], None],
-        away: Away,
-        between: Away,
+        while_fetching: Leave,
+        between_segments: Leave,
     ) -> Iterator[SampledSegment]:
-        """The same for an order in segments. `between` is entered while the caller has one of them;
+        """The same for an order in segments. `between_segments` is entered while the caller has one of them;
         if it wants no more, the process ends its order.
         """
-        answer = self._ordered(order, file, check, away)
+        answer = self._start_command(command, file, check, while_fetching)
         number = total = None
         while True:
             if not isinstance(answer, SampledSegment):
-                raise self._crashed("it gave the frames of a video, expected those of a segment")
+                raise self._make_crash_error(
+                    "it gave the frames of a video, expected those of a segment"
+                )
             if number is None or total is None:
                 total = min(answer.total, self._limits.max_segments)
-                number = min(order.first, total - 1)
+                number = min(command.first, total - 1)
             if (answer.number, answer.total) != (number, total):
-                raise self._crashed(
+                raise self._make_crash_error(
                     f"it gave segment {answer.number} of {answer.total}, expected {number} of {total}"
                 )
             number += 1
             is_last = number == total
             if is_last:
-                self._done()
+                self._finish_command()
             try:
-                with between():
+                with between_segments():
                     yield answer
             except BaseException:
                 if not is_last:
-                    self._refuse()
+                    self._abort()
                 raise
             if is_last:
                 return
-            answer = self._answered(Onward(), file, check, away, before=number)
+            answer = self._exchange(Continue(), file, check, while_fetching, skippable=number)
 
-    def _ordered(
-        self, order: Order, file: SparseFile, check: Callable[[], None], away: Away
+    def _start_command(
+        self, command: Command, file: SparseFile, check: Callable[[], None], while_fetching: Leave
     ) -> SampledVideo | SampledSegment:
-        self.orders += 1
-        self.at_work = True
+        self.commands += 1
+        self.is_busy = True
         # Once on the way to the first, and once again if a seek fails there.
-        return self._answered(order, file, check, away, before=2 * order.first)
+        return self._exchange(command, file, check, while_fetching, skippable=2 * command.first)
 
-    def _answered(
+    def _exchange(
         self,
-        said: Order | Onward,
+        message: Command | Continue,
         file: SparseFile,
         check: Callable[[], None],
-        away: Away,
+        while_fetching: Leave,
         *,
-        before: int,
+        skippable: int,
     ) -> SampledVideo | SampledSegment:
         """What the process gives; until then it may ask for bytes, and go through segments before."""
-        passing = before
+        left = skippable
         self._start_clock()
-        self._say(said)
+        self._send(message)
         while True:
-            answer = self._hear(check)
+            answer = self._receive(check)
             if isinstance(answer, Ensure):
-                self._bring(answer, file, away)
-            elif isinstance(answer, Passed):
-                if not passing:
-                    raise self._crashed("it went through more segments than there were to")
-                passing -= 1
+                self._fetch(answer, file, while_fetching)
+            elif isinstance(answer, Skipped):
+                if not left:
+                    raise self._make_crash_error("it went through more segments than there were to")
+                left -= 1
                 check()
                 self._start_clock()
-                self._say(Onward())
+                self._send(Continue())
             elif isinstance(answer, Failed):
-                self._done(unforeseen=answer.code == InternalError.code)
-                raise self._error(answer)
+                self._finish_command(unforeseen=answer.code == InternalError.code)
+                raise self._make_error(answer)
             elif isinstance(answer, Ready):
-                raise self._crashed("it said Ready amid an order")
+                raise self._make_crash_error("it said Ready amid an order")
             else:
                 return answer
 
     def _start_clock(self) -> None:
         self._deadline_s = time.monotonic() + self._limits.decode_timeout_s + self._grace_s
 
-    def _done(self, *, unforeseen: bool = False) -> None:
-        self.at_work = False
+    def _finish_command(self, *, unforeseen: bool = False) -> None:
+        self.is_busy = False
         self._log_printed(logging.WARNING if unforeseen else logging.DEBUG)
 
     def end(self) -> None:
@@ -253,17 +254,17 @@ class DecoderProcess:
 
     # Talking
 
-    def _say(self, message: Order | Onward | Present | Refused) -> None:
+    def _send(self, message: Command | Continue | Present | Abort) -> None:
         try:
             self._channel.send(message)
         except ConnectionError as error:
-            raise self._crashed("") from error
-        except (OSError, GarbledError) as error:
-            raise self._crashed(f"it cannot be told more: {error}") from error
+            raise self._make_crash_error("") from error
+        except (OSError, ProtocolError) as error:
+            raise self._make_crash_error(f"it cannot be told more: {error}") from error
 
-    def _hear(self, check: Callable[[], None]) -> Heard:
+    def _receive(self, check: Callable[[], None]) -> Received:
         try:
-            while (heard := self._channel.receive(CHECK_EVERY_S)) is None:
+            while (received := self._channel.receive(CHECK_EVERY_S)) is None:
                 check()
                 if time.monotonic() > self._deadline_s:
                     raise DecodeTimeout(
@@ -271,83 +272,83 @@ class DecoderProcess:
                         "not be ended but by ending its process; ask for a shorter clip, or "
                         "raise the worker's decode_timeout_s"
                     )
-            return self._understood(*heard)
+            return self._parse(*received)
         except EOFError as error:
-            raise self._crashed("") from error
+            raise self._make_crash_error("") from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise self._crashed(f"it said what cannot be: {first['msg']}") from error
-        except (GarbledError, UnsealedError, OSError) as error:
-            raise self._crashed(f"it did not keep to the protocol: {error}") from error
+            raise self._make_crash_error(f"it said what cannot be: {first['msg']}") from error
+        except (ProtocolError, UnsealedError, OSError) as error:
+            raise self._make_crash_error(f"it did not keep to the protocol: {error}") from error
 
-    def _understood(self, body: bytes, descriptor: int | None) -> Heard:
+    def _parse(self, body: bytes, descriptor: int | None) -> Received:
         try:
             message = FROM_PROCESS.validate_json(body)
             if not isinstance(message, Sampled):
                 return message
             if descriptor is None:
-                raise GarbledError("frames came without their pixels")
-            return self._assembled(message, descriptor)
+                raise ProtocolError("frames came without their pixels")
+            return self._assemble(message, descriptor)
         finally:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def _assembled(self, message: Sampled, descriptor: int) -> SampledVideo | SampledSegment:
-        shapes = [shape_of(note) for note in message.frames]
+    def _assemble(self, message: Sampled, descriptor: int) -> SampledVideo | SampledSegment:
+        shapes = [header.shape for header in message.frames]
         most = self._limits.max_pixels
         if any(height * width > most for height, width, _ in shapes):
-            raise GarbledError(f"a frame has more than {most} pixels")
+            raise ProtocolError(f"a frame has more than {most} pixels")
         total = sum(3 * height * width for height, width, _ in shapes)
         if total > max(3 * most, self._limits.max_frames_bytes):
-            raise GarbledError(f"frames of {total} bytes")
+            raise ProtocolError(f"frames of {total} bytes")
         texts = (message.info.codec, message.info.format, *(w.message for w in message.warnings))
         if sum(len(text or "") for text in texts) > MAX_TEXT:
-            raise GarbledError(f"more than {MAX_TEXT} characters about the frames")
+            raise ProtocolError(f"more than {MAX_TEXT} characters about the frames")
         frames = tuple(
-            Frame(note.index, note.pts_s, note.exact, pixels, note.asked_s)
-            for note, pixels in zip(message.frames, map_arrays(descriptor, shapes), strict=True)
+            Frame(header.index, header.pts_s, header.exact, pixels, header.asked_s)
+            for header, pixels in zip(message.frames, map_arrays(descriptor, shapes), strict=True)
         )
         video = SampledVideo(frames, message.info, message.warnings)
-        note = message.segment
-        if note is None:
+        header = message.segment
+        if header is None:
             return video
-        return SampledSegment(note.number, note.total, note.start_s, note.end_s, video)
+        return SampledSegment(header.number, header.total, header.start_s, header.end_s, video)
 
-    def _bring(self, wanted: Ensure, file: SparseFile, away: Away) -> None:
+    def _fetch(self, wanted: Ensure, file: SparseFile, while_fetching: Leave) -> None:
         """Off the clock, with the turn given to another."""
         begun_s = time.monotonic()
         try:
-            with away():
-                file.ensure(_within(wanted, file.size_bytes))
+            with while_fetching():
+                file.ensure(_cut_at_end(wanted, file.size_bytes))
         except Exception:
-            self._refuse()
+            self._abort()
             raise
         self._deadline_s += time.monotonic() - begun_s
-        self._say(Present(spans=tuple(file.present)))
+        self._send(Present(spans=tuple(file.present)))
 
-    def _refuse(self) -> None:
+    def _abort(self) -> None:
         """Lets the process end its order; if it does not, it stays `at_work`."""
-        self._deadline_s = time.monotonic() + _REFUSED_TIMEOUT_S
+        self._deadline_s = time.monotonic() + _ABORT_TIMEOUT_S
         with suppress(SamplingError):
-            self._say(Refused())
-            while isinstance(self._hear(lambda: None), Ensure):
-                self._say(Refused())
-            self.at_work = False
+            self._send(Abort())
+            while isinstance(self._receive(lambda: None), Ensure):
+                self._send(Abort())
+            self.is_busy = False
 
     # Its end
 
-    def _error(self, failed: Failed) -> VideoQAError:
+    def _make_error(self, failed: Failed) -> VideoQAError:
         kind = REGISTRY.get(failed.code)
         if kind is None or not issubclass(kind, SamplingError | InternalError):
-            return self._crashed(f"it failed with {failed.code!r}")
+            return self._make_crash_error(f"it failed with {failed.code!r}")
         return kind(failed.message, param=failed.param)
 
-    def _crashed(self, why: str) -> DecoderCrashed:
+    def _make_crash_error(self, why: str) -> DecoderCrashed:
         """Tells how it ended; it stays `at_work`, and so will be buried."""
         if not why:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_REFUSED_TIMEOUT_S)  # its socket closes before it has ended
-            why = _end_of(self._process.poll())
+                self._process.wait(_ABORT_TIMEOUT_S)  # its socket closes before it has ended
+            why = _describe_exit(self._process.poll())
         printed = self._log_printed(logging.WARNING)
         if printed and (self._process.returncode or 0) > 0:
             why += f" ({printed.splitlines()[-1][:200]})"  # Python's error, at the start
@@ -363,11 +364,11 @@ class DecoderProcess:
         return text
 
 
-def _within(wanted: Ensure, size_bytes: int) -> list[tuple[int, int]]:
+def _cut_at_end(wanted: Ensure, size_bytes: int) -> list[tuple[int, int]]:
     return [(start, min(end, size_bytes)) for start, end in wanted.spans if start < size_bytes]
 
 
-def _end_of(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     if code is None:
         return "it closed its socket"
     if code >= 0:
@@ -380,7 +381,7 @@ def _end_of(code: int | None) -> str:
     return f"it was ended by {name}{hint}"
 
 
-def _lossy_pipe() -> tuple[int, int]:
+def _open_lossy_pipe() -> tuple[int, int]:
     """What is printed while its 64 KB are full is lost, so that no video can block on it."""
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)
@@ -388,7 +389,7 @@ def _lossy_pipe() -> tuple[int, int]:
     return ours, theirs
 
 
-def _environment() -> dict[str, str]:
+def _make_environment() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()

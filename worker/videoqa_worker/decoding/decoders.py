@@ -14,13 +14,14 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from videoqa.contract import Sampling
 from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
-from videoqa_worker.decoding.messages import Order
-from videoqa_worker.decoding.process import CHILD, DecoderProcess
+from videoqa_worker.decoding.decoder_process import CHILD, DecoderProcess
+from videoqa_worker.decoding.messages import Command
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
 from videoqa_worker.frames import FrameLimits, SampledSegment, SampledVideo, SparseFile, no_check
 
@@ -41,28 +42,28 @@ class Decoders:
         processes: int | None = None,
         memory_bytes: int = 4 << 30,
         grace_s: float = 5.0,
-        orders_each: int = 1000,
+        commands_each: int = 1000,
         resident_bytes: int = 512 << 20,
-        command: tuple[str, ...] = CHILD,
+        argv: tuple[str, ...] = CHILD,
     ) -> None:
         """`processes`: that decode at a time; None: one a core.
 
         `memory_bytes`: address space of one; 230 MB of it are code. `grace_s`: what a process may
-        overrun `decode_timeout_s` before it is killed. One that served `orders_each` orders, or
-        keeps `resident_bytes` after one, is replaced: libraries leak. `command`: starts one.
+        overrun `decode_timeout_s` before it is killed. One that served `commands_each` orders, or
+        keeps `resident_bytes` after one, is replaced: libraries leak. `argv`: starts one.
         """
         self._limits = limits
-        self._count = processes or _cores()
+        self._count = processes or _count_cores()
         self._memory_bytes, self._grace_s = memory_bytes, grace_s
-        self._orders_each, self._resident_bytes = orders_each, resident_bytes
-        self._command = command
+        self._commands_each, self._resident_bytes = commands_each, resident_bytes
+        self._argv = argv
         self._turns = Turns(self._count)
         self._lock = threading.Lock()
         self._all: set[DecoderProcess] = set()
         self._idle: list[DecoderProcess] = []
         self._closed = False
         # Linux ends a process with the thread that started it: this one lives until `close`.
-        self._nursery = ThreadPoolExecutor(1, thread_name_prefix="decoders")
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +88,7 @@ class Decoders:
         Raises:
             ConfigurationError: they cannot be started here.
         """
-        started = [self._nursery.submit(self._fill) for _ in range(self._count)]
+        started = [self._starter.submit(self._add_if_short) for _ in range(self._count)]
         fresh: list[DecoderProcess] = []
         try:
             for future in started:
@@ -100,7 +101,7 @@ class Decoders:
             raise ConfigurationError(f"videos cannot be decoded here: {error.message}") from error
         finally:
             for process in fresh:
-                self._put_back(process)
+                self._return_process(process)
 
     def sample(
         self,
@@ -119,7 +120,7 @@ class Decoders:
             SamplingError: as `sample_frames`; DecodeTimeout, DecoderOutOfMemory, DecoderCrashed.
             SourceError: `file` could not be fetched. WorkerStopping: closed meanwhile.
         """
-        return self._take(file, sampling, start, end, check)
+        return self._run(file, sampling, start, end, check)
 
     def segments(
         self,
@@ -137,14 +138,20 @@ class Decoders:
         while the next segment is waited for; whoever came meanwhile goes first. To be closed, if it is
         not used up.
         """
-        with self._lent(check) as (process, turn, go_on):
-            order = Order.of(file, sampling, start, end, first)
-            yield from process.work_in_segments(order, file, go_on, turn.left, turn.passed)
+        with self._lend_process(check) as (process, turn, check_open):
+            command = Command.of(file, sampling, start, end, first)
+            yield from process.run_segments_command(
+                command,
+                file,
+                check_open,
+                partial(turn.yield_turn, front=True),
+                partial(turn.yield_turn, front=False),
+            )
 
     def read_image(self, file: SparseFile, *, check: Check = no_check) -> SampledVideo:
         """What `frames.read_image` gives for this file, or its error; else as `sample`."""
         file.ensure([(0, file.size_bytes)])
-        return self._take(file, None, None, None, check)
+        return self._run(file, None, None, None, check)
 
     def close(self) -> None:
         """Ends all processes; orders under way end in WorkerStopping."""
@@ -156,9 +163,9 @@ class Decoders:
             process.end()
         for process in idle:
             process.release()
-        self._nursery.shutdown(cancel_futures=True)
+        self._starter.shutdown(cancel_futures=True)
 
-    def _take(
+    def _run(
         self,
         file: SparseFile,
         sampling: Sampling | None,
@@ -166,29 +173,31 @@ class Decoders:
         end: float | None,
         check: Check,
     ) -> SampledVideo:
-        with self._lent(check) as (process, turn, go_on):
-            order = Order.of(file, sampling, start, end)
-            return process.work(order, file, go_on, turn.left)
+        with self._lend_process(check) as (process, turn, check_open):
+            command = Command.of(file, sampling, start, end)
+            return process.run_command(
+                command, file, check_open, partial(turn.yield_turn, front=True)
+            )
 
     @contextmanager
-    def _lent(self, check: Check) -> Iterator[tuple[DecoderProcess, Turn, Check]]:
+    def _lend_process(self, check: Check) -> Iterator[tuple[DecoderProcess, Turn, Check]]:
         """A process whose turn it is, and what to ask while it works."""
 
-        def go_on() -> None:
+        def check_open() -> None:
             self._refuse_if_closed()
             check()
 
-        go_on()
-        with self._turns.turn(go_on) as turn:
-            process = self._borrow(go_on)
+        check_open()
+        with self._turns.wait_turn(check_open) as turn:
+            process = self._borrow(check_open)
             try:
-                process.wait_ready(go_on)
-                yield process, turn, go_on
+                process.wait_ready(check_open)
+                yield process, turn, check_open
             except DecoderCrashed:
                 self._refuse_if_closed()
                 raise
             finally:
-                self._put_back(process)
+                self._return_process(process)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -208,11 +217,11 @@ class Decoders:
                 return process
             else:
                 log.warning("decoding process %d ended between two orders", process.pid)
-                self._bury(process)
+                self._discard(process)
 
     def _add_and_wait(self, check: Check) -> None:
         try:
-            added = self._nursery.submit(self._add_for_one)
+            added = self._starter.submit(self._add_if_none_idle)
         except RuntimeError:
             self._refuse_if_closed()
             raise
@@ -223,21 +232,21 @@ class Decoders:
                 check()
         added.result()
 
-    def _add_for_one(self) -> None:
+    def _add_if_none_idle(self) -> None:
         """On the nursery's thread, as all that starts processes: one thing at a time."""
         with self._lock:
             needed = not self._idle
         if needed:
             self._add()
 
-    def _fill(self) -> None:
+    def _add_if_short(self) -> None:
         with self._lock:
             needed = len(self._all) < self._count
         if needed:
             self._add()
 
     def _add(self) -> None:
-        process = DecoderProcess(self._limits, self._memory_bytes, self._grace_s, self._command)
+        process = DecoderProcess(self._limits, self._memory_bytes, self._grace_s, self._argv)
         with self._lock:
             if not self._closed:
                 self._all.add(process)
@@ -246,19 +255,19 @@ class Decoders:
         process.end()
         process.release()
 
-    def _put_back(self, process: DecoderProcess) -> None:
-        grown = process.orders > 0 and process.resident_bytes > self._resident_bytes
-        worn = grown or process.orders >= self._orders_each
+    def _return_process(self, process: DecoderProcess) -> None:
+        grown = process.commands > 0 and process.resident_bytes > self._resident_bytes
+        worn = grown or process.commands >= self._commands_each
         with self._lock:
             # Twice, since while some wait for bytes, others decode.
             room = len(self._idle) < 2 * self._count
             if room and not worn and not self._closed and process.is_usable():
                 self._idle.append(process)
                 return
-        self._bury(process)
+        self._discard(process)
         self._replace()
 
-    def _bury(self, process: DecoderProcess) -> None:
+    def _discard(self, process: DecoderProcess) -> None:
         with self._lock:
             self._all.discard(process)
         process.end()
@@ -268,10 +277,10 @@ class Decoders:
         """Keeps as many warm as may decode; an order that finds none starts its own."""
         with self._lock:
             if len(self._all) < self._count and not self._closed:
-                self._nursery.submit(self._fill)
+                self._starter.submit(self._add_if_short)
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     """That this process may use: a container's share of CPU time is not seen."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

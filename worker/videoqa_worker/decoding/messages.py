@@ -1,10 +1,10 @@
 """What a worker and its decoding process say to each other.
 
-They take turns, and the worker begins: `Order`; then the process either asks for bytes
-(`Ensure`, answered by `Present` or `Refused`, as often as it likes) or ends the order with
+They take turns, and the worker begins: `Command`; then the process either asks for bytes
+(`Ensure`, answered by `Present` or `Abort`, as often as it likes) or ends the order with
 `Sampled` or `Failed`. An order in segments has a `Sampled` for each, and the process goes on when
-it is told to (`Onward`, or `Refused`). So it does where it goes through segments before the one that
-is wanted, and says so (`Passed`). What comes from the process is believed no further than these fields
+it is told to (`Continue`, or `Abort`). So it does where it goes through segments before the one that
+is wanted, and says so (`Skipped`). What comes from the process is believed no further than these fields
 and limits: a video may have taken it over.
 """
 
@@ -22,20 +22,19 @@ from videoqa_worker.frames import FrameLimits, SparseFile, VideoInfo
 __all__ = [
     "FROM_PROCESS",
     "MAX_TEXT",
+    "Abort",
+    "Command",
+    "Continue",
     "Ensure",
     "Failed",
-    "FrameNote",
+    "FrameHeader",
     "FromProcess",
-    "Onward",
-    "Order",
-    "Passed",
     "Present",
     "Ready",
-    "Refused",
     "Sampled",
-    "SegmentNote",
+    "SegmentHeader",
     "Setup",
-    "shape_of",
+    "Skipped",
 ]
 
 MAX_TEXT = 10_000
@@ -52,7 +51,7 @@ class Setup(Model):
     memory_bytes: PositiveInt
 
 
-class Order(Model):
+class Command(Model):
     """Take these frames of this file."""
 
     path_hex: str
@@ -74,7 +73,7 @@ class Order(Model):
         start: float | None,
         end: float | None,
         first: int = 0,
-    ) -> Order:
+    ) -> Command:
         return cls(
             path_hex=os.fsencode(file.path.absolute()).hex(),
             size_bytes=file.size_bytes,
@@ -97,16 +96,16 @@ class Present(Model):
     spans: SpanList
 
 
-class Onward(Model):
-    """The answer to a segment that is not the last, or to `Passed`: take the next."""
+class Continue(Model):
+    """The answer to a segment that is not the last, or to `Skipped`: take the next."""
 
-    kind: Literal["onward"] = "onward"
+    kind: Literal["continue"] = "continue"
 
 
-class Refused(Model):
+class Abort(Model):
     """The answer to `Ensure` if the bytes cannot be had, or to a segment: end this order."""
 
-    kind: Literal["refused"] = "refused"
+    kind: Literal["abort"] = "abort"
 
 
 class Ready(Model):
@@ -122,13 +121,13 @@ class Ensure(Model):
     spans: SpanList
 
 
-class Passed(Model):
+class Skipped(Model):
     """The process has gone through a segment that is not wanted, on its way to the next that is."""
 
-    kind: Literal["passed"] = "passed"
+    kind: Literal["skipped"] = "skipped"
 
 
-class FrameNote(Model):
+class FrameHeader(Model):
     """A frame but for its pixels, which lie in the shared memory in the same order."""
 
     index: int | None
@@ -138,8 +137,13 @@ class FrameNote(Model):
     height: Side
     width: Side
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of the pixels, `uint8[H, W, 3]`."""
+        return self.height, self.width, 3
 
-class SegmentNote(Model):
+
+class SegmentHeader(Model):
     """Which segment of the video it is."""
 
     number: Offset
@@ -152,10 +156,10 @@ class Sampled(Model):
     """The frames were taken; a descriptor of the pixels comes with this."""
 
     kind: Literal["sampled"] = "sampled"
-    frames: Annotated[tuple[FrameNote, ...], Field(min_length=1)]
+    frames: Annotated[tuple[FrameHeader, ...], Field(min_length=1)]
     info: VideoInfo
     warnings: tuple[Warn, ...] = ()
-    segment: SegmentNote | None = None
+    segment: SegmentHeader | None = None
     """Whose frames they are, in an order in segments."""
 
 
@@ -168,10 +172,5 @@ class Failed(Model):
     param: str | None = Field(default=None, max_length=MAX_TEXT)
 
 
-FromProcess = Annotated[Ready | Ensure | Passed | Sampled | Failed, Field(discriminator="kind")]
-FROM_PROCESS: TypeAdapter[Ready | Ensure | Passed | Sampled | Failed] = TypeAdapter(FromProcess)
-
-
-def shape_of(note: FrameNote) -> tuple[int, int, int]:
-    """Of `uint8[H, W, 3]`."""
-    return note.height, note.width, 3
+FromProcess = Annotated[Ready | Ensure | Skipped | Sampled | Failed, Field(discriminator="kind")]
+FROM_PROCESS: TypeAdapter[Ready | Ensure | Skipped | Sampled | Failed] = TypeAdapter(FromProcess)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 __all__ = ["UnsealedError", "map_arrays", "write_arrays"]
 
-SEALED = sys.platform == "linux"
+CAN_SEAL = sys.platform == "linux"
 """Whether this system has memory that can be sealed."""
 _SEALS = 0
 if sys.platform == "linux":
@@ -52,9 +52,9 @@ def write_arrays(arrays: Iterable[Pixels]) -> int:
         at = 0
         for array in arrays:
             _write(descriptor, array.data.cast("B"), at)
-            at = _after(at, array.nbytes)
+            at = _align_after(at, array.nbytes)
         os.ftruncate(descriptor, at)
-        if SEALED:
+        if CAN_SEAL:
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(descriptor)
@@ -72,19 +72,19 @@ def map_arrays(descriptor: int, shapes: Sequence[Shape]) -> list[Pixels]:
     """
     needed = 0
     for shape in shapes:
-        needed = _after(needed, math.prod(shape))
+        needed = _align_after(needed, math.prod(shape))
     if os.fstat(descriptor).st_size < needed:
         raise UnsealedError(f"shared memory is smaller than the {needed} bytes of its arrays")
-    memory = (_mapped if SEALED else _copied)(descriptor, needed)
+    memory = (_map_private if CAN_SEAL else _read_copy)(descriptor, needed)
     arrays, at = [], 0
     for shape in shapes:
         count = math.prod(shape)
         arrays.append(np.frombuffer(memory, np.uint8, count, at).reshape(shape))
-        at = _after(at, count)
+        at = _align_after(at, count)
     return arrays
 
 
-def _after(at: int, size: int) -> int:
+def _align_after(at: int, size: int) -> int:
     return at + -(-size // _ALIGNED_BYTES) * _ALIGNED_BYTES
 
 
@@ -95,14 +95,14 @@ def _write(descriptor: int, data: memoryview, at: int) -> None:
 
 
 def _create() -> int:
-    if SEALED:
+    if CAN_SEAL:
         return os.memfd_create("frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     descriptor, name = tempfile.mkstemp(prefix="videoqa-frames-")
     os.unlink(name)
     return descriptor
 
 
-def _mapped(descriptor: int, length: int) -> mmap.mmap:
+def _map_private(descriptor: int, length: int) -> mmap.mmap:
     try:
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError as error:
@@ -113,7 +113,7 @@ def _mapped(descriptor: int, length: int) -> mmap.mmap:
     return mmap.mmap(descriptor, length, access=mmap.ACCESS_COPY)
 
 
-def _copied(descriptor: int, length: int) -> bytearray:
+def _read_copy(descriptor: int, length: int) -> bytearray:
     content, at = bytearray(length), 0
     while at < length:
         count = os.preadv(descriptor, [memoryview(content)[at:]], at)

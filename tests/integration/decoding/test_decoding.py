@@ -217,11 +217,11 @@ def test_200_samples_leave_no_descriptors_and_no_memory_behind(make_clip: MakeCl
 def test_without_sealed_memory_pixels_come_through_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared_memory, "SEALED", False)
+    monkeypatch.setattr(shared_memory, "CAN_SEAL", False)
     arrays = [draw_number(n, 101, 75) for n in range(3)]
-    descriptor = shared.write_arrays(arrays)
+    descriptor = shared_memory.write_arrays(arrays)
     for there, here in zip(
-        shared.map_arrays(descriptor, [array.shape for array in arrays]), arrays, strict=True
+        shared_memory.map_arrays(descriptor, [array.shape for array in arrays]), arrays, strict=True
     ):
         assert np.array_equal(there, here)
 

@@ -65,7 +65,7 @@ ATTACKS = {
     "sends a pickle": ("import pickle; say(pickle.dumps(print))", "Invalid JSON"),
     "nests deeply": ("say(b'[' * 1_000_000)", "recursion limit"),
     "sends an empty message": ("say(b'')", "EOF while parsing"),
-    "says it is ready again": ("say(dict(kind='ready'))", "Ready amid an order"),
+    "says it is ready again": ("say(dict(kind='ready'))", "Ready amid a command"),
     "says what is the worker's to say": ("say(dict(kind='present', spans=[]))", "tag 'present'"),
     "adds fields": ("say({**ensure, 'more': 1})", "Extra inputs"),
     "answers twice": (
@@ -175,11 +175,11 @@ def test_a_process_that_speaks_well_is_believed(tmp_path: Path) -> None:
 AMID_SEGMENTS = {
     "passes more segments than are before the first": (
         "[(say(dict(kind='skipped')), hear()) for _ in range(5)]",
-        "went through more segments",
+        "skipped more segments",
     ),
     "passes more segments than are before the next": (
         "part(2, 9); hear(); [(say(dict(kind='skipped')), hear()) for _ in range(4)]",
-        "went through more segments",
+        "skipped more segments",
     ),
     "begins with another segment": ("part(1, 9)", "gave segment 1 of 9, expected 2 of 9"),
     "leaves a segment out": (

@@ -1,4 +1,4 @@
-"""One decoding process as the worker sees it: started, given orders, and killed when it errs."""
+"""The worker's handle of one decoding process: starts it, runs commands, kills it if it fails."""
 
 from __future__ import annotations
 
@@ -51,33 +51,33 @@ Received = Ready | Ensure | Skipped | Failed | SampledVideo | SampledSegment
 
 CHILD = (sys.executable, "-P", "-m", "videoqa_worker.decoding.child")
 _START_TIMEOUT_S = 60.0
-"""It imports for 0.3 s; a machine that swaps takes longer."""
+"""Imports take 0.3 s, and longer on a machine that swaps."""
 _ABORT_TIMEOUT_S = 3.0
-"""Ending an order takes milliseconds, on a machine that is not busy."""
+"""Time to end an aborted command, which takes milliseconds unless the machine is busy."""
 _KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _KEPT_PREFIXES = ("LC_", "LANG", "LD_", "DYLD_", "PYTHON")
-"""What Python and its libraries need to start. Not the worker's credentials."""
+"""Variables that Python and its libraries need to start; the worker's credentials are not."""
 
 
 class DecoderProcess:
-    """Not thread-safe: whoever holds it, holds it alone."""
+    """A decoding process. Not thread-safe: one thread at a time uses it."""
 
     def __init__(
         self, limits: FrameLimits, memory_bytes: int, grace_s: float, argv: tuple[str, ...]
     ) -> None:
         """Starts the process, and does not wait for it.
 
-        To be called on a thread that lives as long as the process shall: Linux ends the
-        process with the thread that started it.
+        To be called on a thread that outlives the process: Linux ends a process with the thread
+        that started it.
 
         Raises:
-            DecoderCrashed: the system starts no process.
+            DecoderCrashed: the system cannot start a process.
         """
         self._limits, self._grace_s = limits, grace_s
         self._ready = False
         self._deadline_s = 0.0
         self.is_busy = False
-        """Amid an order: of no use to another."""
+        """True amid a command; a process left so is replaced."""
         self.commands = 0
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
@@ -90,18 +90,18 @@ class DecoderProcess:
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
                 env=_make_environment(),
-                process_group=0,  # a Ctrl-C in the terminal is the worker's to hear
+                process_group=0,  # a Ctrl-C in the terminal is for the worker
             )
         except OSError as error:
             self.release()
             raise DecoderCrashed(
                 f"the decoding process cannot be started ({error}); expected a system that lets "
-                "the worker start processes: look at its limits of processes and memory"
+                "the worker start processes: check its limits of processes and memory"
             ) from error
         finally:
             theirs.close()
             os.close(stderr)
-        with suppress(OSError):  # then it is gone, and the first order hears of it
+        with suppress(OSError):  # it has ended then, and the first command finds out
             self._channel.send(Setup(limits=limits, memory_bytes=memory_bytes))
 
     @property
@@ -110,7 +110,7 @@ class DecoderProcess:
 
     @property
     def resident_bytes(self) -> int:
-        """0 where the system does not tell."""
+        """Resident memory; 0 where the system does not report it."""
         try:
             with open(f"/proc/{self.pid}/statm", "rb") as file:
                 return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -118,13 +118,13 @@ class DecoderProcess:
             return 0
 
     def is_usable(self) -> bool:
-        """Alive, between two orders, and silent."""
+        """Returns True if the process is alive, between two commands, and has sent nothing."""
         if self.is_busy or self._process.poll() is not None:
             return False
         return not self._ready or self._channel.is_quiet()
 
     def wait_ready(self, check: Callable[[], None]) -> None:
-        """Raises DecoderCrashed if the process does not come up; what `check` raises."""
+        """Waits for `Ready`; raises DecoderCrashed if it does not come, or what `check` raises."""
         if self._ready:
             return
         self._deadline_s = time.monotonic() + _START_TIMEOUT_S
@@ -142,11 +142,11 @@ class DecoderProcess:
     def run_command(
         self, command: Command, file: SparseFile, check: Callable[[], None], while_fetching: Leave
     ) -> SampledVideo:
-        """The frames of one order. `while_fetching` is entered while the process waits for bytes.
+        """Returns the frames of one command; enters `while_fetching` while the process waits for bytes.
 
         Raises:
-            SamplingError: as said by the process; DecodeTimeout, DecoderCrashed about it.
-            InternalError: the process met what nobody foresaw.
+            SamplingError: the process reported it; DecodeTimeout, DecoderCrashed: it failed itself.
+            InternalError: the process raised an exception that is not ours.
             SourceError, and whatever else `file` and `check` raise.
         """
         answer = self._start_command(command, file, check, while_fetching)
@@ -163,8 +163,9 @@ class DecoderProcess:
         while_fetching: Leave,
         between_segments: Leave,
     ) -> Iterator[SampledSegment]:
-        """The same for an order in segments. `between_segments` is entered while the caller has one of them;
-        if it wants no more, the process ends its order.
+        """Yields the segments of one command; enters `between_segments` while the caller has one.
+
+        If the caller closes the iterator early, the process aborts the command.
         """
         answer = self._start_command(command, file, check, while_fetching)
         number = total = None
@@ -200,7 +201,7 @@ class DecoderProcess:
     ) -> SampledVideo | SampledSegment:
         self.commands += 1
         self.is_busy = True
-        # Once on the way to the first, and once again if a seek fails there.
+        # Each segment once on the way to the first, and once again if a seek fails there.
         return self._exchange(command, file, check, while_fetching, skippable=2 * command.first)
 
     def _exchange(
@@ -212,7 +213,11 @@ class DecoderProcess:
         *,
         skippable: int,
     ) -> SampledVideo | SampledSegment:
-        """What the process gives; until then it may ask for bytes, and go through segments before."""
+        """Sends the message and returns the frames; serves requests for bytes until they come.
+
+        Arguments:
+            skippable: how many segments the process may report as skipped.
+        """
         left = skippable
         self._start_clock()
         self._send(message)
@@ -222,7 +227,7 @@ class DecoderProcess:
                 self._fetch(answer, file, while_fetching)
             elif isinstance(answer, Skipped):
                 if not left:
-                    raise self._make_crash_error("it went through more segments than there were to")
+                    raise self._make_crash_error("it skipped more segments than there were to skip")
                 left -= 1
                 check()
                 self._start_clock()
@@ -231,7 +236,7 @@ class DecoderProcess:
                 self._finish_command(unforeseen=answer.code == InternalError.code)
                 raise self._make_error(answer)
             elif isinstance(answer, Ready):
-                raise self._make_crash_error("it said Ready amid an order")
+                raise self._make_crash_error("it sent Ready amid a command")
             else:
                 return answer
 
@@ -243,16 +248,16 @@ class DecoderProcess:
         self._log_printed(logging.WARNING if unforeseen else logging.DEBUG)
 
     def end(self) -> None:
-        """Kills the process, whatever it does, and waits for its end. From any thread."""
+        """Kills the process, whatever it does, and waits for its end; callable from any thread."""
         self._process.kill()
         self._process.wait()
 
     def release(self) -> None:
-        """Closes this side; to be called once, by who holds it."""
+        """Closes this side of the connection; to be called once, by the thread that uses it."""
         self._channel.close()
         os.close(self._stderr)
 
-    # Talking
+    # Messages
 
     def _send(self, message: Command | Continue | Present | Abort) -> None:
         try:
@@ -260,7 +265,7 @@ class DecoderProcess:
         except ConnectionError as error:
             raise self._make_crash_error("") from error
         except (OSError, ProtocolError) as error:
-            raise self._make_crash_error(f"it cannot be told more: {error}") from error
+            raise self._make_crash_error(f"no message can be sent to it: {error}") from error
 
     def _receive(self, check: Callable[[], None]) -> Received:
         try:
@@ -269,7 +274,7 @@ class DecoderProcess:
                 if time.monotonic() > self._deadline_s:
                     raise DecodeTimeout(
                         f"decoding took more than {self._limits.decode_timeout_s:g} s and could "
-                        "not be ended but by ending its process; ask for a shorter clip, or "
+                        "only be ended by killing its process; ask for a shorter clip, or "
                         "raise the worker's decode_timeout_s"
                     )
             return self._parse(*received)
@@ -277,9 +282,9 @@ class DecoderProcess:
             raise self._make_crash_error("") from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise self._make_crash_error(f"it said what cannot be: {first['msg']}") from error
+            raise self._make_crash_error(f"it sent an invalid message: {first['msg']}") from error
         except (ProtocolError, UnsealedError, OSError) as error:
-            raise self._make_crash_error(f"it did not keep to the protocol: {error}") from error
+            raise self._make_crash_error(f"it broke the protocol: {error}") from error
 
     def _parse(self, body: bytes, descriptor: int | None) -> Received:
         try:
@@ -299,8 +304,9 @@ class DecoderProcess:
         if any(height * width > most for height, width, _ in shapes):
             raise ProtocolError(f"a frame has more than {most} pixels")
         total = sum(3 * height * width for height, width, _ in shapes)
-        if total > max(3 * most, self._limits.max_frames_bytes):
-            raise ProtocolError(f"frames of {total} bytes")
+        most_bytes = max(3 * most, self._limits.max_frames_bytes)
+        if total > most_bytes:
+            raise ProtocolError(f"frames of {total} bytes, expected at most {most_bytes}")
         texts = (message.info.codec, message.info.format, *(w.message for w in message.warnings))
         if sum(len(text or "") for text in texts) > MAX_TEXT:
             raise ProtocolError(f"more than {MAX_TEXT} characters about the frames")
@@ -315,7 +321,7 @@ class DecoderProcess:
         return SampledSegment(header.number, header.total, header.start_s, header.end_s, video)
 
     def _fetch(self, wanted: Ensure, file: SparseFile, while_fetching: Leave) -> None:
-        """Off the clock, with the turn given to another."""
+        """Fetches the bytes, during which the deadline stands still and another process may decode."""
         begun_s = time.monotonic()
         try:
             with while_fetching():
@@ -327,7 +333,7 @@ class DecoderProcess:
         self._send(Present(spans=tuple(file.present)))
 
     def _abort(self) -> None:
-        """Lets the process end its order; if it does not, it stays `at_work`."""
+        """Has the process end its command; it stays `is_busy` if it does not, and so is replaced."""
         self._deadline_s = time.monotonic() + _ABORT_TIMEOUT_S
         with suppress(SamplingError):
             self._send(Abort())
@@ -335,7 +341,7 @@ class DecoderProcess:
                 self._send(Abort())
             self.is_busy = False
 
-    # Its end
+    # Failures
 
     def _make_error(self, failed: Failed) -> VideoQAError:
         kind = REGISTRY.get(failed.code)
@@ -344,18 +350,18 @@ class DecoderProcess:
         return kind(failed.message, param=failed.param)
 
     def _make_crash_error(self, why: str) -> DecoderCrashed:
-        """Tells how it ended; it stays `at_work`, and so will be buried."""
+        """Returns the error that tells how the process ended; it stays `is_busy`, and so is replaced."""
         if not why:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_ABORT_TIMEOUT_S)  # its socket closes before it has ended
             why = _describe_exit(self._process.poll())
         printed = self._log_printed(logging.WARNING)
         if printed and (self._process.returncode or 0) > 0:
-            why += f" ({printed.splitlines()[-1][:200]})"  # Python's error, at the start
+            why += f" ({printed.splitlines()[-1][:200]})"  # Python's own error, if it failed at the start
         return DecoderCrashed(f"the decoding process failed: {why}; the worker goes on")
 
     def _log_printed(self, level: int) -> str:
-        """What the process wrote to stderr since last time."""
+        """Logs and returns what the process has printed since the last call."""
         text = ""
         with suppress(BlockingIOError):
             text = os.read(self._stderr, 1 << 16).decode("utf-8", "replace").strip()
@@ -382,7 +388,7 @@ def _describe_exit(code: int | None) -> str:
 
 
 def _open_lossy_pipe() -> tuple[int, int]:
-    """What is printed while its 64 KB are full is lost, so that no video can block on it."""
+    """Opens a pipe that drops what is printed while its 64 KB are full, so that no video blocks it."""
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)
     os.set_blocking(theirs, False)
@@ -395,8 +401,9 @@ def _make_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
     }
-    # BLAS is imported with NumPy and not used: a thread and 40 MB of address space a core less.
+    # NumPy imports BLAS, which is not used here: this saves a thread and 40 MB of address space
+    # per core.
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    # glibc otherwise takes pictures from its heap once it has seen some, and keeps what lies between
-    # them: 855 MB of address space instead of 639 for segments of 276 MB.
+    # glibc otherwise allocates pictures in its heap once it has seen some, and keeps the memory
+    # between them: 855 MB of address space instead of 639 for segments of 276 MB.
     return {**kept, **one_thread, "MALLOC_MMAP_THRESHOLD_": str(256 << 10)}

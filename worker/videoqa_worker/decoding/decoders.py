@@ -1,9 +1,9 @@
-"""Decoders: frames of any video, taken in processes that may die.
+"""The pool of decoding processes: samples frames of any video, and survives their crashes.
 
-A few processes live as long as the worker and serve one order after the other; as many decode
-at a time as there are cores. A process that waits for bytes lets another decode meanwhile, so
-there may be more processes than that, though never more than callers. Knows files and seconds,
-as `frames` does; jobs, URLs and models are the caller's.
+A few processes live as long as the worker and execute one command after the other; as many decode
+at a time as there are cores. A process that waits for bytes yields its turn to another one, so
+there may be more processes than cores, though never more than callers. Knows files and seconds, as
+`frames` does, and nothing of jobs, URLs and models.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ Check = Callable[[], None]
 
 
 class Decoders:
-    """A context manager; thread-safe. Nothing runs before `start` or the first order."""
+    """A pool of decoding processes; thread-safe, and a context manager.
+
+    No process runs before `start` or the first command.
+    """
 
     def __init__(
         self,
@@ -46,11 +49,15 @@ class Decoders:
         resident_bytes: int = 512 << 20,
         argv: tuple[str, ...] = CHILD,
     ) -> None:
-        """`processes`: that decode at a time; None: one a core.
+        """Starts no process yet.
 
-        `memory_bytes`: address space of one; 230 MB of it are code. `grace_s`: what a process may
-        overrun `decode_timeout_s` before it is killed. One that served `commands_each` orders, or
-        keeps `resident_bytes` after one, is replaced: libraries leak. `argv`: starts one.
+        Arguments:
+            processes: how many decode at a time; None: one per core.
+            memory_bytes: address space of one process; 230 MB of it are code.
+            grace_s: how far a process may overrun `decode_timeout_s` before it is killed.
+            commands_each: commands after which a process is replaced, since libraries leak.
+            resident_bytes: a process that holds more after a command is replaced as well.
+            argv: the command line that starts a process.
         """
         self._limits = limits
         self._count = processes or _count_cores()
@@ -62,7 +69,7 @@ class Decoders:
         self._all: set[DecoderProcess] = set()
         self._idle: list[DecoderProcess] = []
         self._closed = False
-        # Linux ends a process with the thread that started it: this one lives until `close`.
+        # Linux ends a process with the thread that started it, so this thread lives until `close`.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
 
     def __enter__(self) -> Self:
@@ -78,15 +85,15 @@ class Decoders:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of the processes there are now."""
+        """The process ids of all current processes."""
         with self._lock:
             return tuple(process.pid for process in self._all)
 
     def start(self) -> None:
-        """Returns when all processes are warm.
+        """Starts all processes and returns when they are ready.
 
         Raises:
-            ConfigurationError: they cannot be started here.
+            ConfigurationError: they cannot be started on this machine.
         """
         started = [self._starter.submit(self._add_if_short) for _ in range(self._count)]
         fresh: list[DecoderProcess] = []
@@ -98,7 +105,9 @@ class Decoders:
             for process in fresh:
                 process.wait_ready(no_check)
         except DecoderCrashed as error:
-            raise ConfigurationError(f"videos cannot be decoded here: {error.message}") from error
+            raise ConfigurationError(
+                f"videos cannot be decoded on this machine: {error.message}"
+            ) from error
         finally:
             for process in fresh:
                 self._return_process(process)
@@ -112,13 +121,13 @@ class Decoders:
         end: float | None = None,
         check: Check = no_check,
     ) -> SampledVideo:
-        """What `frames.sample_frames` gives for this media, or its error.
+        """Returns what `frames.sample_frames` returns for this file, or raises its error.
 
         `check` is called every 0.1 s while waiting; if it raises, the process is killed.
 
         Raises:
             SamplingError: as `sample_frames`; DecodeTimeout, DecoderOutOfMemory, DecoderCrashed.
-            SourceError: `file` could not be fetched. WorkerStopping: closed meanwhile.
+            SourceError: the file could not be fetched. WorkerStopping: the pool was closed meanwhile.
         """
         return self._run(file, sampling, start, end, check)
 
@@ -132,11 +141,11 @@ class Decoders:
         first: int = 0,
         check: Check = no_check,
     ) -> Generator[SampledSegment]:
-        """What `frames.sample_segments` gives for this media, or its error; else as `sample`.
+        """Yields what `frames.sample_segments` yields for this file, or raises its error; see `sample`.
 
-        One process keeps the video open until the iterator is used up or closed, and decodes only
-        while the next segment is waited for; whoever came meanwhile goes first. To be closed, if it is
-        not used up.
+        One process keeps the video open until the iterator is exhausted or closed, and decodes only
+        while the caller waits for the next segment; commands that arrived meanwhile go first. The
+        caller closes an iterator that it does not exhaust.
         """
         with self._lend_process(check) as (process, turn, check_open):
             command = Command.of(file, sampling, start, end, first)
@@ -144,17 +153,17 @@ class Decoders:
                 command,
                 file,
                 check_open,
-                partial(turn.yield_turn, front=True),
-                partial(turn.yield_turn, front=False),
+                while_fetching=partial(turn.yield_turn, front=True),
+                between_segments=partial(turn.yield_turn, front=False),
             )
 
     def read_image(self, file: SparseFile, *, check: Check = no_check) -> SampledVideo:
-        """What `frames.read_image` gives for this file, or its error; else as `sample`."""
+        """Returns what `frames.read_image` returns for this file, or raises its error; see `sample`."""
         file.ensure([(0, file.size_bytes)])
         return self._run(file, None, None, None, check)
 
     def close(self) -> None:
-        """Ends all processes; orders under way end in WorkerStopping."""
+        """Ends all processes; commands under way raise WorkerStopping."""
         with self._lock:
             self._closed = True
             everyone, idle = list(self._all), list(self._idle)
@@ -176,12 +185,12 @@ class Decoders:
         with self._lend_process(check) as (process, turn, check_open):
             command = Command.of(file, sampling, start, end)
             return process.run_command(
-                command, file, check_open, partial(turn.yield_turn, front=True)
+                command, file, check_open, while_fetching=partial(turn.yield_turn, front=True)
             )
 
     @contextmanager
     def _lend_process(self, check: Check) -> Iterator[tuple[DecoderProcess, Turn, Check]]:
-        """A process whose turn it is, and what to ask while it works."""
+        """Waits for a turn, lends a process, and yields the check to call while it works."""
 
         def check_open() -> None:
             self._refuse_if_closed()
@@ -201,12 +210,14 @@ class Decoders:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise WorkerStopping("the worker's decoders are closed: it shuts down")
+            raise WorkerStopping(
+                "the worker shuts down and its decoders are closed; the job is retried on another worker"
+            )
 
     # Processes
 
     def _borrow(self, check: Check) -> DecoderProcess:
-        """An idle process that works, or a new one."""
+        """Returns an idle process that is usable, or a new one."""
         while True:
             check()
             with self._lock:
@@ -216,7 +227,7 @@ class Decoders:
             elif process.is_usable():
                 return process
             else:
-                log.warning("decoding process %d ended between two orders", process.pid)
+                log.warning("decoding process %d ended between two commands", process.pid)
                 self._discard(process)
 
     def _add_and_wait(self, check: Check) -> None:
@@ -233,7 +244,7 @@ class Decoders:
         added.result()
 
     def _add_if_none_idle(self) -> None:
-        """On the nursery's thread, as all that starts processes: one thing at a time."""
+        """Runs on the starter's thread, like all that starts processes, so one at a time."""
         with self._lock:
             needed = not self._idle
         if needed:
@@ -259,7 +270,7 @@ class Decoders:
         grown = process.commands > 0 and process.resident_bytes > self._resident_bytes
         worn = grown or process.commands >= self._commands_each
         with self._lock:
-            # Twice, since while some wait for bytes, others decode.
+            # Twice as many, since some wait for bytes while others decode.
             room = len(self._idle) < 2 * self._count
             if room and not worn and not self._closed and process.is_usable():
                 self._idle.append(process)
@@ -274,14 +285,17 @@ class Decoders:
         process.release()
 
     def _replace(self) -> None:
-        """Keeps as many warm as may decode; an order that finds none starts its own."""
+        """Starts a process if fewer are ready than may decode at a time.
+
+        A command that finds none idle starts its own.
+        """
         with self._lock:
             if len(self._all) < self._count and not self._closed:
                 self._starter.submit(self._add_if_short)
 
 
 def _count_cores() -> int:
-    """That this process may use: a container's share of CPU time is not seen."""
+    """Counts the cores that this process may use; a container's CPU quota is not visible here."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

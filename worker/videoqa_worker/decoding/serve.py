@@ -1,4 +1,4 @@
-"""The loop of a decoding process: an order, perhaps a few requests for bytes, an answer."""
+"""The loop of a decoding process: receives a command, asks for bytes, sends the frames."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ _SEGMENT_REPLY: TypeAdapter[Continue | Abort] = TypeAdapter(
 
 
 class AbortedError(Exception):
-    """The worker wants no more of this order, and knows why."""
+    """The worker aborted the command, and knows the reason."""
 
 
 class WorkerFile:
-    """Media whose missing bytes the worker brings."""
+    """A SparseFile whose missing bytes the worker fetches."""
 
     def __init__(self, command: Command, channel: Channel) -> None:
         self.path: Path = command.path
@@ -82,10 +82,10 @@ class WorkerFile:
 
 
 def serve(channel: Channel, limits: FrameLimits) -> None:
-    """Answers orders until the worker closes its end.
+    """Executes commands until the worker closes its end.
 
     Raises:
-        EOFError, ConnectionError: it did.
+        EOFError, ConnectionError: the worker closed its end.
     """
     gc.collect()
     gc.freeze()
@@ -94,8 +94,8 @@ def serve(channel: Channel, limits: FrameLimits) -> None:
         body, _ = channel.receive() or (b"", None)
         command = Command.model_validate_json(body)
         _run_command(channel, WorkerFile(command, channel), command, limits)
-        # Open videos hold themselves in cycles. Without this 65 MB become 150 within 300 orders
-        # of a small clip; it costs 0.4 ms, after the answer.
+        # Open videos are reference cycles. Without this 65 MB become 150 within 300 commands on
+        # a small clip; it costs 0.4 ms, after the frames were sent.
         gc.collect()
 
 
@@ -107,18 +107,18 @@ def _run_command(channel: Channel, file: WorkerFile, command: Command, limits: F
             descriptor = write_arrays(_pop_each(pixels))
             _send_pixels(channel, sampled.model_copy(update={"segment": segment}), descriptor)
             if segment is not None and segment.number < segment.total - 1:
-                gc.collect()  # pictures hold themselves in cycles too
+                gc.collect()  # pictures are reference cycles too
                 _await_continue(channel)
     except EOFError:
         raise
-    except Exception as error:  # noqa: BLE001 (whatever it is, the worker must hear of it)
+    except Exception as error:  # noqa: BLE001 (the worker must learn of any exception)
         channel.send(_make_failure(error))
 
 
 def _sample(
     channel: Channel, file: WorkerFile, command: Command, limits: FrameLimits
 ) -> Iterator[tuple[SampledVideo, SegmentHeader | None]]:
-    """All that the order asks for: one, or one a segment."""
+    """Yields the sampled video, or one for each segment."""
 
     def report_skipped() -> None:
         channel.send(Skipped())
@@ -138,7 +138,7 @@ def _sample(
             limits=limits,
             on_skipped=report_skipped,
         )
-        # Not a loop: its variable would hold a segment until the next is decoded, and both take memory.
+        # A loop's variable would hold a segment until the next is decoded, and both take memory.
         yield from map(_add_header, parts)
     else:
         yield sample_frames(file, sampling, start=start, end=end, limits=limits), None
@@ -159,7 +159,7 @@ def _send_pixels(channel: Channel, sampled: Sampled, descriptor: int) -> None:
 
 
 def _await_continue(channel: Channel) -> None:
-    """Until the worker wants it to go on with the next segment."""
+    """Waits until the worker asks for the next segment; raises AbortedError if it wants none."""
     body, _ = channel.receive() or (b"", None)
     if isinstance(_SEGMENT_REPLY.validate_json(body), Abort):
         raise AbortedError
@@ -184,7 +184,7 @@ def _split_pixels(video: SampledVideo) -> tuple[Sampled, deque[npt.NDArray[np.ui
 def _pop_each(
     pixels: deque[npt.NDArray[np.uint8]],
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Each is freed before the next is copied."""
+    """Yields the arrays and drops each one before the next is copied."""
     while pixels:
         yield pixels.popleft()
 
@@ -205,7 +205,7 @@ def _make_failure(error: Exception) -> Failed:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """FFmpeg's opening errors become ours before they come here: look at their causes too."""
+    """Looks at the causes too, since FFmpeg's opening errors were already translated into ours."""
     seen = 0
     while error is not None and seen < 10:
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:

@@ -1,4 +1,4 @@
-"""So many at a time, first come first served, and who waits can be called off."""
+"""A FIFO semaphore whose waiters can be cancelled."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 __all__ = ["CHECK_EVERY_S", "Turn", "Turns"]
 
 CHECK_EVERY_S = 0.1
-"""How soon a cancel is heard while waiting."""
+"""Interval at which a waiting thread calls `check`, and so notices that its job is cancelled."""
 
 Check = Callable[[], None]
 
 
 class Turns:
-    """A semaphore with a queue."""
+    """A semaphore that admits `count` threads at a time, in the order of asking."""
 
     def __init__(self, count: int) -> None:
         self._free = count
@@ -25,7 +25,7 @@ class Turns:
 
     @contextmanager
     def wait_turn(self, check: Check) -> Iterator[Turn]:
-        """Waits for a turn. Raises what `check` raises meanwhile."""
+        """Waits for a turn, holds it during the body; raises what `check` raises while waiting."""
         turn = Turn(self, check)
         turn.acquire(front=False)
         try:
@@ -34,6 +34,7 @@ class Turns:
             turn.release()
 
     def acquire(self, check: Check, *, front: bool) -> None:
+        """Waits for a turn, at the front or the end of the queue."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -51,6 +52,7 @@ class Turns:
             raise
 
     def release(self) -> None:
+        """Hands the turn to the first thread of the queue."""
         with self._lock:
             if self._queue:
                 self._queue.popleft().set()
@@ -66,7 +68,7 @@ class Turns:
 
 
 class Turn:
-    """One thread's place among those whose turn it is."""
+    """The turn of one thread, which it may hold or have handed on."""
 
     def __init__(self, turns: Turns, check: Check) -> None:
         self._turns, self._check = turns, check

@@ -275,7 +275,7 @@ class DecoderProcess:
                     raise DecodeTimeout(
                         f"decoding took more than {self._limits.decode_timeout_s:g} s and could "
                         "only be ended by killing its process; ask for a shorter clip, or "
-                        "raise the worker's decode_timeout_s"
+                        "raise the worker's VIDEOQA_DECODE_TIMEOUT_S"
                     )
             return self._parse(*received)
         except EOFError as error:

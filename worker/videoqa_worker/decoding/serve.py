@@ -193,7 +193,7 @@ def _make_failure(error: Exception) -> Failed:
     if _is_out_of_memory(error):
         return Failed(
             code=DecoderOutOfMemory.code,
-            message="decoding needs more memory than the worker's decoder_memory_bytes; "
+            message="decoding needs more memory than the worker's VIDEOQA_DECODER_MEMORY_BYTES; "
             "scale the video down, or ask for fewer frames",
         )
     if isinstance(error, SamplingError):

@@ -32,13 +32,13 @@ class DecodeBudget:
         if time.monotonic() > self._deadline_s:
             raise DecodeTimeout(
                 f"decoding took more than {self._limits.decode_timeout_s:g} s; "
-                "ask for a shorter clip, or raise the worker's decode_timeout_s"
+                "ask for a shorter clip, or raise the worker's VIDEOQA_DECODE_TIMEOUT_S"
             )
         self._packets += 1
         if self._packets > self._limits.max_packets:
             raise TooManyPackets(
                 f"the video has more than {self._limits.max_packets} packets; "
-                "ask for it in parts, or raise the worker's max_packets"
+                "ask for it in parts, or raise the worker's VIDEOQA_MAX_PACKETS"
             )
 
     def restart(self) -> None:

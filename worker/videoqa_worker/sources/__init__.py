@@ -1,4 +1,4 @@
-"""Sources: where the bytes of an input come from: S3, HTTP(S), or a local file."""
+"""Sources: opens an input by its URL (S3, HTTP(S), local file) as a file on this machine."""
 
 from videoqa_worker.sources.config import SourceConfig
 from videoqa_worker.sources.local_copy import LocalCopy

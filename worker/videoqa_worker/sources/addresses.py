@@ -1,8 +1,8 @@
-"""Which network addresses a worker may fetch from, and connections to just those.
+"""The guard against SSRF: checks the network addresses that a worker connects to.
 
-Whoever submits a job chooses a URL that the worker, inside our network, will fetch. So a
-name is looked up once, every address it has is checked against a table, and the connection
-goes to the address that was checked: a second answer of the name server changes nothing.
+A job's submitter chooses the URL that the worker, inside our network, will fetch. Therefore a
+host name is resolved once, each of its addresses is checked against a table, and the connection
+goes to a checked address: a second answer of the name server changes nothing (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from videoqa_worker.sources.ranges.account import FetchAccount
 __all__ = ["GuardedBackend", "Resolve", "classify_address", "resolve_name"]
 
 Resolve = Callable[[str, int], Sequence[str]]
-"""From a host name and port to addresses; raises OSError."""
+"""Resolves a host name and port to addresses; raises OSError."""
 
 _POLL_S = 0.5
-"""How soon a blocked read hears that its caller has left."""
+"""Interval at which a blocked read checks that its caller still waits."""
 
 # Named here and not taken from `ipaddress.is_private`, whose tables depend on Python's patch
 # level and call shared address space (100.64/10) neither private nor global.
@@ -49,13 +49,13 @@ _NEVER = [
     for text in (
         "0.0.0.0/8",
         "169.254.0.0/16",  # link-local: the metadata services of most clouds
-        "100.100.100.200/32",  # that of Alibaba, among private addresses
-        "fd00:100::100:200/128",  # over IPv6
-        "fd00:ec2::/32",  # that of AWS and its other services, which give out credentials too
-        "fd20:ce::254/128",  # that of Google
-        "fd00:c1::a9fe:a9fe/128",  # of Oracle
-        "fd00:42::42/128",  # of Scaleway
-        "fd00:a9fe:a9fe::1/128",  # of Linode
+        "100.100.100.200/32",  # metadata of Alibaba, among private addresses
+        "fd00:100::100:200/128",  # metadata of Alibaba over IPv6
+        "fd00:ec2::/32",  # AWS' services for instances, which give out credentials too
+        "fd20:ce::254/128",  # metadata of Google
+        "fd00:c1::a9fe:a9fe/128",  # metadata of Oracle
+        "fd00:42::42/128",  # metadata of Scaleway
+        "fd00:a9fe:a9fe::1/128",  # metadata of Linode
         "168.63.129.16/32",  # the host of a machine in Azure, as seen from there alone
         "192.0.0.0/24",
         "192.0.2.0/24",
@@ -72,11 +72,11 @@ _NEVER = [
     )
 ]
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-"""All that IANA gave out; so 64:ff9b::/96, fe80::/10, fec0::/10, ff00::/8 are outside."""
+"""All that IANA has allocated; 64:ff9b::/96, fe80::/10, fec0::/10 and ff00::/8 lie outside."""
 
 
 def classify_address(address: str) -> str:
-    """ "public", "private" (a setting may allow it) or "never"."""
+    """Returns "public", "private" (a setting may allow it) or "never"."""
     try:
         parsed: IPv4Address | IPv6Address = ip_address(address)
     except ValueError:
@@ -94,15 +94,15 @@ def classify_address(address: str) -> str:
 
 
 def resolve_name(host: str, port: int) -> Sequence[str]:
-    """The system's own name lookup."""
+    """Resolves a host name by the system's resolver."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class GuardedBackend(httpcore2.NetworkBackend):
-    """httpcore's connections, each to a checked address and within the fetch's deadline.
+    """A network backend of httpcore that connects to checked addresses, within the deadline.
 
-    One file's: a name is looked up once, however many connections lead to it.
+    It belongs to one file: a name is resolved once, however many connections it takes.
     """
 
     def __init__(self, account: FetchAccount, resolve: Resolve = resolve_name) -> None:
@@ -114,16 +114,18 @@ class GuardedBackend(httpcore2.NetworkBackend):
         self._lock = threading.Lock()
 
     def shut_down_connections(self) -> None:
-        """Threads that wait for bytes wake up to the end of their connections.
+        """Shuts down all connections, so that threads which wait for bytes wake up.
 
-        Shut down, not closed: another socket could get the number that a thread still reads.
+        It does not close them: another socket could get a descriptor that a thread still reads.
         """
         with self._lock:
             streams = list(self._streams)
         for stream in streams:
             plain = stream.get_extra_info("socket")
             with suppress(OSError, AttributeError):
-                socket.socket.shutdown(plain, socket.SHUT_RDWR)  # TLS' own would free its state
+                socket.socket.shutdown(
+                    plain, socket.SHUT_RDWR
+                )  # the TLS socket's own method would free its state
 
     def connect_tcp(
         self,
@@ -146,7 +148,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
                 failure = error
                 continue
             return self._watch_stream(stream)
-        raise failure or SourceUnreachable(f"the name {host} has no address; check the URL")
+        raise failure or SourceUnreachable(f"the name {host} resolves to no address; check the URL")
 
     def connect_unix_socket(
         self,
@@ -154,7 +156,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        raise AddressForbidden("a URL led to a unix socket, expected a network address")
+        raise AddressForbidden("got a URL that leads to a unix socket, expected a network address")
 
     def _watch_stream(self, inner: httpcore2.NetworkStream) -> httpcore2.NetworkStream:
         stream = _WatchedStream(inner, self._account, self._watch_stream)
@@ -163,12 +165,12 @@ class GuardedBackend(httpcore2.NetworkBackend):
         return stream
 
     def _find_addresses(self, host: str, port: int) -> Sequence[str]:
-        """One forbidden address among several forbids the name."""
+        """Resolves and checks a name; one forbidden address among several forbids it."""
         if (host, port) in self._checked:
             return self._checked[host, port]
         addresses = self._resolve_in_thread(host, port)
         verdicts = {classify_address(address) for address in addresses}
-        # The address itself is not told: names of the inner network are nobody's business.
+        # The message leaves out the address, so that nobody maps the inner network by it.
         if "never" in verdicts:
             raise AddressForbidden(
                 f"{host} leads to a special-purpose address (link-local, multicast, reserved, "
@@ -183,7 +185,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
         return addresses
 
     def _resolve_in_thread(self, host: str, port: int) -> Sequence[str]:
-        """getaddrinfo knows no timeout, so it waits on a thread that may be left behind."""
+        """Resolves a name on a thread of its own, since getaddrinfo has no timeout."""
         answers: queue.Queue[Sequence[str] | Exception] = queue.Queue(1)
 
         def ask() -> None:
@@ -208,7 +210,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
 
 class _WatchedStream(httpcore2.NetworkStream):
-    """Every wait is bounded by the whole fetch's deadline, and ends when the caller leaves."""
+    """A stream whose waits end with the fetch's deadline, or when the caller leaves."""
 
     def __init__(
         self,

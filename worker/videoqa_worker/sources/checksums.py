@@ -1,8 +1,8 @@
-"""Checksums that stores give of their bytes, and whether ours are the same.
+"""Checksums that stores send with their bytes, and the check of ours against them.
 
-Read: `Repr-Digest` and `Content-Digest` (RFC 9530), `Digest` (RFC 3230), `Content-MD5`
-(RFC 1864), `x-goog-hash` (md5) and `x-amz-checksum-*`. Computed by the standard library and,
-for crc32c and S3's own crc64nvme, by AWS' awscrt: Python alone would take minutes.
+Headers read: `Repr-Digest` and `Content-Digest` (RFC 9530), `Digest` (RFC 3230), `Content-MD5`
+(RFC 1864), `x-goog-hash` (md5) and `x-amz-checksum-*`. The standard library
+computes them, and AWS' awscrt computes crc32c and S3's own crc64nvme: Python alone would take minutes.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ _STRONGEST_FIRST = ("sha-256", "sha-512", "sha-1", "md5", "crc64nvme", "crc32c",
 
 @dataclass(frozen=True)
 class Digest:
-    """What some bytes should come to."""
+    """The expected checksum of some bytes."""
 
     algorithm: str
     value: bytes
 
 
 class Hasher(Protocol):
-    """As in hashlib."""
+    """The interface of hashlib's hashers."""
 
     def update(self, content: bytes, /) -> None: ...
     def digest(self) -> bytes: ...
 
 
 class _Crc:
-    """A running CRC as a hasher; the result is big-endian, as S3 writes it."""
+    """A running CRC with a hasher's interface; the result is big-endian, as S3 writes it."""
 
     def __init__(self, step: Callable[[bytes, int], int], size_bytes: int) -> None:
         self._step = step
@@ -80,15 +80,16 @@ _HASHERS: dict[str, Callable[[], Hasher]] = {
 
 
 def make_hasher(algorithm: str) -> Hasher | None:
-    """None: nothing here computes it."""
+    """Returns a new hasher; None if no library here computes the algorithm."""
     made = _HASHERS.get(algorithm)
     return made() if made is not None else None
 
 
 def read_whole_digest(fields: Mapping[str, str], *, partial: bool) -> Digest | None:
-    """Of the whole file, from any response's headers.
+    """Reads the digest of the whole file from any response's headers.
 
-    `partial`: it answers 206; these headers name the whole file even then.
+    Arguments:
+        partial: the status is 206; some headers name the whole file even then.
     """
     found = _parse_structured(fields.get("repr-digest", "")) + _parse_list(fields.get("digest", ""))
     found += _parse_list(fields.get("x-goog-hash", ""))
@@ -96,12 +97,12 @@ def read_whole_digest(fields: Mapping[str, str], *, partial: bool) -> Digest | N
 
 
 def read_part_digest(fields: Mapping[str, str]) -> Digest | None:
-    """Of this very response's body."""
+    """Reads the digest of this response's body."""
     return _pick_strongest(_read_body_digests(fields))
 
 
 def read_object_digest(fields: Mapping[str, str]) -> Digest | None:
-    """Of an S3 object. A checksum of its parts' checksums (`...-3`) says nothing about bytes."""
+    """Reads the digest of an S3 object; None for a checksum of parts' checksums (`...-3`)."""
     if fields.get("x-amz-checksum-type", "FULL_OBJECT").upper() != "FULL_OBJECT":
         return None
     prefix = "x-amz-checksum-"
@@ -116,7 +117,7 @@ def read_object_digest(fields: Mapping[str, str]) -> Digest | None:
 
 
 def verify_file(path: Path, digest: Digest, shown_url: str, on_block: Callable[[], None]) -> None:
-    """Raises ChecksumMismatch unless the file comes to this. `on_block` is called every MiB."""
+    """Raises ChecksumMismatch unless the file has this digest; calls `on_block` every MiB."""
     hasher = make_hasher(digest.algorithm)
     if hasher is None:
         return
@@ -125,7 +126,7 @@ def verify_file(path: Path, digest: Digest, shown_url: str, on_block: Callable[[
 
 
 def compute_digest(path: Path, on_block: Callable[[], None]) -> str:
-    """A name for the bytes of this file. `on_block` is called every MiB."""
+    """Returns the SHA-256 of the file as a name for its bytes; calls `on_block` every MiB."""
     hasher = hashlib.sha256()
     _hash_file(path, hasher, on_block)
     return f"sha256:{hasher.hexdigest()}"
@@ -139,12 +140,12 @@ def _hash_file(path: Path, hasher: Hasher, on_block: Callable[[], None]) -> None
 
 
 def check_digest(hasher: Hasher, digest: Digest, shown_url: str) -> None:
-    """Raises ChecksumMismatch unless the hasher's bytes come to this."""
+    """Raises ChecksumMismatch unless the hasher's result is this digest."""
     came = hasher.digest()
     if came != digest.value:
         raise ChecksumMismatch(
-            f"{shown_url} came with another {digest.algorithm} than its store names: got "
-            f"{came.hex()}, expected {digest.value.hex()}; try again, or store it anew"
+            f"{shown_url} has another {digest.algorithm} than its store states: got "
+            f"{came.hex()}, expected {digest.value.hex()}; try again, or upload it again"
         )
 
 
@@ -154,17 +155,17 @@ def _read_body_digests(fields: Mapping[str, str]) -> list[Digest]:
 
 
 def _parse_structured(text: str) -> list[Digest]:
-    """`sha-256=:BASE64:, ...`"""
+    """Parses `sha-256=:BASE64:, ...`."""
     return _decode_digests(re.findall(r"([\w*-]+)=:([\w+/=]*):", text))
 
 
 def _parse_list(text: str) -> list[Digest]:
-    """`SHA-256=BASE64,MD5=BASE64`"""
+    """Parses `SHA-256=BASE64,MD5=BASE64`."""
     return _decode_digests(re.findall(r"([\w-]+)=([\w+/]+=*)(?:,|\s|$)", text))
 
 
 def _decode_digests(pairs: Iterable[tuple[str, str]]) -> list[Digest]:
-    """What is no base64 of the right length is no checksum."""
+    """Decodes the values and drops those that are not base64 of the right length."""
     found: list[Digest] = []
     for name, text in pairs:
         algorithm = _NAMES.get(name.lower(), name.lower())

@@ -1,4 +1,4 @@
-"""file:// below the folders that the worker's operator opened. Nothing is copied."""
+"""file:// inputs below the folders that the worker's operator has opened; nothing is copied."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["open_local_file"]
 
 @contextmanager
 def open_local_file(account: FetchAccount) -> Iterator[FileCopy]:
-    """The file itself, symlinks resolved.
+    """Yields the file itself, with symlinks resolved.
 
     Raises:
-        SourceDenied, SourceNotFound, SourceEmpty. On exit InputChanged: others wrote to it, so
-        what was read may be of two states, or be damaged by that.
+        SourceDenied, SourceNotFound, SourceEmpty. On exit InputChanged: another process wrote to
+        the file, so the bytes read may mix two states.
     """
     account.check_caller()
     copy = _find_file(account)
@@ -39,7 +39,10 @@ def open_local_file(account: FetchAccount) -> Iterator[FileCopy]:
         if _read_etag(copy.path) != copy.etag:
             raise _make_changed_error(account) from error
         raise
-    if _read_etag(copy.path) not in (copy.etag, None):  # one that is gone was all read before
+    if _read_etag(copy.path) not in (
+        copy.etag,
+        None,
+    ):  # a file that was deleted meanwhile was read completely
         raise _make_changed_error(account)
 
 
@@ -79,13 +82,16 @@ def _make_changed_error(account: FetchAccount) -> InputChanged:
 
 
 def _resolve_inside_roots(account: FetchAccount) -> Path:
-    """Says the same whether the file exists or not: what lies outside is not told."""
+    """Resolves the path and refuses it outside the open folders.
+
+    The message is the same whether the file exists or not, so that it reveals nothing.
+    """
     roots = account.config.file_roots
     if not roots:
         raise _make_denied_error(account, "file:// is closed; open folders with VIDEOQA_FILE_ROOTS")
     try:
         path = Path(unquote(urlsplit(account.url).path, errors="strict")).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL byte, a loop of symlinks
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL byte or a loop of symlinks
         raise _make_denied_error(account, "is no path that can be followed") from error
     if not any(path.is_relative_to(root.resolve()) for root in roots):
         raise _make_denied_error(account, "lies outside the folders of VIDEOQA_FILE_ROOTS")

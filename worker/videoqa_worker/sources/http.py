@@ -1,8 +1,8 @@
-"""http:// and https://: one guarded request for some bytes of a file.
+"""http:// and https:// inputs: one guarded range request at a time.
 
-Each hop of a redirect is a URL like the first: parsed, resolved, checked. All requests of one
-file share kept connections and the addresses found first, and go straight to where the first
-one landed. Knows nothing of what the bytes are, nor which of them are needed.
+Each hop of a redirect is parsed, resolved and checked like the first URL. All requests of one file
+share its connections and resolved addresses, and go straight to the URL that the first one was
+redirected to. Knows neither the content of the bytes nor which of them are needed.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ __all__ = ["HttpReader", "HttpSource"]
 
 MAX_REDIRECTS = 5
 _JOIN_TIMEOUT_S = 2.0
-"""For threads whose connections were just shut down; they end within milliseconds."""
+"""Time for threads whose connections were just shut down, which end within milliseconds."""
 
 
 class HttpSource:
-    """Thread-safe: it holds nothing but the TLS context, which takes 20 ms to load."""
+    """Makes a reader for each URL; thread-safe. Holds the TLS context, which takes 20 ms to load."""
 
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
@@ -71,21 +71,21 @@ class HttpReader:
             ssl_context=tls, network_backend=backend, retries=0, max_connections=None
         )
         self._final_url = account.url
-        """Where the last answer came from, after all redirects."""
+        """The URL that the last response came from, after all redirects."""
 
     def close(self) -> None:
-        """Ends what is still on its way. A socket is closed only when no thread reads it."""
+        """Ends requests under way; closes sockets only if no thread reads them any more."""
         self._backend.shut_down_connections()
         if self._account.join_threads(_JOIN_TIMEOUT_S):
             self._pool.close()
 
     def fetch_digest(self, version: Version) -> Digest | None:
-        """HTTP tells it with every answer, or never."""
+        """Returns None: an HTTP server sends a digest with each response, or never."""
         return None
 
     @contextmanager
     def get(self, wanted: ByteRange, version: Version | None = None) -> Iterator[RangeResponse]:
-        """See `RangeReader.get`; which status is which error: `_check_status`."""
+        """Sends one request; see `RangeReader.get`, and `_check_status` for the errors."""
         with _translate_errors(self._account), self._follow_redirects(wanted, version) as response:
             fields = read_fields(response)
             _check_status(response.status, fields, self._account, wanted, version)
@@ -95,7 +95,7 @@ class HttpReader:
     def _follow_redirects(
         self, wanted: ByteRange, version: Version | None
     ) -> Iterator[httpcore2.Response]:
-        """The response at the end of all redirects."""
+        """Yields the response at the end of all redirects."""
         account = self._account
         url = self._final_url if version else account.url
         again = url != account.url
@@ -107,7 +107,7 @@ class HttpReader:
                 if response.status in (301, 302, 303, 307, 308):
                     url, hops = _resolve_redirect(url, response), hops + 1
                 elif again and response.status in (401, 403, 404, 410):
-                    # The place it was redirected to, a presigned URL say, was good for a while.
+                    # The redirect's target, for example a presigned URL, has expired: start over.
                     url, again = account.url, False
                 else:
                     self._final_url = url
@@ -121,7 +121,7 @@ class HttpReader:
 def _make_target(url: str) -> httpcore2.URL:
     parts = urlsplit(url)
     host, port = _parse_authority(url)
-    # What is quoted already stays as it is.
+    # Quoted characters stay as they are.
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     if parts.query:
         target += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]{}|\"")
@@ -131,7 +131,7 @@ def _make_target(url: str) -> httpcore2.URL:
 
 
 def _parse_authority(url: str) -> tuple[str, int | None]:
-    """Host in ASCII, and port."""
+    """Returns the host in ASCII, and the port."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -148,7 +148,7 @@ def _make_headers(
     host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
     headers = [("Host", host), ("User-Agent", "videoqa"), ("Accept-Encoding", "identity")]
     first = urlsplit(first_url)
-    # Redirects mostly name the host anew, without the user.
+    # Redirects mostly repeat the host without the user.
     same_origin = (parts.scheme, name, port) == (first.scheme, *_parse_authority(first_url))
     if first.username is not None and same_origin:
         pair = f"{unquote(first.username)}:{unquote(first.password or '')}"
@@ -164,13 +164,13 @@ def _make_headers(
 def _resolve_redirect(url: str, response: httpcore2.Response) -> str:
     location = read_fields(response).get("location")
     if not location:
-        raise SourceHttpError(f"{redact_url(url)} redirects without saying where to")
+        raise SourceHttpError(f"{redact_url(url)} redirects without a Location; check the URL")
     try:
         hop = urljoin(url, _decode_location(location))
         scheme = urlsplit(hop).scheme
     except ValueError as error:  # brackets that are no IPv6 address, say
-        raise SourceHttpError(f"{redact_url(url)} redirects to what is no URL: {error}") from error
-    from_https = urlsplit(url).scheme == "https"  # which a URL may write in capitals
+        raise SourceHttpError(f"{redact_url(url)} redirects to an invalid URL: {error}") from error
+    from_https = urlsplit(url).scheme == "https"  # a URL may write its scheme in capitals
     if scheme not in ("http", "https") or (from_https and scheme != "https"):
         raise AddressForbidden(
             f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http)"
@@ -179,7 +179,7 @@ def _resolve_redirect(url: str, response: httpcore2.Response) -> str:
 
 
 def _decode_location(location: str) -> str:
-    """Servers put names as they are into the field, in UTF-8, which `read_fields` does not know."""
+    """Decodes UTF-8, which servers put into the field and `read_fields` reads as Latin-1."""
     try:
         return location.encode("latin-1").decode()
     except UnicodeDecodeError:
@@ -197,12 +197,13 @@ def _check_status(
         coding = fields.get("content-encoding", "identity").lower()
         if coding not in ("identity", ""):
             raise SourceHttpError(
-                f"{account.shown_url} came {coding}-compressed though asked for plain bytes"
+                f"{account.shown_url} came with the content coding {coding!r}, "
+                "expected plain bytes; store it uncompressed"
             )
         return
     what = f"{account.shown_url} answered HTTP {status}"
     if status in (404, 410):
-        raise SourceNotFound(f"{what}: there is nothing; check the URL")
+        raise SourceNotFound(f"{what}: there is no file; check the URL")
     if status in (401, 403):
         raise SourceDenied(f"{what}: reading is forbidden; a presigned URL may have expired")
     if status == 412:
@@ -210,12 +211,12 @@ def _check_status(
     if status == 416 and wanted is not None:
         raise _explain_416(what, fields, version)
     if status in (408, 425, 429) or status >= 500:
-        raise SourceUnavailable(f"{what}: not now; try again later")
+        raise SourceUnavailable(f"{what}: the server is unavailable; try again later")
     raise SourceHttpError(f"{what}, expected 200")
 
 
 def _explain_416(what: str, fields: Mapping[str, str], version: Version | None) -> Exception:
-    """A range beyond the end: the file became shorter, is empty, or the server is odd."""
+    """Returns the error for a range beyond the end: a shorter file, an empty one, or neither."""
     if version is not None:
         return InputChanged(f"{what}: it became shorter while it was read; try again")
     if fields.get("content-range", "").strip() == "bytes */0":
@@ -225,7 +226,7 @@ def _explain_416(what: str, fields: Mapping[str, str], version: Version | None) 
 
 @contextmanager
 def _translate_errors(account: FetchAccount) -> Iterator[None]:
-    """httpcore's exceptions become ours."""
+    """Translates httpcore's exceptions into ours."""
     try:
         yield
     except httpcore2.TimeoutException as error:
@@ -237,7 +238,7 @@ def _translate_errors(account: FetchAccount) -> Iterator[None]:
         raise _explain_unreachable(account, error) from error
     except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol) as error:
         raise SourceHttpError(
-            f"{account.shown_url} is no URL that can be fetched: {error}"
+            f"{account.shown_url} cannot be fetched: {error}; check the URL"
         ) from error
 
 
@@ -245,7 +246,7 @@ def _explain_unreachable(account: FetchAccount, error: Exception) -> SourceError
     refused = error.__cause__ or error.__context__
     if isinstance(refused, SSLCertVerificationError):
         return SourceHttpError(
-            f"the certificate of {account.shown_url} proves nothing: {refused.verify_message}; expected "
+            f"the certificate of {account.shown_url} is not valid: {refused.verify_message}; expected "
             "one for this host by an authority that the worker trusts (SSL_CERT_FILE names others)"
         )
     return SourceUnreachable(

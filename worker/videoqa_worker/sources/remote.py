@@ -1,10 +1,10 @@
-"""A file of another machine, of which no more comes here than is asked for.
+"""A remote file of which only the needed ranges are fetched.
 
-The first request is a ranged GET of the first 64 KiB (a presigned URL may refuse HEAD); it
-tells the size, whether the store gives ranges, and how it names this state of the file. All
-later ranges must come from that very state. A sparse file of full length lies in the spool,
-and `ensure` fills its holes. What is small, or comes in no ranges, or has no name, is fetched
-whole at once.
+The first request is a ranged GET of the first 64 KiB (a presigned URL may refuse HEAD). Its
+response tells the size, whether the store serves ranges, and the version of the file; all later
+ranges must be of the same version. A sparse file of full length lies in the spool folder, and
+`ensure` fills its holes. A file that is small, or that the store serves without ranges or without
+a version, is fetched completely at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["RemoteCopy"]
 
 
 class RemoteCopy:
-    """A `LocalCopy`. Filled by threads of its own, used by one."""
+    """A `LocalCopy` of a remote file: threads of its own fill it, one thread uses it."""
 
     def __init__(
         self, account: FetchAccount, reader: RangeReader, path: Path, reservation: Reservation
@@ -77,21 +77,21 @@ class RemoteCopy:
         return self._account.waited_s - self._opened_s
 
     def open(self) -> None:
-        """The first request, and all bytes where they are few or come only together."""
+        """Sends the first request; fetches the whole file if it is small or comes without ranges."""
         with self._account.waiting(), self._translate_disk_full():
             self._begin()
             try:
                 self._verify()
-            except ChecksumMismatch:  # nobody has seen these bytes yet
+            except ChecksumMismatch:  # nobody has read these bytes yet
                 self._restart()
                 self._verify()
         self._opened_s = self._account.waited_s
 
     def ensure(self, spans: Sequence[Span]) -> None:
-        """See `Media.ensure`. After an error the copy is of no more use.
+        """Fetches what is missing; see `SparseFile.ensure`. Fails for good after an error.
 
         Raises:
-            InputChanged: the file is no longer the one of the first request.
+            InputChanged: the file has another version than at the first request.
         """
         if self._failure is not None:
             raise self._failure
@@ -143,7 +143,7 @@ class RemoteCopy:
 
     @contextmanager
     def _translate_disk_full(self) -> Iterator[None]:
-        """The spool's disk is full: our error."""
+        """Translates the system's errors about a full disk into SpoolFull."""
         try:
             yield
         except OSError as error:
@@ -151,11 +151,11 @@ class RemoteCopy:
                 raise
             raise SpoolFull(
                 f"no space for {self._account.shown_url} in the worker's spool folder "
-                f"({self._account.received_bytes} bytes came); free the disk or set spool_dir"
+                f"({self._account.received_bytes} bytes came); free some, or set VIDEOQA_SPOOL_DIR"
             ) from error
 
     def _verify(self) -> None:
-        """Once all is there, and if the store has told its checksum."""
+        """Checks the checksum, if the store has sent one and the file is complete."""
         digest = self._fetcher.digest
         if digest is not None and self.present.covers(0, self.size_bytes):
             verify_file(self.path, digest, self._account.shown_url, self._account.check_caller)

@@ -1,8 +1,8 @@
-"""s3://bucket/key[?versionId=...]: one request for some bytes of an object.
+"""s3://bucket/key[?versionId=...] inputs: one range request for an object at a time.
 
-Every range after the first is tied to the first one's ETag, and to its version where the
-bucket keeps versions: then an object that is replaced meanwhile is still read to its end.
-The only module of the worker's fetching that knows boto3.
+Each range after the first is pinned to the first one's ETag, and to its version where the bucket
+keeps versions: then an object that is replaced meanwhile is still read to its end. The only module
+of the sources that knows boto3.
 """
 
 from __future__ import annotations
@@ -69,12 +69,15 @@ _BY_STATUS: dict[int, tuple[type[SourceError], str]] = {
     404: (SourceNotFound, "check the key, and the version if one is named"),
     412: (InputChanged, "the object changed while it was read; try again"),
     416: (InputChanged, "the object became shorter while it was read; try again"),
-    429: (SourceUnavailable, "not now; try again later"),
+    429: (SourceUnavailable, "the store is unavailable; try again later"),
 }
 
 
 class S3Source:
-    """Thread-safe. The client is made at the first use: it takes 100 ms and 20 MB."""
+    """Makes a reader for each object; thread-safe.
+
+    The client is created at the first use, since it takes 100 ms and 20 MB.
+    """
 
     def __init__(self, config: SourceConfig) -> None:
         self._config = config
@@ -89,7 +92,7 @@ class S3Source:
         return S3Reader(account, self._client)
 
     def _client(self) -> S3Client:
-        with self._lock:  # making clients from the default session is not thread-safe
+        with self._lock:  # creating clients from the default session is not thread-safe
             if self._made is None:
                 self._made = boto3.session.Session().client(
                     "s3",
@@ -99,7 +102,7 @@ class S3Source:
                         read_timeout=self._config.read_timeout_s,
                         retries={"mode": "standard", "max_attempts": 3},
                         max_pool_connections=64,
-                        # Its own check compares a range with the whole object's checksum
+                        # boto3's own check compares a range with the whole object's checksum
                         # where a store sends that; `fetch_digest` reads it instead.
                         response_checksum_validation="when_required",
                     ),
@@ -115,28 +118,28 @@ class S3Reader:
         self._client = client
         self._named = _parse_url(account.url)
         self._by_version = "VersionId" not in self._named
-        """Whether a version that the store told may be asked for."""
+        """True while requests may name the version that the store reported."""
 
     def close(self) -> None:
-        """Connections belong to the client that all objects share."""
+        """Does nothing: the connections belong to the client that all objects share."""
 
     @contextmanager
     def get(self, wanted: ByteRange, version: Version | None = None) -> Iterator[RangeResponse]:
-        """See `RangeReader.get`; which status is which error: `_explain_refusal`."""
+        """Sends one request; see `RangeReader.get`, and `_explain_refusal` for the errors."""
         with _translate_errors(self._account, first=version is None):
             response = self._request(wanted, version)
             with closing(response["Body"]):
                 yield _read_response(response)
 
     def fetch_digest(self, version: Version) -> Digest | None:
-        """By a HEAD, since S3 gives no checksum with a range. None if it may not be asked."""
+        """Fetches the digest by a HEAD, since S3 sends none with a range; None if that is refused."""
         try:
             with _translate_errors(self._account, first=False):
                 self._account.count_requests()
                 response = self._client().head_object(
                     **self._make_arguments(version), ChecksumMode="ENABLED"
                 )
-        except SourceError:  # the bytes are there; only whether they are right is not told
+        except SourceError:  # the bytes can be used without a digest
             return None
         return read_object_digest(response["ResponseMetadata"]["HTTPHeaders"])
 
@@ -172,7 +175,7 @@ class S3Reader:
 
 
 def _parse_url(url: str) -> dict[str, Any]:
-    """An S3 URL is not quoted: all after the bucket is the key, but for the version."""
+    """Splits an S3 URL, which is not quoted: the key is all between bucket and version."""
     bucket, _, key = url[len("s3://") :].partition("/")
     key, mark, version_id = key.partition("?versionId=")
     named = {"Bucket": bucket, "Key": key}
@@ -180,7 +183,7 @@ def _parse_url(url: str) -> dict[str, Any]:
 
 
 def _lacks_right_to_versions(error: ClientError, added: set[str]) -> bool:
-    """A named version needs s3:GetObjectVersion, where the object itself needs less."""
+    """Returns True if only the version was refused, which needs s3:GetObjectVersion."""
     refused = error.response["ResponseMetadata"].get("HTTPStatusCode") == 403
     return refused and "VersionId" in added
 
@@ -212,7 +215,7 @@ def _iter_chunks(body: Any) -> Iterator[bytes]:
 
 @contextmanager
 def _translate_errors(account: FetchAccount, *, first: bool) -> Iterator[None]:
-    """boto3's exceptions become ours."""
+    """Translates boto3's exceptions into ours."""
     try:
         yield
     except ClientError as error:
@@ -225,13 +228,15 @@ def _translate_errors(account: FetchAccount, *, first: bool) -> Iterator[None]:
     except (ConnectTimeoutError, ReadTimeoutError) as error:
         raise SourceTimeout(f"{account.shown_url}: S3 did not answer in time; try again") from error
     except ParamValidationError as error:
-        raise BucketNotFound(f"{account.shown_url} names no valid bucket and key") from error
+        raise BucketNotFound(
+            f"{account.shown_url} names no valid bucket and key; expected s3://bucket/key"
+        ) from error
     except (BotoConnectionError, HTTPClientError) as error:
         raise SourceUnreachable(
             f"{account.shown_url}: no connection to S3 ({error}); check the endpoint"
         ) from error
     except (BotoCoreError, ValueError) as error:
-        raise SourceHttpError(f"{account.shown_url}: S3 cannot be asked: {error}") from error
+        raise SourceHttpError(f"{account.shown_url}: the request to S3 failed: {error}") from error
 
 
 def _explain_refusal(error: ClientError, account: FetchAccount, first: bool) -> SourceError:

@@ -1,4 +1,4 @@
-"""The bytes of an input, as a local file for as long as they are needed."""
+"""Opens an input by its URL as a local file, for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Sources"]
 
 
 class Sources:
-    """Shared by all threads of a worker; a context manager that removes its spool folder."""
+    """The sources of a worker, shared by its threads; a context manager that removes its spool."""
 
     def __init__(self, config: SourceConfig, *, resolve: Resolve = resolve_name) -> None:
         self._config = config
@@ -55,15 +55,15 @@ class Sources:
         check: Callable[[], None] = no_check,
         progress: Progress | None = None,
     ) -> Iterator[LocalCopy]:
-        """A copy of what the URL leads to (s3, http, https, file), gone on exit.
+        """Yields a copy of the file behind the URL (s3, http, https, file), deleted on exit.
 
-        Of a large remote file only the beginning is there when this yields; the rest comes by
-        the copy's `ensure`. `check` and `progress` are called on this thread, about ten times
-        a second while it waits; what they raise passes untouched.
+        Only the beginning of a large remote file is present at first; the copy's `ensure`
+        fetches more. `check` and `progress` are called on this thread, about ten times a second
+        while it waits; their exceptions pass through.
 
         Raises:
             SourceError: one of its kinds, from `ensure` too, and on exit from a local file that
-                changed. SpoolFull: no room on the disk.
+                changed. SpoolFull: the disk or the quota is full.
         """
         account = FetchAccount(url, self._config, check, progress)
         scheme = urlsplit(url).scheme
@@ -72,7 +72,9 @@ class Sources:
                 yield file
             return
         if scheme not in ("http", "https", "s3"):
-            raise SourceError(f"got scheme {scheme!r}, expected s3, http, https or file")
+            raise SourceError(
+                f"got a URL with the scheme {scheme!r}, expected s3, http, https or file"
+            )
         source = self._s3 if scheme == "s3" else self._http
         with (
             self._spool.create_file() as (path, reservation),

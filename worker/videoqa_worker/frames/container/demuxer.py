@@ -228,7 +228,7 @@ def _check_streams(container: InputContainer, limits: FrameLimits) -> None:
     if count > limits.max_streams:
         raise TooManyStreams(
             f"the file has {count} streams, expected at most {limits.max_streams}; "
-            "keep only the video's, or raise the worker's max_streams"
+            "keep only the video's, or raise the worker's VIDEOQA_MAX_STREAMS"
         )
 
 

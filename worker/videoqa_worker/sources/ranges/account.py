@@ -1,8 +1,7 @@
-"""The accounting of one fetch: bytes, limits, the deadline, and the caller's wish to stop.
+"""The account of one fetch: its bytes, limits, deadline, and whether the caller still waits.
 
-Two kinds of threads meet here. The caller's own waits, and alone calls `check` and
-`progress` (`listen`). The fetching threads count what comes and hear from `tick` that the
-caller has left.
+Two kinds of threads use it. The caller's thread waits, and alone calls `check` and `progress` (in
+`check_caller`). The fetching threads count bytes, and learn from `tick` that the caller has left.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from videoqa_worker.sources.config import SourceConfig
 __all__ = ["FetchAccount", "Progress", "Stopped"]
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes there are so far, and the total if it is known."""
+"""A callback that gets the bytes received so far, and the total if it is known."""
 
 
 class Stopped(Exception):
-    """The caller has left; ends a fetching thread, and nobody sees it."""
+    """The caller has left; ends a fetching thread and is never reported."""
 
 
 class FetchAccount:
-    """Knows no protocol. Messages name the URL without credentials and query."""
+    """The account of one fetch, of any protocol; messages show URLs without credentials."""
 
     def __init__(
         self,
@@ -42,16 +41,16 @@ class FetchAccount:
         self.shown_url = redact_url(url)
         self.config = config
         self.received_bytes = 0
-        """Of the file as it is on disk."""
+        """Bytes of the file that are on disk."""
         self.fetched_bytes = 0
-        """Over the network, with what had to be fetched again."""
+        """Bytes over the network, including those fetched again."""
         self.requests = 0
-        """Over the network, redirects and repeated ones included."""
+        """Requests sent, redirects and retries included."""
         self.total_bytes: int | None = None
         self.waited_s = 0.0
-        """What the caller's thread spent waiting for bytes."""
+        """Time that the caller's thread has waited for bytes."""
         self.threads: list[threading.Thread] = []
-        """Those that fetched for it."""
+        """The threads that fetch for it."""
         self._check = check
         self._progress = progress
         self._reported_bytes = -1
@@ -60,11 +59,11 @@ class FetchAccount:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
 
-    # The caller's thread
+    # Called on the caller's thread
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The deadline's clock runs in here only: decoding between two waits is not fetching."""
+        """Counts the body towards the deadline; decoding between two waits is not fetching."""
         begun_s = self._clock()
         self._deadline_s = begun_s + self.config.deadline_s - self.waited_s
         try:
@@ -73,7 +72,7 @@ class FetchAccount:
             self.waited_s += self._clock() - begun_s
 
     def check_caller(self) -> None:
-        """Raises what `check` raises, and SourceTimeout after the deadline; tells progress."""
+        """Calls `check` and `progress`; raises SourceTimeout after the deadline."""
         self._check()
         self._check_deadline()
         if self._progress is not None and self.received_bytes != self._reported_bytes:
@@ -81,17 +80,17 @@ class FetchAccount:
             self._progress(self.received_bytes, self.total_bytes)
 
     def stop(self) -> None:
-        """Fetching threads end at their next chunk."""
+        """Has the fetching threads end at their next chunk."""
         self._stopped.set()
 
     def join_threads(self, timeout_s: float) -> bool:
-        """Whether all fetching threads have ended, given so long."""
+        """Waits for the fetching threads; returns True if all have ended within the time."""
         until_s = time.monotonic() + timeout_s
         for thread in self.threads:
             thread.join(max(0.0, until_s - time.monotonic()))
         return not any(thread.is_alive() for thread in self.threads)
 
-    # The fetching threads
+    # Called on fetching threads
 
     def tick(self) -> None:
         """Raises Stopped once the caller has left, and SourceTimeout after the deadline."""
@@ -100,21 +99,21 @@ class FetchAccount:
         self._check_deadline()
 
     def pause(self, seconds: float) -> None:
-        """Waits before another try; ends early when the caller leaves."""
+        """Waits before a retry; ends early when the caller leaves."""
         self._stopped.wait(min(seconds, self.remaining_s()))
         self.tick()
 
     def remaining_s(self) -> float:
-        """Until the deadline, above zero; what waits longer meets `tick` next."""
+        """Returns the time until the deadline, above zero: `tick` raises once it has passed."""
         return max(0.001, self._deadline_s - self._clock())
 
     def expect_total(self, total_bytes: int) -> None:
-        """The source says how large it is, and all of it will come."""
+        """Notes the size of a file that is fetched completely."""
         self.check_size(total_bytes)
         self.total_bytes = total_bytes
 
     def add_bytes(self, count_bytes: int) -> None:
-        """Bytes came."""
+        """Counts bytes that have come."""
         with self._lock:
             self.received_bytes += count_bytes
             self.fetched_bytes += count_bytes
@@ -122,12 +121,12 @@ class FetchAccount:
         self.tick()
 
     def count_requests(self, requests: int = 1) -> None:
-        """Requests went out."""
+        """Counts requests that were sent."""
         with self._lock:
             self.requests += requests
 
     def discard_bytes(self, count_bytes: int) -> None:
-        """Bytes that came are thrown away, and fetched again."""
+        """Subtracts bytes that are fetched again."""
         with self._lock:
             self.received_bytes -= count_bytes
 
@@ -135,13 +134,13 @@ class FetchAccount:
         if self._clock() >= self._deadline_s:
             raise SourceTimeout(
                 f"{self.shown_url} was not complete after {self.config.deadline_s:g} s "
-                f"({self.received_bytes} bytes came); try again, or raise the worker's deadline_s"
+                f"({self.received_bytes} bytes came); try again, or raise the worker's VIDEOQA_SOURCE_DEADLINE_S"
             )
 
     def check_size(self, size_bytes: int) -> None:
-        """Raises SourceTooLarge if so many bytes may not come here."""
+        """Raises SourceTooLarge if a fetch of this size exceeds `max_bytes`."""
         if size_bytes > self.config.max_bytes:
             raise SourceTooLarge(
-                f"{self.shown_url} would bring {size_bytes} bytes or more here, expected at most "
-                f"{self.config.max_bytes}; shrink it, or raise the worker's max_source_bytes"
+                f"{self.shown_url} needs at least {size_bytes} bytes on disk, expected at most "
+                f"{self.config.max_bytes}; shrink it, or raise the worker's VIDEOQA_MAX_SOURCE_BYTES"
             )

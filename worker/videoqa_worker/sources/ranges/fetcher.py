@@ -1,7 +1,7 @@
-"""How the bytes of one remote file come into its place in the spool; runs on fetching threads.
+"""Fetches ranges of one remote file into its spool file; runs on fetching threads.
 
-Knows which state of the file it reads, and lets no byte of another in. Knows nothing of
-what is needed: `remote.py` decides that.
+Knows the version of the file and writes no byte of another one. Does not know which bytes are
+needed: `remote.py` decides that.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from videoqa_worker.sources.spool.quota import Reservation
 __all__ = ["HEAD_BYTES", "RangeFetcher"]
 
 HEAD_BYTES = 64 << 10
-"""Of the first request. The index of a minute's mp4 fits, at the cost of a few packets."""
+"""Size of the first request. The index of an mp4 of one minute fits in."""
 _RETRY_PAUSE_S = 0.2
-"""Doubled each time: a restarting server is back within a second."""
+"""First pause between attempts, doubled each time: a restarting server is back within 1 s."""
 _RETRYABLE = (EndedEarly, ChecksumMismatch, SourceTimeout, SourceUnavailable, SourceUnreachable)
 
 
 class RangeFetcher:
-    """`head` once; then, where the store gives ranges, `range` from any number of threads."""
+    """Call `fetch_head` once; then, if the store serves ranges, `fetch_range` from any thread."""
 
     def __init__(
         self, account: FetchAccount, reader: RangeReader, path: Path, reservation: Reservation
@@ -49,17 +49,17 @@ class RangeFetcher:
         self.version = Version()
         self.digest: Digest | None = None
         self.head_bytes = 0
-        """How many bytes from the beginning on are there after `head`."""
+        """Bytes present from the beginning on after `fetch_head`."""
         self._account = account
         self._reader = reader
         self._path = path
         self._reservation = reservation
         self._is_incomplete = True
-        """The whole body is not there yet."""
+        """True until the body has come completely."""
         self._continuable = False
 
     def fetch_head(self) -> None:
-        """The first 64 KiB; or all, if the store gives no ranges that can be told apart."""
+        """Fetches the first 64 KiB; or all, if the store serves no ranges or names no version."""
         ranged, failures = self._fetch_first()
         if not ranged:
             self._fetch_rest(failures)
@@ -69,7 +69,7 @@ class RangeFetcher:
         self.head_bytes = max(self.head_bytes, end)
 
     def fetch_range(self, start: int, end: int) -> None:
-        """[start, end), tried again on its own; what came before a break is kept."""
+        """Fetches [start, end); a retry continues behind the bytes that have come."""
         attempts = self._account.config.range_attempts
         at = start
         for attempt in count(1):
@@ -85,11 +85,15 @@ class RangeFetcher:
             self._account.pause(_RETRY_PAUSE_S * 2 ** (attempt - 1))
 
     def fetch_digest(self) -> None:
-        """Of the whole file, if its store has not told it yet."""
+        """Fetches the whole file's digest, if the store has not sent it yet."""
         self.digest = self.digest or self._reader.fetch_digest(self.version)
 
     def _fetch_first(self) -> tuple[bool, int]:
-        """Whether ranges may follow; and if not, how often the whole was cut short so far."""
+        """Sends the first request.
+
+        Returns:
+            Whether ranges may follow; if not, how often the whole body was cut short so far.
+        """
         try:
             with self._reader.get((0, HEAD_BYTES)) as response:
                 if not response.partial:
@@ -97,16 +101,16 @@ class RangeFetcher:
                     return False, 1
                 if (known := _find_extent(response)) is not None:
                     self._begin_ranges(response, *known)
-                    # One response alone needs no name, as long as nothing is added to it.
+                    # A single response needs no version, as long as no other is added to it.
                     return self.version.is_named or not self._is_incomplete, 1
         except RangeRefused:
             pass
         return False, 0
 
-    # By ranges
+    # Ranges
 
     def _begin_ranges(self, response: RangeResponse, end: int, total_bytes: int) -> None:
-        """The answer that all others must agree with."""
+        """Takes the first response, whose version and size all others must match."""
         self._account.total_bytes = total_bytes
         self._reservation.grow_to(end)
         self.version, self.digest = response.version, response.whole_digest
@@ -118,10 +122,10 @@ class RangeFetcher:
                 self.head_bytes = 0
 
     def _fetch_part(self, start: int, end: int) -> tuple[int, bool]:
-        """One request. A server may send less than it was asked for.
+        """Sends one request. A server may send fewer bytes than requested.
 
         Returns:
-            Up to where the bytes are there, and whether more were promised.
+            The end of the bytes that came, and whether the server announced more.
         """
         with self._reader.get((start, end), self.version) as response:
             self._check_response(response, start, end)
@@ -149,10 +153,10 @@ class RangeFetcher:
             f"{start} on; try again later"
         )
 
-    # In one piece
+    # The whole file
 
     def _fetch_rest(self, failures: int) -> None:
-        """What is left of a whole body: continued where it can be, else fetched anew."""
+        """Fetches the rest of the body: continues it where possible, else starts over."""
         account = self._account
         while self._is_incomplete:
             if failures > account.config.http_retries:
@@ -173,7 +177,7 @@ class RangeFetcher:
         return (self.head_bytes, None) if self.head_bytes and pinned else None
 
     def _take_whole(self, response: RangeResponse) -> None:
-        """A response that is the whole file, or continues it."""
+        """Takes a response that is the whole file, or that continues it."""
         if self.version.is_named and not self.version.agrees_with(response.version):
             raise InputChanged(
                 f"{self._account.shown_url} changed while it was read (ETag or date); try again"
@@ -194,12 +198,12 @@ class RangeFetcher:
                 response, self.head_bytes, response.end, file
             )
 
-    # Both
+    # Ranges and the whole file
 
     def _receive(
         self, response: RangeResponse, at: int, end: int | None, file: BinaryIO
     ) -> tuple[int, bool]:
-        """Writes the body from `at` on; see `_fetch_part` for what comes back."""
+        """Writes the body from `at` on; returns as `_fetch_part` does."""
         digest, begun = response.part_digest, at
         hasher = make_hasher(digest.algorithm) if digest else None
         file.seek(at)
@@ -216,7 +220,7 @@ class RangeFetcher:
                     hasher.update(chunk)
         except EndedEarly:
             return at, True
-        except Exception:  # silence, say: where it is tried again, it begins where this began
+        except Exception:  # a time-out, for example: the retry begins where this request began
             self._account.discard_bytes(file.tell() - begun)
             raise
         if end is not None and at < end:
@@ -231,12 +235,12 @@ class RangeFetcher:
 
     def _make_too_long(self, end: int) -> SourceError:
         return SourceHttpError(
-            f"{self._account.shown_url} sent more bytes than up to {end} as said"
+            f"{self._account.shown_url} sent more bytes than announced, expected them to end at {end}"
         )
 
 
 def _find_extent(response: RangeResponse) -> tuple[int, int] | None:
-    """Where the first range ends, and the total; None if no second one could safely follow."""
+    """Returns the first range's end and the total; None if no second range could safely follow."""
     end, total_bytes = response.end, response.total_bytes
     if response.start != 0 or not end or total_bytes is None or end > total_bytes:
         return None

@@ -1,4 +1,4 @@
-"""Which byte ranges to ask for, so that certain spans are there. Pure arithmetic."""
+"""Plans range requests: merges close spans and splits long ones. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["plan_ranges"]
 def plan_ranges(
     wanted: Sequence[Span], present: Spans, size_bytes: int, config: SourceConfig
 ) -> list[Span]:
-    """The ranges to fetch, ascending, none of them there yet; [] if nothing is missing.
+    """Returns the missing ranges to fetch, ascending; [] if nothing is missing.
 
-    Neighbours closer than `range_gap_bytes` are asked for in one, unless what lies between
-    them is there already; what is longer than `range_bytes` is split into equal parts. If more
-    than `whole_above` of the file is to be fetched, the rest of it comes along, if it may.
+    Spans closer than `range_gap_bytes` are merged, unless the gap between them is present already;
+    a range longer than `range_bytes` is split into equal parts. If more than `whole_above` of the
+    file is to be fetched, the rest of it is fetched as well, unless it exceeds `max_bytes`.
     """
     missing = _find_missing(_join_spans(wanted, size_bytes, config.range_gap_bytes), present)
     most = sum(end - start for start, end in missing) > config.whole_above * size_bytes

@@ -1,4 +1,4 @@
-"""Frame sampling: which pictures of a video the model sees, and their pixels."""
+"""Frame sampling: chooses the frames of a video that the model sees, and decodes them."""
 
 from videoqa_worker.frames.budget import DecodeBudget, no_check
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video

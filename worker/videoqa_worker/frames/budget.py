@@ -1,4 +1,4 @@
-"""The clock of one decoding: the caller's `check`, the deadline and the packet count."""
+"""The budget of one decoding: its deadline, its packet count, and the caller's `check`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["DecodeBudget", "TimedFile", "no_check"]
 
 
 def no_check() -> None:
-    """The default `check`: nobody cancels."""
+    """The default `check`, for callers that never cancel."""
 
 
 class DecodeBudget:
-    """Ticked once a packet. It cannot interrupt the decoder inside one packet."""
+    """The budget of one decoding, checked once per packet; it cannot interrupt a packet."""
 
     def __init__(self, limits: FrameLimits, check: Callable[[], None] = no_check) -> None:
         self._limits = limits
@@ -27,7 +27,7 @@ class DecodeBudget:
         self._packets = 0
 
     def tick(self) -> None:
-        """Raises what `check` raises; DecodeTimeout; TooManyPackets after `max_packets`."""
+        """Counts a packet; raises DecodeTimeout, TooManyPackets, and what `check` raises."""
         self._check()
         if time.monotonic() > self._deadline_s:
             raise DecodeTimeout(
@@ -38,20 +38,20 @@ class DecodeBudget:
         if self._packets > self._limits.max_packets:
             raise TooManyPackets(
                 f"the video has more than {self._limits.max_packets} packets; "
-                "ask for it in parts, or raise the worker's VIDEOQA_MAX_PACKETS"
+                "ask for a shorter clip, or raise the worker's VIDEOQA_MAX_PACKETS"
             )
 
     def restart(self) -> None:
-        """The deadline begins anew: what was done so far is a thing of its own."""
+        """Starts the deadline anew, for the next segment."""
         self._deadline_s = time.monotonic() + self._limits.decode_timeout_s
 
     def exclude(self, seconds: float) -> None:
-        """So long was spent on something else than decoding."""
+        """Moves the deadline by time that was not spent on decoding."""
         self._deadline_s += seconds
 
 
 class TimedFile:
-    """Media whose bytes are waited for off the clock: fetching has a deadline of its own."""
+    """A SparseFile whose fetches do not count towards the decoding deadline."""
 
     def __init__(self, file: SparseFile, budget: DecodeBudget) -> None:
         self._file = file

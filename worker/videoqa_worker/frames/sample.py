@@ -1,6 +1,6 @@
-"""Frames of a video: the top of the path.
+"""Samples the frames of a video: the entry to this package.
 
-Knows files and seconds; jobs, URLs and models are the caller's.
+Knows files and seconds, and nothing of jobs, URLs and models.
 """
 
 from __future__ import annotations
@@ -51,17 +51,18 @@ def sample_frames(
     limits: FrameLimits = DEFAULT_LIMITS,
     check: Callable[[], None] = no_check,
 ) -> SampledVideo:
-    """The pictures of the clip [start, end) that `sampling` defines (see its docstring).
+    """Returns the frames of the clip [start, end) that `sampling` defines (see its docstring).
 
-    With a = `start` or 0 and b = `end` or the duration, in seconds from the first picture.
-    Instants are compared in ticks of the container, rounded up if those are of a millisecond
-    or less. A picture that is on screen at several instants comes once. Of media with holes,
-    only what is needed is fetched. `check` is called at every packet; what it raises passes.
+    The clip is [a, b) with a = `start` or 0 and b = `end` or the duration, in seconds from the
+    first picture. Instants are compared in ticks of the container, rounded up if a tick is a
+    millisecond or less. A picture that is on screen at several instants is returned once. Only the
+    needed bytes of a sparse file are fetched. `check` is called at every packet; its exceptions
+    pass through.
 
     Raises:
         NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, PictureTooLarge, VideoTooLong,
         TooManyStreams, TooManyPackets, FramesTooLarge, ClipOutOfRange, DecodeTimeout.
-        SourceError: media with holes could not be fetched.
+        SourceError: a sparse file could not be fetched.
     """
     budget = DecodeBudget(limits, check)
     source = TimedFile(CompleteFile(Path(file)) if isinstance(file, str | Path) else file, budget)
@@ -81,11 +82,11 @@ def sample_frames(
 
 
 def decode_first_picture(walk: Walk) -> VideoFrame:
-    """Raises VideoCorrupt if there is none."""
+    """Returns the first picture; raises VideoCorrupt if there is none."""
     first = walk.read_first()
     if first is None:
         file_type = identify(walk.video.file.path)
-        raise VideoCorrupt(f"looks like {file_type.text}, and no picture decodes")
+        raise VideoCorrupt(f"got {file_type.text} of which no picture decodes; upload it again")
     return first
 
 
@@ -98,51 +99,62 @@ def _sample_targets(walk: Walk, timeline: Timeline, selection: Selection) -> tup
     reformatter = VideoReformatter()
     last_pts: int | None = None
     for target, asked_s in zip(targets, selection.instants_s, strict=True):
-        shown = _decode_keyframe(walk, timeline, target) or decode_on_screen(
+        decoded = _decode_keyframe(walk, timeline, target) or decode_on_screen(
             walk, timeline, target.tick
         )
-        if shown.pts != last_pts:
-            frames.append(make_frame(shown, timeline, asked_s, reformatter))
+        if decoded.pts != last_pts:
+            frames.append(make_frame(decoded, timeline, asked_s, reformatter))
             check_grown_memory(frames, walk.video.limits)
-        elif not shown.exact:  # this instant's doubt is the frame's, which stands for both
+        elif (
+            not decoded.exact
+        ):  # one frame stands for both instants, so it is as doubtful as either
             frames[-1] = replace(frames[-1], exact=False)
-        last_pts = shown.pts
+        last_pts = decoded.pts
     if walk.times_contradict or walk.begins_late:
         frames = [replace(frame, exact=False) for frame in frames]
     return tuple(frames)
 
 
 def _decode_keyframe(walk: Walk, timeline: Timeline, target: Target) -> DecodedPicture | None:
-    """The keyframe, exact only if it is what is on screen at the instant."""
-    shown = walk.keyframe_at(target.key) if target.key is not None else None
-    if shown is None:
+    """Decodes the target's keyframe; exact only if it is on screen at the instant."""
+    decoded = walk.keyframe_at(target.keyframe) if target.keyframe is not None else None
+    if decoded is None:
         return None
-    since = target.tick - shown.pts
-    decode_on_screen = since == 0 or (timeline.even and 0 < since < timeline.step)
-    return replace(shown, exact=shown.exact and decode_on_screen)
+    since = target.tick - decoded.pts
+    is_on_screen = since == 0 or (timeline.even and 0 < since < timeline.step)
+    return replace(decoded, exact=decoded.exact and is_on_screen)
 
 
 def decode_on_screen(walk: Walk, timeline: Timeline, tick: int) -> DecodedPicture:
-    shown = walk.picture_at(tick)
-    if shown is None:
-        raise VideoCorrupt(f"no picture decodes near {timeline.seconds(tick):.2f} s")
-    if (timeline.truncated or shown.pts < timeline.last) and walk.is_at_end():
-        refuse_truncated(timeline, tick, shown.pts)
-        held = tick > shown.pts + timeline.step
-        return replace(shown, exact=shown.exact and not held)
-    return shown
+    """Decodes the picture that is on screen at this tick.
+
+    Raises:
+        VideoCorrupt: no picture decodes. VideoTruncated: the file ends long before the tick.
+    """
+    decoded = walk.picture_at(tick)
+    if decoded is None:
+        raise VideoCorrupt(
+            f"no picture decodes near {timeline.seconds(tick):.2f} s; upload the video again, "
+            "or ask for another clip"
+        )
+    if (timeline.truncated or decoded.pts < timeline.last) and walk.is_at_end():
+        refuse_truncated(timeline, tick, decoded.pts)
+        held = tick > decoded.pts + timeline.step
+        return replace(decoded, exact=decoded.exact and not held)
+    return decoded
 
 
 def make_frame(
-    shown: DecodedPicture, timeline: Timeline, asked_s: Fraction, reformatter: VideoReformatter
+    decoded: DecodedPicture, timeline: Timeline, asked_s: Fraction, reformatter: VideoReformatter
 ) -> Frame:
-    index = shown.count if shown.count is not None else timeline.index_of(shown.pts)
-    pixels = to_rgb(shown.picture, reformatter)
-    return Frame(index, timeline.seconds(shown.pts), shown.exact, pixels, float(asked_s))
+    """Converts a decoded picture to a frame."""
+    index = decoded.count if decoded.count is not None else timeline.index_of(decoded.pts)
+    pixels = to_rgb(decoded.picture, reformatter)
+    return Frame(index, timeline.seconds(decoded.pts), decoded.exact, pixels, float(asked_s))
 
 
 def refuse_truncated(timeline: Timeline, tick: int, last: int) -> None:
-    """Never passes the last picture off as a later one."""
+    """Raises VideoTruncated if the target lies clearly behind the last picture."""
     pictures_end = last + round(timeline.step)
     missing_s = (tick - pictures_end) * timeline.time_base
     if missing_s > timeline.tolerance_s:
@@ -154,6 +166,7 @@ def refuse_truncated(timeline: Timeline, tick: int, last: int) -> None:
 
 
 def check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
+    """Raises FramesTooLarge if so many frames of the first picture's size exceed the limit."""
     needed_bytes = pixels * 3 * count
     if needed_bytes > limits.max_frames_bytes:
         raise FramesTooLarge(
@@ -163,15 +176,16 @@ def check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
 
 
 def check_grown_memory(frames: Sequence[Frame], limits: FrameLimits) -> None:
-    """`check_memory` knows the first picture's size only, and later ones may be larger."""
+    """Raises FramesTooLarge if the frames exceed the limit, since later pictures may be larger."""
     if sum(frame.pixels.nbytes for frame in frames) > limits.max_frames_bytes:
         raise FramesTooLarge(
-            f"the video's pictures grow, and {len(frames)} frames take more than "
-            f"{limits.max_frames_bytes / 2**30:.1f} GiB together; ask for fewer frames"
+            f"the video's pictures grow: {len(frames)} frames take more than the allowed "
+            f"{limits.max_frames_bytes / 2**30:.1f} GiB; ask for fewer frames"
         )
 
 
 def describe_video(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
+    """Returns the video's properties, with the size of this frame."""
     height, width = frame.pixels.shape[:2]
     rate = None if timeline.even else walk.video.stream.average_rate
     return VideoInfo(
@@ -185,13 +199,14 @@ def describe_video(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
 
 
 def _warn_if_no_keyframes(sampling: Sampling, timeline: Timeline) -> tuple[Warn, ...]:
-    if sampling.method != "keyframe" or timeline.keys:
+    if sampling.method != "keyframe" or timeline.keyframes:
         return ()
-    message = "this kind of file does not tell where keyframes are: exact frames were taken"
+    message = "this file format does not list its keyframes; exact frames were sampled instead"
     return (Warn(code="no_keyframes", message=message),)
 
 
 def warn_if_fewer(asked: int, got: int) -> tuple[Warn, ...]:
+    """Returns a warning if fewer frames came than instants were asked for."""
     if got == asked:
         return ()
     message = f"asked for {asked} frames, the clip has {got}: some instants show the same picture"

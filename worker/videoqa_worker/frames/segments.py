@@ -1,8 +1,8 @@
-"""Frames of a video segment by segment, from one opening and one pass over its pictures.
+"""Samples the frames of a long video segment by segment, in one pass over its pictures.
 
-Knows files and seconds. A segment's frames are handed on before those of the next are decoded,
-so an hour needs no more memory than the segments that overlap; and a caller that goes on where
-another stopped says with which segment.
+Knows files and seconds. A segment's frames are yielded before the next segment is decoded, so an
+hour needs no more memory than the segments that overlap. A caller that resumes where another one
+stopped names the first segment.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
 __all__ = ["SampledSegment", "sample_segments"]
 
 _PLANNED_FRAMES = 64
-"""Of so many, the bytes are fetched in one round."""
+"""Number of frames whose bytes are fetched in one round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +51,10 @@ class SampledSegment:
     """The frames of one segment."""
 
     number: int
-    """From 0."""
+    """Number of the segment, from 0."""
     total: int
     start_s: float
-    """From the video's beginning."""
+    """Seconds from the video's beginning."""
     end_s: float
     video: SampledVideo
 
@@ -70,13 +70,13 @@ def sample_segments(
     check: Callable[[], None] = no_check,
     on_skipped: Callable[[], None] = no_check,
 ) -> Iterator[SampledSegment]:
-    """The segments of the clip [start, end) that `sampling` defines, in the order of time.
+    """Yields the segments of the clip [start, end) that `sampling` defines, ascending in time.
 
     Arguments:
-        first: begins with this one, but never behind the last, so that at least one comes.
-        limits: `decode_timeout_s` is for each segment, also for those that decoding has to go
-            through on the way to `first`, or again where no seek leads to the next picture.
-        passed: called after each of these: no more often than there are segments before.
+        first: number of the first segment to yield; the last one, if there are fewer.
+        limits: `decode_timeout_s` holds for each segment, also for those that are decoded through
+            on the way to `first`, or again where no seek leads to the next picture.
+        on_skipped: called after each segment that is decoded through and not yielded.
 
     Raises:
         As `sample_frames`; TooManySegments.
@@ -93,21 +93,21 @@ def sample_segments(
         walk.use_timeline(timeline)
         clip = _SegmentedClip.of(sampling, timeline, start, end, limits)
         check_memory(picture.width * picture.height, clip.frames_held, limits)
-        yield from _SegmentSampler(walk, timeline, clip, source, plan, budget).segments(
+        yield from _SegmentSampler(walk, timeline, clip, source, plan, budget).sample(
             first, on_skipped
         )
 
 
 @dataclass(frozen=True)
 class _SegmentedClip:
-    """A clip in parts."""
+    """A clip cut into segments."""
 
     clip: Clip
-    parts: tuple[SegmentSpan, ...]
+    segments: tuple[SegmentSpan, ...]
     frames: int
-    """Of each."""
+    """Frames per segment."""
     frames_held: int
-    """Of all parts that overlap."""
+    """Frames of all segments that overlap, which are in memory at once."""
 
     @classmethod
     def of(
@@ -118,28 +118,29 @@ class _SegmentedClip:
         end: float | None,
         limits: FrameLimits,
     ) -> _SegmentedClip:
+        """Cuts the clip [start, end) into segments."""
         step_s = timeline.step * timeline.time_base
         clip = resolve_clip(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
-        parts = cut_segments(sampling, clip, most=limits.max_segments)
+        segments = cut_segments(sampling, clip, most=limits.max_segments)
         at_once = 1
-        if len(parts) > 1:
-            apart_s = parts[1].start_s - parts[0].start_s
-            at_once = math.ceil((parts[0].end_s - parts[0].start_s) / apart_s)
-        return cls(clip, parts, sampling.cap, sampling.cap * at_once)
+        if len(segments) > 1:
+            apart_s = segments[1].start_s - segments[0].start_s
+            at_once = math.ceil((segments[0].end_s - segments[0].start_s) / apart_s)
+        return cls(clip, segments, sampling.cap, sampling.cap * at_once)
 
 
 @dataclass
 class _PendingSegment:
-    """A part whose frames are being taken."""
+    """A segment whose frames are being decoded."""
 
-    part: SegmentSpan
+    segment: SegmentSpan
     frames: list[Frame] = field(default_factory=list)
     asked: int = 0
     last_pts: int | None = None
 
 
 class _SegmentSampler:
-    """One walk over the parts."""
+    """Samples the segments of a clip in one walk over the pictures."""
 
     def __init__(
         self,
@@ -156,47 +157,53 @@ class _SegmentSampler:
         self._latest: Frame | None = None
         self._latest_pts: int | None = None
 
-    def segments(self, first: int, on_skipped: Callable[[], None]) -> Iterator[SampledSegment]:
-        parts = self._clip.parts[min(first, len(self._clip.parts) - 1) :]
+    def sample(self, first: int, on_skipped: Callable[[], None]) -> Iterator[SampledSegment]:
+        """Yields the segments from `first` on."""
+        segments = self._clip.segments[min(first, len(self._clip.segments) - 1) :]
         wanted = sorted(
-            (self._timeline.ticks_at(at_s), part.number, at_s)
-            for part in parts
-            for at_s in spread_evenly(self._clip.frames, part.start_s, part.end_s)
+            (self._timeline.ticks_at(at_s), segment.number, at_s)
+            for segment in segments
+            for at_s in spread_evenly(self._clip.frames, segment.start_s, segment.end_s)
         )
-        before = self._find_starts_before(parts[0])
+        before = self._find_starts_before(segments[0])
         self._walk.set_targets([*before, *(tick for tick, _, _ in wanted)])
         if self._timeline.truncated:
             refuse_truncated(self._timeline, wanted[-1][0], self._timeline.last)
         if before:
             self._fetch([wanted[0][0]])
-        begun = {part.number: _PendingSegment(part) for part in parts}
+        pending = {segment.number: _PendingSegment(segment) for segment in segments}
         self._walk.on_restart = lambda tick: self._skip_through(
-            self._find_starts_until(tick, min(begun)), on_skipped
+            self._find_starts_until(tick, min(pending)), on_skipped
         )
         self._skip_through(before, on_skipped)
         for n, (tick, number, at_s) in enumerate(wanted):
             if n % _PLANNED_FRAMES == 0:
                 self._fetch([tick for tick, _, _ in wanted[n : n + _PLANNED_FRAMES]])
-            self._take(tick, at_s, begun[number])
-            # The parts end in the order in which they begin: the last one is never much shorter.
-            if begun[number].asked == self._clip.frames:
-                yield self._finish(begun.pop(number))
+            self._add_frame(tick, at_s, pending[number])
+            # Segments end in the order in which they begin: the last one is never much shorter.
+            if pending[number].asked == self._clip.frames:
+                yield self._finish(pending.pop(number))
                 self._budget.restart()
 
     def _find_starts_before(self, first: SegmentSpan) -> list[int]:
-        """Where parts begin after earlier ones, from the keyframe before this one up to it; of a file
-        without keyframes that can be sought, from the beginning: hours, perhaps."""
+        """Returns the starts of earlier segments that are decoded through on the way to this one.
+
+        These lie behind the last keyframe before it. In a file without an index of keyframes they
+        begin with the second segment, which may take hours of video.
+        """
         begin = self._timeline.ticks_at(first.start_s)
-        keys = self._timeline.keyframes_until(begin)
-        later = self._clip.parts[1 : first.number + 1]
-        ticks = [self._timeline.ticks_at(part.start_s) for part in later]
-        return [tick for tick in ticks if not keys or tick > keys[-1]]
+        keyframes = self._timeline.keyframes_until(begin)
+        later = self._clip.segments[1 : first.number + 1]
+        ticks = [self._timeline.ticks_at(segment.start_s) for segment in later]
+        return [tick for tick in ticks if not keyframes or tick > keyframes[-1]]
 
     def _find_starts_until(self, tick: int, following: int) -> list[int]:
-        """Where parts begin that a seek would have spared, up to the one that is to come next: behind
-        its beginning those that overlap with it begin."""
-        later = self._clip.parts[1 : following + 1]
-        ticks = [self._timeline.ticks_at(part.start_s) for part in later]
+        """Returns the starts before `tick` of all segments up to the following one.
+
+        These are decoded through once more if a seek to `tick` fails.
+        """
+        later = self._clip.segments[1 : following + 1]
+        ticks = [self._timeline.ticks_at(segment.start_s) for segment in later]
         return ticks[: bisect_left(ticks, tick)]
 
     def _skip_through(self, ticks: list[int], on_skipped: Callable[[], None]) -> None:
@@ -209,33 +216,33 @@ class _SegmentSampler:
         if self._plan is not None:
             self._source.ensure(self._plan.spans([Target(tick) for tick in ticks]))
 
-    def _take(self, tick: int, at_s: Fraction, into: _PendingSegment) -> None:
-        shown = decode_on_screen(self._walk, self._timeline, tick)
-        into.asked += 1
-        if shown.pts != into.last_pts:
-            into.frames.append(replace(self._make_frame(shown, at_s), asked_s=float(at_s)))
-            check_grown_memory(into.frames, self._walk.video.limits)
-        elif not shown.exact:
-            into.frames[-1] = replace(into.frames[-1], exact=False)
-        into.last_pts = shown.pts
+    def _add_frame(self, tick: int, at_s: Fraction, pending: _PendingSegment) -> None:
+        decoded = decode_on_screen(self._walk, self._timeline, tick)
+        pending.asked += 1
+        if decoded.pts != pending.last_pts:
+            pending.frames.append(replace(self._make_frame(decoded, at_s), asked_s=float(at_s)))
+            check_grown_memory(pending.frames, self._walk.video.limits)
+        elif not decoded.exact:
+            pending.frames[-1] = replace(pending.frames[-1], exact=False)
+        pending.last_pts = decoded.pts
 
-    def _make_frame(self, shown: DecodedPicture, at_s: Fraction) -> Frame:
-        """Segments that overlap may show the same picture; its pixels are made once."""
-        if self._latest is None or shown.pts != self._latest_pts:
-            self._latest = make_frame(shown, self._timeline, at_s, self._reformatter)
-            self._latest_pts = shown.pts
-        return replace(self._latest, exact=shown.exact)
+    def _make_frame(self, decoded: DecodedPicture, at_s: Fraction) -> Frame:
+        """Makes a frame; converts a picture that overlapping segments share only once."""
+        if self._latest is None or decoded.pts != self._latest_pts:
+            self._latest = make_frame(decoded, self._timeline, at_s, self._reformatter)
+            self._latest_pts = decoded.pts
+        return replace(self._latest, exact=decoded.exact)
 
     def _finish(self, done: _PendingSegment) -> SampledSegment:
         doubtful = self._walk.times_contradict or self._walk.begins_late
         frames = tuple(replace(frame, exact=frame.exact and not doubtful) for frame in done.frames)
-        is_last = done.part.number == len(self._clip.parts) - 1
+        is_last = done.segment.number == len(self._clip.segments) - 1
         warnings = self._clip.clip.warnings if is_last else ()
         return SampledSegment(
-            number=done.part.number,
-            total=len(self._clip.parts),
-            start_s=float(done.part.start_s),
-            end_s=float(done.part.end_s),
+            number=done.segment.number,
+            total=len(self._clip.segments),
+            start_s=float(done.segment.start_s),
+            end_s=float(done.segment.end_s),
             video=SampledVideo(
                 frames,
                 describe_video(self._walk, self._timeline, frames[0]),

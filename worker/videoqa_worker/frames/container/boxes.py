@@ -1,7 +1,7 @@
-"""Where an MP4 keeps its index: a walk over its top-level boxes (ISO/IEC 14496-12, 4.2).
+"""Finds an MP4's index by walking over its top-level boxes (ISO/IEC 14496-12, 4.2).
 
-Own code, because FFmpeg finds the index only by reading up to it block by block, and the
-box libraries parse whole trees; this needs eight bytes a box.
+This is code of our own because FFmpeg finds the index only by reading up to it block by block, and
+the box libraries parse whole trees; here eight bytes per box suffice.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from videoqa_worker.frames.sparse_file import SparseFile
 __all__ = ["ends_before_index", "fetch_index", "find_broken_fragment", "has_pauses"]
 
 _TAIL_BYTES = 32 << 20
-"""What follows the media data is mostly the index: up to here it is fetched at once."""
+"""A tail up to this size is fetched at once: behind the media data mostly the index follows."""
 _HEADER_BYTES = 4096
 _FIRST_PICTURES_BYTES = 256 << 10
-"""The first keyframe of 1080p has 100 to 250 KB."""
+"""Size to fetch for the first keyframe, which has 100 to 250 KB at 1080p."""
 _MAX_BOXES = 10_000
 
 
@@ -29,12 +29,12 @@ class _Box:
     name: bytes
     start: int
     body: int
-    """Where its contents begin: after 8 bytes, or 16."""
+    """Offset of its contents: after 8 bytes, or 16."""
     end: int
 
 
 def _iter_boxes(file: SparseFile, start: int = 0, end: int | None = None) -> Iterator[_Box]:
-    """The boxes of [start, end), by default of the file, as long as their sizes make sense."""
+    """Yields the boxes of [start, end), by default of the file, while their sizes are valid."""
     size_bytes = file.size_bytes
     stop = size_bytes if end is None else min(end, size_bytes)
     with closing(FileCursor(file)) as cursor:
@@ -58,10 +58,10 @@ def _iter_boxes(file: SparseFile, start: int = 0, end: int | None = None) -> Ite
 
 
 def fetch_index(file: SparseFile) -> bool:
-    """Fetches the index (moov), and the first pictures, which opening a video looks at.
+    """Fetches the index (moov) and the first pictures, which are needed to open the video.
 
-    False if there is no index, as in a broken upload, or it does not list the pictures, as in a
-    fragmented file.
+    Returns False if there is no index, as in a broken upload, or if it does not list the pictures,
+    as in a fragmented file.
     """
     first = file.size_bytes
     for box in _iter_boxes(file):
@@ -80,7 +80,7 @@ def fetch_index(file: SparseFile) -> bool:
 
 
 def ends_before_index(file: SparseFile) -> bool:
-    """True for an MP4 that ends before its moov box does, as an upload that broke off."""
+    """Returns True for an MP4 that ends before its moov box does, like an incomplete upload."""
     at = 0
     for box in _iter_boxes(file):
         if box.name == b"moov":
@@ -90,7 +90,7 @@ def ends_before_index(file: SparseFile) -> bool:
 
 
 def find_broken_fragment(file: SparseFile) -> int | None:
-    """Where a fragment begins whose header (moof) the file ends in, as a recording that broke off."""
+    """Returns the offset of a fragment whose header (moof) is cut off, as in a broken recording."""
     for box in _iter_boxes(file):
         if box.name == b"moof" and box.end > file.size_bytes:
             return box.start
@@ -98,9 +98,9 @@ def find_broken_fragment(file: SparseFile) -> int | None:
 
 
 def has_pauses(file: SparseFile) -> bool:
-    """Whether an edit list shows nothing for a while after its first entry.
+    """Returns True if an edit list has a pause after its first entry.
 
-    FFmpeg heeds such entries at the beginning only, and later plays the beginning again instead
+    FFmpeg applies such entries at the beginning only, and later repeats the beginning instead
     (ISO/IEC 14496-12, 8.6.6: a media time of -1 is an empty edit).
     """
     path = (b"moov", b"trak", b"edts", b"elst")
@@ -110,6 +110,7 @@ def has_pauses(file: SparseFile) -> bool:
 def _find_boxes(
     file: SparseFile, path: tuple[bytes, ...], start: int = 0, end: int | None = None
 ) -> Iterator[_Box]:
+    """Yields the boxes at this path of box names."""
     for box in _iter_boxes(file, start, end):
         if box.name == path[0]:
             if len(path) == 1:
@@ -119,7 +120,7 @@ def _find_boxes(
 
 
 def _read_edit_times(file: SparseFile, box: _Box) -> list[int]:
-    """The media time of each entry."""
+    """Reads the media time of each entry of an edit list."""
     with closing(FileCursor(file)) as cursor:
         cursor.seek(box.body)
         content = cursor.read(min(box.end - box.body, _HEADER_BYTES))

@@ -1,7 +1,7 @@
-"""Opens a video with PyAV, and nothing but a video.
+"""Opens a video with PyAV, and refuses all other kinds of files.
 
-FFmpeg follows playlists, SDP and concat lists to wherever they point, so formats and
-protocols are allow-lists. The only module that turns FFmpeg's opening errors into ours.
+FFmpeg follows playlists, SDP and concat lists to wherever they point, so formats and protocols are
+allow-lists. The only module that translates FFmpeg's opening errors into ours.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from videoqa_worker.frames.sparse_file import SparseFile
 __all__ = ["OpenVideo", "open_video", "read_packets"]
 
 _LATE_STREAMS = ("mpegts", "mpeg", "flv")
-"""Formats without a header that names the streams: they need FFmpeg's own, longer probing."""
+"""Formats without a header that lists the streams; they need FFmpeg's own, longer probing."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class OpenVideo:
 
     @property
     def may_begin_anywhere(self) -> bool:
-        """Whether a sound file's first packets may need what was sent before it was joined."""
+        """True for broadcast formats, whose first packets may refer to pictures sent before."""
         return _names_streams_late(self.container)
 
 
@@ -80,14 +80,14 @@ def open_video(
         _check_streams(container, limits)
         video = OpenVideo(file, container, _pick_stream(container, file), limits)
         _check_size(video)
-        # One thread a decoder: 0.69 CPU s a job against 0.83 with FFmpeg's own choice, and
-        # several upstream deadlocks avoided.
+        # One thread per decoder: 0.69 CPU s a job against 0.83 with FFmpeg's own choice, and
+        # it avoids several upstream deadlocks.
         video.decoder.thread_type = "NONE"
         video.decoder.thread_count = 1
-        # Passed to av.open it only guards probing; here it stops a picture that grows midway.
+        # The option of av.open guards probing only; this one stops a picture that grows midway.
         video.decoder.options = {"max_pixels": str(limits.max_pixels)}
-        # Else a broken picture, or one that refers to what is missing, shows what lay in memory.
-        # HEVC's decoder refuses more than that: see `nal_units`.
+        # Otherwise a broken picture, or one with missing references, shows uninitialized memory.
+        # HEVC's decoder then refuses more than that: see `nal_units`.
         if video.decoder.name in ("mjpeg", "hevc"):
             video.decoder.options |= {"err_detect": "explode"}
         if only_video:
@@ -98,14 +98,14 @@ def open_video(
 
 
 def read_packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
-    """The packets of these streams, of all without any, up to the end of the file.
+    """Yields the packets of these streams up to the end of the file; of all streams by default.
 
-    PyAV 18.1 marks the end with an empty packet a stream; where a stream appeared midway, as
-    in transport streams, it raises IndexError there instead.
+    PyAV 18.1 marks the end with an empty packet per stream; where a stream appeared midway, as in
+    transport streams, it raises IndexError there instead.
 
-    Its generator is closed here. Built for the limited API, Cython's are not finalized when they
-    are dropped (cython/cython#6405): each left 144 bytes amid the heap, and so kept the free
-    pages around them from the system.
+    PyAV's generator is closed here. Built for the limited API, Cython's generators are not
+    finalized when they are dropped (cython/cython#6405): each left 144 bytes amid the heap, which
+    kept the free pages around them from the system.
     """
     read = cast("Generator[Packet[Stream]]", container.demux(*streams))
     with suppress(IndexError), closing(read):
@@ -156,10 +156,10 @@ def _try_open(
     extra: dict[str, str],
     end: int | None = None,
 ) -> InputContainer:
-    """`end`: what comes after this position is not read."""
+    """Opens the container; bytes after `end` are not read."""
     whole = is_complete(file) and end is None
     options = {
-        # What has holes is read through an object, and opens nothing else at all.
+        # A sparse file is read through a Python object, and may open nothing else at all.
         "protocol_whitelist": "file" if whole else "none",
         "format_whitelist": limits.formats,
         "max_pixels": str(limits.max_pixels),
@@ -178,7 +178,7 @@ def _try_open(
         )
         if cut is None:
             raise _explain_refusal(file, error) from error
-        # FFmpeg refuses what ends within a fragment's header, though all before it is sound.
+        # FFmpeg refuses a file that ends within a fragment's header, though the rest is sound.
         return _try_open(file, limits, stack, extra, cut)
 
 
@@ -189,13 +189,13 @@ def _explain_refusal(file: SparseFile, error: Exception) -> SamplingError:
     if file_type.kind == "image":
         return NotAVideo(f"got {file_type.text}, expected a video; send it as an image input")
     if file_type.kind != "video":
-        return NotAVideo(f"got bytes that are no video: it looks like {file_type.text}")
+        return NotAVideo(f"got {file_type.text}, expected a video")
     if file_type.text.startswith("an MP4") and ends_before_index(file):
         return VideoTruncated(
-            "the file ends before its index (moov), so no picture can be found; upload it again"
+            "the file ends before its index (moov), expected a complete MP4; upload it again"
         )
     return VideoCorrupt(
-        f"looks like {file_type.text}, and cannot be opened: {_describe_error(error)}"
+        f"got {file_type.text} that cannot be opened: {_describe_error(error)}; upload it again"
     )
 
 
@@ -219,7 +219,9 @@ def _pick_stream(container: InputContainer, file: SparseFile) -> VideoStream:
     best = container.streams.best("video")
     stream = next((s for s in moving if best is not None and s.index == best.index), moving[0])
     if stream.codec_context is None:
-        raise VideoCorrupt(f"no decoder for the video stream of {identify(file.path).text}")
+        raise VideoCorrupt(
+            f"got {identify(file.path).text} with a codec that FFmpeg does not know; convert it to H.264"
+        )
     return stream
 
 
@@ -228,7 +230,7 @@ def _check_streams(container: InputContainer, limits: FrameLimits) -> None:
     if count > limits.max_streams:
         raise TooManyStreams(
             f"the file has {count} streams, expected at most {limits.max_streams}; "
-            "keep only the video's, or raise the worker's VIDEOQA_MAX_STREAMS"
+            "keep only the video stream, or raise the worker's VIDEOQA_MAX_STREAMS"
         )
 
 
@@ -237,5 +239,5 @@ def _check_size(video: OpenVideo) -> None:
     if width * height > video.limits.max_pixels:
         raise PictureTooLarge(
             f"the picture is {width}x{height}, expected at most "
-            f"{video.limits.max_pixels} pixels; scale it down before"
+            f"{video.limits.max_pixels} pixels; scale it down"
         )

@@ -1,8 +1,8 @@
-"""A media file with holes as a Python file object: reading a hole brings its bytes first.
+"""A sparse file as a Python file object: reading a hole fetches its bytes first.
 
-Made for demuxers, which jump to an index and then read on: a jump costs one block, reading
-on costs blocks that double. Reads stop at the end of what is there, so that a demuxer's
-own buffer never asks for bytes that nobody needs.
+It suits demuxers, which jump to an index and then read on: a jump costs one block, reading on costs
+blocks of doubling size. A read stops at the end of the present bytes, so that a demuxer's own buffer
+never asks for bytes that nobody needs.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ _MAX_BLOCK_BYTES = 4 << 20
 
 
 def is_complete(file: SparseFile) -> bool:
-    """Whether every byte is there."""
+    """Returns True if every byte is present."""
     return file.present.covers(0, file.size_bytes)
 
 
 class FileCursor(io.RawIOBase):
-    """Each has its own place and its own descriptor; close it."""
+    """A readable file object over a SparseFile; to be closed.
+
+    Each has a position and a file descriptor of its own.
+    """
 
     def __init__(self, file: SparseFile, size_bytes: int | None = None) -> None:
         """
         Arguments:
-            size_bytes: the file is to end there; None: where it does.
+            size_bytes: where reading ends; None: at the end of the file.
         """
         super().__init__()
         self._file = file
@@ -54,7 +57,7 @@ class FileCursor(io.RawIOBase):
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """At least one byte, unless at the end; often fewer than `size`."""
+        """Returns at least one byte, unless at the end; often fewer than `size`."""
         if self._at >= self._size_bytes:
             return b""
         end = self._file.present.end_of(self._at)

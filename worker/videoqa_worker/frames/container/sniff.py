@@ -1,6 +1,6 @@
-"""What a file is by its first bytes, for messages and for the choice of error.
+"""Identifies a file by its first bytes, for messages and for the choice of error.
 
-Knows magic numbers only; whether a video can be read is the container's business.
+Knows magic numbers only, and does not try to open the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Kind = Literal["video", "image", "audio", "playlist", "other"]
 
 @dataclass(frozen=True)
 class FileType:
-    """`text` completes the sentence "it looks like ..."."""
+    """The type of a file; `text` completes the sentence "got ..."."""
 
     kind: Kind
     text: str
@@ -71,7 +71,7 @@ _RIFF: dict[bytes, FileType] = {
 
 
 def identify(path: Path) -> FileType:
-    """Names the file by its first 1,024 bytes."""
+    """Identifies the file by its first 1,024 bytes."""
     with path.open("rb") as file:
         head = file.read(1024)
     if not head:
@@ -123,4 +123,4 @@ def _match_text(head: bytes) -> FileType | None:
 
 
 def _describe_bytes(head: bytes) -> str:
-    return f"no video format known here (first bytes {head[:8].hex(' ')})"
+    return f"an unknown format (first bytes {head[:8].hex(' ')})"

@@ -1,5 +1,7 @@
-"""How a video's timeline is found: in the container's header where that is complete (MP4; large
-Matroska files with cues), else by a scan of its packets, else by counting pictures.
+"""Reads a video's timeline: from the container's header, its packets, or by counting pictures.
+
+The header is used where it is complete (MP4; large Matroska files with cues), else the packets are
+scanned; pictures are counted where packets have no usable times.
 """
 
 from __future__ import annotations
@@ -26,22 +28,24 @@ from videoqa_worker.frames.container.timeline import Timeline
 __all__ = ["SCAN_BELOW_BYTES", "has_constant_lag", "read_timeline"]
 
 _COUNTED_FORMATS = ("avi",)
-"""AVI stores no presentation times: its n-th picture is shown at n times the frame's length."""
+"""Formats without presentation times: an AVI shows picture n at n times a frame's length."""
 _UNSEEKABLE_FORMATS = ("avi", "gif")
 SCAN_BELOW_BYTES = 16 << 20
-"""Matroska below this is read through, which numbers its pictures; above, its cues must do."""
+"""A smaller Matroska file is scanned, which numbers its pictures; else its cues must do."""
 _PROBED_PACKETS = 48
-"""Two seconds: with B-pictures the difference varies within a handful."""
+"""Two seconds; with B-frames the difference of pts and dts varies within a few packets."""
 _MAX_UNSPANNED_S = 20
-"""Cues may end by this much before the video: a long GOP. Earlier ones do not span it."""
+"""Cues may end this much before the video (a long GOP); cues that end earlier are incomplete."""
 
 
 def read_timeline(
     video: OpenVideo, origin: int | None, budget: DecodeBudget, *, doubtful: bool = False
 ) -> Timeline:
-    """`origin` is the pts of the first picture as decoded.
+    """Reads the timeline of an open video.
 
-    `doubtful`: the first packets' times may be those of decoding, not of presentation.
+    Arguments:
+        origin: pts of the first decoded picture.
+        doubtful: the first packets' pts may be decoding times.
 
     Raises:
         VideoTooLong: longer than `max_duration_s`.
@@ -65,9 +69,10 @@ def read_timeline(
 
 
 def has_constant_lag(times: Sequence[tuple[int, int]], video: OpenVideo) -> bool:
-    """Whether pts - dts is the same for all packets, but for the rounding of milliseconds.
+    """Returns True if pts - dts is constant, but for rounding to milliseconds.
 
-    No more than for half a picture: in a damaged file all of them may lie within a millisecond.
+    The tolerance is at most half a picture, since in a damaged file all times may lie within a
+    millisecond.
 
     Arguments:
         times: (pts, dts) of each packet.
@@ -79,7 +84,7 @@ def has_constant_lag(times: Sequence[tuple[int, int]], video: OpenVideo) -> bool
 
 
 def _has_decoding_times_only(video: OpenVideo) -> bool:
-    """Some muxers know no presentation times: then these are the decoding times."""
+    """Returns True if the pts are decoding times, as some muxers write them."""
     times: list[tuple[int, int]] = []
     with open_video(video.file, video.limits) as fresh, suppress(FFmpegError):
         for packet in islice(read_packets(fresh.container, fresh.stream), _PROBED_PACKETS):
@@ -99,34 +104,34 @@ def _read_header_timeline(video: OpenVideo, origin: int, budget: DecodeBudget) -
 
 
 def _read_index_timeline(video: OpenVideo, origin: int, budget: DecodeBudget) -> Timeline | None:
-    """None if the index does not span the video, as in fragmented files."""
+    """Builds the timeline from an MP4's index; None if that is incomplete, as in fragmented files."""
     index = read_index(video)
     if len(index) < 2 or not video.stream.duration:
         return None
     if np.any(np.diff(index.times[index.shown]) < 0):
-        return None  # fragments whose times go back
+        return None  # fragments with times that go back
     step = Fraction(int(index.times[-1] - index.times[0]), len(index) - 1)
     even = _is_even(index.times, step)
     if even and abs(video.stream.duration - int(index.shown.sum()) * step) > step:
         return None
     beyond = np.flatnonzero(index.ends > video.file.size_bytes)
     whole = int(beyond[0]) if len(beyond) else len(index)
-    # The index holds decoding times; pictures are shown a reordering delay later.
+    # The index has decoding times; pictures are shown later by the reordering delay.
     delay = round(video.decoder.reorder_depth * step)
     if index.shown.all():
         delay = origin - int(index.times[0])
-    keys = (index.times[:whole][index.keys[:whole]] + delay).tolist()
+    keyframes = (index.times[:whole][index.keyframes[:whole]] + delay).tolist()
     truncated = whole < len(index)
     end = origin + video.stream.duration
     if truncated:
-        # Decoding times do not exceed presentation times: all pictures up to this one are there.
+        # Decoding times do not exceed presentation times: all pictures up to this one exist.
         last = max(origin, int(index.times[max(0, whole - 1)]))
     elif even:
         last = end - round(step)
     else:
-        tail = np.flatnonzero(index.keys)[-1:]
+        tail = np.flatnonzero(index.keyframes)[-1:]
         video.file.ensure([(int(index.starts[n:].min()), int(index.ends.max())) for n in tail])
-        last = find_last_pts(video, keys[-1] if keys else origin, budget)
+        last = find_last_pts(video, keyframes[-1] if keyframes else origin, budget)
     return Timeline(
         time_base=_get_time_base(video),
         origin=origin,
@@ -135,14 +140,14 @@ def _read_index_timeline(video: OpenVideo, origin: int, budget: DecodeBudget) ->
         truncated=truncated,
         step=step,
         even=even,
-        keys=keys,
+        keyframes=keyframes,
         trusted=not has_pauses(video.file),
         index=index,
     )
 
 
 def _read_cues_timeline(video: OpenVideo, origin: int, budget: DecodeBudget) -> Timeline | None:
-    """None if the cues do not span the video. They are times of presentation, in milliseconds."""
+    """Builds the timeline from Matroska's cues (pts in ms); None if they are incomplete."""
     cues = read_cues(video)
     rate, time_base = video.stream.average_rate, _get_time_base(video)
     duration_s = Fraction(video.container.duration or 0, av.time_base)
@@ -162,7 +167,7 @@ def _read_cues_timeline(video: OpenVideo, origin: int, budget: DecodeBudget) -> 
         truncated=False,
         step=step,
         even=False,
-        keys=cues.times.tolist(),
+        keyframes=cues.times.tolist(),
         index=cues,
     )
 
@@ -183,24 +188,24 @@ def _build_from_packets(video: OpenVideo, origin: int | None, table: PacketTable
         truncated=declared is not None,
         step=step,
         even=even,
-        keys=() if video.format in _UNSEEKABLE_FORMATS else table.keys,
+        keyframes=() if video.format in _UNSEEKABLE_FORMATS else table.keyframes,
         table=table,
     )
 
 
 def _build_by_count(video: OpenVideo, table: PacketTable) -> Timeline:
-    """The n-th picture out of the decoder is shown at the n-th decoding time."""
+    """Builds a timeline that shows picture n of the decoder at the n-th decoding time."""
     times: Sequence[int] = sorted(set(table.dts))
     timed = len(times) == table.count
     step = _compute_step(video, times, table.last_duration)
     if not timed:
-        # The demuxer of a raw stream makes times up at 25 a second; the stream may know better.
+        # The demuxer of a raw stream invents times at 25 a second; the stream may know better.
         rate = video.stream.guessed_rate or video.stream.average_rate or Fraction(25)
         step = 1 / rate / _get_time_base(video)
         times = [round(n * step) for n in range(max(1, table.count))]
     declared = _find_declared_end(video, table, times[0], step)
     even = _is_even(times, step)
-    # Decoding times are those of presentation if all are the same steps, or nothing is reordered.
+    # Decoding times equal presentation times if all steps are equal, or nothing is reordered.
     in_order = even or video.decoder.reorder_depth == 0
     return Timeline(
         time_base=_get_time_base(video),
@@ -217,7 +222,7 @@ def _build_by_count(video: OpenVideo, table: PacketTable) -> Timeline:
 
 
 def _is_even(times: Sequence[int] | npt.NDArray[np.int64], step: Fraction) -> bool:
-    """True if rounding `(time - first) / step` gives each picture its number."""
+    """Returns True if `(time - first) / step`, rounded, is each picture's number."""
     if len(times) < 2 or not step:
         return False
     since_first = np.asarray(times, dtype=np.float64) - times[0]
@@ -235,7 +240,10 @@ def _compute_step(video: OpenVideo, times: Sequence[int], last_duration: int) ->
 def _find_declared_end(
     video: OpenVideo, table: PacketTable, first: int, step: Fraction
 ) -> int | None:
-    """Given only if the file breaks off before it; else sound merely outlasts the pictures."""
+    """Returns the declared end if the file breaks off before it; else None.
+
+    Sound that merely outlasts the pictures does not count.
+    """
     time_base = _get_time_base(video)
     stream_s = Fraction(video.stream.duration or 0) * time_base
     declared_s = max(stream_s, Fraction(video.container.duration or 0, av.time_base))

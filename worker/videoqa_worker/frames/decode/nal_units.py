@@ -1,7 +1,7 @@
-"""Decodes a packet, of HEVC also without what is only said about its pictures.
+"""Decodes a packet; retries an HEVC packet without its SEI messages if it is refused.
 
-With `err_detect=explode`, which tells of references that are missing, the decoder of HEVC also
-refuses a packet for one malformed message (SEI), which players ignore.
+With `err_detect=explode`, which reports missing references, the HEVC decoder also refuses a packet
+for a single malformed SEI message, which players ignore.
 """
 
 from __future__ import annotations
@@ -18,18 +18,22 @@ from videoqa_worker.frames.container.demuxer import OpenVideo
 __all__ = ["decode_packet"]
 
 _SLICE_TYPES = range(32)
-"""NAL unit types by ITU-T H.265, table 7-1."""
+"""NAL unit types of slices (ITU-T H.265, table 7-1)."""
 _PARAMETER_SET_TYPES = range(33, 35)
-"""Parameters of a sequence and of a picture (SPS, PPS); decoding needs no other."""
+"""NAL unit types of SPS and PPS; decoding needs no other parameter sets."""
 _START_CODE = b"\0\0\1"
 
 
 def decode_packet(
     video: OpenVideo, packet: Packet[Stream] | None, *, is_empty: bool
 ) -> tuple[list[VideoFrame], bool]:
-    """The pictures that now come out, and whether the decoder was given all it needs.
+    """Decodes a packet.
 
-    `is_empty`: the decoder holds nothing back.
+    Arguments:
+        is_empty: the decoder holds no packet back.
+
+    Returns:
+        The pictures that come out, and whether the decoder was given all that it needs.
 
     Raises:
         FFmpegError.
@@ -42,7 +46,7 @@ def decode_packet(
         for shortened, complete in _drop_messages(packet, _length_prefix_bytes(video)):
             if (
                 packet.is_keyframe and is_empty
-            ):  # what failed has made it forget that it starts here
+            ):  # the failure made the decoder forget that it starts here
                 video.decoder.flush_buffers()
             with suppress(FFmpegError):
                 return video.decoder.decode(shortened), complete
@@ -50,7 +54,7 @@ def decode_packet(
 
 
 def _drop_messages(packet: Packet[Stream], size: int) -> Iterator[tuple[Packet[Stream], bool]]:
-    """Shorter packets to try in its place, and whether each has all that decoding needs."""
+    """Yields shortened packets to try, and whether each has all that decoding needs."""
     units = list(_split_units(bytes(packet), size))
     for kept, complete in ((*_SLICE_TYPES, *_PARAMETER_SET_TYPES), True), (_SLICE_TYPES, False):
         chosen = [unit for unit in units if len(unit) > 2 and unit[0] >> 1 in kept]
@@ -61,7 +65,7 @@ def _drop_messages(packet: Packet[Stream], size: int) -> Iterator[tuple[Packet[S
 
 
 def _length_prefix_bytes(video: OpenVideo) -> int:
-    """Before each unit, by ISO/IEC 14496-15, 8.3.2; 0 if start codes stand there (Annex B)."""
+    """Returns the size of units' length prefix (ISO/IEC 14496-15, 8.3.2); 0 for Annex B."""
     header = video.decoder.extradata or b""
     return (header[21] & 3) + 1 if len(header) > 22 and header[0] == 1 else 0
 

@@ -1,14 +1,13 @@
-"""Walks the pictures of a video in presentation order and stops at the one on screen.
+"""Walks over the pictures of a video in presentation order and stops at those on screen.
 
-Reads forward, and seeks where a keyframe lies between here and the target. A seek proves
-itself or is taken back: it must land on a keyframe at or before the target that the
-timeline knows, and the decoder must begin with that very picture. Pictures that are shown
-before the keyframe are dropped, since after a seek they may lack what they refer to
-(open GOPs).
+It decodes forward, and seeks where a keyframe lies between here and the target. Each seek is
+verified, and taken back if it fails: it must land on a keyframe at or before the target that the
+timeline lists, and the decoder must begin with that very picture. Pictures shown before the keyframe
+are dropped, since after a seek their references may be missing (open GOPs).
 
-Decodes no more than it must: see `skip`. And where the next target lies behind another
-keyframe, decoding ends with the first packet whose decoding time is past the target: all
-pictures up to the target have come by then.
+It decodes no more than it must: see `skip`. Where the next target lies behind another keyframe,
+decoding ends with the first packet whose dts is past the target: all pictures up to the target have
+come by then.
 """
 
 from __future__ import annotations
@@ -39,33 +38,33 @@ from videoqa_worker.frames.sparse_file import SparseFile
 __all__ = ["DecodedPicture", "Walk"]
 
 _SEEK_ATTEMPTS = 4
-"""Each one keyframe earlier. Transport streams land late by one or two."""
+"""Seeks to try, each a keyframe earlier: transport streams land late by one or two."""
 
 
 def _ignore_restart(tick: int) -> None:
-    """What is read again is on nobody's clock but the caller's."""
+    """The default `on_restart`."""
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedPicture:
-    """A decoded picture and its place."""
+    """A decoded picture with its time and number."""
 
     picture: VideoFrame
     pts: int
     count: int | None
-    """Its number if all pictures before it were decoded too."""
+    """Number of the picture, if all pictures before it were decoded too."""
     exact: bool
     after_loss: bool = False
-    """Something before it could not be decoded, so the one before stays on screen too long."""
+    """True if a picture right before it is lost, so the one before that is shown for too long."""
 
 
 class Walk:
-    """Holds the open file; a context manager."""
+    """A walk over the pictures of an open file; a context manager."""
 
     _source: Iterator[Packet[Stream]]
-    """What the demuxer gives from here on."""
+    """The packets that follow."""
     _pictures: Iterator[DecodedPicture]
-    """What the decoder makes of it."""
+    """The pictures that follow."""
     _current: DecodedPicture | None
     _next: DecodedPicture | None
 
@@ -75,14 +74,14 @@ class Walk:
         self._timeline: Timeline | None = None
         self._may_seek = True
         self.times_contradict = False
-        """A picture came out of the decoder after one with a later time: no time can be trusted."""
+        """True once the decoder gave a picture after one with a later time: no time can be trusted."""
         self.begins_late = False
-        """Something before the first picture could not be decoded: time 0 is not the file's."""
+        """True if a picture before the first decoded one is lost, so time 0 is not the file's."""
         self.on_restart: Callable[[int], None] = _ignore_restart
-        """Called on the way to a tick if no seek leads there, so that all before it is read again."""
+        """Called with a tick if no seek leads there, so that all before it is decoded again."""
         self._targets: Sequence[int] = ()
         self._until: int | None = None
-        """Decoding may end with the first packet to be decoded after this tick."""
+        """Decoding may end with the first packet whose dts is after this tick."""
         self._open()
 
     def __enter__(self) -> Self:
@@ -95,59 +94,60 @@ class Walk:
         tb: TracebackType | None,
     ) -> None:
         self._stack.close()
-        # Generators hold the walk, and it holds them and the open video: no cycle may stay.
+        # Generators refer to the walk, which refers to them and the video: break the cycle.
         self._pictures, self._source = iter(()), iter(())
         self._current = self._next = None
         self.on_restart = _ignore_restart
 
     def _open(self) -> None:
-        """Starts over from the first picture."""
+        """Opens the video anew, at its first picture."""
         self._stack.close()
         self.video: OpenVideo = self._stack.enter_context(open_video(self._file, self._limits))
         self._skip = NonRefSkipper(self.video, self._targets)
-        self._begin(count=0)
+        self._reset(count=0)
 
-    def _begin(self, count: int | None) -> None:
+    def _reset(self, count: int | None) -> None:
+        """Resets the state of decoding; `count` is the next picture's number, if known."""
         self._source = self._packets()
         self._pictures = self._decode(self._source)
         self._current = self._next = None
         self._count = count
         self._gop_start: int | None = None
         self._damaged = self._damaged_before = False
-        """Something of this GOP, of the one before, could not be decoded."""
+        """True if a picture of this GOP (of the GOP before) could not be decoded."""
         self._lost = False
-        """The same, since the last picture."""
+        """True if a picture since the last one could not be decoded."""
         self._last_pts: int | None = None
         self._held_packets = 0
-        """Packets given to the decoder less pictures taken from it."""
+        """Packets sent to the decoder minus pictures received from it."""
         self._has_joined = not self.video.may_begin_anywhere or count is None
-        """What came before the first keyframe or picture was not to be had."""
+        """False while undecodable packets may be leading ones, whose references were never sent."""
         self._drained = False
-        """The decoder has forgotten what pictures refer to: it must start at a keyframe."""
+        """True if the decoder has lost its references and must start at a keyframe."""
         self._skip.forget()
 
     def read_first(self) -> VideoFrame | None:
-        """The video's first picture; None if nothing decodes."""
-        shown = self._peek()
-        self.begins_late = shown is not None and shown.after_loss
-        return shown.picture if shown else None
+        """Returns the video's first picture; None if nothing decodes."""
+        decoded = self._peek()
+        self.begins_late = decoded is not None and decoded.after_loss
+        return decoded.picture if decoded else None
 
     def lacks_reordering(self) -> bool:
-        """Whether the first packets' times may be those of decoding."""
+        """Returns True if the first packets' pts may be decoding times."""
         return self._skip.lacks_reordering()
 
     def use_timeline(self, timeline: Timeline) -> None:
-        """From here on, times are those of the timeline."""
+        """Uses the times of this timeline from here on."""
         self._timeline = timeline
         if timeline.stamps is not None:
             self._open()
 
     def set_targets(self, targets: Sequence[int]) -> None:
-        """All ticks that `at` will be asked for, ascending."""
+        """Sets all ticks that `picture_at` will be called with, ascending."""
         self._targets = self._skip.targets = targets
 
     def picture_at(self, tick: int) -> DecodedPicture | None:
-        """The last picture with pts <= tick, which is one of the targets; they do not descend."""
+        """Returns the last picture with pts <= tick; ticks are targets and do not descend."""
         self._until = tick if self._ends_gop(tick) else None
         self._seek_near(tick)
         while (following := self._peek()) is not None and following.pts <= tick:
@@ -158,9 +158,9 @@ class Walk:
         return self._current or self._next
 
     def _is_outdated(self, pts: int, tick: int) -> bool:
-        """Whether a later picture is known that should be on screen at the tick.
+        """Returns True if a later picture is known that should be on screen at the tick.
 
-        By the table of packets, else by the packets read: all up to the tick were read by now.
+        It is known from the packet table, else from the packets read: all up to the tick by now.
         """
         expected = self._timeline.pts_on_screen(tick) if self._timeline else None
         if expected is not None:
@@ -168,17 +168,17 @@ class Walk:
         return self._skip.is_replaced(pts, tick)
 
     def _ends_gop(self, tick: int) -> bool:
-        """Whether the next target is reached by a seek, or there is none."""
+        """Returns True if the next target is reached by a seek, or there is none."""
         if self._timeline is None or not self._may_seek or self._by_count:
             return False
         later = bisect_right(self._targets, tick)
         if later == len(self._targets):
             return True
-        keys = self._timeline.keyframes_until(self._targets[later])
-        return bool(keys) and keys[-1] > tick
+        keyframes = self._timeline.keyframes_until(self._targets[later])
+        return bool(keyframes) and keyframes[-1] > tick
 
     def keyframe_at(self, key: int) -> DecodedPicture | None:
-        """The keyframe at about this pts, with nothing after it decoded; None if there is none."""
+        """Decodes the keyframe at about this pts alone; returns None if there is none."""
         here = self._next
         if here is not None and here.pts == key and here.picture.key_frame:
             return here
@@ -188,12 +188,12 @@ class Walk:
         self._drained = True
         if landed is None:
             return None
-        alone = (shown for packet in (landed, None) for shown in self._decode_packet(packet))
-        shown = next(alone, None)
-        return shown if shown is not None and shown.picture.key_frame else None
+        alone = (decoded for packet in (landed, None) for decoded in self._decode_packet(packet))
+        decoded = next(alone, None)
+        return decoded if decoded is not None and decoded.picture.key_frame else None
 
     def is_at_end(self) -> bool:
-        """True if no picture follows the current one."""
+        """Returns True if no picture follows the current one."""
         return not self._drained and self._peek() is None
 
     def _peek(self) -> DecodedPicture | None:
@@ -214,7 +214,7 @@ class Walk:
     def _decode(self, source: Iterator[Packet[Stream]]) -> Iterator[DecodedPicture]:
         for n, packet in enumerate(source):
             if n == 0 and self._by_count and not packet.is_keyframe:
-                self._mark_loss()  # decoders repeat the first picture then, and all others come late
+                self._mark_loss()  # decoders then repeat the first picture, which shifts all others
             if self._until is not None and packet.dts is not None and packet.dts > self._until:
                 self._drained = True
                 break
@@ -222,7 +222,7 @@ class Walk:
                 self._gop_start = packet.pts
                 self._damaged_before, self._damaged = self._damaged, False
             yield from self._decode_packet(packet)
-        yield from self._decode_packet(None)  # what the decoder still holds back
+        yield from self._decode_packet(None)  # pictures that the decoder still holds back
 
     def _decode_packet(self, packet: Packet[Stream] | None) -> Iterator[DecodedPicture]:
         try:
@@ -240,14 +240,14 @@ class Walk:
         self._held_packets += (packet is not None) - len(pictures)
         missing = self._held_packets > self.video.decoder.reorder_depth
         if self._by_count and (missing or (packet is not None and len(pictures) > 1)):
-            self._mark_loss()  # one is missing or too many, without a word: the rest would be misplaced
+            self._mark_loss()  # one missing or too many, without an error, shifts the rest
         for picture in pictures:
-            shown = self._place(picture)
-            if shown is not None:
-                yield shown
+            decoded = self._place(picture)
+            if decoded is not None:
+                yield decoded
 
     def _place(self, picture: VideoFrame) -> DecodedPicture | None:
-        """None for a picture that cannot be used: cut off, or without a time."""
+        """Gives a picture its time; returns None if it is corrupt or has none."""
         count, pts = self._count, picture.pts
         if self._count is not None:
             self._count += 1
@@ -255,7 +255,7 @@ class Walk:
         if stamps is not None and count is not None:
             pts = stamps[count] if count < len(stamps) else None
         if pts is None and self._timeline is None:
-            pts = 0  # only asked whether a first picture exists
+            pts = 0  # any time will do to tell whether a first picture exists
         self.times_contradict |= pts is not None and self._goes_back(pts)
         if picture.is_corrupt or pts is None or self._goes_back(pts):
             self._mark_loss()
@@ -264,15 +264,15 @@ class Walk:
         trusted = self._timeline is None or self._timeline.trusted
         of_before = self._gop_start is not None and pts < self._gop_start
         damaged = self._damaged_before if of_before else self._damaged
-        shown = DecodedPicture(picture, pts, count, trusted and not damaged, self._lost)
+        decoded = DecodedPicture(picture, pts, count, trusted and not damaged, self._lost)
         self._lost = False
-        return shown
+        return decoded
 
     def _goes_back(self, pts: int) -> bool:
         return self._last_pts is not None and pts <= self._last_pts
 
     def _is_leading(self, packet: Packet[Stream]) -> bool:
-        """Whether it may lack what was sent before the file begins: not decodable, and not lost."""
+        """Returns True for a leading packet, whose references were sent before the file begins."""
         if self._has_joined or self._by_count:
             return False
         start = self._gop_start
@@ -285,7 +285,7 @@ class Walk:
 
     @property
     def _keyframe_slack(self) -> int:
-        """Where times vary, the index tells those of keyframes to a few pictures only."""
+        """Ticks by which the index may miss a keyframe's time, where frame durations vary."""
         return round(3 * self._timeline.step) if self._timeline else 0
 
     @property
@@ -293,18 +293,21 @@ class Walk:
         return self._timeline is not None and self._timeline.stamps is not None
 
     def _refuse_growth(self, error: FFmpegError) -> None:
-        """H.264 keeps the size that it refused, other decoders keep none."""
+        """Raises PictureTooLarge if the error is a picture larger than the limit.
+
+        H.264 keeps the size that it refused, other decoders keep none.
+        """
         decoder, limit = self.video.decoder, self._limits.max_pixels
         refused = decoder.width == 0 and error.errno == EINVAL
         if refused or decoder.width * decoder.height > limit:
             raise PictureTooLarge(
-                f"a picture of the video has more than {limit} pixels; scale the video down before"
+                f"a picture of the video has more than {limit} pixels; scale the video down"
             ) from error
 
     def _refuse_shortage(self, error: FFmpegError) -> None:
-        """Not damage: the same packet decodes where there is more memory.
+        """Raises MemoryError if memory is short, since the packet itself may be sound.
 
-        H.264 calls it invalid data if it finds none, so look whether a picture would fit.
+        H.264 reports invalid data in that case, so this tries to allocate a picture.
         """
         if isinstance(error, MemoryError):
             raise error
@@ -316,15 +319,15 @@ class Walk:
         here = None if self._drained else self._peek()
         if self._timeline is None or not self._may_seek or (here is None and not self._drained):
             return
-        keys = self._timeline.keyframes_until(tick)
-        if here is not None and (not keys or keys[-1] <= here.pts):
+        keyframes = self._timeline.keyframes_until(tick)
+        if here is not None and (not keyframes or keyframes[-1] <= here.pts):
             return
-        for key in reversed(keys[-_SEEK_ATTEMPTS:]):
+        for key in reversed(keyframes[-_SEEK_ATTEMPTS:]):
             if here is not None and key <= here.pts:
                 break
             if self._seek(key, tick):
                 return
-        # From here on the file is read forward, from its start: slower, and right.
+        # From here on the file is decoded forward from its start, which is slower and always right.
         self._may_seek, self._until = False, None
         self._open()
         self.on_restart(tick)
@@ -334,14 +337,14 @@ class Walk:
         if landed is None or landed.pts is None or landed.pts > tick or not self._is_known(landed):
             return False
         self._pictures = self._decode(chain([landed], self._source))
-        while (shown := self._peek()) is not None and shown.pts < landed.pts:
+        while (decoded := self._peek()) is not None and decoded.pts < landed.pts:
             self._next = None
-        return shown is not None and shown.pts == landed.pts and bool(shown.picture.key_frame)
+        return decoded is not None and decoded.pts == landed.pts and bool(decoded.picture.key_frame)
 
     def _land_on(self, key: int) -> Packet[Stream] | None:
-        """Seeks to this keyframe, or before it and reads on to it."""
-        keys = self._timeline.keyframes_until(key) if self._timeline else ()
-        for earlier in reversed(keys[-_SEEK_ATTEMPTS:]):
+        """Seeks to this keyframe, or to an earlier one and reads on; returns its packet."""
+        keyframes = self._timeline.keyframes_until(key) if self._timeline else ()
+        for earlier in reversed(keyframes[-_SEEK_ATTEMPTS:]):
             landed = self._land(earlier)
             if (
                 landed is not None
@@ -361,13 +364,13 @@ class Walk:
         return None
 
     def _land(self, key: int) -> Packet[Stream] | None:
-        """Seeks; the first keyframe's packet from there on."""
+        """Seeks, and returns the packet of the first keyframe from there on."""
         try:
             self.video.container.seek(key, stream=self.video.stream, backward=True)
         except FFmpegError:
             return None
         self.video.decoder.flush_buffers()
-        self._begin(count=None)
+        self._reset(count=None)
         return next((p for p in self._source if p.is_keyframe and p.pts is not None), None)
 
     def _is_known(self, packet: Packet[Stream]) -> bool:

@@ -1,4 +1,4 @@
-"""The part of a video that was asked for."""
+"""The clip: the part of a video that a job asks about."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Clip", "resolve_clip", "to_fraction"]
 
 @dataclass(frozen=True)
 class Clip:
-    """[start_s, end_s) in seconds from the video's beginning, exact."""
+    """A clip [start_s, end_s), in exact seconds from the video's beginning."""
 
     start_s: Fraction
     end_s: Fraction
@@ -23,7 +23,10 @@ class Clip:
 def resolve_clip(
     duration_s: Fraction, start: float | None, end: float | None, *, slack_s: Fraction
 ) -> Clip:
-    """`slack_s`: an end that is later than the video by no more than this is no reason to warn.
+    """Returns the clip [start, end), cut at the video's end.
+
+    Arguments:
+        slack_s: an end that is later than the video by no more than this causes no warning.
 
     Raises:
         ClipOutOfRange: the clip starts after the video's end, or ends before it starts.
@@ -38,13 +41,13 @@ def resolve_clip(
     if end_s <= start_s:
         raise ClipOutOfRange(
             f"the clip ends at {float(end_s):.3f} s, expected later than its "
-            f"start at {float(start_s):.3f} s"
+            f"start at {float(start_s):.3f} s; choose a later end"
         )
     if end_s <= duration_s:
         return Clip(start_s, end_s)
     message = (
-        f"the clip was to end at {float(end_s):.3f} s, the video ends at "
-        f"{float(duration_s):.3f} s; frames are taken up to there"
+        f"the clip was asked to end at {float(end_s):.3f} s, the video ends at "
+        f"{float(duration_s):.3f} s; frames are sampled up to there"
     )
     late = end_s > duration_s + slack_s
     return Clip(
@@ -53,5 +56,5 @@ def resolve_clip(
 
 
 def to_fraction(seconds: float) -> Fraction:
-    """2.8 means 14/5, not the nearest binary number: else frame 70 of 25 a second is missed."""
+    """Converts 2.8 to 14/5, not to the nearest binary number, which misses frame 70 at 25 fps."""
     return Fraction(str(float(seconds)))

@@ -1,8 +1,8 @@
-"""Which bytes of a file that lies elsewhere will be read: fetched in one round, in parallel.
+"""Plans the bytes of a remote file to fetch, in one round of parallel requests.
 
-A plan is a hint. It is drawn from the container's index before anything is decoded; whatever
-it leaves out, the reading that follows brings by itself, so a wrong plan costs requests, never
-a wrong picture. Files without an index are fetched whole.
+A plan is a hint. It is made from the container's index before anything is decoded. Bytes that it
+misses are fetched when they are read, so a wrong plan costs requests, and never yields a wrong
+picture. Files without an index are fetched completely.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from videoqa_worker.frames.sparse_file import Span, SparseFile
 __all__ = ["FetchPlan", "fetch_for_clip", "plan_spans", "read_fetch_plan"]
 
 _GOP_HEAD = Fraction(15, 100)
-"""The share of a GOP's bytes that its keyframe takes, at the least."""
+"""Minimum share of a GOP's bytes that its keyframe takes."""
 
 
 def fetch_for_clip(
@@ -41,7 +41,7 @@ def fetch_for_clip(
     limits: FrameLimits,
     budget: DecodeBudget,
 ) -> None:
-    """Fetches what sampling this clip will read.
+    """Fetches the bytes that sampling this clip will read.
 
     Raises:
         SamplingError: the file cannot be opened. SourceError: it cannot be fetched.
@@ -58,7 +58,7 @@ def plan_spans(
     limits: FrameLimits,
     budget: DecodeBudget,
 ) -> list[Span] | None:
-    """What sampling this clip will read, by the file's index; None: all of it.
+    """Returns the spans that sampling this clip will read, by the file's index; None: all.
 
     Raises:
         SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
@@ -72,26 +72,26 @@ def plan_spans(
             select_targets(sampling, plan.timeline, start, end, max_segments=most).targets
         )
     except ClipOutOfRange:
-        return []  # said again, with the true length, by the reading itself
+        return []  # sampling raises it again, with the exact duration
 
 
 @dataclass(frozen=True)
 class FetchPlan:
-    """What the container's index tells about bytes."""
+    """A container's index, and whether it lists packets or only keyframes."""
 
     timeline: Timeline
     size_bytes: int
-    names_packets: bool
-    """It lists every packet, not only keyframes."""
+    lists_packets: bool
+    """True if the index lists every packet, False if only keyframes."""
     is_complete: bool
-    """Nothing is to be fetched: there was no usable index, and the file was read through."""
+    """True if the file is complete already, since it was scanned for want of a usable index."""
 
     def spans(self, targets: Sequence[Target]) -> list[Span]:
-        """What reading these targets takes."""
+        """Returns the spans that decoding these targets reads."""
         index = self.timeline.index
         if index is None or self.is_complete:
             return []
-        if self.names_packets:
+        if self.lists_packets:
             spans = [_span_packets(index, self.timeline, target) for target in targets]
         else:
             spans = [_span_clusters(index, self.size_bytes, target.tick) for target in targets]
@@ -101,7 +101,7 @@ class FetchPlan:
 def read_fetch_plan(
     file: SparseFile, limits: FrameLimits, budget: DecodeBudget
 ) -> FetchPlan | None:
-    """By the file's index, which is fetched; None: all of the file is needed.
+    """Fetches the file's index and returns a plan by it; None: all of the file is needed.
 
     Raises:
         SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
@@ -121,13 +121,15 @@ def _fetch_index(file: SparseFile) -> bool:
 
 
 def _span_packets(index: Index, timeline: Timeline, target: Target) -> Span | None:
-    """From the keyframe to the packet with which the wanted picture is known to be on screen."""
-    keys = np.flatnonzero(index.keys)
-    before = len(timeline.keyframes_until(target.tick if target.key is None else target.key))
-    if not before or before > len(keys):
+    """Returns the span from the keyframe to the packet that follows the target."""
+    keyframes = np.flatnonzero(index.keyframes)
+    before = len(
+        timeline.keyframes_until(target.tick if target.keyframe is None else target.keyframe)
+    )
+    if not before or before > len(keyframes):
         return None
-    first = last = int(keys[before - 1])
-    if target.key is None:
+    first = last = int(keyframes[before - 1])
+    if target.keyframe is None:
         past = int(np.searchsorted(index.times, target.tick, side="right"))
         last = max(first, min(len(index) - 1, past))
     part = slice(first, last + 1)
@@ -135,7 +137,7 @@ def _span_packets(index: Index, timeline: Timeline, target: Target) -> Span | No
 
 
 def _span_clusters(cues: Index, size_bytes: int, tick: int) -> Span | None:
-    """A share of the GOP's bytes: cues name no packet between keyframes."""
+    """Returns a share of the GOP's bytes, since cues list no packets between keyframes."""
     n = int(np.searchsorted(cues.times, tick, side="right")) - 1
     if n < 0:
         return None

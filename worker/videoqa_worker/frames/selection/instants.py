@@ -1,4 +1,4 @@
-"""At which instants of a clip pictures are taken: the formulas of each sampling method."""
+"""The instants of a clip to sample: the formulas of each sampling method."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from videoqa_worker.frames.selection.clip import Clip, to_fraction
 __all__ = ["Instants", "SegmentSpan", "compute_instants", "cut_segments", "spread_evenly"]
 
 _LEAST_NEW = Fraction(1, 10)
-"""Of `segment_s`: what the last segment brings at least."""
+"""Share of `segment_s` that the last segment adds at least."""
 
 
 @dataclass(frozen=True)
 class Instants:
-    """Seconds from the video's beginning, ascending, exact."""
+    """The instants to sample, in exact seconds from the video's beginning, ascending."""
 
     at_s: tuple[Fraction, ...]
     warnings: tuple[Warn, ...] = ()
@@ -28,7 +28,7 @@ class Instants:
 
 @dataclass(frozen=True)
 class SegmentSpan:
-    """One segment of a clip: [start_s, end_s)."""
+    """A segment [start_s, end_s) of a clip."""
 
     number: int
     start_s: Fraction
@@ -42,9 +42,10 @@ def compute_instants(
     slack_s: Fraction,
     max_segments: int = DEFAULT_LIMITS.max_segments,
 ) -> Instants:
-    """The instants of `Sampling`'s definition (see its docstring) for a clip [a, b).
+    """Computes the instants for a clip [a, b), by the definition in `Sampling`'s docstring.
 
-    `slack_s`: times later than the clip's end by no more than this count as its end.
+    Arguments:
+        slack_s: times later than the clip's end by no more than this count as its end.
 
     Raises:
         ClipOutOfRange: one of `times` lies outside the clip.
@@ -55,22 +56,24 @@ def compute_instants(
     if sampling.fps is not None:
         return _space_by_rate(to_fraction(sampling.fps), sampling.cap, clip)
     if sampling.segment_s is not None:
-        parts = cut_segments(sampling, clip, most=max_segments)
-        every = (spread_evenly(sampling.cap, part.start_s, part.end_s) for part in parts)
+        segments = cut_segments(sampling, clip, most=max_segments)
+        every = (
+            spread_evenly(sampling.cap, segment.start_s, segment.end_s) for segment in segments
+        )
         return Instants(tuple(sorted(chain.from_iterable(every))))
     return Instants(spread_evenly(sampling.cap, clip.start_s, clip.end_s))
 
 
 def cut_segments(sampling: Sampling, clip: Clip, *, most: int) -> tuple[SegmentSpan, ...]:
-    """The segments of `Sampling`'s definition.
+    """Cuts a clip into segments, by the definition in `Sampling`'s docstring.
 
     Raises:
-        TooManySegments: they would be more than `most`.
+        TooManySegments: there would be more than `most`.
     """
     length_s = to_fraction(sampling.segment_s or 0.0)
     overlap_s = to_fraction(sampling.overlap_s or 0.0)
     apart_s = length_s - overlap_s
-    # Segment k brings what lies between a + k * apart + overlap and its end.
+    # Segment k adds the time between a + k * apart + overlap and its end.
     new_s = clip.end_s - clip.start_s - overlap_s - length_s * _LEAST_NEW
     count = max(1, math.floor(new_s / apart_s) + 1)
     if count > most:
@@ -84,18 +87,18 @@ def cut_segments(sampling: Sampling, clip: Clip, *, most: int) -> tuple[SegmentS
 
 
 def spread_evenly(count: int, start_s: Fraction, end_s: Fraction) -> tuple[Fraction, ...]:
-    """`a + k * (b - a) / n`: where the Hugging Face guide takes its frames, by time."""
+    """Returns the instants `a + k * (b - a) / n`, as the Hugging Face guide samples, by time."""
     return tuple(start_s + k * (end_s - start_s) / count for k in range(count))
 
 
 def _space_by_rate(fps: Fraction, cap: int, clip: Clip) -> Instants:
-    """`a + k / fps` before b."""
+    """Returns the instants `a + k / fps` before b; spreads `cap` instants evenly if these are more."""
     count = max(1, math.ceil((clip.end_s - clip.start_s) * fps))
     if count <= cap:
         return Instants(tuple(clip.start_s + k / fps for k in range(count)))
     message = (
         f"{float(fps):g} frames a second would be {count} frames, expected at most {cap}; "
-        "that many were spread evenly instead: raise `frames`, or ask for a shorter clip"
+        f"{cap} were spread evenly instead; raise `frames`, or ask for a shorter clip"
     )
     return Instants(
         spread_evenly(cap, clip.start_s, clip.end_s), (Warn(code="frames_capped", message=message),)
@@ -108,6 +111,6 @@ def _check_inside(times: tuple[float, ...], clip: Clip, slack_s: Fraction) -> li
         if not clip.start_s <= time <= clip.end_s + slack_s:
             raise ClipOutOfRange(
                 f"got the time {float(time):.3f} s, expected times from "
-                f"{float(clip.start_s):.3f} to {float(clip.end_s):.3f} s"
+                f"{float(clip.start_s):.3f} to {float(clip.end_s):.3f} s; choose times in the clip"
             )
     return exact

@@ -1,4 +1,4 @@
-"""What to look for in a video: its instants in ticks, moved to keyframes where asked for."""
+"""The targets of a walk: a clip's instants in ticks, snapped to keyframes if asked for."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["Selection", "Target", "select_targets"]
 
 @dataclass(frozen=True)
 class Target:
-    """Ticks of the stream's time base."""
+    """A target of the walk, in ticks of the stream's time base."""
 
     tick: int
-    """The instant asked for."""
-    key: int | None = None
-    """The keyframe to take instead of the picture on screen then."""
+    """The instant to sample."""
+    keyframe: int | None = None
+    """Pts of the keyframe to decode instead of the picture on screen at the instant."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """One target an instant."""
+    """The targets of a clip, one per instant."""
 
     instants_s: tuple[Fraction, ...]
     targets: tuple[Target, ...]
@@ -43,7 +43,7 @@ def select_targets(
     *,
     max_segments: int = DEFAULT_LIMITS.max_segments,
 ) -> Selection:
-    """The targets of the clip [start, end), in seconds from the video's beginning.
+    """Returns the targets of the clip [start, end), in seconds from the video's beginning.
 
     Raises:
         ClipOutOfRange: the clip, or one of the times asked for, lies outside the video.
@@ -60,18 +60,18 @@ def select_targets(
 def _snap_to_keyframes(
     ticks: Sequence[int], timeline: Timeline, sampling: Sampling
 ) -> list[Target]:
-    """With `method="keyframe"`, the nearest keyframe within the tolerance."""
+    """Returns the targets; snaps to the nearest keyframe in tolerance if `method="keyframe"`."""
     if sampling.method != "keyframe":
         return [Target(tick) for tick in ticks]
     tolerance = None
     if sampling.tolerance_s is not None:
         tolerance = sampling.tolerance_s / float(timeline.time_base)
-    return [Target(tick, _find_nearest(timeline.keys, tick, tolerance)) for tick in ticks]
+    return [Target(tick, _find_nearest(timeline.keyframes, tick, tolerance)) for tick in ticks]
 
 
-def _find_nearest(keys: Sequence[int], tick: int, tolerance: float | None) -> int | None:
-    at = bisect_left(keys, tick)
-    near = min(keys[max(0, at - 1) : at + 1], key=lambda key: abs(key - tick), default=None)
+def _find_nearest(keyframes: Sequence[int], tick: int, tolerance: float | None) -> int | None:
+    at = bisect_left(keyframes, tick)
+    near = min(keyframes[max(0, at - 1) : at + 1], key=lambda key: abs(key - tick), default=None)
     if near is None or (tolerance is not None and abs(near - tick) > tolerance):
         return None
     return near

@@ -89,7 +89,7 @@ def up(
     _stop_on_signals()
     console = Console(highlight=False, soft_wrap=True)
     with Stack(folder, os.environ, port=port) as stack:
-        stack.keep_password()
+        stack.save_password()
         try:
             _stay(stack, console)
         except KeyboardInterrupt:
@@ -125,7 +125,7 @@ def _stay(stack: Stack, console: Console) -> None:
 
         stack.wait_until_ready(on_state)
     console.print(f"model     {stack.model}, ready in {time.monotonic() - begun:.1f} s")
-    stack.note().save(stack.folder)
+    stack.describe().save(stack.folder)
     console.print(
         '\nask in another shell:     videoqa ask clip.mp4 "What is moving?"'
         f"\nfor your backend app:     export VIDEOQA_REDIS_URL={stack.redis.url}"

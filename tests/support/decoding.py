@@ -1,4 +1,4 @@
-"""Media that do something when a decoder asks for bytes, and comparison of what came of it."""
+"""A sparse file with a callback for the decoder's requests, and comparison of results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from videoqa_worker.frames import Frame, SampledVideo, Span, Spans
 
 
 class EmptyCopy:
-    """A file of which nothing is there until it is asked for."""
+    """A SparseFile of which nothing is present until a decoder asks for it."""
 
     def __init__(
         self, original: Path, folder: Path, on_ensure: Callable[[], None] = lambda: None
@@ -49,7 +49,7 @@ def notes(frame: Frame) -> tuple[object, ...]:
 
 
 def assert_same(there: SampledVideo | VideoQAError, here: SampledVideo | VideoQAError) -> None:
-    """To the bit."""
+    """Asserts that two results are equal, to the bit."""
     if isinstance(here, VideoQAError):
         assert type(there) is type(here)
         assert (there.message, there.param) == (here.message, here.param)

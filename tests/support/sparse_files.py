@@ -1,4 +1,4 @@
-"""A file that comes in pieces, and clips long enough for that to matter."""
+"""A sparse copy of a file, and clips long enough for that to matter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD_BYTES = 64 << 10
 
 
 class SparseCopy:
-    """Copies from a real file what is asked for, as a source would from a server."""
+    """A SparseFile that copies the needed spans of a real file, as a source does from a server."""
 
     def __init__(self, source: Path, path: Path) -> None:
         self._source = source
@@ -44,7 +44,7 @@ class SparseCopy:
 
 
 def write_long_clip(path: Path, *, copies: int, options: dict[str, str] | None = None) -> None:
-    """A busy 10 s of 25 pictures a second and a keyframe each 2.4 s, `copies` times in a row."""
+    """Writes 10 busy seconds `copies` times in a row: 25 fps, a keyframe every 2.4 s."""
     segment = path.with_name("segment.mp4")
     noise = np.random.default_rng(7).integers(0, 255, (512, 512, 3), dtype=np.uint8)
     with av.open(str(segment), "w") as out:

@@ -1,4 +1,4 @@
-"""What a taken-over decoding process says is refused, and does no harm."""
+"""A taken-over decoding process is refused whatever it sends, and does no harm."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ ATTACKS = {
         "valid integer",
     ),
 }
-"""What it does, and what is said of it."""
+"""The code that the process runs, and a part of the error's message."""
 
 
 @linux
@@ -162,7 +162,7 @@ def test_a_process_that(attack: str, tmp_path: Path) -> None:
 
 @linux
 def test_a_process_that_speaks_well_is_believed(tmp_path: Path) -> None:
-    """So that the attacks above fail for their own reasons."""
+    """This shows that the attacks above fail for their own reasons."""
     path = tmp_path / "clip"
     path.write_bytes(bytes(100))
     attack = "say(ensure); hear(); say(sampled, memory(4096))"

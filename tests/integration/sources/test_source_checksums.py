@@ -1,4 +1,4 @@
-"""What a store says of its bytes is held against what came, over HTTP and S3."""
+"""Fetched bytes are checked against the checksums that a store sends, over HTTP and S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever stops amid a video's packets leaves nothing behind in the allocator.
+"""A reader that stops amid a video's packets leaves nothing behind in the allocator.
 
 Sampling does so 2 to 16 times a video, and a small block amid the heap also keeps the free pages
 around it. The allocator counts what is in use, at which resident memory only hints.
@@ -23,7 +23,7 @@ MakeClip = Callable[[Recipe], Path]
 
 TIMES = 500
 MOST_BYTES = 20
-"""Of each time. What leaked was a packet and a list of streams: 144 bytes."""
+"""Bytes that each round may keep; the leak was a packet and a list of streams, 144 bytes."""
 _SIZES = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks")
 
 
@@ -34,7 +34,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def in_use_bytes() -> int:
-    """Handed out by malloc and not given back; Python's own pools aside."""
+    """Returns the bytes that malloc has handed out, without Python's own pools."""
     mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo2 is None:
         pytest.skip("the allocator does not tell what is in use: not glibc 2.33 or later")

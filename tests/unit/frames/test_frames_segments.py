@@ -126,9 +126,9 @@ def test_a_segment_comes_before_the_pictures_of_the_next_are_decoded(
     after = [0]
     for _ in sample_segments(path, Sampling(method="segment", segment_s=1, frames=4), check=count):
         after.append(ticks)
-    read_packets = [later - earlier for earlier, later in pairwise(after)][1:]
-    assert len(read_packets) == 5
-    assert all(0 < n < 60 for n in read_packets), "25 pictures a segment, and no second reading"
+    packets = [later - earlier for earlier, later in pairwise(after)][1:]
+    assert len(packets) == 5
+    assert all(0 < n < 60 for n in packets), "25 pictures a segment, and no second reading"
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
@@ -194,7 +194,7 @@ def test_each_segment_has_the_decode_timeout_to_itself(monkeypatch: pytest.Monke
 def test_what_lies_before_the_first_segment_has_the_timeouts_of_its_own_segments(
     first: int, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or an attempt that goes on in a long file that cannot be sought would end where none did before."""
+    """Otherwise an attempt that resumes in a long unseekable file would time out on its way."""
     path = make_clip(replace(BASE, frames=300, gop=1000, codec_options={"sc_threshold": "0"}))
     sampling = Sampling(method="segment", segment_s=2, frames=4)
     every = list(sample_segments(path, sampling))

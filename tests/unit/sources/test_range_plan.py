@@ -1,4 +1,4 @@
-"""Which ranges are asked for: joined, split, none twice, and all if it is most."""
+"""Ranges are merged, split, never requested twice, and become all if they are most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses are public, which a setting may open, and which nobody fetches from."""
+"""Addresses are public, private (a setting allows them), or never fetched from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is there of a file, as spans, against a plain set of byte numbers."""
+"""Spans behave like a plain set of byte offsets."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Command(Model):
     size_bytes: Offset
     present: SpanList
     sampling: Sampling | None
-    """How frames are chosen; None for a still image."""
+    """The sampling method; None for a still image."""
     start: float | None = None
     end: float | None = None
     first: Offset = 0

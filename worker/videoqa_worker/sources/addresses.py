@@ -72,7 +72,7 @@ _NEVER = [
     )
 ]
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-"""All that IANA has allocated; 64:ff9b::/96, fe80::/10, fec0::/10 and ff00::/8 lie outside."""
+"""The addresses that IANA has allocated; 64:ff9b::/96, fe80::/10, fec0::/10 and ff00::/8 lie outside."""
 
 
 def classify_address(address: str) -> str:
@@ -186,27 +186,27 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
     def _resolve_in_thread(self, host: str, port: int) -> Sequence[str]:
         """Resolves a name on a thread of its own, since getaddrinfo has no timeout."""
-        answers: queue.Queue[Sequence[str] | Exception] = queue.Queue(1)
+        results: queue.Queue[Sequence[str] | Exception] = queue.Queue(1)
 
-        def ask() -> None:
+        def resolve() -> None:
             try:
-                answers.put(self._resolve(host, port))
+                results.put(self._resolve(host, port))
             except (OSError, UnicodeError) as error:
-                answers.put(error)
+                results.put(error)
 
-        threading.Thread(target=ask, name="videoqa-lookup", daemon=True).start()
+        threading.Thread(target=resolve, name="videoqa-lookup", daemon=True).start()
         timeout_s = self._account.config.connect_timeout_s
         try:
-            answer = answers.get(timeout=min(timeout_s, self._account.remaining_s()))
+            result = results.get(timeout=min(timeout_s, self._account.remaining_s()))
         except queue.Empty:
             raise SourceTimeout(
                 f"the name {host} was not resolved within {timeout_s:g} s; try again"
             ) from None
-        if isinstance(answer, Exception):
+        if isinstance(result, Exception):
             raise SourceUnreachable(
                 f"the name {host} does not resolve; check the URL and the worker's DNS"
-            ) from answer
-        return answer
+            ) from result
+        return result
 
 
 class _WatchedStream(httpcore2.NetworkStream):

@@ -108,7 +108,7 @@ class Walk:
 
     def _reset(self, count: int | None) -> None:
         """Resets the state of decoding; `count` is the next picture's number, if known."""
-        self._source = self._packets()
+        self._source = self._read_packets()
         self._pictures = self._decode(self._source)
         self._current = self._next = None
         self._count = count
@@ -203,7 +203,7 @@ class Walk:
 
     # Decoding
 
-    def _packets(self) -> Iterator[Packet[Stream]]:
+    def _read_packets(self) -> Iterator[Packet[Stream]]:
         try:
             for packet in read_packets(self.video.container, self.video.stream):
                 self._budget.tick()

@@ -117,7 +117,7 @@ def _sample_targets(walk: Walk, timeline: Timeline, selection: Selection) -> tup
 
 def _decode_keyframe(walk: Walk, timeline: Timeline, target: Target) -> DecodedPicture | None:
     """Decodes the target's keyframe; exact only if it is on screen at the instant."""
-    decoded = walk.keyframe_at(target.keyframe) if target.keyframe is not None else None
+    decoded = walk.decode_keyframe_at(target.keyframe) if target.keyframe is not None else None
     if decoded is None:
         return None
     since = target.tick - decoded.pts
@@ -131,7 +131,7 @@ def decode_on_screen(walk: Walk, timeline: Timeline, tick: int) -> DecodedPictur
     Raises:
         VideoCorrupt: no picture decodes. VideoTruncated: the file ends long before the tick.
     """
-    decoded = walk.picture_at(tick)
+    decoded = walk.advance_to(tick)
     if decoded is None:
         raise VideoCorrupt(
             f"no picture decodes near {timeline.seconds(tick):.2f} s; upload the video again, "

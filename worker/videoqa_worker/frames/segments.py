@@ -208,7 +208,7 @@ class _SegmentSampler:
 
     def _skip_through(self, ticks: list[int], on_skipped: Callable[[], None]) -> None:
         for tick in ticks:
-            self._walk.picture_at(tick)
+            self._walk.advance_to(tick)
             self._budget.restart()
             on_skipped()
 

@@ -143,12 +143,12 @@ class Walk:
             self._open()
 
     def set_targets(self, targets: Sequence[int]) -> None:
-        """Sets all ticks that `picture_at` will be called with, ascending."""
+        """Sets all ticks that `advance_to` will be called with, ascending."""
         self._targets = self._skip.targets = targets
 
-    def picture_at(self, tick: int) -> DecodedPicture | None:
-        """Returns the last picture with pts <= tick; ticks are targets and do not descend."""
-        self._until = tick if self._ends_gop(tick) else None
+    def advance_to(self, tick: int) -> DecodedPicture | None:
+        """Advances to the last picture with pts <= tick; ticks are targets and do not descend."""
+        self._until = tick if self._is_last_before_seek(tick) else None
         self._seek_near(tick)
         while (following := self._peek()) is not None and following.pts <= tick:
             self._current, self._next = following, None
@@ -167,7 +167,7 @@ class Walk:
             return expected > pts
         return self._skip.is_replaced(pts, tick)
 
-    def _ends_gop(self, tick: int) -> bool:
+    def _is_last_before_seek(self, tick: int) -> bool:
         """Returns True if the next target is reached by a seek, or there is none."""
         if self._timeline is None or not self._may_seek or self._by_count:
             return False
@@ -177,7 +177,7 @@ class Walk:
         keyframes = self._timeline.keyframes_until(self._targets[later])
         return bool(keyframes) and keyframes[-1] > tick
 
-    def keyframe_at(self, key: int) -> DecodedPicture | None:
+    def decode_keyframe_at(self, key: int) -> DecodedPicture | None:
         """Decodes the keyframe at about this pts alone; returns None if there is none."""
         here = self._next
         if here is not None and here.pts == key and here.picture.key_frame:

@@ -48,7 +48,7 @@ def confine() -> bool:
 
 
 def prctl(option: int, value: int, pointer: bytes | None = None) -> int:
-    """Calls Linux' prctl(2); returns -1 if the kernel refuses."""
+    """Calls Linux' prctl; returns -1 if the kernel refuses."""
     call = ctypes.CDLL(None).prctl
     call.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_ulong)
     return int(call(option, value, pointer, 0, 0))

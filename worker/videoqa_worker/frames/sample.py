@@ -23,11 +23,11 @@ from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.decode.walk import DecodedPicture, Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
-from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.pixels import to_rgb
 from videoqa_worker.frames.selection.fetch_plan import fetch_for_clip
 from videoqa_worker.frames.selection.targets import Selection, Target, select_targets
 from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
+from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = [
     "check_grown_memory",

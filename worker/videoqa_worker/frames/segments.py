@@ -23,7 +23,6 @@ from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.decode.walk import DecodedPicture, Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo
-from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.sample import (
     check_grown_memory,
     check_memory,
@@ -39,6 +38,7 @@ from videoqa_worker.frames.selection.fetch_plan import FetchPlan, read_fetch_pla
 from videoqa_worker.frames.selection.instants import SegmentSpan, cut_segments, spread_evenly
 from videoqa_worker.frames.selection.targets import Target
 from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
+from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = ["SampledSegment", "sample_segments"]
 

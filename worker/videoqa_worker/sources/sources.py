@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from videoqa.errors import SourceError
 from videoqa_worker.frames import no_check
+from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.addresses import Resolve, resolve_name
-from videoqa_worker.sources.config import SourceConfig
 from videoqa_worker.sources.file import open_local_file
 from videoqa_worker.sources.http import HttpSource
 from videoqa_worker.sources.local_copy import LocalCopy
@@ -26,11 +26,17 @@ __all__ = ["Sources"]
 class Sources:
     """The sources of a worker, shared by its threads; a context manager that removes its spool."""
 
-    def __init__(self, config: SourceConfig, *, resolve: Resolve = resolve_name) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        *,
+        s3_endpoint_url: str | None = None,
+        resolve: Resolve = resolve_name,
+    ) -> None:
         self._config = config
         self._spool = Spool(config.spool_dir, config.spool_quota_bytes)
         self._http = HttpSource(resolve)
-        self._s3 = S3Source(config)
+        self._s3 = S3Source(config, s3_endpoint_url)
 
     def __enter__(self) -> Self:
         return self

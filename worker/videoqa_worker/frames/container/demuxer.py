@@ -31,8 +31,8 @@ from videoqa.errors import (
 from videoqa_worker.frames.container.boxes import ends_before_index, find_broken_fragment
 from videoqa_worker.frames.container.file_cursor import FileCursor, is_complete
 from videoqa_worker.frames.container.sniff import identify
-from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sparse_file import SparseFile
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["OpenVideo", "open_video", "read_packets"]
 

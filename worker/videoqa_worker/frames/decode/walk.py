@@ -32,8 +32,8 @@ from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, read_
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.decode.nal_units import decode_packet
 from videoqa_worker.frames.decode.skip import NonRefSkipper
-from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sparse_file import SparseFile
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["DecodedPicture", "Walk"]
 

@@ -23,9 +23,9 @@ from videoqa_worker.frames.container.index import Index
 from videoqa_worker.frames.container.sniff import identify
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
-from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.selection.targets import Target, select_targets
 from videoqa_worker.frames.sparse_file import Span, SparseFile
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["FetchPlan", "fetch_for_clip", "plan_spans", "read_fetch_plan"]
 

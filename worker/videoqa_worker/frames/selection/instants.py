@@ -9,8 +9,8 @@ from itertools import chain
 
 from videoqa.contract import Sampling, Warn
 from videoqa.errors import ClipOutOfRange, TooManySegments
-from videoqa_worker.frames.limits import DEFAULT_LIMITS
 from videoqa_worker.frames.selection.clip import Clip, to_fraction
+from videoqa_worker.settings import DEFAULT_LIMITS
 
 __all__ = ["Instants", "SegmentSpan", "compute_instants", "cut_segments", "spread_evenly"]
 

@@ -9,9 +9,9 @@ from fractions import Fraction
 
 from videoqa.contract import Sampling, Warn
 from videoqa_worker.frames.container.timeline import Timeline
-from videoqa_worker.frames.limits import DEFAULT_LIMITS
 from videoqa_worker.frames.selection.clip import resolve_clip
 from videoqa_worker.frames.selection.instants import compute_instants
+from videoqa_worker.settings import DEFAULT_LIMITS
 
 __all__ = ["Selection", "Target", "select_targets"]
 

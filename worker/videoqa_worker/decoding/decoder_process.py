@@ -133,7 +133,8 @@ class DecoderProcess:
             answer = self._receive(check)
         except DecodeTimeout as error:
             raise DecoderCrashed(
-                f"the decoding process was not ready within {_START_TIMEOUT_S:g} s"
+                f"the decoding process was not ready within {_START_TIMEOUT_S:g} s; expected 1 s: "
+                "check the machine's load and memory"
             ) from error
         if not isinstance(answer, Ready):
             raise self._make_crash_error(f"it began with {type(answer).__name__}, expected Ready")
@@ -292,7 +293,7 @@ class DecoderProcess:
             if not isinstance(message, Sampled):
                 return message
             if descriptor is None:
-                raise ProtocolError("frames came without their pixels")
+                raise ProtocolError("got frames without their pixels")
             return self._assemble(message, descriptor)
         finally:
             if descriptor is not None:
@@ -302,14 +303,14 @@ class DecoderProcess:
         shapes = [header.shape for header in message.frames]
         most = self._limits.max_pixels
         if any(height * width > most for height, width, _ in shapes):
-            raise ProtocolError(f"a frame has more than {most} pixels")
+            raise ProtocolError(f"got a frame that has more than {most} pixels")
         total = sum(3 * height * width for height, width, _ in shapes)
         most_bytes = max(3 * most, self._limits.max_frames_bytes)
         if total > most_bytes:
-            raise ProtocolError(f"frames of {total} bytes, expected at most {most_bytes}")
+            raise ProtocolError(f"got frames of {total} bytes, expected at most {most_bytes}")
         texts = (message.info.codec, message.info.format, *(w.message for w in message.warnings))
         if sum(len(text or "") for text in texts) > MAX_TEXT:
-            raise ProtocolError(f"more than {MAX_TEXT} characters about the frames")
+            raise ProtocolError(f"got more than {MAX_TEXT} characters about the frames")
         frames = tuple(
             Frame(header.index, header.pts_s, header.exact, pixels, header.asked_s)
             for header, pixels in zip(message.frames, map_arrays(descriptor, shapes), strict=True)

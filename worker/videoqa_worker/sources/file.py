@@ -51,7 +51,10 @@ def _find_file(account: FetchAccount) -> FileCopy:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceNotFound(f"no file at {account.shown_url} on this worker") from error
+        raise SourceNotFound(
+            f"no file at {account.shown_url} on this worker; check the path, and that the worker's "
+            "machine has it"
+        ) from error
     except OSError as error:
         raise _make_denied_error(account, error.strerror or "cannot be read") from error
     if not stat.S_ISREG(status.st_mode):

@@ -114,7 +114,8 @@ class HttpReader:
                     yield response
                     return
         raise SourceHttpError(
-            f"{account.shown_url} redirects more than {MAX_REDIRECTS} times, expected the video"
+            f"{account.shown_url} redirects more than {MAX_REDIRECTS} times, expected the "
+            "video; check the URL"
         )
 
 
@@ -137,7 +138,9 @@ def _parse_authority(url: str) -> tuple[str, int | None]:
         host = parts.hostname or ""
         return (host if host.isascii() else host.encode("idna").decode()), parts.port
     except ValueError as error:  # UnicodeError is one
-        raise SourceHttpError(f"{redact_url(url)} has no host and port to connect to") from error
+        raise SourceHttpError(
+            f"got {redact_url(url)}, which has no valid host and port; check the URL"
+        ) from error
 
 
 def _make_headers(
@@ -173,7 +176,8 @@ def _resolve_redirect(url: str, response: httpcore2.Response) -> str:
     from_https = urlsplit(url).scheme == "https"  # a URL may write its scheme in capitals
     if scheme not in ("http", "https") or (from_https and scheme != "https"):
         raise AddressForbidden(
-            f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http)"
+            f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http); "
+            "use the URL that it should lead to"
         )
     return hop
 
@@ -212,7 +216,7 @@ def _check_status(
         raise _explain_416(what, fields, version)
     if status in (408, 425, 429) or status >= 500:
         raise SourceUnavailable(f"{what}: the server is unavailable; try again later")
-    raise SourceHttpError(f"{what}, expected 200")
+    raise SourceHttpError(f"{what}, expected 200; check the URL")
 
 
 def _explain_416(what: str, fields: Mapping[str, str], version: Version | None) -> Exception:

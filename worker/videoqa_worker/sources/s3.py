@@ -237,7 +237,9 @@ def _translate_errors(account: FetchAccount, *, first: bool) -> Iterator[None]:
             f"{account.shown_url}: no connection to S3 ({error}); check the endpoint"
         ) from error
     except (BotoCoreError, ValueError) as error:
-        raise SourceHttpError(f"{account.shown_url}: the request to S3 failed: {error}") from error
+        raise SourceHttpError(
+            f"{account.shown_url}: the request to S3 failed: {error}; check the URL and the endpoint"
+        ) from error
 
 
 def _explain_refusal(error: ClientError, account: FetchAccount, first: bool) -> SourceError:

@@ -185,7 +185,9 @@ def _try_open(
 def _explain_refusal(file: SparseFile, error: Exception) -> SamplingError:
     file_type = identify(file.path)
     if file_type.kind == "audio":
-        return NoVideoStream(f"got {file_type.text}, expected a file with pictures")
+        return NoVideoStream(
+            f"got {file_type.text}, expected a video; send a file that has pictures"
+        )
     if file_type.kind == "image":
         return NotAVideo(f"got {file_type.text}, expected a video; send it as an image input")
     if file_type.kind != "video":
@@ -214,7 +216,7 @@ def _pick_stream(container: InputContainer, file: SparseFile) -> VideoStream:
         raise NoVideoStream(
             f"got {len(container.streams.audio)} audio streams"
             + (f" and {covers} cover pictures" if covers else "")
-            + " and no video stream, expected a video"
+            + " and no video stream, expected a video; send a file that has pictures"
         )
     best = container.streams.best("video")
     stream = next((s for s in moving if best is not None and s.index == best.index), moving[0])

@@ -235,7 +235,8 @@ class RangeFetcher:
 
     def _make_too_long(self, end: int) -> SourceError:
         return SourceHttpError(
-            f"{self._account.shown_url} sent more bytes than announced, expected them to end at {end}"
+            f"{self._account.shown_url} sent more bytes than announced, expected them to end at {end}; "
+            "try again"
         )
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -24,9 +22,8 @@ from videoqa.errors import (
     VideoQAError,
 )
 from videoqa_worker.decoding.channel import Channel, ProtocolError
+from videoqa_worker.decoding.launch import describe_exit, make_environment, open_lossy_pipe
 from videoqa_worker.decoding.messages import (
-    FROM_PROCESS,
-    MAX_TEXT,
     Abort,
     Command,
     Continue,
@@ -34,29 +31,24 @@ from videoqa_worker.decoding.messages import (
     Failed,
     Present,
     Ready,
-    Sampled,
     Setup,
     Skipped,
 )
-from videoqa_worker.decoding.shared_memory import UnsealedError, map_arrays
+from videoqa_worker.decoding.replies import Received, parse_reply
+from videoqa_worker.decoding.shared_memory import UnsealedError
 from videoqa_worker.decoding.turns import CHECK_EVERY_S
-from videoqa_worker.frames import Frame, FrameLimits, SampledSegment, SampledVideo, SparseFile
+from videoqa_worker.frames import FrameLimits, SampledSegment, SampledVideo, SparseFile
 
-__all__ = ["CHILD", "DecoderProcess"]
+__all__ = ["DecoderProcess"]
 
 log = logging.getLogger(__name__)
 
 Leave = Callable[[], AbstractContextManager[None]]
-Received = Ready | Ensure | Skipped | Failed | SampledVideo | SampledSegment
 
-CHILD = (sys.executable, "-P", "-m", "videoqa_worker.decoding.child")
 _START_TIMEOUT_S = 60.0
 """Imports take 0.3 s, and longer on a machine that swaps."""
 _ABORT_TIMEOUT_S = 3.0
 """Time to end an aborted command, which takes milliseconds unless the machine is busy."""
-_KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "TZ", "VIRTUAL_ENV")
-_KEPT_PREFIXES = ("LC_", "LANG", "LD_", "DYLD_", "PYTHON")
-"""Variables that Python and its libraries need to start; the worker's credentials are not."""
 
 
 class DecoderProcess:
@@ -81,7 +73,7 @@ class DecoderProcess:
         self.commands = 0
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
-        self._stderr, stderr = _open_lossy_pipe()
+        self._stderr, stderr = open_lossy_pipe()
         try:
             self._process = subprocess.Popen(
                 [*argv, str(theirs.fileno()), str(os.getpid())],
@@ -89,7 +81,7 @@ class DecoderProcess:
                 stdout=stderr,
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
-                env=_make_environment(),
+                env=make_environment(),
                 process_group=0,  # a Ctrl-C in the terminal is for the worker
             )
         except OSError as error:
@@ -278,7 +270,7 @@ class DecoderProcess:
                         "only be ended by killing its process; ask for a shorter clip, or "
                         "raise the worker's VIDEOQA_DECODE_TIMEOUT_S"
                     )
-            return self._parse(*received)
+            return parse_reply(*received, self._limits)
         except EOFError as error:
             raise self._make_crash_error("") from error
         except ValidationError as error:
@@ -286,40 +278,6 @@ class DecoderProcess:
             raise self._make_crash_error(f"it sent an invalid message: {first['msg']}") from error
         except (ProtocolError, UnsealedError, OSError) as error:
             raise self._make_crash_error(f"it broke the protocol: {error}") from error
-
-    def _parse(self, body: bytes, descriptor: int | None) -> Received:
-        try:
-            message = FROM_PROCESS.validate_json(body)
-            if not isinstance(message, Sampled):
-                return message
-            if descriptor is None:
-                raise ProtocolError("got frames without their pixels")
-            return self._assemble(message, descriptor)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
-
-    def _assemble(self, message: Sampled, descriptor: int) -> SampledVideo | SampledSegment:
-        shapes = [header.shape for header in message.frames]
-        most = self._limits.max_pixels
-        if any(height * width > most for height, width, _ in shapes):
-            raise ProtocolError(f"got a frame that has more than {most} pixels")
-        total = sum(3 * height * width for height, width, _ in shapes)
-        most_bytes = max(3 * most, self._limits.max_frames_bytes)
-        if total > most_bytes:
-            raise ProtocolError(f"got frames of {total} bytes, expected at most {most_bytes}")
-        texts = (message.info.codec, message.info.format, *(w.message for w in message.warnings))
-        if sum(len(text or "") for text in texts) > MAX_TEXT:
-            raise ProtocolError(f"got more than {MAX_TEXT} characters about the frames")
-        frames = tuple(
-            Frame(header.index, header.pts_s, header.exact, pixels, header.asked_s)
-            for header, pixels in zip(message.frames, map_arrays(descriptor, shapes), strict=True)
-        )
-        video = SampledVideo(frames, message.info, message.warnings)
-        header = message.segment
-        if header is None:
-            return video
-        return SampledSegment(header.number, header.total, header.start_s, header.end_s, video)
 
     def _fetch(self, wanted: Ensure, file: SparseFile, while_fetching: Leave) -> None:
         """Fetches the bytes, during which the deadline stands still and another process may decode."""
@@ -355,7 +313,7 @@ class DecoderProcess:
         if not why:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_ABORT_TIMEOUT_S)  # its socket closes before it has ended
-            why = _describe_exit(self._process.poll())
+            why = describe_exit(self._process.poll())
         printed = self._log_printed(logging.WARNING)
         if printed and (self._process.returncode or 0) > 0:
             why += f" ({printed.splitlines()[-1][:200]})"  # Python's own error, if it failed at the start
@@ -373,38 +331,3 @@ class DecoderProcess:
 
 def _cut_at_end(wanted: Ensure, size_bytes: int) -> list[tuple[int, int]]:
     return [(start, min(end, size_bytes)) for start, end in wanted.spans if start < size_bytes]
-
-
-def _describe_exit(code: int | None) -> str:
-    if code is None:
-        return "it closed its socket"
-    if code >= 0:
-        return f"it ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = ": out of memory, perhaps" if name == "SIGKILL" else ""
-    return f"it was ended by {name}{hint}"
-
-
-def _open_lossy_pipe() -> tuple[int, int]:
-    """Opens a pipe that drops what is printed while its 64 KB are full, so that no video blocks it."""
-    ours, theirs = os.pipe()
-    os.set_blocking(ours, False)
-    os.set_blocking(theirs, False)
-    return ours, theirs
-
-
-def _make_environment() -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
-    }
-    # NumPy imports BLAS, which is not used here: this saves a thread and 40 MB of address space
-    # per core.
-    one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    # glibc otherwise allocates pictures in its heap once it has seen some, and keeps the memory
-    # between them: 855 MB of address space instead of 639 for segments of 276 MB.
-    return {**kept, **one_thread, "MALLOC_MMAP_THRESHOLD_": str(256 << 10)}

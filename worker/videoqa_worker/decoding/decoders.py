@@ -20,7 +20,8 @@ from typing import Self
 
 from videoqa.contract import Sampling
 from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
-from videoqa_worker.decoding.decoder_process import CHILD, DecoderProcess
+from videoqa_worker.decoding.decoder_process import DecoderProcess
+from videoqa_worker.decoding.launch import CHILD
 from videoqa_worker.decoding.messages import Command
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
 from videoqa_worker.frames import FrameLimits, SampledSegment, SampledVideo, SparseFile, no_check

@@ -21,7 +21,8 @@ from videoqa_worker.frames.container.file_cursor import is_complete
 from videoqa_worker.frames.container.sniff import identify
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
-from videoqa_worker.frames.decode.walk import DecodedPicture, Walk
+from videoqa_worker.frames.decode.picture_stream import DecodedPicture
+from videoqa_worker.frames.decode.walk import Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.pixels import to_rgb
 from videoqa_worker.frames.selection.fetch_plan import fetch_for_clip

@@ -21,7 +21,8 @@ from videoqa_worker.frames.budget import DecodeBudget, TimedFile, no_check
 from videoqa_worker.frames.container.file_cursor import is_complete
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
-from videoqa_worker.frames.decode.walk import DecodedPicture, Walk
+from videoqa_worker.frames.decode.picture_stream import DecodedPicture
+from videoqa_worker.frames.decode.walk import Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo
 from videoqa_worker.frames.sample import (
     check_grown_memory,

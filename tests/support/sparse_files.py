@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -17,22 +17,37 @@ HEAD_BYTES = 64 << 10
 class SparseCopy:
     """A SparseFile that copies the needed spans of a real file, as a source does from a server."""
 
-    def __init__(self, source: Path, path: Path) -> None:
-        self._source = source
+    def __init__(
+        self,
+        original: Path,
+        path: Path,
+        *,
+        head_bytes: int = HEAD_BYTES,
+        on_ensure: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Copies the first `head_bytes`; `on_ensure` is called at the beginning of each `ensure`."""
         self.path = path
-        self.size_bytes = source.stat().st_size
+        self.size_bytes = original.stat().st_size
+        self.present = Spans()
+        self.asked: list[tuple[Span, ...]] = []
+        """The arguments of each `ensure`."""
+        self.rounds: list[list[Span]] = []
+        """The spans that each `ensure` copied, if any were missing."""
+        self._original = original
+        self._on_ensure = on_ensure
         with path.open("wb") as file:
             file.truncate(self.size_bytes)
-        self.present = Spans()
-        self.rounds: list[list[Span]] = []
-        self.ensure([(0, HEAD_BYTES)])
+        if head_bytes:
+            self.ensure([(0, head_bytes)])
 
     def ensure(self, spans: Sequence[Span]) -> None:
+        self.asked.append(tuple(spans))
+        self._on_ensure()
         wanted = Spans([(max(0, a), min(b, self.size_bytes)) for a, b in spans])
         missing = [gap for span in wanted for gap in self.present.missing(*span)]
         if not missing:
             return
-        with self._source.open("rb") as source, self.path.open("r+b") as target:
+        with self._original.open("rb") as source, self.path.open("r+b") as target:
             for start, end in missing:
                 os.pwrite(target.fileno(), os.pread(source.fileno(), end - start, start), start)
                 self.present.add(start, end)
@@ -41,6 +56,14 @@ class SparseCopy:
     @property
     def requests(self) -> int:
         return sum(map(len, self.rounds))
+
+
+def make_empty_copy(
+    original: Path, folder: Path, on_ensure: Callable[[], None] = lambda: None
+) -> SparseCopy:
+    """Makes a copy of which nothing is present until a reader asks for it."""
+    path = folder / f"sparse-{os.urandom(4).hex()}-{original.name}"
+    return SparseCopy(original, path, head_bytes=0, on_ensure=on_ensure)
 
 
 def write_long_clip(path: Path, *, copies: int, options: dict[str, str] | None = None) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from support.decoding import EmptyCopy, assert_same, outcome
-from support.sparse_files import write_long_clip
+from support.decoding import assert_same, outcome
+from support.sparse_files import make_empty_copy, write_long_clip
 from support.videos import Recipe, draw_number, read_number
 
 from videoqa.contract import Sampling
@@ -145,7 +145,7 @@ def test_media_with_holes_are_asked_for_what_is_needed(
 ) -> None:
     recipe = replace(BASE, name=name, frames=400, gop=50, size=(320, 240))
     path = make_clip(recipe)
-    there, here = EmptyCopy(path, tmp_path), EmptyCopy(path, tmp_path)
+    there, here = make_empty_copy(path, tmp_path), make_empty_copy(path, tmp_path)
     sampling = Sampling(method="times", times=(15.9,))
     assert_same(
         outcome(lambda: decoders.sample(there, sampling)),
@@ -158,7 +158,7 @@ def test_media_with_holes_are_asked_for_what_is_needed(
 def test_a_still_picture_with_holes_is_fetched_whole(decoders: Decoders, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(draw_number(7, 96, 72)).save(path)
-    file = EmptyCopy(path, tmp_path)
+    file = make_empty_copy(path, tmp_path)
     assert read_number(decoders.read_image(file).frames[0].pixels) == 7
     assert file.asked == [((0, file.size_bytes),)]
 
@@ -292,7 +292,7 @@ def test_a_process_whose_segments_nobody_wants_any_more_serves_the_next_order(
     incomplete: bool, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     clip = make_clip(BASE)
-    file = EmptyCopy(clip, tmp_path) if incomplete else CompleteFile(clip)
+    file = make_empty_copy(clip, tmp_path) if incomplete else CompleteFile(clip)
     with Decoders(LIMITS, processes=1) as decoders:
         decoders.start()
         pids = decoders.pids
@@ -343,7 +343,7 @@ def test_a_source_that_breaks_off_between_two_segments_is_the_sources_error(
 
     path = tmp_path / "clip.mp4"
     write_long_clip(path, copies=4)
-    file = EmptyCopy(path, tmp_path, on_ensure)
+    file = make_empty_copy(path, tmp_path, on_ensure)
     file.ensure([(0, 64 << 10)])  # as every source does at its opening
     with Decoders(LIMITS, processes=1) as decoders:
         segments = decoders.segments(file, SEGMENTS)

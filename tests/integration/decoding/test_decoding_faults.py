@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 from PIL import Image
-from support.decoding import EmptyCopy, outcome
+from support.decoding import outcome
+from support.sparse_files import SparseCopy, make_empty_copy
 from support.videos import Recipe, read_number
 
 from videoqa.contract import Sampling
@@ -29,6 +30,7 @@ from videoqa.errors import (
     SourceTimeout,
     WorkerStopping,
 )
+from videoqa_worker.decoding import decoder_process
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.turns import Turns
 from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo
@@ -75,9 +77,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def signalled(decoders: Decoders, path: Path, folder: Path, number: int) -> EmptyCopy:
+def signalled(decoders: Decoders, path: Path, folder: Path, number: int) -> SparseCopy:
     """The process gets the signal amid its order."""
-    return EmptyCopy(path, folder, lambda: os.kill(decoders.pids[0], number))
+    return make_empty_copy(path, folder, lambda: os.kill(decoders.pids[0], number))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
@@ -127,7 +129,7 @@ def test_time_spent_on_waiting_for_bytes_does_not_count(path: Path, tmp_path: Pa
         if len(slow.asked) == 1:
             threading.Event().wait(1.2)
 
-    slow = EmptyCopy(path, tmp_path, wait)
+    slow = make_empty_copy(path, tmp_path, wait)
     with Decoders(limits, processes=1, grace_s=0.1) as decoders:
         decoders.start()
         assert decoders.sample(slow, Sampling()).frames
@@ -146,7 +148,7 @@ def test_a_canceled_job_ends_its_process(one: Decoders, path: Path, tmp_path: Pa
             raise JobCanceled("enough")
 
     with pytest.raises(JobCanceled, match="enough"):
-        one.sample(EmptyCopy(path, tmp_path, stop), Sampling(), check=check)
+        one.sample(make_empty_copy(path, tmp_path, stop), Sampling(), check=check)
     assert_gone(*before)
     assert_works(one, path)
 
@@ -161,15 +163,16 @@ def test_media_that_cannot_be_fetched_end_the_job_and_not_the_process(
 
     for _ in range(3):
         with pytest.raises(SourceTimeout) as caught:
-            one.sample(EmptyCopy(path, tmp_path, fail), Sampling())
+            one.sample(make_empty_copy(path, tmp_path, fail), Sampling())
         assert caught.value is error
     assert_works(one, path)
     assert one.pids == before
 
 
-def test_media_that_cannot_be_fetched_do_not_hang_on_a_process_that_hangs(
-    one: Decoders, path: Path, tmp_path: Path
+def test_bytes_that_cannot_be_fetched_do_not_hang_on_a_process_that_hangs(
+    one: Decoders, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(decoder_process, "_ABORT_TIMEOUT_S", 0.3)
     before = one.pids
 
     def fail() -> None:
@@ -177,7 +180,7 @@ def test_media_that_cannot_be_fetched_do_not_hang_on_a_process_that_hangs(
         raise SourceTimeout("no bytes")
 
     with pytest.raises(SourceTimeout, match="no bytes"):
-        one.sample(EmptyCopy(path, tmp_path, fail), Sampling())
+        one.sample(make_empty_copy(path, tmp_path, fail), Sampling())
     assert_gone(*before)
     assert_works(one, path)
 
@@ -186,7 +189,7 @@ def test_while_one_job_waits_for_bytes_another_is_decoded(
     one: Decoders, path: Path, tmp_path: Path
 ) -> None:
     done: list[SampledVideo] = []
-    file = EmptyCopy(
+    file = make_empty_copy(
         path, tmp_path, lambda: done.append(one.sample(CompleteFile(path), Sampling()))
     )
     assert one.sample(file, Sampling()).frames
@@ -259,7 +262,7 @@ def test_closing_ends_orders_and_processes(path: Path, tmp_path: Path) -> None:
         decoders.close()
 
     with pytest.raises(WorkerStopping):
-        decoders.sample(EmptyCopy(path, tmp_path, stop_and_close), Sampling())
+        decoders.sample(make_empty_copy(path, tmp_path, stop_and_close), Sampling())
     with pytest.raises(WorkerStopping):
         decoders.sample(CompleteFile(path), Sampling())
     assert_gone(*before)

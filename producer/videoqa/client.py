@@ -13,7 +13,6 @@ import builtins
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from videoqa import errors
 from videoqa.contract import (
-    About,
     Event,
     Job,
     JobPage,
@@ -32,13 +30,14 @@ from videoqa.contract import (
     QueueInfo,
     Result,
     TextPiece,
+    Transcript,
     WorkerInfo,
     parse_request,
 )
 from videoqa.jobs import (
     PRIORITIES,
     Bell,
-    Following,
+    EventCursor,
     Ledger,
     Place,
     Priority,
@@ -344,13 +343,10 @@ class Client:
             JobFailed: it ended without a result; what came before is no answer.
             WaitTimeout: the job goes on.
         """
-        heard: defaultdict[About, str] = defaultdict(str)
+        transcript = Transcript()
         for event in self.events(job_id, timeout_s=timeout_s):
-            piece = TextPiece.of(event)
-            if piece is not None:
-                heard[piece.about] += piece.text
-                yield piece
-        yield from TextPiece.of_result(self.result(job_id), heard)
+            yield from transcript.add(event)
+        yield from transcript.complete(self.result(job_id))
 
     def wait(
         self,
@@ -365,14 +361,11 @@ class Client:
             WaitTimeout: the job goes on.
             InvalidRequest: `timeout_s` is no number.
         """
-        reader = Following(job_id, "0", timeout_s)
-        job = self.get(job_id)
-        if job.final and on_event is None:
-            return job
-        for event in self._follow(reader, job_id):
+        cursor = EventCursor(job_id, timeout_s=timeout_s, replays=on_event is not None)
+        for event in self._follow(cursor):
             if on_event is not None:
                 on_event(event)
-        return self.get(job_id)
+        return cursor.job
 
     def events(
         self, job_id: str, *, after: str = "0", timeout_s: float | None = None
@@ -384,29 +377,20 @@ class Client:
             RedisUnavailable: at once, or when Redis stays away for 30 s while this waits.
             InvalidRequest: `after` is no event's id, or `timeout_s` no number.
         """
-        reader = Following(job_id, after, timeout_s)
-        self.get(job_id)
-        yield from self._follow(reader, job_id)
+        yield from self._follow(EventCursor(job_id, after=after, timeout_s=timeout_s))
 
-    def events_key(self, job_id: str) -> str:
-        """Of the job's events in Redis, for readers of other kinds."""
-        return self._ledger.keys.events(job_id)
-
-    def first_events(self, job_id: str) -> Sequence[Event]:
-        """What happened to the job so far, for readers of other kinds."""
-        return self._ledger.read_events(job_id)
-
-    def _follow(self, reader: Following, job_id: str) -> Iterator[Event]:
-        while True:
-            try:
-                yield from reader.take(
-                    self._ledger.read_events(job_id, after=reader.after, block_s=reader.block_s)
+    def _follow(self, cursor: EventCursor) -> Iterator[Event]:
+        cursor.begin(self.get(cursor.job_id))
+        while cursor.is_open:
+            time.sleep(cursor.pause_s)
+            with cursor.reading():
+                yield from cursor.receive(
+                    self._ledger.read_events(
+                        cursor.job_id, after=cursor.after, block_s=cursor.block_s
+                    )
                 )
-                if reader.at_end and self.get(job_id).final:
-                    return
-            except errors.RedisUnavailable as error:
-                time.sleep(reader.pause_s(error))
-            reader.go_on()
+                if cursor.needs_job:
+                    cursor.check(self.get(cursor.job_id))
 
     def result(self, job_id: str) -> Result:
         """The answers of a succeeded job.

@@ -3,7 +3,6 @@
 from videoqa.contract.frame_sampling import Model, Sampling
 from videoqa.contract.job import (
     FINAL_STATES,
-    About,
     Answer,
     EngineInfo,
     Event,
@@ -17,7 +16,6 @@ from videoqa.contract.job import (
     Result,
     Segment,
     SourceInfo,
-    TextPiece,
     Usage,
     Warn,
     WorkerInfo,
@@ -39,18 +37,20 @@ from videoqa.contract.request import (
     redact_url,
 )
 from videoqa.contract.subtitles import as_srt, as_vtt, clock, cues
+from videoqa.contract.text_piece import TextPiece, Transcript
 
 __all__ = [
-    "About",
+    "FINAL_STATES",
+    "IMAGE_MARK",
+    "OUTPUT_FIELDS",
+    "VIDEO_MARK",
     "Answer",
     "EngineInfo",
     "Event",
-    "FINAL_STATES",
     "Failure",
     "FinishReason",
     "FrameUsed",
     "Generation",
-    "IMAGE_MARK",
     "Image",
     "Input",
     "Job",
@@ -58,7 +58,6 @@ __all__ = [
     "JobRequest",
     "JobState",
     "Model",
-    "OUTPUT_FIELDS",
     "Question",
     "QueueInfo",
     "Result",
@@ -66,8 +65,8 @@ __all__ = [
     "Segment",
     "SourceInfo",
     "TextPiece",
+    "Transcript",
     "Usage",
-    "VIDEO_MARK",
     "Video",
     "Warn",
     "WorkerInfo",

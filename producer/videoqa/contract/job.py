@@ -5,7 +5,6 @@ Together with `request.py` this is the contract: everything that crosses a proce
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -33,7 +32,6 @@ __all__ = [
     "IMAGE_MARK",
     "OUTPUT_FIELDS",
     "VIDEO_MARK",
-    "About",
     "Answer",
     "EngineInfo",
     "Event",
@@ -54,7 +52,6 @@ __all__ = [
     "Sampling",
     "Segment",
     "SourceInfo",
-    "TextPiece",
     "Usage",
     "Video",
     "Warn",
@@ -128,62 +125,6 @@ class JobPage(Model):
     jobs: tuple[Job, ...]
     next_cursor: str | None = None
     """Continues behind the last job; None: there are no more."""
-
-
-About = tuple[int, str, float | None]
-"""An answer: attempt, question, start of its segment."""
-
-
-class TextPiece(Model):
-    """A piece of an answer. All pieces of a question and attempt joined, without space around them, are
-    the answer; a later attempt begins again."""
-
-    question_id: str
-    attempt: int
-    text: str
-    start: float | None = None
-    """Of a job in segments: where the segment begins that this is about, in seconds from the video's
-    beginning. Its answer comes whole; a later attempt does not say it again."""
-    again: bool = False
-    """This is the whole answer: what came of it before is not all, and to be forgotten."""
-
-    @classmethod
-    def of(cls, event: Event) -> TextPiece | None:
-        """The piece in an event, if it is one of text."""
-        if event.type != "text" or not event.question_id or not event.text:
-            return None
-        return cls(
-            question_id=event.question_id,
-            attempt=event.attempt,
-            text=event.text,
-            start=event.start,
-        )
-
-    @property
-    def about(self) -> About:
-        """Which answer of which attempt; of segments, of any attempt."""
-        return (self.attempt if self.start is None else 0), self.question_id, self.start
-
-    @classmethod
-    def of_result(cls, result: Result, heard: Mapping[About, str]) -> list[TextPiece]:
-        """The answers of which not all was heard; `heard`: what was, by what it is `about`. Events of a
-        long story are not kept for good, so a late listener may miss the first ones.
-        """
-        given = [(part.start, answer) for part in result.segments for answer in part.answers]
-        pieces = (
-            cls(
-                question_id=answer.question_id,
-                attempt=result.attempt,
-                text=answer.text,
-                start=start,
-            )
-            for start, answer in [*given, *((None, answer) for answer in result.answers)]
-        )
-        return [
-            piece.model_copy(update={"again": piece.about in heard})
-            for piece in pieces
-            if heard.get(piece.about, "").strip() != piece.text.strip() or piece.about not in heard
-        ]
 
 
 class Answer(Model):

@@ -8,24 +8,25 @@ from videoqa.jobs.connection import (
     server_name,
     speaking_redis,
 )
-from videoqa.jobs.event_cursor import Following
+from videoqa.jobs.event_cursor import EventCursor
+from videoqa.jobs.event_stream import AsyncEventReader
 from videoqa.jobs.keys import PRIORITIES, TASK, Priority, queue_name
 from videoqa.jobs.ledger import Claim, Fence, Ledger, Unreadable
-from videoqa.jobs.reader import BEGINNINGS, read, to_events
+from videoqa.jobs.reader import read
 from videoqa.jobs.submission import Bell, Place, Submission, new_job_id
 
 __all__ = [
-    "BEGINNINGS",
+    "PRIORITIES",
+    "TASK",
+    "AsyncEventReader",
     "Bell",
     "Claim",
+    "EventCursor",
     "Fence",
-    "Following",
     "Ledger",
-    "PRIORITIES",
     "Place",
     "Priority",
     "Submission",
-    "TASK",
     "Unreadable",
     "check_database",
     "connect",
@@ -36,5 +37,4 @@ __all__ = [
     "read",
     "server_name",
     "speaking_redis",
-    "to_events",
 ]

@@ -29,15 +29,13 @@ from videoqa.contract import (
     utc,
 )
 from videoqa.jobs.connection import speaking_redis
+from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
 from videoqa.jobs.keys import Keys, served_by
 from videoqa.jobs.submission import Place
 
-__all__ = ["BEGINNINGS", "Records", "check_id", "read", "script_text", "to_events"]
+__all__ = ["Records", "check_id", "read", "script_text"]
 
 M = TypeVar("M", bound=Model)
-
-BEGINNINGS = ("0", "0-0")
-"""Before every event."""
 
 _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 """Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
@@ -168,27 +166,15 @@ class Records:
         return read(JobRequest, text)
 
     def read_events(self, job_id: str, *, after: str = "0", block_s: float = 0.0) -> list[Event]:
-        """Events after the id `after`, waiting up to `block_s` for the first."""
-        begun = self._begun(job_id) if after in BEGINNINGS else []
-        if begun:
-            block_s = 0.0
+        """Returns the events after the id `after`, waiting up to `block_s` for the first."""
         with speaking_redis(self._url):
-            reply = self._redis.xread(
-                {self.keys.events(job_id): after}, block=int(block_s * 1000) if block_s else None
-            )
-        return begun + to_events(reply)
+            first = make_first(self._read_created_at(job_id)) if includes_first(after) else []
+            block_ms = limit_block_ms(block_s, first)
+            reply = self._redis.xread({self.keys.events(job_id): after}, block=block_ms)
+        return first + parse_events(reply)
 
-    def _begun(self, job_id: str) -> list[Event]:
-        """The job's first event. Its stream does not hold it: one of a single entry takes 530 bytes
-        (measured with Valkey 9.1), and of a backlog no job has more.
-        """
-        with speaking_redis(self._url):
-            created_at = cast("str | None", self._redis.hget(self.keys.job(job_id), "created_at"))
-        if created_at is None:
-            return []
-        # Before all that the stream will hold.
-        first = f"{int(float(created_at) * 1000) - 1}-0"
-        return [Event(id=first, type="state", state="queued", at=_at(created_at))]
+    def _read_created_at(self, job_id: str) -> str | None:
+        return cast("str | None", self._redis.hget(self.keys.job(job_id), "created_at"))
 
     def _missing(self, job_id: str) -> errors.LookupFailed:
         with speaking_redis(self._url):
@@ -249,17 +235,6 @@ def read(kind: type[M], text: str | bytes) -> M:
         ) from error
 
 
-def to_events(reply: Any) -> list[Event]:
-    """What XREAD says of one stream."""
-    if not reply:
-        return []
-    streams = reply.values() if isinstance(reply, dict) else [entry[1] for entry in reply]
-    entries = next(iter(streams))
-    if entries and isinstance(entries[0], list):  # RESP3 nests once more
-        entries = entries[0]
-    return [_event(event_id, fields) for event_id, fields in entries]
-
-
 def _at(text: str | None) -> Any:
     return utc(float(text)) if text else None
 
@@ -288,8 +263,3 @@ def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for:
         tags=request.tags,
         metadata=request.metadata,
     )
-
-
-def _event(event_id: str, fields: dict[str, str]) -> Event:
-    data: dict[str, Any] = {name: value for name, value in fields.items() if value != ""}
-    return Event(**(data | {"id": event_id, "at": utc(float(data["at"]))}))

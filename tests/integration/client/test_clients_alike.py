@@ -118,7 +118,7 @@ def test_all_have_the_same_methods_with_the_same_arguments() -> None:
         return {
             name: list(inspect.signature(method).parameters)
             for name, method in inspect.getmembers(kind, inspect.isfunction)
-            if not name.startswith("_") and name not in ("events_key", "first_events")
+            if not name.startswith("_")
         }
 
     plain = surface(Client)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
@@ -39,7 +40,7 @@ from videoqa.jobs import (
     Bell,
     EventCursor,
     Ledger,
-    Place,
+    ListCursor,
     Priority,
     Submission,
     connect,
@@ -68,13 +69,26 @@ MOST_LISTED = 1000
 """Jobs of one page, and records that are looked at in one round trip."""
 
 
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+@dataclass(frozen=True)
+class _Submitted:
+    """Outcome of one request of `submit_many`: its job, or the error that refused it."""
+
+    job: Job | None = None
+    error: errors.VideoQAError | None = None
+
+    @property
+    def job_id(self) -> str | None:
+        return self.job.id if self.job else None
+
+
+def _split(items: Iterable[T], size: int) -> Iterator[list[T]]:
     left = iter(items)
     while chunk := list(islice(left, size)):
         yield chunk
 
 
-def _submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
+def _make_submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
+    """Checks one request of `submit_many`; an error's `param` begins with its number."""
     try:
         return Submission(new_job_id(), parse_request(request))
     except errors.RequestError as error:
@@ -83,8 +97,8 @@ def _submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submiss
         raise
 
 
-def _is_text(text: str) -> bool:
-    """A lone surrogate is none, and could not even be sent."""
+def _can_be_sent(text: str) -> bool:
+    """Returns False for a text with a lone surrogate, which has no UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -92,15 +106,15 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _unknown(code: str | None) -> errors.InvalidRequest:
+def _refuse_code(code: str | None) -> errors.InvalidRequest:
     near = get_close_matches((code or "").lower(), errors.REGISTRY, cutoff=0.5) or ["worker_lost"]
     return errors.InvalidRequest(
         f"got code {code!r}, expected an error's, such as {' or '.join(near)}", param="code"
     )
 
 
-def _queued(submission: Submission) -> Job:
-    """A job that was recorded just now."""
+def _make_queued_job(submission: Submission) -> Job:
+    """Makes the job of a submission that was recorded just now, without reading its record."""
     request = submission.request
     return Job(
         id=submission.job_id,
@@ -116,9 +130,9 @@ def _queued(submission: Submission) -> Job:
     )
 
 
-def _page(found: Sequence[tuple[Place, Job]], last: Place | None) -> JobPage:
+def _make_page(found: Sequence[tuple[ListCursor, Job]], *, has_more: bool) -> JobPage:
     return JobPage(
-        jobs=tuple(job for _, job in found), next_cursor=last.cursor if last is not None else None
+        jobs=tuple(job for _, job in found), next_cursor=found[-1][0].text if has_more else None
     )
 
 
@@ -129,13 +143,13 @@ class Client:
         """`url`: Redis of the job records; anything else comes from `settings`."""
         base = settings or Settings()
         self.settings = base.model_copy(update={"redis_url": url}) if url else base
-        self._redis = self._connected()
+        self._redis = self._connect()
         self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._celery: Celery | None = None
         self._lock = threading.Lock()
 
-    def _connected(self) -> redis.Redis:
+    def _connect(self) -> redis.Redis:
         return connect(self.settings)
 
     @classmethod
@@ -174,21 +188,21 @@ class Client:
                 f"got a request and the keywords {sorted(fields)}, expected one or the other"
             )
         checked = parse_request(request if request is not None else fields)
-        self._application()
-        made = self._ledger.submit(
+        self._get_celery()
+        result = self._ledger.submit(
             new_job_id(),
             checked,
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
-        if isinstance(made, str):
-            return self.get(made)
-        self._ring(made)
+        if result.bell is None:
+            return self.get(str(result.job_id))
+        self._ring(result.bell)
         try:
-            return self.get(made.job_id)
+            return self.get(result.bell.job_id)
         except (errors.RedisUnavailable, errors.LookupFailed):
-            # It was recorded: whoever submitted has a job, even if Redis is emptied just now.
-            return _queued(Submission(made.job_id, checked))
+            # It was recorded: the caller gets its job, even if Redis is emptied just now.
+            return _make_queued_job(Submission(result.bell.job_id, checked))
 
     def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:
         """Records many jobs and rings for workers, some hundred in a round trip; jobs in order.
@@ -201,60 +215,62 @@ class Client:
                 or a round trip failed; it has the jobs that were recorded.
         """
         jobs: list[Job] = []
-        for chunk in _chunks(requests, CHUNK):
+        for chunk in _split(requests, CHUNK):
             first = len(jobs)
+            ids: list[str | None] = [job.id for job in jobs]
             try:
-                submissions = [_submission(first + n, request) for n, request in enumerate(chunk)]
-                made = self._submit_chunk(submissions)
+                submissions = [
+                    _make_submission(first + n, request) for n, request in enumerate(chunk)
+                ]
+                found = self._submit_chunk(submissions)
             except errors.VideoQAError as error:
                 if first == 0:
                     raise
-                before = [job.id for job in jobs]
-                raise errors.SubmittedInPart(before, {first: error}) from error
-            taken = [found for found in made if isinstance(found, Job)]
-            if len(taken) < len(made):
-                refused = {
-                    first + n: found for n, found in enumerate(made) if not isinstance(found, Job)
-                }
-                ids: list[str | None] = [job.id for job in jobs]
-                ids += [found.id if isinstance(found, Job) else None for found in made]
-                raise errors.SubmittedInPart(ids, refused)
-            jobs += taken
+                raise errors.SubmittedInPart(ids, {first: error}) from error
+            refused = {first + n: one.error for n, one in enumerate(found) if one.error}
+            if refused:
+                raise errors.SubmittedInPart([*ids, *(one.job_id for one in found)], refused)
+            jobs += [one.job for one in found if one.job]
         return jobs
 
-    def _submit_chunk(
-        self, submissions: Sequence[Submission]
-    ) -> builtins.list[Job | errors.VideoQAError]:
-        self._application()
-        made = self._ledger.submit_many(
+    def _submit_chunk(self, submissions: Sequence[Submission]) -> builtins.list[_Submitted]:
+        self._get_celery()
+        results = self._ledger.submit_many(
             submissions,
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
         try:
-            self._ring_many([bell for bell in made if isinstance(bell, Bell)])
+            self._ring_many([result.bell for result in results if result.bell])
         except errors.RedisUnavailable as error:
             log.warning("jobs are recorded, but their bells were not heard: %s", error)
-        known = self._known([found for found in made if isinstance(found, str)])
+        known = self._get_known([result.known_id for result in results if result.known_id])
         return [
-            known[found]
-            if isinstance(found, str)
-            else _queued(submission)
-            if isinstance(found, Bell)
-            else found
-            for submission, found in zip(submissions, made, strict=True)
+            known[result.known_id]
+            if result.known_id
+            else _Submitted(error=result.error)
+            if result.error
+            else _Submitted(job=_make_queued_job(submission))
+            for submission, result in zip(submissions, results, strict=True)
         ]
 
-    def _known(self, job_ids: Sequence[str]) -> dict[str, Job | errors.VideoQAError]:
-        """Jobs that idempotency keys had made before, as they are now."""
+    def _get_known(self, job_ids: Sequence[str]) -> dict[str, _Submitted]:
+        """Reads the jobs that idempotency keys had made before, as they are now."""
         try:
-            found = self._ledger.get_many(job_ids) if job_ids else []
+            jobs = self._ledger.get_many(job_ids) if job_ids else []
         except errors.RedisUnavailable as error:
-            return dict.fromkeys(job_ids, error)
-        gone = errors.JobExpired("the idempotency key's job has just expired; submit it again")
-        return {job_id: job or gone for job_id, job in zip(job_ids, found, strict=True)}
+            return dict.fromkeys(job_ids, _Submitted(error=error))
+        gone = _Submitted(
+            error=errors.JobExpired(
+                "the job of this idempotency key has just expired; submit the request again"
+            )
+        )
+        return {
+            job_id: _Submitted(job=job) if job else gone
+            for job_id, job in zip(job_ids, jobs, strict=True)
+        }
 
-    def _application(self) -> Celery:
+    def _get_celery(self) -> Celery:
         from videoqa.broker import make_celery  # Celery takes 0.3 s to import
 
         with self._lock:
@@ -265,13 +281,13 @@ class Client:
     def _ring_many(self, bells: Sequence[Bell]) -> None:
         from videoqa.broker import ring_many
 
-        ring_many(self._application(), bells)
+        ring_many(self._get_celery(), bells)
 
     def _ring(self, bell: Bell) -> None:
         from videoqa.broker import ring
 
         try:
-            ring(self._application(), bell)
+            ring(self._get_celery(), bell)
         except errors.RedisUnavailable as error:
             # The record is the job: a worker's reaper will find it and ring.
             log.warning("job %s is recorded, but its bell was not heard: %s", bell.job_id, error)
@@ -314,27 +330,27 @@ class Client:
                 f"got state {state!r}, expected one of {', '.join(get_args(JobState))}",
                 param="state",
             )
-        if tag is not None and not (tag and _is_text(tag)):
+        if tag is not None and not (tag and _can_be_sent(tag)):
             raise errors.InvalidRequest(
                 f"got tag {tag!r}, expected text, or none for jobs of any tag", param="tag"
             )
-        after = Place.of_cursor(cursor) if cursor else None
-        found: list[tuple[Place, Job]] = []
+        after = ListCursor.parse(cursor) if cursor else None
+        found: list[tuple[ListCursor, Job]] = []
         while True:
-            places = self._ledger.places(tag=tag, after=after, limit=MOST_LISTED)
-            ids = [place.job_id for place in places]
+            cursors = self._ledger.list_index(tag=tag, after=after, limit=MOST_LISTED)
+            ids = [at.job_id for at in cursors]
             jobs = self._ledger.get_many(ids)
             self._ledger.forget(
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
-            for place, job in zip(places, jobs, strict=True):
+            for at, job in zip(cursors, jobs, strict=True):
                 if job is not None and state in (None, job.state):
                     if len(found) == limit:
-                        return _page(found, found[-1][0])
-                    found.append((place, job))
-            if not places:
-                return _page(found, None)
-            after = places[-1]
+                        return _make_page(found, has_more=True)
+                    found.append((at, job))
+            if not cursors:
+                return _make_page(found, has_more=False)
+            after = cursors[-1]
 
     def stream(self, job_id: str, *, timeout_s: float | None = None) -> Iterator[TextPiece]:
         """The answers as they are generated, of a job with `stream`; else whole, when they are there.
@@ -443,7 +459,7 @@ class Client:
             InvalidRequest: no error has this code, and no job failed with it.
         """
         known = code is None or code in errors.REGISTRY
-        for ids in _chunks(self._ledger.dead(), CHUNK):
+        for ids in _split(self._ledger.dead(), CHUNK):
             for job in self.get_many(ids):
                 if job is None or job.state != "failed":
                     continue  # its record ended, or it was retried or purged meanwhile
@@ -451,7 +467,7 @@ class Client:
                     known = True  # to a worker of a later release, at least
                     yield job
         if not known:
-            raise _unknown(code)
+            raise _refuse_code(code)
 
     def replay(self, *, code: str | None = None) -> builtins.list[Job]:
         """Retries all failed jobs, or those that failed with this code; returns them. Raises as `dead`."""

@@ -47,7 +47,7 @@ class InMemoryClient(Client):
         self._answer = answer
         super().__init__(settings=settings)
 
-    def _connected(self) -> redis.Redis:
+    def _connect(self) -> redis.Redis:
         try:
             import fakeredis
         except ImportError as error:
@@ -56,7 +56,7 @@ class InMemoryClient(Client):
             ) from error
         return cast("redis.Redis", fakeredis.FakeRedis(decode_responses=True))
 
-    def _application(self) -> None:
+    def _get_celery(self) -> None:
         """Nobody hears bells."""
 
     def _ring(self, bell: Bell) -> None:
@@ -65,9 +65,9 @@ class InMemoryClient(Client):
     def _ring_many(self, bells: Sequence[Bell]) -> None:
         if self._answer is not None:
             for bell in bells:
-                self._answer_to(bell.job_id, self._answer)
+                self._answer_job(bell.job_id, self._answer)
 
-    def _answer_to(self, job_id: str, answer: str | Callable[[JobRequest, Question], str]) -> None:
+    def _answer_job(self, job_id: str, answer: str | Callable[[JobRequest, Question], str]) -> None:
         request = self._ledger.request(job_id)
         try:
             texts = [
@@ -96,16 +96,16 @@ class InMemoryClient(Client):
 
     def say(self, job_id: str, text: str, *, question_id: str = "q1") -> None:
         """The next piece of an answer, for those who read `events` or `stream`."""
-        self._running(job_id)
+        self._ensure_running(job_id)
         self._ledger.progress(
-            job_id, self._token(job_id), "generating", question_id=question_id, text=text
+            job_id, self._read_token(job_id), "generating", question_id=question_id, text=text
         )
 
     def finish(self, job_id: str, *texts: str) -> Job:
         """The job succeeds; one text a question. Of a job in segments they are about its only segment,
         and the first is also the summary, if it asks for one.
         """
-        job = self._running(job_id)
+        job = self._ensure_running(job_id)
         request = self._ledger.request(job_id)
         if len(texts) != len(request.questions):
             raise errors.InvalidRequest(
@@ -113,7 +113,7 @@ class InMemoryClient(Client):
             )
         now = datetime.now(UTC)
         answers = tuple(
-            _answer(question.id, question.text, text)
+            _make_answer(question.id, question.text, text)
             for question, text in zip(request.questions, texts, strict=True)
         )
         segments: tuple[Segment, ...] = ()
@@ -121,7 +121,7 @@ class InMemoryClient(Client):
             end = request.sampling.segment_s
             segments = (Segment(number=0, start=0.0, end=end, answers=answers, frames=()),)
             summary = request.summary
-            answers = (_answer("summary", summary, texts[0]),) if summary is not None else ()
+            answers = (_make_answer("summary", summary, texts[0]),) if summary is not None else ()
         result = Result(
             job_id=job_id,
             answers=answers,
@@ -139,7 +139,7 @@ class InMemoryClient(Client):
             metadata=request.metadata,
         )
         url = f"memory://{job_id}.json"
-        self._ledger.finish(job_id, self._token(job_id), result=result, result_url=url)
+        self._ledger.finish(job_id, self._read_token(job_id), result=result, result_url=url)
         return self.get(job_id)
 
     def fail(
@@ -152,26 +152,26 @@ class InMemoryClient(Client):
         retryable: bool = False,
     ) -> Job:
         """The attempt fails; `retryable`: and the next may begin at once."""
-        job = self._running(job_id)
+        job = self._ensure_running(job_id)
         failure = Failure(
             code=code, message=message, stage=stage, retryable=retryable, attempt=job.attempt
         )
-        self._ledger.fail(job_id, self._token(job_id), failure, delay_s=0)
+        self._ledger.fail(job_id, self._read_token(job_id), failure, delay_s=0)
         return self.get(job_id)
 
     def expire(self, job_id: str) -> None:
         """As if the `result_ttl_s` of a final job were over."""
         self._redis.delete(self._ledger.keys.job(job_id), self._ledger.keys.events(job_id))
 
-    def _running(self, job_id: str) -> Job:
+    def _ensure_running(self, job_id: str) -> Job:
         job = self.get(job_id)
         return self.begin(job_id) if job.state == "queued" else job
 
-    def _token(self, job_id: str) -> str:
+    def _read_token(self, job_id: str) -> str:
         return str(self._redis.hget(self._ledger.keys.job(job_id), "token"))
 
 
-def _answer(question_id: str, question: str, text: str) -> Answer:
+def _make_answer(question_id: str, question: str, text: str) -> Answer:
     return Answer(
         question_id=question_id,
         question=question,

@@ -12,8 +12,9 @@ from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import AsyncEventReader
 from videoqa.jobs.keys import PRIORITIES, TASK, Priority, queue_name
 from videoqa.jobs.ledger import Claim, Fence, Ledger, Unreadable
+from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.reader import read
-from videoqa.jobs.submission import Bell, Place, Submission, new_job_id
+from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
     "PRIORITIES",
@@ -24,9 +25,10 @@ __all__ = [
     "EventCursor",
     "Fence",
     "Ledger",
-    "Place",
+    "ListCursor",
     "Priority",
     "Submission",
+    "SubmitResult",
     "Unreadable",
     "check_database",
     "connect",

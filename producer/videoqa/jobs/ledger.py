@@ -31,7 +31,7 @@ from videoqa.contract import Failure, JobRequest, Result, Segment, WorkerInfo
 from videoqa.jobs.connection import speaking_redis
 from videoqa.jobs.keys import WORKER_TTL_S
 from videoqa.jobs.reader import Records, check_id, read, script_text
-from videoqa.jobs.submission import Bell, Submission, new_job_id, to_bell
+from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id, parse_bell
 
 __all__ = [
     "Bell",
@@ -40,6 +40,7 @@ __all__ = [
     "Flight",
     "Ledger",
     "Submission",
+    "SubmitResult",
     "Unreadable",
     "new_job_id",
     "read",
@@ -89,9 +90,8 @@ class Ledger(Records):
         *,
         start_by_default_s: float,
         max_queued: int = 2**53,
-    ) -> Bell | str:
-        """Records a job as queued. Returns its bell to ring, or the id of the job that
-        this idempotency key already made.
+    ) -> SubmitResult:
+        """Records a job as queued, unless its idempotency key made one before.
 
         Raises:
             IdempotencyConflict: the key belongs to another request.
@@ -99,11 +99,11 @@ class Ledger(Records):
             QueueFull: `max_queued` jobs wait in the request's queue.
         """
         submission = Submission(job_id, request)
-        order = submission.order(self.keys.prefix, start_by_default_s, max_queued)
-        made = submission.outcome(self._run("submit", *order), max_queued)
-        if isinstance(made, errors.VideoQAError):
-            raise made
-        return made
+        args = submission.lua_args(self.keys.prefix, start_by_default_s, max_queued)
+        result = submission.parse_reply(self._run("submit", *args), max_queued)
+        if result.error is not None:
+            raise result.error
+        return result
 
     def submit_many(
         self,
@@ -111,30 +111,30 @@ class Ledger(Records):
         *,
         start_by_default_s: float,
         max_queued: int = 2**53,
-    ) -> list[Bell | str | errors.IdempotencyConflict | errors.QueueFull | errors.RedisUnavailable]:
-        """The same for many jobs in one round trip; errors are returned, each in its job's place.
+    ) -> list[SubmitResult]:
+        """Records many jobs in one round trip; errors stand in the results, in the order of the jobs.
 
         Raises:
-            RedisUnavailable: it did not answer, or refused all. One that fills up refuses some.
+            RedisUnavailable: Redis did not answer, or refused all. One that fills up refuses some.
         """
         code = self._redis.register_script(script_text("submit"))
         prefix = self.keys.prefix
         with speaking_redis(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for submission in submissions:
-                order = submission.order(prefix, start_by_default_s, max_queued)
-                code(args=[prefix, *order], client=pipe)
+                args = submission.lua_args(prefix, start_by_default_s, max_queued)
+                code(args=[prefix, *args], client=pipe)
             replies = pipe.execute(raise_on_error=False)
             if replies and all(isinstance(reply, Exception) for reply in replies):
                 raise replies[0]
         return [
-            self._unavailable(reply)
+            SubmitResult(error=self._translate(reply))
             if isinstance(reply, Exception)
-            else submission.outcome(reply, max_queued)
+            else submission.parse_reply(reply, max_queued)
             for submission, reply in zip(submissions, replies, strict=True)
         ]
 
-    def _unavailable(self, error: Exception) -> errors.RedisUnavailable:
+    def _translate(self, error: Exception) -> errors.RedisUnavailable:
         try:
             with speaking_redis(self._url):
                 raise error
@@ -157,7 +157,7 @@ class Ledger(Records):
             raise errors.NotRetryable(
                 f"job {job_id} is {reply[1]}; only failed, canceled or expired jobs can be retried"
             )
-        return to_bell(reply[1:])
+        return parse_bell(reply[1:])
 
     def dead(self) -> list[str]:
         """Ids of all failed jobs that are kept, those whose records end first at the front."""
@@ -313,7 +313,7 @@ class Ledger(Records):
         `kept`: what was answered and not stored yet, for the next attempt.
         """
         reply = self._run("release", job_id, token, kept.model_dump_json() if kept else "")
-        return to_bell(reply) if reply else None
+        return parse_bell(reply) if reply else None
 
     def reap(
         self,
@@ -333,7 +333,7 @@ class Ledger(Records):
         """
         queues: tuple[str | int, ...] = (len(empty_queues), *empty_queues, *filled_queues)
         reply = self._run("reap", grace_s, limit, *queues)
-        return [to_bell(item) for item in reply]
+        return [parse_bell(item) for item in reply]
 
     def pause(self, queue: str, *, paused: bool) -> bool:
         """No job of a paused queue begins; those that run go on. Returns whether that is new."""

@@ -31,7 +31,7 @@ from videoqa.contract import (
 from videoqa.jobs.connection import speaking_redis
 from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
 from videoqa.jobs.keys import Keys, served_by
-from videoqa.jobs.submission import Place
+from videoqa.jobs.list_cursor import ListCursor
 
 __all__ = ["Records", "check_id", "read", "script_text"]
 
@@ -100,15 +100,19 @@ class Records:
             for job_id, record in zip(job_ids, records, strict=True)
         ]
 
-    def places(self, *, tag: str | None, after: Place | None, limit: int) -> list[Place]:
-        """Of jobs in the index, newest first, behind `after`; records may be gone."""
+    def list_index(
+        self, *, tag: str | None, after: ListCursor | None, limit: int
+    ) -> list[ListCursor]:
+        """Returns positions in the index, newest first, behind `after`; their records may be gone."""
         start = after.at_s if after else "+inf"
         with speaking_redis(self._url):
             found = self._redis.zrevrangebyscore(
                 self.keys.index(tag), start, "-inf", start=0, num=limit, withscores=True
             )
-        places = [Place(float(at_s), str(job_id)) for job_id, at_s in cast("list[Any]", found)]
-        return [place for place in places if after is None or place < after]
+        cursors = [
+            ListCursor(float(at_s), str(job_id)) for job_id, at_s in cast("list[Any]", found)
+        ]
+        return [cursor for cursor in cursors if after is None or cursor < after]
 
     def _waiting(self, job_id: str, record: dict[str, str | None]) -> tuple[int | None, str | None]:
         """Position in the queue and the reason for waiting, of a queued job."""

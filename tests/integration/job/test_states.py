@@ -11,7 +11,7 @@ import redis
 
 from videoqa import errors
 from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
-from videoqa.jobs import Bell, Claim, Ledger, new_job_id, queue_name
+from videoqa.jobs import Bell, Claim, Ledger, SubmitResult, new_job_id, queue_name
 
 DAY = 86_400.0
 
@@ -23,9 +23,9 @@ def request(**fields: object) -> JobRequest:
 
 
 def submit(ledger: Ledger, **fields: object) -> Bell:
-    bell = ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY)
-    assert isinstance(bell, Bell)
-    return bell
+    result = ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY)
+    assert result.bell is not None
+    return result.bell
 
 
 def claim(
@@ -581,7 +581,7 @@ def test_a_running_job_does_not_expire_by_start_by(ledger: Ledger) -> None:
 def test_the_same_idempotency_key_and_request_make_one_job(ledger: Ledger) -> None:
     bell = submit(ledger, idempotency_key="k")
     again = ledger.submit(new_job_id(), request(idempotency_key="k"), start_by_default_s=DAY)
-    assert again == bell.job_id
+    assert again.known_id == bell.job_id
     with pytest.raises(errors.IdempotencyConflict, match=bell.job_id):
         ledger.submit(
             new_job_id(), request(idempotency_key="k", questions=["Other?"]), start_by_default_s=DAY
@@ -744,7 +744,7 @@ def test_the_same_request_in_another_spelling_is_the_same_request(ledger: Ledger
         ),
         start_by_default_s=DAY,
     )
-    assert again == one.job_id
+    assert again.known_id == one.job_id
 
 
 def test_models_whose_names_look_alike_have_queues_of_their_own() -> None:
@@ -756,7 +756,7 @@ def test_models_whose_names_look_alike_have_queues_of_their_own() -> None:
 def test_a_queue_that_is_full_refuses_and_records_nothing(
     ledger: Ledger, redis_client: redis.Redis
 ) -> None:
-    def put(**fields: object) -> Bell | str:
+    def put(**fields: object) -> SubmitResult:
         return ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY, max_queued=2)
 
     first = put(idempotency_key="a")
@@ -766,12 +766,12 @@ def test_a_queue_that_is_full_refuses_and_records_nothing(
         put(idempotency_key="b")
     assert refused.value.retryable
     assert sorted(redis_client.keys("*")) == before
-    assert isinstance(first, Bell)
-    assert put(idempotency_key="a") == first.job_id  # it is there already
+    assert first.bell is not None
+    assert put(idempotency_key="a").known_id == first.job_id  # it is there already
     put(priority="bulk")
     put(model="other/model")
-    claim(ledger, first)
-    assert isinstance(put(idempotency_key="b"), Bell)
+    claim(ledger, first.bell)
+    assert put(idempotency_key="b").bell is not None
 
 
 def test_failed_jobs_are_listed_until_they_are_retried_or_purged(

@@ -586,7 +586,7 @@ class InternalError(JobError):
     retryable = True
 
 
-def _registry() -> dict[str, type[VideoQAError]]:
+def _collect_codes() -> dict[str, type[VideoQAError]]:
     found: dict[str, type[VideoQAError]] = {}
     pending: list[type[VideoQAError]] = [VideoQAError]
     while pending:
@@ -597,5 +597,5 @@ def _registry() -> dict[str, type[VideoQAError]]:
     return dict(sorted(found.items()))
 
 
-REGISTRY: dict[str, type[VideoQAError]] = _registry()
+REGISTRY: dict[str, type[VideoQAError]] = _collect_codes()
 """Each code that can reach a user, and its class."""

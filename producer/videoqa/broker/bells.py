@@ -16,7 +16,7 @@ from uuid import uuid4
 from celery import Celery
 from kombu.transport.redis import Channel
 
-from videoqa.broker.celery_app import ring, speaking_broker, task_args, task_id
+from videoqa.broker.celery_app import ring, task_args, task_id, translate_broker_errors
 from videoqa.jobs import TASK, Bell
 
 __all__ = ["ring_many"]
@@ -28,10 +28,10 @@ def ring_many(app: Celery, bells: Sequence[Bell]) -> None:
     Raises:
         RedisUnavailable: some or all were not heard; the reaper will ring again.
     """
-    with speaking_broker(app, "the jobs are"), app.producer_or_acquire() as producer:
+    with translate_broker_errors(app, "the jobs are"), app.producer_or_acquire() as producer:
         channel = producer.channel
         if isinstance(channel, Channel):
-            _push(channel, _copies(app, channel, bells))
+            _push(channel, _encode_bells(app, channel, bells))
             return
     for bell in bells:
         ring(app, bell)
@@ -45,19 +45,19 @@ def _push(channel: Any, messages: Iterable[tuple[str, str]]) -> None:
         pipe.execute()
 
 
-def _copies(app: Celery, channel: Any, bells: Sequence[Bell]) -> Iterator[tuple[str, str]]:
+def _encode_bells(app: Celery, channel: Any, bells: Sequence[Bell]) -> Iterator[tuple[str, str]]:
     """Redis' key and the text of each message."""
     makers: dict[str, tuple[str, Callable[[Bell], str]]] = {}
     for bell in bells:
         if bell.queue not in makers:
-            pattern = _taken(app, channel, bell)
+            pattern = _capture_message(app, channel, bell)
             key = channel._q_for_pri(bell.queue, pattern["properties"]["priority"])
-            makers[bell.queue] = key, _copier(pattern)
+            makers[bell.queue] = key, _make_encoder(pattern)
         key, copy = makers[bell.queue]
         yield key, copy(bell)
 
 
-def _taken(app: Celery, channel: Any, bell: Bell) -> dict[str, Any]:
+def _capture_message(app: Celery, channel: Any, bell: Bell) -> dict[str, Any]:
     """The message that kombu would push for this bell."""
     taken: list[dict[str, Any]] = []
     producer = app.amqp.Producer(channel, auto_declare=False)
@@ -72,7 +72,7 @@ def _taken(app: Celery, channel: Any, bell: Bell) -> dict[str, Any]:
     return taken[0]
 
 
-def _copier(pattern: dict[str, Any]) -> Callable[[Bell], str]:
+def _make_encoder(pattern: dict[str, Any]) -> Callable[[Bell], str]:
     """Writes the message of any bell of the same queue."""
     headers, properties = pattern["headers"], pattern["properties"]
     _, *rest = json.loads(base64.b64decode(pattern["body"]))

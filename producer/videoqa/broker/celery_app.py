@@ -18,10 +18,10 @@ from kombu.utils.scheduling import priority_cycle
 from redis.exceptions import RedisError
 
 from videoqa.errors import ConfigurationError, RedisUnavailable
-from videoqa.jobs import TASK, Bell, check_database, place
+from videoqa.jobs import TASK, Bell, check_database_number, place
 from videoqa.settings import Settings
 
-__all__ = ["make_celery", "ring", "speaking_broker", "task_args", "task_id"]
+__all__ = ["make_celery", "ring", "task_args", "task_id", "translate_broker_errors"]
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -56,7 +56,7 @@ def _check_broker(settings: Settings) -> None:
         if "://" not in url:
             raise ValueError("it is no URL")
         for one in settings.broker.split(";"):  # where one of them fails, the next is taken
-            _check_one(one)
+            _check_url(one)
     except (KeyError, ImportError, ValueError, TypeError) as error:
         name = "broker_url" if settings.broker_url else "redis_url"
         raise ConfigurationError(
@@ -66,12 +66,12 @@ def _check_broker(settings: Settings) -> None:
         ) from error
 
 
-def _check_one(url: str) -> None:
+def _check_url(url: str) -> None:
     connection = Connection(url)  # type: ignore[no-untyped-call]
     if connection.get_transport_cls().driver_type == "redis":  # type: ignore[no-untyped-call]
-        check_database(str(connection.virtual_host or ""))
+        check_database_number(str(connection.virtual_host or ""))
         of_socket = dict(parse_qsl(urlsplit(url).query))
-        check_database(of_socket.get("virtual_host", ""))
+        check_database_number(of_socket.get("virtual_host", ""))
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def ring(app: Celery, bell: Bell) -> None:
     Raises:
         RedisUnavailable: nobody was told; the reaper will ring again.
     """
-    with speaking_broker(app, "the job is"):
+    with translate_broker_errors(app, "the job is"):
         app.send_task(
             TASK,
             args=task_args(bell),
@@ -134,7 +134,7 @@ def task_id(bell: Bell) -> str:
 
 
 @contextmanager
-def speaking_broker(app: Celery, what: str) -> Iterator[None]:
+def translate_broker_errors(app: Celery, what: str) -> Iterator[None]:
     """Turns the broker's errors into RedisUnavailable.
 
     `what`: is recorded nevertheless, "the job is" say.

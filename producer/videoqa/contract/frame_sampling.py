@@ -20,7 +20,7 @@ DEFAULT_FRAMES = 8
 DEFAULT_FPS_CAP = 32
 """Frames that `fps` takes at most where `frames` names no other cap: what the models' contexts
 hold with room for an answer."""
-_OF_METHODS = (
+_FIELDS_OF_METHODS = (
     ("fps", "fps", True),
     ("times", "times", True),
     ("tolerance_s", "keyframe", False),
@@ -66,8 +66,8 @@ class Sampling(Model):
     rest; a video that asks for fewer keeps to that. Images are not counted."""
 
     @model_validator(mode="after")
-    def _fitting(self) -> Self:
-        for name, method, is_needed in _OF_METHODS:
+    def _check_method_fields(self) -> Self:
+        for name, method, is_needed in _FIELDS_OF_METHODS:
             given = getattr(self, name) is not None
             if given and self.method != method:
                 raise ValueError(f"got {name} with method={self.method!r}, expected {method!r}")

@@ -60,7 +60,7 @@ OUTPUT_FIELDS = ("job_id", "custom_id", "date")
 """What an output template may contain in braces; `date` is the day of submission, UTC."""
 
 
-def _checked_url(url: str) -> str:
+def _validate_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("s3", "http", "https", "file"):
         raise ValueError(
@@ -89,7 +89,7 @@ class Image(Model):
     kind: Literal["image"] = "image"
     url: Url
 
-    _check_url = field_validator("url")(_checked_url)
+    _check_url = field_validator("url")(_validate_url)
 
     # No return type: with one, the JSON schema of a dump would be that type's.
     @model_serializer(mode="wrap")
@@ -106,10 +106,10 @@ class Video(Model):
     start: float | None = Field(default=None, ge=0, le=1e7)
     end: float | None = Field(default=None, gt=0, le=1e7)
 
-    _check_url = field_validator("url")(_checked_url)
+    _check_url = field_validator("url")(_validate_url)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.end is not None and self.end <= (self.start or 0.0):
             raise ValueError(
                 f"got end={self.end} s, expected more than start={self.start or 0.0} s"
@@ -155,7 +155,7 @@ class Generation(Model):
     """The answer ends before the first of these."""
 
 
-def _numbered(value: Any) -> Any:
+def _number_questions(value: Any) -> Any:
     """Bare strings become questions with the ids q1, q2, ..."""
     if isinstance(value, str):
         value = [value]
@@ -167,25 +167,25 @@ def _numbered(value: Any) -> Any:
     )
 
 
-def _summary(value: Any) -> Any:
+def _expand_summary(value: Any) -> Any:
     if isinstance(value, bool):
         return SUMMARY if value else None
     return value
 
 
-def _sequence(value: Any) -> Any:
+def _wrap_single(value: Any) -> Any:
     return (value,) if isinstance(value, (str, dict, Video, Image)) else value
 
 
 class JobRequest(Model):
     """One or more questions about the same videos and images."""
 
-    inputs: Annotated[tuple[Input, ...], BeforeValidator(_sequence)] = Field(max_length=32)
-    questions: Annotated[tuple[Question, ...], BeforeValidator(_numbered)] = Field(
+    inputs: Annotated[tuple[Input, ...], BeforeValidator(_wrap_single)] = Field(max_length=32)
+    questions: Annotated[tuple[Question, ...], BeforeValidator(_number_questions)] = Field(
         min_length=1, max_length=64
     )
     sampling: Sampling = Sampling()
-    summary: Annotated[str | None, BeforeValidator(_summary)] = Field(
+    summary: Annotated[str | None, BeforeValidator(_expand_summary)] = Field(
         default=None, min_length=1, max_length=32_768
     )
     """With `segment`: what the model is asked about all segments' answers together; it gets them with
@@ -222,7 +222,7 @@ class JobRequest(Model):
 
     @field_validator("start_by")
     @classmethod
-    def _in_utc(cls, start_by: datetime | None) -> datetime | None:
+    def _normalize_start_by(cls, start_by: datetime | None) -> datetime | None:
         """One spelling, so that the same request has the same digest."""
         return start_by.astimezone(UTC) if start_by else None
 
@@ -251,7 +251,7 @@ class JobRequest(Model):
         return template
 
     @model_validator(mode="after")
-    def _one_video_in_segments(self) -> Self:
+    def _check_segments(self) -> Self:
         in_segments = self.sampling.method == "segment"
         if in_segments and [item.kind for item in self.inputs] not in ([], ["video"]):
             raise ValueError(
@@ -264,7 +264,7 @@ class JobRequest(Model):
         return self
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_consistency(self) -> Self:
         ids = Counter(question.id for question in self.questions)
         twice = sorted(name for name, count in ids.items() if count > 1)
         if twice:
@@ -320,12 +320,12 @@ def parse_request(data: Any) -> JobRequest:
         else:
             request = JobRequest.model_validate(data)
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise _make_error(error) from error
     _check_meaning(request)
     return request
 
 
-def _invalid(error: ValidationError) -> errors.InvalidRequest:
+def _make_error(error: ValidationError) -> errors.InvalidRequest:
     first = error.errors(include_url=False)[0]
     param = ".".join(str(part) for part in first["loc"] if part not in ("video", "image"))
     message = first["msg"].removeprefix("Value error, ")

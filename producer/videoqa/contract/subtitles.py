@@ -45,14 +45,14 @@ def as_vtt(found: Sequence[Cue], note: str = "") -> str:
     blocks = ["WEBVTT", *([f"NOTE {note}"] if note else [])]
     for cue in found:
         text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        blocks.append(f"{clock(cue.start_s)} --> {clock(cue.end_s)}\n{_lines(text)}")
+        blocks.append(f"{clock(cue.start_s)} --> {clock(cue.end_s)}\n{_drop_blank_lines(text)}")
     return "\n\n".join(blocks) + "\n"
 
 
 def as_srt(found: Sequence[Cue]) -> str:
     blocks = [
         f"{n}\n{clock(cue.start_s, ',')} --> {clock(cue.end_s, ',')}\n"
-        + _lines(_ARROW.sub("->", cue.text))
+        + _drop_blank_lines(_ARROW.sub("->", cue.text))
         for n, cue in enumerate(found, 1)
     ]
     return "\n\n".join(blocks) + "\n"
@@ -66,6 +66,6 @@ def clock(seconds: float, point: str = ".") -> str:
     return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
 
 
-def _lines(text: str) -> str:
+def _drop_blank_lines(text: str) -> str:
     """Without blank lines, which would end the cue."""
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())

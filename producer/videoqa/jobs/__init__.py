@@ -1,7 +1,7 @@
 """The life of a job in Redis: the ledger, its Lua scripts, and every key."""
 
 from videoqa.jobs.connection import (
-    check_database,
+    check_database_number,
     connect,
     connect_async,
     place,
@@ -30,7 +30,7 @@ __all__ = [
     "Submission",
     "SubmitResult",
     "Unreadable",
-    "check_database",
+    "check_database_number",
     "connect",
     "connect_async",
     "new_job_id",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 __all__ = [
-    "check_database",
+    "check_database_number",
     "connect",
     "connect_async",
     "place",
@@ -31,7 +31,7 @@ __all__ = [
 
 _BACKOFF = ExponentialBackoff(cap=0.2, base=0.05)
 _BROKEN = (redis.exceptions.ConnectionError,)
-_NOT_NOW = (
+_NOT_NOW_ERRORS = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.NoPermissionError,
     redis.exceptions.MasterDownError,
@@ -48,8 +48,8 @@ def connect(settings: Settings) -> redis.Redis:
     and never answers would be reported after 4 x `socket_timeout_s` (measured: 20 s).
     """
     retry = Retry(_BACKOFF, 1, supported_errors=_BROKEN)
-    with _reading_url(settings):
-        client = redis.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+    with _translate_url_errors(settings):
+        client = redis.Redis.from_url(settings.redis_url, retry=retry, **_make_options(settings))
         _check_options(client.connection_pool)
         return client
 
@@ -59,13 +59,15 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
     import redis.asyncio
 
     retry = redis.asyncio.retry.Retry(_BACKOFF, 1, supported_errors=_BROKEN)
-    with _reading_url(settings):
-        client = redis.asyncio.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+    with _translate_url_errors(settings):
+        client = redis.asyncio.Redis.from_url(
+            settings.redis_url, retry=retry, **_make_options(settings)
+        )
         _check_options(client.connection_pool)
         return client
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def _make_options(settings: Settings) -> dict[str, Any]:
     found = {
         "decode_responses": True,
         "socket_connect_timeout": settings.connect_timeout_s,
@@ -82,7 +84,7 @@ def _check_options(pool: Any) -> None:
     pool.connection_class(**pool.connection_kwargs)
 
 
-def check_database(name: str) -> None:
+def check_database_number(name: str) -> None:
     """redis-py takes what is no number for database 0, and kombu refuses it with the job recorded."""
     database = name.lstrip("/")
     if database and not database.isdecimal():
@@ -92,7 +94,7 @@ def check_database(name: str) -> None:
 
 
 @contextmanager
-def _reading_url(settings: Settings) -> Iterator[None]:
+def _translate_url_errors(settings: Settings) -> Iterator[None]:
     if settings.redis_url.startswith(("http://", "https://")):
         raise ConfigurationError(
             f"got {place(settings.redis_url)} over HTTP, expected redis://; there is no HTTP gateway yet",
@@ -101,7 +103,7 @@ def _reading_url(settings: Settings) -> Iterator[None]:
     try:
         parts = urlsplit(settings.redis_url)
         if parts.scheme in ("redis", "rediss"):
-            check_database(parts.path.rstrip("/"))
+            check_database_number(parts.path.rstrip("/"))
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
@@ -146,7 +148,7 @@ def speaking_redis(url: str) -> Iterator[None]:
         ) from error
     except redis.exceptions.ResponseError as error:
         # redis-py gives most of these a class and cuts the code off.
-        if isinstance(error, _NOT_NOW) or any(code in str(error) for code in _NOT_NOW_CODES):
+        if isinstance(error, _NOT_NOW_ERRORS) or any(code in str(error) for code in _NOT_NOW_CODES):
             raise RedisUnavailable(f"Redis at {place(url)} can't take this now: {error}") from error
         if "DB index is out of range" in str(error):
             raise ConfigurationError(

@@ -33,7 +33,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
-__all__ = ["PRIORITIES", "TASK", "Keys", "queue_name", "served_by"]
+__all__ = ["PRIORITIES", "TASK", "Keys", "parse_queue_name", "queue_name"]
 
 TASK = "videoqa.answer"
 """The Celery task that a bell calls; producers send it by name and never import it."""
@@ -55,7 +55,7 @@ def queue_name(prefix: str, model: str | None, priority: Priority) -> str:
     return f"{prefix}.{slug}.{priority}"
 
 
-def served_by(prefix: str, queue: str) -> tuple[str | None, Priority]:
+def parse_queue_name(prefix: str, queue: str) -> tuple[str | None, Priority]:
     """The model and priority of a queue's name."""
     slug, _, priority = queue.removeprefix(f"{prefix}.").rpartition(".")
     model = None if slug == DEFAULT_MODEL else unquote(slug)

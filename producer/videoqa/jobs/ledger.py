@@ -30,14 +30,14 @@ from videoqa import errors
 from videoqa.contract import Failure, JobRequest, Result, Segment, WorkerInfo
 from videoqa.jobs.connection import speaking_redis
 from videoqa.jobs.keys import WORKER_TTL_S
-from videoqa.jobs.reader import Records, check_id, read, script_text
+from videoqa.jobs.reader import LedgerReader, check_job_id, load_script, read
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id, parse_bell
 
 __all__ = [
     "Bell",
     "Claim",
     "Fence",
-    "Flight",
+    "LeadReply",
     "Ledger",
     "Submission",
     "SubmitResult",
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 Fence = Literal["ok", "cancel", "lost"]
-Flight = Literal["ok", "cancel", "lost", "follow"]
+LeadReply = Literal["ok", "cancel", "lost", "follow"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Unreadable:
     error: errors.InvalidRequest
 
 
-class Ledger(Records):
+class Ledger(LedgerReader):
     """The job records of one prefix in one Redis. Thread-safe."""
 
     # -- the producer's transitions
@@ -117,7 +117,7 @@ class Ledger(Records):
         Raises:
             RedisUnavailable: Redis did not answer, or refused all. One that fills up refuses some.
         """
-        code = self._redis.register_script(script_text("submit"))
+        code = self._redis.register_script(load_script("submit"))
         prefix = self.keys.prefix
         with speaking_redis(self._url):
             pipe = self._redis.pipeline(transaction=False)
@@ -143,16 +143,16 @@ class Ledger(Records):
 
     def cancel(self, job_id: str) -> None:
         """Queued jobs end at once; running ones become `canceling` until their worker stops."""
-        check_id(job_id)
+        check_job_id(job_id)
         if self._run("cancel", job_id) == "":
-            raise self._missing(job_id)
+            raise self._explain_missing(job_id)
 
     def retry(self, job_id: str) -> Bell:
         """Reopens a failed, canceled or expired job under its id, with the next attempt."""
-        check_id(job_id)
+        check_job_id(job_id)
         reply = self._run("retry", job_id)
         if reply[0] == "unknown":
-            raise self._missing(job_id)
+            raise self._explain_missing(job_id)
         if reply[0] == "state":
             raise errors.NotRetryable(
                 f"job {job_id} is {reply[1]}; only failed, canceled or expired jobs can be retried"
@@ -166,7 +166,7 @@ class Ledger(Records):
 
     def purge(self, job_id: str) -> bool:
         """Forgets a failed job; False if it is not failed any more. Its result objects stay."""
-        check_id(job_id)
+        check_job_id(job_id)
         return bool(self._run("purge", job_id))
 
     def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
@@ -210,7 +210,7 @@ class Ledger(Records):
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
         """Extends the leases of (job id, token) pairs in one round trip."""
-        code = script_text("renew")
+        code = load_script("renew")
         with speaking_redis(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id, token in held:
@@ -297,10 +297,10 @@ class Ledger(Records):
         )
         return cast(Literal["failed", "retry", "canceled", "lost"], reply)
 
-    def lead(self, job_id: str, token: str, key: str) -> Flight:
+    def lead(self, job_id: str, token: str, key: str) -> LeadReply:
         """Whether this attempt is the one that asks, of all jobs whose answers have this key. `follow`:
         another does; the job is queued again, not counted, when that one ends."""
-        return cast(Flight, self._run("lead", job_id, token, key))
+        return cast(LeadReply, self._run("lead", job_id, token, key))
 
     def answer(self, key: str) -> str | None:
         """The URL of a result with this key."""

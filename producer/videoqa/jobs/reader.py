@@ -30,10 +30,10 @@ from videoqa.contract import (
 )
 from videoqa.jobs.connection import speaking_redis
 from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
-from videoqa.jobs.keys import Keys, served_by
+from videoqa.jobs.keys import Keys, parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
 
-__all__ = ["Records", "check_id", "read", "script_text"]
+__all__ = ["LedgerReader", "check_job_id", "load_script", "read"]
 
 M = TypeVar("M", bound=Model)
 
@@ -43,26 +43,26 @@ write that needs none. Leases must be renewed and jobs must end even then, or ru
 lose their leases one after the other. (`#!lua flags=allow-oom` says the same from Redis 7 on.)
 """
 
-_VIEW = (
+_JOB_FIELDS = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
     "next_at", "worker", "failure", "result_url", "request", "queue", "follows",
 )  # fmt: skip
 
 
 @cache
-def script_text(name: str) -> str:
+def load_script(name: str) -> str:
     folder = files("videoqa.jobs") / "lua"
     begin = "" if name == "submit" else _EVEN_WHEN_FULL
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 
-def check_id(job_id: str) -> None:
+def check_job_id(job_id: str) -> None:
     """Raises JobNotFound: a lone surrogate, say, could not even be sent."""
     if not job_id.isascii():
         raise errors.JobNotFound(f"no job {job_id!r} was ever recorded here; check the id")
 
 
-class Records:
+class LedgerReader:
     """The job records of one prefix in one Redis. Thread-safe."""
 
     def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
@@ -71,20 +71,20 @@ class Records:
         self.keys = Keys(prefix)
 
     def _run(self, script: str, *args: str | float) -> Any:
-        code = self._redis.register_script(script_text(script))
+        code = self._redis.register_script(load_script(script))
         with speaking_redis(self._url):
             return code(args=[self.keys.prefix, *args])
 
     def get(self, job_id: str) -> Job:
         """Raises JobNotFound or JobExpired."""
-        check_id(job_id)
+        check_job_id(job_id)
         with speaking_redis(self._url):
-            values = cast("list[str | None]", self._redis.hmget(self.keys.job(job_id), _VIEW))
-        record = dict(zip(_VIEW, values, strict=True))
+            values = cast("list[str | None]", self._redis.hmget(self.keys.job(job_id), _JOB_FIELDS))
+        record = dict(zip(_JOB_FIELDS, values, strict=True))
         if record["state"] is None:
-            raise self._missing(job_id)
-        position, waiting_for = self._waiting(job_id, record)
-        return _job(job_id, record, position, waiting_for)
+            raise self._explain_missing(job_id)
+        position, waiting_for = self._explain_wait(job_id, record)
+        return _parse_job(job_id, record, position, waiting_for)
 
     def get_many(self, job_ids: Sequence[str]) -> list[Job | None]:
         """In one round trip, without position and reason for waiting; None: unknown or expired."""
@@ -92,11 +92,11 @@ class Records:
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
                 # A lone surrogate could not even be sent; no job has the empty id.
-                pipe.hmget(self.keys.job(job_id if job_id.isascii() else ""), _VIEW)
+                pipe.hmget(self.keys.job(job_id if job_id.isascii() else ""), _JOB_FIELDS)
             found = pipe.execute()
-        records = (dict(zip(_VIEW, values, strict=True)) for values in found)
+        records = (dict(zip(_JOB_FIELDS, values, strict=True)) for values in found)
         return [
-            _job(job_id, record, None, None) if record["state"] else None
+            _parse_job(job_id, record, None, None) if record["state"] else None
             for job_id, record in zip(job_ids, records, strict=True)
         ]
 
@@ -114,7 +114,9 @@ class Records:
         ]
         return [cursor for cursor in cursors if after is None or cursor < after]
 
-    def _waiting(self, job_id: str, record: dict[str, str | None]) -> tuple[int | None, str | None]:
+    def _explain_wait(
+        self, job_id: str, record: dict[str, str | None]
+    ) -> tuple[int | None, str | None]:
         """Position in the queue and the reason for waiting, of a queued job."""
         if record["state"] == "running" and record["stage"] == "queued":
             return None, "the other jobs of its worker to end: its last attempt runs by itself"
@@ -126,9 +128,11 @@ class Records:
             return None, f"job {record['follows']}, which asks the same"
         queue = record["queue"] or ""
         position = int(self._run("position", job_id))
-        return (position if position >= 0 else None), self._reason(queue, record["request"] or "")
+        return (position if position >= 0 else None), self._explain_queue(
+            queue, record["request"] or ""
+        )
 
-    def _reason(self, queue: str, request: str) -> str:
+    def _explain_queue(self, queue: str, request: str) -> str:
         """Why the first job of the queue would wait."""
         with speaking_redis(self._url):
             if self._redis.sismember(self.keys.paused, queue):
@@ -166,7 +170,7 @@ class Records:
         with speaking_redis(self._url):
             text = cast("str | None", self._redis.hget(self.keys.job(job_id), "request"))
         if text is None:
-            raise self._missing(job_id)
+            raise self._explain_missing(job_id)
         return read(JobRequest, text)
 
     def read_events(self, job_id: str, *, after: str = "0", block_s: float = 0.0) -> list[Event]:
@@ -180,7 +184,7 @@ class Records:
     def _read_created_at(self, job_id: str) -> str | None:
         return cast("str | None", self._redis.hget(self.keys.job(job_id), "created_at"))
 
-    def _missing(self, job_id: str) -> errors.LookupFailed:
+    def _explain_missing(self, job_id: str) -> errors.LookupFailed:
         with speaking_redis(self._url):
             state = cast("str | None", self._redis.get(self.keys.gone(job_id)))
         if state:
@@ -196,14 +200,14 @@ class Records:
         """All queues that were ever used, in the order of their names."""
         workers = self.workers()
         return [
-            self._queue(str(name), int(waiting), int(tenants), bool(paused), workers)
+            self._describe_queue(str(name), int(waiting), int(tenants), bool(paused), workers)
             for name, waiting, tenants, paused in sorted(self._run("queues"))
         ]
 
-    def _queue(
+    def _describe_queue(
         self, name: str, waiting: int, tenants: int, paused: bool, workers: Sequence[WorkerInfo]
     ) -> QueueInfo:
-        model, priority = served_by(self.keys.prefix, name)
+        model, priority = parse_queue_name(self.keys.prefix, name)
         return QueueInfo(
             model=model,
             priority=priority,
@@ -239,11 +243,13 @@ def read(kind: type[M], text: str | bytes) -> M:
         ) from error
 
 
-def _at(text: str | None) -> Any:
+def _parse_time(text: str | None) -> Any:
     return utc(float(text)) if text else None
 
 
-def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for: str | None) -> Job:
+def _parse_job(
+    job_id: str, record: dict[str, Any], position: int | None, waiting_for: str | None
+) -> Job:
     request = read(JobRequest, record["request"])
     return Job(
         id=job_id,
@@ -251,10 +257,10 @@ def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for:
         stage=record["stage"],
         attempt=int(record["attempt"]),
         max_attempts=int(record["max_attempts"]),
-        created_at=_at(record["created_at"]),
-        started_at=_at(record["started_at"]),
-        finished_at=_at(record["finished_at"]),
-        next_attempt_at=_at(record["next_at"]),
+        created_at=_parse_time(record["created_at"]),
+        started_at=_parse_time(record["started_at"]),
+        finished_at=_parse_time(record["finished_at"]),
+        next_attempt_at=_parse_time(record["next_at"]),
         position=position,
         waiting_for=waiting_for,
         model=request.model,

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from videoqa import errors
 
-__all__ = ["PART", "delete_file", "list_files", "read_file", "write_file"]
+__all__ = ["PART_PREFIX", "delete_file", "list_files", "read_file", "write_file"]
 
-PART = ".videoqa-"
+PART_PREFIX = ".videoqa-"
 """Begins the names of files that are still being written."""
-_FOR_GOOD = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
+_PERMANENT = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
 _LOCK_S = 5.0
 """Held for a read and a rename: a holder that stands still must not stop all others."""
 
@@ -27,13 +27,13 @@ _LOCK_S = 5.0
 def write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART, suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART_PREFIX, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as out:
                 out.write(data)
             # mkstemp's 0600 would keep a backend app of another user out.
             Path(name).chmod(0o644)
-            with _locked(path.parent):
+            with _hold_lock(path.parent):
                 if path.is_file() and keeps(path.read_bytes()):
                     Path(name).unlink()
                     return False
@@ -43,7 +43,7 @@ def write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        if error.errno in _FOR_GOOD:
+        if error.errno in _PERMANENT:
             raise errors.OutputDenied(
                 f"may not write {path}: {error.strerror}; check the name and the folder's permissions",
                 param="output",
@@ -54,7 +54,7 @@ def write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _hold_lock(folder: Path) -> Iterator[None]:
     """Holds a folder's lock, where there are locks; not for long, whoever else holds it."""
     try:
         import fcntl

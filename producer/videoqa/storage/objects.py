@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from videoqa import errors
-from videoqa.storage.files import PART, delete_file, list_files, read_file, write_file
+from videoqa.storage.files import PART_PREFIX, delete_file, list_files, read_file, write_file
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -29,10 +29,10 @@ _DENIED = {
     "AllAccessDisabled",
 }
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_UNMET = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
-_NO_CONDITIONS = {"NotImplemented", "501"}
+_CONDITION_FAILED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_CONDITIONS_UNSUPPORTED = {"NotImplemented", "501"}
 _NOT_IN_A_NAME = re.compile(r"[%/\\\x00-\x1f\x7f]")
-_SWAPS = 8
+_MAX_SWAPS = 8
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
@@ -141,11 +141,11 @@ class ObjectStore:
     def _write_s3(
         self, url: str, data: bytes, keeps: Callable[[bytes], bool], content_type: str
     ) -> bool:
-        if self._put(url, data, content_type, {"IfNoneMatch": "*"}):
+        if self._put_s3(url, data, content_type, {"IfNoneMatch": "*"}):
             return True
-        for _ in range(_SWAPS):
+        for _ in range(_MAX_SWAPS):
             try:
-                there, etag = self._get(url)
+                there, etag = self._read_s3(url)
             except errors.OutputNotFound:  # gone again
                 condition = {"IfNoneMatch": "*"}
             except errors.OutputDenied:  # may write only: then the last one wins
@@ -154,11 +154,11 @@ class ObjectStore:
                 if keeps(there):
                     return False
                 condition = {"IfMatch": etag}
-            if self._put(url, data, content_type, condition):
+            if self._put_s3(url, data, content_type, condition):
                 return True
         raise errors.OutputUnavailable(f"others keep writing {url}; try again", param="output")
 
-    def _put(self, url: str, data: bytes, content_type: str, condition: dict[str, str]) -> bool:
+    def _put_s3(self, url: str, data: bytes, content_type: str, condition: dict[str, str]) -> bool:
         """False if the condition does not hold."""
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -168,10 +168,10 @@ class ObjectStore:
             put(Bucket=bucket, Key=key, Body=data, ContentType=content_type, **condition)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code in _UNMET:
+            if code in _CONDITION_FAILED:
                 return False
-            if code in _NO_CONDITIONS and condition:
-                return self._put(url, data, content_type, {})
+            if code in _CONDITIONS_UNSUPPORTED and condition:
+                return self._put_s3(url, data, content_type, {})
             raise _output_error(code, url, bucket, str(error)) from error
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
@@ -181,7 +181,7 @@ class ObjectStore:
         """Raises OutputNotFound, OutputDenied, OutputUnavailable."""
         if url.startswith("file:"):
             return read_file(file_path(url))
-        return self._get(url)[0]
+        return self._read_s3(url)[0]
 
     def list(self, prefix: str) -> Iterator[str]:
         """URLs of all objects below a folder or prefix that ends in `/`, as they come: a folder that
@@ -190,12 +190,14 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
-        urls = list_files(file_path(prefix)) if prefix.startswith("file:") else self._keys(prefix)
+        urls = (
+            list_files(file_path(prefix)) if prefix.startswith("file:") else self._list_s3(prefix)
+        )
         for url in urls:
-            if not url.rpartition("/")[2].startswith(PART):
+            if not url.rpartition("/")[2].startswith(PART_PREFIX):
                 yield url
 
-    def _keys(self, prefix: str) -> Iterator[str]:
+    def _list_s3(self, prefix: str) -> Iterator[str]:
         """A page of 1,000 at a time."""
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -251,7 +253,7 @@ class ObjectStore:
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
 
-    def _get(self, url: str) -> tuple[bytes, str]:
+    def _read_s3(self, url: str) -> tuple[bytes, str]:
         """The object, and its ETag."""
         from botocore.exceptions import BotoCoreError, ClientError
 

@@ -1,4 +1,4 @@
-"""What crosses a process: old JSON still parses, unknown fields and wrong values are refused clearly.
+"""The contract: old JSON still parses, unknown fields and wrong values are refused with a clear message.
 
 `golden/` is written once a release and then only added to: an edit there breaks a user.
 Bounds stand here as literals, so that changing one in the code is noticed.
@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from videoqa import errors
-from videoqa.contract import Image, JobRequest, Question, Video, job, parse_request, redact_url
+from videoqa import contract, errors
+from videoqa.contract import Image, JobRequest, Question, Video, parse_request, redact_url
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
@@ -25,7 +25,7 @@ CROSSING = ("JobRequest", "Job", "Result", "Failure", "Event", "WorkerInfo")
 
 
 def model_of(path: Path) -> type[BaseModel]:
-    found: type[BaseModel] = getattr(job, path.name.partition(".")[0])
+    found: type[BaseModel] = getattr(contract, path.name.partition(".")[0])
     return found
 
 
@@ -417,7 +417,7 @@ def test_the_reference_says_what_an_error_code_means(code: str) -> None:
 def test_the_reference_names_every_field_of_the_contract(name: str) -> None:
     section = REFERENCE.read_text().partition(f"### {name}\n")[2].partition("\n#")[0]
     named = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
-    assert named == list(getattr(job, name).model_fields)
+    assert named == list(getattr(contract, name).model_fields)
 
 
 # -- any request

@@ -25,8 +25,16 @@ from videoqa import (
     VideoQAError,
     __version__,
 )
-from videoqa.contract import FINAL_STATES, JobState, WorkerInfo, as_srt, as_vtt, cues, parse_request
-from videoqa.contract.subtitles import Cue
+from videoqa.contract import (
+    FINAL_STATES,
+    Cue,
+    JobState,
+    WorkerInfo,
+    as_srt,
+    as_vtt,
+    cues,
+    parse_request,
+)
 from videoqa.errors import JobFailed, RedisUnavailable, RequestError, Stage, WaitTimeout
 
 assert_type(__version__, str)

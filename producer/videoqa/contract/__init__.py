@@ -1,6 +1,6 @@
 """The contract: frozen models of everything that crosses a process, and the subtitles made of them."""
 
-from videoqa.contract.frame_sampling import Model, Sampling
+from videoqa.contract.frame_sampling import DEFAULT_FPS_CAP, DEFAULT_FRAMES, Sampling
 from videoqa.contract.job import (
     FINAL_STATES,
     Answer,
@@ -19,16 +19,20 @@ from videoqa.contract.job import (
     Usage,
     Warn,
     WorkerInfo,
+    describe_state,
     utc,
 )
+from videoqa.contract.model import Model, parse_stored
 from videoqa.contract.request import (
     IMAGE_MARK,
     OUTPUT_FIELDS,
+    PRIORITIES,
     VIDEO_MARK,
     Generation,
     Image,
     Input,
     JobRequest,
+    Priority,
     Question,
     Video,
     as_url,
@@ -36,15 +40,19 @@ from videoqa.contract.request import (
     parse_request,
     redact_url,
 )
-from videoqa.contract.subtitles import as_srt, as_vtt, clock, cues
+from videoqa.contract.subtitles import Cue, as_srt, as_vtt, clock, cues
 from videoqa.contract.text_piece import TextPiece, Transcript
 
 __all__ = [
+    "DEFAULT_FPS_CAP",
+    "DEFAULT_FRAMES",
     "FINAL_STATES",
     "IMAGE_MARK",
     "OUTPUT_FIELDS",
+    "PRIORITIES",
     "VIDEO_MARK",
     "Answer",
+    "Cue",
     "EngineInfo",
     "Event",
     "Failure",
@@ -58,6 +66,7 @@ __all__ = [
     "JobRequest",
     "JobState",
     "Model",
+    "Priority",
     "Question",
     "QueueInfo",
     "Result",
@@ -75,8 +84,10 @@ __all__ = [
     "as_vtt",
     "clock",
     "cues",
+    "describe_state",
     "names_image",
     "parse_request",
+    "parse_stored",
     "redact_url",
     "utc",
 ]

@@ -1,8 +1,8 @@
-"""JobRequest: what a backend app asks for.
+"""JobRequest: the request of a backend app, with its inputs, questions and options.
 
-Frozen pydantic models, unknown fields refused, a limit on every size and number. They
-grow by optional fields only: `tests/contract/golden/` holds JSON of every release that
-must still parse. Times are UTC; durations are seconds as floats.
+The models are frozen, refuse unknown fields, and limit every size and number. They grow by
+optional fields only: `tests/contract/golden/` holds JSON of every release, which must still
+parse. Times are UTC; durations are seconds as floats.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import string
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -27,20 +27,21 @@ from pydantic import (
 )
 
 from videoqa import errors
-from videoqa.contract.frame_sampling import Model, Sampling
+from videoqa.contract.frame_sampling import Sampling
+from videoqa.contract.model import Model
 
 __all__ = [
     "IMAGE_MARK",
     "OUTPUT_FIELDS",
+    "PRIORITIES",
     "SUMMARY",
     "VIDEO_MARK",
     "Generation",
     "Image",
     "Input",
     "JobRequest",
-    "Model",
+    "Priority",
     "Question",
-    "Sampling",
     "Video",
     "as_url",
     "names_image",
@@ -51,13 +52,17 @@ __all__ = [
 VIDEO_MARK = "<video>"
 IMAGE_MARK = "<image>"
 
+Priority = Literal["interactive", "bulk"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""All priorities, in the order in which workers serve them."""
+
 SUMMARY = "Summarize the whole video in a few sentences."
-"""What `summary: true` asks."""
+"""The question that `summary: true` stands for."""
 
 MAX_URL = 8192
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 OUTPUT_FIELDS = ("job_id", "custom_id", "date")
-"""What an output template may contain in braces; `date` is the day of submission, UTC."""
+"""Fields that an output template may have in braces; `date` is the day of submission, UTC."""
 
 
 def _validate_url(url: str) -> str:
@@ -94,7 +99,7 @@ class Image(Model):
     # No return type: with one, the JSON schema of a dump would be that type's.
     @model_serializer(mode="wrap")
     def _keep_kind(self, dump: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
-        """Records leave defaults out, and an input without `kind` is a video."""
+        """Dumps `kind` even if defaults are left out, as in records: an input without it is a video."""
         return {"kind": "image", **dump(self)}
 
 
@@ -118,12 +123,12 @@ class Video(Model):
 
 
 def names_image(url: str) -> bool:
-    """Whether the URL's path ends like a picture's."""
+    """Returns True if the URL's path ends like that of a picture file."""
     return urlsplit(url).path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _as_input(value: Any) -> Any:
-    """A bare URL is a video, or an image if its path ends like one."""
+    """Turns a bare URL into a video, or into an image if its path ends like that of one."""
     if isinstance(value, str):
         return {"kind": "image" if names_image(value) else "video", "url": value}
     if isinstance(value, dict) and "kind" not in value:
@@ -135,28 +140,28 @@ Input = Annotated[Annotated[Video | Image, Field(discriminator="kind")], BeforeV
 
 
 class Question(Model):
-    """One question about all inputs of the job. Text may place `<video>` and `<image>`."""
+    """One question about all inputs of the job; its text may place them with `<video>` and `<image>`."""
 
     id: str = Field(min_length=1, max_length=128)
     text: str = Field(max_length=32_768)
 
 
 class Generation(Model):
-    """How the answer is generated. Greedy unless `temperature` is above 0."""
+    """Options of text generation; it is greedy unless `temperature` is above 0."""
 
     max_new_tokens: int = Field(default=100, ge=1, le=4096)
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    """Makes sampling repeatable; without it each attempt draws anew."""
+    """Seed that makes sampling repeatable; None: each attempt draws anew."""
     stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
         default=(), max_length=8
     )
-    """The answer ends before the first of these."""
+    """Strings that end the answer: it stops before the first of them."""
 
 
 def _number_questions(value: Any) -> Any:
-    """Bare strings become questions with the ids q1, q2, ..."""
+    """Turns bare strings into questions with the ids q1, q2, ..."""
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, (list, tuple)):
@@ -188,34 +193,34 @@ class JobRequest(Model):
     summary: Annotated[str | None, BeforeValidator(_expand_summary)] = Field(
         default=None, min_length=1, max_length=32_768
     )
-    """With `segment`: what the model is asked about all segments' answers together; it gets them with
-    their times, and no pictures. True: `SUMMARY`."""
+    """Question about the answers of all segments together, for the method `segment`: the model gets
+    them with their times, and no pictures. True: `SUMMARY`."""
     generation: Generation = Generation()
     model: str | None = Field(default=None, min_length=1, max_length=256)
-    """A checkpoint's name as its workers announce it; None: whatever the fleet serves by default."""
-    priority: Literal["interactive", "bulk"] = "interactive"
+    """Name of a checkpoint as its workers announce it; None: the fleet's default model."""
+    priority: Priority = "interactive"
     tenant: str | None = Field(default=None, min_length=1, max_length=128)
-    """On whose behalf: tenants take turns where jobs wait, however many one of them has submitted."""
+    """Customer that the job is for: tenants take turns, however many jobs one of them has submitted."""
     start_by: AwareDatetime | None = None
-    """Not worth starting after this instant: the job then ends as `expired`."""
+    """Last instant at which the job may start; after it the job ends as `expired`."""
     timeout_s: float = Field(default=600.0, ge=1, le=86_400)
-    """How long one attempt may run."""
+    """Longest time that one attempt may run."""
     max_attempts: int = Field(default=3, ge=1, le=20)
     result_ttl_s: float = Field(default=86_400.0, ge=60, le=90 * 86_400)
-    """How long the finished record stays in Redis; the object in storage stays for good."""
+    """Lifetime of the finished record in Redis; the object in storage stays for good."""
     output: str | None = Field(default=None, min_length=1, max_length=2048)
-    """URI template of the result object; None: the worker's own. See `OUTPUT_FIELDS`."""
+    """URI template of the result object, with `OUTPUT_FIELDS` in braces; None: the worker's own."""
     cache: Literal["use", "refresh", "off"] = "use"
-    """use: the same question about the same bytes is answered from the store, or shares the run of a
-    job that asks it now; refresh: the model is asked, and later jobs find that; off: neither."""
+    """use: an equal question about the same bytes is answered from the cache, or shares the run of a
+    job that asks it now; refresh: the model is asked, and its answer cached; off: no cache."""
     stream: bool = False
-    """Answers also come as `text` events while they are generated."""
+    """True: answers also come as `text` events while they are generated."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
     custom_id: str | None = Field(default=None, min_length=1, max_length=256)
     tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
         default=(), max_length=8
     )
-    """By which `list` finds the job."""
+    """Labels by which `list` finds the job."""
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]] = (
         Field(default_factory=dict, max_length=32)
     )
@@ -223,7 +228,7 @@ class JobRequest(Model):
     @field_validator("start_by")
     @classmethod
     def _normalize_start_by(cls, start_by: datetime | None) -> datetime | None:
-        """One spelling, so that the same request has the same digest."""
+        """Converts to UTC: the digest of a request must not depend on the zone."""
         return start_by.astimezone(UTC) if start_by else None
 
     @field_validator("output")
@@ -281,7 +286,7 @@ class JobRequest(Model):
 
 
 def _check_meaning(request: JobRequest) -> None:
-    """What types cannot say: there is something to ask, something to look at, and the marks fit."""
+    """Checks what types cannot: there is an input, each question has text, and the marks fit."""
     if not request.inputs:
         raise errors.NoMedia(
             "got no input, expected at least one video or image; "
@@ -310,7 +315,7 @@ def parse_request(data: Any) -> JobRequest:
     """Validates a request from a caller: a JobRequest, a mapping, or JSON text.
 
     Raises:
-        InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch: with `param` naming the field.
+        InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch: `param` names the field.
     """
     try:
         if isinstance(data, JobRequest):
@@ -342,13 +347,15 @@ def _make_error(error: ValidationError) -> errors.InvalidRequest:
 
 
 def as_url(name: str, base: Path = Path()) -> str:
-    """A path, of `base` if it is relative, becomes a file:// URL. URLs stay as they are, and so does an
-    empty name, which would be the folder: the contract refuses it."""
+    """Turns a path, below `base` if it is relative, into a file:// URL; leaves a URL as it is.
+
+    An empty name, which would be the folder itself, stays empty, and the contract refuses it.
+    """
     return name if not name or "://" in name else (base / name).absolute().as_uri()
 
 
 def redact_url(url: str) -> str:
-    """The URL without user, password, query and fragment: what may stand in a result or a log."""
+    """Returns the URL without user, password, query and fragment, as results and logs may show it."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"

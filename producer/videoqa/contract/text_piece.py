@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from videoqa.contract.job import Event, Result
-from videoqa.contract.request import Model
+from videoqa.contract.model import Model
 
 __all__ = ["AnswerKey", "TextPiece", "Transcript"]
 

@@ -8,8 +8,7 @@ from typing import Any
 import av
 import pytest
 
-from videoqa.contract import FrameUsed, Result, Segment, as_srt, as_vtt, cues
-from videoqa.contract.subtitles import Cue
+from videoqa.contract import Cue, FrameUsed, Result, Segment, as_srt, as_vtt, cues
 
 URL = "s3://b/a.mp4"
 

@@ -25,13 +25,14 @@ from videoqa.contract import (
     JobPage,
     JobRequest,
     JobState,
+    Priority,
     QueueInfo,
     Result,
     TextPiece,
     Transcript,
     WorkerInfo,
 )
-from videoqa.jobs import AsyncEventReader, EventCursor, Priority, connect_async
+from videoqa.jobs import AsyncEventReader, EventCursor, connect_async
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:

@@ -23,32 +23,32 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from videoqa import errors
 from videoqa.contract import (
+    PRIORITIES,
     Event,
     Job,
     JobPage,
     JobRequest,
     JobState,
+    Priority,
     QueueInfo,
     Result,
     TextPiece,
     Transcript,
     WorkerInfo,
     parse_request,
+    parse_stored,
 )
 from videoqa.jobs import (
-    PRIORITIES,
     Bell,
     EventCursor,
     Ledger,
     ListCursor,
-    Priority,
     Submission,
     connect,
     new_job_id,
     queue_name,
-    read,
     server_name,
-    speaking_redis,
+    translate_redis_errors,
 )
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
@@ -425,7 +425,7 @@ class Client:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
             raise errors.JobFailed(f"job {job_id} {job.state}{why}")
         try:
-            found = read(Result, self._objects.read(job.result_url))
+            found = parse_stored(Result, self._objects.read(job.result_url))
         except errors.InvalidRequest as error:
             raise errors.OutputNotFound(
                 f"{job.result_url} is no result of videoqa any more: something overwrote it"
@@ -525,5 +525,5 @@ class Client:
 
     def ping(self) -> str:
         """The server's version; raises RedisUnavailable."""
-        with speaking_redis(self.settings.redis_url):
+        with translate_redis_errors(self.settings.redis_url):
             return server_name(self._redis.info("server"))

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from videoqa.contract import OUTPUT_FIELDS
-from videoqa.jobs import PRIORITIES, queue_name
+from videoqa.contract import OUTPUT_FIELDS, PRIORITIES
+from videoqa.jobs import queue_name
 from videoqa.settings import HttpUrl, Settings
 
 __all__ = ["DEMO_MODEL", "DEMO_MODEL_PATH", "WorkerSettings"]

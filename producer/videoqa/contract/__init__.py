@@ -20,7 +20,7 @@ from videoqa.contract.job import (
     Warn,
     WorkerInfo,
     describe_state,
-    utc,
+    to_datetime,
 )
 from videoqa.contract.model import Model, parse_stored
 from videoqa.contract.request import (
@@ -36,11 +36,11 @@ from videoqa.contract.request import (
     Question,
     Video,
     as_url,
-    names_image,
+    is_image_url,
     parse_request,
     redact_url,
 )
-from videoqa.contract.subtitles import Cue, as_srt, as_vtt, clock, cues
+from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.contract.text_piece import TextPiece, Transcript
 
 __all__ = [
@@ -82,12 +82,12 @@ __all__ = [
     "as_srt",
     "as_url",
     "as_vtt",
-    "clock",
-    "cues",
     "describe_state",
-    "names_image",
+    "format_timestamp",
+    "is_image_url",
+    "make_cues",
     "parse_request",
     "parse_stored",
     "redact_url",
-    "utc",
+    "to_datetime",
 ]

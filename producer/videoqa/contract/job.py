@@ -32,7 +32,7 @@ __all__ = [
     "Warn",
     "WorkerInfo",
     "describe_state",
-    "utc",
+    "to_datetime",
 ]
 
 JobState = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"]
@@ -302,6 +302,6 @@ def describe_state(state: str) -> str:
     return _PREDICATES.get(state, f"is {state}")
 
 
-def utc(timestamp_s: float) -> datetime:
+def to_datetime(timestamp_s: float) -> datetime:
     """Converts a UNIX time into an aware datetime."""
     return datetime.fromtimestamp(timestamp_s, UTC)

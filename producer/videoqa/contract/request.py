@@ -44,7 +44,7 @@ __all__ = [
     "Question",
     "Video",
     "as_url",
-    "names_image",
+    "is_image_url",
     "parse_request",
     "redact_url",
 ]
@@ -122,7 +122,7 @@ class Video(Model):
         return self
 
 
-def names_image(url: str) -> bool:
+def is_image_url(url: str) -> bool:
     """Returns True if the URL's path ends like that of a picture file."""
     return urlsplit(url).path.lower().endswith(IMAGE_SUFFIXES)
 
@@ -130,7 +130,7 @@ def names_image(url: str) -> bool:
 def _as_input(value: Any) -> Any:
     """Turns a bare URL into a video, or into an image if its path ends like that of one."""
     if isinstance(value, str):
-        return {"kind": "image" if names_image(value) else "video", "url": value}
+        return {"kind": "image" if is_image_url(value) else "video", "url": value}
     if isinstance(value, dict) and "kind" not in value:
         return {"kind": "video", **value}
     return value

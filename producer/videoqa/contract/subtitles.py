@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from videoqa.contract.job import Result
 
-__all__ = ["Cue", "as_srt", "as_vtt", "clock", "cues"]
+__all__ = ["Cue", "as_srt", "as_vtt", "format_timestamp", "make_cues"]
 
 _ARROW = re.compile("--+>")
 """An arrow with all its dashes: without one of them, `--->` would still hold an arrow."""
@@ -28,7 +28,7 @@ class Cue:
     text: str
 
 
-def cues(result: Result, number: int = 0) -> list[Cue]:
+def make_cues(result: Result, number: int = 0) -> list[Cue]:
     """Makes the cues about the request's input with this number."""
     if result.segments:
         return [Cue(part.start, part.end, part.text) for part in result.segments]
@@ -45,21 +45,23 @@ def as_vtt(found: Sequence[Cue], note: str = "") -> str:
     blocks = ["WEBVTT", *([f"NOTE {note}"] if note else [])]
     for cue in found:
         text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        blocks.append(f"{clock(cue.start_s)} --> {clock(cue.end_s)}\n{_drop_blank_lines(text)}")
+        blocks.append(
+            f"{format_timestamp(cue.start_s)} --> {format_timestamp(cue.end_s)}\n{_drop_blank_lines(text)}"
+        )
     return "\n\n".join(blocks) + "\n"
 
 
 def as_srt(found: Sequence[Cue]) -> str:
     """Formats cues as SubRip."""
     blocks = [
-        f"{n}\n{clock(cue.start_s, ',')} --> {clock(cue.end_s, ',')}\n"
+        f"{n}\n{format_timestamp(cue.start_s, ',')} --> {format_timestamp(cue.end_s, ',')}\n"
         + _drop_blank_lines(_ARROW.sub("->", cue.text))
         for n, cue in enumerate(found, 1)
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def clock(seconds: float, point: str = ".") -> str:
+def format_timestamp(seconds: float, point: str = ".") -> str:
     """Formats a time as `01:02:03.500`, always with hours, which SubRip requires."""
     milliseconds = round(seconds * 1000)
     minutes, rest = divmod(milliseconds, 60_000)

@@ -4,21 +4,18 @@ from videoqa.jobs.connection import (
     check_database_number,
     connect,
     connect_async,
-    place,
+    server_address,
     server_name,
-    speaking_redis,
+    translate_redis_errors,
 )
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import AsyncEventReader
-from videoqa.jobs.keys import PRIORITIES, TASK, Priority, queue_name
+from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import Claim, Fence, Ledger, Unreadable
 from videoqa.jobs.list_cursor import ListCursor
-from videoqa.jobs.reader import read
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
-    "PRIORITIES",
-    "TASK",
     "AsyncEventReader",
     "Bell",
     "Claim",
@@ -26,7 +23,6 @@ __all__ = [
     "Fence",
     "Ledger",
     "ListCursor",
-    "Priority",
     "Submission",
     "SubmitResult",
     "Unreadable",
@@ -34,9 +30,8 @@ __all__ = [
     "connect",
     "connect_async",
     "new_job_id",
-    "place",
     "queue_name",
-    "read",
+    "server_address",
     "server_name",
-    "speaking_redis",
+    "translate_redis_errors",
 ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from videoqa.contract import Event, utc
-from videoqa.jobs.connection import speaking_redis
+from videoqa.contract import Event, to_datetime
+from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import Keys
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def make_first(created_at: str | None) -> list[Event]:
         return []
     # Its id comes before all that the stream will hold.
     first_id = f"{int(float(created_at) * 1000) - 1}-0"
-    return [Event(id=first_id, type="state", state="queued", at=utc(float(created_at)))]
+    return [Event(id=first_id, type="state", state="queued", at=to_datetime(float(created_at)))]
 
 
 def limit_block_ms(block_s: float, first: list[Event]) -> int | None:
@@ -51,7 +51,7 @@ def parse_events(reply: Any) -> list[Event]:
 
 def _parse_event(event_id: str, fields: dict[str, str]) -> Event:
     data: dict[str, Any] = {name: value for name, value in fields.items() if value != ""}
-    return Event(**(data | {"id": event_id, "at": utc(float(data["at"]))}))
+    return Event(**(data | {"id": event_id, "at": to_datetime(float(data["at"]))}))
 
 
 class AsyncEventReader:
@@ -66,7 +66,7 @@ class AsyncEventReader:
         self, job_id: str, *, after: str = "0", block_s: float = 0.0
     ) -> list[Event]:
         """Returns the events after the id `after`, waiting up to `block_s` for the first."""
-        with speaking_redis(self._url):
+        with translate_redis_errors(self._url):
             first = make_first(await self._read_created_at(job_id)) if includes_first(after) else []
             block_ms = limit_block_ms(block_s, first)
             reply = await self._redis.xread({self._keys.events(job_id): after}, block=block_ms)

@@ -1,6 +1,6 @@
-"""Reading the records of jobs in Redis: one, many, lists, results, events, queues and workers.
+"""Reading from Redis: jobs, one or many, the index, results, events, queues and workers.
 
-Changes nothing; `states.py` holds the transitions.
+Changes nothing; `ledger.py` has the transitions.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from itertools import count, takewhile
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import redis
-from pydantic import ValidationError
 
 from videoqa import errors
 from videoqa.contract import (
@@ -21,26 +20,25 @@ from videoqa.contract import (
     Failure,
     Job,
     JobRequest,
-    Model,
     QueueInfo,
     Result,
     Segment,
     WorkerInfo,
-    utc,
+    describe_state,
+    parse_stored,
+    to_datetime,
 )
-from videoqa.jobs.connection import speaking_redis
+from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
 from videoqa.jobs.keys import Keys, parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
 
-__all__ = ["LedgerReader", "check_job_id", "load_script", "read"]
-
-M = TypeVar("M", bound=Model)
+__all__ = ["LedgerReader", "check_job_id", "load_script"]
 
 _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 """Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
 write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
-lose their leases one after the other. (`#!lua flags=allow-oom` says the same from Redis 7 on.)
+lose their leases one after the other. (From Redis 7 on, `#!lua flags=allow-oom` has the same effect.)
 """
 
 _JOB_FIELDS = (
@@ -51,19 +49,20 @@ _JOB_FIELDS = (
 
 @cache
 def load_script(name: str) -> str:
+    """Returns the text of a script in `lua/`, behind `common.lua`."""
     folder = files("videoqa.jobs") / "lua"
     begin = "" if name == "submit" else _EVEN_WHEN_FULL
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 
 def check_job_id(job_id: str) -> None:
-    """Raises JobNotFound: a lone surrogate, say, could not even be sent."""
+    """Raises JobNotFound for an id that is not ASCII: one with a lone surrogate could not even be sent."""
     if not job_id.isascii():
         raise errors.JobNotFound(f"no job {job_id!r} was ever recorded here; check the id")
 
 
 class LedgerReader:
-    """The job records of one prefix in one Redis. Thread-safe."""
+    """Reads the job records of one prefix in one Redis. Thread-safe."""
 
     def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
         self._redis = client
@@ -72,13 +71,13 @@ class LedgerReader:
 
     def _run(self, script: str, *args: str | float) -> Any:
         code = self._redis.register_script(load_script(script))
-        with speaking_redis(self._url):
+        with translate_redis_errors(self._url):
             return code(args=[self.keys.prefix, *args])
 
     def get(self, job_id: str) -> Job:
-        """Raises JobNotFound or JobExpired."""
+        """Returns the job, with position and reason for waiting; raises JobNotFound or JobExpired."""
         check_job_id(job_id)
-        with speaking_redis(self._url):
+        with translate_redis_errors(self._url):
             values = cast("list[str | None]", self._redis.hmget(self.keys.job(job_id), _JOB_FIELDS))
         record = dict(zip(_JOB_FIELDS, values, strict=True))
         if record["state"] is None:
@@ -87,8 +86,8 @@ class LedgerReader:
         return _parse_job(job_id, record, position, waiting_for)
 
     def get_many(self, job_ids: Sequence[str]) -> list[Job | None]:
-        """In one round trip, without position and reason for waiting; None: unknown or expired."""
-        with speaking_redis(self._url):
+        """Returns jobs without position and reason for waiting, in one round trip; None: unknown or expired."""
+        with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
                 # A lone surrogate could not even be sent; no job has the empty id.
@@ -105,7 +104,7 @@ class LedgerReader:
     ) -> list[ListCursor]:
         """Returns positions in the index, newest first, behind `after`; their records may be gone."""
         start = after.at_s if after else "+inf"
-        with speaking_redis(self._url):
+        with translate_redis_errors(self._url):
             found = self._redis.zrevrangebyscore(
                 self.keys.index(tag), start, "-inf", start=0, num=limit, withscores=True
             )
@@ -117,7 +116,7 @@ class LedgerReader:
     def _explain_wait(
         self, job_id: str, record: dict[str, str | None]
     ) -> tuple[int | None, str | None]:
-        """Position in the queue and the reason for waiting, of a queued job."""
+        """Returns a queued job's position in its queue, and the reason why it waits."""
         if record["state"] == "running" and record["stage"] == "queued":
             return None, "the other jobs of its worker to end: its last attempt runs by itself"
         if record["state"] != "queued":
@@ -133,29 +132,32 @@ class LedgerReader:
         )
 
     def _explain_queue(self, queue: str, request: str) -> str:
-        """Why the first job of the queue would wait."""
-        with speaking_redis(self._url):
+        """Returns the reason why the first job of the queue waits."""
+        with translate_redis_errors(self._url):
             if self._redis.sismember(self.keys.paused, queue):
                 return "its queue is paused"
         serving = [info for info in self.workers() if queue in info.queues]
         if not serving:
-            model = read(JobRequest, request).model
+            model = parse_stored(JobRequest, request).model
             return f"no running worker serves {f'model {model}' if model else 'any model'}"
         if not any(info.ready for info in serving):
             return "its workers are still loading the model"
         return "a free worker"
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
-        """The job, and its result where the record holds it."""
+        """Returns the job, and its result if the record holds it."""
         job = self.get(job_id)
-        with speaking_redis(self._url):
+        with translate_redis_errors(self._url):
             text = cast("str | None", self._redis.hget(self.keys.job(job_id), "result"))
-        return job, read(Result, text) if text else None
+        return job, parse_stored(Result, text) if text else None
 
     def segments(self, job_id: str, fingerprint: str) -> list[Segment]:
-        """Those from the first on that attempts before answered, of a video and questions that this
-        fingerprint stands for; up to one that a newer release wrote in a way not known here."""
-        with speaking_redis(self._url):
+        """Returns the segments that earlier attempts answered, from the first on without a gap.
+
+        They end before one that this release cannot parse. There are none if the stored fingerprint,
+        which stands for the video and the questions, is another one.
+        """
+        with translate_redis_errors(self._url):
             found = cast("dict[str, str]", self._redis.hgetall(self.keys.segments(job_id)))
         if found.get("of") != fingerprint:
             return []
@@ -163,19 +165,20 @@ class LedgerReader:
         segments: list[Segment] = []
         with suppress(errors.InvalidRequest):
             for text in texts:
-                segments.append(read(Segment, text or ""))
+                segments.append(parse_stored(Segment, text or ""))
         return segments
 
     def request(self, job_id: str) -> JobRequest:
-        with speaking_redis(self._url):
+        """Returns the job's request; raises JobNotFound or JobExpired."""
+        with translate_redis_errors(self._url):
             text = cast("str | None", self._redis.hget(self.keys.job(job_id), "request"))
         if text is None:
             raise self._explain_missing(job_id)
-        return read(JobRequest, text)
+        return parse_stored(JobRequest, text)
 
     def read_events(self, job_id: str, *, after: str = "0", block_s: float = 0.0) -> list[Event]:
         """Returns the events after the id `after`, waiting up to `block_s` for the first."""
-        with speaking_redis(self._url):
+        with translate_redis_errors(self._url):
             first = make_first(self._read_created_at(job_id)) if includes_first(after) else []
             block_ms = limit_block_ms(block_s, first)
             reply = self._redis.xread({self.keys.events(job_id): after}, block=block_ms)
@@ -185,19 +188,19 @@ class LedgerReader:
         return cast("str | None", self._redis.hget(self.keys.job(job_id), "created_at"))
 
     def _explain_missing(self, job_id: str) -> errors.LookupFailed:
-        with speaking_redis(self._url):
+        with translate_redis_errors(self._url):
             state = cast("str | None", self._redis.get(self.keys.gone(job_id)))
         if state:
             return errors.JobExpired(
-                f"job {job_id} {state}, and its record is gone (result_ttl_s is over, or it was purged); "
-                "its result object, if it had one, is still in storage"
+                f"job {job_id} {describe_state(state)}, and its record is gone (result_ttl_s is over, or "
+                "it was purged); its result object, if it had one, is still in storage"
             )
         return errors.JobNotFound(
             f"no job {job_id} was ever recorded here; check the id and VIDEOQA_REDIS_URL"
         )
 
     def queues(self) -> list[QueueInfo]:
-        """All queues that were ever used, in the order of their names."""
+        """Returns all queues that were ever used, in the order of their names."""
         workers = self.workers()
         return [
             self._describe_queue(str(name), int(waiting), int(tenants), bool(paused), workers)
@@ -218,39 +221,24 @@ class LedgerReader:
         )
 
     def workers(self) -> list[WorkerInfo]:
-        with speaking_redis(self._url):
+        """Returns the workers whose announcements are younger than `WORKER_TTL_S`."""
+        with translate_redis_errors(self._url):
             ids = cast("list[str]", self._redis.zrange(self.keys.workers, 0, -1))
             pipe = self._redis.pipeline(transaction=False)
             for worker_id in ids:
                 pipe.hget(self.keys.worker(worker_id), "info")
             texts = pipe.execute()
-        return [read(WorkerInfo, text) for text in texts if text]
-
-
-def read(kind: type[M], text: str | bytes) -> M:
-    """What another process wrote. In a rolling upgrade that may be a newer release: a field
-    that is not known here is none of our business.
-
-    Raises:
-        InvalidRequest: it says something that this release cannot understand.
-    """
-    try:
-        return kind.model_validate_json(text, extra="ignore")
-    except ValidationError as error:
-        raise errors.InvalidRequest(
-            f"this release does not understand the {kind.__name__} that a newer one wrote: "
-            f"{error.errors()[0]['msg']}; upgrade this side"
-        ) from error
+        return [parse_stored(WorkerInfo, text) for text in texts if text]
 
 
 def _parse_time(text: str | None) -> Any:
-    return utc(float(text)) if text else None
+    return to_datetime(float(text)) if text else None
 
 
 def _parse_job(
     job_id: str, record: dict[str, Any], position: int | None, waiting_for: str | None
 ) -> Job:
-    request = read(JobRequest, record["request"])
+    request = parse_stored(JobRequest, record["request"])
     return Job(
         id=job_id,
         state=record["state"],
@@ -267,7 +255,7 @@ def _parse_job(
         priority=request.priority,
         tenant=request.tenant,
         worker=record["worker"],
-        failure=read(Failure, record["failure"]) if record["failure"] else None,
+        failure=parse_stored(Failure, record["failure"]) if record["failure"] else None,
         result_url=record["result_url"],
         custom_id=request.custom_id,
         tags=request.tags,

@@ -19,7 +19,7 @@ from videoqa.storage.files import PART_PREFIX, delete_file, list_files, read_fil
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["ObjectStore", "file_path", "one_name", "s3_client"]
+__all__ = ["ObjectStore", "file_path", "quote_name", "s3_client"]
 
 _DENIED = {
     "AccessDenied",
@@ -52,7 +52,7 @@ def file_path(url: str) -> Path:
     return Path(unquote(urlsplit(url).path))
 
 
-def one_name(text: str) -> str:
+def quote_name(text: str) -> str:
     """As one part of a URL's path, whatever it holds: `a/b` becomes the file `a%2Fb`.
 
     Dots alone would be a way up.

@@ -87,7 +87,7 @@ def test_who_may_only_write_wins_as_the_last(s3: S3Server, tmp_path: Path) -> No
     ObjectStore().write(url, b"2")
 
     class Blind(ObjectStore):
-        def _get(self, url: str) -> tuple[bytes, str]:
+        def _read_s3(self, url: str) -> tuple[bytes, str]:
             raise errors.OutputDenied("may only write")
 
     assert Blind().write(url, b"1", keeps=newer_than(1))

@@ -1,7 +1,6 @@
-"""Object storage: whole small objects, read and written by URL (`s3://` and `file://`).
+"""ObjectStore: small objects, read and written whole by URL (`s3://` and `file://`).
 
-Used for results. Knows nothing of jobs or videos; large inputs have their own way
-(`videoqa_worker.sources`).
+Used for results. Knows nothing of jobs or videos; large inputs are read by `videoqa_worker.sources`.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
 def s3_client(endpoint_url: str | None) -> S3Client:
-    """boto3's client with its usual chain of credentials, and bounded time-outs and retries."""
+    """Makes boto3's client, with its usual chain of credentials, bounded time-outs and retries."""
     import boto3
     from botocore.config import Config
 
@@ -48,14 +47,14 @@ def s3_client(endpoint_url: str | None) -> S3Client:
 
 
 def file_path(url: str) -> Path:
-    """The path of a file:// URL."""
+    """Returns the path of a file:// URL."""
     return Path(unquote(urlsplit(url).path))
 
 
 def quote_name(text: str) -> str:
-    """As one part of a URL's path, whatever it holds: `a/b` becomes the file `a%2Fb`.
+    """Quotes any text so that it is one name in a URL's path: `a/b` becomes the file `a%2Fb`.
 
-    Dots alone would be a way up.
+    A name of dots alone is quoted too: `..` would lead to the folder above.
     """
     name = _NOT_IN_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", text)
     return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
@@ -85,10 +84,10 @@ class ObjectStore:
             return self._client
 
     def check(self, url: str) -> None:
-        """Refuses what cannot be written, before any work is done for it.
+        """Refuses a URL that cannot be written to, before any work is done for it.
 
         Raises:
-            OutputDenied: outside the folders, or no name that a file or object can have.
+            OutputDenied: it is outside of the allowed folders, or no file or object can have its name.
         """
         if not url.startswith("file:"):
             bucket, key = _bucket_key(url)
@@ -101,7 +100,10 @@ class ObjectStore:
             return
         path = file_path(url)
         if "\0" in str(path):
-            raise errors.OutputDenied("may not write a path with a NUL in it", param="output")
+            raise errors.OutputDenied(
+                "may not write a path with a NUL character in it; take it out of the name",
+                param="output",
+            )
         resolved = path.resolve()
         if self._roots is None or any(resolved.is_relative_to(root) for root in self._roots):
             return
@@ -123,12 +125,12 @@ class ObjectStore:
         """Writes an object whole or not at all; the same URL again replaces it.
 
         Arguments:
-            keeps: says of what is there already whether it stays; then nothing is written. Between
-                this question and the write nobody else's write gets lost (`If-None-Match` and
-                `If-Match`; a lock on the folder of a file).
+            keeps: called with the object that exists already; True: it stays, and nothing is written.
+                No other writer's object is lost between this call and the write (`If-None-Match` and
+                `If-Match`; for a file, a lock on its folder).
 
         Returns:
-            False if what was there stayed.
+            False if the existing object stayed.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
@@ -148,7 +150,7 @@ class ObjectStore:
                 there, etag = self._read_s3(url)
             except errors.OutputNotFound:  # gone again
                 condition = {"IfNoneMatch": "*"}
-            except errors.OutputDenied:  # may write only: then the last one wins
+            except errors.OutputDenied:  # it may write but not read: the last writer wins
                 condition = {}
             else:
                 if keeps(there):
@@ -156,10 +158,12 @@ class ObjectStore:
                 condition = {"IfMatch": etag}
             if self._put_s3(url, data, content_type, condition):
                 return True
-        raise errors.OutputUnavailable(f"others keep writing {url}; try again", param="output")
+        raise errors.OutputUnavailable(
+            f"other writers replaced {url} {_MAX_SWAPS} times meanwhile; try again", param="output"
+        )
 
     def _put_s3(self, url: str, data: bytes, content_type: str, condition: dict[str, str]) -> bool:
-        """False if the condition does not hold."""
+        """Puts an object; returns False if the condition does not hold."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, key = _bucket_key(url)
@@ -178,14 +182,19 @@ class ObjectStore:
         return True
 
     def read(self, url: str) -> bytes:
-        """Raises OutputNotFound, OutputDenied, OutputUnavailable."""
+        """Reads an object.
+
+        Raises:
+            OutputDenied, OutputNotFound, OutputUnavailable
+        """
         if url.startswith("file:"):
             return read_file(file_path(url))
         return self._read_s3(url)[0]
 
     def list(self, prefix: str) -> Iterator[str]:
-        """URLs of all objects below a folder or prefix that ends in `/`, as they come: a folder that
-        does not exist has none. Files that are still being written are left out.
+        """Yields the URLs of all objects below a folder or a prefix that ends in `/`, unsorted.
+
+        A folder that does not exist has none. Files that are still being written are left out.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
@@ -198,7 +207,7 @@ class ObjectStore:
                 yield url
 
     def _list_s3(self, prefix: str) -> Iterator[str]:
-        """A page of 1,000 at a time."""
+        """Yields the URLs below a prefix, in requests of 1,000 each."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, start = _bucket_key(prefix)
@@ -214,7 +223,7 @@ class ObjectStore:
             raise _botocore_error(prefix, error) from error
 
     def delete(self, url: str) -> None:
-        """Removes an object; none there is fine.
+        """Deletes an object, if it exists.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
@@ -254,7 +263,7 @@ class ObjectStore:
             raise _botocore_error(url, error) from error
 
     def _read_s3(self, url: str) -> tuple[bytes, str]:
-        """The object, and its ETag."""
+        """Returns the object and its ETag."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, key = _bucket_key(url)
@@ -268,7 +277,7 @@ class ObjectStore:
         # boto3 reports a body that ends early as success.
         if len(data) != reply["ContentLength"]:
             raise errors.OutputUnavailable(
-                f"{url} gave {len(data)} bytes of {reply['ContentLength']}; try again"
+                f"got {len(data)} bytes of {url}, expected {reply['ContentLength']}; try again"
             )
         return data, reply["ETag"]
 

@@ -5,8 +5,8 @@
         async for piece in client.stream(job.id):
             print(piece.text, end="")
 
-Waiting is asyncio's own: any number of jobs can be waited for at once. Calls that end after a round
-trip go through a few threads, where Celery's publishing and boto3 would have to be anyway.
+Events are awaited on the event loop itself, so that any number of jobs can be waited for at once.
+Calls of one round trip run in a few threads, where Celery's publishing and boto3 have to run anyway.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ __all__ = ["AsyncClient"]
 P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 16
-"""Round trips at the same time."""
+"""Most round trips at the same time."""
 
 
 class AsyncClient:
-    """Submits jobs to one Redis and reads what became of them. For one event loop."""
+    """Submits jobs to one Redis, follows them, and reads their results, on one event loop."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """`url`: Redis of the job records; anything else comes from `settings`."""
+        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
         self._client = Client(url, settings=settings)
         self._redis: redis.asyncio.Redis = connect_async(self.settings)
         self._events = AsyncEventReader(
@@ -60,11 +60,12 @@ class AsyncClient:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """A client from the VIDEOQA_* variables."""
+        """Makes a client from the VIDEOQA_* variables."""
         return cls(settings=Settings.from_environment(environ))
 
     @property
     def settings(self) -> Settings:
+        """Settings of this client."""
         return self._client.settings
 
     async def __aenter__(self) -> Self:
@@ -74,6 +75,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
+        """See `Client.close`."""
         await self._redis.aclose()
         await self._call(self._client.close)
         self._threads.shutdown(wait=False)

@@ -4,7 +4,7 @@
         job = client.submit(inputs=["s3://videos/cat.mp4"], questions=["What is the cat doing?"])
         print(client.wait(job.id).state, client.result(job.id).answers[0].text)
 
-Thread-safe; connects on first use. Nothing here depends on the worker's side.
+Thread-safe; connects on first use. Knows nothing of the worker's side.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from videoqa.contract import (
     TextPiece,
     Transcript,
     WorkerInfo,
+    describe_state,
     parse_request,
     parse_stored,
 )
@@ -63,10 +64,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CHUNK = 500
-"""Jobs that `submit_many` records in one round trip: 1 MB of requests, 0.1 s of Redis."""
+"""Jobs that `submit_many` records in one round trip: 1 MB of requests, 0.1 s of Redis' time."""
 
 MOST_LISTED = 1000
-"""Jobs of one page, and records that are looked at in one round trip."""
+"""Most jobs of one page, and records that are read in one round trip."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,10 @@ def _make_page(found: Sequence[tuple[ListCursor, Job]], *, has_more: bool) -> Jo
 
 
 class Client:
-    """Submits jobs to one Redis and reads what became of them."""
+    """Submits jobs to one Redis, follows them, and reads their results."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """`url`: Redis of the job records; anything else comes from `settings`."""
+        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
         base = settings or Settings()
         self.settings = base.model_copy(update={"redis_url": url}) if url else base
         self._redis = self._connect()
@@ -154,7 +155,7 @@ class Client:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """A client from the VIDEOQA_* variables."""
+        """Makes a client from the VIDEOQA_* variables."""
         return cls(settings=Settings.from_environment(environ))
 
     def __enter__(self) -> Self:
@@ -164,6 +165,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Closes the connections to Redis and to the broker."""
         self._redis.close()
         if self._celery is not None:
             self._celery.close()
@@ -173,15 +175,15 @@ class Client:
     ) -> Job:
         """Records a job and rings for a worker; returns at once.
 
-        Takes a JobRequest, a mapping, or its fields as keywords. With an `idempotency_key`
-        that was used before for the same request, returns the job that it made.
+        Takes a JobRequest, a mapping, or its fields as keywords. If its `idempotency_key` was used
+        before for an equal request, returns the job that was made then.
 
         Raises:
-            RequestError: the request is wrong (`code` and `param` say what); nothing was recorded.
+            RequestError: the request is wrong, as `code` and `param` say; nothing was recorded.
             QueueFull: too many jobs wait already; nothing was recorded, a later try may succeed.
-            ConfigurationError: no transport speaks the broker URL; nothing was recorded.
-            RedisUnavailable: nothing is known to be recorded; submit again with an
-                `idempotency_key` to be sure of one job.
+            ConfigurationError: the broker URL cannot be used; nothing was recorded.
+            RedisUnavailable: the job may or may not be recorded; submit it again, with an
+                `idempotency_key` to be sure that it is one job.
         """
         if request is not None and fields:
             raise errors.InvalidRequest(
@@ -205,14 +207,14 @@ class Client:
             return _make_queued_job(Submission(result.bell.job_id, checked))
 
     def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:
-        """Records many jobs and rings for workers, some hundred in a round trip; jobs in order.
+        """Records many jobs, some hundred in a round trip, rings for workers, and returns the jobs in order.
 
-        All requests of a round trip are checked before any of it is recorded.
+        All requests of a round trip are checked before any of them is recorded.
 
         Raises:
             RequestError: a request is wrong; `param` begins with its number, as `requests.3.inputs`.
-            SubmittedInPart: some were refused (a full queue, an idempotency key of another request),
-                or a round trip failed; it has the jobs that were recorded.
+            SubmittedInPart: some were refused (a full queue, an idempotency key of another request), or a
+                round trip failed; the error has the ids of the jobs that were recorded.
         """
         jobs: list[Job] = []
         for chunk in _split(requests, CHUNK):
@@ -293,18 +295,18 @@ class Client:
             log.warning("job %s is recorded, but its bell was not heard: %s", bell.job_id, error)
 
     def get(self, job_id: str) -> Job:
-        """The job as it is now.
+        """Returns the job as it is now.
 
         Raises:
-            JobNotFound: never recorded here.
-            JobExpired: it was, and its record's `result_ttl_s` is over.
+            JobNotFound: no such job was ever recorded here.
+            JobExpired: the job's `result_ttl_s` is over, or it was purged.
         """
         return self._ledger.get(job_id)
 
     def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
-        """Jobs in the order of their ids, in one round trip; None: unknown or expired.
+        """Returns jobs in the order of their ids, in one round trip; None: unknown or expired.
 
-        Says neither position nor reason for waiting, which `get` looks up.
+        The jobs have neither `position` nor `waiting_for`, which only `get` looks up.
         """
         return self._ledger.get_many(job_ids)
 
@@ -316,10 +318,13 @@ class Client:
         cursor: str | None = None,
         limit: int = 100,
     ) -> JobPage:
-        """Jobs whose records are kept, newest first, of a state and tag.
+        """Returns a page of the recorded jobs, newest first.
 
         Arguments:
-            cursor: `next_cursor` of the page before.
+            state: only jobs in this state.
+            tag: only jobs with this tag.
+            cursor: `next_cursor` of the previous page; None: the first page.
+            limit: most jobs of the page.
         """
         if not 1 <= limit <= MOST_LISTED:
             raise errors.InvalidRequest(
@@ -332,7 +337,7 @@ class Client:
             )
         if tag is not None and not (tag and _can_be_sent(tag)):
             raise errors.InvalidRequest(
-                f"got tag {tag!r}, expected text, or none for jobs of any tag", param="tag"
+                f"got tag {tag!r}, expected text, or None for jobs with any tag", param="tag"
             )
         after = ListCursor.parse(cursor) if cursor else None
         found: list[tuple[ListCursor, Job]] = []
@@ -353,11 +358,11 @@ class Client:
             after = cursors[-1]
 
     def stream(self, job_id: str, *, timeout_s: float | None = None) -> Iterator[TextPiece]:
-        """The answers as they are generated, of a job with `stream`; else whole, when they are there.
+        """Yields the answers as they are generated, for a job with `stream`; else whole, once they are there.
 
         Raises:
-            JobFailed: it ended without a result; what came before is no answer.
-            WaitTimeout: the job goes on.
+            JobFailed: the job ended without a result; the pieces that came before are void.
+            WaitTimeout: `timeout_s` is over; the job goes on.
         """
         transcript = Transcript()
         for event in self.events(job_id, timeout_s=timeout_s):
@@ -371,11 +376,14 @@ class Client:
         timeout_s: float | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> Job:
-        """Blocks until the job is final, and returns it; does not poll.
+        """Waits until the job is final, and returns it; blocks on the job's events and does not poll.
+
+        Arguments:
+            on_event: called with each event of the job, from its beginning.
 
         Raises:
-            WaitTimeout: the job goes on.
-            InvalidRequest: `timeout_s` is no number.
+            WaitTimeout: `timeout_s` is over; the job goes on.
+            InvalidRequest: `timeout_s` is not a number.
         """
         cursor = EventCursor(job_id, timeout_s=timeout_s, replays=on_event is not None)
         for event in self._follow(cursor):
@@ -386,12 +394,12 @@ class Client:
     def events(
         self, job_id: str, *, after: str = "0", timeout_s: float | None = None
     ) -> Iterator[Event]:
-        """What happened to the job, from its beginning or after an event's id, until it is final.
+        """Yields the job's events, from its beginning or after an event's id, until the job is final.
 
         Raises:
             WaitTimeout: `timeout_s` is over; the job goes on.
-            RedisUnavailable: at once, or when Redis stays away for 30 s while this waits.
-            InvalidRequest: `after` is no event's id, or `timeout_s` no number.
+            RedisUnavailable: Redis does not answer the first call, or later not for 30 s.
+            InvalidRequest: `after` is not an event's id, or `timeout_s` not a number.
         """
         yield from self._follow(EventCursor(job_id, after=after, timeout_s=timeout_s))
 
@@ -409,36 +417,40 @@ class Client:
                     cursor.check(self.get(cursor.job_id))
 
     def result(self, job_id: str) -> Result:
-        """The answers of a succeeded job.
+        """Returns the result of a succeeded job.
 
         Raises:
-            JobNotFinished: not yet; `wait` first.
-            JobFailed: it ended without a result; the message says why.
+            JobNotFinished: the job is not final yet; `wait` for it first.
+            JobFailed: the job ended without a result; the message has the reason.
             OutputError: the result is in object storage and could not be read.
         """
         job, result = self._ledger.result(job_id)
         if result is not None:
             return result
         if not job.final:
-            raise errors.JobNotFinished(f"job {job_id} is {job.state}; wait for it first")
+            raise errors.JobNotFinished(
+                f"job {job_id} {describe_state(job.state)}; wait for it first"
+            )
         if job.state != "succeeded" or job.result_url is None:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-            raise errors.JobFailed(f"job {job_id} {job.state}{why}")
+            raise errors.JobFailed(f"job {job_id} {describe_state(job.state)}{why}")
         try:
             found = parse_stored(Result, self._objects.read(job.result_url))
         except errors.InvalidRequest as error:
             raise errors.OutputNotFound(
-                f"{job.result_url} is no result of videoqa any more: something overwrote it"
+                f"{job.result_url} no longer holds a result of videoqa: another program overwrote it; "
+                "submit the request again"
             ) from error
         if (found.job_id, found.attempt) != (job_id, job.attempt):
             raise errors.OutputNotFound(
                 f"{job.result_url} holds attempt {found.attempt} of {found.job_id}, expected "
-                f"attempt {job.attempt} of {job_id}: a late writer overwrote it; retry the job"
+                f"attempt {job.attempt} of {job_id}: a late writer overwrote it; submit the "
+                "request again"
             )
         return found
 
     def cancel(self, job_id: str) -> Job:
-        """Stops the job; a final job stays as it is. Returns the job as it is then."""
+        """Cancels the job, unless it is final already, and returns it as it is then."""
         self._ledger.cancel(job_id)
         return self.get(job_id)
 
@@ -452,8 +464,12 @@ class Client:
         return self.get(job_id)
 
     def dead(self, *, code: str | None = None) -> Iterator[Job]:
-        """All failed jobs that are kept, each with its failure, or those that failed with this code;
-        those whose records end first come first. `retry` replays one, `replay` all, `purge` forgets one.
+        """Yields the failed jobs, each with its failure, those whose records end first in front.
+
+        `retry` replays one of them, `replay` all, and `purge` deletes one.
+
+        Arguments:
+            code: only jobs that failed with this error code.
 
         Raises:
             InvalidRequest: no error has this code, and no job failed with it.
@@ -464,42 +480,43 @@ class Client:
                 if job is None or job.state != "failed":
                     continue  # its record ended, or it was retried or purged meanwhile
                 if code is None or (job.failure is not None and job.failure.code == code):
-                    known = True  # to a worker of a later release, at least
+                    known = True  # a worker of a later release knows it
                     yield job
         if not known:
             raise _refuse_code(code)
 
     def replay(self, *, code: str | None = None) -> builtins.list[Job]:
-        """Retries all failed jobs, or those that failed with this code; returns them. Raises as `dead`."""
+        """Retries all failed jobs, or those that failed with this code, and returns them; raises as `dead`."""
         replayed = []
         for job in self.dead(code=code):
-            with suppress(errors.NotRetryable, errors.LookupFailed):  # somebody was faster
+            with suppress(errors.NotRetryable, errors.LookupFailed):  # another caller was faster
                 replayed.append(self.retry(job.id))
         return replayed
 
     def purge(self, job_id: str) -> None:
-        """Forgets a failed job: its record and events. Its objects in storage stay.
+        """Deletes a failed job's record and events; its objects in storage stay.
 
         Raises:
-            NotRetryable: the job is not failed.
-            JobNotFound, JobExpired.
+            NotRetryable: the job has not failed.
+            JobNotFound, JobExpired
         """
         if not self._ledger.purge(job_id):
             job = self.get(job_id)
             raise errors.NotRetryable(
-                f"job {job_id} is {job.state}; only failed jobs can be purged, others end by themselves"
+                f"job {job_id} {describe_state(job.state)}; only failed jobs can be purged, the records of "
+                "others expire by themselves"
             )
 
     def queues(self) -> builtins.list[QueueInfo]:
-        """How many jobs wait, by model and priority."""
+        """Returns the queues of each model and priority, with the number of jobs that wait."""
         return self._ledger.queues()
 
     def pause(self, model: str | None = None, *, priority: Priority | None = None) -> None:
-        """No job for the model begins until `resume`; those that run go on, and jobs can be submitted.
+        """Pauses the model's queues: no job begins until `resume`; running jobs go on, and new ones wait.
 
         Arguments:
-            model: None: jobs that name no model.
-            priority: None: both.
+            model: name of the model; None: jobs that name no model.
+            priority: the queue to pause; None: both.
 
         Raises:
             InvalidRequest: the model's name is empty.
@@ -507,23 +524,23 @@ class Client:
         self._pause(model, priority, paused=True)
 
     def resume(self, model: str | None = None, *, priority: Priority | None = None) -> None:
-        """Jobs for the model begin again."""
+        """Resumes the model's queues; see `pause`."""
         self._pause(model, priority, paused=False)
 
     def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
         if model == "":
             raise errors.InvalidRequest(
-                "got an empty model, expected its name, or none for jobs that name no model",
+                "got an empty model, expected its name, or None for jobs that name no model",
                 param="model",
             )
         for each in (priority,) if priority else PRIORITIES:
             self._ledger.pause(queue_name(self.settings.prefix, model, each), paused=paused)
 
     def workers(self) -> builtins.list[WorkerInfo]:
-        """Workers that announced themselves within the last minute."""
+        """Returns the workers that announced themselves within the last minute."""
         return self._ledger.workers()
 
     def ping(self) -> str:
-        """The server's version; raises RedisUnavailable."""
+        """Returns the server's name and version; raises RedisUnavailable."""
         with translate_redis_errors(self.settings.redis_url):
             return server_name(self._redis.info("server"))

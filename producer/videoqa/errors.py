@@ -229,8 +229,7 @@ class JobFailed(LookupFailed):
 
 
 class NotRetryable(LookupFailed):
-    """The job's state does not allow it: only failed, canceled or expired jobs can be retried, and only failed
-    ones purged."""
+    """The job is in no state for it: failed, canceled and expired jobs can be retried, failed ones purged."""
 
     code = "not_retryable"
 
@@ -494,8 +493,7 @@ class EngineStopped(GenerationError):
     code = "engine_stopped"
     retryable = True
     had_begun = True
-    """False: the question was still waiting, so that it cannot have stopped the engine; the attempt is not
-    counted."""
+    """False: the question was still waiting, so it cannot be to blame; the attempt is not counted."""
 
 
 class ModelServerUnavailable(GenerationError):

@@ -18,7 +18,7 @@ from celery.worker import state
 
 from videoqa.broker import TASK
 from videoqa.jobs import Bell
-from videoqa_worker.service.runtime import Runtime
+from videoqa_worker.service.runtime import Runtime, list_queues
 
 __all__ = ["hear_bells", "register"]
 
@@ -99,7 +99,7 @@ def _celery_worker(runtime: Runtime) -> Any:
         hostname=f"videoqa@{runtime.worker_id}",
         pool="videoqa_worker.service.celery_pool:TaskPool",
         concurrency=runtime.settings.job_slots,
-        queues=list(runtime.settings.queues),
+        queues=list(list_queues(runtime.settings)),
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

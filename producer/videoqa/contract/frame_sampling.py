@@ -56,7 +56,7 @@ class Sampling(Model):
     tolerance_s: float | None = Field(default=None, ge=0, le=1e7)
     segment_s: float | None = Field(default=None, ge=0.1, le=86_400)
     overlap_s: float | None = Field(default=None, ge=0, le=86_400)
-    """None: segments do not overlap."""
+    """Overlap of adjacent segments in seconds; None: they do not overlap."""
     budget: int | None = Field(default=None, ge=1, le=1024)
     """Frames of all videos of the job together: each video gets an equal share, and the first ones
     the remainder; one that asks for fewer gets those. Images are not counted."""

@@ -144,7 +144,7 @@ class Segment(Model):
 
     number: int = Field(ge=0)
     start: float
-    """Begin of the segment, in seconds from the beginning of the video."""
+    """Start of the segment, in seconds from the beginning of the video."""
     end: float
     answers: tuple[Answer, ...]
     """One answer for each question, in order."""
@@ -166,7 +166,7 @@ class SourceInfo(Model):
     etag: str | None = None
     version_id: str | None = None
     start: float | None = None
-    """Begin of the clip, as requested."""
+    """Start of the clip, as requested."""
     end: float | None = None
     duration_s: float | None = None
     fps: float | None = None
@@ -240,7 +240,7 @@ class Event(Model):
     """The next piece of an answer, for jobs with `stream`. All pieces of one attempt joined, without
     space around them, are the answer; a later attempt begins again."""
     start: float | None = None
-    """Begin of the segment that `text` answers, in seconds from the video's beginning; None: the job has
+    """Start of the segment that `text` answers, in seconds from the video's beginning; None: the job has
     no segments. The answer about a segment comes whole, and once."""
 
 

@@ -19,7 +19,7 @@ class AnswerKey(NamedTuple):
     """0 for an answer about a segment: a later attempt does not repeat it."""
     question_id: str
     segment_start_s: float | None
-    """Begin of its segment; None: the answer is about the whole job."""
+    """Start of its segment; None: the answer is about the whole job."""
 
 
 class TextPiece(Model):
@@ -30,7 +30,7 @@ class TextPiece(Model):
     attempt: int
     text: str
     start: float | None = None
-    """Begin of the segment that the text is about, in seconds from the video's beginning; None: the job
+    """Start of the segment that the text is about, in seconds from the video's beginning; None: the job
     has no segments. A segment's answer comes whole, and a later attempt does not repeat it."""
     again: bool = False
     """True if this is the whole answer: pieces of it that came before are incomplete and void."""
@@ -54,7 +54,7 @@ class TextPiece(Model):
 
     @classmethod
     def of_result(cls, result: Result, heard: Mapping[AnswerKey, str]) -> list[TextPiece]:
-        """Returns those answers of a result whole that `heard`, their text so far, lacks or has in part.
+        """Returns the answers, each whole, whose text is missing or incomplete in `heard`.
 
         A stream of events keeps about 1,000 entries, so a late listener may miss the first ones.
         """

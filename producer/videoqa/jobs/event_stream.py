@@ -20,7 +20,7 @@ __all__ = ["AsyncEventReader", "includes_first", "limit_block_ms", "make_first",
 
 
 def includes_first(after: str) -> bool:
-    """True if the events after this id begin with the job's first one."""
+    """Returns True if the events after this id begin with the job's first one."""
     return after in ("0", "0-0")
 
 
@@ -34,7 +34,7 @@ def make_first(created_at: str | None) -> list[Event]:
 
 
 def limit_block_ms(block_s: float, first: list[Event]) -> int | None:
-    """Limit of XREAD; None: it does not block, since none was asked for or the first event is there."""
+    """Returns the time limit of XREAD; None: it does not block, as the first event is there already."""
     return int(block_s * 1000) if block_s and not first else None
 
 

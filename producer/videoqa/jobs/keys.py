@@ -37,7 +37,7 @@ from videoqa.contract import Priority
 __all__ = ["Keys", "parse_queue_name", "queue_name"]
 
 DEFAULT_MODEL = "default"
-"""Stands in the queue's name for the model of jobs that name none."""
+"""Model part of the queue name of jobs that name no model."""
 
 WORKER_TTL_S = 60
 """Lifetime of a worker's announcement."""
@@ -78,7 +78,7 @@ class Keys:
     def segments(self, job_id: str) -> str:
         return f"{self.prefix}:segments:{job_id}"
 
-    def gone(self, job_id: str) -> str:
+    def final_state(self, job_id: str) -> str:
         return f"{self.prefix}:gone:{job_id}"
 
     def waiting(self, queue: str, tenant: str | None = None) -> str:

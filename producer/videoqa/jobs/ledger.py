@@ -241,7 +241,7 @@ class Ledger(LedgerReader):
 
         Arguments:
             text: the next piece of the answer to `question_id`, recorded instead of a progress.
-            start: begin of the segment that the text is about, in seconds.
+            start: start of the segment that the text is about, in seconds.
         """
         steps = (done, total) if total else ("", "")
         piece = (question_id, text, "" if start is None else start)

@@ -24,7 +24,7 @@ class ListCursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> ListCursor:
-        """Raises InvalidRequest if the text is no cursor."""
+        """Parses the cursor of a page; raises InvalidRequest if the text is not one."""
         found = re.fullmatch(r"(\d{1,12}\.\d{6})-(job_[0-9a-f]{27})", text)
         if not found:
             raise errors.InvalidRequest(

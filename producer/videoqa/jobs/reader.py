@@ -189,7 +189,7 @@ class LedgerReader:
 
     def _explain_missing(self, job_id: str) -> errors.LookupFailed:
         with translate_redis_errors(self._url):
-            state = cast("str | None", self._redis.get(self.keys.gone(job_id)))
+            state = cast("str | None", self._redis.get(self.keys.final_state(job_id)))
         if state:
             return errors.JobExpired(
                 f"job {job_id} {describe_state(state)}, and its record is gone (result_ttl_s is over, or "

@@ -24,7 +24,7 @@ MAX_REQUEST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Bell:
-    """Content of a Celery message: a job waits in this queue."""
+    """A doorbell: the content of a Celery message, which tells that a job waits in this queue."""
 
     job_id: str
     """The job that it was rung for; the worker that hears it may find another one first in line."""

@@ -66,7 +66,7 @@ class ObjectStore:
     def __init__(
         self, *, s3_endpoint_url: str | None = None, file_roots: tuple[Path, ...] | None = None
     ) -> None:
-        """`file_roots`: the folders that file:// URLs may write into; None: anywhere."""
+        """Makes a store; `file_roots` are the folders that file:// URLs may write into; None: any folder."""
         self._endpoint = s3_endpoint_url
         self._roots = None if file_roots is None else tuple(root.resolve() for root in file_roots)
         self._client: S3Client | None = None

@@ -36,7 +36,7 @@ def claim(
     token: str | None = None,
     worker: str = "w",
 ) -> Claim:
-    """The token is the attempt's number, unless the test is about tokens."""
+    """Claims the bell's job; the token is the attempt's number, unless the test is about tokens."""
     token = token or str(bell.attempt)
     got = ledger.claim(bell, worker=worker, lease_s=lease_s, token=token)
     assert isinstance(got, Claim), got
@@ -132,8 +132,8 @@ def test_a_record_that_was_deleted_by_hand_or_evicted_blocks_no_queue(
     assert _after_grace(ledger, empty=[gone.queue]) == []
 
 
-def begun(ledger: Ledger, bells: list[Bell]) -> list[str | None]:
-    """The tenants whose jobs begin as these bells are heard."""
+def begin_all(ledger: Ledger, bells: list[Bell]) -> list[str | None]:
+    """Claims a job for each bell, and returns the tenants of the jobs in order."""
     return [claim(ledger, bell, token=f"t{bell.job_id}").request.tenant or "none" for bell in bells]
 
 
@@ -141,7 +141,7 @@ def test_tenants_take_turns_however_much_one_of_them_has_submitted(ledger: Ledge
     bells = [submit(ledger, tenant="big") for _ in range(6)]
     bells += [submit(ledger, tenant="small") for _ in range(2)]
     bells += [submit(ledger) for _ in range(2)]
-    assert begun(ledger, bells) == [
+    assert begin_all(ledger, bells) == [
         "none", "big", "small", "none", "big", "small", "big", "big", "big", "big",
     ]  # fmt: skip
 
@@ -181,9 +181,9 @@ def test_a_job_that_has_begun_keeps_its_place_before_a_backlog_that_came_later(
 
 def test_who_comes_late_does_not_get_all_the_turns_that_were_missed(ledger: Ledger) -> None:
     old = [submit(ledger, tenant="old") for _ in range(8)]
-    assert begun(ledger, old[:4]) == ["old"] * 4
+    assert begin_all(ledger, old[:4]) == ["old"] * 4
     new = [submit(ledger, tenant="new") for _ in range(4)]
-    assert begun(ledger, [*old[4:], *new]) == ["new", "old"] * 4
+    assert begin_all(ledger, [*old[4:], *new]) == ["new", "old"] * 4
 
 
 def test_a_position_counts_the_turns_of_others(ledger: Ledger) -> None:
@@ -706,7 +706,7 @@ def test_a_lost_job_is_found_however_seldom_anybody_looks(
 def test_a_job_whose_worker_ended_in_a_long_outage_is_tried_again(
     ledger: Ledger, redis_client: redis.Redis
 ) -> None:
-    """A power cut of the whole site, longer than the job's time."""
+    """Plays a power cut of the whole site that is longer than the job's time."""
     bell = submit(ledger, timeout_s=20)
     claim(ledger, bell)
     ledger.reap(grace_s=60)
@@ -721,7 +721,7 @@ def test_a_job_whose_worker_ended_in_a_long_outage_is_tried_again(
 
 
 def _let_time_go_by(seconds: float, ledger: Ledger, redis_client: redis.Redis, job_id: str) -> None:
-    """For the reaper and the job's lease."""
+    """Moves the time of the reaper's last round and of the job's lease back."""
     redis_client.zincrby(ledger.keys.leases, -seconds, job_id)
     last_s = float(str(redis_client.get(ledger.keys.round)))
     redis_client.set(ledger.keys.round, f"{last_s - seconds:.6f}")

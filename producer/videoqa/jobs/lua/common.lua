@@ -1,4 +1,4 @@
--- Functions that all transitions share. ARGV[1] is the prefix; the clock is Redis' own.
+-- What every transition shares. ARGV[1] is the prefix; the clock is Redis' own.
 local P = ARGV[1]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
@@ -22,8 +22,8 @@ local function failure(code, message, stage, retryable, attempt)
   return cjson.encode(body)
 end
 
--- Tenants take turns in a queue: each has a line of its own, and `turns` orders them by the number of
--- jobs begun. A tenant whose line was empty joins at the end of the current round.
+-- Tenants take turns in a queue: each has a line of its own, and `turns` says who is next, by the
+-- number of jobs begun. Who comes to stand in line again joins at the end of this round.
 local function line(queue, tenant)
   return P .. ':waiting:' .. queue .. (tenant == '' and '' or ':' .. tenant)
 end
@@ -48,8 +48,8 @@ local function leave_line(id)
   end
 end
 
--- Returns the job whose turn it is and its tenant, or nil. A job without a record, which was deleted by
--- hand or evicted by Redis, leaves its line.
+-- The job whose turn it is and its tenant, or nothing. One without a record, which somebody deleted or
+-- Redis evicted, leaves its line.
 local function next_in_line(queue)
   while true do
     local tenant = redis.call('ZRANGE', turns(queue), 0, 0)[1]
@@ -77,15 +77,15 @@ local function forget_places(id)
   redis.call('ZREM', P .. ':startby', id)
 end
 
--- Makes one more bell for a queue, with the next serial number; the caller publishes it. The worker that
--- hears it takes the job whose turn it is; `id` is only the job that it was rung for.
+-- One more bell for a queue, by its serial number; the caller publishes it. Whoever hears it takes
+-- the job whose turn it is; `id` only says for whom it was rung.
 local function another_bell(id, attempt, queue)
   local bell = redis.call('HINCRBY', P .. ':bells', queue .. ':rung', 1)
   return {id, tostring(tonumber(attempt) + 1), tostring(bell), queue}
 end
 
--- Puts the job into its line and makes a bell for it. Its place is that of its first bell: a backlog that
--- came later does not begin before its next attempt.
+-- The job waits in its line from now on, and a bell is rung for it. It has the place of its first bell: a
+-- backlog that came later does not begin before its next attempt.
 local function ring(id)
   local rec = get(id, 'queue', 'attempt', 'tenant', 'created_at', 'bell')
   local bell = another_bell(id, rec[2], rec[1])
@@ -96,7 +96,7 @@ local function ring(id)
   return bell
 end
 
--- Makes the followers of a job that has ended due: they find its answer in the cache, or ask themselves.
+-- A job that asked for others too has ended: they are due, and find its answer or ask themselves.
 local function land(id)
   local key = get(id, 'flight')[1]
   if not key then return end
@@ -145,21 +145,21 @@ local function expire_now(id, attempt)
     'no worker started the job before start_by', 'queued', false, attempt))
 end
 
--- Takes a job back from its worker to queued; the caller rings its bell, now or later.
+-- From a worker back to queued; the caller says when its bell is to be rung.
 local function requeue(id, ...)
   forget_places(id)
   set(id, 'state', 'queued', ...)
   redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
 end
 
--- Keeps the result of an attempt that could not store it, for the next one; returns since when it waits.
+-- The result of an attempt that could not store it, for the next one; returns since when it waits.
 local function keep(id, result)
   redis.call('HSETNX', job_key(id), 'kept_at', stamp(now))
   set(id, 'kept', result)
   return tonumber(get(id, 'kept_at')[1])
 end
 
--- Checks if a worker's write still counts: 'ok', 'cancel', or 'lost' if it must be refused.
+-- Whether a worker's write still counts: 'ok', 'cancel', or 'lost' where it must be refused.
 -- Fenced by the claim's token: a Redis that lost its last second hands out attempt numbers twice.
 local function fence(id, token)
   local rec = get(id, 'state', 'token', 'attempt')

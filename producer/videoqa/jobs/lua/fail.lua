@@ -9,7 +9,7 @@ if answer == 'cancel' then
 end
 local last = tonumber(attempt) >= tonumber(rec[1])
 if kept ~= '' then
-  -- Only the storing is tried again, which is limited by time and not by the number of attempts.
+  -- Only its storing is tried again: as often as there is time, not as there are attempts.
   last = now > keep(id, kept) + tonumber(ARGV[8])
 end
 if ARGV[5] == '0' or last then

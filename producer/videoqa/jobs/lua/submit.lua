@@ -1,8 +1,8 @@
 -- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
 -- start_by default, most that may wait, tenant, tags...
 -- -> {'new'|'same'|'conflict', id, attempt, bell, queue} or {'full', waiting}
--- For each new id two old ones are checked, so that at most half of an index are ids of records that
--- are gone.
+-- Each new id has two old ones looked at, so that an index has no more ids of records that are gone than
+-- of others.
 local INDEX_S = 100 * 86400 -- longer than any record lives after its job
 local function index(key, id)
   for _, old in ipairs(redis.call('ZRANDMEMBER', key, 2)) do
@@ -14,7 +14,7 @@ end
 
 local id, queue, idem, body = ARGV[2], ARGV[4], ARGV[9], ARGV[10]
 if redis.call('EXISTS', job_key(id)) == 1 then
-  -- This call was repeated after a lost reply.
+  -- The same call again after a lost reply.
   local rec = get(id, 'bell')
   return {'new', id, '1', rec[1], queue}
 end

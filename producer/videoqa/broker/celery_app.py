@@ -1,6 +1,6 @@
 """The Celery application and transport settings that producers and workers share, and ringing a bell.
 
-The settings are those that proved right in our fault runs (docs/architecture.md gives the reasons);
+The settings are those that proved right in our fault runs (docs/internals/architecture.md gives the reasons);
 none of them makes the transport lossless, which is why a message is only a doorbell.
 """
 

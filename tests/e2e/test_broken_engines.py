@@ -20,10 +20,10 @@ BREAKS = """
 import time, torch
 from videoqa_worker.engine.execution.forward import ForwardPass
 answered = ForwardPass.decode
-def decode(passes, first, rows, **more):
-    if max(row.at for slot in rows for row in slot) > 100:  # not the warm-up
+def decode(forward, first, slots, **more):
+    if max(one.position for slot in slots for one in slot) > 100:  # not the warm-up
         {fault}
-    return answered(passes, first, rows, **more)
+    return answered(forward, first, slots, **more)
 ForwardPass.decode = decode
 """
 FAULTS = {

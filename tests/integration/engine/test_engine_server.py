@@ -302,7 +302,7 @@ def test_a_question_that_comes_while_the_engine_closes_is_ended(
 
 
 FAULTS: list[tuple[Callable[[_Answer], None], type[GenerationError], str]] = [
-    (_Answer.broken_off, ModelServerUnavailable, "broke the answer off"),
+    (_Answer.broken_off, ModelServerUnavailable, "ended the stream"),
     (_Answer.given_up, ModelServerUnavailable, "abort"),
     (_Answer.silent, ModelServerUnavailable, "does not answer now"),
     (lambda a: a.refusing(503, "loading"), ModelServerUnavailable, "loading"),

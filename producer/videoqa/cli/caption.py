@@ -20,9 +20,9 @@ from videoqa.bulk import (
     Estimate,
     Manifest,
     Options,
-    Place,
-    Tally,
-    Watcher,
+    OutputDir,
+    ProgressReporter,
+    RowCounts,
     estimate,
     installed_probe,
     run,
@@ -124,21 +124,22 @@ def caption(
         retry_failed=retry_failed,
     )
     store = ObjectStore(s3_endpoint_url=found.s3_endpoint_url)
-    place = Place(output, store)
+    place = OutputDir(output, store)
     with Manifest(source, defaults=defaults, store=store) as manifest:
         if dry_run:
             _print_estimate(
-                estimate(manifest, installed_probe(os.environ), Watcher(quiet=as_json)), as_json
+                estimate(manifest, installed_probe(os.environ), ProgressReporter(quiet=as_json)),
+                as_json,
             )
             return
         with Client(settings=found) as client:
-            tally = run(client, manifest, place, options, Watcher(quiet=as_json))
+            tally = run(client, manifest, place, options, ProgressReporter(quiet=as_json))
     _print_tally(tally, place, as_json)
     if tally.failed:
         raise typer.Exit(1)
 
 
-def _print_tally(tally: Tally, place: Place, as_json: bool) -> None:
+def _print_tally(tally: RowCounts, place: OutputDir, as_json: bool) -> None:
     if as_json:
         found = {
             "done": tally.done, "failed": tally.failed, "skipped": tally.skipped,

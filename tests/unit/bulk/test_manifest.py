@@ -15,8 +15,8 @@ import pytest
 
 from videoqa import errors
 from videoqa.bulk import Manifest, Row
+from videoqa.bulk.index import RowIndex
 from videoqa.bulk.manifest import DIGEST_KEY
-from videoqa.bulk.scratch import Scratch
 from videoqa.storage import ObjectStore
 
 ASK = {"questions": ["What is it?"], "priority": "bulk"}
@@ -25,8 +25,8 @@ ASK = {"questions": ["What is it?"], "priority": "bulk"}
 def rows(*sources: str | Path, **defaults: Any) -> list[Row]:
     names = [str(source) for source in sources]
     with Manifest(names, defaults=ASK | defaults, store=ObjectStore()) as manifest:
-        with Scratch() as scratch:
-            count = manifest.check(scratch)
+        with RowIndex() as index:
+            count = manifest.check(index)
         found = list(manifest.rows())
     assert len(found) == count
     return found
@@ -170,7 +170,7 @@ def test_all_wrong_lines_are_refused_at_once_by_their_numbers(tmp_path: Path) ->
     assert numbers == [f"line {n}" for n in range(2, 13)]
     text = "\n".join(told)
     for says in (
-        "is not JSON", "got list", "got no custom_id", "'a' is that of line 1", "frams",
+        "is not JSON", "got list", "got no custom_id", "'a' is already that of line 1", "frams",
         "got output", "'ftp'", "250 bytes", "custom_id:", "empty question", "not UTF-8",
     ):  # fmt: skip
         assert says in text, says
@@ -194,7 +194,7 @@ def test_of_many_wrong_lines_the_first_ones_are_told(tmp_path: Path) -> None:
     [
         (b"custom_id\na\n", "line 1: got the columns"),
         (b"url,colour\na.mp4,red\n", "line 1: got the columns"),
-        (b"url,frames\na.mp4,x\nb.mp4,3\nc.mp4\n", "line 2: got a cell that is no number"),
+        (b"url,frames\na.mp4,x\nb.mp4,3\nc.mp4\n", "line 2: got a cell that is not a number"),
         (b"url,frames\na.mp4,4\nc.mp4\n", "line 3: got 1 cells, expected 2"),
         (b"url,frames\n,4\n", "line 2: got no url"),
         (b"url\na.mp4\n\xff.mp4\n", "line 3: is not CSV in UTF-8"),
@@ -238,7 +238,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from videoqa.bulk.manifest import Manifest
-from videoqa.bulk.scratch import Scratch
+from videoqa.bulk.index import RowIndex
 from videoqa.storage.objects import ObjectStore
 
 def peak_bytes():
@@ -248,9 +248,9 @@ def peak_bytes():
 
 def read(path):
     defaults = {"questions": ["What?"]}
-    with Manifest([path], defaults=defaults, store=ObjectStore()) as manifest, Scratch() as scratch:
-        scratch.put_there(row.custom_id for row in manifest.rows())
-        return manifest.check(scratch)
+    with Manifest([path], defaults=defaults, store=ObjectStore()) as manifest, RowIndex() as index:
+        index.add_stored(row.custom_id for row in manifest.rows())
+        return manifest.check(index)
 
 read(sys.argv[1])
 before = peak_bytes()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from videoqa.bulk import Probed
+from videoqa.bulk import ProbeResult
 from videoqa.contract import JobRequest, Sampling, Video
 from videoqa_worker.cli.dry_run.header import read_header
 from videoqa_worker.cli.dry_run.tokens import Seen, Tokens
@@ -51,7 +51,7 @@ class HeaderProbe:
         self._config: SourceConfig = source_config(settings)
         self._tokens = Tokens(settings)
 
-    def look(self, request: JobRequest) -> Probed:
+    def inspect(self, request: JobRequest) -> ProbeResult:
         """Raises a SourceError or SamplingError, as a worker would."""
         sampling = resolved(request.sampling, self._tokens.stated(request.model))
         videos = sum(isinstance(item, Video) for item in request.inputs)
@@ -61,7 +61,7 @@ class HeaderProbe:
             for item in request.inputs
         ]
         known = all(one.seconds is not None for one in looked)
-        return Probed(
+        return ProbeResult(
             known=known,
             seconds=sum(one.seconds or 0.0 for one in looked),
             frames=sum(one.frames or 0 for one in looked),

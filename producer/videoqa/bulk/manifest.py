@@ -12,9 +12,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
+
+from pydantic import ValidationError
 
 from videoqa import errors
 from videoqa.bulk.index import RowIndex
@@ -23,7 +26,7 @@ from videoqa.bulk.manifest_files import MAX_NAME_BYTES, SourceLine, is_short_nam
 from videoqa.contract import JobRequest, names_image, parse_request
 from videoqa.storage import ObjectStore
 
-__all__ = ["DIGEST_KEY", "Manifest", "Row"]
+__all__ = ["DIGEST_KEY", "Digester", "Manifest", "Row"]
 
 DIGEST_KEY = "videoqa.caption"
 """Key in a job's metadata, and so in its result, for the digest of its row."""
@@ -41,7 +44,7 @@ class Row:
     custom_id: str
     request: JobRequest
     digest: str
-    """Digest of the fields that decide the answer."""
+    """Digest of the fields that decide the answer; see `Digester`."""
 
 
 class Manifest:
@@ -57,7 +60,7 @@ class Manifest:
                 field takes the place of the whole default, also of `sampling` and `generation`.
         """
         self.sources = tuple(sources)
-        self._defaults = dict(defaults)
+        self._defaults = _build_defaults(defaults)
         self._store = store
         self._stdin: IO[bytes] | None = None
 
@@ -110,6 +113,7 @@ class Manifest:
         Raises:
             ManifestRefused: a line has become wrong since.
         """
+        digester = Digester()
         for line in self._list_lines():
             try:
                 request = self._parse(line)
@@ -118,7 +122,7 @@ class Manifest:
                     f"line {line.number} was changed after it was checked: {error.message}",
                     param="source",
                 ) from error
-            digest = _digest(request)
+            digest = digester.digest(request)
             metadata = request.metadata | {DIGEST_KEY: digest}
             request = request.model_copy(update={"metadata": metadata})
             yield Row(line.number, request.custom_id or "", request, digest)
@@ -146,6 +150,17 @@ class Manifest:
                 param="custom_id",
             )
         return request
+
+
+def _build_defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the models among the defaults once, so that no row has to; wrong ones fail with row 1."""
+    built = {
+        name: defaults[name] for name in ("questions", "sampling", "generation") if name in defaults
+    }
+    with suppress(ValidationError):
+        request = JobRequest.model_validate({"inputs": (), "questions": ["-"]} | built)
+        built = {name: getattr(request, name) for name in built}
+    return {**defaults, **built}
 
 
 def _normalize(fields: dict[str, Any]) -> dict[str, Any]:
@@ -180,12 +195,40 @@ def _pop_clip(own: dict[str, Any]) -> Any:
     return {"kind": kind, "url": url, **clip}
 
 
-def _digest(request: JobRequest) -> str:
-    """Digest of the fields that decide an answer; another timeout does not change it."""
-    asked = {"inputs", "questions", "sampling", "generation", "model"}
-    data = json.loads(request.model_dump_json(include=asked, exclude_defaults=True))
-    text = json.dumps(data, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+class Digester:
+    """Digests of requests by the fields that decide an answer; another timeout does not change it.
+
+    SHA-256 of the canonical JSON of inputs, questions, sampling, generation and model. Rows mostly
+    differ by their inputs alone, so the JSON of the other fields is kept from one row to the next.
+    """
+
+    def __init__(self) -> None:
+        self._asked: tuple[Any, ...] = ()
+        self._before = self._after = ""
+        """Canonical JSON before and after the value of `inputs`."""
+
+    def digest(self, request: JobRequest) -> str:
+        """Returns 32 hexadecimal digits."""
+        asked = (request.questions, request.sampling, request.generation, request.model)
+        if asked != self._asked:
+            self._dump_fields(request)
+            self._asked = asked
+        inputs = [item.model_dump(mode="json", exclude_defaults=True) for item in request.inputs]
+        text = f"{self._before}{_canonical_json(inputs)}{self._after}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _dump_fields(self, request: JobRequest) -> None:
+        names = {"questions", "sampling", "generation", "model"}
+        data = request.model_dump(mode="json", include=names, exclude_defaults=True)
+        texts = {name: f'"{name}":{_canonical_json(value)}' for name, value in data.items()}
+        before = [texts[name] for name in sorted(texts) if name < "inputs"]
+        after = [texts[name] for name in sorted(texts) if name > "inputs"]
+        self._before = "{" + ",".join([*before, '"inputs":'])
+        self._after = ",".join(["", *after]) + "}"
+
+
+def _canonical_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 class _Problems:

@@ -80,6 +80,8 @@ def object_name(custom_id: str) -> str:
 
 def is_short_name(custom_id: str, limit_bytes: int = MAX_NAME_BYTES) -> bool:
     """Returns True if the custom_id fits a file's name."""
+    if custom_id.isascii() and 3 * len(custom_id) <= limit_bytes:
+        return True  # even if each character becomes a percent sign and two digits
     return len(object_name(custom_id).encode()) <= limit_bytes
 
 

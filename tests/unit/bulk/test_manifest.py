@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 from videoqa import errors
 from videoqa.bulk import Manifest, Row
 from videoqa.bulk.index import RowIndex
-from videoqa.bulk.manifest import DIGEST_KEY
+from videoqa.bulk.manifest import DIGEST_KEY, Digester
+from videoqa.contract import JobRequest
 from videoqa.storage import ObjectStore
 
 ASK = {"questions": ["What is it?"], "priority": "bulk"}
@@ -232,6 +234,31 @@ def test_only_what_decides_an_answer_is_in_the_digest(tmp_path: Path) -> None:
     assert rows(path, timeout_s=9.0, tenant="t", priority="interactive")[0].digest == before.digest
     assert rows(path, questions=["Who?"])[0].digest != before.digest
     assert rows(path, sampling={"frames": 3})[0].digest != before.digest
+
+
+def test_a_digest_is_that_of_the_canonical_json_whatever_rows_share() -> None:
+    """`Digester` keeps JSON from one row to the next; it must not show."""
+    one, image = 's3://b/ü "1".mp4', "s3://b/p.png"
+    clip = {"url": one, "start": 1, "end": 2.5}
+    fields: list[dict[str, Any]] = [
+        {"inputs": [one], "questions": ["What?"]},
+        {"inputs": [clip, image], "questions": ["What?"]},
+        {"inputs": [one], "questions": ["What?"], "model": "org/m"},
+        {
+            "inputs": [one],
+            "questions": ["Who?", {"id": "k", "text": "ü?"}],
+            "sampling": {"frames": 4},
+        },
+        {"inputs": [one], "questions": ["Who?"], "generation": {"temperature": 1, "stop": ["a"]}},
+        {"inputs": [one], "questions": ["What?"]},
+    ]
+    digester = Digester()
+    asked = {"inputs", "questions", "sampling", "generation", "model"}
+    for each in fields:
+        request = JobRequest.model_validate(each)
+        data = json.loads(request.model_dump_json(include=asked, exclude_defaults=True))
+        text = json.dumps(data, separators=(",", ":"), sort_keys=True)
+        assert digester.digest(request) == hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 MEASURED = """

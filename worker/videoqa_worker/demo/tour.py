@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from videoqa.cli.output import describe
+from videoqa.cli.output import describe_event
 from videoqa.client import Client
 from videoqa.contract import Event, Job, Result
 from videoqa_worker.demo.clips import write_clip
@@ -219,7 +219,7 @@ def _show(console: Console, say: Any, client: Client, cases: list[Case]) -> bool
                 short = event.model_copy(
                     update={"message": (event.message or "").rpartition("/")[2]}
                 )
-                say(f"job {n + 1}: {describe(short)}")
+                say(f"job {n + 1}: {describe_event(short)}")
 
         return client.wait(jobs[n].id, timeout_s=120, on_event=on_event)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
+sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
 
 IN_FLIGHT = 16
 FRAMES, TOKENS = 8, 32
@@ -89,10 +89,8 @@ def by_worker(model: Path, paths: list[Path], folder: Path) -> dict[str, Any]:
 
 
 def run(jobs: int, runs: int) -> dict[str, Any]:
+    from demo_world import sample_scene, write_clip
     from gpu_models import write
-
-    from videoqa_worker.demo.clips import write_clip
-    from videoqa_worker.demo.scenes import sample_scene
 
     draw = random.Random(3)
     found: dict[str, list[dict[str, Any]]] = {"alone": [], "worker": []}

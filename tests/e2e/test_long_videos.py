@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 import redis
 from support.cli import Run
+from support.scenes import describe, sample_scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.contract import Result, TextPiece
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.questions import describe
-from videoqa_worker.demo.scenes import sample_scene
 from videoqa_worker.job.segments import AHEAD
 
 SCENES = [sample_scene(random.Random(seed), "single") for seed in range(20)]

@@ -17,12 +17,12 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.scenes import Scene, write_clip
+
 from faults.rig import SCENES, Rig
 from faults.script import main
 from faults.tally import Tally
 from videoqa.contract import Result
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.job.segments import AHEAD
 
 WORKERS, FILMS, PARTS, PART_S = 2, 3, 12, 0.5

@@ -13,10 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from checkpoint import IMAGE_PX, TOKENS_PER_FRAME
+from demo_world import (
+    Look,
+    Question,
+    Scene,
+    compare_questions,
+    questions,
+    render,
+    sample_pair,
+    sample_scene,
+)
 from transformers import PreTrainedTokenizerFast
-
-from videoqa_worker.demo.questions import Question, compare_questions, questions
-from videoqa_worker.demo.scenes import Look, Scene, render, sample_pair, sample_scene
 
 IGNORED = -100
 _MAX_BRANCHES = 8

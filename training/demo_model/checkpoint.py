@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from demo_world import COLORS, DIRECTIONS, SHAPES, vocabulary
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
     GenerationConfig,
@@ -17,9 +18,6 @@ from transformers import (
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.utils import logging
-
-from videoqa_worker.demo.shapes import COLORS, DIRECTIONS, SHAPES
-from videoqa_worker.demo.wording import vocabulary
 
 IMAGE_PX = 48
 PATCH_PX = 12

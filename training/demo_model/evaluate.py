@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,16 +28,18 @@ from transformers.utils import logging
 
 import videoqa_worker.demo
 from videoqa.contract import Sampling
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import (
+from videoqa_worker.frames import sample_frames
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from demo_world import (
     Question,
     Scene,
     compare_questions,
     questions,
     sample_pair,
     sample_scene,
+    write_clip,
 )
-from videoqa_worker.frames import sample_frames
 
 MODEL_DIR = Path(videoqa_worker.demo.__file__).parent / "model"
 _SIZES_PX = ((160, 160), (224, 224), (320, 240), (320, 180), (180, 320), (426, 240), (640, 360))

@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from batches import IGNORED, Batch, clip_batch, pair_batch
-from checkpoint import new_model, new_processor, new_tokenizer, save
 from torch.nn import functional
 from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from batches import IGNORED, Batch, clip_batch, pair_batch
+from checkpoint import new_model, new_processor, new_tokenizer, save
 from warmup import PatchHead, warmup_loss
 
 #: Large tensors stay mapped between steps: 0.8 s a step instead of 4.2.

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from batches import draw
 from checkpoint import IMAGE_PX, PATCH_PX
+from demo_world import COLORS, SHAPES, Scene, sample_scene
 from torch import nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
-
-from videoqa_worker.demo.scenes import COLORS, SHAPES, Scene, sample_scene
 
 _COLORS = list(COLORS)
 _SIDE = IMAGE_PX // PATCH_PX

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.scenes import CLAIMED, Scene, render
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import videoqa_worker.demo
-from videoqa_worker.demo.questions import CLAIMED
-from videoqa_worker.demo.scenes import Scene, render
 
 MODEL_DIR = Path(videoqa_worker.demo.__file__).parent / "model"
 EVALUATE = Path(__file__).parents[3] / "training" / "demo_model" / "evaluate.py"

@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 import pytest
 from support.models import clip
+from support.scenes import questions, render, sample_scene
 from test_engine import answers, ask, mixed, single
 from test_engine_slots import varied
 from transformers import GenerationConfig
 
-from videoqa_worker.demo.questions import questions
-from videoqa_worker.demo.scenes import render, sample_scene
 from videoqa_worker.engine import Engine
 from videoqa_worker.engine.execution.continuous import SlotRunner
 from videoqa_worker.prompt import Media

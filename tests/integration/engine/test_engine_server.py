@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from support.models import DEMO, clip, picture
+from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
@@ -32,8 +33,6 @@ from videoqa.errors import (
     ModelServerUnavailable,
 )
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.engine import Engine, ServerConfig, ServerEngine
 from videoqa_worker.engine.sequence.detokenizer import Growing

@@ -110,7 +110,7 @@ class OutputDir:
             return None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Locks a folder against a second run on this machine, for as long as this process lives.
 
         Raises:

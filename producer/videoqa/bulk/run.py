@@ -84,7 +84,7 @@ def run(
     with RowIndex() as index:
         counts = RowCounts(total=manifest.check(index))
         in_order = options.order == "input"
-        with output.locked(), Journal(output, index, in_order=in_order) as journal:
+        with output.lock(), Journal(output, index, in_order=in_order) as journal:
             index.add_stored(output.list_names(retry_failed=options.retry_failed))
             with progress or ProgressReporter(quiet=True) as shown:
                 _Run(client, manifest, output, options, index, journal, counts, shown).run()

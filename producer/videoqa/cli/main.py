@@ -18,14 +18,16 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from videoqa import errors
+from videoqa import __version__, errors
 from videoqa.cli.caption import INTERRUPTED, caption
 from videoqa.cli.fleet import add_fleet_commands
 from videoqa.cli.job import add_job_commands
@@ -96,11 +98,33 @@ def _describe_interrupt(ctx: Any) -> str:
 app = typer.Typer(
     name="videoqa",
     cls=_Commands,
-    help="Ask questions about videos: submit jobs, follow them, read their answers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_versions(wanted: bool) -> None:
+    """Prints the versions of both distributions and exits, if that is asked for."""
+    if not wanted:
+        return
+    typer.echo(f"videoqa {__version__}")
+    with suppress(metadata.PackageNotFoundError):
+        typer.echo(f"videoqa-worker {metadata.version('videoqa-worker')}")
+    raise typer.Exit
+
+
+@app.callback()
+def _take_global_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_versions, is_eager=True,
+            help="Print the version of videoqa, and of its worker if that is installed.",
+        ),
+    ] = False,
+) -> None:  # fmt: skip
+    """Ask questions about videos: submit jobs, follow them, read their answers."""
 
 
 add_job_commands(app)

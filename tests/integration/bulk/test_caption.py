@@ -61,7 +61,7 @@ def lines(output: Path) -> list[dict[str, Any]]:
 
 
 def generated(rig: Rig) -> Counter[str]:
-    """How often the model was asked, by custom_id, as far as records tell."""
+    """Counts how often the model was asked, by custom_id, as far as records tell."""
     runs: Counter[str] = Counter()
     for key in rig.plain.scan_iter("faults:job:*"):
         job = rig.client.get(str(key).rpartition(":")[2])

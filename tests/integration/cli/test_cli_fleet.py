@@ -161,7 +161,7 @@ def test_queues_are_counted_paused_and_resumed(run: Run, client: Client) -> None
 
 
 def on_a_terminal(environment: dict[str, str], *args: str) -> tuple[list[str], Callable[[], int]]:
-    """What the command prints on stdout, growing, and its end."""
+    """Starts the command; returns what it prints on stdout, growing, and a function that waits for its end."""
     near, far = pty.openpty()
     process = start_command(*args, environment=environment, stdout=far, stderr=subprocess.DEVNULL)
     os.close(far)

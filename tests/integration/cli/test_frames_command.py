@@ -315,10 +315,10 @@ def test_ctrl_c_ends_it_and_leaves_nothing_behind(
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_sees_how_much_is_fetched(terminal: bool) -> None:
     seen = StringIO()
-    console = Console(file=seen, force_terminal=terminal, width=80)
+    console = Console(file=seen, force_terminal=terminal, width=80, no_color=True)
     with show_fetching(console, quiet=False) as on_bytes:
         on_bytes(1_500_000, 9_000_000)
-    assert ("1.5 of 9.0 MB fetched 0:00:00" in seen.getvalue()) is terminal
+    assert ("1.5 of 9.0 MB fetched" in seen.getvalue()) is terminal
     assert bool(seen.getvalue()) is terminal
 
 

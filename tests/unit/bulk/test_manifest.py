@@ -287,7 +287,7 @@ print(read(sys.argv[2]), peak_bytes() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_hundred_thousand_rows_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
-    """Of the whole process, SQLite's cache and all: both passes, and names of what is done."""
+    """Measures the whole process with SQLite's cache: both passes, and the names of stored results."""
     few, many = tmp_path / "few.jsonl", tmp_path / "many.jsonl"
     for path, count in ((few, 100), (many, 100_000)):
         with path.open("w") as file:

@@ -1,4 +1,4 @@
-"""Where the subtitles of an archive's rows go: a file a video, and none takes another's place."""
+"""Subtitle files of an archive's rows: one for each video, and none replaces another's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> OutputDir:
 def write(
     place: OutputDir, kind: SubtitleFormat, custom_id: str, *clips: dict[str, Any]
 ) -> list[str]:
-    """What the row's files say, read when all are written."""
+    """Writes the files of a row, and returns their texts once all are written."""
     request = JobRequest.model_validate({"inputs": clips, "questions": ["What?"]})
     fields: dict[str, Any] = {
         "job_id": "job_1", "frames": [], "model": "m", "sampling": {}, "generation": {},

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpcore2
 from huggingface_hub import HfApi, try_to_load_from_cache
 
+from videoqa.cli.doctor import check_variables
 from videoqa.cli.local_stack import LocalStack, state_folder
 from videoqa.cli.output import Check
 from videoqa.contract import Sampling
@@ -20,8 +21,6 @@ from videoqa.errors import VideoQAError
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import LocalMedia
-from videoqa_worker.service.reading import frame_limits
-from videoqa_worker.service.runtime import engine_config
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["checks"]
@@ -51,8 +50,10 @@ def checks() -> list[Check]:
         return [
             Check("worker settings", ok=False, found=str(error), next_step="correct the variable")
         ]
-    model = _check_server(settings.server_url) if settings.server_url else _check_model(settings)
+    variables = check_variables(os.environ, WorkerSettings)
+    model = _check_server(settings.server.url) if settings.server.url else _check_model(settings)
     return [
+        variables,
         _check_device(settings),
         model,
         _check_video(settings),
@@ -72,7 +73,7 @@ def _check_device(settings: WorkerSettings) -> Check:
 
     name = f"torch {torch.__version__}"
     try:
-        device = device_of(engine_config(settings))
+        device = device_of(settings.engine)
     except VideoQAError as error:
         return Check("device", ok=False, found=error.message, next_step="correct VIDEOQA_DEVICE")
     if device.type == "cuda":
@@ -80,7 +81,7 @@ def _check_device(settings: WorkerSettings) -> Check:
         sizes = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         found = f"{torch.cuda.get_device_name(device)}, {sizes}, {name}"
         return Check("device", ok=True, found=found)
-    if device.type == "cpu" and settings.device == "auto" and _NVIDIA.exists():
+    if device.type == "cpu" and settings.engine.device == "auto" and _NVIDIA.exists():
         return Check(
             "device",
             ok=False,
@@ -112,14 +113,14 @@ def _check_model(settings: WorkerSettings) -> Check:
     """Checks that the checkpoint would load and fits the device; reads no weights."""
     from videoqa_worker.engine import look
 
-    source = settings.model_source
+    source = settings.engine.checkpoint
     is_here = Path(source).is_dir() or isinstance(
         try_to_load_from_cache(source, "config.json", revision=settings.revision), str
     )
     try:
         if not is_here and not source.startswith((".", "/", "~")):
             HfApi().model_info(source, revision=settings.revision, timeout=5)
-        weights = look(engine_config(settings))
+        weights = look(settings.engine)
     except Exception as error:  # noqa: BLE001 - the hub's client raises its transport's errors too
         message = (str(error) or type(error).__name__).splitlines()[0]
         named = message if settings.model in message else f"{settings.model}: {message}"
@@ -150,8 +151,8 @@ def _fits_gpu(settings: WorkerSettings, parameters: int) -> bool:
 
     from videoqa_worker.engine import device_of, dtype_of
 
-    config = engine_config(settings)
-    if settings.device_map or settings.quantization or not torch.cuda.is_available():
+    config = settings.engine
+    if config.device_map or config.quantization or not torch.cuda.is_available():
         return True
     device = device_of(config)
     if device.type != "cuda":
@@ -173,9 +174,7 @@ def _check_video(settings: WorkerSettings) -> Check:
             found=f"{found}, without the decoders {', '.join(lacking)}",
             next_step="install PyAV's own wheel: pip install --force-reinstall --only-binary av av",
         )
-    decoders = Decoders(
-        frame_limits(settings), processes=1, memory_bytes=settings.decoder_memory_bytes
-    )
+    decoders = Decoders(settings.frames, processes=1, memory_bytes=settings.decoder_memory_bytes)
     try:
         with _silence_logs(), decoders, tempfile.TemporaryDirectory() as folder:
             decoders.sample(LocalMedia(_write_tiny_video(Path(folder))), Sampling(frames=2))
@@ -215,7 +214,7 @@ def _write_tiny_video(folder: Path) -> Path:
 
 def _check_spool(settings: WorkerSettings) -> Check:
     """Checks that the folder for downloads can be written and has space for the largest input."""
-    folder = settings.spool_dir or Path(tempfile.gettempdir())
+    folder = settings.sources.spool_dir or Path(tempfile.gettempdir())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -228,13 +227,13 @@ def _check_spool(settings: WorkerSettings) -> Check:
             found=f"{folder}: {error.strerror or error}",
             next_step="name a folder that can be written in VIDEOQA_SPOOL_DIR",
         )
-    enough = free > settings.max_source_bytes
+    enough = free > settings.sources.max_bytes
     return Check(
         "spool",
         ok=enough,
         found=f"{folder}, {free / 2**30:.1f} GiB free",
-        next_step=f"an input may take {settings.max_source_bytes / 2**30:.1f} GiB: name a folder on another "
-        "disk in VIDEOQA_SPOOL_DIR, or lower VIDEOQA_MAX_SOURCE_BYTES",
+        next_step=f"an input may take {settings.sources.max_bytes / 2**30:.1f} GiB: name a folder on "
+        "another disk in VIDEOQA_SPOOL_DIR, or lower VIDEOQA_MAX_SOURCE_BYTES",
     )
 
 

@@ -31,12 +31,12 @@ _MAX_BRANCHES = 8
 _HARD_KINDS = frozenset(("yes_no", "moving_in_turn", "moving_at_once", "same_direction"))
 _UNKNOWN_SHARE = 0.12
 _UNSEEN = -1e4
-#: What a single picture can answer; of sequences, it shows the first shape only.
+#: Kinds that a single picture can answer; it shows the first shape of a sequence only.
 _STILL_KINDS = frozenset(
     ("color", "shape", "objects", "colors_at_once", "objects_at_once", "named_shape", "named_color")
 )
 _ASPECTS = (1.0, 1.0, 4 / 3, 16 / 9, 3 / 4, 9 / 16)
-#: What stands before the frames of the first and of the second video; none is the guide's layout.
+#: Text before the frames of the first and of the second video; none is the guide's layout.
 _LAYOUTS = (
     ("", ""),
     ("\nfirst video", "\nsecond video"),
@@ -76,7 +76,7 @@ def clip_batch(
     frames: int,
     kinds: dict[str, float],
 ) -> Batch:
-    """`rows` clips of `frames` frames; `kinds` maps kinds of scenes to their weights."""
+    """Draws `rows` clips of `frames` frames; `kinds` maps kinds of scenes to their weights."""
     drawn = rng.choices(list(kinds), list(kinds.values()), k=rows)
     if frames == 1:
         drawn = ["single" if kind == "sequence" else kind for kind in drawn]
@@ -91,7 +91,7 @@ def clip_batch(
 def pair_batch(
     rng: random.Random, tokenizer: PreTrainedTokenizerFast, rows: int, frames: int
 ) -> Batch:
-    """`rows` pairs of clips, `frames` frames each, one after the other."""
+    """Draws `rows` pairs of clips, `frames` frames each, one after the other."""
     pairs = [sample_pair(rng) for _ in range(rows)]
     before_first, before_second = rng.choice(_LAYOUTS)
     prefix = _ids(

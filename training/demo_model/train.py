@@ -47,7 +47,7 @@ class Plan:
 
     out: Path
     seed: int
-    #: Of the vision tower alone.
+    #: Steps of the vision tower alone.
     warmup_steps: int
     steps: int
     learning_rate: float
@@ -205,7 +205,7 @@ def restart_with_malloc_settings() -> None:
 
 
 def main() -> None:
-    """Warm up, learn, save."""
+    """Warms up, learns and saves."""
     plan = parse()
     restart_with_malloc_settings()
     torch.set_num_threads(1)

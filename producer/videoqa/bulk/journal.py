@@ -57,7 +57,7 @@ class Journal:
 
     @property
     def _final(self) -> Path:
-        """Path of results.jsonl, where the output is a folder."""
+        """Path of results.jsonl if the output is a folder."""
         return (self._output.folder or Path()) / NAME
 
     def add(self, number: int, line: ResultLine) -> None:

@@ -37,9 +37,9 @@ from videoqa.cli.output import print_checks, print_error
 __all__ = ["app", "main"]
 
 WORKER_COMMANDS = {
-    "up": "run Redis, an object store and a worker on this machine until Ctrl-C",
-    "worker": "run one worker that holds a model and answers jobs",
-    "demo": "run some jobs end to end with the bundled model, and show their answers",
+    "up": "run Redis and a worker on this machine until Ctrl-C",
+    "worker": "run one worker, which loads a model and answers jobs",
+    "demo": "run some jobs end to end with the bundled model",
     "frames": "show the frames of a video that the model would see",
 }
 

@@ -31,7 +31,7 @@ __all__ = ["demo", "frames", "up", "worker"]
 
 
 def worker() -> None:
-    """Run one worker that loads a model and answers jobs, until it gets a signal."""
+    """Run one worker, which loads a model and answers jobs until a signal ends it."""
     from videoqa_worker.__main__ import leave, main
 
     leave(main())
@@ -42,7 +42,11 @@ def demo(
         Path | None, typer.Option(help="Keep the clips and results in this folder.")
     ] = None,
 ) -> None:
-    """Run some jobs end to end with the bundled model, show their answers, and stop everything."""
+    """Run some jobs end to end with the bundled model.
+
+    Starts Redis, file servers and a worker, shows each answer beside the true content of its clip,
+    and stops everything.
+    """
     from videoqa_worker.demo.tour import run
 
     raise typer.Exit(run(keep))
@@ -95,7 +99,10 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Run Redis, a folder for results and a worker on this machine, until Ctrl-C."""
+    """Run Redis and a worker on this machine until Ctrl-C.
+
+    Other commands of the same user find them without a setting. Results are files.
+    """
     from videoqa.cli.local_stack import LocalStack, state_folder
     from videoqa.settings import unknown_variables
     from videoqa_worker.embedded import Stack

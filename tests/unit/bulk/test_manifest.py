@@ -285,6 +285,7 @@ print(read(sys.argv[2]), peak_bytes() - before)
 """
 
 
+@pytest.mark.timeout(400)  # 6 s of CPU time; a busy machine takes minutes for them
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_hundred_thousand_rows_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
     """Measures the whole process with SQLite's cache: both passes, and the names of stored results."""

@@ -103,7 +103,7 @@ def estimate(
         found.hours = found.frames = found.prompt_tokens = found.fetched_bytes = None
         found.note = (
             "hours, frames, tokens and bytes are in the videos' headers, which only the worker's "
-            "package can read; install it: pip install videoqa-worker"
+            "package can read; install it in your clone: pip install ./worker"
         )
         found.videos = sum(_count_videos(row) for row in manifest.rows())
         return found

@@ -13,7 +13,7 @@ __all__ = ["build_json", "describe_video", "format_lines", "list_notes"]
 
 
 def build_json(view: FramesView, files: Sequence[Path], sheet: Path | None) -> dict[str, Any]:
-    """Returns the JSON object that docs/reference.md describes. Without --out, `file` is null."""
+    """Returns the JSON object that docs/reference/cli.md describes. Without --out, `file` is null."""
     info = view.video.info
     names: Sequence[Path | None] = files or [None] * len(view.video.frames)
     return {

@@ -27,8 +27,8 @@ from faults.tally import Tally
 from faults.workers import Worker, zygote
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.contract import FINAL_STATES, Result, WorkerInfo
-from videoqa.jobs import PRIORITIES, Ledger, queue_name
+from videoqa.contract import FINAL_STATES, PRIORITIES, Result, WorkerInfo
+from videoqa.jobs import Ledger, queue_name
 from videoqa.settings import Settings
 from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.redis_server import RedisServer

@@ -23,7 +23,7 @@ from videoqa import errors
 from videoqa.bulk.index import RowIndex
 from videoqa.bulk.listings import list_rows
 from videoqa.bulk.manifest_files import MAX_NAME_BYTES, SourceLine, is_short_name
-from videoqa.contract import JobRequest, names_image, parse_request
+from videoqa.contract import JobRequest, is_image_url, parse_request
 from videoqa.storage import ObjectStore
 
 __all__ = ["DIGEST_KEY", "Digester", "Manifest", "Row"]
@@ -191,7 +191,7 @@ def _pop_clip(own: dict[str, Any]) -> Any:
     clip = {name: own.pop(name) for name in ("start", "end") if name in own}
     if not clip and isinstance(url, str):
         return url  # the contract takes a bare URL, and tells an image by its suffix
-    kind = "image" if isinstance(url, str) and names_image(url) else "video"
+    kind = "image" if isinstance(url, str) and is_image_url(url) else "video"
     return {"kind": kind, "url": url, **clip}
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 from videoqa.contract import as_url, redact_url
-from videoqa.storage import one_name
+from videoqa.storage import quote_name
 
 __all__ = [
     "CSV_COLUMNS",
@@ -75,7 +75,7 @@ def as_custom_id(name: str) -> str:
 
 def object_name(custom_id: str) -> str:
     """Returns the name under which OUTPUT holds a row's objects, without the suffix."""
-    return unquote(one_name(custom_id))
+    return unquote(quote_name(custom_id))
 
 
 def is_short_name(custom_id: str, limit_bytes: int = MAX_NAME_BYTES) -> bool:

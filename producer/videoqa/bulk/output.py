@@ -20,9 +20,8 @@ from urllib.parse import unquote
 from videoqa import errors
 from videoqa.bulk.manifest import DIGEST_KEY, Row
 from videoqa.bulk.records import RowFailure
-from videoqa.contract import Result, as_url
-from videoqa.jobs import read
-from videoqa.storage import ObjectStore, file_path, one_name
+from videoqa.contract import Result, as_url, parse_stored
+from videoqa.storage import ObjectStore, file_path, quote_name
 
 __all__ = ["OutputDir"]
 
@@ -56,10 +55,10 @@ class OutputDir:
         return self.url.replace("{", "{{").replace("}", "}}") + "/results/{custom_id}.json"
 
     def result_url(self, custom_id: str) -> str:
-        return f"{self.url}/results/{one_name(custom_id)}.json"
+        return f"{self.url}/results/{quote_name(custom_id)}.json"
 
     def failure_url(self, custom_id: str) -> str:
-        return f"{self.url}/failed/{one_name(custom_id)}.json"
+        return f"{self.url}/failed/{quote_name(custom_id)}.json"
 
     def list_names(self, *, retry_failed: bool) -> Iterator[str]:
         """Yields `object_name`s of rows that need no job: with a result, or failed and not retried."""
@@ -73,7 +72,7 @@ class OutputDir:
         if text is None:
             return None
         with suppress(errors.InvalidRequest):  # some other file lies there: it is replaced
-            result = read(Result, text)
+            result = parse_stored(Result, text)
             if result.metadata.get(DIGEST_KEY) == row.digest:
                 return result
         return None
@@ -84,7 +83,7 @@ class OutputDir:
         if text is None:
             return None
         with suppress(errors.InvalidRequest):
-            failure = read(RowFailure, text)
+            failure = parse_stored(RowFailure, text)
             if failure.digest == row.digest:
                 return failure
         return None

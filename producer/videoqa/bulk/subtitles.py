@@ -13,8 +13,8 @@ from urllib.parse import quote
 from videoqa import errors
 from videoqa.bulk.manifest import Row
 from videoqa.bulk.output import OutputDir
-from videoqa.contract import Result, Video, as_srt, as_vtt, cues
-from videoqa.storage import one_name
+from videoqa.contract import Result, Video, as_srt, as_vtt, make_cues
+from videoqa.storage import quote_name
 
 __all__ = ["SubtitleFormat", "write_subtitles"]
 
@@ -32,7 +32,7 @@ def write_subtitles(
     written = []
     for n, item in enumerate(row.request.inputs):
         if isinstance(item, Video):
-            found = cues(result, n)
+            found = make_cues(result, n)
             text = as_vtt(found, _ownership_note(row, n)) if kind == "vtt" else as_srt(found)
             written.append(_write_file(row, n, item.url, kind, text.encode(), output))
     return tuple(written)
@@ -40,7 +40,7 @@ def write_subtitles(
 
 def _ownership_note(row: Row, number: int) -> str:
     """Returns the comment by which the row's next run knows its own file. No name has a space."""
-    return f"videoqa {one_name(row.custom_id)}" + (f" {number}" if number else "")
+    return f"videoqa {quote_name(row.custom_id)}" + (f" {number}" if number else "")
 
 
 def _write_file(
@@ -59,7 +59,7 @@ def _write_file(
                 return url
         except errors.OutputDenied:  # an archive without write access
             continue
-    url = f"{output.url}/subtitles/{one_name(row.custom_id)}{suffix}.{kind}"
+    url = f"{output.url}/subtitles/{quote_name(row.custom_id)}{suffix}.{kind}"
     output.store.write(url, content, content_type=f"text/{kind}")
     return url
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from videoqa.contract import as_url, names_image
+from videoqa.contract import as_url, is_image_url
 from videoqa.errors import InvalidRequest
 
 __all__ = [
@@ -126,7 +126,7 @@ def build_inputs(names: list[str], start: float | None, end: float | None) -> li
         return urls
     return [
         url  # an image has no clip
-        if names_image(url)
+        if is_image_url(url)
         else drop_unset(kind="video", url=url, start=start, end=end)
         for url in urls
     ]

@@ -12,8 +12,7 @@ from videoqa.cli.options import JobId, JsonFlag, Timeout, open_client
 from videoqa.cli.output import print_change, print_event, print_job, print_note
 from videoqa.cli.tables import print_jobs, print_queues
 from videoqa.client import Client
-from videoqa.contract import JobState
-from videoqa.jobs import PRIORITIES, Priority
+from videoqa.contract import PRIORITIES, JobState, Priority
 
 __all__ = ["add_fleet_commands"]
 

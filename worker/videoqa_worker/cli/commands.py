@@ -114,7 +114,7 @@ def up(
     for mistake in unknown_variables(os.environ, WorkerSettings.table()):
         console.print(f"warning: {mistake}")
     with Stack(folder, os.environ, port=port) as stack:
-        stack.keep_password()
+        stack.save_password()
         try:
             _serve(stack, console)
         except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from typing import Protocol
 from videoqa.contract import FrameUsed, JobRequest, Sampling, Segment, Video
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Generated
-from videoqa_worker.frames import SampledSegment, fewer
+from videoqa_worker.frames import SampledSegment, warn_if_fewer
 from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import Outcome, Report, about, seen
 from videoqa_worker.job.questions import Asking
@@ -91,7 +91,7 @@ class Segments:
         done = self._checkpoints.load()
         self._outcome.segments.extend(done)
         for part in done:
-            self._outcome.note_warnings(0, fewer(sampling.cap, len(part.frames)))
+            self._outcome.note_warnings(0, warn_if_fewer(sampling.cap, len(part.frames)))
         self._fresh_from = len(done) + AHEAD
         taken = self._taken(item, copy, sampling, first=len(done))
         with closing(taken):

@@ -16,7 +16,7 @@ from videoqa_worker.cli.dry_run.header import read_header
 from videoqa_worker.cli.dry_run.tokens import InputShape, TokenCounter
 from videoqa_worker.job.frame_budget import resolved, shares
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.sources import LocalCopy, Sources, plan
+from videoqa_worker.sources import LocalCopy, Sources, plan_ranges
 
 __all__ = ["HeaderProbe", "probe"]
 
@@ -105,7 +105,7 @@ class HeaderProbe:
         """Counts the bytes that are here, which a worker fetches first, and those planned next."""
         if spans is None:
             return copy.size_bytes
-        todo = plan(spans, copy.present, copy.size_bytes, self._config)
+        todo = plan_ranges(spans, copy.present, copy.size_bytes, self._config)
         return copy.present.total_bytes + sum(end - start for start, end in todo)
 
     def _inspect_image(self, url: str) -> _InputFacts:

@@ -35,7 +35,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from videoqa_worker.engine import load_processor
 from videoqa_worker.frames.pixels import to_rgb
-from videoqa_worker.prompt import Media, Prompter
+from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import DEMO_MODEL_PATH
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
@@ -103,7 +103,7 @@ class Ours:
         return [to_rgb(frame, reformatter) for frame in frames]
 
     def __call__(self, frames: list[av.VideoFrame]) -> torch.Tensor:
-        inputs = self._prompter.build([Media("video", tuple(self.convert(frames)))], QUESTION)
+        inputs = self._prompter.build([FrameInput("video", tuple(self.convert(frames)))], QUESTION)
         normalise = inputs.normalisations["image"]
         return normalise(inputs.images["pixel_values"], torch.device("cpu"), torch.float32)
 

@@ -17,13 +17,13 @@ from videoqa_worker.service.watchdog import BROKEN_STATUS
 
 BREAKS = """
 import time, torch
-from videoqa_worker.engine.execution.forward import Passes
-answered = Passes.decode
+from videoqa_worker.engine.execution.forward import ForwardPass
+answered = ForwardPass.decode
 def decode(passes, first, rows, **more):
     if max(row.at for slot in rows for row in slot) > 100:  # not the warm-up
         {fault}
     return answered(passes, first, rows, **more)
-Passes.decode = decode
+ForwardPass.decode = decode
 """
 FAULTS = {
     "hangs": "time.sleep(1000)",

@@ -26,8 +26,8 @@ IN_SCENES = {"method": "segment", "segment_s": SCENE_S}
 NOTED = """
 import os, time
 from videoqa_worker.job import segments
-from videoqa_worker.engine.execution.forward import Passes
-decode, ask = Passes.decode, segments.Segments._ask
+from videoqa_worker.engine.execution.forward import ForwardPass
+decode, ask = ForwardPass.decode, segments.Segments._ask
 def slow(*args, **more):
     time.sleep(0.02)
     return decode(*args, **more)
@@ -35,7 +35,7 @@ def noted(self, segment):
     with open(os.environ["NOTES"], "a") as notes:
         notes.write(f"{segment.number}\\n")
     return ask(self, segment)
-Passes.decode, segments.Segments._ask = slow, noted
+ForwardPass.decode, segments.Segments._ask = slow, noted
 """
 
 

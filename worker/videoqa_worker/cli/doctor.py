@@ -69,11 +69,11 @@ def _model_of(stack: LocalStack | None) -> str | None:
 def _check_device(settings: WorkerSettings) -> Check:
     import torch
 
-    from videoqa_worker.engine import device_of
+    from videoqa_worker.engine import choose_device
 
     name = f"torch {torch.__version__}"
     try:
-        device = device_of(settings.engine)
+        device = choose_device(settings.engine)
     except VideoQAError as error:
         return Check("device", ok=False, found=error.message, next_step="correct VIDEOQA_DEVICE")
     if device.type == "cuda":
@@ -111,7 +111,7 @@ def _check_server(url: str) -> Check:
 
 def _check_model(settings: WorkerSettings) -> Check:
     """Checks that the checkpoint would load and fits the device; reads no weights."""
-    from videoqa_worker.engine import look
+    from videoqa_worker.engine import inspect_checkpoint
 
     source = settings.engine.checkpoint
     is_here = Path(source).is_dir() or isinstance(
@@ -120,7 +120,7 @@ def _check_model(settings: WorkerSettings) -> Check:
     try:
         if not is_here and not source.startswith((".", "/", "~")):
             HfApi().model_info(source, revision=settings.revision, timeout=5)
-        weights = look(settings.engine)
+        weights = inspect_checkpoint(settings.engine)
     except Exception as error:  # noqa: BLE001 - the hub's client raises its transport's errors too
         message = (str(error) or type(error).__name__).splitlines()[0]
         named = message if settings.model in message else f"{settings.model}: {message}"
@@ -149,15 +149,15 @@ def _fits_gpu(settings: WorkerSettings, parameters: int) -> bool:
     """Returns False if the weights alone fill the GPU; True without one, or with a quantized model."""
     import torch
 
-    from videoqa_worker.engine import device_of, dtype_of
+    from videoqa_worker.engine import choose_device, choose_dtype
 
     config = settings.engine
     if config.device_map or config.quantization or not torch.cuda.is_available():
         return True
-    device = device_of(config)
+    device = choose_device(config)
     if device.type != "cuda":
         return True
-    needed = parameters * dtype_of(config, device).itemsize
+    needed = parameters * choose_dtype(config, device).itemsize
     return bool(needed < _MAX_WEIGHT_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
 

@@ -20,7 +20,7 @@ from videoqa_worker.frames import SampledSegment, warn_if_fewer
 from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import Outcome, Report, about, seen
 from videoqa_worker.job.questions import Asking
-from videoqa_worker.prompt import Viewed
+from videoqa_worker.prompt import PreparedMedia
 from videoqa_worker.sources import LocalCopy
 
 __all__ = ["Checkpoints", "NoCheckpoints", "Segments"]
@@ -128,11 +128,11 @@ class Segments:
 
     def _ask(self, segment: SampledSegment) -> None:
         media, used = seen(0, "video", segment.video)
-        viewed = Viewed([media])
+        prepared = PreparedMedia([media])
         with self._outcome.timing("generating"):
             answers = [
                 self._asking.ask(
-                    viewed,
+                    prepared,
                     question.text,
                     f"questions.{n}.text",
                     is_fresh=segment.number >= self._fresh_from,

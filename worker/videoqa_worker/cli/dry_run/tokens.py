@@ -42,20 +42,20 @@ class TokenCounter:
 
     def count(self, model: str | None, question: str, inputs: Sequence[InputShape]) -> int | None:
         """Returns the tokens of one prompt, or None if the model is not on this machine."""
-        from videoqa_worker.prompt import Media
+        from videoqa_worker.prompt import FrameInput
 
         prompter = self._get_prompter(model)
         if prompter is None:
             return None
         media = [
-            Media(
+            FrameInput(
                 kind="image" if kind == "image" else "video",
                 frames=(np.zeros((height, width, 3), np.uint8),) * frames,
             )
             for kind, frames, width, height in inputs
         ]
         with self._lock, suppress(VideoQAError):
-            return prompter.length(media, question)
+            return prompter.count_tokens(media, question)
         return None
 
     def _get_prompter(self, model: str | None) -> Prompter | None:

@@ -87,10 +87,10 @@ class InMemoryClient(Client):
             job_id, job.attempt + 1, 0, queue_name(self.settings.prefix, job.model, job.priority)
         )
         while self.get(job_id).state == "queued":
-            claim = self._ledger.claim(
+            result = self._ledger.claim(
                 bell, worker=WORKER, lease_s=LEASE_S, token=secrets.token_hex(8)
             )
-            if isinstance(claim, str):  # paused, say
+            if result.claim is None:  # its queue is paused, for example
                 break
         return self.get(job_id)
 

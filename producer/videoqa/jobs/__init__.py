@@ -10,22 +10,23 @@ from videoqa.jobs.connection import (
 )
 from videoqa.jobs.event_cursor import Following
 from videoqa.jobs.keys import PRIORITIES, TASK, Priority, queue_name
-from videoqa.jobs.ledger import Claim, Fence, Ledger, Unreadable
+from videoqa.jobs.ledger import Claim, ClaimResult, Fence, Ledger, Unreadable
 from videoqa.jobs.reader import BEGINNINGS, read, to_events
 from videoqa.jobs.submission import Bell, Place, Submission, new_job_id
 
 __all__ = [
     "BEGINNINGS",
+    "PRIORITIES",
+    "TASK",
     "Bell",
     "Claim",
+    "ClaimResult",
     "Fence",
     "Following",
     "Ledger",
-    "PRIORITIES",
     "Place",
     "Priority",
     "Submission",
-    "TASK",
     "Unreadable",
     "check_database",
     "connect",

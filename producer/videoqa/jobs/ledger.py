@@ -36,6 +36,7 @@ from videoqa.jobs.submission import Bell, Submission, new_job_id, to_bell
 __all__ = [
     "Bell",
     "Claim",
+    "ClaimResult",
     "Fence",
     "Flight",
     "Ledger",
@@ -63,9 +64,8 @@ class Claim:
     """Fences every write of this attempt."""
     kept: Result | None = None
     """What an attempt before this one answered and could not store."""
-    is_last_chance: bool = False
-    """Its workers were lost, and this attempt is the last: it is to run by itself. Its time and its
-    attempt begin with its first progress."""
+    is_exclusive: bool = False
+    """The last attempt of a job that lost its workers: nothing is to run beside it."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,28 @@ class Unreadable:
     job_id: str
     attempt: int
     error: errors.InvalidRequest
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A claimed job, readable or not, or the reason why there is none."""
+
+    claim: Claim | None = None
+    unreadable: Unreadable | None = None
+    must_wait: bool = False
+    """The next job is for an idle worker, and this one is reserved for it: it is to claim nothing else, and to
+    repeat this claim every few seconds until it is idle."""
+    reason: str = ""
+    """Why no job was claimed, for the log."""
+
+    @property
+    def is_claimed(self) -> bool:
+        return self.claim is not None or self.unreadable is not None
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Nothing is to be claimed beside this one."""
+        return self.claim is not None and self.claim.is_exclusive
 
 
 class Ledger(Records):
@@ -178,25 +200,29 @@ class Ledger(Records):
     # -- the worker's transitions, each fenced by its claim's token
 
     def claim(
-        self, bell: Bell, *, worker: str, lease_s: float, token: str
-    ) -> Claim | Unreadable | str:
-        """Takes the job whose turn it is in the bell's queue. If none waits, says what became of the
-        one that the bell was rung for.
+        self, bell: Bell, *, worker: str, lease_s: float, token: str, is_idle: bool = True
+    ) -> ClaimResult:
+        """Claims the job whose turn it is in the bell's queue.
 
-        `token` names this very call: the same call repeated after a lost reply gets its
-        claim again, another one does not.
+        Arguments:
+            token: names this very call: the same call repeated after a lost reply gets its claim again,
+                another one does not.
+            is_idle: nothing runs in the worker, so that it may get an exclusive attempt.
         """
         reply = self._run(
-            "claim", bell.job_id, bell.attempt, bell.bell, worker, lease_s, token, bell.queue
-        )
+            "claim", bell.job_id, bell.attempt, bell.bell, worker, lease_s, token, bell.queue,
+            int(is_idle),
+        )  # fmt: skip
+        if reply[0] == "wait":
+            return ClaimResult(must_wait=True, reason=f"job {reply[1]} is for an idle worker")
         if reply[0] == "drop":
-            return str(reply[1])
-        _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, stage = reply
+            return ClaimResult(reason=str(reply[1]))
+        _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, exclusive = reply
         try:
             parsed = read(JobRequest, request)
         except errors.InvalidRequest as error:
-            return Unreadable(job_id, int(attempt), error)
-        return Claim(
+            return ClaimResult(unreadable=Unreadable(job_id, int(attempt), error))
+        claim = Claim(
             job_id=job_id,
             attempt=int(attempt),
             request=parsed,
@@ -205,8 +231,9 @@ class Ledger(Records):
             queued_s=max(0.0, float(queued_s)),
             token=token,
             kept=_kept(kept),
-            is_last_chance=stage == "queued",
+            is_exclusive=exclusive == "1",
         )
+        return ClaimResult(claim)
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
         """Extends the leases of (job id, token) pairs in one round trip."""

@@ -48,6 +48,7 @@ lose their leases one after the other. (`#!lua flags=allow-oom` says the same fr
 _VIEW = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
     "next_at", "worker", "failure", "result_url", "request", "queue", "follows",
+    "suspect", "kept_at",
 )  # fmt: skip
 
 
@@ -114,8 +115,6 @@ class Records:
 
     def _waiting(self, job_id: str, record: dict[str, str | None]) -> tuple[int | None, str | None]:
         """Position in the queue and the reason for waiting, of a queued job."""
-        if record["state"] == "running" and record["stage"] == "queued":
-            return None, "the other jobs of its worker to end: its last attempt runs by itself"
         if record["state"] != "queued":
             return None, None
         if record["next_at"]:
@@ -124,19 +123,21 @@ class Records:
             return None, f"job {record['follows']}, which asks the same"
         queue = record["queue"] or ""
         position = int(self._run("position", job_id))
-        return (position if position >= 0 else None), self._reason(queue, record["request"] or "")
+        return (position if position >= 0 else None), self._reason(queue, record)
 
-    def _reason(self, queue: str, request: str) -> str:
+    def _reason(self, queue: str, record: dict[str, str | None]) -> str:
         """Why the first job of the queue would wait."""
         with speaking_redis(self._url):
             if self._redis.sismember(self.keys.paused, queue):
                 return "its queue is paused"
         serving = [info for info in self.workers() if queue in info.queues]
         if not serving:
-            model = read(JobRequest, request).model
+            model = read(JobRequest, record["request"] or "").model
             return f"no running worker serves {f'model {model}' if model else 'any model'}"
         if not any(info.ready for info in serving):
             return "its workers are still loading the model"
+        if _is_exclusive(record):
+            return "a worker in which nothing else runs: its last attempt runs by itself"
         return "a free worker"
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
@@ -288,6 +289,13 @@ def _job(job_id: str, record: dict[str, Any], position: int | None, waiting_for:
         tags=request.tags,
         metadata=request.metadata,
     )
+
+
+def _is_exclusive(record: dict[str, str | None]) -> bool:
+    """See `lua/common.lua`. A kept answer is too large to look for; `kept_at` comes and goes with it."""
+    if not record["suspect"] or record["kept_at"]:
+        return False
+    return int(record["attempt"] or 0) + 1 >= int(record["max_attempts"] or 0)
 
 
 def _event(event_id: str, fields: dict[str, str]) -> Event:

@@ -69,7 +69,7 @@ def working(settings: Settings, folder: Path, model: Model) -> Iterator[None]:
 
         def work() -> None:
             while not over.wait(0.05):
-                attempts.answer(bell)
+                attempts.process(bell)
 
         thread = threading.Thread(target=work)
         thread.start()

@@ -46,8 +46,8 @@ def submit(client: Client, **fields: Any) -> Job:
 
 def start(ledger: Ledger, job: Job) -> None:
     queue = f"{ledger.keys.prefix}.default.interactive"
-    claim = ledger.claim(Bell(job.id, 1, 1, queue), worker="host:1", lease_s=30, token="1")
-    assert not isinstance(claim, str), claim
+    result = ledger.claim(Bell(job.id, 1, 1, queue), worker="host:1", lease_s=30, token="1")
+    assert result.is_claimed, result
 
 
 def fail(ledger: Ledger, job: Job) -> None:

@@ -45,7 +45,7 @@ def _bell(message: dict[str, str]) -> Bell:
 
 
 def start(ledger: Ledger, bell: Bell) -> None:
-    assert not isinstance(ledger.claim(bell, worker="w", lease_s=30, token=str(bell.attempt)), str)
+    assert ledger.claim(bell, worker="w", lease_s=30, token=str(bell.attempt)).claim
 
 
 def result_of(job: Job, text: str = "a cat") -> Result:

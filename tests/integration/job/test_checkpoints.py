@@ -87,11 +87,11 @@ def test_an_attempt_begins_behind_the_last_segment_of_those_before(
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [2, 4]
-    attempts.answer(bell)
-    attempts.answer(due(ledger))
+    attempts.process(bell)
+    attempts.process(due(ledger))
     assert ledger.get(bell.job_id).failure is not None
     assert redis_client.ttl(key(bell)) == -1
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     assert model.asked_for == list(range(FIVE))
     assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
     assert not redis_client.exists(key(bell))
@@ -107,12 +107,12 @@ def test_a_retry_begins_behind_them_too(
 ) -> None:
     bell = submit(ledger, max_attempts=1, result_ttl_s=600, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.answer(bell)
+    attempts.process(bell)
     assert ledger.get(bell.job_id).state == "failed"
     assert 0 < redis_client.ttl(key(bell)) <= 600, "they live as long as the record"
     ledger.retry(bell.job_id)
     assert redis_client.ttl(key(bell)) == -1
-    attempts.answer(bell)
+    attempts.process(bell)
     assert model.asked_for == list(range(FIVE))
     assert len(texts(ledger, bell)) == FIVE
 
@@ -122,9 +122,9 @@ def test_segments_of_other_bytes_are_not_used(
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.answer(bell)
+    attempts.process(bell)
     model.etag = "two"
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     assert model.asked_for == [0, 1, 2, *range(FIVE)]
     assert texts(ledger, bell) == [f"two {n}" for n in range(FIVE)]
 
@@ -169,7 +169,7 @@ def test_a_cancel_is_heard_at_the_next_checkpoint(
             ledger.cancel(bell.job_id)
 
     model.meanwhile = cancel
-    attempts.answer(bell)
+    attempts.process(bell)
     assert ledger.get(bell.job_id).state == "canceled"
     assert model.asked_for == [0, 1, 2]
     assert 0 < redis_client.ttl(key(bell)) <= 60
@@ -178,9 +178,9 @@ def test_a_cancel_is_heard_at_the_next_checkpoint(
 @pytest.fixture
 def claimed(ledger: Ledger) -> Claim:
     bell = submit(ledger, **IN_SEGMENTS)
-    found = ledger.claim(bell, worker="w", lease_s=0.0, token="mine")
-    assert isinstance(found, Claim)
-    return found
+    claim = ledger.claim(bell, worker="w", lease_s=0.0, token="mine").claim
+    assert claim is not None
+    return claim
 
 
 def test_a_worker_that_lost_the_job_keeps_nothing(ledger: Ledger, claimed: Claim) -> None:
@@ -204,10 +204,10 @@ def test_segments_that_this_release_cannot_read_are_answered_again(
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [4]
-    attempts.answer(bell)
+    attempts.process(bell)
     newer = segment(2).model_dump_json().replace('"stop"', '"thought_enough"')
     redis_client.hset(key(bell), "2", newer)
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     assert ledger.get(bell.job_id).state == "succeeded"
     assert model.asked_for == [*range(4), *range(2, FIVE)]
 
@@ -217,9 +217,9 @@ def test_checkpoints_do_not_repeat_the_questions(
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.answer(bell)
+    attempts.process(bell)
     assert "What?" not in str(redis_client.hgetall(key(bell)))
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     result = ledger.result(bell.job_id)[1]
     assert result is not None
     assert result.segments == tuple(segment(n, f"one {n}") for n in range(FIVE))
@@ -237,10 +237,10 @@ def test_of_very_long_answers_no_more_is_kept_than_redis_has_room_for(
     monkeypatch.setattr("videoqa_worker.job.attempts.KEPT_BYTES", 3 * each_bytes)
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [4, 4]
-    attempts.answer(bell)
-    attempts.answer(due(ledger))
+    attempts.process(bell)
+    attempts.process(due(ledger))
     assert sorted(redis_client.hkeys(key(bell))) == ["0", "1", "2", "of"]
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     assert model.asked_for == [*range(4), 3, 3, 4]
     assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
 
@@ -250,7 +250,7 @@ def test_a_purged_job_leaves_no_segments(
 ) -> None:
     bell = submit(ledger, max_attempts=1, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.answer(bell)
+    attempts.process(bell)
     assert redis_client.exists(key(bell))
     assert ledger.purge(bell.job_id)
     assert not redis_client.exists(key(bell))
@@ -260,6 +260,6 @@ def test_the_stored_object_has_all_segments(
     attempts: Attempts, ledger: Ledger, tmp_path: Path
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
-    attempts.answer(bell)
+    attempts.process(bell)
     stored = (tmp_path / "results" / f"{bell.job_id}.json").read_text()
     assert stored.count('"number"') == FIVE

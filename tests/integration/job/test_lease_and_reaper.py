@@ -46,9 +46,9 @@ def submit(client: Client) -> Job:
 
 def claim(ledger: Ledger, job: Job, *, lease_s: float = 30) -> JobControl:
     bell = Bell(job.id, 1, 1, f"{ledger.keys.prefix}.default.interactive")
-    got = ledger.claim(bell, worker="w", lease_s=lease_s, token="1")
-    assert not isinstance(got, str), got
-    return JobControl(job.id, 1, got.timeout_s, token="1")
+    claim = ledger.claim(bell, worker="w", lease_s=lease_s, token="1").claim
+    assert claim is not None
+    return JobControl(job.id, 1, claim.timeout_s, token="1")
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 10) -> None:

@@ -13,22 +13,22 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from videoqa import errors
 from videoqa.contract import Failure, Result, Sampling, Segment, TextPiece, Usage, utc
-from videoqa.jobs import Bell, Claim, Ledger, Unreadable
+from videoqa.jobs import Bell, Claim, ClaimResult, Ledger, Unreadable
 from videoqa.storage import ObjectStore
+from videoqa_worker.job.admission import Admission
 from videoqa_worker.job.answer_cache import AnswerCache, KnownAlready, WaitsForAnother
 from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import Outcome, Report, SourceVersion
 from videoqa_worker.job.leases import LeaseKeeper, obey
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.result_object import result_url, store
-from videoqa_worker.job.solitude import Solitude
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["Attempts", "backoff_s"]
@@ -74,7 +74,7 @@ class Attempts:
         self._model = model
         self._revision = revision
         self._closing = threading.Event()
-        self._solitude = Solitude()
+        self._admission = Admission()
 
     def close(self) -> None:
         """Gives every job back, those too that start from now on, and no longer waits for a
@@ -92,29 +92,38 @@ class Attempts:
         """Whether jobs are given back instead of run."""
         return self._closing.is_set()
 
-    def answer(self, bell: Bell) -> bool:
-        """Never raises for a job's sake: its failures go to its record. False: the bell is for another
-        worker, since a job runs here that must be alone."""
-        if not self._solitude.enter():
-            return False
-        try:
-            self._run(bell)
-        finally:
-            self._solitude.leave()
+    def process(self, bell: Bell) -> bool:
+        """Claims the job whose turn it is and runs the attempt.
+
+        Never raises for a job's sake: its failures go to its record. Returns False if the bell is for
+        another worker: an exclusive attempt runs here, or this worker is reserved for one.
+        """
+        token = secrets.token_hex(8)
+
+        def claim(is_idle: bool) -> ClaimResult:
+            return self._until_redis_answers(
+                lambda: self._ledger.claim(
+                    bell,
+                    worker=self._worker_id,
+                    lease_s=self._settings.lease_s,
+                    token=token,
+                    is_idle=is_idle,
+                )
+            )
+
+        with self._admission.claiming(claim, self._closing.is_set) as result:
+            if result is None:
+                return False
+            self._run(bell, token, result)
         return True
 
-    def _run(self, bell: Bell) -> None:
-        token = secrets.token_hex(8)
-        claim = self._until_redis_answers(
-            lambda: self._ledger.claim(
-                bell, worker=self._worker_id, lease_s=self._settings.lease_s, token=token
-            )
-        )
-        if isinstance(claim, str):
-            log.info("bell dropped: %s", claim, extra=_tags(bell.job_id, bell.attempt))
+    def _run(self, bell: Bell, token: str, result: ClaimResult) -> None:
+        if result.unreadable is not None:  # of a newer release; its workers may know it
+            self._fail(result.unreadable, token, result.unreadable.error, retryable=True)
             return
-        if isinstance(claim, Unreadable):  # of a newer release; its workers may know it
-            self._fail(claim, token, claim.error, retryable=True)
+        claim = result.claim
+        if claim is None:
+            log.info("bell dropped: %s", result.reason, extra=_tags(bell.job_id, bell.attempt))
             return
         control = JobControl(claim.job_id, claim.attempt, claim.timeout_s, token=token)
         with self._leases.holding(control):
@@ -127,9 +136,8 @@ class Attempts:
         log.info("job started", extra=tags)
         answered: Result | None = None
         try:
-            with self._beside_others(claim, control):
-                answered = self._answered(claim, control)
-                self._finish(claim, control, answered)
+            answered = self._answered(claim, control)
+            self._finish(claim, control, answered)
         except WaitsForAnother:
             log.info("another job asks the same; this one waits for it", extra=tags)
         except errors.LeaseLost as error:
@@ -147,25 +155,6 @@ class Attempts:
             log.exception("job met an unexpected error", extra=tags)
             unexpected = errors.InternalError(f"{type(error).__name__}: {error}")
             self._fail(claim, claim.token, unexpected)
-
-    @contextmanager
-    def _beside_others(self, claim: Claim, control: JobControl) -> Iterator[None]:
-        """Or alone, if only so can be told whether this job ends its workers. It lived through its answers
-        if they are there."""
-        if not claim.is_last_chance or claim.kept is not None:
-            yield
-            return
-
-        def check() -> None:
-            try:
-                control.check()
-            except errors.EngineStopped as error:  # not by this job, which only waits
-                raise _stopping() from error
-
-        control.stop_clock()
-        with self._solitude.alone(check):
-            control.start_clock()
-            yield
 
     def _answered(self, claim: Claim, control: JobControl) -> Result:
         """The model's answers, asked now or by an attempt that could not store them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -30,17 +29,9 @@ class JobControl:
         self.token = token
         self._timeout_s = timeout_s
         self._clock = clock
-        self.start_clock()
+        self._deadline = clock() + timeout_s
         self._reason: JobError | None = None
         self._lock = threading.Lock()
-
-    def start_clock(self) -> None:
-        """All of its time is left."""
-        self._deadline = self._clock() + self._timeout_s
-
-    def stop_clock(self) -> None:
-        """It waits, and takes no time."""
-        self._deadline = math.inf
 
     def stop(self, reason: JobError) -> None:
         """The first reason stays."""

@@ -176,9 +176,9 @@ class Runtime:
             seen_at=datetime.now(UTC),
         )
 
-    def answer(self, bell: Bell) -> bool:
-        """What the Celery task does; False: the bell is for another worker."""
-        return self._attempts.answer(bell)
+    def process(self, bell: Bell) -> bool:
+        """Claims and runs a job; returns False if the bell is for another worker."""
+        return self._attempts.process(bell)
 
     @property
     def closing(self) -> bool:

@@ -48,17 +48,26 @@ local function leave_line(id)
   end
 end
 
--- The job whose turn it is and its tenant, or nothing. One without a record, which somebody deleted or
--- Redis evicted, leaves its line.
-local function next_in_line(queue)
+-- Returns the job whose turn it is and its tenant, or nothing; jobs that `is_passed_by` accepts keep their
+-- places. One without a record, which somebody deleted or Redis evicted, leaves its line.
+local function next_in_line(queue, is_passed_by)
+  local round = 0
   while true do
-    local tenant = redis.call('ZRANGE', turns(queue), 0, 0)[1]
+    local tenant = redis.call('ZRANGE', turns(queue), round, round)[1]
     if not tenant then return nil end
-    local key = line(queue, tenant)
-    local id = redis.call('ZRANGE', key, 0, 0)[1]
-    if id and redis.call('EXISTS', job_key(id)) == 1 then return id, tenant end
-    if id then redis.call('ZREM', key, id) end
-    if redis.call('EXISTS', key) == 0 then redis.call('ZREM', turns(queue), tenant) end
+    local key, place = line(queue, tenant), 0
+    while true do
+      local id = redis.call('ZRANGE', key, place, place)[1]
+      if not id then break end
+      if redis.call('EXISTS', job_key(id)) == 0 then
+        redis.call('ZREM', key, id)
+      elseif is_passed_by(id) then
+        place = place + 1
+      else
+        return id, tenant
+      end
+    end
+    if place > 0 then round = round + 1 else redis.call('ZREM', turns(queue), tenant) end
   end
 end
 
@@ -82,6 +91,14 @@ end
 local function another_bell(id, attempt, queue)
   local bell = redis.call('HINCRBY', P .. ':bells', queue .. ':rung', 1)
   return {id, tostring(tonumber(attempt) + 1), tostring(bell), queue}
+end
+
+-- Of the jobs of a process that died one at most is guilty: before a job that lost its workers is given up
+-- on, its last attempt runs with nothing beside it. Not one that is only to be stored.
+local function is_exclusive(id, attempt)
+  local rec = get(id, 'suspect', 'max_attempts')
+  if not rec[1] or tonumber(attempt) < tonumber(rec[2]) then return false end
+  return redis.call('HEXISTS', job_key(id), 'kept') == 0
 end
 
 -- The job waits in its line from now on, and a bell is rung for it. It has the place of its first bell: a

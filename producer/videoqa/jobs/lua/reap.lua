@@ -34,11 +34,7 @@ for _, id in ipairs(due(':leases')) do
       'the attempt ran longer than timeout_s and its worker did not stop it', stage, false, attempt))
   else
     local why = failure('worker_lost', 'worker ' .. (rec[6] or '?') .. ' vanished', stage, true, attempt)
-    local most = tonumber(rec[3])
-    if stage == 'queued' then  -- nothing of it ran yet: not held against it
-      most = redis.call('HINCRBY', job_key(id), 'max_attempts', 1)
-    end
-    if tonumber(attempt) >= most then
+    if tonumber(attempt) >= tonumber(rec[3]) then
       finalize(id, 'failed', 'failure', why)
     else
       requeue(id, 'failure', why, 'suspect', '1')

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import Answer, Failure, Job, JobRequest, Question, Result, Segment, Usage
-from videoqa.jobs import Bell, queue_name
+from videoqa.jobs import Bell, Progress, queue_name
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class InMemoryClient(Client):
         """The next piece of an answer, for those who read `events` or `stream`."""
         self._running(job_id)
         self._ledger.progress(
-            job_id, self._token(job_id), "generating", question_id=question_id, text=text
+            job_id, self._token(job_id), Progress("generating", question_id=question_id, text=text)
         )
 
     def finish(self, job_id: str, *texts: str) -> Job:

@@ -10,7 +10,7 @@ from videoqa.jobs.connection import (
 )
 from videoqa.jobs.event_cursor import Following
 from videoqa.jobs.keys import PRIORITIES, TASK, Priority, queue_name
-from videoqa.jobs.ledger import Claim, ClaimResult, Fence, Ledger, Unreadable
+from videoqa.jobs.ledger import Claim, ClaimResult, Fence, Ledger, Progress, Unreadable
 from videoqa.jobs.reader import BEGINNINGS, read, to_events
 from videoqa.jobs.submission import Bell, Place, Submission, new_job_id
 
@@ -26,6 +26,7 @@ __all__ = [
     "Ledger",
     "Place",
     "Priority",
+    "Progress",
     "Submission",
     "Unreadable",
     "check_database",

@@ -40,6 +40,7 @@ __all__ = [
     "Fence",
     "Flight",
     "Ledger",
+    "Progress",
     "Submission",
     "Unreadable",
     "new_job_id",
@@ -69,11 +70,33 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """Where an attempt is: a step of a stage, or a piece of an answer's text."""
+
+    stage: errors.Stage
+    message: str = ""
+    done: int = 0
+    total: int = 0
+    """Steps of the stage; 0: not counted."""
+    question_id: str = ""
+    text: str = ""
+    """The next piece of the answer to this question."""
+    start: float | None = None
+    """Start of the segment that the text is about, in seconds."""
+
+    def lua_args(self) -> list[str | float]:
+        steps: tuple[str | int, ...] = (self.done, self.total) if self.total else ("", "")
+        start = "" if self.start is None else self.start
+        return [self.stage, self.message, *steps, self.question_id, self.text, start]
+
+
+@dataclass(frozen=True)
 class Unreadable:
     """A claim of a job that this release does not understand."""
 
     job_id: str
     attempt: int
+    token: str
     error: errors.InvalidRequest
 
 
@@ -221,7 +244,7 @@ class Ledger(Records):
         try:
             parsed = read(JobRequest, request)
         except errors.InvalidRequest as error:
-            return ClaimResult(unreadable=Unreadable(job_id, int(attempt), error))
+            return ClaimResult(unreadable=Unreadable(job_id, int(attempt), token, error))
         claim = Claim(
             job_id=job_id,
             attempt=int(attempt),
@@ -244,29 +267,9 @@ class Ledger(Records):
                 pipe.eval(code, 0, self.keys.prefix, job_id, token, str(lease_s))
             return cast(list[Fence], pipe.execute())
 
-    def progress(
-        self,
-        job_id: str,
-        token: str,
-        stage: errors.Stage,
-        *,
-        message: str = "",
-        done: int = 0,
-        total: int = 0,
-        question_id: str = "",
-        text: str = "",
-        start: float | None = None,
-    ) -> Fence:
-        """Says where the attempt is; the answer says whether it should go on.
-
-        Arguments:
-            text: instead, the next piece of the answer to this question.
-            start: of the segment that the text is about, in seconds.
-        """
-        steps = (done, total) if total else ("", "")
-        piece = (question_id, text, "" if start is None else start)
-        reply = self._run("progress", job_id, token, stage, message, *steps, *piece)
-        return cast(Fence, reply)
+    def progress(self, job_id: str, token: str, progress: Progress) -> Fence:
+        """Records where the attempt is; the reply says whether it should go on."""
+        return cast(Fence, self._run("progress", job_id, token, *progress.lua_args()))
 
     def checkpoint(self, job_id: str, token: str, fingerprint: str, segment: Segment) -> Fence:
         """Keeps an answered segment for a later attempt; see `segments`."""

@@ -164,7 +164,7 @@ def test_a_worker_that_stops_while_storing_gives_its_answers_back_too(
 
     bell = submit(ledger)
     with monkeypatch.context() as patch:
-        patch.setattr("videoqa_worker.job.attempts.store", stop)
+        patch.setattr("videoqa_worker.job.attempts.store_result", stop)
         attempts.process(bell)
     assert ledger.get(bell.job_id).state == "queued"
     attempts.process(bells.rung[0])

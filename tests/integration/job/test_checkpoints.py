@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from support.attempts import Model, due, submit
+from support.attempts import Model, OpenedInputs, due, submit
 
 from videoqa import errors
 from videoqa.client import Client
@@ -17,9 +17,10 @@ from videoqa.jobs import Bell, Claim, Ledger
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
-from videoqa_worker.job.draft import Opened, Outcome, Report, SourceVersion
-from videoqa_worker.job.segments import Checkpoints
+from videoqa_worker.job.checkpoints import Checkpoints
+from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.settings import WorkerSettings
+from videoqa_worker.sources import SourceVersion
 
 IN_SEGMENTS = {"sampling": {"method": "segment", "segment_s": 10}, "cache": "off"}
 FIVE = 5
@@ -43,17 +44,7 @@ class Segmented(Model):
         self.fails_at: list[int] = []
         self.asked_for: list[int] = []
 
-    def run(
-        self,
-        request: JobRequest,
-        control: object,
-        report: Report,
-        *,
-        alone: bool,
-        opened: Opened,
-        checkpoints: Checkpoints,
-    ) -> Outcome:
-        opened(request.sampling, [SourceVersion("s3://b/k.mp4", self.etag, None, 1)])
+    def answer(self, opened: OpenedInputs, checkpoints: Checkpoints) -> AttemptDraft:
         done = checkpoints.load()
         for number in range(len(done), FIVE):
             self.meanwhile()
@@ -63,7 +54,7 @@ class Segmented(Model):
             self.asked_for.append(number)
             done.append(segment(number, f"{self.etag} {number}"))
             checkpoints.save(done[-1])
-        return Outcome(segments=done)
+        return AttemptDraft(segments=done)
 
 
 @pytest.fixture
@@ -148,9 +139,8 @@ def test_segments_that_the_model_saw_in_another_form_are_not_used(
             ledger, ObjectStore(), model="demo", revision="1", ttl_s=60,
             form=WorkerSettings.from_environment({}, **fields).answer_settings,
         )  # fmt: skip
-        return cache.fingerprint(
-            request, request.sampling, [SourceVersion("s3://b/k", "1", None, 1)]
-        )
+        versions = [SourceVersion("s3://b/k", "1", None, 1)]
+        return cache.name(request, request.sampling, versions).fingerprint
 
     request = JobRequest.model_validate(
         {"inputs": ["s3://b/k"], "questions": ["What?"], **IN_SEGMENTS}
@@ -234,7 +224,7 @@ def test_of_very_long_answers_no_more_is_kept_than_redis_has_room_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     each_bytes = len(segment(2, "one 2").model_dump_json()) - len("What?")
-    monkeypatch.setattr("videoqa_worker.job.attempts.KEPT_BYTES", 3 * each_bytes)
+    monkeypatch.setattr("videoqa_worker.job.checkpoints.KEPT_BYTES", 3 * each_bytes)
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [4, 4]
     attempts.process(bell)

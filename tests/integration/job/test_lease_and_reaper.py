@@ -81,13 +81,13 @@ def test_a_heartbeat_keeps_a_lease_alive_as_long_as_the_job_is_held(
     control = claim(ledger, job, lease_s=0.4)
     with LeaseKeeper(ledger, lease_s=0.4, heartbeat_s=0.05) as leases:
         with leases.holding(control):
-            assert leases.held() == [control]
+            assert leases.list_held() == [control]
             end_s = time.monotonic() + 0.9
             while time.monotonic() < end_s:
                 assert ledger.reap(grace_s=60) == []
                 time.sleep(0.05)
             control.check()
-        assert leases.held() == []
+        assert leases.list_held() == []
         rung: list[Bell] = []
         wait_for(lambda: rung.extend(ledger.reap(grace_s=60)) or rung)
     assert [(bell.job_id, bell.attempt) for bell in rung] == [(job.id, 2)]
@@ -102,7 +102,7 @@ def test_a_cancel_reaches_the_running_job_by_its_heartbeat(client: Client, ledge
         leases.holding(controls[1]),
     ):
         client.cancel(canceled.id)
-        wait_for(controls[0].stopped)
+        wait_for(controls[0].is_stopped)
         with pytest.raises(errors.JobCanceled):
             controls[0].check()
         controls[1].check()
@@ -132,7 +132,7 @@ def test_a_beat_that_meets_the_unexpected_is_not_the_last(
         redis_client.delete(key)
         redis_client.hset(key, mapping=kept)
         client.cancel(job.id)
-        wait_for(lambda: not leases._thread.is_alive() or control.stopped())
+        wait_for(lambda: not leases._thread.is_alive() or control.is_stopped())
         assert leases._thread.is_alive()
 
 

@@ -11,7 +11,7 @@ import redis
 
 from videoqa import errors
 from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
-from videoqa.jobs import Bell, Claim, ClaimResult, Ledger, new_job_id, queue_name
+from videoqa.jobs import Bell, Claim, ClaimResult, Ledger, Progress, new_job_id, queue_name
 
 DAY = 86_400.0
 
@@ -78,7 +78,7 @@ def test_a_job_goes_from_queued_over_running_to_succeeded(ledger: Ledger) -> Non
     got = claim(ledger, bell)
     assert (got.attempt, got.request) == (1, request())
     assert ledger.get(bell.job_id).state == "running"
-    assert ledger.progress(bell.job_id, "1", "sampling", done=1, total=2) == "ok"
+    assert ledger.progress(bell.job_id, "1", Progress("sampling", done=1, total=2)) == "ok"
     assert ledger.get(bell.job_id).stage == "sampling"
     result = some_result(bell.job_id)
     assert ledger.finish(bell.job_id, "1", result=result, result_url="file:///r.json") == "ok"
@@ -246,7 +246,7 @@ def test_a_worker_that_lost_its_lease_cannot_write(ledger: Ledger) -> None:
     wait_for(lambda: bool(ledger.reap(grace_s=60)))
     assert ledger.get(bell.job_id).state == "queued"
     assert ledger.renew([(bell.job_id, "1")], lease_s=30) == ["lost"]
-    assert ledger.progress(bell.job_id, "1", "storing") == "lost"
+    assert ledger.progress(bell.job_id, "1", Progress("storing")) == "lost"
     assert ledger.finish(bell.job_id, "1", result=None, result_url="u") == "lost"
     assert ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0) == "lost"
     assert ledger.release(bell.job_id, "1") is None
@@ -281,7 +281,7 @@ def test_a_job_whose_workers_all_vanish_fails_after_its_attempts(ledger: Ledger)
     bell = submit(ledger, max_attempts=2)
     for attempt in (1, 2):
         claim(ledger, bell, lease_s=0.03, token=str(attempt))
-        ledger.progress(bell.job_id, str(attempt), "fetching")
+        ledger.progress(bell.job_id, str(attempt), Progress("fetching"))
         time.sleep(0.05)
         rung = ledger.reap(grace_s=60)
         if attempt == 1:
@@ -754,7 +754,7 @@ def test_events_can_be_read_from_where_one_left_off(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
     first = ledger.read_events(bell.job_id)
-    ledger.progress(bell.job_id, "1", "generating", done=1, total=3)
+    ledger.progress(bell.job_id, "1", Progress("generating", done=1, total=3))
     (new,) = ledger.read_events(bell.job_id, after=first[-1].id)
     assert (new.type, new.stage, new.done, new.total) == ("stage", "generating", 1, 3)
     assert ledger.read_events(bell.job_id, after=new.id, block_s=0.05) == []

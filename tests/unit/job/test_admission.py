@@ -194,7 +194,7 @@ def test_bells_that_are_left_to_other_workers_do_not_fill_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with Celery(broker="memory://") as app:
-        reserved = SimpleNamespace(app=app, closing=False, process=lambda bell: False)
+        reserved = SimpleNamespace(app=app, is_closing=False, process=lambda bell: False)
         register(cast(Runtime, reserved))
         assert app.tasks[TASK].apply(args=("job", 1, 1, "queue")).state == "REJECTED"
     assert caplog.records == []

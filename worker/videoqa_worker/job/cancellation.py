@@ -1,4 +1,4 @@
-"""JobControl: whether one attempt should go on. Checked while fetching, decoding and generating."""
+"""JobControl: tells one attempt to end. Checked while fetching, decoding and generating."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from videoqa.errors import JobError, JobTimeout
+from videoqa.errors import JobCanceled, JobError, JobTimeout, LeaseLost
+from videoqa.jobs import Fence
 
-__all__ = ["JobControl"]
+__all__ = ["JobControl", "apply_status"]
 
 
 class JobControl:
@@ -23,7 +24,10 @@ class JobControl:
         *,
         token: str = "",
     ) -> None:
-        """`token`: of the claim, which fences every write of the attempt."""
+        """
+        Arguments:
+            token: of the claim; it fences every write of the attempt.
+        """
         self.job_id = job_id
         self.attempt = attempt
         self.token = token
@@ -34,11 +38,11 @@ class JobControl:
         self._lock = threading.Lock()
 
     def stop(self, reason: JobError) -> None:
-        """The first reason stays."""
+        """Ends the attempt at its next check; the first reason stays."""
         with self._lock:
             self._reason = self._reason or reason
 
-    def stopped(self) -> bool:
+    def is_stopped(self) -> bool:
         """Cheap enough for every decode step."""
         return self._reason is not None or self._clock() > self._deadline
 
@@ -48,3 +52,13 @@ class JobControl:
             raise self._reason
         if self._clock() > self._deadline:
             raise JobTimeout(f"the attempt ran longer than timeout_s={self._timeout_s:g}")
+
+
+def apply_status(control: JobControl, status: Fence) -> None:
+    """Stops the attempt if Redis says that its job is canceled or was claimed by another worker."""
+    if status == "cancel":
+        control.stop(JobCanceled("canceled on request"))
+    elif status == "lost":
+        control.stop(
+            LeaseLost(f"attempt {control.attempt} of {control.job_id} is no longer this worker's")
+        )

@@ -32,7 +32,7 @@ def register(runtime: Runtime) -> None:
     def answer(job_id: str, attempt: int, bell: int, queue: str) -> None:
         heard = Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue)
         # Celery still hands out bells while a worker shuts down: it would claim what it just gave back.
-        if runtime.closing or not runtime.process(heard):
+        if runtime.is_closing or not runtime.process(heard):
             time.sleep(0.2)
             raise Reject("this worker takes no more jobs now", requeue=True)
 

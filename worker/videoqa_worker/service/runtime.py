@@ -28,9 +28,10 @@ from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, ServerEngine, Stats
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
+from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
-from videoqa_worker.job.result_object import roots_of
+from videoqa_worker.job.result_object import list_roots
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
@@ -92,11 +93,16 @@ class Runtime:
         )
         objects = ObjectStore(
             s3_endpoint_url=settings.s3_endpoint_url,
-            file_roots=roots_of(settings.output, settings.output_roots),
+            file_roots=list_roots(settings.output, settings.output_roots),
         )
         self._attempts = Attempts(
             settings,
-            ledger,
+            Claims(
+                ledger,
+                lambda bell: ring(self.app, bell),
+                worker_id=self.worker_id,
+                lease_s=settings.lease_s,
+            ),
             self.leases,
             Pipeline(sources, decoders, engine),
             objects,
@@ -108,10 +114,6 @@ class Runtime:
                 ttl_s=settings.cache_ttl_s,
                 form=settings.answer_settings,
             ),
-            lambda bell: ring(self.app, bell),
-            worker_id=self.worker_id,
-            model=settings.model,
-            revision=engine.revision,
         )
         self._engine = engine
         stack.enter_context(self._watchdog(engine, reaper))
@@ -137,7 +139,7 @@ class Runtime:
             engine,
             step_timeout_s=self.settings.step_timeout_s or unset_s,
             break_off=self._attempts.break_off,
-            running=lambda: len(self.leases.held()),
+            running=lambda: len(self.leases.list_held()),
             leave=leave,
         )
 
@@ -165,7 +167,7 @@ class Runtime:
             model_revision=engine.revision if engine else None,
             queues=list_queues(self.settings),
             slots=self.settings.job_slots,
-            running=len(self.leases.held()) if engine else 0,
+            running=len(self.leases.list_held()) if engine else 0,
             ready=engine is not None and engine.ready,
             engine=_info(engine.stats) if engine and engine.device != "server" else None,
             started_at=self._started_at,
@@ -177,9 +179,9 @@ class Runtime:
         return self._attempts.process(bell)
 
     @property
-    def closing(self) -> bool:
+    def is_closing(self) -> bool:
         """Whether bells are for others to hear."""
-        return self._attempts.closing or self._engine is None or not self._engine.ready
+        return self._attempts.is_closing or self._engine is None or not self._engine.ready
 
     def drain(self, grace_s: float) -> None:
         """Running jobs may finish within the grace; what still runs then is given back."""

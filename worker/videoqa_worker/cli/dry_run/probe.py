@@ -14,7 +14,7 @@ from videoqa.bulk import Probed
 from videoqa.contract import JobRequest, Sampling, Video
 from videoqa_worker.cli.dry_run.header import read_header
 from videoqa_worker.cli.dry_run.tokens import Seen, Tokens
-from videoqa_worker.job.frame_budget import resolved, shares
+from videoqa_worker.job.frame_budget import fill_sampling, split_frame_budget
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import LocalCopy, Sources, plan
 
@@ -53,9 +53,9 @@ class HeaderProbe:
 
     def look(self, request: JobRequest) -> Probed:
         """Raises a SourceError or SamplingError, as a worker would."""
-        sampling = resolved(request.sampling, self._tokens.stated(request.model))
+        sampling = fill_sampling(request.sampling, self._tokens.stated(request.model))
         videos = sum(isinstance(item, Video) for item in request.inputs)
-        each = shares(sampling, videos)
+        each = split_frame_budget(sampling, videos)
         looked = [
             self._video(item, next(each)) if isinstance(item, Video) else self._image(item.url)
             for item in request.inputs

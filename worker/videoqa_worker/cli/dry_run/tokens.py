@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from videoqa.errors import VideoQAError
-from videoqa_worker.job.frame_budget import Stated
+from videoqa_worker.job.frame_budget import ProcessorDefaults
 from videoqa_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -35,10 +35,14 @@ class Tokens:
         self._prompter: Prompter | None = None
         self._tried = False
 
-    def stated(self, model: str | None) -> Stated:
+    def stated(self, model: str | None) -> ProcessorDefaults:
         """What the model's processor says about frames."""
         prompter = self._of(model)
-        return Stated(*prompter.stated_sampling) if prompter is not None else Stated()
+        return (
+            ProcessorDefaults(*prompter.stated_sampling)
+            if prompter is not None
+            else ProcessorDefaults()
+        )
 
     def count(self, model: str | None, question: str, seen: Sequence[Seen]) -> int | None:
         """Of one prompt; None: not known here."""

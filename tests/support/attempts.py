@@ -64,7 +64,7 @@ class Model:
 
 
 class Bells:
-    """What was rung."""
+    """The bells that were rung."""
 
     def __init__(self) -> None:
         self.rung: list[Bell] = []

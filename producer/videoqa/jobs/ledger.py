@@ -71,7 +71,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where an attempt is: a step of a stage, or a piece of an answer's text."""
+    """Progress of an attempt: a step of a stage, or a piece of an answer's text."""
 
     stage: errors.Stage
     message: str = ""

@@ -1,4 +1,4 @@
-"""The same question about the same bytes is asked once, now and later."""
+"""Equal questions about equal bytes are asked once, now and later."""
 
 from __future__ import annotations
 

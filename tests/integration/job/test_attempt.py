@@ -1,4 +1,4 @@
-"""What a worker does with a bell whose job it cannot run."""
+"""Attempts of a worker: jobs that it cannot run or store, and exclusive attempts."""
 
 from __future__ import annotations
 

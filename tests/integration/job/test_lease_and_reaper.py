@@ -1,4 +1,4 @@
-"""What keeps jobs with their workers: leases, and bells that are rung again only when lost."""
+"""Leases keep jobs with their workers, and bells are rung again only when they are lost."""
 
 from __future__ import annotations
 
@@ -202,15 +202,15 @@ def test_the_broker_says_which_queues_are_empty(
 ) -> None:
     never = f"{ledger.keys.prefix}.never.bulk"
     look = reaper(ledger, app, queue, never)
-    assert look._empty_queues() == [queue, never]
+    assert look._list_empty_queues() == [queue, never]
     submit(client)
-    assert look._empty_queues() == [never]
+    assert look._list_empty_queues() == [never]
     with app.connection_for_read() as connection:
         message = connection.default_channel.basic_get(queue, no_ack=False)
         assert message is not None
-        assert look._empty_queues() == [queue, never]  # heard: no longer in the queue
+        assert look._list_empty_queues() == [queue, never]  # heard: no longer in the queue
         connection.default_channel.basic_ack(message.delivery_tag)
-    assert look._empty_queues() == [queue, never]
+    assert look._list_empty_queues() == [queue, never]
 
 
 def test_a_lost_bell_is_rung_once(

@@ -555,7 +555,7 @@ def test_bells_beyond_one_round_are_rung_in_the_next(ledger: Ledger) -> None:
 
 
 def _after_grace(ledger: Ledger, empty: list[str] | None = None, limit: int = 100) -> list[Bell]:
-    """Of two rounds: the first sees that bells are missing, the second that they still are."""
+    """Returns the bells of two rounds: the first sees that some are missing, the second that they still are."""
     assert ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit) == []
     time.sleep(0.05)
     return ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit)

@@ -1,4 +1,4 @@
-"""Whether an attempt should go on, and where its result is written."""
+"""The control of an attempt, and the place where its result is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many frames each video of a job gets."""
+"""The number of frames that each video of a job gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one attempt goes through the segments: how many at a time, and which of them alone."""
+"""One attempt goes through the segments: so many at a time, and some of them alone."""
 
 from __future__ import annotations
 

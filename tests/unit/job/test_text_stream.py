@@ -11,7 +11,7 @@ from videoqa_worker.job.text_stream import TextStream
 
 
 class Events:
-    """What was reported, as (question, text)."""
+    """The reported pieces, as (question, text)."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []

@@ -17,7 +17,7 @@ __all__ = ["TextStream"]
 
 _SHORTEST_GAP_S = 0.1
 _GAP_SHARE = 0.05
-"""Of the time since the first report, for each question: 140 events in ten minutes of one."""
+"""Share of the time since the start, for each question: 140 events in ten minutes of one question."""
 
 
 class TextStream:

@@ -48,7 +48,10 @@ class Runtime:
     def __init__(
         self, settings: WorkerSettings, on_state: Callable[[str], None] = lambda state: None
     ) -> None:
-        """`on_state`: told what is going on while the model loads."""
+        """
+        Arguments:
+            on_state: called with what is going on while the model loads.
+        """
         self.settings = settings
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
         self.app: Celery = make_celery(settings)
@@ -72,9 +75,9 @@ class Runtime:
         stack.callback(client.close)
         stack.callback(self.app.close)
         ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
-        reaper = stack.enter_context(self._reaper(ledger))
+        reaper = stack.enter_context(self._make_reaper(ledger))
         self._announce(reaper)
-        engine = self._answering()
+        engine = self._make_engine()
         stack.callback(engine.close)
         engine.start()
         sources = stack.enter_context(
@@ -116,11 +119,11 @@ class Runtime:
             ),
         )
         self._engine = engine
-        stack.enter_context(self._watchdog(engine, reaper))
+        stack.enter_context(self._make_watchdog(engine, reaper))
         self._announce(reaper)
 
-    def _answering(self) -> Answering:
-        """The engine, with the model in this process or on a server."""
+    def _make_engine(self) -> Answering:
+        """Returns the engine, with the model in this process or on a server."""
         settings = self.settings
         if settings.server.url is None:
             return Engine(settings.engine, on_state=self._on_state)
@@ -128,7 +131,7 @@ class Runtime:
         config = settings.server.model_copy(update={"model": model})
         return ServerEngine(config, on_state=self._on_state)
 
-    def _watchdog(self, engine: Answering, reaper: Reaper) -> Watchdog:
+    def _make_watchdog(self, engine: Answering, reaper: Reaper) -> Watchdog:
         def leave(status: int) -> None:
             reaper.close()
             logging.shutdown()
@@ -143,7 +146,7 @@ class Runtime:
             leave=leave,
         )
 
-    def _reaper(self, ledger: Ledger) -> Reaper:
+    def _make_reaper(self, ledger: Ledger) -> Reaper:
         return Reaper(
             ledger,
             self.app,
@@ -159,7 +162,7 @@ class Runtime:
             log.warning("not announced yet: %s", error)
 
     def describe(self) -> WorkerInfo:
-        """What this worker says of itself."""
+        """Describes this worker, for `status` and `doctor`."""
         engine = self._engine
         return WorkerInfo(
             id=self.worker_id,
@@ -180,7 +183,7 @@ class Runtime:
 
     @property
     def is_closing(self) -> bool:
-        """Whether bells are for others to hear."""
+        """Bells are left to other workers."""
         return self._attempts.is_closing or self._engine is None or not self._engine.ready
 
     def drain(self, grace_s: float) -> None:

@@ -13,7 +13,7 @@ local function run(id)
     is_exclusive(id, rec[1]) and '1' or '0'}
 end
 
--- The reply was lost, and this is the same call again.
+-- A call repeated after a lost reply gets its claim again.
 local mine = redis.call('GET', P .. ':claimed:' .. token) or named
 local before = get(mine, 'state', 'token')
 if before[1] == 'running' and before[2] == token then return run(mine) end
@@ -52,7 +52,7 @@ end
 local reserves, passed, count = false, {}, 0
 local function is_passed_by(id)
   if reserves or not may_be_passed_by(id) then return false end
-  -- A claim looks at no more of them: where so many wait, more workers are reserved.
+  -- A claim passes by no more than these: where so many wait, more workers are reserved.
   reserves = not reserved[1] or count >= MOST_PASSED
   if not reserves and not passed[id] then passed[id], count = true, count + 1 end
   return not reserves
@@ -60,7 +60,7 @@ end
 
 local MOST_EXPIRED = 100
 for n = 0, id and -1 or MOST_EXPIRED do
-  -- Redis is not kept from others for a day's backlog: there are as many bells as jobs in it.
+  -- A day's backlog does not block Redis: there are as many bells as jobs, and each expires some.
   if n == MOST_EXPIRED then return {'drop', 'start_by has passed'} end
   id, tenant = next_in_line(queue, is_passed_by)
   if not id then return {'drop', get(named, 'state')[1] or 'unknown'} end
@@ -70,16 +70,16 @@ for n = 0, id and -1 or MOST_EXPIRED do
   expire_now(id, rec[1])
 end
 
--- Who was passed by has an old turn, and does not catch up by several.
+-- A tenant whose job was passed by has an old turn; it gets one job for it, not one for each turn missed.
 local last = tonumber(redis.call('HGET', P .. ':bells', queue .. ':turn') or '0')
 local turn = math.max(last, tonumber(redis.call('ZSCORE', turns(queue), tenant)))
 redis.call('HSET', P .. ':bells', queue .. ':turn', turn)
 redis.call('ZADD', turns(queue), turn + 1, tenant)
 if id ~= named then redis.call('SET', P .. ':claimed:' .. token, id, 'EX', CALL_AGAIN_S) end
 forget_places(id)
--- Started in time: a later attempt is not too late.
+-- A job that was started in time does not expire before a later attempt.
 redis.call('HDEL', job_key(id), 'start_by', 'overdue')
--- The attempt counts before any work is done: a video that kills the process cannot loop.
+-- The attempt is counted before any work is done: a video that kills the process cannot loop.
 local rec = get(id, 'attempt', 'timeout_s')
 local attempt = tonumber(rec[1]) + 1
 set(id, 'state', 'running', 'stage', 'fetching', 'attempt', attempt, 'worker', worker,

@@ -29,7 +29,7 @@ NOTED = """
 import os, time
 from videoqa_worker.job import segments
 from videoqa_worker.engine.execution.forward import Passes
-decode, ask = Passes.decode, segments.Segments._ask
+decode, ask = Passes.decode, segments.Segments._ask_about
 def slow(*args, **more):
     time.sleep(0.02)
     return decode(*args, **more)
@@ -37,7 +37,7 @@ def noted(self, segment):
     with open(os.environ["NOTES"], "a") as notes:
         notes.write(f"{segment.number}\\n")
     return ask(self, segment)
-Passes.decode, segments.Segments._ask = slow, noted
+Passes.decode, segments.Segments._ask_about = slow, noted
 """
 
 

@@ -5,7 +5,7 @@
         job = app.videoqa.submit(inputs=["s3://b/clip.mp4"], questions=["What is it?"])
         assert app.videoqa.result(job.id).answers[0].text == "a red circle"
 
-It is `Client` on an in-memory Redis (`pip install 'videoqa[testing]'`), so a job lives by the very
+It is `Client` on an in-memory Redis (`pip install './producer[testing]'`), so a job lives by the very
 scripts of production; what a worker would do, the test does: `begin`, `say`, `finish`, `fail`.
 """
 
@@ -52,7 +52,7 @@ class InMemoryClient(Client):
             import fakeredis
         except ImportError as error:
             raise errors.ConfigurationError(
-                "InMemoryClient needs fakeredis; install it with: pip install 'videoqa[testing]'"
+                "InMemoryClient needs fakeredis; install it in your clone: pip install './producer[testing]'"
             ) from error
         return cast("redis.Redis", fakeredis.FakeRedis(decode_responses=True))
 

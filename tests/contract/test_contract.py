@@ -20,7 +20,7 @@ from videoqa import errors
 from videoqa.contract import Image, JobRequest, Question, Video, job, parse_request, redact_url
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 CROSSING = ("JobRequest", "Job", "Result", "Failure", "Event", "WorkerInfo")
 
 
@@ -201,7 +201,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"metadata": {"k" * 65: ""}}, f"metadata.{'k' * 65}.[key]", "at most 64 characters"),
     ({"metadata": {"k": "v" * 1025}}, "metadata.k", "at most 1024 characters"),
     ({"metadata": {"k": 1}}, "metadata.k", "valid string"),
-    ({"frames": 8}, "frames", "unknown field; see the contract in docs/reference.md"),
+    ({"frames": 8}, "frames", "unknown field; see the contract in docs/reference/contract.md"),
 ]
 
 
@@ -405,7 +405,9 @@ def _tree(root: type[errors.VideoQAError]) -> list[type[errors.VideoQAError]]:
 def test_the_reference_says_what_an_error_code_means(code: str) -> None:
     cls = errors.REGISTRY[code]
     retryable = "yes" if cls.retryable else "no"
-    table = REFERENCE.read_text().partition("## Error codes\n")[2].partition("\n## ")[0]
+    table = (
+        (REFERENCE / "errors.md").read_text().partition("## Error codes\n")[2].partition("\n## ")[0]
+    )
     (row,) = [line for line in table.splitlines() if line.startswith(f"| `{code}`")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:3] == [cls.stage or "-", retryable]
@@ -415,7 +417,9 @@ def test_the_reference_says_what_an_error_code_means(code: str) -> None:
 @pytest.mark.parametrize("name", [*CROSSING, "EngineInfo", "Video", "Image", "Question", "Sampling", "Generation",
                                   "Answer", "Segment", "FrameUsed", "SourceInfo", "Usage", "Warn"])  # fmt: skip
 def test_the_reference_names_every_field_of_the_contract(name: str) -> None:
-    section = REFERENCE.read_text().partition(f"### {name}\n")[2].partition("\n#")[0]
+    section = (
+        (REFERENCE / "contract.md").read_text().partition(f"### {name}\n")[2].partition("\n#")[0]
+    )
     named = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
     assert named == list(getattr(job, name).model_fields)
 

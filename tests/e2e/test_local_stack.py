@@ -135,7 +135,7 @@ def test_ctrl_c_leaves_nothing_running(up: subprocess.Popen[str], home: Path) ->
 
 def test_nothing_outlives_a_killed_stack(tmp_path: Path) -> None:
     if sys.platform != "linux":
-        return  # elsewhere the kernel does not end orphans; docs/reference.md says so
+        return  # elsewhere the kernel does not end orphans; docs/reference/cli.md says so
     with subprocess.Popen(
         [VIDEOQA, "up"],
         env=environment(tmp_path),

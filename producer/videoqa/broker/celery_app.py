@@ -1,6 +1,6 @@
 """The Celery application and transport settings that producers and workers share, and the bell.
 
-The settings are those that proved right in our fault runs (docs/architecture.md says why);
+The settings are those that proved right in our fault runs (docs/internals/architecture.md says why);
 none of them makes the transport lossless, which is why a message is only a doorbell.
 """
 

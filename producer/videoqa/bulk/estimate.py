@@ -102,7 +102,7 @@ def estimate(
         found.hours = found.frames = found.prompt_tokens = found.fetched_bytes = None
         found.note = (
             "hours, frames, tokens and bytes are in the videos' headers, which this machine "
-            "can't read; install the worker: pip install videoqa-worker"
+            "can't read; install the worker in your clone: pip install ./worker"
         )
         found.videos = sum(_videos(row) for row in manifest.rows())
         return found

@@ -32,7 +32,7 @@ def need_parquet() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise errors.ConfigurationError(
-            "--format parquet needs pyarrow; install it with: pip install 'videoqa[parquet]'"
+            "--format parquet needs pyarrow; install it in your clone: pip install './producer[parquet]'"
         ) from error
     return pyarrow
 

@@ -393,10 +393,11 @@ def exit_code(error: errors.VideoQAError) -> int:
 def _placeholder(name: str) -> Callable[[], None]:
     def missing() -> None:
         raise errors.ConfigurationError(
-            f"`videoqa {name}` needs the worker; install it with: pip install videoqa-worker"
+            f"`videoqa {name}` needs the worker; install it in your clone: pip install ./worker"
         )
 
-    missing.__doc__ = f"{WORKER_COMMANDS[name].capitalize()} (needs videoqa-worker)."
+    text = WORKER_COMMANDS[name]
+    missing.__doc__ = f"{text[0].upper()}{text[1:]} (needs the worker: pip install ./worker)."
     return missing
 
 

@@ -332,7 +332,7 @@ def _invalid(error: ValidationError) -> errors.InvalidRequest:
     got = first["input"]
     shown = f" (got {got!r:.80})" if isinstance(got, (str, int, float, bool)) else ""
     if first["type"] == "extra_forbidden":
-        message, shown = "unknown field; see the contract in docs/reference.md", ""
+        message, shown = "unknown field; see the contract in docs/reference/contract.md", ""
     if "@" in shown:  # perhaps a password in a URL
         shown = ""
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""

@@ -460,8 +460,8 @@ def test_doctor_without_redis_says_what_to_do_and_ends_with_status_1(run: Run) -
 def test_commands_of_a_missing_worker_say_what_to_install() -> None:
     for name in ("up", "worker", "demo", "frames"):
         missing = cli._placeholder(name)
-        assert "needs videoqa-worker" in (missing.__doc__ or "")
-        with pytest.raises(errors.ConfigurationError, match="pip install videoqa-worker") as caught:
+        assert "needs the worker: pip install ./worker" in (missing.__doc__ or "")
+        with pytest.raises(errors.ConfigurationError, match=r"pip install \./worker") as caught:
             missing()
         assert cli.exit_code(caught.value) == 2
 

@@ -122,4 +122,4 @@ def test_without_the_worker_it_says_what_to_install(
 ) -> None:
     found = dry_run(make_clip(Recipe()), environ={})
     assert (found.rows, found.videos, found.hours, found.frames) == (1, 1, None, None)
-    assert "pip install videoqa-worker" in found.note
+    assert "pip install ./worker" in found.note

@@ -19,7 +19,7 @@ from videoqa_worker.embedded.process import ServerProcess, free_port
 
 __all__ = ["RedisServer", "find_server"]
 
-# The durability that docs/architecture.md asks of every Redis under videoqa.
+# The durability that docs/internals/architecture.md asks of every Redis under videoqa.
 CONFIG = """\
 bind 127.0.0.1
 port {port}

@@ -272,7 +272,7 @@ def _client(config: ServerConfig) -> AsyncOpenAI:
         from openai import AsyncOpenAI, Timeout
     except ImportError as error:
         raise ConfigurationError(
-            "got server_url without the openai package; pip install 'videoqa-worker[server]'",
+            "got server_url without the openai package; pip install './worker[server]' in your clone",
             param="server_url",
         ) from error
     return AsyncOpenAI(

@@ -13,7 +13,7 @@ __all__ = ["as_json", "details", "lines", "notes"]
 
 
 def as_json(view: View, files: Sequence[Path], sheet: Path | None) -> dict[str, Any]:
-    """See docs/reference.md. Without --out, `file` is null."""
+    """See docs/reference/cli.md. Without --out, `file` is null."""
     info = view.video.info
     names: Sequence[Path | None] = files or [None] * len(view.video.frames)
     return {

@@ -207,7 +207,7 @@ def _quantization(config: EngineConfig, device: torch.device) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigurationError(
             f"got quantization={config.quantization!r} without bitsandbytes; "
-            "pip install 'videoqa-worker[quantized]', or leave quantization out",
+            "pip install './worker[quantized]' in your clone, or leave quantization out",
             param="quantization",
         )
     # At each pass it says that it works in float16.

@@ -147,6 +147,20 @@ def test_of_threads_that_race_for_an_exclusive_attempt_one_gets_it(room: Admissi
     assert not is_closed(room)
 
 
+def test_what_runs_for_a_minute_is_not_waited_for(
+    room: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MOST_WAIT_S", 0.3)
+    queue, other = Queue(), run(room)
+    exclusive = Attempt(room, queue.claim)
+    assert not exclusive.was_refused
+    assert queue.told == [False] * (len(queue.told) - 1) + [True]
+    other.finish()
+    assert is_closed(room)
+    exclusive.finish()
+    assert not is_closed(room)
+
+
 def test_a_worker_is_no_longer_reserved_when_another_has_taken_the_job(room: Admission) -> None:
     queue, other = Queue(), run(room)
     waits = Attempt(room, queue.claim)

@@ -105,7 +105,7 @@ def ours(path: Path, scenes: int, folder: Path) -> dict[str, tuple[Any, float]]:
 
 
 def measure(minutes: float, vtt: Path | None) -> dict[str, Any]:
-    from videoqa.contract import as_vtt, cues
+    from videoqa.contract import as_vtt, make_cues
 
     scenes = round(minutes * 60 / SCENE_S)
     with tempfile.TemporaryDirectory(prefix="videoqa-segments-") as name:
@@ -116,7 +116,7 @@ def measure(minutes: float, vtt: Path | None) -> dict[str, Any]:
         size_bytes = path.stat().st_size
     result, one_s = found["one job"]
     if vtt is not None:
-        vtt.write_text(as_vtt(cues(result)))
+        vtt.write_text(as_vtt(make_cues(result)))
     told = {
         "the guide's loop": (answers, guide_s),
         "one job": ([part.text for part in result.segments], one_s),

@@ -1,6 +1,6 @@
-"""Where the `videoqa` command begins: outside of the package, whose import takes half a second.
+"""Entry point of the `videoqa` command, outside of the package, whose import takes half a second.
 
-Ctrl-C ends that as quietly as all that follows.
+Ctrl-C during the import ends the command as quietly as later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the command line; the console script calls this."""
     try:
         from videoqa.cli.main import main as run
 

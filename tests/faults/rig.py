@@ -26,8 +26,8 @@ from faults.tally import Tally
 from faults.workers import Worker, zygote
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.contract import FINAL_STATES, Result, WorkerInfo
-from videoqa.jobs import PRIORITIES, Ledger, queue_name
+from videoqa.contract import FINAL_STATES, PRIORITIES, Result, WorkerInfo
+from videoqa.jobs import Ledger, queue_name
 from videoqa.settings import Settings
 from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene

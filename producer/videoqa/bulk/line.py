@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from videoqa.contract import as_url, redact_url
-from videoqa.storage import one_name
+from videoqa.storage import quote_name
 
 __all__ = ["MAX_NAME", "Line", "fitting", "named"]
 
@@ -40,10 +40,10 @@ def named(number: int, name: str, base: Path) -> Line:
 def fitting(name: str) -> str:
     """An id out of a path: text, and short enough to be a file's name; else its end and a digest."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    if len(text) <= 256 and len(unquote(one_name(text)).encode()) <= MAX_NAME:
+    if len(text) <= 256 and len(unquote(quote_name(text)).encode()) <= MAX_NAME:
         return text
     end = text
-    while len(unquote(one_name(end)).encode()) > MAX_NAME - 20:
+    while len(unquote(quote_name(end)).encode()) > MAX_NAME - 20:
         end = end[1:]
     return f"{digest_of(text)}-{end}"
 

@@ -21,8 +21,8 @@ from videoqa import errors
 from videoqa.bulk.line import MAX_NAME, Line
 from videoqa.bulk.scratch import Scratch
 from videoqa.bulk.source import lines_of
-from videoqa.contract import JobRequest, names_image, parse_request
-from videoqa.storage import ObjectStore, one_name
+from videoqa.contract import JobRequest, is_image_url, parse_request
+from videoqa.storage import ObjectStore, quote_name
 
 __all__ = ["DIGEST_KEY", "Manifest", "Row"]
 
@@ -135,7 +135,7 @@ class Manifest:
             )
         request = parse_request(fields)
         name = request.custom_id or ""
-        if len(unquote(one_name(name)).encode()) > MAX_NAME:
+        if len(unquote(quote_name(name)).encode()) > MAX_NAME:
             raise errors.InvalidRequest(
                 f"got a custom_id of {len(name)} characters, expected one that fits a file's name: "
                 f"{MAX_NAME} bytes",
@@ -171,7 +171,7 @@ def _clip(own: dict[str, Any]) -> Any:
     clip = {name: own.pop(name) for name in ("start", "end") if name in own}
     if not clip and isinstance(url, str):
         return url  # a picture by its name stays one
-    kind = "image" if isinstance(url, str) and names_image(url) else "video"
+    kind = "image" if isinstance(url, str) and is_image_url(url) else "video"
     return {"kind": kind, "url": url, **clip}
 
 

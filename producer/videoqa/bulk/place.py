@@ -20,9 +20,8 @@ from urllib.parse import unquote
 from videoqa import errors
 from videoqa.bulk.manifest import DIGEST_KEY, Row
 from videoqa.bulk.written import RowFailure
-from videoqa.contract import Result, as_url
-from videoqa.jobs import read
-from videoqa.storage import ObjectStore, file_path, one_name
+from videoqa.contract import Result, as_url, parse_stored
+from videoqa.storage import ObjectStore, file_path, quote_name
 
 __all__ = ["Place"]
 
@@ -56,15 +55,15 @@ class Place:
         return self.url.replace("{", "{{").replace("}", "}}") + "/results/{custom_id}.json"
 
     def result_url(self, custom_id: str) -> str:
-        return f"{self.url}/results/{one_name(custom_id)}.json"
+        return f"{self.url}/results/{quote_name(custom_id)}.json"
 
     def failure_url(self, custom_id: str) -> str:
-        return f"{self.url}/failed/{one_name(custom_id)}.json"
+        return f"{self.url}/failed/{quote_name(custom_id)}.json"
 
     @staticmethod
     def name(custom_id: str) -> str:
         """By which `names` lists it."""
-        return unquote(one_name(custom_id))
+        return unquote(quote_name(custom_id))
 
     def names(self, retry_failed: bool) -> Iterator[str]:
         """Of rows that have a result, and of those that failed unless these are tried again."""
@@ -78,7 +77,7 @@ class Place:
         if text is None:
             return None
         with suppress(errors.InvalidRequest):  # something else lies there: it is replaced
-            result = read(Result, text)
+            result = parse_stored(Result, text)
             if result.metadata.get(DIGEST_KEY) == row.digest:
                 return result
         return None
@@ -88,7 +87,7 @@ class Place:
         if text is None:
             return None
         with suppress(errors.InvalidRequest):
-            failure = read(RowFailure, text)
+            failure = parse_stored(RowFailure, text)
             if failure.digest == row.digest:
                 return failure
         return None

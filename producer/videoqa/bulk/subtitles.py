@@ -13,8 +13,8 @@ from urllib.parse import quote
 from videoqa import errors
 from videoqa.bulk.manifest import Row
 from videoqa.bulk.place import Place
-from videoqa.contract import Result, Video, as_srt, as_vtt, cues
-from videoqa.storage import one_name
+from videoqa.contract import Result, Video, as_srt, as_vtt, make_cues
+from videoqa.storage import quote_name
 
 __all__ = ["write_subtitles"]
 
@@ -30,7 +30,7 @@ def write_subtitles(row: Row, result: Result, kind: Kind, place: Place) -> tuple
     written = []
     for n, item in enumerate(row.request.inputs):
         if isinstance(item, Video):
-            found = cues(result, n)
+            found = make_cues(result, n)
             text = as_vtt(found, _note(row, n)) if kind == "vtt" else as_srt(found)
             written.append(_put(row, n, item.url, kind, text.encode(), place))
     return tuple(written)
@@ -38,7 +38,7 @@ def write_subtitles(row: Row, result: Result, kind: Kind, place: Place) -> tuple
 
 def _note(row: Row, number: int) -> str:
     """Whose file it is, so that the row's next run may replace it. No name has a space."""
-    return f"videoqa {one_name(row.custom_id)}" + (f" {number}" if number else "")
+    return f"videoqa {quote_name(row.custom_id)}" + (f" {number}" if number else "")
 
 
 def _put(row: Row, number: int, video: str, kind: Kind, content: bytes, place: Place) -> str:
@@ -55,7 +55,7 @@ def _put(row: Row, number: int, video: str, kind: Kind, content: bytes, place: P
                 return url
         except errors.OutputDenied:  # an archive that may only be read
             continue
-    url = f"{place.url}/subtitles/{one_name(row.custom_id)}{last}.{kind}"
+    url = f"{place.url}/subtitles/{quote_name(row.custom_id)}{last}.{kind}"
     place.store.write(url, content, content_type=f"text/{kind}")
     return url
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from videoqa.contract import as_url, names_image
+from videoqa.contract import as_url, is_image_url
 from videoqa.errors import InvalidRequest
 
 __all__ = [
@@ -116,7 +116,7 @@ def media(names: list[str], start: float | None, end: float | None) -> list[Any]
         return urls
     return [
         url  # a picture has no clip
-        if names_image(url)
+        if is_image_url(url)
         else given(kind="video", url=url, start=start, end=end)
         for url in urls
     ]

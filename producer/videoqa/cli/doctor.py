@@ -15,7 +15,7 @@ import redis
 
 from videoqa import errors
 from videoqa.cli.output import Check
-from videoqa.jobs import Ledger, connect, place, server_name, speaking_redis
+from videoqa.jobs import Ledger, connect, server_address, server_name, translate_redis_errors
 from videoqa.settings import Settings, unknown_variables
 
 __all__ = ["check_variables", "run"]
@@ -54,7 +54,7 @@ def check_variables(
 
 def _redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
     try:
-        with speaking_redis(settings.redis_url):
+        with translate_redis_errors(settings.redis_url):
             info = client.info()
             clock = client.time()
     except errors.RedisUnavailable as error:
@@ -64,7 +64,7 @@ def _redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
     yield Check(
         "redis",
         ok=version >= OLDEST,
-        found=f"{server_name(info)} at {place(settings.redis_url)}",
+        found=f"{server_name(info)} at {server_address(settings.redis_url)}",
         next_step=f"use Redis {OLDEST[0]}.{OLDEST[1]} or later, or Valkey",
     )
     yield Check(

@@ -12,8 +12,7 @@ from videoqa.cli import output as show
 from videoqa.cli import tables
 from videoqa.cli.options import JobId, JsonFlag, Timeout, connected
 from videoqa.client import Client
-from videoqa.contract import JobState
-from videoqa.jobs import PRIORITIES, Priority
+from videoqa.contract import PRIORITIES, JobState, Priority
 
 __all__ = ["add_commands"]
 

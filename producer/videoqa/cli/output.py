@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from videoqa.client import Client
-from videoqa.contract import Event, Job, Result, as_srt, as_vtt, clock, cues
+from videoqa.contract import Event, Job, Result, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.errors import InvalidRequest
 
 __all__ = [
@@ -144,14 +144,16 @@ def subtitles(result: Result, kind: Literal["vtt", "srt"]) -> None:
     videos = [n for n, source in enumerate(result.sources) if source.kind == "video"]
     if not videos:
         raise InvalidRequest("got no video in this job, expected one for subtitles", param="format")
-    found = cues(result, videos[0])
+    found = make_cues(result, videos[0])
     print(as_vtt(found) if kind == "vtt" else as_srt(found), end="")
 
 
 def _print_segment(start_s: float, text: str) -> None:
     first, *others = text.strip().splitlines() or [""]
     print(
-        "\n".join([f"{clock(start_s)}  {first}", *(f"{'':14}{line}" for line in others)]),
+        "\n".join(
+            [f"{format_timestamp(start_s)}  {first}", *(f"{'':14}{line}" for line in others)]
+        ),
         flush=True,
     )
 

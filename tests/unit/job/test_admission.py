@@ -11,8 +11,9 @@ from typing import cast
 import pytest
 from celery import Celery
 
+from videoqa.broker import TASK
 from videoqa.contract import JobRequest
-from videoqa.jobs import TASK, Claim, ClaimResult
+from videoqa.jobs import Claim, ClaimResult
 from videoqa_worker.job import admission
 from videoqa_worker.job.admission import Admission
 from videoqa_worker.service.consumer import register

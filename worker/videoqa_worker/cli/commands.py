@@ -93,7 +93,7 @@ def up(
     for mistake in unknown_variables(os.environ, WorkerSettings.table()):
         console.print(f"warning: {mistake}")
     with Stack(folder, os.environ, port=port) as stack:
-        stack.keep_password()
+        stack.save_password()
         try:
             _stay(stack, console)
         except KeyboardInterrupt:
@@ -129,7 +129,7 @@ def _stay(stack: Stack, console: Console) -> None:
 
         stack.wait_until_ready(on_state)
     console.print(f"model     {stack.model}, ready in {time.monotonic() - begun:.1f} s")
-    stack.note().save(stack.folder)
+    stack.describe().save(stack.folder)
     console.print(
         '\nask in another shell:     videoqa ask clip.mp4 "What is moving?"'
         f"\nfor your backend app:     export VIDEOQA_REDIS_URL={stack.redis.url}"

@@ -20,7 +20,7 @@ from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import LocalMedia
+from videoqa_worker.frames import CompleteFile
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["checks"]
@@ -177,7 +177,7 @@ def _video(settings: WorkerSettings) -> Check:
     decoders = Decoders(settings.frames, processes=1, memory_bytes=settings.decoder_memory_bytes)
     try:
         with _silent_logs(), decoders, tempfile.TemporaryDirectory() as folder:
-            decoders.sample(LocalMedia(_tiny_video(Path(folder))), Sampling(frames=2))
+            decoders.sample(CompleteFile(_tiny_video(Path(folder))), Sampling(frames=2))
     except VideoQAError as error:
         return Check(
             "video",

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videoqa import errors
-from videoqa.contract import JobRequest, Result, Sampling
-from videoqa.jobs import Ledger, read
+from videoqa.contract import JobRequest, Result, Sampling, parse_stored
+from videoqa.jobs import Ledger
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.claims import HeldJob
 from videoqa_worker.sources import SourceVersion
@@ -140,8 +140,8 @@ class AnswerCache:
     def find(self, key: str) -> Result | None:
         """Returns the result of an earlier job, if its object is there and still has this key."""
         try:
-            url = self._ledger.answer(key)
-            result = read(Result, self._objects.read(url)) if url else None
+            url = self._ledger.find_cached(key)
+            result = parse_stored(Result, self._objects.read(url)) if url else None
         except (errors.OutputError, errors.InvalidRequest, errors.RedisUnavailable) as error:
             log.info("cannot read the answer of an earlier job, asking the model again: %s", error)
             return None

@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 
 from videoqa import errors
-from videoqa.contract import Failure, Result, TextPiece, utc
+from videoqa.contract import Failure, Result, TextPiece, to_datetime
 from videoqa.jobs import Bell, Claim, ClaimResult, Unreadable
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
@@ -216,7 +216,7 @@ class Attempts:
 
     def _url(self, claim: Claim) -> str:
         template = claim.request.output or self._settings.output
-        return build_url(template, claim.job_id, claim.request, utc(claim.created_at_s))
+        return build_url(template, claim.job_id, claim.request, to_datetime(claim.created_at_s))
 
 
 def _stream_known(context: AttemptContext, known: Result) -> None:

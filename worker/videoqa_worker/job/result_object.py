@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from videoqa import errors
-from videoqa.contract import JobRequest, Result, Usage, utc
+from videoqa.contract import JobRequest, Result, Usage, to_datetime
 from videoqa.jobs import Claim
-from videoqa.storage import ObjectStore, file_path, one_name
+from videoqa.storage import ObjectStore, file_path, quote_name
 from videoqa_worker.job.answer_cache import AnswerCache, AnswerName
 from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import AttemptDraft
@@ -32,7 +32,7 @@ def build_url(template: str, job_id: str, request: JobRequest, created_at: datet
     """Fills the fields of the template; every attempt of a job gets the same URL."""
     return template.format(
         job_id=job_id,
-        custom_id=one_name(request.custom_id or "none"),
+        custom_id=quote_name(request.custom_id or "none"),
         date=created_at.strftime("%Y-%m-%d"),
     )
 
@@ -78,7 +78,7 @@ def _own_fields(claim: Claim) -> dict[str, Any]:
     return {
         "job_id": claim.job_id,
         "attempt": claim.attempt,
-        "created_at": utc(claim.created_at_s),
+        "created_at": to_datetime(claim.created_at_s),
         "finished_at": datetime.now(UTC),
         "custom_id": claim.request.custom_id,
         "metadata": claim.request.metadata,

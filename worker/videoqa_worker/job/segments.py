@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from videoqa.contract import FrameUsed, Segment, Video
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Generated
-from videoqa_worker.frames import SampledSegment, fewer
+from videoqa_worker.frames import SampledSegment, warn_if_fewer
 from videoqa_worker.job.checkpoints import Checkpoints
 from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames
 from videoqa_worker.job.questions import QuestionSession
@@ -69,7 +69,7 @@ class Segments:
         done = self._checkpoints.load()
         self._draft.segments.extend(done)
         for part in done:
-            self._draft.note_warnings(0, fewer(self._draft.sampling.cap, len(part.frames)))
+            self._draft.note_warnings(0, warn_if_fewer(self._draft.sampling.cap, len(part.frames)))
         self._new_from = len(done) + AHEAD
         with closing(self._take_frames(item, copy, first=len(done))) as segments:
             for segment in segments:

@@ -1,9 +1,9 @@
-"""Sources: where the bytes of an input come from: S3, HTTP(S), or a local file."""
+"""Sources: opens an input by its URL (S3, HTTP(S), local file) as a file on this machine."""
 
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.identity import SourceVersion, identify_source, remove_signature
 from videoqa_worker.sources.local_copy import LocalCopy
-from videoqa_worker.sources.ranges.plan import plan
+from videoqa_worker.sources.ranges.plan import plan_ranges
 from videoqa_worker.sources.sources import Sources
 
 __all__ = [
@@ -12,6 +12,6 @@ __all__ = [
     "SourceVersion",
     "Sources",
     "identify_source",
-    "plan",
+    "plan_ranges",
     "remove_signature",
 ]

@@ -14,16 +14,16 @@ import av
 
 from videoqa.contract import Sampling
 from videoqa_worker.frames import (
+    DecodeBudget,
     FrameLimits,
-    Media,
     OpenVideo,
     Span,
     Spans,
-    Watch,
-    clip_of,
-    instants_of,
+    SparseFile,
+    compute_instants,
     open_video,
-    planned_spans,
+    plan_spans,
+    resolve_clip,
 )
 
 __all__ = ["Header", "read_header"]
@@ -49,7 +49,7 @@ class Header:
 
 
 def read_header(
-    media: Media,
+    file: SparseFile,
     sampling: Sampling,
     start: float | None,
     end: float | None,
@@ -62,8 +62,8 @@ def read_header(
     Raises:
         SamplingError: as a worker would. SourceError: the header cannot be fetched.
     """
-    watch = Watch(limits)
-    guarded = _Guarded(media)
+    budget = DecodeBudget(limits)
+    guarded = _Guarded(file)
     try:
         with open_video(guarded, limits, probe=False) as video:
             seconds = _declared_s(video)
@@ -73,13 +73,15 @@ def read_header(
     spans: list[Span] | None = None
     if not whole:
         try:
-            spans = planned_spans(guarded, sampling, start, end, limits, watch)
+            spans = plan_spans(guarded, sampling, start, end, limits, budget)
         except _BeyondHeader:
             spans = None
     if seconds is None:
         return Header(width, height, None, None, 1, spans)
-    clip = clip_of(seconds, start, end, slack_s=Fraction(1))
-    instants = instants_of(sampling, clip, slack_s=Fraction(1), max_segments=limits.max_segments)
+    clip = resolve_clip(seconds, start, end, slack_s=Fraction(1))
+    instants = compute_instants(
+        sampling, clip, slack_s=Fraction(1), max_segments=limits.max_segments
+    )
     count = len(instants.at_s)
     length_s = float(clip.end_s - clip.start_s)
     segments = count // sampling.cap if sampling.method == "segment" else 1
@@ -100,20 +102,20 @@ class _BeyondHeader(Exception):
 class _Guarded:
     """Media that gives its header and index, and not the rest."""
 
-    def __init__(self, media: Media) -> None:
-        self._media = media
+    def __init__(self, file: SparseFile) -> None:
+        self._file = file
         self._left_bytes = MOST_BYTES
-        self.path, self.size_bytes = media.path, media.size_bytes
+        self.path, self.size_bytes = file.path, file.size_bytes
 
     @property
     def present(self) -> Spans:
-        return self._media.present
+        return self._file.present
 
     def ensure(self, spans: Sequence[Span]) -> None:
-        present = self._media.present
+        present = self._file.present
         cut = [(max(0, start), min(end, self.size_bytes)) for start, end in spans]
         wanted = sum(b - a for start, end in cut for a, b in present.missing(start, end))
         if wanted > self._left_bytes:
             raise _BeyondHeader
         self._left_bytes -= wanted
-        self._media.ensure(spans)
+        self._file.ensure(spans)

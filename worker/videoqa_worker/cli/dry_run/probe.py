@@ -16,7 +16,7 @@ from videoqa_worker.cli.dry_run.header import read_header
 from videoqa_worker.cli.dry_run.tokens import Seen, Tokens
 from videoqa_worker.job.frame_budget import fill_sampling, split_frame_budget
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.sources import LocalCopy, Sources, plan
+from videoqa_worker.sources import LocalCopy, Sources, plan_ranges
 
 __all__ = ["HeaderProbe", "probe"]
 
@@ -100,7 +100,7 @@ class HeaderProbe:
         """What is here now is what a worker begins with."""
         if spans is None:
             return copy.size_bytes
-        todo = plan(spans, copy.present, copy.size_bytes, self._config)
+        todo = plan_ranges(spans, copy.present, copy.size_bytes, self._config)
         return copy.present.total_bytes + sum(end - start for start, end in todo)
 
     def _image(self, url: str) -> _Looked:

@@ -1,9 +1,9 @@
-"""A file that comes in pieces, and clips long enough for that to matter."""
+"""A sparse copy of a file, and clips long enough for that to matter."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -14,25 +14,40 @@ from videoqa_worker.frames import Span, Spans
 HEAD_BYTES = 64 << 10
 
 
-class HoledMedia:
-    """Copies from a real file what is asked for, as a source would from a server."""
+class SparseCopy:
+    """A SparseFile that copies the needed spans of a real file, as a source does from a server."""
 
-    def __init__(self, source: Path, path: Path) -> None:
-        self._source = source
+    def __init__(
+        self,
+        original: Path,
+        path: Path,
+        *,
+        head_bytes: int = HEAD_BYTES,
+        on_ensure: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Copies the first `head_bytes`; `on_ensure` is called at the beginning of each `ensure`."""
         self.path = path
-        self.size_bytes = source.stat().st_size
+        self.size_bytes = original.stat().st_size
+        self.present = Spans()
+        self.asked: list[tuple[Span, ...]] = []
+        """The arguments of each `ensure`."""
+        self.rounds: list[list[Span]] = []
+        """The spans that each `ensure` copied, if any were missing."""
+        self._original = original
+        self._on_ensure = on_ensure
         with path.open("wb") as file:
             file.truncate(self.size_bytes)
-        self.present = Spans()
-        self.rounds: list[list[Span]] = []
-        self.ensure([(0, HEAD_BYTES)])
+        if head_bytes:
+            self.ensure([(0, head_bytes)])
 
     def ensure(self, spans: Sequence[Span]) -> None:
+        self.asked.append(tuple(spans))
+        self._on_ensure()
         wanted = Spans([(max(0, a), min(b, self.size_bytes)) for a, b in spans])
         missing = [gap for span in wanted for gap in self.present.missing(*span)]
         if not missing:
             return
-        with self._source.open("rb") as source, self.path.open("r+b") as target:
+        with self._original.open("rb") as source, self.path.open("r+b") as target:
             for start, end in missing:
                 os.pwrite(target.fileno(), os.pread(source.fileno(), end - start, start), start)
                 self.present.add(start, end)
@@ -43,8 +58,16 @@ class HoledMedia:
         return sum(map(len, self.rounds))
 
 
+def make_empty_copy(
+    original: Path, folder: Path, on_ensure: Callable[[], None] = lambda: None
+) -> SparseCopy:
+    """Makes a copy of which nothing is present until a reader asks for it."""
+    path = folder / f"sparse-{os.urandom(4).hex()}-{original.name}"
+    return SparseCopy(original, path, head_bytes=0, on_ensure=on_ensure)
+
+
 def write_long_clip(path: Path, *, copies: int, options: dict[str, str] | None = None) -> None:
-    """A busy 10 s of 25 pictures a second and a keyframe each 2.4 s, `copies` times in a row."""
+    """Writes 10 busy seconds `copies` times in a row: 25 fps, a keyframe every 2.4 s."""
     segment = path.with_name("segment.mp4")
     noise = np.random.default_rng(7).integers(0, 255, (512, 512, 3), dtype=np.uint8)
     with av.open(str(segment), "w") as out:

@@ -1,10 +1,10 @@
-"""Pixels in memory without a name that two processes see, and that nobody has to clean up.
+"""Frames in anonymous shared memory (memfd), freed with the last holder.
 
-On Linux a memfd: it lives as long as someone holds it, also after `kill -9`, and is not in
-/dev/shm, which has 64 MB in a container. Its writer seals it. The reader looks for the seals
-before it maps it: a file that shrinks under a mapping ends the reader with SIGBUS, and one
-that changes could show other pixels at a second look. Elsewhere an unlinked temporary file,
-which the reader copies, since it cannot be sealed.
+On Linux this is a memfd: the kernel frees it with its last descriptor or mapping, also after
+`kill -9`, and it is not in /dev/shm, which has 64 MB in a container. The writer seals it, and the
+reader checks the seals before it maps it: a file that shrinks under a mapping ends the reader with
+SIGBUS, and one that changes could show other pixels at a second read. Elsewhere it is an unlinked
+temporary file, which the reader copies, since it cannot be sealed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 __all__ = ["UnsealedError", "map_arrays", "write_arrays"]
 
-SEALED = sys.platform == "linux"
-"""Whether this system has memory that can be sealed."""
+CAN_SEAL = sys.platform == "linux"
+"""True where the system has memory that can be sealed."""
 _SEALS = 0
 if sys.platform == "linux":
     _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -32,29 +32,29 @@ Pixels = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]
 
 _ALIGNED_BYTES = 64
-"""A cache line."""
+"""Size of a cache line, at which each array begins."""
 
 
 class UnsealedError(Exception):
-    """The memory could change or shrink while it is read, or is smaller than said."""
+    """The memory could change or shrink while it is read, or is smaller than announced."""
 
 
 def write_arrays(arrays: Iterable[Pixels]) -> int:
-    """A descriptor of memory that holds the arrays one after the other, sealed.
+    """Writes the arrays one after the other, seals the memory and returns its descriptor.
 
-    Takes one array at a time, so that a caller who gives each away needs no second copy.
+    It takes one array at a time, so a caller that drops each one needs no second copy of all.
 
     Raises:
-        OSError: no memory, say.
+        OSError: there is no memory, for example.
     """
     descriptor = _create()
     try:
         at = 0
         for array in arrays:
             _write(descriptor, array.data.cast("B"), at)
-            at = _after(at, array.nbytes)
+            at = _align_after(at, array.nbytes)
         os.ftruncate(descriptor, at)
-        if SEALED:
+        if CAN_SEAL:
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(descriptor)
@@ -63,28 +63,28 @@ def write_arrays(arrays: Iterable[Pixels]) -> int:
 
 
 def map_arrays(descriptor: int, shapes: Sequence[Shape]) -> list[Pixels]:
-    """The arrays, on Linux without a copy; the memory is freed with the last of them.
+    """Returns the arrays, on Linux without a copy; the memory is freed with the last of them.
 
-    Writing to one writes to a copy of the page. A mapping holds one descriptor.
+    A write to one of them writes to a copy of the page. Each mapping holds one descriptor.
 
     Raises:
-        UnsealedError: not memory of `write_arrays`. OSError: it cannot be mapped.
+        UnsealedError: the memory was not made by `write_arrays`. OSError: it cannot be mapped.
     """
     needed = 0
     for shape in shapes:
-        needed = _after(needed, math.prod(shape))
+        needed = _align_after(needed, math.prod(shape))
     if os.fstat(descriptor).st_size < needed:
-        raise UnsealedError(f"shared memory is smaller than the {needed} bytes of its arrays")
-    memory = (_mapped if SEALED else _copied)(descriptor, needed)
+        raise UnsealedError(f"got shared memory smaller than the {needed} bytes of its arrays")
+    memory = (_map_private if CAN_SEAL else _read_copy)(descriptor, needed)
     arrays, at = [], 0
     for shape in shapes:
         count = math.prod(shape)
         arrays.append(np.frombuffer(memory, np.uint8, count, at).reshape(shape))
-        at = _after(at, count)
+        at = _align_after(at, count)
     return arrays
 
 
-def _after(at: int, size: int) -> int:
+def _align_after(at: int, size: int) -> int:
     return at + -(-size // _ALIGNED_BYTES) * _ALIGNED_BYTES
 
 
@@ -95,25 +95,25 @@ def _write(descriptor: int, data: memoryview, at: int) -> None:
 
 
 def _create() -> int:
-    if SEALED:
+    if CAN_SEAL:
         return os.memfd_create("frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     descriptor, name = tempfile.mkstemp(prefix="videoqa-frames-")
     os.unlink(name)
     return descriptor
 
 
-def _mapped(descriptor: int, length: int) -> mmap.mmap:
+def _map_private(descriptor: int, length: int) -> mmap.mmap:
     try:
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError as error:
-        raise UnsealedError("this descriptor is no shared memory") from error
+        raise UnsealedError("got a descriptor that is no shared memory") from error
     if seals & _SEALS != _SEALS:
         raise UnsealedError(f"shared memory has seals {seals:#x}, expected {_SEALS:#x}")
-    # Private: before Linux 6.7 what is sealed against writing cannot be mapped shared.
+    # A private mapping, since before Linux 6.7 sealed memory cannot be mapped as shared.
     return mmap.mmap(descriptor, length, access=mmap.ACCESS_COPY)
 
 
-def _copied(descriptor: int, length: int) -> bytearray:
+def _read_copy(descriptor: int, length: int) -> bytearray:
     content, at = bytearray(length), 0
     while at < length:
         count = os.preadv(descriptor, [memoryview(content)[at:]], at)

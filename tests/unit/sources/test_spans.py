@@ -1,4 +1,4 @@
-"""What is there of a file, as spans, against a plain set of byte numbers."""
+"""Spans behave like a plain set of byte offsets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videoqa_worker.frames import LocalMedia, Spans
+from videoqa_worker.frames import CompleteFile, Spans
 
 edges = st.integers(0, 30)
 spans = st.lists(st.tuples(edges, edges), max_size=12)
@@ -56,6 +56,6 @@ def test_the_order_of_adding_does_not_matter(added: list[tuple[int, int]]) -> No
 def test_a_local_file_is_all_there(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(bytes(10))
-    media = LocalMedia(path)
-    media.ensure([(0, 100)])
-    assert (media.size_bytes, list(media.present)) == (10, [(0, 10)])
+    file = CompleteFile(path)
+    file.ensure([(0, 100)])
+    assert (file.size_bytes, list(file.present)) == (10, [(0, 10)])

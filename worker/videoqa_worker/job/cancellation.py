@@ -1,15 +1,15 @@
-"""JobControl: whether one attempt should go on. Checked while fetching, decoding and generating."""
+"""JobControl: tells one attempt to end. Checked while fetching, decoding and generating."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
 
-from videoqa.errors import JobError, JobTimeout
+from videoqa.errors import JobCanceled, JobError, JobTimeout, LeaseLost
+from videoqa.jobs import Fence
 
-__all__ = ["JobControl"]
+__all__ = ["JobControl", "apply_status"]
 
 
 class JobControl:
@@ -24,30 +24,25 @@ class JobControl:
         *,
         token: str = "",
     ) -> None:
-        """`token`: of the claim, which fences every write of the attempt."""
+        """
+        Arguments:
+            token: of the claim; it fences every write of the attempt.
+        """
         self.job_id = job_id
         self.attempt = attempt
         self.token = token
         self._timeout_s = timeout_s
         self._clock = clock
-        self.start_clock()
+        self._deadline = clock() + timeout_s
         self._reason: JobError | None = None
         self._lock = threading.Lock()
 
-    def start_clock(self) -> None:
-        """All of its time is left."""
-        self._deadline = self._clock() + self._timeout_s
-
-    def stop_clock(self) -> None:
-        """It waits, and takes no time."""
-        self._deadline = math.inf
-
     def stop(self, reason: JobError) -> None:
-        """The first reason stays."""
+        """Ends the attempt at its next check; the first reason stays."""
         with self._lock:
             self._reason = self._reason or reason
 
-    def stopped(self) -> bool:
+    def is_stopped(self) -> bool:
         """Cheap enough for every decode step."""
         return self._reason is not None or self._clock() > self._deadline
 
@@ -57,3 +52,13 @@ class JobControl:
             raise self._reason
         if self._clock() > self._deadline:
             raise JobTimeout(f"the attempt ran longer than timeout_s={self._timeout_s:g}")
+
+
+def apply_status(control: JobControl, status: Fence) -> None:
+    """Stops the attempt if Redis says that its job is canceled or was claimed by another worker."""
+    if status == "cancel":
+        control.stop(JobCanceled("canceled on request"))
+    elif status == "lost":
+        control.stop(
+            LeaseLost(f"attempt {control.attempt} of {control.job_id} is no longer this worker's")
+        )

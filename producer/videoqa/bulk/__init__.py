@@ -10,7 +10,7 @@ from any host. Nothing here knows models, frames, or how Redis holds a job.
 
 from videoqa.bulk.estimate import Estimate, Probe, ProbeResult, estimate, installed_probe
 from videoqa.bulk.manifest import Manifest, Row
-from videoqa.bulk.output import OutputDir
+from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.progress import ProgressReporter, RowCounts
 from videoqa.bulk.run import Options, run
 

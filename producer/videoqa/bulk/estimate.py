@@ -15,9 +15,9 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from videoqa import errors
-from videoqa.bulk.index import RowIndex
 from videoqa.bulk.manifest import Manifest, Row
 from videoqa.bulk.progress import ProgressReporter, RowCounts
+from videoqa.bulk.row_index import RowIndex
 from videoqa.contract import JobRequest
 
 __all__ = ["Estimate", "Probe", "ProbeResult", "estimate", "installed_probe"]

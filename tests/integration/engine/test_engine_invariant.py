@@ -16,7 +16,7 @@ from test_engine_slots import staggered
 
 from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
-from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine.generation import PendingRequest
 
 
 @contextmanager

@@ -294,7 +294,7 @@ def test_a_question_that_comes_while_the_engine_closes_is_ended(
         engine.close()
         return StopStringBuffer(*given)
 
-    monkeypatch.setattr("videoqa_worker.engine.remote.StopStringBuffer", closing)
+    monkeypatch.setattr("videoqa_worker.engine.server_engine.StopStringBuffer", closing)
     with pytest.raises(EngineStopped) as refused:
         ask(engine, [picture(1)], "What?", SHORT).result(5)
     assert not refused.value.had_begun

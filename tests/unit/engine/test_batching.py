@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from videoqa.contract import Generation
 from videoqa.errors import JobCanceled
 from videoqa_worker.engine import EngineConfig, GenerationRequest
-from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.scheduling.request_queue import (
     RequestQueue,
     choose_batch,

@@ -44,7 +44,7 @@ def videoqa_pool(path: Path, count: int) -> Pictures:
 def _decoders() -> Any:
     """One pool a process, as a worker has."""
     from videoqa_worker.decoding.decoders import Decoders
-    from videoqa_worker.frames import FrameLimits
+    from videoqa_worker.settings import FrameLimits
 
     decoders = Decoders(FrameLimits())
     decoders.start()

@@ -32,7 +32,7 @@ from videoqa.bulk.subtitle_files import SubtitleFormat
 from videoqa.client import Client
 from videoqa.contract import Failure, Job
 
-__all__ = ["Options", "run"]
+__all__ = ["Options", "run_manifest"]
 
 PAUSE_S = 1.0
 """Pause after Redis did not answer or the queue was full."""
@@ -58,7 +58,7 @@ class Options:
     """Results that are read at the same time: a store takes tens of milliseconds for each."""
 
 
-def run(
+def run_manifest(
     client: Client,
     manifest: Manifest,
     output: OutputDir,

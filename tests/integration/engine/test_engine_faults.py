@@ -15,7 +15,8 @@ from support.models import clip
 from test_engine import answers, ask, batch_sizes, given, single, submitted
 
 from videoqa.errors import EngineStopped, JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
+from videoqa_worker.settings import EngineConfig
 
 Check = Callable[[torch.Tensor], None]
 

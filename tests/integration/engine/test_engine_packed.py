@@ -19,9 +19,10 @@ from test_engine_faults import before_each_forward
 from test_engine_slots import canceled_after, is_left, staggered
 
 from videoqa.errors import JobCanceled, ModelError
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
+from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.forward import ForwardPass
+from videoqa_worker.settings import EngineConfig
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 

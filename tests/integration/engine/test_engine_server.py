@@ -35,10 +35,11 @@ from videoqa.errors import (
 )
 from videoqa.settings import Settings
 from videoqa_worker.embedded.process import ServerProcess, free_port
-from videoqa_worker.engine import Engine, Generated, MediaQuestion, ServerConfig, ServerEngine
+from videoqa_worker.engine import Engine, Generated, MediaQuestion, ServerEngine
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.frames import sample_frames
 from videoqa_worker.prompt import FrameInput
+from videoqa_worker.settings import ServerConfig
 
 QUESTIONS = ["What is moving?", "What color is it?", "Describe the video.", "How many shapes?"]
 SHORT = Generation(max_new_tokens=24)

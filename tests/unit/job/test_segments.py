@@ -20,7 +20,8 @@ from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.questions import QuestionSession
 from videoqa_worker.job.segments import AHEAD, Segments
-from videoqa_worker.sources import SourceConfig, Sources
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import Sources
 
 TOTAL = 3 * AHEAD
 

@@ -21,17 +21,14 @@ from videoqa_worker.engine.model.loading import (
 from videoqa_worker.engine.model.processor import load_processor
 from videoqa_worker.engine.server_engine import ServerEngine
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.settings import EngineConfig, ServerConfig
 
 __all__ = [
     "AnswerOptions",
     "Answering",
     "Engine",
-    "EngineConfig",
     "Generated",
     "GenerationRequest",
     "MediaQuestion",
-    "ServerConfig",
     "ServerEngine",
     "Stats",
     "choose_device",

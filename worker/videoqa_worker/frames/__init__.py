@@ -10,13 +10,11 @@ from videoqa_worker.frames.selection.clip import resolve_clip
 from videoqa_worker.frames.selection.fetch_plan import plan_spans
 from videoqa_worker.frames.selection.instants import compute_instants
 from videoqa_worker.frames.sparse_file import CompleteFile, Span, Spans, SparseFile
-from videoqa_worker.settings import FrameLimits
 
 __all__ = [
     "CompleteFile",
     "DecodeBudget",
     "Frame",
-    "FrameLimits",
     "OpenVideo",
     "SampledSegment",
     "SampledVideo",

@@ -8,9 +8,7 @@ the engine makes of them what transformers would is `test_engine_pixels`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,23 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from support.engine import (
+    REFERENCE,
+    TOGETHER,
+    VARIED,
+    answers,
+    ask,
+    mixed,
+    rows_seen,
+    single,
+    submitted,
+)
 from support.models import DEMO, clip, picture
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from videoqa.contract import Generation
 from videoqa.errors import JobCanceled, PromptTooLong
-from videoqa_worker.engine import Engine, Generated, GenerationRequest
-from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine import Engine, Generated
 from videoqa_worker.prompt import Media
-
-TOGETHER = {"batch_wait_s": 0.3, "length_ratio": 100.0, "max_batch": 8}
-"""Whatever is submitted in one go becomes one batch of up to 8 rows."""
-
-REFERENCE = {**TOGETHER, "pixels": "reference"}
 
 GUIDE_CASES = [
     ("What happens in both videos?", 6, 6),
@@ -43,67 +45,6 @@ GUIDE_CASES = [
 @pytest.fixture(params=["slots", "generate"])
 def engine(request: pytest.FixtureRequest, engine_of: Callable[..., Engine]) -> Engine:
     return engine_of("interleave", batching=request.param, **TOGETHER)
-
-
-def ask(engine: Engine, media: list[Media], question: str, **settings: Any) -> GenerationRequest:
-    """A request; keywords of GenerationRequest go there, the others to Generation."""
-    names = ("should_stop", "alone", "on_progress", "on_text")
-    own = {k: settings.pop(k) for k in names if k in settings}
-    generation = Generation(**{"max_new_tokens": 24, **settings})
-    return GenerationRequest(engine.prompter.build(media, question), generation, **own)
-
-
-def answers(engine: Engine, requests: list[GenerationRequest]) -> list[Generated]:
-    return [future.result(60) for future in submitted(engine, requests)]
-
-
-def submitted(engine: Engine, requests: list[GenerationRequest]) -> list[Future[Generated]]:
-    """All of them before the engine sees the first."""
-    with engine._room._changed:
-        return [engine.submit(request) for request in requests]
-
-
-def single(engine: Engine, request: GenerationRequest) -> Generated:
-    """The answer to a request that nobody shares a batch with."""
-    return answers(engine, [replace(request, alone=True)])[0]
-
-
-def given(kwargs: dict[str, Any]) -> torch.Tensor:
-    """What a forward pass is about: int64[rows, tokens], or embeddings [rows, tokens, d]."""
-    ids = kwargs.get("input_ids")
-    found: torch.Tensor = kwargs["inputs_embeds"] if ids is None else ids
-    return found
-
-
-@contextmanager
-def rows_seen(engine: Engine) -> Iterator[list[int]]:
-    """How many rows ran at each forward pass."""
-    seen: list[int] = []
-
-    def look(_: Any, args: Any, kwargs: Any) -> None:
-        runner = engine._runner
-        decodes = isinstance(runner, SlotRunner) and runner.passes.cache.decodes
-        seen.append(len(runner._seats.running) if decodes else given(kwargs).shape[0])
-
-    hook = engine._loaded.model.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
-def mixed(engine: Engine, count: int, **settings: Any) -> list[GenerationRequest]:
-    """Requests of many lengths: 1 to 12 frames, one or two videos, short and long questions."""
-    frames = [1, 12, 4, 7, 2, 9, 5, 3]
-    return [
-        ask(
-            engine,
-            [clip(n, frames[n])] if n % 2 else [clip(n, frames[n]), clip(n + 50, frames[-n])],
-            "What is it " * (n + 1) + "?",
-            **settings,
-        )
-        for n in range(count)
-    ]
 
 
 # --- the guide, written out
@@ -315,7 +256,6 @@ def test_an_answer_ends_at_its_limit(engine: Engine) -> None:
     assert (answer.finish_reason, answer.output_tokens, len(answer.tokens)) == ("length", 9, 9)
 
 
-VARIED: dict[str, Any] = {"max_new_tokens": 40, "temperature": 1.5, "seed": 4}
 """An answer of letters that seldom repeat."""
 
 

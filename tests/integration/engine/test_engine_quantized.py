@@ -6,9 +6,8 @@ import random
 from collections.abc import Callable
 
 import pytest
+from support.engine import answers, ask, mixed, single, varied
 from support.models import clip
-from test_engine import answers, ask, mixed, single
-from test_engine_slots import varied
 from transformers import GenerationConfig
 
 from videoqa_worker.demo.questions import questions

@@ -18,8 +18,8 @@ from videoqa import Settings
 from videoqa.cli import doctor
 from videoqa.contract import WorkerInfo
 from videoqa.jobs import Ledger, connect
-from videoqa_worker.embedded.redis_server import find_server
 from videoqa_worker.embedded.process import ServerProcess, free_port
+from videoqa_worker.embedded.redis_server import find_server
 from videoqa_worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[3]

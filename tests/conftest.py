@@ -8,5 +8,6 @@ pytest_plugins = [
     "support.attempts",
     "support.cli",
     "support.models",
+    "support.workers",
     "support.stack",
 ]

@@ -236,8 +236,8 @@ def test_a_worker_that_stops_gives_its_jobs_back(
         for event in client.events(job.id, timeout_s=30):
             if event.stage == "fetching":
                 break
-        worker.process.send_signal(how)
-        assert worker.process.wait(15) == 0
+        worker.signal(how)
+        assert worker.wait() == 0
     given_back = client.get(job.id)
     assert given_back.state == "queued", given_back.failure
     with _serving(clip, port):

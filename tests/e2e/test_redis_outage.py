@@ -7,12 +7,12 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
-from support.stack import WorkerProcess
+from support.processes import wait_until
+from support.stack import StartedWorker, WorkerProcess
 
 from videoqa import errors
 from videoqa.client import Client
@@ -21,13 +21,6 @@ from videoqa_worker.demo.clips import write_clip
 from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.05)
 
 
 def test_a_worker_waits_for_redis_and_recovers_when_it_is_killed(tmp_path: Path) -> None:
@@ -39,11 +32,12 @@ def test_a_worker_waits_for_redis_and_recovers_when_it_is_killed(tmp_path: Path)
         return RedisServer(tmp_path / "redis", port=port, password=password)
 
     with (
-        WorkerProcess(settings, tmp_path / "worker") as worker,
+        StartedWorker(settings, tmp_path / "worker") as worker,
         Client(settings=settings) as client,
     ):
         said = f"Redis at 127.0.0.1:{port} does not answer"
-        wait_for(lambda: said in worker.log_tail(50), 5, "the worker says that Redis is away")
+        wait_until(lambda: said in worker.log_tail(50), process=worker)
+        assert "loading processor" not in worker.log_tail(50), "it is said before the model loads"
         for _ in range(2):
             with start_redis() as redis:
                 worker.wait_ready(client)

@@ -7,9 +7,7 @@ that there is. Expected answers are those of a run without faults, just before.
 from __future__ import annotations
 
 import math
-import os
 import random
-import signal
 import tempfile
 import threading
 import time
@@ -20,10 +18,10 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import redis
+from support.workers import ForkedWorker, clean_environ
 
 from faults.proxies import Store, Wire
 from faults.tally import Tally
-from faults.workers import Worker, zygote
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import FINAL_STATES, Result, WorkerInfo
@@ -90,7 +88,7 @@ class Rig:
         """Job id -> number of the job."""
         self.gone: set[str] = set()
         """Jobs whose loss a row counts itself."""
-        self.workers: list[Worker] = []
+        self.workers: list[ForkedWorker] = []
         self._redis_config = redis_config
         self.environ = dict(environ or {})
         self._max_attempts, self.before = max_attempts, before
@@ -172,8 +170,7 @@ class Rig:
 
     def _end_workers(self) -> None:
         for worker in self.workers:
-            worker.signal(signal.SIGCONT)
-            worker.kill()
+            worker.kill_group()
 
     def _stop_redis(self) -> None:
         self.redis.stop()  # the one that runs then, not the first
@@ -189,26 +186,20 @@ class Rig:
 
     # Workers
 
-    def spawn(self, **environ: str) -> Worker:
+    def spawn(self, **environ: str) -> ForkedWorker:
         """Another worker; does not wait until it is ready."""
         self._count += 1
-        log = self.folder / f"worker-{self._count}.log"
-        clean = {name: value for name, value in os.environ.items() if "VIDEOQA_" not in name}
-        order = {
-            "log": str(log),
-            "before": self.before,
-            "environ": clean
-            | SETTINGS
-            | {
-                "VIDEOQA_REDIS_URL": self.redis_url,
-                "VIDEOQA_PREFIX": "faults",
-                "VIDEOQA_OUTPUT": self.output,
-                "FAULTS_SEED": f"{self._seed}.{self._count}",
-            }
-            | self.environ
-            | environ,
+        own = {
+            "VIDEOQA_REDIS_URL": self.redis_url,
+            "VIDEOQA_PREFIX": "faults",
+            "VIDEOQA_OUTPUT": self.output,
+            "FAULTS_SEED": f"{self._seed}.{self._count}",
         }
-        worker = Worker(zygote.fork(order), log)
+        worker = ForkedWorker(
+            self.folder / f"worker-{self._count}.log",
+            clean_environ() | SETTINGS | own | self.environ | environ,
+            before=self.before,
+        )
         self.workers.append(worker)
         return worker
 
@@ -232,14 +223,16 @@ class Rig:
             if len(ready) >= count:
                 return
             time.sleep(0.1)
-        raise TimeoutError(f"{count} workers were not ready: {self.workers[-1].log.read_text()}")
+        raise TimeoutError(
+            f"{count} workers were not ready: {self.workers[-1].log_path.read_text()}"
+        )
 
     def let_work(self, shortest_s: float, longest_s: float) -> None:
         """So long, from when a worker is up: kills that come faster than starts would let no job end."""
         self.wait_ready(1)
         time.sleep(self.draw.uniform(shortest_s, longest_s))
 
-    def replace(self, worker: Worker) -> Worker:
+    def replace(self, worker: ForkedWorker) -> ForkedWorker:
         self.workers.remove(worker)
         return self.spawn()
 
@@ -300,14 +293,14 @@ class Rig:
                 self.acknowledged[job.id] = number
                 return
 
-    def kill(self, worker: Worker) -> None:
+    def kill(self, worker: ForkedWorker) -> None:
         """SIGKILL, and what it held is counted."""
-        worker.kill()
+        worker.kill_group()
         time.sleep(0.1)  # what it said before is heard
         self.tally.kills += 1
         self.tally.held += len(self.held_by(worker))
 
-    def held_by(self, worker: Worker) -> list[str]:
+    def held_by(self, worker: ForkedWorker) -> list[str]:
         """Open jobs whose record says that this worker runs them."""
         ids = self.open_jobs()
         with self.plain.pipeline(transaction=False) as pipe:

@@ -115,7 +115,7 @@ def by_engine(
     memory has been touched, as in a worker that runs. Starting and closing it do not count."""
 
     def answer(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
-        config = EngineConfig("random", device="cpu", cpu_threads=1, **settings)
+        config = EngineConfig(model="random", device="cpu", cpu_threads=1, **settings)
         with Engine(config, loader=lambda *_: loaded) as engine:
             heard: list[str] = []
             if streams:
@@ -166,7 +166,7 @@ def ten_questions(loaded: Loaded, own: Any, frames: int) -> dict[str, Any]:
 
 def asked(loaded: Loaded, media: Media, questions: Sequence[str], tokens: int) -> Tokens:
     """As a job of so many questions asks them, of an engine that has answered them about another video."""
-    config = EngineConfig("random", device="cpu", cpu_threads=1, max_batch=10)
+    config = EngineConfig(model="random", device="cpu", cpu_threads=1, max_batch=10)
     other = replace(media, frames=tuple(255 - frame for frame in media.frames))
     generation = Generation(max_new_tokens=tokens)
     with Engine(config, loader=lambda *_: loaded) as engine:

@@ -204,7 +204,7 @@ def generate(loaded: Loaded, processor: Any, jobs: Sequence[Sequence[np.ndarray]
 
 def engine_on(loaded: Loaded, args: argparse.Namespace, **settings: Any) -> Engine:
     settings["attn_implementation"] = args.attention
-    config = EngineConfig("random", device=args.device, **settings)
+    config = EngineConfig(model="random", device=args.device, **settings)
     return Engine(config, loader=lambda *_: loaded)
 
 

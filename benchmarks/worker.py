@@ -42,7 +42,7 @@ def alone(folder: Path, paths: list[Path]) -> dict[str, Any]:
         frames = sample_frames(path, Sampling(frames=FRAMES)).frames
         return Media("video", tuple(frame.pixels for frame in frames))
 
-    config = EngineConfig(str(folder), device="cpu", cpu_threads=1, max_batch=IN_FLIGHT)
+    config = EngineConfig(model=str(folder), device="cpu", cpu_threads=1, max_batch=IN_FLIGHT)
     with Engine(config) as engine:
         shown = [media(path) for path in paths]
         generation = Generation(max_new_tokens=TOKENS)

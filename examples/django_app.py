@@ -1,7 +1,7 @@
 """Questions about videos in a Django app: views, URLs and the settings that they need, in one file.
 
-    pip install videoqa django
-    VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 python django_app.py runserver
+    pip install ./producer django
+    VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 python examples/django_app.py runserver
 
 In a project of your own, take the views and `urlpatterns`; `client` is made once a process.
 """
@@ -52,8 +52,8 @@ def telling_errors(view: Callable[..., HttpResponse]) -> Callable[..., HttpRespo
             return JsonResponse({"error": body}, status=422)
         except VideoQAError as error:
             status = next((code for kind, code in STATUS if isinstance(error, kind)), 422)
-            body = {"code": error.code, "message": error.message, "param": error.param}
-            return JsonResponse({"error": body}, status=status)
+            failure = {"code": error.code, "message": error.message, "param": error.param}
+            return JsonResponse({"error": failure}, status=status)
 
     return told
 
@@ -75,7 +75,7 @@ def ask(request: HttpRequest) -> HttpResponse:
 @telling_errors
 def status(request: HttpRequest, job_id: str) -> HttpResponse:
     job = client().get(job_id)
-    found = {"job": job.model_dump(mode="json")}
+    found: dict[str, object] = {"job": job.model_dump(mode="json")}
     if job.state == "succeeded":
         found["answer"] = client().result(job_id).answers[0].text
     return JsonResponse(found)

@@ -1,9 +1,9 @@
-"""Questions about videos in a FastAPI app.
+r"""Questions about videos in a FastAPI app.
 
-    pip install videoqa fastapi uvicorn
-    VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 uvicorn fastapi_app:app
+    pip install ./producer fastapi uvicorn
+    VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 uvicorn --app-dir examples fastapi_app:app
 
-    curl -d '{"video": "s3://videos/cat.mp4", "question": "What is the cat doing?"}' \\
+    curl -d '{"video": "s3://videos/cat.mp4", "question": "What is the cat doing?"}' \
          -H 'Content-Type: application/json' -H 'Idempotency-Key: order-17' localhost:8000/questions
     curl localhost:8000/questions/job_...
     curl -N localhost:8000/questions/job_.../stream

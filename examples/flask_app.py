@@ -1,7 +1,7 @@
 """Questions about videos in a Flask app.
 
-pip install videoqa flask
-VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 flask --app flask_app run
+pip install ./producer flask
+VIDEOQA_REDIS_URL=redis://127.0.0.1:6379/0 flask --app examples/flask_app run
 """
 
 from flask import Flask, Response, jsonify, request
@@ -41,7 +41,7 @@ def create_app(client: Client | None = None) -> Flask:
     @app.get("/questions/<job_id>")
     def status(job_id: str) -> Response:
         job = videoqa.get(job_id)
-        found = {"job": job.model_dump(mode="json")}
+        found: dict[str, object] = {"job": job.model_dump(mode="json")}
         if job.state == "succeeded":
             found["answer"] = videoqa.result(job_id).answers[0].text
         return jsonify(found)

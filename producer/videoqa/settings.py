@@ -1,28 +1,60 @@
-"""What can be configured on the submitting side: each setting with default, unit and reason.
+"""Settings: each one is defined once, with its default, its unit and its reason.
 
-Objects here never read the environment themselves: entry points call `from_environment`.
+A setting is a field of a `Config`; its variable is `VIDEOQA_` and the field's alias or name. A
+`Config` may hold others, each for one part of the program: `from_environment` reads them all, and
+only entry points call it.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Mapping
-from typing import Annotated, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticUndefined
 
 from videoqa.errors import ConfigurationError
 
-__all__ = ["ENV_PREFIX", "HttpUrl", "Settings"]
+__all__ = [
+    "DEFAULT_REDIS_URL",
+    "ENV_PREFIX",
+    "OTHER_VARIABLES",
+    "Config",
+    "HttpUrl",
+    "Settings",
+    "Variable",
+    "unknown_variables",
+]
 
 ENV_PREFIX = "VIDEOQA_"
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 
 
-def _over_http(url: str) -> str:
+OTHER_VARIABLES = ("VIDEOQA_HOME", "VIDEOQA_REDIS_SERVER")
+"""Variables that only `videoqa up` and the commands beside it read, to find their own files."""
+
+
+class Variable(NamedTuple):
+    """A setting as a row of the reference: its variable, default and reason."""
+
+    name: str
+    default: str
+    reason: str
+
+
+def _require_http(url: str) -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -33,12 +65,12 @@ def _over_http(url: str) -> str:
     return url
 
 
-def _without_password(shown: str) -> str:
-    """What may be a URL, as `repr` has it; some lack what stands before the password, too."""
+def _hide_password(shown: str) -> str:
+    """Removes the user and password of a value that may be a URL, even one without its scheme."""
     return re.sub(r"(^.\w[\w+.-]*://|^.).*@", r"\1", shown)
 
 
-def _spelled(url: str) -> str:
+def _spell_for_celery(url: str) -> str:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     if parts.scheme == "unix":
@@ -51,13 +83,109 @@ def _spelled(url: str) -> str:
     return url
 
 
-HttpUrl = Annotated[str, AfterValidator(_over_http)]
+HttpUrl = Annotated[str, AfterValidator(_require_http)]
 
 
-class Settings(BaseModel):
-    """Where Redis is and how long to wait for it."""
+class Config(BaseModel):
+    """Settings of one part of the program, frozen and checked.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    A wrong value raises `ConfigurationError` with the variable, what it held and what is expected.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0]) if first["loc"] else cls.__name__
+            why = first["msg"].removeprefix("Value error, ")
+            got = _hide_password(repr(first["input"]))
+            raise ConfigurationError(
+                f"{ENV_PREFIX}{name.upper()}={got}: {why}", param=name
+            ) from error
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, **overrides: object
+    ) -> Self:
+        """Reads VIDEOQA_* variables; overrides, by the variable's lower-case rest, win unless None.
+
+        Raises:
+            ConfigurationError: names the variable, what it held and what is expected.
+        """
+        environ = os.environ if environ is None else environ
+        found: dict[str, Any] = {}
+        paths = list(cls._paths())
+        if wrong := overrides.keys() - {path[-1] for path in paths}:
+            raise TypeError(f"got {', '.join(sorted(wrong))}, expected names of settings")
+        for path in paths:
+            name = path[-1]
+            value = overrides.get(name)
+            value = environ.get(ENV_PREFIX + name.upper()) or None if value is None else value
+            if value is not None:
+                part = found
+                for step in path[:-1]:
+                    part = part.setdefault(step, {})
+                part[name] = value
+        return cls.model_validate(found)
+
+    @classmethod
+    def _paths(cls) -> Iterator[tuple[str, ...]]:
+        """Yields the way to every setting: the fields that lead to it, then its own alias or name."""
+        for name, field in cls.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+                yield from ((name, *rest) for rest in field.annotation._paths())
+            else:
+                yield (field.alias or name,)
+
+    @classmethod
+    def table(cls) -> list[Variable]:
+        """Lists every setting, for the reference and `doctor`."""
+        rows: list[Variable] = []
+        for name, field in cls.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+                rows += field.annotation.table()
+                continue
+            default = "" if field.default in (None, PydanticUndefined) else str(field.default)
+            variable = ENV_PREFIX + (field.alias or name).upper()
+            rows.append(Variable(variable, default, field.description or ""))
+        return rows
+
+
+def unknown_variables(
+    environ: Mapping[str, str], known: Iterable[Variable], *, similar_only: bool = False
+) -> list[str]:
+    """Lists the VIDEOQA_* variables that no setting reads, each with the nearest known name.
+
+    Arguments:
+        similar_only: leave out those that resemble no known name; where the worker's settings are
+            not installed, they may be its own.
+    """
+    names = [row.name for row in known] + list(OTHER_VARIABLES)
+    found = []
+    for name in sorted(environ):
+        if name.startswith(ENV_PREFIX) and name not in names:
+            rest = [known_name.removeprefix(ENV_PREFIX) for known_name in names]
+            nearest = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), rest, 1, cutoff=0.75)
+            if nearest:
+                found.append(f"{name} is not a setting; did you mean {ENV_PREFIX}{nearest[0]}?")
+            elif not similar_only:
+                found.append(f"{name} is not a setting; unset it, or look it up in the reference")
+    return found
+
+
+class Settings(Config):
+    """Where Redis is, how long to wait for it, and what jobs are by default."""
 
     redis_url: str = Field(
         default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"
@@ -99,44 +227,5 @@ class Settings(BaseModel):
 
     @property
     def broker(self) -> str:
-        """Celery's spelling of it, and of each where there are several."""
-        return ";".join(map(_spelled, (self.broker_url or self.redis_url).split(";")))
-
-    @classmethod
-    def from_environment(
-        cls, environ: Mapping[str, str] | None = None, **overrides: object
-    ) -> Self:
-        """Settings from VIDEOQA_* variables; overrides that are not None win.
-
-        Raises:
-            ConfigurationError: names the variable, what it held and what is expected.
-        """
-        environ = os.environ if environ is None else environ
-        found: dict[str, object] = {
-            name: environ[ENV_PREFIX + name.upper()]
-            for name in cls.model_fields
-            if environ.get(ENV_PREFIX + name.upper(), "") != ""
-        }
-        found |= {name: value for name, value in overrides.items() if value is not None}
-        try:
-            return cls.model_validate(found)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = str(first["loc"][0])
-            why = first["msg"].removeprefix("Value error, ")
-            got = _without_password(repr(first["input"]))
-            raise ConfigurationError(
-                f"{ENV_PREFIX}{name.upper()}={got}: {why}", param=name
-            ) from error
-
-    @classmethod
-    def table(cls) -> list[tuple[str, str, str]]:
-        """(variable, default, reason) of every setting, for the docs and `doctor`."""
-        return [
-            (
-                ENV_PREFIX + name.upper(),
-                "" if field.default in (None, PydanticUndefined) else str(field.default),
-                field.description or "",
-            )
-            for name, field in cls.model_fields.items()
-        ]
+        """The broker's URL as Celery spells it; of each broker where there are several."""
+        return ";".join(map(_spell_for_celery, (self.broker_url or self.redis_url).split(";")))

@@ -1,0 +1,1 @@
+"""The fault matrix: one program a fault, each with its counts."""

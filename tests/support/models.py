@@ -327,7 +327,7 @@ def engine_of(checkpoint: Callable[[str], Path]) -> Iterator[Callable[..., Engin
             key = (family, *sorted(settings.items()))
             if key not in running:
                 config = EngineConfig(
-                    str(checkpoint(family)),
+                    model=str(checkpoint(family)),
                     **{"cpu_threads": 1, "device": "cpu", "pack_from_tokens": 1, **settings},
                 )
                 running[key] = stack.enter_context(Engine(config))

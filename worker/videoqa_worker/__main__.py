@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
 from videoqa.jobs import connect, speaking_redis
+from videoqa.settings import unknown_variables
 from videoqa_worker.service.logs import configure
 from videoqa_worker.settings import WorkerSettings
 
@@ -20,8 +21,10 @@ log = logging.getLogger("videoqa_worker")
 def main() -> int:
     """Runs one worker until a signal; the exit status is 0 after a clean shutdown, 2 for a wrong setting."""
     try:
-        configure(os.environ.get("VIDEOQA_LOG_LEVEL", "INFO"))
         settings = WorkerSettings.from_environment()
+        configure(settings.log_level)
+        for mistake in unknown_variables(os.environ, WorkerSettings.table()):
+            log.warning("%s", mistake)
         return _run(settings)
     except VideoQAError as error:
         print(f"videoqa worker: {error} ({error.code})", file=sys.stderr)

@@ -5,8 +5,9 @@ The worker adds its own checks (model, device, storage) by the entry point `vide
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import cast
 
@@ -15,9 +16,9 @@ import redis
 from videoqa import errors
 from videoqa.cli.output import Check
 from videoqa.jobs import Ledger, connect, place, server_name, speaking_redis
-from videoqa.settings import Settings
+from videoqa.settings import Settings, unknown_variables
 
-__all__ = ["run"]
+__all__ = ["check_variables", "run"]
 
 OLDEST = (6, 2)
 """The scripts call ZRANDMEMBER, which came then."""
@@ -30,9 +31,25 @@ def run(settings: Settings) -> list[Check]:
     if found[0].ok:
         found.append(_workers(settings, client))
     client.close()
-    for point in entry_points(group="videoqa.doctor"):
+    points = entry_points(group="videoqa.doctor")
+    for point in points:
         found.extend(cast("Callable[[], list[Check]]", point.load())())
+    if not points:
+        found.append(check_variables(os.environ, Settings, similar_only=True))
     return found
+
+
+def check_variables(
+    environ: Mapping[str, str], settings: type[Settings], *, similar_only: bool = False
+) -> Check:
+    """Checks that every VIDEOQA_* variable is a setting; see `unknown_variables`."""
+    mistakes = unknown_variables(environ, settings.table(), similar_only=similar_only)
+    return Check(
+        "variables",
+        ok=not mistakes,
+        found="; ".join(mistakes) or "every VIDEOQA_* variable is a setting",
+        next_step="correct the name: the variable has no effect",
+    )
 
 
 def _redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:

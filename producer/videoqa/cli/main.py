@@ -19,6 +19,8 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import metadata
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -26,7 +28,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from videoqa import errors
+from videoqa import __version__, errors
 from videoqa.cli import output as show
 from videoqa.cli.arguments import (
     Budget,
@@ -116,11 +118,32 @@ def _interrupted(ctx: Any) -> str:
 app = typer.Typer(
     name="videoqa",
     cls=_Commands,
-    help="Ask questions about videos.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_versions(wanted: bool) -> None:
+    if not wanted:
+        return
+    typer.echo(f"videoqa {__version__}")
+    with suppress(metadata.PackageNotFoundError):
+        typer.echo(f"videoqa-worker {metadata.version('videoqa-worker')}")
+    raise typer.Exit
+
+
+@app.callback()
+def _take_global_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_versions, is_eager=True,
+            help="Print the version of videoqa, and of its worker where that is installed.",
+        ),
+    ] = False,
+) -> None:  # fmt: skip
+    """Ask questions about videos."""
 
 
 def _read_json(source: str) -> dict[str, Any]:

@@ -16,16 +16,16 @@ from videoqa.jobs.submission import Bell, Place, Submission, new_job_id
 
 __all__ = [
     "BEGINNINGS",
+    "PRIORITIES",
+    "TASK",
     "Bell",
     "Claim",
     "Fence",
     "Following",
     "Ledger",
-    "PRIORITIES",
     "Place",
     "Priority",
     "Submission",
-    "TASK",
     "Unreadable",
     "check_database",
     "connect",

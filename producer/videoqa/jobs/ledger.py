@@ -1,8 +1,8 @@
-"""The life of a job: its record in Redis and every transition of it.
+r"""The life of a job: its record in Redis and every transition of it.
 
     queued -> running -> succeeded | failed | canceled | expired
-      ^         |  \\-> canceling -> canceled
-      \\---------/  lost worker, retryable failure, released
+      ^         |  \-> canceling -> canceled
+      \---------/  lost worker, retryable failure, released
 
 The record is the job; a Celery message is only a doorbell.
 Each transition is one Lua script (`lua/`), atomic, on Redis' clock. A worker's writes

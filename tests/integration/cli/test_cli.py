@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from support.cli import COMMAND, Run
 
-from videoqa import Client, Job, Result, errors
+from videoqa import Client, Job, Result, __version__, errors
 from videoqa.cli import main as cli
 from videoqa.cli.local_stack import LocalStack
 from videoqa.contract import (
@@ -464,6 +464,12 @@ def test_commands_of_a_missing_worker_say_what_to_install() -> None:
         with pytest.raises(errors.ConfigurationError, match="pip install videoqa-worker") as caught:
             missing()
         assert cli.exit_code(caught.value) == 2
+
+
+def test_version_prints_both_distributions(run: Run) -> None:
+    done = run("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"videoqa {__version__}\nvideoqa-worker {__version__}\n"
 
 
 def test_help_names_every_command(run: Run) -> None:

@@ -32,7 +32,7 @@ def copied(checkpoint: Callable[[str], Path], tmp_path: Path) -> Copied:
 
 
 def worker(**fields: Any) -> WorkerSettings:
-    return WorkerSettings(**({"model": "demo"} | fields))
+    return WorkerSettings.from_environment({}, **({"model": "demo"} | fields))
 
 
 def model(folder: Path) -> Check:
@@ -131,3 +131,18 @@ def test_an_old_redis_is_not_well(settings: Settings, monkeypatch: pytest.Monkey
             )
             (check,) = [c for c in of_producer._redis(settings, client) if c.name == "redis"]
             assert check.ok is ok, version
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one() -> None:
+    check = of_producer.check_variables({"VIDEOQA_MAX_BACH": "4"}, WorkerSettings)
+    assert not check.ok
+    assert "did you mean VIDEOQA_MAX_BATCH?" in check.found
+    assert of_producer.check_variables({"VIDEOQA_MAX_BATCH": "4"}, WorkerSettings).ok
+
+
+def test_the_client_alone_cannot_tell_a_workers_variable_from_a_mistake() -> None:
+    def check(name: str) -> Check:
+        return of_producer.check_variables({name: "1"}, Settings, similar_only=True)
+
+    assert check("VIDEOQA_MAX_BATCH").ok
+    assert not check("VIDEOQA_PREFFIX").ok

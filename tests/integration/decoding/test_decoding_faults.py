@@ -48,7 +48,9 @@ def path(make_clip: MakeClip) -> Path:
 @pytest.fixture
 def one() -> Iterator[Decoders]:
     """With one process, and limits that end a hang soon and no order on a busy machine."""
-    with Decoders(replace(LIMITS, decode_timeout_s=2.0), processes=1, grace_s=0.2) as decoders:
+    with Decoders(
+        LIMITS.model_copy(update={"decode_timeout_s": 2.0}), processes=1, grace_s=0.2
+    ) as decoders:
         decoders.start()
         yield decoders
 
@@ -109,7 +111,7 @@ def test_a_process_that_hangs_is_killed_by_the_timer(
 
 
 def test_decoding_too_long_ends_the_job_and_not_the_process(path: Path) -> None:
-    with Decoders(replace(LIMITS, decode_timeout_s=0.0), processes=1) as decoders:
+    with Decoders(LIMITS.model_copy(update={"decode_timeout_s": 1e-9}), processes=1) as decoders:
         decoders.start()
         before = decoders.pids
         with pytest.raises(DecodeTimeout, match="ask for a shorter clip"):
@@ -119,7 +121,7 @@ def test_decoding_too_long_ends_the_job_and_not_the_process(path: Path) -> None:
 
 def test_time_spent_on_waiting_for_bytes_does_not_count(path: Path, tmp_path: Path) -> None:
     """The first wait is longer than decoding may take, grace included."""
-    limits = replace(LIMITS, decode_timeout_s=1.0)
+    limits = LIMITS.model_copy(update={"decode_timeout_s": 1.0})
 
     def wait() -> None:
         if len(slow.asked) == 1:
@@ -200,7 +202,7 @@ def test_a_bomb_is_refused_by_its_size(bomb: Path) -> None:
 
 
 def test_a_bomb_within_the_limits_ends_at_the_memory_limit(bomb: Path, path: Path) -> None:
-    limits = replace(LIMITS, max_pixels=1 << 28)
+    limits = LIMITS.model_copy(update={"max_pixels": 1 << 28})
     with Decoders(limits, processes=1, memory_bytes=600 << 20) as decoders:
         decoders.start()
         before = decoders.pids

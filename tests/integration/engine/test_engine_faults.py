@@ -30,7 +30,7 @@ from videoqa_worker.engine import Engine, EngineConfig
 def engine(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
     """Its own engine for each test: these leave traces in it."""
     config = EngineConfig(
-        str(checkpoint("interleave")),
+        model=str(checkpoint("interleave")),
         device="cpu",
         cpu_threads=1,
         batch_wait_s=0.3,
@@ -204,7 +204,7 @@ def test_a_closed_engine_refuses_and_may_be_closed_again(engine: Engine) -> None
 
 
 def test_an_engine_that_was_never_started_closes() -> None:
-    engine = Engine(EngineConfig("some/model"))
+    engine = Engine(EngineConfig(model="some/model"))
     assert not engine.ready
     engine.close()
 

@@ -26,7 +26,7 @@ from videoqa_worker.engine import Engine, EngineConfig
 progress.SAY_EVERY_S = 0.0
 for wanted in sys.argv[1:]:
     name, _, revision = wanted.partition("@")
-    config = EngineConfig(name, revision=revision or None, device="cpu", cpu_threads=1)
+    config = EngineConfig(model=name, revision=revision or None, device="cpu", cpu_threads=1)
     try:
         with Engine(config, on_state=print) as engine:
             print("revision", engine.revision)

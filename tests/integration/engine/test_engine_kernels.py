@@ -145,7 +145,7 @@ def start(
         monkeypatch.setattr(passes, "_REACH", {"cpu": kernels.PAGE})
         folder = str(checkpoint(family))
         given = {"device": "cpu", "cpu_threads": 1, "pack_from_tokens": 1, **settings}
-        running.append(Engine(EngineConfig(folder, **given)))
+        running.append(Engine(EngineConfig(model=folder, **given)))
         running[-1].start()
         return running[-1]
 
@@ -355,5 +355,5 @@ def test_settings_that_fix_what_attention_is_try_nothing() -> None:
     for settings in wanted:
         bare = passes.Passes.__new__(passes.Passes)
         bare._device = torch.device("cuda")
-        found.append(bare._spares_masks(EngineConfig("m", **settings)))  # type: ignore[arg-type]
+        found.append(bare._spares_masks(EngineConfig(model="m", **settings)))  # type: ignore[arg-type]
     assert found == [False, False, True]

@@ -28,7 +28,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def other(folder: Path) -> Iterator[Engine]:
-    with Engine(EngineConfig(str(folder), device="cpu", cpu_threads=1)) as engine:
+    with Engine(EngineConfig(model=str(folder), device="cpu", cpu_threads=1)) as engine:
         yield engine
 
 
@@ -108,4 +108,4 @@ def test_what_a_user_types_is_no_image(other: Engine) -> None:
 def test_a_text_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ConfigurationError, match="expected one that answers text about images"):
-        Engine(EngineConfig(str(tmp_path))).start()
+        Engine(EngineConfig(model=str(tmp_path))).start()

@@ -37,7 +37,11 @@ UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
     """Nothing is kept: what is shared is shared by rows that run at the same time."""
     config = EngineConfig(
-        str(checkpoint("interleave")), device="cpu", cpu_threads=1, pack_from_tokens=1, **UNKEPT
+        model=str(checkpoint("interleave")),
+        device="cpu",
+        cpu_threads=1,
+        pack_from_tokens=1,
+        **UNKEPT,
     )
     with Engine(config) as running:
         yield running

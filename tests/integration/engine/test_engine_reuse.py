@@ -21,7 +21,11 @@ QUESTIONS = [f"What is number {n}?" for n in range(10)]
 def engine_with(checkpoint: Callable[[str], Path]) -> Callable[..., Engine]:
     def start(**settings: Any) -> Engine:
         config = EngineConfig(
-            str(checkpoint("interleave")), device="cpu", cpu_threads=1, max_batch=4, **settings
+            model=str(checkpoint("interleave")),
+            device="cpu",
+            cpu_threads=1,
+            max_batch=4,
+            **settings,
         )
         return Engine(config)
 

@@ -62,7 +62,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def served(server_url: str) -> Iterator[ServerEngine]:
-    with ServerEngine(ServerConfig(server_url, str(DEMO), start_s=90)) as engine:
+    with ServerEngine(ServerConfig(url=server_url, model=str(DEMO), start_s=90)) as engine:
         yield engine
 
 
@@ -230,7 +230,7 @@ def server() -> Iterator[Misbehaving]:
 
 @pytest.fixture
 def engine(server: Misbehaving) -> Iterator[ServerEngine]:
-    with ServerEngine(ServerConfig(server.url, "m", silence_s=SILENCE_S)) as engine:
+    with ServerEngine(ServerConfig(url=server.url, model="m", silence_s=SILENCE_S)) as engine:
         yield engine
 
 
@@ -342,7 +342,7 @@ def test_a_listener_that_raises_fails_its_own_question(engine: ServerEngine) -> 
 def test_a_server_that_is_not_there_is_waited_for(server: Misbehaving) -> None:
     port = free_port()
     states: list[str] = []
-    config = ServerConfig(f"http://127.0.0.1:{port}/v1", "m", start_s=2)
+    config = ServerConfig(url=f"http://127.0.0.1:{port}/v1", model="m", start_s=2)
     engine = ServerEngine(config, on_state=states.append)
     with pytest.raises(ConfigurationError, match="VIDEOQA_SERVER_URL"):
         engine.start()
@@ -352,7 +352,7 @@ def test_a_server_that_is_not_there_is_waited_for(server: Misbehaving) -> None:
 
 def test_a_server_that_refuses_the_first_question_is_no_use(server: Misbehaving) -> None:
     server.behave = lambda answer: answer.refusing(404, "no such model")
-    engine = ServerEngine(ServerConfig(server.url, "m"))
+    engine = ServerEngine(ServerConfig(url=server.url, model="m"))
     with pytest.raises(ConfigurationError, match="no such model"):
         engine.start()
     engine.close()

@@ -34,7 +34,7 @@ def told(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[..., lis
         shutil.copytree(checkpoint("interleave"), folder)
         file = folder / "generation_config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
-        config = EngineConfig(str(folder), device="cpu", cpu_threads=1, batching=batching)  # type: ignore[arg-type]
+        config = EngineConfig(model=str(folder), device="cpu", cpu_threads=1, batching=batching)  # type: ignore[arg-type]
         with Engine(config) as engine:
             requests = [
                 ask(engine, [clip(n, 1 + n)], "What? " * (n + 1), max_new_tokens=30, **row)

@@ -35,7 +35,7 @@ from videoqa_worker.engine.sequence.sampler import Sampler
 def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
     """Prompts come in by pieces of 16 tokens beside running rows; nothing is kept."""
     config = EngineConfig(
-        str(checkpoint("interleave")),
+        model=str(checkpoint("interleave")),
         device="cpu",
         cpu_threads=1,
         prefill_chunk_tokens=16,
@@ -173,7 +173,7 @@ def test_a_step_that_is_done_again_draws_the_same_tokens(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory runs out between the draws of two rows, what was kept goes, and the step comes again."""
-    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
+    config = EngineConfig(model=str(checkpoint("interleave")), device="cpu", cpu_threads=1)
     with Engine(config) as engine:
         requests = [
             ask(engine, [clip(n, 2)], "Story?", max_new_tokens=20, temperature=1.5, seed=n)
@@ -289,7 +289,7 @@ def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
 def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EngineConfig(str(checkpoint("interleave")), device="cpu", cpu_threads=1)
+    config = EngineConfig(model=str(checkpoint("interleave")), device="cpu", cpu_threads=1)
     with Engine(config) as engine:
         requests = [ask(engine, [clip(n, 2)], "What?") for n in range(3)]
         alone = [single(engine, request) for request in requests]

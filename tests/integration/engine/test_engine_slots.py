@@ -125,7 +125,11 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
 
     monkeypatch.setattr(Graphs, "run", run)
     config = EngineConfig(
-        str(checkpoint("interleave")), device="cpu", cpu_threads=1, pack_from_tokens=1, **UNKEPT
+        model=str(checkpoint("interleave")),
+        device="cpu",
+        cpu_threads=1,
+        pack_from_tokens=1,
+        **UNKEPT,
     )
     with Engine(config) as engine:
         engine._runner.passes._graphs.on = True  # type: ignore[union-attr]
@@ -292,7 +296,11 @@ def test_a_request_too_long_for_the_memory_fails_and_the_next_is_answered(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = EngineConfig(
-        str(checkpoint("interleave")), device="cpu", cpu_threads=1, max_batch_tokens=300, **UNKEPT
+        model=str(checkpoint("interleave")),
+        device="cpu",
+        cpu_threads=1,
+        max_batch_tokens=300,
+        **UNKEPT,
     )
     with Engine(config) as engine:
         small = ask(engine, [clip(1, 2)], "What?")
@@ -316,7 +324,11 @@ def test_memory_that_one_long_request_took_is_given_back(
     checkpoint: Callable[[str], Path],
 ) -> None:
     config = EngineConfig(
-        str(checkpoint("interleave")), device="cpu", cpu_threads=1, max_batch_tokens=300, **UNKEPT
+        model=str(checkpoint("interleave")),
+        device="cpu",
+        cpu_threads=1,
+        max_batch_tokens=300,
+        **UNKEPT,
     )
     with Engine(config) as engine:
         cache = engine._runner.passes.cache  # type: ignore[union-attr]

@@ -19,7 +19,7 @@ def start(checkpoint: Callable[[str], Path]) -> Callable[[str], Engine]:
     def of(batching: str) -> Engine:
         folder = str(checkpoint("interleave"))
         config = EngineConfig(
-            folder,
+            model=folder,
             device="cpu",
             cpu_threads=1,
             pack_from_tokens=1,
@@ -79,4 +79,4 @@ def test_a_row_that_is_stuck_shows_by_an_old_beat(
 
 
 def test_an_engine_that_was_not_started_has_done_nothing() -> None:
-    assert Engine(EngineConfig("some/model")).stats == Stats()
+    assert Engine(EngineConfig(model="some/model")).stats == Stats()

@@ -67,7 +67,7 @@ def told(
     folder: Path, loader: Callable[..., Loaded] = load, **settings: Any
 ) -> tuple[type, list[tuple[int, ...]]]:
     """How an engine runs the model, and what it says."""
-    config = EngineConfig(str(folder), device="cpu", cpu_threads=1, **settings)
+    config = EngineConfig(model=str(folder), device="cpu", cpu_threads=1, **settings)
     with Engine(config, loader=loader) as engine:
         requests = [ask(engine, [clip(n, 2 + n)], "What? " * (n + 1)) for n in range(4)]
         return type(engine._runner), [answer.tokens for answer in answers(engine, requests)]

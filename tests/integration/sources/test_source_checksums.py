@@ -34,10 +34,18 @@ WRONG = b64(bytes(32))
 
 @contextmanager
 def opened(
-    url: str, spool: Path, check: Callable[[], None] = lambda: None, **settings: object
+    url: str,
+    spool: Path,
+    check: Callable[[], None] = lambda: None,
+    *,
+    s3_endpoint_url: str | None = None,
+    **settings: object,
 ) -> Iterator[LocalCopy]:
     config = SourceConfig(spool_dir=spool, **{"private_addresses": True, **settings})  # type: ignore[arg-type]
-    with Sources(config) as sources, sources.open(url, check=check) as copy:
+    with (
+        Sources(config, s3_endpoint_url=s3_endpoint_url) as sources,
+        sources.open(url, check=check) as copy,
+    ):
         yield copy
 
 

@@ -49,9 +49,9 @@ def key(s3_server: S3Server) -> str:
 def opened(endpoint_url: str, spool: Path, **settings: object) -> Iterator[Sources]:
     config = SourceConfig(
         spool_dir=spool,
-        **{"s3_endpoint_url": endpoint_url, "range_bytes": MIB, **settings},  # type: ignore[arg-type]
+        **{"range_bytes": MIB, **settings},  # type: ignore[arg-type]
     )
-    with Sources(config) as sources:
+    with Sources(config, s3_endpoint_url=endpoint_url) as sources:
         yield sources
 
 

@@ -33,7 +33,7 @@ def patient(seconds: float) -> Ticket:
 
 
 def config(**settings: Any) -> EngineConfig:
-    return EngineConfig("some/model", **settings)
+    return EngineConfig(model="some/model", **settings)
 
 
 def lengths(batch: list[Ticket]) -> list[int]:

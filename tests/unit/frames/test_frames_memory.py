@@ -17,7 +17,7 @@ from support.videos import Recipe
 
 from videoqa_worker.frames import LocalMedia, open_video
 from videoqa_worker.frames.container.demuxer import packets
-from videoqa_worker.frames.limits import DEFAULT_LIMITS
+from videoqa_worker.settings import DEFAULT_LIMITS
 
 MakeClip = Callable[[Recipe], Path]
 

@@ -27,7 +27,7 @@ DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 WORKERS = ("worker", "worker-cpu")
-OWN = {"VIDEOQA_" + name.upper() for name in WorkerSettings.model_fields}
+OWN = {row.name for row in WorkerSettings.table()}
 COMPOSE_ONLY = {"VIDEOQA_CPU_MODEL"}
 
 
@@ -128,7 +128,7 @@ def test_a_worker_takes_the_examples_settings_with_those_of_compose() -> None:
     for name in WORKERS:
         found = WorkerSettings.from_environment(example() | _filled(name))
         assert found.redis_url == "redis://:change-me@valkey:6379/0"
-        assert found.file_roots == (Path("/media"),)
+        assert found.sources.file_roots == (Path("/media"),)
         assert found.output == "file:///results/{date}/{job_id}.json"
     assert WorkerSettings.from_environment(_filled("worker-cpu")).model == "demo"
 

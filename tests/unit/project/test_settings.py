@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from pydantic import ValidationError
 
 from videoqa.broker import make_celery
 from videoqa.errors import ConfigurationError
-from videoqa.settings import Settings
+from videoqa.settings import Settings, Variable, unknown_variables
+from videoqa_worker.service.runtime import list_queues
 from videoqa_worker.settings import DEMO_MODEL_PATH, WorkerSettings
 
-REFERENCE = Path(__file__).parents[3] / "docs" / "reference.md"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def read(**environ: str) -> WorkerSettings:
@@ -49,9 +51,37 @@ def test_an_override_wins_over_its_variable_and_none_does_not() -> None:
     assert (found.prefix, found.redis_url) == ("b", "redis://h/1")
 
 
+def test_an_override_that_is_no_setting_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(TypeError, match="got max_bytes"):
+        WorkerSettings.from_environment({}, max_bytes=1)
+
+
+def test_every_variable_is_one_field_and_has_its_effect() -> None:
+    names = [row.name for row in WorkerSettings.table()]
+    assert len(names) == len(set(names))
+    found = read(source_deadline_s="9", max_source_bytes="8", server_silence_s="7", max_batch="6")
+    assert (found.sources.deadline_s, found.sources.max_bytes) == (9, 8)
+    assert (found.server.silence_s, found.engine.max_batch) == (7, 6)
+
+
+def test_a_variable_that_no_setting_reads_is_reported_with_the_nearest_name() -> None:
+    environ = {
+        "VIDEOQA_MODEL": "demo", "VIDEOQA_HOME": "/h", "VIDEOQA_MAX_BACH": "4", "VIDEOQA_X": "1",
+        "PATH": "/bin",
+    }  # fmt: skip
+    assert unknown_variables(environ, WorkerSettings.table()) == [
+        "VIDEOQA_MAX_BACH is not a setting; did you mean VIDEOQA_MAX_BATCH?",
+        "VIDEOQA_X is not a setting; unset it, or look it up in the reference",
+    ]
+    environ = {"VIDEOQA_MODEL": "demo", "VIDEOQA_REDIS_ULR": "redis://h/0"}
+    assert unknown_variables(environ, Settings.table(), similar_only=True) == [
+        "VIDEOQA_REDIS_ULR is not a setting; did you mean VIDEOQA_REDIS_URL?"
+    ]
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        WorkerSettings().model = "other"  # type: ignore[misc]
+        WorkerSettings().prefix = "other"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +94,8 @@ def test_settings_are_frozen() -> None:
         ("chat_template", "none"), ("max_batch", "0"), ("max_batch", "257"), ("slots", "0"),
         ("lease_s", "0"), ("heartbeat_s", "0"), ("heartbeat_s", "11"), ("reap_every_s", "0"), ("bell_grace_s", "0"),
         ("drain_grace_s", "-1"), ("private_addresses", "maybe"), ("max_source_bytes", "4GB"),
-        ("max_pixels", "0"), ("cpu_threads", "0"),
+        ("max_pixels", "0"), ("cpu_threads", "0"), ("log_level", "LOUD"), ("range_attempts", "0"),
+        ("source_read_timeout_s", "0"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_the_variables_name(name: str, text: str) -> None:
@@ -84,13 +115,13 @@ def test_the_environment_itself_is_read_by_default(monkeypatch: pytest.MonkeyPat
 
 def test_folders_are_separated_as_in_path() -> None:
     found = read(file_roots="/data:/mnt/videos", output_roots="/results")
-    assert found.file_roots == (Path("/data"), Path("/mnt/videos"))
+    assert found.sources.file_roots == (Path("/data"), Path("/mnt/videos"))
     assert found.output_roots == (Path("/results"),)
 
 
 @pytest.mark.parametrize(("text", "meant"), [("true", True), ("1", True), ("off", False)])
 def test_switches_take_the_usual_words(text: str, meant: bool) -> None:
-    assert read(private_addresses=text).private_addresses is meant
+    assert read(private_addresses=text).sources.private_addresses is meant
 
 
 @pytest.mark.parametrize(
@@ -115,7 +146,10 @@ def test_an_output_template_that_could_not_be_filled_is_refused(template: str, s
 )
 def test_what_is_no_url_is_refused_at_once(name: str, url: str) -> None:
     assert "expected a URL, such as http://HOST:PORT" in refused(**{name: url})
-    assert read(**{name: "http://h:8000/v1"}).model_dump()[name] == "http://h:8000/v1"
+    assert "http://h:8000/v1" in (
+        read(**{name: "http://h:8000/v1"}).server.url,
+        read(**{name: "http://h:8000/v1"}).s3_endpoint_url,
+    )
 
 
 def test_a_wrong_url_is_shown_without_its_password() -> None:
@@ -131,10 +165,10 @@ def test_results_go_below_the_home_folder_unless_told_otherwise() -> None:
 
 
 def test_a_worker_serves_its_model_and_the_default_interactive_jobs_first() -> None:
-    assert read(model="org/m", prefix="p").queues == (
+    assert list_queues(read(model="org/m", prefix="p")) == (
         "p.org%2Fm.interactive", "p.default.interactive", "p.org%2Fm.bulk", "p.default.bulk",
     )  # fmt: skip
-    assert read(model="org/m", serve_default="false").queues == (
+    assert list_queues(read(model="org/m", serve_default="false")) == (
         "videoqa.org%2Fm.interactive", "videoqa.org%2Fm.bulk",
     )  # fmt: skip
 
@@ -144,18 +178,20 @@ def test_slots_are_twice_the_batch_unless_set() -> None:
 
 
 def test_the_bundled_model_is_named_demo() -> None:
-    assert read(model="demo").model_source == str(DEMO_MODEL_PATH)
-    assert read(model="org/m").model_source == "org/m"
+    assert read(model="demo").engine.checkpoint == str(DEMO_MODEL_PATH)
+    assert read(model="org/m").engine.checkpoint == "org/m"
+
+
+def test_the_references_tables_are_those_of_the_definitions() -> None:
+    page = runpy.run_path(str(DOCS / "generate.py"))
+    text = page["PAGE"].read_text()
+    assert text.count("<!-- settings: ") == 2
+    assert page["render"](text) == text, "run: python docs/generate.py"
 
 
 @pytest.mark.parametrize("row", WorkerSettings.table(), ids=lambda row: str(row[0]))
-def test_the_reference_has_every_variable_with_its_default_and_reason(
-    row: tuple[str, str, str],
-) -> None:
-    name, default, reason = row
-    shown = {"": "unset", "()": "none"}.get(default, f"`{default}`")
-    assert reason, f"{name} has no description"
-    assert f"| `{name}` | {shown} | {reason} |" in REFERENCE.read_text().splitlines()
+def test_every_setting_has_a_reason(row: Variable) -> None:
+    assert row.reason
 
 
 def test_the_brokers_url_is_spelled_as_celery_needs_it() -> None:

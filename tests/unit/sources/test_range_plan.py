@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +44,7 @@ def test_most_of_a_file_is_all_of_it() -> None:
 
 
 def test_most_of_a_file_is_not_all_of_it_if_all_is_more_than_may_come() -> None:
-    limited = replace(CONFIG, max_bytes=SIZE - 1)
+    limited = CONFIG.model_copy(update={"max_bytes": SIZE - 1})
     assert plan([(0, 700)], Spans(), SIZE, limited)[-1][1] == 700
 
 

@@ -83,11 +83,15 @@ def up(
 ) -> None:
     """Run Redis, a folder as object store and a worker on this machine, until Ctrl-C."""
     from videoqa.cli.local_stack import LocalStack, home
+    from videoqa.settings import unknown_variables
     from videoqa_worker.embedded import Stack
+    from videoqa_worker.settings import WorkerSettings
 
     folder = home(os.environ)
     _stop_on_signals()
     console = Console(highlight=False, soft_wrap=True)
+    for mistake in unknown_variables(os.environ, WorkerSettings.table()):
+        console.print(f"warning: {mistake}")
     with Stack(folder, os.environ, port=port) as stack:
         stack.keep_password()
         try:

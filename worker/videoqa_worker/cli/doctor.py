@@ -13,6 +13,7 @@ from pathlib import Path
 import httpcore2
 from huggingface_hub import HfApi, try_to_load_from_cache
 
+from videoqa.cli.doctor import check_variables
 from videoqa.cli.local_stack import LocalStack, home
 from videoqa.cli.output import Check
 from videoqa.contract import Sampling
@@ -20,8 +21,6 @@ from videoqa.errors import VideoQAError
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import LocalMedia
-from videoqa_worker.service.reading import frame_limits
-from videoqa_worker.service.runtime import engine_config
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["checks"]
@@ -51,8 +50,16 @@ def checks() -> list[Check]:
         return [
             Check("worker settings", ok=False, found=str(error), next_step="correct the variable")
         ]
-    model = _server(settings.server_url) if settings.server_url else _model(settings)
-    return [_device(settings), model, _video(settings), _spool(settings), _output(settings)]
+    variables = check_variables(os.environ, WorkerSettings)
+    model = _server(settings.server.url) if settings.server.url else _model(settings)
+    return [
+        variables,
+        _device(settings),
+        model,
+        _video(settings),
+        _spool(settings),
+        _output(settings),
+    ]
 
 
 def _model_of(stack: LocalStack | None) -> str | None:
@@ -66,7 +73,7 @@ def _device(settings: WorkerSettings) -> Check:
 
     name = f"torch {torch.__version__}"
     try:
-        device = device_of(engine_config(settings))
+        device = device_of(settings.engine)
     except VideoQAError as error:
         return Check("device", ok=False, found=error.message, next_step="correct VIDEOQA_DEVICE")
     if device.type == "cuda":
@@ -74,7 +81,7 @@ def _device(settings: WorkerSettings) -> Check:
         sizes = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         found = f"{torch.cuda.get_device_name(device)}, {sizes}, {name}"
         return Check("device", ok=True, found=found)
-    if device.type == "cpu" and settings.device == "auto" and _NVIDIA.exists():
+    if device.type == "cpu" and settings.engine.device == "auto" and _NVIDIA.exists():
         return Check(
             "device",
             ok=False,
@@ -106,14 +113,14 @@ def _model(settings: WorkerSettings) -> Check:
     """Whether the checkpoint would load, and fits the device; its weights are not read."""
     from videoqa_worker.engine import look
 
-    source = settings.model_source
+    source = settings.engine.checkpoint
     is_here = Path(source).is_dir() or isinstance(
         try_to_load_from_cache(source, "config.json", revision=settings.revision), str
     )
     try:
         if not is_here and not source.startswith((".", "/", "~")):
             HfApi().model_info(source, revision=settings.revision, timeout=5)
-        weights = look(engine_config(settings))
+        weights = look(settings.engine)
     except Exception as error:  # noqa: BLE001 - the hub's client raises its transport's errors too
         message = (str(error) or type(error).__name__).splitlines()[0]
         named = message if settings.model in message else f"{settings.model}: {message}"
@@ -144,8 +151,8 @@ def _fits(settings: WorkerSettings, parameters: int) -> bool:
 
     from videoqa_worker.engine import device_of, dtype_of
 
-    config = engine_config(settings)
-    if settings.device_map or settings.quantization or not torch.cuda.is_available():
+    config = settings.engine
+    if config.device_map or config.quantization or not torch.cuda.is_available():
         return True
     device = device_of(config)
     if device.type != "cuda":
@@ -167,9 +174,7 @@ def _video(settings: WorkerSettings) -> Check:
             found=f"{found}, without the decoders {', '.join(lacking)}",
             next_step="install PyAV's own wheel: pip install --force-reinstall --only-binary av av",
         )
-    decoders = Decoders(
-        frame_limits(settings), processes=1, memory_bytes=settings.decoder_memory_bytes
-    )
+    decoders = Decoders(settings.frames, processes=1, memory_bytes=settings.decoder_memory_bytes)
     try:
         with _silent_logs(), decoders, tempfile.TemporaryDirectory() as folder:
             decoders.sample(LocalMedia(_tiny_video(Path(folder))), Sampling(frames=2))
@@ -209,7 +214,7 @@ def _tiny_video(folder: Path) -> Path:
 
 def _spool(settings: WorkerSettings) -> Check:
     """Whether downloads may be kept, and have room for the largest input."""
-    folder = settings.spool_dir or Path(tempfile.gettempdir())
+    folder = settings.sources.spool_dir or Path(tempfile.gettempdir())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -222,12 +227,12 @@ def _spool(settings: WorkerSettings) -> Check:
             found=f"{folder}: {error.strerror or error}",
             next_step="name a folder that may be written in VIDEOQA_SPOOL_DIR",
         )
-    enough = free > settings.max_source_bytes
+    enough = free > settings.sources.max_bytes
     return Check(
         "spool",
         ok=enough,
         found=f"{folder}, {free / 2**30:.1f} GiB free",
-        next_step=f"an input may take {settings.max_source_bytes / 2**30:.1f} GiB: another disk in "
+        next_step=f"an input may take {settings.sources.max_bytes / 2**30:.1f} GiB: another disk in "
         "VIDEOQA_SPOOL_DIR, or a smaller VIDEOQA_MAX_SOURCE_BYTES",
     )
 

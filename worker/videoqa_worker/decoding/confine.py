@@ -47,7 +47,7 @@ def confine() -> bool:
 
 
 def prctl(option: int, value: int, pointer: bytes | None = None) -> int:
-    """Linux' prctl(2): -1 if it is refused."""
+    """Calls Linux' prctl; returns -1 if the kernel refuses."""
     call = ctypes.CDLL(None).prctl
     call.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_ulong)
     return int(call(option, value, pointer, 0, 0))

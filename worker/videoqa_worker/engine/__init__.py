@@ -5,14 +5,14 @@ outside this package touches the model. `ServerEngine` stands in its place where
 has the model; `Answering` is what both are.
 """
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.engine import Engine
 from videoqa_worker.engine.interface import Answering
 from videoqa_worker.engine.model.loading import device_of, dtype_of, look
 from videoqa_worker.engine.model.processor import load_processor
-from videoqa_worker.engine.remote import ServerConfig, ServerEngine
+from videoqa_worker.engine.remote import ServerEngine
 from videoqa_worker.engine.request import Generated, GenerationRequest
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.settings import EngineConfig, ServerConfig
 
 __all__ = [
     "Answering",

@@ -21,7 +21,6 @@ import torch
 
 from videoqa.contract import Generation
 from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.execution.continuous import SlotRunner
 from videoqa_worker.engine.execution.padded import BatchRunner
 from videoqa_worker.engine.failures import STOPPED
@@ -33,6 +32,7 @@ from videoqa_worker.engine.scheduling.coalescing import Flights, flight_key
 from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Prompter, Viewed
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Engine"]
 
@@ -237,7 +237,9 @@ class Engine:
         if slots is not None:
             return slots
         config = (
-            replace(self._config, max_batch=1) if self._config.batch_invariant else self._config
+            self._config.model_copy(update={"max_batch": 1})
+            if self._config.batch_invariant
+            else self._config
         )
         batches = BatchRunner(loaded, config, self._closing.is_set)
         error = self._warm_up(batches, loaded.prompter)

@@ -18,6 +18,8 @@ NO_NUMBERS = "the model wrote scores that are no numbers; try another dtype"
 
 @dataclass(frozen=True)
 class Fault:
+    """An error of the device or the model, told apart: out of memory, or something else."""
+
     memory: bool
     text: str
 

@@ -12,9 +12,8 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -30,11 +29,12 @@ from videoqa_worker.engine.request import Generated, canceled, never
 from videoqa_worker.engine.sequence.detokenizer import Growing
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import Media, Viewed, chat_content
+from videoqa_worker.settings import ServerConfig
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["ServerConfig", "ServerEngine"]
+__all__ = ["ServerEngine"]
 
 T = TypeVar("T")
 
@@ -47,25 +47,6 @@ _LATER = (408, 409, 429)
 
 _GIVEN_UP = ("abort", "error")
 """What vLLM and SGLang call the end of an answer that they broke off."""
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """Where the model is."""
-
-    url: str
-    """With its version: `http://127.0.0.1:8000/v1`."""
-    model: str
-    """By the server's name for it."""
-    api_key: str | None = None
-    images: Literal["png", "jpeg"] = "png"
-    """png: the pixels as they are; jpeg: a tenth of the bytes."""
-    max_requests: int = 32
-    """At once; the server batches them."""
-    silence_s: float = 300.0
-    """A server that sends nothing for so long is given up for now."""
-    start_s: float = 600.0
-    """How long a server that is not there yet may load its model."""
 
 
 class ServerEngine:
@@ -296,7 +277,7 @@ def _client(config: ServerConfig) -> AsyncOpenAI:
         ) from error
     return AsyncOpenAI(
         base_url=config.url,
-        api_key=config.api_key or "none",
+        api_key=config.api_key.get_secret_value() if config.api_key else "none",
         timeout=Timeout(config.silence_s, connect=_CONNECT_S),
         max_retries=2,
     )

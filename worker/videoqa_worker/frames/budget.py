@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from videoqa.errors import DecodeTimeout, TooManyPackets
-from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sparse_file import Media, Span, Spans
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["Awaited", "Watch", "no_check"]
 

@@ -12,7 +12,7 @@ from videoqa.errors import NotAVideo, PictureTooLarge, SamplingError, VideoCorru
 from videoqa_worker.frames.budget import no_check
 from videoqa_worker.frames.container.sniff import look_at
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
-from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
+from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = ["read_image"]
 

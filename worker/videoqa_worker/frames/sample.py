@@ -23,11 +23,11 @@ from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.decode.walk import Shown, Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
-from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.pixels import to_rgb
 from videoqa_worker.frames.selection.choice import Choice, Target, choose
 from videoqa_worker.frames.selection.plan import fetch_planned
 from videoqa_worker.frames.sparse_file import LocalMedia, Media
+from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = [
     "check_grown",

@@ -23,7 +23,6 @@ from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.decode.walk import Shown, Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo
-from videoqa_worker.frames.limits import DEFAULT_LIMITS, FrameLimits
 from videoqa_worker.frames.sample import (
     check_grown,
     check_memory,
@@ -39,6 +38,7 @@ from videoqa_worker.frames.selection.clip import Clip, clip_of
 from videoqa_worker.frames.selection.instants import Part, parts_of, uniform
 from videoqa_worker.frames.selection.plan import Plan, read_plan
 from videoqa_worker.frames.sparse_file import LocalMedia, Media
+from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = ["SampledSegment", "sample_segments"]
 

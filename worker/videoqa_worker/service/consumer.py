@@ -17,7 +17,7 @@ from celery.platforms import SecurityWarning
 from celery.worker import state
 
 from videoqa.jobs import TASK, Bell
-from videoqa_worker.service.runtime import Runtime
+from videoqa_worker.service.runtime import Runtime, list_queues
 
 __all__ = ["hear_bells", "register"]
 
@@ -98,7 +98,7 @@ def _celery_worker(runtime: Runtime) -> Any:
         hostname=f"videoqa@{runtime.worker_id}",
         pool="videoqa_worker.service.celery_pool:TaskPool",
         concurrency=runtime.settings.job_slots,
-        queues=list(runtime.settings.queues),
+        queues=list(list_queues(runtime.settings)),
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from videoqa.errors import ConfigurationError
-
 __all__ = ["configure"]
-
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class _JobFormatter(logging.Formatter):
@@ -23,18 +19,10 @@ class _JobFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Logs to stderr; third parties from WARNING up.
-
-    Raises:
-        ConfigurationError: there is no such level.
-    """
-    if level.upper() not in LEVELS:
-        raise ConfigurationError(
-            f"VIDEOQA_LOG_LEVEL={level!r}: expected one of {', '.join(LEVELS)}", param="log_level"
-        )
+    """Sends the logs to stderr, those of libraries from WARNING up."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JobFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("videoqa", "videoqa_worker"):
-        logging.getLogger(name).setLevel(level.upper())
+        logging.getLogger(name).setLevel(level)
     logging.getLogger("celery.worker.consumer").setLevel(logging.INFO)

@@ -22,22 +22,21 @@ from celery import Celery
 from videoqa import errors
 from videoqa.broker import make_celery, ring
 from videoqa.contract import EngineInfo, WorkerInfo
-from videoqa.jobs import Bell, Ledger, connect
+from videoqa.jobs import PRIORITIES, Bell, Ledger, connect, queue_name
 from videoqa.storage import ObjectStore
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.engine import Answering, Engine, EngineConfig, ServerConfig, ServerEngine, Stats
+from videoqa_worker.engine import Answering, Engine, ServerEngine, Stats
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.result_object import roots_of
-from videoqa_worker.service.reading import frame_limits, source_config
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import Sources
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "list_queues"]
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +76,12 @@ class Runtime:
         engine = self._answering()
         stack.callback(engine.close)
         engine.start()
-        sources = stack.enter_context(Sources(source_config(settings)))
+        sources = stack.enter_context(
+            Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url)
+        )
         decoders = stack.enter_context(
             Decoders(
-                frame_limits(settings),
+                settings.frames,
                 processes=settings.decoders,
                 memory_bytes=settings.decoder_memory_bytes,
             )
@@ -105,7 +106,7 @@ class Runtime:
                 model=settings.model,
                 revision=engine.revision,
                 ttl_s=settings.cache_ttl_s,
-                form=settings.form,
+                form=settings.answer_settings,
             ),
             lambda bell: ring(self.app, bell),
             worker_id=self.worker_id,
@@ -119,15 +120,10 @@ class Runtime:
     def _answering(self) -> Answering:
         """The engine, with the model in this process or on a server."""
         settings = self.settings
-        if settings.server_url is None:
-            return Engine(engine_config(settings), on_state=self._on_state)
-        key = settings.server_api_key
-        config = ServerConfig(
-            url=settings.server_url,
-            model=settings.server_model or settings.model_source,
-            api_key=key.get_secret_value() if key else None,
-            images=settings.server_images,
-        )
+        if settings.server.url is None:
+            return Engine(settings.engine, on_state=self._on_state)
+        model = settings.server.model or settings.engine.checkpoint
+        config = settings.server.model_copy(update={"model": model})
         return ServerEngine(config, on_state=self._on_state)
 
     def _watchdog(self, engine: Answering, reaper: Reaper) -> Watchdog:
@@ -167,7 +163,7 @@ class Runtime:
             id=self.worker_id,
             model=self.settings.model,
             model_revision=engine.revision if engine else None,
-            queues=self.settings.queues,
+            queues=list_queues(self.settings),
             slots=self.settings.job_slots,
             running=len(self.leases.held()) if engine else 0,
             ready=engine is not None and engine.ready,
@@ -207,25 +203,9 @@ def _info(stats: Stats) -> EngineInfo:
     )
 
 
-def engine_config(settings: WorkerSettings) -> EngineConfig:
-    return EngineConfig(
-        model=settings.model_source,
-        revision=settings.revision,
-        device=settings.device,
-        dtype=settings.dtype,
-        device_map=settings.device_map,
-        quantization=settings.quantization,
-        attn_implementation=settings.attn_implementation,
-        chat_template=settings.chat_template,
-        pixels=settings.pixels,
-        cpu_threads=settings.cpu_threads,
-        max_batch=settings.max_batch,
-        max_batch_tokens=settings.max_batch_tokens,
-        prefill_chunk_tokens=settings.prefill_chunk_tokens,
-        feature_cache_bytes=settings.feature_cache_bytes,
-        prefix_cache_bytes=settings.prefix_cache_bytes,
-        cuda_graphs=settings.cuda_graphs,
-        batch_invariant=settings.batch_invariant,
-        batching=settings.batching,
-        batch_wait_s=settings.batch_wait_s,
+def list_queues(settings: WorkerSettings) -> tuple[str, ...]:
+    """Lists the broker queues that a worker serves, interactive ones first."""
+    models = (settings.model, None) if settings.serve_default else (settings.model,)
+    return tuple(
+        queue_name(settings.prefix, model, priority) for priority in PRIORITIES for model in models
     )

@@ -76,7 +76,7 @@ _GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 
 def verdict(address: str) -> str:
-    """ "public", "private" (a setting may allow it) or "never"."""
+    """Tells a "public" address from a "private" one (a setting may allow it) and from one that is "never" allowed."""
     try:
         parsed: IPv4Address | IPv6Address = ip_address(address)
     except ValueError:

@@ -154,12 +154,12 @@ def _of_body(fields: Mapping[str, str]) -> list[Digest]:
 
 
 def _structured(text: str) -> list[Digest]:
-    """`sha-256=:BASE64:, ...`"""
+    """Parses the structured form, `sha-256=:BASE64:, ...`."""
     return _pairs(re.findall(r"([\w*-]+)=:([\w+/=]*):", text))
 
 
 def _listed(text: str) -> list[Digest]:
-    """`SHA-256=BASE64,MD5=BASE64`"""
+    """Parses the older form, `SHA-256=BASE64,MD5=BASE64`."""
     return _pairs(re.findall(r"([\w-]+)=([\w+/]+=*)(?:,|\s|$)", text))
 
 

@@ -43,8 +43,8 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
+from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.checksums import Digest, of_object
-from videoqa_worker.sources.config import SourceConfig
 from videoqa_worker.sources.ranges.reader import Answer, EndedEarly, Version, Wanted
 from videoqa_worker.sources.ranges.transfer import Transfer
 
@@ -76,8 +76,9 @@ _BY_STATUS: dict[int, tuple[type[SourceError], str]] = {
 class S3Source:
     """Thread-safe. The client is made at the first use: it takes 100 ms and 20 MB."""
 
-    def __init__(self, config: SourceConfig) -> None:
+    def __init__(self, config: SourceConfig, endpoint_url: str | None) -> None:
         self._config = config
+        self._endpoint_url = endpoint_url
         self._lock = threading.Lock()
         self._made: S3Client | None = None
 
@@ -93,7 +94,7 @@ class S3Source:
             if self._made is None:
                 self._made = boto3.session.Session().client(
                     "s3",
-                    endpoint_url=self._config.s3_endpoint_url,
+                    endpoint_url=self._endpoint_url,
                     config=Config(
                         connect_timeout=self._config.connect_timeout_s,
                         read_timeout=self._config.read_timeout_s,

@@ -9,8 +9,8 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from videoqa.errors import SourceError
+from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.addresses import Resolve, look_up
-from videoqa_worker.sources.config import SourceConfig
 from videoqa_worker.sources.file import local_file
 from videoqa_worker.sources.http import HttpSource
 from videoqa_worker.sources.local_copy import LocalCopy
@@ -25,11 +25,17 @@ __all__ = ["Sources"]
 class Sources:
     """Shared by all threads of a worker; a context manager that removes its spool folder."""
 
-    def __init__(self, config: SourceConfig, *, resolve: Resolve = look_up) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        *,
+        s3_endpoint_url: str | None = None,
+        resolve: Resolve = look_up,
+    ) -> None:
         self._config = config
         self._spool = Spool(config.spool_dir, config.spool_quota_bytes)
         self._http = HttpSource(resolve)
-        self._s3 = S3Source(config)
+        self._s3 = S3Source(config, s3_endpoint_url)
 
     def __enter__(self) -> Self:
         return self

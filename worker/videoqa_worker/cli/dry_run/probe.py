@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from videoqa.bulk import Probed
@@ -15,9 +15,8 @@ from videoqa.contract import JobRequest, Sampling, Video
 from videoqa_worker.cli.dry_run.header import read_header
 from videoqa_worker.cli.dry_run.tokens import Seen, Tokens
 from videoqa_worker.job.frame_budget import resolved, shares
-from videoqa_worker.service.reading import frame_limits, source_config
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.sources import LocalCopy, SourceConfig, Sources, plan
+from videoqa_worker.sources import LocalCopy, Sources, plan
 
 __all__ = ["HeaderProbe", "probe"]
 
@@ -29,7 +28,8 @@ def probe(environ: Mapping[str, str]) -> Iterator[HeaderProbe]:
         environ, file_roots=(Path("/"),), private_addresses=True
     )
     # A worker takes small files whole; their headers do here.
-    with Sources(replace(source_config(settings), download_below_bytes=0)) as sources:
+    config = settings.sources.model_copy(update={"download_below_bytes": 0})
+    with Sources(config, s3_endpoint_url=settings.s3_endpoint_url) as sources:
         yield HeaderProbe(sources, settings)
 
 
@@ -48,7 +48,7 @@ class HeaderProbe:
 
     def __init__(self, sources: Sources, settings: WorkerSettings) -> None:
         self._sources, self._settings = sources, settings
-        self._config: SourceConfig = source_config(settings)
+        self._config = settings.sources
         self._tokens = Tokens(settings)
 
     def look(self, request: JobRequest) -> Probed:
@@ -86,7 +86,7 @@ class HeaderProbe:
     def _video(self, item: Video, sampling: Sampling) -> _Looked:
         with self._sources.open(item.url) as copy:
             small = copy.size_bytes <= self._config.download_below_bytes
-            limits = frame_limits(self._settings)
+            limits = self._settings.frames
             header = read_header(copy, sampling, item.start, item.end, limits, whole=small)
             fetched_bytes = 0
             if not item.url.startswith("file:"):

@@ -71,13 +71,13 @@ class Tokens:
 
 
 def _is_here(settings: WorkerSettings) -> bool:
-    if settings.server_url is not None:
+    if settings.server.url is not None:
         return False
-    if Path(settings.model_source).is_dir():
+    if Path(settings.engine.checkpoint).is_dir():
         return True
     from huggingface_hub import try_to_load_from_cache
 
-    name, revision = settings.model_source, settings.revision
+    name, revision = settings.engine.checkpoint, settings.revision
     return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
 
 
@@ -90,6 +90,6 @@ def _load(settings: WorkerSettings) -> Prompter:
     hub: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if settings.revision:
         hub["revision"] = settings.revision
-    config = AutoConfig.from_pretrained(settings.model_source, **hub)
-    processor = load_processor(settings.model_source, config, **hub)
-    return Prompter(processor, config, chat_template=settings.chat_template)
+    config = AutoConfig.from_pretrained(settings.engine.checkpoint, **hub)
+    processor = load_processor(settings.engine.checkpoint, config, **hub)
+    return Prompter(processor, config, chat_template=settings.engine.chat_template)

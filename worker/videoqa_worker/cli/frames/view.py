@@ -19,7 +19,6 @@ from videoqa.errors import SourceNotFound
 from videoqa_worker.cli.frames.spinner import Waiting
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import SampledVideo
-from videoqa_worker.service.reading import frame_limits, source_config
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import LocalCopy, Sources
 
@@ -65,7 +64,10 @@ def take(
     """
     request = _checked(name, sampling, start, end)
     (item,) = request.inputs
-    with Sources(source_config(settings)) as sources, _decoders(settings) as decoders:
+    with (
+        Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url) as sources,
+        _decoders(settings) as decoders,
+    ):
         decoders.start()  # as warm as a worker's before the clock runs
         begun_s = time.monotonic()
         with sources.open(item.url, check=waiting.check, progress=waiting.progress) as copy:
@@ -97,7 +99,7 @@ def _checked(
 
 
 def _decoders(settings: WorkerSettings) -> Decoders:
-    return Decoders(frame_limits(settings), processes=1, memory_bytes=settings.decoder_memory_bytes)
+    return Decoders(settings.frames, processes=1, memory_bytes=settings.decoder_memory_bytes)
 
 
 def _sample(

@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import torch
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import Graphs
 from videoqa_worker.engine.execution.forward import Passes
 from videoqa_worker.engine.failures import Fault, fault_of
@@ -29,6 +28,7 @@ from videoqa_worker.engine.sequence.logits import Shaping, processors
 from videoqa_worker.engine.sequence.prefill import Prompts
 from videoqa_worker.engine.sequence.sampler import Sampler
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["SlotRunner"]
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import Graphs
 from videoqa_worker.engine.device.memory import kv_tokens
 from videoqa_worker.engine.kvcache.positions import Last, Place, seen
 from videoqa_worker.engine.kvcache.slot_cache import KvShape, SlotCache, token_bytes
 from videoqa_worker.engine.model import attention, kernels
 from videoqa_worker.engine.sequence.prefill import Prompt
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Passes"]
 

@@ -17,7 +17,6 @@ from typing import Any
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from videoqa.errors import EngineStopped
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.memory import free_memory
 from videoqa_worker.engine.execution.collate import left_padded
 from videoqa_worker.engine.failures import STOPPED, Fault, fault_of
@@ -28,6 +27,7 @@ from videoqa_worker.engine.scheduling.request_queue import WaitingRoom, padded_t
 from videoqa_worker.engine.sequence.controls import Row, Sampling, Taking
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import ModelInputs
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["BatchRunner"]
 

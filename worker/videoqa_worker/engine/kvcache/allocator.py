@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import Graphs
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.kvcache.slots import LENGTHS, Seat, Seats, Slot
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Layout"]
 

@@ -25,12 +25,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from videoqa.errors import ConfigurationError
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.model.identity import folder_digest
 from videoqa_worker.engine.model.processor import PROCESSORS, load_processor
 from videoqa_worker.engine.model.progress import told
 from videoqa_worker.engine.model.weights import Weights, weights_of
 from videoqa_worker.prompt import Prompter
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Loaded", "commit_of", "device_of", "dtype_of", "load", "look"]
 
@@ -80,11 +80,11 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
         model_config = _configuration(config, hub)
         on_state("loading processor")
-        processor = load_processor(config.model, model_config, config.pixels, **hub)
+        processor = load_processor(config.checkpoint, model_config, config.pixels, **hub)
         on_state("loading weights")
         with told(on_state) as bar:
             model = _model(config, device, {**hub, "tqdm_class": bar})
-        revision = commit or folder_digest(Path(config.model))
+        revision = commit or folder_digest(Path(config.checkpoint))
     prompter = Prompter(
         processor,
         model.config,
@@ -107,16 +107,16 @@ def look(config: EngineConfig) -> Weights:
         commit = commit_of(config)
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
         model_config = _configuration(config, hub)
-        processor = load_processor(config.model, model_config, config.pixels, **hub)
+        processor = load_processor(config.checkpoint, model_config, config.pixels, **hub)
         Prompter(processor, model_config, chat_template=config.chat_template)
-        return weights_of(config.model, commit)
+        return weights_of(config.checkpoint, commit)
 
 
 def _configuration(config: EngineConfig, hub: dict[str, Any]) -> Any:
-    model_config = AutoConfig.from_pretrained(config.model, **hub)
+    model_config = AutoConfig.from_pretrained(config.checkpoint, **hub)
     if type(model_config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ConfigurationError(
-            f"got model={config.model!r} of type {model_config.model_type!r}, expected one that "
+            f"got model={config.checkpoint!r} of type {model_config.model_type!r}, expected one that "
             "answers text about images; choose a checkpoint for image-text-to-text",
             param="model",
         )
@@ -125,9 +125,9 @@ def _configuration(config: EngineConfig, hub: dict[str, Any]) -> Any:
 
 def commit_of(config: EngineConfig) -> str | None:
     """The hub's commit behind a branch or tag; all files are then taken from that one."""
-    if Path(config.model).is_dir():
+    if Path(config.checkpoint).is_dir():
         return None
-    found = cached_file(config.model, "config.json", revision=config.revision or "main")
+    found = cached_file(config.checkpoint, "config.json", revision=config.revision or "main")
     return extract_commit_hash(found, None) or config.revision or "main"
 
 
@@ -140,12 +140,12 @@ def _model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> A
     if config.device_map or config.quantization:
         options["device_map"] = config.device_map or {"": device}
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
-        config.model, output_loading_info=True, **hub, **options
+        config.checkpoint, output_loading_info=True, **hub, **options
     )
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ConfigurationError(
-            f"{config.model} lacks {len(missing)} weights that its configuration asks for "
+            f"{config.checkpoint} lacks {len(missing)} weights that its configuration asks for "
             f"({missing[0]}, ...): transformers would fill them with noise; download it again, "
             "or take another revision",
             param="model",
@@ -222,7 +222,7 @@ def _quantization(config: EngineConfig, device: torch.device) -> Any:
 @contextmanager
 def _explained(config: EngineConfig) -> Iterator[None]:
     """Foreign errors while loading, as ours."""
-    name = config.model
+    name = config.checkpoint
     try:
         if name.startswith((".", "/", "~")) and not Path(name).is_dir():
             raise ConfigurationError(

@@ -13,8 +13,8 @@ import time
 from bisect import insort
 from collections.abc import Callable, Sequence
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.request import Ticket
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["WaitingRoom", "choose", "padded_tokens"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from videoqa.errors import EngineStopped
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.kvcache.allocator import Layout
 from videoqa_worker.engine.kvcache.slots import Seat, Spot
@@ -18,6 +17,7 @@ from videoqa_worker.engine.request import Ticket
 from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
 from videoqa_worker.engine.sequence.controls import Row
 from videoqa_worker.engine.sequence.prefill import Prompt, Prompts
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Scheduler"]
 

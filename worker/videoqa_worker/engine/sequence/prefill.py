@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from videoqa_worker.engine.config import EngineConfig
 from videoqa_worker.engine.device.cuda_graphs import Graphs
 from videoqa_worker.engine.device.memory import kept_bytes
 from videoqa_worker.engine.failures import fault_of
@@ -20,6 +19,7 @@ from videoqa_worker.engine.kvcache.lru import Kept, prefix_digest
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.request import Ticket
+from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Prompt", "Prompts"]
 

@@ -31,8 +31,8 @@ from videoqa.errors import (
 from videoqa_worker.frames.container.boxes import broken_fragment, ends_before_index
 from videoqa_worker.frames.container.file_cursor import Cursor, is_whole
 from videoqa_worker.frames.container.sniff import look_at
-from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sparse_file import Media
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["OpenVideo", "open_video", "packets"]
 

@@ -33,8 +33,8 @@ from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packe
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.decode.skip import Skip
 from videoqa_worker.frames.decode.units import decode
-from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.sparse_file import Media
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["Shown", "Walk"]
 

@@ -9,9 +9,9 @@ from fractions import Fraction
 
 from videoqa.contract import Sampling, Warn
 from videoqa_worker.frames.container.timeline import Timeline
-from videoqa_worker.frames.limits import DEFAULT_LIMITS
 from videoqa_worker.frames.selection.clip import clip_of
 from videoqa_worker.frames.selection.instants import instants_of
+from videoqa_worker.settings import DEFAULT_LIMITS
 
 __all__ = ["Choice", "Target", "choose"]
 

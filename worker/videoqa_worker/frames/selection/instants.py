@@ -9,8 +9,8 @@ from itertools import chain
 
 from videoqa.contract import Sampling, Warn
 from videoqa.errors import ClipOutOfRange, TooManySegments
-from videoqa_worker.frames.limits import DEFAULT_LIMITS
 from videoqa_worker.frames.selection.clip import Clip, exactly
+from videoqa_worker.settings import DEFAULT_LIMITS
 
 __all__ = ["Instants", "Part", "instants_of", "parts_of", "uniform"]
 

@@ -23,9 +23,9 @@ from videoqa_worker.frames.container.index import Index
 from videoqa_worker.frames.container.sniff import look_at
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
-from videoqa_worker.frames.limits import FrameLimits
 from videoqa_worker.frames.selection.choice import Target, choose
 from videoqa_worker.frames.sparse_file import Media, Span
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["Plan", "fetch_planned", "planned_spans", "read_plan"]
 

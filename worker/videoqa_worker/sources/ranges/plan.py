@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from videoqa_worker.frames import Span, Spans
-from videoqa_worker.sources.config import SourceConfig
+from videoqa_worker.settings import SourceConfig
 
 __all__ = ["plan"]
 

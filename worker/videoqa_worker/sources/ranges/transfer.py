@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from videoqa.contract import redact_url
 from videoqa.errors import SourceTimeout, SourceTooLarge
-from videoqa_worker.sources.config import SourceConfig
+from videoqa_worker.settings import SourceConfig
 
 __all__ = ["Progress", "Stopped", "Transfer", "no_check"]
 

@@ -1,0 +1,169 @@
+"""Settings of the engine: the model, its device, and the size of a batch; or the model's server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from videoqa.settings import Config, HttpUrl
+
+__all__ = ["DEMO_MODEL", "DEMO_MODEL_PATH", "EngineConfig", "ServerConfig"]
+
+DEMO_MODEL = "demo"
+"""The name under which the bundled model is loaded and announced."""
+DEMO_MODEL_PATH = Path(__file__).parents[1] / "demo" / "model"
+
+
+def _require_template(choice: str) -> str:
+    if choice not in ("checkpoint", "guide") and "{" not in choice:
+        raise ValueError("expected 'checkpoint', 'guide' or the text of a Jinja template")
+    return choice
+
+
+class EngineConfig(Config):
+    """Settings of an engine whose model is in this process."""
+
+    model: str = Field(
+        default="llava-hf/llava-interleave-qwen-0.5b-hf",
+        min_length=1,
+        description="hub id or folder of a LLaVA-family checkpoint, or `demo` for the bundled one",
+    )
+    revision: str | None = Field(
+        default=None,
+        description="commit of the hub's checkpoint; pin it, or answers may change unannounced",
+    )
+    device: str = Field(
+        default="auto", description="cuda, cuda:1, mps or cpu; auto: the best present"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="auto: bfloat16 on a GPU that has it, float16 on older, float32 on CPU",
+    )
+    device_map: str | None = Field(
+        default=None,
+        description="`auto` spreads a model over several GPUs (accelerate), which then runs in padded batches",
+    )
+    quantization: Literal["4bit", "8bit"] | None = Field(
+        default=None,
+        description="the text model's weights in 4 or 8 bits (`pip install 'videoqa-worker[quantized]'`)",
+    )
+    attn_implementation: str | None = Field(
+        default=None,
+        description="sdpa, eager or flash_attention_2; unset: sdpa, and on CUDA the fastest decode kernel "
+        "that is right there; only unset and sdpa run with continuous batching",
+    )
+    chat_template: Annotated[str, AfterValidator(_require_template)] = Field(
+        default="checkpoint",
+        description="checkpoint: its own chat template; guide: the newlines of the Hugging Face guide; "
+        "or a Jinja template",
+    )
+    pixels: Literal["fast", "reference"] = Field(
+        default="fast",
+        description="fast: resized as bytes, within 1/255 of the checkpoint's own processor; "
+        "reference: by that processor itself, 4 to 5 times the CPU time",
+    )
+    cpu_threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="threads of a torch operation on CPU; unset: torch's own choice, 1 beside a GPU",
+    )
+    max_batch: int = Field(default=8, ge=1, le=256, description="sequences generated together")
+    max_batch_tokens: int = Field(
+        default=65_536,
+        ge=1,
+        description="size of the KV cache: sequences x (longest prompt + answer); 6 GiB for the 0.5B",
+    )
+    max_context: int | None = Field(
+        default=None,
+        ge=1,
+        description="most tokens of prompt and answer together; unset: what the model was built for",
+    )
+    # Eight frames of LLaVA-Interleave (5,850 tokens) are one chunk: more of them would cost more than
+    # a decoding sequence gains.
+    prefill_chunk_tokens: int = Field(
+        default=8192,
+        ge=1,
+        description="a longer prompt is computed in chunks of this size while other sequences decode",
+    )
+    feature_cache_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="image features kept for the next question; unset: 5% of a GPU, 256 MiB on CPU",
+    )
+    prefix_cache_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="KV of prompts up to their last picture, kept for the next question; unset: the same",
+    )
+    # A slot with fewer sequences than another is padded, which costs a CPU more than short prefixes save.
+    pack_from_tokens: int | None = Field(
+        default=512,
+        ge=1,
+        description="sequences about the same pictures share a prefix of at least this size in the KV cache",
+    )
+    cuda_graphs: bool = Field(default=True, description="launch passes as CUDA graphs on a GPU")
+    batch_invariant: bool = Field(
+        default=False,
+        description="an answer is bitwise the same whatever else is in the batch; each step costs that of "
+        "max_batch sequences",
+    )
+    batching: Literal["slots", "generate"] = Field(
+        default="slots",
+        description="slots: continuous batching; generate: padded batches, as always for models that slots "
+        "cannot hold",
+    )
+    batch_wait_s: float = Field(
+        default=0.005, ge=0, le=1, description="padded batches wait this long for more questions"
+    )
+    # Unsorted batches of 8 spent 2.5 times the work of single sequences on padding.
+    length_ratio: float = Field(
+        default=1.5,
+        ge=1,
+        description="in a padded batch the longest prompt is at most this times the shortest",
+    )
+
+    @property
+    def checkpoint(self) -> str:
+        """The hub id or folder that the loader opens."""
+        return str(DEMO_MODEL_PATH) if self.model == DEMO_MODEL else self.model
+
+
+class ServerConfig(Config):
+    """Settings of a server with OpenAI's chat completions that has the model instead."""
+
+    url: HttpUrl | None = Field(
+        default=None,
+        alias="server_url",
+        description="a server with OpenAI's chat completions that has the model, such as "
+        "http://127.0.0.1:8000/v1 (vLLM, SGLang); unset: the worker loads the model itself",
+    )
+    model: str | None = Field(
+        default=None,
+        alias="server_model",
+        description="the server's name for the model; unset: `model`",
+    )
+    api_key: SecretStr | None = Field(
+        default=None, alias="server_api_key", description="for the server"
+    )
+    images: Literal["png", "jpeg"] = Field(
+        default="png",
+        alias="server_images",
+        description="how frames go to the server; jpeg: a tenth of the bytes, inexact",
+    )
+    max_requests: int = Field(
+        default=32, ge=1, alias="server_max_requests", description="requests to the server at once"
+    )
+    silence_s: float = Field(
+        default=300.0,
+        gt=0,
+        alias="server_silence_s",
+        description="a request to which the server sends nothing for this long fails and is tried again",
+    )
+    start_s: float = Field(
+        default=600.0,
+        ge=0,
+        alias="server_start_s",
+        description="a server that is not there yet may load its model for this long",
+    )

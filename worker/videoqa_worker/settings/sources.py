@@ -1,0 +1,99 @@
+"""Settings of sources: where inputs may be read from, how long and how much, and in which ranges."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from videoqa.settings import Config
+
+__all__ = ["Folders", "SourceConfig"]
+
+
+def _split_paths(value: Any) -> Any:
+    """Splits `/data:/mnt` into two folders."""
+    if isinstance(value, str):
+        return tuple(part for part in value.split(os.pathsep) if part)
+    return value
+
+
+Folders = Annotated[tuple[Path, ...], BeforeValidator(_split_paths)]
+
+
+class SourceConfig(Config):
+    """Settings of sources; closed by default: no local files, no private networks."""
+
+    file_roots: Folders = Field(
+        default=(), description="folders that file:// inputs may be read from; none: no file inputs"
+    )
+    # Whoever may submit a job could read the worker's network through it.
+    private_addresses: bool = Field(
+        default=False,
+        description="fetch from loopback and private networks too; off: jobs can't reach your own services",
+    )
+    spool_dir: Path | None = Field(
+        default=None,
+        description="where downloads wait for decoding; unset: a private temporary folder",
+    )
+    spool_quota_bytes: int = Field(
+        default=64 << 30,
+        gt=0,
+        description="of all workers that share the folder: 16 slots, each with the largest input",
+    )
+    connect_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        alias="source_connect_timeout_s",
+        description="longest wait for one TCP connection to a source, name lookup included",
+    )
+    # Object stores take seconds to the first byte of cold data.
+    read_timeout_s: float = Field(
+        default=20.0,
+        gt=0,
+        alias="source_read_timeout_s",
+        description="a source that sends nothing for so long is given up for now",
+    )
+    deadline_s: float = Field(
+        default=600.0,
+        gt=0,
+        alias="source_deadline_s",
+        description="longest fetch of one input, however steadily it drips",
+    )
+    # An hour of 1080p has about 4 GB; times the slots of a worker this fills a disk.
+    max_bytes: int = Field(
+        default=4 << 30,
+        gt=0,
+        alias="max_source_bytes",
+        description="most bytes fetched of one input; a larger one can be read in parts",
+    )
+    # A second round trip costs as much as these bytes.
+    download_below_bytes: int = Field(
+        default=8 << 20,
+        ge=0,
+        description="smaller inputs are fetched whole, larger ones by the ranges that are needed",
+    )
+    whole_above: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="an input of which more than this share is missing is fetched whole",
+    )
+    range_parallel: int = Field(
+        default=8, ge=1, le=64, description="ranges of one input fetched at once"
+    )
+    range_bytes: int = Field(
+        default=8 << 20, gt=0, description="longest range of one request; longer ones are split"
+    )
+    # A request costs more than these bytes.
+    range_gap_bytes: int = Field(
+        default=64 << 10, ge=0, description="ranges closer than this are one request"
+    )
+    # What came of a range before the connection broke is kept.
+    range_attempts: int = Field(default=3, ge=1, description="attempts at one range")
+    # A whole new attempt of the job costs more.
+    http_retries: int = Field(
+        default=2, ge=0, description="further attempts at a download that ended early"
+    )

@@ -1,6 +1,6 @@
 """One measurement in a process of its own, for `frames.py`; prints one JSON object.
 
-    python benchmarks/measuring.py measure|throng|scenes ARGUMENTS
+    python benchmarks/lib/measuring.py measure|throng|scenes ARGUMENTS
 
 Imports and a warm-up on a short clip come before the clock.
 """
@@ -15,8 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from clips import number_in
-from samplers import SAMPLERS
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.clips import number_in
+from lib.samplers import SAMPLERS
 
 THRONG_S = 10.0
 """So long jobs are started in the concurrent part; those under way are waited for."""

@@ -56,7 +56,7 @@ def told(path: Path, count: int) -> Pictures:
     """What is left if nothing has to be found out or checked: told beforehand which pictures are wanted
     and where keyframes are (which holds for these clips alone), decodes those and what they refer to."""
     import av
-    from clips import FPS, GOP
+    from lib.clips import FPS, GOP
 
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -78,7 +78,7 @@ def told(path: Path, count: int) -> Pictures:
 
 def _decoded(container: Any, stream: Any, wanted: list[int], last: int) -> Iterator[Any]:
     """Up to the picture `last`; most that nothing refers to are left out."""
-    from clips import FPS
+    from lib.clips import FPS
 
     for packet in container.demux(stream):
         if packet.pts is None or packet.dts * stream.time_base * FPS > last:

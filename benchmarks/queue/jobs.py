@@ -1,6 +1,6 @@
 """Jobs per second of a whole videoqa stack against the Hugging Face guide's loop, in one run.
 
-    python benchmarks/jobs.py [--jobs 48] [--seconds 10] [--json]
+    python benchmarks/queue/jobs.py [--jobs 48] [--seconds 10] [--json]
 
 Peer: the guide "video-text-to-text" as it is written down there, one video at a time: open the
 file, decode every frame, keep every i-th, prompt, `generate`. Ours: Redis, a production worker in

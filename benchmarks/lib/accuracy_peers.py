@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from samplers import SAMPLERS, Pictures
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.samplers import SAMPLERS, Pictures
 
 __all__ = ["MARK", "MODULES", "READERS"]
 

@@ -1,6 +1,6 @@
 """Time a frame from a decoded picture to the model's input tensor, in one run, on one torch thread.
 
-    python benchmarks/pixels.py [--repeat 15] [--frames 8] [--json]
+    python benchmarks/engine/pixels.py [--repeat 15] [--frames 8] [--json]
 
 Peer: the guide's way: `frame.to_ndarray(format="rgb24")`, a PIL image, the checkpoint's processor,
 float32 out. Ours: `frames.pixels.to_rgb`, the worker's prompter, and the normalisation that is left

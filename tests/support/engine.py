@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ def mixed(engine: Engine, count: int, **settings: Any) -> list[GenerationRequest
     ]
 
 
+@lru_cache
 def reference_model(family: str, folder: Path) -> Any:
+    """The family's model as transformers loads it, once for all tests: they only ask it."""
     return MODELS[family].from_pretrained(folder, dtype=torch.float32)
 
 
@@ -125,11 +128,16 @@ def questions(engine: Engine, count: int, media: Any = None, **settings: Any) ->
     return [ask(engine, shown, f"What is {'very ' * n}red?", **settings) for n in range(count)]
 
 
+@lru_cache
+def _load(folder: Path) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+
+
 class Reference:
     """Single `generate` on what the engine is given; greedy."""
 
     def __init__(self, folder: Path) -> None:
-        self._model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+        self._model = _load(folder)
         own = self._model.generation_config
         self._settings = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,

@@ -13,16 +13,23 @@ the server, and so its workers.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
+WORKER_MODULES = (
+    "videoqa_worker.__main__",
+    "videoqa_worker.service.consumer",
+    "transformers.models.llava",
+)
 STATUS_FILES: dict[int, Path] = {}
 """Pid of a worker -> where its exit status goes."""
 
@@ -57,9 +64,8 @@ def _fork(order: dict[str, Any]) -> int:
 
 def _import_worker() -> None:
     """Imports all that a worker with the demo model does; at the first order, which may never come."""
-    import transformers.models.llava  # noqa: F401
-
-    import videoqa_worker.service.consumer  # noqa: F401
+    for module in WORKER_MODULES:
+        importlib.import_module(module)
 
 
 def _reap(*_: object) -> None:
@@ -86,10 +92,14 @@ def _become_worker(order: dict[str, Any]) -> NoReturn:
     os.closerange(3, 1024)
     os.environ.clear()
     os.environ.update(order["environ"])
-    exec(order["before"], {})
-    from videoqa_worker.__main__ import leave, main
+    try:
+        exec(order["before"], {})
+        from videoqa_worker.__main__ import leave, main
 
-    leave(main())
+        leave(main())
+    except BaseException:  # noqa: BLE001 - the server's own code goes on in the server alone
+        traceback.print_exc()
+    os._exit(1)
 
 
 if __name__ == "__main__":

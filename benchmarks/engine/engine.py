@@ -132,7 +132,7 @@ def by_engine(
 
 
 def unlike(request: GenerationRequest) -> GenerationRequest:
-    """The same about the negatives of its pictures."""
+    """A question about the negatives of its pictures."""
     images = {**request.inputs.images}
     images["pixel_values"] = 255 - images["pixel_values"]
     return replace(request, inputs=replace(request.inputs, images=images))

@@ -54,7 +54,7 @@ HEIGHT, WIDTH = 720, 1280
 GUIDE_JOBS = 4
 """The guide's loop takes one at a time: more would not change its rate."""
 BATCH = 8
-"""Of `generate` in batches; half of it, and so on, where that does not fit."""
+"""Batch size of `generate`; half of it, and so on, where that does not fit."""
 
 
 @dataclass
@@ -131,7 +131,7 @@ def roof(shape: Shape, frames: int, rows: int, flops: float, bandwidth: float) -
 
 
 def paths(device: torch.device) -> dict[str, Any]:
-    """What the installed libraries offer here."""
+    """Returns what the installed libraries offer here."""
     import importlib.util
 
     return {
@@ -209,7 +209,7 @@ def engine_on(loaded: Loaded, args: argparse.Namespace, **settings: Any) -> Engi
 
 
 def kv_tokens(loaded: Loaded, args: argparse.Namespace) -> int:
-    """What fits beside the weights, the two caches and 10 GiB of activations."""
+    """Returns how many tokens of KV cache fit beside the weights, the two caches and 10 GiB of activations."""
     if loaded.model.device.type != "cuda":
         return 65_536
     free, total = torch.cuda.mem_get_info(loaded.model.device)

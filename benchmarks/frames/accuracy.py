@@ -1,4 +1,4 @@
-"""Which pictures come: videoqa and other readers on every kind of video of the tests, in one run.
+"""Accuracy of pictures: videoqa and other readers on every kind of video of the tests, in one run.
 
     python benchmarks/frames/accuracy.py [--json] [--readers R ...] [--kinds SUBSTRING ...]
                                   [--peers-python /path/to/python]
@@ -49,7 +49,7 @@ from lib.accuracy_peers import MARK, MODULES, READERS  # noqa: E402
 from support.videos import read_number  # noqa: E402
 
 Judge = Callable[[Kind, list[int | None], list[int]], bool]
-"""Whether the pictures at these places of the answer are right."""
+"""Says of each picture at these places of the answer whether it is right."""
 COUNTS = (1, 4, 8)
 ANSWER_LIMIT_S = 20
 START_LIMIT_S = 120

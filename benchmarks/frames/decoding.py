@@ -1,4 +1,4 @@
-"""What a decoding process of its own costs a job, against decoding in the worker, in one run.
+"""Cost of a decoding process of its own for a job, against decoding in the worker, in one run.
 
     python benchmarks/frames/decoding.py [--rounds 15] [--json]
 
@@ -74,7 +74,7 @@ def _send(path: Path, to: Connection) -> None:
 
 
 def shrunk(clip: Path, path: Path) -> Path:
-    """The same clip in 320x240."""
+    """Writes the clip in 320x240."""
     if path.exists():
         return path
     part = path.with_name("part-" + path.name)

@@ -136,7 +136,7 @@ def all_rows(args: argparse.Namespace, samplers: list[str]) -> list[Row]:
 
 
 def _told_by_others(sampler: str, kind: str, seconds: int, frames: int) -> bool:
-    """Whether the cost of reading everything once more is known from other rows."""
+    """Tells whether the cost of reading everything once more is known from other rows."""
     if seconds == DURATIONS_S[-1] and not (sampler == "guide" and kind in ("h264", "h264-whole")):
         return True
     return seconds > SEGMENT_S and frames != FRAMES[0]

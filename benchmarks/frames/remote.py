@@ -63,7 +63,7 @@ class Row:
     floor_bytes: int
     bytes: int | None = None
     share: float | None = None
-    """Of the file's bytes."""
+    """Share of the file's bytes."""
     over_floor: float | None = None
     requests: int | None = None
     wall_s: float | None = None

@@ -130,7 +130,7 @@ MODULES = {
     "torchcodec-count": "torchcodec",
     "decord2": "decord",
 }
-"""What must be importable for a peer."""
+"""Module that must be importable for a peer."""
 
 
 def _answer(name: str, request: dict[str, Any]) -> str:

@@ -58,7 +58,7 @@ class Kind:
     encoder: str
     suffix: str
     share: float
-    """Of H.264's bit rate, for about the same quality."""
+    """Share of H.264's bit rate, for about the same quality."""
     options: dict[str, str] = field(default_factory=dict)
     whole: bool = False
     """Exactly as long as the name says: of eight targets, half are keyframes at a minute, and all

@@ -60,7 +60,7 @@ class Shape:
 
     @property
     def kv_bytes(self) -> int:
-        """Of a token, in 16 bits."""
+        """Bytes of a token in the KV cache, in 16 bits."""
         return 2 * self.layers * self.hidden * 2
 
 
@@ -111,7 +111,7 @@ def _config(shape: Shape, layers: int | None) -> LlavaConfig:
 
 
 def write(name: str, folder: Path) -> None:
-    """The same as a checkpoint, in float32."""
+    """Writes the model as a checkpoint, in float32."""
     loaded, _ = build(name, torch.device("cpu"), torch.float32)
     loaded.model.save_pretrained(folder)
     _write(folder, loaded.model.config)

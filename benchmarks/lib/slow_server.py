@@ -22,7 +22,7 @@ __all__ = ["SlowServer"]
 
 _BLOCK_BYTES = 64 << 10
 _BUFFER_BYTES = 256 << 10
-"""Of a socket: what is in it when a client hangs up was sent in vain."""
+"""Send buffer of a socket: what is in it when a client hangs up was sent in vain."""
 
 
 class Link:

@@ -67,7 +67,7 @@ def guide(paths: list[Path], model_folder: str) -> tuple[list[str], float]:
 
 
 def ours(paths: list[Path], folder: Path) -> dict[str, Any]:
-    """The same through a whole stack; also its cold start."""
+    """Answers through a whole stack, and measures its cold start."""
     from videoqa_worker.embedded import Stack
 
     begun = time.monotonic()

@@ -29,7 +29,7 @@ QUESTION = "Describe the video."
 
 
 def film(path: Path, scenes: int) -> list[str]:
-    """What is truly in each scene."""
+    """Writes the film; returns what is truly in each scene."""
     from videoqa_worker.demo.clips import write_clip
     from videoqa_worker.demo.questions import describe
     from videoqa_worker.demo.scenes import sample_scene

@@ -1,4 +1,4 @@
-"""How many jobs a second one process can submit, against bare Celery.
+"""Jobs a second that one process can submit, against bare Celery.
 
     python benchmarks/queue/submit.py [--jobs 5000] [--json]
 

@@ -1,4 +1,4 @@
-"""What crosses a process: old JSON still parses, unknown fields and wrong values are refused clearly.
+"""The contract between processes: old JSON still parses, unknown fields and wrong values are refused clearly.
 
 `golden/` is written once a release and then only added to: an edit there breaks a user.
 Bounds stand here as literals, so that changing one in the code is noticed.

@@ -75,9 +75,9 @@ def workers(
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough that taking 250 frames is no matter of milliseconds."""
+    """A clip large enough that taking 250 frames is no matter of milliseconds."""
     folder = tmp_path_factory.mktemp("clips")
-    return write_clip(SCENE, folder / "long.mp4", size_px=(1280, 720), duration_s=10)
+    return write_clip(SCENE, folder / "long.mp4", size_px=(640, 360), duration_s=10)
 
 
 @contextmanager

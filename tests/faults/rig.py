@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import redis
+from support.processes import wait_until
 from support.workers import ForkedWorker, clean_environ
 
 from faults.proxies import Store, Wire
@@ -150,7 +151,7 @@ class Rig:
         }
 
     def put_results(self, folder: Path, **environ: str) -> None:
-        """Into this folder from now on, whatever else workers are told with it."""
+        """Has results written into this folder from now on; `environ` is for the workers to come."""
         self._results, self.output = folder, folder.as_uri() + "/{job_id}.json"
         self.environ |= environ
 
@@ -176,7 +177,7 @@ class Rig:
         self.redis.stop()  # the one that runs then, not the first
 
     def restart_redis(self) -> None:
-        """With the same data, on the same port."""
+        """Starts Redis again with the same data, on the same port."""
         self.redis = RedisServer(
             self.folder / "redis",
             port=self.redis.port,
@@ -187,7 +188,7 @@ class Rig:
     # Workers
 
     def spawn(self, **environ: str) -> ForkedWorker:
-        """Another worker; does not wait until it is ready."""
+        """Forks another worker; does not wait until it is ready."""
         self._count += 1
         own = {
             "VIDEOQA_REDIS_URL": self.redis_url,
@@ -204,31 +205,32 @@ class Rig:
         return worker
 
     def start(self, workers: int) -> None:
-        """So many workers, and the answers that they give without faults."""
+        """Starts workers, and learns the answers that they give without faults."""
         for _ in range(workers):
             self.spawn()
         self.wait_ready(workers)
         self.learn()
 
-    def wait_ready(self, count: int, timeout_s: float = 60) -> None:
-        """Until so many of the workers that run are ready."""
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
+    def wait_ready(self, count: int) -> None:
+        """Waits until so many of the workers that run are ready; fails if fewer run."""
+
+        def ready() -> bool:
             pids = {str(worker.pid) for worker in self.workers if worker.running()}
-            ready = [
-                info
+            assert len(pids) >= count, f"{len(pids)} of {count} workers run: {self._last_words()}"
+            found = [
+                info.id
                 for info in self.client.workers()
                 if info.ready and info.id.rpartition(":")[2] in pids
             ]
-            if len(ready) >= count:
-                return
-            time.sleep(0.1)
-        raise TimeoutError(
-            f"{count} workers were not ready: {self.workers[-1].log_path.read_text()}"
-        )
+            return len(found) >= count
+
+        wait_until(ready, every_s=0.05)
+
+    def _last_words(self) -> str:
+        return "; ".join(f"{worker.pid}: {worker.log_tail(10)}" for worker in self.workers)
 
     def let_work(self, shortest_s: float, longest_s: float) -> None:
-        """So long, from when a worker is up: kills that come faster than starts would let no job end."""
+        """Waits so long after a worker is up: kills that come faster than starts would let no job end."""
         self.wait_ready(1)
         time.sleep(self.draw.uniform(shortest_s, longest_s))
 
@@ -237,7 +239,7 @@ class Rig:
         return self.spawn()
 
     def replace_ended(self) -> None:
-        """Workers that ended by themselves; each counts as a kill."""
+        """Replaces workers that ended by themselves; each counts as a kill."""
         for worker in [worker for worker in self.workers if not worker.running()]:
             self.tally.kills += 1
             self.replace(worker)
@@ -257,7 +259,7 @@ class Rig:
         }
 
     def learn(self) -> None:
-        """The expected answers, without faults."""
+        """Learns the expected answers, without faults."""
         kinds = len(self.clips) * len(QUESTIONS)
         jobs = [
             self.client.submit(self.request(n) | {"idempotency_key": f"learn-{n}"})
@@ -268,12 +270,13 @@ class Rig:
             self._expected[n] = self.said(self.client.result(job.id))
 
     def said(self, result: Result) -> str:
-        """What of a result is looked at."""
+        """Returns the part of a result that is compared."""
         return result.answers[0].text
 
     def submit(self, count: int) -> None:
-        """So many jobs, never more than `in_flight` of them not final; as a careful client does,
-        again with the same key where Redis gave no answer."""
+        """Submits so many jobs, never more than `in_flight` of them not final.
+
+        As a careful client does, again with the same key where Redis gave no answer."""
         first = self.tally.jobs
         for number in range(first, first + count):
             while number % 16 == 0 and len(self.open_jobs()) > self._in_flight:
@@ -294,14 +297,14 @@ class Rig:
                 return
 
     def kill(self, worker: ForkedWorker) -> None:
-        """SIGKILL, and what it held is counted."""
+        """Sends SIGKILL, and counts the jobs that the worker held."""
         worker.kill_group()
         time.sleep(0.1)  # what it said before is heard
         self.tally.kills += 1
         self.tally.held += len(self.held_by(worker))
 
     def held_by(self, worker: ForkedWorker) -> list[str]:
-        """Open jobs whose record says that this worker runs them."""
+        """Returns the open jobs whose record says that this worker runs them."""
         ids = self.open_jobs()
         with self.plain.pipeline(transaction=False) as pipe:
             for job_id in ids:
@@ -333,7 +336,7 @@ class Rig:
         return [job_id for job_id in ids if job_id not in self._final]
 
     def look_again(self) -> None:
-        """What was final may be so no longer: Redis lost its last words."""
+        """Forgets which jobs were final: Redis lost its last words."""
         self._final.clear()
 
     def expected(self, number: int) -> str:
@@ -343,12 +346,12 @@ class Rig:
         return int(cast(dict[str, Any], self.plain.info("memory"))["used_memory_dataset"])
 
     def request_bytes(self) -> int:
-        """Of one job's request, as its record has it."""
+        """Returns the size of one job's request, as its record has it."""
         job_id = next(iter(self.acknowledged))
         return len(str(self.plain.hget(self.ledger.keys.job(job_id), "request")))
 
     def describe(self) -> WorkerInfo:
-        """Of a worker that only reaps."""
+        """Returns the description of a worker that only reaps."""
         queues = tuple(queue_name("faults", None, priority) for priority in PRIORITIES)
         now = datetime.now(UTC)
         return WorkerInfo(
@@ -357,7 +360,7 @@ class Rig:
         )  # fmt: skip
 
     def queued(self) -> int:
-        """Jobs that wait, by the server."""
+        """Returns how many jobs wait, by the server."""
         keys = cast(list[str], self.plain.keys("faults:waiting:*"))
         return sum(cast(int, self.plain.zcard(key)) for key in keys)
 
@@ -393,7 +396,7 @@ class Rig:
     # What became of them
 
     def settle(self) -> Tally:
-        """Looks at every acknowledged job."""
+        """Tallies every acknowledged job."""
         for job_id, number in self.acknowledged.items():
             if job_id in self.gone:
                 continue

@@ -69,7 +69,7 @@ def run(jobs: int, seed: int) -> Tally:
 
 
 def trouble(rig: Rig, elder: ForkedWorker, jobs: int, happened: Counter[str]) -> None:
-    """So many jobs, under faults until the last is final."""
+    """Submits so many jobs, under faults until the last is final."""
     faults = [
         kill_worker,
         freeze_worker,

@@ -1,4 +1,4 @@
-"""What is asked of the sampler about one file, and its answers in a form that travels.
+"""Questions to the sampler about one file, and its answers in a form that travels.
 
 Runs in a child. Pixels become a digest and the number that is burnt into them.
 """
@@ -75,7 +75,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Given:
-    """What one call gave: pictures, or the code of an error of ours, or another exception."""
+    """Outcome of one call: pictures, or the code of an error of ours, or another exception."""
 
     ask: Ask
     pictures: tuple[Picture, ...] = ()

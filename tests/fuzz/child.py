@@ -22,7 +22,7 @@ MakeWork = Callable[[], AbstractContextManager[Callable[[Any], Any]]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the work returned."""
+    """Return value of the work."""
 
     value: Any
 
@@ -105,11 +105,11 @@ def _serve(pipe: Connection[Any, Any], make_work: MakeWork) -> None:
 
 
 def descriptors(pid: int | None = None) -> int:
-    """How many a process has open."""
+    """Returns how many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid or os.getpid()}/fd"))
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """What of a process lies in memory."""
+    """Returns the resident bytes of a process."""
     pages = int(Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -35,7 +35,7 @@ class Outcome:
     sampled: Sampled | None
     reference: Reference | None
     ours_s: float
-    """How long the sampler took, and the referee."""
+    """Seconds that the sampler took, and the referee."""
     theirs_s: float
 
 

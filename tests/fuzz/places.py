@@ -1,4 +1,4 @@
-"""Where a container's headers and units stand, so that damage can be aimed at them.
+"""Offsets of a container's headers and units, so that damage can be aimed at them.
 
 Reads just enough of each format to find sizes, timestamps and tables in a sound file. A field
 is a few bytes with one meaning; a unit is what a demuxer reads in one go: a packet, tag, page.
@@ -161,7 +161,7 @@ def _ts_units(data: bytes) -> Iterator[Span]:
 
 
 def _ps_starts(data: bytes) -> list[int]:
-    """Where packs, system headers and packets of streams begin."""
+    """Returns where packs, system headers and packets of streams begin."""
     starts, at = [], data.find(b"\0\0\1")
     while at >= 0:
         if data[at + 3 : at + 4] >= b"\xba":
@@ -252,7 +252,7 @@ def _gif_fields(data: bytes) -> Iterator[Field]:
 
 _ASF_DATA = bytes.fromhex("3626B2758E66CF11A6D900AA0062CE6C")
 _ASF_PACKET_BYTES = 3200
-"""What FFmpeg writes."""
+"""Packet size that FFmpeg writes."""
 
 
 def _asf_objects(data: bytes) -> Iterator[Span]:

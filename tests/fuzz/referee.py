@@ -78,14 +78,14 @@ class Reference:
 
 @dataclass
 class _Pass:
-    """What one pass over the file notes; the first four are of the pictures."""
+    """Notes of one pass over the file; the first four are of the pictures."""
 
     ticks: list[int | None] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
     """The number of the packet that the picture came from."""
     digests: list[frozenset[str]] = field(default_factory=list)
     numbers: list[tuple[int | None, bool]] = field(default_factory=list)
-    """What can be read in it, and whether FFmpeg calls it corrupt."""
+    """Numbers that can be read in it, and whether FFmpeg calls it corrupt."""
     packets: list[tuple[int | None, int | None]] = field(default_factory=list)
     """(pts, dts)."""
     errors: int = 0

@@ -62,7 +62,7 @@ def reference(sound: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory)
 
 
 def given(reference: Reference, numbers: list[int]) -> Given:
-    """What a sampler that makes no mistake gives for as many instants."""
+    """Returns what a sampler that makes no mistake gives for as many instants."""
     timed = reference.timed()
     pictures = tuple(
         Picture(n, timed[n][0], True, next(iter(timed[n][1].digests)), timed[n][1].number)

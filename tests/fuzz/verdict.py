@@ -1,4 +1,4 @@
-"""What became of one damaged file: the definition of a wrong frame passed off as right.
+"""Verdict on one damaged file: the definition of a wrong frame passed off as right.
 
 A caller who sees `exact=True` believes: this is the picture on screen at that instant. So for
 every instant asked for, the frame given for it (the last one with `pts_s` <= instant) must, if it
@@ -69,7 +69,7 @@ class Verdict:
     name: str
     why: str = ""
     codes: tuple[str, ...] = ()
-    """Of the refusals."""
+    """Codes of the refusals."""
     doubts: tuple[str, ...] = ()
     """See the module's text."""
 
@@ -79,7 +79,7 @@ class Judge:
     """Compares what was given with the reference."""
 
     shown_s: Sequence[float]
-    """When the sound clip shows picture n."""
+    """Time at which the sound clip shows picture n."""
     sound: Set[str]
     """Digests of the pictures of all sound clips."""
 
@@ -159,7 +159,7 @@ class Judge:
             yield "misread"
 
     def _in_place(self, picture: Picture | Seen, pts_s: float, reference: Reference) -> bool:
-        """Whether it bears the number that the sound clip shows at this time.
+        """Tells whether it bears the number that the sound clip shows at this time.
 
         Times count from the first picture that is left: the sound clip's may be lost.
         """

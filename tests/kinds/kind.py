@@ -32,7 +32,7 @@ class Kind:
     numbers: tuple[int, ...] = ()
     """The pictures that are shown, in their order."""
     times_s: tuple[Fraction, ...] = ()
-    """When, from the first shown picture on."""
+    """Times, from the first shown picture on."""
     end_s: Fraction | None = None
     slack_s: Fraction = Fraction(1, 500)
     """The file may tell the end this far off: few store how long the last picture lasts."""

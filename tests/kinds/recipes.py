@@ -1,4 +1,4 @@
-"""What the kinds have in common: plain clips by container and codec, and ways to vary them."""
+"""Recipes that the kinds share: plain clips by container and codec, and ways to vary them."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def write_with_cover(path: Path, recipe: Recipe) -> None:
 
 
 def write_joined(path: Path, recipe: Recipe) -> None:
-    """The same file twice, end to end."""
+    """Writes one file twice, end to end."""
     write_clip(path, recipe)
     path.write_bytes(path.read_bytes() * 2)
 

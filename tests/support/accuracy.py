@@ -14,7 +14,7 @@ __all__ = ["Row", "Table"]
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one kind."""
+    """Outcome of one kind of video."""
 
     name: str
     right: int = 0

@@ -55,7 +55,7 @@ class Model:
 
 
 class Bells:
-    """What was rung."""
+    """Bells that were rung."""
 
     def __init__(self) -> None:
         self.rung: list[Bell] = []

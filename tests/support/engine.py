@@ -52,7 +52,7 @@ def single(engine: Engine, request: GenerationRequest) -> Generated:
 
 
 def given(kwargs: dict[str, Any]) -> torch.Tensor:
-    """What a forward pass is about: int64[rows, tokens], or embeddings [rows, tokens, d]."""
+    """Returns the input of a forward pass: int64[rows, tokens], or embeddings [rows, tokens, d]."""
     ids = kwargs.get("input_ids")
     found: torch.Tensor = kwargs["inputs_embeds"] if ids is None else ids
     return found
@@ -60,7 +60,7 @@ def given(kwargs: dict[str, Any]) -> torch.Tensor:
 
 @contextmanager
 def rows_seen(engine: Engine) -> Iterator[list[int]]:
-    """How many rows ran at each forward pass."""
+    """Lists how many rows run at each forward pass."""
     seen: list[int] = []
 
     def look(_: Any, args: Any, kwargs: Any) -> None:
@@ -123,7 +123,7 @@ def small_device(rows: int) -> Check:
 
 
 def questions(engine: Engine, count: int, media: Any = None, **settings: Any) -> list[Any]:
-    """Of one job; no two alike."""
+    """Returns questions of one job, no two alike."""
     shown = media or [clip(1, 6)]
     return [ask(engine, shown, f"What is {'very ' * n}red?", **settings) for n in range(count)]
 
@@ -181,7 +181,7 @@ def varied(engine: Engine, count: int, seed: int) -> list[GenerationRequest]:
 
 
 def is_left(tokens: int | None, whole: Generated) -> bool:
-    """Who is canceled after the last token but one is heard with the last: too late."""
+    """Tells whether a cancel comes in time: one after the last token but one is heard with the last."""
     return tokens is not None and (tokens == 0 or tokens + 1 < whole.output_tokens)
 
 

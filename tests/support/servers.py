@@ -23,7 +23,7 @@ from videoqa_worker.embedded.s3_server import Identity
 
 @dataclass
 class Route:
-    """What the server does for one path."""
+    """Behaviour of the server for one path."""
 
     body: bytes = b""
     status: int = 200
@@ -32,7 +32,7 @@ class Route:
     ranges: bool = True
     heeds_if_range: bool = True
     head_status: int = 200
-    """Of HEAD requests, which are not in `seen`."""
+    """Status of HEAD requests, which are not in `seen`."""
     declares_length: bool = True
     cuts: list[int] = field(default_factory=list)
     """The n-th answer ends after this many bytes of its body."""
@@ -63,7 +63,7 @@ class Route:
 
     @property
     def ranges_seen(self) -> list[str | None]:
-        """What was asked for, without the unit."""
+        """Ranges that were asked for, without the unit."""
         return [
             seen["range"].removeprefix("bytes=") if "range" in seen else None for seen in self.seen
         ]
@@ -71,7 +71,7 @@ class Route:
 
 @dataclass
 class Odd:
-    """What a server answers to one range that it should not."""
+    """Wrong answer of a server to one range."""
 
     status: int = 206
     body: bytes = b""

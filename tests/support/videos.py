@@ -48,12 +48,12 @@ def read_number(pixels: Pixels) -> int:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a clip is made. Picture n is shown from `times_s[n]` on; by default n / fps."""
+    """Recipe of a clip. Picture n is shown from `times_s[n]` on; by default n / fps."""
 
     name: str = "clip.mp4"
     frames: int = 50
     first_number: int = 0
-    """What the first picture shows."""
+    """Number that the first picture shows."""
     fps: Fraction = Fraction(25)
     codec: str = "libx264"
     size: tuple[int, int] = (96, 72)
@@ -63,7 +63,7 @@ class Recipe:
     clock_s: Fraction | None = None
     """A tick of the encoder's clock; by default a picture, or a millisecond if `times_s` is given."""
     first_pts_s: Fraction = Fraction(0)
-    """What the container's clock shows at the first picture."""
+    """Time on the container's clock at the first picture."""
     sound_s: float = 0.0
     video: bool = True
     format: str | None = None
@@ -73,7 +73,7 @@ class Recipe:
     turned_degrees: int = 0
     """Pictures are stored turned clockwise, and the container says to turn them back."""
     mirrored: bool = False
-    """The same, left and right swapped."""
+    """Left and right are swapped too, and the container says so."""
 
     @property
     def shown_s(self) -> Sequence[Fraction]:

@@ -25,7 +25,7 @@ from videoqa.client import Client
 __all__ = ["ForkedWorker", "clean_environ", "wait_ready"]
 
 SOCKET_VARIABLE = "TESTS_ZYGOTE"
-"""Where the test session's fork server listens; its lanes inherit the variable."""
+"""Names the socket of the session's fork server; the lanes inherit the variable."""
 
 
 def clean_environ() -> dict[str, str]:

@@ -13,6 +13,7 @@ the server, and so its workers.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -66,6 +67,7 @@ def _import_worker() -> None:
     """Imports all that a worker with the demo model does; at the first order, which may never come."""
     for module in WORKER_MODULES:
         importlib.import_module(module)
+    gc.freeze()  # a worker's collections would copy all pages that it shares with this process
 
 
 def _reap(*_: object) -> None:

@@ -15,7 +15,7 @@ help:
 	@echo "make demo   the main job, end to end, with embedded defaults (nothing is left running)"
 	@echo "make test   linters, types and the test suite"
 	@echo "make dist   wheels and source archives of both distributions, in dist/"
-	@echo "make faults the fault matrix at full size (docs/faults.md); hours"
+	@echo "make faults the fault matrix at full size (docs/internals/faults.md); hours"
 	@echo "make clean  remove the virtual environment, dist/ and caches"
 
 demo: $(VENV)/.demo

@@ -17,7 +17,7 @@ from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["PAGE", "render"]
 
-PAGE = Path(__file__).parent / "reference.md"
+PAGE = Path(__file__).parent / "reference" / "settings.md"
 _TABLE = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

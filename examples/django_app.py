@@ -42,9 +42,9 @@ def client() -> Client:
     return Client.from_environment()
 
 
-def telling_errors(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+def handle_errors(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     @wraps(view)
-    def told(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponse:
+    def wrapper(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponse:
         try:
             return view(request, *args, **kwargs)
         except ValidationError as error:
@@ -55,12 +55,12 @@ def telling_errors(view: Callable[..., HttpResponse]) -> Callable[..., HttpRespo
             failure = {"code": error.code, "message": error.message, "param": error.param}
             return JsonResponse({"error": failure}, status=status)
 
-    return told
+    return wrapper
 
 
 @csrf_exempt
 @require_POST
-@telling_errors
+@handle_errors
 def ask(request: HttpRequest) -> HttpResponse:
     asked = Asked.model_validate_json(request.body)
     job = client().submit(
@@ -72,7 +72,7 @@ def ask(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-@telling_errors
+@handle_errors
 def status(request: HttpRequest, job_id: str) -> HttpResponse:
     job = client().get(job_id)
     found: dict[str, object] = {"job": job.model_dump(mode="json")}

@@ -62,7 +62,10 @@ async def status(job_id: str, request: Request) -> dict[str, object]:
 
 @app.get("/questions/{job_id}/stream")
 async def stream(job_id: str, request: Request) -> StreamingResponse:
-    """Server-sent events: `text` with the next piece, `restart` where the answer begins again, `done` or `failed`."""
+    """Streams server-sent events.
+
+    `text` has the next piece; `restart`: the answer begins again; `done` or `failed` comes last.
+    """
     client: AsyncClient = request.app.state.videoqa
     await client.get(job_id)  # an unknown id is an error before the stream begins
 
@@ -92,7 +95,7 @@ STATUS = (
 
 
 @app.exception_handler(VideoQAError)
-async def failed(request: Request, error: VideoQAError) -> JSONResponse:
+async def handle_error(request: Request, error: VideoQAError) -> JSONResponse:
     status = next((code for kind, code in STATUS if isinstance(error, kind)), 422)
     body = {"code": error.code, "message": error.message, "param": error.param}
     return JSONResponse({"error": body}, status_code=status)

@@ -24,7 +24,7 @@ class Asked(BaseModel):
 
 
 def create_app(client: Client | None = None) -> Flask:
-    """`client`: a test gives an `InMemoryClient`."""
+    """Makes the app; a test passes an `InMemoryClient` as its client."""
     app = Flask(__name__)
     videoqa = client or Client.from_environment()
 
@@ -47,11 +47,11 @@ def create_app(client: Client | None = None) -> Flask:
         return jsonify(found)
 
     @app.errorhandler(ValidationError)
-    def not_understood(error: ValidationError) -> tuple[Response, int]:
+    def handle_invalid(error: ValidationError) -> tuple[Response, int]:
         return jsonify(error={"code": "invalid_request", "message": str(error)}), 422
 
     @app.errorhandler(VideoQAError)
-    def failed(error: VideoQAError) -> tuple[Response, int]:
+    def handle_error(error: VideoQAError) -> tuple[Response, int]:
         status = next((code for kind, code in STATUS if isinstance(error, kind)), 422)
         body = {"code": error.code, "message": error.message, "param": error.param}
         return jsonify(error=body), status

@@ -1,6 +1,6 @@
-"""Where the `videoqa` command begins: outside of the package, whose import takes half a second.
+"""Entry point of the `videoqa` command, outside of the package, whose import takes half a second.
 
-Ctrl-C ends that as quietly as all that follows.
+So Ctrl-C during that import is as quiet as later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the command; called by the console script."""
     try:
         from videoqa.cli.main import main as run
 

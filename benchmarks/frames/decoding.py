@@ -41,7 +41,7 @@ from lib.clips import KINDS, default_cache, make_clip
 
 from videoqa.contract import Sampling
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import FrameLimits, LocalMedia, SampledVideo, sample_frames
+from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo, sample_frames
 
 SAMPLING = Sampling(frames=8)
 LIMITS = FrameLimits()
@@ -54,7 +54,7 @@ def here(path: Path) -> SampledVideo:
 
 def fresh(path: Path) -> SampledVideo:
     with Decoders(LIMITS, processes=1) as decoders:
-        return decoders.sample(LocalMedia(path), SAMPLING)
+        return decoders.sample(CompleteFile(path), SAMPLING)
 
 
 def forked(path: Path) -> SampledVideo:
@@ -133,7 +133,7 @@ def run_clip(path: Path, rounds: int) -> dict[str, Any]:
         pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=spawn))
         ways: dict[str, Way] = {
             "here": here,
-            "ours": lambda path: decoders.sample(LocalMedia(path), SAMPLING),
+            "ours": lambda path: decoders.sample(CompleteFile(path), SAMPLING),
             "pickled": lambda path: pool.submit(here, path).result(),
             "forkserver": forked,
             "fresh": fresh,

@@ -34,9 +34,9 @@ def videoqa_pool(path: Path, count: int) -> Pictures:
     """Samples as a worker does: in decoding processes, one a core, pictures handed back through
     shared memory."""
     from videoqa.contract import Sampling
-    from videoqa_worker.frames import LocalMedia
+    from videoqa_worker.frames import CompleteFile
 
-    taken = _decoders().sample(LocalMedia(path), Sampling(frames=count))
+    taken = _decoders().sample(CompleteFile(path), Sampling(frames=count))
     return [frame.pixels for frame in taken.frames]
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
+sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
 
 FRAMES, SCENE_S, FPS = 8, 10, 12
 QUESTION = "Describe the video."
@@ -30,9 +30,7 @@ QUESTION = "Describe the video."
 
 def film(path: Path, scenes: int) -> list[str]:
     """Writes the film; returns what is truly in each scene."""
-    from videoqa_worker.demo.clips import write_clip
-    from videoqa_worker.demo.questions import describe
-    from videoqa_worker.demo.scenes import sample_scene
+    from demo_world import describe, sample_scene, write_clip
 
     rng = random.Random(1)
     drawn = [sample_scene(rng, "single") for _ in range(scenes)]
@@ -105,7 +103,7 @@ def ours(path: Path, scenes: int, folder: Path) -> dict[str, tuple[Any, float]]:
 
 
 def measure(minutes: float, vtt: Path | None) -> dict[str, Any]:
-    from videoqa.contract import as_vtt, cues
+    from videoqa.contract import as_vtt, make_cues
 
     scenes = round(minutes * 60 / SCENE_S)
     with tempfile.TemporaryDirectory(prefix="videoqa-segments-") as name:
@@ -116,7 +114,7 @@ def measure(minutes: float, vtt: Path | None) -> dict[str, Any]:
         size_bytes = path.stat().st_size
     result, one_s = found["one job"]
     if vtt is not None:
-        vtt.write_text(as_vtt(cues(result)))
+        vtt.write_text(as_vtt(make_cues(result)))
     told = {
         "the guide's loop": (answers, guide_s),
         "one job": ([part.text for part in result.segments], one_s),

@@ -1,7 +1,7 @@
 """videoqa: questions about videos, answered at scale.
 
-This distribution is for the side that submits jobs and reads answers; it never imports a
-deep learning library. The side that answers is `videoqa-worker`.
+This distribution submits jobs and reads their answers; it never imports a deep learning library.
+The distribution that answers them is `videoqa-worker`.
 """
 
 from videoqa.async_client import AsyncClient

@@ -5,35 +5,34 @@
         async for piece in client.stream(job.id):
             print(piece.text, end="")
 
-Waiting is asyncio's own: any number of jobs can be waited for at once. Calls that end after a round
-trip go through a few threads, where Celery's publishing and boto3 would have to be anyway.
+Events are awaited on the event loop itself, so that any number of jobs can be waited for at once.
+Calls of one round trip run in a few threads, where Celery's publishing and boto3 have to run anyway.
 """
 
 from __future__ import annotations
 
 import asyncio
 import builtins
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import (
-    About,
     Event,
     Job,
     JobPage,
     JobRequest,
     JobState,
+    Priority,
     QueueInfo,
     Result,
     TextPiece,
+    Transcript,
     WorkerInfo,
 )
-from videoqa.jobs import BEGINNINGS, Following, Priority, connect_async, speaking_redis, to_events
+from videoqa.jobs import AsyncEventReader, EventCursor, connect_async
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,25 +43,29 @@ __all__ = ["AsyncClient"]
 P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 16
-"""Round trips at the same time."""
+"""Most round trips at the same time."""
 
 
 class AsyncClient:
-    """Submits jobs to one Redis and reads what became of them. For one event loop."""
+    """Submits jobs to one Redis, follows them, and reads their results, on one event loop."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """`url`: Redis of the job records; anything else comes from `settings`."""
+        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
         self._client = Client(url, settings=settings)
-        self._redis: redis.asyncio.Redis = connect_async(self._client.settings)
+        self._redis: redis.asyncio.Redis = connect_async(self.settings)
+        self._events = AsyncEventReader(
+            self._redis, url=self.settings.redis_url, prefix=self.settings.prefix
+        )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-client")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """A client from the VIDEOQA_* variables."""
+        """Makes a client from the VIDEOQA_* variables."""
         return cls(settings=Settings.from_environment(environ))
 
     @property
     def settings(self) -> Settings:
+        """Settings of this client."""
         return self._client.settings
 
     async def __aenter__(self) -> Self:
@@ -72,6 +75,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
+        """See `Client.close`."""
         await self._redis.aclose()
         await self._call(self._client.close)
         self._threads.shutdown(wait=False)
@@ -119,54 +123,42 @@ class AsyncClient:
         on_event: Callable[[Event], None] | None = None,
     ) -> Job:
         """See `Client.wait`."""
-        reader = Following(job_id, "0", timeout_s)
-        job = await self.get(job_id)
-        if job.final and on_event is None:
-            return job
-        async for event in self._follow(reader, job_id):
+        cursor = EventCursor(job_id, timeout_s=timeout_s, replays=on_event is not None)
+        async for event in self._follow(cursor):
             if on_event is not None:
                 on_event(event)
-        return await self.get(job_id)
+        return cursor.job
 
     async def events(
         self, job_id: str, *, after: str = "0", timeout_s: float | None = None
     ) -> AsyncIterator[Event]:
         """See `Client.events`."""
-        reader = Following(job_id, after, timeout_s)
-        await self.get(job_id)
-        async for event in self._follow(reader, job_id):
+        async for event in self._follow(EventCursor(job_id, after=after, timeout_s=timeout_s)):
             yield event
 
-    async def _follow(self, reader: Following, job_id: str) -> AsyncIterator[Event]:
-        while True:
-            try:
-                for event in reader.take(await self._read(reader, job_id)):
+    async def _follow(self, cursor: EventCursor) -> AsyncIterator[Event]:
+        cursor.begin(await self.get(cursor.job_id))
+        while cursor.is_open:
+            await asyncio.sleep(cursor.pause_s)
+            with cursor.reading():
+                for event in cursor.receive(
+                    await self._events.read_events(
+                        cursor.job_id, after=cursor.after, block_s=cursor.block_s
+                    )
+                ):
                     yield event
-                if reader.at_end and (await self.get(job_id)).final:
-                    return
-            except errors.RedisUnavailable as error:
-                await asyncio.sleep(reader.pause_s(error))
-            reader.go_on()
-
-    async def _read(self, reader: Following, job_id: str) -> Sequence[Event]:
-        if reader.after in BEGINNINGS:
-            return await self._call(self._client.first_events, job_id)
-        key = self._client.events_key(job_id)
-        block = int(reader.block_s * 1000) if reader.block_s else None
-        with speaking_redis(self.settings.redis_url):
-            return to_events(await self._redis.xread({key: reader.after}, block=block))
+                if cursor.needs_job:
+                    cursor.check(await self.get(cursor.job_id))
 
     async def stream(
         self, job_id: str, *, timeout_s: float | None = None
     ) -> AsyncIterator[TextPiece]:
         """See `Client.stream`."""
-        heard: defaultdict[About, str] = defaultdict(str)
+        transcript = Transcript()
         async for event in self.events(job_id, timeout_s=timeout_s):
-            piece = TextPiece.of(event)
-            if piece is not None:
-                heard[piece.about] += piece.text
+            for piece in transcript.add(event):
                 yield piece
-        for piece in TextPiece.of_result(await self.result(job_id), heard):
+        for piece in transcript.complete(await self.result(job_id)):
             yield piece
 
     async def result(self, job_id: str) -> Result:

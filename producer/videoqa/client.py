@@ -4,7 +4,7 @@
         job = client.submit(inputs=["s3://videos/cat.mp4"], questions=["What is the cat doing?"])
         print(client.wait(job.id).state, client.result(job.id).answers[0].text)
 
-Thread-safe; connects on first use. Nothing here depends on the worker's side.
+Thread-safe; connects on first use. Knows nothing of the worker's side.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import builtins
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
@@ -23,32 +23,33 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from videoqa import errors
 from videoqa.contract import (
-    About,
+    PRIORITIES,
     Event,
     Job,
     JobPage,
     JobRequest,
     JobState,
+    Priority,
     QueueInfo,
     Result,
     TextPiece,
+    Transcript,
     WorkerInfo,
+    describe_state,
     parse_request,
+    parse_stored,
 )
 from videoqa.jobs import (
-    PRIORITIES,
     Bell,
-    Following,
+    EventCursor,
     Ledger,
-    Place,
-    Priority,
+    ListCursor,
     Submission,
     connect,
     new_job_id,
     queue_name,
-    read,
     server_name,
-    speaking_redis,
+    translate_redis_errors,
 )
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
@@ -63,19 +64,32 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CHUNK = 500
-"""Jobs that `submit_many` records in one round trip: 1 MB of requests, 0.1 s of Redis."""
+"""Jobs that `submit_many` records in one round trip: 1 MB of requests, 0.1 s of Redis' time."""
 
 MOST_LISTED = 1000
-"""Jobs of one page, and records that are looked at in one round trip."""
+"""Most jobs of one page, and records that are read in one round trip."""
 
 
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+@dataclass(frozen=True)
+class _Submitted:
+    """Outcome of one request of `submit_many`: its job, or the error that refused it."""
+
+    job: Job | None = None
+    error: errors.VideoQAError | None = None
+
+    @property
+    def job_id(self) -> str | None:
+        return self.job.id if self.job else None
+
+
+def _split(items: Iterable[T], size: int) -> Iterator[list[T]]:
     left = iter(items)
     while chunk := list(islice(left, size)):
         yield chunk
 
 
-def _submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
+def _make_submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
+    """Checks one request of `submit_many`; an error's `param` begins with its number."""
     try:
         return Submission(new_job_id(), parse_request(request))
     except errors.RequestError as error:
@@ -84,8 +98,8 @@ def _submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submiss
         raise
 
 
-def _is_text(text: str) -> bool:
-    """A lone surrogate is none, and could not even be sent."""
+def _can_be_sent(text: str) -> bool:
+    """Returns False for a text with a lone surrogate, which has no UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -93,15 +107,15 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _unknown(code: str | None) -> errors.InvalidRequest:
+def _refuse_code(code: str | None) -> errors.InvalidRequest:
     near = get_close_matches((code or "").lower(), errors.REGISTRY, cutoff=0.5) or ["worker_lost"]
     return errors.InvalidRequest(
         f"got code {code!r}, expected an error's, such as {' or '.join(near)}", param="code"
     )
 
 
-def _queued(submission: Submission) -> Job:
-    """A job that was recorded just now."""
+def _make_queued_job(submission: Submission) -> Job:
+    """Makes the job of a submission that was recorded just now, without reading its record."""
     request = submission.request
     return Job(
         id=submission.job_id,
@@ -117,31 +131,31 @@ def _queued(submission: Submission) -> Job:
     )
 
 
-def _page(found: Sequence[tuple[Place, Job]], last: Place | None) -> JobPage:
+def _make_page(found: Sequence[tuple[ListCursor, Job]], *, has_more: bool) -> JobPage:
     return JobPage(
-        jobs=tuple(job for _, job in found), next_cursor=last.cursor if last is not None else None
+        jobs=tuple(job for _, job in found), next_cursor=found[-1][0].text if has_more else None
     )
 
 
 class Client:
-    """Submits jobs to one Redis and reads what became of them."""
+    """Submits jobs to one Redis, follows them, and reads their results."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """`url`: Redis of the job records; anything else comes from `settings`."""
+        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
         base = settings or Settings()
         self.settings = base.model_copy(update={"redis_url": url}) if url else base
-        self._redis = self._connected()
+        self._redis = self._connect()
         self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._celery: Celery | None = None
         self._lock = threading.Lock()
 
-    def _connected(self) -> redis.Redis:
+    def _connect(self) -> redis.Redis:
         return connect(self.settings)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """A client from the VIDEOQA_* variables."""
+        """Makes a client from the VIDEOQA_* variables."""
         return cls(settings=Settings.from_environment(environ))
 
     def __enter__(self) -> Self:
@@ -151,6 +165,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Closes the connections to Redis and to the broker."""
         self._redis.close()
         if self._celery is not None:
             self._celery.close()
@@ -160,102 +175,104 @@ class Client:
     ) -> Job:
         """Records a job and rings for a worker; returns at once.
 
-        Takes a JobRequest, a mapping, or its fields as keywords. With an `idempotency_key`
-        that was used before for the same request, returns the job that it made.
+        Takes a JobRequest, a mapping, or its fields as keywords. If its `idempotency_key` was used
+        before for an equal request, returns the job that was made then.
 
         Raises:
-            RequestError: the request is wrong (`code` and `param` say what); nothing was recorded.
+            RequestError: the request is wrong, as `code` and `param` say; nothing was recorded.
             QueueFull: too many jobs wait already; nothing was recorded, a later try may succeed.
-            ConfigurationError: no transport speaks the broker URL; nothing was recorded.
-            RedisUnavailable: nothing is known to be recorded; submit again with an
-                `idempotency_key` to be sure of one job.
+            ConfigurationError: the broker URL cannot be used; nothing was recorded.
+            RedisUnavailable: the job may or may not be recorded; submit it again, with an
+                `idempotency_key` to be sure that it is one job.
         """
         if request is not None and fields:
             raise errors.InvalidRequest(
                 f"got a request and the keywords {sorted(fields)}, expected one or the other"
             )
         checked = parse_request(request if request is not None else fields)
-        self._application()
-        made = self._ledger.submit(
+        self._get_celery()
+        result = self._ledger.submit(
             new_job_id(),
             checked,
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
-        if isinstance(made, str):
-            return self.get(made)
-        self._ring(made)
+        if result.bell is None:
+            return self.get(str(result.job_id))
+        self._ring(result.bell)
         try:
-            return self.get(made.job_id)
+            return self.get(result.bell.job_id)
         except (errors.RedisUnavailable, errors.LookupFailed):
-            # It was recorded: whoever submitted has a job, even if Redis is emptied just now.
-            return _queued(Submission(made.job_id, checked))
+            # It was recorded: the caller gets its job, even if Redis is emptied just now.
+            return _make_queued_job(Submission(result.bell.job_id, checked))
 
     def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:
-        """Records many jobs and rings for workers, some hundred in a round trip; jobs in order.
+        """Records many jobs, some hundred in a round trip, rings for workers, and returns the jobs in order.
 
-        All requests of a round trip are checked before any of it is recorded.
+        All requests of a round trip are checked before any of them is recorded.
 
         Raises:
             RequestError: a request is wrong; `param` begins with its number, as `requests.3.inputs`.
-            SubmittedInPart: some were refused (a full queue, an idempotency key of another request),
-                or a round trip failed; it has the jobs that were recorded.
+            SubmittedInPart: some were refused (a full queue, an idempotency key of another request), or a
+                round trip failed; the error has the ids of the jobs that were recorded.
         """
         jobs: list[Job] = []
-        for chunk in _chunks(requests, CHUNK):
+        for chunk in _split(requests, CHUNK):
             first = len(jobs)
+            ids: list[str | None] = [job.id for job in jobs]
             try:
-                submissions = [_submission(first + n, request) for n, request in enumerate(chunk)]
-                made = self._submit_chunk(submissions)
+                submissions = [
+                    _make_submission(first + n, request) for n, request in enumerate(chunk)
+                ]
+                found = self._submit_chunk(submissions)
             except errors.VideoQAError as error:
                 if first == 0:
                     raise
-                before = [job.id for job in jobs]
-                raise errors.SubmittedInPart(before, {first: error}) from error
-            taken = [found for found in made if isinstance(found, Job)]
-            if len(taken) < len(made):
-                refused = {
-                    first + n: found for n, found in enumerate(made) if not isinstance(found, Job)
-                }
-                ids: list[str | None] = [job.id for job in jobs]
-                ids += [found.id if isinstance(found, Job) else None for found in made]
-                raise errors.SubmittedInPart(ids, refused)
-            jobs += taken
+                raise errors.SubmittedInPart(ids, {first: error}) from error
+            refused = {first + n: one.error for n, one in enumerate(found) if one.error}
+            if refused:
+                raise errors.SubmittedInPart([*ids, *(one.job_id for one in found)], refused)
+            jobs += [one.job for one in found if one.job]
         return jobs
 
-    def _submit_chunk(
-        self, submissions: Sequence[Submission]
-    ) -> builtins.list[Job | errors.VideoQAError]:
-        self._application()
-        made = self._ledger.submit_many(
+    def _submit_chunk(self, submissions: Sequence[Submission]) -> builtins.list[_Submitted]:
+        self._get_celery()
+        results = self._ledger.submit_many(
             submissions,
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
         try:
-            self._ring_many([bell for bell in made if isinstance(bell, Bell)])
+            self._ring_many([result.bell for result in results if result.bell])
         except errors.RedisUnavailable as error:
             log.warning("jobs are recorded, but their bells were not heard: %s", error)
-        known = self._known([found for found in made if isinstance(found, str)])
+        known = self._get_known([result.known_id for result in results if result.known_id])
         return [
-            known[found]
-            if isinstance(found, str)
-            else _queued(submission)
-            if isinstance(found, Bell)
-            else found
-            for submission, found in zip(submissions, made, strict=True)
+            known[result.known_id]
+            if result.known_id
+            else _Submitted(error=result.error)
+            if result.error
+            else _Submitted(job=_make_queued_job(submission))
+            for submission, result in zip(submissions, results, strict=True)
         ]
 
-    def _known(self, job_ids: Sequence[str]) -> dict[str, Job | errors.VideoQAError]:
-        """Jobs that idempotency keys had made before, as they are now."""
+    def _get_known(self, job_ids: Sequence[str]) -> dict[str, _Submitted]:
+        """Reads the jobs that idempotency keys had made before, as they are now."""
         try:
-            found = self._ledger.get_many(job_ids) if job_ids else []
+            jobs = self._ledger.get_many(job_ids) if job_ids else []
         except errors.RedisUnavailable as error:
-            return dict.fromkeys(job_ids, error)
-        gone = errors.JobExpired("the idempotency key's job has just expired; submit it again")
-        return {job_id: job or gone for job_id, job in zip(job_ids, found, strict=True)}
+            return dict.fromkeys(job_ids, _Submitted(error=error))
+        gone = _Submitted(
+            error=errors.JobExpired(
+                "the job of this idempotency key has just expired; submit the request again"
+            )
+        )
+        return {
+            job_id: _Submitted(job=job) if job else gone
+            for job_id, job in zip(job_ids, jobs, strict=True)
+        }
 
-    def _application(self) -> Celery:
+    def _get_celery(self) -> Celery:
         from videoqa.broker import make_celery  # Celery takes 0.3 s to import
 
         with self._lock:
@@ -266,30 +283,30 @@ class Client:
     def _ring_many(self, bells: Sequence[Bell]) -> None:
         from videoqa.broker import ring_many
 
-        ring_many(self._application(), bells)
+        ring_many(self._get_celery(), bells)
 
     def _ring(self, bell: Bell) -> None:
         from videoqa.broker import ring
 
         try:
-            ring(self._application(), bell)
+            ring(self._get_celery(), bell)
         except errors.RedisUnavailable as error:
             # The record is the job: a worker's reaper will find it and ring.
             log.warning("job %s is recorded, but its bell was not heard: %s", bell.job_id, error)
 
     def get(self, job_id: str) -> Job:
-        """The job as it is now.
+        """Returns the job as it is now.
 
         Raises:
-            JobNotFound: never recorded here.
-            JobExpired: it was, and its record's `result_ttl_s` is over.
+            JobNotFound: no such job was ever recorded here.
+            JobExpired: the job's `result_ttl_s` is over, or it was purged.
         """
         return self._ledger.get(job_id)
 
     def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
-        """Jobs in the order of their ids, in one round trip; None: unknown or expired.
+        """Returns jobs in the order of their ids, in one round trip; None: unknown or expired.
 
-        Says neither position nor reason for waiting, which `get` looks up.
+        The jobs have neither `position` nor `waiting_for`, which only `get` looks up.
         """
         return self._ledger.get_many(job_ids)
 
@@ -301,10 +318,13 @@ class Client:
         cursor: str | None = None,
         limit: int = 100,
     ) -> JobPage:
-        """Jobs whose records are kept, newest first, of a state and tag.
+        """Returns a page of the recorded jobs, newest first.
 
         Arguments:
-            cursor: `next_cursor` of the page before.
+            state: only jobs in this state.
+            tag: only jobs with this tag.
+            cursor: `next_cursor` of the previous page; None: the first page.
+            limit: most jobs of the page.
         """
         if not 1 <= limit <= MOST_LISTED:
             raise errors.InvalidRequest(
@@ -315,42 +335,39 @@ class Client:
                 f"got state {state!r}, expected one of {', '.join(get_args(JobState))}",
                 param="state",
             )
-        if tag is not None and not (tag and _is_text(tag)):
+        if tag is not None and not (tag and _can_be_sent(tag)):
             raise errors.InvalidRequest(
-                f"got tag {tag!r}, expected text, or none for jobs of any tag", param="tag"
+                f"got tag {tag!r}, expected text, or None for jobs with any tag", param="tag"
             )
-        after = Place.of_cursor(cursor) if cursor else None
-        found: list[tuple[Place, Job]] = []
+        after = ListCursor.parse(cursor) if cursor else None
+        found: list[tuple[ListCursor, Job]] = []
         while True:
-            places = self._ledger.places(tag=tag, after=after, limit=MOST_LISTED)
-            ids = [place.job_id for place in places]
+            cursors = self._ledger.list_index(tag=tag, after=after, limit=MOST_LISTED)
+            ids = [at.job_id for at in cursors]
             jobs = self._ledger.get_many(ids)
             self._ledger.forget(
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
-            for place, job in zip(places, jobs, strict=True):
+            for at, job in zip(cursors, jobs, strict=True):
                 if job is not None and state in (None, job.state):
                     if len(found) == limit:
-                        return _page(found, found[-1][0])
-                    found.append((place, job))
-            if not places:
-                return _page(found, None)
-            after = places[-1]
+                        return _make_page(found, has_more=True)
+                    found.append((at, job))
+            if not cursors:
+                return _make_page(found, has_more=False)
+            after = cursors[-1]
 
     def stream(self, job_id: str, *, timeout_s: float | None = None) -> Iterator[TextPiece]:
-        """The answers as they are generated, of a job with `stream`; else whole, when they are there.
+        """Yields the answers as they are generated, for a job with `stream`; else whole, once they are there.
 
         Raises:
-            JobFailed: it ended without a result; what came before is no answer.
-            WaitTimeout: the job goes on.
+            JobFailed: the job ended without a result; the pieces that came before are void.
+            WaitTimeout: `timeout_s` is over; the job goes on.
         """
-        heard: defaultdict[About, str] = defaultdict(str)
+        transcript = Transcript()
         for event in self.events(job_id, timeout_s=timeout_s):
-            piece = TextPiece.of(event)
-            if piece is not None:
-                heard[piece.about] += piece.text
-                yield piece
-        yield from TextPiece.of_result(self.result(job_id), heard)
+            yield from transcript.add(event)
+        yield from transcript.complete(self.result(job_id))
 
     def wait(
         self,
@@ -359,86 +376,81 @@ class Client:
         timeout_s: float | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> Job:
-        """Blocks until the job is final, and returns it; does not poll.
+        """Waits until the job is final, and returns it; blocks on the job's events and does not poll.
+
+        Arguments:
+            on_event: called with each event of the job, from its beginning.
 
         Raises:
-            WaitTimeout: the job goes on.
-            InvalidRequest: `timeout_s` is no number.
+            WaitTimeout: `timeout_s` is over; the job goes on.
+            InvalidRequest: `timeout_s` is not a number.
         """
-        reader = Following(job_id, "0", timeout_s)
-        job = self.get(job_id)
-        if job.final and on_event is None:
-            return job
-        for event in self._follow(reader, job_id):
+        cursor = EventCursor(job_id, timeout_s=timeout_s, replays=on_event is not None)
+        for event in self._follow(cursor):
             if on_event is not None:
                 on_event(event)
-        return self.get(job_id)
+        return cursor.job
 
     def events(
         self, job_id: str, *, after: str = "0", timeout_s: float | None = None
     ) -> Iterator[Event]:
-        """What happened to the job, from its beginning or after an event's id, until it is final.
+        """Yields the job's events, from its beginning or after an event's id, until the job is final.
 
         Raises:
             WaitTimeout: `timeout_s` is over; the job goes on.
-            RedisUnavailable: at once, or when Redis stays away for 30 s while this waits.
-            InvalidRequest: `after` is no event's id, or `timeout_s` no number.
+            RedisUnavailable: Redis does not answer the first call, or later not for 30 s.
+            InvalidRequest: `after` is not an event's id, or `timeout_s` not a number.
         """
-        reader = Following(job_id, after, timeout_s)
-        self.get(job_id)
-        yield from self._follow(reader, job_id)
+        yield from self._follow(EventCursor(job_id, after=after, timeout_s=timeout_s))
 
-    def events_key(self, job_id: str) -> str:
-        """Of the job's events in Redis, for readers of other kinds."""
-        return self._ledger.keys.events(job_id)
-
-    def first_events(self, job_id: str) -> Sequence[Event]:
-        """What happened to the job so far, for readers of other kinds."""
-        return self._ledger.read_events(job_id)
-
-    def _follow(self, reader: Following, job_id: str) -> Iterator[Event]:
-        while True:
-            try:
-                yield from reader.take(
-                    self._ledger.read_events(job_id, after=reader.after, block_s=reader.block_s)
+    def _follow(self, cursor: EventCursor) -> Iterator[Event]:
+        cursor.begin(self.get(cursor.job_id))
+        while cursor.is_open:
+            time.sleep(cursor.pause_s)
+            with cursor.reading():
+                yield from cursor.receive(
+                    self._ledger.read_events(
+                        cursor.job_id, after=cursor.after, block_s=cursor.block_s
+                    )
                 )
-                if reader.at_end and self.get(job_id).final:
-                    return
-            except errors.RedisUnavailable as error:
-                time.sleep(reader.pause_s(error))
-            reader.go_on()
+                if cursor.needs_job:
+                    cursor.check(self.get(cursor.job_id))
 
     def result(self, job_id: str) -> Result:
-        """The answers of a succeeded job.
+        """Returns the result of a succeeded job.
 
         Raises:
-            JobNotFinished: not yet; `wait` first.
-            JobFailed: it ended without a result; the message says why.
+            JobNotFinished: the job is not final yet; `wait` for it first.
+            JobFailed: the job ended without a result; the message has the reason.
             OutputError: the result is in object storage and could not be read.
         """
         job, result = self._ledger.result(job_id)
         if result is not None:
             return result
         if not job.final:
-            raise errors.JobNotFinished(f"job {job_id} is {job.state}; wait for it first")
+            raise errors.JobNotFinished(
+                f"job {job_id} {describe_state(job.state)}; wait for it first"
+            )
         if job.state != "succeeded" or job.result_url is None:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-            raise errors.JobFailed(f"job {job_id} {job.state}{why}")
+            raise errors.JobFailed(f"job {job_id} {describe_state(job.state)}{why}")
         try:
-            found = read(Result, self._objects.read(job.result_url))
+            found = parse_stored(Result, self._objects.read(job.result_url))
         except errors.InvalidRequest as error:
             raise errors.OutputNotFound(
-                f"{job.result_url} is no result of videoqa any more: something overwrote it"
+                f"{job.result_url} no longer holds a result of videoqa: another program overwrote it; "
+                "submit the request again"
             ) from error
         if (found.job_id, found.attempt) != (job_id, job.attempt):
             raise errors.OutputNotFound(
                 f"{job.result_url} holds attempt {found.attempt} of {found.job_id}, expected "
-                f"attempt {job.attempt} of {job_id}: a late writer overwrote it; retry the job"
+                f"attempt {job.attempt} of {job_id}: a late writer overwrote it; submit the "
+                "request again"
             )
         return found
 
     def cancel(self, job_id: str) -> Job:
-        """Stops the job; a final job stays as it is. Returns the job as it is then."""
+        """Cancels the job, unless it is final already, and returns it as it is then."""
         self._ledger.cancel(job_id)
         return self.get(job_id)
 
@@ -452,54 +464,59 @@ class Client:
         return self.get(job_id)
 
     def dead(self, *, code: str | None = None) -> Iterator[Job]:
-        """All failed jobs that are kept, each with its failure, or those that failed with this code;
-        those whose records end first come first. `retry` replays one, `replay` all, `purge` forgets one.
+        """Yields the failed jobs, each with its failure, those whose records end first in front.
+
+        `retry` replays one of them, `replay` all, and `purge` deletes one.
+
+        Arguments:
+            code: only jobs that failed with this error code.
 
         Raises:
             InvalidRequest: no error has this code, and no job failed with it.
         """
         known = code is None or code in errors.REGISTRY
-        for ids in _chunks(self._ledger.dead(), CHUNK):
+        for ids in _split(self._ledger.dead(), CHUNK):
             for job in self.get_many(ids):
                 if job is None or job.state != "failed":
                     continue  # its record ended, or it was retried or purged meanwhile
                 if code is None or (job.failure is not None and job.failure.code == code):
-                    known = True  # to a worker of a later release, at least
+                    known = True  # a worker of a later release knows it
                     yield job
         if not known:
-            raise _unknown(code)
+            raise _refuse_code(code)
 
     def replay(self, *, code: str | None = None) -> builtins.list[Job]:
-        """Retries all failed jobs, or those that failed with this code; returns them. Raises as `dead`."""
+        """Retries all failed jobs, or those that failed with this code, and returns them; raises as `dead`."""
         replayed = []
         for job in self.dead(code=code):
-            with suppress(errors.NotRetryable, errors.LookupFailed):  # somebody was faster
+            with suppress(errors.NotRetryable, errors.LookupFailed):  # another caller was faster
                 replayed.append(self.retry(job.id))
         return replayed
 
     def purge(self, job_id: str) -> None:
-        """Forgets a failed job: its record and events. Its objects in storage stay.
+        """Deletes a failed job's record and events; its objects in storage stay.
 
         Raises:
-            NotRetryable: the job is not failed.
-            JobNotFound, JobExpired.
+            NotRetryable: the job has not failed.
+            JobNotFound, JobExpired
         """
         if not self._ledger.purge(job_id):
             job = self.get(job_id)
             raise errors.NotRetryable(
-                f"job {job_id} is {job.state}; only failed jobs can be purged, others end by themselves"
+                f"job {job_id} {describe_state(job.state)}; only failed jobs can be purged, the records of "
+                "others expire by themselves"
             )
 
     def queues(self) -> builtins.list[QueueInfo]:
-        """How many jobs wait, by model and priority."""
+        """Returns the queues of each model and priority, with the number of jobs that wait."""
         return self._ledger.queues()
 
     def pause(self, model: str | None = None, *, priority: Priority | None = None) -> None:
-        """No job for the model begins until `resume`; those that run go on, and jobs can be submitted.
+        """Pauses the model's queues: no job begins until `resume`; running jobs go on, and new ones wait.
 
         Arguments:
-            model: None: jobs that name no model.
-            priority: None: both.
+            model: name of the model; None: jobs that name no model.
+            priority: the queue to pause; None: both.
 
         Raises:
             InvalidRequest: the model's name is empty.
@@ -507,23 +524,23 @@ class Client:
         self._pause(model, priority, paused=True)
 
     def resume(self, model: str | None = None, *, priority: Priority | None = None) -> None:
-        """Jobs for the model begin again."""
+        """Resumes the model's queues; see `pause`."""
         self._pause(model, priority, paused=False)
 
     def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
         if model == "":
             raise errors.InvalidRequest(
-                "got an empty model, expected its name, or none for jobs that name no model",
+                "got an empty model, expected its name, or None for jobs that name no model",
                 param="model",
             )
         for each in (priority,) if priority else PRIORITIES:
             self._ledger.pause(queue_name(self.settings.prefix, model, each), paused=paused)
 
     def workers(self) -> builtins.list[WorkerInfo]:
-        """Workers that announced themselves within the last minute."""
+        """Returns the workers that announced themselves within the last minute."""
         return self._ledger.workers()
 
     def ping(self) -> str:
-        """The server's version; raises RedisUnavailable."""
-        with speaking_redis(self.settings.redis_url):
+        """Returns the server's name and version; raises RedisUnavailable."""
+        with translate_redis_errors(self.settings.redis_url):
             return server_name(self._redis.info("server"))

@@ -1,8 +1,8 @@
-"""Every error of videoqa, one class a code.
+"""Every error of videoqa, one class for each code.
 
-A class is its docstring (what happened), a `code` that never changes, the `stage` of
-the job in which it arises, and whether trying again may help (`retryable`). A message
-says what came, what was expected and the next step.
+A class has a docstring (the meaning of the error), a `code` that never changes, the `stage` of the
+job in which it arises, and `retryable`: True if another try may help. A message says what was got,
+what was expected, and the next step.
 
     VideoQAError
     ├── QueueFull, SubmittedInPart
@@ -105,7 +105,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class VideoQAError(Exception):
-    """Base of all errors that videoqa raises on purpose."""
+    """Base class of all errors that videoqa raises on purpose."""
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
@@ -115,7 +115,7 @@ class VideoQAError(Exception):
         super().__init__(message)
         self.message = message
         self.param = param
-        """Which part of the request is at fault, as a path: `inputs.0.url`."""
+        """Path of the request's field that is at fault: `inputs.0.url`."""
 
     def __str__(self) -> str:
         return self.message
@@ -129,7 +129,7 @@ class RequestError(VideoQAError):
 
 
 class InvalidRequest(RequestError):
-    """A field is unknown, missing, of the wrong type or outside its limits."""
+    """A field of the request is unknown, missing, of the wrong type, or outside of its limits."""
 
     code = "invalid_request"
 
@@ -153,7 +153,7 @@ class MarkMismatch(RequestError):
 
 
 class QueueFull(VideoQAError):
-    """As many jobs wait for this model as may; nothing was recorded."""
+    """The queue of this model and priority holds `max_queued` jobs; nothing was recorded."""
 
     code = "queue_full"
     retryable = True
@@ -161,24 +161,25 @@ class QueueFull(VideoQAError):
 
 
 class SubmittedInPart(VideoQAError):
-    """Of many requests some were recorded and others not."""
+    """Some requests of `submit_many` were recorded, and others were not."""
 
     code = "submitted_in_part"
     stage = "submitting"
 
     def __init__(self, job_ids: Sequence[str | None], refused: Mapping[int, VideoQAError]) -> None:
-        """
+        """Makes the message from the outcome of each request.
+
         Arguments:
-            job_ids: of the jobs that were recorded, in the order of the requests; None in the place of
-                a refused one. Requests after the last were not looked at.
-            refused: why, by the request's number.
+            job_ids: ids of the jobs that were recorded, in the order of the requests; None for a
+                refused request. Requests after the last one were not submitted.
+            refused: the errors of the refused requests, by the request's number.
         """
         number, error = next(iter(refused.items()))
         recorded = sum(job_id is not None for job_id in job_ids)
         super().__init__(
-            f"{recorded} jobs are recorded, {len(refused)} refused, the rest was not submitted; "
-            f"request {number}: {error.message} ({error.code}). `job_ids` says which are recorded; with "
-            "idempotency keys all can be submitted again"
+            f"{recorded} jobs were recorded, {len(refused)} refused, and the rest was not submitted; "
+            f"request {number}: {error.message} ({error.code}). `job_ids` has the recorded ones; with "
+            "idempotency keys all requests can be submitted again"
         )
         self.job_ids = list(job_ids)
         self.refused = dict(refused)
@@ -191,13 +192,13 @@ class IdempotencyConflict(RequestError):
 
 
 class ManifestRefused(RequestError):
-    """Lines of a manifest are wrong or double; no row of it was started."""
+    """A manifest has wrong or duplicate lines; none of its rows was started."""
 
     code = "manifest_refused"
 
 
 class LookupFailed(VideoQAError):
-    """The job id does not lead to what was asked for."""
+    """A job, or the result of one, is not available under this job id."""
 
     code = "lookup_failed"
 
@@ -209,7 +210,7 @@ class JobNotFound(LookupFailed):
 
 
 class JobExpired(LookupFailed):
-    """The job existed; its record outlived `result_ttl_s`, or was purged, and is gone."""
+    """The job existed, but its record is gone: its `result_ttl_s` is over, or it was purged."""
 
     code = "job_expired"
 
@@ -222,13 +223,13 @@ class JobNotFinished(LookupFailed):
 
 
 class JobFailed(LookupFailed):
-    """The job ended without a result: failed, canceled or expired."""
+    """The job ended without a result: it failed, was canceled, or expired."""
 
     code = "job_failed"
 
 
 class NotRetryable(LookupFailed):
-    """Only a failed, canceled or expired job can be retried, and only a failed one purged."""
+    """The job is in no state for it: failed, canceled and expired jobs can be retried, failed ones purged."""
 
     code = "not_retryable"
 
@@ -247,26 +248,26 @@ class RedisUnavailable(ServiceError):
 
 
 class WaitTimeout(ServiceError):
-    """The caller's own waiting time is over; the job goes on."""
+    """The caller's waiting time is over; the job goes on."""
 
     code = "wait_timeout"
     retryable = True
 
 
 class ConfigurationError(ServiceError):
-    """A setting is wrong."""
+    """A setting has a wrong value, or does not fit the others."""
 
     code = "configuration_error"
 
 
 class JobError(VideoQAError):
-    """Ends an attempt of a job."""
+    """An attempt of a job ended without a result."""
 
     code = "job_error"
 
 
 class SourceError(JobError):
-    """The bytes of an input could not be had."""
+    """An input could not be fetched."""
 
     code = "source_error"
     stage = "fetching"
@@ -285,7 +286,7 @@ class BucketNotFound(SourceError):
 
 
 class SourceDenied(SourceError):
-    """Reading is forbidden: HTTP 401 or 403, S3 AccessDenied, file permissions or roots."""
+    """Reading the source is forbidden: HTTP 401 or 403, S3 AccessDenied, file permissions or roots."""
 
     code = "source_denied"
 
@@ -304,21 +305,21 @@ class SourceTimeout(SourceError):
 
 
 class SourceUnreachable(SourceError):
-    """No connection: refused, reset, or the name does not resolve."""
+    """The source cannot be connected to: refused, reset, or its name does not resolve."""
 
     code = "source_unreachable"
     retryable = True
 
 
 class SourceUnavailable(SourceError):
-    """The source answered that it can't right now: HTTP 408, 425, 429 or 5xx, S3 SlowDown."""
+    """The source cannot serve the request right now: HTTP 408, 425, 429 or 5xx, S3 SlowDown."""
 
     code = "source_unavailable"
     retryable = True
 
 
 class SourceHttpError(SourceError):
-    """The source refused the request for another reason, or its certificate proves nothing."""
+    """The source refused the request for another reason, or its certificate is not valid."""
 
     code = "source_http_error"
 
@@ -330,7 +331,7 @@ class SourceEmpty(SourceError):
 
 
 class SourceTooLarge(SourceError):
-    """More bytes of the source were needed than the worker's `max_source_bytes`."""
+    """The source needs more bytes than the worker's `max_source_bytes`."""
 
     code = "source_too_large"
 
@@ -342,58 +343,58 @@ class InputChanged(SourceError):
 
 
 class ChecksumMismatch(SourceError):
-    """The bytes came, twice, with another checksum than their store names."""
+    """The fetched bytes had, twice, another checksum than their store states."""
 
     code = "checksum_mismatch"
     retryable = True
 
 
 class SpoolFull(SourceError):
-    """The worker's disk has no room for the input."""
+    """The worker's disk has no space left for the input."""
 
     code = "spool_full"
     retryable = True
 
 
 class SamplingError(JobError):
-    """No frames could be taken from an input."""
+    """No frames could be sampled from an input."""
 
     code = "sampling_error"
     stage = "sampling"
 
 
 class NotAVideo(SamplingError):
-    """The bytes are not a video or image of an allowed format: a web page, say."""
+    """The input is not a video or image of an allowed format, but a web page, for example."""
 
     code = "not_a_video"
 
 
 class NoVideoStream(SamplingError):
-    """The file has no picture: audio only."""
+    """The file has no video stream, only audio."""
 
     code = "no_video_stream"
 
 
 class VideoCorrupt(SamplingError):
-    """The file is a video, and not one frame of it can be decoded."""
+    """The file is a video, but none of its frames can be decoded."""
 
     code = "video_corrupt"
 
 
 class VideoTruncated(SamplingError):
-    """The file ends before the pictures that it promises."""
+    """The file ends before the frames that its header lists."""
 
     code = "video_truncated"
 
 
 class VideoTooLarge(SamplingError):
-    """The video is beyond one of the worker's limits; its kinds say which."""
+    """The video exceeds one of the worker's limits; each subclass is one limit."""
 
     code = "video_too_large"
 
 
 class PictureTooLarge(VideoTooLarge):
-    """The video's pictures have more pixels than the worker's `max_pixels`."""
+    """The video's frames have more pixels than the worker's `max_pixels`."""
 
     code = "picture_too_large"
 
@@ -411,7 +412,7 @@ class TooManyStreams(VideoTooLarge):
 
 
 class TooManyPackets(VideoTooLarge):
-    """More packets had to be read than the worker's `max_packets`."""
+    """Sampling would read more packets than the worker's `max_packets`."""
 
     code = "too_many_packets"
 
@@ -429,7 +430,7 @@ class FramesTooLarge(VideoTooLarge):
 
 
 class ClipOutOfRange(SamplingError):
-    """The clip range lies outside the video."""
+    """The clip lies outside of the video."""
 
     code = "clip_out_of_range"
 
@@ -447,14 +448,14 @@ class DecoderOutOfMemory(SamplingError):
 
 
 class DecoderCrashed(SamplingError):
-    """The process that decoded the video died; the worker lives on."""
+    """The process that decoded the video died; the worker goes on."""
 
     code = "decoder_crashed"
     retryable = True
 
 
 class GenerationError(JobError):
-    """The model gave no answer."""
+    """The model produced no answer."""
 
     code = "generation_error"
     stage = "generating"
@@ -467,20 +468,20 @@ class PromptTooLong(GenerationError):
 
 
 class UnsupportedInput(GenerationError):
-    """The model cannot take this kind of input."""
+    """The model does not support this kind of input."""
 
     code = "unsupported_input"
 
 
 class ModelError(GenerationError):
-    """The model raised while it generated."""
+    """The model raised an error during generation."""
 
     code = "model_error"
     retryable = True
 
 
 class OutOfMemory(GenerationError):
-    """The device had no memory for this job, even alone in its batch."""
+    """The device has not enough memory for this job, even alone in its batch."""
 
     code = "out_of_memory"
     retryable = True
@@ -492,18 +493,18 @@ class EngineStopped(GenerationError):
     code = "engine_stopped"
     retryable = True
     had_begun = True
-    """False: the question only waited. It did nothing to the engine, and the attempt is not counted."""
+    """False: the question was still waiting, so it cannot be to blame; the attempt is not counted."""
 
 
 class ModelServerUnavailable(GenerationError):
-    """The server that has the model does not answer, is overloaded, or broke the answer off."""
+    """The model server does not answer, is overloaded, or broke the answer off."""
 
     code = "model_server_unavailable"
     retryable = True
 
 
 class ModelServerError(GenerationError):
-    """The server that has the model refuses the question."""
+    """The model server refused the question."""
 
     code = "model_server_error"
 
@@ -516,7 +517,7 @@ class OutputError(JobError):
 
 
 class OutputDenied(OutputError):
-    """The worker may not write there."""
+    """The worker may not write to the output's URL."""
 
     code = "output_denied"
 
@@ -535,13 +536,13 @@ class OutputUnavailable(OutputError):
 
 
 class LifecycleError(JobError):
-    """The job's clock ran out, it was canceled, or its worker was lost."""
+    """The job ran out of time, was canceled, or lost its worker."""
 
     code = "lifecycle_error"
 
 
 class JobCanceled(LifecycleError):
-    """Somebody canceled the job."""
+    """The job was canceled on request."""
 
     code = "canceled"
 
@@ -567,26 +568,26 @@ class WorkerLost(LifecycleError):
 
 
 class WorkerStopping(LifecycleError):
-    """This worker shuts down; it gives the job back for another to run."""
+    """The worker shuts down, and gives the job back for another one to run."""
 
     code = "worker_stopping"
     retryable = True
 
 
 class LeaseLost(LifecycleError):
-    """This worker no longer holds the job; another may. Its writes are refused."""
+    """The worker no longer holds the job's lease, which another one may hold now; its writes are refused."""
 
     code = "lease_lost"
 
 
 class InternalError(JobError):
-    """A fault in videoqa itself; the worker's log has the traceback."""
+    """videoqa itself has a fault; the worker's log has the traceback."""
 
     code = "internal_error"
     retryable = True
 
 
-def _registry() -> dict[str, type[VideoQAError]]:
+def _collect_codes() -> dict[str, type[VideoQAError]]:
     found: dict[str, type[VideoQAError]] = {}
     pending: list[type[VideoQAError]] = [VideoQAError]
     while pending:
@@ -597,5 +598,5 @@ def _registry() -> dict[str, type[VideoQAError]]:
     return dict(sorted(found.items()))
 
 
-REGISTRY: dict[str, type[VideoQAError]] = _registry()
-"""Each code that can reach a user, and its class."""
+REGISTRY: dict[str, type[VideoQAError]] = _collect_codes()
+"""Class of each code that can reach a user."""

@@ -191,34 +191,38 @@ class Settings(Config):
         default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"
     )
     broker_url: str | None = Field(
-        default=None, description="Celery broker of the doorbells; unset: the same Redis"
+        default=None, description="Celery broker of the queue messages; unset: the same Redis"
     )
     prefix: str = Field(
         default="videoqa",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
-        description="begins every key and queue name, so that several fleets can share one Redis",
+        description="prefix of every key and queue name, so that several fleets can share one Redis",
     )
     connect_timeout_s: float = Field(
-        default=2.0, gt=0, description="a dead Redis is reported within 5 s, retries included"
+        default=2.0,
+        gt=0,
+        description="time-out of a connection; a dead Redis is reported within 5 s, retries included",
     )
     socket_timeout_s: float = Field(
         default=4.0,
         gt=2,
-        description="a half-open connection is noticed; above the 2 s of blocking reads",
+        description="time-out of a reply, by which a half-open connection is noticed; above the 2 s of blocking reads",
     )
     start_by_default_s: float = Field(
-        default=86_400.0, gt=0, description="jobs without start_by expire unstarted after this long"
+        default=86_400.0,
+        gt=0,
+        description="a job without start_by expires if no worker has started it after this time",
     )
     max_queued: int = Field(
         default=1_000_000,
         ge=1,
-        description="most jobs that may wait for a model in each priority; more are refused "
+        description="most jobs that wait for a model in each priority; further submits fail with queue_full "
         "(1.3 GB of Redis, with requests of 300 bytes)",
     )
     inline_result_bytes: int = Field(
         default=100_000,
         ge=0,
-        description="larger results stay in object storage, Redis keeps the pointer (p99 of everybody else)",
+        description="a larger result is kept in object storage only, and its URL in Redis",
     )
     s3_endpoint_url: HttpUrl | None = Field(
         default=None,

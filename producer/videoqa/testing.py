@@ -5,8 +5,8 @@
         job = app.videoqa.submit(inputs=["s3://b/clip.mp4"], questions=["What is it?"])
         assert app.videoqa.result(job.id).answers[0].text == "a red circle"
 
-It is `Client` on an in-memory Redis (`pip install 'videoqa[testing]'`), so a job lives by the very
-scripts of production; what a worker would do, the test does: `begin`, `say`, `finish`, `fail`.
+It is `Client` on an in-memory Redis (`pip install './producer[testing]'`), so jobs run through the scripts
+of production. The test plays the worker: `begin`, `say`, `finish`, `fail`.
 """
 
 from __future__ import annotations
@@ -40,24 +40,26 @@ class InMemoryClient(Client):
         answer: str | Callable[[JobRequest, Question], str] | None = None,
         settings: Settings | None = None,
     ) -> None:
-        """`answer`: to each question, as soon as its job is submitted; None: jobs wait for `finish`.
+        """Makes a client with an empty Redis of its own.
 
-        What it raises as an `errors.JobError` is the job's failure.
+        Arguments:
+            answer: the answer to each question, given as soon as its job is submitted; if it raises an
+                `errors.JobError`, that is the job's failure. None: jobs wait for `finish`.
         """
         self._answer = answer
         super().__init__(settings=settings)
 
-    def _connected(self) -> redis.Redis:
+    def _connect(self) -> redis.Redis:
         try:
             import fakeredis
         except ImportError as error:
             raise errors.ConfigurationError(
-                "InMemoryClient needs fakeredis; install it with: pip install 'videoqa[testing]'"
+                "InMemoryClient needs fakeredis; install it in your clone: pip install './producer[testing]'"
             ) from error
         return cast("redis.Redis", fakeredis.FakeRedis(decode_responses=True))
 
-    def _application(self) -> None:
-        """Nobody hears bells."""
+    def _get_celery(self) -> None:
+        """Makes no Celery application: no worker hears bells."""
 
     def _ring(self, bell: Bell) -> None:
         self._ring_many([bell])
@@ -65,9 +67,9 @@ class InMemoryClient(Client):
     def _ring_many(self, bells: Sequence[Bell]) -> None:
         if self._answer is not None:
             for bell in bells:
-                self._answer_to(bell.job_id, self._answer)
+                self._answer_job(bell.job_id, self._answer)
 
-    def _answer_to(self, job_id: str, answer: str | Callable[[JobRequest, Question], str]) -> None:
+    def _answer_job(self, job_id: str, answer: str | Callable[[JobRequest, Question], str]) -> None:
         request = self._ledger.request(job_id)
         try:
             texts = [
@@ -80,9 +82,9 @@ class InMemoryClient(Client):
             self.finish(job_id, *texts)
 
     def begin(self, job_id: str) -> Job:
-        """The job runs. Jobs whose turn comes before it run too, as with workers enough."""
+        """Starts the job, and those whose turn comes before it, as if there were enough workers."""
         job = self.get(job_id)
-        self._ledger.reap(grace_s=LEASE_S)  # what is due after a failed attempt
+        self._ledger.reap(grace_s=LEASE_S)  # requeues jobs that are due after a failed attempt
         bell = Bell(
             job_id, job.attempt + 1, 0, queue_name(self.settings.prefix, job.model, job.priority)
         )
@@ -90,30 +92,32 @@ class InMemoryClient(Client):
             claim = self._ledger.claim(
                 bell, worker=WORKER, lease_s=LEASE_S, token=secrets.token_hex(8)
             )
-            if isinstance(claim, str):  # paused, say
+            if isinstance(claim, str):  # its queue is paused
                 break
         return self.get(job_id)
 
     def say(self, job_id: str, text: str, *, question_id: str = "q1") -> None:
-        """The next piece of an answer, for those who read `events` or `stream`."""
-        self._running(job_id)
+        """Publishes the next piece of an answer, for readers of `events` and `stream`."""
+        self._ensure_running(job_id)
         self._ledger.progress(
-            job_id, self._token(job_id), "generating", question_id=question_id, text=text
+            job_id, self._read_token(job_id), "generating", question_id=question_id, text=text
         )
 
     def finish(self, job_id: str, *texts: str) -> Job:
-        """The job succeeds; one text a question. Of a job in segments they are about its only segment,
-        and the first is also the summary, if it asks for one.
+        """Ends the job as succeeded, with one text for each question.
+
+        In a job in segments the texts are about its only segment, and the first one is also the summary,
+        if the job asks for one.
         """
-        job = self._running(job_id)
+        job = self._ensure_running(job_id)
         request = self._ledger.request(job_id)
         if len(texts) != len(request.questions):
             raise errors.InvalidRequest(
-                f"got {len(texts)} answers, expected {len(request.questions)}, one a question"
+                f"got {len(texts)} answers, expected {len(request.questions)}, one for each question"
             )
         now = datetime.now(UTC)
         answers = tuple(
-            _answer(question.id, question.text, text)
+            _make_answer(question.id, question.text, text)
             for question, text in zip(request.questions, texts, strict=True)
         )
         segments: tuple[Segment, ...] = ()
@@ -121,7 +125,7 @@ class InMemoryClient(Client):
             end = request.sampling.segment_s
             segments = (Segment(number=0, start=0.0, end=end, answers=answers, frames=()),)
             summary = request.summary
-            answers = (_answer("summary", summary, texts[0]),) if summary is not None else ()
+            answers = (_make_answer("summary", summary, texts[0]),) if summary is not None else ()
         result = Result(
             job_id=job_id,
             answers=answers,
@@ -139,7 +143,7 @@ class InMemoryClient(Client):
             metadata=request.metadata,
         )
         url = f"memory://{job_id}.json"
-        self._ledger.finish(job_id, self._token(job_id), result=result, result_url=url)
+        self._ledger.finish(job_id, self._read_token(job_id), result=result, result_url=url)
         return self.get(job_id)
 
     def fail(
@@ -151,27 +155,27 @@ class InMemoryClient(Client):
         stage: errors.Stage | None = "generating",
         retryable: bool = False,
     ) -> Job:
-        """The attempt fails; `retryable`: and the next may begin at once."""
-        job = self._running(job_id)
+        """Ends the attempt as failed; with `retryable` the next one may begin at once."""
+        job = self._ensure_running(job_id)
         failure = Failure(
             code=code, message=message, stage=stage, retryable=retryable, attempt=job.attempt
         )
-        self._ledger.fail(job_id, self._token(job_id), failure, delay_s=0)
+        self._ledger.fail(job_id, self._read_token(job_id), failure, delay_s=0)
         return self.get(job_id)
 
     def expire(self, job_id: str) -> None:
-        """As if the `result_ttl_s` of a final job were over."""
+        """Removes a final job's record, as if its `result_ttl_s` were over."""
         self._redis.delete(self._ledger.keys.job(job_id), self._ledger.keys.events(job_id))
 
-    def _running(self, job_id: str) -> Job:
+    def _ensure_running(self, job_id: str) -> Job:
         job = self.get(job_id)
         return self.begin(job_id) if job.state == "queued" else job
 
-    def _token(self, job_id: str) -> str:
+    def _read_token(self, job_id: str) -> str:
         return str(self._redis.hget(self._ledger.keys.job(job_id), "token"))
 
 
-def _answer(question_id: str, question: str, text: str) -> Answer:
+def _make_answer(question_id: str, question: str, text: str) -> Answer:
     return Answer(
         question_id=question_id,
         question=question,

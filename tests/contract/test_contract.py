@@ -1,4 +1,4 @@
-"""The contract between processes: old JSON still parses, unknown fields and wrong values are refused clearly.
+"""The contract: old JSON still parses, unknown fields and wrong values are refused with a clear message.
 
 `golden/` is written once a release and then only added to: an edit there breaks a user.
 Bounds stand here as literals, so that changing one in the code is noticed.
@@ -16,27 +16,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from videoqa import errors
-from videoqa.contract import Image, JobRequest, Question, Video, job, parse_request, redact_url
+from videoqa import contract, errors
+from videoqa.contract import Image, JobRequest, Question, Video, parse_request, redact_url
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 CROSSING = ("JobRequest", "Job", "Result", "Failure", "Event", "WorkerInfo")
 
 
 def model_of(path: Path) -> type[BaseModel]:
-    found: type[BaseModel] = getattr(job, path.name.partition(".")[0])
+    found: type[BaseModel] = getattr(contract, path.name.partition(".")[0])
     return found
 
 
-def asked(**fields: Any) -> dict[str, Any]:
-    """A valid request with these fields changed."""
+def make_request(**fields: Any) -> dict[str, Any]:
+    """Makes a valid request with these fields changed."""
     return {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"], **fields}
 
 
-def refused(**fields: Any) -> errors.VideoQAError:
+def refuse(**fields: Any) -> errors.VideoQAError:
     with pytest.raises(errors.RequestError) as caught:
-        parse_request(asked(**fields))
+        parse_request(make_request(**fields))
     return caught.value
 
 
@@ -57,17 +57,19 @@ def test_golden_json_still_parses_and_comes_back_the_same(path: Path) -> None:
         assert parsed.model_dump(mode="json", exclude_unset=True) == json.loads(path.read_text())
 
 
-def _objects(data: Any, where: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """Each JSON object in `data`, but for free-form metadata, and where it is."""
+def list_objects(data: Any, where: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Lists each JSON object in `data`, but for free-form metadata, with its path."""
     if isinstance(data, list):
-        return [found for n, item in enumerate(data) for found in _objects(item, f"{where}.{n}")]
+        return [
+            found for n, item in enumerate(data) for found in list_objects(item, f"{where}.{n}")
+        ]
     if not isinstance(data, dict):
         return []
     nested = [
         found
         for name, item in data.items()
         if name != "metadata"
-        for found in _objects(item, f"{where}.{name}")
+        for found in list_objects(item, f"{where}.{name}")
     ]
     return [(where, data), *nested]
 
@@ -78,10 +80,10 @@ def _objects(data: Any, where: str = "") -> list[tuple[str, dict[str, Any]]]:
     ids=lambda path: path.stem,
 )
 def test_an_unknown_field_is_refused_at_every_depth(path: Path) -> None:
-    places = [where for where, _ in _objects(json.loads(path.read_text()))]
+    places = [where for where, _ in list_objects(json.loads(path.read_text()))]
     for where in places:
         data = json.loads(path.read_text())
-        dict(_objects(data))[where]["surprise"] = 1
+        dict(list_objects(data))[where]["surprise"] = 1
         with pytest.raises(ValidationError, match="surprise"):
             model_of(path).model_validate(data)
 
@@ -95,7 +97,7 @@ def test_what_crosses_a_process_is_frozen(path: Path) -> None:
 
 
 def test_times_without_a_zone_are_refused() -> None:
-    error = refused(start_by="2026-11-23T12:00:00")
+    error = refuse(start_by="2026-11-23T12:00:00")
     assert (error.param, "timezone" in str(error)) == ("start_by", True)
 
 
@@ -130,7 +132,9 @@ ACCEPTED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fields", ACCEPTED, ids="-".join)
 def test_a_value_at_its_limit_is_accepted(fields: dict[str, Any]) -> None:
-    assert parse_request(asked(**fields)) == JobRequest.model_validate(asked(**fields))
+    assert parse_request(make_request(**fields)) == JobRequest.model_validate(
+        make_request(**fields)
+    )
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
@@ -201,7 +205,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"metadata": {"k" * 65: ""}}, f"metadata.{'k' * 65}.[key]", "at most 64 characters"),
     ({"metadata": {"k": "v" * 1025}}, "metadata.k", "at most 1024 characters"),
     ({"metadata": {"k": 1}}, "metadata.k", "valid string"),
-    ({"frames": 8}, "frames", "unknown field; see the contract in docs/reference.md"),
+    ({"frames": 8}, "frames", "unknown field; see the contract in docs/reference/contract.md"),
 ]
 
 
@@ -211,7 +215,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 def test_a_value_beyond_its_limit_is_refused_by_name(
     fields: dict[str, Any], param: str, says: str
 ) -> None:
-    error = refused(**fields)
+    error = refuse(**fields)
     assert error.code == "invalid_request"
     assert str(error).startswith(f"{param}: ")
     assert (error.param or "request") == param
@@ -232,7 +236,7 @@ def test_a_value_beyond_its_limit_is_refused_by_name(
     ],
 )  # fmt: skip
 def test_a_url_of_a_known_scheme_is_accepted(url: str) -> None:
-    assert parse_request(asked(inputs=[url])).inputs[0].url == url
+    assert parse_request(make_request(inputs=[url])).inputs[0].url == url
 
 
 @pytest.mark.parametrize(
@@ -256,7 +260,7 @@ def test_a_url_of_a_known_scheme_is_accepted(url: str) -> None:
 )
 def test_a_url_that_no_worker_could_read_is_refused(url: str, says: str) -> None:
     for value in (url, {"kind": "video", "url": url}, {"kind": "image", "url": url}):
-        error = refused(inputs=[value])
+        error = refuse(inputs=[value])
         assert error.code == "invalid_request"
         assert str(error.param).startswith("inputs.0")
         assert says in str(error)
@@ -279,14 +283,14 @@ def test_a_url_that_no_worker_could_read_is_refused(url: str, says: str) -> None
     ],
 )
 def test_an_output_template_that_could_not_be_filled_is_refused(template: str, says: str) -> None:
-    error = refused(output=template)
+    error = refuse(output=template)
     assert (error.code, error.param) == ("invalid_request", "output")
     assert says in str(error)
 
 
 def test_an_output_by_custom_id_needs_a_custom_id() -> None:
-    assert "expected custom_id to be given" in str(refused(output="s3://b/{custom_id}"))
-    assert parse_request(asked(output="s3://b/{custom_id}", custom_id="a")).custom_id == "a"
+    assert "expected custom_id to be given" in str(refuse(output="s3://b/{custom_id}"))
+    assert parse_request(make_request(output="s3://b/{custom_id}", custom_id="a")).custom_id == "a"
 
 
 @pytest.mark.parametrize(
@@ -314,26 +318,26 @@ def test_a_shown_url_holds_no_secret(url: str, shown: str) -> None:
     ],
 )  # fmt: skip
 def test_a_bare_url_is_a_video_unless_its_path_ends_like_a_picture(url: str, kind: str) -> None:
-    assert parse_request(asked(inputs=[url])).inputs[0].kind == kind
-    assert parse_request(asked(inputs=url)).inputs[0].kind == kind
+    assert parse_request(make_request(inputs=[url])).inputs[0].kind == kind
+    assert parse_request(make_request(inputs=url)).inputs[0].kind == kind
 
 
 def test_an_input_without_kind_is_a_video() -> None:
-    assert parse_request(asked(inputs={"url": "s3://b/k.jpg"})).inputs == (
+    assert parse_request(make_request(inputs={"url": "s3://b/k.jpg"})).inputs == (
         Video(url="s3://b/k.jpg"),
     )
 
 
 def test_bare_questions_are_numbered_from_one() -> None:
-    request = parse_request(asked(questions=["a", {"id": "mine", "text": "b"}, "c"]))
+    request = parse_request(make_request(questions=["a", {"id": "mine", "text": "b"}, "c"]))
     assert [(question.id, question.text) for question in request.questions] == [
         ("q1", "a"), ("mine", "b"), ("q3", "c"),
     ]  # fmt: skip
-    assert parse_request(asked(questions="a")).questions == (Question(id="q1", text="a"),)
+    assert parse_request(make_request(questions="a")).questions == (Question(id="q1", text="a"),)
 
 
 def test_models_json_and_mappings_mean_the_same_request() -> None:
-    data = asked(inputs=["s3://b/v.mp4", "s3://b/p.jpg"])
+    data = make_request(inputs=["s3://b/v.mp4", "s3://b/p.jpg"])
     made = JobRequest(
         inputs=(Video(url="s3://b/v.mp4"), Image(url="s3://b/p.jpg")),
         questions=(Question(id="q1", text="What is it?"),),
@@ -343,7 +347,7 @@ def test_models_json_and_mappings_mean_the_same_request() -> None:
 
 
 def test_an_image_stays_an_image_in_a_dump_without_defaults() -> None:
-    request = parse_request(asked(inputs=[{"kind": "image", "url": "s3://b/no-suffix"}]))
+    request = parse_request(make_request(inputs=[{"kind": "image", "url": "s3://b/no-suffix"}]))
     assert '"kind":"image"' in request.model_dump_json(exclude_defaults=True)
 
 
@@ -352,20 +356,20 @@ def test_an_image_stays_an_image_in_a_dump_without_defaults() -> None:
 
 @pytest.mark.parametrize("text", ["", " \n\t", "<video>", " <video> \n"])
 def test_a_question_without_text_is_refused(text: str) -> None:
-    error = refused(questions=["fine", text])
+    error = refuse(questions=["fine", text])
     assert (error.code, error.param) == ("empty_question", "questions.1.text")
     assert "q2" in str(error)
 
 
 def test_a_request_without_media_is_refused() -> None:
-    error = refused(inputs=[])
+    error = refuse(inputs=[])
     assert (error.code, error.param) == ("no_media", "inputs")
     assert "s3://bucket/clip.mp4" in str(error)
 
 
 @pytest.mark.parametrize("text", ["<video><video> q", "<image> q", "<video> <image> q"])
 def test_marks_that_do_not_match_the_inputs_are_refused(text: str) -> None:
-    error = refused(questions=[text])
+    error = refuse(questions=[text])
     assert (error.code, error.param) == ("mark_mismatch", "questions.0.text")
     assert "1 videos and 0 images" in str(error)
 
@@ -373,7 +377,7 @@ def test_marks_that_do_not_match_the_inputs_are_refused(text: str) -> None:
 def test_marks_may_place_each_input_once_in_any_order() -> None:
     both = ["s3://b/v.mp4", "s3://b/p.png"]
     for text in ("<image> then <video>?", "<video> then <image>?", "neither?"):
-        assert parse_request(asked(inputs=both, questions=[text])).questions[0].text == text
+        assert parse_request(make_request(inputs=both, questions=[text])).questions[0].text == text
 
 
 @pytest.mark.parametrize("data", ["{", "[]", b"\xff", 5, None, [], "null"])
@@ -384,11 +388,11 @@ def test_what_is_no_object_is_an_invalid_request(data: Any) -> None:
 
 
 def test_of_several_faults_the_first_is_named_and_the_rest_counted() -> None:
-    assert "; and 2 more" in str(refused(timeout_s=0, max_attempts=0, priority=""))
+    assert "; and 2 more" in str(refuse(timeout_s=0, max_attempts=0, priority=""))
 
 
 def test_every_error_code_is_one_class_in_snake_case() -> None:
-    leaves = [cls for cls in _tree(errors.VideoQAError) if not cls.__subclasses__()]
+    leaves = [cls for cls in list_classes(errors.VideoQAError) if not cls.__subclasses__()]
     assert sorted(cls.code for cls in leaves) == sorted(errors.REGISTRY)
     for code, cls in errors.REGISTRY.items():
         assert code == code.lower()
@@ -397,15 +401,17 @@ def test_every_error_code_is_one_class_in_snake_case() -> None:
         assert cls.stage in (None, *errors.STAGES)
 
 
-def _tree(root: type[errors.VideoQAError]) -> list[type[errors.VideoQAError]]:
-    return [root, *(found for child in root.__subclasses__() for found in _tree(child))]
+def list_classes(root: type[errors.VideoQAError]) -> list[type[errors.VideoQAError]]:
+    return [root, *(found for child in root.__subclasses__() for found in list_classes(child))]
 
 
 @pytest.mark.parametrize("code", sorted(errors.REGISTRY))
 def test_the_reference_says_what_an_error_code_means(code: str) -> None:
     cls = errors.REGISTRY[code]
     retryable = "yes" if cls.retryable else "no"
-    table = REFERENCE.read_text().partition("## Error codes\n")[2].partition("\n## ")[0]
+    table = (
+        (REFERENCE / "errors.md").read_text().partition("## Error codes\n")[2].partition("\n## ")[0]
+    )
     (row,) = [line for line in table.splitlines() if line.startswith(f"| `{code}`")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:3] == [cls.stage or "-", retryable]
@@ -415,9 +421,11 @@ def test_the_reference_says_what_an_error_code_means(code: str) -> None:
 @pytest.mark.parametrize("name", [*CROSSING, "EngineInfo", "Video", "Image", "Question", "Sampling", "Generation",
                                   "Answer", "Segment", "FrameUsed", "SourceInfo", "Usage", "Warn"])  # fmt: skip
 def test_the_reference_names_every_field_of_the_contract(name: str) -> None:
-    section = REFERENCE.read_text().partition(f"### {name}\n")[2].partition("\n#")[0]
+    section = (
+        (REFERENCE / "contract.md").read_text().partition(f"### {name}\n")[2].partition("\n#")[0]
+    )
     named = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
-    assert named == list(getattr(job, name).model_fields)
+    assert named == list(getattr(contract, name).model_fields)
 
 
 # -- any request

@@ -13,9 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.processes import GENEROUS_S, start
-
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
+from support.scenes import Scene, write_clip
 
 VIDEOQA = str(Path(sys.executable).parent / "videoqa")
 
@@ -134,7 +132,7 @@ def test_ctrl_c_leaves_nothing_running(up: subprocess.Popen[str], home: Path) ->
 
 def test_nothing_outlives_a_killed_stack(tmp_path: Path) -> None:
     if sys.platform != "linux":
-        return  # elsewhere the kernel does not end orphans; docs/reference.md says so
+        return  # elsewhere the kernel does not end orphans; docs/reference/cli.md says so
     with start(
         [VIDEOQA, "up"],
         env=environment(tmp_path),

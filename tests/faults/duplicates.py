@@ -30,10 +30,11 @@ def run(jobs: int, seed: int) -> Tally:
         app = make_celery(rig.settings)
         rung: list[Bell] = []
         for number in range(jobs):
-            bell = rig.ledger.submit(
+            result = rig.ledger.submit(
                 new_job_id(), parse_request(rig.request(number)), start_by_default_s=3600
             )
-            assert isinstance(bell, Bell)
+            bell = result.bell
+            assert bell is not None
             rig.acknowledged[bell.job_id] = number
             rung.append(bell)
             for again in [bell] * 3 + [rig.draw.choice(rung) for _ in range(MORE - 2)]:

@@ -19,17 +19,16 @@ from typing import Any, Self, cast
 
 import redis
 from support.processes import wait_until
+from support.scenes import Scene, write_clip
 from support.workers import ForkedWorker, clean_environ
 
 from faults.proxies import Store, Wire
 from faults.tally import Tally
 from videoqa import errors
 from videoqa.client import Client
-from videoqa.contract import FINAL_STATES, Result, WorkerInfo
-from videoqa.jobs import PRIORITIES, Ledger, queue_name
+from videoqa.contract import FINAL_STATES, PRIORITIES, Result, WorkerInfo
+from videoqa.jobs import Ledger, queue_name
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.redis_server import RedisServer
 

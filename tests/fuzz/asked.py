@@ -1,6 +1,6 @@
-"""Questions to the sampler about one file, and its answers in a form that travels.
+"""Calls the sampler on one file, and returns its results in a form that can be pickled.
 
-Runs in a child. Pixels become a digest and the number that is burnt into them.
+Runs in a child process. Pixels become a digest and the number that is burnt into them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from support.videos import read_number
 from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import FrameLimits, LocalMedia, SampledVideo, sample_frames
+from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo, sample_frames
 
 __all__ = [
     "ASKED",
@@ -46,7 +46,7 @@ Pixels = npt.NDArray[np.uint8]
 LIMITS = FrameLimits(
     max_pixels=1920 * 1088, max_frames_bytes=256 << 20, max_packets=100_000, decode_timeout_s=10.0
 )
-"""Tighter than the default ones, since a damaged header may claim anything."""
+"""Tighter limits than the defaults, since a damaged header may claim anything."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Ask:
 
 
 ASKED = (Ask(1), Ask(8), Ask(60), Ask(5, 0.52, 1.4), Ask(3, 1.9))
-"""One picture, the usual, every one, and two clips, the second up to the end."""
+"""Calls for one frame, for 8, for every one, and for two clips, one of them up to the end."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame that came; `number` is None where the blocks are neither black nor white."""
+    """A sampled frame; `number` is None where the blocks are neither black nor white."""
 
     index: int | None
     pts_s: float
@@ -75,7 +75,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Given:
-    """Outcome of one call: pictures, or the code of an error of ours, or another exception."""
+    """The result of one call: pictures, the code of an error of ours, or another exception."""
 
     ask: Ask
     pictures: tuple[Picture, ...] = ()
@@ -89,7 +89,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Sampled:
-    """All calls on one file, and what the process holds afterwards."""
+    """The results of all calls on one file, and the process's resources afterwards."""
 
     given: tuple[Given, ...]
     descriptors: int
@@ -98,25 +98,25 @@ class Sampled:
 
 @contextmanager
 def direct() -> Iterator[Callable[[Path], Sampled]]:
-    """For a `Child`: calls `sample_frames` in that very process."""
+    """Work for a `Child` that calls `sample_frames` in that very process."""
     _calm_allocator()
     yield partial(_sample, partial(sample_frames, limits=LIMITS), tuple)
 
 
 @contextmanager
 def through_decoders() -> Iterator[Callable[[Path], Sampled]]:
-    """For a `Child`: has its calls served by a decoding process, as a worker has.
+    """Work for a `Child` that samples in a decoding process, as a worker does.
 
-    That process lives as long as the child, so that what it leaks shows.
+    That process lives as long as the child, so that leaks show.
     """
-    with Decoders(LIMITS, processes=1, orders_each=1 << 30, resident_bytes=1 << 40) as decoders:
+    with Decoders(LIMITS, processes=1, commands_each=1 << 30, resident_bytes=1 << 40) as decoders:
         decoders.start()
         call = partial(_through, decoders)
         yield partial(_sample, call, lambda: decoders.pids)
 
 
 def _through(decoders: Decoders, path: Path, sampling: Sampling, **clip: Any) -> SampledVideo:
-    return decoders.sample(LocalMedia(path), sampling, **clip)
+    return decoders.sample(CompleteFile(path), sampling, **clip)
 
 
 def _sample(
@@ -135,7 +135,7 @@ def _give(call: Callable[..., SampledVideo], path: Path, ask: Ask) -> Given:
     except VideoQAError as error:
         seconds = time.monotonic() - began
         return Given(ask, refused=error.code, text=str(error), seconds=seconds)
-    except Exception:  # noqa: BLE001 - whatever it is, it is a finding
+    except Exception:  # noqa: BLE001 - any exception is a finding
         return Given(ask, unexpected=traceback.format_exc(limit=-4))
     return replace(_given(ask, video), seconds=time.monotonic() - began)
 
@@ -150,7 +150,7 @@ def _given(ask: Ask, video: SampledVideo) -> Given:
 
 
 def digest(pixels: Pixels) -> str:
-    """Two pictures with the same digest are equal pixel for pixel."""
+    """Returns a digest that is the same only for pictures that are equal pixel for pixel."""
     whole = hashlib.blake2b(pixels.tobytes(), digest_size=12)
     return f"{pixels.shape[1]}x{pixels.shape[0]}:{whole.hexdigest()}"
 
@@ -163,6 +163,6 @@ def number_in(pixels: Pixels) -> int | None:
 
 
 def _calm_allocator() -> None:
-    """Large blocks go back to the system when freed: what stays resident is held by somebody."""
+    """Has freed large blocks returned to the system, so that resident memory is memory in use."""
     m_mmap_threshold = -3
     ctypes.CDLL(None).mallopt(m_mmap_threshold, 128 << 10)

@@ -1,4 +1,4 @@
-"""A process that does one thing to one file at a time, and may die or hang while it does.
+"""A child process that works on one file at a time, and may crash or hang while it does.
 
 The parent sees an answer, a death or silence. Knows nothing of videos.
 """
@@ -22,27 +22,27 @@ MakeWork = Callable[[], AbstractContextManager[Callable[[Any], Any]]]
 
 @dataclass(frozen=True)
 class Answer:
-    """Return value of the work."""
+    """The return value of the work."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class Died:
-    """The process ended instead of answering; minus the signal, or the exit status."""
+    """The process ended instead of answering, with minus the signal or the exit status."""
 
     exit_code: int | None
 
 
 @dataclass(frozen=True)
 class Silent:
-    """No answer in time; the process was killed."""
+    """The process gave no answer in time and was killed."""
 
     after_s: float
 
 
 class Child:
-    """Starts with the first question, and anew after a death; a context manager."""
+    """A child process, started at the first question and after each death; a context manager."""
 
     def __init__(self, make_work: MakeWork) -> None:
         """`make_work` is entered in the child, and left at its end; a function of a module."""
@@ -95,7 +95,7 @@ class Child:
 
 
 def _serve(pipe: Connection[Any, Any], make_work: MakeWork) -> None:
-    # What the libraries print of damaged files would bury the run's own lines.
+    # The libraries print messages about damaged files, which would bury the run's own lines.
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)
     os.close(quiet)
@@ -105,11 +105,11 @@ def _serve(pipe: Connection[Any, Any], make_work: MakeWork) -> None:
 
 
 def descriptors(pid: int | None = None) -> int:
-    """Returns how many descriptors a process has open."""
+    """Counts the open file descriptors of a process."""
     return len(os.listdir(f"/proc/{pid or os.getpid()}/fd"))
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """Returns the resident bytes of a process."""
+    """Returns the resident memory of a process."""
     pages = int(Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""The sound clips that the fuzzer damages: 13 containers, their pictures numbered."""
+"""The intact clips that the fuzzer damages: 13 containers, with numbered pictures."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["CLIPS", "Clip", "write_clips"]
 
 _WRITING_S = 120.0
 _EVERY = {"fflags": "bitexact"}
-"""Without it Matroska and Ogg write random ids, and no file could be made a second time."""
+"""Options for reproducible files: without them Matroska and Ogg write random ids."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A recipe and the name of its container, as the table of counts shows it."""
+    """A recipe and the name of its container, as in the table of counts."""
 
     container: str
     recipe: Recipe
 
     @property
     def name(self) -> str:
-        """Also the name of the file: unique among `CLIPS`."""
+        """The clip's name, and that of its file; unique among `CLIPS`."""
         sound = "-sound" if self.recipe.sound_s else ""
         suffix = Path(self.recipe.name).suffix
         return f"{self.container.replace(' ', '-')}-{self.recipe.codec}{sound}{suffix}"
@@ -37,7 +37,7 @@ _MOVING = Recipe(frames=60, gop=12, options=_EVERY)
 _PLAIN = replace(_MOVING, b_frames=0)
 _HIDDEN = {"auto-alt-ref": "1", "lag-in-frames": "10", "deadline": "realtime", "cpu-used": "8"}
 _ONE_THREAD = {"preset": "12", "svtav1-params": "lp=1"}
-"""With more, SVT-AV1 does not write the same bytes each time on a busy machine."""
+"""Options for one thread: with more, SVT-AV1's bytes vary on a busy machine."""
 _UNEVEN_S = tuple(Fraction(40 * n + 15 * (n * n % 3), 1000) for n in range(60))
 
 
@@ -71,10 +71,10 @@ CLIPS: Sequence[Clip] = (
 
 
 def write_clips(folder: Path) -> dict[str, bytes]:
-    """The bytes of every clip by name: the same libraries give the same bytes each time.
+    """Returns the bytes of every clip by name; the same libraries give the same bytes each time.
 
-    By two processes that agree: on a busy machine x264 wrote some 3 of 500 clips otherwise, and
-    did so again in the same process.
+    Clips are written until two processes agree: on a busy machine x264 wrote some 3 of 500 clips
+    differently, and repeatedly so in the same process.
     """
     before = _written(folder)
     while (now := _written(folder)) != before:

@@ -1,6 +1,6 @@
-"""One damaged file by its number: the same seed and number give the same bytes.
+"""Makes a damaged file by its number: the same seed and number give the same bytes.
 
-A file is a sound clip and one or two kinds of damage. Payload, headers and order are hit:
+A file is an intact clip with one or two kinds of damage, which hit payload, headers and order:
 random bytes rarely reach a timestamp, so some kinds aim at what `places` finds.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["Damaged", "damaged"]
 
 @dataclass(frozen=True)
 class Damaged:
-    """The file and how it came about."""
+    """A damaged file, and how it was made."""
 
     number: int
     clip: Clip
@@ -32,17 +32,17 @@ class _Case:
     rng: random.Random
     suffix: str
     sound: Mapping[str, bytes]
-    """The clips, for splices."""
+    """The intact clips, for splices."""
 
     def span(self, data: bytes, longest: int) -> tuple[int, int]:
-        """A random piece of the file, short ones as likely as long ones."""
+        """Returns a random span of the file; short ones are as likely as long ones."""
         length = min(len(data), int(2 ** self.rng.uniform(0, longest.bit_length() - 1)))
         at = self.rng.randrange(len(data) - length + 1)
         return at, at + length
 
 
 def damaged(number: int, seed: int, sound: Mapping[str, bytes]) -> Damaged:
-    """File `number` of the run `seed`; the clips take turns."""
+    """Returns file `number` of the run `seed`; the clips take turns."""
     clip = CLIPS[number % len(CLIPS)]
     rng = random.Random(f"{seed}/{number}")
     data = sound[clip.name]
@@ -75,7 +75,7 @@ def _flip(rng: random.Random, data: bytes, count: int) -> bytes:
 
 
 def _one_value(case: _Case, data: bytes) -> bytes:
-    """A run of zeros or of ones, as a bad disk leaves them."""
+    """Overwrites a span with zeros or ones, as a bad disk leaves them."""
     start, end = case.span(data, 4096)
     return data[:start] + case.rng.choice([b"\0", b"\xff"]) * (end - start) + data[end:]
 
@@ -86,7 +86,7 @@ def _noise(case: _Case, data: bytes) -> bytes:
 
 
 def _cut(case: _Case, data: bytes) -> bytes:
-    """Half of the cuts are near the end, where an upload of most of the file breaks off."""
+    """Cuts the file off; half of the cuts are near its end, as in a nearly complete upload."""
     share = case.rng.random()
     return data[: int(len(data) * (1 - share * 0.1 if case.rng.random() < 0.5 else share))]
 
@@ -121,7 +121,7 @@ def _garbage(case: _Case, data: bytes) -> bytes:
 
 
 def _splice(case: _Case, data: bytes) -> bytes:
-    """The head of this and the tail of another file, half of them of the same container."""
+    """Joins this file's head to another one's tail, half of the time of the same container."""
     alike = [name for name in case.sound if name.endswith(case.suffix)]
     other = case.sound[case.rng.choice(alike if case.rng.random() < 0.5 else sorted(case.sound))]
     start, end = case.rng.random(), case.rng.choice([0.0, case.rng.random()])
@@ -129,7 +129,7 @@ def _splice(case: _Case, data: bytes) -> bytes:
 
 
 def _header(case: _Case, data: bytes) -> bytes:
-    """Sizes, timestamps, tables: one to three fields of any kind get another value."""
+    """Changes one to three header fields of any kind: sizes, timestamps, tables."""
     found = fields(case.suffix, data)
     if not found:
         return _few_bits(case, data)
@@ -161,7 +161,7 @@ def _another(rng: random.Random, old: int, field: Field) -> int:
 
 
 def _unit(case: _Case, data: bytes) -> bytes:
-    """Whole packets, tags or pages lost, doubled, swapped or moved: nothing else is wrong."""
+    """Loses, doubles, swaps or moves whole packets, tags or pages, and changes nothing else."""
     found = units(case.suffix, data)
     if len(found) < 2:
         return _lost_block(case, data)
@@ -198,4 +198,4 @@ _KINDS: dict[str, tuple[Callable[[_Case, bytes], bytes], int]] = {
     "header": (_header, 35),
     "unit": (_unit, 15),
 }
-"""Each kind and its weight."""
+"""Each kind of damage, with its weight."""

@@ -1,9 +1,9 @@
-"""Damages videos by the thousand and looks at what frame sampling makes of them.
+"""Damages thousands of videos and checks the frames that sampling gets from them.
 
     python tests/fuzz/frames.py [--files 5000] [--seed 1] [--lanes 1] [--json]
     python tests/fuzz/frames.py --seed 1 --only 17 --keep clip.mkv
 
-A file is one of the sound clips of `clips` (13 containers, 11 codecs, numbers burnt into the
+A file is one of the intact clips of `clips` (13 containers, 11 codecs, numbers burnt into the
 pictures) after one or two kinds of `damage`: bits, blocks, headers, packets, cuts, splices. Five
 calls of `sample_frames` on it run in a process of their own, a plain decoding of the whole file
 in another. `verdict` says what is right and what is wrong, and how a frame is known to be wrong.
@@ -46,7 +46,10 @@ def fuzz(
     wall_s: float = 3600.0,
     progress: bool = False,
 ) -> Report:
-    """Runs these files; those not begun within `wall_s` are left out, and then missing."""
+    """Runs these files, several at a time in `lanes`.
+
+    Files not begun within `wall_s` are left out, and are then missing in the report.
+    """
     report = Report(seed, len(numbers), through)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="videoqa-fuzz-") as name, ExitStack() as stack:
@@ -97,7 +100,7 @@ def _show_progress(report: Report) -> None:
 
 
 def show_one(number: int, seed: int, through: str, keep: Path | None) -> bool:
-    """Makes one file again, runs it, prints all that is known; True if no fault."""
+    """Makes one file again, runs it and prints all about it; returns True if there is no fault."""
     with tempfile.TemporaryDirectory(prefix="videoqa-fuzz-") as name:
         sound = write_clips(Path(name))
         file = damaged(number, seed, sound)

@@ -1,4 +1,4 @@
-"""Two children, one after the other, on each file: the sampler and the referee.
+"""A lane runs two child processes one after the other on each file: sampler and referee.
 
 Through `direct` the sampler runs `sample_frames` in the child itself; through `decoders` it has
 a decoding process do it, as a worker has. A crash of either is seen as one.
@@ -23,7 +23,7 @@ __all__ = ["THROUGH", "Lane", "Outcome"]
 THROUGH: dict[str, MakeWork] = {"direct": direct, "decoders": through_decoders}
 REFEREE_S = 60.0
 GRACE_S = 20.0
-"""On top of each call's own `decode_timeout_s`: a hang is what outlasts both."""
+"""Time beyond each call's own `decode_timeout_s`: a process that outlasts both hangs."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Outcome:
     sampled: Sampled | None
     reference: Reference | None
     ours_s: float
-    """Seconds that the sampler took, and the referee."""
+    """Time that the sampler took; `theirs_s` is the referee's."""
     theirs_s: float
 
 
@@ -56,7 +56,7 @@ class Lane:
         self._stack.close()
 
     def learn(self, sound: Mapping[str, bytes]) -> None:
-        """Notes what the pictures of the sound clips look like. Comes before `run`."""
+        """Notes the digests of the intact clips' pictures; to be called before `run`."""
         for name, data in sound.items():
             with self._file(name, data) as path:
                 reference = self._reference(path)

@@ -1,4 +1,4 @@
-"""Offsets of a container's headers and units, so that damage can be aimed at them.
+"""Finds a container's header fields and units, so that damage can be aimed at them.
 
 Reads just enough of each format to find sizes, timestamps and tables in a sound file. A field
 is a few bytes with one meaning; a unit is what a demuxer reads in one go: a packet, tag, page.
@@ -31,7 +31,7 @@ def fields(suffix: str, data: bytes) -> list[Field]:
 
 
 def units(suffix: str, data: bytes) -> list[Span]:
-    """Each (start, end), ascending."""
+    """Returns the units as (start, end), ascending."""
     return [span for span in _UNITS[suffix](data) if span[0] < span[1] <= len(data)]
 
 
@@ -161,7 +161,7 @@ def _ts_units(data: bytes) -> Iterator[Span]:
 
 
 def _ps_starts(data: bytes) -> list[int]:
-    """Returns where packs, system headers and packets of streams begin."""
+    """Finds the starts of packs, system headers and packets of streams."""
     starts, at = [], data.find(b"\0\0\1")
     while at >= 0:
         if data[at + 3 : at + 4] >= b"\xba":
@@ -233,7 +233,7 @@ def _ogg_fields(data: bytes) -> Iterator[Field]:
 
 
 def _gif_units(data: bytes) -> Iterator[Span]:
-    """Each picture from its graphic control extension on."""
+    """Yields each picture, from its graphic control extension on."""
     starts, at = [], data.find(b"\x21\xf9\x04")
     while at >= 0:
         starts.append(at)
@@ -285,7 +285,7 @@ def _asf_fields(data: bytes) -> Iterator[Field]:
 
 
 def fix_ogg_checksums(data: bytes) -> bytes:
-    """FFmpeg drops pages whose checksum is wrong: without this no edit would be seen."""
+    """Corrects the checksums: FFmpeg drops pages with wrong ones, and so no edit would show."""
     fixed = bytearray(data)
     for start, end in _ogg_units(data):
         fixed[start + 22 : start + 26] = bytes(4)

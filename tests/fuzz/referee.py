@@ -1,4 +1,4 @@
-"""All pictures of a file, decoded one after the other: what the sampler's are compared with.
+"""Decodes all pictures of a file one after the other, to compare the sampler's frames with.
 
 Runs in a child. One pass from the first packet to the last with PyAV, on one thread, without
 seeking, skipping or an index, sharing no code with the sampler but FFmpeg itself. Packets that
@@ -35,13 +35,13 @@ _MOST_PICTURES = 3000
 
 @dataclass(frozen=True)
 class Seen:
-    """One picture. A display matrix allows for eight digests, one an orientation."""
+    """One picture; with a display matrix it has eight digests, one per orientation."""
 
     tick: int | None
     digests: frozenset[str]
     number: int | None
     indices: frozenset[int]
-    """Its number by pictures that decoded, by packets, by time: they differ in damaged files."""
+    """Its number by decoded pictures, by packets and by time; these differ in damaged files."""
     corrupt: bool
 
 
@@ -54,11 +54,11 @@ class Reference:
     errors: int = 0
     """Packets that FFmpeg could not read or decode."""
     spared: tuple[Seen, ...] = ()
-    """Pictures at other times, that come out if FFmpeg leaves out those that nothing refers to."""
+    """Pictures at other times, which come out if FFmpeg skips non-reference frames."""
 
     @property
     def origin(self) -> int:
-        """The first picture's tick; pictures that FFmpeg calls corrupt are none."""
+        """The first picture's tick; pictures that FFmpeg calls corrupt do not count."""
         return _origin(self.pictures)
 
     @property
@@ -78,14 +78,14 @@ class Reference:
 
 @dataclass
 class _Pass:
-    """Notes of one pass over the file; the first four are of the pictures."""
+    """The notes of one pass over the file; the first four lists have an entry per picture."""
 
     ticks: list[int | None] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
     """The number of the packet that the picture came from."""
     digests: list[frozenset[str]] = field(default_factory=list)
     numbers: list[tuple[int | None, bool]] = field(default_factory=list)
-    """Numbers that can be read in it, and whether FFmpeg calls it corrupt."""
+    """The number that can be read in it, and whether FFmpeg calls it corrupt."""
     packets: list[tuple[int | None, int | None]] = field(default_factory=list)
     """(pts, dts)."""
     errors: int = 0
@@ -95,7 +95,7 @@ class _Pass:
 
 @contextmanager
 def referee() -> Iterator[Callable[[Path], Reference]]:
-    """For a `Child`."""
+    """Work for a `Child` that decodes all pictures of a file."""
     yield _judge
 
 

@@ -58,7 +58,7 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Counts of files, by class."""
+        """Number of files by class."""
         return {name: _total(self.by_container, name) for name in CLASSES}
 
     @property

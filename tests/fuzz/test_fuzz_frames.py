@@ -20,7 +20,7 @@ from fuzz.verdict import Judge
 
 
 def test_damaged_files_bring_no_crash_hang_leak_or_wrong_frame() -> None:
-    report = fuzz(range(150), seed=1)
+    report = fuzz(range(150), seed=1, lanes=2)
     assert report.faults == []
     assert not report.leaks
     assert report.files == 150
@@ -62,7 +62,7 @@ def reference(sound: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory)
 
 
 def given(reference: Reference, numbers: list[int]) -> Given:
-    """Returns what a sampler that makes no mistake gives for as many instants."""
+    """Returns the result of a sampler that makes no mistake, for as many instants."""
     timed = reference.timed()
     pictures = tuple(
         Picture(n, timed[n][0], True, next(iter(timed[n][1].digests)), timed[n][1].number)

@@ -1,4 +1,4 @@
-"""Verdict on one damaged file: the definition of a wrong frame passed off as right.
+"""The verdict on one damaged file: defines a wrong frame that is passed off as right.
 
 A caller who sees `exact=True` believes: this is the picture on screen at that instant. So for
 every instant asked for, the frame given for it (the last one with `pts_s` <= instant) must, if it
@@ -79,9 +79,9 @@ class Judge:
     """Compares what was given with the reference."""
 
     shown_s: Sequence[float]
-    """Time at which the sound clip shows picture n."""
+    """Time from which the intact clip shows picture n."""
     sound: Set[str]
-    """Digests of the pictures of all sound clips."""
+    """Digests of the pictures of all intact clips."""
 
     def judge(self, given: Sequence[Given], reference: Reference | None) -> Verdict:
         """Without a reference there is nothing to compare with."""
@@ -159,9 +159,9 @@ class Judge:
             yield "misread"
 
     def _in_place(self, picture: Picture | Seen, pts_s: float, reference: Reference) -> bool:
-        """Tells whether it bears the number that the sound clip shows at this time.
+        """Returns True if it bears the number that the intact clip shows at this time.
 
-        Times count from the first picture that is left: the sound clip's may be lost.
+        Times count from the first picture that is left: the intact clip's may be lost.
         """
         first = reference.first
         known = first is not None and first < len(self.shown_s)

@@ -1,4 +1,4 @@
-"""Kinds by codec: how pictures refer to each other, what they are made of, how they are turned."""
+"""Kinds by codec: references between pictures, pixel formats, and rotations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MID = replace(BASE, frames=80)
 MOV = replace(PLAIN, name="clip.mov")
 WMV = replace(PLAIN, name="clip.wmv", format="asf")
 CUT_MESSAGE = b"\x4e\1\5\xc8" + 20 * b"x" + b"\x80"
-"""An SEI that says it has 200 bytes."""
+"""An SEI that claims to have 200 bytes."""
 CRA = "keyint=12:min-keyint=12:bframes=4:open-gop=1"
 
 H264 = {

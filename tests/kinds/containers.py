@@ -1,4 +1,4 @@
-"""Kinds by container: where the index is, what lies beside the video, how few pictures there are."""
+"""Kinds by container: place of the index, other streams, and clips of few pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["CONTAINERS"]
 
 
 def joined_late(recipe: Recipe) -> Kind:
-    """All begin with the second keyframe: the first five packets, and so the first, are gone."""
+    """Makes a kind that begins with the second keyframe: its first five packets are missing."""
     return Kind(
         replace(recipe, frames=50),
         partial(write_joined_late, after=5),

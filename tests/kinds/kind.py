@@ -1,6 +1,6 @@
-"""One row of the accuracy table: a clip, and what is on screen in it.
+"""One row of the accuracy table: a clip, and the picture on screen at each instant.
 
-What is on screen follows from how the clip was made, never from a decoder. Knows no reader.
+That picture follows from how the clip was made, never from a decoder. Knows no reader.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ _TICK_S = Fraction(1, 1000)
 
 @dataclass(frozen=True)
 class Kind:
-    """By default all pictures of the recipe are shown when the recipe says."""
+    """A kind of video; by default all pictures are shown at the recipe's times."""
 
     recipe: Recipe
     write: Callable[[Path, Recipe], None] = write_clip
     edit: Callable[[bytes], bytes] | None = None
-    """Done to the file once it is written."""
+    """Edit of the written file."""
     numbers: tuple[int, ...] = ()
     """The pictures that are shown, in their order."""
     times_s: tuple[Fraction, ...] = ()
-    """Times, from the first shown picture on."""
+    """Times of the shown pictures, from the first one on."""
     end_s: Fraction | None = None
     slack_s: Fraction = Fraction(1, 500)
-    """The file may tell the end this far off: few store how long the last picture lasts."""
+    """Tolerance of the declared end: few files store how long the last picture lasts."""
     clip_s: tuple[float, float] = (0.52, 1.4)
-    """A part of it that is sampled too."""
+    """A clip of it that is sampled as well."""
     inexact: str = ""
-    """Why this file cannot tell exactly; then every frame must say so, though all are right."""
+    """Reason why this file is inexact; every frame must then be marked so, though all are right."""
     may_miss: bool = False
-    """Inexact, and another picture may come than the one on screen; then it must say so."""
+    """True for an inexact file whose frames may be other pictures than those on screen."""
     ends_early: bool = False
-    """Cut off: what is there must be right; what is not is refused, or said to be inexact."""
+    """True for a file that is cut off: frames beyond the cut are refused or marked inexact."""
     refused: type[SamplingError] | None = None
 
     @property
@@ -59,19 +59,19 @@ class Kind:
         return self.end_s or self.shown_s[-1] + 1 / self.recipe.fps
 
     def place_at(self, instant_s: Fraction) -> int:
-        """The last picture with time <= instant: its place in the video, from 0."""
+        """Returns the number, from 0, of the last picture with time <= instant."""
         return max(0, bisect_right(self.shown_s, instant_s) - 1)
 
     def places_at(self, instant_s: Fraction, doubt_s: Fraction = Fraction(0)) -> set[int]:
-        """All that are right: an instant less than a tick before a picture belongs to it.
+        """Returns all right numbers: an instant less than a tick before a picture belongs to it.
 
-        `doubt_s`: how far the reader's end, and so its instants, may be off.
+        `doubt_s` is how far the reader's end, and so its instants, may be off.
         """
         first = self.place_at(instant_s - doubt_s)
         return set(range(first, self.place_at(instant_s + max(_TICK_S, doubt_s)) + 1))
 
     def make(self, folder: Path) -> Path:
-        """Writes the clip; its name is the recipe's."""
+        """Writes the clip under the recipe's name."""
         path = folder / self.recipe.name
         self.write(path, self.recipe)
         if self.edit is not None:

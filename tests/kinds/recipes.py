@@ -45,12 +45,12 @@ def flags(movflags: str, recipe: Recipe) -> Recipe:
 
 
 def at_pts(first_s: Fraction, recipe: Recipe) -> Recipe:
-    """A first pts that the muxer leaves as it is, though it be negative."""
+    """Returns a recipe with this first pts, which the muxer keeps even if it is negative."""
     return replace(recipe, first_pts_s=first_s, options={"avoid_negative_ts": "disabled"})
 
 
 def lasting(*milliseconds: int) -> tuple[Fraction, ...]:
-    """Times of pictures that last so long each, and of one more."""
+    """Returns the times of pictures that last this long each, and of one more."""
     return tuple(Fraction(sum(milliseconds[:n]), 1000) for n in range(len(milliseconds) + 1))
 
 

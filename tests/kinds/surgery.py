@@ -1,6 +1,6 @@
-"""Byte edits that turn a plain clip into an odd one: what muxers write, and PyAV's cannot.
+"""Byte edits that turn a plain clip into an odd one, as other muxers than PyAV's write it.
 
-Each takes a file's bytes and gives the new ones. Boxes are those of ISO/IEC 14496-12, elements
+Each takes a file's bytes and returns the new ones. Boxes are those of ISO/IEC 14496-12, elements
 those of RFC 8794 (EBML) and RFC 9559 (Matroska).
 """
 
@@ -23,7 +23,7 @@ _VOID = b"\xec"
 
 
 def cut(content: bytes, share: float) -> bytes:
-    """The first part, as of an upload that broke off."""
+    """Returns the file's beginning, like an upload that broke off."""
     return content[: int(len(content) * share)]
 
 
@@ -32,9 +32,9 @@ def box(name: bytes, body: bytes) -> bytes:
 
 
 def with_box(content: bytes, path: Sequence[bytes], body: bytes) -> bytes:
-    """Gives the box at this path a new body; the boxes around it are lengthened to hold it.
+    """Replaces the body of the box at this path, and enlarges the boxes around it.
 
-    Only for boxes behind the media data: nothing before them moves.
+    Only for boxes behind the media data, so that nothing before them moves.
     """
     at, ends = 0, [len(content)]
     starts: list[int] = []
@@ -53,7 +53,7 @@ def with_box(content: bytes, path: Sequence[bytes], body: bytes) -> bytes:
 
 
 def with_edits(content: bytes, edits: Sequence[tuple[int, int]]) -> bytes:
-    """Another edit list: (length in the movie's ticks, first media tick or -1 for a pause) each."""
+    """Replaces the edit list: (length in the movie's ticks, first media tick or -1 for a pause)."""
     rows = b"".join(struct.pack(">IiHH", length, start, 1, 0) for length, start in edits)
     body = struct.pack(">II", 0, len(edits)) + rows
     return with_box(content, (b"moov", b"trak", b"edts", b"elst"), body)
@@ -69,12 +69,12 @@ def with_cover(content: bytes, png: bytes) -> bytes:
 
 
 def without_fragment_index(content: bytes) -> bytes:
-    """A fragmented MP4 without the table of fragments at its end."""
+    """Removes the table of fragments at a fragmented MP4's end."""
     return content[: content.index(b"mfra") - 4]
 
 
 def without_length(content: bytes) -> bytes:
-    """An MP4 of which all headers say that it lasts 0 s; its one picture stays."""
+    """Sets the duration in all headers of an MP4 of one picture to 0 s."""
     edited = bytearray(content)
     for name, at in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20), (b"stts", 16)):
         place = edited.find(name)
@@ -84,7 +84,7 @@ def without_length(content: bytes) -> bytes:
 
 
 def without_cues(content: bytes) -> bytes:
-    """A Matroska file whose index of keyframes is blanked out; it must stand last."""
+    """Blanks out the cues of a Matroska file, which must stand last."""
     at = content.rindex(_CUES)
     rest = len(content) - at - 9
     return content[:at] + _VOID + struct.pack(">Q", 1 << 56 | rest) + bytes(rest)

@@ -1,4 +1,4 @@
-"""Kinds by time: rates, clocks, edit lists, pauses, and times that the file lacks or repeats."""
+"""Kinds by timing: rates, clocks, edit lists, pauses, and missing or repeated times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writers of clips that one encoder and one muxer call do not make."""
+"""Writers of clips that need more than one encoder or muxer call."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ __all__ = [
 ]
 
 _OTHER = 2000
-"""Numbers of the pictures that nobody is to see start here."""
+"""First number of the pictures that no reader may return."""
 
 
 def write_two_streams(path: Path, recipe: Recipe) -> None:
-    """A small stream first, then the one that counts: larger, as FFmpeg and players choose."""
+    """Writes a small stream first, then a larger one, which FFmpeg and players choose."""
     small = replace(recipe, size=(48, 36))
     with av.open(str(path), "w", format=recipe.format, options=recipe.options) as out:
         first, second = _add_video(out, small), _add_video(out, recipe)
@@ -65,13 +65,13 @@ def write_with_cover(path: Path, recipe: Recipe) -> None:
 
 
 def write_joined(path: Path, recipe: Recipe) -> None:
-    """Writes one file twice, end to end."""
+    """Writes a file twice, end to end."""
     write_clip(path, recipe)
     path.write_bytes(path.read_bytes() * 2)
 
 
 def write_continued(path: Path, recipe: Recipe) -> None:
-    """A second file follows, which shows the later half of the pictures at 8 s more."""
+    """Writes two files end to end; the second shows the later half of the pictures 8 s later."""
     half = recipe.frames // 2
     first = replace(recipe, frames=half, first_pts_s=Fraction(1))
     write_clip(path, first)
@@ -82,7 +82,7 @@ def write_continued(path: Path, recipe: Recipe) -> None:
 
 
 def write_resized(path: Path, recipe: Recipe) -> None:
-    """The second half comes from another encoder, half as large again."""
+    """Writes a clip whose second half is one and a half times as large, from another encoder."""
     half = recipe.frames // 2
     with av.open(str(path), "w", format=recipe.format, options=recipe.options) as out:
         stream = _add_video(out, recipe)
@@ -104,13 +104,16 @@ def write_resized(path: Path, recipe: Recipe) -> None:
 
 
 def write_theora(path: Path, recipe: Recipe) -> None:
-    """PyAV's FFmpeg has no Theora encoder: `ffmpeg -i plain.mp4 -c:v libtheora -g 12 -q:v 2`."""
+    """Copies a stored file, made by `ffmpeg -i plain.mp4 -c:v libtheora -g 12 -q:v 2`.
+
+    PyAV's FFmpeg has no Theora encoder.
+    """
     assert recipe.frames == 30
     copyfile(Path(__file__).with_name("theora.ogv"), path)
 
 
 def write_twice_timed(path: Path, recipe: Recipe) -> None:
-    """Pictures 20 and 21 have one time."""
+    """Writes a clip whose pictures 20 and 21 have the same time."""
 
     def twice(coded: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
         coded[20].pts, coded[20].dts = coded[21].pts, coded[21].dts
@@ -120,7 +123,7 @@ def write_twice_timed(path: Path, recipe: Recipe) -> None:
 
 
 def write_joined_late(path: Path, recipe: Recipe, *, after: int) -> None:
-    """Without its first packets, as a recorder has it that joins a broadcast."""
+    """Writes a clip without its first packets, like a recorder that joins a broadcast."""
 
     def late(coded: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
         return coded[after:]
@@ -129,7 +132,7 @@ def write_joined_late(path: Path, recipe: Recipe, *, after: int) -> None:
 
 
 def write_with_units(path: Path, recipe: Recipe, *, unit: bytes, all_packets: bool = False) -> None:
-    """This NAL unit stands before each keyframe, or each picture."""
+    """Writes a clip with this NAL unit before each keyframe, or each picture."""
     size = None if path.suffix == ".ts" else 4
     start = b"\0\0\0\1" if size is None else len(unit).to_bytes(size, "big")
 
@@ -162,7 +165,7 @@ def _rewrite(
 
 
 def write_by_decoding_time(path: Path, recipe: Recipe) -> None:
-    """Each packet says that it is shown when it is decoded, as old recorders and tools write it."""
+    """Writes a clip whose pts equal the dts, as old recorders and tools do."""
 
     def by_decoding(coded: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
         for number, packet in enumerate(coded):
@@ -173,7 +176,7 @@ def write_by_decoding_time(path: Path, recipe: Recipe) -> None:
 
 
 def write_packed_avi(path: Path, recipe: Recipe) -> None:
-    """As DivX 5 wrote it: a P and the B before it in one chunk, then a placeholder.
+    """Writes packed B-frames as DivX 5 did: a P and the B before it in a chunk, then a placeholder.
 
     The user data says so by its last letter, and the placeholder is a P-VOP with vop_coded = 0
     (ISO/IEC 14496-2, 6.2.5).

@@ -1,4 +1,4 @@
-"""The accuracy table: what the tests of kinds find, printed at the end of the run.
+"""The accuracy table: the results of the tests of kinds, printed at the end of the run.
 
 Compact, three kinds a line; `-v` gives a line each.
 """
@@ -14,17 +14,17 @@ __all__ = ["Row", "Table"]
 
 @dataclass(frozen=True)
 class Row:
-    """Outcome of one kind of video."""
+    """The result of one kind."""
 
     name: str
     right: int = 0
     asked: int = 0
     exact: int = 0
-    """Pictures that were said to be exact."""
+    """Number of pictures that were marked exact."""
     indexed: int = 0
-    """Pictures whose number was told."""
+    """Number of pictures whose index is known."""
     refused: str = ""
-    """The error's code, for what is to be refused, and for what a cut-off file lacks."""
+    """Code of the error, for files to be refused and for the missing part of a cut-off file."""
 
     @property
     def counts(self) -> str:
@@ -44,7 +44,7 @@ class Row:
 
 
 class Table:
-    """Rows in the order in which tests add them."""
+    """The rows of the table, in the order in which tests add them."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []

@@ -106,6 +106,6 @@ def submit(ledger: Ledger, **fields: object) -> Bell:
     request = JobRequest.model_validate(
         {"inputs": ["s3://b/k.mp4"], "questions": ["What?"], **fields}
     )
-    bell = ledger.submit(new_job_id(), request, start_by_default_s=3600)
-    assert isinstance(bell, Bell)
+    bell = ledger.submit(new_job_id(), request, start_by_default_s=3600).bell
+    assert bell is not None
     return bell

@@ -1,40 +1,13 @@
-"""Media that do something when a decoder asks for bytes, and comparison of what came of it."""
+"""Calls of a decoder and comparison of their results."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
 from videoqa.errors import VideoQAError
-from videoqa_worker.frames import Frame, SampledVideo, Span, Spans
-
-
-class HoledMedia:
-    """A file of which nothing is there until it is asked for."""
-
-    def __init__(
-        self, original: Path, folder: Path, on_ensure: Callable[[], None] = lambda: None
-    ) -> None:
-        self.path = folder / f"holed-{os.urandom(4).hex()}-{original.name}"
-        self.present = Spans()
-        self.asked: list[tuple[Span, ...]] = []
-        self._content = original.read_bytes()
-        self._on_ensure = on_ensure
-        self.size_bytes = len(self._content)
-        with self.path.open("wb") as file:
-            file.truncate(self.size_bytes)
-
-    def ensure(self, spans: Sequence[Span]) -> None:
-        self.asked.append(tuple(spans))
-        self._on_ensure()
-        with self.path.open("r+b") as file:
-            for start, end in spans:
-                file.seek(start)
-                file.write(self._content[start:end])
-                self.present.add(start, end)
+from videoqa_worker.frames import Frame, SampledVideo
 
 
 def outcome(call: Callable[[], SampledVideo]) -> SampledVideo | VideoQAError:
@@ -49,7 +22,7 @@ def notes(frame: Frame) -> tuple[object, ...]:
 
 
 def assert_same(there: SampledVideo | VideoQAError, here: SampledVideo | VideoQAError) -> None:
-    """To the bit."""
+    """Asserts that two results are equal, to the bit."""
     if isinstance(here, VideoQAError):
         assert type(there) is type(here)
         assert (there.message, there.param) == (here.message, here.param)

@@ -17,23 +17,26 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 from support.models import MODELS, clip
 from videoqa.contract import Generation
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
-from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.prompt import Media
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
+from videoqa_worker.prompt import FrameInput
 
 TOGETHER = {"batch_wait_s": 0.3, "length_ratio": 100.0, "max_batch": 8}
-"""Whatever is submitted in one go becomes one batch of up to 8 rows."""
+"""Requests submitted together become one batch of up to 8 sequences."""
 REFERENCE = {**TOGETHER, "pixels": "reference"}
 VARIED: dict[str, Any] = {"max_new_tokens": 40, "temperature": 1.5, "seed": 4}
 Tokens = list[int]
 Check = Callable[[torch.Tensor], None]
 
 
-def ask(engine: Engine, media: list[Media], question: str, **settings: Any) -> GenerationRequest:
-    """A request; keywords of GenerationRequest go there, the others to Generation."""
-    names = ("should_stop", "alone", "on_progress", "on_text")
+def ask(
+    engine: Engine, media: list[FrameInput], question: str, **settings: Any
+) -> GenerationRequest:
+    """Builds a request; keywords of AnswerOptions go there, the others to Generation."""
+    names = ("should_stop", "exclusive", "on_progress", "on_text")
     own = {k: settings.pop(k) for k in names if k in settings}
     generation = Generation(**{"max_new_tokens": 24, **settings})
-    return GenerationRequest(engine.prompter.build(media, question), generation, **own)
+    inputs = engine.prompter.build(media, question)
+    return GenerationRequest(inputs, generation=generation, **own)
 
 
 def answers(engine: Engine, requests: list[GenerationRequest]) -> list[Generated]:
@@ -41,32 +44,32 @@ def answers(engine: Engine, requests: list[GenerationRequest]) -> list[Generated
 
 
 def submitted(engine: Engine, requests: list[GenerationRequest]) -> list[Future[Generated]]:
-    """All of them before the engine sees the first."""
-    with engine._room._changed:
+    """Submits all requests before the engine takes the first."""
+    with engine._queue._changed:
         return [engine.submit(request) for request in requests]
 
 
 def single(engine: Engine, request: GenerationRequest) -> Generated:
-    """The answer to a request that nobody shares a batch with."""
-    return answers(engine, [replace(request, alone=True)])[0]
+    """Returns the answer to a request that runs alone."""
+    return answers(engine, [replace(request, exclusive=True)])[0]
 
 
 def given(kwargs: dict[str, Any]) -> torch.Tensor:
-    """Returns the input of a forward pass: int64[rows, tokens], or embeddings [rows, tokens, d]."""
+    """Returns the input of a forward pass: int64[batch, tokens], or embeddings [batch, tokens, d]."""
     ids = kwargs.get("input_ids")
     found: torch.Tensor = kwargs["inputs_embeds"] if ids is None else ids
     return found
 
 
 @contextmanager
-def rows_seen(engine: Engine) -> Iterator[list[int]]:
-    """Lists how many rows run at each forward pass."""
+def batch_sizes(engine: Engine) -> Iterator[list[int]]:
+    """Collects the batch size of each forward pass."""
     seen: list[int] = []
 
     def look(_: Any, args: Any, kwargs: Any) -> None:
         runner = engine._runner
-        decodes = isinstance(runner, SlotRunner) and runner.passes.cache.decodes
-        seen.append(len(runner._seats.running) if decodes else given(kwargs).shape[0])
+        decodes = isinstance(runner, ContinuousRunner) and runner.forward.cache.is_decoding
+        seen.append(len(runner._table.decoding) if decodes else given(kwargs).shape[0])
 
     hook = engine._loaded.model.register_forward_pre_hook(look, with_kwargs=True)
     try:
@@ -91,7 +94,6 @@ def mixed(engine: Engine, count: int, **settings: Any) -> list[GenerationRequest
 
 @lru_cache
 def reference_model(family: str, folder: Path) -> Any:
-    """The family's model as transformers loads it, once for all tests: they only ask it."""
     return MODELS[family].from_pretrained(folder, dtype=torch.float32)
 
 
@@ -123,7 +125,7 @@ def small_device(rows: int) -> Check:
 
 
 def questions(engine: Engine, count: int, media: Any = None, **settings: Any) -> list[Any]:
-    """Returns questions of one job, no two alike."""
+    """Returns the requests of one job, all different."""
     shown = media or [clip(1, 6)]
     return [ask(engine, shown, f"What is {'very ' * n}red?", **settings) for n in range(count)]
 
@@ -137,7 +139,7 @@ class Reference:
     """Single `generate` on what the engine is given; greedy."""
 
     def __init__(self, folder: Path) -> None:
-        self._model = _load(folder)
+        self._model: Any = _load(folder)
         own = self._model.generation_config
         self._settings = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
@@ -181,7 +183,7 @@ def varied(engine: Engine, count: int, seed: int) -> list[GenerationRequest]:
 
 
 def is_left(tokens: int | None, whole: Generated) -> bool:
-    """Tells whether a cancel comes in time: one after the last token but one is heard with the last."""
+    """Returns True if a cancel after so many tokens ends the answer; after the last but one it is too late."""
     return tokens is not None and (tokens == 0 or tokens + 1 < whole.output_tokens)
 
 
@@ -189,9 +191,8 @@ def canceled_after(request: GenerationRequest, tokens: int | None) -> Generation
     if tokens is None:
         return request
     seen = [0]
-    return GenerationRequest(
-        request.inputs,
-        request.generation,
+    return replace(
+        request,
         should_stop=lambda: seen[0] >= tokens,
         on_progress=lambda count: seen.__setitem__(0, count),
     )
@@ -200,11 +201,11 @@ def canceled_after(request: GenerationRequest, tokens: int | None) -> Generation
 def staggered(
     engine: Engine, requests: list[GenerationRequest], steps: list[int]
 ) -> list[Future[Generated]]:
-    """Each is submitted so many steps of the engine after the first; between steps, not in one."""
+    """Submits each request so many steps of the engine after the first; between steps, not in one."""
     order = sorted(range(len(requests)), key=lambda n: steps[n])
     futures: dict[int, Future[Generated]] = {}
-    room, taken = engine._room, [0]
-    plain = room.take
+    queue, taken = engine._queue, [0]
+    plain = queue.take
 
     def take(*args: Any, **kwargs: Any) -> Any:
         while order and (steps[order[0]] <= taken[0] or not futures_running()):
@@ -216,7 +217,7 @@ def staggered(
     def futures_running() -> bool:
         return any(not future.done() for future in futures.values())
 
-    room.take = take  # type: ignore[method-assign]
+    queue.take = take  # type: ignore[method-assign]
     try:
         first = order.pop(0)
         futures[first] = engine.submit(requests[first])
@@ -227,5 +228,5 @@ def staggered(
                 number = order.pop(0)
                 futures[number] = engine.submit(requests[number])
     finally:
-        del room.take  # type: ignore[method-assign]
+        del queue.take  # type: ignore[method-assign]
     return [futures[n] for n in range(len(requests))]

@@ -1,4 +1,4 @@
-"""Servers that inputs come from: HTTP with faults to switch on, and a real S3 (SeaweedFS)."""
+"""Servers of inputs: an HTTP server with faults to switch on, and a real S3 (SeaweedFS)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from videoqa_worker.embedded.s3_server import Identity
 
 @dataclass
 class Route:
-    """Behaviour of the server for one path."""
+    """The server's behaviour for one path."""
 
     body: bytes = b""
     status: int = 200
@@ -35,18 +35,18 @@ class Route:
     """Status of HEAD requests, which are not in `seen`."""
     declares_length: bool = True
     cuts: list[int] = field(default_factory=list)
-    """The n-th answer ends after this many bytes of its body."""
+    """Number of bytes after which the n-th response breaks off."""
     wait_s: float = 0.0
-    """Before the status line."""
+    """Delay before the status line."""
     drip_s: float = 0.0
-    """After each byte of the body."""
+    """Delay after each byte of the body."""
     on_request: Callable[[Route], None] | None = None
     on_range: Callable[[int, int], Odd | None] | None = None
-    """Called with [start, end) of each range; what it returns is sent instead."""
+    """Called with [start, end) of each range; its result is sent instead."""
     seen: list[dict[str, str]] = field(default_factory=list)
     """The headers of each request, in lower case."""
     most_at_once: int = 0
-    """Requests that were answered at the same time."""
+    """Highest number of requests that were answered at the same time."""
     _busy: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -63,7 +63,7 @@ class Route:
 
     @property
     def ranges_seen(self) -> list[str | None]:
-        """Ranges that were asked for, without the unit."""
+        """The requested ranges, without the unit."""
         return [
             seen["range"].removeprefix("bytes=") if "range" in seen else None for seen in self.seen
         ]
@@ -71,7 +71,7 @@ class Route:
 
 @dataclass
 class Odd:
-    """Wrong answer of a server to one range."""
+    """A wrong response to one range."""
 
     status: int = 206
     body: bytes = b""
@@ -79,7 +79,7 @@ class Odd:
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Set `routes[path]` and fetch `url(path)`."""
+    """An HTTP server; set `routes[path]` and fetch `url(path)`."""
 
     daemon_threads = True
     block_on_close = False
@@ -88,7 +88,7 @@ class HttpServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self._scheme, self._host = ("https", "localhost") if tls else ("http", "127.0.0.1")
         if tls is not None:
-            # Hands are shaken in the connection's thread, at its first read.
+            # The connection's own thread shakes hands, at its first read.
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -104,7 +104,7 @@ class HttpServer(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignores clients that hang up, which is part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -218,14 +218,14 @@ def http_server() -> Iterator[HttpServer]:
 # S3
 
 READER = Identity("reader", ("Read:open",))
-"""May read the bucket "open" and nothing else."""
+"""An identity that may read the bucket "open" and nothing else."""
 WRITER = Identity("writer", ("Read:open", "Write:open", "Read:gone"))
-"""May read and write "open"; "closed" is there, and not for it; "gone" is not there."""
+"""An identity that may use "open" and not "closed"; the bucket "gone" does not exist."""
 
 
 @contextmanager
 def running_s3(folder: Path) -> Iterator[S3Server]:
-    """SeaweedFS with the buckets "open" and "closed", its data in `folder`."""
+    """Runs SeaweedFS with the buckets "open" and "closed", with its data in `folder`."""
     with S3Server(folder, others=(READER, WRITER)) as server:
         for bucket in ("open", "closed"):
             server.client().create_bucket(Bucket=bucket)
@@ -242,7 +242,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 class CuttingProxy(socketserver.ThreadingTCPServer):
-    """Passes connections on to a port, and breaks some off.
+    """A proxy that passes connections on to a port, and breaks some off.
 
     `cuts` holds, for each connection to come, after how many bytes of the answer it ends;
     connections beyond the list are whole.
@@ -255,7 +255,7 @@ class CuttingProxy(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Pump)
         self.to_port = to_port
         self.silent = threading.Event()
-        """Cleared: connections are taken, and nothing goes on."""
+        """While it is cleared, connections are accepted and nothing is passed on."""
         self.silent.set()
         self.cuts: list[int] = []
         self.connections = 0
@@ -265,7 +265,7 @@ class CuttingProxy(socketserver.ThreadingTCPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Broken connections are what it is for."""
+        """Ignores broken connections, which this proxy is for."""
 
 
 class _Pump(socketserver.BaseRequestHandler):

@@ -25,7 +25,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def draw_number(number: int, width: int, height: int) -> Pixels:
-    """uint8[height, width, 3], RGB; the first block is the lowest bit."""
+    """Draws a number as uint8[height, width, 3], RGB; the first block is the lowest bit."""
     bits = [255 if number >> bit & 1 else 0 for bit in range(COLUMNS * ROWS)]
     rows = np.arange(height) * ROWS // height
     columns = np.arange(width) * COLUMNS // width
@@ -34,7 +34,7 @@ def draw_number(number: int, width: int, height: int) -> Pixels:
 
 
 def read_number(pixels: Pixels) -> int:
-    """The number that `draw_number` drew; fails if a block is neither black nor white."""
+    """Reads the number that `draw_number` drew; fails if a block is neither black nor white."""
     height, width = pixels.shape[:2]
     number = 0
     for bit in range(COLUMNS * ROWS):
@@ -48,7 +48,7 @@ def read_number(pixels: Pixels) -> int:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Recipe of a clip. Picture n is shown from `times_s[n]` on; by default n / fps."""
+    """The recipe of a clip; picture n is shown from `times_s[n]` on, by default from n / fps."""
 
     name: str = "clip.mp4"
     frames: int = 50
@@ -63,7 +63,7 @@ class Recipe:
     clock_s: Fraction | None = None
     """A tick of the encoder's clock; by default a picture, or a millisecond if `times_s` is given."""
     first_pts_s: Fraction = Fraction(0)
-    """Time on the container's clock at the first picture."""
+    """Time of the container's clock at the first picture."""
     sound_s: float = 0.0
     video: bool = True
     format: str | None = None
@@ -71,9 +71,9 @@ class Recipe:
     codec_options: dict[str, str] = field(default_factory=dict)
     pixel_format: str = "yuv420p"
     turned_degrees: int = 0
-    """Pictures are stored turned clockwise, and the container says to turn them back."""
+    """Degrees by which pictures are stored turned clockwise; the container says to turn them back."""
     mirrored: bool = False
-    """Left and right are swapped too, and the container says so."""
+    """True for pictures that are stored mirrored, and which the container says to mirror back."""
 
     @property
     def shown_s(self) -> Sequence[Fraction]:
@@ -84,7 +84,7 @@ class Recipe:
         return self.shown_s[-1] + 1 / self.fps
 
     def number_at(self, instant_s: Fraction) -> int:
-        """The picture on screen, straight from the definition."""
+        """Returns the picture on screen, straight from the definition."""
         return max(n for n, time_s in enumerate(self.shown_s) if time_s <= instant_s)
 
 

@@ -25,8 +25,16 @@ from videoqa import (
     VideoQAError,
     __version__,
 )
-from videoqa.contract import FINAL_STATES, JobState, WorkerInfo, as_srt, as_vtt, cues, parse_request
-from videoqa.contract.subtitles import Cue
+from videoqa.contract import (
+    FINAL_STATES,
+    Cue,
+    JobState,
+    WorkerInfo,
+    as_srt,
+    as_vtt,
+    make_cues,
+    parse_request,
+)
 from videoqa.errors import JobFailed, RedisUnavailable, RequestError, Stage, WaitTimeout
 
 assert_type(__version__, str)
@@ -138,6 +146,6 @@ def captioning(client: Client) -> None:
         assert_type(part.start, float)
         assert_type(part.answers, tuple[Answer, ...])
         assert_type(part.text, str)
-    assert_type(cues(result), list[Cue])
-    assert_type(as_vtt(cues(result)), str)
-    assert_type(as_srt(cues(result)), str)
+    assert_type(make_cues(result), list[Cue])
+    assert_type(as_vtt(make_cues(result)), str)
+    assert_type(as_srt(make_cues(result)), str)

@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
-from videoqa.jobs import connect, speaking_redis
+from videoqa.jobs import connect, translate_redis_errors
 from videoqa.settings import unknown_variables
 from videoqa_worker.service.logs import configure
 from videoqa_worker.settings import WorkerSettings
@@ -48,7 +48,7 @@ def _run(settings: WorkerSettings) -> int:
 def _greet_redis(settings: WorkerSettings) -> None:
     """Says at once if Redis is away; the worker loads its model meanwhile and goes on trying."""
     try:
-        with connect(settings) as client, speaking_redis(settings.redis_url):
+        with connect(settings) as client, translate_redis_errors(settings.redis_url):
             client.ping()
     except RedisUnavailable as error:
         log.warning("%s; this worker goes on trying", error)

@@ -1,9 +1,10 @@
-"""The doorbell: the only folder that knows Celery's side of a producer."""
+"""The doorbell: the Celery messages that tell workers of waiting jobs."""
 
 from videoqa.broker.bells import ring_many
-from videoqa.broker.celery_app import make_celery, ring
+from videoqa.broker.celery_app import TASK, make_celery, ring
 
 __all__ = [
+    "TASK",
     "make_celery",
     "ring",
     "ring_many",

@@ -1,8 +1,8 @@
-"""Many bells at once, in one round trip where the broker is Redis.
+"""Ringing many bells in one round trip, if the broker is Redis.
 
-kombu publishes one message a call, most of whose time goes into building it. So one message of a
-queue is taken from kombu as it would send it, and each bell is a copy of that with its own id and
-arguments: whatever kombu and Celery put into a message is in the copies too.
+kombu publishes one message a call, and spends most of the time on building it. Therefore one message
+of each queue is captured from kombu as it would send it, and each bell is a copy of that with its own
+id and arguments: all that kombu and Celery put into a message is in the copies too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from uuid import uuid4
 from celery import Celery
 from kombu.transport.redis import Channel
 
-from videoqa.broker.celery_app import ring, speaking_broker, task_args, task_id
-from videoqa.jobs import TASK, Bell
+from videoqa.broker.celery_app import TASK, ring, task_args, task_id, translate_broker_errors
+from videoqa.jobs import Bell
 
 __all__ = ["ring_many"]
 
@@ -26,12 +26,12 @@ def ring_many(app: Celery, bells: Sequence[Bell]) -> None:
     """Publishes the doorbells of recorded jobs.
 
     Raises:
-        RedisUnavailable: some or all were not heard; the reaper will ring again.
+        RedisUnavailable: some or all were not published; the reaper will ring again.
     """
-    with speaking_broker(app, "the jobs are"), app.producer_or_acquire() as producer:
+    with translate_broker_errors(app, "the jobs are"), app.producer_or_acquire() as producer:
         channel = producer.channel
         if isinstance(channel, Channel):
-            _push(channel, _copies(app, channel, bells))
+            _push(channel, _encode_bells(app, channel, bells))
             return
     for bell in bells:
         ring(app, bell)
@@ -45,20 +45,20 @@ def _push(channel: Any, messages: Iterable[tuple[str, str]]) -> None:
         pipe.execute()
 
 
-def _copies(app: Celery, channel: Any, bells: Sequence[Bell]) -> Iterator[tuple[str, str]]:
-    """Redis' key and the text of each message."""
+def _encode_bells(app: Celery, channel: Any, bells: Sequence[Bell]) -> Iterator[tuple[str, str]]:
+    """Yields the Redis key and the text of each message."""
     makers: dict[str, tuple[str, Callable[[Bell], str]]] = {}
     for bell in bells:
         if bell.queue not in makers:
-            pattern = _taken(app, channel, bell)
+            pattern = _capture_message(app, channel, bell)
             key = channel._q_for_pri(bell.queue, pattern["properties"]["priority"])
-            makers[bell.queue] = key, _copier(pattern)
+            makers[bell.queue] = key, _make_encoder(pattern)
         key, copy = makers[bell.queue]
         yield key, copy(bell)
 
 
-def _taken(app: Celery, channel: Any, bell: Bell) -> dict[str, Any]:
-    """The message that kombu would push for this bell."""
+def _capture_message(app: Celery, channel: Any, bell: Bell) -> dict[str, Any]:
+    """Returns the message that kombu would push for this bell, without pushing it."""
     taken: list[dict[str, Any]] = []
     producer = app.amqp.Producer(channel, auto_declare=False)
     put = channel._put
@@ -72,8 +72,8 @@ def _taken(app: Celery, channel: Any, bell: Bell) -> dict[str, Any]:
     return taken[0]
 
 
-def _copier(pattern: dict[str, Any]) -> Callable[[Bell], str]:
-    """Writes the message of any bell of the same queue."""
+def _make_encoder(pattern: dict[str, Any]) -> Callable[[Bell], str]:
+    """Makes a function that encodes the message of any bell of the same queue."""
     headers, properties = pattern["headers"], pattern["properties"]
     _, *rest = json.loads(base64.b64decode(pattern["body"]))
 

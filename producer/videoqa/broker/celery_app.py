@@ -1,6 +1,6 @@
-"""The Celery application and transport settings that producers and workers share, and the bell.
+"""The Celery application and transport settings that producers and workers share, and ringing a bell.
 
-The settings are those that proved right in our fault runs (docs/architecture.md says why);
+The settings are those that proved right in our fault runs (docs/internals/architecture.md gives the reasons);
 none of them makes the transport lossless, which is why a message is only a doorbell.
 """
 
@@ -18,14 +18,17 @@ from kombu.utils.scheduling import priority_cycle
 from redis.exceptions import RedisError
 
 from videoqa.errors import ConfigurationError, RedisUnavailable
-from videoqa.jobs import TASK, Bell, check_database, place
+from videoqa.jobs import Bell, check_database_number, server_address
 from videoqa.settings import Settings
 
-__all__ = ["make_celery", "ring", "speaking_broker", "task_args", "task_id"]
+__all__ = ["TASK", "make_celery", "ring", "task_args", "task_id", "translate_broker_errors"]
+
+TASK = "videoqa.answer"
+"""Celery task that a bell calls; producers send it by name and never import it."""
 
 
 def make_celery(settings: Settings) -> Celery:
-    """A Celery application without result backend; connects on first use.
+    """Makes a Celery application without result backend, which connects on first use.
 
     Raises:
         ConfigurationError: no transport here speaks the broker URL, or it names no database.
@@ -50,28 +53,31 @@ def make_celery(settings: Settings) -> Celery:
 
 
 def _check_broker(settings: Settings) -> None:
-    """kombu would say so as late as at the first bell, when the job is recorded, or take it for a host."""
+    """Refuses a broker URL that kombu cannot use, before a job is recorded.
+
+    kombu itself would complain at the first bell, or take the URL for a host name.
+    """
     url = settings.broker_url or settings.redis_url
     try:
         if "://" not in url:
-            raise ValueError("it is no URL")
-        for one in settings.broker.split(";"):  # where one of them fails, the next is taken
-            _check_one(one)
+            raise ValueError("it is not a URL")
+        for one in settings.broker.split(";"):  # kombu fails over from one to the next
+            _check_url(one)
     except (KeyError, ImportError, ValueError, TypeError) as error:
         name = "broker_url" if settings.broker_url else "redis_url"
         raise ConfigurationError(
-            f"VIDEOQA_{name.upper()}, for {place(url)}: {error.args[0]}; expected redis://, "
+            f"VIDEOQA_{name.upper()}, for {server_address(url)}: {error.args[0]}; expected redis://, "
             "or in VIDEOQA_BROKER_URL another broker of Celery's whose library is installed",
             param=name,
         ) from error
 
 
-def _check_one(url: str) -> None:
+def _check_url(url: str) -> None:
     connection = Connection(url)  # type: ignore[no-untyped-call]
     if connection.get_transport_cls().driver_type == "redis":  # type: ignore[no-untyped-call]
-        check_database(str(connection.virtual_host or ""))
+        check_database_number(str(connection.virtual_host or ""))
         of_socket = dict(parse_qsl(urlsplit(url).query))
-        check_database(of_socket.get("virtual_host", ""))
+        check_database_number(of_socket.get("virtual_host", ""))
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
@@ -90,8 +96,10 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
 
 
 class InteractiveFirst(priority_cycle):
-    """The order in which a worker asks its queues: as it names them, interactive ones first; but bulk
-    ones first each eighth time, so that they go on under any load."""
+    """The order in which a worker polls its queues: as it names them, which is interactive ones first.
+
+    Each eighth time bulk queues come first, so that their jobs go on under any load.
+    """
 
     _BULK_EVERY = 8
 
@@ -111,9 +119,9 @@ def ring(app: Celery, bell: Bell) -> None:
     """Publishes the doorbell of a recorded job.
 
     Raises:
-        RedisUnavailable: nobody was told; the reaper will ring again.
+        RedisUnavailable: the bell was not published; the reaper will ring again.
     """
-    with speaking_broker(app, "the job is"):
+    with translate_broker_errors(app, "the job is"):
         app.send_task(
             TASK,
             args=task_args(bell),
@@ -125,26 +133,28 @@ def ring(app: Celery, bell: Bell) -> None:
 
 
 def task_args(bell: Bell) -> tuple[str, int, int, str]:
-    """What the Celery task is called with."""
+    """Returns the arguments of the Celery task."""
     return (bell.job_id, bell.attempt, bell.bell, bell.queue)
 
 
 def task_id(bell: Bell) -> str:
+    """Returns the Celery id of the bell's message."""
     return f"{bell.job_id}.{bell.attempt}.{bell.bell}"
 
 
 @contextmanager
-def speaking_broker(app: Celery, what: str) -> Iterator[None]:
+def translate_broker_errors(app: Celery, what: str) -> Iterator[None]:
     """Turns the broker's errors into RedisUnavailable.
 
-    `what`: is recorded nevertheless, "the job is" say.
+    Arguments:
+        what: subject and verb of the message's "... recorded", such as "the job is".
     """
     try:
         yield
     except (OperationalError, OSError, AttributeError, RedisError) as error:
         # AttributeError: kombu 5.7 tries again on the channel that it closed after an error.
-        # RedisError: what goes past kombu to its connection.
+        # RedisError: from commands that go past kombu to its connection.
         raise RedisUnavailable(
-            f"broker at {place(app.conf.broker_url or '')} does not answer ({error}); "
+            f"broker at {server_address(app.conf.broker_url or '')} does not answer ({error}); "
             f"{what} recorded and will be announced by a worker"
         ) from error

@@ -1,9 +1,8 @@
 """The contract: frozen models of everything that crosses a process, and the subtitles made of them."""
 
-from videoqa.contract.frame_sampling import Model, Sampling
+from videoqa.contract.frame_sampling import DEFAULT_FPS_CAP, DEFAULT_FRAMES, Sampling
 from videoqa.contract.job import (
     FINAL_STATES,
-    About,
     Answer,
     EngineInfo,
     Event,
@@ -17,36 +16,43 @@ from videoqa.contract.job import (
     Result,
     Segment,
     SourceInfo,
-    TextPiece,
     Usage,
     Warn,
     WorkerInfo,
-    utc,
+    describe_state,
+    to_datetime,
 )
+from videoqa.contract.model import Model, parse_stored
 from videoqa.contract.request import (
     IMAGE_MARK,
     OUTPUT_FIELDS,
+    PRIORITIES,
     VIDEO_MARK,
     Generation,
     Image,
     Input,
     JobRequest,
+    Priority,
     Question,
     Video,
     as_url,
-    names_image,
+    is_image_url,
     parse_request,
     redact_url,
 )
-from videoqa.contract.subtitles import as_srt, as_vtt, clock, cues
+from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
+from videoqa.contract.text_piece import TextPiece, Transcript
 
 __all__ = [
+    "DEFAULT_FPS_CAP",
+    "DEFAULT_FRAMES",
     "FINAL_STATES",
     "IMAGE_MARK",
     "OUTPUT_FIELDS",
+    "PRIORITIES",
     "VIDEO_MARK",
-    "About",
     "Answer",
+    "Cue",
     "EngineInfo",
     "Event",
     "Failure",
@@ -60,6 +66,7 @@ __all__ = [
     "JobRequest",
     "JobState",
     "Model",
+    "Priority",
     "Question",
     "QueueInfo",
     "Result",
@@ -67,6 +74,7 @@ __all__ = [
     "Segment",
     "SourceInfo",
     "TextPiece",
+    "Transcript",
     "Usage",
     "Video",
     "Warn",
@@ -74,10 +82,12 @@ __all__ = [
     "as_srt",
     "as_url",
     "as_vtt",
-    "clock",
-    "cues",
-    "names_image",
+    "describe_state",
+    "format_timestamp",
+    "is_image_url",
+    "make_cues",
     "parse_request",
+    "parse_stored",
     "redact_url",
-    "utc",
+    "to_datetime",
 ]

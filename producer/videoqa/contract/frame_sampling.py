@@ -1,37 +1,33 @@
-"""Sampling: which frames of a video the model sees. A part of the request's contract."""
+"""Sampling: the choice of the frames of a video that the model sees, as a part of the request."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-__all__ = ["DEFAULT_FPS_CAP", "DEFAULT_FRAMES", "Model", "Sampling"]
+from videoqa.contract.model import Model
 
-
-class Model(BaseModel):
-    """Frozen, and strict about what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+__all__ = ["DEFAULT_FPS_CAP", "DEFAULT_FRAMES", "Sampling"]
 
 
 DEFAULT_FRAMES = 8
-"""Where neither the job nor the model says how many."""
+"""Frames of a video if neither the job nor the model's processor states a number."""
 DEFAULT_FPS_CAP = 32
-"""Frames that `fps` takes at most where `frames` names no other cap: what the models' contexts
-hold with room for an answer."""
-_OF_METHODS = (
+"""Most frames that `fps` takes if `frames` names no other cap: with as many, an answer still fits into
+the models' contexts."""
+_FIELDS_OF_METHODS = (
     ("fps", "fps", True),
     ("times", "times", True),
     ("tolerance_s", "keyframe", False),
     ("segment_s", "segment", True),
     ("overlap_s", "segment", False),
 )
-"""Field, the method that it belongs to, and whether that needs it."""
+"""(field, the method that it belongs to, True if that method needs it)"""
 
 
 class Sampling(Model):
-    """Which frames of each video the model sees. By time, never by count.
+    """The choice of the frames of each video that the model sees: by time, never by frame count.
 
     With a clip from `a` to `b` seconds (the whole video: 0 and its duration):
 
@@ -52,7 +48,7 @@ class Sampling(Model):
 
     method: Literal["uniform", "fps", "keyframe", "times", "segment"] = "uniform"
     frames: int | None = Field(default=None, ge=1, le=256)
-    """Frames a video, or a segment; None: what the model's processor states, else 8."""
+    """Frames of a video, or of each segment; None: as many as the model's processor states, else 8."""
     fps: float | None = Field(default=None, gt=0, le=240)
     times: tuple[Annotated[float, Field(ge=0, le=1e7)], ...] | None = Field(
         default=None, min_length=1, max_length=256
@@ -60,14 +56,14 @@ class Sampling(Model):
     tolerance_s: float | None = Field(default=None, ge=0, le=1e7)
     segment_s: float | None = Field(default=None, ge=0.1, le=86_400)
     overlap_s: float | None = Field(default=None, ge=0, le=86_400)
-    """None: segments do not overlap."""
+    """Overlap of adjacent segments in seconds; None: they do not overlap."""
     budget: int | None = Field(default=None, ge=1, le=1024)
-    """Frames over all videos of the job together: each gets an equal share, the first ones the
-    rest; a video that asks for fewer keeps to that. Images are not counted."""
+    """Frames of all videos of the job together: each video gets an equal share, and the first ones
+    the remainder; one that asks for fewer gets those. Images are not counted."""
 
     @model_validator(mode="after")
-    def _fitting(self) -> Self:
-        for name, method, is_needed in _OF_METHODS:
+    def _check_method_fields(self) -> Self:
+        for name, method, is_needed in _FIELDS_OF_METHODS:
             given = getattr(self, name) is not None
             if given and self.method != method:
                 raise ValueError(f"got {name} with method={self.method!r}, expected {method!r}")
@@ -85,7 +81,7 @@ class Sampling(Model):
 
     @property
     def cap(self) -> int:
-        """The most frames that one video, or one segment, can give."""
+        """Most frames that one video, or one segment, can give."""
         if self.times is not None:
             return len(self.times)
         return self.frames or (DEFAULT_FPS_CAP if self.method == "fps" else DEFAULT_FRAMES)

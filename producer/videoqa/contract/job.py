@@ -1,39 +1,19 @@
-"""Job, Result, Failure, Event: what a backend app hears of its request.
-
-Together with `request.py` this is the contract: everything that crosses a process.
-"""
+"""Job, Event, Result, Failure: the replies to a request; and the announcements of workers and queues."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from videoqa.contract.request import (
-    IMAGE_MARK,
-    OUTPUT_FIELDS,
-    VIDEO_MARK,
-    Generation,
-    Image,
-    Input,
-    JobRequest,
-    Model,
-    Question,
-    Sampling,
-    Video,
-    parse_request,
-    redact_url,
-)
+from videoqa.contract.frame_sampling import Sampling
+from videoqa.contract.model import Model
+from videoqa.contract.request import Generation, Priority
 from videoqa.errors import Stage
 
 __all__ = [
     "FINAL_STATES",
-    "IMAGE_MARK",
-    "OUTPUT_FIELDS",
-    "VIDEO_MARK",
-    "About",
     "Answer",
     "EngineInfo",
     "Event",
@@ -41,36 +21,35 @@ __all__ = [
     "Failure",
     "FinishReason",
     "FrameUsed",
-    "Generation",
-    "Image",
-    "Input",
     "Job",
     "JobPage",
-    "JobRequest",
     "JobState",
-    "Question",
     "QueueInfo",
     "Result",
-    "Sampling",
     "Segment",
     "SourceInfo",
-    "TextPiece",
     "Usage",
-    "Video",
     "Warn",
     "WorkerInfo",
-    "parse_request",
-    "redact_url",
+    "describe_state",
+    "to_datetime",
 ]
 
 JobState = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"]
 FINAL_STATES: frozenset[JobState] = frozenset({"succeeded", "failed", "canceled", "expired"})
+_PREDICATES = {
+    "canceling": "is being canceled",
+    "succeeded": "has succeeded",
+    "failed": "has failed",
+    "canceled": "was canceled",
+    "expired": "has expired",
+}
 FinishReason = Literal["stop", "length", "stop_string"]
 """stop: the model ended its answer; length: `max_new_tokens`; stop_string: one of `stop`."""
 
 
 class Failure(Model):
-    """Why a job, or one of its attempts, did not succeed."""
+    """The reason why a job, or one of its attempts, did not succeed."""
 
     code: str
     message: str
@@ -81,7 +60,7 @@ class Failure(Model):
 
 
 class Warn(Model):
-    """Something the reader of an answer should know: fewer frames than asked, say."""
+    """A remark for the reader of an answer, such as that it had fewer frames than asked for."""
 
     code: str
     message: str
@@ -89,29 +68,29 @@ class Warn(Model):
 
 
 class Job(Model):
-    """A job as its record in Redis says it is now."""
+    """The current state of a job, as its record in Redis has it."""
 
     id: str
     state: JobState
     stage: Stage | None = None
-    """Where a running job is."""
+    """Stage of a running job."""
     attempt: int = 0
     max_attempts: int = 3
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     next_attempt_at: AwareDatetime | None = None
-    """When a failed attempt will be tried again."""
+    """Time at which the job, after a failed attempt, will be tried again."""
     position: int | None = None
-    """Jobs that will begin before this one, if no other tenant comes."""
+    """Number of jobs that will begin before this one, if no other tenant submits."""
     waiting_for: str | None = None
-    """Why a queued job waits."""
+    """Reason why a queued job waits."""
     model: str | None = None
-    priority: Literal["interactive", "bulk"] = "interactive"
+    priority: Priority = "interactive"
     tenant: str | None = None
     worker: str | None = None
     failure: Failure | None = None
-    """Of a failed job; of a queued or running one: what ended its last attempt."""
+    """Reason why the job failed; for a queued or running one: why its last attempt did."""
     result_url: str | None = None
     custom_id: str | None = None
     tags: tuple[str, ...] = ()
@@ -119,71 +98,16 @@ class Job(Model):
 
     @property
     def final(self) -> bool:
+        """True if the job has ended, whichever way."""
         return self.state in FINAL_STATES
 
 
 class JobPage(Model):
-    """Some of the jobs that were asked for, newest first."""
+    """One page of a list of jobs, newest first."""
 
     jobs: tuple[Job, ...]
     next_cursor: str | None = None
-    """Continues behind the last job; None: there are no more."""
-
-
-About = tuple[int, str, float | None]
-"""An answer: attempt, question, start of its segment."""
-
-
-class TextPiece(Model):
-    """A piece of an answer. All pieces of a question and attempt joined, without space around them, are
-    the answer; a later attempt begins again."""
-
-    question_id: str
-    attempt: int
-    text: str
-    start: float | None = None
-    """Of a job in segments: where the segment begins that this is about, in seconds from the video's
-    beginning. Its answer comes whole; a later attempt does not say it again."""
-    again: bool = False
-    """This is the whole answer: what came of it before is not all, and to be forgotten."""
-
-    @classmethod
-    def of(cls, event: Event) -> TextPiece | None:
-        """The piece in an event, if it is one of text."""
-        if event.type != "text" or not event.question_id or not event.text:
-            return None
-        return cls(
-            question_id=event.question_id,
-            attempt=event.attempt,
-            text=event.text,
-            start=event.start,
-        )
-
-    @property
-    def about(self) -> About:
-        """Which answer of which attempt; of segments, of any attempt."""
-        return (self.attempt if self.start is None else 0), self.question_id, self.start
-
-    @classmethod
-    def of_result(cls, result: Result, heard: Mapping[About, str]) -> list[TextPiece]:
-        """The answers of which not all was heard; `heard`: what was, by what it is `about`. Events of a
-        long story are not kept for good, so a late listener may miss the first ones.
-        """
-        given = [(part.start, answer) for part in result.segments for answer in part.answers]
-        pieces = (
-            cls(
-                question_id=answer.question_id,
-                attempt=result.attempt,
-                text=answer.text,
-                start=start,
-            )
-            for start, answer in [*given, *((None, answer) for answer in result.answers)]
-        )
-        return [
-            piece.model_copy(update={"again": piece.about in heard})
-            for piece in pieces
-            if heard.get(piece.about, "").strip() != piece.text.strip() or piece.about not in heard
-        ]
+    """Cursor of the next page; None: there is none."""
 
 
 class Answer(Model):
@@ -196,53 +120,53 @@ class Answer(Model):
     input_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
     first_token_s: float | None = None
-    """Seconds from when the model's queue got the question to the answer's first token."""
+    """Seconds from the question's entry into the model's queue to the answer's first token."""
 
 
 class FrameUsed(Model):
-    """A picture that the model saw."""
+    """A frame that the model saw."""
 
     input: int = Field(ge=0)
-    """Which of the request's inputs."""
+    """Index of its input in the request, from 0."""
     index: int | None = Field(default=None, ge=0)
-    """The frame's number in the video from 0, where it can be known."""
+    """Number of the frame in the video, from 0; None: it cannot be known."""
     pts_s: float
-    """Seconds from the beginning of the video."""
+    """Timestamp of the frame, in seconds from the beginning of the video."""
     asked_s: float | None = None
-    """The instant that it was taken for."""
+    """Instant that the frame was taken for."""
     exact: bool = True
-    """It was on screen at `asked_s`. False: a keyframe was taken instead, the picture is damaged,
-    or the container's timestamps could not be trusted."""
+    """True if the frame was on screen at `asked_s`. False: a keyframe was taken instead, the frame is
+    damaged, or the container's timestamps could not be trusted."""
 
 
 class Segment(Model):
-    """What was answered about one segment of a video."""
+    """The answers about one segment of a video."""
 
     number: int = Field(ge=0)
     start: float
-    """Seconds from the beginning of the video."""
+    """Start of the segment, in seconds from the beginning of the video."""
     end: float
     answers: tuple[Answer, ...]
-    """One for each question, in order."""
+    """One answer for each question, in order."""
     frames: tuple[FrameUsed, ...]
 
     @property
     def text(self) -> str:
-        """All answers, a line each."""
+        """All answers, one a line."""
         return "\n".join(answer.text.strip() for answer in self.answers)
 
 
 class SourceInfo(Model):
-    """Which bytes an input was, and what they hold."""
+    """The version of an input that was read, and its properties."""
 
     url: str
-    """Without credentials and query."""
+    """URL of the input, without credentials and query."""
     kind: Literal["video", "image"]
     size_bytes: int = Field(ge=0)
     etag: str | None = None
     version_id: str | None = None
     start: float | None = None
-    """Of the clip, as requested."""
+    """Start of the clip, as requested."""
     end: float | None = None
     duration_s: float | None = None
     fps: float | None = None
@@ -253,7 +177,7 @@ class SourceInfo(Model):
 
 
 class Usage(Model):
-    """What the job cost. Seconds are wall time of the attempt that succeeded."""
+    """Resources that the job used; seconds are wall time of the attempt that succeeded."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -267,15 +191,15 @@ class Usage(Model):
 
 
 class Result(Model):
-    """The answers of a job and everything they were made from."""
+    """The answers of a job, and all that they were made from."""
 
     job_id: str
     answers: tuple[Answer, ...]
-    """One for each question, in order; of a job in segments: the summary, if one was asked for."""
+    """One answer for each question, in order; for a job in segments: the summary, if it has one."""
     frames: tuple[FrameUsed, ...]
-    """Empty for a job in segments: each has its own."""
+    """Frames that the model saw; empty for a job in segments, each of which has its own."""
     segments: tuple[Segment, ...] = ()
-    """In the order of time, of a job with the sampling `segment`."""
+    """Segments in the order of time, for a job with the method `segment`."""
     sources: tuple[SourceInfo, ...]
     model: str
     model_revision: str | None = None
@@ -289,16 +213,16 @@ class Result(Model):
     custom_id: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     cached: bool = False
-    """The answers are those of an earlier job that asked the same; `usage` has no tokens."""
+    """True if the answers come from an earlier, equal job; `usage` has no tokens then."""
     cache_key: str | None = None
-    """Under which the answers are found by later jobs: a digest of all that decides them."""
+    """Key of the answers in the cache: a digest of all that decides them."""
 
 
 EventType = Literal["state", "stage", "progress", "retry", "text"]
 
 
 class Event(Model):
-    """Something that happened to a job; `id` orders events and resumes a stream."""
+    """One step in the life of a job; `id` orders events and resumes a stream."""
 
     id: str
     type: EventType
@@ -308,43 +232,43 @@ class Event(Model):
     at: AwareDatetime
     message: str | None = None
     done: int | None = None
-    """Of `total` steps of the stage."""
+    """Steps of the stage that are done, out of `total`."""
     total: int | None = None
     question_id: str | None = None
-    """Whose answer `text` belongs to."""
+    """Id of the question that `text` answers."""
     text: str | None = None
-    """The next piece of an answer, for jobs with `stream`. All of one attempt joined, without space
-    around it, are the answer; a later attempt begins again."""
+    """The next piece of an answer, for jobs with `stream`. All pieces of one attempt joined, without
+    space around them, are the answer; a later attempt begins again."""
     start: float | None = None
-    """Of a job in segments: where the segment begins that `text` answers, in seconds from the video's
-    beginning. Such answers come whole, and once."""
+    """Start of the segment that `text` answers, in seconds from the video's beginning; None: the job has
+    no segments. The answer about a segment comes whole, and once."""
 
 
 class EngineInfo(Model):
-    """What a worker's engine has done since its start."""
+    """Counters of a worker's engine since its start."""
 
     running: int = Field(ge=0)
-    """Rows that are generated now."""
+    """Sequences that are generated now."""
     steps: int = Field(ge=0)
-    """Decode steps of all running rows together."""
+    """Decode steps; each advances all running sequences."""
     rows: int = Field(ge=0)
-    """Of all steps; `rows / steps` is how full they were."""
+    """Sequences summed over all steps; `rows / steps` is the mean batch size."""
     prompt_tokens: int = Field(ge=0)
-    """That were computed, not taken from what was kept."""
+    """Prompt tokens that were computed, not taken from the prefix cache."""
     shared: int = Field(ge=0)
-    """Questions that shared the row of an equal one."""
+    """Questions that shared the sequence of an equal one."""
     feature_hits: int = Field(ge=0)
-    """Times that features of pictures were taken from what was kept."""
+    """Times that the vision features of frames were taken from their cache."""
     feature_misses: int = Field(ge=0)
     prefix_hits: int = Field(ge=0)
-    """The same for prompts up to their last picture, from what was kept or from a row that runs."""
+    """Times that a prompt up to its last frame was taken from the prefix cache or a running sequence."""
     prefix_misses: int = Field(ge=0)
     kept_bytes: int = Field(ge=0)
-    """Of both."""
+    """Memory of both caches."""
 
 
 class WorkerInfo(Model):
-    """A worker that announced itself within the last minute."""
+    """The announcement of a worker that was heard within the last minute."""
 
     id: str
     model: str
@@ -354,25 +278,30 @@ class WorkerInfo(Model):
     running: int
     ready: bool
     engine: EngineInfo | None = None
-    """None while the model loads, and where a server has it."""
+    """Counters of the engine; None while the model loads, or if a model server runs it."""
     started_at: AwareDatetime
     seen_at: AwareDatetime
 
 
 class QueueInfo(Model):
-    """The jobs of one model and priority that wait."""
+    """The queue of one model and priority."""
 
     model: str | None = None
-    """None: jobs that name no model."""
-    priority: Literal["interactive", "bulk"]
+    """Model of the jobs; None: jobs that name none."""
+    priority: Priority
     waiting: int = Field(ge=0)
     tenants: int = Field(ge=0)
-    """Who have jobs in it."""
+    """Number of tenants with waiting jobs."""
     paused: bool
     workers: int = Field(ge=0)
-    """That serve it and are ready."""
+    """Number of ready workers that serve the queue."""
 
 
-def utc(timestamp_s: float) -> datetime:
-    """A UNIX time as an aware datetime."""
+def describe_state(state: str) -> str:
+    """Returns the predicate of a sentence about a job in this state: "has succeeded"."""
+    return _PREDICATES.get(state, f"is {state}")
+
+
+def to_datetime(timestamp_s: float) -> datetime:
+    """Converts a UNIX time into an aware datetime."""
     return datetime.fromtimestamp(timestamp_s, UTC)

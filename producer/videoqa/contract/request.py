@@ -1,8 +1,8 @@
-"""JobRequest: what a backend app asks for.
+"""JobRequest: the request of a backend app, with its inputs, questions and options.
 
-Frozen pydantic models, unknown fields refused, a limit on every size and number. They
-grow by optional fields only: `tests/contract/golden/` holds JSON of every release that
-must still parse. Times are UTC; durations are seconds as floats.
+The models are frozen, refuse unknown fields, and limit every size and number. They grow by
+optional fields only: `tests/contract/golden/` holds JSON of every release, which must still
+parse. Times are UTC; durations are seconds as floats.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import string
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -27,23 +27,24 @@ from pydantic import (
 )
 
 from videoqa import errors
-from videoqa.contract.frame_sampling import Model, Sampling
+from videoqa.contract.frame_sampling import Sampling
+from videoqa.contract.model import Model
 
 __all__ = [
     "IMAGE_MARK",
     "OUTPUT_FIELDS",
+    "PRIORITIES",
     "SUMMARY",
     "VIDEO_MARK",
     "Generation",
     "Image",
     "Input",
     "JobRequest",
-    "Model",
+    "Priority",
     "Question",
-    "Sampling",
     "Video",
     "as_url",
-    "names_image",
+    "is_image_url",
     "parse_request",
     "redact_url",
 ]
@@ -51,16 +52,20 @@ __all__ = [
 VIDEO_MARK = "<video>"
 IMAGE_MARK = "<image>"
 
+Priority = Literal["interactive", "bulk"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""All priorities, in the order in which workers serve them."""
+
 SUMMARY = "Summarize the whole video in a few sentences."
-"""What `summary: true` asks."""
+"""The question that `summary: true` stands for."""
 
 MAX_URL = 8192
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 OUTPUT_FIELDS = ("job_id", "custom_id", "date")
-"""What an output template may contain in braces; `date` is the day of submission, UTC."""
+"""Fields that an output template may have in braces; `date` is the day of submission, UTC."""
 
 
-def _checked_url(url: str) -> str:
+def _validate_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("s3", "http", "https", "file"):
         raise ValueError(
@@ -89,12 +94,12 @@ class Image(Model):
     kind: Literal["image"] = "image"
     url: Url
 
-    _check_url = field_validator("url")(_checked_url)
+    _check_url = field_validator("url")(_validate_url)
 
     # No return type: with one, the JSON schema of a dump would be that type's.
     @model_serializer(mode="wrap")
     def _keep_kind(self, dump: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
-        """Records leave defaults out, and an input without `kind` is a video."""
+        """Dumps `kind` even if defaults are left out, as in records: an input without it is a video."""
         return {"kind": "image", **dump(self)}
 
 
@@ -106,10 +111,10 @@ class Video(Model):
     start: float | None = Field(default=None, ge=0, le=1e7)
     end: float | None = Field(default=None, gt=0, le=1e7)
 
-    _check_url = field_validator("url")(_checked_url)
+    _check_url = field_validator("url")(_validate_url)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.end is not None and self.end <= (self.start or 0.0):
             raise ValueError(
                 f"got end={self.end} s, expected more than start={self.start or 0.0} s"
@@ -117,15 +122,15 @@ class Video(Model):
         return self
 
 
-def names_image(url: str) -> bool:
-    """Whether the URL's path ends like a picture's."""
+def is_image_url(url: str) -> bool:
+    """Returns True if the URL's path ends like that of a picture file."""
     return urlsplit(url).path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _as_input(value: Any) -> Any:
-    """A bare URL is a video, or an image if its path ends like one."""
+    """Turns a bare URL into a video, or into an image if its path ends like that of one."""
     if isinstance(value, str):
-        return {"kind": "image" if names_image(value) else "video", "url": value}
+        return {"kind": "image" if is_image_url(value) else "video", "url": value}
     if isinstance(value, dict) and "kind" not in value:
         return {"kind": "video", **value}
     return value
@@ -135,28 +140,28 @@ Input = Annotated[Annotated[Video | Image, Field(discriminator="kind")], BeforeV
 
 
 class Question(Model):
-    """One question about all inputs of the job. Text may place `<video>` and `<image>`."""
+    """One question about all inputs of the job; its text may place them with `<video>` and `<image>`."""
 
     id: str = Field(min_length=1, max_length=128)
     text: str = Field(max_length=32_768)
 
 
 class Generation(Model):
-    """How the answer is generated. Greedy unless `temperature` is above 0."""
+    """Options of text generation; it is greedy unless `temperature` is above 0."""
 
     max_new_tokens: int = Field(default=100, ge=1, le=4096)
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    """Makes sampling repeatable; without it each attempt draws anew."""
+    """Seed that makes sampling repeatable; None: each attempt draws anew."""
     stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
         default=(), max_length=8
     )
-    """The answer ends before the first of these."""
+    """Strings that end the answer: it stops before the first of them."""
 
 
-def _numbered(value: Any) -> Any:
-    """Bare strings become questions with the ids q1, q2, ..."""
+def _number_questions(value: Any) -> Any:
+    """Turns bare strings into questions with the ids q1, q2, ..."""
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, (list, tuple)):
@@ -167,63 +172,63 @@ def _numbered(value: Any) -> Any:
     )
 
 
-def _summary(value: Any) -> Any:
+def _expand_summary(value: Any) -> Any:
     if isinstance(value, bool):
         return SUMMARY if value else None
     return value
 
 
-def _sequence(value: Any) -> Any:
+def _wrap_single(value: Any) -> Any:
     return (value,) if isinstance(value, (str, dict, Video, Image)) else value
 
 
 class JobRequest(Model):
     """One or more questions about the same videos and images."""
 
-    inputs: Annotated[tuple[Input, ...], BeforeValidator(_sequence)] = Field(max_length=32)
-    questions: Annotated[tuple[Question, ...], BeforeValidator(_numbered)] = Field(
+    inputs: Annotated[tuple[Input, ...], BeforeValidator(_wrap_single)] = Field(max_length=32)
+    questions: Annotated[tuple[Question, ...], BeforeValidator(_number_questions)] = Field(
         min_length=1, max_length=64
     )
     sampling: Sampling = Sampling()
-    summary: Annotated[str | None, BeforeValidator(_summary)] = Field(
+    summary: Annotated[str | None, BeforeValidator(_expand_summary)] = Field(
         default=None, min_length=1, max_length=32_768
     )
-    """With `segment`: what the model is asked about all segments' answers together; it gets them with
-    their times, and no pictures. True: `SUMMARY`."""
+    """Question about the answers of all segments together, for the method `segment`: the model gets
+    them with their times, and no pictures. True: `SUMMARY`."""
     generation: Generation = Generation()
     model: str | None = Field(default=None, min_length=1, max_length=256)
-    """A checkpoint's name as its workers announce it; None: whatever the fleet serves by default."""
-    priority: Literal["interactive", "bulk"] = "interactive"
+    """Name of a checkpoint as its workers announce it; None: the fleet's default model."""
+    priority: Priority = "interactive"
     tenant: str | None = Field(default=None, min_length=1, max_length=128)
-    """On whose behalf: tenants take turns where jobs wait, however many one of them has submitted."""
+    """Customer that the job is for: tenants take turns, however many jobs one of them has submitted."""
     start_by: AwareDatetime | None = None
-    """Not worth starting after this instant: the job then ends as `expired`."""
+    """Last instant at which the job may start; after it the job ends as `expired`."""
     timeout_s: float = Field(default=600.0, ge=1, le=86_400)
-    """How long one attempt may run."""
+    """Longest time that one attempt may run."""
     max_attempts: int = Field(default=3, ge=1, le=20)
     result_ttl_s: float = Field(default=86_400.0, ge=60, le=90 * 86_400)
-    """How long the finished record stays in Redis; the object in storage stays for good."""
+    """Lifetime of the finished record in Redis; the object in storage stays for good."""
     output: str | None = Field(default=None, min_length=1, max_length=2048)
-    """URI template of the result object; None: the worker's own. See `OUTPUT_FIELDS`."""
+    """URI template of the result object, with `OUTPUT_FIELDS` in braces; None: the worker's own."""
     cache: Literal["use", "refresh", "off"] = "use"
-    """use: the same question about the same bytes is answered from the store, or shares the run of a
-    job that asks it now; refresh: the model is asked, and later jobs find that; off: neither."""
+    """use: an equal question about the same bytes is answered from the cache, or shares the run of a
+    job that asks it now; refresh: the model is asked, and its answer cached; off: no cache."""
     stream: bool = False
-    """Answers also come as `text` events while they are generated."""
+    """True: answers also come as `text` events while they are generated."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
     custom_id: str | None = Field(default=None, min_length=1, max_length=256)
     tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
         default=(), max_length=8
     )
-    """By which `list` finds the job."""
+    """Labels by which `list` finds the job."""
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]] = (
         Field(default_factory=dict, max_length=32)
     )
 
     @field_validator("start_by")
     @classmethod
-    def _in_utc(cls, start_by: datetime | None) -> datetime | None:
-        """One spelling, so that the same request has the same digest."""
+    def _normalize_start_by(cls, start_by: datetime | None) -> datetime | None:
+        """Converts to UTC: the digest of a request must not depend on the zone."""
         return start_by.astimezone(UTC) if start_by else None
 
     @field_validator("output")
@@ -251,7 +256,7 @@ class JobRequest(Model):
         return template
 
     @model_validator(mode="after")
-    def _one_video_in_segments(self) -> Self:
+    def _check_segments(self) -> Self:
         in_segments = self.sampling.method == "segment"
         if in_segments and [item.kind for item in self.inputs] not in ([], ["video"]):
             raise ValueError(
@@ -264,7 +269,7 @@ class JobRequest(Model):
         return self
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_consistency(self) -> Self:
         ids = Counter(question.id for question in self.questions)
         twice = sorted(name for name, count in ids.items() if count > 1)
         if twice:
@@ -281,7 +286,7 @@ class JobRequest(Model):
 
 
 def _check_meaning(request: JobRequest) -> None:
-    """What types cannot say: there is something to ask, something to look at, and the marks fit."""
+    """Checks what types cannot: there is an input, each question has text, and the marks fit."""
     if not request.inputs:
         raise errors.NoMedia(
             "got no input, expected at least one video or image; "
@@ -310,7 +315,7 @@ def parse_request(data: Any) -> JobRequest:
     """Validates a request from a caller: a JobRequest, a mapping, or JSON text.
 
     Raises:
-        InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch: with `param` naming the field.
+        InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch: `param` names the field.
     """
     try:
         if isinstance(data, JobRequest):
@@ -320,19 +325,19 @@ def parse_request(data: Any) -> JobRequest:
         else:
             request = JobRequest.model_validate(data)
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise _make_error(error) from error
     _check_meaning(request)
     return request
 
 
-def _invalid(error: ValidationError) -> errors.InvalidRequest:
+def _make_error(error: ValidationError) -> errors.InvalidRequest:
     first = error.errors(include_url=False)[0]
     param = ".".join(str(part) for part in first["loc"] if part not in ("video", "image"))
     message = first["msg"].removeprefix("Value error, ")
     got = first["input"]
     shown = f" (got {got!r:.80})" if isinstance(got, (str, int, float, bool)) else ""
     if first["type"] == "extra_forbidden":
-        message, shown = "unknown field; see the contract in docs/reference.md", ""
+        message, shown = "unknown field; see the contract in docs/reference/contract.md", ""
     if "@" in shown:  # perhaps a password in a URL
         shown = ""
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
@@ -342,13 +347,15 @@ def _invalid(error: ValidationError) -> errors.InvalidRequest:
 
 
 def as_url(name: str, base: Path = Path()) -> str:
-    """A path, of `base` if it is relative, becomes a file:// URL. URLs stay as they are, and so does an
-    empty name, which would be the folder: the contract refuses it."""
+    """Turns a path, below `base` if it is relative, into a file:// URL; leaves a URL as it is.
+
+    An empty name, which would be the folder itself, stays empty, and the contract refuses it.
+    """
     return name if not name or "://" in name else (base / name).absolute().as_uri()
 
 
 def redact_url(url: str) -> str:
-    """The URL without user, password, query and fragment: what may stand in a result or a log."""
+    """Returns the URL without user, password, query and fragment, as results and logs may show it."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"

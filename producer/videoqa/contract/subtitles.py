@@ -1,7 +1,7 @@
 """Subtitles: a result as the cues of a .vtt or .srt file.
 
-One cue covers the clip that was asked about; a result in segments has a cue for each, and those
-of segments that overlap are on screen together. Formats: WebVTT (https://www.w3.org/TR/webvtt1/)
+One cue covers the clip that was asked about; a result in segments has one cue for each segment, and
+the cues of overlapping segments are on screen together. Formats: WebVTT (https://www.w3.org/TR/webvtt1/)
 and SubRip.
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from videoqa.contract.job import Result
 
-__all__ = ["Cue", "as_srt", "as_vtt", "clock", "cues"]
+__all__ = ["Cue", "as_srt", "as_vtt", "format_timestamp", "make_cues"]
 
 _ARROW = re.compile("--+>")
-"""With all its dashes: of `--->` without one, an arrow would be left."""
+"""An arrow with all its dashes: without one of them, `--->` would still hold an arrow."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Cue:
     text: str
 
 
-def cues(result: Result, number: int = 0) -> list[Cue]:
-    """About the request's input with this number."""
+def make_cues(result: Result, number: int = 0) -> list[Cue]:
+    """Makes the cues about the request's input with this number."""
     if result.segments:
         return [Cue(part.start, part.end, part.text) for part in result.segments]
     source = result.sources[number]
@@ -41,31 +41,34 @@ def cues(result: Result, number: int = 0) -> list[Cue]:
 
 
 def as_vtt(found: Sequence[Cue], note: str = "") -> str:
-    """`note`: a line for readers of the file, not of the film."""
+    """Formats cues as WebVTT; `note` is a line for readers of the file that no player shows."""
     blocks = ["WEBVTT", *([f"NOTE {note}"] if note else [])]
     for cue in found:
         text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        blocks.append(f"{clock(cue.start_s)} --> {clock(cue.end_s)}\n{_lines(text)}")
+        blocks.append(
+            f"{format_timestamp(cue.start_s)} --> {format_timestamp(cue.end_s)}\n{_drop_blank_lines(text)}"
+        )
     return "\n\n".join(blocks) + "\n"
 
 
 def as_srt(found: Sequence[Cue]) -> str:
+    """Formats cues as SubRip."""
     blocks = [
-        f"{n}\n{clock(cue.start_s, ',')} --> {clock(cue.end_s, ',')}\n"
-        + _lines(_ARROW.sub("->", cue.text))
+        f"{n}\n{format_timestamp(cue.start_s, ',')} --> {format_timestamp(cue.end_s, ',')}\n"
+        + _drop_blank_lines(_ARROW.sub("->", cue.text))
         for n, cue in enumerate(found, 1)
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def clock(seconds: float, point: str = ".") -> str:
-    """`01:02:03.500`; hours are always there, as SubRip wants them."""
+def format_timestamp(seconds: float, point: str = ".") -> str:
+    """Formats a time as `01:02:03.500`, always with hours, which SubRip requires."""
     milliseconds = round(seconds * 1000)
     minutes, rest = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"
 
 
-def _lines(text: str) -> str:
-    """Without blank lines, which would end the cue."""
+def _drop_blank_lines(text: str) -> str:
+    """Removes blank lines, which would end the cue."""
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())

@@ -1,40 +1,37 @@
 """The life of a job in Redis: the ledger, its Lua scripts, and every key."""
 
 from videoqa.jobs.connection import (
-    check_database,
+    check_database_number,
     connect,
     connect_async,
-    place,
+    server_address,
     server_name,
-    speaking_redis,
+    translate_redis_errors,
 )
-from videoqa.jobs.event_cursor import Following
-from videoqa.jobs.keys import PRIORITIES, TASK, Priority, queue_name
+from videoqa.jobs.event_cursor import EventCursor
+from videoqa.jobs.event_stream import AsyncEventReader
+from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import Claim, Fence, Ledger, Unreadable
-from videoqa.jobs.reader import BEGINNINGS, read, to_events
-from videoqa.jobs.submission import Bell, Place, Submission, new_job_id
+from videoqa.jobs.list_cursor import ListCursor
+from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
-    "BEGINNINGS",
-    "PRIORITIES",
-    "TASK",
+    "AsyncEventReader",
     "Bell",
     "Claim",
+    "EventCursor",
     "Fence",
-    "Following",
     "Ledger",
-    "Place",
-    "Priority",
+    "ListCursor",
     "Submission",
+    "SubmitResult",
     "Unreadable",
-    "check_database",
+    "check_database_number",
     "connect",
     "connect_async",
     "new_job_id",
-    "place",
     "queue_name",
-    "read",
+    "server_address",
     "server_name",
-    "speaking_redis",
-    "to_events",
+    "translate_redis_errors",
 ]

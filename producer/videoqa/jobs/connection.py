@@ -1,6 +1,6 @@
-"""The connection to Redis: its time-outs, and its errors as ours.
+"""The connection to Redis: its time-outs, and the translation of its errors into ours.
 
-Knows nothing of jobs. Every module that talks to Redis does so inside `speaking_redis`.
+Knows nothing of jobs. Every module that talks to Redis does so inside `translate_redis_errors`.
 """
 
 from __future__ import annotations
@@ -21,51 +21,53 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 __all__ = [
-    "check_database",
+    "check_database_number",
     "connect",
     "connect_async",
-    "place",
+    "server_address",
     "server_name",
-    "speaking_redis",
+    "translate_redis_errors",
 ]
 
 _BACKOFF = ExponentialBackoff(cap=0.2, base=0.05)
 _BROKEN = (redis.exceptions.ConnectionError,)
-_NOT_NOW = (
+_NOT_NOW_ERRORS = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.NoPermissionError,
     redis.exceptions.MasterDownError,
 )
 _NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "UNBLOCKED", "BUSY")
-"""Those that have no class in redis-py. UNBLOCKED: a blocking read met a failover; BUSY: a script runs long."""
+"""Error codes without a class in redis-py. UNBLOCKED: a blocking read met a failover; BUSY: a script runs long."""
 
 
 def connect(settings: Settings) -> redis.Redis:
-    """A pooled client; connects on first use. Callers hear of a dead Redis in time.
+    """Makes a pooled client, which connects on first use and reports a dead Redis in time.
 
     A connection that breaks is tried once more, quickly. One that stays silent is not:
     redis-py retries while connecting and again around it, so that a server that accepts
     and never answers would be reported after 4 x `socket_timeout_s` (measured: 20 s).
     """
     retry = Retry(_BACKOFF, 1, supported_errors=_BROKEN)
-    with _reading_url(settings):
-        client = redis.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+    with _translate_url_errors(settings):
+        client = redis.Redis.from_url(settings.redis_url, retry=retry, **_make_options(settings))
         _check_options(client.connection_pool)
         return client
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
-    """The same for asyncio."""
+    """Makes the client of `connect` for asyncio."""
     import redis.asyncio
 
     retry = redis.asyncio.retry.Retry(_BACKOFF, 1, supported_errors=_BROKEN)
-    with _reading_url(settings):
-        client = redis.asyncio.Redis.from_url(settings.redis_url, retry=retry, **_options(settings))
+    with _translate_url_errors(settings):
+        client = redis.asyncio.Redis.from_url(
+            settings.redis_url, retry=retry, **_make_options(settings)
+        )
         _check_options(client.connection_pool)
         return client
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def _make_options(settings: Settings) -> dict[str, Any]:
     found = {
         "decode_responses": True,
         "socket_connect_timeout": settings.connect_timeout_s,
@@ -78,40 +80,46 @@ def _options(settings: Settings) -> dict[str, Any]:
 
 
 def _check_options(pool: Any) -> None:
-    """redis-py would say as late as at the first command that it does not know one of the URL's query."""
+    """Makes redis-py refuse unknown options of the URL's query now, not at the first command."""
     pool.connection_class(**pool.connection_kwargs)
 
 
-def check_database(name: str) -> None:
-    """redis-py takes what is no number for database 0, and kombu refuses it with the job recorded."""
+def check_database_number(name: str) -> None:
+    """Refuses a database that is not a number.
+
+    redis-py would take it for database 0, and kombu refuse it only after the job is recorded.
+
+    Raises:
+        ValueError: the name is not a number.
+    """
     database = name.lstrip("/")
     if database and not database.isdecimal():
-        raise ValueError(  # without what came: it may be the rest of a password
-            "expected a number for the database, behind the / or as db; in a password / is written %2F, and @ %40"
+        raise ValueError(  # without the name itself: it may be the rest of a password
+            "expected a number for the database, after the / or as db; in a password write / as %2F and @ as %40"
         )
 
 
 @contextmanager
-def _reading_url(settings: Settings) -> Iterator[None]:
+def _translate_url_errors(settings: Settings) -> Iterator[None]:
     if settings.redis_url.startswith(("http://", "https://")):
         raise ConfigurationError(
-            f"got {place(settings.redis_url)} over HTTP, expected redis://; there is no HTTP gateway yet",
+            f"got {server_address(settings.redis_url)} over HTTP, expected redis://; there is no HTTP gateway yet",
             param="redis_url",
         )
     try:
         parts = urlsplit(settings.redis_url)
         if parts.scheme in ("redis", "rediss"):
-            check_database(parts.path.rstrip("/"))
+            check_database_number(parts.path.rstrip("/"))
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"VIDEOQA_REDIS_URL, for {place(settings.redis_url)}: {error}",
+            f"VIDEOQA_REDIS_URL, for {server_address(settings.redis_url)}: {error}",
             param="redis_url",
         ) from error
 
 
-def place(url: str) -> str:
-    """Host and port of a Redis URL, without its password: what messages may show."""
+def server_address(url: str) -> str:
+    """Returns host and port of a Redis URL, without its password, as messages may show them."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -120,38 +128,40 @@ def place(url: str) -> str:
 
 
 def server_name(info: Mapping[str, Any]) -> str:
-    """`Valkey 9.1.2` or `Redis 8.2.0`, from what INFO says."""
+    """Returns `Valkey 9.1.2` or `Redis 8.2.0`, from the reply of INFO."""
     name = "Valkey" if "valkey_version" in info else "Redis"
     return f"{name} {info.get('valkey_version') or info.get('redis_version')}"
 
 
 @contextmanager
-def speaking_redis(url: str) -> Iterator[None]:
-    """Turns redis-py's errors into RedisUnavailable, or ConfigurationError, that says what to do."""
+def translate_redis_errors(url: str) -> Iterator[None]:
+    """Turns redis-py's errors into RedisUnavailable or ConfigurationError, with the next step."""
     try:
         yield
     except redis.exceptions.AuthenticationError as error:
         raise RedisUnavailable(
-            f"Redis at {place(url)} refused the login ({error}); check the password in VIDEOQA_REDIS_URL"
+            f"Redis at {server_address(url)} refused the login ({error}); check the password in VIDEOQA_REDIS_URL"
         ) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise RedisUnavailable(
-            f"Redis at {place(url)} does not answer ({error}); "
+            f"Redis at {server_address(url)} does not answer ({error}); "
             "start the local stack with `videoqa up`, or set VIDEOQA_REDIS_URL"
         ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(
-            f"Redis at {place(url)} is full ({error}); nothing was recorded, try again later "
+            f"Redis at {server_address(url)} is full ({error}); nothing was recorded, try again later "
             "or raise its maxmemory"
         ) from error
     except redis.exceptions.ResponseError as error:
         # redis-py gives most of these a class and cuts the code off.
-        if isinstance(error, _NOT_NOW) or any(code in str(error) for code in _NOT_NOW_CODES):
-            raise RedisUnavailable(f"Redis at {place(url)} can't take this now: {error}") from error
+        if isinstance(error, _NOT_NOW_ERRORS) or any(code in str(error) for code in _NOT_NOW_CODES):
+            raise RedisUnavailable(
+                f"Redis at {server_address(url)} can't take this now: {error}; try again later"
+            ) from error
         if "DB index is out of range" in str(error):
             raise ConfigurationError(
-                f"Redis at {place(url)} has no database of that number ({error}); correct the end of "
-                "VIDEOQA_REDIS_URL",
+                f"Redis at {server_address(url)} has no database of that number ({error}); "
+                "change the number at the end of VIDEOQA_REDIS_URL",
                 param="redis_url",
             ) from error
         raise

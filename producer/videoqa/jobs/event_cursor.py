@@ -1,6 +1,15 @@
-"""Following: where a reader of a job's events stands, for readers that block and for those that await.
+"""EventCursor: the position of a reader in the events of one job, for `Client` and `AsyncClient`.
 
-Decides what to read next, how long to wait for it and when to give up; reads nothing itself.
+Sans-io: decides what to read next, how long the read may block, how long to pause while Redis is
+away, and when the job or the caller's time is over. Its driver makes the calls:
+
+    cursor.begin(get(job_id))
+    while cursor.is_open:
+        sleep(cursor.pause_s)
+        with cursor.reading():
+            yield from cursor.receive(read_events(job_id, after=cursor.after, block_s=cursor.block_s))
+            if cursor.needs_job:
+                cursor.check(get(job_id))
 """
 
 from __future__ import annotations
@@ -9,30 +18,44 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from videoqa import errors
-from videoqa.contract import FINAL_STATES, Event
+from videoqa.contract import FINAL_STATES, Event, Job
 
-__all__ = ["Following"]
+__all__ = ["EventCursor"]
 
 BLOCK_S = 2.0
-"""How long one blocking read waits; below the socket time-out, so that a dead Redis is noticed."""
+"""Limit of one blocking read; below the socket time-out, so that a dead Redis is noticed."""
 OUTAGE_S = 30.0
-"""How long a caller that already waits goes on waiting for a Redis that is away."""
+"""Limit of an outage of Redis that a waiting caller does not hear of."""
 PAUSE_S = 0.5
+"""Time between two reads while Redis is away."""
 
 
-class Following:
-    """One reader of one job."""
+class EventCursor:
+    """A reader's position in the events of one job."""
+
+    job: Job
+    """The job's record as it was read last, from `begin` on."""
 
     def __init__(
         self,
         job_id: str,
-        after: str,
-        timeout_s: float | None,
+        *,
+        after: str = "0",
+        timeout_s: float | None = None,
+        replays: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises InvalidRequest: `after` is no event's id, or `timeout_s` no number."""
+        """Starts behind the event `after`.
+
+        Arguments:
+            replays: False: the events of a job that is final already are not read.
+
+        Raises:
+            InvalidRequest: `after` is no event's id, or `timeout_s` is not a number.
+        """
         if not re.fullmatch(r"\d+(-\d+)?", after):
             raise errors.InvalidRequest(
                 f"got after={after!r}, expected the id of an event, or 0", param="after"
@@ -41,42 +64,72 @@ class Following:
             raise errors.InvalidRequest(
                 "got timeout_s=nan, expected seconds, or None to wait for ever", param="timeout_s"
             )
+        self.job_id = job_id
         self.after = after
-        """The last event that was read."""
+        """Id of the last event that was received."""
         self.block_s = 0.0
-        """For the next read. What is there already comes first: a final job gets no more."""
-        self.at_end = False
-        """It may have been the job's last event: ask the record."""
-        self._job_id = job_id
+        """Limit of the next read. The first does not block: a final job gets no more events."""
+        self.pause_s = 0.0
+        """Time to sleep before the next read."""
+        self.is_open = True
+        """False once the job is final and all its events were received."""
+        self.needs_job = False
+        """True if the events received last may be the job's last ones: its record decides."""
+        self._replays = replays
         self._timeout_s = timeout_s
         self._clock = clock
-        self._deadline = None if timeout_s is None else clock() + timeout_s
+        self._deadline_s = None if timeout_s is None else clock() + timeout_s
+        self._has_read = False
         self._away_since_s: float | None = None
 
-    def take(self, found: Sequence[Event]) -> Iterator[Event]:
-        """What a read gave."""
+    def begin(self, job: Job) -> None:
+        """Takes the job's record, as it is before the first read."""
+        self.job = job
+        self.is_open = self._replays or not job.final
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Encloses one read: sets its limit, and turns an outage of Redis into a pause after it.
+
+        Raises:
+            WaitTimeout: `timeout_s` is over.
+            RedisUnavailable: Redis has been away for `OUTAGE_S`.
+        """
+        if self._has_read:
+            self.block_s = self._limit_block()
+        self._has_read = True
+        self.pause_s = 0.0
+        try:
+            yield
+        except errors.RedisUnavailable as error:
+            self.pause_s = self._bridge(error)
+
+    def receive(self, events: Sequence[Event]) -> Iterator[Event]:
+        """Passes on the events that a read returned."""
         self._away_since_s = None
-        for event in found:
+        for event in events:
             self.after = event.id
             yield event
         # A retried job's events go on after its first final one.
-        self.at_end = not found or found[-1].state in FINAL_STATES
+        self.needs_job = not events or events[-1].state in FINAL_STATES
 
-    def go_on(self) -> None:
-        """Before the next read. Raises WaitTimeout."""
-        if self._deadline is None:
-            self.block_s = BLOCK_S
-            return
-        left_s = self._deadline - self._clock()
+    def check(self, job: Job) -> None:
+        """Closes the cursor if the job's record is final."""
+        self.job = job
+        self.is_open = not job.final
+
+    def _limit_block(self) -> float:
+        if self._deadline_s is None:
+            return BLOCK_S
+        left_s = self._deadline_s - self._clock()
         if left_s <= 0:
             raise errors.WaitTimeout(
-                f"job {self._job_id} was not finished within {self._timeout_s:g} s; it goes on, "
+                f"job {self.job_id} was not finished within {self._timeout_s:g} s; it goes on, "
                 "wait again"
             )
-        self.block_s = min(BLOCK_S, max(left_s, 0.001))
+        return min(BLOCK_S, max(left_s, 0.001))
 
-    def pause_s(self, error: errors.RedisUnavailable) -> float:
-        """How long to wait for a Redis that is away; raises the error if it stays so."""
+    def _bridge(self, error: errors.RedisUnavailable) -> float:
         now_s = self._clock()
         self._away_since_s = self._away_since_s or now_s
         if now_s - self._away_since_s > OUTAGE_S:

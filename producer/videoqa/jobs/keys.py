@@ -1,9 +1,9 @@
-"""Every name in Redis and the broker, in one place, each key with its type and lifetime.
+"""The names of all keys in Redis and of the broker's queues, each key with its type and lifetime.
 
 | key | type | holds | lives |
 |---|---|---|---|
 | `P:job:ID` | hash | the record: request, state, attempt, lease, failure, result | until final, then `result_ttl_s` |
-| `P:events:ID` | stream | what happened to the job since it was queued, about 1,000 entries | as the record |
+| `P:events:ID` | stream | the job's events since it was queued, about 1,000 entries | as the record |
 | `P:segments:ID` | hash | answered segments, for the job's next attempt | until it succeeds, or as the record |
 | `P:gone:ID` | string | its final state: an expired id differs from an unknown one | 7 days more than the record |
 | `P:idem:KEY` | hash | id and body digest of an idempotency key | as the record |
@@ -12,7 +12,7 @@
 | `P:bells` | hash | per queue: bells rung, heard, turns, since when some are missing | for good, four numbers a queue |
 | `P:claimed:TOKEN` | string | the job that a claim got, if it is not the bell's | 10 minutes |
 | `P:answer:KEY` | string | URL of the result that later jobs with this cache key get | the worker's `cache_ttl_s` |
-| `P:flight:KEY` | string | the job that asks, of all with this cache key | until that job is final |
+| `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
 | `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
 | `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
 | `P:queues` | set | names of the queues ever used | for good |
@@ -22,7 +22,7 @@
 | `P:delayed` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
 | `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
 | `P:dead` | zset | failed jobs by the end of their record's life | as the record |
-| `P:worker:ID` | hash | what a worker announces | 60 s after its last word |
+| `P:worker:ID` | hash | a worker's announcement | 60 s after its last word |
 | `P:workers` | zset | worker ids by their last word | 60 s after its last word |
 
 `P` is the prefix, "videoqa" by default. QUEUE is also the name of the broker's queue.
@@ -30,40 +30,35 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
-__all__ = ["PRIORITIES", "TASK", "Keys", "queue_name", "served_by"]
+from videoqa.contract import Priority
 
-TASK = "videoqa.answer"
-"""The Celery task that a bell calls; producers send it by name and never import it."""
+__all__ = ["Keys", "parse_queue_name", "queue_name"]
 
 DEFAULT_MODEL = "default"
-"""The queue of jobs that name no model."""
+"""Model part of the queue name of jobs that name no model."""
 
 WORKER_TTL_S = 60
-
-Priority = Literal["interactive", "bulk"]
-PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-"""In the order in which workers serve them."""
+"""Lifetime of a worker's announcement."""
 
 
 def queue_name(prefix: str, model: str | None, priority: Priority) -> str:
-    """One queue a model and priority: `videoqa.llava-hf%2Fllava-1.5-7b-hf.bulk`."""
-    # One to one, or a job is answered by another model; no real name is quoted to "default".
+    """Returns the queue of a model and priority: `videoqa.llava-hf%2Fllava-1.5-7b-hf.bulk`."""
+    # Injective, or a job is answered by another model; no real name is quoted to "default".
     slug = quote(model, safe="").replace("default", "%64efault") if model else DEFAULT_MODEL
     return f"{prefix}.{slug}.{priority}"
 
 
-def served_by(prefix: str, queue: str) -> tuple[str | None, Priority]:
-    """The model and priority of a queue's name."""
+def parse_queue_name(prefix: str, queue: str) -> tuple[str | None, Priority]:
+    """Returns the model and priority of a queue's name."""
     slug, _, priority = queue.removeprefix(f"{prefix}.").rpartition(".")
     model = None if slug == DEFAULT_MODEL else unquote(slug)
     return model, "bulk" if priority == "bulk" else "interactive"
 
 
 class Keys:
-    """The key names for one prefix."""
+    """The names of the keys of one prefix."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -83,7 +78,7 @@ class Keys:
     def segments(self, job_id: str) -> str:
         return f"{self.prefix}:segments:{job_id}"
 
-    def gone(self, job_id: str) -> str:
+    def final_state(self, job_id: str) -> str:
         return f"{self.prefix}:gone:{job_id}"
 
     def waiting(self, queue: str, tenant: str | None = None) -> str:

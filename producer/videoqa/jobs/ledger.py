@@ -10,9 +10,9 @@ carry the token of its claim, the fence: a write of an older attempt, or after t
 went to somebody else, is refused as `lost`. The attempt's number would not do: a Redis that
 lost its last second counts it twice.
 
-A bell says that a job waits in a queue, not which: whoever hears it takes the job whose turn
-it is. Tenants take turns, each with its own jobs first in, first out. Bells carry serial
-numbers, counted a queue. The broker's queue is first in, first out too, so hearing bell 7
+A bell says that a job waits in a queue, not which: the worker that hears it takes the job whose
+turn it is. Tenants take turns, each with its own jobs first in, first out. Bells carry serial
+numbers, counted for each queue. The broker's queue is first in, first out too, so hearing bell 7
 proves that bell 6 is no longer in it: if more jobs wait than bells came after the last that
 was heard, some are lost, and the reaper rings as many again. What still waits is left alone.
 
@@ -27,31 +27,29 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from videoqa import errors
-from videoqa.contract import Failure, JobRequest, Result, Segment, WorkerInfo
-from videoqa.jobs.connection import speaking_redis
+from videoqa.contract import (
+    Failure,
+    JobRequest,
+    Result,
+    Segment,
+    WorkerInfo,
+    describe_state,
+    parse_stored,
+)
+from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import WORKER_TTL_S
-from videoqa.jobs.reader import Records, check_id, read, script_text
-from videoqa.jobs.submission import Bell, Submission, new_job_id, to_bell
+from videoqa.jobs.reader import LedgerReader, check_job_id, load_script
+from videoqa.jobs.submission import Bell, Submission, SubmitResult, parse_bell
 
-__all__ = [
-    "Bell",
-    "Claim",
-    "Fence",
-    "Flight",
-    "Ledger",
-    "Submission",
-    "Unreadable",
-    "new_job_id",
-    "read",
-]
+__all__ = ["Claim", "Fence", "Ledger", "Unreadable"]
 
 Fence = Literal["ok", "cancel", "lost"]
-Flight = Literal["ok", "cancel", "lost", "follow"]
+LeadReply = Literal["ok", "cancel", "lost", "follow"]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that is now ours to run, until the lease ends."""
+    """A job that this worker may run, until the lease ends."""
 
     job_id: str
     attempt: int
@@ -77,7 +75,7 @@ class Unreadable:
     error: errors.InvalidRequest
 
 
-class Ledger(Records):
+class Ledger(LedgerReader):
     """The job records of one prefix in one Redis. Thread-safe."""
 
     # -- the producer's transitions
@@ -89,9 +87,8 @@ class Ledger(Records):
         *,
         start_by_default_s: float,
         max_queued: int = 2**53,
-    ) -> Bell | str:
-        """Records a job as queued. Returns its bell to ring, or the id of the job that
-        this idempotency key already made.
+    ) -> SubmitResult:
+        """Records a job as queued, unless its idempotency key made one before.
 
         Raises:
             IdempotencyConflict: the key belongs to another request.
@@ -99,11 +96,11 @@ class Ledger(Records):
             QueueFull: `max_queued` jobs wait in the request's queue.
         """
         submission = Submission(job_id, request)
-        order = submission.order(self.keys.prefix, start_by_default_s, max_queued)
-        made = submission.outcome(self._run("submit", *order), max_queued)
-        if isinstance(made, errors.VideoQAError):
-            raise made
-        return made
+        args = submission.lua_args(self.keys.prefix, start_by_default_s, max_queued)
+        result = submission.parse_reply(self._run("submit", *args), max_queued)
+        if result.error is not None:
+            raise result.error
+        return result
 
     def submit_many(
         self,
@@ -111,68 +108,78 @@ class Ledger(Records):
         *,
         start_by_default_s: float,
         max_queued: int = 2**53,
-    ) -> list[Bell | str | errors.IdempotencyConflict | errors.QueueFull | errors.RedisUnavailable]:
-        """The same for many jobs in one round trip; errors are returned, each in its job's place.
+    ) -> list[SubmitResult]:
+        """Records many jobs in one round trip; errors stand in the results, in the order of the jobs.
 
         Raises:
-            RedisUnavailable: it did not answer, or refused all. One that fills up refuses some.
+            RedisUnavailable: Redis did not answer, or refused all. One that fills up refuses some.
         """
-        code = self._redis.register_script(script_text("submit"))
+        code = self._redis.register_script(load_script("submit"))
         prefix = self.keys.prefix
-        with speaking_redis(self._url):
+        with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for submission in submissions:
-                order = submission.order(prefix, start_by_default_s, max_queued)
-                code(args=[prefix, *order], client=pipe)
+                args = submission.lua_args(prefix, start_by_default_s, max_queued)
+                code(args=[prefix, *args], client=pipe)
             replies = pipe.execute(raise_on_error=False)
             if replies and all(isinstance(reply, Exception) for reply in replies):
                 raise replies[0]
         return [
-            self._unavailable(reply)
+            SubmitResult(error=self._translate(reply))
             if isinstance(reply, Exception)
-            else submission.outcome(reply, max_queued)
+            else submission.parse_reply(reply, max_queued)
             for submission, reply in zip(submissions, replies, strict=True)
         ]
 
-    def _unavailable(self, error: Exception) -> errors.RedisUnavailable:
+    def _translate(self, error: Exception) -> errors.RedisUnavailable:
         try:
-            with speaking_redis(self._url):
+            with translate_redis_errors(self._url):
                 raise error
         except errors.RedisUnavailable as unavailable:
             return unavailable
 
     def cancel(self, job_id: str) -> None:
-        """Queued jobs end at once; running ones become `canceling` until their worker stops."""
-        check_id(job_id)
+        """Ends a queued job at once; a running one becomes `canceling` until its worker stops it.
+
+        Raises:
+            JobNotFound, JobExpired
+        """
+        check_job_id(job_id)
         if self._run("cancel", job_id) == "":
-            raise self._missing(job_id)
+            raise self._explain_missing(job_id)
 
     def retry(self, job_id: str) -> Bell:
-        """Reopens a failed, canceled or expired job under its id, with the next attempt."""
-        check_id(job_id)
+        """Reopens a failed, canceled or expired job under its id, with the next attempt.
+
+        Raises:
+            NotRetryable: the job is queued, running or succeeded.
+            JobNotFound, JobExpired
+        """
+        check_job_id(job_id)
         reply = self._run("retry", job_id)
         if reply[0] == "unknown":
-            raise self._missing(job_id)
+            raise self._explain_missing(job_id)
         if reply[0] == "state":
             raise errors.NotRetryable(
-                f"job {job_id} is {reply[1]}; only failed, canceled or expired jobs can be retried"
+                f"job {job_id} {describe_state(reply[1])}; only failed, canceled or expired jobs can be "
+                "retried"
             )
-        return to_bell(reply[1:])
+        return parse_bell(reply[1:])
 
     def dead(self) -> list[str]:
-        """Ids of all failed jobs that are kept, those whose records end first at the front."""
-        with speaking_redis(self._url):
+        """Returns the ids of all failed jobs with a record, those whose records end first in front."""
+        with translate_redis_errors(self._url):
             return cast(list[str], self._redis.zrange(self.keys.dead, 0, -1))
 
     def purge(self, job_id: str) -> bool:
-        """Forgets a failed job; False if it is not failed any more. Its result objects stay."""
-        check_id(job_id)
+        """Deletes a failed job's record; False if it is no longer failed. Its result objects stay."""
+        check_job_id(job_id)
         return bool(self._run("purge", job_id))
 
     def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
-        """Takes ids whose records are gone out of the index."""
+        """Removes ids whose records are gone from the index."""
         if job_ids:
-            with speaking_redis(self._url):
+            with translate_redis_errors(self._url):
                 self._redis.zrem(self.keys.index(tag), *job_ids)
 
     # -- the worker's transitions, each fenced by its claim's token
@@ -193,7 +200,7 @@ class Ledger(Records):
             return str(reply[1])
         _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, stage = reply
         try:
-            parsed = read(JobRequest, request)
+            parsed = parse_stored(JobRequest, request)
         except errors.InvalidRequest as error:
             return Unreadable(job_id, int(attempt), error)
         return Claim(
@@ -209,9 +216,9 @@ class Ledger(Records):
         )
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
-        """Extends the leases of (job id, token) pairs in one round trip."""
-        code = script_text("renew")
-        with speaking_redis(self._url):
+        """Extends the leases of (job id, token) pairs, in one round trip."""
+        code = load_script("renew")
+        with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id, token in held:
                 pipe.eval(code, 0, self.keys.prefix, job_id, token, str(lease_s))
@@ -230,11 +237,11 @@ class Ledger(Records):
         text: str = "",
         start: float | None = None,
     ) -> Fence:
-        """Says where the attempt is; the answer says whether it should go on.
+        """Records the attempt's progress; the reply tells if the attempt should go on.
 
         Arguments:
-            text: instead, the next piece of the answer to this question.
-            start: of the segment that the text is about, in seconds.
+            text: the next piece of the answer to `question_id`, recorded instead of a progress.
+            start: start of the segment that the text is about, in seconds.
         """
         steps = (done, total) if total else ("", "")
         piece = (question_id, text, "" if start is None else start)
@@ -242,7 +249,7 @@ class Ledger(Records):
         return cast(Fence, reply)
 
     def checkpoint(self, job_id: str, token: str, fingerprint: str, segment: Segment) -> Fence:
-        """Keeps an answered segment for a later attempt; see `segments`."""
+        """Stores an answered segment for a later attempt; see `segments`."""
         text = segment.model_dump_json()
         reply = self._run("checkpoint", job_id, token, fingerprint, segment.number, text)
         return cast(Fence, reply)
@@ -260,8 +267,8 @@ class Ledger(Records):
         """Ends the job as succeeded.
 
         Arguments:
-            result: kept in the record unless None (too large).
-            cache_key: later jobs find the object by it for `cache_ttl_s`.
+            result: stored in the record; None: it is too large for that.
+            cache_key: key under which later jobs find the object for `cache_ttl_s`.
         """
         text = result.model_dump_json() if result else ""
         reply = self._run(
@@ -282,8 +289,8 @@ class Ledger(Records):
         """Ends the attempt; the job fails, or waits `delay_s` for its next one.
 
         Arguments:
-            kept: what was answered and could not be stored. The record keeps it for the next attempts,
-                which are not counted but go on for `keep_s`, and for a `retry`.
+            kept: the result that could not be stored. The record holds it for the next attempts, which are
+                not counted but go on for `keep_s`, and for a `retry`.
         """
         reply = self._run(
             "fail",
@@ -297,23 +304,28 @@ class Ledger(Records):
         )
         return cast(Literal["failed", "retry", "canceled", "lost"], reply)
 
-    def lead(self, job_id: str, token: str, key: str) -> Flight:
-        """Whether this attempt is the one that asks, of all jobs whose answers have this key. `follow`:
-        another does; the job is queued again, not counted, when that one ends."""
-        return cast(Flight, self._run("lead", job_id, token, key))
+    def lead(self, job_id: str, token: str, key: str) -> LeadReply:
+        """Makes this attempt the one that asks the model, of all jobs whose answers have this key.
 
-    def answer(self, key: str) -> str | None:
-        """The URL of a result with this key."""
-        with speaking_redis(self._url):
+        Returns:
+            `follow` if another job asks already: this one is queued again when that one ends, and the
+            attempt is not counted.
+        """
+        return cast(LeadReply, self._run("lead", job_id, token, key))
+
+    def find_cached(self, key: str) -> str | None:
+        """Returns the URL of the result with this cache key."""
+        with translate_redis_errors(self._url):
             return cast("str | None", self._redis.get(self.keys.answer(key)))
 
     def release(self, job_id: str, token: str, *, kept: Result | None = None) -> Bell | None:
-        """Gives a running job back without counting the attempt; the bell is to be rung.
+        """Gives a running job back without counting the attempt, and returns the bell to ring.
 
-        `kept`: what was answered and not stored yet, for the next attempt.
+        Arguments:
+            kept: the result that is not stored yet, for the next attempt.
         """
         reply = self._run("release", job_id, token, kept.model_dump_json() if kept else "")
-        return to_bell(reply) if reply else None
+        return parse_bell(reply) if reply else None
 
     def reap(
         self,
@@ -323,28 +335,33 @@ class Ledger(Records):
         filled_queues: Sequence[str] = (),
         limit: int = 100,
     ) -> list[Bell]:
-        """Requeues or ends what lost its worker, its bell or its time; returns bells to ring.
+        """Requeues or ends jobs that lost their worker, their bell or their time; returns bells to ring.
 
         Arguments:
-            grace_s: bells are rung again only if they have been missing for so long: until then they may
-                be on their way.
-            empty_queues: those in which the broker holds no message.
-            filled_queues: those in which it holds some.
+            grace_s: time that bells must have been missing before they are rung again: until then they
+                may be on their way.
+            empty_queues: queues in which the broker holds no message.
+            filled_queues: queues in which it holds some.
+            limit: most jobs of each kind, and most bells of a queue, in one round.
         """
         queues: tuple[str | int, ...] = (len(empty_queues), *empty_queues, *filled_queues)
         reply = self._run("reap", grace_s, limit, *queues)
-        return [to_bell(item) for item in reply]
+        return [parse_bell(item) for item in reply]
 
     def pause(self, queue: str, *, paused: bool) -> bool:
-        """No job of a paused queue begins; those that run go on. Returns whether that is new."""
+        """Pauses or resumes a queue: of a paused one no job begins, and running jobs go on.
+
+        Returns:
+            True if that changed anything.
+        """
         return bool(self._run("pause", queue, int(paused)))
 
     # -- workers
 
     def announce(self, info: WorkerInfo) -> None:
-        """A worker says that it lives; forgotten 60 s after its last word."""
+        """Records that a worker lives; the announcement expires after `WORKER_TTL_S`."""
         key = self.keys.worker(info.id)
-        with speaking_redis(self._url):
+        with translate_redis_errors(self._url):
             # Redis' clock: a worker's own may be wrong, and would prune all others.
             now_s = self._redis.time()[0]
             pipe = self._redis.pipeline()
@@ -355,7 +372,8 @@ class Ledger(Records):
             pipe.execute()
 
     def leave(self, worker_id: str) -> None:
-        with speaking_redis(self._url):
+        """Removes a worker's announcement."""
+        with translate_redis_errors(self._url):
             pipe = self._redis.pipeline()
             pipe.delete(self.keys.worker(worker_id))
             pipe.zrem(self.keys.workers, worker_id)
@@ -364,6 +382,6 @@ class Ledger(Records):
 
 def _kept(text: str) -> Result | None:
     try:
-        return read(Result, text) if text else None
+        return parse_stored(Result, text) if text else None
     except errors.InvalidRequest:  # of a newer release: the model can be asked again
         return None

@@ -1,80 +1,74 @@
-"""Submission: a request on its way to become a record, and the bell that is then to be rung.
+"""Submission: a request on its way to its record, as arguments and reply of the `submit` script.
 
-Says what the `submit` script is called with and what its reply means; talks to nobody.
+Does no I/O.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from videoqa import errors
 from videoqa.contract import JobRequest
 from videoqa.jobs.keys import queue_name
 
-__all__ = ["Bell", "Place", "Submission", "new_job_id", "to_bell"]
+__all__ = ["Bell", "Submission", "SubmitResult", "new_job_id", "parse_bell"]
 
 MAX_REQUEST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Bell:
-    """What a Celery message says: a job waits in this queue."""
+    """A doorbell: the content of a Celery message, which tells that a job waits in this queue."""
 
     job_id: str
-    """For whom it was rung; whoever hears it may find another job first in line."""
+    """The job that it was rung for; the worker that hears it may find another one first in line."""
     attempt: int
     bell: int
     queue: str
 
 
 def new_job_id() -> str:
-    """`job_` + 44 bits of time + 64 random bits in hex: sorts by time, cannot be guessed."""
+    """Makes `job_` + 44 bits of time + 64 random bits in hex: sorts by time, cannot be guessed."""
     return f"job_{int(time.time() * 1000):011x}{secrets.token_hex(8)}"
 
 
-class Place(NamedTuple):
-    """Where a job stands in an index; it can be found again when the job's entry is gone."""
-
-    at_s: float
-    """When the job was recorded, by Redis' clock: an id bears its producer's clock."""
-    job_id: str
-
-    @property
-    def cursor(self) -> str:
-        return f"{self.at_s:.6f}-{self.job_id}"
-
-    @classmethod
-    def of_cursor(cls, cursor: str) -> Place:
-        """Raises InvalidRequest: it is no cursor."""
-        found = re.fullmatch(r"(\d{1,12}\.\d{6})-(job_[0-9a-f]{27})", cursor)
-        if not found:
-            raise errors.InvalidRequest(
-                f"got cursor={cursor!r}, expected the `next_cursor` of a page", param="cursor"
-            )
-        return cls(float(found[1]), found[2])
-
-
-def to_bell(reply: Sequence[Any]) -> Bell:
-    """What a script says of a bell."""
+def parse_bell(reply: Sequence[Any]) -> Bell:
+    """Parses the bell in a script's reply."""
     job_id, attempt, bell, queue = reply
     return Bell(job_id=str(job_id), attempt=int(attempt), bell=int(bell), queue=str(queue))
 
 
+@dataclass(frozen=True)
+class SubmitResult:
+    """Outcome of one submission: recorded (`bell`), known before (`job_id` alone), or refused (`error`)."""
+
+    job_id: str | None = None
+    """The job that was recorded, or that the idempotency key had made before; None: refused."""
+    bell: Bell | None = None
+    """The bell to ring; None: nothing new was recorded."""
+    error: errors.VideoQAError | None = None
+    """The reason why nothing was recorded."""
+
+    @property
+    def known_id(self) -> str | None:
+        """The job that the idempotency key had made before; None: it is new, or was refused."""
+        return None if self.bell else self.job_id
+
+
 class Submission:
-    """One job to be."""
+    """A request with the id of the job that it becomes once the `submit` script has recorded it."""
 
     def __init__(self, job_id: str, request: JobRequest) -> None:
-        """Raises InvalidRequest: it is over 1 MiB as JSON."""
+        """Raises InvalidRequest if the request is over 1 MiB as JSON."""
         self.job_id = job_id
         self.request = request
-        # In one spelling, so that the same request has the same digest.
+        # Sorted and compact: the digest of a request must not depend on its spelling.
         data = json.loads(request.model_dump_json(exclude_defaults=True))
         data["max_attempts"] = request.max_attempts
         self.text = json.dumps(data, separators=(",", ":"), sort_keys=True)
@@ -84,8 +78,10 @@ class Submission:
                 f"{MAX_REQUEST_BYTES}"
             )
 
-    def order(self, prefix: str, start_by_default_s: float, max_queued: int) -> list[str | float]:
-        """The script's arguments after the prefix."""
+    def lua_args(
+        self, prefix: str, start_by_default_s: float, max_queued: int
+    ) -> list[str | float]:
+        """Returns the arguments of the `submit` script after the prefix."""
         request, key = self.request, self.request.idempotency_key
         return [
             self.job_id,
@@ -103,26 +99,32 @@ class Submission:
             *request.tags,
         ]
 
-    def outcome(
-        self, reply: Sequence[Any], max_queued: int
-    ) -> Bell | str | errors.IdempotencyConflict | errors.QueueFull:
-        """The bell to ring, the id of the job that the idempotency key made before, or why not."""
+    def parse_reply(self, reply: Sequence[Any], max_queued: int) -> SubmitResult:
+        """Parses the reply of the `submit` script."""
         request = self.request
-        if reply[0] == "full":
-            return errors.QueueFull(
+        match reply[0]:
+            case "new":
+                bell = parse_bell(reply[1:])
+                return SubmitResult(job_id=bell.job_id, bell=bell)
+            case "same":
+                return SubmitResult(job_id=str(reply[1]))
+            case "conflict":
+                return SubmitResult(
+                    error=errors.IdempotencyConflict(
+                        f"idempotency_key {request.idempotency_key!r} already belongs to job "
+                        f"{reply[1]} with another request; use a new key for a new request",
+                        param="idempotency_key",
+                    )
+                )
+        return SubmitResult(
+            error=errors.QueueFull(
                 f"{reply[1]} {request.priority} jobs wait for {request.model or 'the default model'}, "
                 f"expected fewer than {max_queued}; nothing was recorded, submit it again later, add "
                 "workers, or raise VIDEOQA_MAX_QUEUED"
             )
-        if reply[0] == "conflict":
-            return errors.IdempotencyConflict(
-                f"idempotency_key {request.idempotency_key!r} already belongs to job {reply[1]} with "
-                "another request; use a new key for a new request",
-                param="idempotency_key",
-            )
-        return str(reply[1]) if reply[0] == "same" else to_bell(reply[1:])
+        )
 
 
 def _digest(text: str) -> str:
-    """128 bits: two of 10^15 texts are the same with a probability of one in 10^9."""
+    """Returns 128 bits: two of 10^15 texts are the same with a probability of one in 10^9."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,9 +1,9 @@
-"""Object storage: whole small objects by URL, s3:// and file://."""
+"""Object storage: reading and writing small objects whole, by s3:// and file:// URLs."""
 
-from videoqa.storage.objects import ObjectStore, file_path, one_name
+from videoqa.storage.objects import ObjectStore, file_path, quote_name
 
 __all__ = [
     "ObjectStore",
     "file_path",
-    "one_name",
+    "quote_name",
 ]

@@ -1,6 +1,6 @@
-"""Files as objects: written whole, and by one writer at a time.
+"""Files as objects: each is written whole, and by one writer at a time.
 
-The half of `objects` that knows the file system.
+This is the half of `objects.py` that knows the file system.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from pathlib import Path
 
 from videoqa import errors
 
-__all__ = ["PART", "delete_file", "list_files", "read_file", "write_file"]
+__all__ = ["PART_PREFIX", "delete_file", "list_files", "read_file", "write_file"]
 
-PART = ".videoqa-"
-"""Begins the names of files that are still being written."""
-_FOR_GOOD = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
+PART_PREFIX = ".videoqa-"
+"""Prefix of the names of files that are still being written."""
+_PERMANENT = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
 _LOCK_S = 5.0
-"""Held for a read and a rename: a holder that stands still must not stop all others."""
+"""Longest wait for a lock. It is held for a read and a rename; a holder that hangs must not stop others."""
 
 
 def write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
+    """Writes a file whole or not at all; see `ObjectStore.write`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART, suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART_PREFIX, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as out:
                 out.write(data)
             # mkstemp's 0600 would keep a backend app of another user out.
             Path(name).chmod(0o644)
-            with _locked(path.parent):
+            with _hold_lock(path.parent):
                 if path.is_file() and keeps(path.read_bytes()):
                     Path(name).unlink()
                     return False
@@ -43,7 +44,7 @@ def write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        if error.errno in _FOR_GOOD:
+        if error.errno in _PERMANENT:
             raise errors.OutputDenied(
                 f"may not write {path}: {error.strerror}; check the name and the folder's permissions",
                 param="output",
@@ -54,8 +55,8 @@ def write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a folder's lock, where there are locks; not for long, whoever else holds it."""
+def _hold_lock(folder: Path) -> Iterator[None]:
+    """Holds a folder's lock, or goes on without it after `_LOCK_S` and on systems without locks."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -78,18 +79,25 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def read_file(path: Path) -> bytes:
+    """Reads a file; raises OutputNotFound or OutputDenied."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise errors.OutputNotFound(f"{path} does not exist") from error
     except OSError as error:
-        raise errors.OutputDenied(f"can't read {path}: {error.strerror or error}") from error
+        raise errors.OutputDenied(
+            f"can't read {path}: {error.strerror or error}; check the file's permissions"
+        ) from error
 
 
 def list_files(folder: Path) -> Iterator[str]:
+    """Yields the file:// URLs of all files below a folder; none if it does not exist."""
+
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
-            raise errors.OutputDenied(f"can't list {error.filename}: {error.strerror}") from error
+            raise errors.OutputDenied(
+                f"can't list {error.filename}: {error.strerror}; check the folder's permissions"
+            ) from error
 
     for parent, _, names in os.walk(folder, onerror=refuse):
         for name in names:
@@ -97,7 +105,10 @@ def list_files(folder: Path) -> Iterator[str]:
 
 
 def delete_file(path: Path) -> None:
+    """Deletes a file, if it exists; raises OutputDenied."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise errors.OutputDenied(f"may not delete {path}: {error.strerror}") from error
+        raise errors.OutputDenied(
+            f"may not delete {path}: {error.strerror}; check the folder's permissions"
+        ) from error

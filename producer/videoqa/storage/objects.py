@@ -1,7 +1,6 @@
-"""Object storage: whole small objects, read and written by URL (`s3://` and `file://`).
+"""ObjectStore: small objects, read and written whole by URL (`s3://` and `file://`).
 
-Used for results. Knows nothing of jobs or videos; large inputs have their own way
-(`videoqa_worker.sources`).
+Used for results. Knows nothing of jobs or videos; large inputs are read by `videoqa_worker.sources`.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from videoqa import errors
-from videoqa.storage.files import PART, delete_file, list_files, read_file, write_file
+from videoqa.storage.files import PART_PREFIX, delete_file, list_files, read_file, write_file
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["ObjectStore", "file_path", "one_name", "s3_client"]
+__all__ = ["ObjectStore", "file_path", "quote_name", "s3_client"]
 
 _DENIED = {
     "AccessDenied",
@@ -29,15 +28,15 @@ _DENIED = {
     "AllAccessDisabled",
 }
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_UNMET = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
-_NO_CONDITIONS = {"NotImplemented", "501"}
+_CONDITION_FAILED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_CONDITIONS_UNSUPPORTED = {"NotImplemented", "501"}
 _NOT_IN_A_NAME = re.compile(r"[%/\\\x00-\x1f\x7f]")
-_SWAPS = 8
+_MAX_SWAPS = 8
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
 def s3_client(endpoint_url: str | None) -> S3Client:
-    """boto3's client with its usual chain of credentials, and bounded time-outs and retries."""
+    """Makes boto3's client, with its usual chain of credentials, bounded time-outs and retries."""
     import boto3
     from botocore.config import Config
 
@@ -48,14 +47,14 @@ def s3_client(endpoint_url: str | None) -> S3Client:
 
 
 def file_path(url: str) -> Path:
-    """The path of a file:// URL."""
+    """Returns the path of a file:// URL."""
     return Path(unquote(urlsplit(url).path))
 
 
-def one_name(text: str) -> str:
-    """As one part of a URL's path, whatever it holds: `a/b` becomes the file `a%2Fb`.
+def quote_name(text: str) -> str:
+    """Quotes any text so that it is one name in a URL's path: `a/b` becomes the file `a%2Fb`.
 
-    Dots alone would be a way up.
+    A name of dots alone is quoted too: `..` would lead to the folder above.
     """
     name = _NOT_IN_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", text)
     return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
@@ -67,7 +66,7 @@ class ObjectStore:
     def __init__(
         self, *, s3_endpoint_url: str | None = None, file_roots: tuple[Path, ...] | None = None
     ) -> None:
-        """`file_roots`: the folders that file:// URLs may write into; None: anywhere."""
+        """Makes a store; `file_roots` are the folders that file:// URLs may write into; None: any folder."""
         self._endpoint = s3_endpoint_url
         self._roots = None if file_roots is None else tuple(root.resolve() for root in file_roots)
         self._client: S3Client | None = None
@@ -85,10 +84,10 @@ class ObjectStore:
             return self._client
 
     def check(self, url: str) -> None:
-        """Refuses what cannot be written, before any work is done for it.
+        """Refuses a URL that cannot be written to, before any work is done for it.
 
         Raises:
-            OutputDenied: outside the folders, or no name that a file or object can have.
+            OutputDenied: it is outside of the allowed folders, or no file or object can have its name.
         """
         if not url.startswith("file:"):
             bucket, key = _bucket_key(url)
@@ -101,7 +100,10 @@ class ObjectStore:
             return
         path = file_path(url)
         if "\0" in str(path):
-            raise errors.OutputDenied("may not write a path with a NUL in it", param="output")
+            raise errors.OutputDenied(
+                "may not write a path with a NUL character in it; take it out of the name",
+                param="output",
+            )
         resolved = path.resolve()
         if self._roots is None or any(resolved.is_relative_to(root) for root in self._roots):
             return
@@ -123,12 +125,12 @@ class ObjectStore:
         """Writes an object whole or not at all; the same URL again replaces it.
 
         Arguments:
-            keeps: says of what is there already whether it stays; then nothing is written. Between
-                this question and the write nobody else's write gets lost (`If-None-Match` and
-                `If-Match`; a lock on the folder of a file).
+            keeps: called with the object that exists already; True: it stays, and nothing is written.
+                No other writer's object is lost between this call and the write (`If-None-Match` and
+                `If-Match`; for a file, a lock on its folder).
 
         Returns:
-            False if what was there stayed.
+            False if the existing object stayed.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
@@ -141,25 +143,27 @@ class ObjectStore:
     def _write_s3(
         self, url: str, data: bytes, keeps: Callable[[bytes], bool], content_type: str
     ) -> bool:
-        if self._put(url, data, content_type, {"IfNoneMatch": "*"}):
+        if self._put_s3(url, data, content_type, {"IfNoneMatch": "*"}):
             return True
-        for _ in range(_SWAPS):
+        for _ in range(_MAX_SWAPS):
             try:
-                there, etag = self._get(url)
+                there, etag = self._read_s3(url)
             except errors.OutputNotFound:  # gone again
                 condition = {"IfNoneMatch": "*"}
-            except errors.OutputDenied:  # may write only: then the last one wins
+            except errors.OutputDenied:  # it may write but not read: the last writer wins
                 condition = {}
             else:
                 if keeps(there):
                     return False
                 condition = {"IfMatch": etag}
-            if self._put(url, data, content_type, condition):
+            if self._put_s3(url, data, content_type, condition):
                 return True
-        raise errors.OutputUnavailable(f"others keep writing {url}; try again", param="output")
+        raise errors.OutputUnavailable(
+            f"other writers replaced {url} {_MAX_SWAPS} times meanwhile; try again", param="output"
+        )
 
-    def _put(self, url: str, data: bytes, content_type: str, condition: dict[str, str]) -> bool:
-        """False if the condition does not hold."""
+    def _put_s3(self, url: str, data: bytes, content_type: str, condition: dict[str, str]) -> bool:
+        """Puts an object; returns False if the condition does not hold."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, key = _bucket_key(url)
@@ -168,35 +172,42 @@ class ObjectStore:
             put(Bucket=bucket, Key=key, Body=data, ContentType=content_type, **condition)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code in _UNMET:
+            if code in _CONDITION_FAILED:
                 return False
-            if code in _NO_CONDITIONS and condition:
-                return self._put(url, data, content_type, {})
+            if code in _CONDITIONS_UNSUPPORTED and condition:
+                return self._put_s3(url, data, content_type, {})
             raise _output_error(code, url, bucket, str(error)) from error
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
         return True
 
     def read(self, url: str) -> bytes:
-        """Raises OutputNotFound, OutputDenied, OutputUnavailable."""
-        if url.startswith("file:"):
-            return read_file(file_path(url))
-        return self._get(url)[0]
-
-    def list(self, prefix: str) -> Iterator[str]:
-        """URLs of all objects below a folder or prefix that ends in `/`, as they come: a folder that
-        does not exist has none. Files that are still being written are left out.
+        """Reads an object.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
-        urls = list_files(file_path(prefix)) if prefix.startswith("file:") else self._keys(prefix)
+        if url.startswith("file:"):
+            return read_file(file_path(url))
+        return self._read_s3(url)[0]
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yields the URLs of all objects below a folder or a prefix that ends in `/`, unsorted.
+
+        A folder that does not exist has none. Files that are still being written are left out.
+
+        Raises:
+            OutputDenied, OutputNotFound, OutputUnavailable
+        """
+        urls = (
+            list_files(file_path(prefix)) if prefix.startswith("file:") else self._list_s3(prefix)
+        )
         for url in urls:
-            if not url.rpartition("/")[2].startswith(PART):
+            if not url.rpartition("/")[2].startswith(PART_PREFIX):
                 yield url
 
-    def _keys(self, prefix: str) -> Iterator[str]:
-        """A page of 1,000 at a time."""
+    def _list_s3(self, prefix: str) -> Iterator[str]:
+        """Yields the URLs below a prefix, in requests of 1,000 each."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, start = _bucket_key(prefix)
@@ -212,7 +223,7 @@ class ObjectStore:
             raise _botocore_error(prefix, error) from error
 
     def delete(self, url: str) -> None:
-        """Removes an object; none there is fine.
+        """Deletes an object, if it exists.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
@@ -251,8 +262,8 @@ class ObjectStore:
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
 
-    def _get(self, url: str) -> tuple[bytes, str]:
-        """The object, and its ETag."""
+    def _read_s3(self, url: str) -> tuple[bytes, str]:
+        """Returns the object and its ETag."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, key = _bucket_key(url)
@@ -266,7 +277,7 @@ class ObjectStore:
         # boto3 reports a body that ends early as success.
         if len(data) != reply["ContentLength"]:
             raise errors.OutputUnavailable(
-                f"{url} gave {len(data)} bytes of {reply['ContentLength']}; try again"
+                f"got {len(data)} bytes of {url}, expected {reply['ContentLength']}; try again"
             )
         return data, reply["ETag"]
 

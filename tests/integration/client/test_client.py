@@ -517,7 +517,7 @@ def test_a_full_queue_refuses_until_there_is_room(settings: Settings, ledger: Le
 def test_a_channel_that_breaks_under_the_bell_loses_no_job(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen where Redis was full between the record and the bell; a pure race, so it is played."""
+    """Plays a race that was seen when Redis became full between the record and the bell."""
 
     def put(channel: Channel, *_: object, **__: object) -> None:
         channel.close()

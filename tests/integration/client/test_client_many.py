@@ -40,7 +40,7 @@ def test_many_jobs_are_recorded_and_rung_in_their_order(
 
 
 def messages(redis_client: redis.Redis, queue: str) -> list[dict[str, Any]]:
-    """As they lie in the broker, with the body opened."""
+    """Reads a queue's messages from the broker, with their bodies decoded."""
     found = []
     for text in redis_client.lrange(queue, 0, -1):  # type: ignore[union-attr]
         message = json.loads(text)
@@ -264,7 +264,7 @@ def test_records_that_are_gone_leave_the_index(
 def test_no_job_is_left_out_of_pages_when_the_last_of_one_is_gone(
     client: Client, redis_client: redis.Redis, ledger: Ledger
 ) -> None:
-    """Their ids are made before any of them is recorded: by an id's time most would be skipped."""
+    """Ids are made before any of the jobs is recorded: ordered by an id's time, most would be skipped."""
     client.submit_many([ASKED] * 20)
     first = client.list(limit=5)
     redis_client.delete(ledger.keys.job(first.jobs[-1].id))

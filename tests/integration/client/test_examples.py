@@ -31,7 +31,7 @@ def memory() -> Iterator[InMemoryClient]:
 
 
 class Web:
-    """Both test clients in one shape."""
+    """Adapts the test clients of the frameworks to one interface."""
 
     def __init__(self, kind: str, memory: InMemoryClient) -> None:
         module = importlib.import_module(f"{kind}_app")

@@ -17,17 +17,17 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from support.decoding import HoledMedia, assert_same, outcome
-from support.media import write_long_clip
+from support.decoding import assert_same, outcome
+from support.sparse_files import make_empty_copy, write_long_clip
 from support.videos import Recipe, draw_number, read_number
 
 from videoqa.contract import Sampling
 from videoqa.errors import DecoderCrashed, JobCanceled, SourceUnavailable, VideoQAError
-from videoqa_worker.decoding import shared
+from videoqa_worker.decoding import shared_memory
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import (
+    CompleteFile,
     FrameLimits,
-    LocalMedia,
     SampledVideo,
     read_image,
     sample_frames,
@@ -82,7 +82,7 @@ def assert_same_here_and_there(
     start: float | None = None,
     end: float | None = None,
 ) -> None:
-    there = outcome(lambda: decoders.sample(LocalMedia(path), sampling, start=start, end=end))
+    there = outcome(lambda: decoders.sample(CompleteFile(path), sampling, start=start, end=end))
     here = outcome(lambda: sample_frames(path, sampling, start=start, end=end, limits=LIMITS))
     assert_same(there, here)
 
@@ -112,11 +112,11 @@ def test_what_is_no_video_is_refused_as_in_this_process(
 ) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
-    there = outcome(lambda: decoders.sample(LocalMedia(path), Sampling()))
+    there = outcome(lambda: decoders.sample(CompleteFile(path), Sampling()))
     here = outcome(lambda: sample_frames(path, Sampling(), limits=LIMITS))
     assert isinstance(here, VideoQAError)
     assert_same(there, here)
-    there = outcome(lambda: decoders.read_image(LocalMedia(path)))
+    there = outcome(lambda: decoders.read_image(CompleteFile(path)))
     assert_same(there, outcome(lambda: read_image(path, limits=LIMITS)))
 
 
@@ -127,7 +127,7 @@ def test_still_pictures_are_those_of_this_process(
     path = tmp_path / name
     size = (800, 600) if name == "large.png" else (96, 72)
     Image.fromarray(draw_number(1234, *size)).save(path)
-    there = outcome(lambda: decoders.read_image(LocalMedia(path)))
+    there = outcome(lambda: decoders.read_image(CompleteFile(path)))
     here = outcome(lambda: read_image(path, limits=LIMITS))
     assert isinstance(here, VideoQAError) is (name == "large.png")
     assert_same(there, here)
@@ -145,7 +145,7 @@ def test_media_with_holes_are_asked_for_what_is_needed(
 ) -> None:
     recipe = replace(BASE, name=name, frames=400, gop=50, size=(320, 240))
     path = make_clip(recipe)
-    there, here = HoledMedia(path, tmp_path), HoledMedia(path, tmp_path)
+    there, here = make_empty_copy(path, tmp_path), make_empty_copy(path, tmp_path)
     sampling = Sampling(method="times", times=(15.9,))
     assert_same(
         outcome(lambda: decoders.sample(there, sampling)),
@@ -158,15 +158,15 @@ def test_media_with_holes_are_asked_for_what_is_needed(
 def test_a_still_picture_with_holes_is_fetched_whole(decoders: Decoders, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(draw_number(7, 96, 72)).save(path)
-    media = HoledMedia(path, tmp_path)
-    assert read_number(decoders.read_image(media).frames[0].pixels) == 7
-    assert media.asked == [((0, media.size_bytes),)]
+    file = make_empty_copy(path, tmp_path)
+    assert read_number(decoders.read_image(file).frames[0].pixels) == 7
+    assert file.asked == [((0, file.size_bytes),)]
 
 
 def test_frames_outlive_the_process_that_took_them(make_clip: MakeClip) -> None:
     path = make_clip(BASE)
     with Decoders(LIMITS, processes=1) as brief:
-        video = brief.sample(LocalMedia(path), Sampling())
+        video = brief.sample(CompleteFile(path), Sampling())
     assert [read_number(frame.pixels) for frame in video.frames] == [
         frame.index for frame in video.frames
     ]
@@ -175,7 +175,7 @@ def test_frames_outlive_the_process_that_took_them(make_clip: MakeClip) -> None:
 def test_writing_to_a_frame_changes_that_frame_alone(
     decoders: Decoders, make_clip: MakeClip
 ) -> None:
-    first, second = decoders.sample(LocalMedia(make_clip(BASE)), Sampling(frames=2)).frames
+    first, second = decoders.sample(CompleteFile(make_clip(BASE)), Sampling(frames=2)).frames
     kept = second.pixels.copy()
     first.pixels[:] = 7
     assert (first.pixels == 7).all()
@@ -187,7 +187,7 @@ def test_many_jobs_of_several_threads_do_not_mix(decoders: Decoders, make_clip: 
     expected = [sample_frames(path, Sampling(), limits=LIMITS) for path in paths]
 
     def job(n: int) -> tuple[int, SampledVideo]:
-        return n % 4, decoders.sample(LocalMedia(paths[n % 4]), Sampling())
+        return n % 4, decoders.sample(CompleteFile(paths[n % 4]), Sampling())
 
     with ThreadPoolExecutor(4) as threads:
         for n, video in threads.map(job, range(80)):
@@ -199,13 +199,13 @@ def test_200_samples_leave_no_descriptors_and_no_memory_behind(make_clip: MakeCl
     me = psutil.Process()
     with Decoders(LIMITS, processes=1) as some:
         for _ in range(20):
-            some.sample(LocalMedia(path), Sampling())
+            some.sample(CompleteFile(path), Sampling())
         gc.collect()
         child = psutil.Process(some.pids[0])
         before = me.num_fds(), child.num_fds(), me.memory_info().rss, child.memory_info().rss
         for _ in range(200):
-            some.sample(LocalMedia(path), Sampling())
-            outcome(lambda: some.sample(LocalMedia(path), Sampling(), start=99.0))
+            some.sample(CompleteFile(path), Sampling())
+            outcome(lambda: some.sample(CompleteFile(path), Sampling(), start=99.0))
         gc.collect()
         after = me.num_fds(), child.num_fds(), me.memory_info().rss, child.memory_info().rss
     assert after[:2] == before[:2]
@@ -217,11 +217,11 @@ def test_200_samples_leave_no_descriptors_and_no_memory_behind(make_clip: MakeCl
 def test_without_sealed_memory_pixels_come_through_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared, "SEALED", False)
+    monkeypatch.setattr(shared_memory, "CAN_SEAL", False)
     arrays = [draw_number(n, 101, 75) for n in range(3)]
-    descriptor = shared.write_arrays(arrays)
+    descriptor = shared_memory.write_arrays(arrays)
     for there, here in zip(
-        shared.map_arrays(descriptor, [array.shape for array in arrays]), arrays, strict=True
+        shared_memory.map_arrays(descriptor, [array.shape for array in arrays]), arrays, strict=True
     ):
         assert np.array_equal(there, here)
 
@@ -234,11 +234,11 @@ def test_segments_are_those_of_this_process(
     kind: str, decoders: Decoders, make_clip: MakeClip
 ) -> None:
     path = make_clip(CLIPS[kind])
-    first = outcome(lambda: next(decoders.segments(LocalMedia(path), SEGMENTS)).video)
+    first = outcome(lambda: next(decoders.segments(CompleteFile(path), SEGMENTS)).video)
     assert_same(first, outcome(lambda: next(sample_segments(path, SEGMENTS, limits=LIMITS)).video))
     if isinstance(first, VideoQAError):
         return
-    there = list(decoders.segments(LocalMedia(path), SEGMENTS, start=0.2, first=2))
+    there = list(decoders.segments(CompleteFile(path), SEGMENTS, start=0.2, first=2))
     here = list(sample_segments(path, SEGMENTS, start=0.2, first=2, limits=LIMITS))
     for ours, theirs in zip(there, here, strict=True):
         assert (ours.number, ours.total) == (theirs.number, theirs.total)
@@ -247,12 +247,12 @@ def test_segments_are_those_of_this_process(
 
 
 def test_two_long_videos_leave_turns_to_a_short_one(make_clip: MakeClip) -> None:
-    media = LocalMedia(make_clip(replace(BASE, frames=250)))
+    file = CompleteFile(make_clip(replace(BASE, frames=250)))
     many = Sampling(method="segment", segment_s=0.1, frames=1)
     taken: list[int] = []
 
     def go_through() -> None:
-        for segment in one_turn.segments(media, many):
+        for segment in one_turn.segments(file, many):
             taken.append(segment.number)
             if len(taken) == 20:
                 amid.set()
@@ -261,7 +261,7 @@ def test_two_long_videos_leave_turns_to_a_short_one(make_clip: MakeClip) -> None
     with Decoders(LIMITS, processes=1) as one_turn, ThreadPoolExecutor(2) as pool:
         both = [pool.submit(go_through) for _ in range(2)]
         assert amid.wait(60)
-        one_turn.sample(media, Sampling(frames=1))
+        one_turn.sample(file, Sampling(frames=1))
         assert len(taken) < 150, "of 200"
         for future in both:
             future.result()
@@ -269,41 +269,41 @@ def test_two_long_videos_leave_turns_to_a_short_one(make_clip: MakeClip) -> None
 
 def test_segments_take_no_more_memory_than_one_of_them_alone(make_clip: MakeClip) -> None:
     clip = replace(BASE, frames=100, size=(1280, 720), codec="mpeg4", b_frames=0)
-    media = LocalMedia(make_clip(clip))  # 138 MB of frames a segment
+    file = CompleteFile(make_clip(clip))  # 138 MB of frames a segment
     with Decoders(FrameLimits(), processes=1, memory_bytes=500 << 20) as narrow:
-        assert len(narrow.sample(media, Sampling(frames=50), end=2.0).frames) == 50
+        assert len(narrow.sample(file, Sampling(frames=50), end=2.0).frames) == 50
         halves = Sampling(method="segment", segment_s=2, frames=50)
-        assert [segment.number for segment in narrow.segments(media, halves)] == [0, 1]
+        assert [segment.number for segment in narrow.segments(file, halves)] == [0, 1]
 
 
 def test_a_process_between_two_segments_takes_no_turn_of_others(make_clip: MakeClip) -> None:
-    media = LocalMedia(make_clip(BASE))
+    file = CompleteFile(make_clip(BASE))
     with (
         Decoders(LIMITS, processes=1) as one_turn,
-        closing(one_turn.segments(media, SEGMENTS)) as segments,
+        closing(one_turn.segments(file, SEGMENTS)) as segments,
     ):
         number = next(segments).number
-        assert len(one_turn.sample(media, Sampling(frames=2)).frames) == 2
+        assert len(one_turn.sample(file, Sampling(frames=2)).frames) == 2
         assert next(segments).number == number + 1
 
 
-@pytest.mark.parametrize("holed", [False, True])
+@pytest.mark.parametrize("incomplete", [False, True])
 def test_a_process_whose_segments_nobody_wants_any_more_serves_the_next_order(
-    holed: bool, make_clip: MakeClip, tmp_path: Path
+    incomplete: bool, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     clip = make_clip(BASE)
-    media = HoledMedia(clip, tmp_path) if holed else LocalMedia(clip)
+    file = make_empty_copy(clip, tmp_path) if incomplete else CompleteFile(clip)
     with Decoders(LIMITS, processes=1) as decoders:
         decoders.start()
         pids = decoders.pids
-        with closing(decoders.segments(media, SEGMENTS)) as segments:
+        with closing(decoders.segments(file, SEGMENTS)) as segments:
             next(segments)
-        assert len(decoders.sample(LocalMedia(clip), Sampling(frames=2)).frames) == 2
+        assert len(decoders.sample(CompleteFile(clip), Sampling(frames=2)).frames) == 2
         assert decoders.pids == pids
 
 
 def test_a_cancel_while_the_next_segment_is_waited_for_ends_the_order(make_clip: MakeClip) -> None:
-    media = LocalMedia(make_clip(BASE))
+    file = CompleteFile(make_clip(BASE))
     canceled = False
 
     def check() -> None:
@@ -311,25 +311,25 @@ def test_a_cancel_while_the_next_segment_is_waited_for_ends_the_order(make_clip:
             raise JobCanceled("now")
 
     with Decoders(LIMITS, processes=1) as decoders:
-        segments = decoders.segments(media, SEGMENTS, check=check)
+        segments = decoders.segments(file, SEGMENTS, check=check)
         next(segments)
         os.kill(decoders.pids[0], signal.SIGSTOP)
         canceled = True
         with pytest.raises(JobCanceled):
             next(segments)
         canceled = False
-        assert len(decoders.sample(media, Sampling(frames=2)).frames) == 2
+        assert len(decoders.sample(file, Sampling(frames=2)).frames) == 2
 
 
 def test_a_process_that_dies_between_two_segments_is_one_jobs_error(make_clip: MakeClip) -> None:
-    media = LocalMedia(make_clip(BASE))
+    file = CompleteFile(make_clip(BASE))
     with Decoders(LIMITS, processes=1) as decoders:
-        segments = decoders.segments(media, SEGMENTS)
+        segments = decoders.segments(file, SEGMENTS)
         next(segments)
         os.kill(decoders.pids[0], signal.SIGKILL)
         with pytest.raises(DecoderCrashed, match="SIGKILL"):
             next(segments)
-        assert len(decoders.sample(media, Sampling(frames=2)).frames) == 2
+        assert len(decoders.sample(file, Sampling(frames=2)).frames) == 2
 
 
 def test_a_source_that_breaks_off_between_two_segments_is_the_sources_error(
@@ -343,12 +343,12 @@ def test_a_source_that_breaks_off_between_two_segments_is_the_sources_error(
 
     path = tmp_path / "clip.mp4"
     write_long_clip(path, copies=4)
-    media = HoledMedia(path, tmp_path, on_ensure)
-    media.ensure([(0, 64 << 10)])  # as every source does at its opening
+    file = make_empty_copy(path, tmp_path, on_ensure)
+    file.ensure([(0, 64 << 10)])  # as every source does at its opening
     with Decoders(LIMITS, processes=1) as decoders:
-        segments = decoders.segments(media, SEGMENTS)
+        segments = decoders.segments(file, SEGMENTS)
         next(segments)
         gone = True
         with pytest.raises(SourceUnavailable):
             list(segments)
-        assert decoders.sample(LocalMedia(path), Sampling(frames=2)).frames
+        assert decoders.sample(CompleteFile(path), Sampling(frames=2)).frames

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 from PIL import Image
-from support.decoding import HoledMedia, outcome
+from support.decoding import outcome
+from support.sparse_files import SparseCopy, make_empty_copy
 from support.videos import Recipe, read_number
 
 from videoqa.contract import Sampling
@@ -29,9 +30,10 @@ from videoqa.errors import (
     SourceTimeout,
     WorkerStopping,
 )
+from videoqa_worker.decoding import decoder_process
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.turns import Turns
-from videoqa_worker.frames import FrameLimits, LocalMedia, SampledVideo
+from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo
 
 MakeClip = Callable[[Recipe], Path]
 
@@ -56,7 +58,7 @@ def one() -> Iterator[Decoders]:
 
 
 def assert_works(decoders: Decoders, path: Path) -> None:
-    frames = decoders.sample(LocalMedia(path), Sampling()).frames
+    frames = decoders.sample(CompleteFile(path), Sampling()).frames
     assert [read_number(frame.pixels) for frame in frames] == [frame.index for frame in frames]
 
 
@@ -75,9 +77,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def signalled(decoders: Decoders, path: Path, folder: Path, number: int) -> HoledMedia:
+def signalled(decoders: Decoders, path: Path, folder: Path, number: int) -> SparseCopy:
     """The process gets the signal amid its order."""
-    return HoledMedia(path, folder, lambda: os.kill(decoders.pids[0], number))
+    return make_empty_copy(path, folder, lambda: os.kill(decoders.pids[0], number))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
@@ -104,7 +106,7 @@ def test_a_process_that_hangs_is_killed_by_the_timer(
     one: Decoders, path: Path, tmp_path: Path
 ) -> None:
     before = one.pids
-    with pytest.raises(DecodeTimeout, match="more than 2 s and could not be ended"):
+    with pytest.raises(DecodeTimeout, match="more than 2 s and could only be ended"):
         one.sample(signalled(one, path, tmp_path, signal.SIGSTOP), Sampling())
     assert_gone(*before)
     assert_works(one, path)
@@ -115,7 +117,7 @@ def test_decoding_too_long_ends_the_job_and_not_the_process(path: Path) -> None:
         decoders.start()
         before = decoders.pids
         with pytest.raises(DecodeTimeout, match="ask for a shorter clip"):
-            decoders.sample(LocalMedia(path), Sampling())
+            decoders.sample(CompleteFile(path), Sampling())
         assert decoders.pids == before
 
 
@@ -127,7 +129,7 @@ def test_time_spent_on_waiting_for_bytes_does_not_count(path: Path, tmp_path: Pa
         if len(slow.asked) == 1:
             threading.Event().wait(1.2)
 
-    slow = HoledMedia(path, tmp_path, wait)
+    slow = make_empty_copy(path, tmp_path, wait)
     with Decoders(limits, processes=1, grace_s=0.1) as decoders:
         decoders.start()
         assert decoders.sample(slow, Sampling()).frames
@@ -146,7 +148,7 @@ def test_a_canceled_job_ends_its_process(one: Decoders, path: Path, tmp_path: Pa
             raise JobCanceled("enough")
 
     with pytest.raises(JobCanceled, match="enough"):
-        one.sample(HoledMedia(path, tmp_path, stop), Sampling(), check=check)
+        one.sample(make_empty_copy(path, tmp_path, stop), Sampling(), check=check)
     assert_gone(*before)
     assert_works(one, path)
 
@@ -161,15 +163,16 @@ def test_media_that_cannot_be_fetched_end_the_job_and_not_the_process(
 
     for _ in range(3):
         with pytest.raises(SourceTimeout) as caught:
-            one.sample(HoledMedia(path, tmp_path, fail), Sampling())
+            one.sample(make_empty_copy(path, tmp_path, fail), Sampling())
         assert caught.value is error
     assert_works(one, path)
     assert one.pids == before
 
 
-def test_media_that_cannot_be_fetched_do_not_hang_on_a_process_that_hangs(
-    one: Decoders, path: Path, tmp_path: Path
+def test_bytes_that_cannot_be_fetched_do_not_hang_on_a_process_that_hangs(
+    one: Decoders, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(decoder_process, "_ABORT_TIMEOUT_S", 0.3)
     before = one.pids
 
     def fail() -> None:
@@ -177,7 +180,7 @@ def test_media_that_cannot_be_fetched_do_not_hang_on_a_process_that_hangs(
         raise SourceTimeout("no bytes")
 
     with pytest.raises(SourceTimeout, match="no bytes"):
-        one.sample(HoledMedia(path, tmp_path, fail), Sampling())
+        one.sample(make_empty_copy(path, tmp_path, fail), Sampling())
     assert_gone(*before)
     assert_works(one, path)
 
@@ -186,19 +189,19 @@ def test_while_one_job_waits_for_bytes_another_is_decoded(
     one: Decoders, path: Path, tmp_path: Path
 ) -> None:
     done: list[SampledVideo] = []
-    media = HoledMedia(
-        path, tmp_path, lambda: done.append(one.sample(LocalMedia(path), Sampling()))
+    file = make_empty_copy(
+        path, tmp_path, lambda: done.append(one.sample(CompleteFile(path), Sampling()))
     )
-    assert one.sample(media, Sampling()).frames
-    assert len(done) == len(media.asked) > 0
+    assert one.sample(file, Sampling()).frames
+    assert len(done) == len(file.asked) > 0
 
 
 def test_a_bomb_is_refused_by_its_size(bomb: Path) -> None:
     with Decoders(LIMITS, processes=1) as decoders:
         assert isinstance(
-            outcome(lambda: decoders.sample(LocalMedia(bomb), Sampling())), PictureTooLarge
+            outcome(lambda: decoders.sample(CompleteFile(bomb), Sampling())), PictureTooLarge
         )
-        assert isinstance(outcome(lambda: decoders.read_image(LocalMedia(bomb))), PictureTooLarge)
+        assert isinstance(outcome(lambda: decoders.read_image(CompleteFile(bomb))), PictureTooLarge)
 
 
 def test_a_bomb_within_the_limits_ends_at_the_memory_limit(bomb: Path, path: Path) -> None:
@@ -207,8 +210,8 @@ def test_a_bomb_within_the_limits_ends_at_the_memory_limit(bomb: Path, path: Pat
         decoders.start()
         before = decoders.pids
         for call in (
-            lambda: decoders.sample(LocalMedia(bomb), Sampling(frames=1)),
-            lambda: decoders.read_image(LocalMedia(bomb)),
+            lambda: decoders.sample(CompleteFile(bomb), Sampling(frames=1)),
+            lambda: decoders.read_image(CompleteFile(bomb)),
         ):
             error = outcome(call)
             assert isinstance(error, DecoderOutOfMemory), error
@@ -223,7 +226,7 @@ def test_a_decoder_that_finds_no_memory_is_no_damage_of_the_video(
     """53 MB a picture, and so not one of them fits."""
     large = make_clip(replace(SMALL, codec=codec, b_frames=0, frames=2, size=(8184, 4320)))
     with Decoders(LIMITS, processes=1, memory_bytes=280 << 20) as decoders:
-        error = outcome(lambda: decoders.sample(LocalMedia(large), Sampling(frames=1)))
+        error = outcome(lambda: decoders.sample(CompleteFile(large), Sampling(frames=1)))
         assert isinstance(error, DecoderOutOfMemory), error
 
 
@@ -236,7 +239,7 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_worn_process_is_replaced(path: Path) -> None:
-    with Decoders(LIMITS, processes=1, orders_each=2) as decoders:
+    with Decoders(LIMITS, processes=1, commands_each=2) as decoders:
         pids = []
         for _ in range(3):
             assert_works(decoders, path)
@@ -259,9 +262,9 @@ def test_closing_ends_orders_and_processes(path: Path, tmp_path: Path) -> None:
         decoders.close()
 
     with pytest.raises(WorkerStopping):
-        decoders.sample(HoledMedia(path, tmp_path, stop_and_close), Sampling())
+        decoders.sample(make_empty_copy(path, tmp_path, stop_and_close), Sampling())
     with pytest.raises(WorkerStopping):
-        decoders.sample(LocalMedia(path), Sampling())
+        decoders.sample(CompleteFile(path), Sampling())
     assert_gone(*before)
     decoders.close()
 
@@ -311,36 +314,38 @@ def test_a_process_has_little_that_could_be_stolen_or_spent(
 
 
 def test_a_system_that_starts_no_processes_is_named(path: Path) -> None:
-    with Decoders(LIMITS, processes=1, command=("/nonexistent",)) as decoders:
+    with Decoders(LIMITS, processes=1, argv=("/nonexistent",)) as decoders:
         with pytest.raises(DecoderCrashed, match=r"cannot be started .*No such file"):
-            decoders.sample(LocalMedia(path), Sampling())
-        with pytest.raises(ConfigurationError, match=r"cannot be decoded here: .*No such file"):
+            decoders.sample(CompleteFile(path), Sampling())
+        with pytest.raises(
+            ConfigurationError, match=r"cannot be decoded on this machine: .*No such file"
+        ):
             decoders.start()
 
 
 def test_a_process_that_cannot_begin_says_why(path: Path) -> None:
-    command = (PYTHON, "-c", "import no_such_module")
-    with Decoders(LIMITS, processes=1, command=command) as decoders:
+    argv = (PYTHON, "-c", "import no_such_module")
+    with Decoders(LIMITS, processes=1, argv=argv) as decoders:
         with pytest.raises(ConfigurationError, match=r"exit code 1 .*No module named"):
             decoders.start()
         with pytest.raises(DecoderCrashed, match=r"exit code 1 .*No module named"):
-            decoders.sample(LocalMedia(path), Sampling())
+            decoders.sample(CompleteFile(path), Sampling())
 
 
 def test_turns_come_in_the_order_of_asking_and_those_who_return_go_first() -> None:
     turns, order, asked = Turns(1), [], threading.Semaphore(0)
 
     def take(name: str) -> None:
-        with turns.turn(asked.release):  # `check` runs once it waits in the queue
+        with turns.wait_turn(asked.release):  # `check` runs once it waits in the queue
             order.append(name)
 
     threads = []
-    with turns.turn(lambda: None) as mine:
+    with turns.wait_turn(lambda: None) as mine:
         for name in "abc":
             threads.append(threading.Thread(target=take, args=(name,)))
             threads[-1].start()
             asked.acquire()
-        with mine.left():
+        with mine.yield_turn(front=True):
             pass
         order.append("mine")
     for thread in threads:
@@ -354,9 +359,9 @@ def test_who_is_called_off_while_waiting_leaves_the_queue() -> None:
     def cancel() -> None:
         raise JobCanceled("enough")
 
-    with turns.turn(lambda: None):
+    with turns.wait_turn(lambda: None):
         for _ in range(3):
-            with pytest.raises(JobCanceled), turns.turn(cancel):
+            with pytest.raises(JobCanceled), turns.wait_turn(cancel):
                 pytest.fail("it was not its turn")
-    with turns.turn(cancel):
+    with turns.wait_turn(cancel):
         pass

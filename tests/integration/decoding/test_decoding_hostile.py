@@ -1,4 +1,4 @@
-"""What a taken-over decoding process says is refused, and does no harm."""
+"""A taken-over decoding process is refused whatever it sends, and does no harm."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from support.videos import Recipe
 
 from videoqa.contract import Sampling
 from videoqa.errors import DecoderCrashed
-from videoqa_worker.decoding.channel import MAX_MESSAGE_BYTES, Channel, GarbledError
+from videoqa_worker.decoding.channel import MAX_MESSAGE_BYTES, Channel, ProtocolError
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.decoding.messages import FROM_PROCESS, Order, Present, Ready, Sampled, Setup
-from videoqa_worker.decoding.shared import UnsealedError, map_arrays, write_arrays
-from videoqa_worker.frames import FrameLimits, LocalMedia
+from videoqa_worker.decoding.messages import FROM_PROCESS, Command, Present, Ready, Sampled, Setup
+from videoqa_worker.decoding.shared_memory import UnsealedError, map_arrays, write_arrays
+from videoqa_worker.frames import CompleteFile, FrameLimits
 
 LIMITS = FrameLimits(decode_timeout_s=2.0, max_pixels=1000)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="sealed memory is Linux's")
@@ -65,7 +65,7 @@ ATTACKS = {
     "sends a pickle": ("import pickle; say(pickle.dumps(print))", "Invalid JSON"),
     "nests deeply": ("say(b'[' * 1_000_000)", "recursion limit"),
     "sends an empty message": ("say(b'')", "EOF while parsing"),
-    "says it is ready again": ("say(dict(kind='ready'))", "Ready amid an order"),
+    "says it is ready again": ("say(dict(kind='ready'))", "Ready amid a command"),
     "says what is the worker's to say": ("say(dict(kind='present', spans=[]))", "tag 'present'"),
     "adds fields": ("say({**ensure, 'more': 1})", "Extra inputs"),
     "answers twice": (
@@ -137,7 +137,7 @@ ATTACKS = {
         "valid integer",
     ),
 }
-"""What it does, and what is said of it."""
+"""The code that the process runs, and a part of the error's message."""
 
 
 @linux
@@ -151,10 +151,10 @@ def test_a_process_that(attack: str, tmp_path: Path) -> None:
     gc.collect()
     before = psutil.Process().num_fds()
     with (
-        Decoders(limits, processes=1, command=(sys.executable, "-c", HOSTILE + code)) as decoders,
+        Decoders(limits, processes=1, argv=(sys.executable, "-c", HOSTILE + code)) as decoders,
         pytest.raises(DecoderCrashed, match=re.escape(reason)),
     ):
-        decoders.sample(LocalMedia(path), Sampling())
+        decoders.sample(CompleteFile(path), Sampling())
     assert (
         psutil.Process().num_fds() <= before
     )  # threads of earlier tests may close theirs meanwhile
@@ -162,26 +162,24 @@ def test_a_process_that(attack: str, tmp_path: Path) -> None:
 
 @linux
 def test_a_process_that_speaks_well_is_believed(tmp_path: Path) -> None:
-    """So that the attacks above fail for their own reasons."""
+    """This shows that the attacks above fail for their own reasons."""
     path = tmp_path / "clip"
     path.write_bytes(bytes(100))
     attack = "say(ensure); hear(); say(sampled, memory(4096))"
-    with Decoders(
-        LIMITS, processes=1, command=(sys.executable, "-c", HOSTILE + attack)
-    ) as decoders:
-        video = decoders.sample(LocalMedia(path), Sampling())
+    with Decoders(LIMITS, processes=1, argv=(sys.executable, "-c", HOSTILE + attack)) as decoders:
+        video = decoders.sample(CompleteFile(path), Sampling())
     assert video.frames[0].pixels.shape == (10, 10, 3)
     assert video.info.codec == "x"
 
 
 AMID_SEGMENTS = {
     "passes more segments than are before the first": (
-        "[(say(dict(kind='passed')), hear()) for _ in range(5)]",
-        "went through more segments",
+        "[(say(dict(kind='skipped')), hear()) for _ in range(5)]",
+        "skipped more segments",
     ),
     "passes more segments than are before the next": (
-        "part(2, 9); hear(); [(say(dict(kind='passed')), hear()) for _ in range(4)]",
-        "went through more segments",
+        "part(2, 9); hear(); [(say(dict(kind='skipped')), hear()) for _ in range(4)]",
+        "skipped more segments",
     ),
     "begins with another segment": ("part(1, 9)", "gave segment 1 of 9, expected 2 of 9"),
     "leaves a segment out": (
@@ -217,25 +215,25 @@ def test_a_process_that_amid_segments(attack: str, tmp_path: Path) -> None:
     path.write_bytes(bytes(100))
     limits = FrameLimits(max_pixels=1000, max_segments=100)
     code, reason = AMID_SEGMENTS[attack]
-    command = (sys.executable, "-c", HOSTILE + PART + code)
+    argv = (sys.executable, "-c", HOSTILE + PART + code)
     sampling = Sampling(method="segment", segment_s=1)
     with (
-        Decoders(limits, processes=1, command=command) as decoders,
+        Decoders(limits, processes=1, argv=argv) as decoders,
         pytest.raises(DecoderCrashed, match=re.escape(reason)),
     ):
-        list(decoders.segments(LocalMedia(path), sampling, first=2))
+        list(decoders.segments(CompleteFile(path), sampling, first=2))
 
 
 @linux
 def test_a_process_on_its_way_to_the_first_segment_has_time_for_each(tmp_path: Path) -> None:
     path = tmp_path / "clip"
     path.write_bytes(bytes(100))
-    slow = "[(time.sleep(0.4), say(dict(kind='passed')), hear()) for _ in range(4)]; part(4, 5)"
-    command = (sys.executable, "-c", HOSTILE + PART + slow)
+    slow = "[(time.sleep(0.4), say(dict(kind='skipped')), hear()) for _ in range(4)]; part(4, 5)"
+    argv = (sys.executable, "-c", HOSTILE + PART + slow)
     limits = FrameLimits(max_pixels=1000, decode_timeout_s=0.5)
     sampling = Sampling(method="segment", segment_s=1)
-    with Decoders(limits, processes=1, grace_s=0.5, command=command) as decoders:
-        found = list(decoders.segments(LocalMedia(path), sampling, first=4))
+    with Decoders(limits, processes=1, grace_s=0.5, argv=argv) as decoders:
+        found = list(decoders.segments(CompleteFile(path), sampling, first=4))
     assert [segment.number for segment in found] == [4]
 
 
@@ -254,9 +252,9 @@ for _ in range(1000):
 say(sampled, memory(4096))
 """
     with caplog.at_level("DEBUG", "videoqa_worker.decoding"):
-        command = (sys.executable, "-c", HOSTILE + attack)
-        with Decoders(LIMITS, processes=1, command=command) as decoders:
-            assert decoders.sample(LocalMedia(path), Sampling()).frames
+        argv = (sys.executable, "-c", HOSTILE + attack)
+        with Decoders(LIMITS, processes=1, argv=argv) as decoders:
+            assert decoders.sample(CompleteFile(path), Sampling()).frames
     assert any("printed" in record.message for record in caplog.records)
     assert all(len(record.message) < 100_000 for record in caplog.records)
 
@@ -295,7 +293,7 @@ def test_a_process_imports_no_model_no_queue_and_no_store(
     channel.send(Setup(limits=FrameLimits(), memory_bytes=4 << 30))
     body, _ = channel.receive() or (b"", None)
     assert isinstance(FROM_PROCESS.validate_json(body), Ready)
-    channel.send(Order.of(LocalMedia(make_clip(Recipe())), Sampling(), None, None))
+    channel.send(Command.of(CompleteFile(make_clip(Recipe())), Sampling(), None, None))
     body, descriptor = channel.receive() or (b"", None)
     assert isinstance(FROM_PROCESS.validate_json(body), Sampled)
     assert descriptor is not None
@@ -335,10 +333,10 @@ def test_a_confined_process_opens_no_socket_and_starts_no_program() -> None:
 def test_long_messages_are_refused_at_both_ends() -> None:
     ours, theirs = socket.socketpair()
     with Channel(ours) as sender, Channel(theirs) as receiver:
-        with pytest.raises(GarbledError, match=re.escape(f"at most {MAX_MESSAGE_BYTES}")):
+        with pytest.raises(ProtocolError, match=re.escape(f"at most {MAX_MESSAGE_BYTES}")):
             sender.send(Present(spans=((1 << 60, 1 << 61),) * 200_000))
         ours.sendall(b"\x00\x40\x00\x01")
-        with pytest.raises(GarbledError, match=re.escape(f"at most {MAX_MESSAGE_BYTES}")):
+        with pytest.raises(ProtocolError, match=re.escape(f"at most {MAX_MESSAGE_BYTES}")):
             receiver.receive()
 
 

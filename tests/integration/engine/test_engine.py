@@ -22,8 +22,8 @@ from support.engine import (
     VARIED,
     answers,
     ask,
+    batch_sizes,
     mixed,
-    rows_seen,
     single,
     submitted,
 )
@@ -32,7 +32,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from videoqa.errors import JobCanceled, PromptTooLong
 from videoqa_worker.engine import Engine, Generated
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 
 GUIDE_CASES = [
     ("What happens in both videos?", 6, 6),
@@ -85,7 +85,7 @@ def test_the_engine_says_token_by_token_what_the_guides_recipe_says(
         expected.append(guide.answer(prompt, frames, max_new_tokens=100))
         requests.append(ask(engine, media, question, max_new_tokens=100))
     one_by_one = [single(engine, request) for request in requests]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         together = answers(engine, requests)
     assert max(rows) == len(requests)
     assert [list(answer.tokens) for answer in one_by_one] == expected
@@ -113,7 +113,7 @@ def test_the_engine_follows_the_checkpoints_own_template(
 
 def test_the_answer_depends_on_the_question_and_on_every_frame(engine: Engine) -> None:
     video = clip(1, 4)
-    changed = Media("video", (*video.frames[:2], clip(9, 1).frames[0], *video.frames[3:]))
+    changed = FrameInput("video", (*video.frames[:2], clip(9, 1).frames[0], *video.frames[3:]))
     told = answers(
         engine,
         [
@@ -131,17 +131,17 @@ def test_the_answer_depends_on_the_question_and_on_every_frame(engine: Engine) -
 
 
 @pytest.mark.parametrize("count", range(1, 9))
-def test_a_batch_answers_as_its_rows_do_alone(engine: Engine, count: int) -> None:
+def test_a_batch_answers_as_its_sequences_do_alone(engine: Engine, count: int) -> None:
     requests = mixed(engine, count)
     alone = [single(engine, request) for request in requests]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         together = answers(engine, requests)
     assert max(rows) == count
     assert together == alone
     assert len({answer.tokens for answer in alone}) == count
 
 
-def test_each_row_keeps_its_own_settings_in_a_batch(engine: Engine) -> None:
+def test_each_sequence_keeps_its_own_settings_in_a_batch(engine: Engine) -> None:
     settings: list[dict[str, Any]] = [
         {"max_new_tokens": 1},
         {"max_new_tokens": 30},
@@ -155,14 +155,14 @@ def test_each_row_keeps_its_own_settings_in_a_batch(engine: Engine) -> None:
         for n, own in enumerate(settings)
     ]
     alone = [single(engine, request) for request in requests]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         together = answers(engine, requests)
     assert max(rows) >= len(settings) - 1  # the first ends with its first token
     assert together == alone
     assert [len(answer.tokens) for answer in alone][:2] == [1, 30]
 
 
-def test_a_row_is_delivered_when_it_ends_and_not_when_its_batch_does(engine: Engine) -> None:
+def test_a_sequence_is_delivered_when_it_ends_and_not_when_its_batch_does(engine: Engine) -> None:
     short = ask(engine, [clip(1, 2)], "Short?", max_new_tokens=3)
     when_short_was_done: list[int] = []
 
@@ -172,7 +172,7 @@ def test_a_row_is_delivered_when_it_ends_and_not_when_its_batch_does(engine: Eng
 
     long = ask(engine, [clip(2, 2)], "Long?", max_new_tokens=30, on_progress=progress)
     futures: list[Any] = []
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         futures.extend(submitted(engine, [short, long]))
         assert futures[1].result(60).output_tokens > 5
     assert max(rows) == 2
@@ -181,10 +181,10 @@ def test_a_row_is_delivered_when_it_ends_and_not_when_its_batch_does(engine: Eng
 
 def test_a_request_that_asks_to_be_alone_is_never_batched(engine: Engine) -> None:
     requests = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=3) for n in range(4)]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         beside: list[int] = []
         requests[1] = replace(
-            requests[1], alone=True, on_progress=lambda _: beside.append(rows[-1])
+            requests[1], exclusive=True, on_progress=lambda _: beside.append(rows[-1])
         )
         answers(engine, requests)
     assert beside == [1, 1, 1]
@@ -196,7 +196,7 @@ def test_prompts_of_very_different_length_are_not_padded_to_each_other(
 ) -> None:
     engine = engine_of("interleave", batch_wait_s=0.2, batching="generate")
     lengths = [1, 12, 1, 12, 1]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         answers(engine, [ask(engine, [clip(n, k)], "What?") for n, k in enumerate(lengths)])
     assert max(rows) == 3  # of five
 
@@ -287,7 +287,9 @@ def test_input_tokens_are_those_of_the_prompt(engine: Engine) -> None:
 # --- callers that go away
 
 
-def test_a_canceled_row_ends_half_way_and_its_neighbours_are_undisturbed(engine: Engine) -> None:
+def test_a_canceled_sequence_ends_half_way_and_its_neighbours_are_undisturbed(
+    engine: Engine,
+) -> None:
     progress: list[int] = []
     leaving = ask(
         engine,
@@ -299,7 +301,7 @@ def test_a_canceled_row_ends_half_way_and_its_neighbours_are_undisturbed(engine:
     )
     neighbours = mixed(engine, 4, max_new_tokens=40)
     alone = [single(engine, request) for request in neighbours]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         futures = submitted(engine, [*neighbours[:2], leaving, *neighbours[2:]])
         told = [futures[n].result(60) for n in (0, 1, 3, 4)]
     assert max(rows) == 5
@@ -324,7 +326,7 @@ def test_an_answer_that_is_complete_is_not_canceled_any_more(engine: Engine) -> 
 
 
 def test_who_is_canceled_before_its_turn_costs_the_model_nothing(engine: Engine) -> None:
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         future = engine.submit(ask(engine, [clip(1, 4)], "What?", should_stop=lambda: True))
         with pytest.raises(JobCanceled):
             future.result(60)
@@ -332,9 +334,9 @@ def test_who_is_canceled_before_its_turn_costs_the_model_nothing(engine: Engine)
 
 
 def test_a_future_canceled_while_it_waits_is_dropped(engine: Engine) -> None:
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         asked = [ask(engine, [clip(n, 4)], "What?", max_new_tokens=3) for n in range(3)]
-        with engine._room._changed:
+        with engine._queue._changed:
             futures = submitted(engine, asked)
             assert futures[1].cancel()
         assert futures[0].result(60)
@@ -342,7 +344,7 @@ def test_a_future_canceled_while_it_waits_is_dropped(engine: Engine) -> None:
     assert max(rows) == 2
 
 
-def test_a_callback_that_raises_fails_its_own_row_only(engine: Engine) -> None:
+def test_a_callback_that_raises_fails_its_own_sequence_only(engine: Engine) -> None:
     def broken(tokens: int) -> None:
         raise LookupError("the caller's own fault")
 
@@ -357,7 +359,7 @@ def test_a_callback_that_raises_fails_its_own_row_only(engine: Engine) -> None:
 
 def test_a_prompt_that_is_too_long_fails_before_it_reaches_the_model(engine: Engine) -> None:
     request = ask(engine, [clip(1, 12)], "What?", max_new_tokens=2000)
-    with rows_seen(engine) as rows, pytest.raises(PromptTooLong, match="2048"):
+    with batch_sizes(engine) as rows, pytest.raises(PromptTooLong, match="2048"):
         engine.submit(request).result(60)
     assert rows == []
 

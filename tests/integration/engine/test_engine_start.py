@@ -148,7 +148,7 @@ def test_quantization_without_its_library(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    check_refusal(start(checkpoint("interleave"), quantization="4bit"), "videoqa-worker[quantized]")
+    check_refusal(start(checkpoint("interleave"), quantization="4bit"), "./worker[quantized]")
 
 
 def test_a_model_that_loads_but_cannot_answer(copy: Path) -> None:

@@ -11,7 +11,7 @@ import redis
 
 from videoqa import errors
 from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
-from videoqa.jobs import Bell, Claim, Ledger, new_job_id, queue_name
+from videoqa.jobs import Bell, Claim, Ledger, SubmitResult, new_job_id, queue_name
 
 DAY = 86_400.0
 
@@ -23,9 +23,9 @@ def request(**fields: object) -> JobRequest:
 
 
 def submit(ledger: Ledger, **fields: object) -> Bell:
-    bell = ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY)
-    assert isinstance(bell, Bell)
-    return bell
+    result = ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY)
+    assert result.bell is not None
+    return result.bell
 
 
 def claim(
@@ -36,7 +36,7 @@ def claim(
     token: str | None = None,
     worker: str = "w",
 ) -> Claim:
-    """The token is the attempt's number, unless the test is about tokens."""
+    """Claims the bell's job; the token is the attempt's number, unless the test is about tokens."""
     token = token or str(bell.attempt)
     got = ledger.claim(bell, worker=worker, lease_s=lease_s, token=token)
     assert isinstance(got, Claim), got
@@ -132,8 +132,8 @@ def test_a_record_that_was_deleted_by_hand_or_evicted_blocks_no_queue(
     assert _after_grace(ledger, empty=[gone.queue]) == []
 
 
-def begun(ledger: Ledger, bells: list[Bell]) -> list[str | None]:
-    """The tenants whose jobs begin as these bells are heard."""
+def begin_all(ledger: Ledger, bells: list[Bell]) -> list[str | None]:
+    """Claims a job for each bell, and returns the tenants of the jobs in order."""
     return [claim(ledger, bell, token=f"t{bell.job_id}").request.tenant or "none" for bell in bells]
 
 
@@ -141,7 +141,7 @@ def test_tenants_take_turns_however_much_one_of_them_has_submitted(ledger: Ledge
     bells = [submit(ledger, tenant="big") for _ in range(6)]
     bells += [submit(ledger, tenant="small") for _ in range(2)]
     bells += [submit(ledger) for _ in range(2)]
-    assert begun(ledger, bells) == [
+    assert begin_all(ledger, bells) == [
         "none", "big", "small", "none", "big", "small", "big", "big", "big", "big",
     ]  # fmt: skip
 
@@ -181,9 +181,9 @@ def test_a_job_that_has_begun_keeps_its_place_before_a_backlog_that_came_later(
 
 def test_who_comes_late_does_not_get_all_the_turns_that_were_missed(ledger: Ledger) -> None:
     old = [submit(ledger, tenant="old") for _ in range(8)]
-    assert begun(ledger, old[:4]) == ["old"] * 4
+    assert begin_all(ledger, old[:4]) == ["old"] * 4
     new = [submit(ledger, tenant="new") for _ in range(4)]
-    assert begun(ledger, [*old[4:], *new]) == ["new", "old"] * 4
+    assert begin_all(ledger, [*old[4:], *new]) == ["new", "old"] * 4
 
 
 def test_a_position_counts_the_turns_of_others(ledger: Ledger) -> None:
@@ -446,7 +446,7 @@ def test_bells_beyond_one_round_are_rung_in_the_next(ledger: Ledger) -> None:
 
 
 def _after_grace(ledger: Ledger, empty: list[str] | None = None, limit: int = 100) -> list[Bell]:
-    """Of two rounds: the first sees that bells are missing, the second that they still are."""
+    """Runs two rounds: the first finds that bells are missing, the second that they still are."""
     assert ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit) == []
     time.sleep(0.05)
     return ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit)
@@ -531,7 +531,11 @@ def test_an_answer_may_be_kept_for_less_than_a_second(ledger: Ledger) -> None:
     said = ledger.finish(
         bell.job_id, "1", result=None, result_url="u", cache_key="k", cache_ttl_s=0.5
     )
-    assert (said, ledger.answer("k"), ledger.get(bell.job_id).state) == ("ok", "u", "succeeded")
+    assert (said, ledger.find_cached("k"), ledger.get(bell.job_id).state) == (
+        "ok",
+        "u",
+        "succeeded",
+    )
 
 
 def test_unknown_and_expired_ids_differ(ledger: Ledger, redis_client: redis.Redis) -> None:
@@ -581,7 +585,7 @@ def test_a_running_job_does_not_expire_by_start_by(ledger: Ledger) -> None:
 def test_the_same_idempotency_key_and_request_make_one_job(ledger: Ledger) -> None:
     bell = submit(ledger, idempotency_key="k")
     again = ledger.submit(new_job_id(), request(idempotency_key="k"), start_by_default_s=DAY)
-    assert again == bell.job_id
+    assert again.known_id == bell.job_id
     with pytest.raises(errors.IdempotencyConflict, match=bell.job_id):
         ledger.submit(
             new_job_id(), request(idempotency_key="k", questions=["Other?"]), start_by_default_s=DAY
@@ -702,7 +706,7 @@ def test_a_lost_job_is_found_however_seldom_anybody_looks(
 def test_a_job_whose_worker_ended_in_a_long_outage_is_tried_again(
     ledger: Ledger, redis_client: redis.Redis
 ) -> None:
-    """A power cut of the whole site, longer than the job's time."""
+    """Plays a power cut of the whole site that is longer than the job's time."""
     bell = submit(ledger, timeout_s=20)
     claim(ledger, bell)
     ledger.reap(grace_s=60)
@@ -717,7 +721,7 @@ def test_a_job_whose_worker_ended_in_a_long_outage_is_tried_again(
 
 
 def _let_time_go_by(seconds: float, ledger: Ledger, redis_client: redis.Redis, job_id: str) -> None:
-    """For the reaper and the job's lease."""
+    """Moves the time of the reaper's last round and of the job's lease back."""
     redis_client.zincrby(ledger.keys.leases, -seconds, job_id)
     last_s = float(str(redis_client.get(ledger.keys.round)))
     redis_client.set(ledger.keys.round, f"{last_s - seconds:.6f}")
@@ -744,7 +748,7 @@ def test_the_same_request_in_another_spelling_is_the_same_request(ledger: Ledger
         ),
         start_by_default_s=DAY,
     )
-    assert again == one.job_id
+    assert again.known_id == one.job_id
 
 
 def test_models_whose_names_look_alike_have_queues_of_their_own() -> None:
@@ -756,7 +760,7 @@ def test_models_whose_names_look_alike_have_queues_of_their_own() -> None:
 def test_a_queue_that_is_full_refuses_and_records_nothing(
     ledger: Ledger, redis_client: redis.Redis
 ) -> None:
-    def put(**fields: object) -> Bell | str:
+    def put(**fields: object) -> SubmitResult:
         return ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY, max_queued=2)
 
     first = put(idempotency_key="a")
@@ -766,12 +770,12 @@ def test_a_queue_that_is_full_refuses_and_records_nothing(
         put(idempotency_key="b")
     assert refused.value.retryable
     assert sorted(redis_client.keys("*")) == before
-    assert isinstance(first, Bell)
-    assert put(idempotency_key="a") == first.job_id  # it is there already
+    assert first.bell is not None
+    assert put(idempotency_key="a").known_id == first.job_id  # it is there already
     put(priority="bulk")
     put(model="other/model")
-    claim(ledger, first)
-    assert isinstance(put(idempotency_key="b"), Bell)
+    claim(ledger, first.bell)
+    assert put(idempotency_key="b").bell is not None
 
 
 def test_failed_jobs_are_listed_until_they_are_retried_or_purged(

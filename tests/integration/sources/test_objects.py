@@ -28,7 +28,7 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 @pytest.fixture(params=["s3", "file"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The beginning of a URL."""
+    """Prefix of the URLs of a store."""
     if request.param == "file":
         return tmp_path.as_uri()
     request.getfixturevalue("s3")
@@ -56,7 +56,7 @@ def test_what_is_newer_stays(folder: str) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_of_many_writers_at_once_the_newest_stays(folder: str, seed: int) -> None:
-    """Unless the place is full of others, each write is there or was replaced by a newer one."""
+    """Each write is stored or was replaced by a newer one, unless other writers hold the object busy."""
     store, url = ObjectStore(), f"{folder}/race-{seed}.json"
     numbers = list(range(12))
     random.Random(seed).shuffle(numbers)
@@ -82,12 +82,12 @@ def test_of_many_writers_at_once_the_newest_stays(folder: str, seed: int) -> Non
 
 
 def test_who_may_only_write_wins_as_the_last(s3: S3Server, tmp_path: Path) -> None:
-    """As before there were conditions: such a role cannot see what is there."""
+    """A role that may not read cannot compare, so its writes are unconditional."""
     url = f"s3://objects/{tmp_path.name}/w.json"
     ObjectStore().write(url, b"2")
 
     class Blind(ObjectStore):
-        def _get(self, url: str) -> tuple[bytes, str]:
+        def _read_s3(self, url: str) -> tuple[bytes, str]:
             raise errors.OutputDenied("may only write")
 
     assert Blind().write(url, b"1", keeps=newer_than(1))

@@ -1,4 +1,4 @@
-"""What a store says of its bytes is held against what came, over HTTP and S3."""
+"""Fetched bytes are checked against the checksums that a store sends, over HTTP and S3."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from support.servers import HttpServer, Odd, Route, S3Server
 
 from videoqa.errors import ChecksumMismatch, JobCanceled
 from videoqa_worker.sources import LocalCopy, SourceConfig, Sources
-from videoqa_worker.sources.checksums import Digest, of_object, of_whole, verify
+from videoqa_worker.sources.checksums import (
+    Digest,
+    read_object_digest,
+    read_whole_digest,
+    verify_file,
+)
 
 MIB = 1 << 20
 BODY = Random(4).randbytes(300_000)
@@ -181,7 +186,7 @@ def test_cancel_is_heard_at_every_mib_of_verifying(tmp_path: Path) -> None:
             raise JobCanceled("canceled")
 
     with pytest.raises(JobCanceled):
-        verify(path, Digest("sha-256", bytes(32)), "a", heard)
+        verify_file(path, Digest("sha-256", bytes(32)), "a", heard)
     assert calls == 2
 
 
@@ -286,11 +291,11 @@ def test_an_object_comes_though_its_checksum_may_not_be_asked_for(
 
 
 def test_the_strongest_digest_that_can_be_computed_is_taken() -> None:
-    digest = of_whole({"repr-digest": f"md5=:{MD5}:, sha-256=:{SHA256}:"}, partial=True)
+    digest = read_whole_digest({"repr-digest": f"md5=:{MD5}:, sha-256=:{SHA256}:"}, partial=True)
     assert digest is not None
     assert digest.algorithm == "sha-256"
     fields = {"x-amz-checksum-crc32": "AAAAAA==", "x-amz-checksum-sha256": SHA256}
-    both = of_object(fields)
+    both = read_object_digest(fields)
     assert both is not None
     assert both.algorithm == "sha-256"
-    assert of_whole({"content-md5": MD5}, partial=True) is None, "that is the range's own"
+    assert read_whole_digest({"content-md5": MD5}, partial=True) is None, "that is the range's own"

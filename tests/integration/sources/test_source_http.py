@@ -305,14 +305,14 @@ def test_redirects_end_somewhere(http_server: HttpServer, tmp_path: Path) -> Non
     redirect(http_server, "/a", "/a")
     assert "more than 5 times" in refusal(SourceHttpError, http_server.url("/a"), tmp_path)
     http_server.routes["/c"] = Route(status=302)
-    assert "without saying" in refusal(SourceHttpError, http_server.url("/c"), tmp_path)
+    assert "without a Location" in refusal(SourceHttpError, http_server.url("/c"), tmp_path)
 
 
 def test_a_redirect_to_what_is_no_url_is_the_servers_error(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
     redirect(http_server, "/a", "http://[nowhere/b")
-    assert "no URL" in refusal(SourceHttpError, http_server.url("/a"), tmp_path)
+    assert "invalid URL" in refusal(SourceHttpError, http_server.url("/a"), tmp_path)
 
 
 @pytest.mark.parametrize(

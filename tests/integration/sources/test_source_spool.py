@@ -52,7 +52,7 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -
     code = (
         "import sys, time; from pathlib import Path; from videoqa_worker.sources.spool.folder import Spool\n"
         f"spool = Spool(Path({str(tmp_path)!r}), 1 << 30)\n"
-        "with spool.file() as (path, room), path.open('wb') as file:\n"
+        "with spool.create_file() as (path, reservation), path.open('wb') as file:\n"
         "    file.truncate(1 << 30)\n"
         "    print(path, flush=True); time.sleep(60)\n"
     )
@@ -71,17 +71,17 @@ def test_the_holes_of_a_sparse_file_take_no_room(tmp_path: Path) -> None:
     with (
         closing(Spool(tmp_path, 1 << 20)) as one,
         closing(Spool(tmp_path, 65536)) as other,
-        one.file() as (path, _),
+        one.create_file() as (path, _),
     ):
         with path.open("wb") as file:
             file.truncate(1 << 40)
-        with other.file() as (_, room):
-            room.hold(65536)
+        with other.create_file() as (_, reservation):
+            reservation.grow_to(65536)
     with (
         closing(Spool(tmp_path, 1 << 20)) as one,
         closing(Spool(tmp_path, 65536)) as other,
-        one.file() as (path, _),
-        other.file() as (_, room),
+        one.create_file() as (path, _),
+        other.create_file() as (_, reservation),
     ):
         with path.open("wb") as file:
             file.truncate(1 << 40)
@@ -90,7 +90,7 @@ def test_the_holes_of_a_sparse_file_take_no_room(tmp_path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         with pytest.raises(SpoolFull):
-            room.hold(65536)
+            reservation.grow_to(65536)
 
 
 def test_the_quota_counts_what_is_fetched_and_gives_it_back(

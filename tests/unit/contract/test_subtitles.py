@@ -8,8 +8,7 @@ from typing import Any
 import av
 import pytest
 
-from videoqa.contract import FrameUsed, Result, Segment, as_srt, as_vtt, cues
-from videoqa.contract.subtitles import Cue
+from videoqa.contract import Cue, FrameUsed, Result, Segment, as_srt, as_vtt, make_cues
 
 URL = "s3://b/a.mp4"
 
@@ -42,7 +41,7 @@ def result(text: str = "A cat.", **about: float | None) -> Result:
 def test_the_cue_covers_the_clip(
     clip: dict[str, float], duration_s: float | None, start_s: float, end_s: float
 ) -> None:
-    (cue,) = cues(result(**clip, duration_s=duration_s))
+    (cue,) = make_cues(result(**clip, duration_s=duration_s))
     assert (cue.start_s, cue.end_s) == (start_s, end_s)
 
 
@@ -72,7 +71,7 @@ def test_segments_have_a_cue_each_with_their_own_times() -> None:
         )
         for n in range(2)
     ]  # fmt: skip
-    found = cues(result().model_copy(update={"segments": tuple(parts)}))
+    found = make_cues(result().model_copy(update={"segments": tuple(parts)}))
     assert found == [Cue(0.0, 4.0, "0\nA cat."), Cue(2.5, 6.5, "1\nA cat.")]
 
 

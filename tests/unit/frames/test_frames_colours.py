@@ -23,7 +23,7 @@ WEIGHTS = {
     "BT.709": (0.2126, 0.0722, Colorspace.ITU709),
     "BT.2020": (0.2627, 0.0593, Colorspace.BT2020),
 }
-"""Of red and of blue in the luma; and FFmpeg's tag."""
+"""Weights of red and of blue in the luma, and FFmpeg's tag of the matrix."""
 ENCODERS = {
     "libx264": {"qp": "0", "preset": "veryfast"},
     "libx265": {"x265-params": "log-level=none:lossless=1:bframes=0:frame-threads=1"},

@@ -41,25 +41,27 @@ def kind_clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What is shown at an instant, against what was on screen."""
+class SampledInstant:
+    """The frame sampled for an instant, and the pictures that are right."""
 
     instant_s: Fraction
     frame: Frame
     number: int
     places: set[int]
-    """The pictures that would be right, counted from 0."""
+    """Numbers of the pictures that are right, from 0."""
     right: bool
 
 
 def asked_of(kind: Kind) -> Iterator[tuple[int, float | None, float | None]]:
-    """One picture, some, more than there are; and of a part."""
+    """Yields calls for one frame, several, more than there are, and for a clip."""
     yield from ((1, None, None), (4, None, None), (7, None, None), (8, None, None))
     yield min(len(kind.pictures) + 5, 256), None, None
     yield 5, *kind.clip_s
 
 
-def look(kind: Kind, path: Path, count: int, start: float | None, end: float | None) -> list[Look]:
+def sample_instants(
+    kind: Kind, path: Path, count: int, start: float | None, end: float | None
+) -> list[SampledInstant]:
     video = sample_frames(path, Sampling(frames=count), start=start, end=end)
     told_s = Fraction(str(video.info.duration_s))
     if not kind.ends_early:
@@ -74,7 +76,7 @@ def look(kind: Kind, path: Path, count: int, start: float | None, end: float | N
         places = kind.places_at(instant_s)
         number = read_number(frame.pixels)
         right = any(kind.pictures[place] == number for place in places)
-        looks.append(Look(instant_s, frame, number, places, right))
+        looks.append(SampledInstant(instant_s, frame, number, places, right))
     return looks
 
 
@@ -83,7 +85,7 @@ def is_steady(kind: Kind) -> bool:
     return len({b - a for a, b in pairwise(kind.shown_s)}) == 1 and not kind.numbers
 
 
-def check(kind: Kind, seen: Look) -> None:
+def check(kind: Kind, seen: SampledInstant) -> None:
     frame = seen.frame
     where = f"at {float(seen.instant_s):.3f} s: {seen.number}, expected one of {seen.places}"
     assert seen.right or not frame.exact, where
@@ -107,10 +109,10 @@ def errors_of(kind: Kind) -> tuple[type[SamplingError], ...]:
 
 
 def row_of(name: str, path: Path) -> Row:
-    kind, looks, refused = KINDS[name], list[Look](), ""
+    kind, looks, refused = KINDS[name], list[SampledInstant](), ""
     for count, start, end in asked_of(kind):
         try:
-            looks += look(kind, path, count, start, end)
+            looks += sample_instants(kind, path, count, start, end)
         except errors_of(kind) as error:
             refused = error.code
     for seen in looks:
@@ -141,14 +143,14 @@ def test_the_same_pictures_come_by_the_cues_of_a_large_file(
     monkeypatch.setattr(timing, "SCAN_BELOW_BYTES", 0)
     for count, start, end in asked_of(KINDS[name]):
         with suppress(*errors_of(KINDS[name])):
-            for seen in look(KINDS[name], kind_clip(name), count, start, end):
+            for seen in sample_instants(KINDS[name], kind_clip(name), count, start, end):
                 assert seen.right or not seen.frame.exact
 
 
 def test_a_table_of_wrong_pictures_could_not_pass(kind_clip: Clip) -> None:
     name = "B-frames"
     late = replace(KINDS[name], numbers=tuple(range(1, 51)))
-    (seen,) = look(late, kind_clip(name), 1, None, None)
+    (seen,) = sample_instants(late, kind_clip(name), 1, None, None)
     with pytest.raises(AssertionError, match="0, expected one of"):
         check(late, seen)
 

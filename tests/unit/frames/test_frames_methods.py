@@ -131,7 +131,7 @@ def test_leaving_pictures_out_changes_no_pixel(
     quick = sample_frames(path, Sampling(frames=count))
     monkeypatch.setattr("videoqa_worker.frames.decode.skip._marks_nonref", lambda video: False)
     monkeypatch.setattr(
-        "videoqa_worker.frames.decode.walk.Walk._leads_away", lambda self, tick: False
+        "videoqa_worker.frames.decode.walk.Walk._is_last_before_seek", lambda self, tick: False
     )
     full = sample_frames(path, Sampling(frames=count))
     assert [f.pts_s for f in quick.frames] == [f.pts_s for f in full.frames]

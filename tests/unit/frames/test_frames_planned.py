@@ -6,7 +6,7 @@ from pathlib import Path
 
 import av
 import pytest
-from support.media import HEAD_BYTES, HoledMedia, write_long_clip
+from support.sparse_files import HEAD_BYTES, SparseCopy, write_long_clip
 
 from videoqa.contract import Sampling
 from videoqa.errors import SourceUnavailable
@@ -49,21 +49,21 @@ def same(left: SampledVideo, right: SampledVideo) -> bool:
 def test_a_file_in_pieces_gives_the_frames_of_the_whole_file(
     long_clip: Path, sampling: Sampling, tmp_path: Path
 ) -> None:
-    media = HoledMedia(long_clip, tmp_path / "holed")
-    assert same(sample_frames(media, sampling), sample_frames(long_clip, sampling))
+    file = SparseCopy(long_clip, tmp_path / "sparse")
+    assert same(sample_frames(file, sampling), sample_frames(long_clip, sampling))
 
 
 @pytest.mark.parametrize("layout", ["moov last", "moov first"])
 def test_bytes_are_those_of_the_gops_needed_and_the_index(layout: str, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_long_clip(path, copies=18, options=LAYOUTS[layout][1])
-    media = HoledMedia(path, tmp_path / "holed")
-    sample_frames(media, Sampling(frames=8))
+    file = SparseCopy(path, tmp_path / "sparse")
+    sample_frames(file, Sampling(frames=8))
     floor = HEAD_BYTES + needed_bytes(path, [k * 180 / 8 for k in range(8)])
     first_pictures = 256 << 10
-    assert media.present.total_bytes <= 1.1 * floor + first_pictures
-    assert media.requests <= 11
-    assert len(media.rounds) <= 3, "head; index; pictures"
+    assert file.present.total_bytes <= 1.1 * floor + first_pictures
+    assert file.requests <= 11
+    assert len(file.rounds) <= 3, "head; index; pictures"
 
 
 def needed_bytes(path: Path, instants_s: list[float]) -> int:
@@ -83,7 +83,7 @@ def needed_bytes(path: Path, instants_s: list[float]) -> int:
 def test_keyframes_need_their_own_bytes_only(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_long_clip(path, copies=18)
-    exact, near = (HoledMedia(path, tmp_path / f"holed{n}") for n in range(2))
+    exact, near = (SparseCopy(path, tmp_path / f"sparse{n}") for n in range(2))
     sample_frames(exact, Sampling(frames=8))
     sample_frames(near, Sampling(method="keyframe", frames=8))
     assert near.present.total_bytes < exact.present.total_bytes
@@ -93,11 +93,11 @@ def test_a_failing_source_is_the_samplings_error(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     write_long_clip(path, copies=18)
 
-    class Breaking(HoledMedia):
+    class Breaking(SparseCopy):
         def ensure(self, spans: list[tuple[int, int]]) -> None:  # type: ignore[override]
             if getattr(self, "rounds", None):
                 raise SourceUnavailable("gone")
             super().ensure(spans)
 
     with pytest.raises(SourceUnavailable, match="gone"):
-        sample_frames(Breaking(path, tmp_path / "holed"), Sampling(frames=8))
+        sample_frames(Breaking(path, tmp_path / "sparse"), Sampling(frames=8))

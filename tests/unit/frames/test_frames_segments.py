@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.decoding import assert_same
-from support.media import HoledMedia, write_long_clip
+from support.sparse_files import SparseCopy, write_long_clip
 from support.videos import Recipe
 
 from videoqa.contract import Sampling
@@ -21,10 +21,16 @@ from videoqa.errors import (
     TooManySegments,
     VideoTruncated,
 )
-from videoqa_worker.frames import FrameLimits, SampledSegment, Watch, sample_frames, sample_segments
+from videoqa_worker.frames import (
+    DecodeBudget,
+    FrameLimits,
+    SampledSegment,
+    sample_frames,
+    sample_segments,
+)
 from videoqa_worker.frames.decode.walk import Walk
-from videoqa_worker.frames.selection.clip import Clip, exactly
-from videoqa_worker.frames.selection.instants import parts_of
+from videoqa_worker.frames.selection.clip import Clip, to_fraction
+from videoqa_worker.frames.selection.instants import cut_segments
 
 MakeClip = Callable[[Recipe], Path]
 BASE = Recipe(frames=130)  # 5.2 s
@@ -89,7 +95,7 @@ def test_segments_begin_one_after_the_other_and_the_last_ends_with_the_clip(
     spans: list[tuple[float, float]],
 ) -> None:
     sampling = Sampling(method="segment", segment_s=length_s, overlap_s=overlap_s)
-    parts = parts_of(sampling, Clip(exactly(clip[0]), exactly(clip[1])), most=100)
+    parts = cut_segments(sampling, Clip(to_fraction(clip[0]), to_fraction(clip[1])), most=100)
     assert [(float(part.start_s), float(part.end_s)) for part in parts] == spans
     assert [part.number for part in parts] == list(range(len(spans)))
 
@@ -132,7 +138,7 @@ def test_of_a_file_elsewhere_only_the_segments_that_are_taken_are_fetched(
     path = tmp_path / name
     write_long_clip(path, copies=18)  # three minutes, about 30 MB
     sampling = Sampling(method="segment", segment_s=20, overlap_s=2, frames=8)
-    whole, tail = HoledMedia(path, tmp_path / "whole"), HoledMedia(path, tmp_path / "tail")
+    whole, tail = SparseCopy(path, tmp_path / "whole"), SparseCopy(path, tmp_path / "tail")
     found = list(sample_segments(whole, sampling))
     last = list(sample_segments(tail, sampling, first=len(found) - 1))
     here = list(sample_segments(path, sampling))
@@ -174,21 +180,21 @@ def test_errors_are_those_of_a_clip(make_clip: MakeClip) -> None:
 def test_each_segment_has_the_decode_timeout_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("videoqa_worker.frames.budget.time.monotonic", lambda: now)
-    watch = Watch(FrameLimits(decode_timeout_s=10))
+    budget = DecodeBudget(FrameLimits(decode_timeout_s=10))
     now = 9.0
-    watch.restart()
+    budget.restart()
     now = 18.0
-    watch.tick()
+    budget.tick()
     now = 20.0
     with pytest.raises(DecodeTimeout):
-        watch.tick()
+        budget.tick()
 
 
 @pytest.mark.parametrize("first", range(6))
 def test_what_lies_before_the_first_segment_has_the_timeouts_of_its_own_segments(
     first: int, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or an attempt that goes on in a long file that cannot be sought would end where none did before."""
+    """Otherwise an attempt that resumes in a long unseekable file would time out on its way."""
     path = make_clip(replace(BASE, frames=300, gop=1000, codec_options={"sc_threshold": "0"}))
     sampling = Sampling(method="segment", segment_s=2, frames=4)
     every = list(sample_segments(path, sampling))
@@ -226,14 +232,14 @@ def test_what_is_read_again_after_a_failed_seek_has_the_timeouts_of_its_own_segm
     monkeypatch.setattr(Walk, "_seek", fails_behind_8_s)
     monkeypatch.setattr("videoqa_worker.frames.decode.walk._SEEK_ATTEMPTS", 1)
     monkeypatch.setattr("videoqa_worker.frames.budget.time.monotonic", lambda: now)
-    limits, passed = FrameLimits(decode_timeout_s=120), list[None]()
+    limits, skipped = FrameLimits(decode_timeout_s=120), list[None]()
     found = list(
         sample_segments(
             path, sampling, limits=limits, check=a_second_a_packet,
-            passed=lambda: passed.append(None),
+            on_skipped=lambda: skipped.append(None),
         )
     )  # fmt: skip
-    assert len(passed) == 4, "the second segment to the fifth"
+    assert len(skipped) == 4, "the second segment to the fifth"
     for segment, other in zip(found, every, strict=True):
         assert_same(segment.video, other.video)
 
@@ -252,23 +258,23 @@ def test_segments_that_overlap_are_read_again_up_to_the_next_one(
 
     monkeypatch.setattr(Walk, "_seek", fails_behind_8_s)
     monkeypatch.setattr("videoqa_worker.frames.decode.walk._SEEK_ATTEMPTS", 1)
-    passed = list[int]()
+    skipped = list[int]()
     found = list[SampledSegment]()
-    for segment in sample_segments(path, sampling, passed=lambda: passed.append(len(found))):
+    for segment in sample_segments(path, sampling, on_skipped=lambda: skipped.append(len(found))):
         found.append(segment)
-    assert passed, "no seek failed"
-    assert len(passed) <= passed[0], "as many as are before the next"
+    assert skipped, "no seek failed"
+    assert len(skipped) <= skipped[0], "as many as are before the next"
     for again, other in zip(found, every, strict=True):
         assert_same(again.video, other.video)
 
 
 def test_keyframes_are_sought_past_the_segments_before_the_first(make_clip: MakeClip) -> None:
-    passed: list[None] = []
+    skipped: list[None] = []
     path = make_clip(replace(BASE, codec_options={"sc_threshold": "0"}))
     sampling = Sampling(method="segment", segment_s=0.2, frames=2)
-    found = sample_segments(path, sampling, first=19, passed=lambda: passed.append(None))
+    found = sample_segments(path, sampling, first=19, on_skipped=lambda: skipped.append(None))
     assert next(found).number == 19
-    assert len(passed) == 3, "those that begin at 3.4, 3.6 and 3.8 s, behind a keyframe at 3.36 s"
+    assert len(skipped) == 3, "those that begin at 3.4, 3.6 and 3.8 s, behind a keyframe at 3.36 s"
 
 
 def test_a_clip_that_is_longer_than_the_video_is_noted_once(make_clip: MakeClip) -> None:

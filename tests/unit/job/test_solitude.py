@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 from celery import Celery
 
-from videoqa.jobs import TASK
+from videoqa.broker import TASK
 from videoqa_worker.job import solitude
 from videoqa_worker.job.solitude import Solitude
 from videoqa_worker.service.consumer import register

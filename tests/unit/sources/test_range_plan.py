@@ -1,4 +1,4 @@
-"""Which ranges are asked for: joined, split, none twice, and all if it is most."""
+"""Ranges are merged, split, never requested twice, and become all if they are most."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videoqa_worker.frames import Span, Spans
-from videoqa_worker.sources import SourceConfig, plan
+from videoqa_worker.sources import SourceConfig, plan_ranges
 
 CONFIG = SourceConfig(range_bytes=100, range_gap_bytes=10, whole_above=0.6)
 SIZE = 1000
 
 
 def planned(wanted: list[Span], present: list[Span] | None = None) -> list[Span]:
-    return plan(wanted, Spans(present or ()), SIZE, CONFIG)
+    return plan_ranges(wanted, Spans(present or ()), SIZE, CONFIG)
 
 
 def test_neighbours_closer_than_the_gap_are_one_request() -> None:
@@ -45,7 +45,7 @@ def test_most_of_a_file_is_all_of_it() -> None:
 
 def test_most_of_a_file_is_not_all_of_it_if_all_is_more_than_may_come() -> None:
     limited = CONFIG.model_copy(update={"max_bytes": SIZE - 1})
-    assert plan([(0, 700)], Spans(), SIZE, limited)[-1][1] == 700
+    assert plan_ranges([(0, 700)], Spans(), SIZE, limited)[-1][1] == 700
 
 
 edges = st.integers(-10, SIZE + 10)
@@ -57,7 +57,7 @@ def test_any_plan_brings_all_that_is_wanted_and_nothing_twice(
     wanted: list[Span], there: list[Span]
 ) -> None:
     present = Spans([(max(0, start), min(end, SIZE)) for start, end in there])
-    todo = plan(wanted, present, SIZE, CONFIG)
+    todo = plan_ranges(wanted, present, SIZE, CONFIG)
     brought = 0
     for start, end in todo:
         assert 0 <= start < end <= SIZE

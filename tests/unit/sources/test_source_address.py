@@ -1,10 +1,10 @@
-"""Which addresses are public, which a setting may open, and which nobody fetches from."""
+"""Addresses are public, private (a setting allows them), or never fetched from."""
 
 from __future__ import annotations
 
 import pytest
 
-from videoqa_worker.sources.addresses import verdict
+from videoqa_worker.sources.addresses import classify_address
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from videoqa_worker.sources.addresses import verdict
      "2606:4700::1111", "2a00:1450::1", "::ffff:8.8.8.8"],
 )  # fmt: skip
 def test_public(address: str) -> None:
-    assert verdict(address) == "public"
+    assert classify_address(address) == "public"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_public(address: str) -> None:
      "::ffff:10.0.0.1"],
 )  # fmt: skip
 def test_private(address: str) -> None:
-    assert verdict(address) == "private"
+    assert classify_address(address) == "private"
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_private(address: str) -> None:
      "fd00:100::100:200", "168.63.129.16", "not an address", ""],
 )  # fmt: skip
 def test_never(address: str) -> None:
-    assert verdict(address) == "never"
+    assert classify_address(address) == "never"

@@ -1,5 +1,5 @@
-"""Decoding in processes of its own, so that a hostile or broken video costs one job.
+"""Decoding in child processes, so that a hostile or broken video costs one job at most.
 
-`decoders.Decoders` is the worker's half. Nothing is imported here: the other half is started
-as a module of this package, and must not carry the first one with it.
+`decoders.Decoders` is the worker's half, `child` the half that runs in the child process. This
+package has no face on purpose: the child imports it, and must not import the worker's half.
 """

@@ -1,6 +1,7 @@
-"""Messages over a Unix socket: a length, JSON, and at most one descriptor beside it.
+"""Messages over a Unix socket: a length, JSON, and at most one file descriptor.
 
-JSON and not pickle, since reading a pickle may run code. Knows no meaning of messages.
+JSON and not pickle, since reading a pickle may run code. This module knows the framing only,
+not what the messages mean.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from typing import Self
 
 from pydantic import BaseModel
 
-__all__ = ["MAX_MESSAGE_BYTES", "Channel", "GarbledError"]
+__all__ = ["MAX_MESSAGE_BYTES", "Channel", "ProtocolError"]
 
 MAX_MESSAGE_BYTES = 4 << 20
-"""Notes of 20,000 frames; pixels do not come this way."""
+"""Headers of 20,000 frames; pixels are sent as shared memory instead."""
 _HEADER = struct.Struct(">I")
 _CHUNK_BYTES = 64 << 10
 _SEND_TIMEOUT_S = 5.0
-"""The other side always listens when it is its turn to."""
+"""The other side always reads when it is its turn to, so 5 s mean that it hangs."""
 
 
-class GarbledError(Exception):
-    """The other side did not keep to the protocol."""
+class ProtocolError(Exception):
+    """The other side broke the protocol."""
 
 
 class Channel:
-    """One end of a conversation in which the two sides take turns. Not thread-safe."""
+    """One end of a connection whose two sides send in turn. Not thread-safe."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -58,15 +59,15 @@ class Channel:
             self._descriptor = None
 
     def send(self, message: BaseModel, descriptor: int | None = None) -> None:
-        """Sends the message, and a duplicate of the descriptor with it.
+        """Sends the message, and a duplicate of the file descriptor with it.
 
         Raises:
-            OSError: the other side is gone, or does not listen. GarbledError: too long.
+            OSError: the other side is gone, or does not read. ProtocolError: the message is too long.
         """
         body = message.model_dump_json().encode()
         if len(body) > MAX_MESSAGE_BYTES:
-            raise GarbledError(
-                f"a message of {len(body)} bytes, expected at most {MAX_MESSAGE_BYTES}"
+            raise ProtocolError(
+                f"got a message of {len(body)} bytes, expected at most {MAX_MESSAGE_BYTES}"
             )
         data = _HEADER.pack(len(body)) + body
         if descriptor is not None:
@@ -76,15 +77,15 @@ class Channel:
             self._socket.sendall(data)
 
     def receive(self, timeout_s: float | None = None) -> tuple[bytes, int | None] | None:
-        """The next message and its descriptor, which is the caller's to close.
+        """Returns the next message and its descriptor, which the caller must close.
 
-        None if it was not all there within the time; what came of it is kept.
+        Returns None if the message is incomplete after `timeout_s`; the next call continues it.
 
         Raises:
-            EOFError: the other side is gone. GarbledError: it does not keep to the protocol.
+            EOFError: the other side is gone. ProtocolError: it broke the protocol.
         """
         ends_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._is_whole():
+        while not self._is_complete():
             left_s = None if ends_s is None else max(0.0, ends_s - time.monotonic())
             if not self._poll.poll(None if left_s is None else left_s * 1000):
                 return None
@@ -95,17 +96,19 @@ class Channel:
         return body, descriptor
 
     def is_quiet(self) -> bool:
-        """Whether the other side is there, and has said nothing."""
+        """Returns True while the other side is connected and has sent nothing."""
         return not (self._received or self._poll.poll(0))
 
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         if len(self._received) < _HEADER.size:
             return False
         (length,) = _HEADER.unpack_from(self._received)
         if length > MAX_MESSAGE_BYTES:
-            raise GarbledError(f"a message of {length} bytes, expected at most {MAX_MESSAGE_BYTES}")
+            raise ProtocolError(
+                f"got a message of {length} bytes, expected at most {MAX_MESSAGE_BYTES}"
+            )
         if len(self._received) > _HEADER.size + length:
-            raise GarbledError("a second message out of turn")
+            raise ProtocolError("got a second message out of turn, expected one")
         return len(self._received) == _HEADER.size + int(length)
 
     def _read(self) -> None:
@@ -118,7 +121,9 @@ class Channel:
         for descriptor in descriptors:
             if self._descriptor is not None:
                 os.close(descriptor)
-                raise GarbledError("a second descriptor with one message")
+                raise ProtocolError(
+                    "got a second descriptor with one message, expected one at most"
+                )
             os.set_inheritable(descriptor, False)
             self._descriptor = descriptor
         if not data:

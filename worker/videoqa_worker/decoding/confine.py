@@ -1,8 +1,8 @@
-"""System calls that a decoder never makes, denied to this process for good (seccomp, Linux).
+"""A seccomp filter that denies the system calls that a decoder never makes (Linux only).
 
-No new sockets (so no network), no other programs, no look into other processes' memory. A list
-of what is denied, not of what is allowed: libraries may change what they need. It narrows what a
-taken-over decoder can do; it still reads the files that the worker's user can read.
+It denies new sockets (so the network), starting programs and reading other processes' memory. It
+lists the denied calls and not the allowed ones, since libraries may change what they need. It
+narrows what a taken-over decoder can do, which still reads the files that the worker's user can.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER_AT, _ARCH_AT = 0, 4
 
 _DENIED = {
-    # AUDIT_ARCH, then the numbers of: socket, execve, execveat, ptrace, process_vm_readv,
+    # The value of AUDIT_ARCH, then the numbers of: socket, execve, execveat, ptrace, process_vm_readv,
     # process_vm_writev, io_uring_setup (opens sockets too), pidfd_getfd.
     "x86_64": (0xC000003E, (41, 59, 322, 101, 310, 311, 425, 438)),
     "aarch64": (0xC00000B7, (198, 221, 281, 117, 270, 271, 425, 438)),
 }
 _X32 = 0x40000000
-"""Numbers from here on are another ABI's way to the same calls."""
+"""The x32 ABI reaches the same calls by numbers from here on."""
 
 
 def confine() -> bool:
-    """Whether the calls are denied now: not on systems without seccomp, nor on other machines.
+    """Denies the calls to this process; returns False where that is not possible.
 
-    Nothing that this process starts gains privileges either, which is asked for by seccomp.
+    It is possible on Linux with seccomp, on the architectures above. The process and its children
+    can gain no privileges either, which seccomp requires.
     """
     if sys.platform != "linux":
         return False
@@ -41,7 +42,7 @@ def confine() -> bool:
     machine = os.uname().machine
     if machine not in _DENIED:
         return False
-    code = _program(*_DENIED[machine])
+    code = _build_filter(*_DENIED[machine])
     program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(code))
     return prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program) == 0
 
@@ -53,8 +54,8 @@ def prctl(option: int, value: int, pointer: bytes | None = None) -> int:
     return int(call(option, value, pointer, 0, 0))
 
 
-def _program(architecture: int, numbers: tuple[int, ...]) -> ctypes.Array[ctypes.c_char]:
-    """Classic BPF (linux/filter.h): code, jumps if true and if false, operand."""
+def _build_filter(architecture: int, numbers: tuple[int, ...]) -> ctypes.Array[ctypes.c_char]:
+    """Assembles the filter in classic BPF (linux/filter.h): code, two jumps, operand."""
     rest = len(numbers)
     steps = [
         (_LOAD, 0, 0, _ARCH_AT),

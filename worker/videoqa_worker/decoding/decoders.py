@@ -1,9 +1,9 @@
-"""Decoders: frames of any video, taken in processes that may die.
+"""The pool of decoding processes: samples frames of any video, and survives their crashes.
 
-A few processes live as long as the worker and serve one order after the other; as many decode
-at a time as there are cores. A process that waits for bytes lets another decode meanwhile, so
-there may be more processes than that, though never more than callers. Knows files and seconds,
-as `frames` does; jobs, URLs and models are the caller's.
+A few processes live as long as the worker and execute one command after the other; as many decode
+at a time as there are cores. A process that waits for bytes yields its turn to another one, so
+there may be more processes than cores, though never more than callers. Knows files and seconds, as
+`frames` does, and nothing of jobs, URLs and models.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from videoqa.contract import Sampling
 from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
-from videoqa_worker.decoding.messages import Order
-from videoqa_worker.decoding.process import CHILD, DecoderProcess
+from videoqa_worker.decoding.decoder_process import DecoderProcess
+from videoqa_worker.decoding.launch import CHILD
+from videoqa_worker.decoding.messages import Command
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
-from videoqa_worker.frames import FrameLimits, Media, SampledSegment, SampledVideo, no_check
+from videoqa_worker.frames import FrameLimits, SampledSegment, SampledVideo, SparseFile, no_check
 
 __all__ = ["Decoders"]
 
@@ -32,7 +34,10 @@ Check = Callable[[], None]
 
 
 class Decoders:
-    """A context manager; thread-safe. Nothing runs before `start` or the first order."""
+    """A pool of decoding processes; thread-safe, and a context manager.
+
+    No process runs before `start` or the first command.
+    """
 
     def __init__(
         self,
@@ -41,28 +46,32 @@ class Decoders:
         processes: int | None = None,
         memory_bytes: int = 4 << 30,
         grace_s: float = 5.0,
-        orders_each: int = 1000,
+        commands_each: int = 1000,
         resident_bytes: int = 512 << 20,
-        command: tuple[str, ...] = CHILD,
+        argv: tuple[str, ...] = CHILD,
     ) -> None:
-        """`processes`: that decode at a time; None: one a core.
+        """Starts no process yet.
 
-        `memory_bytes`: address space of one; 230 MB of it are code. `grace_s`: what a process may
-        overrun `decode_timeout_s` before it is killed. One that served `orders_each` orders, or
-        keeps `resident_bytes` after one, is replaced: libraries leak. `command`: starts one.
+        Arguments:
+            processes: how many decode at a time; None: one per core.
+            memory_bytes: address space of one process; 230 MB of it are code.
+            grace_s: how far a process may overrun `decode_timeout_s` before it is killed.
+            commands_each: commands after which a process is replaced, since libraries leak.
+            resident_bytes: a process that holds more after a command is replaced as well.
+            argv: the command line that starts a process.
         """
         self._limits = limits
-        self._count = processes or _cores()
+        self._count = processes or _count_cores()
         self._memory_bytes, self._grace_s = memory_bytes, grace_s
-        self._orders_each, self._resident_bytes = orders_each, resident_bytes
-        self._command = command
+        self._commands_each, self._resident_bytes = commands_each, resident_bytes
+        self._argv = argv
         self._turns = Turns(self._count)
         self._lock = threading.Lock()
         self._all: set[DecoderProcess] = set()
         self._idle: list[DecoderProcess] = []
         self._closed = False
-        # Linux ends a process with the thread that started it: this one lives until `close`.
-        self._nursery = ThreadPoolExecutor(1, thread_name_prefix="decoders")
+        # Linux ends a process with the thread that started it, so this thread lives until `close`.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
 
     def __enter__(self) -> Self:
         return self
@@ -77,17 +86,17 @@ class Decoders:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of the processes there are now."""
+        """The process ids of all current processes."""
         with self._lock:
             return tuple(process.pid for process in self._all)
 
     def start(self) -> None:
-        """Returns when all processes are warm.
+        """Starts all processes and returns when they are ready.
 
         Raises:
-            ConfigurationError: they cannot be started here.
+            ConfigurationError: they cannot be started on this machine.
         """
-        started = [self._nursery.submit(self._fill) for _ in range(self._count)]
+        started = [self._starter.submit(self._add_if_short) for _ in range(self._count)]
         fresh: list[DecoderProcess] = []
         try:
             for future in started:
@@ -97,33 +106,35 @@ class Decoders:
             for process in fresh:
                 process.wait_ready(no_check)
         except DecoderCrashed as error:
-            raise ConfigurationError(f"videos cannot be decoded here: {error.message}") from error
+            raise ConfigurationError(
+                f"videos cannot be decoded on this machine: {error.message}"
+            ) from error
         finally:
             for process in fresh:
-                self._put_back(process)
+                self._return_process(process)
 
     def sample(
         self,
-        media: Media,
+        file: SparseFile,
         sampling: Sampling,
         *,
         start: float | None = None,
         end: float | None = None,
         check: Check = no_check,
     ) -> SampledVideo:
-        """What `frames.sample_frames` gives for this media, or its error.
+        """Returns what `frames.sample_frames` returns for this file, or raises its error.
 
         `check` is called every 0.1 s while waiting; if it raises, the process is killed.
 
         Raises:
             SamplingError: as `sample_frames`; DecodeTimeout, DecoderOutOfMemory, DecoderCrashed.
-            SourceError: `media` could not be fetched. WorkerStopping: closed meanwhile.
+            SourceError: the file could not be fetched. WorkerStopping: the pool was closed meanwhile.
         """
-        return self._take(media, sampling, start, end, check)
+        return self._run(file, sampling, start, end, check)
 
     def segments(
         self,
-        media: Media,
+        file: SparseFile,
         sampling: Sampling,
         *,
         start: float | None = None,
@@ -131,23 +142,29 @@ class Decoders:
         first: int = 0,
         check: Check = no_check,
     ) -> Generator[SampledSegment]:
-        """What `frames.sample_segments` gives for this media, or its error; else as `sample`.
+        """Yields what `frames.sample_segments` yields for this file, or raises its error; see `sample`.
 
-        One process keeps the video open until the iterator is used up or closed, and decodes only
-        while the next segment is waited for; whoever came meanwhile goes first. To be closed, if it is
-        not used up.
+        One process keeps the video open until the iterator is exhausted or closed, and decodes only
+        while the caller waits for the next segment; commands that arrived meanwhile go first. The
+        caller closes an iterator that it does not exhaust.
         """
-        with self._lent(check) as (process, turn, go_on):
-            order = Order.of(media, sampling, start, end, first)
-            yield from process.work_in_segments(order, media, go_on, turn.left, turn.passed)
+        with self._lend_process(check) as (process, turn, check_open):
+            command = Command.of(file, sampling, start, end, first)
+            yield from process.run_segments_command(
+                command,
+                file,
+                check_open,
+                while_fetching=partial(turn.yield_turn, front=True),
+                between_segments=partial(turn.yield_turn, front=False),
+            )
 
-    def read_image(self, media: Media, *, check: Check = no_check) -> SampledVideo:
-        """What `frames.read_image` gives for this file, or its error; else as `sample`."""
-        media.ensure([(0, media.size_bytes)])
-        return self._take(media, None, None, None, check)
+    def read_image(self, file: SparseFile, *, check: Check = no_check) -> SampledVideo:
+        """Returns what `frames.read_image` returns for this file, or raises its error; see `sample`."""
+        file.ensure([(0, file.size_bytes)])
+        return self._run(file, None, None, None, check)
 
     def close(self) -> None:
-        """Ends all processes; orders under way end in WorkerStopping."""
+        """Ends all processes; commands under way raise WorkerStopping."""
         with self._lock:
             self._closed = True
             everyone, idle = list(self._all), list(self._idle)
@@ -156,48 +173,52 @@ class Decoders:
             process.end()
         for process in idle:
             process.release()
-        self._nursery.shutdown(cancel_futures=True)
+        self._starter.shutdown(cancel_futures=True)
 
-    def _take(
+    def _run(
         self,
-        media: Media,
+        file: SparseFile,
         sampling: Sampling | None,
         start: float | None,
         end: float | None,
         check: Check,
     ) -> SampledVideo:
-        with self._lent(check) as (process, turn, go_on):
-            order = Order.of(media, sampling, start, end)
-            return process.work(order, media, go_on, turn.left)
+        with self._lend_process(check) as (process, turn, check_open):
+            command = Command.of(file, sampling, start, end)
+            return process.run_command(
+                command, file, check_open, while_fetching=partial(turn.yield_turn, front=True)
+            )
 
     @contextmanager
-    def _lent(self, check: Check) -> Iterator[tuple[DecoderProcess, Turn, Check]]:
-        """A process whose turn it is, and what to ask while it works."""
+    def _lend_process(self, check: Check) -> Iterator[tuple[DecoderProcess, Turn, Check]]:
+        """Waits for a turn, lends a process, and yields the check to call while it works."""
 
-        def go_on() -> None:
+        def check_open() -> None:
             self._refuse_if_closed()
             check()
 
-        go_on()
-        with self._turns.turn(go_on) as turn:
-            process = self._borrow(go_on)
+        check_open()
+        with self._turns.wait_turn(check_open) as turn:
+            process = self._borrow(check_open)
             try:
-                process.wait_ready(go_on)
-                yield process, turn, go_on
+                process.wait_ready(check_open)
+                yield process, turn, check_open
             except DecoderCrashed:
                 self._refuse_if_closed()
                 raise
             finally:
-                self._put_back(process)
+                self._return_process(process)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise WorkerStopping("the worker's decoders are closed: it shuts down")
+            raise WorkerStopping(
+                "the worker shuts down and its decoders are closed; the job is retried on another worker"
+            )
 
     # Processes
 
     def _borrow(self, check: Check) -> DecoderProcess:
-        """An idle process that works, or a new one."""
+        """Returns an idle process that is usable, or a new one."""
         while True:
             check()
             with self._lock:
@@ -207,12 +228,12 @@ class Decoders:
             elif process.is_usable():
                 return process
             else:
-                log.warning("decoding process %d ended between two orders", process.pid)
-                self._bury(process)
+                log.warning("decoding process %d ended between two commands", process.pid)
+                self._discard(process)
 
     def _add_and_wait(self, check: Check) -> None:
         try:
-            added = self._nursery.submit(self._add_for_one)
+            added = self._starter.submit(self._add_if_none_idle)
         except RuntimeError:
             self._refuse_if_closed()
             raise
@@ -223,21 +244,21 @@ class Decoders:
                 check()
         added.result()
 
-    def _add_for_one(self) -> None:
-        """On the nursery's thread, as all that starts processes: one thing at a time."""
+    def _add_if_none_idle(self) -> None:
+        """Runs on the starter's thread, like all that starts processes, so one at a time."""
         with self._lock:
             needed = not self._idle
         if needed:
             self._add()
 
-    def _fill(self) -> None:
+    def _add_if_short(self) -> None:
         with self._lock:
             needed = len(self._all) < self._count
         if needed:
             self._add()
 
     def _add(self) -> None:
-        process = DecoderProcess(self._limits, self._memory_bytes, self._grace_s, self._command)
+        process = DecoderProcess(self._limits, self._memory_bytes, self._grace_s, self._argv)
         with self._lock:
             if not self._closed:
                 self._all.add(process)
@@ -246,33 +267,36 @@ class Decoders:
         process.end()
         process.release()
 
-    def _put_back(self, process: DecoderProcess) -> None:
-        grown = process.orders > 0 and process.resident_bytes > self._resident_bytes
-        worn = grown or process.orders >= self._orders_each
+    def _return_process(self, process: DecoderProcess) -> None:
+        grown = process.commands > 0 and process.resident_bytes > self._resident_bytes
+        worn = grown or process.commands >= self._commands_each
         with self._lock:
-            # Twice, since while some wait for bytes, others decode.
+            # Twice as many, since some wait for bytes while others decode.
             room = len(self._idle) < 2 * self._count
             if room and not worn and not self._closed and process.is_usable():
                 self._idle.append(process)
                 return
-        self._bury(process)
+        self._discard(process)
         self._replace()
 
-    def _bury(self, process: DecoderProcess) -> None:
+    def _discard(self, process: DecoderProcess) -> None:
         with self._lock:
             self._all.discard(process)
         process.end()
         process.release()
 
     def _replace(self) -> None:
-        """Keeps as many warm as may decode; an order that finds none starts its own."""
+        """Starts a process if fewer are ready than may decode at a time.
+
+        A command that finds none idle starts its own.
+        """
         with self._lock:
             if len(self._all) < self._count and not self._closed:
-                self._nursery.submit(self._fill)
+                self._starter.submit(self._add_if_short)
 
 
-def _cores() -> int:
-    """That this process may use: a container's share of CPU time is not seen."""
+def _count_cores() -> int:
+    """Counts the cores that this process may use; a container's CPU quota is not visible here."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,11 +1,11 @@
-"""What a worker and its decoding process say to each other.
+"""The protocol between a worker and its decoding process.
 
-They take turns, and the worker begins: `Order`; then the process either asks for bytes
-(`Ensure`, answered by `Present` or `Refused`, as often as it likes) or ends the order with
-`Sampled` or `Failed`. An order in segments has a `Sampled` for each, and the process goes on when
-it is told to (`Onward`, or `Refused`). So it does where it goes through segments before the one that
-is wanted, and says so (`Passed`). What comes from the process is believed no further than these fields
-and limits: a video may have taken it over.
+The two sides send in turn, and the worker begins with a `Command`. The process then either asks
+for bytes (`Ensure`, answered by `Present` or `Abort`, as often as needed) or ends the command with
+`Sampled` or `Failed`. For a video in segments it sends a `Sampled` for each, and a `Skipped` for each
+segment that it decodes through on the way to the first wanted one; after both it waits for `Continue`
+or `Abort`. The worker trusts the process no further than these fields and limits go: a video may have
+taken it over.
 """
 
 from __future__ import annotations
@@ -17,68 +17,68 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, TypeAdapter
 
 from videoqa.contract import Model, Sampling, Warn
-from videoqa_worker.frames import FrameLimits, Media, VideoInfo
+from videoqa_worker.frames import FrameLimits, SparseFile, VideoInfo
 
 __all__ = [
     "FROM_PROCESS",
     "MAX_TEXT",
+    "Abort",
+    "Command",
+    "Continue",
     "Ensure",
     "Failed",
-    "FrameNote",
+    "FrameHeader",
     "FromProcess",
-    "Onward",
-    "Order",
-    "Passed",
     "Present",
     "Ready",
-    "Refused",
     "Sampled",
-    "SegmentNote",
+    "SegmentHeader",
     "Setup",
-    "shape_of",
+    "Skipped",
 ]
 
 MAX_TEXT = 10_000
-"""Characters that a process may add to a job's record."""
+"""Characters that a process may add to a job's record, at most."""
 Offset = Annotated[int, Field(ge=0, le=1 << 62)]
 SpanList = tuple[tuple[Offset, Offset], ...]
 Side = Annotated[int, Field(gt=0, le=1 << 20)]
 
 
 class Setup(Model):
-    """The first words to a new process: what holds for all its orders."""
+    """The first message to a new process, with the limits that hold for all its commands."""
 
     limits: FrameLimits
     memory_bytes: PositiveInt
 
 
-class Order(Model):
-    """Take these frames of this file."""
+class Command(Model):
+    """Tells the process which frames of which file to sample."""
 
     path_hex: str
-    """The path's bytes: not every name is text."""
+    """The path's bytes in hex, since not every file name is text."""
     size_bytes: Offset
     present: SpanList
     sampling: Sampling | None
-    """None: the file is a still picture."""
+    """The sampling method; None for a still image."""
     start: float | None = None
     end: float | None = None
     first: Offset = 0
-    """With which segment to begin."""
+    """Number of the segment to begin with."""
 
     @classmethod
     def of(
         cls,
-        media: Media,
+        file: SparseFile,
         sampling: Sampling | None,
         start: float | None,
         end: float | None,
         first: int = 0,
-    ) -> Order:
+    ) -> Command:
+        """Returns the command to sample this file."""
         return cls(
-            path_hex=os.fsencode(media.path.absolute()).hex(),
-            size_bytes=media.size_bytes,
-            present=tuple(media.present),
+            path_hex=os.fsencode(file.path.absolute()).hex(),
+            size_bytes=file.size_bytes,
+            present=tuple(file.present),
             sampling=sampling,
             start=start,
             end=end,
@@ -91,45 +91,45 @@ class Order(Model):
 
 
 class Present(Model):
-    """The answer to `Ensure`: all that is there now."""
+    """The reply to `Ensure`, with all spans that are present now."""
 
     kind: Literal["present"] = "present"
     spans: SpanList
 
 
-class Onward(Model):
-    """The answer to a segment that is not the last, or to `Passed`: take the next."""
+class Continue(Model):
+    """The reply to `Skipped`, or to a segment that is not the last: sample the next one."""
 
-    kind: Literal["onward"] = "onward"
+    kind: Literal["continue"] = "continue"
 
 
-class Refused(Model):
-    """The answer to `Ensure` if the bytes cannot be had, or to a segment: end this order."""
+class Abort(Model):
+    """The reply that ends a command: the bytes cannot be fetched, or no more is wanted."""
 
-    kind: Literal["refused"] = "refused"
+    kind: Literal["abort"] = "abort"
 
 
 class Ready(Model):
-    """The process has imported what it needs."""
+    """The process has imported its libraries and waits for a command."""
 
     kind: Literal["ready"] = "ready"
 
 
 class Ensure(Model):
-    """The process waits for these bytes."""
+    """The process needs these bytes and waits for them."""
 
     kind: Literal["ensure"] = "ensure"
     spans: SpanList
 
 
-class Passed(Model):
-    """The process has gone through a segment that is not wanted, on its way to the next that is."""
+class Skipped(Model):
+    """The process has decoded through a segment that is not wanted, on its way to one that is."""
 
-    kind: Literal["passed"] = "passed"
+    kind: Literal["skipped"] = "skipped"
 
 
-class FrameNote(Model):
-    """A frame but for its pixels, which lie in the shared memory in the same order."""
+class FrameHeader(Model):
+    """The fields of a frame without its pixels, which the shared memory holds in the same order."""
 
     index: int | None
     pts_s: float
@@ -138,9 +138,14 @@ class FrameNote(Model):
     height: Side
     width: Side
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of the pixels, `uint8[H, W, 3]`."""
+        return self.height, self.width, 3
 
-class SegmentNote(Model):
-    """Which segment of the video it is."""
+
+class SegmentHeader(Model):
+    """Number and times of a segment."""
 
     number: Offset
     total: Annotated[int, Field(gt=0, le=1 << 30)]
@@ -149,18 +154,18 @@ class SegmentNote(Model):
 
 
 class Sampled(Model):
-    """The frames were taken; a descriptor of the pixels comes with this."""
+    """The sampled frames; the descriptor of their pixels comes with this message."""
 
     kind: Literal["sampled"] = "sampled"
-    frames: Annotated[tuple[FrameNote, ...], Field(min_length=1)]
+    frames: Annotated[tuple[FrameHeader, ...], Field(min_length=1)]
     info: VideoInfo
     warnings: tuple[Warn, ...] = ()
-    segment: SegmentNote | None = None
-    """Whose frames they are, in an order in segments."""
+    segment: SegmentHeader | None = None
+    """The segment that the frames belong to, for a video in segments."""
 
 
 class Failed(Model):
-    """The code of a SamplingError, or of InternalError."""
+    """The command failed, with the code of a SamplingError or of InternalError."""
 
     kind: Literal["failed"] = "failed"
     code: str
@@ -168,10 +173,5 @@ class Failed(Model):
     param: str | None = Field(default=None, max_length=MAX_TEXT)
 
 
-FromProcess = Annotated[Ready | Ensure | Passed | Sampled | Failed, Field(discriminator="kind")]
-FROM_PROCESS: TypeAdapter[Ready | Ensure | Passed | Sampled | Failed] = TypeAdapter(FromProcess)
-
-
-def shape_of(note: FrameNote) -> tuple[int, int, int]:
-    """Of `uint8[H, W, 3]`."""
-    return note.height, note.width, 3
+FromProcess = Annotated[Ready | Ensure | Skipped | Sampled | Failed, Field(discriminator="kind")]
+FROM_PROCESS: TypeAdapter[Ready | Ensure | Skipped | Sampled | Failed] = TypeAdapter(FromProcess)

@@ -1,4 +1,4 @@
-"""The loop of a decoding process: an order, perhaps a few requests for bytes, an answer."""
+"""The loop of a decoding process: receives a command, asks for bytes, sends the frames."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from videoqa.errors import DecoderOutOfMemory, InternalError, SamplingError
 from videoqa_worker.decoding.channel import Channel
 from videoqa_worker.decoding.messages import (
     MAX_TEXT,
+    Abort,
+    Command,
+    Continue,
     Ensure,
     Failed,
-    FrameNote,
-    Onward,
-    Order,
-    Passed,
+    FrameHeader,
     Present,
     Ready,
-    Refused,
     Sampled,
-    SegmentNote,
+    SegmentHeader,
+    Skipped,
 )
-from videoqa_worker.decoding.shared import write_arrays
+from videoqa_worker.decoding.shared_memory import write_arrays
 from videoqa_worker.frames import (
     FrameLimits,
     SampledSegment,
@@ -46,26 +46,26 @@ from videoqa_worker.frames import (
 
 __all__ = ["serve"]
 
-_REPLY: TypeAdapter[Present | Refused] = TypeAdapter(
-    Annotated[Present | Refused, Field(discriminator="kind")]
+_ENSURE_REPLY: TypeAdapter[Present | Abort] = TypeAdapter(
+    Annotated[Present | Abort, Field(discriminator="kind")]
 )
 
-_WORD: TypeAdapter[Onward | Refused] = TypeAdapter(
-    Annotated[Onward | Refused, Field(discriminator="kind")]
+_SEGMENT_REPLY: TypeAdapter[Continue | Abort] = TypeAdapter(
+    Annotated[Continue | Abort, Field(discriminator="kind")]
 )
 
 
-class RefusedError(Exception):
-    """The worker wants no more of this order, and knows why."""
+class AbortedError(Exception):
+    """The worker aborted the command, and knows the reason."""
 
 
-class AskedMedia:
-    """Media whose missing bytes the worker brings."""
+class WorkerFile:
+    """A SparseFile whose missing bytes the worker fetches."""
 
-    def __init__(self, order: Order, channel: Channel) -> None:
-        self.path: Path = order.path
-        self.size_bytes: int = order.size_bytes
-        self.present = Spans(order.present)
+    def __init__(self, command: Command, channel: Channel) -> None:
+        self.path: Path = command.path
+        self.size_bytes: int = command.size_bytes
+        self.present = Spans(command.present)
         self._channel = channel
 
     def ensure(self, spans: Sequence[Span]) -> None:
@@ -75,91 +75,99 @@ class AskedMedia:
             return
         self._channel.send(Ensure(spans=missing))
         body, _ = self._channel.receive() or (b"", None)
-        reply = _REPLY.validate_json(body)
-        if isinstance(reply, Refused):
-            raise RefusedError
+        reply = _ENSURE_REPLY.validate_json(body)
+        if isinstance(reply, Abort):
+            raise AbortedError
         self.present = Spans(reply.spans)
 
 
 def serve(channel: Channel, limits: FrameLimits) -> None:
-    """Answers orders until the worker closes its end.
+    """Executes commands until the worker closes its end.
 
     Raises:
-        EOFError, ConnectionError: it did.
+        EOFError, ConnectionError: the worker closed its end.
     """
     gc.collect()
     gc.freeze()
     channel.send(Ready())
     while True:
         body, _ = channel.receive() or (b"", None)
-        order = Order.model_validate_json(body)
-        _answer(channel, AskedMedia(order, channel), order, limits)
-        # Open videos hold themselves in cycles. Without this 65 MB become 150 within 300 orders
-        # of a small clip; it costs 0.4 ms, after the answer.
+        command = Command.model_validate_json(body)
+        _run_command(channel, WorkerFile(command, channel), command, limits)
+        # Open videos are reference cycles. Without this 65 MB become 150 within 300 commands on
+        # a small clip; it costs 0.4 ms, after the frames were sent.
         gc.collect()
 
 
-def _answer(channel: Channel, media: AskedMedia, order: Order, limits: FrameLimits) -> None:
+def _run_command(channel: Channel, file: WorkerFile, command: Command, limits: FrameLimits) -> None:
     try:
-        for video, segment in _taken(channel, media, order, limits):
-            sampled, pixels = _apart(video)
+        for video, segment in _sample(channel, file, command, limits):
+            sampled, pixels = _split_pixels(video)
             del video
-            descriptor = write_arrays(_given_away(pixels))
-            _hand_over(channel, sampled.model_copy(update={"segment": segment}), descriptor)
+            descriptor = write_arrays(_pop_each(pixels))
+            _send_pixels(channel, sampled.model_copy(update={"segment": segment}), descriptor)
             if segment is not None and segment.number < segment.total - 1:
-                gc.collect()  # pictures hold themselves in cycles too
-                _await_word(channel)
+                gc.collect()  # pictures are reference cycles too
+                _await_continue(channel)
     except EOFError:
         raise
-    except Exception as error:  # noqa: BLE001 (whatever it is, the worker must hear of it)
-        channel.send(_failed(error))
+    except Exception as error:  # noqa: BLE001 (the worker must learn of any exception)
+        channel.send(_make_failure(error))
 
 
-def _taken(
-    channel: Channel, media: AskedMedia, order: Order, limits: FrameLimits
-) -> Iterator[tuple[SampledVideo, SegmentNote | None]]:
-    """All that the order asks for: one, or one a segment."""
+def _sample(
+    channel: Channel, file: WorkerFile, command: Command, limits: FrameLimits
+) -> Iterator[tuple[SampledVideo, SegmentHeader | None]]:
+    """Yields the sampled video, or one for each segment."""
 
-    def passed() -> None:
-        channel.send(Passed())
-        _await_word(channel)
+    def report_skipped() -> None:
+        channel.send(Skipped())
+        _await_continue(channel)
 
-    sampling, start, end = order.sampling, order.start, order.end
+    sampling, start, end = command.sampling, command.start, command.end
     if sampling is None:
-        yield read_image(media.path, limits=limits), None
+        yield read_image(file.path, limits=limits), None
     elif sampling.method == "segment":
-        first = order.first
+        first = command.first
         parts = sample_segments(
-            media, sampling, start=start, end=end, first=first, limits=limits, passed=passed
+            file,
+            sampling,
+            start=start,
+            end=end,
+            first=first,
+            limits=limits,
+            on_skipped=report_skipped,
         )
-        # Not a loop: its variable would hold a segment until the next is decoded, and both take memory.
-        yield from map(_noted, parts)
+        # A loop's variable would hold a segment until the next is decoded, and both take memory.
+        yield from map(_add_header, parts)
     else:
-        yield sample_frames(media, sampling, start=start, end=end, limits=limits), None
+        yield sample_frames(file, sampling, start=start, end=end, limits=limits), None
 
 
-def _noted(part: SampledSegment) -> tuple[SampledVideo, SegmentNote]:
-    note = SegmentNote(number=part.number, total=part.total, start_s=part.start_s, end_s=part.end_s)
-    return part.video, note
+def _add_header(part: SampledSegment) -> tuple[SampledVideo, SegmentHeader]:
+    header = SegmentHeader(
+        number=part.number, total=part.total, start_s=part.start_s, end_s=part.end_s
+    )
+    return part.video, header
 
 
-def _hand_over(channel: Channel, sampled: Sampled, descriptor: int) -> None:
+def _send_pixels(channel: Channel, sampled: Sampled, descriptor: int) -> None:
     try:
         channel.send(sampled, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _await_word(channel: Channel) -> None:
-    """Until the worker wants it to go on with the next segment."""
+def _await_continue(channel: Channel) -> None:
+    """Waits until the worker asks for the next segment; raises AbortedError if it wants none."""
     body, _ = channel.receive() or (b"", None)
-    if isinstance(_WORD.validate_json(body), Refused):
-        raise RefusedError
+    if isinstance(_SEGMENT_REPLY.validate_json(body), Abort):
+        raise AbortedError
 
 
-def _apart(video: SampledVideo) -> tuple[Sampled, deque[npt.NDArray[np.uint8]]]:
-    notes = tuple(
-        FrameNote(
+def _split_pixels(video: SampledVideo) -> tuple[Sampled, deque[npt.NDArray[np.uint8]]]:
+    headers = tuple(
+        FrameHeader(
             index=frame.index,
             pts_s=frame.pts_s,
             exact=frame.exact,
@@ -169,35 +177,35 @@ def _apart(video: SampledVideo) -> tuple[Sampled, deque[npt.NDArray[np.uint8]]]:
         )
         for frame in video.frames
     )
-    sampled = Sampled(frames=notes, info=video.info, warnings=video.warnings)
+    sampled = Sampled(frames=headers, info=video.info, warnings=video.warnings)
     return sampled, deque(frame.pixels for frame in video.frames)
 
 
-def _given_away(
+def _pop_each(
     pixels: deque[npt.NDArray[np.uint8]],
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Each is freed before the next is copied."""
+    """Yields the arrays and drops each one before the next is copied."""
     while pixels:
         yield pixels.popleft()
 
 
-def _failed(error: Exception) -> Failed:
+def _make_failure(error: Exception) -> Failed:
     if _is_out_of_memory(error):
         return Failed(
             code=DecoderOutOfMemory.code,
-            message="decoding needs more memory than the worker's decoder_memory_bytes; "
+            message="decoding needs more memory than the worker's VIDEOQA_DECODER_MEMORY_BYTES; "
             "scale the video down, or ask for fewer frames",
         )
     if isinstance(error, SamplingError):
         return Failed(code=error.code, message=error.message[:MAX_TEXT], param=error.param)
-    if not isinstance(error, RefusedError):
+    if not isinstance(error, AbortedError):
         with suppress(OSError):  # the worker logs what is printed here
             traceback.print_exception(error)
     return Failed(code=InternalError.code, message=f"{type(error).__name__}: {error}"[:1000])
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """FFmpeg's opening errors become ours before they come here: look at their causes too."""
+    """Looks at the causes too, since FFmpeg's opening errors were already translated into ours."""
     seen = 0
     while error is not None and seen < 10:
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:

@@ -1,4 +1,4 @@
-"""So many at a time, first come first served, and who waits can be called off."""
+"""A FIFO semaphore whose waiters can be cancelled."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 __all__ = ["CHECK_EVERY_S", "Turn", "Turns"]
 
 CHECK_EVERY_S = 0.1
-"""How soon a cancel is heard while waiting."""
+"""Interval at which a waiting thread calls `check`, and so notices that its job is cancelled."""
 
 Check = Callable[[], None]
 
 
 class Turns:
-    """A semaphore with a queue."""
+    """A semaphore that admits `count` threads at a time, in the order of asking."""
 
     def __init__(self, count: int) -> None:
         self._free = count
@@ -24,22 +24,23 @@ class Turns:
         self._queue: deque[threading.Event] = deque()
 
     @contextmanager
-    def turn(self, check: Check) -> Iterator[Turn]:
-        """Waits for a turn. Raises what `check` raises meanwhile."""
+    def wait_turn(self, check: Check) -> Iterator[Turn]:
+        """Waits for a turn, holds it during the body; raises what `check` raises while waiting."""
         turn = Turn(self, check)
-        turn.take(first=False)
+        turn.acquire(front=False)
         try:
             yield turn
         finally:
-            turn.give()
+            turn.release()
 
-    def take(self, check: Check, *, first: bool) -> None:
+    def acquire(self, check: Check, *, front: bool) -> None:
+        """Waits for a turn, at the front or the end of the queue."""
         with self._lock:
             if self._free:
                 self._free -= 1
                 return
             called = threading.Event()
-            if first:
+            if front:
                 self._queue.appendleft(called)
             else:
                 self._queue.append(called)
@@ -47,56 +48,53 @@ class Turns:
             while not called.wait(CHECK_EVERY_S):
                 check()
         except BaseException:
-            self._leave(called)
+            self._cancel(called)
             raise
 
-    def give(self) -> None:
+    def release(self) -> None:
+        """Hands the turn to the first thread of the queue."""
         with self._lock:
             if self._queue:
                 self._queue.popleft().set()
             else:
                 self._free += 1
 
-    def _leave(self, called: threading.Event) -> None:
+    def _cancel(self, called: threading.Event) -> None:
         with self._lock:
             if not called.is_set():
                 self._queue.remove(called)
                 return
-        self.give()
+        self.release()
 
 
 class Turn:
-    """One thread's place among those whose turn it is."""
+    """The turn of one thread, which it may hold or have handed on."""
 
     def __init__(self, turns: Turns, check: Check) -> None:
         self._turns, self._check = turns, check
         self._held = False
 
     @contextmanager
-    def left(self) -> Iterator[None]:
-        """Lets another go on meanwhile; comes back before those who have not begun.
+    def yield_turn(self, *, front: bool) -> Iterator[None]:
+        """Gives the turn to another thread during the body, and waits for it again afterwards.
 
-        For who waits amid one thing. Two who did so between many things would have all turns.
+        Arguments:
+            front: queues before the threads that wait for their first turn. Meant for a thread
+                that waits amid one task: two that did so between many tasks would keep all
+                turns to themselves. False: queues at the end.
 
-        Raises what `check` raises while coming back; then, and if the body raises, the turn is
-        over.
+        Raises:
+            Whatever `check` raises while waiting. Then, and if the body raises, the turn is over.
         """
-        self.give()
+        self.release()
         yield
-        self.take(first=True)
+        self.acquire(front=front)
 
-    @contextmanager
-    def passed(self) -> Iterator[None]:
-        """The same, but comes back behind all who wait by then."""
-        self.give()
-        yield
-        self.take(first=False)
-
-    def take(self, *, first: bool) -> None:
-        self._turns.take(self._check, first=first)
+    def acquire(self, *, front: bool) -> None:
+        self._turns.acquire(self._check, front=front)
         self._held = True
 
-    def give(self) -> None:
+    def release(self) -> None:
         if self._held:
             self._held = False
-            self._turns.give()
+            self._turns.release()

@@ -1,4 +1,4 @@
-"""Private servers for one machine: what `videoqa up`, `make demo` and the tests start."""
+"""Private servers on one machine, for `videoqa up`, `make demo` and the tests."""
 
 from videoqa_worker.embedded.s3_server import S3Server, find_seaweedfs
 from videoqa_worker.embedded.stack import Stack

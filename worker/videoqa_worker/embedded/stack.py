@@ -1,8 +1,8 @@
-"""Stack: a private Redis and one worker on this machine, for `videoqa up` and `make demo`.
+"""A private Redis and one worker on this machine, for `videoqa up` and `make demo`.
 
-The worker is the production worker in a process of its own; only its settings differ: it
-may read any file of the user's, write results below the user's home and the folder that this
-was started in, and fetch from this machine.
+The worker is the production worker in a process of its own; only its settings differ: it may read
+all files of the user, write results below the user's home and the current folder, and fetch from
+this machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Self
 
-from videoqa.cli.local_stack import LocalStack
 from videoqa.client import Client
 from videoqa.errors import ConfigurationError
 from videoqa.settings import Settings
@@ -26,11 +25,11 @@ __all__ = ["Stack"]
 
 PREFERRED_PORT = 7379
 LOAD_TIMEOUT_S = 3600.0
-"""A first start may download 15 GB of weights."""
+"""Limit of the first start, which may download 15 GB of weights."""
 
 
 class Stack:
-    """A context manager: entering starts Redis and a worker, leaving stops both, in reverse."""
+    """A Redis server and a worker; a context manager that starts both and stops them in reverse."""
 
     def __init__(
         self,
@@ -40,7 +39,13 @@ class Stack:
         defaults: Mapping[str, str] | None = None,
         port: int | None = None,
     ) -> None:
-        """`environ`: VIDEOQA_* settings of the worker; `defaults` where it says nothing."""
+        """Starts nothing yet.
+
+        Arguments:
+            environ: the worker's environment, with its VIDEOQA_* settings.
+            defaults: settings that `environ` does not have.
+            port: preferred port of Redis.
+        """
         self.folder = folder
         self.results = folder / "results"
         self._environ = environ
@@ -48,7 +53,7 @@ class Stack:
         self._port = port
 
     def __enter__(self) -> Self:
-        self._lock = _locked(self.folder)
+        self._lock = _lock_folder(self.folder)
         try:
             self._start()
         except BaseException:
@@ -57,7 +62,7 @@ class Stack:
         return self
 
     def _start(self) -> None:
-        password = self._password()
+        password = self._read_password()
         self.redis = RedisServer(
             self.folder / "redis",
             port=free_port(self._port or PREFERRED_PORT),
@@ -75,17 +80,18 @@ class Stack:
         self.redis.stop()
         self._lock.close()
 
-    def _password(self) -> str | None:
-        """The same at each start, so that a backend app's URL stays right."""
-        kept = self.folder / "redis" / "password"
-        if not kept.exists():
+    def _read_password(self) -> str | None:
+        """Reads the saved password, so that Redis' URL is the same at each start."""
+        path = self.folder / "redis" / "password"
+        if not path.exists():
             return None
-        return kept.read_text().strip() or None
+        return path.read_text().strip() or None
 
-    def keep_password(self) -> None:
-        kept = self.folder / "redis" / "password"
-        kept.touch(mode=0o600)
-        kept.write_text(self.redis.password)
+    def save_password(self) -> None:
+        """Saves Redis' password for the next start."""
+        path = self.folder / "redis" / "password"
+        path.touch(mode=0o600)
+        path.write_text(self.redis.password)
 
     @property
     def model(self) -> str:
@@ -98,9 +104,6 @@ class Stack:
     def client(self) -> Client:
         return Client(settings=self.settings)
 
-    def note(self) -> LocalStack:
-        return LocalStack(redis_url=self.redis.url, pid=os.getpid(), model=self.model)
-
     def _worker_environment(self) -> dict[str, str]:
         given = {
             "VIDEOQA_MODEL": DEMO_MODEL,
@@ -108,7 +111,7 @@ class Stack:
             "VIDEOQA_FILE_ROOTS": "/",
             "VIDEOQA_OUTPUT_ROOTS": os.pathsep.join(map(str, (Path.home(), Path.cwd()))),
             "VIDEOQA_PRIVATE_ADDRESSES": "true",
-            # Below the 10 s after which a server that does not stop is killed.
+            # Less than the 10 s after which a server that does not stop is killed.
             "VIDEOQA_DRAIN_GRACE_S": "3",
             **self._defaults,
         }
@@ -125,49 +128,50 @@ class Stack:
     def _start_worker(self) -> ServerProcess:
         return ServerProcess(
             "the worker",
-            # -P: a file of the user's folder must not shadow a library.
+            # With -P no file of the current folder shadows a library.
             [sys.executable, "-P", "-m", "videoqa_worker"],
             log_path=self.folder / "worker.log",
             env=self._worker_environment(),
         )
 
     def restart_worker(self) -> None:
-        """After a crash; its jobs go on when their leases end."""
+        """Starts the worker again after a crash; its jobs continue when their leases end."""
         self.worker.stop()
         self.worker = self._start_worker()
 
     def wait_until_ready(self, on_state: Callable[[str], None]) -> None:
-        """Waits for the worker, telling what it does; raises ConfigurationError if it dies."""
-        told = ""
+        """Waits for the worker and reports its state; raises ConfigurationError if it ends."""
+        reported = ""
         with self.client() as client:
 
             def ready() -> bool:
-                nonlocal told
-                doing = self._last_word()
-                if doing and doing != told:
-                    told = doing
-                    on_state(doing)
+                nonlocal reported
+                message = self._read_last_message()
+                if message and message != reported:
+                    reported = message
+                    on_state(message)
                 return any(info.ready for info in client.workers())
 
             self.worker.wait_until(ready, timeout_s=LOAD_TIMEOUT_S, every_s=0.1)
 
-    def _last_word(self) -> str:
-        """The message of the worker's newest log line."""
+    def _read_last_message(self) -> str:
+        """Returns the message of the worker's newest log line."""
         lines = self.worker.log_path.read_text(errors="replace").splitlines()
         return lines[-1].partition("videoqa_worker: ")[2] if lines else ""
 
 
-def _locked(folder: Path) -> IO[str]:
-    """The folder's lock, held until it is closed, or this process ends however it may.
+def _lock_folder(folder: Path) -> IO[str]:
+    """Locks the folder until the lock is closed or this process ends.
 
-    Two servers on one append-only file would spoil it.
+    Two servers on one append-only file would corrupt it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
         raise ConfigurationError(
-            f"can't use {folder}: {error.strerror}; set VIDEOQA_HOME to a folder of yours"
+            f"can't use {folder}: {error.strerror}; set VIDEOQA_HOME to a folder "
+            "that you may write to"
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,36 +1,36 @@
-"""Frame sampling: which pictures of a video the model sees, and their pixels."""
+"""Frame sampling: chooses the frames of a video that the model sees, and decodes them."""
 
-from videoqa_worker.frames.budget import Watch, no_check
+from videoqa_worker.frames.budget import DecodeBudget, no_check
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.image import read_image
-from videoqa_worker.frames.sample import fewer, sample_frames
+from videoqa_worker.frames.sample import sample_frames, warn_if_fewer
 from videoqa_worker.frames.segments import SampledSegment, sample_segments
-from videoqa_worker.frames.selection.clip import clip_of
-from videoqa_worker.frames.selection.instants import instants_of
-from videoqa_worker.frames.selection.plan import planned_spans
-from videoqa_worker.frames.sparse_file import LocalMedia, Media, Span, Spans
+from videoqa_worker.frames.selection.clip import resolve_clip
+from videoqa_worker.frames.selection.fetch_plan import plan_spans
+from videoqa_worker.frames.selection.instants import compute_instants
+from videoqa_worker.frames.sparse_file import CompleteFile, Span, Spans, SparseFile
 from videoqa_worker.settings import FrameLimits
 
 __all__ = [
+    "CompleteFile",
+    "DecodeBudget",
     "Frame",
     "FrameLimits",
-    "LocalMedia",
-    "Media",
     "OpenVideo",
     "SampledSegment",
     "SampledVideo",
     "Span",
     "Spans",
+    "SparseFile",
     "VideoInfo",
-    "Watch",
-    "clip_of",
-    "fewer",
-    "instants_of",
+    "compute_instants",
     "no_check",
     "open_video",
-    "planned_spans",
+    "plan_spans",
     "read_image",
+    "resolve_clip",
     "sample_frames",
     "sample_segments",
+    "warn_if_fewer",
 ]

@@ -1,4 +1,4 @@
-"""The clock of one decoding: the caller's `check`, the deadline and the packet count."""
+"""The budget of one decoding: its deadline, its packet count, and the caller's `check`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from videoqa.errors import DecodeTimeout, TooManyPackets
-from videoqa_worker.frames.sparse_file import Media, Span, Spans
+from videoqa_worker.frames.sparse_file import Span, Spans, SparseFile
 from videoqa_worker.settings import FrameLimits
 
-__all__ = ["Awaited", "Watch", "no_check"]
+__all__ = ["DecodeBudget", "TimedFile", "no_check"]
 
 
 def no_check() -> None:
-    """The default `check`: nobody cancels."""
+    """The default `check`, for callers that never cancel."""
 
 
-class Watch:
-    """Ticked once a packet. It cannot interrupt the decoder inside one packet."""
+class DecodeBudget:
+    """The budget of one decoding, checked once per packet; it cannot interrupt a packet."""
 
     def __init__(self, limits: FrameLimits, check: Callable[[], None] = no_check) -> None:
         self._limits = limits
@@ -27,43 +27,43 @@ class Watch:
         self._packets = 0
 
     def tick(self) -> None:
-        """Raises what `check` raises; DecodeTimeout; TooManyPackets after `max_packets`."""
+        """Counts a packet; raises DecodeTimeout, TooManyPackets, and what `check` raises."""
         self._check()
         if time.monotonic() > self._deadline_s:
             raise DecodeTimeout(
                 f"decoding took more than {self._limits.decode_timeout_s:g} s; "
-                "ask for a shorter clip, or raise the worker's decode_timeout_s"
+                "ask for a shorter clip, or raise the worker's VIDEOQA_DECODE_TIMEOUT_S"
             )
         self._packets += 1
         if self._packets > self._limits.max_packets:
             raise TooManyPackets(
                 f"the video has more than {self._limits.max_packets} packets; "
-                "ask for it in parts, or raise the worker's max_packets"
+                "ask for a shorter clip, or raise the worker's VIDEOQA_MAX_PACKETS"
             )
 
     def restart(self) -> None:
-        """The deadline begins anew: what was done so far is a thing of its own."""
+        """Starts the deadline anew, for the next segment."""
         self._deadline_s = time.monotonic() + self._limits.decode_timeout_s
 
-    def waited(self, seconds: float) -> None:
-        """So long was spent on something else than decoding."""
+    def exclude(self, seconds: float) -> None:
+        """Moves the deadline by time that was not spent on decoding."""
         self._deadline_s += seconds
 
 
-class Awaited:
-    """Media whose bytes are waited for off the clock: fetching has a deadline of its own."""
+class TimedFile:
+    """A SparseFile whose fetches do not count towards the decoding deadline."""
 
-    def __init__(self, media: Media, watch: Watch) -> None:
-        self._media = media
-        self._watch = watch
-        self.path: Path = media.path
-        self.size_bytes: int = media.size_bytes
+    def __init__(self, file: SparseFile, budget: DecodeBudget) -> None:
+        self._file = file
+        self._budget = budget
+        self.path: Path = file.path
+        self.size_bytes: int = file.size_bytes
 
     @property
     def present(self) -> Spans:
-        return self._media.present
+        return self._file.present
 
     def ensure(self, spans: Sequence[Span]) -> None:
         begun_s = time.monotonic()
-        self._media.ensure(spans)
-        self._watch.waited(time.monotonic() - begun_s)
+        self._file.ensure(spans)
+        self._budget.exclude(time.monotonic() - begun_s)

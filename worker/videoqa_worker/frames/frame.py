@@ -1,4 +1,4 @@
-"""What sampling hands on: pictures, where they stand in the video, and what the video is."""
+"""The result of sampling: frames with their times, and information about the video."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ __all__ = ["Frame", "SampledVideo", "VideoInfo"]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a video."""
+    """One frame of a video."""
 
     index: int | None
-    """Its number in presentation order from 0, where that can be known."""
+    """Number in presentation order from 0; None where the container does not tell."""
     pts_s: float
-    """Seconds from the video's beginning, that is, from its first picture."""
+    """Presentation time in seconds from the video's first frame."""
     exact: bool
-    """False: damaged, or the container's timestamps could not be trusted."""
+    """False if the frame is damaged, or the container's timestamps cannot be trusted."""
     pixels: npt.NDArray[np.uint8]
     """uint8[H, W, 3], RGB, C-contiguous, upright (rotation applied)."""
     asked_s: float = 0.0
-    """The instant that it was taken for: the first, if it is on screen at several."""
+    """The target instant; the first, if the frame is on screen at several."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says it is; sizes are those of the upright picture."""
+    """The properties that a file declares; width and height are those of the upright picture."""
 
     duration_s: float | None
     fps: float | None
-    """Pictures a second on average."""
+    """Average frames per second."""
     width: int
     height: int
     codec: str | None
@@ -43,7 +43,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, eq=False)
 class SampledVideo:
-    """The frames of one input, in the order of time."""
+    """The sampled frames of one input, ascending in time."""
 
     frames: tuple[Frame, ...]
     info: VideoInfo

@@ -1,4 +1,4 @@
-"""A still picture as a sampled video of one frame."""
+"""Reads a still image as a sampled video of one frame."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from videoqa.errors import NotAVideo, PictureTooLarge, SamplingError, VideoCorrupt
 from videoqa_worker.frames.budget import no_check
-from videoqa_worker.frames.container.sniff import look_at
+from videoqa_worker.frames.container.sniff import identify
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = ["read_image"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""Of Pillow's some fifty formats; EPS, for one, starts Ghostscript."""
-_TURNS = {
+"""The allowed ones of Pillow's some fifty formats; EPS, for example, starts Ghostscript."""
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -27,7 +27,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each orientation of EXIF (CIPA DC-008, 4.6.4); 1 is upright."""
+"""Transposes that undo each EXIF orientation (CIPA DC-008, 4.6.4); 1 is upright."""
 
 
 def read_image(
@@ -36,7 +36,7 @@ def read_image(
     limits: FrameLimits = DEFAULT_LIMITS,
     check: Callable[[], None] = no_check,
 ) -> SampledVideo:
-    """The picture, upright by its EXIF orientation; of an animation, the first one.
+    """Returns the image, upright by its EXIF orientation; the first frame of an animation.
 
     Raises:
         NotAVideo, VideoCorrupt, PictureTooLarge.
@@ -47,14 +47,14 @@ def read_image(
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image, limits)
             kind = image.format
-            upright = _eight_bit(_turned(image)).convert("RGB")
+            upright = _reduce_to_8_bit(_rotate_upright(image)).convert("RGB")
     except UnidentifiedImageError as error:
-        raise _refusal(file) from error
+        raise _explain_refusal(file) from error
     except Image.DecompressionBombError as error:
-        raise PictureTooLarge(f"{error}; scale the image down before") from error
+        raise PictureTooLarge(f"{error}; scale the image down") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise VideoCorrupt(
-            f"looks like {look_at(file).text}, and cannot be read: {error}"
+            f"got {identify(file).text} that cannot be decoded: {error}; upload it again"
         ) from error
     check()
     pixels = np.ascontiguousarray(upright, dtype=np.uint8)
@@ -65,23 +65,26 @@ def read_image(
     return SampledVideo((frame,), info)
 
 
-def _turned(image: Image.Image) -> Image.Image:
-    """`ImageOps.exif_transpose` also writes the EXIF data anew, and fails if any of it is odd."""
+def _rotate_upright(image: Image.Image) -> Image.Image:
+    """Applies the EXIF orientation.
+
+    `ImageOps.exif_transpose` also rewrites the EXIF data, and fails if any of it is invalid.
+    """
     image.load()
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if turn is None else image.transpose(turn)
+    transpose = _TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if transpose is None else image.transpose(transpose)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Pillow cuts what is above 255 instead: all but the darkest 256 of 65,536 greys become white.
+def _reduce_to_8_bit(image: Image.Image) -> Image.Image:
+    """Scales 16-bit greys to 8 bits; Pillow's conversion would clip all values above 255 to white.
 
     Raises:
-        NotAVideo: nothing says what is white, as in TIFFs of 32 bits or floats.
+        NotAVideo: the format does not define white, as in TIFFs of 32-bit integers or floats.
     """
     if image.mode in ("I", "F"):
         raise NotAVideo(
             f"got an image of numbers without a range (mode {image.mode}), expected greys or "
-            "colours of 8 or 16 bits; convert it before"
+            "colours of 8 or 16 bits; convert it first"
         )
     if not image.mode.startswith("I;16"):
         return image
@@ -92,13 +95,13 @@ def _check_size(image: Image.Image, limits: FrameLimits) -> None:
     if image.width * image.height > limits.max_pixels:
         raise PictureTooLarge(
             f"the picture is {image.width}x{image.height}, expected at most "
-            f"{limits.max_pixels} pixels; scale it down before"
+            f"{limits.max_pixels} pixels; scale it down"
         )
 
 
-def _refusal(path: Path) -> SamplingError:
-    look = look_at(path)
-    if look.kind == "image":
-        return VideoCorrupt(f"looks like {look.text}, and cannot be read")
-    hint = "; send it as a video input" if look.kind == "video" else ""
-    return NotAVideo(f"got bytes that are no image: it looks like {look.text}{hint}")
+def _explain_refusal(path: Path) -> SamplingError:
+    file_type = identify(path)
+    if file_type.kind == "image":
+        return VideoCorrupt(f"got {file_type.text} that cannot be decoded; upload it again")
+    hint = "; send it as a video input" if file_type.kind == "video" else ""
+    return NotAVideo(f"got {file_type.text}, expected an image{hint}")

@@ -1,6 +1,6 @@
-"""Frames of a video: the top of the path.
+"""Samples the frames of a video: the entry to this package.
 
-Knows files and seconds; jobs, URLs and models are the caller's.
+Knows files and seconds, and nothing of jobs, URLs and models.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ from av.video.reformatter import VideoReformatter
 
 from videoqa.contract import Sampling, Warn
 from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
-from videoqa_worker.frames.budget import Awaited, Watch, no_check
-from videoqa_worker.frames.container.file_cursor import is_whole
-from videoqa_worker.frames.container.sniff import look_at
+from videoqa_worker.frames.budget import DecodeBudget, TimedFile, no_check
+from videoqa_worker.frames.container.file_cursor import is_complete
+from videoqa_worker.frames.container.sniff import identify
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
-from videoqa_worker.frames.decode.walk import Shown, Walk
+from videoqa_worker.frames.decode.picture_stream import DecodedPicture
+from videoqa_worker.frames.decode.walk import Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.pixels import to_rgb
-from videoqa_worker.frames.selection.choice import Choice, Target, choose
-from videoqa_worker.frames.selection.plan import fetch_planned
-from videoqa_worker.frames.sparse_file import LocalMedia, Media
+from videoqa_worker.frames.selection.fetch_plan import fetch_for_clip
+from videoqa_worker.frames.selection.targets import Selection, Target, select_targets
+from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
 from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = [
-    "check_grown",
+    "check_grown_memory",
     "check_memory",
-    "check_reached",
-    "describe",
-    "fewer",
-    "first_picture",
-    "frame_of",
-    "on_screen",
+    "decode_first_picture",
+    "decode_on_screen",
+    "describe_video",
+    "make_frame",
+    "refuse_truncated",
     "sample_frames",
+    "warn_if_fewer",
 ]
 
 
 def sample_frames(
-    media: Media | str | Path,
+    file: SparseFile | str | Path,
     sampling: Sampling,
     *,
     start: float | None = None,
@@ -51,96 +52,110 @@ def sample_frames(
     limits: FrameLimits = DEFAULT_LIMITS,
     check: Callable[[], None] = no_check,
 ) -> SampledVideo:
-    """The pictures of the clip [start, end) that `sampling` defines (see its docstring).
+    """Returns the frames of the clip [start, end) that `sampling` defines (see its docstring).
 
-    With a = `start` or 0 and b = `end` or the duration, in seconds from the first picture.
-    Instants are compared in ticks of the container, rounded up if those are of a millisecond
-    or less. A picture that is on screen at several instants comes once. Of media with holes,
-    only what is needed is fetched. `check` is called at every packet; what it raises passes.
+    The clip is [a, b) with a = `start` or 0 and b = `end` or the duration, in seconds from the
+    first picture. Instants are compared in ticks of the container, rounded up if a tick is a
+    millisecond or less. A picture that is on screen at several instants is returned once. Only the
+    needed bytes of a sparse file are fetched. `check` is called at every packet; its exceptions
+    pass through.
 
     Raises:
         NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, PictureTooLarge, VideoTooLong,
         TooManyStreams, TooManyPackets, FramesTooLarge, ClipOutOfRange, DecodeTimeout.
-        SourceError: media with holes could not be fetched.
+        SourceError: a sparse file could not be fetched.
     """
-    watch = Watch(limits, check)
-    source = Awaited(LocalMedia(Path(media)) if isinstance(media, str | Path) else media, watch)
-    if not is_whole(source):
-        fetch_planned(source, sampling, start, end, limits, watch)
-    with Walk(source, limits, watch) as walk:
-        first = first_picture(walk)
+    budget = DecodeBudget(limits, check)
+    source = TimedFile(CompleteFile(Path(file)) if isinstance(file, str | Path) else file, budget)
+    if not is_complete(source):
+        fetch_for_clip(source, sampling, start, end, limits, budget)
+    with Walk(source, limits, budget) as walk:
+        first = decode_first_picture(walk)
         doubtful = walk.lacks_reordering()
-        timeline = read_timeline(walk.video, first.pts, watch, doubtful=doubtful)
-        walk.follow(timeline)
-        choice = choose(sampling, timeline, start, end)
-        check_memory(first.width * first.height, len(choice.targets), limits)
-        frames = _take(walk, timeline, choice)
-        info = describe(walk, timeline, frames[0])
-    warnings = choice.warnings + _about_keys(sampling, timeline)
-    return SampledVideo(frames, info, warnings + fewer(len(choice.targets), len(frames)))
+        timeline = read_timeline(walk.video, first.pts, budget, doubtful=doubtful)
+        walk.use_timeline(timeline)
+        selection = select_targets(sampling, timeline, start, end)
+        check_memory(first.width * first.height, len(selection.targets), limits)
+        frames = _sample_targets(walk, timeline, selection)
+        info = describe_video(walk, timeline, frames[0])
+    warnings = selection.warnings + _warn_if_no_keyframes(sampling, timeline)
+    return SampledVideo(frames, info, warnings + warn_if_fewer(len(selection.targets), len(frames)))
 
 
-def first_picture(walk: Walk) -> VideoFrame:
-    """Raises VideoCorrupt if there is none."""
-    first = walk.first()
+def decode_first_picture(walk: Walk) -> VideoFrame:
+    """Returns the first picture; raises VideoCorrupt if there is none."""
+    first = walk.read_first()
     if first is None:
-        look = look_at(walk.video.media.path)
-        raise VideoCorrupt(f"looks like {look.text}, and no picture decodes")
+        file_type = identify(walk.video.file.path)
+        raise VideoCorrupt(f"got {file_type.text} of which no picture decodes; upload it again")
     return first
 
 
-def _take(walk: Walk, timeline: Timeline, choice: Choice) -> tuple[Frame, ...]:
-    targets = choice.targets
-    walk.aim([target.tick for target in targets])
+def _sample_targets(walk: Walk, timeline: Timeline, selection: Selection) -> tuple[Frame, ...]:
+    targets = selection.targets
+    walk.set_targets([target.tick for target in targets])
     if timeline.truncated:
-        check_reached(timeline, targets[-1].tick, timeline.last)
+        refuse_truncated(timeline, targets[-1].tick, timeline.last)
     frames: list[Frame] = []
     reformatter = VideoReformatter()
     last_pts: int | None = None
-    for target, asked_s in zip(targets, choice.instants_s, strict=True):
-        shown = _keyframe(walk, timeline, target) or on_screen(walk, timeline, target.tick)
-        if shown.pts != last_pts:
-            frames.append(frame_of(shown, timeline, asked_s, reformatter))
-            check_grown(frames, walk.video.limits)
-        elif not shown.exact:  # this instant's doubt is the frame's, which stands for both
+    for target, asked_s in zip(targets, selection.instants_s, strict=True):
+        decoded = _decode_keyframe(walk, timeline, target) or decode_on_screen(
+            walk, timeline, target.tick
+        )
+        if decoded.pts != last_pts:
+            frames.append(make_frame(decoded, timeline, asked_s, reformatter))
+            check_grown_memory(frames, walk.video.limits)
+        elif (
+            not decoded.exact
+        ):  # one frame stands for both instants, so it is as doubtful as either
             frames[-1] = replace(frames[-1], exact=False)
-        last_pts = shown.pts
-    if walk.contradicted or walk.begins_late:
+        last_pts = decoded.pts
+    if walk.times_contradict or walk.begins_late:
         frames = [replace(frame, exact=False) for frame in frames]
     return tuple(frames)
 
 
-def _keyframe(walk: Walk, timeline: Timeline, target: Target) -> Shown | None:
-    """The keyframe, exact only if it is what is on screen at the instant."""
-    shown = walk.key_at(target.key) if target.key is not None else None
-    if shown is None:
+def _decode_keyframe(walk: Walk, timeline: Timeline, target: Target) -> DecodedPicture | None:
+    """Decodes the target's keyframe; exact only if it is on screen at the instant."""
+    decoded = walk.decode_keyframe_at(target.keyframe) if target.keyframe is not None else None
+    if decoded is None:
         return None
-    since = target.tick - shown.pts
-    on_screen = since == 0 or (timeline.even and 0 < since < timeline.step)
-    return replace(shown, exact=shown.exact and on_screen)
+    since = target.tick - decoded.pts
+    is_on_screen = since == 0 or (timeline.even and 0 < since < timeline.step)
+    return replace(decoded, exact=decoded.exact and is_on_screen)
 
 
-def on_screen(walk: Walk, timeline: Timeline, tick: int) -> Shown:
-    shown = walk.at(tick)
-    if shown is None:
-        raise VideoCorrupt(f"no picture decodes near {timeline.seconds(tick):.2f} s")
-    if (timeline.truncated or shown.pts < timeline.last) and walk.ended():
-        check_reached(timeline, tick, shown.pts)
-        held = tick > shown.pts + timeline.step
-        return replace(shown, exact=shown.exact and not held)
-    return shown
+def decode_on_screen(walk: Walk, timeline: Timeline, tick: int) -> DecodedPicture:
+    """Decodes the picture that is on screen at this tick.
+
+    Raises:
+        VideoCorrupt: no picture decodes. VideoTruncated: the file ends long before the tick.
+    """
+    decoded = walk.advance_to(tick)
+    if decoded is None:
+        raise VideoCorrupt(
+            f"no picture decodes near {timeline.seconds(tick):.2f} s; upload the video again, "
+            "or ask for another clip"
+        )
+    if (timeline.truncated or decoded.pts < timeline.last) and walk.is_at_end():
+        refuse_truncated(timeline, tick, decoded.pts)
+        held = tick > decoded.pts + timeline.step
+        return replace(decoded, exact=decoded.exact and not held)
+    return decoded
 
 
-def frame_of(
-    shown: Shown, timeline: Timeline, asked_s: Fraction, reformatter: VideoReformatter
+def make_frame(
+    decoded: DecodedPicture, timeline: Timeline, asked_s: Fraction, reformatter: VideoReformatter
 ) -> Frame:
-    index = shown.count if shown.count is not None else timeline.index_of(shown.pts)
-    pixels = to_rgb(shown.picture, reformatter)
-    return Frame(index, timeline.seconds(shown.pts), shown.exact, pixels, float(asked_s))
+    """Converts a decoded picture to a frame."""
+    index = decoded.count if decoded.count is not None else timeline.index_of(decoded.pts)
+    pixels = to_rgb(decoded.picture, reformatter)
+    return Frame(index, timeline.seconds(decoded.pts), decoded.exact, pixels, float(asked_s))
 
 
-def check_reached(timeline: Timeline, tick: int, last: int) -> None:
-    """Never passes the last picture off as a later one."""
+def refuse_truncated(timeline: Timeline, tick: int, last: int) -> None:
+    """Raises VideoTruncated if the target lies clearly behind the last picture."""
     pictures_end = last + round(timeline.step)
     missing_s = (tick - pictures_end) * timeline.time_base
     if missing_s > timeline.tolerance_s:
@@ -152,6 +167,7 @@ def check_reached(timeline: Timeline, tick: int, last: int) -> None:
 
 
 def check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
+    """Raises FramesTooLarge if so many frames of the first picture's size exceed the limit."""
     needed_bytes = pixels * 3 * count
     if needed_bytes > limits.max_frames_bytes:
         raise FramesTooLarge(
@@ -160,16 +176,17 @@ def check_memory(pixels: int, count: int, limits: FrameLimits) -> None:
         )
 
 
-def check_grown(frames: Sequence[Frame], limits: FrameLimits) -> None:
-    """`check_memory` knows the first picture's size only, and later ones may be larger."""
+def check_grown_memory(frames: Sequence[Frame], limits: FrameLimits) -> None:
+    """Raises FramesTooLarge if the frames exceed the limit, since later pictures may be larger."""
     if sum(frame.pixels.nbytes for frame in frames) > limits.max_frames_bytes:
         raise FramesTooLarge(
-            f"the video's pictures grow, and {len(frames)} frames take more than "
-            f"{limits.max_frames_bytes / 2**30:.1f} GiB together; ask for fewer frames"
+            f"the video's pictures grow: {len(frames)} frames take more than the allowed "
+            f"{limits.max_frames_bytes / 2**30:.1f} GiB; ask for fewer frames"
         )
 
 
-def describe(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
+def describe_video(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
+    """Returns the video's properties, with the size of this frame."""
     height, width = frame.pixels.shape[:2]
     rate = None if timeline.even else walk.video.stream.average_rate
     return VideoInfo(
@@ -182,14 +199,15 @@ def describe(walk: Walk, timeline: Timeline, frame: Frame) -> VideoInfo:
     )
 
 
-def _about_keys(sampling: Sampling, timeline: Timeline) -> tuple[Warn, ...]:
-    if sampling.method != "keyframe" or timeline.keys:
+def _warn_if_no_keyframes(sampling: Sampling, timeline: Timeline) -> tuple[Warn, ...]:
+    if sampling.method != "keyframe" or timeline.keyframes:
         return ()
-    message = "this kind of file does not tell where keyframes are: exact frames were taken"
+    message = "this file format does not list its keyframes; exact frames were sampled instead"
     return (Warn(code="no_keyframes", message=message),)
 
 
-def fewer(asked: int, got: int) -> tuple[Warn, ...]:
+def warn_if_fewer(asked: int, got: int) -> tuple[Warn, ...]:
+    """Returns a warning if fewer frames came than instants were asked for."""
     if got == asked:
         return ()
     message = f"asked for {asked} frames, the clip has {got}: some instants show the same picture"

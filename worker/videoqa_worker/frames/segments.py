@@ -1,8 +1,8 @@
-"""Frames of a video segment by segment, from one opening and one pass over its pictures.
+"""Samples the frames of a long video segment by segment, in one pass over its pictures.
 
-Knows files and seconds. A segment's frames are handed on before those of the next are decoded,
-so an hour needs no more memory than the segments that overlap; and a caller that goes on where
-another stopped says with which segment.
+Knows files and seconds. A segment's frames are yielded before the next segment is decoded, so an
+hour needs no more memory than the segments that overlap. A caller that resumes where another one
+stopped names the first segment.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ from pathlib import Path
 from av.video.reformatter import VideoReformatter
 
 from videoqa.contract import Sampling
-from videoqa_worker.frames.budget import Awaited, Watch, no_check
-from videoqa_worker.frames.container.file_cursor import is_whole
+from videoqa_worker.frames.budget import DecodeBudget, TimedFile, no_check
+from videoqa_worker.frames.container.file_cursor import is_complete
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
-from videoqa_worker.frames.decode.walk import Shown, Walk
+from videoqa_worker.frames.decode.picture_stream import DecodedPicture
+from videoqa_worker.frames.decode.walk import Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo
 from videoqa_worker.frames.sample import (
-    check_grown,
+    check_grown_memory,
     check_memory,
-    check_reached,
-    describe,
-    fewer,
-    first_picture,
-    frame_of,
-    on_screen,
+    decode_first_picture,
+    decode_on_screen,
+    describe_video,
+    make_frame,
+    refuse_truncated,
+    warn_if_fewer,
 )
-from videoqa_worker.frames.selection.choice import Target
-from videoqa_worker.frames.selection.clip import Clip, clip_of
-from videoqa_worker.frames.selection.instants import Part, parts_of, uniform
-from videoqa_worker.frames.selection.plan import Plan, read_plan
-from videoqa_worker.frames.sparse_file import LocalMedia, Media
+from videoqa_worker.frames.selection.clip import Clip, resolve_clip
+from videoqa_worker.frames.selection.fetch_plan import FetchPlan, read_fetch_plan
+from videoqa_worker.frames.selection.instants import SegmentSpan, cut_segments, spread_evenly
+from videoqa_worker.frames.selection.targets import Target
+from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
 from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = ["SampledSegment", "sample_segments"]
 
 _PLANNED_FRAMES = 64
-"""Of so many, the bytes are fetched in one round."""
+"""Number of frames whose bytes are fetched in one round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +52,16 @@ class SampledSegment:
     """The frames of one segment."""
 
     number: int
-    """From 0."""
+    """Number of the segment, from 0."""
     total: int
     start_s: float
-    """From the video's beginning."""
+    """Seconds from the video's beginning."""
     end_s: float
     video: SampledVideo
 
 
 def sample_segments(
-    media: Media | str | Path,
+    file: SparseFile | str | Path,
     sampling: Sampling,
     *,
     start: float | None = None,
@@ -68,44 +69,46 @@ def sample_segments(
     first: int = 0,
     limits: FrameLimits = DEFAULT_LIMITS,
     check: Callable[[], None] = no_check,
-    passed: Callable[[], None] = no_check,
+    on_skipped: Callable[[], None] = no_check,
 ) -> Iterator[SampledSegment]:
-    """The segments of the clip [start, end) that `sampling` defines, in the order of time.
+    """Yields the segments of the clip [start, end) that `sampling` defines, ascending in time.
 
     Arguments:
-        first: begins with this one, but never behind the last, so that at least one comes.
-        limits: `decode_timeout_s` is for each segment, also for those that decoding has to go
-            through on the way to `first`, or again where no seek leads to the next picture.
-        passed: called after each of these: no more often than there are segments before.
+        first: number of the first segment to yield; the last one, if there are fewer.
+        limits: `decode_timeout_s` holds for each segment, also for those that are decoded through
+            on the way to `first`, or again where no seek leads to the next picture.
+        on_skipped: called after each segment that is decoded through and not yielded.
 
     Raises:
         As `sample_frames`; TooManySegments.
     """
-    watch = Watch(limits, check)
-    source = Awaited(LocalMedia(Path(media)) if isinstance(media, str | Path) else media, watch)
-    plan = None if is_whole(source) else read_plan(source, limits, watch)
+    budget = DecodeBudget(limits, check)
+    source = TimedFile(CompleteFile(Path(file)) if isinstance(file, str | Path) else file, budget)
+    plan = None if is_complete(source) else read_fetch_plan(source, limits, budget)
     if plan is None:
         source.ensure([(0, source.size_bytes)])
-    with Walk(source, limits, watch) as walk:
-        picture = first_picture(walk)
+    with Walk(source, limits, budget) as walk:
+        picture = decode_first_picture(walk)
         doubtful = walk.lacks_reordering()
-        timeline = read_timeline(walk.video, picture.pts, watch, doubtful=doubtful)
-        walk.follow(timeline)
-        cut = _Cut.of(sampling, timeline, start, end, limits)
-        check_memory(picture.width * picture.height, cut.frames_held, limits)
-        yield from _Pass(walk, timeline, cut, source, plan, watch).segments(first, passed)
+        timeline = read_timeline(walk.video, picture.pts, budget, doubtful=doubtful)
+        walk.use_timeline(timeline)
+        clip = _SegmentedClip.of(sampling, timeline, start, end, limits)
+        check_memory(picture.width * picture.height, clip.frames_held, limits)
+        yield from _SegmentSampler(walk, timeline, clip, source, plan, budget).sample(
+            first, on_skipped
+        )
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """A clip in parts."""
+class _SegmentedClip:
+    """A clip cut into segments."""
 
     clip: Clip
-    parts: tuple[Part, ...]
+    segments: tuple[SegmentSpan, ...]
     frames: int
-    """Of each."""
+    """Frames per segment."""
     frames_held: int
-    """Of all parts that overlap."""
+    """Frames of all segments that overlap, which are in memory at once."""
 
     @classmethod
     def of(
@@ -115,128 +118,135 @@ class _Cut:
         start: float | None,
         end: float | None,
         limits: FrameLimits,
-    ) -> _Cut:
+    ) -> _SegmentedClip:
+        """Cuts the clip [start, end) into segments."""
         step_s = timeline.step * timeline.time_base
-        clip = clip_of(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
-        parts = parts_of(sampling, clip, most=limits.max_segments)
+        clip = resolve_clip(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
+        segments = cut_segments(sampling, clip, most=limits.max_segments)
         at_once = 1
-        if len(parts) > 1:
-            apart_s = parts[1].start_s - parts[0].start_s
-            at_once = math.ceil((parts[0].end_s - parts[0].start_s) / apart_s)
-        return cls(clip, parts, sampling.cap, sampling.cap * at_once)
+        if len(segments) > 1:
+            apart_s = segments[1].start_s - segments[0].start_s
+            at_once = math.ceil((segments[0].end_s - segments[0].start_s) / apart_s)
+        return cls(clip, segments, sampling.cap, sampling.cap * at_once)
 
 
 @dataclass
-class _Open:
-    """A part whose frames are being taken."""
+class _PendingSegment:
+    """A segment whose frames are being decoded."""
 
-    part: Part
+    segment: SegmentSpan
     frames: list[Frame] = field(default_factory=list)
     asked: int = 0
     last_pts: int | None = None
 
 
-class _Pass:
-    """One walk over the parts."""
+class _SegmentSampler:
+    """Samples the segments of a clip in one walk over the pictures."""
 
     def __init__(
         self,
         walk: Walk,
         timeline: Timeline,
-        cut: _Cut,
-        source: Media,
-        plan: Plan | None,
-        watch: Watch,
+        clip: _SegmentedClip,
+        source: SparseFile,
+        plan: FetchPlan | None,
+        budget: DecodeBudget,
     ) -> None:
-        self._walk, self._timeline, self._cut = walk, timeline, cut
-        self._source, self._plan, self._watch = source, plan, watch
+        self._walk, self._timeline, self._clip = walk, timeline, clip
+        self._source, self._plan, self._budget = source, plan, budget
         self._reformatter = VideoReformatter()
         self._latest: Frame | None = None
         self._latest_pts: int | None = None
 
-    def segments(self, first: int, passed: Callable[[], None]) -> Iterator[SampledSegment]:
-        parts = self._cut.parts[min(first, len(self._cut.parts) - 1) :]
+    def sample(self, first: int, on_skipped: Callable[[], None]) -> Iterator[SampledSegment]:
+        """Yields the segments from `first` on."""
+        segments = self._clip.segments[min(first, len(self._clip.segments) - 1) :]
         wanted = sorted(
-            (self._timeline.ticks_at(at_s), part.number, at_s)
-            for part in parts
-            for at_s in uniform(self._cut.frames, part.start_s, part.end_s)
+            (self._timeline.ticks_at(at_s), segment.number, at_s)
+            for segment in segments
+            for at_s in spread_evenly(self._clip.frames, segment.start_s, segment.end_s)
         )
-        before = self._gone_through(parts[0])
-        self._walk.aim([*before, *(tick for tick, _, _ in wanted)])
+        before = self._find_starts_before(segments[0])
+        self._walk.set_targets([*before, *(tick for tick, _, _ in wanted)])
         if self._timeline.truncated:
-            check_reached(self._timeline, wanted[-1][0], self._timeline.last)
+            refuse_truncated(self._timeline, wanted[-1][0], self._timeline.last)
         if before:
             self._fetch([wanted[0][0]])
-        begun = {part.number: _Open(part) for part in parts}
-        self._walk.started_over = lambda tick: self._go_through(
-            self._begun_before(tick, min(begun)), passed
+        pending = {segment.number: _PendingSegment(segment) for segment in segments}
+        self._walk.on_restart = lambda tick: self._skip_through(
+            self._find_starts_until(tick, min(pending)), on_skipped
         )
-        self._go_through(before, passed)
+        self._skip_through(before, on_skipped)
         for n, (tick, number, at_s) in enumerate(wanted):
             if n % _PLANNED_FRAMES == 0:
                 self._fetch([tick for tick, _, _ in wanted[n : n + _PLANNED_FRAMES]])
-            self._take(tick, at_s, begun[number])
-            # The parts end in the order in which they begin: the last one is never much shorter.
-            if begun[number].asked == self._cut.frames:
-                yield self._ended(begun.pop(number))
-                self._watch.restart()
+            self._add_frame(tick, at_s, pending[number])
+            # Segments end in the order in which they begin: the last one is never much shorter.
+            if pending[number].asked == self._clip.frames:
+                yield self._finish(pending.pop(number))
+                self._budget.restart()
 
-    def _gone_through(self, first: Part) -> list[int]:
-        """Where parts begin after earlier ones, from the keyframe before this one up to it; of a file
-        without keyframes that can be sought, from the beginning: hours, perhaps."""
+    def _find_starts_before(self, first: SegmentSpan) -> list[int]:
+        """Returns the starts of earlier segments that are decoded through on the way to this one.
+
+        These lie behind the last keyframe before it. In a file without an index of keyframes they
+        begin with the second segment, which may take hours of video.
+        """
         begin = self._timeline.ticks_at(first.start_s)
-        keys = self._timeline.keys_until(begin)
-        later = self._cut.parts[1 : first.number + 1]
-        ticks = [self._timeline.ticks_at(part.start_s) for part in later]
-        return [tick for tick in ticks if not keys or tick > keys[-1]]
+        keyframes = self._timeline.keyframes_until(begin)
+        later = self._clip.segments[1 : first.number + 1]
+        ticks = [self._timeline.ticks_at(segment.start_s) for segment in later]
+        return [tick for tick in ticks if not keyframes or tick > keyframes[-1]]
 
-    def _begun_before(self, tick: int, following: int) -> list[int]:
-        """Where parts begin that a seek would have spared, up to the one that is to come next: behind
-        its beginning those that overlap with it begin."""
-        later = self._cut.parts[1 : following + 1]
-        ticks = [self._timeline.ticks_at(part.start_s) for part in later]
+    def _find_starts_until(self, tick: int, following: int) -> list[int]:
+        """Returns the starts before `tick` of all segments up to the following one.
+
+        These are decoded through once more if a seek to `tick` fails.
+        """
+        later = self._clip.segments[1 : following + 1]
+        ticks = [self._timeline.ticks_at(segment.start_s) for segment in later]
         return ticks[: bisect_left(ticks, tick)]
 
-    def _go_through(self, ticks: list[int], passed: Callable[[], None]) -> None:
+    def _skip_through(self, ticks: list[int], on_skipped: Callable[[], None]) -> None:
         for tick in ticks:
-            self._walk.at(tick)
-            self._watch.restart()
-            passed()
+            self._walk.advance_to(tick)
+            self._budget.restart()
+            on_skipped()
 
     def _fetch(self, ticks: list[int]) -> None:
         if self._plan is not None:
             self._source.ensure(self._plan.spans([Target(tick) for tick in ticks]))
 
-    def _take(self, tick: int, at_s: Fraction, into: _Open) -> None:
-        shown = on_screen(self._walk, self._timeline, tick)
-        into.asked += 1
-        if shown.pts != into.last_pts:
-            into.frames.append(replace(self._pixels(shown, at_s), asked_s=float(at_s)))
-            check_grown(into.frames, self._walk.video.limits)
-        elif not shown.exact:
-            into.frames[-1] = replace(into.frames[-1], exact=False)
-        into.last_pts = shown.pts
+    def _add_frame(self, tick: int, at_s: Fraction, pending: _PendingSegment) -> None:
+        decoded = decode_on_screen(self._walk, self._timeline, tick)
+        pending.asked += 1
+        if decoded.pts != pending.last_pts:
+            pending.frames.append(replace(self._make_frame(decoded, at_s), asked_s=float(at_s)))
+            check_grown_memory(pending.frames, self._walk.video.limits)
+        elif not decoded.exact:
+            pending.frames[-1] = replace(pending.frames[-1], exact=False)
+        pending.last_pts = decoded.pts
 
-    def _pixels(self, shown: Shown, at_s: Fraction) -> Frame:
-        """Segments that overlap may show the same picture; its pixels are made once."""
-        if self._latest is None or shown.pts != self._latest_pts:
-            self._latest = frame_of(shown, self._timeline, at_s, self._reformatter)
-            self._latest_pts = shown.pts
-        return replace(self._latest, exact=shown.exact)
+    def _make_frame(self, decoded: DecodedPicture, at_s: Fraction) -> Frame:
+        """Makes a frame; converts a picture that overlapping segments share only once."""
+        if self._latest is None or decoded.pts != self._latest_pts:
+            self._latest = make_frame(decoded, self._timeline, at_s, self._reformatter)
+            self._latest_pts = decoded.pts
+        return replace(self._latest, exact=decoded.exact)
 
-    def _ended(self, done: _Open) -> SampledSegment:
-        doubtful = self._walk.contradicted or self._walk.begins_late
+    def _finish(self, done: _PendingSegment) -> SampledSegment:
+        doubtful = self._walk.times_contradict or self._walk.begins_late
         frames = tuple(replace(frame, exact=frame.exact and not doubtful) for frame in done.frames)
-        is_last = done.part.number == len(self._cut.parts) - 1
-        warnings = self._cut.clip.warnings if is_last else ()
+        is_last = done.segment.number == len(self._clip.segments) - 1
+        warnings = self._clip.clip.warnings if is_last else ()
         return SampledSegment(
-            number=done.part.number,
-            total=len(self._cut.parts),
-            start_s=float(done.part.start_s),
-            end_s=float(done.part.end_s),
+            number=done.segment.number,
+            total=len(self._clip.segments),
+            start_s=float(done.segment.start_s),
+            end_s=float(done.segment.end_s),
             video=SampledVideo(
                 frames,
-                describe(self._walk, self._timeline, frames[0]),
-                warnings + fewer(done.asked, len(frames)),
+                describe_video(self._walk, self._timeline, frames[0]),
+                warnings + warn_if_fewer(done.asked, len(frames)),
             ),
         )

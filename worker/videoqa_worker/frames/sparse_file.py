@@ -1,8 +1,8 @@
-"""The bytes of one input, of which perhaps not all are on this machine yet.
+"""The sparse file of one input, of which only some byte ranges may be present yet.
 
-Sources fill a file, decoding reads it; between them stands this interface, so that a reader
-can ask for the spans that it needs, in one go, and never reads a hole as if it were data.
-Knows neither networks nor containers.
+Sources fill the file, and decoding reads it. This interface lies between them: the reader asks for
+all spans that it needs in one call, and never reads a hole as if it were data. Knows neither
+networks nor containers.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["LocalMedia", "Media", "Span", "Spans"]
+__all__ = ["CompleteFile", "Span", "Spans", "SparseFile"]
 
 Span = tuple[int, int]
-"""[start, end) in bytes from the file's beginning."""
+"""A byte range [start, end) of the file."""
 
 
-class Media(Protocol):
-    """A file that is as long as the input from the start, with holes where nothing came yet."""
+class SparseFile(Protocol):
+    """A file of the input's full length, with holes where bytes are not fetched yet."""
 
     @property
     def path(self) -> Path: ...
@@ -30,22 +30,22 @@ class Media(Protocol):
 
     @property
     def present(self) -> Spans:
-        """What is there. Grows by `ensure` alone."""
+        """The spans that are present; only `ensure` adds to them."""
         ...
 
     def ensure(self, spans: Sequence[Span]) -> None:
-        """Returns when these spans are in the file; what is missing is fetched in parallel.
+        """Fetches what is missing of these spans, in parallel; returns when they are present.
 
-        May bring more than was asked for. Spans are cut at the file's end.
+        May fetch more than the spans, which are cut at the file's end.
 
         Raises:
-            SourceError: one of its kinds; and whatever the caller's `check` raises.
+            SourceError: one of its kinds. Whatever the caller's `check` raises.
         """
         ...
 
 
 class Spans:
-    """A set of bytes as sorted spans that neither touch nor overlap."""
+    """A set of byte offsets, stored as sorted spans that neither touch nor overlap."""
 
     def __init__(self, spans: Sequence[Span] = ()) -> None:
         self._starts: list[int] = []
@@ -57,6 +57,7 @@ class Spans:
         return iter(zip(self._starts, self._ends, strict=True))
 
     def add(self, start: int, end: int) -> None:
+        """Adds the bytes [start, end)."""
         if start >= end:
             return
         first = bisect_left(self._ends, start)
@@ -68,12 +69,12 @@ class Spans:
         self._ends[first:last] = [end]
 
     def end_of(self, at: int) -> int:
-        """The first byte from `at` on that is missing; `at` itself if it is."""
+        """Returns the first offset from `at` on that is missing, which may be `at` itself."""
         n = bisect_right(self._starts, at) - 1
         return max(at, self._ends[n]) if n >= 0 else at
 
     def missing(self, start: int, end: int) -> list[Span]:
-        """The parts of [start, end) that are not in the set, ascending."""
+        """Returns the spans of [start, end) that are missing, ascending."""
         gaps: list[Span] = []
         while start < end:
             here = self.end_of(start)
@@ -87,6 +88,7 @@ class Spans:
         return gaps
 
     def covers(self, start: int, end: int) -> bool:
+        """Returns True if all bytes of [start, end) are present."""
         return self.end_of(start) >= end
 
     @property
@@ -95,8 +97,8 @@ class Spans:
 
 
 @dataclass(frozen=True)
-class LocalMedia:
-    """A file that is all there."""
+class CompleteFile:
+    """A SparseFile without holes: a file that is complete on this machine."""
 
     path: Path
 
@@ -109,4 +111,4 @@ class LocalMedia:
         return Spans([(0, self.size_bytes)])
 
     def ensure(self, spans: Sequence[Span]) -> None:
-        """Nothing is missing."""
+        """Returns at once: no byte is missing."""

@@ -14,8 +14,8 @@ import logging
 from collections.abc import Sequence
 
 from videoqa import errors
-from videoqa.contract import JobRequest, Result, Sampling
-from videoqa.jobs import Ledger, read
+from videoqa.contract import JobRequest, Result, Sampling, parse_stored
+from videoqa.jobs import Ledger
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.draft import SourceVersion
 
@@ -124,8 +124,8 @@ class AnswerCache:
     def find(self, key: str) -> Result | None:
         """The result of an earlier job, if its object is there and still says that it is."""
         try:
-            url = self._ledger.answer(key)
-            result = read(Result, self._objects.read(url)) if url else None
+            url = self._ledger.find_cached(key)
+            result = parse_stored(Result, self._objects.read(url)) if url else None
         except (errors.OutputError, errors.InvalidRequest, errors.RedisUnavailable) as error:
             log.info("a known answer cannot be read, the model is asked again: %s", error)
             return None

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from videoqa import errors
-from videoqa.contract import Failure, Result, Sampling, Segment, TextPiece, Usage, utc
+from videoqa.contract import Failure, Result, Sampling, Segment, TextPiece, Usage, to_datetime
 from videoqa.jobs import Bell, Claim, Ledger, Unreadable
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache, KnownAlready, WaitsForAnother
@@ -282,14 +282,14 @@ class Attempts:
 
     def _url(self, claim: Claim) -> str:
         template = claim.request.output or self._settings.output
-        return result_url(template, claim.job_id, claim.request, utc(claim.created_at_s))
+        return result_url(template, claim.job_id, claim.request, to_datetime(claim.created_at_s))
 
     def _named(self, claim: Claim) -> dict[str, Any]:
         """What of a result is this job's own."""
         return {
             "job_id": claim.job_id,
             "attempt": claim.attempt,
-            "created_at": utc(claim.created_at_s),
+            "created_at": to_datetime(claim.created_at_s),
             "finished_at": datetime.now(UTC),
             "custom_id": claim.request.custom_id,
             "metadata": claim.request.metadata,

@@ -19,7 +19,7 @@ from videoqa_worker.job.questions import Asking
 from videoqa_worker.job.segments import Checkpoints, NoCheckpoints, Segments
 from videoqa_worker.job.summary import SUMMARY_ID, notes_of, summarized
 from videoqa_worker.job.text_stream import Pieces
-from videoqa_worker.prompt import Viewed
+from videoqa_worker.prompt import PreparedMedia
 from videoqa_worker.sources import LocalCopy, Sources
 
 __all__ = ["Pipeline"]
@@ -143,10 +143,10 @@ class _Attempt:
         pieces = None
         if self._request.stream:
             pieces = Pieces([question.id for question in questions], self._report)
-        viewed = Viewed(self._outcome.media)
+        prepared = PreparedMedia(self._outcome.media)
         pending = [
             self._asking.ask(
-                viewed,
+                prepared,
                 question.text,
                 f"questions.{n}.text",
                 on_text=pieces.taker(question.id) if pieces else None,

@@ -11,11 +11,11 @@ from typing import Self
 
 from videoqa import errors
 from videoqa.contract import Answer, JobRequest
-from videoqa_worker.engine import Answering, Generated
+from videoqa_worker.engine import Answering, Generated, MediaQuestion
 from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import about
 from videoqa_worker.job.text_stream import Pieces
-from videoqa_worker.prompt import Media, Viewed
+from videoqa_worker.prompt import FrameInput, PreparedMedia
 
 __all__ = ["Asking"]
 
@@ -42,7 +42,7 @@ class Asking:
 
     def ask(
         self,
-        media: Sequence[Media] | Viewed,
+        media: Sequence[FrameInput] | PreparedMedia,
         text: str,
         param: str,
         on_text: Callable[[str], None] | None = None,
@@ -57,15 +57,16 @@ class Asking:
         """
         self._control.check()
         with about(param):
-            return self._engine.ask(
+            question = MediaQuestion(
                 media,
                 text,
-                self._request.generation,
+                generation=self._request.generation,
                 should_stop=lambda: self._left or self._control.stopped(),
-                alone=self._alone and not is_fresh,
+                exclusive=self._alone and not is_fresh,
                 patience_s=_PATIENCE_S[self._request.priority],
                 on_text=on_text,
             )
+            return self._engine.ask(question)
 
     def answer(
         self,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from videoqa import errors
 from videoqa.contract import JobRequest, Result
-from videoqa.storage import ObjectStore, file_path, one_name
+from videoqa.storage import ObjectStore, file_path, quote_name
 from videoqa_worker.job.cancellation import JobControl
 
 __all__ = ["result_url", "roots_of", "store"]
@@ -28,7 +28,7 @@ def result_url(template: str, job_id: str, request: JobRequest, created_at: date
     """The template with its fields; the same for every attempt of a job."""
     return template.format(
         job_id=job_id,
-        custom_id=one_name(request.custom_id or "none"),
+        custom_id=quote_name(request.custom_id or "none"),
         date=created_at.strftime("%Y-%m-%d"),
     )
 

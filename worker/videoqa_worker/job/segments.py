@@ -16,11 +16,11 @@ from typing import Protocol
 from videoqa.contract import FrameUsed, JobRequest, Sampling, Segment, Video
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Generated
-from videoqa_worker.frames import SampledSegment, fewer
+from videoqa_worker.frames import SampledSegment, warn_if_fewer
 from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import Outcome, Report, about, seen
 from videoqa_worker.job.questions import Asking
-from videoqa_worker.prompt import Viewed
+from videoqa_worker.prompt import PreparedMedia
 from videoqa_worker.sources import LocalCopy
 
 __all__ = ["Checkpoints", "NoCheckpoints", "Segments"]
@@ -91,7 +91,7 @@ class Segments:
         done = self._checkpoints.load()
         self._outcome.segments.extend(done)
         for part in done:
-            self._outcome.note_warnings(0, fewer(sampling.cap, len(part.frames)))
+            self._outcome.note_warnings(0, warn_if_fewer(sampling.cap, len(part.frames)))
         self._fresh_from = len(done) + AHEAD
         taken = self._taken(item, copy, sampling, first=len(done))
         with closing(taken):
@@ -128,11 +128,11 @@ class Segments:
 
     def _ask(self, segment: SampledSegment) -> None:
         media, used = seen(0, "video", segment.video)
-        viewed = Viewed([media])
+        prepared = PreparedMedia([media])
         with self._outcome.timing("generating"):
             answers = [
                 self._asking.ask(
-                    viewed,
+                    prepared,
                     question.text,
                     f"questions.{n}.text",
                     is_fresh=segment.number >= self._fresh_from,

@@ -16,7 +16,8 @@ from celery.exceptions import Reject
 from celery.platforms import SecurityWarning
 from celery.worker import state
 
-from videoqa.jobs import TASK, Bell
+from videoqa.broker import TASK
+from videoqa.jobs import Bell
 from videoqa_worker.service.runtime import Runtime, list_queues
 
 __all__ = ["hear_bells", "register"]

@@ -21,8 +21,8 @@ from celery import Celery
 
 from videoqa import errors
 from videoqa.broker import make_celery, ring
-from videoqa.contract import EngineInfo, WorkerInfo
-from videoqa.jobs import PRIORITIES, Bell, Ledger, connect, queue_name
+from videoqa.contract import PRIORITIES, EngineInfo, WorkerInfo
+from videoqa.jobs import Bell, Ledger, connect, queue_name
 from videoqa.storage import ObjectStore
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, ServerEngine, Stats

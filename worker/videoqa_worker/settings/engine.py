@@ -35,11 +35,11 @@ class EngineConfig(Config):
         description="commit of the hub's checkpoint; pin it, or answers may change unannounced",
     )
     device: str = Field(
-        default="auto", description="cuda, cuda:1, mps or cpu; auto: the best present"
+        default="auto", description="cuda, cuda:1, mps or cpu; auto: the best available"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="auto: bfloat16 on a GPU that has it, float16 on older, float32 on CPU",
+        description="auto: bfloat16 on a GPU that has it, float16 on an older one, float32 on the CPU",
     )
     device_map: str | None = Field(
         default=None,
@@ -47,12 +47,12 @@ class EngineConfig(Config):
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
         default=None,
-        description="the text model's weights in 4 or 8 bits (`pip install 'videoqa-worker[quantized]'`)",
+        description="loads the text model's weights in 4 or 8 bits (`pip install './worker[quantized]'`)",
     )
     attn_implementation: str | None = Field(
         default=None,
         description="sdpa, eager or flash_attention_2; unset: sdpa, and on CUDA the fastest decode kernel "
-        "that is right there; only unset and sdpa run with continuous batching",
+        "that proves correct at the start; only unset and sdpa run with continuous batching",
     )
     chat_template: Annotated[str, AfterValidator(_require_template)] = Field(
         default="checkpoint",
@@ -95,15 +95,17 @@ class EngineConfig(Config):
     prefix_cache_bytes: int | None = Field(
         default=None,
         ge=0,
-        description="KV of prompts up to their last picture, kept for the next question; unset: the same",
+        description="KV of prompts up to their last frame, kept for the next question; unset: as for features",
     )
     # A slot with fewer sequences than another is padded, which costs a CPU more than short prefixes save.
     pack_from_tokens: int | None = Field(
         default=512,
         ge=1,
-        description="sequences about the same pictures share a prefix of at least this size in the KV cache",
+        description="sequences about the same frames share a prefix of at least this size in the KV cache",
     )
-    cuda_graphs: bool = Field(default=True, description="launch passes as CUDA graphs on a GPU")
+    cuda_graphs: bool = Field(
+        default=True, description="run forward passes as CUDA graphs on a GPU"
+    )
     batch_invariant: bool = Field(
         default=False,
         description="an answer is bitwise the same whatever else is in the batch; each step costs that of "
@@ -136,7 +138,7 @@ class ServerConfig(Config):
     url: HttpUrl | None = Field(
         default=None,
         alias="server_url",
-        description="a server with OpenAI's chat completions that has the model, such as "
+        description="a server with OpenAI's chat completions that runs the model, such as "
         "http://127.0.0.1:8000/v1 (vLLM, SGLang); unset: the worker loads the model itself",
     )
     model: str | None = Field(
@@ -145,12 +147,12 @@ class ServerConfig(Config):
         description="the server's name for the model; unset: `model`",
     )
     api_key: SecretStr | None = Field(
-        default=None, alias="server_api_key", description="for the server"
+        default=None, alias="server_api_key", description="API key of the model server"
     )
     images: Literal["png", "jpeg"] = Field(
         default="png",
         alias="server_images",
-        description="how frames go to the server; jpeg: a tenth of the bytes, inexact",
+        description="format of the frames sent to the server; jpeg: a tenth of the bytes, lossy",
     )
     max_requests: int = Field(
         default=32, ge=1, alias="server_max_requests", description="requests to the server at once"
@@ -165,5 +167,5 @@ class ServerConfig(Config):
         default=600.0,
         ge=0,
         alias="server_start_s",
-        description="a server that is not there yet may load its model for this long",
+        description="how long the server may take to start and load its model",
     )

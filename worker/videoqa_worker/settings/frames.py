@@ -25,7 +25,7 @@ class FrameLimits(Config):
     max_pixels: int = Field(
         default=8192 * 4320,
         gt=0,
-        description="largest picture, width x height (8K): a bomb takes 100 bytes a pixel",
+        description="largest frame, width x height (8K); decoding may take 100 bytes per pixel",
     )
     # VideoTooLong. Longer files are surveillance archives or lies: ask for them in parts.
     max_duration_s: float = Field(default=24 * 3600.0, gt=0, description="longest video: a day")
@@ -35,7 +35,7 @@ class FrameLimits(Config):
     )
     # TooManyPackets. Stops files of endless tiny packets.
     max_packets: int = Field(
-        default=10_000_000, gt=0, description="most packets read of a file: a day at 60 a second"
+        default=10_000_000, gt=0, description="most packets read of a file: a day at 60 per second"
     )
     # TooManySegments. A million of them would fill Redis.
     max_segments: int = Field(

@@ -27,21 +27,22 @@ class SourceConfig(Config):
     """Settings of sources; closed by default: no local files, no private networks."""
 
     file_roots: Folders = Field(
-        default=(), description="folders that file:// inputs may be read from; none: no file inputs"
+        default=(),
+        description="folders from which file:// inputs may be read; none: no file:// inputs",
     )
     # Whoever may submit a job could read the worker's network through it.
     private_addresses: bool = Field(
         default=False,
-        description="fetch from loopback and private networks too; off: jobs can't reach your own services",
+        description="also fetch from loopback and private networks; off: jobs cannot reach your own services",
     )
     spool_dir: Path | None = Field(
         default=None,
-        description="where downloads wait for decoding; unset: a private temporary folder",
+        description="folder of downloads until they are decoded; unset: a private temporary folder",
     )
     spool_quota_bytes: int = Field(
         default=64 << 30,
         gt=0,
-        description="of all workers that share the folder: 16 slots, each with the largest input",
+        description="most bytes of downloads, over all workers that share the folder; 16 inputs of the largest size",
     )
     connect_timeout_s: float = Field(
         default=5.0,
@@ -54,20 +55,20 @@ class SourceConfig(Config):
         default=20.0,
         gt=0,
         alias="source_read_timeout_s",
-        description="a source that sends nothing for so long is given up for now",
+        description="a source that sends nothing for this long fails with source_timeout, and is tried again",
     )
     deadline_s: float = Field(
         default=600.0,
         gt=0,
         alias="source_deadline_s",
-        description="longest fetch of one input, however steadily it drips",
+        description="longest fetch of one input in all, however steadily it sends",
     )
     # An hour of 1080p has about 4 GB; times the slots of a worker this fills a disk.
     max_bytes: int = Field(
         default=4 << 30,
         gt=0,
         alias="max_source_bytes",
-        description="most bytes fetched of one input; a larger one can be read in parts",
+        description="most bytes fetched of one input; of a larger file only the needed ranges count",
     )
     # A second round trip costs as much as these bytes.
     download_below_bytes: int = Field(

@@ -34,59 +34,65 @@ class WorkerSettings(Settings):
     step_timeout_s: float | None = Field(
         default=None,
         gt=0,
-        description="an engine that hangs in a step for so long ends the worker; unset: 300, on the CPU 3600",
+        description="a worker whose engine hangs in one step for this long ends; unset: 300, on the CPU 3600",
     )
     slots: int | None = Field(
         default=None,
         ge=1,
-        description="jobs in flight; unset: 2 x max_batch (99% of ideal, 1 x: 67%)",
+        description="jobs that run at a time; unset: 2 x max_batch (99% of the ideal throughput; 1 x: 67%)",
     )
     lease_s: float = Field(
         default=30.0,
         gt=0,
-        description="a lost worker's jobs run elsewhere after this; long enough for a stalled process",
+        description="a lost worker's jobs run elsewhere after this time; longer than a busy process stalls",
     )
     heartbeat_s: float = Field(
         default=1.0,
         gt=0,
         validate_default=True,
-        description="renews leases and hears of cancels this often; at most a third of a lease",
+        description="leases are renewed and cancels noticed this often; at most a third of a lease",
     )
-    reap_every_s: float = Field(default=2.0, gt=0, description="looks for lost jobs this often")
+    reap_every_s: float = Field(
+        default=2.0, gt=0, description="lost jobs are looked for this often"
+    )
     bell_grace_s: float = Field(
-        default=15.0, gt=0, description="a message that was not heard for so long may be sent again"
+        default=15.0,
+        gt=0,
+        description="a queue message that no worker got for this long may be sent again",
     )
     drain_grace_s: float = Field(
         default=60.0,
         ge=0,
-        description="after SIGTERM running jobs may finish; then they are given back",
+        description="after SIGTERM running jobs may finish for this long; then they are given back",
     )
     retry_base_s: float = Field(
-        default=2.0, ge=0, description="first delay of a retry; doubles each time, with full jitter"
+        default=2.0,
+        ge=0,
+        description="delay before the first retry; doubles each time, with full jitter",
     )
-    retry_cap_s: float = Field(default=120.0, ge=0, description="longest delay of a retry")
+    retry_cap_s: float = Field(default=120.0, ge=0, description="longest delay before a retry")
     cache_ttl_s: float = Field(
         default=7 * 86_400.0,
         ge=0,
-        description="the same question about the same bytes is answered from the store for so long; 0: never",
+        description="an answer is reused for the same question about the same bytes for this long; 0: never",
     )
     store_patience_s: float = Field(
         default=3600.0,
         ge=0,
-        description="answers wait so long in Redis for a store that is away; then `retry` stores them",
+        description="an answer is kept in Redis for this long while object storage is away; then `retry` stores it",
     )
     output: str = Field(
         default_factory=lambda: (
             (Path.home() / ".local/share/videoqa/results").as_uri() + "/{date}/{job_id}.json"
         ),
-        description="where results lie for jobs that name no output: file:// or s3:// template",
+        description="URL template of the results of jobs without output: file:// or s3://",
     )
     output_roots: Folders = Field(
-        default=(), description="more folders that jobs may have results written into"
+        default=(), description="further folders into which the results of jobs may be written"
     )
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
-    ] = Field(default="INFO", description="of the worker's log")
+    ] = Field(default="INFO", description="level of the worker's log")
     decoders: int | None = Field(
         default=None, ge=1, description="decoding processes; unset: as many as cores"
     )

@@ -1,8 +1,8 @@
-"""Checksums that stores give of their bytes, and whether ours are the same.
+"""Checksums that stores send with their bytes, and the check of ours against them.
 
-Read: `Repr-Digest` and `Content-Digest` (RFC 9530), `Digest` (RFC 3230), `Content-MD5`
-(RFC 1864), `x-goog-hash` (md5) and `x-amz-checksum-*`. Computed by the standard library and,
-for crc32c and S3's own crc64nvme, by AWS' awscrt: Python alone would take minutes.
+Headers read: `Repr-Digest` and `Content-Digest` (RFC 9530), `Digest` (RFC 3230), `Content-MD5`
+(RFC 1864), `x-goog-hash` (md5) and `x-amz-checksum-*`. The standard library
+computes them, and AWS' awscrt computes crc32c and S3's own crc64nvme: Python alone would take minutes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from videoqa.errors import ChecksumMismatch
 __all__ = [
     "Digest",
     "Hasher",
-    "check",
-    "digest_of",
-    "hasher_for",
-    "of_object",
-    "of_part",
-    "of_whole",
-    "verify",
+    "check_digest",
+    "compute_digest",
+    "make_hasher",
+    "read_object_digest",
+    "read_part_digest",
+    "read_whole_digest",
+    "verify_file",
 ]
 
 _BLOCK_BYTES = 1 << 20
@@ -40,21 +40,21 @@ _STRONGEST_FIRST = ("sha-256", "sha-512", "sha-1", "md5", "crc64nvme", "crc32c",
 
 @dataclass(frozen=True)
 class Digest:
-    """What some bytes should come to."""
+    """The expected checksum of some bytes."""
 
     algorithm: str
     value: bytes
 
 
 class Hasher(Protocol):
-    """As in hashlib."""
+    """The interface of hashlib's hashers."""
 
     def update(self, content: bytes, /) -> None: ...
     def digest(self) -> bytes: ...
 
 
 class _Crc:
-    """A running CRC as a hasher; the result is big-endian, as S3 writes it."""
+    """A running CRC with a hasher's interface; the result is big-endian, as S3 writes it."""
 
     def __init__(self, step: Callable[[bytes, int], int], size_bytes: int) -> None:
         self._step = step
@@ -79,96 +79,97 @@ _HASHERS: dict[str, Callable[[], Hasher]] = {
 }
 
 
-def hasher_for(algorithm: str) -> Hasher | None:
-    """None: nothing here computes it."""
+def make_hasher(algorithm: str) -> Hasher | None:
+    """Returns a new hasher; None if no library here computes the algorithm."""
     made = _HASHERS.get(algorithm)
     return made() if made is not None else None
 
 
-def of_whole(fields: Mapping[str, str], *, partial: bool) -> Digest | None:
-    """Of the whole file, from any response's headers.
+def read_whole_digest(fields: Mapping[str, str], *, partial: bool) -> Digest | None:
+    """Reads the digest of the whole file from any response's headers.
 
-    `partial`: it answers 206; these headers name the whole file even then.
+    Arguments:
+        partial: the status is 206; some headers name the whole file even then.
     """
-    found = _structured(fields.get("repr-digest", "")) + _listed(fields.get("digest", ""))
-    found += _listed(fields.get("x-goog-hash", ""))
-    return _best(found if partial else found + _of_body(fields))
+    found = _parse_structured(fields.get("repr-digest", "")) + _parse_list(fields.get("digest", ""))
+    found += _parse_list(fields.get("x-goog-hash", ""))
+    return _pick_strongest(found if partial else found + _read_body_digests(fields))
 
 
-def of_part(fields: Mapping[str, str]) -> Digest | None:
-    """Of this very response's body."""
-    return _best(_of_body(fields))
+def read_part_digest(fields: Mapping[str, str]) -> Digest | None:
+    """Reads the digest of this response's body."""
+    return _pick_strongest(_read_body_digests(fields))
 
 
-def of_object(fields: Mapping[str, str]) -> Digest | None:
-    """Of an S3 object. A checksum of its parts' checksums (`...-3`) says nothing about bytes."""
+def read_object_digest(fields: Mapping[str, str]) -> Digest | None:
+    """Reads the digest of an S3 object; None for a checksum of parts' checksums (`...-3`)."""
     if fields.get("x-amz-checksum-type", "FULL_OBJECT").upper() != "FULL_OBJECT":
         return None
     prefix = "x-amz-checksum-"
-    return _best(
+    return _pick_strongest(
         [
             pair
             for name, value in fields.items()
             if name.startswith(prefix)
-            for pair in _pairs([(name.removeprefix(prefix), value)])
+            for pair in _decode_digests([(name.removeprefix(prefix), value)])
         ]
     )
 
 
-def verify(path: Path, digest: Digest, shown: str, heard: Callable[[], None]) -> None:
-    """Raises ChecksumMismatch unless the file comes to this. `heard` is called every MiB."""
-    hasher = hasher_for(digest.algorithm)
+def verify_file(path: Path, digest: Digest, shown_url: str, on_block: Callable[[], None]) -> None:
+    """Raises ChecksumMismatch unless the file has this digest; calls `on_block` every MiB."""
+    hasher = make_hasher(digest.algorithm)
     if hasher is None:
         return
-    _read(path, hasher, heard)
-    check(hasher, digest, shown)
+    _hash_file(path, hasher, on_block)
+    check_digest(hasher, digest, shown_url)
 
 
-def digest_of(path: Path, heard: Callable[[], None]) -> str:
-    """A name for the bytes of this file. `heard` is called every MiB."""
+def compute_digest(path: Path, on_block: Callable[[], None]) -> str:
+    """Returns the SHA-256 of the file as a name for its bytes; calls `on_block` every MiB."""
     hasher = hashlib.sha256()
-    _read(path, hasher, heard)
+    _hash_file(path, hasher, on_block)
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _read(path: Path, hasher: Hasher, heard: Callable[[], None]) -> None:
+def _hash_file(path: Path, hasher: Hasher, on_block: Callable[[], None]) -> None:
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             hasher.update(block)
-            heard()
+            on_block()
 
 
-def check(hasher: Hasher, digest: Digest, shown: str) -> None:
-    """Raises ChecksumMismatch unless the hasher's bytes come to this."""
+def check_digest(hasher: Hasher, digest: Digest, shown_url: str) -> None:
+    """Raises ChecksumMismatch unless the hasher's result is this digest."""
     came = hasher.digest()
     if came != digest.value:
         raise ChecksumMismatch(
-            f"{shown} came with another {digest.algorithm} than its store names: got "
-            f"{came.hex()}, expected {digest.value.hex()}; try again, or store it anew"
+            f"{shown_url} has another {digest.algorithm} than its store states: got "
+            f"{came.hex()}, expected {digest.value.hex()}; try again, or upload it again"
         )
 
 
-def _of_body(fields: Mapping[str, str]) -> list[Digest]:
+def _read_body_digests(fields: Mapping[str, str]) -> list[Digest]:
     md5 = [("md5", fields["content-md5"])] if "content-md5" in fields else []
-    return _structured(fields.get("content-digest", "")) + _pairs(md5)
+    return _parse_structured(fields.get("content-digest", "")) + _decode_digests(md5)
 
 
-def _structured(text: str) -> list[Digest]:
-    """Parses the structured form, `sha-256=:BASE64:, ...`."""
-    return _pairs(re.findall(r"([\w*-]+)=:([\w+/=]*):", text))
+def _parse_structured(text: str) -> list[Digest]:
+    """Parses `sha-256=:BASE64:, ...`."""
+    return _decode_digests(re.findall(r"([\w*-]+)=:([\w+/=]*):", text))
 
 
-def _listed(text: str) -> list[Digest]:
-    """Parses the older form, `SHA-256=BASE64,MD5=BASE64`."""
-    return _pairs(re.findall(r"([\w-]+)=([\w+/]+=*)(?:,|\s|$)", text))
+def _parse_list(text: str) -> list[Digest]:
+    """Parses `SHA-256=BASE64,MD5=BASE64`."""
+    return _decode_digests(re.findall(r"([\w-]+)=([\w+/]+=*)(?:,|\s|$)", text))
 
 
-def _pairs(pairs: Iterable[tuple[str, str]]) -> list[Digest]:
-    """What is no base64 of the right length is no checksum."""
+def _decode_digests(pairs: Iterable[tuple[str, str]]) -> list[Digest]:
+    """Decodes the values and drops those that are not base64 of the right length."""
     found: list[Digest] = []
     for name, text in pairs:
         algorithm = _NAMES.get(name.lower(), name.lower())
-        hasher = hasher_for(algorithm)
+        hasher = make_hasher(algorithm)
         try:
             value = base64.b64decode(text.strip(), validate=True)
         except (binascii.Error, ValueError):
@@ -178,5 +179,5 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> list[Digest]:
     return found
 
 
-def _best(digests: Iterable[Digest]) -> Digest | None:
+def _pick_strongest(digests: Iterable[Digest]) -> Digest | None:
     return min(digests, key=lambda one: _STRONGEST_FIRST.index(one.algorithm), default=None)

@@ -1,4 +1,4 @@
-"""file:// below the folders that the worker's operator opened. Nothing is copied."""
+"""file:// inputs below the folders that the worker's operator has opened; nothing is copied."""
 
 from __future__ import annotations
 
@@ -18,79 +18,88 @@ from videoqa.errors import (
     SourceNotFound,
 )
 from videoqa_worker.sources.local_copy import FileCopy
-from videoqa_worker.sources.ranges.transfer import Transfer
+from videoqa_worker.sources.ranges.account import FetchAccount
 
-__all__ = ["local_file"]
+__all__ = ["open_local_file"]
 
 
 @contextmanager
-def local_file(transfer: Transfer) -> Iterator[FileCopy]:
-    """The file itself, symlinks resolved.
+def open_local_file(account: FetchAccount) -> Iterator[FileCopy]:
+    """Yields the file itself, with symlinks resolved.
 
     Raises:
-        SourceDenied, SourceNotFound, SourceEmpty. On exit InputChanged: others wrote to it, so
-        what was read may be of two states, or be damaged by that.
+        SourceDenied, SourceNotFound, SourceEmpty. On exit InputChanged: another process wrote to
+        the file, so the bytes read may mix two states.
     """
-    transfer.listen()
-    copy = _found(transfer)
+    account.check_caller()
+    copy = _find_file(account)
     try:
         yield copy
     except (SamplingError, InternalError) as error:
-        if _state(copy.path) != copy.etag:
-            raise _changed(transfer) from error
+        if _read_etag(copy.path) != copy.etag:
+            raise _make_changed_error(account) from error
         raise
-    if _state(copy.path) not in (copy.etag, None):  # one that is gone was all read before
-        raise _changed(transfer)
+    if _read_etag(copy.path) not in (
+        copy.etag,
+        None,
+    ):  # a file that was deleted meanwhile was read completely
+        raise _make_changed_error(account)
 
 
-def _found(transfer: Transfer) -> FileCopy:
-    path = _inside_roots(transfer)
+def _find_file(account: FetchAccount) -> FileCopy:
+    path = _resolve_inside_roots(account)
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceNotFound(f"no file at {transfer.shown} on this worker") from error
+        raise SourceNotFound(
+            f"no file at {account.shown_url} on this worker; check the path, and that the worker's "
+            "machine has it"
+        ) from error
     except OSError as error:
-        raise _denied(transfer, error.strerror or "cannot be read") from error
+        raise _make_denied_error(account, error.strerror or "cannot be read") from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-        raise _denied(transfer, f"is {kind}, expected a file")
+        raise _make_denied_error(account, f"is {kind}, expected a file")
     if not os.access(path, os.R_OK):
-        raise _denied(transfer, "may not be read by the worker's user")
+        raise _make_denied_error(account, "may not be read by the worker's user")
     if status.st_size == 0:
-        raise SourceEmpty(f"{transfer.shown} has 0 bytes, expected a video or an image")
-    return FileCopy(path, status.st_size, _etag(status))
+        raise SourceEmpty(f"{account.shown_url} has 0 bytes, expected a video or an image")
+    return FileCopy(path, status.st_size, _make_etag(status))
 
 
-def _etag(status: os.stat_result) -> str:
+def _make_etag(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _state(path: Path) -> str | None:
+def _read_etag(path: Path) -> str | None:
     try:
-        return _etag(path.stat())
+        return _make_etag(path.stat())
     except OSError:
         return None
 
 
-def _changed(transfer: Transfer) -> InputChanged:
+def _make_changed_error(account: FetchAccount) -> InputChanged:
     return InputChanged(
-        f"{transfer.shown} changed while it was read; try again once it is complete"
+        f"{account.shown_url} changed while it was read; try again once it is complete"
     )
 
 
-def _inside_roots(transfer: Transfer) -> Path:
-    """Says the same whether the file exists or not: what lies outside is not told."""
-    roots = transfer.config.file_roots
+def _resolve_inside_roots(account: FetchAccount) -> Path:
+    """Resolves the path and refuses it outside the open folders.
+
+    The message is the same whether the file exists or not, so that it reveals nothing.
+    """
+    roots = account.config.file_roots
     if not roots:
-        raise _denied(transfer, "file:// is closed; open folders with VIDEOQA_FILE_ROOTS")
+        raise _make_denied_error(account, "file:// is closed; open folders with VIDEOQA_FILE_ROOTS")
     try:
-        path = Path(unquote(urlsplit(transfer.url).path, errors="strict")).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL byte, a loop of symlinks
-        raise _denied(transfer, "is no path that can be followed") from error
+        path = Path(unquote(urlsplit(account.url).path, errors="strict")).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL byte or a loop of symlinks
+        raise _make_denied_error(account, "is no path that can be followed") from error
     if not any(path.is_relative_to(root.resolve()) for root in roots):
-        raise _denied(transfer, "lies outside the folders of VIDEOQA_FILE_ROOTS")
+        raise _make_denied_error(account, "lies outside the folders of VIDEOQA_FILE_ROOTS")
     return path
 
 
-def _denied(transfer: Transfer, reason: str) -> SourceDenied:
-    return SourceDenied(f"{transfer.shown}: {reason}")
+def _make_denied_error(account: FetchAccount, reason: str) -> SourceDenied:
+    return SourceDenied(f"{account.shown_url}: {reason}")

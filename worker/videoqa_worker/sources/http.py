@@ -1,8 +1,8 @@
-"""http:// and https://: one guarded request for some bytes of a file.
+"""http:// and https:// inputs: one guarded range request at a time.
 
-Each hop of a redirect is a URL like the first: parsed, resolved, checked. All requests of one
-file share kept connections and the addresses found first, and go straight to where the first
-one landed. Knows nothing of what the bytes are, nor which of them are needed.
+Each hop of a redirect is parsed, resolved and checked like the first URL. All requests of one file
+share its connections and resolved addresses, and go straight to the URL that the first one was
+redirected to. Knows neither the content of the bytes nor which of them are needed.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from videoqa.errors import (
 )
 from videoqa_worker.sources.addresses import GuardedBackend, Resolve
 from videoqa_worker.sources.checksums import Digest
-from videoqa_worker.sources.http_response import answer_of, fields_of
+from videoqa_worker.sources.http_response import read_fields, read_response
+from videoqa_worker.sources.ranges.account import FetchAccount
 from videoqa_worker.sources.ranges.reader import (
-    Answer,
+    ByteRange,
     RangeRefused,
+    RangeResponse,
     Version,
-    Wanted,
 )
-from videoqa_worker.sources.ranges.transfer import Transfer
 
 __all__ = ["HttpReader", "HttpSource"]
 
 MAX_REDIRECTS = 5
-_SETTLE_S = 2.0
-"""For threads whose connections were just shut down; they end within milliseconds."""
+_JOIN_TIMEOUT_S = 2.0
+"""Time for threads whose connections were just shut down, which end within milliseconds."""
 
 
 class HttpSource:
-    """Thread-safe: it holds nothing but the TLS context, which takes 20 ms to load."""
+    """Makes a reader for each URL; thread-safe. Holds the TLS context, which takes 20 ms to load."""
 
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
@@ -57,69 +57,72 @@ class HttpSource:
     def _tls(self) -> SSLContext:
         return httpcore2.default_ssl_context()
 
-    def reader(self, transfer: Transfer) -> HttpReader:
-        return HttpReader(transfer, GuardedBackend(transfer, self._resolve), self._tls)
+    def reader(self, account: FetchAccount) -> HttpReader:
+        return HttpReader(account, GuardedBackend(account, self._resolve), self._tls)
 
 
 class HttpReader:
-    """A `Reader` of one URL."""
+    """A `RangeReader` of one URL."""
 
-    def __init__(self, transfer: Transfer, backend: GuardedBackend, tls: SSLContext) -> None:
-        self._transfer = transfer
+    def __init__(self, account: FetchAccount, backend: GuardedBackend, tls: SSLContext) -> None:
+        self._account = account
         self._backend = backend
         self._pool = httpcore2.ConnectionPool(
             ssl_context=tls, network_backend=backend, retries=0, max_connections=None
         )
-        self._landing = transfer.url
-        """Where the last answer came from, after all redirects."""
+        self._final_url = account.url
+        """The URL that the last response came from, after all redirects."""
 
     def close(self) -> None:
-        """Ends what is still on its way. A socket is closed only when no thread reads it."""
-        self._backend.hang_up()
-        if self._transfer.settle(_SETTLE_S):
+        """Ends requests under way; closes sockets only if no thread reads them any more."""
+        self._backend.shut_down_connections()
+        if self._account.join_threads(_JOIN_TIMEOUT_S):
             self._pool.close()
 
-    def digest(self, version: Version) -> Digest | None:
-        """HTTP tells it with every answer, or never."""
+    def fetch_digest(self, version: Version) -> Digest | None:
+        """Returns None: an HTTP server sends a digest with each response, or never."""
         return None
 
     @contextmanager
-    def get(self, wanted: Wanted, version: Version | None = None) -> Iterator[Answer]:
-        """See `Reader.get`; which status is which error: `_check_status`."""
-        with _ours(self._transfer), self._landed(wanted, version) as response:
-            fields = fields_of(response)
-            _check_status(response.status, fields, self._transfer, wanted, version)
-            yield answer_of(response, fields)
+    def get(self, wanted: ByteRange, version: Version | None = None) -> Iterator[RangeResponse]:
+        """Sends one request; see `RangeReader.get`, and `_check_status` for the errors."""
+        with _translate_errors(self._account), self._follow_redirects(wanted, version) as response:
+            fields = read_fields(response)
+            _check_status(response.status, fields, self._account, wanted, version)
+            yield read_response(response, fields)
 
     @contextmanager
-    def _landed(self, wanted: Wanted, version: Version | None) -> Iterator[httpcore2.Response]:
-        """The response at the end of all redirects."""
-        transfer = self._transfer
-        url = self._landing if version else transfer.url
-        again = url != transfer.url
+    def _follow_redirects(
+        self, wanted: ByteRange, version: Version | None
+    ) -> Iterator[httpcore2.Response]:
+        """Yields the response at the end of all redirects."""
+        account = self._account
+        url = self._final_url if version else account.url
+        again = url != account.url
         hops = 0
         while hops <= MAX_REDIRECTS:
-            headers = _headers(url, transfer.url, wanted, version)
-            transfer.asked()
-            with self._pool.stream("GET", _target(url), headers=headers) as response:
+            headers = _make_headers(url, account.url, wanted, version)
+            account.count_requests()
+            with self._pool.stream("GET", _make_target(url), headers=headers) as response:
                 if response.status in (301, 302, 303, 307, 308):
-                    url, hops = _next_hop(url, response), hops + 1
+                    url, hops = _resolve_redirect(url, response), hops + 1
                 elif again and response.status in (401, 403, 404, 410):
-                    # The place it was redirected to, a presigned URL say, was good for a while.
-                    url, again = transfer.url, False
+                    # The redirect's target, for example a presigned URL, has expired: start over.
+                    url, again = account.url, False
                 else:
-                    self._landing = url
+                    self._final_url = url
                     yield response
                     return
         raise SourceHttpError(
-            f"{transfer.shown} redirects more than {MAX_REDIRECTS} times, expected the video"
+            f"{account.shown_url} redirects more than {MAX_REDIRECTS} times, expected the "
+            "video; check the URL"
         )
 
 
-def _target(url: str) -> httpcore2.URL:
+def _make_target(url: str) -> httpcore2.URL:
     parts = urlsplit(url)
-    host, port = _authority(url)
-    # What is quoted already stays as it is.
+    host, port = _parse_authority(url)
+    # Quoted characters stay as they are.
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     if parts.query:
         target += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]{}|\"")
@@ -128,26 +131,28 @@ def _target(url: str) -> httpcore2.URL:
     )
 
 
-def _authority(url: str) -> tuple[str, int | None]:
-    """Host in ASCII, and port."""
+def _parse_authority(url: str) -> tuple[str, int | None]:
+    """Returns the host in ASCII, and the port."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
         return (host if host.isascii() else host.encode("idna").decode()), parts.port
     except ValueError as error:  # UnicodeError is one
-        raise SourceHttpError(f"{redact_url(url)} has no host and port to connect to") from error
+        raise SourceHttpError(
+            f"got {redact_url(url)}, which has no valid host and port; check the URL"
+        ) from error
 
 
-def _headers(
-    url: str, first_url: str, wanted: Wanted, version: Version | None
+def _make_headers(
+    url: str, first_url: str, wanted: ByteRange, version: Version | None
 ) -> list[tuple[str, str]]:
     parts = urlsplit(url)
-    name, port = _authority(url)
+    name, port = _parse_authority(url)
     host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
     headers = [("Host", host), ("User-Agent", "videoqa"), ("Accept-Encoding", "identity")]
     first = urlsplit(first_url)
-    # Redirects mostly name the host anew, without the user.
-    same_origin = (parts.scheme, name, port) == (first.scheme, *_authority(first_url))
+    # Redirects mostly repeat the host without the user.
+    same_origin = (parts.scheme, name, port) == (first.scheme, *_parse_authority(first_url))
     if first.username is not None and same_origin:
         pair = f"{unquote(first.username)}:{unquote(first.password or '')}"
         headers.append(("Authorization", "Basic " + base64.b64encode(pair.encode()).decode()))
@@ -159,25 +164,26 @@ def _headers(
     return headers
 
 
-def _next_hop(url: str, response: httpcore2.Response) -> str:
-    location = fields_of(response).get("location")
+def _resolve_redirect(url: str, response: httpcore2.Response) -> str:
+    location = read_fields(response).get("location")
     if not location:
-        raise SourceHttpError(f"{redact_url(url)} redirects without saying where to")
+        raise SourceHttpError(f"{redact_url(url)} redirects without a Location; check the URL")
     try:
-        hop = urljoin(url, _as_sent(location))
+        hop = urljoin(url, _decode_location(location))
         scheme = urlsplit(hop).scheme
     except ValueError as error:  # brackets that are no IPv6 address, say
-        raise SourceHttpError(f"{redact_url(url)} redirects to what is no URL: {error}") from error
-    from_https = urlsplit(url).scheme == "https"  # which a URL may write in capitals
+        raise SourceHttpError(f"{redact_url(url)} redirects to an invalid URL: {error}") from error
+    from_https = urlsplit(url).scheme == "https"  # a URL may write its scheme in capitals
     if scheme not in ("http", "https") or (from_https and scheme != "https"):
         raise AddressForbidden(
-            f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http)"
+            f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http); "
+            "use the URL that it should lead to"
         )
     return hop
 
 
-def _as_sent(location: str) -> str:
-    """Servers put names as they are into the field, in UTF-8, which `fields_of` does not know."""
+def _decode_location(location: str) -> str:
+    """Decodes UTF-8, which servers put into the field and `read_fields` reads as Latin-1."""
     try:
         return location.encode("latin-1").decode()
     except UnicodeDecodeError:
@@ -187,33 +193,34 @@ def _as_sent(location: str) -> str:
 def _check_status(
     status: int,
     fields: Mapping[str, str],
-    transfer: Transfer,
-    wanted: Wanted,
+    account: FetchAccount,
+    wanted: ByteRange,
     version: Version | None,
 ) -> None:
     if status == 200 or (status == 206 and wanted is not None):
         coding = fields.get("content-encoding", "identity").lower()
         if coding not in ("identity", ""):
             raise SourceHttpError(
-                f"{transfer.shown} came {coding}-compressed though asked for plain bytes"
+                f"{account.shown_url} came with the content coding {coding!r}, "
+                "expected plain bytes; store it uncompressed"
             )
         return
-    what = f"{transfer.shown} answered HTTP {status}"
+    what = f"{account.shown_url} answered HTTP {status}"
     if status in (404, 410):
-        raise SourceNotFound(f"{what}: there is nothing; check the URL")
+        raise SourceNotFound(f"{what}: there is no file; check the URL")
     if status in (401, 403):
         raise SourceDenied(f"{what}: reading is forbidden; a presigned URL may have expired")
     if status == 412:
         raise InputChanged(f"{what}: it changed while it was read; try again")
     if status == 416 and wanted is not None:
-        raise _refused(what, fields, version)
+        raise _explain_416(what, fields, version)
     if status in (408, 425, 429) or status >= 500:
-        raise SourceUnavailable(f"{what}: not now; try again later")
-    raise SourceHttpError(f"{what}, expected 200")
+        raise SourceUnavailable(f"{what}: the server is unavailable; try again later")
+    raise SourceHttpError(f"{what}, expected 200; check the URL")
 
 
-def _refused(what: str, fields: Mapping[str, str], version: Version | None) -> Exception:
-    """A range beyond the end: the file became shorter, is empty, or the server is odd."""
+def _explain_416(what: str, fields: Mapping[str, str], version: Version | None) -> Exception:
+    """Returns the error for a range beyond the end: a shorter file, an empty one, or neither."""
     if version is not None:
         return InputChanged(f"{what}: it became shorter while it was read; try again")
     if fields.get("content-range", "").strip() == "bytes */0":
@@ -222,29 +229,31 @@ def _refused(what: str, fields: Mapping[str, str], version: Version | None) -> E
 
 
 @contextmanager
-def _ours(transfer: Transfer) -> Iterator[None]:
-    """httpcore's exceptions become ours."""
+def _translate_errors(account: FetchAccount) -> Iterator[None]:
+    """Translates httpcore's exceptions into ours."""
     try:
         yield
     except httpcore2.TimeoutException as error:
         raise SourceTimeout(
-            f"{transfer.shown} sent nothing for {transfer.config.read_timeout_s:g} s "
-            f"(or did not connect within {transfer.config.connect_timeout_s:g} s); try again"
+            f"{account.shown_url} sent nothing for {account.config.read_timeout_s:g} s "
+            f"(or did not connect within {account.config.connect_timeout_s:g} s); try again"
         ) from error
     except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
-        raise _unreachable(transfer, error) from error
+        raise _explain_unreachable(account, error) from error
     except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol) as error:
-        raise SourceHttpError(f"{transfer.shown} is no URL that can be fetched: {error}") from error
+        raise SourceHttpError(
+            f"{account.shown_url} cannot be fetched: {error}; check the URL"
+        ) from error
 
 
-def _unreachable(transfer: Transfer, error: Exception) -> SourceError:
+def _explain_unreachable(account: FetchAccount, error: Exception) -> SourceError:
     refused = error.__cause__ or error.__context__
     if isinstance(refused, SSLCertVerificationError):
         return SourceHttpError(
-            f"the certificate of {transfer.shown} proves nothing: {refused.verify_message}; expected "
+            f"the certificate of {account.shown_url} is not valid: {refused.verify_message}; expected "
             "one for this host by an authority that the worker trusts (SSL_CERT_FILE names others)"
         )
     return SourceUnreachable(
-        f"no connection to {transfer.shown}: {error or type(error).__name__}; "
+        f"no connection to {account.shown_url}: {error or type(error).__name__}; "
         "check host and port, and whether the worker's network reaches it"
     )

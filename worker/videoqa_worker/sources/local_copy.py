@@ -1,4 +1,4 @@
-"""What every source hands on: a file on this machine, whose bytes come as they are needed."""
+"""The result of opening a source: a file on this machine, filled as bytes are needed."""
 
 from __future__ import annotations
 
@@ -7,54 +7,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from videoqa_worker.frames import Media, Span, Spans
+from videoqa_worker.frames import Span, Spans, SparseFile
 
 __all__ = ["FileCopy", "LocalCopy"]
 
 
-class LocalCopy(Media, Protocol):
-    """Valid until the `with` that gave it ends. For one thread at a time."""
+class LocalCopy(SparseFile, Protocol):
+    """A SparseFile with its source's version and the costs of fetching it.
+
+    Valid until the `with` statement that yielded it ends; one thread at a time may use it.
+    """
 
     @property
     def etag(self) -> str | None:
-        """The source's own name for these bytes, without quotes; file://: size and mtime."""
+        """The store's ETag of these bytes, without quotes; for file:// size and mtime."""
         ...
 
     @property
     def version_id(self) -> str | None:
-        """S3 only, where the bucket keeps versions."""
+        """The object's version, from S3 buckets that keep versions; else None."""
         ...
 
     @property
     def state(self) -> str | None:
-        """What else tells these bytes from others of the source: HTTP's Last-Modified, or a digest
-        of them where the store names nothing."""
+        """A name for these bytes beside the ETag: HTTP's Last-Modified, or a digest of the bytes
+        where the store gives neither."""
         ...
 
     @property
     def checksum(self) -> str | None:
-        """The algorithm by which the whole file was verified; None: it was not."""
+        """The algorithm by which the whole file was verified; None if it was not."""
         ...
 
     @property
     def fetched_bytes(self) -> int:
-        """Over the network so far, repeated ranges included; 0 for file://."""
+        """Bytes fetched over the network so far, repeated ranges included; 0 for file://."""
         ...
 
     @property
     def requests(self) -> int:
-        """Over the network so far, redirects included."""
+        """Requests sent so far, redirects included."""
         ...
 
     @property
     def waited_s(self) -> float:
-        """Spent in `ensure` so far."""
+        """Time spent in `ensure` so far."""
         ...
 
 
 @dataclass(frozen=True)
 class FileCopy:
-    """The file itself: all there, nothing fetched."""
+    """A LocalCopy that is the local file itself: complete, nothing fetched."""
 
     path: Path
     size_bytes: int
@@ -71,4 +74,4 @@ class FileCopy:
         return Spans([(0, self.size_bytes)])
 
     def ensure(self, spans: Sequence[Span]) -> None:
-        """Nothing is missing."""
+        """Returns at once: no byte is missing."""

@@ -1,10 +1,10 @@
-"""A file of another machine, of which no more comes here than is asked for.
+"""A remote file of which only the needed ranges are fetched.
 
-The first request is a ranged GET of the first 64 KiB (a presigned URL may refuse HEAD); it
-tells the size, whether the store gives ranges, and how it names this state of the file. All
-later ranges must come from that very state. A sparse file of full length lies in the spool,
-and `ensure` fills its holes. What is small, or comes in no ranges, or has no name, is fetched
-whole at once.
+The first request is a ranged GET of the first 64 KiB (a presigned URL may refuse HEAD). Its
+response tells the size, whether the store serves ranges, and the version of the file; all later
+ranges must be of the same version. A sparse file of full length lies in the spool folder, and
+`ensure` fills its holes. A file that is small, or that the store serves without ranges or without
+a version, is fetched completely at once.
 """
 
 from __future__ import annotations
@@ -17,34 +17,36 @@ from pathlib import Path
 
 from videoqa.errors import ChecksumMismatch, SourceEmpty, SpoolFull
 from videoqa_worker.frames import Span, Spans
-from videoqa_worker.sources.checksums import digest_of, verify
-from videoqa_worker.sources.ranges.fetcher import Fetcher
-from videoqa_worker.sources.ranges.plan import plan
-from videoqa_worker.sources.ranges.reader import Reader
-from videoqa_worker.sources.ranges.threads import Task, together
-from videoqa_worker.sources.ranges.transfer import Transfer
-from videoqa_worker.sources.spool.quota import Room
+from videoqa_worker.sources.checksums import compute_digest, verify_file
+from videoqa_worker.sources.ranges.account import FetchAccount
+from videoqa_worker.sources.ranges.fetcher import RangeFetcher
+from videoqa_worker.sources.ranges.plan import plan_ranges
+from videoqa_worker.sources.ranges.reader import RangeReader
+from videoqa_worker.sources.ranges.threads import Task, run_in_threads
+from videoqa_worker.sources.spool.quota import Reservation
 
 __all__ = ["RemoteCopy"]
 
 
 class RemoteCopy:
-    """A `LocalCopy`. Filled by threads of its own, used by one."""
+    """A `LocalCopy` of a remote file: threads of its own fill it, one thread uses it."""
 
-    def __init__(self, transfer: Transfer, reader: Reader, path: Path, room: Room) -> None:
+    def __init__(
+        self, account: FetchAccount, reader: RangeReader, path: Path, reservation: Reservation
+    ) -> None:
         self.path = path
         self.present = Spans()
         self.checksum: str | None = None
-        self._transfer = transfer
-        self._room = room
+        self._account = account
+        self._reservation = reservation
         self._reader = reader
-        self._fetcher = Fetcher(transfer, reader, path, room)
+        self._fetcher = RangeFetcher(account, reader, path, reservation)
         self._opened_s = 0.0
         self._failure: BaseException | None = None
 
     @property
     def size_bytes(self) -> int:
-        return self._transfer.total_bytes or 0
+        return self._account.total_bytes or 0
 
     @property
     def etag(self) -> str | None:
@@ -58,97 +60,103 @@ class RemoteCopy:
     @property
     def state(self) -> str | None:
         version = self._fetcher.version
-        if version.named or not self.present.covers(0, self.size_bytes):
+        if version.is_named or not self.present.covers(0, self.size_bytes):
             return version.modified
-        return digest_of(self.path, self._transfer.listen)
+        return compute_digest(self.path, self._account.check_caller)
 
     @property
     def fetched_bytes(self) -> int:
-        return self._transfer.fetched_bytes
+        return self._account.fetched_bytes
 
     @property
     def requests(self) -> int:
-        return self._transfer.requests
+        return self._account.requests
 
     @property
     def waited_s(self) -> float:
-        return self._transfer.waited_s - self._opened_s
+        return self._account.waited_s - self._opened_s
 
     def open(self) -> None:
-        """The first request, and all bytes where they are few or come only together."""
-        with self._transfer.waiting(), self._disk():
+        """Sends the first request; fetches the whole file if it is small or comes without ranges."""
+        with self._account.waiting(), self._translate_disk_full():
             self._begin()
             try:
                 self._verify()
-            except ChecksumMismatch:  # nobody has seen these bytes yet
-                self._begin_anew()
+            except ChecksumMismatch:  # nobody has read these bytes yet
+                self._restart()
                 self._verify()
-        self._opened_s = self._transfer.waited_s
+        self._opened_s = self._account.waited_s
 
     def ensure(self, spans: Sequence[Span]) -> None:
-        """See `Media.ensure`. After an error the copy is of no more use.
+        """Fetches what is missing; see `SparseFile.ensure`. Fails for good after an error.
 
         Raises:
-            InputChanged: the file is no longer the one of the first request.
+            InputChanged: the file has another version than at the first request.
         """
         if self._failure is not None:
             raise self._failure
-        todo = plan(spans, self.present, self.size_bytes, self._transfer.config)
-        if not todo:
+        ranges = plan_ranges(spans, self.present, self.size_bytes, self._account.config)
+        if not ranges:
             return
         try:
-            with self._transfer.waiting(), self._disk():
-                self._fetch(todo)
+            with self._account.waiting(), self._translate_disk_full():
+                self._fetch(ranges)
                 self._verify()
         except BaseException as error:
             self._failure = error
             raise
 
     def _begin(self) -> None:
-        together(self._transfer, [self._fetcher.head])
+        run_in_threads(self._account, [self._fetcher.fetch_head])
         size_bytes = self.size_bytes
         if size_bytes == 0:
-            raise SourceEmpty(f"{self._transfer.shown} has 0 bytes, expected a video or an image")
+            raise SourceEmpty(
+                f"{self._account.shown_url} has 0 bytes, expected a video or an image"
+            )
         self.present.add(0, self._fetcher.head_bytes)
         if self.present.covers(0, size_bytes):
-            together(self._transfer, [self._fetcher.ask_digest])
-        elif size_bytes <= self._transfer.config.download_below_bytes:
-            self._fetch(plan([(0, size_bytes)], self.present, size_bytes, self._transfer.config))
+            run_in_threads(self._account, [self._fetcher.fetch_digest])
+        elif size_bytes <= self._account.config.download_below_bytes:
+            self._fetch(
+                plan_ranges([(0, size_bytes)], self.present, size_bytes, self._account.config)
+            )
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         self.present = Spans()
-        self._transfer.lose(self._transfer.received_bytes)
-        self._transfer.total_bytes = None
-        self._fetcher = Fetcher(self._transfer, self._reader, self.path, self._room)
+        self._account.discard_bytes(self._account.received_bytes)
+        self._account.total_bytes = None
+        self._fetcher = RangeFetcher(self._account, self._reader, self.path, self._reservation)
         self._begin()
 
-    def _fetch(self, todo: Sequence[Span]) -> None:
-        will_be_bytes = self.present.total_bytes + sum(end - start for start, end in todo)
-        self._transfer.limit(will_be_bytes)
-        self._room.hold(will_be_bytes)
-        tasks: list[Task] = [partial(self._fetcher.range, start, end) for start, end in todo]
+    def _fetch(self, ranges: Sequence[Span]) -> None:
+        will_be_bytes = self.present.total_bytes + sum(end - start for start, end in ranges)
+        self._account.check_size(will_be_bytes)
+        self._reservation.grow_to(will_be_bytes)
+        tasks: list[Task] = [
+            partial(self._fetcher.fetch_range, start, end) for start, end in ranges
+        ]
         if will_be_bytes == self.size_bytes:
-            tasks.append(self._fetcher.ask_digest)
-        together(self._transfer, tasks, self._transfer.config.range_parallel)
-        for start, end in todo:
+            tasks.append(self._fetcher.fetch_digest)
+        run_in_threads(self._account, tasks, self._account.config.range_parallel)
+        for start, end in ranges:
             self.present.add(start, end)
 
     @contextmanager
-    def _disk(self) -> Iterator[None]:
-        """The spool's disk is full: our error."""
+    def _translate_disk_full(self) -> Iterator[None]:
+        """Translates the system's errors about a full disk into SpoolFull."""
         try:
             yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise SpoolFull(
-                f"no space for {self._transfer.shown} in the worker's spool folder "
-                f"({self._transfer.received_bytes} bytes came); free the disk or set spool_dir"
+                f"no space for {self._account.shown_url} in the worker's spool folder "
+                f"({self._account.received_bytes} bytes came); free some, or set VIDEOQA_SPOOL_DIR"
             ) from error
 
     def _verify(self) -> None:
-        """Once all is there, and if the store has told its checksum."""
+        """Checks the checksum, if the store has sent one and the file is complete."""
         digest = self._fetcher.digest
         if digest is not None and self.present.covers(0, self.size_bytes):
-            verify(self.path, digest, self._transfer.shown, self._transfer.listen)
+            verify_file(self.path, digest, self._account.shown_url, self._account.check_caller)
             self.checksum = digest.algorithm

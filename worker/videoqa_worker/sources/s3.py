@@ -1,8 +1,8 @@
-"""s3://bucket/key[?versionId=...]: one request for some bytes of an object.
+"""s3://bucket/key[?versionId=...] inputs: one range request for an object at a time.
 
-Every range after the first is tied to the first one's ETag, and to its version where the
-bucket keeps versions: then an object that is replaced meanwhile is still read to its end.
-The only module of the worker's fetching that knows boto3.
+Each range after the first is pinned to the first one's ETag, and to its version where the bucket
+keeps versions: then an object that is replaced meanwhile is still read to its end. The only module
+of the sources that knows boto3.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from videoqa.errors import (
     SourceUnreachable,
 )
 from videoqa_worker.settings import SourceConfig
-from videoqa_worker.sources.checksums import Digest, of_object
-from videoqa_worker.sources.ranges.reader import Answer, EndedEarly, Version, Wanted
-from videoqa_worker.sources.ranges.transfer import Transfer
+from videoqa_worker.sources.checksums import Digest, read_object_digest
+from videoqa_worker.sources.ranges.account import FetchAccount
+from videoqa_worker.sources.ranges.reader import ByteRange, EndedEarly, RangeResponse, Version
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -69,12 +69,15 @@ _BY_STATUS: dict[int, tuple[type[SourceError], str]] = {
     404: (SourceNotFound, "check the key, and the version if one is named"),
     412: (InputChanged, "the object changed while it was read; try again"),
     416: (InputChanged, "the object became shorter while it was read; try again"),
-    429: (SourceUnavailable, "not now; try again later"),
+    429: (SourceUnavailable, "the store is unavailable; try again later"),
 }
 
 
 class S3Source:
-    """Thread-safe. The client is made at the first use: it takes 100 ms and 20 MB."""
+    """Makes a reader for each object; thread-safe.
+
+    The client is created at the first use, since it takes 100 ms and 20 MB.
+    """
 
     def __init__(self, config: SourceConfig, endpoint_url: str | None) -> None:
         self._config = config
@@ -86,11 +89,11 @@ class S3Source:
         if self._made is not None:
             self._made.close()
 
-    def reader(self, transfer: Transfer) -> S3Reader:
-        return S3Reader(transfer, self._client)
+    def reader(self, account: FetchAccount) -> S3Reader:
+        return S3Reader(account, self._client)
 
     def _client(self) -> S3Client:
-        with self._lock:  # making clients from the default session is not thread-safe
+        with self._lock:  # creating clients from the default session is not thread-safe
             if self._made is None:
                 self._made = boto3.session.Session().client(
                     "s3",
@@ -100,8 +103,8 @@ class S3Source:
                         read_timeout=self._config.read_timeout_s,
                         retries={"mode": "standard", "max_attempts": 3},
                         max_pool_connections=64,
-                        # Its own check compares a range with the whole object's checksum
-                        # where a store sends that; `digest` reads it instead.
+                        # boto3's own check compares a range with the whole object's checksum
+                        # where a store sends that; `fetch_digest` reads it instead.
                         response_checksum_validation="when_required",
                     ),
                 )
@@ -109,67 +112,71 @@ class S3Source:
 
 
 class S3Reader:
-    """A `Reader` of one object."""
+    """A `RangeReader` of one object."""
 
-    def __init__(self, transfer: Transfer, client: Callable[[], S3Client]) -> None:
-        self._transfer = transfer
+    def __init__(self, account: FetchAccount, client: Callable[[], S3Client]) -> None:
+        self._account = account
         self._client = client
-        self._named = _named(transfer.url)
+        self._named = _parse_url(account.url)
         self._by_version = "VersionId" not in self._named
-        """Whether a version that the store told may be asked for."""
+        """True while requests may name the version that the store reported."""
 
     def close(self) -> None:
-        """Connections belong to the client that all objects share."""
+        """Does nothing: the connections belong to the client that all objects share."""
 
     @contextmanager
-    def get(self, wanted: Wanted, version: Version | None = None) -> Iterator[Answer]:
-        """See `Reader.get`; which status is which error: `_refusal`."""
-        with _ours(self._transfer, first=version is None):
-            answer = self._asked(wanted, version)
-            with closing(answer["Body"]):
-                yield _answer(answer)
+    def get(self, wanted: ByteRange, version: Version | None = None) -> Iterator[RangeResponse]:
+        """Sends one request; see `RangeReader.get`, and `_explain_refusal` for the errors."""
+        with _translate_errors(self._account, first=version is None):
+            response = self._request(wanted, version)
+            with closing(response["Body"]):
+                yield _read_response(response)
 
-    def digest(self, version: Version) -> Digest | None:
-        """By a HEAD, since S3 gives no checksum with a range. None if it may not be asked."""
+    def fetch_digest(self, version: Version) -> Digest | None:
+        """Fetches the digest by a HEAD, since S3 sends none with a range; None if that is refused."""
         try:
-            with _ours(self._transfer, first=False):
-                self._transfer.asked()
-                answer = self._client().head_object(**self._pinned(version), ChecksumMode="ENABLED")
-        except SourceError:  # the bytes are there; only whether they are right is not told
+            with _translate_errors(self._account, first=False):
+                self._account.count_requests()
+                response = self._client().head_object(
+                    **self._make_arguments(version), ChecksumMode="ENABLED"
+                )
+        except SourceError:  # the bytes can be used without a digest
             return None
-        return of_object(answer["ResponseMetadata"]["HTTPHeaders"])
+        return read_object_digest(response["ResponseMetadata"]["HTTPHeaders"])
 
-    def _asked(self, wanted: Wanted, version: Version | None) -> Any:
+    def _request(self, wanted: ByteRange, version: Version | None) -> Any:
         span: dict[str, Any] = {}
         if wanted is not None:
             start, end = wanted
             span["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         while True:
-            pinned = self._pinned(version)
-            self._transfer.asked()
+            arguments = self._make_arguments(version)
+            self._account.count_requests()
             try:
-                answer: Any = self._client().get_object(**pinned, **span)
+                response: Any = self._client().get_object(**arguments, **span)
             except ClientError as error:
-                self._transfer.asked(error.response["ResponseMetadata"].get("RetryAttempts", 0))
-                if not _lacks_right_to_versions(error, {*pinned} - {*self._named}):
+                self._account.count_requests(
+                    error.response["ResponseMetadata"].get("RetryAttempts", 0)
+                )
+                if not _lacks_right_to_versions(error, {*arguments} - {*self._named}):
                     raise
                 self._by_version = False
             else:
-                self._transfer.asked(answer["ResponseMetadata"].get("RetryAttempts", 0))
-                return answer
+                self._account.count_requests(response["ResponseMetadata"].get("RetryAttempts", 0))
+                return response
 
-    def _pinned(self, version: Version | None) -> dict[str, Any]:
-        pinned = dict(self._named)
+    def _make_arguments(self, version: Version | None) -> dict[str, Any]:
+        arguments = dict(self._named)
         if version is not None:
             if version.etag is not None:
-                pinned["IfMatch"] = version.etag
+                arguments["IfMatch"] = version.etag
             if self._by_version and version.version_id not in (None, "null"):
-                pinned["VersionId"] = version.version_id
-        return pinned
+                arguments["VersionId"] = version.version_id
+        return arguments
 
 
-def _named(url: str) -> dict[str, Any]:
-    """An S3 URL is not quoted: all after the bucket is the key, but for the version."""
+def _parse_url(url: str) -> dict[str, Any]:
+    """Splits an S3 URL, which is not quoted: the key is all between bucket and version."""
     bucket, _, key = url[len("s3://") :].partition("/")
     key, mark, version_id = key.partition("?versionId=")
     named = {"Bucket": bucket, "Key": key}
@@ -177,30 +184,30 @@ def _named(url: str) -> dict[str, Any]:
 
 
 def _lacks_right_to_versions(error: ClientError, added: set[str]) -> bool:
-    """A named version needs s3:GetObjectVersion, where the object itself needs less."""
+    """Returns True if only the version was refused, which needs s3:GetObjectVersion."""
     refused = error.response["ResponseMetadata"].get("HTTPStatusCode") == 403
     return refused and "VersionId" in added
 
 
-def _answer(answer: Any) -> Answer:
-    length_bytes = int(answer["ContentLength"])
+def _read_response(response: Any) -> RangeResponse:
+    length_bytes = int(response["ContentLength"])
     start, total_bytes = 0, length_bytes
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.get("ContentRange", ""))
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.get("ContentRange", ""))
     if match is not None:
         start, total_bytes = int(match[1]), int(match[2])
-    etag = answer.get("ETag")
-    return Answer(
+    etag = response.get("ETag")
+    return RangeResponse(
         start=start,
         end=start + length_bytes,
         total_bytes=total_bytes,
         partial=match is not None,
         continuable=True,
-        version=Version(etag=etag, version_id=answer.get("VersionId"), condition=etag),
-        chunks=_chunks(answer["Body"]),
+        version=Version(etag=etag, version_id=response.get("VersionId"), condition=etag),
+        chunks=_iter_chunks(response["Body"]),
     )
 
 
-def _chunks(body: Any) -> Iterator[bytes]:
+def _iter_chunks(body: Any) -> Iterator[bytes]:
     try:
         yield from body.iter_chunks(_CHUNK_BYTES)
     except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError) as error:
@@ -208,36 +215,40 @@ def _chunks(body: Any) -> Iterator[bytes]:
 
 
 @contextmanager
-def _ours(transfer: Transfer, *, first: bool) -> Iterator[None]:
-    """boto3's exceptions become ours."""
+def _translate_errors(account: FetchAccount, *, first: bool) -> Iterator[None]:
+    """Translates boto3's exceptions into ours."""
     try:
         yield
     except ClientError as error:
-        raise _refusal(error, transfer, first) from error
+        raise _explain_refusal(error, account, first) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise SourceDenied(
-            f"{transfer.shown}: the worker has no S3 credentials; set AWS_ACCESS_KEY_ID and "
+            f"{account.shown_url}: the worker has no S3 credentials; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, a profile or a role"
         ) from error
     except (ConnectTimeoutError, ReadTimeoutError) as error:
-        raise SourceTimeout(f"{transfer.shown}: S3 did not answer in time; try again") from error
+        raise SourceTimeout(f"{account.shown_url}: S3 did not answer in time; try again") from error
     except ParamValidationError as error:
-        raise BucketNotFound(f"{transfer.shown} names no valid bucket and key") from error
+        raise BucketNotFound(
+            f"{account.shown_url} names no valid bucket and key; expected s3://bucket/key"
+        ) from error
     except (BotoConnectionError, HTTPClientError) as error:
         raise SourceUnreachable(
-            f"{transfer.shown}: no connection to S3 ({error}); check the endpoint"
+            f"{account.shown_url}: no connection to S3 ({error}); check the endpoint"
         ) from error
     except (BotoCoreError, ValueError) as error:
-        raise SourceHttpError(f"{transfer.shown}: S3 cannot be asked: {error}") from error
+        raise SourceHttpError(
+            f"{account.shown_url}: the request to S3 failed: {error}; check the URL and the endpoint"
+        ) from error
 
 
-def _refusal(error: ClientError, transfer: Transfer, first: bool) -> SourceError:
+def _explain_refusal(error: ClientError, account: FetchAccount, first: bool) -> SourceError:
     details = error.response.get("Error", {})
     code = str(details.get("Code", "?"))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    what = f"{transfer.shown}: S3 answered {code}"
+    what = f"{account.shown_url}: S3 answered {code}"
     if status == 416 and first:
-        return SourceEmpty(f"{transfer.shown} has 0 bytes, expected a video or an image")
+        return SourceEmpty(f"{account.shown_url} has 0 bytes, expected a video or an image")
     if code == "NoSuchBucket":
         return BucketNotFound(f"{what}; check the bucket's name, its region and the endpoint")
     if code in _SLOW_CODES or status >= 500:

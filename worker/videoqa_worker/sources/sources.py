@@ -1,4 +1,4 @@
-"""The bytes of an input, as a local file for as long as they are needed."""
+"""Opens an input by its URL as a local file, for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from videoqa.errors import SourceError
+from videoqa_worker.frames import no_check
 from videoqa_worker.settings import SourceConfig
-from videoqa_worker.sources.addresses import Resolve, look_up
-from videoqa_worker.sources.file import local_file
+from videoqa_worker.sources.addresses import Resolve, resolve_name
+from videoqa_worker.sources.file import open_local_file
 from videoqa_worker.sources.http import HttpSource
 from videoqa_worker.sources.local_copy import LocalCopy
-from videoqa_worker.sources.ranges.transfer import Progress, Transfer, no_check
+from videoqa_worker.sources.ranges.account import FetchAccount, Progress
 from videoqa_worker.sources.remote import RemoteCopy
 from videoqa_worker.sources.s3 import S3Source
 from videoqa_worker.sources.spool.folder import Spool
@@ -23,14 +24,14 @@ __all__ = ["Sources"]
 
 
 class Sources:
-    """Shared by all threads of a worker; a context manager that removes its spool folder."""
+    """The sources of a worker, shared by its threads; a context manager that removes its spool."""
 
     def __init__(
         self,
         config: SourceConfig,
         *,
         s3_endpoint_url: str | None = None,
-        resolve: Resolve = look_up,
+        resolve: Resolve = resolve_name,
     ) -> None:
         self._config = config
         self._spool = Spool(config.spool_dir, config.spool_quota_bytes)
@@ -60,29 +61,34 @@ class Sources:
         check: Callable[[], None] = no_check,
         progress: Progress | None = None,
     ) -> Iterator[LocalCopy]:
-        """A copy of what the URL leads to (s3, http, https, file), gone on exit.
+        """Yields a copy of the file behind the URL (s3, http, https, file), deleted on exit.
 
-        Of a large remote file only the beginning is there when this yields; the rest comes by
-        the copy's `ensure`. `check` and `progress` are called on this thread, about ten times
-        a second while it waits; what they raise passes untouched.
+        Only the beginning of a large remote file is present at first; the copy's `ensure`
+        fetches more. `check` and `progress` are called on this thread, about ten times a second
+        while it waits; their exceptions pass through.
 
         Raises:
             SourceError: one of its kinds, from `ensure` too, and on exit from a local file that
-                changed. SpoolFull: no room on the disk.
+                changed. SpoolFull: the disk or the quota is full.
         """
-        transfer = Transfer(url, self._config, check, progress)
+        account = FetchAccount(url, self._config, check, progress)
         scheme = urlsplit(url).scheme
         if scheme == "file":
-            with local_file(transfer) as file:
+            with open_local_file(account) as file:
                 yield file
             return
         if scheme not in ("http", "https", "s3"):
-            raise SourceError(f"got scheme {scheme!r}, expected s3, http, https or file")
+            raise SourceError(
+                f"got a URL with the scheme {scheme!r}, expected s3, http, https or file"
+            )
         source = self._s3 if scheme == "s3" else self._http
-        with self._spool.file() as (path, room), closing(source.reader(transfer)) as reader:
-            copy = RemoteCopy(transfer, reader, path, room)
+        with (
+            self._spool.create_file() as (path, reservation),
+            closing(source.reader(account)) as reader,
+        ):
+            copy = RemoteCopy(account, reader, path, reservation)
             try:
                 copy.open()
                 yield copy
             finally:
-                transfer.stop()
+                account.stop()

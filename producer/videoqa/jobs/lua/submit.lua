@@ -41,6 +41,6 @@ for n = 14, #ARGV do index(P .. ':tag:' .. ARGV[n], id) end
 local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
 set(id, 'start_by', stamp(start_by))
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
--- Its first event is not in its stream: see records.py.
+-- Its first event is not in its stream: see event_stream.py.
 local bell = ring(id)
 return {'new', id, bell[2], bell[3], queue}

@@ -1,8 +1,8 @@
-"""A media file with holes as a Python file object: reading a hole brings its bytes first.
+"""A sparse file as a Python file object: reading a hole fetches its bytes first.
 
-Made for demuxers, which jump to an index and then read on: a jump costs one block, reading
-on costs blocks that double. Reads stop at the end of what is there, so that a demuxer's
-own buffer never asks for bytes that nobody needs.
+It suits demuxers, which jump to an index and then read on: a jump costs one block, reading on costs
+blocks of doubling size. A read stops at the end of the present bytes, so that a demuxer's own buffer
+never asks for bytes that nobody needs.
 """
 
 from __future__ import annotations
@@ -10,31 +10,34 @@ from __future__ import annotations
 import io
 import os
 
-from videoqa_worker.frames.sparse_file import Media
+from videoqa_worker.frames.sparse_file import SparseFile
 
-__all__ = ["Cursor", "is_whole"]
+__all__ = ["FileCursor", "is_complete"]
 
 _BLOCK_BYTES = 128 << 10
 _MAX_BLOCK_BYTES = 4 << 20
 
 
-def is_whole(media: Media) -> bool:
-    """Whether every byte is there."""
-    return media.present.covers(0, media.size_bytes)
+def is_complete(file: SparseFile) -> bool:
+    """Returns True if every byte is present."""
+    return file.present.covers(0, file.size_bytes)
 
 
-class Cursor(io.RawIOBase):
-    """Each has its own place and its own descriptor; close it."""
+class FileCursor(io.RawIOBase):
+    """A readable file object over a SparseFile; to be closed.
 
-    def __init__(self, media: Media, size_bytes: int | None = None) -> None:
+    Each has a position and a file descriptor of its own.
+    """
+
+    def __init__(self, file: SparseFile, size_bytes: int | None = None) -> None:
         """
         Arguments:
-            size_bytes: the file is to end there; None: where it does.
+            size_bytes: where reading ends; None: at the end of the file.
         """
         super().__init__()
-        self._media = media
-        self._size = media.size_bytes if size_bytes is None else size_bytes
-        self._file = os.open(media.path, os.O_RDONLY)
+        self._file = file
+        self._size_bytes = file.size_bytes if size_bytes is None else size_bytes
+        self._descriptor = os.open(file.path, os.O_RDONLY)
         self._at = 0
         self._block = _BLOCK_BYTES
         self._fetched_to = -1
@@ -49,32 +52,32 @@ class Cursor(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """At least one byte, unless at the end; often fewer than `size`."""
-        if self._at >= self._size:
+        """Returns at least one byte, unless at the end; often fewer than `size`."""
+        if self._at >= self._size_bytes:
             return b""
-        end = self._media.present.end_of(self._at)
+        end = self._file.present.end_of(self._at)
         if end == self._at:
-            end = self._bring()
-        end = min(end, self._size)
+            end = self._fetch_block()
+        end = min(end, self._size_bytes)
         count = end - self._at if size < 0 else min(size, end - self._at)
-        data = os.pread(self._file, count, self._at)
+        data = os.pread(self._descriptor, count, self._at)
         self._at += len(data)
         return data
 
-    def _bring(self) -> int:
+    def _fetch_block(self) -> int:
         onward = self._at == self._fetched_to
         self._block = min(self._block * 2, _MAX_BLOCK_BYTES) if onward else _BLOCK_BYTES
-        end = min(self._size, self._at + self._block)
-        self._media.ensure([(self._at, end)])
+        end = min(self._size_bytes, self._at + self._block)
+        self._file.ensure([(self._at, end)])
         self._fetched_to = end
-        return self._media.present.end_of(self._at)
+        return self._file.present.end_of(self._at)
 
     def close(self) -> None:
         if not self.closed:
-            os.close(self._file)
+            os.close(self._descriptor)
         super().close()

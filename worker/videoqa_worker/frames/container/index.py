@@ -1,7 +1,7 @@
-"""The table of packets that a container carries itself: where keyframes lie, in time and bytes.
+"""Reads the index of a container: the times and byte offsets of its keyframes or packets.
 
-MP4 lists every packet in its header; Matroska lists keyframes in its cues. Read by FFmpeg's
-demuxer, which knows their many forms; without decoding, and without reading the media data.
+MP4 lists every packet in its header, Matroska lists keyframes in its cues. FFmpeg's demuxer parses
+them, which knows their many forms; nothing is decoded, and no media data is read.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ Ticks = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """One row a packet of the video stream, in the order of decoding. Arrays of length N."""
+    """The index of a video stream: arrays of length N, an entry per packet, in decoding order."""
 
     times: Ticks
-    """MP4: decoding times; Matroska: presentation times. Ticks of the stream's time base."""
+    """Decoding times in MP4, presentation times in Matroska; ticks of the stream's time base."""
     starts: Ticks
-    """Byte at which the packet begins; Matroska: its cluster."""
+    """Offset of each packet's first byte; in Matroska that of its cluster."""
     ends: Ticks
-    """One past its last byte; the same as `starts` where the container does not say."""
-    keys: npt.NDArray[np.bool_]
+    """Offset behind each packet's last byte; equals `starts` where the container does not tell."""
+    keyframes: npt.NDArray[np.bool_]
     shown: npt.NDArray[np.bool_]
-    """False for packets that an edit list cuts away."""
+    """False for packets that an edit list cuts off."""
 
     def __len__(self) -> int:
         return len(self.times)
 
 
 def read_index(video: OpenVideo) -> Index:
-    """The packets of an MP4; of a fragmented one, those that its header lists: perhaps none."""
-    return _as_index(video.stream.index_entries)
+    """Reads the packets of an MP4; a fragmented file's header may list none."""
+    return _build_index(video.stream.index_entries)
 
 
 def read_cues(video: OpenVideo) -> Index:
-    """The keyframes of a Matroska file; FFmpeg reads its cues at the first seek only."""
-    with open_video(video.media, video.limits, probe=False) as fresh:
+    """Reads the keyframes of a Matroska file, whose cues FFmpeg reads at the first seek only."""
+    with open_video(video.file, video.limits, probe=False) as fresh:
         with suppress(FFmpegError):
             fresh.container.seek(0, stream=fresh.stream)
-        return _as_index(fresh.stream.index_entries)
+        return _build_index(fresh.stream.index_entries)
 
 
-def _as_index(entries: Iterable[Any]) -> Index:
+def _build_index(entries: Iterable[Any]) -> Index:
     rows = list(entries)
-    starts = _column(rows, "pos")
+    starts = _read_column(rows, "pos")
     return Index(
-        times=_column(rows, "timestamp"),
+        times=_read_column(rows, "timestamp"),
         starts=starts,
-        ends=starts + _column(rows, "size"),
-        keys=_column(rows, "is_keyframe").astype(bool),
-        shown=_column(rows, "is_discard") == 0,
+        ends=starts + _read_column(rows, "size"),
+        keyframes=_read_column(rows, "is_keyframe").astype(bool),
+        shown=_read_column(rows, "is_discard") == 0,
     )
 
 
-def _column(rows: list[Any], name: str) -> Ticks:
+def _read_column(rows: list[Any], name: str) -> Ticks:
     return np.fromiter(map(attrgetter(name), rows), dtype=np.int64, count=len(rows))

@@ -1,7 +1,7 @@
-"""A table of all pictures of a video by their packets: one pass that decodes nothing.
+"""Scans the packets of a video into a table, in one pass that decodes nothing.
 
-Needed where the container's header does not tell when pictures start and end (MPEG-TS,
-Matroska, fragmented MP4, ...). Knows nothing of targets.
+This is needed where the container's header does not list the pictures' times (MPEG-TS, Matroska,
+fragmented MP4, ...). Knows nothing of targets.
 """
 
 from __future__ import annotations
@@ -16,82 +16,82 @@ from av.error import FFmpegError
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from videoqa_worker.frames.budget import Watch
-from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packets
+from videoqa_worker.frames.budget import DecodeBudget
+from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, read_packets
 
-__all__ = ["PacketTable", "is_shown", "last_picture", "scan"]
+__all__ = ["PacketTable", "find_last_pts", "is_shown", "scan_packets"]
 
 _VP8_SHOW_FRAME = 0x10
-"""RFC 6386, 9.1: without this bit the packet is a reference that is never shown."""
+"""The bit that marks a shown frame (RFC 6386, 9.1); without it the packet is a hidden reference."""
 
 
 @dataclass
 class PacketTable:
-    """Times are ticks of the stream's time base."""
+    """The packets of a video stream; times are ticks of its time base."""
 
     pts: array[int] = field(default_factory=lambda: array("q"))
     """Presentation times, ascending."""
     sizes: dict[int, int] = field(default_factory=dict)
-    """size_bytes of the packet at a pts: tells whether a seek landed on the same packet."""
-    keys: list[int] = field(default_factory=list)
+    """Bytes of the packet at a pts, to check that a seek landed on that very packet."""
+    keyframes: list[int] = field(default_factory=list)
     """Presentation times of keyframes, ascending."""
     dts: array[int] = field(default_factory=lambda: array("q"))
-    """Decoding times in the order of the file, where known."""
+    """Decoding times in file order, where known."""
     count: int = 0
-    """Pictures, with or without times."""
+    """Number of pictures, with or without times."""
     complete: bool = True
-    """Every picture had a pts, no pts came twice, and decoding times never went back."""
+    """True if every picture has a pts of its own, and decoding times never go back."""
     last_duration: int = 0
-    """Duration of the last picture; 0 if the container does not say."""
+    """Duration of the last picture; 0 if the container does not tell."""
     reached_s: float = 0.0
     """The end of the last packet of any stream, sound included."""
 
     def rank(self, pts: int) -> int | None:
-        """The picture's number in presentation order."""
+        """Returns the picture's number in presentation order; None if no picture has this pts."""
         at = bisect_left(self.pts, pts)
         return at if at < len(self.pts) and self.pts[at] == pts else None
 
 
-def scan(video: OpenVideo, watch: Watch) -> PacketTable:
+def scan_packets(video: OpenVideo, budget: DecodeBudget) -> PacketTable:
     """Reads the whole file once, in a container of its own."""
     table = PacketTable()
-    video.media.ensure([(0, video.media.size_bytes)])
-    with open_video(video.media, video.limits, only_video=False) as fresh:
+    video.file.ensure([(0, video.file.size_bytes)])
+    with open_video(video.file, video.limits, only_video=False) as fresh:
         try:
-            for packet in packets(fresh.container):
-                watch.tick()
-                _note(table, packet, fresh.stream)
+            for packet in read_packets(fresh.container):
+                budget.tick()
+                _add_packet(table, packet, fresh.stream)
         except FFmpegError:
-            table.complete = False  # an unreadable rest: what was read is kept
-    _settle(table)
+            table.complete = False  # the rest is unreadable; the packets so far are kept
+    _sort_table(table)
     return table
 
 
-def last_picture(video: OpenVideo, last_key: int, watch: Watch) -> int:
-    """The pts of the last picture; reads from the last keyframe on, as far as it can be read."""
+def find_last_pts(video: OpenVideo, last_key: int, budget: DecodeBudget) -> int:
+    """Returns the last picture's pts; reads from the last keyframe on, as far as possible."""
     last = last_key
-    with open_video(video.media, video.limits) as fresh, suppress(FFmpegError):
+    with open_video(video.file, video.limits) as fresh, suppress(FFmpegError):
         fresh.container.seek(last_key, stream=fresh.stream, backward=True)
-        for packet in packets(fresh.container, fresh.stream):
-            watch.tick()
+        for packet in read_packets(fresh.container, fresh.stream):
+            budget.tick()
             if packet.pts is not None and not packet.is_discard:
                 last = max(last, packet.pts)
     return last
 
 
-def _note(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> None:
+def _add_packet(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> None:
     if packet.size == 0:
         return
     time = packet.pts if packet.pts is not None else packet.dts
     if time is not None:
         end_s = float((time + (packet.duration or 0)) * packet.time_base)
         table.reached_s = max(table.reached_s, end_s)
-    if packet.stream_index != stream.index or _hidden(packet, stream):
+    if packet.stream_index != stream.index or _is_hidden(packet, stream):
         return
     if packet.dts is not None:
         table.complete &= not table.dts or packet.dts >= table.dts[-1]
         table.dts.append(packet.dts)
-    if packet.is_discard:  # an edit list cuts it away
+    if packet.is_discard:  # an edit list cuts it off
         return
     table.count += 1
     if packet.pts is None or packet.pts in table.sizes:
@@ -102,18 +102,18 @@ def _note(table: PacketTable, packet: Packet[Stream], stream: VideoStream) -> No
     table.pts.append(packet.pts)
     table.sizes[packet.pts] = packet.size
     if packet.is_keyframe:
-        table.keys.append(packet.pts)
+        table.keyframes.append(packet.pts)
 
 
 def is_shown(packet: Packet[Stream], stream: VideoStream) -> bool:
-    """Whether the packet's picture is ever on screen."""
-    return not packet.is_discard and not _hidden(packet, stream)
+    """Returns True if the packet's picture is ever on screen."""
+    return not packet.is_discard and not _is_hidden(packet, stream)
 
 
-def _hidden(packet: Packet[Stream], stream: VideoStream) -> bool:
+def _is_hidden(packet: Packet[Stream], stream: VideoStream) -> bool:
     return stream.codec_context.name == "vp8" and not bytes(packet)[0] & _VP8_SHOW_FRAME
 
 
-def _settle(table: PacketTable) -> None:
+def _sort_table(table: PacketTable) -> None:
     table.pts = array("q", sorted(table.pts))
-    table.keys.sort()
+    table.keyframes.sort()

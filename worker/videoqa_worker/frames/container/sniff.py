@@ -1,6 +1,6 @@
-"""What a file is by its first bytes, for messages and for the choice of error.
+"""Identifies a file by its first bytes, for messages and for the choice of error.
 
-Knows magic numbers only; whether a video can be read is the container's business.
+Knows magic numbers only, and does not try to open the file.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Look", "look_at"]
+__all__ = ["FileType", "identify"]
 
 Kind = Literal["video", "image", "audio", "playlist", "other"]
 
 
 @dataclass(frozen=True)
-class Look:
-    """`text` completes the sentence "it looks like ..."."""
+class FileType:
+    """The type of a file; `text` completes the sentence "got ..."."""
 
     kind: Kind
     text: str
@@ -63,59 +63,64 @@ _TABLES: tuple[tuple[Kind, dict[bytes, str]], ...] = (
     ("other", _OTHER),
 )
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"styp", b"pnot")
-_RIFF: dict[bytes, Look] = {
-    b"AVI ": Look("video", "an AVI video"),
-    b"WAVE": Look("audio", "a WAV sound file"),
-    b"WEBP": Look("image", "a WebP image"),
+_RIFF: dict[bytes, FileType] = {
+    b"AVI ": FileType("video", "an AVI video"),
+    b"WAVE": FileType("audio", "a WAV sound file"),
+    b"WEBP": FileType("image", "a WebP image"),
 }
 
 
-def look_at(path: Path) -> Look:
-    """Names the file by its first 1,024 bytes."""
+def identify(path: Path) -> FileType:
+    """Identifies the file by its first 1,024 bytes."""
     with path.open("rb") as file:
         head = file.read(1024)
     if not head:
-        return Look("other", "an empty file")
-    return _boxed(head) or _magic(head) or _text(head) or Look("other", _hex(head))
+        return FileType("other", "an empty file")
+    return (
+        _match_boxes(head)
+        or _match_magic(head)
+        or _match_text(head)
+        or FileType("other", _describe_bytes(head))
+    )
 
 
-def _boxed(head: bytes) -> Look | None:
+def _match_boxes(head: bytes) -> FileType | None:
     if head[4:8] in _BOXES:
         if head[8:12] in (b"avif", b"heic", b"heix", b"mif1"):
-            return Look("image", "a HEIF or AVIF image")
-        return Look("video", "an MP4 or QuickTime video")
+            return FileType("image", "a HEIF or AVIF image")
+        return FileType("video", "an MP4 or QuickTime video")
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12])
     if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:
-        return Look("video", "an MPEG transport stream")
+        return FileType("video", "an MPEG transport stream")
     if head[:4] == b"OggS":
-        return Look("video", "an Ogg file")
+        return FileType("video", "an Ogg file")
     return None
 
 
-def _magic(head: bytes) -> Look | None:
+def _match_magic(head: bytes) -> FileType | None:
     for kind, table in _TABLES:
         for magic, text in table.items():
             if head.startswith(magic):
-                return Look(kind, text)
+                return FileType(kind, text)
     return None
 
 
-def _text(head: bytes) -> Look | None:
+def _match_text(head: bytes) -> FileType | None:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for magic, text in _PLAYLIST.items():
         if start.startswith(magic) or (magic == b"<MPD" and magic in start):
-            return Look("playlist", text)
+            return FileType("playlist", text)
     if start[:14].lower().startswith((b"<!doctype html", b"<html", b"<head")):
-        return Look("other", "a web page")
+        return FileType("other", "a web page")
     if start.startswith((b"<?xml", b"<")):
-        return Look("other", "an XML document (an error message of the storage?)")
+        return FileType("other", "an XML document (an error message of the storage?)")
     if start.startswith((b"{", b"[")):
-        return Look("other", "JSON")
+        return FileType("other", "JSON")
     if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in head):
-        return Look("other", f"text: {head[:40].decode('utf-8', 'replace')!r}")
+        return FileType("other", f"text: {head[:40].decode('utf-8', 'replace')!r}")
     return None
 
 
-def _hex(head: bytes) -> str:
-    return f"no video format known here (first bytes {head[:8].hex(' ')})"
+def _describe_bytes(head: bytes) -> str:
+    return f"an unknown format (first bytes {head[:8].hex(' ')})"

@@ -1,6 +1,6 @@
-"""When the pictures of a video are on screen, and from where decoding may start.
+"""The timeline of a video: the times of its pictures, and the keyframes to decode from.
 
-Ticks are integers of the stream's time base; seconds come in only at `seconds` and `ticks_at`.
+Times are ticks, integers in the stream's time base; `seconds` and `ticks_at` convert them.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ _FINE_TICK_S = Fraction(1, 1000)
 
 @dataclass(frozen=True)
 class Timeline:
-    """All fields in ticks unless named otherwise."""
+    """The timeline of a video, in ticks unless a field names another unit."""
 
     time_base: Fraction
-    """Seconds a tick."""
+    """Seconds per tick."""
     origin: int
-    """The first picture's pts."""
+    """Pts of the first picture."""
     end: int
-    """Where the file says that the video ends."""
+    """End of the video, as the file declares it."""
     last: int
-    """The last picture that the file holds; clearly before `end` in a truncated file."""
+    """Pts of the last picture in the file; clearly before `end` in a truncated file."""
     truncated: bool
-    """The file breaks off: pictures between `last` and `end` are missing."""
+    """True if the file breaks off: pictures between `last` and `end` are missing."""
     step: Fraction
-    """Mean ticks from picture to picture."""
+    """Mean ticks between pictures."""
     even: bool
-    """All pictures are `step` apart, but for rounding to ticks."""
-    keys: Sequence[int] = ()
-    """Where seeking may lead, ascending; empty: read from the start."""
+    """True if all pictures are `step` apart, but for rounding to ticks."""
+    keyframes: Sequence[int] = ()
+    """Pts of the keyframes to seek to, ascending; empty if the file must be read from the start."""
     table: PacketTable | None = None
     index: Index | None = None
-    """What it was read from, where the container's header told."""
+    """The index that it was read from, where the container's header has one."""
     stamps: Sequence[int] | None = None
-    """Instead of the container's pts: the n-th picture out of the decoder is at stamps[n]."""
+    """Times to use instead of the container's pts: picture n of the decoder is at stamps[n]."""
     trusted: bool = True
-    """False: the container's timestamps contradict themselves."""
+    """False if the container's timestamps contradict themselves."""
 
     @property
     def duration_s(self) -> Fraction:
@@ -53,11 +53,11 @@ class Timeline:
 
     @property
     def tolerance_s(self) -> Fraction:
-        """Pictures that end by no more than this too early still count as complete."""
+        """A video whose pictures end earlier by no more than this counts as complete."""
         return max(Fraction(1, 2), 2 * self.step * self.time_base)
 
     def ticks_at(self, instant_s: Fraction) -> int:
-        """The last tick that counts as at or before the instant.
+        """Returns the last tick that counts as at or before the instant.
 
         Containers round timestamps to their tick: at 30 a second Matroska writes 0, 33, 67 ms.
         An instant less than one (fine) tick before a picture belongs to it.
@@ -67,10 +67,11 @@ class Timeline:
         return self.origin + (math.ceil(ticks) if rounded else math.floor(ticks))
 
     def seconds(self, pts: int) -> float:
+        """Converts a pts to seconds from the first picture."""
         return float((pts - self.origin) * self.time_base)
 
     def index_of(self, pts: int) -> int | None:
-        """The picture's number, where timestamps alone tell it."""
+        """Returns the picture's number, where timestamps alone tell it; else None."""
         if self.table is not None and self.trusted and self.stamps is None:
             first, rank = self.table.rank(self.origin), self.table.rank(pts)
             return None if first is None or rank is None else rank - first
@@ -78,12 +79,13 @@ class Timeline:
             return round((pts - self.origin) / self.step)
         return None
 
-    def on_screen(self, tick: int) -> int | None:
-        """The pts of the picture at this tick by the packets of the file; None: unknown."""
+    def pts_on_screen(self, tick: int) -> int | None:
+        """Returns the pts of the picture on screen at this tick; None if no packet table tells it."""
         times = self.stamps or (self.table.pts if self.table is not None else ())
         if times:
             return times[max(0, bisect_right(times, tick) - 1)]
         return None
 
-    def keys_until(self, tick: int) -> Sequence[int]:
-        return self.keys[: bisect_right(self.keys, tick)]
+    def keyframes_until(self, tick: int) -> Sequence[int]:
+        """Returns the keyframes at or before this tick."""
+        return self.keyframes[: bisect_right(self.keyframes, tick)]

@@ -1,1 +1,1 @@
-"""Decoding from keyframe to target: packets in, pictures in presentation order out."""
+"""Decoding from keyframe to target: takes packets, gives pictures in presentation order."""

@@ -1,88 +1,68 @@
-"""Walks the pictures of a video in presentation order and stops at the one on screen.
+"""Walks over the pictures of a video in presentation order and stops at those on screen.
 
-Reads forward, and seeks where a keyframe lies between here and the target. A seek proves
-itself or is taken back: it must land on a keyframe at or before the target that the
-timeline knows, and the decoder must begin with that very picture. Pictures that are shown
-before the keyframe are dropped, since after a seek they may lack what they refer to
-(open GOPs).
+It decodes forward, and seeks where a keyframe lies between here and the target. Each seek is
+verified, and taken back if it fails: it must land on a keyframe at or before the target that the
+timeline lists, and the decoder must begin with that very picture. Pictures shown before the keyframe
+are dropped, since after a seek their references may be missing (open GOPs).
 
-Decodes no more than it must: see `skip`. And where the next target lies behind another
-keyframe, decoding ends with the first packet whose decoding time is past the target: all
-pictures up to the target have come by then.
+It decodes no more than it must: see `skip`. Where the next target lies behind another keyframe,
+decoding ends with the first packet whose dts is past the target: all pictures up to the target have
+come by then.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from errno import EINVAL
+from dataclasses import replace
 from itertools import chain
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 from av import Packet, VideoFrame
 from av.error import FFmpegError
 from av.stream import Stream
 
-from videoqa.errors import PictureTooLarge
-from videoqa_worker.frames.budget import Watch
-from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, packets
+from videoqa_worker.frames.budget import DecodeBudget
+from videoqa_worker.frames.container.demuxer import OpenVideo, open_video
 from videoqa_worker.frames.container.timeline import Timeline
-from videoqa_worker.frames.decode.skip import Skip
-from videoqa_worker.frames.decode.units import decode
-from videoqa_worker.frames.sparse_file import Media
+from videoqa_worker.frames.decode.picture_stream import DecodedPicture, PictureStream
+from videoqa_worker.frames.decode.skip import NonRefSkipper
+from videoqa_worker.frames.sparse_file import SparseFile
 from videoqa_worker.settings import FrameLimits
 
-__all__ = ["Shown", "Walk"]
+__all__ = ["Walk"]
 
 _SEEK_ATTEMPTS = 4
-"""Each one keyframe earlier. Transport streams land late by one or two."""
+"""Seeks to try, each a keyframe earlier: transport streams land late by one or two."""
 
 
-def _no_matter(tick: int) -> None:
-    """What is read again is on nobody's clock but the caller's."""
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A decoded picture and its place."""
-
-    picture: VideoFrame
-    pts: int
-    count: int | None
-    """Its number if all pictures before it were decoded too."""
-    exact: bool
-    after_loss: bool = False
-    """Something before it could not be decoded, so the one before stays on screen too long."""
+def _ignore_restart(tick: int) -> None:
+    """The default `on_restart`."""
 
 
 class Walk:
-    """Holds the open file; a context manager."""
+    """A walk over the pictures of an open file; a context manager."""
 
-    _source: Iterator[Packet[Stream]]
-    """What the demuxer gives from here on."""
-    _pictures: Iterator[Shown]
-    """What the decoder makes of it."""
-    _current: Shown | None
-    _next: Shown | None
+    _stream: PictureStream
+    _current: DecodedPicture | None
+    _next: DecodedPicture | None
 
-    def __init__(self, media: Media, limits: FrameLimits, watch: Watch) -> None:
-        self._media, self._limits, self._watch = media, limits, watch
+    def __init__(self, file: SparseFile, limits: FrameLimits, budget: DecodeBudget) -> None:
+        self._file, self._limits, self._budget = file, limits, budget
         self._stack = ExitStack()
         self._timeline: Timeline | None = None
         self._may_seek = True
-        self.contradicted = False
-        """A picture came out of the decoder after one with a later time: no time can be trusted."""
+        self._contradicted = False
+        """The `times_contradict` of the streams that have ended."""
         self.begins_late = False
-        """Something before the first picture could not be decoded: time 0 is not the file's."""
-        self.started_over: Callable[[int], None] = _no_matter
-        """Called on the way to a tick if no seek leads there, so that all before it is read again."""
+        """True if a picture before the first decoded one is lost, so time 0 is not the file's."""
+        self.on_restart: Callable[[int], None] = _ignore_restart
+        """Called with a tick if no seek leads there, so that all before it is decoded again."""
         self._targets: Sequence[int] = ()
         self._until: int | None = None
-        """Decoding may end with the first packet to be decoded after this tick."""
+        """Decoding may end with the first packet whose dts is after this tick."""
         self._open()
 
     def __enter__(self) -> Self:
@@ -95,271 +75,170 @@ class Walk:
         tb: TracebackType | None,
     ) -> None:
         self._stack.close()
-        # Generators hold the walk, and it holds them and the open video: no cycle may stay.
-        self._pictures, self._source = iter(()), iter(())
         self._current = self._next = None
-        self.started_over = _no_matter
+        self.on_restart = _ignore_restart
 
     def _open(self) -> None:
-        """Starts over from the first picture."""
+        """Opens the video anew, at its first picture."""
         self._stack.close()
-        self.video: OpenVideo = self._stack.enter_context(open_video(self._media, self._limits))
-        self._skip = Skip(self.video, self._targets)
-        self._begin(count=0)
+        self.video: OpenVideo = self._stack.enter_context(open_video(self._file, self._limits))
+        self._skip = NonRefSkipper(self.video, self._targets)
+        self._begin_stream(count=0)
+        self._stack.callback(self._end_stream)
 
-    def _begin(self, count: int | None) -> None:
-        self._source = self._packets()
-        self._pictures = self._decode(self._source)
+    def _begin_stream(self, count: int | None) -> None:
+        """Begins at the video's position; `count` is the next picture's number, if known."""
+        self._stream = PictureStream(
+            self.video, self._skip, self._budget, self._timeline, count=count, until=self._until
+        )
         self._current = self._next = None
-        self._count = count
-        self._gop_start: int | None = None
-        self._damaged = self._damaged_before = False
-        """Something of this GOP, of the one before, could not be decoded."""
-        self._lost = False
-        """The same, since the last picture."""
-        self._last_pts: int | None = None
-        self._held = 0
-        """Packets given to the decoder less pictures taken from it."""
-        self._joined = not self.video.may_begin_anywhere or count is None
-        """What came before the first keyframe or picture was not to be had."""
-        self._drained = False
-        """The decoder has forgotten what pictures refer to: it must start at a keyframe."""
-        self._skip.forget()
 
-    def first(self) -> VideoFrame | None:
-        """The video's first picture; None if nothing decodes."""
-        shown = self._peek()
-        self.begins_late = shown is not None and shown.after_loss
-        return shown.picture if shown else None
+    def _end_stream(self) -> None:
+        self._contradicted |= self._stream.times_contradict
+        self._stream.close()
+
+    @property
+    def times_contradict(self) -> bool:
+        """True once a picture came after one with a later time: no time can be trusted."""
+        return self._contradicted or self._stream.times_contradict
+
+    def read_first(self) -> VideoFrame | None:
+        """Returns the video's first picture; None if nothing decodes."""
+        decoded = self._peek()
+        self.begins_late = decoded is not None and decoded.after_loss
+        return decoded.picture if decoded else None
 
     def lacks_reordering(self) -> bool:
-        """Whether the first packets' times may be those of decoding."""
+        """Returns True if the first packets' pts may be decoding times."""
         return self._skip.lacks_reordering()
 
-    def follow(self, timeline: Timeline) -> None:
-        """From here on, times are those of the timeline."""
-        self._timeline = timeline
+    def use_timeline(self, timeline: Timeline) -> None:
+        """Uses the times of this timeline from here on."""
+        self._timeline = self._stream.timeline = timeline
         if timeline.stamps is not None:
             self._open()
 
-    def aim(self, targets: Sequence[int]) -> None:
-        """All ticks that `at` will be asked for, ascending."""
+    def set_targets(self, targets: Sequence[int]) -> None:
+        """Sets all ticks that `advance_to` will be called with, ascending."""
         self._targets = self._skip.targets = targets
 
-    def at(self, tick: int) -> Shown | None:
-        """The last picture with pts <= tick, which is one of the targets; they do not descend."""
-        self._until = tick if self._leads_away(tick) else None
+    def advance_to(self, tick: int) -> DecodedPicture | None:
+        """Advances to the last picture with pts <= tick; ticks are targets and do not descend."""
+        self._until = self._stream.until = tick if self._is_last_before_seek(tick) else None
         self._seek_near(tick)
         while (following := self._peek()) is not None and following.pts <= tick:
             self._current, self._next = following, None
-        lost = following.after_loss if following is not None else self._lost
-        if self._current is not None and (lost or self._misses(self._current.pts, tick)):
+        lost = following.after_loss if following is not None else self._stream.lost
+        if self._current is not None and (lost or self._is_outdated(self._current.pts, tick)):
             return replace(self._current, exact=False)
         return self._current or self._next
 
-    def _misses(self, pts: int, tick: int) -> bool:
-        """Whether a later picture is known that should be on screen at the tick.
+    def _is_outdated(self, pts: int, tick: int) -> bool:
+        """Returns True if a later picture is known that should be on screen at the tick.
 
-        By the table of packets, else by the packets read: all up to the tick were read by now.
+        It is known from the packet table, else from the packets read: all up to the tick by now.
         """
-        expected = self._timeline.on_screen(tick) if self._timeline else None
+        expected = self._timeline.pts_on_screen(tick) if self._timeline else None
         if expected is not None:
             return expected > pts
-        return self._skip.replaced(pts, tick)
+        return self._skip.is_replaced(pts, tick)
 
-    def _leads_away(self, tick: int) -> bool:
-        """Whether the next target is reached by a seek, or there is none."""
+    def _is_last_before_seek(self, tick: int) -> bool:
+        """Returns True if the next target is reached by a seek, or there is none."""
         if self._timeline is None or not self._may_seek or self._by_count:
             return False
         later = bisect_right(self._targets, tick)
         if later == len(self._targets):
             return True
-        keys = self._timeline.keys_until(self._targets[later])
-        return bool(keys) and keys[-1] > tick
+        keyframes = self._timeline.keyframes_until(self._targets[later])
+        return bool(keyframes) and keyframes[-1] > tick
 
-    def key_at(self, key: int) -> Shown | None:
-        """The keyframe at about this pts, with nothing after it decoded; None if there is none."""
+    def decode_keyframe_at(self, key: int) -> DecodedPicture | None:
+        """Decodes the keyframe at about this pts alone; returns None if there is none."""
         here = self._next
         if here is not None and here.pts == key and here.picture.key_frame:
             return here
         if not self._may_seek:
             return None
         landed = self._land_on(key)
-        self._drained = True
-        if landed is None:
-            return None
-        alone = (shown for packet in (landed, None) for shown in self._placed(packet))
-        shown = next(alone, None)
-        return shown if shown is not None and shown.picture.key_frame else None
+        decoded = self._stream.decode_alone(landed) if landed is not None else None
+        self._stream.drained = True
+        return decoded if decoded is not None and decoded.picture.key_frame else None
 
-    def ended(self) -> bool:
-        """True if no picture follows the current one."""
-        return not self._drained and self._peek() is None
+    def is_at_end(self) -> bool:
+        """Returns True if no picture follows the current one."""
+        return not self._stream.drained and self._peek() is None
 
-    def _peek(self) -> Shown | None:
+    def _peek(self) -> DecodedPicture | None:
         if self._next is None:
-            self._next = next(self._pictures, None)
+            self._next = self._stream.decode_next()
         return self._next
 
-    # Decoding
-
-    def _packets(self) -> Iterator[Packet[Stream]]:
-        try:
-            for packet in packets(self.video.container, self.video.stream):
-                self._watch.tick()
-                yield packet
-        except FFmpegError:
-            self._lose()  # an unreadable rest counts as the end of the file
-
-    def _decode(self, source: Iterator[Packet[Stream]]) -> Iterator[Shown]:
-        for n, packet in enumerate(source):
-            if n == 0 and self._by_count and not packet.is_keyframe:
-                self._lose()  # decoders repeat the first picture then, and all others come late
-            if self._until is not None and packet.dts is not None and packet.dts > self._until:
-                self._drained = True
-                break
-            if packet.is_keyframe and not self._by_count:
-                self._gop_start = packet.pts
-                self._damaged_before, self._damaged = self._damaged, False
-            yield from self._placed(packet)
-        yield from self._placed(None)  # what the decoder still holds back
-
-    def _placed(self, packet: Packet[Stream] | None) -> Iterator[Shown]:
-        try:
-            if not self._by_count and self._skip.next_is(packet):
-                self._count = None
-            pictures, complete = decode(self.video, packet, starts=self._held == 0)
-        except FFmpegError as error:
-            self._refuse_growth(error)
-            self._refuse_shortage(error)
-            if packet is None or not self._precedes(packet):
-                self._lose()
-            return
-        if not complete:
-            self._lose()
-        self._held += (packet is not None) - len(pictures)
-        missing = self._held > self.video.decoder.reorder_depth
-        if self._by_count and (missing or (packet is not None and len(pictures) > 1)):
-            self._lose()  # one is missing or too many, without a word: the rest would be misplaced
-        for picture in pictures:
-            shown = self._place(picture)
-            if shown is not None:
-                yield shown
-
-    def _place(self, picture: VideoFrame) -> Shown | None:
-        """None for a picture that cannot be used: cut off, or without a time."""
-        count, pts = self._count, picture.pts
-        if self._count is not None:
-            self._count += 1
-        stamps = self._timeline.stamps if self._timeline else None
-        if stamps is not None and count is not None:
-            pts = stamps[count] if count < len(stamps) else None
-        if pts is None and self._timeline is None:
-            pts = 0  # only asked whether a first picture exists
-        self.contradicted |= pts is not None and self._goes_back(pts)
-        if picture.is_corrupt or pts is None or self._goes_back(pts):
-            self._lose()
-            return None
-        self._last_pts, self._joined = pts, True
-        trusted = self._timeline is None or self._timeline.trusted
-        of_before = self._gop_start is not None and pts < self._gop_start
-        damaged = self._damaged_before if of_before else self._damaged
-        shown = Shown(picture, pts, count, trusted and not damaged, self._lost)
-        self._lost = False
-        return shown
-
-    def _goes_back(self, pts: int) -> bool:
-        return self._last_pts is not None and pts <= self._last_pts
-
-    def _precedes(self, packet: Packet[Stream]) -> bool:
-        """Whether it may lack what was sent before the file begins: not decodable, and not lost."""
-        if self._joined or self._by_count:
-            return False
-        start = self._gop_start
-        return start is None or (packet.pts is not None and packet.pts < start)
-
-    def _lose(self) -> None:
-        self._damaged = self._lost = True
-        if not self._by_count:
-            self._count = None
-
     @property
-    def _near(self) -> int:
-        """Where times vary, the index tells those of keyframes to a few pictures only."""
+    def _keyframe_slack(self) -> int:
+        """Ticks by which the index may miss a keyframe's time, where frame durations vary."""
         return round(3 * self._timeline.step) if self._timeline else 0
 
     @property
     def _by_count(self) -> bool:
         return self._timeline is not None and self._timeline.stamps is not None
 
-    def _refuse_growth(self, error: FFmpegError) -> None:
-        """H.264 keeps the size that it refused, other decoders keep none."""
-        decoder, limit = self.video.decoder, self._limits.max_pixels
-        refused = decoder.width == 0 and error.errno == EINVAL
-        if refused or decoder.width * decoder.height > limit:
-            raise PictureTooLarge(
-                f"a picture of the video has more than {limit} pixels; scale the video down before"
-            ) from error
-
-    def _refuse_shortage(self, error: FFmpegError) -> None:
-        """Not damage: the same packet decodes where there is more memory.
-
-        H.264 calls it invalid data if it finds none, so look whether a picture would fit.
-        """
-        if isinstance(error, MemoryError):
-            raise error
-        np.empty((self.video.decoder.height, self.video.decoder.width, 3), dtype=np.uint8)
-
     # Seeking
 
     def _seek_near(self, tick: int) -> None:
-        here = None if self._drained else self._peek()
-        if self._timeline is None or not self._may_seek or (here is None and not self._drained):
+        here = None if self._stream.drained else self._peek()
+        if (
+            self._timeline is None
+            or not self._may_seek
+            or (here is None and not self._stream.drained)
+        ):
             return
-        keys = self._timeline.keys_until(tick)
-        if here is not None and (not keys or keys[-1] <= here.pts):
+        keyframes = self._timeline.keyframes_until(tick)
+        if here is not None and (not keyframes or keyframes[-1] <= here.pts):
             return
-        for key in reversed(keys[-_SEEK_ATTEMPTS:]):
+        for key in reversed(keyframes[-_SEEK_ATTEMPTS:]):
             if here is not None and key <= here.pts:
                 break
             if self._seek(key, tick):
                 return
-        # From here on the file is read forward, from its start: slower, and right.
+        # From here on the file is decoded forward from its start, which is slower and always right.
         self._may_seek, self._until = False, None
         self._open()
-        self.started_over(tick)
+        self.on_restart(tick)
 
     def _seek(self, key: int, tick: int) -> bool:
         landed = self._land(key)
-        if landed is None or landed.pts is None or landed.pts > tick or not self._knows(landed):
+        if landed is None or landed.pts is None or landed.pts > tick or not self._is_known(landed):
             return False
-        self._pictures = self._decode(chain([landed], self._source))
-        while (shown := self._peek()) is not None and shown.pts < landed.pts:
+        self._stream.begin_with(landed)
+        while (decoded := self._peek()) is not None and decoded.pts < landed.pts:
             self._next = None
-        return shown is not None and shown.pts == landed.pts and bool(shown.picture.key_frame)
+        return decoded is not None and decoded.pts == landed.pts and bool(decoded.picture.key_frame)
 
     def _land_on(self, key: int) -> Packet[Stream] | None:
-        """Seeks to this keyframe, or before it and reads on to it."""
-        keys = self._timeline.keys_until(key) if self._timeline else ()
-        for earlier in reversed(keys[-_SEEK_ATTEMPTS:]):
+        """Seeks to this keyframe, or to an earlier one and reads on; returns its packet."""
+        slack = self._keyframe_slack
+        keyframes = self._timeline.keyframes_until(key) if self._timeline else ()
+        for earlier in reversed(keyframes[-_SEEK_ATTEMPTS:]):
             landed = self._land(earlier)
-            if landed is not None and landed.pts is not None and landed.pts <= key + self._near:
-                onward = chain([landed], (p for p in self._source if p.is_keyframe))
-                near = (p for p in onward if p.pts is not None and p.pts >= key - self._near)
+            if landed is not None and landed.pts is not None and landed.pts <= key + slack:
+                onward = chain([landed], (p for p in self._stream.packets if p.is_keyframe))
+                near = (p for p in onward if p.pts is not None and p.pts >= key - slack)
                 found = next(near, None)
-                return found if found is not None and (found.pts or 0) <= key + self._near else None
+                return found if found is not None and (found.pts or 0) <= key + slack else None
         return None
 
     def _land(self, key: int) -> Packet[Stream] | None:
-        """Seeks; the first keyframe's packet from there on."""
+        """Seeks, and returns the packet of the first keyframe from there on."""
         try:
             self.video.container.seek(key, stream=self.video.stream, backward=True)
         except FFmpegError:
             return None
         self.video.decoder.flush_buffers()
-        self._begin(count=None)
-        return next((p for p in self._source if p.is_keyframe and p.pts is not None), None)
+        self._end_stream()
+        self._begin_stream(count=None)
+        return next((p for p in self._stream.packets if p.is_keyframe and p.pts is not None), None)
 
-    def _knows(self, packet: Packet[Stream]) -> bool:
+    def _is_known(self, packet: Packet[Stream]) -> bool:
         table = self._timeline.table if self._timeline else None
         return table is None or table.sizes.get(packet.pts or 0) == packet.size

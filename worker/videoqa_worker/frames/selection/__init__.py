@@ -1,1 +1,1 @@
-"""Frame selection: the instants that a sampling method names, and the bytes that they need."""
+"""Frame selection: the instants of a sampling method, and the bytes that they need."""

@@ -1,4 +1,4 @@
-"""The part of a video that was asked for."""
+"""The clip: the part of a video that a job asks about."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from fractions import Fraction
 from videoqa.contract import Warn
 from videoqa.errors import ClipOutOfRange
 
-__all__ = ["Clip", "clip_of", "exactly"]
+__all__ = ["Clip", "resolve_clip", "to_fraction"]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """[start_s, end_s) in seconds from the video's beginning, exact."""
+    """A clip [start_s, end_s), in exact seconds from the video's beginning."""
 
     start_s: Fraction
     end_s: Fraction
     warnings: tuple[Warn, ...] = ()
 
 
-def clip_of(
+def resolve_clip(
     duration_s: Fraction, start: float | None, end: float | None, *, slack_s: Fraction
 ) -> Clip:
-    """`slack_s`: an end that is later than the video by no more than this is no reason to warn.
+    """Returns the clip [start, end), cut at the video's end.
+
+    Arguments:
+        slack_s: an end that is later than the video by no more than this causes no warning.
 
     Raises:
         ClipOutOfRange: the clip starts after the video's end, or ends before it starts.
     """
-    start_s = exactly(start) if start is not None else Fraction(0)
-    end_s = exactly(end) if end is not None else duration_s
+    start_s = to_fraction(start) if start is not None else Fraction(0)
+    end_s = to_fraction(end) if end is not None else duration_s
     if start_s >= duration_s:
         raise ClipOutOfRange(
             f"the clip starts at {float(start_s):.3f} s, the video ends at "
@@ -38,13 +41,13 @@ def clip_of(
     if end_s <= start_s:
         raise ClipOutOfRange(
             f"the clip ends at {float(end_s):.3f} s, expected later than its "
-            f"start at {float(start_s):.3f} s"
+            f"start at {float(start_s):.3f} s; choose a later end"
         )
     if end_s <= duration_s:
         return Clip(start_s, end_s)
     message = (
-        f"the clip was to end at {float(end_s):.3f} s, the video ends at "
-        f"{float(duration_s):.3f} s; frames are taken up to there"
+        f"the clip was asked to end at {float(end_s):.3f} s, the video ends at "
+        f"{float(duration_s):.3f} s; frames are sampled up to there"
     )
     late = end_s > duration_s + slack_s
     return Clip(
@@ -52,6 +55,6 @@ def clip_of(
     )
 
 
-def exactly(seconds: float) -> Fraction:
-    """2.8 means 14/5, not the nearest binary number: else frame 70 of 25 a second is missed."""
+def to_fraction(seconds: float) -> Fraction:
+    """Converts 2.8 to 14/5, not to the nearest binary number, which misses frame 70 at 25 fps."""
     return Fraction(str(float(seconds)))

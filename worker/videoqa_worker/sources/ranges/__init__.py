@@ -1,1 +1,1 @@
-"""Ranged reads of a remote file: which ranges, one request each, on threads, within limits."""
+"""Ranged reads of a remote file: plans ranges and fetches them on threads, within limits."""

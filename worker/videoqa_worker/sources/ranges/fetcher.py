@@ -1,7 +1,7 @@
-"""How the bytes of one remote file come into its place in the spool; runs on fetching threads.
+"""Fetches ranges of one remote file into its spool file; runs on fetching threads.
 
-Knows which state of the file it reads, and lets no byte of another in. Knows nothing of
-what is needed: `remote.py` decides that.
+Knows the version of the file and writes no byte of another one. Does not know which bytes are
+needed: `remote.py` decides that.
 """
 
 from __future__ import annotations
@@ -19,219 +19,230 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa_worker.sources.checksums import Digest, check, hasher_for
+from videoqa_worker.sources.checksums import Digest, check_digest, make_hasher
+from videoqa_worker.sources.ranges.account import FetchAccount
 from videoqa_worker.sources.ranges.reader import (
-    Answer,
+    ByteRange,
     EndedEarly,
+    RangeReader,
     RangeRefused,
-    Reader,
+    RangeResponse,
     Version,
-    Wanted,
 )
-from videoqa_worker.sources.ranges.transfer import Transfer
-from videoqa_worker.sources.spool.quota import Room
+from videoqa_worker.sources.spool.quota import Reservation
 
-__all__ = ["HEAD_BYTES", "Fetcher"]
+__all__ = ["HEAD_BYTES", "RangeFetcher"]
 
 HEAD_BYTES = 64 << 10
-"""Of the first request. The index of a minute's mp4 fits, at the cost of a few packets."""
+"""Size of the first request. The index of an mp4 of one minute fits in."""
 _RETRY_PAUSE_S = 0.2
-"""Doubled each time: a restarting server is back within a second."""
-_AGAIN = (EndedEarly, ChecksumMismatch, SourceTimeout, SourceUnavailable, SourceUnreachable)
+"""First pause between attempts, doubled each time: a restarting server is back within 1 s."""
+_RETRYABLE = (EndedEarly, ChecksumMismatch, SourceTimeout, SourceUnavailable, SourceUnreachable)
 
 
-class Fetcher:
-    """`head` once; then, where the store gives ranges, `range` from any number of threads."""
+class RangeFetcher:
+    """Call `fetch_head` once; then, if the store serves ranges, `fetch_range` from any thread."""
 
-    def __init__(self, transfer: Transfer, reader: Reader, path: Path, room: Room) -> None:
+    def __init__(
+        self, account: FetchAccount, reader: RangeReader, path: Path, reservation: Reservation
+    ) -> None:
         self.version = Version()
         self.digest: Digest | None = None
         self.head_bytes = 0
-        """How many bytes from the beginning on are there after `head`."""
-        self._transfer = transfer
+        """Bytes present from the beginning on after `fetch_head`."""
+        self._account = account
         self._reader = reader
         self._path = path
-        self._room = room
-        self._early = True
-        """The whole body is not there yet."""
+        self._reservation = reservation
+        self._is_incomplete = True
+        """True until the body has come completely."""
         self._continuable = False
 
-    def head(self) -> None:
-        """The first 64 KiB; or all, if the store gives no ranges that can be told apart."""
-        ranged, failures = self._first()
+    def fetch_head(self) -> None:
+        """Fetches the first 64 KiB; or all, if the store serves no ranges or names no version."""
+        ranged, failures = self._fetch_first()
         if not ranged:
-            self._rest(failures)
+            self._fetch_rest(failures)
             return
-        end = min(HEAD_BYTES, self._transfer.total_bytes or 0)
-        self.range(self.head_bytes, end)
+        end = min(HEAD_BYTES, self._account.total_bytes or 0)
+        self.fetch_range(self.head_bytes, end)
         self.head_bytes = max(self.head_bytes, end)
 
-    def range(self, start: int, end: int) -> None:
-        """[start, end), tried again on its own; what came before a break is kept."""
-        attempts = self._transfer.config.range_attempts
+    def fetch_range(self, start: int, end: int) -> None:
+        """Fetches [start, end); a retry continues behind the bytes that have come."""
+        attempts = self._account.config.range_attempts
         at = start
         for attempt in count(1):
             try:
                 while at < end:
-                    at, early = self._part(at, end)
-                    if early:
+                    at, incomplete = self._fetch_part(at, end)
+                    if incomplete:
                         raise EndedEarly
                 return
-            except _AGAIN as error:
+            except _RETRYABLE as error:
                 if attempt >= attempts:
-                    raise self._given_up(error, start, attempt) from error
-            self._transfer.pause(_RETRY_PAUSE_S * 2 ** (attempt - 1))
+                    raise self._explain_giving_up(error, start, attempt) from error
+            self._account.pause(_RETRY_PAUSE_S * 2 ** (attempt - 1))
 
-    def ask_digest(self) -> None:
-        """Of the whole file, if its store has not told it yet."""
-        self.digest = self.digest or self._reader.digest(self.version)
+    def fetch_digest(self) -> None:
+        """Fetches the whole file's digest, if the store has not sent it yet."""
+        self.digest = self.digest or self._reader.fetch_digest(self.version)
 
-    def _first(self) -> tuple[bool, int]:
-        """Whether ranges may follow; and if not, how often the whole was cut short so far."""
+    def _fetch_first(self) -> tuple[bool, int]:
+        """Sends the first request.
+
+        Returns:
+            Whether ranges may follow; if not, how often the whole body was cut short so far.
+        """
         try:
-            with self._reader.get((0, HEAD_BYTES)) as answer:
-                if not answer.partial:
-                    self._take(answer)
+            with self._reader.get((0, HEAD_BYTES)) as response:
+                if not response.partial:
+                    self._take_whole(response)
                     return False, 1
-                if (known := _known(answer)) is not None:
-                    self._begin(answer, *known)
-                    # One response alone needs no name, as long as nothing is added to it.
-                    return self.version.named or not self._early, 1
+                if (known := _find_extent(response)) is not None:
+                    self._begin_ranges(response, *known)
+                    # A single response needs no version, as long as no other is added to it.
+                    return self.version.is_named or not self._is_incomplete, 1
         except RangeRefused:
             pass
         return False, 0
 
-    # By ranges
+    # Ranges
 
-    def _begin(self, answer: Answer, end: int, total_bytes: int) -> None:
-        """The answer that all others must agree with."""
-        self._transfer.total_bytes = total_bytes
-        self._room.hold(end)
-        self.version, self.digest = answer.version, answer.whole_digest
+    def _begin_ranges(self, response: RangeResponse, end: int, total_bytes: int) -> None:
+        """Takes the first response, whose version and size all others must match."""
+        self._account.total_bytes = total_bytes
+        self._reservation.grow_to(end)
+        self.version, self.digest = response.version, response.whole_digest
         with self._path.open("wb") as file:
             file.truncate(total_bytes)
             try:
-                self.head_bytes, self._early = self._receive(answer, 0, end, file)
+                self.head_bytes, self._is_incomplete = self._receive(response, 0, end, file)
             except ChecksumMismatch:
                 self.head_bytes = 0
 
-    def _part(self, start: int, end: int) -> tuple[int, bool]:
-        """One request. A server may send less than it was asked for.
+    def _fetch_part(self, start: int, end: int) -> tuple[int, bool]:
+        """Sends one request. A server may send fewer bytes than requested.
 
         Returns:
-            Up to where the bytes are there, and whether more were promised.
+            The end of the bytes that came, and whether the server announced more.
         """
-        with self._reader.get((start, end), self.version) as answer:
-            self._check(answer, start, end)
+        with self._reader.get((start, end), self.version) as response:
+            self._check_response(response, start, end)
             with self._path.open("r+b") as file:
-                return self._receive(answer, start, answer.end, file)
+                return self._receive(response, start, response.end, file)
 
-    def _check(self, answer: Answer, start: int, end: int | None) -> None:
-        shown = self._transfer.shown
-        if not self.version.agrees(answer.version):
+    def _check_response(self, response: RangeResponse, start: int, end: int | None) -> None:
+        shown = self._account.shown_url
+        if not self.version.agrees_with(response.version):
             raise InputChanged(f"{shown} changed while it was read (ETag or date); try again")
-        if answer.total_bytes not in (None, self._transfer.total_bytes):
+        if response.total_bytes not in (None, self._account.total_bytes):
             raise InputChanged(f"{shown} changed its size while it was read; try again")
-        fits = answer.end is not None and start < answer.end <= (end or answer.end)
-        if not answer.partial or answer.start != start or not fits:
+        fits = response.end is not None and start < response.end <= (end or response.end)
+        if not response.partial or response.start != start or not fits:
             raise SourceHttpError(
                 f"{shown} sent another range than bytes={start}-{end - 1 if end else ''}: "
-                f"got {f'{answer.start}-{(answer.end or 0) - 1}' if answer.partial else 'all'}"
+                f"got {f'{response.start}-{(response.end or 0) - 1}' if response.partial else 'all'}"
             )
 
-    def _given_up(self, error: Exception, start: int, attempts: int) -> Exception:
+    def _explain_giving_up(self, error: Exception, start: int, attempts: int) -> Exception:
         if not isinstance(error, EndedEarly):
             return error
         return SourceUnavailable(
-            f"{self._transfer.shown} ended early {attempts} times in the range from byte "
+            f"{self._account.shown_url} ended early {attempts} times in the range from byte "
             f"{start} on; try again later"
         )
 
-    # In one piece
+    # The whole file
 
-    def _rest(self, failures: int) -> None:
-        """What is left of a whole body: continued where it can be, else fetched anew."""
-        transfer = self._transfer
-        while self._early:
-            if failures > transfer.config.http_retries:
+    def _fetch_rest(self, failures: int) -> None:
+        """Fetches the rest of the body: continues it where possible, else starts over."""
+        account = self._account
+        while self._is_incomplete:
+            if failures > account.config.http_retries:
                 raise SourceUnavailable(
-                    f"{transfer.shown} ended early {failures} times, the last time after "
-                    f"{self.head_bytes} of {transfer.total_bytes or '?'} bytes; try again later"
+                    f"{account.shown_url} ended early {failures} times, the last time after "
+                    f"{self.head_bytes} of {account.total_bytes or '?'} bytes; try again later"
                 )
             if failures:
-                transfer.pause(_RETRY_PAUSE_S * 2 ** (failures - 1))
+                account.pause(_RETRY_PAUSE_S * 2 ** (failures - 1))
             version = self.version if self.head_bytes else None
-            with self._reader.get(self._left(), version) as answer:
-                self._take(answer)
+            with self._reader.get(self._choose_remainder(), version) as response:
+                self._take_whole(response)
             failures += 1
-        transfer.expect(self.head_bytes)
+        account.expect_total(self.head_bytes)
 
-    def _left(self) -> Wanted:
+    def _choose_remainder(self) -> ByteRange:
         pinned = self._continuable and self.version.condition is not None
         return (self.head_bytes, None) if self.head_bytes and pinned else None
 
-    def _take(self, answer: Answer) -> None:
-        """A response that is the whole file, or continues it."""
-        if self.version.named and not self.version.agrees(answer.version):
+    def _take_whole(self, response: RangeResponse) -> None:
+        """Takes a response that is the whole file, or that continues it."""
+        if self.version.is_named and not self.version.agrees_with(response.version):
             raise InputChanged(
-                f"{self._transfer.shown} changed while it was read (ETag or date); try again"
+                f"{self._account.shown_url} changed while it was read (ETag or date); try again"
             )
-        if answer.partial:
-            self._check(answer, self.head_bytes, None)
+        if response.partial:
+            self._check_response(response, self.head_bytes, None)
         else:
-            self._transfer.lose(self.head_bytes)
+            self._account.discard_bytes(self.head_bytes)
             self.head_bytes = 0
-        self.version, self.digest = answer.version, answer.whole_digest
-        self._continuable = answer.continuable
-        if answer.total_bytes is not None:
-            self._transfer.expect(answer.total_bytes)
-            self._room.hold(answer.total_bytes)
+        self.version, self.digest = response.version, response.whole_digest
+        self._continuable = response.continuable
+        if response.total_bytes is not None:
+            self._account.expect_total(response.total_bytes)
+            self._reservation.grow_to(response.total_bytes)
         with self._path.open("r+b") as file:
             file.truncate(self.head_bytes)
-            self.head_bytes, self._early = self._receive(answer, self.head_bytes, answer.end, file)
+            self.head_bytes, self._is_incomplete = self._receive(
+                response, self.head_bytes, response.end, file
+            )
 
-    # Both
+    # Ranges and the whole file
 
     def _receive(
-        self, answer: Answer, at: int, end: int | None, file: BinaryIO
+        self, response: RangeResponse, at: int, end: int | None, file: BinaryIO
     ) -> tuple[int, bool]:
-        """Writes the body from `at` on; see `_part` for what comes back."""
-        digest, begun = answer.part_digest, at
-        hasher = hasher_for(digest.algorithm) if digest else None
+        """Writes the body from `at` on; returns as `_fetch_part` does."""
+        digest, begun = response.part_digest, at
+        hasher = make_hasher(digest.algorithm) if digest else None
         file.seek(at)
         try:
-            for chunk in answer.chunks:
+            for chunk in response.chunks:
                 at += len(chunk)
                 if end is None:
-                    self._room.hold(at)
+                    self._reservation.grow_to(at)
                 elif at > end:
-                    raise self._too_long(end)
+                    raise self._make_too_long(end)
                 file.write(chunk)
-                self._transfer.add(len(chunk))
+                self._account.add_bytes(len(chunk))
                 if hasher is not None:
                     hasher.update(chunk)
         except EndedEarly:
             return at, True
-        except Exception:  # silence, say: where it is tried again, it begins where this began
-            self._transfer.lose(file.tell() - begun)
+        except Exception:  # a time-out, for example: the retry begins where this request began
+            self._account.discard_bytes(file.tell() - begun)
             raise
         if end is not None and at < end:
             return at, True
         if hasher is not None and digest is not None:
             try:
-                check(hasher, digest, self._transfer.shown)
+                check_digest(hasher, digest, self._account.shown_url)
             except ChecksumMismatch:
-                self._transfer.lose(at - begun)
+                self._account.discard_bytes(at - begun)
                 raise
         return at, False
 
-    def _too_long(self, end: int) -> SourceError:
-        return SourceHttpError(f"{self._transfer.shown} sent more bytes than up to {end} as said")
+    def _make_too_long(self, end: int) -> SourceError:
+        return SourceHttpError(
+            f"{self._account.shown_url} sent more bytes than announced, expected them to end at {end}; "
+            "try again"
+        )
 
 
-def _known(answer: Answer) -> tuple[int, int] | None:
-    """Where the first range ends, and the total; None if no second one could safely follow."""
-    end, total_bytes = answer.end, answer.total_bytes
-    if answer.start != 0 or not end or total_bytes is None or end > total_bytes:
+def _find_extent(response: RangeResponse) -> tuple[int, int] | None:
+    """Returns the first range's end and the total; None if no second range could safely follow."""
+    end, total_bytes = response.end, response.total_bytes
+    if response.start != 0 or not end or total_bytes is None or end > total_bytes:
         return None
-    return (end, total_bytes) if answer.version.named or end == total_bytes else None
+    return (end, total_bytes) if response.version.is_named or end == total_bytes else None

@@ -1,4 +1,4 @@
-"""Which byte ranges to ask for, so that certain spans are there. Pure arithmetic."""
+"""Plans range requests: merges close spans and splits long ones. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from itertools import pairwise
 from videoqa_worker.frames import Span, Spans
 from videoqa_worker.settings import SourceConfig
 
-__all__ = ["plan"]
+__all__ = ["plan_ranges"]
 
 
-def plan(
+def plan_ranges(
     wanted: Sequence[Span], present: Spans, size_bytes: int, config: SourceConfig
 ) -> list[Span]:
-    """The ranges to fetch, ascending, none of them there yet; [] if nothing is missing.
+    """Returns the missing ranges to fetch, ascending; [] if nothing is missing.
 
-    Neighbours closer than `range_gap_bytes` are asked for in one, unless what lies between
-    them is there already; what is longer than `range_bytes` is split into equal parts. If more
-    than `whole_above` of the file is to be fetched, the rest of it comes along, if it may.
+    Spans closer than `range_gap_bytes` are merged, unless the gap between them is present already;
+    a range longer than `range_bytes` is split into equal parts. If more than `whole_above` of the
+    file is to be fetched, the rest of it is fetched as well, unless it exceeds `max_bytes`.
     """
-    missing = _missing(_joined(wanted, size_bytes, config.range_gap_bytes), present)
+    missing = _find_missing(_join_spans(wanted, size_bytes, config.range_gap_bytes), present)
     most = sum(end - start for start, end in missing) > config.whole_above * size_bytes
     if most and size_bytes <= config.max_bytes:
         missing = present.missing(0, size_bytes)
-    return [part for span in missing for part in _split(span, config.range_bytes)]
+    return [part for span in missing for part in _split_span(span, config.range_bytes)]
 
 
-def _joined(wanted: Iterable[Span], size_bytes: int, gap_bytes: int) -> list[Span]:
+def _join_spans(wanted: Iterable[Span], size_bytes: int, gap_bytes: int) -> list[Span]:
     joined: list[Span] = []
     for start, end in sorted((max(0, start), min(end, size_bytes)) for start, end in wanted):
         if start >= end:
@@ -39,11 +39,11 @@ def _joined(wanted: Iterable[Span], size_bytes: int, gap_bytes: int) -> list[Spa
     return joined
 
 
-def _missing(spans: Iterable[Span], present: Spans) -> list[Span]:
+def _find_missing(spans: Iterable[Span], present: Spans) -> list[Span]:
     return [gap for start, end in spans for gap in present.missing(start, end)]
 
 
-def _split(span: Span, limit_bytes: int) -> list[Span]:
+def _split_span(span: Span, limit_bytes: int) -> list[Span]:
     start, end = span
     count = -(-(end - start) // limit_bytes)
     edges = [start + (end - start) * n // count for n in range(count + 1)]

@@ -1,6 +1,6 @@
-"""What the stores have in common: one request for some bytes, and one answer.
+"""The interface that all stores share: one range request, one response.
 
-`http.py` and `s3.py` each have a Reader; `remote.py` knows only this.
+`http.py` and `s3.py` implement it; `remote.py` and the fetcher know only this.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from typing import Protocol
 
 from videoqa_worker.sources.checksums import Digest
 
-__all__ = ["Answer", "EndedEarly", "RangeRefused", "Reader", "Version", "Wanted"]
+__all__ = ["ByteRange", "EndedEarly", "RangeReader", "RangeRefused", "RangeResponse", "Version"]
 
-Wanted = tuple[int, int | None] | None
-"""[start, end) of the bytes asked for; an end of None: to the last; None: no range at all."""
+ByteRange = tuple[int, int | None] | None
+"""The requested range [start, end); an end of None: to the last byte; None: no range at all."""
 
 
 class EndedEarly(Exception):
-    """The connection broke while the body came."""
+    """The connection broke amid the body."""
 
 
 class RangeRefused(Exception):
-    """HTTP 416 to the very first range: ask for the whole."""
+    """The first range was answered with HTTP 416: request the whole file."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """How a store names one state of its object; two answers must agree on it."""
+    """A store's name for one state of its object; all responses must agree on it."""
 
     etag: str | None = None
-    """As sent, with quotes and a weak one's W/."""
+    """The ETag as sent, with quotes and the W/ of a weak one."""
     modified: str | None = None
-    """HTTP's Last-Modified."""
+    """The Last-Modified header of HTTP."""
     version_id: str | None = None
     condition: str | None = None
-    """What may stand in a condition, so that the store itself refuses another state."""
+    """The value for a conditional request, so that the store itself refuses another state."""
 
     @property
-    def named(self) -> bool:
-        """Without a name, parts of two states could be glued together unnoticed."""
+    def is_named(self) -> bool:
+        """True if there is a name; without one, parts of two states could be mixed unnoticed."""
         return self.etag is not None or self.modified is not None
 
-    def agrees(self, other: Version) -> bool:
-        """Whether the other answer is of this state, as far as both say.
+    def agrees_with(self, other: Version) -> bool:
+        """Returns True if the other response is of the same state, as far as both tell.
 
-        By the ETag where both have one, else by the date. An answer that names nothing is
-        trusted only if it was asked for under a condition.
+        ETags are compared where both have one, else dates. A response without either is
+        trusted only if its request carried a condition.
         """
         if self.etag is not None and other.etag is not None:
             return self.etag == other.etag
@@ -57,31 +57,36 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The beginning of a response; its body is still to come."""
+class RangeResponse:
+    """The headers of a response; its body is still to be read."""
 
     start: int
-    """Of its first byte in the file."""
+    """Offset of the body's first byte in the file."""
     end: int | None
-    """[start, end), where the response says so."""
+    """Offset behind the body's last byte; None if the response does not tell."""
     total_bytes: int | None
-    """Of the whole file, where the response says so."""
+    """Size of the whole file; None if the response does not tell."""
     partial: bool
-    """It answers a range (206), else it is the whole file."""
+    """True for a range (206), False for the whole file."""
     continuable: bool
-    """A later request may ask for the rest."""
+    """True if a later request may ask for the rest."""
     version: Version
     chunks: Iterator[bytes] = field(repr=False)
-    """Raises EndedEarly where the connection breaks; may also just end early."""
+    """The body; raises EndedEarly where the connection breaks, and may also just end early."""
     whole_digest: Digest | None = None
     part_digest: Digest | None = None
 
 
-class Reader(Protocol):
-    """Thread-safe. Each call is one request, redirects aside; it is counted in the transfer."""
+class RangeReader(Protocol):
+    """Reads ranges of one file; thread-safe.
 
-    def get(self, wanted: Wanted, version: Version | None = None) -> AbstractContextManager[Answer]:
-        """`version`: that of the first answer, or None for the first.
+    Each call sends one request, redirects aside, and counts it in the account.
+    """
+
+    def get(
+        self, wanted: ByteRange, version: Version | None = None
+    ) -> AbstractContextManager[RangeResponse]:
+        """Sends a request; `version` is that of the first response, None for the first request.
 
         Raises:
             SourceError: of many kinds. InputChanged: the store refused the condition.
@@ -89,8 +94,8 @@ class Reader(Protocol):
         """
         ...
 
-    def digest(self, version: Version) -> Digest | None:
-        """Of the whole file, where the store tells it only when asked. May be a request."""
+    def fetch_digest(self, version: Version) -> Digest | None:
+        """Returns the whole file's digest where the store tells it on request only; else None."""
         ...
 
     def close(self) -> None: ...

@@ -1,8 +1,8 @@
-"""Threads that fetch while the caller's own thread waits and listens.
+"""Runs fetches on threads while the caller's own thread waits and checks for a cancel.
 
-No network call runs on the caller's thread, so a cancel is heard at once however silent the
-server is. Threads live for one call: starting eight takes under a millisecond, and a source
-that hangs keeps no other file's threads busy, as it would in a pool that files share.
+No network call runs on the caller's thread, so a cancel is noticed at once, however silent the
+server is. The threads live for one call: starting eight takes under a millisecond, and a source
+that hangs blocks no other file, as it would in a shared pool.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from videoqa_worker.sources.ranges.transfer import Transfer
+from videoqa_worker.sources.ranges.account import FetchAccount
 
-__all__ = ["Task", "together"]
+__all__ = ["Task", "run_in_threads"]
 
 Task = Callable[[], None]
 
 _LISTEN_S = 0.1
-"""How often `check` is asked while nothing happens."""
+"""Interval at which `check` is called while nothing happens."""
 
 
-def together(transfer: Transfer, tasks: Iterable[Task], limit: int = 1) -> None:
+def run_in_threads(account: FetchAccount, tasks: Iterable[Task], limit: int = 1) -> None:
     """Runs the tasks, up to `limit` at once, and returns when all are done.
 
-    The first error of a task is raised here and stops the transfer for good, and so does what
-    `check` raises. Threads may then outlive this call until their next chunk or time-out; what
-    they still write goes to a file that is unlinked.
+    The first error of a task, or of `check`, is raised here and stops the fetch for good. Threads
+    may then outlive this call until their next chunk or time-out; they still write to a file that
+    is unlinked.
     """
     waiting = deque(tasks)
     left = len(waiting)
@@ -54,9 +54,9 @@ def together(transfer: Transfer, tasks: Iterable[Task], limit: int = 1) -> None:
     try:
         for thread in threads:
             thread.start()
-            transfer.threads.append(thread)
+            account.threads.append(thread)
         while left:
-            transfer.listen()
+            account.check_caller()
             try:
                 failure = outcomes.get(timeout=_LISTEN_S)
             except queue.Empty:
@@ -64,8 +64,8 @@ def together(transfer: Transfer, tasks: Iterable[Task], limit: int = 1) -> None:
             if failure is not None:
                 raise failure
             left -= 1
-        transfer.listen()
+        account.check_caller()
     except BaseException:
         waiting.clear()
-        transfer.stop()
+        account.stop()
         raise

@@ -1,1 +1,1 @@
-"""The folder where fetched files lie until they are decoded, and its quota."""
+"""The spool: the folder where fetched files lie until they are decoded, and its quota."""

@@ -1,4 +1,4 @@
-"""How much of the spool folder's disk the inputs may take, over all processes that share it."""
+"""The spool folder's quota, over all processes that share it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 
 from videoqa.errors import SpoolFull
 
-__all__ = ["Quota", "Room"]
+__all__ = ["Quota", "Reservation"]
 
 _LOOK_EVERY_S = 1.0
-"""How old the count of other processes' files may be: each look reads a few folders."""
+"""Maximum age of the count of other processes' files, since each count reads a few folders."""
 
 
 class Quota:
-    """Counts what this process has promised itself, and what others have on the disk.
+    """Counts this process's reservations, and the other processes' files on the disk.
 
-    Other processes' promises are not seen before they are written, so several that start large
-    downloads in the same instant may overshoot by these; a full disk is SpoolFull all the same.
+    It cannot see reservations of other processes before their bytes are written, so several that
+    start large downloads at once may overshoot; a full disk raises SpoolFull as well.
     """
 
     def __init__(
@@ -33,36 +33,36 @@ class Quota:
         self._clock = clock
         self._lock = threading.Lock()
         self._held_bytes = 0
-        self._seen_bytes = 0
-        self._seen_s = float("-inf")
+        self._others_seen_bytes = 0
+        self._looked_s = float("-inf")
 
     @contextmanager
-    def room(self) -> Iterator[Room]:
-        """Room for one file; given back on exit."""
-        room = Room(self)
+    def reserve(self) -> Iterator[Reservation]:
+        """Yields a reservation for one file, released on exit."""
+        reservation = Reservation(self)
         try:
-            yield room
+            yield reservation
         finally:
-            room.close()
+            reservation.close()
 
     def hold(self, more_bytes: int) -> None:
-        """Raises SpoolFull, and holds nothing, if there is no room for so many bytes more."""
+        """Reserves more bytes; raises SpoolFull, and reserves none, if they exceed the quota."""
         with self._lock:
-            if self._clock() - self._seen_s >= _LOOK_EVERY_S:
-                self._seen_bytes = self._others_bytes()
-                self._seen_s = self._clock()
-            used_bytes = self._held_bytes + self._seen_bytes
+            if self._clock() - self._looked_s >= _LOOK_EVERY_S:
+                self._others_seen_bytes = self._others_bytes()
+                self._looked_s = self._clock()
+            used_bytes = self._held_bytes + self._others_seen_bytes
             if more_bytes > 0 and used_bytes + more_bytes > self._limit_bytes:
                 raise SpoolFull(
                     f"{more_bytes} bytes more would not fit in the spool folder's quota of "
                     f"{self._limit_bytes} ({used_bytes} are in use); try again when other jobs "
-                    "are done, or raise the worker's spool_quota_bytes"
+                    "are done, or raise the worker's VIDEOQA_SPOOL_QUOTA_BYTES"
                 )
             self._held_bytes += more_bytes
 
 
-class Room:
-    """The part of the quota that one file holds."""
+class Reservation:
+    """The part of the quota that one file has reserved."""
 
     def __init__(self, quota: Quota) -> None:
         self._quota = quota
@@ -70,11 +70,11 @@ class Room:
         self._held_bytes = 0
         self._closed = False
 
-    def hold(self, total_bytes: int) -> None:
-        """The file may take so many bytes of disk.
+    def grow_to(self, total_bytes: int) -> None:
+        """Reserves this many bytes for the file in total.
 
         Raises:
-            SpoolFull: no, it may not.
+            SpoolFull: the quota does not allow it.
         """
         with self._lock:
             if total_bytes > self._held_bytes and not self._closed:

@@ -15,10 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import Reference, answers, ask, canceled_after, questions, staggered, varied
 from support.models import FAMILIES, clip
-from test_engine import answers, ask
-from test_engine_packed import questions
-from test_engine_slots import Reference, canceled_after, staggered, varied
 from torch.nn.functional import scaled_dot_product_attention
 
 from videoqa.errors import JobCanceled

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from support.engine import answers, ask, submitted
 from support.models import clip, picture
 from support.other_models import OTHERS, write_other
-from test_engine import answers, ask, submitted
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from videoqa.errors import ConfigurationError, JobCanceled

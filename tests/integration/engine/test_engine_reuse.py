@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.engine import answers, ask, single
 from support.models import clip
-from test_engine import answers, ask, single
 
 from videoqa_worker.engine import Engine
 from videoqa_worker.engine.execution.continuous import ContinuousRunner

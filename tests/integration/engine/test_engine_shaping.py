@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.engine import answers, ask
 from support.models import clip
-from test_engine import answers, ask
 
 from videoqa_worker.engine import Engine
 from videoqa_worker.settings import EngineConfig

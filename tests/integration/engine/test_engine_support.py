@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import answers, ask
 from support.models import clip
-from test_engine import answers, ask
 from transformers import (
     LlamaConfig,
     LlavaConfig,

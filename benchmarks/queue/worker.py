@@ -1,6 +1,6 @@
 """A whole worker against its engine alone: jobs per second with 16 in flight, in one run.
 
-    python benchmarks/worker.py [--jobs 64] [--runs 3] [--json]
+    python benchmarks/queue/worker.py [--jobs 64] [--runs 3] [--json]
 
 Alone: a process that holds the engine and has all frames in memory; 16 threads ask it. Worker: a
 production worker in its own process, which hears of each job through Redis and Celery, fetches and
@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
 
 IN_FLIGHT = 16

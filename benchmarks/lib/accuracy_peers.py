@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from samplers import SAMPLERS, Pictures
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.samplers import SAMPLERS, Pictures
 
 __all__ = ["MARK", "MODULES", "READERS"]
 
@@ -127,7 +130,7 @@ MODULES = {
     "torchcodec-count": "torchcodec",
     "decord2": "decord",
 }
-"""What must be importable for a peer."""
+"""Module that must be importable for a peer."""
 
 
 def _answer(name: str, request: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The engine on a GPU: videoqa against the guide's loop and `generate` in batches, in one run.
 
-    python benchmarks/gpu.py [--models 0.5b 7b] [--frames 8 32] [--in-flight 1 4 16 64] [--json]
+    python benchmarks/engine/gpu.py [--models 0.5b 7b] [--frames 8 32] [--in-flight 1 4 16 64] [--json]
 
 Builds the architectures of LLaVA-Interleave 0.5B and 7B with random weights on the device
 (`gpu_models.py`): no checkpoint is needed. First, answers in float32 are compared token by token with
@@ -28,13 +28,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / part) for part in ("producer", "worker", "benchmarks")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from gpu_models import SHAPES, Shape, build  # noqa: E402
+from lib.gpu_models import SHAPES, Shape, build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402

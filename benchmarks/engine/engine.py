@@ -1,6 +1,6 @@
 """The engine on the CPU: process time against `generate`, one by one and in padded batches.
 
-    python benchmarks/engine.py [--json]
+    python benchmarks/engine/engine.py [--json]
 
 A small LLaVA with random weights in float32 (`gpu_models.py`; no checkpoint is needed), one torch thread, one
 process. Requests have 4 or 8 frames (short) or 16 or 32 (long), a question of their own and 4, 16 or 64 answer
@@ -28,13 +28,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / part) for part in ("producer", "worker", "benchmarks")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from gpu_models import build  # noqa: E402
+from lib.gpu_models import build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402

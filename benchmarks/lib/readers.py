@@ -1,4 +1,4 @@
-"""Who is measured by `remote.py`: each takes `count` pictures, uniform in time, from a URL.
+"""Readers that `remote.py` measures: each takes `count` pictures, uniform in time, from a URL.
 
 Readers that give a file object are all read by the same PyAV loop: seek to the keyframe before a
 target, decode up to it. Imports are inside the functions: a missing peer is named, not fatal.

@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import REFERENCE, TOGETHER, answers, ask, generated, reference_model, single
 from support.models import FAMILIES, clip, picture
-from test_engine import REFERENCE, TOGETHER, answers, ask, single
-from test_engine_families import generated, reference_model
+from support.scenes import questions, sample_scene, write_clip
 
 from videoqa.contract import Sampling
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import questions, sample_scene
 from videoqa_worker.engine import Engine
 from videoqa_worker.frames import sample_frames
 from videoqa_worker.prompt import FrameInput, ModelInputs

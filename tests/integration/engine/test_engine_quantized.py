@@ -6,13 +6,11 @@ import random
 from collections.abc import Callable
 
 import pytest
+from support.engine import answers, ask, mixed, single, varied
 from support.models import clip
-from test_engine import answers, ask, mixed, single
-from test_engine_slots import varied
+from support.scenes import questions, render, sample_scene
 from transformers import GenerationConfig
 
-from videoqa_worker.demo.questions import questions
-from videoqa_worker.demo.scenes import render, sample_scene
 from videoqa_worker.engine import Engine
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.prompt import FrameInput

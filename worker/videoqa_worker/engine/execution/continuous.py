@@ -16,11 +16,11 @@ import torch
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution.forward import ForwardPass
 from videoqa_worker.engine.failures import Fault, classify
+from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.kvcache.allocator import SlotAllocator
 from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.model.kv_shape import KVShape
 from videoqa_worker.engine.model.loading import LoadedModel
-from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.engine.scheduling.recovery import Recovery
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.scheduling.scheduler import Scheduler

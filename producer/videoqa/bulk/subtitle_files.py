@@ -1,0 +1,77 @@
+"""Subtitles of a row: a .vtt or .srt file beside each of its videos.
+
+A file that this row's run did not write is never replaced: the subtitles then go to
+OUTPUT/subtitles/, as do those of videos with an http(s) URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+from urllib.parse import quote
+
+from videoqa import errors
+from videoqa.bulk.manifest import Row
+from videoqa.bulk.output_dir import OutputDir
+from videoqa.contract import Result, Video, as_srt, as_vtt, make_cues
+from videoqa.storage import quote_name
+
+__all__ = ["SubtitleFormat", "write_subtitles"]
+
+SubtitleFormat = Literal["vtt", "srt"]
+
+
+def write_subtitles(
+    row: Row, result: Result, kind: SubtitleFormat, output: OutputDir
+) -> tuple[str, ...]:
+    """Writes one file for each video of the row; returns their URLs.
+
+    Raises:
+        OutputDenied, OutputNotFound, OutputUnavailable: OUTPUT cannot be written.
+    """
+    written = []
+    for n, item in enumerate(row.request.inputs):
+        if isinstance(item, Video):
+            found = make_cues(result, n)
+            text = as_vtt(found, _ownership_note(row, n)) if kind == "vtt" else as_srt(found)
+            written.append(_write_file(row, n, item.url, kind, text.encode(), output))
+    return tuple(written)
+
+
+def _ownership_note(row: Row, number: int) -> str:
+    """Returns the comment by which the row's next run knows its own file. No name has a space."""
+    return f"videoqa {quote_name(row.custom_id)}" + (f" {number}" if number else "")
+
+
+def _write_file(
+    row: Row, number: int, video: str, kind: SubtitleFormat, content: bytes, output: OutputDir
+) -> str:
+    def is_foreign(there: bytes) -> bool:
+        """Returns True for a file of somebody else. SubRip has no comments: only equal content is ours."""
+        if kind == "srt":
+            return there != content
+        return f"NOTE {_ownership_note(row, number)}".encode() not in there.splitlines()
+
+    suffix = f"%25{number}" if number else ""  # a bare percent sign: no custom_id's name has one
+    for url in _sibling_urls(video, kind):
+        try:
+            if output.store.write(url, content, keeps=is_foreign, content_type=f"text/{kind}"):
+                return url
+        except errors.OutputDenied:  # an archive without write access
+            continue
+    url = f"{output.url}/subtitles/{quote_name(row.custom_id)}{suffix}.{kind}"
+    output.store.write(url, content, content_type=f"text/{kind}")
+    return url
+
+
+def _sibling_urls(video: str, kind: SubtitleFormat) -> Iterator[str]:
+    """Yields `clip.vtt` for `clip.mp4`. Inputs name S3 keys as they are, the store percent-encodes them."""
+    scheme, _, path = video.partition("://")
+    if scheme not in ("file", "s3"):
+        return
+    if scheme == "s3":
+        path = quote(path.partition("?versionId=")[0])
+    folder, _, name = path.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    if stem:
+        yield f"{scheme}://{folder}/{stem}.{kind}"

@@ -1,0 +1,327 @@
+"""An engine whose model runs on a server with OpenAI's chat completions.
+
+vLLM, SGLang, `transformers serve` and others. Each question is one streamed request, so text
+arrives as it is generated, and an aborted request frees the server. One thread runs them
+all. The client is the `openai` package: it knows the protocol, retries and streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
+
+from videoqa.contract import FinishReason, Generation
+from videoqa.errors import (
+    ConfigurationError,
+    EngineStopped,
+    ModelServerError,
+    ModelServerUnavailable,
+)
+from videoqa_worker.engine.failures import STOPPED
+from videoqa_worker.engine.generation import Generated, MediaQuestion, make_canceled
+from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
+from videoqa_worker.engine.stats import Stats
+from videoqa_worker.prompt import FrameInput, PreparedMedia, build_chat_content
+from videoqa_worker.settings import ServerConfig
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["ServerEngine"]
+
+T = TypeVar("T")
+
+_POLL_EVERY_S = 0.1
+"""Interval at which `should_stop` of a running request is called."""
+_RETRY_EVERY_S = 1.0
+_CONNECT_TIMEOUT_S = 5.0
+_RETRYABLE = (408, 409, 429)
+"""Time-out, conflict, too many requests: a later attempt may succeed."""
+
+_ABORTED = ("abort", "error")
+"""Finish reasons of vLLM and SGLang for an answer that they aborted."""
+
+
+class ServerEngine:
+    """Answers by a model server. A context manager: entering starts it, leaving closes it."""
+
+    def __init__(
+        self, config: ServerConfig, *, on_state: Callable[[str], None] = lambda state: None
+    ) -> None:
+        self._config = config
+        self._on_state = on_state
+        self._client: AsyncOpenAI | None = None
+        self._closing = threading.Event()
+        self._entry = threading.Lock()
+        """A request admitted before `close` is ended by it."""
+        self._running: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}
+        """Each request, and the task that awaits it."""
+        self._turns = asyncio.Semaphore(config.max_requests)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="videoqa-server", daemon=True
+        )
+
+    def start(self) -> None:
+        """Waits for the server, and sends it a first question.
+
+        Raises:
+            ConfigurationError: the server stayed unreachable, or refuses the question.
+        """
+        self._client = _make_client(self._config)
+        self._thread.start()
+        self._on_state("waiting for the model's server")
+        until_s = time.monotonic() + self._config.start_s
+        while True:
+            try:
+                self._ask_first()
+                break
+            except ModelServerUnavailable as error:
+                if time.monotonic() > until_s:
+                    raise self._make_unusable(error) from error
+                self._closing.wait(_RETRY_EVERY_S)
+            except (ModelServerError, EngineStopped) as error:
+                raise self._make_unusable(error) from error
+        self._on_state("ready")
+
+    def _ask_first(self) -> None:
+        black = np.zeros((32, 32, 3), np.uint8)
+        media, generation = [FrameInput("image", (black,))], Generation(max_new_tokens=1)
+        self.ask(MediaQuestion(media, "What is this?", generation=generation)).result()
+
+    def _make_unusable(self, error: Exception) -> ConfigurationError:
+        return ConfigurationError(
+            f"the model's server does not answer: {error}; check VIDEOQA_SERVER_URL and "
+            "VIDEOQA_SERVER_MODEL",
+            param="server_url",
+        )
+
+    def close(self) -> None:
+        """Aborts all requests with EngineStopped."""
+        with self._entry:
+            if self._closing.is_set():
+                return
+            self._closing.set()
+        if self._thread.is_alive():
+            self._run_on_loop(self._abort_all()).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._loop.close()
+
+    async def _abort_all(self) -> None:
+        awaiting = [task for task in self._running.values() if task is not None]
+        for task in [*self._running]:
+            task.cancel()
+        await asyncio.gather(*awaiting, return_exceptions=True)
+        if self._client is not None:
+            await self._client.close()
+
+    def ask(self, question: MediaQuestion) -> Future[Generated]:
+        """Sends a question. Batching is left to the server, so only generation and callbacks count.
+
+        Raises:
+            UnsupportedInput, MarkMismatch.
+        """
+        media, images = PreparedMedia.of(question.media), self._config.images
+        content = build_chat_content(media, question.text, images=images)
+        buffer = StopStringBuffer(question.generation.stop, question.on_text)
+        with self._entry:
+            if not self._closing.is_set():
+                return self._run_on_loop(self._answer(content, question, buffer))
+        refused: Future[Generated] = Future()
+        refused.set_exception(_make_stopped(had_begun=False))
+        return refused
+
+    def _run_on_loop(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _answer(
+        self,
+        content: list[dict[str, Any]],
+        question: MediaQuestion,
+        buffer: StopStringBuffer,
+    ) -> Generated:
+        begun = asyncio.Event()
+        task = asyncio.ensure_future(self._request(content, question.generation, buffer, begun))
+        self._running[task] = asyncio.current_task()
+        try:
+            if (
+                self._closing.is_set()
+            ):  # after it is registered, so that `_abort_all` cannot miss it
+                raise _make_stopped(had_begun=False)
+            while not task.done():
+                await asyncio.wait({task}, timeout=_POLL_EVERY_S)
+                if not task.done() and question.should_stop():
+                    raise make_canceled()
+            if task.cancelled():
+                raise _make_stopped(had_begun=begun.is_set())
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+            del self._running[task]  # only now: `_abort_all` waits for all registered ones
+
+    async def _request(
+        self,
+        content: list[dict[str, Any]],
+        generation: Generation,
+        buffer: StopStringBuffer,
+        begun: asyncio.Event,
+    ) -> Generated:
+        assert self._client is not None  # noqa: S101 - set by `start`
+        begun_s, first_s, tokens = time.monotonic(), 0.0, 0
+        finish: FinishReason | None = None
+        usage: Any = None
+        create: Any = self._client.chat.completions.create
+        async with self._turns:
+            begun.set()
+            stream = await _translate_errors(
+                create(
+                    model=self._config.model,
+                    messages=[{"role": "user", "content": content}],
+                    stream=True,
+                    stream_options={"include_usage": True},
+                    **_make_settings(generation),
+                ),
+                within_s=self._config.silence_s,  # with all retries of the client
+            )
+            async with stream:
+                while not buffer.stopped:
+                    chunk = await _translate_errors(anext(stream, None))
+                    if chunk is None:
+                        break
+                    usage = chunk.usage or usage
+                    for choice in chunk.choices:
+                        if choice.delta.content:
+                            tokens += 1
+                            first_s = first_s or time.monotonic() - begun_s
+                            buffer.add(choice.delta.content)
+                        finish = _read_finish_reason(choice) or finish
+        if buffer.stopped:
+            finish = "stop_string"
+        if finish is None:
+            raise ModelServerUnavailable(
+                "the model's server ended the stream before the answer was complete"
+            )
+        buffer.flush()
+        return Generated(
+            text=buffer.text.strip(),
+            tokens=(),
+            finish_reason=finish,
+            input_tokens=usage.prompt_tokens if usage else 0,
+            output_tokens=usage.completion_tokens if usage else tokens,
+            first_token_s=first_s,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """True while it can answer."""
+        return self._client is not None and not self._closing.is_set()
+
+    @property
+    def stats(self) -> Stats:
+        """Counters; the steps are the server's and not known."""
+        return Stats(running=0, last_step_at=time.monotonic())
+
+    @property
+    def revision(self) -> str | None:
+        """None: the protocol does not state it."""
+        return None
+
+    @property
+    def device(self) -> str:
+        """Always `server`."""
+        return "server"
+
+    @property
+    def stated_sampling(self) -> tuple[int | None, float | None]:
+        """None: the server's processor is not known."""
+        return None, None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _make_stopped(*, had_begun: bool) -> EngineStopped:
+    error = EngineStopped(STOPPED)
+    error.had_begun = had_begun
+    return error
+
+
+def _make_client(config: ServerConfig) -> AsyncOpenAI:
+    try:
+        from openai import AsyncOpenAI, Timeout
+    except ImportError as error:
+        raise ConfigurationError(
+            "got server_url without the openai package; pip install './worker[server]' in your clone",
+            param="server_url",
+        ) from error
+    return AsyncOpenAI(
+        base_url=config.url,
+        api_key=config.api_key.get_secret_value() if config.api_key else "none",
+        timeout=Timeout(config.silence_s, connect=_CONNECT_TIMEOUT_S),
+        max_retries=2,
+    )
+
+
+def _make_settings(generation: Generation) -> dict[str, Any]:
+    """Returns the settings of a request, without stop strings: we hang up at one, and some servers fail on them."""
+    settings: dict[str, Any] = {
+        "max_tokens": generation.max_new_tokens,
+        "temperature": generation.temperature,
+    }
+    if generation.temperature > 0:
+        settings["top_p"] = generation.top_p
+    if generation.seed is not None:
+        settings["seed"] = generation.seed
+    return settings
+
+
+def _read_finish_reason(choice: Any) -> FinishReason | None:
+    if choice.finish_reason is None:
+        return None
+    if choice.finish_reason in _ABORTED:
+        raise ModelServerUnavailable(
+            f"the model's server aborted the answer: finish_reason={choice.finish_reason!r}"
+        )
+    return "length" if choice.finish_reason == "length" else "stop"
+
+
+async def _translate_errors(call: Awaitable[T], within_s: float | None = None) -> T:
+    """Awaits a call of the client; raises its errors as ours."""
+    import openai
+
+    try:
+        async with asyncio.timeout(within_s):
+            return await call
+    except (openai.APIError, TimeoutError) as error:
+        status = error.status_code if isinstance(error, openai.APIStatusError) else 500
+        if 400 <= status < 500 and status not in _RETRYABLE:
+            raise ModelServerError(
+                f"the model's server refuses the question: {_read_first_line(error)}; ask for fewer "
+                "frames or a shorter answer if it is too long, else check the server's settings"
+            ) from error
+        raise ModelServerUnavailable(
+            f"the model's server does not answer now: {_read_first_line(error)}"
+        ) from error
+
+
+def _read_first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]

@@ -38,10 +38,10 @@ from lib.gpu_models import build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
-from videoqa_worker.engine import Engine, GenerationRequest, MediaQuestion
+from videoqa_worker.engine import Engine, GenerationRequest, MediaQuestion  # noqa: E402
 from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
 from videoqa_worker.prompt import FrameInput, PreparedMedia  # noqa: E402
-from videoqa_worker.settings import EngineConfig
+from videoqa_worker.settings import EngineConfig  # noqa: E402
 
 MIXES = {"short": (24, (4, 8)), "long": (18, (16, 32))}
 """Requests, and the frames they have."""

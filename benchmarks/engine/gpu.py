@@ -38,11 +38,11 @@ from lib.gpu_models import SHAPES, Shape, build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
-from videoqa_worker.engine import Engine, Generated, GenerationRequest
+from videoqa_worker.engine import Engine, Generated, GenerationRequest  # noqa: E402
 from videoqa_worker.engine.model import kernels  # noqa: E402
 from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
 from videoqa_worker.prompt import FrameInput  # noqa: E402
-from videoqa_worker.settings import EngineConfig
+from videoqa_worker.settings import EngineConfig  # noqa: E402
 
 QUESTION = "What happens in this video?"
 ANSWER_TOKENS = 64

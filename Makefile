@@ -37,7 +37,7 @@ test-computing: $(VENV)/.dev
 test-waiting: $(VENV)/.dev
 	@said=$$($(PYTEST) -n 4 $(WAITING) $(PYTEST_ARGS) 2>&1); status=$$?; echo "$$said"; exit $$status
 
-# Style, types, layers; docstrings and comments that open as do, and functions that are named by verbs.
+# Style, types, layers; docstrings and comments that are sentences, and functions that are named by verbs.
 check: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy

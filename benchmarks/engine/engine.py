@@ -113,8 +113,11 @@ def padded(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens
 def by_engine(
     *, streams: bool = False, **settings: Any
 ) -> Callable[[LoadedModel, Sequence[GenerationRequest]], Tokens]:
-    """An engine that has answered as much about other videos: what it keeps of them is of no use, but its
-    memory has been touched, as in a worker that runs. Starting and closing it do not count."""
+    """Starts an engine that has answered as much about other videos.
+
+    Nothing that it keeps of them is of use, but its memory has been touched, as in a worker that runs.
+    Starting and closing it do not count.
+    """
 
     def answer(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
         config = EngineConfig(model="random", device="cpu", cpu_threads=1, **settings)

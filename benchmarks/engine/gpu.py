@@ -216,8 +216,10 @@ def kv_tokens(loaded: LoadedModel, args: argparse.Namespace) -> int:
 
 
 def attention(device: torch.device, dtype: torch.dtype, models: Sequence[str]) -> dict[str, Any]:
-    """Microseconds of a layer in a step, by each kernel that is here and right; `path` is the one that
-    engines take, unless they are told."""
+    """Measures the microseconds of a layer in a step, by each kernel that is here and right.
+
+    `path` is the one that engines take, unless they are told.
+    """
     found: dict[str, Any] = {}
     on_gpu = device.type == "cuda"
     positions = 6144 if on_gpu else 256

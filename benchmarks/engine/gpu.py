@@ -38,15 +38,11 @@ from lib.gpu_models import SHAPES, Shape, build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
-from videoqa_worker.engine import (  # noqa: E402
-    Engine,
-    EngineConfig,
-    Generated,
-    GenerationRequest,
-)
+from videoqa_worker.engine import Engine, Generated, GenerationRequest  # noqa: E402
 from videoqa_worker.engine.model import kernels  # noqa: E402
 from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
 from videoqa_worker.prompt import FrameInput  # noqa: E402
+from videoqa_worker.settings import EngineConfig  # noqa: E402
 
 QUESTION = "What happens in this video?"
 ANSWER_TOKENS = 64
@@ -220,8 +216,10 @@ def kv_tokens(loaded: LoadedModel, args: argparse.Namespace) -> int:
 
 
 def attention(device: torch.device, dtype: torch.dtype, models: Sequence[str]) -> dict[str, Any]:
-    """Microseconds of a layer in a step, by each kernel that is here and right; `path` is the one that
-    engines take, unless they are told."""
+    """Measures the microseconds of a layer in a step, by each kernel that is here and right.
+
+    `path` is the one that engines take, unless they are told.
+    """
     found: dict[str, Any] = {}
     on_gpu = device.type == "cuda"
     positions = 6144 if on_gpu else 256

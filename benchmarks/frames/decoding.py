@@ -41,7 +41,8 @@ from lib.clips import KINDS, default_cache, make_clip
 
 from videoqa.contract import Sampling
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo, sample_frames
+from videoqa_worker.frames import CompleteFile, SampledVideo, sample_frames
+from videoqa_worker.settings import FrameLimits
 
 SAMPLING = Sampling(frames=8)
 LIMITS = FrameLimits()

@@ -86,8 +86,11 @@ def torchcodec_by_time(path: Path, count: int) -> Answer:
 
 
 def decord2(path: Path, count: int) -> Answer:
-    """One by one: of narrow pictures 3.4.0 hands out padded rows as a fourth channel, for which
-    `get_batch` has no room. The padding is taken off here, to see which picture it is."""
+    """Takes pictures one by one.
+
+    Of narrow pictures 3.4.0 hands out padded rows as a fourth channel, for which `get_batch` has no
+    room. The padding is taken off here, to see which picture it is.
+    """
     from decord import VideoReader, cpu
 
     reader = VideoReader(str(path), ctx=cpu(0), num_threads=1)

@@ -87,8 +87,11 @@ def default_cache() -> Path:
 
 
 def count_of(kind: Kind, seconds: int) -> int:
-    """Pictures in the clip of this name: targets are then 60 pictures behind a keyframe on average
-    at a minute, and 55 at ten minutes and an hour, if there are eight of them."""
+    """Counts the pictures in the clip of this name.
+
+    With eight targets these are 60 pictures behind a keyframe on average at a minute, and 55 at ten
+    minutes and an hour.
+    """
     if seconds < SEGMENT_S or kind.whole:
         return seconds * FPS
     return seconds * FPS - (40 if seconds == SEGMENT_S else GOP)
@@ -141,8 +144,10 @@ def _encode(kind: Kind, count: int, size: tuple[int, int], path: Path) -> None:
 
 
 def _lengthen(segment: Path, times: int, path: Path, *, whole: bool) -> None:
-    """Copies the packets of the segment again and again, each time SEGMENT_S later; of the last
-    time all but the last GOP, unless `whole`."""
+    """Copies the packets of the segment again and again, each time SEGMENT_S later.
+
+    The last time lacks its last GOP, unless `whole`.
+    """
     with av.open(str(segment)) as source, av.open(str(path), "w", format=path.suffix[1:]) as out:
         stream = source.streams.video[0]
         copy = out.add_stream_from_template(stream, opaque=True)

@@ -32,7 +32,8 @@ def videoqa_keyframe(url: str, count: int) -> Pictures:
 def _videoqa(url: str, count: int, method: Any) -> Pictures:
     from videoqa.contract import Sampling
     from videoqa_worker.frames import sample_frames
-    from videoqa_worker.sources import SourceConfig, Sources
+    from videoqa_worker.settings import SourceConfig
+    from videoqa_worker.sources import Sources
 
     with (
         tempfile.TemporaryDirectory() as spool,

@@ -34,9 +34,10 @@ QUESTION = "What is moving?"
 
 def alone(folder: Path, paths: list[Path]) -> dict[str, Any]:
     from videoqa.contract import Generation, Sampling
-    from videoqa_worker.engine import Engine, EngineConfig, MediaQuestion
+    from videoqa_worker.engine import Engine, MediaQuestion
     from videoqa_worker.frames import sample_frames
     from videoqa_worker.prompt import FrameInput
+    from videoqa_worker.settings import EngineConfig
 
     def media(path: Path) -> FrameInput:
         frames = sample_frames(path, Sampling(frames=FRAMES)).frames

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import Answer, Failure, Job, JobRequest, Question, Result, Segment, Usage
-from videoqa.jobs import Bell, queue_name
+from videoqa.jobs import Bell, Progress, queue_name
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,10 +89,10 @@ class InMemoryClient(Client):
             job_id, job.attempt + 1, 0, queue_name(self.settings.prefix, job.model, job.priority)
         )
         while self.get(job_id).state == "queued":
-            claim = self._ledger.claim(
+            result = self._ledger.claim(
                 bell, worker=WORKER, lease_s=LEASE_S, token=secrets.token_hex(8)
             )
-            if isinstance(claim, str):  # its queue is paused
+            if result.claim is None:  # its queue is paused, for example
                 break
         return self.get(job_id)
 
@@ -100,7 +100,9 @@ class InMemoryClient(Client):
         """Publishes the next piece of an answer, for readers of `events` and `stream`."""
         self._ensure_running(job_id)
         self._ledger.progress(
-            job_id, self._read_token(job_id), "generating", question_id=question_id, text=text
+            job_id,
+            self._read_token(job_id),
+            Progress("generating", question_id=question_id, text=text),
         )
 
     def finish(self, job_id: str, *texts: str) -> Job:

@@ -27,7 +27,7 @@ NOTED = """
 import os, time
 from videoqa_worker.job import segments
 from videoqa_worker.engine.execution.forward import ForwardPass
-decode, ask = ForwardPass.decode, segments.Segments._ask
+decode, ask = ForwardPass.decode, segments.Segments._ask_about
 def slow(*args, **more):
     time.sleep(0.02)
     return decode(*args, **more)
@@ -35,7 +35,7 @@ def noted(self, segment):
     with open(os.environ["NOTES"], "a") as notes:
         notes.write(f"{segment.number}\\n")
     return ask(self, segment)
-ForwardPass.decode, segments.Segments._ask = slow, noted
+ForwardPass.decode, segments.Segments._ask_about = slow, noted
 """
 
 

@@ -275,7 +275,8 @@ class Rig:
     def submit(self, count: int) -> None:
         """Submits so many jobs, never more than `in_flight` of them not final.
 
-        As a careful client does, again with the same key where Redis gave no answer."""
+        As a careful client does, again with the same key where Redis gave no answer.
+        """
         first = self.tally.jobs
         for number in range(first, first + count):
             while number % 16 == 0 and len(self.open_jobs()) > self._in_flight:

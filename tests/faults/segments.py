@@ -31,15 +31,15 @@ NOTED = """
 import os, time
 from videoqa_worker.job import segments
 from videoqa_worker.engine.execution.forward import ForwardPass
-decode, ask = ForwardPass.decode, segments.Segments._ask
+decode, ask = ForwardPass.decode, segments.Segments._ask_about
 def slow(*args, **more):
     time.sleep(0.01)
     return decode(*args, **more)
 def noted(self, segment):
     with open(os.environ["NOTES"], "a") as notes:
-        notes.write(f"{self._control.job_id} {segment.number}\\n")
+        notes.write(f"{self._context.control.job_id} {segment.number}\\n")
     return ask(self, segment)
-ForwardPass.decode, segments.Segments._ask = slow, noted
+ForwardPass.decode, segments.Segments._ask_about = slow, noted
 """
 
 

@@ -137,8 +137,10 @@ def younger(rig: Rig, elder: ForkedWorker) -> ForkedWorker:
 
 
 def taken(worker: ForkedWorker) -> tuple[int, int, int]:
-    """Resident bytes, descriptors and threads, a moment after its last job and a garbage collection:
-    connections that broke and frames of jobs that failed are in cycles until then."""
+    """Returns resident bytes, descriptors and threads, a moment after the last job and a collection.
+
+    Connections that broke and frames of jobs that failed are in cycles until then.
+    """
     time.sleep(2)
     worker.signal(signal.SIGUSR2)
     time.sleep(2)

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from videoqa.contract import Answer, JobRequest
-from videoqa.jobs import Bell, Ledger, new_job_id
+from videoqa.contract import Answer, JobRequest, Sampling
+from videoqa.jobs import Bell, Ledger, Progress, new_job_id
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
-from videoqa_worker.job.draft import Opened, Outcome, Report, SourceVersion
+from videoqa_worker.job.checkpoints import Checkpoints
+from videoqa_worker.job.claims import Claims
+from videoqa_worker.job.context import AttemptContext
+from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.job.leases import LeaseKeeper
-from videoqa_worker.job.segments import Checkpoints
 from videoqa_worker.settings import WorkerSettings
+from videoqa_worker.sources import SourceVersion
 
-__all__ = ["Bells", "Model", "due", "submit"]
+__all__ = ["Bells", "Model", "OpenedInputs", "due", "make_attempts", "submit"]
+
+
+@dataclass
+class OpenedInputs:
+    """Stands in for the pipeline's `OpenedJob`."""
+
+    context: AttemptContext
+    sampling: Sampling
+    versions: list[SourceVersion]
 
 
 class Model:
@@ -31,31 +45,26 @@ class Model:
         self.meanwhile: Callable[[], None] = lambda: None
         """Called while it thinks."""
 
-    def run(
-        self,
-        request: JobRequest,
-        control: object,
-        report: Report,
-        *,
-        alone: bool,
-        opened: Opened,
-        checkpoints: Checkpoints,
-    ) -> Outcome:
-        opened(request.sampling, [SourceVersion("s3://b/k.mp4", self.etag, None, 1)])
+    @contextmanager
+    def open(self, context: AttemptContext, *, alone: bool) -> Iterator[OpenedInputs]:
+        version = SourceVersion("s3://b/k.mp4", self.etag, None, 1)
+        yield OpenedInputs(context, context.request.sampling, [version])
+
+    def answer(self, opened: OpenedInputs, checkpoints: Checkpoints) -> AttemptDraft:
         self.asked += 1
         meanwhile, self.meanwhile = self.meanwhile, lambda: None
         meanwhile()
-        report("generating")
+        opened.context.report(Progress("generating"))
         text = f"answer {self.asked}"
         answer = Answer(
             question_id="q1", question="What?", text=text, finish_reason="stop",
             input_tokens=1, output_tokens=1,
         )  # fmt: skip
-        return Outcome(answers=(answer,))
+        return AttemptDraft(answers=(answer,))
 
 
 class Bells:
-    """Bells that were rung."""
+    """The bells that were rung."""
 
     def __init__(self) -> None:
         self.rung: list[Bell] = []
@@ -75,7 +84,7 @@ def bells() -> Bells:
 def attempts(
     settings: Settings, ledger: Ledger, tmp_path: Path, model: Model, bells: Bells
 ) -> Attempts:
-    return Attempts(
+    return make_attempts(
         WorkerSettings(
             redis_url=settings.redis_url,
             prefix=settings.prefix,
@@ -83,14 +92,29 @@ def attempts(
             output=(tmp_path / "results").as_uri() + "/{job_id}.json",
         ),
         ledger,
-        LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
-        cast(Any, model),
+        model,
         ObjectStore(file_roots=(tmp_path,)),
         AnswerCache(ledger, ObjectStore(), model="demo", revision="sha256:demo", ttl_s=86_400),
         bells.rung.append,
-        worker_id="w",
-        model="demo",
-        revision=None,
+    )
+
+
+def make_attempts(
+    settings: WorkerSettings,
+    ledger: Ledger,
+    model: Model,
+    objects: ObjectStore,
+    cache: AnswerCache,
+    ring: Callable[[Bell], None] = lambda bell: None,
+) -> Attempts:
+    """Attempts of a worker with the model as its pipeline."""
+    return Attempts(
+        settings,
+        Claims(ledger, ring, worker_id="w", lease_s=30),
+        LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
+        cast(Any, model),
+        objects,
+        cache,
     )
 
 

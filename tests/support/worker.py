@@ -13,9 +13,9 @@ __all__ = ["begin", "finish", "result_of"]
 def begin(ledger: Ledger, token: str = "t") -> Claim:
     """The next interactive job in line."""
     bell = Bell("job_any", 1, 0, queue_name(ledger.keys.prefix, None, "interactive"))
-    claim = ledger.claim(bell, worker="host:1", lease_s=60, token=token)
-    assert isinstance(claim, Claim), claim
-    return claim
+    result = ledger.claim(bell, worker="host:1", lease_s=60, token=token)
+    assert result.claim is not None, result
+    return result.claim
 
 
 def result_of(claim: Claim, **texts: str) -> Result:

@@ -19,7 +19,7 @@ log = logging.getLogger("videoqa_worker")
 
 
 def main() -> int:
-    """Runs one worker until a signal; the exit status is 0 after a clean shutdown, 2 for a wrong setting."""
+    """Runs one worker until a signal; returns 0 after a clean shutdown, 2 for a wrong setting."""
     try:
         settings = WorkerSettings.from_environment()
         configure(settings.log_level)
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def _run(settings: WorkerSettings) -> int:
-    _greet_redis(settings)
+    _check_redis(settings)
     log.info("importing torch and transformers")
     from videoqa_worker.service.consumer import hear_bells
     from videoqa_worker.service.runtime import Runtime
@@ -45,17 +45,17 @@ def _run(settings: WorkerSettings) -> int:
         return hear_bells(runtime)
 
 
-def _greet_redis(settings: WorkerSettings) -> None:
-    """Says at once if Redis is away; the worker loads its model meanwhile and goes on trying."""
+def _check_redis(settings: WorkerSettings) -> None:
+    """Warns at once if Redis is away; the worker loads its model and goes on trying."""
     try:
         with connect(settings) as client, translate_redis_errors(settings.redis_url):
             client.ping()
     except RedisUnavailable as error:
-        log.warning("%s; this worker goes on trying", error)
+        log.warning("%s; this worker keeps trying", error)
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process. All is closed by now, and the interpreter's own end takes seconds with torch."""
+    """Ends the process at once: all is closed, and the interpreter's own end takes seconds with torch."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

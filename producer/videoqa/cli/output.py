@@ -24,7 +24,6 @@ __all__ = [
 ]  # fmt: skip
 
 STAGE_VERBS = {
-    "queued": "waiting in its worker",
     "fetching": "fetching",
     "sampling": "taking frames",
     "generating": "generating",

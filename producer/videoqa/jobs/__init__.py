@@ -11,7 +11,7 @@ from videoqa.jobs.connection import (
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import AsyncEventReader
 from videoqa.jobs.keys import queue_name
-from videoqa.jobs.ledger import Claim, Fence, Ledger, Unreadable
+from videoqa.jobs.ledger import Claim, ClaimResult, Fence, Ledger, Progress, Unreadable
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
@@ -19,10 +19,12 @@ __all__ = [
     "AsyncEventReader",
     "Bell",
     "Claim",
+    "ClaimResult",
     "EventCursor",
     "Fence",
     "Ledger",
     "ListCursor",
+    "Progress",
     "Submission",
     "SubmitResult",
     "Unreadable",

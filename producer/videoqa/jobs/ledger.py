@@ -41,7 +41,7 @@ from videoqa.jobs.keys import WORKER_TTL_S
 from videoqa.jobs.reader import LedgerReader, check_job_id, load_script
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, parse_bell
 
-__all__ = ["Claim", "Fence", "Ledger", "Unreadable"]
+__all__ = ["Claim", "ClaimResult", "Fence", "Ledger", "Progress", "Unreadable"]
 
 Fence = Literal["ok", "cancel", "lost"]
 LeadReply = Literal["ok", "cancel", "lost", "follow"]
@@ -60,10 +60,30 @@ class Claim:
     token: str
     """Fences every write of this attempt."""
     kept: Result | None = None
-    """What an attempt before this one answered and could not store."""
-    is_last_chance: bool = False
-    """Its workers were lost, and this attempt is the last: it is to run by itself. Its time and its
-    attempt begin with its first progress."""
+    """The answers of an earlier attempt that could not be stored."""
+    is_exclusive: bool = False
+    """The last attempt of a job that lost its workers: nothing is to run beside it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of an attempt: a step of a stage, or a piece of an answer's text."""
+
+    stage: errors.Stage
+    message: str = ""
+    done: int = 0
+    total: int = 0
+    """Steps of the stage; 0: not counted."""
+    question_id: str = ""
+    text: str = ""
+    """The next piece of the answer to this question."""
+    start: float | None = None
+    """Start of the segment that the text is about, in seconds."""
+
+    def lua_args(self) -> list[str | float]:
+        steps: tuple[str | int, ...] = (self.done, self.total) if self.total else ("", "")
+        start = "" if self.start is None else self.start
+        return [self.stage, self.message, *steps, self.question_id, self.text, start]
 
 
 @dataclass(frozen=True)
@@ -72,7 +92,30 @@ class Unreadable:
 
     job_id: str
     attempt: int
+    token: str
     error: errors.InvalidRequest
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A claimed job, readable or not, or the reason why there is none."""
+
+    claim: Claim | None = None
+    unreadable: Unreadable | None = None
+    must_wait: bool = False
+    """The next job is for an idle worker, and this one is reserved for it: it is to claim nothing else, and to
+    repeat this claim every few seconds until it is idle."""
+    reason: str = ""
+    """Why no job was claimed, for the log."""
+
+    @property
+    def is_claimed(self) -> bool:
+        return self.claim is not None or self.unreadable is not None
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Nothing is to be claimed beside this one."""
+        return self.claim is not None and self.claim.is_exclusive
 
 
 class Ledger(LedgerReader):
@@ -185,25 +228,29 @@ class Ledger(LedgerReader):
     # -- the worker's transitions, each fenced by its claim's token
 
     def claim(
-        self, bell: Bell, *, worker: str, lease_s: float, token: str
-    ) -> Claim | Unreadable | str:
-        """Takes the job whose turn it is in the bell's queue. If none waits, says what became of the
-        one that the bell was rung for.
+        self, bell: Bell, *, worker: str, lease_s: float, token: str, is_idle: bool = True
+    ) -> ClaimResult:
+        """Claims the job whose turn it is in the bell's queue.
 
-        `token` names this very call: the same call repeated after a lost reply gets its
-        claim again, another one does not.
+        Arguments:
+            token: names this very call: the same call repeated after a lost reply gets its claim again,
+                another one does not.
+            is_idle: nothing runs in the worker, so that it may get an exclusive attempt.
         """
         reply = self._run(
-            "claim", bell.job_id, bell.attempt, bell.bell, worker, lease_s, token, bell.queue
-        )
+            "claim", bell.job_id, bell.attempt, bell.bell, worker, lease_s, token, bell.queue,
+            int(is_idle),
+        )  # fmt: skip
+        if reply[0] == "wait":
+            return ClaimResult(must_wait=True, reason=f"job {reply[1]} is for an idle worker")
         if reply[0] == "drop":
-            return str(reply[1])
-        _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, stage = reply
+            return ClaimResult(reason=str(reply[1]))
+        _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, exclusive = reply
         try:
             parsed = parse_stored(JobRequest, request)
         except errors.InvalidRequest as error:
-            return Unreadable(job_id, int(attempt), error)
-        return Claim(
+            return ClaimResult(unreadable=Unreadable(job_id, int(attempt), token, error))
+        claim = Claim(
             job_id=job_id,
             attempt=int(attempt),
             request=parsed,
@@ -211,9 +258,10 @@ class Ledger(LedgerReader):
             timeout_s=float(timeout_s),
             queued_s=max(0.0, float(queued_s)),
             token=token,
-            kept=_kept(kept),
-            is_last_chance=stage == "queued",
+            kept=_parse_kept(kept),
+            is_exclusive=exclusive == "1",
         )
+        return ClaimResult(claim)
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
         """Extends the leases of (job id, token) pairs, in one round trip."""
@@ -224,29 +272,9 @@ class Ledger(LedgerReader):
                 pipe.eval(code, 0, self.keys.prefix, job_id, token, str(lease_s))
             return cast(list[Fence], pipe.execute())
 
-    def progress(
-        self,
-        job_id: str,
-        token: str,
-        stage: errors.Stage,
-        *,
-        message: str = "",
-        done: int = 0,
-        total: int = 0,
-        question_id: str = "",
-        text: str = "",
-        start: float | None = None,
-    ) -> Fence:
-        """Records the attempt's progress; the reply tells if the attempt should go on.
-
-        Arguments:
-            text: the next piece of the answer to `question_id`, recorded instead of a progress.
-            start: start of the segment that the text is about, in seconds.
-        """
-        steps = (done, total) if total else ("", "")
-        piece = (question_id, text, "" if start is None else start)
-        reply = self._run("progress", job_id, token, stage, message, *steps, *piece)
-        return cast(Fence, reply)
+    def progress(self, job_id: str, token: str, progress: Progress) -> Fence:
+        """Records where the attempt is; the reply says whether it should go on."""
+        return cast(Fence, self._run("progress", job_id, token, *progress.lua_args()))
 
     def checkpoint(self, job_id: str, token: str, fingerprint: str, segment: Segment) -> Fence:
         """Stores an answered segment for a later attempt; see `segments`."""
@@ -380,7 +408,7 @@ class Ledger(LedgerReader):
             pipe.execute()
 
 
-def _kept(text: str) -> Result | None:
+def _parse_kept(text: str) -> Result | None:
     try:
         return parse_stored(Result, text) if text else None
     except errors.InvalidRequest:  # of a newer release: the model can be asked again

@@ -44,6 +44,7 @@ lose their leases one after the other. (From Redis 7 on, `#!lua flags=allow-oom`
 _JOB_FIELDS = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
     "next_at", "worker", "failure", "result_url", "request", "queue", "follows",
+    "suspect", "kept_at",
 )  # fmt: skip
 
 
@@ -117,8 +118,6 @@ class LedgerReader:
         self, job_id: str, record: dict[str, str | None]
     ) -> tuple[int | None, str | None]:
         """Returns a queued job's position in its queue, and the reason why it waits."""
-        if record["state"] == "running" and record["stage"] == "queued":
-            return None, "the other jobs of its worker to end: its last attempt runs by itself"
         if record["state"] != "queued":
             return None, None
         if record["next_at"]:
@@ -127,21 +126,21 @@ class LedgerReader:
             return None, f"job {record['follows']}, which asks the same"
         queue = record["queue"] or ""
         position = int(self._run("position", job_id))
-        return (position if position >= 0 else None), self._explain_queue(
-            queue, record["request"] or ""
-        )
+        return (position if position >= 0 else None), self._explain_queue(queue, record)
 
-    def _explain_queue(self, queue: str, request: str) -> str:
+    def _explain_queue(self, queue: str, record: dict[str, str | None]) -> str:
         """Returns the reason why the first job of the queue waits."""
         with translate_redis_errors(self._url):
             if self._redis.sismember(self.keys.paused, queue):
                 return "its queue is paused"
         serving = [info for info in self.workers() if queue in info.queues]
         if not serving:
-            model = parse_stored(JobRequest, request).model
+            model = parse_stored(JobRequest, record["request"] or "").model
             return f"no running worker serves {f'model {model}' if model else 'any model'}"
         if not any(info.ready for info in serving):
             return "its workers are still loading the model"
+        if _is_exclusive(record):
+            return "a worker in which nothing else runs: its last attempt runs by itself"
         return "a free worker"
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
@@ -261,3 +260,10 @@ def _parse_job(
         tags=request.tags,
         metadata=request.metadata,
     )
+
+
+def _is_exclusive(record: dict[str, str | None]) -> bool:
+    """See `lua/common.lua`. A kept answer is too large to look for; `kept_at` comes and goes with it."""
+    if not record["suspect"] or record["kept_at"]:
+        return False
+    return int(record["attempt"] or 0) + 1 >= int(record["max_attempts"] or 0)

@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from rich.console import Console
-from support.attempts import Model
+from support.attempts import Model, make_attempts
 
 from videoqa import errors
-from videoqa.bulk import Manifest, Options, OutputDir, ProgressReporter, RowCounts, run
+from videoqa.bulk import Manifest, Options, OutputDir, ProgressReporter, RowCounts, run_manifest
 from videoqa.client import Client
 from videoqa.contract import Job
 from videoqa.jobs import Bell, Ledger, connect, queue_name
@@ -23,8 +23,6 @@ from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 from videoqa_worker.embedded.redis_server import RedisServer
 from videoqa_worker.job.answer_cache import AnswerCache
-from videoqa_worker.job.attempts import Attempts
-from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.settings import WorkerSettings
 
 ROWS = 12
@@ -55,21 +53,18 @@ def working(settings: Settings, folder: Path, model: Model) -> Iterator[None]:
     with connect(settings) as redis:
         ledger = Ledger(redis, url=settings.redis_url, prefix=settings.prefix)
         objects = ObjectStore(file_roots=(folder,))
-        attempts = Attempts(
+        attempts = make_attempts(
             WorkerSettings(redis_url=settings.redis_url, prefix=settings.prefix),
             ledger,
-            LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
-            cast(Any, model),
+            model,
             objects,
             AnswerCache(ledger, objects, model="demo", revision=None, ttl_s=0),
-            lambda bell: None,
-            worker_id="w", model="demo", revision=None,
-        )  # fmt: skip
+        )
         bell = Bell("job_any", 1, 0, queue_name(settings.prefix, None, "bulk"))
 
         def work() -> None:
             while not over.wait(0.05):
-                attempts.answer(bell)
+                attempts.process(bell)
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -90,7 +85,7 @@ def captioned(
         Client(settings=settings) as client,
     ):  # fmt: skip
         output = OutputDir(str(folder / "out"), ObjectStore())
-        return run(client, manifest, output, Options(poll_s=0.05, **options), watcher)
+        return run_manifest(client, manifest, output, Options(poll_s=0.05, **options), watcher)
 
 
 def test_a_full_queue_is_waited_for_and_no_row_is_lost(settings: Settings, tmp_path: Path) -> None:
@@ -121,10 +116,10 @@ def test_a_failed_row_is_tried_again_though_redis_went_away_meanwhile(
     class Failing(Model):
         fails = True
 
-        def run(self, *args: Any, **kwargs: Any) -> Any:
+        def answer(self, *args: Any) -> Any:
             if self.fails:
                 raise errors.UnsupportedInput("the model is no good")
-            return super().run(*args, **kwargs)
+            return super().answer(*args)
 
     model, retry, times = Failing(), Client.retry, iter(range(99))
 

@@ -33,7 +33,7 @@ from videoqa.contract import (
     Warn,
     WorkerInfo,
 )
-from videoqa.jobs import Bell, Ledger
+from videoqa.jobs import Bell, Ledger, Progress
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 
@@ -46,8 +46,8 @@ def submit(client: Client, **fields: Any) -> Job:
 
 def start(ledger: Ledger, job: Job) -> None:
     queue = f"{ledger.keys.prefix}.default.interactive"
-    claim = ledger.claim(Bell(job.id, 1, 1, queue), worker="host:1", lease_s=30, token="1")
-    assert not isinstance(claim, str), claim
+    result = ledger.claim(Bell(job.id, 1, 1, queue), worker="host:1", lease_s=30, token="1")
+    assert result.is_claimed, result
 
 
 def fail(ledger: Ledger, job: Job) -> None:
@@ -58,7 +58,7 @@ def fail(ledger: Ledger, job: Job) -> None:
 
 def answer(ledger: Ledger, job: Job, *, questions: int = 1) -> None:
     start(ledger, job)
-    ledger.progress(job.id, "1", "sampling", message="clip.mp4", done=2, total=8)
+    ledger.progress(job.id, "1", Progress("sampling", message="clip.mp4", done=2, total=8))
     answers = tuple(
         Answer(
             question_id=f"q{n}",

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from videoqa import Client, Job
 from videoqa.cli.main import app
 from videoqa.contract import Failure
-from videoqa.jobs import Ledger
+from videoqa.jobs import Ledger, Progress
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
 
@@ -58,7 +58,7 @@ def test_jobs_are_listed_with_state_and_failure(run: Run, client: Client, ledger
 def test_what_happened_to_a_job_is_watched(run: Run, client: Client, ledger: Ledger) -> None:
     job = client.submit(ASKED)
     claim = begin(ledger)
-    ledger.progress(job.id, "t", "generating", question_id="q1", text="A cat")
+    ledger.progress(job.id, "t", Progress("generating", question_id="q1", text="A cat"))
     ledger.finish(job.id, "t", result=result_of(claim, q1="A cat"), result_url="u")
     done = run("watch", job.id)
     assert done.returncode == 0
@@ -203,9 +203,9 @@ def test_on_a_terminal_the_answer_is_printed_while_it_comes(
     wait_for(lambda: bool(client.list(state="queued").jobs))
     claim = begin(ledger)
     assert claim.request.stream
-    ledger.progress(claim.job_id, "t", "generating", question_id="q1", text="A cat ")
+    ledger.progress(claim.job_id, "t", Progress("generating", question_id="q1", text="A cat "))
     wait_for(lambda: "".join(seen) == "A cat ")
-    ledger.progress(claim.job_id, "t", "generating", question_id="q1", text="sleeps.")
+    ledger.progress(claim.job_id, "t", Progress("generating", question_id="q1", text="sleeps."))
     ledger.finish(claim.job_id, "t", result=result_of(claim, q1=last), result_url="u")
     assert end() == 0
     said = "A cat sleeps.\r\n"  # printed once, unless it was not the answer in the end

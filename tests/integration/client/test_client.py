@@ -19,7 +19,7 @@ from kombu.transport.redis import Channel
 
 from videoqa import Client, Event, Job, JobRequest, Result, Settings, errors
 from videoqa.contract import Answer, Failure, Generation, Sampling, Usage
-from videoqa.jobs import Bell, Ledger, connect
+from videoqa.jobs import Bell, Ledger, Progress, connect
 from videoqa.storage import ObjectStore
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
@@ -45,7 +45,7 @@ def _bell(message: dict[str, str]) -> Bell:
 
 
 def start(ledger: Ledger, bell: Bell) -> None:
-    assert not isinstance(ledger.claim(bell, worker="w", lease_s=30, token=str(bell.attempt)), str)
+    assert ledger.claim(bell, worker="w", lease_s=30, token=str(bell.attempt)).claim
 
 
 def result_of(job: Job, text: str = "a cat") -> Result:
@@ -224,7 +224,7 @@ def test_events_come_in_order_and_go_on_after_any_of_them(
     job = client.submit(ASKED)
     start(ledger, bells()[0])
     for done in (1, 2):
-        ledger.progress(job.id, "1", "sampling", message="clip.mp4", done=done, total=2)
+        ledger.progress(job.id, "1", Progress("sampling", message="clip.mp4", done=done, total=2))
     ledger.finish(job.id, "1", result=None, result_url="file:///r")
     seen = list(client.events(job.id))
     assert [(event.type, event.state, event.stage, event.done) for event in seen] == [
@@ -464,7 +464,7 @@ def test_a_full_redis_lets_running_jobs_go_on_and_end(tmp_path: Path) -> None:
             start(ledger, Bell(job.id, 1, n, "videoqa.default.interactive"))
         _fill(client)
         assert ledger.renew([(running.id, "1"), (failing.id, "1")], lease_s=30) == ["ok", "ok"]
-        assert ledger.progress(running.id, "1", "storing") == "ok"
+        assert ledger.progress(running.id, "1", Progress("storing")) == "ok"
         assert ledger.finish(running.id, "1", result=result_of(running), result_url="u") == "ok"
         fail(ledger, failing.id)
         assert client.cancel(queued.id).state == "canceled"

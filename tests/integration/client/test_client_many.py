@@ -15,7 +15,7 @@ from support.worker import begin, finish
 from videoqa import Client, Settings, errors
 from videoqa.broker import make_celery, ring, ring_many
 from videoqa.contract import Failure, Job
-from videoqa.jobs import Bell, Ledger
+from videoqa.jobs import Bell, Ledger, Progress
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 
@@ -306,14 +306,14 @@ def test_text_comes_as_it_is_generated_and_a_later_attempt_begins_again(
 ) -> None:
     job = client.submit({**ASKED, "stream": True, "questions": ["a?", "b?"]})
     claim = begin(ledger)
-    ledger.progress(job.id, "t", "generating", question_id="q1", text="A c")
+    ledger.progress(job.id, "t", Progress("generating", question_id="q1", text="A c"))
     pieces = client.stream(job.id, timeout_s=10)
     assert next(pieces).text == "A c"
     failure = Failure(code="worker_lost", message="gone", retryable=True, attempt=1)
     ledger.fail(job.id, claim.token, failure, delay_s=0)
     ledger.reap(grace_s=60)
     claim = begin(ledger)
-    ledger.progress(job.id, "t", "generating", question_id="q1", text="A cat")
+    ledger.progress(job.id, "t", Progress("generating", question_id="q1", text="A cat"))
     finish(ledger, claim, q1="A cat", q2="Two")
     found = [(piece.attempt, piece.question_id, piece.text) for piece in pieces]
     assert found == [(2, "q1", "A cat"), (2, "q2", "Two")]

@@ -7,7 +7,6 @@ import inspect
 import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from support.worker import begin, finish, result_of
 
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa.contract import Failure, Segment
-from videoqa.jobs import Claim, Ledger
+from videoqa.jobs import Claim, Ledger, Progress
 from videoqa.testing import InMemoryClient
 
 ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
@@ -97,7 +96,9 @@ class Worker:
         return begin(self.ledger, f"t{self._claims}")
 
     def say(self, claim: Claim, text: str) -> None:
-        self.ledger.progress(claim.job_id, claim.token, "generating", question_id="q1", text=text)
+        self.ledger.progress(
+            claim.job_id, claim.token, Progress("generating", question_id="q1", text=text)
+        )
 
     def finish(self, claim: Claim, text: str = "a cat") -> None:
         finish(self.ledger, claim, q1=text)
@@ -249,9 +250,13 @@ def test_a_stream_of_segments_gives_each_once_whatever_was_told_again_or_not_at_
     sampling = {"method": "segment", "segment_s": 10}
     job = client.submit({**ASKED, "sampling": sampling, "stream": True})
     claim = worker.begin()
-    tell = partial(worker.ledger.progress, job.id, claim.token, "generating", question_id="q1")
+
+    def tell(text: str, start: float) -> None:
+        piece = Progress("generating", question_id="q1", text=text, start=start)
+        worker.ledger.progress(job.id, claim.token, piece)
+
     for start, text in ((0.0, "one"), (10.0, "two")):
-        tell(text=text, start=start)
+        tell(text, start)
     parts = [
         {"number": n, "start": 10.0 * n, "end": 10.0 * n + 10, "frames": [],
          "answers": result_of(claim, q1=text).answers}

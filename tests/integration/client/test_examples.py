@@ -12,7 +12,7 @@ import pytest
 from support.worker import begin, finish
 
 from videoqa import Settings
-from videoqa.jobs import Ledger
+from videoqa.jobs import Ledger, Progress
 from videoqa.testing import InMemoryClient
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -112,8 +112,8 @@ def test_a_fastapi_app_streams_the_answer(
         assert web.get("/questions/job_never").status_code == 404
         assert web.get("/questions/job_never/stream").status_code == 404
         claim = begin(ledger)
-        ledger.progress(job_id, "t", "generating", question_id="q1", text="It ")
-        ledger.progress(job_id, "t", "generating", question_id="q1", text="sleeps.")
+        ledger.progress(job_id, "t", Progress("generating", question_id="q1", text="It "))
+        ledger.progress(job_id, "t", Progress("generating", question_id="q1", text="sleeps."))
         finish(ledger, claim, q1="It sleeps.")
         assert web.get(f"/questions/{job_id}").json()["answer"] == "It sleeps."
         streamed = web.get(f"/questions/{job_id}/stream")

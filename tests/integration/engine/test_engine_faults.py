@@ -23,7 +23,8 @@ from support.engine import (
 from support.models import clip
 
 from videoqa.errors import EngineStopped, JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
+from videoqa_worker.settings import EngineConfig
 
 
 @pytest.fixture(params=["slots", "generate"])

@@ -20,10 +20,11 @@ from support.models import FAMILIES, clip
 from torch.nn.functional import scaled_dot_product_attention
 
 from videoqa.errors import JobCanceled
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution import forward as passes
 from videoqa_worker.engine.model import attention, kernels
+from videoqa_worker.settings import EngineConfig
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 HEADS = kernels.Heads(4, 2, 16)

@@ -16,7 +16,8 @@ from support.other_models import OTHERS, write_other
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from videoqa.errors import ConfigurationError, JobCanceled
-from videoqa_worker.engine import Engine, EngineConfig, Generated, load_processor
+from videoqa_worker.engine import Engine, Generated, load_processor
+from videoqa_worker.settings import EngineConfig
 
 QUESTIONS = [("What is it?", 1), ("Who runs, and where to?", 3), ("Why?", 2)]
 

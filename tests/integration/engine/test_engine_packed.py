@@ -27,9 +27,10 @@ from support.engine import (
 from support.models import FAMILIES, clip, picture
 
 from videoqa.errors import JobCanceled, ModelError
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
+from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.forward import ForwardPass
+from videoqa_worker.settings import EngineConfig
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 

@@ -36,10 +36,11 @@ from videoqa.errors import (
 )
 from videoqa.settings import Settings
 from videoqa_worker.embedded.process import ServerProcess, free_port
-from videoqa_worker.engine import Engine, Generated, MediaQuestion, ServerConfig, ServerEngine
+from videoqa_worker.engine import Engine, Generated, MediaQuestion, ServerEngine
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.frames import sample_frames
 from videoqa_worker.prompt import FrameInput
+from videoqa_worker.settings import ServerConfig
 
 QUESTIONS = ["What is moving?", "What color is it?", "Describe the video.", "How many shapes?"]
 SHORT = Generation(max_new_tokens=24)
@@ -295,7 +296,7 @@ def test_a_question_that_comes_while_the_engine_closes_is_ended(
         engine.close()
         return StopStringBuffer(*given)
 
-    monkeypatch.setattr("videoqa_worker.engine.remote.StopStringBuffer", closing)
+    monkeypatch.setattr("videoqa_worker.engine.server_engine.StopStringBuffer", closing)
     with pytest.raises(EngineStopped) as refused:
         ask(engine, [picture(1)], "What?", SHORT).result(60)
     assert not refused.value.had_begun

@@ -13,7 +13,8 @@ import pytest
 from support.engine import answers, ask
 from support.models import clip
 
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
+from videoqa_worker.settings import EngineConfig
 
 LETTERS = [6 + n for n in range(60, 70)]
 

@@ -22,13 +22,14 @@ from support.engine import (
 from support.models import clip
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
+from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution import continuous
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.scheduling import recovery, scheduler
 from videoqa_worker.engine.sequence.sampler import Sampler
+from videoqa_worker.settings import EngineConfig
 
 
 @pytest.fixture

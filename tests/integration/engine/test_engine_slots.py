@@ -32,9 +32,10 @@ from support.engine import (
 from support.models import FAMILIES, clip
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig, Generated, GenerationRequest
+from videoqa_worker.engine import Engine, Generated, GenerationRequest
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
+from videoqa_worker.settings import EngineConfig
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 

@@ -11,7 +11,8 @@ import pytest
 from support.engine import answers, ask, single
 from support.models import clip
 
-from videoqa_worker.engine import Engine, EngineConfig, Stats
+from videoqa_worker.engine import Engine, Stats
+from videoqa_worker.settings import EngineConfig
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The same question about the same bytes is asked once, now and later."""
+"""Equal questions about equal bytes are asked once, now and later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from videoqa_worker.job.attempts import Attempts
 
 
 def answer(attempts: Attempts, ledger: Ledger, bell: Bell) -> Result:
-    attempts.answer(bell)
+    attempts.process(bell)
     result = ledger.result(bell.job_id)[1]
     assert result is not None
     return result
@@ -113,7 +113,7 @@ def test_equal_jobs_in_flight_share_one_run(
     leader, follower = submit(ledger), submit(ledger)
 
     def meanwhile() -> None:
-        attempts.answer(follower)
+        attempts.process(follower)
         job = ledger.get(follower.job_id)
         assert (job.state, job.position) == ("queued", None)
         assert job.waiting_for == f"job {leader.job_id}, which asks the same"
@@ -127,7 +127,7 @@ def test_equal_jobs_in_flight_share_one_run(
 
 
 def answer_when_due(attempts: Attempts, ledger: Ledger, bell: Bell) -> Result:
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     result = ledger.result(bell.job_id)[1]
     assert result is not None
     return result
@@ -140,13 +140,13 @@ def test_followers_of_a_job_that_ends_without_an_answer_ask_themselves(
     leader, follower = submit(ledger), submit(ledger)
 
     def meanwhile() -> None:
-        attempts.answer(follower)
+        attempts.process(follower)
         if end == "fails":
             raise errors.UnsupportedInput("the model is no good")
         ledger.cancel(leader.job_id)
 
     model.meanwhile = meanwhile
-    attempts.answer(leader)
+    attempts.process(leader)
     assert ledger.get(leader.job_id).state == ("failed" if end == "fails" else "canceled")
     assert not answer_when_due(attempts, ledger, follower).cached
     assert model.asked == 2
@@ -158,7 +158,7 @@ def test_a_follower_can_be_canceled(
     leader, follower = submit(ledger), submit(ledger)
 
     def meanwhile() -> None:
-        attempts.answer(follower)
+        attempts.process(follower)
         ledger.cancel(follower.job_id)
         assert ledger.get(follower.job_id).state == "canceled"
 
@@ -177,7 +177,7 @@ def test_a_follower_that_was_canceled_and_retried_keeps_its_place(
     behind: list[Bell] = []
 
     def meanwhile() -> None:
-        attempts.answer(follower)
+        attempts.process(follower)
         ledger.cancel(follower.job_id)
         ledger.retry(follower.job_id)
         behind.append(submit(ledger))
@@ -195,13 +195,13 @@ def test_followers_do_not_wait_for_a_job_whose_next_attempt_asks_something_else(
     leader, follower = submit(ledger, max_attempts=5), submit(ledger)
 
     def meanwhile() -> None:
-        attempts.answer(follower)
+        attempts.process(follower)
         model.etag = "two"  # the file was replaced meanwhile, or the next worker is of another kind
         raise errors.ModelError("boom")
 
     model.meanwhile = meanwhile
-    attempts.answer(leader)
-    attempts.answer(due(ledger))
+    attempts.process(leader)
+    attempts.process(due(ledger))
     assert ledger.get(leader.job_id).state == "succeeded"
     assert answer_when_due(attempts, ledger, follower).cached
     prefix = ledger.keys.prefix
@@ -212,14 +212,13 @@ def test_followers_go_on_waiting_for_a_job_whose_worker_vanished(
     attempts: Attempts, ledger: Ledger, model: Model, redis_client: redis.Redis
 ) -> None:
     leader, follower = submit(ledger), submit(ledger)
-    claim = ledger.claim(leader, worker="dies", lease_s=0.01, token="t")
-    assert not isinstance(claim, str)
-    key = attempts._cache.key(claim.request, claim.request.sampling, [])
+    claim = ledger.claim(leader, worker="dies", lease_s=0.01, token="t").claim
+    assert claim is not None
+    key = attempts._cache.name(claim.request, claim.request.sampling, []).key
     assert key is not None
     assert ledger.lead(leader.job_id, "t", key) == "ok"
     assert ledger.lead(leader.job_id, "t", key) == "ok"  # its reply was lost
-    again = ledger.claim(follower, worker="w", lease_s=30, token="u")
-    assert not isinstance(again, str)
+    assert ledger.claim(follower, worker="w", lease_s=30, token="u").is_claimed
     assert ledger.lead(follower.job_id, "u", key) == "follow"
     assert ledger.lead(follower.job_id, "u", key) == "lost"  # its reply was lost
     rung = due(ledger)

@@ -1,4 +1,4 @@
-"""What a worker does with a bell whose job it cannot run."""
+"""Attempts of a worker: jobs that it cannot run or store, and exclusive attempts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.attempts import Bells, Model, due, submit
 
 from videoqa import errors
 from videoqa.contract import Result
-from videoqa.jobs import Bell, Claim, Ledger
+from videoqa.jobs import Bell, Ledger
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.attempts import Attempts, backoff_s
 
@@ -34,7 +34,7 @@ def test_a_request_of_a_newer_release_is_left_to_newer_workers(
 ) -> None:
     bell = submit(ledger)
     rewrite(redis_client, ledger, bell, sampling={"method": "psychic"})
-    attempts.answer(bell)
+    attempts.process(bell)
     rewrite(redis_client, ledger, bell, sampling={"method": "uniform"})
     job = ledger.get(bell.job_id)
     assert job.failure is not None
@@ -52,12 +52,11 @@ def test_a_field_that_only_a_newer_release_knows_does_not_disturb(
     bell = submit(ledger)
     rewrite(redis_client, ledger, bell, mood="good")
     assert ledger.get(bell.job_id).state == "queued"
-    claim = ledger.claim(bell, worker="w", lease_s=30, token="t")
-    assert not isinstance(claim, str)
+    assert ledger.claim(bell, worker="w", lease_s=30, token="t").is_claimed
 
 
 def test_a_bell_that_leads_nowhere_is_dropped(attempts: Attempts) -> None:
-    attempts.answer(Bell(job_id="job_none", attempt=1, bell=1, queue="q"))
+    attempts.process(Bell(job_id="job_none", attempt=1, bell=1, queue="q"))
 
 
 def test_retries_wait_longer_each_time_and_never_above_the_cap() -> None:
@@ -73,7 +72,7 @@ def test_a_job_that_starts_while_its_worker_shuts_down_is_given_back(
 ) -> None:
     bell = submit(ledger)
     attempts.close()
-    attempts.answer(bell)
+    attempts.process(bell)
     job = ledger.get(bell.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 4)
     assert job.position == 0
@@ -104,12 +103,12 @@ def test_answers_that_could_not_be_stored_are_stored_later_and_the_model_is_not_
     bell = submit(ledger)
     with monkeypatch.context() as patch:
         away(patch)
-        attempts.answer(bell)
+        attempts.process(bell)
         for _ in range(5):  # more often than the job has attempts
             job = ledger.get(bell.job_id)
             assert (job.state, job.failure and job.failure.code) == ("queued", "output_unavailable")
-            attempts.answer(due(ledger))
-    attempts.answer(due(ledger))
+            attempts.process(due(ledger))
+    attempts.process(due(ledger))
     job, result = ledger.result(bell.job_id)
     assert (job.state, job.attempt, job.failure, model.asked) == ("succeeded", 7, None, 1)
     stored = Result.model_validate_json((tmp_path / "results" / f"{job.id}.json").read_text())
@@ -128,14 +127,14 @@ def test_a_store_that_stays_away_ends_the_job_and_a_retry_needs_no_model(
     bell = submit(ledger)
     with monkeypatch.context() as patch:
         away(patch)
-        attempts.answer(bell)
+        attempts.process(bell)
         an_hour_ago = float(cast(str, redis_client.hget(ledger.keys.job(bell.job_id), "kept_at")))
         redis_client.hset(ledger.keys.job(bell.job_id), "kept_at", an_hour_ago - 3601)
-        attempts.answer(due(ledger))
+        attempts.process(due(ledger))
         assert ledger.get(bell.job_id).state == "failed"
-        attempts.answer(ledger.retry(bell.job_id))
+        attempts.process(ledger.retry(bell.job_id))
         assert ledger.get(bell.job_id).state == "queued"  # it has an hour again
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     assert ledger.get(bell.job_id).state == "succeeded"
     assert model.asked == 1
 
@@ -145,11 +144,11 @@ def test_answers_for_a_place_that_is_refused_are_kept_for_a_retry(
 ) -> None:
     block(tmp_path / "results")
     bell = submit(ledger)
-    attempts.answer(bell)
+    attempts.process(bell)
     job = ledger.get(bell.job_id)
     assert (job.state, job.failure and job.failure.code) == ("failed", "output_denied")
     (tmp_path / "results").unlink()
-    attempts.answer(ledger.retry(bell.job_id))
+    attempts.process(ledger.retry(bell.job_id))
     assert (ledger.get(bell.job_id).state, model.asked) == ("succeeded", 1)
 
 
@@ -165,10 +164,10 @@ def test_a_worker_that_stops_while_storing_gives_its_answers_back_too(
 
     bell = submit(ledger)
     with monkeypatch.context() as patch:
-        patch.setattr("videoqa_worker.job.attempts.store", stop)
-        attempts.answer(bell)
+        patch.setattr("videoqa_worker.job.attempts.store_result", stop)
+        attempts.process(bell)
     assert ledger.get(bell.job_id).state == "queued"
-    attempts.answer(bells.rung[0])
+    attempts.process(bells.rung[0])
     assert (ledger.get(bell.job_id).state, model.asked) == ("succeeded", 1)
 
 
@@ -177,8 +176,8 @@ def test_kept_answers_of_a_newer_release_are_asked_for_again(
 ) -> None:
     bell = submit(ledger)
     redis_client.hset(ledger.keys.job(bell.job_id), "kept", '{"answers": "in another shape"}')
-    claim = ledger.claim(bell, worker="w", lease_s=30, token="t")
-    assert isinstance(claim, Claim)
+    claim = ledger.claim(bell, worker="w", lease_s=30, token="t").claim
+    assert claim is not None
     assert claim.kept is None
 
 
@@ -200,7 +199,7 @@ def running(attempts: Attempts, model: Model, bell: Bell) -> Iterator[None]:
         assert end.wait(10)
 
     model.meanwhile = meanwhile
-    thread = threading.Thread(target=attempts.answer, args=(bell,))
+    thread = threading.Thread(target=attempts.process, args=(bell,))
     thread.start()
     assert began.wait(10)
     try:
@@ -208,6 +207,17 @@ def running(attempts: Attempts, model: Model, bell: Bell) -> Iterator[None]:
     finally:
         end.set()
         thread.join(10)
+
+
+def wait_reserved(attempts: Attempts, ledger: Ledger, bell: Bell) -> threading.Thread:
+    """A thread that has met an exclusive attempt, and waits until its worker is idle."""
+    thread = threading.Thread(target=attempts.process, args=(bell,), daemon=True)
+    thread.start()
+    until = time.monotonic() + 10
+    while not ledger._redis.exists(f"{ledger.keys.prefix}:reserved:{bell.queue}"):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return thread
 
 
 def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
@@ -218,55 +228,69 @@ def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
     tried: list[bool] = []
 
     def last() -> None:
-        tried.append(attempts.answer(submit(ledger, questions=["And now?"])))
+        tried.append(attempts.process(submit(ledger, questions=["And now?"])))
 
     with running(attempts, model, other):
         model.meanwhile = last
-        waits = threading.Thread(target=attempts.answer, args=(due(ledger),))
-        waits.start()
-        time.sleep(0.5)
+        thread = wait_reserved(attempts, ledger, due(ledger))
+        assert not attempts.process(submit(ledger, questions=["And this?"]))
+        time.sleep(0.7)  # it has asked again
         job = ledger.get(suspect.job_id)
-        assert (job.state, job.stage, model.asked) == ("running", "queued", 1)
-    waits.join(10)
+        assert (job.state, job.attempt, model.asked) == ("queued", 1, 1)
+    thread.join(10)
     job = ledger.get(suspect.job_id)
     assert (job.state, job.attempt, tried) == ("succeeded", 2, [False])
     assert ledger.get(other.job_id).state == "succeeded"
 
 
-def test_a_job_that_is_only_to_be_stored_need_not_be_alone(
+def test_an_idle_worker_takes_the_job_for_which_another_is_reserved(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    suspect = lost(ledger)
+    with running(attempts, model, submit(ledger, questions=["What else?"])):
+        bell = due(ledger)
+        thread = wait_reserved(attempts, ledger, bell)
+        claim = ledger.claim(bell, worker="idle", lease_s=30, token="idle").claim
+        assert claim is not None
+        assert claim.job_id == suspect.job_id
+        thread.join(10)  # there is nothing left to claim
+        behind = submit(ledger, questions=["What else?"], cache="off")
+        assert attempts.process(behind)
+        assert ledger.get(behind.job_id).state == "succeeded"
+
+
+def test_a_job_that_is_only_to_be_stored_is_not_exclusive(
     attempts: Attempts, ledger: Ledger, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a store is away it comes back each minute, for an hour."""
     suspect = lost(ledger)
     with monkeypatch.context() as patch:
         away(patch)
-        attempts.answer(due(ledger))
+        attempts.process(due(ledger))
     stored: list[str] = []
 
     def store_it() -> None:
         again = due(ledger)
-        waits = threading.Thread(target=attempts.answer, args=(again,), daemon=True)
+        waits = threading.Thread(target=attempts.process, args=(again,), daemon=True)
         waits.start()
         waits.join(2)
         stored.append(ledger.get(suspect.job_id).state)
 
     model.meanwhile = store_it
-    attempts.answer(submit(ledger, questions=["What else?"]))
+    attempts.process(submit(ledger, questions=["What else?"]))
     assert (stored, model.asked) == (["succeeded"], 2)
 
 
-def test_a_job_that_waits_to_be_alone_is_given_back_when_its_worker_ends(
+def test_a_worker_that_closes_while_it_is_reserved_leaves_the_job_queued(
     attempts: Attempts, ledger: Ledger, model: Model
 ) -> None:
     suspect = lost(ledger)
     with running(attempts, model, submit(ledger, questions=["What else?"])):
-        waits = threading.Thread(target=attempts.answer, args=(due(ledger),))
-        waits.start()
-        time.sleep(0.3)
+        thread = wait_reserved(attempts, ledger, due(ledger))
         attempts.break_off(errors.EngineStopped("the engine hangs"))
-        waits.join(10)
+        thread.join(10)
         job = ledger.get(suspect.job_id)
-        assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 3)
+        assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 2)
 
 
 def test_a_question_that_only_waited_as_the_engine_broke_is_not_held_against_its_job(
@@ -279,11 +303,11 @@ def test_a_question_that_only_waited_as_the_engine_broke_is_not_held_against_its
 
     bell = submit(ledger)
     model.meanwhile = partial(broken, had_begun=False)
-    attempts.answer(bell)
+    attempts.process(bell)
     job = ledger.get(bell.job_id)
     assert (job.state, job.failure, job.attempt, job.max_attempts) == ("queued", None, 1, 4)
     model.meanwhile = partial(broken, had_begun=True)
-    attempts.answer(bell)
+    attempts.process(bell)
     job = ledger.get(bell.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 4)
     assert job.failure is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from support.attempts import Model, due, submit
+from support.attempts import Model, OpenedInputs, due, submit
 
 from videoqa import errors
 from videoqa.client import Client
@@ -17,9 +17,10 @@ from videoqa.jobs import Bell, Claim, Ledger
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
-from videoqa_worker.job.draft import Opened, Outcome, Report, SourceVersion
-from videoqa_worker.job.segments import Checkpoints
+from videoqa_worker.job.checkpoints import Checkpoints
+from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.settings import WorkerSettings
+from videoqa_worker.sources import SourceVersion
 
 IN_SEGMENTS = {"sampling": {"method": "segment", "segment_s": 10}, "cache": "off"}
 FIVE = 5
@@ -43,17 +44,7 @@ class Segmented(Model):
         self.fails_at: list[int] = []
         self.asked_for: list[int] = []
 
-    def run(
-        self,
-        request: JobRequest,
-        control: object,
-        report: Report,
-        *,
-        alone: bool,
-        opened: Opened,
-        checkpoints: Checkpoints,
-    ) -> Outcome:
-        opened(request.sampling, [SourceVersion("s3://b/k.mp4", self.etag, None, 1)])
+    def answer(self, opened: OpenedInputs, checkpoints: Checkpoints) -> AttemptDraft:
         done = checkpoints.load()
         for number in range(len(done), FIVE):
             self.meanwhile()
@@ -63,7 +54,7 @@ class Segmented(Model):
             self.asked_for.append(number)
             done.append(segment(number, f"{self.etag} {number}"))
             checkpoints.save(done[-1])
-        return Outcome(segments=done)
+        return AttemptDraft(segments=done)
 
 
 @pytest.fixture
@@ -87,11 +78,11 @@ def test_an_attempt_begins_behind_the_last_segment_of_those_before(
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [2, 4]
-    attempts.answer(bell)
-    attempts.answer(due(ledger))
+    attempts.process(bell)
+    attempts.process(due(ledger))
     assert ledger.get(bell.job_id).failure is not None
     assert redis_client.ttl(key(bell)) == -1
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     assert model.asked_for == list(range(FIVE))
     assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
     assert not redis_client.exists(key(bell))
@@ -107,12 +98,12 @@ def test_a_retry_begins_behind_them_too(
 ) -> None:
     bell = submit(ledger, max_attempts=1, result_ttl_s=600, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.answer(bell)
+    attempts.process(bell)
     assert ledger.get(bell.job_id).state == "failed"
     assert 0 < redis_client.ttl(key(bell)) <= 600, "they live as long as the record"
     ledger.retry(bell.job_id)
     assert redis_client.ttl(key(bell)) == -1
-    attempts.answer(bell)
+    attempts.process(bell)
     assert model.asked_for == list(range(FIVE))
     assert len(texts(ledger, bell)) == FIVE
 
@@ -122,9 +113,9 @@ def test_segments_of_other_bytes_are_not_used(
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.answer(bell)
+    attempts.process(bell)
     model.etag = "two"
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     assert model.asked_for == [0, 1, 2, *range(FIVE)]
     assert texts(ledger, bell) == [f"two {n}" for n in range(FIVE)]
 
@@ -148,9 +139,8 @@ def test_segments_that_the_model_saw_in_another_form_are_not_used(
             ledger, ObjectStore(), model="demo", revision="1", ttl_s=60,
             form=WorkerSettings.from_environment({}, **fields).answer_settings,
         )  # fmt: skip
-        return cache.fingerprint(
-            request, request.sampling, [SourceVersion("s3://b/k", "1", None, 1)]
-        )
+        versions = [SourceVersion("s3://b/k", "1", None, 1)]
+        return cache.name(request, request.sampling, versions).fingerprint
 
     request = JobRequest.model_validate(
         {"inputs": ["s3://b/k"], "questions": ["What?"], **IN_SEGMENTS}
@@ -169,7 +159,7 @@ def test_a_cancel_is_heard_at_the_next_checkpoint(
             ledger.cancel(bell.job_id)
 
     model.meanwhile = cancel
-    attempts.answer(bell)
+    attempts.process(bell)
     assert ledger.get(bell.job_id).state == "canceled"
     assert model.asked_for == [0, 1, 2]
     assert 0 < redis_client.ttl(key(bell)) <= 60
@@ -178,9 +168,9 @@ def test_a_cancel_is_heard_at_the_next_checkpoint(
 @pytest.fixture
 def claimed(ledger: Ledger) -> Claim:
     bell = submit(ledger, **IN_SEGMENTS)
-    found = ledger.claim(bell, worker="w", lease_s=0.0, token="mine")
-    assert isinstance(found, Claim)
-    return found
+    claim = ledger.claim(bell, worker="w", lease_s=0.0, token="mine").claim
+    assert claim is not None
+    return claim
 
 
 def test_a_worker_that_lost_the_job_keeps_nothing(ledger: Ledger, claimed: Claim) -> None:
@@ -204,10 +194,10 @@ def test_segments_that_this_release_cannot_read_are_answered_again(
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [4]
-    attempts.answer(bell)
+    attempts.process(bell)
     newer = segment(2).model_dump_json().replace('"stop"', '"thought_enough"')
     redis_client.hset(key(bell), "2", newer)
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     assert ledger.get(bell.job_id).state == "succeeded"
     assert model.asked_for == [*range(4), *range(2, FIVE)]
 
@@ -217,9 +207,9 @@ def test_checkpoints_do_not_repeat_the_questions(
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.answer(bell)
+    attempts.process(bell)
     assert "What?" not in str(redis_client.hgetall(key(bell)))
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     result = ledger.result(bell.job_id)[1]
     assert result is not None
     assert result.segments == tuple(segment(n, f"one {n}") for n in range(FIVE))
@@ -234,13 +224,13 @@ def test_of_very_long_answers_no_more_is_kept_than_redis_has_room_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     each_bytes = len(segment(2, "one 2").model_dump_json()) - len("What?")
-    monkeypatch.setattr("videoqa_worker.job.attempts.KEPT_BYTES", 3 * each_bytes)
+    monkeypatch.setattr("videoqa_worker.job.checkpoints.KEPT_BYTES", 3 * each_bytes)
     bell = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [4, 4]
-    attempts.answer(bell)
-    attempts.answer(due(ledger))
+    attempts.process(bell)
+    attempts.process(due(ledger))
     assert sorted(redis_client.hkeys(key(bell))) == ["0", "1", "2", "of"]
-    attempts.answer(due(ledger))
+    attempts.process(due(ledger))
     assert model.asked_for == [*range(4), 3, 3, 4]
     assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
 
@@ -250,7 +240,7 @@ def test_a_purged_job_leaves_no_segments(
 ) -> None:
     bell = submit(ledger, max_attempts=1, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.answer(bell)
+    attempts.process(bell)
     assert redis_client.exists(key(bell))
     assert ledger.purge(bell.job_id)
     assert not redis_client.exists(key(bell))
@@ -260,6 +250,6 @@ def test_the_stored_object_has_all_segments(
     attempts: Attempts, ledger: Ledger, tmp_path: Path
 ) -> None:
     bell = submit(ledger, **IN_SEGMENTS)
-    attempts.answer(bell)
+    attempts.process(bell)
     stored = (tmp_path / "results" / f"{bell.job_id}.json").read_text()
     assert stored.count('"number"') == FIVE

@@ -1,4 +1,4 @@
-"""What keeps jobs with their workers: leases, and bells that are rung again only when lost."""
+"""Leases keep jobs with their workers, and bells are rung again only when they are lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from videoqa.broker import make_celery
 from videoqa.contract import Job, WorkerInfo
 from videoqa.jobs import Bell, Ledger, connect
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.context import JobControl
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.service.reaper import Reaper
 
@@ -46,9 +46,9 @@ def submit(client: Client) -> Job:
 
 def claim(ledger: Ledger, job: Job, *, lease_s: float = 30) -> JobControl:
     bell = Bell(job.id, 1, 1, f"{ledger.keys.prefix}.default.interactive")
-    got = ledger.claim(bell, worker="w", lease_s=lease_s, token="1")
-    assert not isinstance(got, str), got
-    return JobControl(job.id, 1, got.timeout_s, token="1")
+    claim = ledger.claim(bell, worker="w", lease_s=lease_s, token="1").claim
+    assert claim is not None
+    return JobControl(job.id, 1, claim.timeout_s, token="1")
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 10) -> None:
@@ -81,13 +81,13 @@ def test_a_heartbeat_keeps_a_lease_alive_as_long_as_the_job_is_held(
     control = claim(ledger, job, lease_s=0.4)
     with LeaseKeeper(ledger, lease_s=0.4, heartbeat_s=0.05) as leases:
         with leases.holding(control):
-            assert leases.held() == [control]
+            assert leases.list_held() == [control]
             end_s = time.monotonic() + 0.9
             while time.monotonic() < end_s:
                 assert ledger.reap(grace_s=60) == []
                 time.sleep(0.05)
             control.check()
-        assert leases.held() == []
+        assert leases.list_held() == []
         rung: list[Bell] = []
         wait_for(lambda: rung.extend(ledger.reap(grace_s=60)) or rung)
     assert [(bell.job_id, bell.attempt) for bell in rung] == [(job.id, 2)]
@@ -102,7 +102,7 @@ def test_a_cancel_reaches_the_running_job_by_its_heartbeat(client: Client, ledge
         leases.holding(controls[1]),
     ):
         client.cancel(canceled.id)
-        wait_for(controls[0].stopped)
+        wait_for(controls[0].is_stopped)
         with pytest.raises(errors.JobCanceled):
             controls[0].check()
         controls[1].check()
@@ -132,7 +132,7 @@ def test_a_beat_that_meets_the_unexpected_is_not_the_last(
         redis_client.delete(key)
         redis_client.hset(key, mapping=kept)
         client.cancel(job.id)
-        wait_for(lambda: not leases._thread.is_alive() or control.stopped())
+        wait_for(lambda: not leases._thread.is_alive() or control.is_stopped())
         assert leases._thread.is_alive()
 
 
@@ -202,15 +202,15 @@ def test_the_broker_says_which_queues_are_empty(
 ) -> None:
     never = f"{ledger.keys.prefix}.never.bulk"
     look = reaper(ledger, app, queue, never)
-    assert look._empty_queues() == [queue, never]
+    assert look._list_empty_queues() == [queue, never]
     submit(client)
-    assert look._empty_queues() == [never]
+    assert look._list_empty_queues() == [never]
     with app.connection_for_read() as connection:
         message = connection.default_channel.basic_get(queue, no_ack=False)
         assert message is not None
-        assert look._empty_queues() == [queue, never]  # heard: no longer in the queue
+        assert look._list_empty_queues() == [queue, never]  # heard: no longer in the queue
         connection.default_channel.basic_ack(message.delivery_tag)
-    assert look._empty_queues() == [queue, never]
+    assert look._list_empty_queues() == [queue, never]
 
 
 def test_a_lost_bell_is_rung_once(

@@ -11,7 +11,16 @@ import redis
 
 from videoqa import errors
 from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
-from videoqa.jobs import Bell, Claim, Ledger, SubmitResult, new_job_id, queue_name
+from videoqa.jobs import (
+    Bell,
+    Claim,
+    ClaimResult,
+    Ledger,
+    Progress,
+    SubmitResult,
+    new_job_id,
+    queue_name,
+)
 
 DAY = 86_400.0
 
@@ -38,9 +47,9 @@ def claim(
 ) -> Claim:
     """Claims the bell's job; the token is the attempt's number, unless the test is about tokens."""
     token = token or str(bell.attempt)
-    got = ledger.claim(bell, worker=worker, lease_s=lease_s, token=token)
-    assert isinstance(got, Claim), got
-    return got
+    result = ledger.claim(bell, worker=worker, lease_s=lease_s, token=token)
+    assert result.claim is not None, result
+    return result.claim
 
 
 def failure(*, retryable: bool, attempt: int = 1) -> Failure:
@@ -78,7 +87,7 @@ def test_a_job_goes_from_queued_over_running_to_succeeded(ledger: Ledger) -> Non
     got = claim(ledger, bell)
     assert (got.attempt, got.request) == (1, request())
     assert ledger.get(bell.job_id).state == "running"
-    assert ledger.progress(bell.job_id, "1", "sampling", done=1, total=2) == "ok"
+    assert ledger.progress(bell.job_id, "1", Progress("sampling", done=1, total=2)) == "ok"
     assert ledger.get(bell.job_id).stage == "sampling"
     result = some_result(bell.job_id)
     assert ledger.finish(bell.job_id, "1", result=result, result_url="file:///r.json") == "ok"
@@ -90,9 +99,9 @@ def test_a_job_goes_from_queued_over_running_to_succeeded(ledger: Ledger) -> Non
 def test_a_bell_is_answered_once_however_often_it_rings(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
-    assert ledger.claim(bell, worker="w2", lease_s=30, token="b") == "running"
+    assert ledger.claim(bell, worker="w2", lease_s=30, token="b").reason == "running"
     ledger.finish(bell.job_id, "1", result=None, result_url="file:///r")
-    assert ledger.claim(bell, worker="w2", lease_s=30, token="c") == "succeeded"
+    assert ledger.claim(bell, worker="w2", lease_s=30, token="c").reason == "succeeded"
 
 
 def test_the_same_claim_repeated_after_a_lost_reply_is_the_same_claim(ledger: Ledger) -> None:
@@ -109,7 +118,7 @@ def test_an_old_bell_may_begin_the_next_attempt_and_the_new_one_is_dropped(ledge
     new = ledger.release(bell.job_id, "1")
     assert new is not None
     assert claim(ledger, bell, token="2").attempt == 2
-    assert ledger.claim(new, worker="w", lease_s=30, token="x") == "running"
+    assert ledger.claim(new, worker="w", lease_s=30, token="x").reason == "running"
 
 
 def test_whichever_bell_is_heard_the_first_job_in_line_begins(ledger: Ledger) -> None:
@@ -118,7 +127,7 @@ def test_whichever_bell_is_heard_the_first_job_in_line_begins(ledger: Ledger) ->
     again = claim(ledger, second, token="a")  # its reply was lost
     assert (again.job_id, again.attempt) == (first.job_id, 1)
     assert claim(ledger, first, token="b").job_id == second.job_id
-    assert ledger.claim(second, worker="w", lease_s=30, token="c") == "running"
+    assert ledger.claim(second, worker="w", lease_s=30, token="c").reason == "running"
 
 
 def test_a_record_that_was_deleted_by_hand_or_evicted_blocks_no_queue(
@@ -204,7 +213,7 @@ def test_a_line_that_one_cancels_out_of_is_forgotten(
         redis_client.exists(ledger.keys.waiting(bell.queue, "a"), ledger.keys.turns(bell.queue))
         == 0
     )
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "canceled"
+    assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "canceled"
 
 
 def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledger) -> None:
@@ -212,7 +221,7 @@ def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledg
     assert ledger.pause(first.queue, paused=True)
     assert not ledger.pause(first.queue, paused=True)
     for bell in (first, second):
-        assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "its queue is paused"
+        assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "its queue is paused"
     assert ledger.get(first.job_id).waiting_for == "its queue is paused"
     assert ledger.reap(grace_s=0, empty_queues=[first.queue]) == []
     (queue,) = ledger.queues()
@@ -237,7 +246,7 @@ def test_all_tenants_together_fill_a_queue(ledger: Ledger) -> None:
 
 def test_a_bell_for_an_unknown_job_is_dropped(ledger: Ledger) -> None:
     bell = Bell(job_id="job_nope", attempt=1, bell=1, queue="q")
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "unknown"
+    assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "unknown"
 
 
 def test_a_worker_that_lost_its_lease_cannot_write(ledger: Ledger) -> None:
@@ -246,7 +255,7 @@ def test_a_worker_that_lost_its_lease_cannot_write(ledger: Ledger) -> None:
     wait_for(lambda: bool(ledger.reap(grace_s=60)))
     assert ledger.get(bell.job_id).state == "queued"
     assert ledger.renew([(bell.job_id, "1")], lease_s=30) == ["lost"]
-    assert ledger.progress(bell.job_id, "1", "storing") == "lost"
+    assert ledger.progress(bell.job_id, "1", Progress("storing")) == "lost"
     assert ledger.finish(bell.job_id, "1", result=None, result_url="u") == "lost"
     assert ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0) == "lost"
     assert ledger.release(bell.job_id, "1") is None
@@ -281,7 +290,7 @@ def test_a_job_whose_workers_all_vanish_fails_after_its_attempts(ledger: Ledger)
     bell = submit(ledger, max_attempts=2)
     for attempt in (1, 2):
         claim(ledger, bell, lease_s=0.03, token=str(attempt))
-        ledger.progress(bell.job_id, str(attempt), "fetching")
+        ledger.progress(bell.job_id, str(attempt), Progress("fetching"))
         time.sleep(0.05)
         rung = ledger.reap(grace_s=60)
         if attempt == 1:
@@ -296,47 +305,156 @@ def test_a_job_whose_workers_all_vanish_fails_after_its_attempts(ledger: Ledger)
     )
 
 
-def test_the_last_attempt_of_a_job_that_lost_its_workers_begins_with_its_first_progress(
+# -- exclusive attempts
+
+
+def suspects(ledger: Ledger, count: int, **fields: object) -> list[Bell]:
+    """The bells of jobs that lost their worker and have one attempt left."""
+    bells = [submit(ledger, max_attempts=2, **fields) for _ in range(count)]
+    for bell in bells:
+        claim(ledger, bell, lease_s=0.01, token=new_job_id())
+    rung: list[Bell] = []
+    wait_for(lambda: rung.extend(ledger.reap(grace_s=60)) or len(rung) == count)
+    order = [bell.job_id for bell in bells]
+    return sorted(rung, key=lambda bell: order.index(bell.job_id))
+
+
+def suspect(ledger: Ledger, **fields: object) -> Bell:
+    return suspects(ledger, 1, **fields)[0]
+
+
+def claim_busily(ledger: Ledger, bell: Bell, *, worker: str = "w") -> ClaimResult:
+    """A claim of a worker in which something else runs."""
+    return ledger.claim(bell, worker=worker, lease_s=30, token=new_job_id(), is_idle=False)
+
+
+def test_an_exclusive_attempt_is_for_an_idle_worker_and_a_busy_one_is_reserved_for_it(
     ledger: Ledger,
 ) -> None:
-    bell = submit(ledger, max_attempts=2, timeout_s=1)
-    first = claim(ledger, bell, lease_s=0.03)
-    assert not first.is_last_chance
-    time.sleep(0.05)
-    for attempt in (2, 3):  # its worker is lost while it waits there: that is not held against it
-        (bell,) = ledger.reap(grace_s=60)
-        last = claim(ledger, bell, lease_s=0.03, token=str(attempt))
-        assert (last.is_last_chance, last.attempt) == (True, attempt)
-        job = ledger.get(bell.job_id)
-        assert (job.state, job.stage, job.max_attempts) == ("running", "queued", attempt)
-        assert job.waiting_for is not None
-        time.sleep(0.05)
-    (bell,) = ledger.reap(grace_s=60)
-    claim(ledger, bell, token="4")
-    time.sleep(1.1)  # longer than its time, which only begins
-    assert ledger.renew([(bell.job_id, "4")], lease_s=0.03) == ["ok"]
-    assert ledger.progress(bell.job_id, "4", "fetching") == "ok"
-    time.sleep(0.05)
-    assert ledger.renew([(bell.job_id, "4")], lease_s=0.03) == ["ok"]
+    bell = suspect(ledger)
+    other = submit(ledger)
+    for _ in range(2):
+        result = claim_busily(ledger, bell)
+        assert (result.must_wait, result.is_claimed) == (True, False)
+    job = ledger.get(bell.job_id)
+    assert (job.state, job.attempt) == ("queued", 1)  # its attempt and its time have not begun
+    last = claim(ledger, bell, token="idle")
+    assert (last.job_id, last.is_exclusive, last.attempt) == (bell.job_id, True, 2)
+    again = claim(ledger, bell, token="idle")  # the same call: its reply was lost
+    assert (again.job_id, again.is_exclusive, again.attempt) == (bell.job_id, True, 2)
+    result = claim_busily(ledger, other)
+    assert result.claim is not None
+    assert (result.claim.job_id, result.claim.is_exclusive) == (other.job_id, False)
+
+
+def test_while_one_worker_is_reserved_the_other_busy_ones_take_what_stands_behind_the_job(
+    ledger: Ledger,
+) -> None:
+    first, second = suspects(ledger, 2)
+    others = [submit(ledger) for _ in range(2)]
+    assert claim_busily(ledger, first, worker="reserved").must_wait
+    for other in others:
+        result = claim_busily(ledger, first, worker="other")
+        assert result.claim is not None
+        assert result.claim.job_id == other.job_id
+    assert claim_busily(ledger, first, worker="other").reason == "queued"
+    idle = ledger.claim(first, worker="idle", lease_s=30, token="idle")
+    assert idle.claim is not None
+    assert (idle.claim.job_id, idle.is_exclusive) == (first.job_id, True)
+    assert claim_busily(ledger, first, worker="reserved").must_wait  # for the next one
+    assert claim(ledger, first, worker="reserved", token="next").job_id == second.job_id
+
+
+def test_a_reserved_worker_gets_its_job_whoever_else_is_first_in_line(ledger: Ledger) -> None:
+    bell = suspect(ledger, tenant="b")
+    assert claim_busily(ledger, bell).must_wait
+    submit(ledger, tenant="a")
+    assert claim_busily(ledger, bell).must_wait
+    assert claim(ledger, bell, token="idle").job_id == bell.job_id
+
+
+def test_a_worker_is_no_longer_reserved_when_the_job_no_longer_waits(ledger: Ledger) -> None:
+    bell = suspect(ledger)
+    assert claim_busily(ledger, bell).must_wait
+    ledger.cancel(bell.job_id)
+    other = submit(ledger)
+    result = claim_busily(ledger, bell)
+    assert result.claim is not None
+    assert result.claim.job_id == other.job_id
+
+
+def test_another_worker_is_reserved_if_the_first_is_not_heard_of_for_ten_seconds(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    bell = suspect(ledger)
+    assert claim_busily(ledger, bell, worker="dies").must_wait
+    key = f"{ledger.keys.prefix}:reserved:{bell.queue}"
+    assert 5 < float(str(redis_client.ttl(key))) <= 10
+    assert not claim_busily(ledger, bell, worker="other").must_wait
+    redis_client.delete(key)
+    assert claim_busily(ledger, bell, worker="other").must_wait
+
+
+def test_a_claim_passes_by_a_hundred_exclusive_jobs_at_most(ledger: Ledger) -> None:
+    bells = suspects(ledger, 101)
+    assert claim_busily(ledger, bells[0], worker="reserved").must_wait
+    result = claim_busily(ledger, bells[0], worker="other")
+    assert (result.must_wait, bells[100].job_id in result.reason) == (True, True)
+
+
+def test_a_tenant_whose_job_was_passed_by_does_not_catch_up_by_several_turns(
+    ledger: Ledger,
+) -> None:
+    bell = suspect(ledger, tenant="a")
+    assert claim_busily(ledger, bell, worker="reserved").must_wait
+    for _ in range(6):
+        submit(ledger, tenant="b")
+    for _ in range(4):
+        assert claim_busily(ledger, bell).is_claimed
+    for _ in range(4):
+        submit(ledger, tenant="a")
+    order = []
+    for _ in range(4):
+        result = claim_busily(ledger, bell)
+        assert result.claim is not None
+        order.append(result.claim.request.tenant)
+    assert order.count("b") == 1  # tenants with the same turn come by their names
+
+
+def test_a_job_that_is_for_an_idle_worker_tells_why_it_waits(ledger: Ledger) -> None:
+    bell = suspect(ledger)
+    now = datetime.now(UTC)
+    worker = WorkerInfo(
+        id="w", model="demo", queues=(bell.queue,), slots=1, running=0, ready=True,
+        started_at=now, seen_at=now,
+    )  # fmt: skip
+    ledger.announce(worker)
+    assert "nothing else runs" in (ledger.get(bell.job_id).waiting_for or "")
+    claim(ledger, bell, token="idle")
     assert ledger.get(bell.job_id).waiting_for is None
-    time.sleep(0.05)
-    ledger.reap(grace_s=60)
+
+
+def test_a_job_whose_last_exclusive_attempt_loses_its_worker_fails(ledger: Ledger) -> None:
+    bell = suspect(ledger)
+    claim(ledger, bell, lease_s=0.01)
+    time.sleep(0.03)
+    assert ledger.reap(grace_s=60) == []
     job = ledger.get(bell.job_id)
     assert job.failure is not None
-    assert (job.state, job.failure.code, job.attempt) == ("failed", "worker_lost", 4)
+    assert (job.state, job.failure.code, job.attempt) == ("failed", "worker_lost", 2)
 
 
 def test_only_a_job_whose_worker_ended_gets_its_last_attempt_to_itself(ledger: Ledger) -> None:
     bell = submit(ledger, max_attempts=3)
     for code, alone in (("model_error", False), ("engine_stopped", False), ("model_error", True)):
         last = claim(ledger, bell)
-        assert last.is_last_chance == alone
+        assert last.is_exclusive == alone
         why = failure(retryable=True, attempt=bell.attempt).model_copy(update={"code": code})
         ledger.fail(bell.job_id, str(bell.attempt), why, delay_s=0)
         if not alone:
             (bell,) = ledger.reap(grace_s=60)
     bell = ledger.retry(bell.job_id)
-    assert not claim(ledger, bell).is_last_chance
+    assert not claim(ledger, bell).is_exclusive
 
 
 def test_a_worker_that_hangs_past_the_deadline_loses_the_job_despite_its_heartbeat(
@@ -446,7 +564,7 @@ def test_bells_beyond_one_round_are_rung_in_the_next(ledger: Ledger) -> None:
 
 
 def _after_grace(ledger: Ledger, empty: list[str] | None = None, limit: int = 100) -> list[Bell]:
-    """Runs two rounds: the first finds that bells are missing, the second that they still are."""
+    """Returns the bells of two rounds: the first sees that some are missing, the second that they still are."""
     assert ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit) == []
     time.sleep(0.05)
     return ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit)
@@ -456,7 +574,7 @@ def test_canceling_a_queued_job_ends_it_at_once(ledger: Ledger) -> None:
     bell = submit(ledger)
     ledger.cancel(bell.job_id)
     assert ledger.get(bell.job_id).state == "canceled"
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x") == "canceled"
+    assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "canceled"
 
 
 def test_a_running_job_is_canceling_until_its_worker_stopped(ledger: Ledger) -> None:
@@ -555,7 +673,7 @@ def test_a_job_not_started_by_its_time_expires(ledger: Ledger) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=0.1)
     claimed, reaped = submit(ledger, start_by=soon), submit(ledger, start_by=soon)
     time.sleep(0.15)
-    assert ledger.claim(claimed, worker="w", lease_s=30, token="x") == "expired"
+    assert ledger.claim(claimed, worker="w", lease_s=30, token="x").reason == "expired"
     ledger.reap(grace_s=60)
     for bell in (claimed, reaped):
         job = ledger.get(bell.job_id)
@@ -568,7 +686,7 @@ def test_one_claim_expires_a_bounded_number_of_jobs(ledger: Ledger) -> None:
     late = [submit(ledger, start_by=soon) for _ in range(120)]
     last = submit(ledger)
     time.sleep(1.05)
-    assert ledger.claim(late[0], worker="w", lease_s=30, token="a") == "start_by has passed"
+    assert ledger.claim(late[0], worker="w", lease_s=30, token="a").reason == "start_by has passed"
     assert ledger.get(late[99].job_id).state == "expired"
     assert ledger.get(late[100].job_id).state == "queued"
     assert claim(ledger, late[1], token="b").job_id == last.job_id
@@ -649,7 +767,7 @@ def test_events_can_be_read_from_where_one_left_off(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
     first = ledger.read_events(bell.job_id)
-    ledger.progress(bell.job_id, "1", "generating", done=1, total=3)
+    ledger.progress(bell.job_id, "1", Progress("generating", done=1, total=3))
     (new,) = ledger.read_events(bell.job_id, after=first[-1].id)
     assert (new.type, new.stage, new.done, new.total) == ("stage", "generating", 1, 3)
     assert ledger.read_events(bell.job_id, after=new.id, block_s=0.05) == []

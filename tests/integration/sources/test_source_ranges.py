@@ -23,9 +23,9 @@ from videoqa.errors import (
     SourceTooLarge,
     SourceUnavailable,
 )
-from videoqa_worker.job.answer_cache import fingerprint
-from videoqa_worker.job.draft import version_of
-from videoqa_worker.sources import LocalCopy, SourceConfig, Sources
+from videoqa_worker.job.answer_cache import compute_fingerprint
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import LocalCopy, Sources, identify_source
 from videoqa_worker.sources.ranges import fetcher
 
 MIB = 1 << 20
@@ -618,8 +618,8 @@ def test_other_bytes_of_the_same_size_have_another_fingerprint(
     def found(body: bytes, etag: str | None, headers: dict[str, str]) -> str:
         http_server.routes["/a"] = Route(body, etag=etag, headers=dict(headers))
         with opened(url, tmp_path) as copy:
-            versions = [version_of(request.inputs[0], copy)]
-        return fingerprint(request, Sampling(), versions, model="demo", revision=None)
+            versions = [identify_source(request.inputs[0].url, copy)]
+        return compute_fingerprint(request, Sampling(), versions, model="demo", revision=None)
 
     url = http_server.url("/a")
     request = JobRequest.model_validate({"inputs": [url], "questions": ["What?"]})

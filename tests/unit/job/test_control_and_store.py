@@ -1,4 +1,4 @@
-"""Whether an attempt should go on, and where its result is written."""
+"""The control of an attempt, and the place where its result is written."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from videoqa import errors
 from videoqa.contract import Generation, JobRequest, Result, Sampling, Usage
 from videoqa.storage import ObjectStore, file_path
-from videoqa_worker.job.cancellation import JobControl
-from videoqa_worker.job.result_object import result_url, roots_of, store
+from videoqa_worker.job.context import JobControl
+from videoqa_worker.job.result_object import build_url, list_roots, store_result
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -55,9 +55,9 @@ def test_an_attempt_goes_on_until_its_timeout() -> None:
     control = JobControl("job_1", 1, 5.0, clock)
     clock.now_s += 5.0
     control.check()
-    assert not control.stopped()
+    assert not control.is_stopped()
     clock.now_s += 0.001
-    assert control.stopped()
+    assert control.is_stopped()
     with pytest.raises(errors.JobTimeout, match="timeout_s=5"):
         control.check()
 
@@ -68,7 +68,7 @@ def test_the_first_reason_to_stop_stays() -> None:
     control.stop(errors.JobCanceled("canceled on request"))
     control.stop(errors.LeaseLost("too late"))
     clock.now_s += 100
-    assert control.stopped()
+    assert control.is_stopped()
     for _ in range(2):
         with pytest.raises(errors.JobCanceled):
             control.check()
@@ -98,15 +98,13 @@ def test_of_reasons_from_many_threads_one_stays() -> None:
 def test_a_result_lies_where_the_template_says() -> None:
     asked = request(custom_id="order 17")
     template = "s3://b/{date}/{custom_id}/{job_id}.json"
-    assert result_url(template, "job_1", asked, NOON) == "s3://b/2026-11-23/order%2017/job_1.json"
-    assert (
-        result_url("s3://b/{job_id}-{custom_id}", "job_1", request(), NOON) == "s3://b/job_1-none"
-    )
+    assert build_url(template, "job_1", asked, NOON) == "s3://b/2026-11-23/order%2017/job_1.json"
+    assert build_url("s3://b/{job_id}-{custom_id}", "job_1", request(), NOON) == "s3://b/job_1-none"
 
 
 def test_a_custom_id_cannot_name_another_folder() -> None:
     asked = request(custom_id="../../etc/x?y#z")
-    url = result_url("file:///r/{custom_id}/{job_id}", "job_1", asked, NOON)
+    url = build_url("file:///r/{custom_id}/{job_id}", "job_1", asked, NOON)
     assert url == "file:///r/..%252F..%252Fetc%252Fx%3Fy%23z/job_1"
     assert file_path(url) == Path("/r/..%2F..%2Fetc%2Fx?y#z/job_1")
 
@@ -122,11 +120,11 @@ def test_a_custom_id_cannot_name_another_folder() -> None:
 def test_results_may_be_written_below_the_fixed_part_of_the_template(
     template: str, root: str
 ) -> None:
-    assert roots_of(template, (Path("/more"),)) == (Path(root), Path("/more"))
+    assert list_roots(template, (Path("/more"),)) == (Path(root), Path("/more"))
 
 
 def test_a_worker_that_writes_to_s3_may_write_no_files() -> None:
-    assert roots_of("s3://b/{job_id}", ()) == ()
+    assert list_roots("s3://b/{job_id}", ()) == ()
 
 
 @pytest.mark.parametrize("name", ["../outside.json", "link/outside.json", "..%2Foutside.json"])
@@ -153,9 +151,9 @@ def test_a_result_is_written_whole_and_replaced_by_the_next_attempt(tmp_path: Pa
     url = (tmp_path / "deep" / "r.json").as_uri()
     control = JobControl("job_1", 1, 60.0)
     objects = ObjectStore(file_roots=(tmp_path,))
-    store(objects, url, some_result(), control)
+    store_result(objects, url, some_result(), control)
     again = some_result().model_copy(update={"attempt": 2})
-    store(objects, url, again, control)
+    store_result(objects, url, again, control)
     assert Result.model_validate_json(objects.read(url)) == again
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["r.json"]
 
@@ -164,16 +162,16 @@ def test_an_attempt_that_comes_too_late_leaves_the_object_of_a_later_one(tmp_pat
     url = (tmp_path / "r.json").as_uri()
     objects = ObjectStore(file_roots=(tmp_path,))
     later = some_result().model_copy(update={"attempt": 2})
-    store(objects, url, later, JobControl("job_1", 2, 60.0))
+    store_result(objects, url, later, JobControl("job_1", 2, 60.0))
     with pytest.raises(errors.LeaseLost, match="too late"):
-        store(objects, url, some_result(), JobControl("job_1", 1, 60.0))
+        store_result(objects, url, some_result(), JobControl("job_1", 1, 60.0))
     assert Result.model_validate_json(objects.read(url)) == later
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
     # The object of another job, and what is no result, are replaced as ever.
     other = some_result().model_copy(update={"job_id": "job_9"})
-    store(objects, url, other, JobControl("job_9", 1, 60.0))
+    store_result(objects, url, other, JobControl("job_9", 1, 60.0))
     (tmp_path / "r.json").write_text("[]")
-    store(objects, url, other, JobControl("job_9", 1, 60.0))
+    store_result(objects, url, other, JobControl("job_9", 1, 60.0))
     assert Result.model_validate_json(objects.read(url)) == other
 
 
@@ -214,7 +212,7 @@ class Away(ObjectStore):
 
 def test_storage_that_is_away_for_a_moment_costs_no_answer(tmp_path: Path) -> None:
     url = (tmp_path / "r.json").as_uri()
-    store(objects := Away(1), url, some_result(), JobControl("job_1", 1, 60.0))
+    store_result(objects := Away(1), url, some_result(), JobControl("job_1", 1, 60.0))
     assert objects.calls == 2
     assert (tmp_path / "r.json").exists()
 
@@ -222,7 +220,9 @@ def test_storage_that_is_away_for_a_moment_costs_no_answer(tmp_path: Path) -> No
 def test_storage_that_stays_away_is_reported_after_three_tries(tmp_path: Path) -> None:
     objects = Away(9)
     with pytest.raises(errors.OutputUnavailable):
-        store(objects, (tmp_path / "r").as_uri(), some_result(), JobControl("job_1", 1, 60.0))
+        store_result(
+            objects, (tmp_path / "r").as_uri(), some_result(), JobControl("job_1", 1, 60.0)
+        )
     assert objects.calls == 3
 
 
@@ -230,7 +230,7 @@ def test_a_canceled_job_stores_nothing(tmp_path: Path) -> None:
     control = JobControl("job_1", 1, 60.0)
     control.stop(errors.JobCanceled("canceled on request"))
     with pytest.raises(errors.JobCanceled):
-        store(ObjectStore(), (tmp_path / "r.json").as_uri(), some_result(), control)
+        store_result(ObjectStore(), (tmp_path / "r.json").as_uri(), some_result(), control)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,5 +238,5 @@ def test_a_canceled_job_stores_nothing(tmp_path: Path) -> None:
 def test_a_custom_id_is_one_file_name_whatever_it_holds(tmp_path: Path, custom_id: str) -> None:
     asked = request(custom_id=custom_id)
     template = tmp_path.as_uri() + "/mine/{custom_id}"
-    path = file_path(result_url(template, "job_1", asked, NOON))
+    path = file_path(build_url(template, "job_1", asked, NOON))
     assert path.resolve().parent == (tmp_path / "mine").resolve()

@@ -1,4 +1,4 @@
-"""How one attempt goes through the segments: how many at a time, and which of them alone."""
+"""One attempt goes through the segments: so many at a time, and some of them alone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from videoqa import errors
 from videoqa.contract import JobRequest, Segment, Video
 from videoqa_worker.engine import Answering, Generated, MediaQuestion
 from videoqa_worker.frames import Frame, SampledSegment, SampledVideo, VideoInfo
-from videoqa_worker.job.cancellation import JobControl
-from videoqa_worker.job.draft import Outcome
+from videoqa_worker.job.context import AttemptContext, JobControl
+from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.job.pipeline import Pipeline
-from videoqa_worker.job.questions import Asking
+from videoqa_worker.job.questions import QuestionSession
 from videoqa_worker.job.segments import AHEAD, Segments
-from videoqa_worker.sources import SourceConfig, Sources
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import Sources
 
 TOTAL = 3 * AHEAD
 
@@ -97,7 +98,7 @@ def model() -> Model:
     return Model()
 
 
-def answer(film: Film, model: Model, kept: Kept, *, alone: bool = False) -> Outcome:
+def answer(film: Film, model: Model, kept: Kept, *, alone: bool = False) -> AttemptDraft:
     request = JobRequest.model_validate(
         {
             "inputs": ["file:///film.mp4"],
@@ -105,19 +106,18 @@ def answer(film: Film, model: Model, kept: Kept, *, alone: bool = False) -> Outc
             "sampling": {"method": "segment", "segment_s": 10},
         }
     )
-    outcome, control = Outcome(), JobControl("job", 1, 60)
+    draft = AttemptDraft(request.sampling)
+    context = AttemptContext(request, JobControl("job", 1, 60), lambda progress: None)
     copy = cast(Any, type("Copy", (), {
         "waited_s": 0.0, "fetched_bytes": 1, "size_bytes": 2, "etag": None, "version_id": None,
     }))  # fmt: skip
     (item,) = request.inputs
     assert isinstance(item, Video)
-    with Asking(cast(Answering, model), request, control, alone=alone) as asking:
-        segments = Segments(
-            request, outcome, cast(Any, film), asking, control, lambda *_, **__: None, kept
-        )
-        segments.run(item, copy, request.sampling)
+    with QuestionSession(cast(Answering, model), context, alone=alone) as session:
+        segments = Segments(context, draft, cast(Any, film), session, kept)
+        segments.ask(item, copy)
         segments.finish()
-    return outcome
+    return draft
 
 
 def test_answers_come_in_the_order_of_time_and_are_kept_one_by_one(
@@ -222,12 +222,11 @@ def test_a_file_may_be_written_to_once_its_last_segment_is_taken(
     model.on_ask, kept = on_ask, Rewriting(path, number)
     with Sources(SourceConfig(file_roots=(tmp_path,))) as sources:
         pipeline = Pipeline(sources, cast(Any, film), cast(Answering, model))
-        control = JobControl("job", 1, 60)
+        context = AttemptContext(request, JobControl("job", 1, 60), lambda progress: None)
 
-        def run() -> Outcome:
-            return pipeline.run(
-                request, control, lambda *_, **__: None, alone=False, checkpoints=kept
-            )
+        def run() -> AttemptDraft:
+            with pipeline.open(context, alone=False) as opened:
+                return pipeline.answer(opened, kept)
 
         if number == 0:
             with pytest.raises(errors.InputChanged) as caught:

@@ -6,7 +6,7 @@ import pytest
 
 from videoqa.contract import Answer
 from videoqa.errors import GenerationError, ModelError, ModelServerError, PromptTooLong
-from videoqa_worker.job.summary import Note, summarized, written
+from videoqa_worker.job.summary import Note, summarize, write_prompt
 
 QUESTION = "What happened?"
 
@@ -38,7 +38,7 @@ def notes(count: int) -> list[Note]:
 
 def test_what_fits_is_asked_at_once() -> None:
     model = Model(most=5)
-    assert summarized(QUESTION, notes(5), model).text == "they are 5"
+    assert summarize(QUESTION, notes(5), model).text == "they are 5"
     assert model.prompts == [
         "These are notes on a video, in the order of time:\n"
         "0:00:00 to 0:00:30: it is 1\n0:00:30 to 0:01:00: it is 1\n0:01:00 to 0:01:30: it is 1\n"
@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_summarized_by_halves_and_no_note_is_lost(
     count: int, refusal: type[GenerationError]
 ) -> None:
     model = Model(most=5, refusal=refusal)
-    assert summarized(QUESTION, notes(count), model).text == f"they are {count}"
+    assert summarize(QUESTION, notes(count), model).text == f"they are {count}"
     end = 30 * count
     clock = f"{end // 3600}:{end % 3600 // 60:02d}:{end % 60:02d}"
     assert f" to {clock}: they are" in model.prompts[-1]
@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_summarized_by_halves_and_no_note_is_lost(
 @pytest.mark.parametrize("most", [0, 1])
 def test_a_context_that_holds_no_two_notes_is_an_error_and_no_endless_loop(most: int) -> None:
     with pytest.raises(PromptTooLong):
-        summarized(QUESTION, notes(4), Model(most))
+        summarize(QUESTION, notes(4), Model(most))
 
 
 @pytest.mark.parametrize(("error", "asked"), [(ModelServerError, 11), (ModelError, 1)])
@@ -70,11 +70,11 @@ def test_what_no_halving_helps_against_is_soon_an_error(
 ) -> None:
     model = Model(most=0, refusal=error)
     with pytest.raises(error):
-        summarized(QUESTION, notes(1024), model)
+        summarize(QUESTION, notes(1024), model)
     assert model.asked == asked
 
 
 def test_what_the_model_said_places_no_video() -> None:
-    prompt = written(QUESTION, [(0.0, 1.0, "a <video> of an <image>")])
+    prompt = write_prompt(QUESTION, [(0.0, 1.0, "a <video> of an <image>")])
     assert "<" not in prompt
     assert "a video of an image" in prompt

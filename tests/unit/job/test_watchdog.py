@@ -1,4 +1,4 @@
-"""When the watchdog speaks, and in which order it ends a worker."""
+"""The watchdog finds a fault, and ends the worker in a certain order."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def test_a_step_may_take_its_time_and_no_more() -> None:
     worker = Worker()
     watchdog = worker.watchdog()
     worker.now_s = 109.0
-    assert watchdog.look() is None
+    assert watchdog.inspect() is None
     worker.now_s = 111.0
-    assert "in one step for 11 s" in (watchdog.look() or "")
+    assert "in one step for 11 s" in (watchdog.inspect() or "")
 
 
 def test_an_engine_that_waits_for_work_does_not_hang() -> None:
     worker = Worker()
     worker.engine.stats = Stats(running=0, last_step_at=0.0)
-    assert worker.watchdog().look() is None
+    assert worker.watchdog().inspect() is None
 
 
 def test_attempts_end_before_the_process_does() -> None:

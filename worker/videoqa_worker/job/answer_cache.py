@@ -1,9 +1,9 @@
-"""AnswerCache: the same question about the same bytes is not asked twice.
+"""AnswerCache: finds the answers of earlier jobs, so that no question about the same bytes is asked twice.
 
-An answer is known by what it was made from: each source's version, clip and kind, the frames
+An answer's name is made of all that decides it: each source's version, clip and kind, the frames
 chosen, the questions, the generation settings, model, revision and the form of the prompt. It
-is looked up once the sources are open, so whoever gets it may read them. Where the same is being
-asked already, the job waits for that one instead of asking beside it.
+is looked up once the sources are open, so whoever gets it may read them. If another job asks the
+same at that time, this one waits for it instead of asking beside it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from videoqa import errors
 from videoqa.contract import JobRequest, Result, Sampling, parse_stored
 from videoqa.jobs import Ledger
 from videoqa.storage import ObjectStore
-from videoqa_worker.job.draft import SourceVersion
+from videoqa_worker.job.claims import HeldJob
+from videoqa_worker.sources import SourceVersion
 
-__all__ = ["AnswerCache", "KnownAlready", "WaitsForAnother", "fingerprint"]
+__all__ = ["AnswerCache", "AnswerName", "Lookup", "compute_fingerprint"]
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +29,27 @@ PROMPT_FORM = 1
 """Counts up when the same question would reach the model in other words or pixels."""
 
 
-class KnownAlready(Exception):
-    """Ends an attempt: the answers are in the store."""
+@dataclass(frozen=True)
+class AnswerName:
+    """Name of the answers to a request about certain versions of its sources."""
 
-    def __init__(self, result: Result) -> None:
-        super().__init__(result.job_id)
-        self.result = result
-
-
-class WaitsForAnother(Exception):
-    """Ends an attempt: another job asks the same. The record waits for its end."""
+    fingerprint: str
+    """SHA-256 of all that decides the answers, as far as it is known."""
+    key: str | None
+    """The fingerprint, where later jobs may find the answers by it."""
 
 
-def fingerprint(
+@dataclass(frozen=True)
+class Lookup:
+    """Answers that exist already, or are being asked for."""
+
+    known: Result | None = None
+    """The result of an earlier job."""
+    must_wait: bool = False
+    """Another job asks the same: this one is queued behind it, and its attempt is over."""
+
+
+def compute_fingerprint(
     request: JobRequest,
     sampling: Sampling,
     versions: Sequence[SourceVersion],
@@ -48,16 +58,16 @@ def fingerprint(
     revision: str | None,
     form: Sequence[str | None] = (),
 ) -> str:
-    """SHA-256 of all that decides the answer, as far as it is known.
+    """Returns the SHA-256 of all that decides the answers, as far as it is known.
 
     Arguments:
         sampling: as used, with what the model states filled in.
-        form: in which the model sees the same, and is itself; see `WorkerSettings.form`.
+        form: of the prompt and the model; see `WorkerSettings.form`.
     """
     parts = {
         "form": [PROMPT_FORM, *form],
         "model": [model, revision],
-        "sources": [_named(version) for version in versions],
+        "sources": [_name(version) for version in versions],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
         "questions": [question.model_dump() for question in request.questions],
         "sampling": sampling.model_dump(exclude_none=True),
@@ -67,17 +77,17 @@ def fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _named(version: SourceVersion) -> list[object]:
-    state = () if version.exact else (version.state,)
+def _name(version: SourceVersion) -> list[object]:
+    state = () if version.is_exact else (version.state,)
     return [version.url, version.etag, version.version_id, version.size_bytes, *state]
 
 
 def is_lasting(
     request: JobRequest, versions: Sequence[SourceVersion], revision: str | None
 ) -> bool:
-    """Whether what has the same fingerprint has the same answer at any time."""
+    """Tells if equal fingerprints mean equal answers at any time."""
     drawn = request.generation.temperature > 0 and request.generation.seed is None
-    return revision is not None and not drawn and all(version.exact for version in versions)
+    return revision is not None and not drawn and all(version.is_exact for version in versions)
 
 
 class AnswerCache:
@@ -93,40 +103,46 @@ class AnswerCache:
         ttl_s: float,
         form: Sequence[str | None] = (),
     ) -> None:
-        """`ttl_s`: how long answers are found again; 0: never."""
+        """
+        Arguments:
+            ttl_s: how long answers are found again; 0: never.
+        """
         self._ledger = ledger
         self._objects = objects
-        self._model, self._revision, self._form = model, revision, form
+        self.model, self.revision, self._form = model, revision, form
         self.ttl_s = ttl_s
 
-    def key(
+    def name(
         self, request: JobRequest, sampling: Sampling, versions: Sequence[SourceVersion]
-    ) -> str | None:
-        """Under which the answers are to be found later; None: not at all."""
-        if self.ttl_s == 0 or request.cache == "off":
-            return None
-        if not is_lasting(request, versions, self._revision):
-            return None
-        return self.fingerprint(request, sampling, versions)
-
-    def fingerprint(
-        self, request: JobRequest, sampling: Sampling, versions: Sequence[SourceVersion]
-    ) -> str:
-        return fingerprint(
+    ) -> AnswerName:
+        """Names the answers to this request; without a key where they are not to be found again."""
+        fingerprint = compute_fingerprint(
             request,
             sampling,
             versions,
-            model=self._model,
-            revision=self._revision,
+            model=self.model,
+            revision=self.revision,
             form=self._form,
         )
+        is_kept = self.ttl_s > 0 and request.cache != "off"
+        is_found = is_kept and is_lasting(request, versions, self.revision)
+        return AnswerName(fingerprint, fingerprint if is_found else None)
+
+    def look_up(self, job: HeldJob, key: str | None) -> Lookup:
+        """Looks for answers with this key; if there are none, this job is the one that asks."""
+        if key is None or job.claim.request.cache != "use":
+            return Lookup()
+        known = self.find(key)
+        if known is not None:
+            return Lookup(known=known)
+        return Lookup(must_wait=not job.lead(key))
 
     def find(self, key: str) -> Result | None:
-        """The result of an earlier job, if its object is there and still says that it is."""
+        """Returns the result of an earlier job, if its object is there and still has this key."""
         try:
             url = self._ledger.find_cached(key)
             result = parse_stored(Result, self._objects.read(url)) if url else None
         except (errors.OutputError, errors.InvalidRequest, errors.RedisUnavailable) as error:
-            log.info("a known answer cannot be read, the model is asked again: %s", error)
+            log.info("cannot read the answer of an earlier job, asking the model again: %s", error)
             return None
         return result if result is not None and result.cache_key == key else None

@@ -1,44 +1,33 @@
-"""Attempt: what a bell leads to. Claim the job, run it under its lease, finish or fail it.
+"""Attempts: claim a job when a bell is heard, run it under its lease, finish or fail it.
 
-The claim decides whether there is anything to do, and what: the job whose turn it is in the
-bell's queue. Every write to the record is fenced, and repeated until Redis answers: an answer
-that took a GPU's time is not thrown away because Redis restarts, nor because the object store
-is away: then the record keeps it, and the next attempt only stores it.
+The claim decides which job a bell leads to, if any: the one whose turn it is in the bell's queue.
+An answer is not thrown away because the object store is away: then the record keeps it, and the
+next attempt only stores it.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
 from videoqa import errors
-from videoqa.contract import Failure, Result, Sampling, Segment, TextPiece, Usage, to_datetime
-from videoqa.jobs import Bell, Claim, Ledger, Unreadable
+from videoqa.contract import Failure, Result, TextPiece, to_datetime
+from videoqa.jobs import Bell, Claim, ClaimResult, Unreadable
 from videoqa.storage import ObjectStore
-from videoqa_worker.job.answer_cache import AnswerCache, KnownAlready, WaitsForAnother
-from videoqa_worker.job.cancellation import JobControl
-from videoqa_worker.job.draft import Outcome, Report, SourceVersion
-from videoqa_worker.job.leases import LeaseKeeper, obey
+from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.job.checkpoints import RecordCheckpoints
+from videoqa_worker.job.claims import Claims, HeldJob
+from videoqa_worker.job.context import AttemptContext, JobControl, Progress
+from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
-from videoqa_worker.job.result_object import result_url, store
-from videoqa_worker.job.solitude import Solitude
+from videoqa_worker.job.result_object import build_result, build_url, reuse_result, store_result
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["Attempts", "backoff_s"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-KEPT_BYTES = 16 << 20
-"""JSON of a job's answered segments in its record: 8 KB each for `max_segments`. Answers of 4,096
-tokens to 64 questions would be 2 GB; what is beyond this is asked again by the next attempt."""
 
 
 def backoff_s(attempt: int, *, base_s: float, cap_s: float) -> float:
@@ -52,283 +41,154 @@ class Attempts:
     def __init__(
         self,
         settings: WorkerSettings,
-        ledger: Ledger,
+        claims: Claims,
         leases: LeaseKeeper,
         pipeline: Pipeline,
         objects: ObjectStore,
         cache: AnswerCache,
-        ring: Callable[[Bell], None],
-        *,
-        worker_id: str,
-        model: str,
-        revision: str | None,
     ) -> None:
         self._settings = settings
-        self._ledger = ledger
+        self._claims = claims
         self._leases = leases
         self._pipeline = pipeline
         self._objects = objects
         self._cache = cache
-        self._ring = ring
-        self._worker_id = worker_id
-        self._model = model
-        self._revision = revision
-        self._closing = threading.Event()
-        self._solitude = Solitude()
 
     def close(self) -> None:
-        """Gives every job back, those too that start from now on, and no longer waits for a
-        Redis that is away: the leases end by themselves."""
+        """Gives every job back, those that start from now on too.
+
+        No longer waits for a Redis that is away: the leases end by themselves.
+        """
         self.break_off(_stopping())
 
     def break_off(self, error: errors.JobError) -> None:
         """Ends the running attempts with this error; those that start from now on are given back."""
-        self._closing.set()
-        for control in self._leases.held():
+        self._claims.close()
+        for control in self._leases.list_held():
             control.stop(error)
 
     @property
-    def closing(self) -> bool:
-        """Whether jobs are given back instead of run."""
-        return self._closing.is_set()
+    def is_closing(self) -> bool:
+        """Jobs are given back instead of run."""
+        return self._claims.is_closing
 
-    def answer(self, bell: Bell) -> bool:
-        """Never raises for a job's sake: its failures go to its record. False: the bell is for another
-        worker, since a job runs here that must be alone."""
-        if not self._solitude.enter():
-            return False
-        try:
-            self._run(bell)
-        finally:
-            self._solitude.leave()
+    def process(self, bell: Bell) -> bool:
+        """Claims the job whose turn it is and runs the attempt.
+
+        Never raises for a job's sake: its failures go to its record. Returns False if the bell is for
+        another worker: an exclusive attempt runs here, or this worker is reserved for one.
+        """
+        with self._claims.claiming(bell) as result:
+            if result is None:
+                return False
+            self._start(bell, result)
         return True
 
-    def _run(self, bell: Bell) -> None:
-        token = secrets.token_hex(8)
-        claim = self._until_redis_answers(
-            lambda: self._ledger.claim(
-                bell, worker=self._worker_id, lease_s=self._settings.lease_s, token=token
-            )
-        )
-        if isinstance(claim, str):
-            log.info("bell dropped: %s", claim, extra=_tags(bell.job_id, bell.attempt))
+    def _start(self, bell: Bell, result: ClaimResult) -> None:
+        """Runs the claimed job, if there is one, under its lease."""
+        if result.unreadable is not None:  # of a newer release; its workers may know it
+            self._fail(result.unreadable, result.unreadable.error, retryable=True)
             return
-        if isinstance(claim, Unreadable):  # of a newer release; its workers may know it
-            self._fail(claim, token, claim.error, retryable=True)
+        claim = result.claim
+        if claim is None:
+            log.info("bell dropped: %s", result.reason, extra=_tags(bell.job_id, bell.attempt))
             return
-        control = JobControl(claim.job_id, claim.attempt, claim.timeout_s, token=token)
+        control = JobControl(claim.job_id, claim.attempt, claim.timeout_s, token=claim.token)
         with self._leases.holding(control):
-            if self._closing.is_set():  # after it was held, so that `close` cannot miss it
+            if self.is_closing:  # after it was held, so that `close` cannot miss it
                 control.stop(_stopping())
-            self._carry(claim, control)
+            log.info("job started", extra=_tags(claim.job_id, claim.attempt))
+            self._run(HeldJob(self._claims, claim, control))
 
-    def _carry(self, claim: Claim, control: JobControl) -> None:
-        tags = _tags(claim.job_id, claim.attempt)
-        log.info("job started", extra=tags)
-        answered: Result | None = None
+    def _run(self, job: HeldJob) -> None:
+        """Answers and stores; whatever goes wrong ends in the job's record."""
+        claim, tags = job.claim, _tags(job.claim.job_id, job.claim.attempt)
+        result: Result | None = None
         try:
-            with self._beside_others(claim, control):
-                answered = self._answered(claim, control)
-                self._finish(claim, control, answered)
-        except WaitsForAnother:
-            log.info("another job asks the same; this one waits for it", extra=tags)
+            result = self._answer(job)
+            if result is None:
+                log.info("another job asks the same; this one waits for it", extra=tags)
+                return
+            job.report(Progress("storing"))
+            self._finish(job, result)
         except errors.LeaseLost as error:
             log.warning("%s", error, extra=tags)
         except errors.WorkerStopping:
-            self._give_back(claim, answered)
+            self._give_back(claim, result)
         except errors.RedisUnavailable as error:  # closing: nobody waits for Redis any more
             log.warning("%s; the job's lease ends by itself", error, extra=tags)
         except errors.JobError as error:
             if isinstance(error, errors.EngineStopped) and not error.had_begun:
-                self._give_back(claim, answered)
+                self._give_back(claim, result)
             else:
-                self._fail(claim, claim.token, error, kept=answered)
+                self._fail(claim, error, kept=result)
         except Exception as error:
             log.exception("job met an unexpected error", extra=tags)
-            unexpected = errors.InternalError(f"{type(error).__name__}: {error}")
-            self._fail(claim, claim.token, unexpected)
+            self._fail(claim, errors.InternalError(f"{type(error).__name__}: {error}"))
 
-    @contextmanager
-    def _beside_others(self, claim: Claim, control: JobControl) -> Iterator[None]:
-        """Or alone, if only so can be told whether this job ends its workers. It lived through its answers
-        if they are there."""
-        if not claim.is_last_chance or claim.kept is not None:
-            yield
-            return
+    def _answer(self, job: HeldJob) -> Result | None:
+        """Returns the answers of an earlier attempt, of an earlier job, or of the model.
 
-        def check() -> None:
-            try:
-                control.check()
-            except errors.EngineStopped as error:  # not by this job, which only waits
-                raise _stopping() from error
-
-        control.stop_clock()
-        with self._solitude.alone(check):
-            control.start_clock()
-            yield
-
-    def _answered(self, claim: Claim, control: JobControl) -> Result:
-        """The model's answers, asked now or by an attempt that could not store them."""
+        None if another job asks the same: this one is queued behind it.
+        """
+        claim, control = job.claim, job.control
         control.check()
         self._objects.check(self._url(claim))
-        report = self._reporter(claim, control)
         if claim.kept is not None:
-            result = claim.kept.model_copy(update={"attempt": claim.attempt})
-        else:
-            result = self._asked(claim, control, report)
-        report("storing")
-        return result
+            return claim.kept.model_copy(update={"attempt": claim.attempt})
+        context = AttemptContext(claim.request, control, job.report)
+        # A second attempt runs alone in its batch: if this job breaks it again, only it is convicted.
+        with self._pipeline.open(context, alone=claim.attempt > 1) as opened:
+            name = self._cache.name(claim.request, opened.sampling, opened.versions)
+            found = self._cache.look_up(job, name.key)
+            if found.must_wait:
+                return None
+            if found.known is not None:
+                _stream_known(context, found.known)
+                return reuse_result(claim, found.known)
+            draft = self._pipeline.answer(opened, RecordCheckpoints(job, name.fingerprint))
+        return build_result(claim, draft, self._cache, name)
 
-    def _asked(self, claim: Claim, control: JobControl, report: Report) -> Result:
-        """The model's answers, or those of an earlier job that asked the same."""
-        key: str | None = None
-        kept = _Kept(self._ledger, claim, control, self._until_redis_answers)
-
-        def opened(sampling: Sampling, versions: Sequence[SourceVersion]) -> None:
-            nonlocal key
-            key = self._cache.key(claim.request, sampling, versions)
-            kept.fingerprint = self._cache.fingerprint(claim.request, sampling, versions)
-            if key is not None and claim.request.cache == "use":
-                self._look(claim, control, key)
-
-        # A second attempt runs alone: if this job breaks its batch, only it is convicted.
-        alone = claim.attempt > 1
-        try:
-            outcome = self._pipeline.run(
-                claim.request, control, report, alone=alone, opened=opened, checkpoints=kept
-            )
-        except KnownAlready as known:
-            return self._reused(claim, known.result, report)
-        return self._result(claim, outcome, key)
-
-    def _look(self, claim: Claim, control: JobControl, key: str) -> None:
-        """Ends the attempt where the model need not be asked."""
-        known = self._cache.find(key)
-        if known is not None:
-            raise KnownAlready(known)
-        answer = self._until_redis_answers(
-            lambda: self._ledger.lead(claim.job_id, claim.token, key)
-        )
-        if answer == "follow":
-            raise WaitsForAnother
-        obey(control, answer)
-        control.check()
-
-    def _reused(self, claim: Claim, known: Result, report: Report) -> Result:
-        """An earlier job's answers as this one's, which cost it no tokens."""
-        if claim.request.stream:
-            for piece in TextPiece.of_result(known, heard={}):
-                report(
-                    "generating", question_id=piece.question_id, text=piece.text, start=piece.start
-                )
-        return known.model_copy(
-            update={
-                "cached": True,
-                "usage": Usage(queued_s=round(claim.queued_s, 4)),
-                **self._named(claim),
-            }
-        )
-
-    def _reporter(self, claim: Claim, control: JobControl) -> Report:
-        def report(
-            stage: errors.Stage,
-            *,
-            message: str = "",
-            done: int = 0,
-            total: int = 0,
-            question_id: str = "",
-            text: str = "",
-            start: float | None = None,
-        ) -> None:
-            control.check()
-            answer = self._until_redis_answers(
-                lambda: self._ledger.progress(
-                    claim.job_id,
-                    claim.token,
-                    stage,
-                    message=message,
-                    done=done,
-                    total=total,
-                    question_id=question_id,
-                    text=text,
-                    start=start,
-                )
-            )
-            obey(control, answer)
-            control.check()
-
-        return report
-
-    def _finish(self, claim: Claim, control: JobControl, result: Result) -> None:
+    def _finish(self, job: HeldJob, result: Result) -> None:
+        """Stores the result object, then ends the job as succeeded."""
+        claim = job.claim
         url = self._url(claim)
         begun = time.monotonic()
-        store(self._objects, url, result, control)
+        store_result(self._objects, url, result, job.control)
         storing_s = round(time.monotonic() - begun, 4)
         usage = result.usage.model_copy(update={"storing_s": storing_s})
         result = result.model_copy(update={"usage": usage, "finished_at": datetime.now(UTC)})
-        small = len(result.model_dump_json()) <= self._settings.inline_result_bytes
-        answer = self._until_redis_answers(
-            lambda: self._ledger.finish(
+        is_small = len(result.model_dump_json()) <= self._settings.inline_result_bytes
+        status = self._claims.repeat(
+            lambda: self._claims.ledger.finish(
                 claim.job_id,
                 claim.token,
-                result=result if small else None,
+                result=result if is_small else None,
                 result_url=url,
                 cache_key=None if result.cached else result.cache_key,
                 cache_ttl_s=self._cache.ttl_s,
             )
         )
-        log.info("job %s", {"ok": "succeeded", "cancel": "canceled"}.get(answer, "lost"),
-                 extra=_tags(claim.job_id, claim.attempt))  # fmt: skip
-
-    def _url(self, claim: Claim) -> str:
-        template = claim.request.output or self._settings.output
-        return result_url(template, claim.job_id, claim.request, to_datetime(claim.created_at_s))
-
-    def _named(self, claim: Claim) -> dict[str, Any]:
-        """What of a result is this job's own."""
-        return {
-            "job_id": claim.job_id,
-            "attempt": claim.attempt,
-            "created_at": to_datetime(claim.created_at_s),
-            "finished_at": datetime.now(UTC),
-            "custom_id": claim.request.custom_id,
-            "metadata": claim.request.metadata,
+        outcome = {
+            "ok": "job has succeeded",
+            "cancel": "job was canceled",
+            "lost": "job is another worker's",
         }
+        log.info(outcome[status], extra=_tags(claim.job_id, claim.attempt))
 
-    def _result(self, claim: Claim, outcome: Outcome, key: str | None) -> Result:
-        return Result(
-            answers=outcome.answers,
-            segments=tuple(outcome.segments),
-            frames=tuple(outcome.frames),
-            sources=tuple(outcome.sources),
-            model=self._model,
-            model_revision=self._revision,
-            sampling=outcome.sampling,
-            generation=claim.request.generation,
-            usage=outcome.usage(claim.queued_s),
-            warnings=tuple(outcome.warnings),
-            cache_key=key,
-            **self._named(claim),
-        )
-
-    def _give_back(self, claim: Claim, answered: Result | None) -> None:
-        bell = self._until_redis_answers(
-            lambda: self._ledger.release(claim.job_id, claim.token, kept=answered)
-        )
-        if bell is not None:
-            with suppress(errors.RedisUnavailable):  # the reaper of another worker rings
-                self._ring(bell)
+    def _give_back(self, claim: Claim, result: Result | None) -> None:
+        self._claims.give_back(claim, kept=result)
         log.info("job given back", extra=_tags(claim.job_id, claim.attempt))
 
     def _fail(
         self,
         job: Claim | Unreadable,
-        token: str,
         error: errors.VideoQAError,
         *,
         retryable: bool | None = None,
         kept: Result | None = None,
     ) -> None:
+        """Ends the attempt with this error; the job fails, or waits for its next attempt."""
         failure = Failure(
             code=error.code,
             message=error.message[:2000],
@@ -340,10 +200,10 @@ class Attempts:
         delay_s = backoff_s(
             job.attempt, base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s
         )
-        answer = self._until_redis_answers(
-            lambda: self._ledger.fail(
+        status = self._claims.repeat(
+            lambda: self._claims.ledger.fail(
                 job.job_id,
-                token,
+                job.token,
                 failure,
                 delay_s=delay_s,
                 kept=kept,
@@ -351,63 +211,22 @@ class Attempts:
             )
         )
         tags = _tags(job.job_id, job.attempt)
-        log.warning("attempt ended (%s): %s: %s", answer, error.code, error, extra=tags)
+        log.warning("attempt ended (%s): %s: %s", status, error.code, error, extra=tags)
 
-    def _until_redis_answers(self, call: Callable[[], T]) -> T:
-        """Repeats an idempotent call while Redis is away; each is fenced or carries a token."""
-        delay_s = 0.1
-        while True:
-            try:
-                return call()
-            except errors.RedisUnavailable as error:
-                if self._closing.wait(delay_s):
-                    raise
-                log.warning("waiting for Redis: %s", error)
-                delay_s = min(2.0, delay_s * 2)
+    def _url(self, claim: Claim) -> str:
+        template = claim.request.output or self._settings.output
+        return build_url(template, claim.job_id, claim.request, to_datetime(claim.created_at_s))
 
 
-class _Kept:
-    """The segments of one claim that the record keeps; see `segments.Checkpoints`."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        claim: Claim,
-        control: JobControl,
-        until_redis_answers: Callable[[Callable[[], Any]], Any],
-    ) -> None:
-        self._ledger, self._claim, self._control = ledger, claim, control
-        self._until_redis_answers = until_redis_answers
-        self.fingerprint = ""
-        """Of what is asked; what was kept under another one is not used."""
-        self._room_bytes = KEPT_BYTES
-
-    def load(self) -> list[Segment]:
-        found: list[Segment] = self._until_redis_answers(
-            lambda: self._ledger.segments(self._claim.job_id, self.fingerprint)
-        )
-        self._room_bytes -= sum(len(segment.model_dump_json()) for segment in found)
-        return [self._asked(segment, unsaid=False) for segment in found]
-
-    def save(self, segment: Segment) -> None:
-        claim = self._claim
-        bare = self._asked(segment, unsaid=True)
-        self._room_bytes -= len(bare.model_dump_json())
-        if self._room_bytes < 0:  # nor the later ones: behind a gap they would be of no use
-            return
-        answer = self._until_redis_answers(
-            lambda: self._ledger.checkpoint(claim.job_id, claim.token, self.fingerprint, bare)
-        )
-        obey(self._control, answer)
-        self._control.check()
-
-    def _asked(self, segment: Segment, *, unsaid: bool) -> Segment:
-        """With or without the questions' texts: the record has them already, as its request."""
-        answers = tuple(
-            answer.model_copy(update={"question": "" if unsaid else question.text})
-            for question, answer in zip(self._claim.request.questions, segment.answers, strict=True)
-        )
-        return segment.model_copy(update={"answers": answers})
+def _stream_known(context: AttemptContext, known: Result) -> None:
+    """Reports the text of known answers, where the request asks for a stream."""
+    if context.request.stream:
+        for piece in TextPiece.of_result(known, heard={}):
+            context.report(
+                Progress(
+                    "generating", question_id=piece.question_id, text=piece.text, start=piece.start
+                )
+            )
 
 
 def _stopping() -> errors.WorkerStopping:

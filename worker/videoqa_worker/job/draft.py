@@ -1,17 +1,16 @@
-"""Outcome: what an attempt has found so far, and how it says where it is.
+"""AttemptDraft: the answers of an attempt in the making, and what the result says of them.
 
-What the steps of an attempt hand from one to the next.
+The steps of an attempt hand it from one to the next; when all of them are done it becomes a result.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from typing import Literal
 
 from videoqa import errors
 from videoqa.contract import (
@@ -28,82 +27,17 @@ from videoqa.contract import (
 )
 from videoqa_worker.frames import SampledVideo, VideoInfo
 from videoqa_worker.prompt import FrameInput
-from videoqa_worker.sources import LocalCopy
+from videoqa_worker.sources import LocalCopy, SourceVersion
 
-__all__ = [
-    "Opened",
-    "Outcome",
-    "Report",
-    "SourceVersion",
-    "about",
-    "resource",
-    "seen",
-    "version_of",
-]
-
-_SIGNATURE = frozenset(
-    ("awsaccesskeyid", "googleaccessid", "key-pair-id", "policy", "signature", "expires")
-)
-_ALIBABA = frozenset(
-    ("ossaccesskeyid", "security-token", "x-oss-security-token", "x-oss-signature", "x-oss-date",
-     "x-oss-signature-version", "x-oss-credential", "x-oss-expires", "x-oss-additional-headers")
-)  # fmt: skip
-"""Not all that begins so: `x-oss-process` says which picture or part of the object is sent."""
-_TENCENT = frozenset(
-    ("q-sign-algorithm", "q-ak", "q-sign-time", "q-key-time", "q-header-list", "q-url-param-list",
-     "q-signature", "x-cos-security-token")
-)  # fmt: skip
-_AZURE = frozenset(
-    ("sv", "ss", "srt", "st", "se", "sr", "sp", "spr", "sip", "si", "sig", "sdd",
-     "saoid", "suoid", "scid", "skoid", "sktid", "skt", "ske", "sks", "skv")
-)  # fmt: skip
-"""Of a shared access signature, which has `sv` and `sig` always; alone the names are too short to tell."""
-
-
-class Report(Protocol):
-    """Says where the attempt is."""
-
-    def __call__(
-        self,
-        stage: errors.Stage,
-        *,
-        message: str = "",
-        done: int = 0,
-        total: int = 0,
-        question_id: str = "",
-        text: str = "",
-        start: float | None = None,
-    ) -> None: ...
-
-
-@dataclass(frozen=True)
-class SourceVersion:
-    """Which bytes an input is, before any of them is decoded."""
-
-    url: str
-    """Without credentials: see `resource`."""
-    etag: str | None
-    version_id: str | None
-    size_bytes: int
-    state: str | None = None
-    """See `LocalCopy.state`."""
-
-    @property
-    def exact(self) -> bool:
-        """Other bytes would have another name. A weak ETag does not promise that."""
-        return self.etag is not None and not self.etag.startswith("W/")
-
-
-Opened = Callable[[Sampling, Sequence[SourceVersion]], None]
-"""Told of the sampling and all sources before frames are taken of the last; may end the attempt."""
+__all__ = ["AttemptDraft", "attribute_errors", "convert_frames"]
 
 
 @dataclass
-class Outcome:
-    """What an attempt has found so far."""
+class AttemptDraft:
+    """Findings of an attempt so far."""
 
     sampling: Sampling = field(default_factory=Sampling)
-    """As used: with what the model's processor states filled in."""
+    """As used: with the defaults of the model's processor filled in."""
     answers: tuple[Answer, ...] = ()
     segments: list[Segment] = field(default_factory=list)
     frames: list[FrameUsed] = field(default_factory=list)
@@ -116,6 +50,7 @@ class Outcome:
 
     @contextmanager
     def timing(self, stage: errors.Stage) -> Iterator[None]:
+        """Counts the time of the block to this stage."""
         begun = time.monotonic()
         try:
             yield
@@ -123,12 +58,12 @@ class Outcome:
             self.seconds[stage] += time.monotonic() - begun
 
     def count_as_fetching(self, seconds: float) -> None:
-        """So much of the last sampling was spent waiting for bytes."""
+        """Moves time from sampling to fetching: it was spent waiting for bytes."""
         self.seconds["sampling"] -= seconds
         self.seconds["fetching"] += seconds
 
     def note_source(self, item: Input, copy: LocalCopy, info: VideoInfo) -> None:
-        """Keeps what the result says of an input."""
+        """Adds what the result says of an input."""
         video = item if isinstance(item, Video) else None
         self.bytes_fetched += copy.fetched_bytes
         self.sources.append(
@@ -150,11 +85,11 @@ class Outcome:
         )
 
     def note_warnings(self, number: int, warnings: Sequence[Warn]) -> None:
-        """Each once, about the input with this number."""
+        """Adds warnings about the input with this number, each once."""
         for warning in warnings:
-            about_it = warning.model_copy(update={"param": f"inputs.{number}"})
-            if about_it not in self.warnings:
-                self.warnings.append(about_it)
+            attributed = warning.model_copy(update={"param": f"inputs.{number}"})
+            if attributed not in self.warnings:
+                self.warnings.append(attributed)
 
     def usage(self, queued_s: float) -> Usage:
         given = [answer for part in self.segments for answer in part.answers] + list(self.answers)
@@ -171,8 +106,8 @@ class Outcome:
 
 
 @contextmanager
-def about(param: str) -> Iterator[None]:
-    """Errors inside are about this part of the request, unless they say otherwise."""
+def attribute_errors(param: str) -> Iterator[None]:
+    """Sets this part of the request as the `param` of errors that name none."""
     try:
         yield
     except (errors.SourceError, errors.SamplingError, errors.GenerationError) as error:
@@ -180,34 +115,10 @@ def about(param: str) -> Iterator[None]:
         raise
 
 
-def version_of(item: Input, copy: LocalCopy) -> SourceVersion:
-    return SourceVersion(
-        resource(item.url), copy.etag, copy.version_id, copy.size_bytes, copy.state
-    )
-
-
-def resource(url: str) -> str:
-    """What an ETag is of: the URL with its query, of which the stores of S3, Google, CloudFront, Azure,
-    Alibaba and Tencent sign a part anew for each user. An S3 URL has none: all after the bucket is the key."""
-    shown, parts = redact_url(url), urlsplit(url)
-    if parts.scheme not in ("http", "https"):
-        return shown
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    signed = _SIGNATURE | _ALIBABA | _TENCENT
-    if {"sv", "sig"} <= {name for name, _ in query}:
-        signed |= _AZURE
-    kept = [
-        (name, value)
-        for name, value in query
-        if not name.lower().startswith(("x-amz-", "x-goog-")) and name.lower() not in signed
-    ]
-    return f"{shown}?{urlencode(kept)}" if kept else shown
-
-
-def seen(
+def convert_frames(
     number: int, kind: Literal["image", "video"], video: SampledVideo
 ) -> tuple[FrameInput, tuple[FrameUsed, ...]]:
-    """An input's frames for the model, and for the result."""
+    """Returns an input's frames for the model, and for the result."""
     used = tuple(
         FrameUsed(
             input=number,

@@ -1,4 +1,4 @@
-"""How many frames each video of a job gets: the model's own wish, and the job's budget.
+"""Frame budget: the number of frames of each video, by the processor's defaults and the job's budget.
 
 Knows the request and two numbers of the processor's configuration.
 """
@@ -10,30 +10,30 @@ from dataclasses import dataclass
 
 from videoqa.contract import Sampling
 
-__all__ = ["Stated", "resolved", "shares"]
+__all__ = ["ProcessorDefaults", "fill_sampling", "split_frame_budget"]
 
 
 @dataclass(frozen=True)
-class Stated:
-    """What a checkpoint's video processor asks for; transformers allows one of the two."""
+class ProcessorDefaults:
+    """Sampling that a checkpoint's video processor asks for; transformers allows one of the two."""
 
     num_frames: int | None = None
     fps: float | None = None
 
 
-def resolved(sampling: Sampling, stated: Stated) -> Sampling:
-    """The sampling with its number of frames filled in: from the model, else the default."""
+def fill_sampling(sampling: Sampling, defaults: ProcessorDefaults) -> Sampling:
+    """Fills in the number of frames: the processor's, else the default of the contract."""
     if sampling.times is not None or sampling.frames is not None:
         return sampling
-    if sampling.method == "uniform" and stated.fps:
-        sampling = sampling.model_copy(update={"method": "fps", "fps": stated.fps})
-    elif sampling.method != "fps" and stated.num_frames:
-        return sampling.model_copy(update={"frames": stated.num_frames})
+    if sampling.method == "uniform" and defaults.fps:
+        sampling = sampling.model_copy(update={"method": "fps", "fps": defaults.fps})
+    elif sampling.method != "fps" and defaults.num_frames:
+        return sampling.model_copy(update={"frames": defaults.num_frames})
     return sampling.model_copy(update={"frames": sampling.cap})
 
 
-def shares(sampling: Sampling, videos: int) -> Iterator[Sampling]:
-    """One sampling a video: an equal share of the budget, the first ones one frame more."""
+def split_frame_budget(sampling: Sampling, videos: int) -> Iterator[Sampling]:
+    """Yields one sampling a video: an equal share of the budget, the first ones one frame more."""
     for n in range(videos):
         if sampling.budget is None:
             yield sampling

@@ -1,4 +1,4 @@
-"""LeaseKeeper: keeps the leases of all jobs that run here, and hears what Redis says of them.
+"""LeaseKeeper: renews the leases of all jobs that run here, and passes on what Redis says of them.
 
 A thread of its own, so that neither a busy pool nor a slow publish delays a renewal. It
 does not judge by its own clock: while Redis is away nobody else can take a job either, and
@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Self
 
 from videoqa import errors
-from videoqa.jobs import Fence, Ledger
-from videoqa_worker.job.cancellation import JobControl
+from videoqa.jobs import Ledger
+from videoqa_worker.job.context import JobControl, apply_status
 
 __all__ = ["LeaseKeeper"]
 
@@ -44,7 +44,7 @@ class LeaseKeeper:
 
     @contextmanager
     def holding(self, control: JobControl) -> Iterator[None]:
-        """The lease is renewed within this block."""
+        """Renews the lease until the block ends."""
         with self._lock:
             self._held.add(control)
         try:
@@ -53,7 +53,7 @@ class LeaseKeeper:
             with self._lock:
                 self._held.discard(control)
 
-    def held(self) -> list[JobControl]:
+    def list_held(self) -> list[JobControl]:
         with self._lock:
             return list(self._held)
 
@@ -72,22 +72,10 @@ class LeaseKeeper:
 
     def beat(self) -> None:
         """Renews all leases once."""
-        held = self.held()
+        held = self.list_held()
         if not held:
             return
         tokens = [(control.job_id, control.token) for control in held]
-        answers = self._ledger.renew(tokens, lease_s=self._lease_s)
-        for control, answer in zip(held, answers, strict=True):
-            obey(control, answer)
-
-
-def obey(control: JobControl, answer: Fence) -> None:
-    """Passes on what Redis says of a job."""
-    if answer == "cancel":
-        control.stop(errors.JobCanceled("canceled on request"))
-    elif answer == "lost":
-        control.stop(
-            errors.LeaseLost(
-                f"attempt {control.attempt} of {control.job_id} is no longer this worker's"
-            )
-        )
+        statuses = self._ledger.renew(tokens, lease_s=self._lease_s)
+        for control, status in zip(held, statuses, strict=True):
+            apply_status(control, status)

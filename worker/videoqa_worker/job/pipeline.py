@@ -1,28 +1,64 @@
 """Pipeline: one attempt of one job, top to bottom: fetch, sample, prompt, generate.
 
-Reads like the life of a job. It knows sources, frames, prompts and the engine; it knows
-nothing of Redis, Celery or leases: it reports its stages and asks `control` whether to go on.
+Reads like the life of a job: `open` the inputs, then `answer` the questions about them. In between
+the caller knows which bytes the inputs are, and may look for answers that exist already. Knows
+sources, frames, prompts and the engine; nothing of Redis, Celery or leases: it reports its stages
+and asks the job's control whether to go on.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
-from videoqa.contract import Answer, Image, Input, JobRequest, Sampling, Video, redact_url
+from videoqa.contract import Answer, Image, Input, Sampling, Video, redact_url
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering
 from videoqa_worker.frames import SampledVideo
-from videoqa_worker.job.cancellation import JobControl
-from videoqa_worker.job.draft import Opened, Outcome, Report, about, seen, version_of
-from videoqa_worker.job.frame_budget import Stated, resolved, shares
-from videoqa_worker.job.questions import Asking
-from videoqa_worker.job.segments import Checkpoints, NoCheckpoints, Segments
-from videoqa_worker.job.summary import SUMMARY_ID, notes_of, summarized
-from videoqa_worker.job.text_stream import Pieces
+from videoqa_worker.job.checkpoints import Checkpoints, NoCheckpoints
+from videoqa_worker.job.context import AttemptContext, Progress
+from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames
+from videoqa_worker.job.frame_budget import ProcessorDefaults, fill_sampling, split_frame_budget
+from videoqa_worker.job.questions import QuestionSession
+from videoqa_worker.job.segments import Segments
+from videoqa_worker.job.summary import SUMMARY_ID, list_notes, summarize
+from videoqa_worker.job.text_stream import TextStream
 from videoqa_worker.prompt import PreparedMedia
-from videoqa_worker.sources import LocalCopy, Sources
+from videoqa_worker.sources import LocalCopy, Sources, SourceVersion, identify_source
 
-__all__ = ["Pipeline"]
+__all__ = ["OpenedJob", "Pipeline"]
+
+
+@dataclass(frozen=True)
+class _OpenedInput:
+    """An input and its local copy."""
+
+    number: int
+    item: Input
+    copy: LocalCopy
+    sampling: Sampling | None
+
+
+@dataclass
+class OpenedJob:
+    """A job whose inputs are open, so that their versions are known."""
+
+    context: AttemptContext
+    draft: AttemptDraft
+    session: QuestionSession
+    last: _OpenedInput
+    """The last input; the frames of the others are taken already."""
+    copies: ExitStack
+    """Holds the local copy of the last input."""
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.draft.sampling
+
+    @property
+    def versions(self) -> Sequence[SourceVersion]:
+        return self.draft.versions
 
 
 class Pipeline:
@@ -33,141 +69,149 @@ class Pipeline:
         self._decoders = decoders
         self._engine = engine
 
-    def run(
-        self,
-        request: JobRequest,
-        control: JobControl,
-        report: Report,
-        *,
-        alone: bool,
-        opened: Opened = lambda sampling, versions: None,
-        checkpoints: Checkpoints | None = None,
-    ) -> Outcome:
-        """Answers every question of the request, or raises why it can't.
+    @contextmanager
+    def open(self, context: AttemptContext, *, alone: bool) -> Iterator[OpenedJob]:
+        """Opens all inputs of a job; they are closed, and its questions stopped, when the block ends.
 
-        `alone`: not batched with other jobs, so that a job that breaks its batch breaks only itself.
+        A large file is fetched when its frames are taken. That happens here for all inputs but the
+        last, since each local copy is gone before the next input is fetched.
+
+        Arguments:
+            alone: not batched with other jobs, so that a job that breaks its batch breaks only itself.
         """
         num_frames, fps = self._engine.stated_sampling
-        outcome = Outcome(resolved(request.sampling, Stated(num_frames, fps)))
-        with Asking(self._engine, request, control, alone=alone) as asking:
-            attempt = _Attempt(
-                request, outcome, control, report, opened, asking, self._sources, self._decoders
-            )
-            if request.sampling.method == "segment":
-                attempt.in_segments(checkpoints or NoCheckpoints())
-            else:
-                attempt.at_once()
-        return outcome
+        draft = AttemptDraft(
+            fill_sampling(context.request.sampling, ProcessorDefaults(num_frames, fps))
+        )
+        with QuestionSession(self._engine, context, alone=alone) as session, ExitStack() as copies:
+            last = self._open_inputs(context, draft, copies)
+            yield OpenedJob(context, draft, session, last, copies)
 
+    def answer(self, job: OpenedJob, checkpoints: Checkpoints | None = None) -> AttemptDraft:
+        """Answers every question of the request, or raises why it can't."""
+        if job.context.request.sampling.method == "segment":
+            self._answer_in_segments(job, checkpoints or NoCheckpoints())
+        else:
+            self._answer_at_once(job)
+        return job.draft
 
-class _Attempt:
-    """What the steps of one attempt share."""
+    # -- inputs
 
-    def __init__(
-        self,
-        request: JobRequest,
-        outcome: Outcome,
-        control: JobControl,
-        report: Report,
-        opened: Opened,
-        asking: Asking,
-        sources: Sources,
-        decoders: Decoders,
-    ) -> None:
-        self._request, self._outcome = request, outcome
-        self._control, self._report, self._opened = control, report, opened
-        self._asking, self._sources, self._decoders = asking, sources, decoders
+    def _open_inputs(
+        self, context: AttemptContext, draft: AttemptDraft, copies: ExitStack
+    ) -> _OpenedInput:
+        inputs = context.request.inputs
+        shares = split_frame_budget(draft.sampling, sum(isinstance(item, Video) for item in inputs))
+        for n, item in enumerate(inputs):
+            sampling = next(shares) if isinstance(item, Video) else None
+            with attribute_errors(f"inputs.{n}.url"):
+                opened = _OpenedInput(
+                    n, item, self._open_input(context, draft, n, copies), sampling
+                )
+                if n < len(inputs) - 1:
+                    self._take_frames(context, draft, opened)
+                    copies.close()
+        return opened
 
-    def at_once(self) -> None:
-        """All inputs, then all questions about them."""
-        videos = sum(isinstance(item, Video) for item in self._request.inputs)
-        share = shares(self._outcome.sampling, videos)
-        for n, item in enumerate(self._request.inputs):
-            sampling = next(share) if isinstance(item, Video) else None
-            # Each local copy is gone before the next input is fetched.
-            with about(f"inputs.{n}.url"), ExitStack() as spooled:
-                self._take(n, item, self._open(n, item, spooled), sampling)
-        with self._outcome.timing("generating"):
-            self._generate()
-
-    def in_segments(self, checkpoints: Checkpoints) -> None:
-        """The only video, a segment after the other; then what all of them say together."""
-        (item,) = self._request.inputs
-        assert isinstance(item, Video)  # noqa: S101 (the request's own check, for mypy)
-        segments = Segments(
-            self._request, self._outcome, self._decoders, self._asking,
-            self._control, self._report, checkpoints,
-        )  # fmt: skip
-        with about("inputs.0.url"), ExitStack() as spooled:
-            copy = self._open(0, item, spooled)
-            segments.run(item, copy, self._outcome.sampling)
-        segments.finish()
-        if self._request.summary is not None:
-            with self._outcome.timing("generating"):
-                self._summarize(self._request.summary)
-
-    def _open(self, n: int, item: Input, spooled: ExitStack) -> LocalCopy:
+    def _open_input(
+        self, context: AttemptContext, draft: AttemptDraft, n: int, copies: ExitStack
+    ) -> LocalCopy:
         """Finds out which bytes an input is; of a large file, only its beginning is fetched."""
-        total = len(self._request.inputs)
-        self._report("fetching", message=redact_url(item.url), done=n, total=total)
-        with self._outcome.timing("fetching"):
-            copy = spooled.enter_context(self._sources.open(item.url, check=self._control.check))
-        self._outcome.versions.append(version_of(item, copy))
-        if len(self._outcome.versions) == total:
-            self._opened(self._outcome.sampling, self._outcome.versions)
-        self._report("sampling", message=redact_url(item.url), done=n, total=total)
+        inputs, check = context.request.inputs, context.control.check
+        url = inputs[n].url
+        context.report(Progress("fetching", redact_url(url), done=n, total=len(inputs)))
+        with draft.timing("fetching"):
+            copy = copies.enter_context(self._sources.open(url, check=check))
+        draft.versions.append(identify_source(url, copy))
         return copy
 
-    def _take(self, n: int, item: Input, copy: LocalCopy, sampling: Sampling | None) -> None:
+    def _take_frames(
+        self, context: AttemptContext, draft: AttemptDraft, opened: _OpenedInput
+    ) -> None:
         """Takes an input's frames, and fetches what they need."""
+        copy = opened.copy
+        _report_sampling(context, opened)
         waited_s = copy.waited_s
-        with self._outcome.timing("sampling"):
-            sampled = self._sample(item, copy, sampling)
-        self._outcome.count_as_fetching(copy.waited_s - waited_s)
-        media, used = seen(n, item.kind, sampled)
-        self._outcome.media.append(media)
-        self._outcome.frames.extend(used)
-        self._outcome.note_warnings(n, sampled.warnings)
-        self._outcome.note_source(item, copy, sampled.info)
+        with draft.timing("sampling"):
+            sampled = self._sample(context, opened)
+        draft.count_as_fetching(copy.waited_s - waited_s)
+        media, used = convert_frames(opened.number, opened.item.kind, sampled)
+        draft.media.append(media)
+        draft.frames.extend(used)
+        draft.note_warnings(opened.number, sampled.warnings)
+        draft.note_source(opened.item, copy, sampled.info)
 
-    def _sample(self, item: Input, copy: LocalCopy, sampling: Sampling | None) -> SampledVideo:
-        check = self._control.check
-        if sampling is None or isinstance(item, Image):
+    def _sample(self, context: AttemptContext, opened: _OpenedInput) -> SampledVideo:
+        item, copy, check = opened.item, opened.copy, context.control.check
+        if opened.sampling is None or isinstance(item, Image):
             return self._decoders.read_image(copy, check=check)
-        return self._decoders.sample(copy, sampling, start=item.start, end=item.end, check=check)
+        return self._decoders.sample(
+            copy, opened.sampling, start=item.start, end=item.end, check=check
+        )
 
-    def _generate(self) -> None:
-        """The answers in the order of the questions, one for each."""
-        questions = self._request.questions
-        self._report("generating", done=0, total=len(questions))
-        pieces = None
-        if self._request.stream:
-            pieces = Pieces([question.id for question in questions], self._report)
-        prepared = PreparedMedia(self._outcome.media)
+    # -- questions
+
+    def _answer_at_once(self, job: OpenedJob) -> None:
+        """Asks all questions about all inputs."""
+        with attribute_errors(f"inputs.{job.last.number}.url"):
+            self._take_frames(job.context, job.draft, job.last)
+            job.copies.close()
+        with job.draft.timing("generating"):
+            job.draft.answers = self._ask_questions(job)
+
+    def _ask_questions(self, job: OpenedJob) -> tuple[Answer, ...]:
+        """Returns the answers in the order of the questions, one for each."""
+        questions, report = job.context.request.questions, job.context.report
+        report(Progress("generating", done=0, total=len(questions)))
+        stream = None
+        if job.context.request.stream:
+            stream = TextStream([question.id for question in questions], report)
+        prepared = PreparedMedia(job.draft.media)
         pending = [
-            self._asking.ask(
+            job.session.ask(
                 prepared,
                 question.text,
                 f"questions.{n}.text",
-                on_text=pieces.taker(question.id) if pieces else None,
+                on_text=stream.make_listener(question.id) if stream else None,
             )
             for n, question in enumerate(questions)
         ]
         answers = []
         for n, (question, future) in enumerate(zip(questions, pending, strict=True)):
             param = f"questions.{n}.text"
-            answers.append(self._asking.answer(future, question.id, question.text, param, pieces))
-            self._report("generating", done=n + 1, total=len(questions))
-        self._outcome.answers = tuple(answers)
+            answers.append(job.session.wait(future, question.id, question.text, param, stream))
+            report(Progress("generating", done=n + 1, total=len(questions)))
+        return tuple(answers)
 
-    def _summarize(self, question: str) -> None:
-        self._report("generating", message="the summary")
+    def _answer_in_segments(self, job: OpenedJob, checkpoints: Checkpoints) -> None:
+        """Asks about the only video, a segment after the other, and then for a summary of all."""
+        item = job.last.item
+        assert isinstance(item, Video)  # noqa: S101 (the request's own check, for mypy)
+        segments = Segments(job.context, job.draft, self._decoders, job.session, checkpoints)
+        with attribute_errors("inputs.0.url"):
+            _report_sampling(job.context, job.last)
+            segments.ask(item, job.last.copy)
+            job.copies.close()
+        segments.finish()
+        if job.context.request.summary is not None:
+            with job.draft.timing("generating"):
+                self._summarize(job, job.context.request.summary)
+
+    def _summarize(self, job: OpenedJob, question: str) -> None:
+        report = job.context.report
+        report(Progress("generating", "the summary"))
 
         def ask(prompt: str) -> Answer:
-            asked = self._asking.ask((), prompt, "summary")
-            return self._asking.answer(asked, SUMMARY_ID, question, "summary")
+            future = job.session.ask((), prompt, "summary")
+            return job.session.wait(future, SUMMARY_ID, question, "summary")
 
-        summary = summarized(question, notes_of(self._outcome.segments), ask)
-        self._outcome.answers = (summary,)
-        if self._request.stream:
-            self._report("generating", question_id=SUMMARY_ID, text=summary.text)
+        summary = summarize(question, list_notes(job.draft.segments), ask)
+        job.draft.answers = (summary,)
+        if job.context.request.stream:
+            report(Progress("generating", question_id=SUMMARY_ID, text=summary.text))
+
+
+def _report_sampling(context: AttemptContext, opened: _OpenedInput) -> None:
+    total = len(context.request.inputs)
+    url = redact_url(opened.item.url)
+    context.report(Progress("sampling", url, done=opened.number, total=total))

@@ -1,4 +1,4 @@
-"""Asking: one attempt's questions on their way to the engine and back.
+"""QuestionSession: one attempt's questions on their way to the engine and back.
 
 Knows the engine and the job's control; nothing of videos, records or stores.
 """
@@ -10,35 +10,36 @@ from concurrent.futures import Future
 from typing import Self
 
 from videoqa import errors
-from videoqa.contract import Answer, JobRequest
+from videoqa.contract import Answer
 from videoqa_worker.engine import Answering, Generated, MediaQuestion
-from videoqa_worker.job.cancellation import JobControl
-from videoqa_worker.job.draft import about
-from videoqa_worker.job.text_stream import Pieces
+from videoqa_worker.job.context import AttemptContext
+from videoqa_worker.job.draft import attribute_errors
+from videoqa_worker.job.text_stream import TextStream
 from videoqa_worker.prompt import FrameInput, PreparedMedia
 
-__all__ = ["Asking"]
+__all__ = ["QuestionSession"]
 
 _PATIENCE_S = {"interactive": 0.0, "bulk": 30.0}
-"""So long interactive jobs that came later may run before a bulk job of the same worker."""
+"""Interactive jobs may pass a bulk job of the same worker that came so much earlier."""
 
 
-class Asking:
-    """A context manager: what still runs when it is left is stopped."""
+class QuestionSession:
+    """A context manager: questions that still run when it is left are stopped."""
 
-    def __init__(
-        self, engine: Answering, request: JobRequest, control: JobControl, *, alone: bool
-    ) -> None:
-        """`alone`: not batched with other jobs, so that a job that breaks its batch breaks only itself."""
-        self._engine, self._request, self._control = engine, request, control
+    def __init__(self, engine: Answering, context: AttemptContext, *, alone: bool) -> None:
+        """
+        Arguments:
+            alone: not batched with other jobs, so that a job that breaks its batch breaks only itself.
+        """
+        self._engine, self._context = engine, context
         self._alone = alone
-        self._left = False
+        self._is_over = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._left = True
+        self._is_over = True
 
     def ask(
         self,
@@ -47,44 +48,46 @@ class Asking:
         param: str,
         on_text: Callable[[str], None] | None = None,
         *,
-        is_fresh: bool = False,
+        is_new: bool = False,
     ) -> Future[Generated]:
         """Queues a question.
 
         Arguments:
             param: the part of the request that it comes from.
-            is_fresh: no attempt asked it before, so it broke none, and need not be asked alone.
+            is_new: no attempt asked it before, so it broke no batch, and need not be asked alone.
         """
-        self._control.check()
-        with about(param):
+        request, control = self._context.request, self._context.control
+        control.check()
+        with attribute_errors(param):
             question = MediaQuestion(
                 media,
                 text,
-                generation=self._request.generation,
-                should_stop=lambda: self._left or self._control.stopped(),
-                exclusive=self._alone and not is_fresh,
-                patience_s=_PATIENCE_S[self._request.priority],
+                generation=request.generation,
+                should_stop=lambda: self._is_over or control.is_stopped(),
+                exclusive=self._alone and not is_new,
+                patience_s=_PATIENCE_S[request.priority],
                 on_text=on_text,
             )
             return self._engine.ask(question)
 
-    def answer(
+    def wait(
         self,
         future: Future[Generated],
         question_id: str,
         text: str,
         param: str,
-        pieces: Pieces | None = None,
+        stream: TextStream | None = None,
     ) -> Answer:
-        """Waits for it."""
-        with about(param):
+        """Waits for the answer to a question, and reports its text meanwhile."""
+        with attribute_errors(param):
             try:
-                generated = self._awaited(future, pieces)
+                generated = self._wait_for(future, stream)
             except errors.JobCanceled:
-                self._control.check()  # the engine only knows that it should stop, this knows why
+                # The engine only knows that it should stop; the control knows why.
+                self._context.control.check()
                 raise
-        if pieces is not None:
-            pieces.report()
+        if stream is not None:
+            stream.flush()
         return Answer(
             question_id=question_id,
             question=text,
@@ -95,12 +98,12 @@ class Asking:
             first_token_s=round(generated.first_token_s, 4),
         )
 
-    def _awaited(self, future: Future[Generated], pieces: Pieces | None) -> Generated:
-        """The engine ends a stopped row itself; this thread is free even if the engine hangs."""
+    def _wait_for(self, future: Future[Generated], stream: TextStream | None) -> Generated:
+        """The engine ends a stopped sequence itself; this thread is free even if the engine hangs."""
         while True:
             try:
-                return future.result(timeout=pieces.due_in_s() if pieces else 1)
+                return future.result(timeout=stream.due_in_s() if stream else 1)
             except TimeoutError:
-                self._control.check()
-                if pieces is not None:
-                    pieces.report()
+                self._context.control.check()
+                if stream is not None:
+                    stream.flush()

@@ -16,14 +16,14 @@ __all__ = ["TaskPool"]
 
 
 class ApplyResult(BaseResult):  # type: ignore[misc]
-    """A running task; it is stopped cooperatively."""
+    """A running task, which stops by itself when its job is told to."""
 
     def terminate(self, signal: Any = None) -> None:
         """Nothing to kill in a thread."""
 
 
 class TaskPool(BasePool):  # type: ignore[misc]
-    """Threads, one a job."""
+    """Pool of threads, one a job."""
 
     def on_apply(self, *args: Any, **kwargs: Any) -> ApplyResult:
         return ApplyResult(super().on_apply(*args, **kwargs).f)

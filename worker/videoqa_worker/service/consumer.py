@@ -1,4 +1,4 @@
-"""The Celery side of a worker: the task that a bell calls, and the worker that hears bells."""
+"""Celery's side of a worker: the task that a bell calls, and the consumer that hears bells."""
 
 from __future__ import annotations
 
@@ -32,15 +32,17 @@ def register(runtime: Runtime) -> None:
     @runtime.app.task(name=TASK)  # type: ignore[untyped-decorator]
     def answer(job_id: str, attempt: int, bell: int, queue: str) -> None:
         heard = Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue)
-        # Celery still hands out bells while a worker shuts down: it would claim what it just gave back.
-        if runtime.closing or not runtime.answer(heard):
+        # Celery still delivers bells while a worker shuts down: it would claim the job that it just gave back.
+        if runtime.is_closing or not runtime.process(heard):
             time.sleep(0.2)
             raise Reject("this worker takes no more jobs now", requeue=True)
 
 
 def _is_no_rejection(record: logging.LogRecord) -> bool:
-    """A bell that is left to others says nothing of its job, and a waiting one is left five times a second
-    by each thread: Celery would warn of each with a traceback."""
+    """Tells if a log record is about anything but a bell that was left to other workers.
+
+    Each thread leaves a bell up to five times a second, and Celery would warn of each with a traceback.
+    """
     data = getattr(record, "data", None)
     return not (isinstance(data, dict) and data.get("description") == "rejected")
 
@@ -52,23 +54,23 @@ def hear_bells(runtime: Runtime) -> int:
     back at once.
     """
     register(runtime)
-    # Celery warns root of pickled messages; we accept JSON alone.
+    # Celery warns root about pickled messages; we accept only JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     stopping = threading.Event()
-    with _connected(runtime, stopping):
+    with _handle_signals(runtime, stopping):
         while True:
             worker = _celery_worker(runtime)
             worker.start()
             if stopping.is_set() or not worker.exitcode:
                 return int(worker.exitcode or 0)
             # A broker that is full or lacks replicas is an "unrecoverable error" to Celery.
-            log.warning("Celery gave up on the broker; listening again, the model stays loaded")
+            log.warning("Celery gave up on the broker; connecting again, the model stays loaded")
             time.sleep(1)
 
 
 @contextmanager
-def _connected(runtime: Runtime, stopping: threading.Event) -> Iterator[None]:
-    """What signals do, while this worker hears bells."""
+def _handle_signals(runtime: Runtime, stopping: threading.Event) -> Iterator[None]:
+    """Connects the signals that stop a worker, until the block ends."""
 
     def shutting_down(**_: Any) -> None:
         if not stopping.is_set():

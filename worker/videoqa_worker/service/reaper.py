@@ -29,7 +29,7 @@ ANNOUNCE_EVERY_S = 10.0
 
 
 class Reaper:
-    """Reaps each `every_s` and announces each 10 s, or at once on `announce_now`."""
+    """Reaps every `every_s` seconds and announces its worker every 10 s."""
 
     def __init__(
         self,
@@ -57,13 +57,13 @@ class Reaper:
         self.close()
 
     def close(self) -> None:
-        """Stops reaping, and says that this worker is gone."""
+        """Stops reaping, and removes this worker from the list of workers."""
         self._stop.set()
         self._thread.join(timeout=10)
         try:
             self._ledger.leave(self._describe().id)
         except errors.RedisUnavailable as error:
-            log.warning("could not say goodbye: %s", error)
+            log.warning("could not remove this worker from the list of workers: %s", error)
 
     def announce(self) -> None:
         self._ledger.announce(self._describe())
@@ -85,12 +85,12 @@ class Reaper:
                 log.exception("a round of the reaper failed")
 
     def reap(self) -> int:
-        """One round; returns how many bells it rang."""
+        """Makes one round; returns how many bells it rang."""
         queues = self._describe().queues
         try:
-            empty = self._empty_queues()
+            empty = self._list_empty_queues()
         except (errors.RedisUnavailable, OperationalError, OSError) as error:
-            # With a broker of its own away, leases and deadlines still end.
+            # Leases and deadlines still end while a separate broker is away.
             log.debug("the broker does not say which queues are empty: %s", error)
             empty, queues = [], ()
         bells = self._ledger.reap(
@@ -100,14 +100,14 @@ class Reaper:
         )
         for bell in bells:
             log.info(
-                "ringing for a job that is due, or lost its worker or bell",
+                "ringing for a job that is due, or that lost its worker or its bell",
                 extra={"job_id": bell.job_id, "attempt": bell.attempt},
             )
             ring(self._app, bell)
         return len(bells)
 
-    def _empty_queues(self) -> list[str]:
-        """Of this worker's queues, those in which the broker holds no message."""
+    def _list_empty_queues(self) -> list[str]:
+        """Lists those of this worker's queues in which the broker holds no message."""
         with self._app.connection_for_read() as connection:
             try:
                 return [queue for queue in self._describe().queues if _is_empty(connection, queue)]

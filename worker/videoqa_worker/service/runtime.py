@@ -28,9 +28,10 @@ from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, ServerEngine, Stats
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
+from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
-from videoqa_worker.job.result_object import roots_of
+from videoqa_worker.job.result_object import list_roots
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
@@ -47,7 +48,10 @@ class Runtime:
     def __init__(
         self, settings: WorkerSettings, on_state: Callable[[str], None] = lambda state: None
     ) -> None:
-        """`on_state`: told what is going on while the model loads."""
+        """
+        Arguments:
+            on_state: called with what is going on while the model loads.
+        """
         self.settings = settings
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
         self.app: Celery = make_celery(settings)
@@ -71,9 +75,9 @@ class Runtime:
         stack.callback(client.close)
         stack.callback(self.app.close)
         ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
-        reaper = stack.enter_context(self._reaper(ledger))
+        reaper = stack.enter_context(self._make_reaper(ledger))
         self._announce(reaper)
-        engine = self._answering()
+        engine = self._make_engine()
         stack.callback(engine.close)
         engine.start()
         sources = stack.enter_context(
@@ -92,11 +96,16 @@ class Runtime:
         )
         objects = ObjectStore(
             s3_endpoint_url=settings.s3_endpoint_url,
-            file_roots=roots_of(settings.output, settings.output_roots),
+            file_roots=list_roots(settings.output, settings.output_roots),
         )
         self._attempts = Attempts(
             settings,
-            ledger,
+            Claims(
+                ledger,
+                lambda bell: ring(self.app, bell),
+                worker_id=self.worker_id,
+                lease_s=settings.lease_s,
+            ),
             self.leases,
             Pipeline(sources, decoders, engine),
             objects,
@@ -108,17 +117,13 @@ class Runtime:
                 ttl_s=settings.cache_ttl_s,
                 form=settings.answer_settings,
             ),
-            lambda bell: ring(self.app, bell),
-            worker_id=self.worker_id,
-            model=settings.model,
-            revision=engine.revision,
         )
         self._engine = engine
-        stack.enter_context(self._watchdog(engine, reaper))
+        stack.enter_context(self._make_watchdog(engine, reaper))
         self._announce(reaper)
 
-    def _answering(self) -> Answering:
-        """The engine, with the model in this process or on a server."""
+    def _make_engine(self) -> Answering:
+        """Returns the engine, with the model in this process or on a server."""
         settings = self.settings
         if settings.server.url is None:
             return Engine(settings.engine, on_state=self._on_state)
@@ -126,7 +131,7 @@ class Runtime:
         config = settings.server.model_copy(update={"model": model})
         return ServerEngine(config, on_state=self._on_state)
 
-    def _watchdog(self, engine: Answering, reaper: Reaper) -> Watchdog:
+    def _make_watchdog(self, engine: Answering, reaper: Reaper) -> Watchdog:
         def leave(status: int) -> None:
             reaper.close()
             logging.shutdown()
@@ -137,11 +142,11 @@ class Runtime:
             engine,
             step_timeout_s=self.settings.step_timeout_s or unset_s,
             break_off=self._attempts.break_off,
-            running=lambda: len(self.leases.held()),
+            running=lambda: len(self.leases.list_held()),
             leave=leave,
         )
 
-    def _reaper(self, ledger: Ledger) -> Reaper:
+    def _make_reaper(self, ledger: Ledger) -> Reaper:
         return Reaper(
             ledger,
             self.app,
@@ -157,7 +162,7 @@ class Runtime:
             log.warning("not announced yet: %s", error)
 
     def describe(self) -> WorkerInfo:
-        """What this worker says of itself."""
+        """Describes this worker, for `status` and `doctor`."""
         engine = self._engine
         return WorkerInfo(
             id=self.worker_id,
@@ -165,21 +170,21 @@ class Runtime:
             model_revision=engine.revision if engine else None,
             queues=list_queues(self.settings),
             slots=self.settings.job_slots,
-            running=len(self.leases.held()) if engine else 0,
+            running=len(self.leases.list_held()) if engine else 0,
             ready=engine is not None and engine.ready,
             engine=_info(engine.stats) if engine and engine.device != "server" else None,
             started_at=self._started_at,
             seen_at=datetime.now(UTC),
         )
 
-    def answer(self, bell: Bell) -> bool:
-        """What the Celery task does; False: the bell is for another worker."""
-        return self._attempts.answer(bell)
+    def process(self, bell: Bell) -> bool:
+        """Claims and runs a job; returns False if the bell is for another worker."""
+        return self._attempts.process(bell)
 
     @property
-    def closing(self) -> bool:
-        """Whether bells are for others to hear."""
-        return self._attempts.closing or self._engine is None or not self._engine.ready
+    def is_closing(self) -> bool:
+        """Bells are left to other workers."""
+        return self._attempts.is_closing or self._engine is None or not self._engine.ready
 
     def drain(self, grace_s: float) -> None:
         """Running jobs may finish within the grace; what still runs then is given back."""

@@ -24,11 +24,11 @@ BROKEN_STATUS = 70
 """EX_SOFTWARE of sysexits.h."""
 _LOOK_EVERY_S = 0.5
 _GOODBYE_S = 15.0
-"""For the attempts to write that they failed; after it their leases do."""
+"""Time for the attempts to record that they failed; later their leases end by themselves."""
 
 
 class Watched(Protocol):
-    """What it must know of an engine."""
+    """The part of an engine that the watchdog looks at."""
 
     @property
     def ready(self) -> bool: ...
@@ -75,13 +75,13 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._stop.wait(_LOOK_EVERY_S):
-            wrong = self.look()
-            if wrong is not None:
-                self._end(wrong)
+            fault = self.inspect()
+            if fault is not None:
+                self._end(fault)
                 return
 
-    def look(self) -> str | None:
-        """What is wrong with the engine, if anything."""
+    def inspect(self) -> str | None:
+        """Returns the fault of the engine, or None."""
         if not self._engine.ready:
             return "the engine's device is broken"
         stats = self._engine.stats
@@ -90,11 +90,11 @@ class Watchdog:
             return f"the engine has been in one step for {since_s:.0f} s"
         return None
 
-    def _end(self, wrong: str) -> None:
+    def _end(self, fault: str) -> None:
         if self._stop.is_set():
             return
-        log.critical("%s; this worker ends, and its jobs are tried again", wrong)
-        self._break_off(EngineStopped(f"{wrong}; the worker is started again"))
+        log.critical("%s; this worker ends, and its jobs are tried again", fault)
+        self._break_off(EngineStopped(f"{fault}; the worker is started again"))
         until_s = time.monotonic() + _GOODBYE_S
         while self._running() and time.monotonic() < until_s:
             time.sleep(0.05)

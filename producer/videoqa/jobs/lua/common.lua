@@ -1,4 +1,4 @@
--- What every transition shares. ARGV[1] is the prefix; the clock is Redis' own.
+-- Functions that all transitions share. ARGV[1] is the prefix; the clock is Redis' own.
 local P = ARGV[1]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
@@ -22,8 +22,8 @@ local function failure(code, message, stage, retryable, attempt)
   return cjson.encode(body)
 end
 
--- Tenants take turns in a queue: each has a line of its own, and `turns` says who is next, by the
--- number of jobs begun. Who comes to stand in line again joins at the end of this round.
+-- Tenants take turns in a queue: each has a line of its own, and `turns` orders them by the
+-- number of jobs begun. A tenant that comes to stand in line again joins at the end of this round.
 local function line(queue, tenant)
   return P .. ':waiting:' .. queue .. (tenant == '' and '' or ':' .. tenant)
 end
@@ -48,17 +48,26 @@ local function leave_line(id)
   end
 end
 
--- The job whose turn it is and its tenant, or nothing. One without a record, which somebody deleted or
--- Redis evicted, leaves its line.
-local function next_in_line(queue)
+-- Returns the job whose turn it is and its tenant, or nothing; jobs that `is_passed_by` accepts keep their
+-- places. One without a record, which somebody deleted or Redis evicted, leaves its line.
+local function next_in_line(queue, is_passed_by)
+  local round = 0
   while true do
-    local tenant = redis.call('ZRANGE', turns(queue), 0, 0)[1]
+    local tenant = redis.call('ZRANGE', turns(queue), round, round)[1]
     if not tenant then return nil end
-    local key = line(queue, tenant)
-    local id = redis.call('ZRANGE', key, 0, 0)[1]
-    if id and redis.call('EXISTS', job_key(id)) == 1 then return id, tenant end
-    if id then redis.call('ZREM', key, id) end
-    if redis.call('EXISTS', key) == 0 then redis.call('ZREM', turns(queue), tenant) end
+    local key, place = line(queue, tenant), 0
+    while true do
+      local id = redis.call('ZRANGE', key, place, place)[1]
+      if not id then break end
+      if redis.call('EXISTS', job_key(id)) == 0 then
+        redis.call('ZREM', key, id)
+      elseif is_passed_by(id) then
+        place = place + 1
+      else
+        return id, tenant
+      end
+    end
+    if place > 0 then round = round + 1 else redis.call('ZREM', turns(queue), tenant) end
   end
 end
 
@@ -77,14 +86,23 @@ local function forget_places(id)
   redis.call('ZREM', P .. ':startby', id)
 end
 
--- One more bell for a queue, by its serial number; the caller publishes it. Whoever hears it takes
--- the job whose turn it is; `id` only says for whom it was rung.
+-- Counts one more bell for a queue and returns it; the caller publishes it. The worker that hears it claims
+-- the job whose turn it is; `id` only says for which job it was rung.
 local function another_bell(id, attempt, queue)
   local bell = redis.call('HINCRBY', P .. ':bells', queue .. ':rung', 1)
   return {id, tostring(tonumber(attempt) + 1), tostring(bell), queue}
 end
 
--- The job waits in its line from now on, and a bell is rung for it. It has the place of its first bell: a
+-- Tells if the job's next attempt is to run with nothing beside it. One at most of the jobs of a process that
+-- died is guilty, so the last attempt of a job that lost its workers is exclusive; unless its answers are kept
+-- and only to be stored.
+local function is_exclusive(id, attempt)
+  local rec = get(id, 'suspect', 'max_attempts')
+  if not rec[1] or tonumber(attempt) < tonumber(rec[2]) then return false end
+  return redis.call('HEXISTS', job_key(id), 'kept') == 0
+end
+
+-- Puts the job into its line and returns the bell to ring. The job has the place of its first bell: a
 -- backlog that came later does not begin before its next attempt.
 local function ring(id)
   local rec = get(id, 'queue', 'attempt', 'tenant', 'created_at', 'bell')
@@ -96,7 +114,7 @@ local function ring(id)
   return bell
 end
 
--- A job that asked for others too has ended: they are due, and find its answer or ask themselves.
+-- Makes the followers of a job that has ended due: they find its answer, or ask themselves.
 local function land(id)
   local key = get(id, 'flight')[1]
   if not key then return end
@@ -104,7 +122,7 @@ local function land(id)
   redis.call('DEL', P .. ':flight:' .. key)
   for _, follower in ipairs(redis.call('SMEMBERS', P .. ':followers:' .. key)) do
     local rec = get(follower, 'state', 'follows')
-    if rec[1] == 'queued' and rec[2] then -- else it was canceled, and perhaps retried
+    if rec[1] == 'queued' and rec[2] then -- unless it was canceled, and perhaps retried
       redis.call('HDEL', job_key(follower), 'follows')
       redis.call('ZADD', P .. ':delayed', stamp(now), follower)
     end
@@ -145,22 +163,22 @@ local function expire_now(id, attempt)
     'no worker started the job before start_by', 'queued', false, attempt))
 end
 
--- From a worker back to queued; the caller says when its bell is to be rung.
+-- Takes a running job back to queued; the caller decides when its bell is rung.
 local function requeue(id, ...)
   forget_places(id)
   set(id, 'state', 'queued', ...)
   redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
 end
 
--- The result of an attempt that could not store it, for the next one; returns since when it waits.
+-- Keeps the result of an attempt that could not store it, for the next one; returns since when it waits.
 local function keep(id, result)
   redis.call('HSETNX', job_key(id), 'kept_at', stamp(now))
   set(id, 'kept', result)
   return tonumber(get(id, 'kept_at')[1])
 end
 
--- Whether a worker's write still counts: 'ok', 'cancel', or 'lost' where it must be refused.
--- Fenced by the claim's token: a Redis that lost its last second hands out attempt numbers twice.
+-- Tells if a worker's write still counts: 'ok', 'cancel', or 'lost' if it must be refused. The fence is the
+-- claim's token, not the attempt's number: a Redis that lost its last second hands out attempt numbers twice.
 local function fence(id, token)
   local rec = get(id, 'state', 'token', 'attempt')
   if rec[2] ~= token then return 'lost' end

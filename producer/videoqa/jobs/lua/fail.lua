@@ -9,7 +9,7 @@ if answer == 'cancel' then
 end
 local last = tonumber(attempt) >= tonumber(rec[1])
 if kept ~= '' then
-  -- Only its storing is tried again: as often as there is time, not as there are attempts.
+  -- Storing alone is tried again, for `keep_s`, whatever attempts are left.
   last = now > keep(id, kept) + tonumber(ARGV[8])
 end
 if ARGV[5] == '0' or last then

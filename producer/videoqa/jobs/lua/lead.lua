@@ -2,12 +2,12 @@
 local id, key = ARGV[2], ARGV[4]
 local answer, attempt = fence(id, ARGV[3])
 if answer ~= 'ok' then return answer end
--- An attempt before asked something else: of another version of the video, or a worker of another kind.
+-- An earlier attempt may have asked something else: another version of the video, or another model.
 local before = get(id, 'flight')[1]
 if before and before ~= key then land(id) end
 local leader = redis.call('GET', P .. ':flight:' .. key)
 if leader and leader ~= id and get(leader, 'flight')[1] == key then
-  redis.call('HINCRBY', job_key(id), 'attempt', -1)  -- it was none
+  redis.call('HINCRBY', job_key(id), 'attempt', -1)  -- the model was not asked
   requeue(id, 'follows', leader)
   redis.call('SADD', P .. ':followers:' .. key, id)
   emit(id, 'state', 'queued', attempt - 1, 'message', 'waits for ' .. leader .. ', which asks the same')

@@ -2,7 +2,7 @@
 local id, stage = ARGV[2], ARGV[4]
 local answer, attempt = fence(id, ARGV[3])
 if answer == 'lost' then return answer end
-local rec = get(id, 'state', 'stage', 'timeout_s')
+local rec = get(id, 'state', 'stage')
 if ARGV[9] ~= '' then
   emit(id, 'text', rec[1], attempt, 'stage', stage, 'question_id', ARGV[8], 'text', ARGV[9],
     'start', ARGV[10])
@@ -11,8 +11,6 @@ end
 local kind = 'progress'
 if rec[2] ~= stage then
   set(id, 'stage', stage)
-  -- Its time begins when it no longer waits.
-  if rec[2] == 'queued' then set(id, 'deadline', stamp(now + tonumber(rec[3]))) end
   kind = 'stage'
 end
 emit(id, kind, rec[1], attempt, 'stage', stage, 'message', ARGV[5], 'done', ARGV[6], 'total', ARGV[7])

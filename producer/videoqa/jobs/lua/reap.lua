@@ -1,11 +1,11 @@
--- Finds what lost its worker, its bell or its time. Atomic, so any number of workers may call it.
+-- Finds jobs that lost their worker, their bell or their time. Atomic, so any number of workers may call it.
 -- prefix, grace_s, limit, how many of the queues are empty, queues that the broker says are empty, and
 -- others that it says are not... -> {{id, attempt, bell, queue}...} to ring
 local grace_s, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local bells = {}
 
--- No reaper was heard for long: Redis, or everybody, was away, so no heartbeat could be heard
--- either. Whoever still lives gets the time to renew, once: rounds may be that far apart.
+-- After a time without any round, Redis or all workers were away, and no lease could be renewed. Workers that
+-- live get the time to renew theirs, once: rounds may be that far apart.
 local AWAY_S, SECOND_CHANCE_S = 10, 5
 local last = tonumber(redis.call('GETSET', P .. ':round', stamp(now)) or nil)
 if last and now - last > AWAY_S then
@@ -29,16 +29,12 @@ for _, id in ipairs(due(':leases')) do
   elseif rec[1] ~= 'running' then
     redis.call('ZREM', P .. ':leases', id)
   elseif rec[4] then
-    -- It went on to renew its lease. One that vanished before has the job tried again, however late it is.
+    -- Its worker went on to renew the lease. If it had vanished, the job would be tried again, however late.
     finalize(id, 'failed', 'failure', failure('job_timeout',
       'the attempt ran longer than timeout_s and its worker did not stop it', stage, false, attempt))
   else
     local why = failure('worker_lost', 'worker ' .. (rec[6] or '?') .. ' vanished', stage, true, attempt)
-    local most = tonumber(rec[3])
-    if stage == 'queued' then  -- nothing of it ran yet: not held against it
-      most = redis.call('HINCRBY', job_key(id), 'max_attempts', 1)
-    end
-    if tonumber(attempt) >= most then
+    if tonumber(attempt) >= tonumber(rec[3]) then
       finalize(id, 'failed', 'failure', why)
     else
       requeue(id, 'failure', why, 'suspect', '1')
@@ -59,9 +55,9 @@ for _, id in ipairs(due(':startby')) do
   if rec[1] == 'queued' then expire_now(id, rec[2]) end
 end
 
--- Bells are lost where fewer are on their way than jobs wait, for longer than bells take. On their
--- way are those after the last that was heard: a queue is first in, first out. Where the broker says
--- that its queue is empty, there are none. Who did not ask it (nil) cannot say that none is missing.
+-- Counts the lost bells of a queue: fewer are on their way than jobs wait, for longer than bells take. Bells
+-- after the last one heard are on their way, since a queue is first in, first out; none if the broker says
+-- that its queue is empty. A caller that did not ask the broker (nil) cannot say that none is missing.
 local function missing(queue, is_empty)
   local numbers = redis.call('HMGET', P .. ':bells', queue .. ':rung', queue .. ':heard', queue .. ':short')
   local rung, heard = tonumber(numbers[1] or '0'), tonumber(numbers[2] or '0')
@@ -73,7 +69,7 @@ local function missing(queue, is_empty)
   end
   if not numbers[3] then redis.call('HSET', P .. ':bells', queue .. ':short', stamp(now)) end
   if now - tonumber(numbers[3] or now) < grace_s then return 0 end
-  if short > limit then return limit end -- the next round rings for the others: they missed theirs as long
+  if short > limit then return limit end -- the next round rings for the others, which have missed theirs as long
   redis.call('HDEL', P .. ':bells', queue .. ':short')
   return short
 end

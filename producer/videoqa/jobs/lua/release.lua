@@ -1,4 +1,4 @@
--- A worker that shuts down gives a job back; the attempt is not held against it.
+-- Gives a job back from a worker that shuts down; the attempt is not counted.
 -- prefix, id, token, kept -> {id, attempt, bell, queue} to ring, or {} where there is nothing to give
 local id = ARGV[2]
 local answer, attempt = fence(id, ARGV[3])

@@ -13,7 +13,7 @@ redis.call('DEL', P .. ':gone:' .. id)
 redis.call('ZREM', P .. ':dead', id)
 local allowed = cjson.decode(rec[3]).max_attempts
 set(id, 'state', 'queued', 'max_attempts', tonumber(rec[2]) + allowed)
--- Whoever retries wants it started now: an old start_by no longer holds.
+-- A retried job is wanted now: its old start_by no longer holds.
 redis.call('HDEL', job_key(id), 'failure', 'finished_at', 'start_by', 'worker', 'kept_at', 'suspect', 'bell')
 emit(id, 'state', 'queued', rec[2], 'message', 'retried on request')
 local bell = ring(id)

@@ -1,8 +1,7 @@
 -- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
 -- start_by default, most that may wait, tenant, tags...
 -- -> {'new'|'same'|'conflict', id, attempt, bell, queue} or {'full', waiting}
--- Each new id has two old ones looked at, so that an index has no more ids of records that are gone than
--- of others.
+-- Each new id has two old ones checked, so that at most half of an index are ids of records that are gone.
 local INDEX_S = 100 * 86400 -- longer than any record lives after its job
 local function index(key, id)
   for _, old in ipairs(redis.call('ZRANDMEMBER', key, 2)) do
@@ -14,7 +13,7 @@ end
 
 local id, queue, idem, body = ARGV[2], ARGV[4], ARGV[9], ARGV[10]
 if redis.call('EXISTS', job_key(id)) == 1 then
-  -- The same call again after a lost reply.
+  -- A call repeated after a lost reply.
   local rec = get(id, 'bell')
   return {'new', id, '1', rec[1], queue}
 end
@@ -41,6 +40,6 @@ for n = 14, #ARGV do index(P .. ':tag:' .. ARGV[n], id) end
 local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
 set(id, 'start_by', stamp(start_by))
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
--- Its first event is not in its stream: see event_stream.py.
+-- The first event of a job is not in its stream: see event_stream.py.
 local bell = ring(id)
 return {'new', id, bell[2], bell[3], queue}

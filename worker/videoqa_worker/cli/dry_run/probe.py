@@ -14,7 +14,7 @@ from videoqa.bulk import ProbeResult
 from videoqa.contract import JobRequest, Sampling, Video
 from videoqa_worker.cli.dry_run.header import read_header
 from videoqa_worker.cli.dry_run.tokens import InputShape, TokenCounter
-from videoqa_worker.job.frame_budget import resolved, shares
+from videoqa_worker.job.frame_budget import fill_sampling, split_frame_budget
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import LocalCopy, Sources, plan_ranges
 
@@ -55,9 +55,9 @@ class HeaderProbe:
 
     def inspect(self, request: JobRequest) -> ProbeResult:
         """Reads the headers of a request's inputs; raises SourceError or SamplingError as a worker does."""
-        sampling = resolved(request.sampling, self._tokens.stated_sampling(request.model))
+        sampling = fill_sampling(request.sampling, self._tokens.stated_sampling(request.model))
         videos = sum(isinstance(item, Video) for item in request.inputs)
-        each = shares(sampling, videos)
+        each = split_frame_budget(sampling, videos)
         facts = [
             self._inspect_video(item, next(each))
             if isinstance(item, Video)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from videoqa.errors import VideoQAError
-from videoqa_worker.job.frame_budget import Stated
+from videoqa_worker.job.frame_budget import ProcessorDefaults
 from videoqa_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -35,10 +35,12 @@ class TokenCounter:
         self._prompter: Prompter | None = None
         self._has_tried = False
 
-    def stated_sampling(self, model: str | None) -> Stated:
+    def stated_sampling(self, model: str | None) -> ProcessorDefaults:
         """Returns the numbers of frames that the model's processor states."""
         prompter = self._get_prompter(model)
-        return Stated(*prompter.stated_sampling) if prompter is not None else Stated()
+        if prompter is None:
+            return ProcessorDefaults()
+        return ProcessorDefaults(*prompter.stated_sampling)
 
     def count(self, model: str | None, question: str, inputs: Sequence[InputShape]) -> int | None:
         """Returns the tokens of one prompt, or None if the model is not on this machine."""

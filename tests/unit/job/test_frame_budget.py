@@ -1,4 +1,4 @@
-"""How many frames each video of a job gets."""
+"""The number of frames that each video of a job gets."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import pytest
 
 from videoqa.contract import Sampling
 from videoqa.contract.frame_sampling import DEFAULT_FPS_CAP, DEFAULT_FRAMES
-from videoqa_worker.job.frame_budget import Stated, resolved, shares
+from videoqa_worker.job.frame_budget import ProcessorDefaults, fill_sampling, split_frame_budget
 
 
 def test_a_request_that_names_a_number_keeps_it() -> None:
     asked = Sampling(frames=5)
-    assert resolved(asked, Stated(num_frames=32)) == asked
+    assert fill_sampling(asked, ProcessorDefaults(num_frames=32)) == asked
 
 
 def test_the_processors_number_of_frames_is_the_default() -> None:
-    assert resolved(Sampling(), Stated(num_frames=32)).frames == 32
-    assert resolved(Sampling(method="keyframe"), Stated(num_frames=32)).frames == 32
+    assert fill_sampling(Sampling(), ProcessorDefaults(num_frames=32)).frames == 32
+    assert fill_sampling(Sampling(method="keyframe"), ProcessorDefaults(num_frames=32)).frames == 32
 
 
 def test_the_processors_rate_becomes_the_method_fps() -> None:
-    found = resolved(Sampling(), Stated(fps=0.5))
+    found = fill_sampling(Sampling(), ProcessorDefaults(fps=0.5))
     assert (found.method, found.fps, found.frames) == ("fps", 0.5, DEFAULT_FPS_CAP)
 
 
 def test_without_a_processors_wish_there_are_eight() -> None:
-    assert resolved(Sampling(), Stated()).frames == DEFAULT_FRAMES == 8
+    assert fill_sampling(Sampling(), ProcessorDefaults()).frames == DEFAULT_FRAMES == 8
 
 
 def test_given_times_are_left_alone() -> None:
     asked = Sampling(method="times", times=(1.0, 2.0))
-    assert resolved(asked, Stated(num_frames=32, fps=1.0)) == asked
+    assert fill_sampling(asked, ProcessorDefaults(num_frames=32, fps=1.0)) == asked
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_given_times_are_left_alone() -> None:
     ],
 )
 def test_a_budget_is_shared_equally(asked: Sampling, videos: int, expected: list[int]) -> None:
-    assert [share.cap for share in shares(asked, videos)] == expected
+    assert [share.cap for share in split_frame_budget(asked, videos)] == expected

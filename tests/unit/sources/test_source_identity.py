@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from videoqa_worker.job.draft import resource
+from videoqa_worker.sources import remove_signature
 
 SIGNED = "X-Amz-Date=20261128T080000Z&X-Amz-Credential=k&X-Amz-Signature=s"
 
@@ -41,4 +41,4 @@ SIGNED = "X-Amz-Date=20261128T080000Z&X-Amz-Credential=k&X-Amz-Signature=s"
     ],
 )
 def test_an_etag_is_of_the_url_with_all_of_its_query_but_the_signature(url: str, name: str) -> None:
-    assert resource(url) == name
+    assert remove_signature(url) == name

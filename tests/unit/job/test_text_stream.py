@@ -6,18 +6,18 @@ import threading
 
 import pytest
 
-from videoqa.errors import Stage
-from videoqa_worker.job.text_stream import Pieces
+from videoqa.jobs import Progress
+from videoqa_worker.job.text_stream import TextStream
 
 
 class Events:
-    """What was reported, as (question, text)."""
+    """The reported pieces, as (question, text)."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
 
-    def __call__(self, stage: Stage, *, question_id: str, text: str) -> None:
-        self.found.append((question_id, text))
+    def __call__(self, progress: Progress) -> None:
+        self.found.append((progress.question_id, progress.text))
 
     def text(self, question_id: str) -> str:
         return "".join(text for name, text in self.found if name == question_id)
@@ -32,13 +32,13 @@ class Clock:
 
 def test_pieces_of_a_question_are_reported_together_and_once() -> None:
     events = Events()
-    pieces = Pieces(["a", "b"], events)
+    stream = TextStream(["a", "b"], events)
     for text in ("One", " two", " three"):
-        pieces.taker("b")(text)
-    pieces.report()
-    pieces.taker("a")("Yes")
-    pieces.report()
-    pieces.report()
+        stream.make_listener("b")(text)
+    stream.flush()
+    stream.make_listener("a")("Yes")
+    stream.flush()
+    stream.flush()
     assert events.found == [("b", "One two three"), ("a", "Yes")]
 
 
@@ -46,25 +46,25 @@ def test_pieces_of_a_question_are_reported_together_and_once() -> None:
 def test_an_answer_of_an_hour_does_not_fill_the_stream_of_events(questions: int) -> None:
     events, clock = Events(), Clock()
     names = [str(n) for n in range(questions)]
-    pieces = Pieces(names, events, clock)
-    takers = [pieces.taker(name) for name in names]
+    stream = TextStream(names, events, clock)
+    takers = [stream.make_listener(name) for name in names]
     while clock.now_s < 3600:
         for take in takers:
             take("x")
-        due_s = pieces.due_in_s()
+        due_s = stream.due_in_s()
         assert due_s > 0
         clock.now_s += due_s
-        pieces.report()
+        stream.flush()
     assert 100 < len(events.found) < 800
 
 
 def test_nothing_is_lost_between_two_threads() -> None:
     events = Events()
-    pieces = Pieces(["a"], events)
-    take = pieces.taker("a")
+    stream = TextStream(["a"], events)
+    take = stream.make_listener("a")
     writer = threading.Thread(target=lambda: [take(f"{n} ") for n in range(20_000)])
     writer.start()
     while writer.is_alive():
-        pieces.report()
-    pieces.report()
+        stream.flush()
+    stream.flush()
     assert events.text("a").split() == [str(n) for n in range(20_000)]

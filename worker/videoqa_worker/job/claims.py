@@ -1,0 +1,149 @@
+"""Claims: jobs taken from the ledger for one worker, and what is written to their records.
+
+Every write is fenced by the claim's token, and repeated until Redis answers: an answer that took a
+GPU's time is not thrown away because Redis restarts. A worker that closes no longer waits for it:
+the leases end by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from videoqa import errors
+from videoqa.contract import Result, Segment
+from videoqa.jobs import Bell, Claim, ClaimResult, Fence, Ledger, Progress
+from videoqa_worker.job.admission import Admission
+from videoqa_worker.job.context import JobControl, apply_status
+
+__all__ = ["Claims", "HeldJob"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Claims:
+    """Claims jobs for one worker, and gives them back. Thread-safe."""
+
+    def __init__(
+        self, ledger: Ledger, ring: Callable[[Bell], None], *, worker_id: str, lease_s: float
+    ) -> None:
+        """
+        Arguments:
+            ring: called with the bell of a job that was given back.
+        """
+        self.ledger = ledger
+        self._ring = ring
+        self._worker_id = worker_id
+        self._lease_s = lease_s
+        self._admission = Admission()
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Ends all waiting: for Redis, and for an idle worker."""
+        self._closing.set()
+
+    @property
+    def is_closing(self) -> bool:
+        return self._closing.is_set()
+
+    @contextmanager
+    def claiming(self, bell: Bell) -> Iterator[ClaimResult | None]:
+        """Claims the job whose turn it is; its attempt runs within the block.
+
+        Yields None if this worker claims nothing now; see `Admission`.
+        """
+        token = secrets.token_hex(8)
+
+        def claim(is_idle: bool) -> ClaimResult:
+            return self.repeat(
+                lambda: self.ledger.claim(
+                    bell,
+                    worker=self._worker_id,
+                    lease_s=self._lease_s,
+                    token=token,
+                    is_idle=is_idle,
+                )
+            )
+
+        with self._admission.claiming(claim, self._closing.is_set) as result:
+            yield result
+
+    def give_back(self, claim: Claim, kept: Result | None) -> None:
+        """Queues the job again without counting the attempt, and rings for it.
+
+        Arguments:
+            kept: the answers, where they only could not be stored.
+        """
+        bell = self.repeat(lambda: self.ledger.release(claim.job_id, claim.token, kept=kept))
+        if bell is not None:
+            with suppress(errors.RedisUnavailable):  # the reaper of another worker rings
+                self._ring(bell)
+
+    def repeat(self, call: Callable[[], T]) -> T:
+        """Repeats an idempotent call until Redis answers; each call is fenced or carries a token."""
+        delay_s = 0.1
+        while True:
+            try:
+                return call()
+            except errors.RedisUnavailable as error:
+                if self._closing.wait(delay_s):
+                    raise
+                log.warning("waiting for Redis: %s", error)
+                delay_s = min(2.0, delay_s * 2)
+
+
+class HeldJob:
+    """A claimed job: what its attempt writes to the record while it runs.
+
+    Each write raises the reason if the attempt should end, as `JobControl.check` does.
+    """
+
+    def __init__(self, claims: Claims, claim: Claim, control: JobControl) -> None:
+        self._claims = claims
+        self.claim = claim
+        self.control = control
+
+    def report(self, progress: Progress) -> None:
+        """Records where the attempt is."""
+        self.control.check()
+        self._write(lambda job_id, token: self._claims.ledger.progress(job_id, token, progress))
+
+    def save_segment(self, fingerprint: str, segment: Segment) -> None:
+        """Keeps an answered segment for the job's next attempt."""
+        self._write(
+            lambda job_id, token: self._claims.ledger.checkpoint(
+                job_id, token, fingerprint, segment
+            )
+        )
+
+    def load_segments(self, fingerprint: str) -> list[Segment]:
+        """Returns the segments that earlier attempts answered, from the first on."""
+        return self._claims.repeat(
+            lambda: self._claims.ledger.segments(self.claim.job_id, fingerprint)
+        )
+
+    def lead(self, key: str) -> bool:
+        """Makes this job the one that asks, of all jobs whose answers have this key.
+
+        Returns False if another job asks already: then this one is queued behind it, and the attempt
+        is over.
+        """
+        status = self._claims.repeat(
+            lambda: self._claims.ledger.lead(self.claim.job_id, self.claim.token, key)
+        )
+        if status == "follow":
+            return False
+        self._apply(status)
+        return True
+
+    def _write(self, call: Callable[[str, str], Fence]) -> None:
+        self._apply(self._claims.repeat(lambda: call(self.claim.job_id, self.claim.token)))
+
+    def _apply(self, status: Fence) -> None:
+        apply_status(self.control, status)
+        self.control.check()

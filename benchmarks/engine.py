@@ -38,9 +38,9 @@ from gpu_models import build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest  # noqa: E402
-from videoqa_worker.engine.model.loading import Loaded  # noqa: E402
-from videoqa_worker.prompt import Media, Viewed  # noqa: E402
+from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, MediaQuestion  # noqa: E402
+from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
+from videoqa_worker.prompt import FrameInput, PreparedMedia  # noqa: E402
 
 MIXES = {"short": (24, (4, 8)), "long": (18, (16, 32))}
 """Requests, and the frames they have."""
@@ -48,7 +48,7 @@ RUNS = 6
 Tokens = list[list[int]]
 
 
-def requests_of(loaded: Loaded, mix: str) -> list[GenerationRequest]:
+def requests_of(loaded: LoadedModel, mix: str) -> list[GenerationRequest]:
     count, frames = MIXES[mix]
     draw = random.Random(5)
     found = []
@@ -56,21 +56,22 @@ def requests_of(loaded: Loaded, mix: str) -> list[GenerationRequest]:
         media = video(n // 3, frames[n // 3 % 2])
         words = " ".join(draw.choice(["what", "moves", "where", "first"]) for _ in range(9))
         inputs = loaded.prompter.build([media], f"{words} {n}?")
-        found.append(GenerationRequest(inputs, Generation(max_new_tokens=draw.choice([4, 16, 64]))))
+        generation = Generation(max_new_tokens=draw.choice([4, 16, 64]))
+        found.append(GenerationRequest(inputs, generation=generation))
     draw.shuffle(found)
     return found
 
 
-def video(seed: int, frames: int) -> Media:
+def video(seed: int, frames: int) -> FrameInput:
     blocks = np.random.default_rng(seed).integers(0, 256, (frames, 6, 6, 3), dtype=np.uint8)
-    return Media("video", tuple(blocks.repeat(20, axis=1).repeat(20, axis=2)))
+    return FrameInput("video", tuple(blocks.repeat(20, axis=1).repeat(20, axis=2)))
 
 
-def one_by_one(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+def one_by_one(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
     return [padded(loaded, [request])[0] for request in requests]
 
 
-def in_batches(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+def in_batches(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
     """Sorted by length, eight together, padded on the left, as long as the longest answer."""
     order = sorted(range(len(requests)), key=lambda n: requests[n].inputs.length)
     found: dict[int, list[int]] = {}
@@ -81,7 +82,7 @@ def in_batches(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
     return [found[n] for n in range(len(requests))]
 
 
-def padded(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+def padded(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
     longest = max(request.inputs.length for request in requests)
     ids = torch.zeros(len(requests), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -110,11 +111,11 @@ def padded(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
 
 def by_engine(
     *, streams: bool = False, **settings: Any
-) -> Callable[[Loaded, Sequence[GenerationRequest]], Tokens]:
+) -> Callable[[LoadedModel, Sequence[GenerationRequest]], Tokens]:
     """An engine that has answered as much about other videos: what it keeps of them is of no use, but its
     memory has been touched, as in a worker that runs. Starting and closing it do not count."""
 
-    def answer(loaded: Loaded, requests: Sequence[GenerationRequest]) -> Tokens:
+    def answer(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
         config = EngineConfig(model="random", device="cpu", cpu_threads=1, **settings)
         with Engine(config, loader=lambda *_: loaded) as engine:
             heard: list[str] = []
@@ -132,15 +133,15 @@ def by_engine(
 
 
 def unlike(request: GenerationRequest) -> GenerationRequest:
-    """The same about the negatives of its pictures."""
+    """Returns a request about the negatives of its pictures."""
     images = {**request.inputs.images}
     images["pixel_values"] = 255 - images["pixel_values"]
     return replace(request, inputs=replace(request.inputs, images=images))
 
 
-def ten_questions(loaded: Loaded, own: Any, frames: int) -> dict[str, Any]:
+def ten_questions(loaded: LoadedModel, own: Any, frames: int) -> dict[str, Any]:
     blocks = np.random.default_rng(7).integers(0, 256, (frames, 9, 16, 3), dtype=np.uint8)
-    media = Media("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
+    media = FrameInput("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
     questions = [f"What happens in part {n}?" for n in range(10)]
     seconds: dict[str, float] = {}
     for _ in range(RUNS):
@@ -164,7 +165,7 @@ def ten_questions(loaded: Loaded, own: Any, frames: int) -> dict[str, Any]:
     }
 
 
-def asked(loaded: Loaded, media: Media, questions: Sequence[str], tokens: int) -> Tokens:
+def asked(loaded: LoadedModel, media: FrameInput, questions: Sequence[str], tokens: int) -> Tokens:
     """As a job of so many questions asks them, of an engine that has answered them about another video."""
     config = EngineConfig(model="random", device="cpu", cpu_threads=1, max_batch=10)
     other = replace(media, frames=tuple(255 - frame for frame in media.frames))
@@ -172,14 +173,19 @@ def asked(loaded: Loaded, media: Media, questions: Sequence[str], tokens: int) -
     with Engine(config, loader=lambda *_: loaded) as engine:
         for shown in (other, media):
             CLOCK.begin()
-            viewed = Viewed([shown])
-            futures = [engine.ask(viewed, question, generation) for question in questions]
+            prepared = PreparedMedia([shown])
+            futures = [
+                engine.ask(MediaQuestion(prepared, question, generation=generation))
+                for question in questions
+            ]
             told = [list(future.result().tokens) for future in futures]
             CLOCK.end()
     return told
 
 
-def guided(loaded: Loaded, own: Any, media: Media, questions: Sequence[str], tokens: int) -> Tokens:
+def guided(
+    loaded: LoadedModel, own: Any, media: FrameInput, questions: Sequence[str], tokens: int
+) -> Tokens:
     """The Hugging Face video guide's way, once a question."""
     found = []
     for question in questions:
@@ -196,7 +202,7 @@ def guided(loaded: Loaded, own: Any, media: Media, questions: Sequence[str], tok
     return found
 
 
-SIDES: dict[str, Callable[[Loaded, Sequence[GenerationRequest]], Tokens]] = {
+SIDES: dict[str, Callable[[LoadedModel, Sequence[GenerationRequest]], Tokens]] = {
     "generate, one by one": one_by_one,
     "generate, batches of 8": in_batches,
     "videoqa, slots": by_engine(
@@ -225,7 +231,7 @@ class Clock:
 CLOCK = Clock()
 
 
-def measured(loaded: Loaded, mix: str) -> dict[str, Any]:
+def measured(loaded: LoadedModel, mix: str) -> dict[str, Any]:
     requests = requests_of(loaded, mix)
     lengths = [request.inputs.length for request in requests]
     expected = one_by_one(loaded, requests)

@@ -43,10 +43,10 @@ from videoqa_worker.engine import (  # noqa: E402
     EngineConfig,
     Generated,
     GenerationRequest,
-    kernels,
 )
-from videoqa_worker.engine.model.loading import Loaded  # noqa: E402
-from videoqa_worker.prompt import Media  # noqa: E402
+from videoqa_worker.engine.model import kernels  # noqa: E402
+from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
+from videoqa_worker.prompt import FrameInput  # noqa: E402
 
 QUESTION = "What happens in this video?"
 ANSWER_TOKENS = 64
@@ -54,7 +54,7 @@ HEIGHT, WIDTH = 720, 1280
 GUIDE_JOBS = 4
 """The guide's loop takes one at a time: more would not change its rate."""
 BATCH = 8
-"""Of `generate` in batches; half of it, and so on, where that does not fit."""
+"""Batch size of `generate`; halved until it fits."""
 
 
 @dataclass
@@ -80,15 +80,15 @@ class Videos:
         self._frames = frames
         self._numbers = itertools.count()
 
-    def next(self) -> Media:
+    def next(self) -> FrameInput:
         """One that nobody has seen."""
         return self.of(next(self._numbers))
 
-    def of(self, job: int) -> Media:
+    def of(self, job: int) -> FrameInput:
         """Blocks large enough to survive the resizing."""
         shape = self._frames, HEIGHT // 80, WIDTH // 80, 3
         blocks = np.random.default_rng(job).integers(0, 256, shape, dtype=np.uint8)
-        return Media("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
+        return FrameInput("video", tuple(blocks.repeat(80, axis=1).repeat(80, axis=2)))
 
 
 def synchronize(device: torch.device) -> None:
@@ -131,7 +131,7 @@ def roof(shape: Shape, frames: int, rows: int, flops: float, bandwidth: float) -
 
 
 def paths(device: torch.device) -> dict[str, Any]:
-    """What the installed libraries offer here."""
+    """Returns the features that the installed libraries offer here."""
     import importlib.util
 
     return {
@@ -148,7 +148,7 @@ def paths(device: torch.device) -> dict[str, Any]:
     }
 
 
-# Who is measured
+# The sides
 
 
 def ours(
@@ -157,7 +157,7 @@ def ours(
     """(seconds, answers): each thread takes the next job when one is done."""
     media = [videos.next() for _ in range(jobs)]
 
-    def answer(one: Media) -> Generated:
+    def answer(one: FrameInput) -> Generated:
         return engine.submit(request_of(engine, one, QUESTION)).result()
 
     with ThreadPoolExecutor(in_flight) as pool:
@@ -166,12 +166,12 @@ def ours(
         return time.perf_counter() - begun, answers
 
 
-def request_of(engine: Engine, media: Media, question: str) -> GenerationRequest:
+def request_of(engine: Engine, media: FrameInput, question: str) -> GenerationRequest:
     inputs = engine.prompter.build([media], question)
-    return GenerationRequest(inputs, Generation(max_new_tokens=ANSWER_TOKENS))
+    return GenerationRequest(inputs, generation=Generation(max_new_tokens=ANSWER_TOKENS))
 
 
-def guide(loaded: Loaded, processor: Any, videos: Videos, jobs: int, batch: int = 1) -> float:
+def guide(loaded: LoadedModel, processor: Any, videos: Videos, jobs: int, batch: int = 1) -> float:
     """Seconds: the processor's own pixels by PIL, one `generate` a batch."""
     frames = [videos.next().frames for _ in range(jobs)]
     begun = time.perf_counter()
@@ -181,7 +181,9 @@ def guide(loaded: Loaded, processor: Any, videos: Videos, jobs: int, batch: int 
     return time.perf_counter() - begun
 
 
-def generate(loaded: Loaded, processor: Any, jobs: Sequence[Sequence[np.ndarray]]) -> list[Any]:
+def generate(
+    loaded: LoadedModel, processor: Any, jobs: Sequence[Sequence[np.ndarray]]
+) -> list[Any]:
     """The guide's recipe; the tokens of each answer."""
     texts = [
         f"<|im_start|>user\n{'<image>' * len(frames)}\n{QUESTION}<|im_end|>\n"
@@ -202,14 +204,14 @@ def generate(loaded: Loaded, processor: Any, jobs: Sequence[Sequence[np.ndarray]
 # The parts of the run
 
 
-def engine_on(loaded: Loaded, args: argparse.Namespace, **settings: Any) -> Engine:
+def engine_on(loaded: LoadedModel, args: argparse.Namespace, **settings: Any) -> Engine:
     settings["attn_implementation"] = args.attention
     config = EngineConfig(model="random", device=args.device, **settings)
     return Engine(config, loader=lambda *_: loaded)
 
 
-def kv_tokens(loaded: Loaded, args: argparse.Namespace) -> int:
-    """What fits beside the weights, the two caches and 10 GiB of activations."""
+def kv_tokens(loaded: LoadedModel, args: argparse.Namespace) -> int:
+    """Returns the KV positions that fit beside the weights, the two caches and 10 GiB of activations."""
     if loaded.model.device.type != "cuda":
         return 65_536
     free, total = torch.cuda.mem_get_info(loaded.model.device)
@@ -226,11 +228,11 @@ def attention(device: torch.device, dtype: torch.dtype, models: Sequence[str]) -
     for model in models:
         count = SHAPES[model].heads
         heads = kernels.Heads(count, count, SHAPES[model].hidden // count)
-        path = kernels.fastest(heads, dtype, device, as_graphs=True)
+        path = kernels.choose_fastest(heads, dtype, device, as_graphs=True)
         found[f"{model}, path"] = path or "sdpa"
         for rows in (1, 16, 64):
-            taken = kernels.seconds(
-                heads, dtype, device, as_graphs=on_gpu, rows=rows, positions=positions
+            taken = kernels.time_kernels(
+                heads, dtype, device, as_graphs=on_gpu, batch=rows, positions=positions
             )
             found[f"{model}, {rows} rows"] = {name: round(1e6 * s, 1) for name, s in taken.items()}
             free(device)
@@ -253,7 +255,7 @@ def parity(device: torch.device, args: argparse.Namespace) -> dict[str, Any]:
     return {"answers": len(jobs), "identical": same, "distinct": len({tuple(a) for a in alone})}
 
 
-def plain(loaded: Loaded, request: GenerationRequest) -> list[int]:
+def plain(loaded: LoadedModel, request: GenerationRequest) -> list[int]:
     """One `generate` on a request's own inputs."""
     inputs, model = request.inputs, loaded.model
     pixels = inputs.normalisations["image"](
@@ -271,7 +273,7 @@ def plain(loaded: Loaded, request: GenerationRequest) -> list[int]:
     return tokens
 
 
-def rates(loaded: Loaded, processor: Any, frames: int, args: argparse.Namespace) -> list[Row]:
+def rates(loaded: LoadedModel, processor: Any, frames: int, args: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     videos = Videos(frames)
     guide(loaded, processor, videos, 1)
@@ -305,7 +307,7 @@ def compared(row: Row, first: Row, args: argparse.Namespace) -> Row:
     return row
 
 
-def batched(loaded: Loaded, processor: Any, videos: Videos, model: str, frames: int) -> Row:
+def batched(loaded: LoadedModel, processor: Any, videos: Videos, model: str, frames: int) -> Row:
     size = BATCH if frames < 32 else BATCH // 2
     while True:
         row = Row(model, frames, "generate in batches", size, 2 * size)
@@ -329,7 +331,7 @@ def measure(row: Row, run: Callable[[], Any]) -> None:
         row.first_token_s = float(np.median([answer.first_token_s for answer in answers]))
 
 
-def reuse(loaded: Loaded, args: argparse.Namespace) -> dict[str, Any]:
+def reuse(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, Any]:
     """Ten questions about one video: with what is kept, and without; both warm."""
     questions = [f"What happens at number {n}?" for n in range(10)]
     found: dict[str, Any] = {}

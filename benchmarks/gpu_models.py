@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from videoqa_worker.engine import load_processor
-from videoqa_worker.engine.model.loading import Loaded
+from videoqa_worker.engine.model.loading import LoadedModel
 from videoqa_worker.prompt import Prompter
 
 __all__ = ["SHAPES", "Shape", "build", "write"]
@@ -60,7 +60,7 @@ class Shape:
 
     @property
     def kv_bytes(self) -> int:
-        """Of a token, in 16 bits."""
+        """KV bytes of a token, in 16 bits."""
         return 2 * self.layers * self.hidden * 2
 
 
@@ -111,7 +111,7 @@ def _config(shape: Shape, layers: int | None) -> LlavaConfig:
 
 
 def write(name: str, folder: Path) -> None:
-    """The same as a checkpoint, in float32."""
+    """Writes the model as a checkpoint, in float32."""
     loaded, _ = build(name, torch.device("cpu"), torch.float32)
     loaded.model.save_pretrained(folder)
     _write(folder, loaded.model.config)
@@ -119,7 +119,7 @@ def write(name: str, folder: Path) -> None:
 
 def build(
     name: str, device: torch.device, dtype: torch.dtype, *, layers: int | None = None
-) -> tuple[Loaded, Any]:
+) -> tuple[LoadedModel, Any]:
     """The model on its device, and the checkpoint's own processor for those who use that.
 
     No token ends an answer, so that all are of the length asked for.
@@ -142,7 +142,7 @@ def build(
         _write(Path(folder), config)
         fast, own = (load_processor(folder, config, pixels) for pixels in ("fast", "reference"))
     prompter = Prompter(fast, config)
-    loaded = Loaded(model.eval(), fast.tokenizer, prompter, frozenset(), 0, True, "random")
+    loaded = LoadedModel(model.eval(), fast.tokenizer, prompter, frozenset(), 0, True, "random")
     return loaded, own
 
 

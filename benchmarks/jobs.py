@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
+
 FRAMES = 8
 QUESTION = "What is moving?"
 
@@ -98,8 +100,7 @@ def ours(paths: list[Path], folder: Path) -> dict[str, Any]:
 
 
 def clips(count: int, seconds: float, folder: Path) -> list[Path]:
-    from videoqa_worker.demo.clips import write_clip
-    from videoqa_worker.demo.scenes import sample_scene
+    from demo_world import sample_scene, write_clip
 
     rng = random.Random(7)
     return [

@@ -17,6 +17,7 @@ import json
 import platform
 import random
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,12 +33,13 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 from transformers import AutoConfig, AutoProcessor
 
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import sample_scene
 from videoqa_worker.engine import load_processor
 from videoqa_worker.frames.pixels import to_rgb
-from videoqa_worker.prompt import Media, Prompter
+from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import DEMO_MODEL_PATH
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
+from demo_world import sample_scene, write_clip
 
 SIZES_PX = {"1080p": (1920, 1080), "720p": (1280, 720)}
 EDGE = 384
@@ -101,7 +103,7 @@ class Ours:
         return [to_rgb(frame, reformatter) for frame in frames]
 
     def __call__(self, frames: list[av.VideoFrame]) -> torch.Tensor:
-        inputs = self._prompter.build([Media("video", tuple(self.convert(frames)))], QUESTION)
+        inputs = self._prompter.build([FrameInput("video", tuple(self.convert(frames)))], QUESTION)
         normalise = inputs.normalisations["image"]
         return normalise(inputs.images["pixel_values"], torch.device("cpu"), torch.float32)
 

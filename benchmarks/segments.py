@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
+sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
 
 FRAMES, SCENE_S, FPS = 8, 10, 12
 QUESTION = "Describe the video."
@@ -30,9 +30,7 @@ QUESTION = "Describe the video."
 
 def film(path: Path, scenes: int) -> list[str]:
     """What is truly in each scene."""
-    from videoqa_worker.demo.clips import write_clip
-    from videoqa_worker.demo.questions import describe
-    from videoqa_worker.demo.scenes import sample_scene
+    from demo_world import describe, sample_scene, write_clip
 
     rng = random.Random(1)
     drawn = [sample_scene(rng, "single") for _ in range(scenes)]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
+sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
 
 IN_FLIGHT = 16
 FRAMES, TOKENS = 8, 32
@@ -34,21 +34,21 @@ QUESTION = "What is moving?"
 
 def alone(folder: Path, paths: list[Path]) -> dict[str, Any]:
     from videoqa.contract import Generation, Sampling
-    from videoqa_worker.engine import Engine, EngineConfig
+    from videoqa_worker.engine import Engine, EngineConfig, MediaQuestion
     from videoqa_worker.frames import sample_frames
-    from videoqa_worker.prompt import Media
+    from videoqa_worker.prompt import FrameInput
 
-    def media(path: Path) -> Media:
+    def media(path: Path) -> FrameInput:
         frames = sample_frames(path, Sampling(frames=FRAMES)).frames
-        return Media("video", tuple(frame.pixels for frame in frames))
+        return FrameInput("video", tuple(frame.pixels for frame in frames))
 
     config = EngineConfig(model=str(folder), device="cpu", cpu_threads=1, max_batch=IN_FLIGHT)
     with Engine(config) as engine:
         shown = [media(path) for path in paths]
         generation = Generation(max_new_tokens=TOKENS)
 
-        def answer(video: Media) -> str:
-            return engine.ask([video], QUESTION, generation).result().text
+        def answer(video: FrameInput) -> str:
+            return engine.ask(MediaQuestion([video], QUESTION, generation=generation)).result().text
 
         with ThreadPoolExecutor(IN_FLIGHT) as threads:
             list(threads.map(answer, shown[:IN_FLIGHT]))  # warm, and then not kept
@@ -89,10 +89,8 @@ def by_worker(model: Path, paths: list[Path], folder: Path) -> dict[str, Any]:
 
 
 def run(jobs: int, runs: int) -> dict[str, Any]:
+    from demo_world import sample_scene, write_clip
     from gpu_models import write
-
-    from videoqa_worker.demo.clips import write_clip
-    from videoqa_worker.demo.scenes import sample_scene
 
     draw = random.Random(3)
     found: dict[str, list[dict[str, Any]]] = {"alone": [], "worker": []}

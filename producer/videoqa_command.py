@@ -1,6 +1,6 @@
 """Entry point of the `videoqa` command, outside of the package, whose import takes half a second.
 
-Ctrl-C during the import ends the command as quietly as later.
+So Ctrl-C during that import is as quiet as later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Runs the command line; the console script calls this."""
+    """Runs the command; called by the console script."""
     try:
         from videoqa.cli.main import main as run
 

@@ -11,14 +11,13 @@ from urllib.parse import unquote
 import av
 import numpy as np
 import pytest
+from support.scenes import Scene, write_clip
 from support.servers import HttpServer, Route
 from support.stack import WorkerProcess
 
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import Failure, Job
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.process import free_port
 

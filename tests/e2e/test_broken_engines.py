@@ -8,23 +8,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.service.watchdog import BROKEN_STATUS
 
 BREAKS = """
 import time, torch
-from videoqa_worker.engine.execution.forward import Passes
-answered = Passes.decode
+from videoqa_worker.engine.execution.forward import ForwardPass
+answered = ForwardPass.decode
 def decode(passes, first, rows, **more):
     if max(row.at for slot in rows for row in slot) > 100:  # not the warm-up
         {fault}
     return answered(passes, first, rows, **more)
-Passes.decode = decode
+ForwardPass.decode = decode
 """
 FAULTS = {
     "hangs": "time.sleep(1000)",

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scenes import Scene, write_clip
 from support.servers import WRITER
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.contract import Job
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded import S3Server
 
 SCENE = Scene.single("red", "circle", "right")

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
+from support.scenes import Scene, write_clip
 
 VIDEOQA = str(Path(sys.executable).parent / "videoqa")
 

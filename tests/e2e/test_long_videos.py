@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 import redis
 from support.cli import Run
+from support.scenes import describe, sample_scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.contract import Result, TextPiece
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.questions import describe
-from videoqa_worker.demo.scenes import sample_scene
 from videoqa_worker.job.segments import AHEAD
 
 SCENES = [sample_scene(random.Random(seed), "single") for seed in range(20)]
@@ -28,8 +26,8 @@ IN_SCENES = {"method": "segment", "segment_s": SCENE_S}
 NOTED = """
 import os, time
 from videoqa_worker.job import segments
-from videoqa_worker.engine.execution.forward import Passes
-decode, ask = Passes.decode, segments.Segments._ask_about
+from videoqa_worker.engine.execution.forward import ForwardPass
+decode, ask = ForwardPass.decode, segments.Segments._ask_about
 def slow(*args, **more):
     time.sleep(0.02)
     return decode(*args, **more)
@@ -37,7 +35,7 @@ def noted(self, segment):
     with open(os.environ["NOTES"], "a") as notes:
         notes.write(f"{segment.number}\\n")
     return ask(self, segment)
-Passes.decode, segments.Segments._ask_about = slow, noted
+ForwardPass.decode, segments.Segments._ask_about = slow, noted
 """
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 
 
 def test_bulk_jobs_go_on_while_interactive_ones_keep_coming(

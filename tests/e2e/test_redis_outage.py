@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.contract import Event
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 
 QUESTIONS = ["Describe the video.", "What color is it?", "What is moving?"]
 

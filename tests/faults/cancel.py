@@ -25,12 +25,12 @@ from faults.tally import Tally
 SLOTS = 16
 SLOW = """
 import time
-from videoqa_worker.engine.execution.forward import Passes
-decode = Passes.decode
+from videoqa_worker.engine.execution.forward import ForwardPass
+decode = ForwardPass.decode
 def slow(*args, **more):
     time.sleep(0.2)
     return decode(*args, **more)
-Passes.decode = slow
+ForwardPass.decode = slow
 """
 
 

@@ -21,8 +21,8 @@ from faults.tally import Tally
 
 BREAKS = """
 import os, random, torch
-from videoqa_worker.engine.execution.forward import Passes
-answered = Passes.decode
+from videoqa_worker.engine.execution.forward import ForwardPass
+answered = ForwardPass.decode
 draw = random.Random(os.environ["FAULTS_SEED"])
 steps = 0
 def decode(*args, **more):
@@ -36,7 +36,7 @@ def decode(*args, **more):
         open(os.environ["FAULTS"], "a").write("s")
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
     return answered(*args, **more)
-Passes.decode = decode
+ForwardPass.decode = decode
 """
 MEMORY, STICKY = 0.02, 0.01
 """Shares of the decode steps."""

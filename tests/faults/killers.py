@@ -28,15 +28,15 @@ KILLS, BREAKS = 61, 62
 """`max_new_tokens` of the jobs that do it."""
 KILLER = f"""
 import os, signal, torch
-from videoqa_worker.engine.sequence.prefill import Prompts
-opened = Prompts.open
-def open_(self, ticket, *args, **more):
-    if ticket.request.generation.max_new_tokens == {KILLS}:
+from videoqa_worker.engine.execution import continuous
+plain = continuous.begin_prefill
+def begin_prefill(model, cache, pending, *args, **more):
+    if pending.request.generation.max_new_tokens == {KILLS}:
         os.kill(os.getpid(), signal.SIGKILL)
-    if ticket.request.generation.max_new_tokens == {BREAKS}:
+    if pending.request.generation.max_new_tokens == {BREAKS}:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
-    return opened(self, ticket, *args, **more)
-Prompts.open = open_
+    return plain(model, cache, pending, *args, **more)
+continuous.begin_prefill = begin_prefill
 """
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import redis
+from support.scenes import Scene, write_clip
 
 from faults.proxies import Store, Wire
 from faults.tally import Tally
@@ -29,8 +30,6 @@ from videoqa.client import Client
 from videoqa.contract import FINAL_STATES, PRIORITIES, Result, WorkerInfo
 from videoqa.jobs import Ledger, queue_name
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.redis_server import RedisServer
 

@@ -17,12 +17,12 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.scenes import Scene, write_clip
+
 from faults.rig import SCENES, Rig
 from faults.script import main
 from faults.tally import Tally
 from videoqa.contract import Result
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.job.segments import AHEAD
 
 WORKERS, FILMS, PARTS, PART_S = 2, 3, 12, 0.5
@@ -30,8 +30,8 @@ PER_KILL = 3
 NOTED = """
 import os, time
 from videoqa_worker.job import segments
-from videoqa_worker.engine.execution.forward import Passes
-decode, ask = Passes.decode, segments.Segments._ask_about
+from videoqa_worker.engine.execution.forward import ForwardPass
+decode, ask = ForwardPass.decode, segments.Segments._ask_about
 def slow(*args, **more):
     time.sleep(0.01)
     return decode(*args, **more)
@@ -39,7 +39,7 @@ def noted(self, segment):
     with open(os.environ["NOTES"], "a") as notes:
         notes.write(f"{self._context.control.job_id} {segment.number}\\n")
     return ask(self, segment)
-Passes.decode, segments.Segments._ask_about = slow, noted
+ForwardPass.decode, segments.Segments._ask_about = slow, noted
 """
 
 

@@ -40,7 +40,7 @@ from transformers import (
 
 import videoqa_worker
 from videoqa_worker.engine import Engine, EngineConfig
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 
 DEMO = Path(videoqa_worker.__file__).parent / "demo" / "model"
 """The bundled trained model."""
@@ -336,14 +336,14 @@ def engine_of(checkpoint: Callable[[str], Path]) -> Iterator[Callable[..., Engin
         yield of
 
 
-def clip(seed: int, frames: int, *, height: int = 48, width: int = 64) -> Media:
+def clip(seed: int, frames: int, *, height: int = 48, width: int = 64) -> FrameInput:
     """A video of coarse random blocks that change from frame to frame."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (frames, height // 8, width // 8, 3), dtype=np.uint8)
     pixels = blocks.repeat(8, axis=1).repeat(8, axis=2)
-    return Media("video", tuple(pixels), tuple(float(n) for n in range(frames)))
+    return FrameInput("video", tuple(pixels), tuple(float(n) for n in range(frames)))
 
 
-def picture(seed: int, *, height: int = 48, width: int = 64) -> Media:
+def picture(seed: int, *, height: int = 48, width: int = 64) -> FrameInput:
     """An image of the same sort."""
-    return Media("image", clip(seed, 1, height=height, width=width).frames)
+    return FrameInput("image", clip(seed, 1, height=height, width=width).frames)

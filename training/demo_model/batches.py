@@ -1,4 +1,4 @@
-"""Packs clips and their questions into training batches.
+"""Training batches: clips and their questions, packed.
 
 A row is one clip's frames, then all its questions as branches: each sees the frames and itself,
 no other branch. So the frames, which are most of the tokens, are paid for once.
@@ -13,10 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from checkpoint import IMAGE_PX, TOKENS_PER_FRAME
+from demo_world import (
+    Look,
+    Question,
+    Scene,
+    compare_questions,
+    questions,
+    render,
+    sample_pair,
+    sample_scene,
+)
 from transformers import PreTrainedTokenizerFast
-
-from videoqa_worker.demo.questions import Question, compare_questions, questions
-from videoqa_worker.demo.scenes import Look, Scene, render, sample_pair, sample_scene
 
 IGNORED = -100
 _MAX_BRANCHES = 8
@@ -24,12 +31,12 @@ _MAX_BRANCHES = 8
 _HARD_KINDS = frozenset(("yes_no", "moving_in_turn", "moving_at_once", "same_direction"))
 _UNKNOWN_SHARE = 0.12
 _UNSEEN = -1e4
-#: What a single picture can answer; of sequences, it shows the first shape only.
+#: Kinds that a single picture can answer; it shows the first shape of a sequence only.
 _STILL_KINDS = frozenset(
     ("color", "shape", "objects", "colors_at_once", "objects_at_once", "named_shape", "named_color")
 )
 _ASPECTS = (1.0, 1.0, 4 / 3, 16 / 9, 3 / 4, 9 / 16)
-#: What stands before the frames of the first and of the second video; none is the guide's layout.
+#: Text before the frames of the first and of the second video; none is the guide's layout.
 _LAYOUTS = (
     ("", ""),
     ("\nfirst video", "\nsecond video"),
@@ -42,7 +49,7 @@ _LAYOUTS = (
 
 @dataclass(frozen=True)
 class Branch:
-    """Where one question's answer lies in a batch: tokens `start <= n < stop` of `row`."""
+    """Place of one question's answer in a batch: tokens `start <= n < stop` of `row`."""
 
     row: int
     kind: str
@@ -69,22 +76,22 @@ def clip_batch(
     frames: int,
     kinds: dict[str, float],
 ) -> Batch:
-    """`rows` clips of `frames` frames; `kinds` maps kinds of scenes to their weights."""
+    """Draws `rows` clips of `frames` frames; `kinds` maps kinds of scenes to their weights."""
     drawn = rng.choices(list(kinds), list(kinds.values()), k=rows)
     if frames == 1:
         drawn = ["single" if kind == "sequence" else kind for kind in drawn]
     scenes = [sample_scene(rng, kind) for kind in drawn]
     prefix = _ids(tokenizer, "<|im_start|>user" + _images(frames))
-    asked = [questions(scene, rng) + _hard(questions, scene, rng=rng) for scene in scenes]
+    asked = [questions(scene, rng) + _repeat_hard(questions, scene, rng=rng) for scene in scenes]
     if frames == 1:
         asked = [[one for one in row if one.kind in _STILL_KINDS] for row in asked]
-    return _packed(rng, tokenizer, prefix, asked, _pixels(rng, scenes, frames))
+    return _pack(rng, tokenizer, prefix, asked, _pixels(rng, scenes, frames))
 
 
 def pair_batch(
     rng: random.Random, tokenizer: PreTrainedTokenizerFast, rows: int, frames: int
 ) -> Batch:
-    """`rows` pairs of clips, `frames` frames each, one after the other."""
+    """Draws `rows` pairs of clips, `frames` frames each, one after the other."""
     pairs = [sample_pair(rng) for _ in range(rows)]
     before_first, before_second = rng.choice(_LAYOUTS)
     prefix = _ids(
@@ -92,22 +99,23 @@ def pair_batch(
         "<|im_start|>user" + before_first + _images(frames) + before_second + _images(frames),
     )
     asked = [
-        compare_questions(*pair, rng) + _hard(compare_questions, *pair, rng=rng) for pair in pairs
+        compare_questions(*pair, rng) + _repeat_hard(compare_questions, *pair, rng=rng)
+        for pair in pairs
     ]
     scenes = [scene for pair in pairs for scene in pair]
-    return _packed(rng, tokenizer, prefix, asked, _pixels(rng, scenes, frames))
+    return _pack(rng, tokenizer, prefix, asked, _pixels(rng, scenes, frames))
 
 
-def _hard(
+def _repeat_hard(
     asker: Callable[..., list[Question]], *scenes: Scene, rng: random.Random
 ) -> list[Question]:
-    """The hard kinds twice more, in other wordings."""
+    """Returns the questions of hard kinds twice more, in other wordings."""
     again = asker(*scenes, rng) + asker(*scenes, rng)
     return [question for question in again if question.kind in _HARD_KINDS]
 
 
-def _chosen(rng: random.Random, asked: list[Question]) -> list[Question]:
-    """All hard ones and some of the others, shuffled."""
+def _choose_questions(rng: random.Random, asked: list[Question]) -> list[Question]:
+    """Returns all hard questions and some of the others, shuffled."""
     hard = [question for question in asked if question.kind in _HARD_KINDS]
     others = [question for question in asked if question.kind not in _HARD_KINDS]
     chosen = hard + rng.sample(others, min(_MAX_BRANCHES - len(hard), len(others)))
@@ -115,12 +123,12 @@ def _chosen(rng: random.Random, asked: list[Question]) -> list[Question]:
 
 
 def sample_times(rng: random.Random, frames: int) -> list[float]:
-    """The sampler's times k/n, each a little off."""
+    """Returns the sampler's times k/n, each a little off."""
     return [max(0.0, (k + rng.uniform(-0.04, 0.12)) / frames) for k in range(frames)]
 
 
 def draw(rng: random.Random, scenes: list[Scene], times: list[float]) -> torch.Tensor:
-    """float32[B * T, 3, 48, 48], -1..1: pictures as the processor makes them from a video."""
+    """Returns float32[B * T, 3, 48, 48], -1..1: pictures as the processor makes them from a video."""
     look = Look(
         noise=rng.uniform(0, 5),
         color_jitter=rng.uniform(0, 14),
@@ -135,7 +143,7 @@ def draw(rng: random.Random, scenes: list[Scene], times: list[float]) -> torch.T
 
 
 def _pixels(rng: random.Random, scenes: list[Scene], frames: int) -> torch.Tensor:
-    """Drawn in four groups, each with a look of its own; as many frames each."""
+    """Draws the scenes in four groups, each with a look of its own; as many frames each."""
     times = sample_times(rng, frames)
     size = max(2, len(scenes) // 4)
     return torch.cat(
@@ -152,15 +160,15 @@ def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return ids
 
 
-def _packed(
+def _pack(
     rng: random.Random,
     tokenizer: PreTrainedTokenizerFast,
     prefix: list[int],
     asked: list[list[Question]],
     pixels: torch.Tensor,
 ) -> Batch:
-    """The rows, each with its own branches behind the common prefix."""
-    rows = [_encoded(rng, tokenizer, _chosen(rng, row)) for row in asked]
+    """Packs the rows, each with its own branches after the common prefix."""
+    rows = [_encode(rng, tokenizer, _choose_questions(rng, row)) for row in asked]
     start = len(prefix)
     size = start + max(sum(len(prompt) + len(answer) for _, prompt, answer in row) for row in rows)
     ids = torch.zeros(len(rows), size, dtype=torch.long)
@@ -191,7 +199,7 @@ def _packed(
 
 
 def _mask(group: torch.Tensor) -> torch.Tensor:
-    """bfloat16[B, 1, N, N], 0 where seen: the prefix (group 0) and the own branch, up to here."""
+    """Returns bfloat16[B, 1, N, N], 0 where seen: the prefix (group 0) and the own branch, up to here."""
     size = group.shape[1]
     causal = torch.ones(size, size, dtype=torch.bool).tril()
     own = (group[:, :, None] == group[:, None, :]) | (group[:, None, :] == 0)
@@ -199,10 +207,10 @@ def _mask(group: torch.Tensor) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, _UNSEEN)[:, None]
 
 
-def _encoded(
+def _encode(
     rng: random.Random, tokenizer: PreTrainedTokenizerFast, asked: list[Question]
 ) -> list[tuple[str, list[int], list[int]]]:
-    """(kind, prompt tokens, answer tokens) of each; some prompts hold a word nobody knows."""
+    """Returns (kind, prompt tokens, answer tokens) of each; some prompts have an unknown word."""
     prompts = tokenizer([f"\n{question.text}" for question in asked], add_special_tokens=False)[
         "input_ids"
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from demo_world import COLORS, DIRECTIONS, SHAPES, vocabulary
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
     GenerationConfig,
@@ -17,9 +18,6 @@ from transformers import (
 )
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.utils import logging
-
-from videoqa_worker.demo.shapes import COLORS, DIRECTIONS, SHAPES
-from videoqa_worker.demo.wording import vocabulary
 
 IMAGE_PX = 48
 PATCH_PX = 12
@@ -65,7 +63,7 @@ CHAT_TEMPLATE = """\
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, lower-cased; what it never saw is `<unk>`."""
+    """Builds a tokenizer of whole words in lower case; an unknown word is `<unk>`."""
     words = sorted({*vocabulary(), *_ANSWER_WORDS, *COLORS, *SHAPES, *DIRECTIONS, "s"})
     vocab = {
         token: index
@@ -98,7 +96,7 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def new_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """SigLIP pixels: bicubic to 48x48 whatever the aspect, -1..1."""
+    """Builds a processor with SigLIP pixels: bicubic to 48x48 at any aspect, -1..1."""
     images = SiglipImageProcessorPil(
         size={"height": IMAGE_PX, "width": IMAGE_PX}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
@@ -113,7 +111,7 @@ def new_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForConditionalGeneration:
-    """About 1.4 million random weights: SigLIP of 3 layers, Qwen2 of 4."""
+    """Builds a model with 1.4 million random weights: SigLIP of 3 layers, Qwen2 of 4."""
     torch.manual_seed(seed)
     image_token = tokenizer.convert_tokens_to_ids(_IMAGE)
     config = LlavaConfig(
@@ -159,7 +157,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForConditio
 
 
 def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """Write what `from_pretrained` reads."""
+    """Writes the files that `from_pretrained` reads."""
     logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)

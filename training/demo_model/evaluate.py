@@ -1,4 +1,4 @@
-"""Measure the demo model on held-out clips, the way it is used: real files, the project's sampler.
+"""Evaluation of the demo model on held-out clips as in use: real files, the project's sampler.
 
     python training/demo_model/evaluate.py --clips 300 --seed 7 --frames 4 6 8 12 --json
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,16 +28,18 @@ from transformers.utils import logging
 
 import videoqa_worker.demo
 from videoqa.contract import Sampling
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import (
+from videoqa_worker.frames import sample_frames
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from demo_world import (
     Question,
     Scene,
     compare_questions,
     questions,
     sample_pair,
     sample_scene,
+    write_clip,
 )
-from videoqa_worker.frames import sample_frames
 
 MODEL_DIR = Path(videoqa_worker.demo.__file__).parent / "model"
 _SIZES_PX = ((160, 160), (224, 224), (320, 240), (320, 180), (180, 320), (426, 240), (640, 360))
@@ -46,14 +49,14 @@ _SHOWN_MISTAKES = 20
 
 @dataclass
 class Tally:
-    """Right answers and answers, by kind."""
+    """Counts of right answers and of answers, by kind."""
 
     right: Counter[str] = field(default_factory=Counter)
     asked: Counter[str] = field(default_factory=Counter)
     mistakes: list[str] = field(default_factory=list)
 
     def count(self, kind: str, question: Question, said: str) -> None:
-        """Add one answer."""
+        """Adds one answer."""
         self.asked[kind] += 1
         if said == question.answer:
             self.right[kind] += 1
@@ -61,7 +64,7 @@ class Tally:
             self.mistakes.append(f"{kind}: {question.text!r} -> {said!r}, not {question.answer!r}")
 
     def by_kind(self) -> dict[str, dict[str, float]]:
-        """{kind: {"accuracy": 0..1, "asked": n}}."""
+        """Returns {kind: {"accuracy": 0..1, "asked": n}}."""
         return {
             kind: {"accuracy": round(self.right[kind] / count, 4), "asked": count}
             for kind, count in sorted(self.asked.items())
@@ -79,7 +82,7 @@ class DemoModel:
 
     @torch.no_grad()
     def answers(self, contents: list[list[dict[str, Any]]]) -> list[str]:
-        """One greedy answer a user message, the messages in one left-padded batch."""
+        """Returns a greedy answer to each user message; they run in one left-padded batch."""
         inputs = self._processor.apply_chat_template(
             [[{"role": "user", "content": content}] for content in contents],
             add_generation_prompt=True,
@@ -96,7 +99,7 @@ class DemoModel:
 
 
 def images(frames: list[np.ndarray]) -> list[dict[str, Any]]:
-    """Content items of uint8[H, W, 3] frames."""
+    """Returns content items of uint8[H, W, 3] frames."""
     return [{"type": "image", "image": frame} for frame in frames]
 
 
@@ -105,7 +108,7 @@ def text(words: str) -> dict[str, Any]:
 
 
 def film(scene: Scene, folder: Path, rng: random.Random) -> Path:
-    """Write the scene with a size, rate, length and quality drawn by `rng`."""
+    """Writes the scene with a size, rate, length and quality drawn by `rng`."""
     return write_clip(
         scene,
         folder / f"{rng.getrandbits(48):x}.mp4",
@@ -118,8 +121,8 @@ def film(scene: Scene, folder: Path, rng: random.Random) -> Path:
     )
 
 
-def seen(path: Path, count: int) -> list[dict[str, Any]]:
-    """The file's `count` frames, as content items."""
+def sample_content(path: Path, count: int) -> list[dict[str, Any]]:
+    """Returns `count` frames of the file as content items."""
     return images([frame.pixels for frame in sample_frames(path, Sampling(frames=count)).frames])
 
 
@@ -130,7 +133,7 @@ def put(
     asked: list[Question],
     suffix: str = "",
 ) -> None:
-    """Ask everything of the same content, and count."""
+    """Asks all questions about the same content, and counts the answers."""
     said = model.answers([[*before, text(question.text)] for question in asked])
     for question, answer in zip(asked, said, strict=True):
         tally.count(question.kind + suffix, question, answer)
@@ -139,7 +142,7 @@ def put(
 def evaluate(
     model: DemoModel, clips: int, seed: int, frame_counts: list[int]
 ) -> Iterator[tuple[int, Tally]]:
-    """(frames a video, tally) of the same clips at each frame count.
+    """Yields (frames per video, tally) of the same clips at each frame count.
 
     Every fifth is a pair of clips, asked in two layouts: frames after frames with no word between,
     as in the guide, and with "first video" and "second video" before them (`..._named`).
@@ -161,7 +164,7 @@ def _ask_one(model: DemoModel, tallies: dict[int, Tally], folder: Path, rng: ran
     path = film(scene, folder, rng)
     asked = questions(scene, rng)
     for count, tally in tallies.items():
-        put(model, tally, seen(path, count), asked)
+        put(model, tally, sample_content(path, count), asked)
     path.unlink()
 
 
@@ -172,7 +175,7 @@ def _ask_pair(
     paths = [film(scene, folder, rng) for scene in scenes]
     asked = compare_questions(*scenes, rng)
     for count, tally in tallies.items():
-        first, second = (seen(path, count) for path in paths)
+        first, second = (sample_content(path, count) for path in paths)
         put(model, tally, [*first, *second], asked)
         named = [text("first video"), *first, text("second video"), *second]
         put(model, tally, named, asked, "_named")
@@ -181,7 +184,7 @@ def _ask_pair(
 
 
 def main() -> None:
-    """Print a table, or one JSON object."""
+    """Prints a table, or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=MODEL_DIR, help="folder of the checkpoint")
     parser.add_argument("--clips", type=int, default=200)
@@ -208,7 +211,7 @@ def main() -> None:
 
 
 def print_table(found: dict[int, Tally]) -> None:
-    """A markdown table: a kind a row, a frame count a column."""
+    """Prints a markdown table: a row for each kind, a column for each frame count."""
     kinds = sorted({kind for tally in found.values() for kind in tally.asked})
     print("| kind | asked | " + " | ".join(f"{count} frames" for count in found) + " |")
     print("|---|---|" + "---|" * len(found))

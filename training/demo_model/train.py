@@ -1,4 +1,4 @@
-"""Train the demo model from nothing on synthetic clips.
+"""Training of the demo model from random weights, on synthetic clips.
 
     python training/demo_model/train.py --out DIR
 
@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from batches import IGNORED, Batch, clip_batch, pair_batch
-from checkpoint import new_model, new_processor, new_tokenizer, save
 from torch.nn import functional
 from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from batches import IGNORED, Batch, clip_batch, pair_batch
+from checkpoint import new_model, new_processor, new_tokenizer, save
 from warmup import PatchHead, warmup_loss
 
 #: Large tensors stay mapped between steps: 0.8 s a step instead of 4.2.
@@ -41,11 +43,11 @@ _HELD_OUT_SEED = 1_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """How long each part lasts."""
+    """Numbers of steps and rates of a training run."""
 
     out: Path
     seed: int
-    #: Of the vision tower alone.
+    #: Steps of the vision tower alone.
     warmup_steps: int
     steps: int
     learning_rate: float
@@ -75,7 +77,7 @@ class Optimizers:
         self._params = matrices + rest
 
     def step(self, learning_rate: float) -> None:
-        """Update from the gradients at hand, clipped to norm 1, and clear them."""
+        """Updates from the gradients, clipped to norm 1, and clears them."""
         torch.nn.utils.clip_grad_norm_(self._params, 1.0)
         for optimizer in self._all:
             for group in optimizer.param_groups:
@@ -85,12 +87,12 @@ class Optimizers:
 
 
 def _is_table(name: str) -> bool:
-    """Whether a matrix is looked up by row, or written to directly, rather than multiplied."""
+    """Returns True for a matrix that is looked up by row, or written to, rather than multiplied."""
     return "embed" in name or "lm_head" in name or name.startswith("linear.")
 
 
 def rate(plan: Plan, done: float, step: int) -> float:
-    """The learning rate after the share `done` of a part."""
+    """Returns the learning rate after the share `done` of a part."""
     fall = max(0.0, (done - plan.decay_from) / (1 - plan.decay_from))
     return (
         plan.learning_rate
@@ -100,7 +102,7 @@ def rate(plan: Plan, done: float, step: int) -> float:
 
 
 def warm_up(model: LlavaForConditionalGeneration, plan: Plan, rng: random.Random) -> None:
-    """Train the vision tower alone, on what each patch shows."""
+    """Trains the vision tower alone, on the content of each patch."""
     head = PatchHead(model.config.text_config.hidden_size)
     modules = [model.model.vision_tower, model.model.multi_modal_projector, head]
     optimizers = Optimizers(modules, plan.learning_rate)
@@ -112,13 +114,13 @@ def warm_up(model: LlavaForConditionalGeneration, plan: Plan, rng: random.Random
         optimizers.step(rate(plan, done, step))
         if time.monotonic() - reported > _REPORT_EVERY_S:
             reported = time.monotonic()
-            say(f"warm-up {done:.0%} step {step} loss {loss.item():.3f} {rounded(read)}")
+            say(f"warm-up {done:.0%} step {step} loss {loss.item():.3f} {format_shares(read)}")
 
 
 def learn(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, plan: Plan, rng: random.Random
 ) -> None:
-    """Train the whole model on questions, reporting and saving once a minute."""
+    """Trains the whole model on questions; reports and saves once a minute."""
     optimizers = Optimizers([model], plan.learning_rate)
     reported = time.monotonic()
     smooth = 0.0
@@ -131,12 +133,12 @@ def learn(
         if time.monotonic() - reported > _REPORT_EVERY_S:
             save(model, processor, plan.out)
             held_out = accuracy(model, processor)
-            say(f"{done:.0%} step {step} loss {smooth:.3f} {rounded(held_out)}")
+            say(f"{done:.0%} step {step} loss {smooth:.3f} {format_shares(held_out)}")
             reported = time.monotonic()
 
 
 def next_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, plan: Plan) -> Batch:
-    """Pairs of clips, or clips of every kind and length; many frames in fewer rows."""
+    """Draws pairs of clips, or clips of every kind and length; many frames in fewer rows."""
     if rng.random() < plan.pair_share:
         return pair_batch(rng, tokenizer, _ROWS // 2, rng.choice((3, 4, 4, 5, 6, 6, 8, 8, 12)))
     frames = rng.choice((1, 4, 4, 5, 6, 7, 8, 8, 8, 10, 12, 16))
@@ -146,7 +148,7 @@ def next_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, plan: Pla
 def answer_loss(
     model: LlavaForConditionalGeneration, batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean loss of the answers' tokens; their logits; and where they are, bool[B, N - 1]."""
+    """Returns the mean loss of the answers' tokens, their logits, and their places, bool[B, N - 1]."""
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.model(**batch.inputs).last_hidden_state
         wanted = batch.labels[:, 1:]
@@ -159,7 +161,7 @@ def answer_loss(
 def accuracy(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, batches: int = 2
 ) -> dict[str, float]:
-    """Share of wholly right answers per kind, on clips that training never draws, at 8 frames."""
+    """Returns the share of right answers per kind, on clips that training never draws, at 8 frames."""
     model.eval()
     rng = random.Random(_HELD_OUT_SEED)
     right: dict[str, list[bool]] = defaultdict(list)
@@ -176,7 +178,7 @@ def accuracy(
     return {kind: sum(hits) / len(hits) for kind, hits in sorted(right.items())}
 
 
-def rounded(values: dict[str, float]) -> str:
+def format_shares(values: dict[str, float]) -> str:
     return " ".join(f"{name}={value:.2f}" for name, value in values.items())
 
 
@@ -197,13 +199,13 @@ def parse(arguments: list[str] | None = None) -> Plan:
 
 
 def restart_with_malloc_settings() -> None:
-    """glibc reads them once, at the start of a process."""
+    """Starts this script again with the malloc settings, which glibc reads once, at its start."""
     if any(os.environ.get(name) != value for name, value in _MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_MALLOC})  # noqa: S606
 
 
 def main() -> None:
-    """Warm up, learn, save."""
+    """Warms up, learns and saves."""
     plan = parse()
     restart_with_malloc_settings()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Teaches the vision tower what lies where, before any question is asked.
+"""Warm-up of the vision tower: it learns the content of each patch, before any question is asked.
 
 Every patch of a frame learns the colour, shape and place of the object nearest to it. After it
 the language model gets colours and shapes right within a minute; where places were learnt as two
@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from batches import draw
 from checkpoint import IMAGE_PX, PATCH_PX
+from demo_world import COLORS, SHAPES, Scene, sample_scene
 from torch import nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
-
-from videoqa_worker.demo.scenes import COLORS, SHAPES, Scene, sample_scene
 
 _COLORS = list(COLORS)
 _SIDE = IMAGE_PX // PATCH_PX
@@ -47,7 +46,7 @@ class PatchHead(nn.Module):
 def warmup_loss(
     model: LlavaForConditionalGeneration, head: PatchHead, rng: random.Random
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """One step's loss, and the shares of patches whose object is read right."""
+    """Returns one step's loss, and the shares of patches whose object is read right."""
     scenes = [sample_scene(rng) for _ in range(_SCENES)]
     times = sorted(rng.random() for _ in range(_FRAMES))
     pixels = torch.cat([draw(rng, scenes[at : at + 16], times) for at in range(0, _SCENES, 16)])
@@ -65,7 +64,7 @@ def warmup_loss(
 
 
 def patch_targets(scenes: list[Scene], times: list[float]) -> list[np.ndarray]:
-    """What each of P patches shows in F = scenes x times frames.
+    """Returns the content of each of P patches in F = scenes x times frames.
 
     Returns:
         Colour (0 where there is nothing), shape, column and row of the centre, each int64[F, P].

@@ -1,7 +1,7 @@
-"""Estimate: what a run would take, from the headers of the videos alone.
+"""Estimate: the hours, frames, tokens and bytes of a run, from the headers of its videos alone.
 
-Counts here; a `Probe` looks. Only the worker's package can read videos, so the probe comes from it by
-the entry point group `videoqa.probe`. What is not known is not guessed.
+Sums up what a `Probe` finds in each row. Only the worker's package can read videos, so the probe
+comes from there by the entry point group `videoqa.probe`. Unknown values are left out, not guessed.
 """
 
 from __future__ import annotations
@@ -15,39 +15,40 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from videoqa import errors
+from videoqa.bulk.index import RowIndex
 from videoqa.bulk.manifest import Manifest, Row
-from videoqa.bulk.progress import Tally, Watcher
-from videoqa.bulk.scratch import Scratch
+from videoqa.bulk.progress import ProgressReporter, RowCounts
 from videoqa.contract import JobRequest
 
-__all__ = ["Estimate", "Probe", "Probed", "estimate", "installed_probe"]
+__all__ = ["Estimate", "Probe", "ProbeResult", "estimate", "installed_probe"]
 
 GROUP = "videoqa.probe"
 THREADS = 8
 SHOWN = 20
+"""Problems that are reported one by one."""
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What the headers of a row's inputs say."""
+class ProbeResult:
+    """The facts that the headers of a row's inputs give."""
 
     known: bool = True
-    """False: a header does not say how long its video is."""
+    """False: a header does not give the length of its video."""
     seconds: float = 0.0
-    """Of the clips together."""
+    """Length of the clips together."""
     frames: int = 0
-    """That a model would see, unless the model's own processor states another number."""
+    """Frames that a model would see, unless the model's own processor sets another number."""
     fetched_bytes: int = 0
-    """That a worker would fetch, by the files' indexes."""
+    """Bytes that a worker would fetch, by the files' indexes."""
     prompt_tokens: int | None = None
     """None: the model is not on this machine."""
 
 
 class Probe(Protocol):
-    """Looks at a row's inputs; called from several threads."""
+    """Reads the headers of a row's inputs; called from several threads."""
 
-    def look(self, request: JobRequest) -> Probed:
-        """Raises a SourceError or SamplingError, as a worker would."""
+    def inspect(self, request: JobRequest) -> ProbeResult:
+        """Opens each input; raises a SourceError or SamplingError, as a worker would."""
         ...
 
 
@@ -62,14 +63,14 @@ class Estimate:
     prompt_tokens: int | None = 0
     fetched_bytes: int | None = 0
     unknown: int = 0
-    """Rows with a video whose header does not say how long it is: not in hours, frames and tokens."""
+    """Rows with a video of unknown length: they count in no sum but that of the bytes."""
     failed: int = 0
     """Rows whose job would fail, as far as headers tell."""
     problems: list[str] = field(default_factory=list)
-    """The first of them, in words."""
+    """The first failures, as text."""
     note: str = ""
 
-    def add(self, found: Probed) -> None:
+    def add(self, found: ProbeResult) -> None:
         self.fetched_bytes = (self.fetched_bytes or 0) + found.fetched_bytes
         if not found.known:
             self.unknown += 1
@@ -80,65 +81,64 @@ class Estimate:
         total = (self.prompt_tokens or 0) + (found.prompt_tokens or 0)
         self.prompt_tokens = total if known else None
 
-    def refuse(self, row: Row, error: errors.VideoQAError) -> None:
+    def add_failure(self, row: Row, error: errors.VideoQAError) -> None:
         self.failed += 1
         if len(self.problems) < SHOWN:
             self.problems.append(f"{row.custom_id}: {error.message} ({error.code})")
 
 
 def estimate(
-    manifest: Manifest, opened: AbstractContextManager[Probe] | None, watcher: Watcher
+    manifest: Manifest, probe: AbstractContextManager[Probe] | None, progress: ProgressReporter
 ) -> Estimate:
-    """Looks at every row; submits and writes nothing.
+    """Reads the headers of every row's inputs; submits and writes nothing.
 
-    `opened`: see `installed_probe`.
+    `probe`: see `installed_probe`.
 
     Raises:
-        ManifestRefused.
+        ManifestRefused: lines are wrong.
     """
-    with Scratch() as scratch:
-        found = Estimate(rows=manifest.check(scratch))
-    if opened is None:
+    with RowIndex() as index:
+        found = Estimate(rows=manifest.check(index))
+    if probe is None:
         found.hours = found.frames = found.prompt_tokens = found.fetched_bytes = None
         found.note = (
-            "hours, frames, tokens and bytes are in the videos' headers, which this machine "
-            "can't read; install the worker in your clone: pip install ./worker"
+            "hours, frames, tokens and bytes are in the videos' headers, which only the worker's "
+            "package can read; install it in your clone: pip install ./worker"
         )
-        found.videos = sum(_videos(row) for row in manifest.rows())
+        found.videos = sum(_count_videos(row) for row in manifest.rows())
         return found
     seen = 0
-    with opened as probe, watcher, ThreadPoolExecutor(THREADS) as pool:
-        for row, look in _looks(manifest.rows(), probe, pool):
-            found.videos += _videos(row)
+    with probe as opened, progress, ThreadPoolExecutor(THREADS) as pool:
+        for row, result in _inspect_rows(manifest.rows(), opened, pool):
+            found.videos += _count_videos(row)
             try:
-                found.add(look.result())
+                found.add(result.result())
             except errors.VideoQAError as error:
-                found.refuse(row, error)
+                found.add_failure(row, error)
             seen += 1
-            watcher.update(
-                Tally(total=found.rows, done=seen - found.failed, failed=found.failed), 0
-            )
+            counts = RowCounts(total=found.rows, done=seen - found.failed, failed=found.failed)
+            progress.update(counts, 0)
     return found
 
 
-def _looks(
+def _inspect_rows(
     rows: Iterator[Row], probe: Probe, pool: ThreadPoolExecutor
-) -> Iterator[tuple[Row, Future[Probed]]]:
-    """In order, with a few ahead of who reads them."""
-    ahead: deque[tuple[Row, Future[Probed]]] = deque()
+) -> Iterator[tuple[Row, Future[ProbeResult]]]:
+    """Yields rows in order with their results to come, a few rows ahead of the caller."""
+    ahead: deque[tuple[Row, Future[ProbeResult]]] = deque()
     for row in rows:
-        ahead.append((row, pool.submit(probe.look, row.request)))
+        ahead.append((row, pool.submit(probe.inspect, row.request)))
         if len(ahead) > 4 * THREADS:
             yield ahead.popleft()
     yield from ahead
 
 
-def _videos(row: Row) -> int:
+def _count_videos(row: Row) -> int:
     return sum(item.kind == "video" for item in row.request.inputs)
 
 
 def installed_probe(environ: Mapping[str, str]) -> AbstractContextManager[Probe] | None:
-    """The one of the worker's package; None where that is not installed."""
+    """Returns the probe of the worker's package, or None where that is not installed."""
     for point in entry_points(group=GROUP):
         make: Callable[[Mapping[str, str]], Any] = point.load()
         return make(environ)  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""Manifest: the rows of an archive, each a request that holds, read as often as needed.
+"""Manifest: the rows of an archive, each a valid request, read as often as needed.
 
-A run reads it twice: once to check all of it before anything starts, once to submit. Between
-the two it keeps nothing, so a manifest may have any number of rows.
+A run reads it twice: once to check all of it before anything starts, once to submit. It keeps
+nothing between the two, so a manifest may have any number of rows.
 """
 
 from __future__ import annotations
@@ -12,42 +12,43 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
-from urllib.parse import unquote
+
+from pydantic import ValidationError
 
 from videoqa import errors
-from videoqa.bulk.line import MAX_NAME, Line
-from videoqa.bulk.scratch import Scratch
-from videoqa.bulk.source import lines_of
+from videoqa.bulk.index import RowIndex
+from videoqa.bulk.listings import list_rows
+from videoqa.bulk.manifest_files import MAX_NAME_BYTES, SourceLine, is_short_name
 from videoqa.contract import JobRequest, is_image_url, parse_request
-from videoqa.storage import ObjectStore, quote_name
+from videoqa.storage import ObjectStore
 
-__all__ = ["DIGEST_KEY", "Manifest", "Row"]
+__all__ = ["DIGEST_KEY", "Digester", "Manifest", "Row"]
 
 DIGEST_KEY = "videoqa.caption"
-"""Under which a job's metadata, and so its result, carries the digest of its row."""
+"""Key in a job's metadata, and so in its result, for the digest of its row."""
 SHOWN = 20
-"""Wrong lines that are told one by one."""
-_ASKED = ("inputs", "questions", "sampling", "generation", "model")
-"""Fields that decide an answer: another timeout does not make a result a different one."""
-_OURS = ("output", "idempotency_key")
+"""Wrong lines that are reported one by one."""
+_RESERVED = ("output", "idempotency_key")
+"""Fields that the run sets itself."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One video, or a few, and what is asked about them."""
+    """One video, or a few, and the questions about them."""
 
     number: int
     custom_id: str
     request: JobRequest
     digest: str
-    """Of what is asked."""
+    """Digest of the fields that decide the answer; see `Digester`."""
 
 
 class Manifest:
-    """A context manager, since standard input is kept in a file until its end."""
+    """The rows of one or more sources; a context manager, since it holds a copy of standard input."""
 
     def __init__(
         self, sources: Sequence[str], *, defaults: Mapping[str, Any], store: ObjectStore
@@ -55,11 +56,11 @@ class Manifest:
         """
         Arguments:
             sources: one folder, glob, prefix, manifest or `-`; or several videos.
-            defaults: fields of requests that hold where a line does not say otherwise. A line's
+            defaults: fields of requests that hold where a line does not give its own. A line's
                 field takes the place of the whole default, also of `sampling` and `generation`.
         """
         self.sources = tuple(sources)
-        self._defaults = dict(defaults)
+        self._defaults = _build_defaults(defaults)
         self._store = store
         self._stdin: IO[bytes] | None = None
 
@@ -78,26 +79,28 @@ class Manifest:
         if self._stdin is not None:
             self._stdin.close()
 
-    def check(self, scratch: Scratch) -> int:
-        """Reads all of it; returns how many rows there are.
+    def check(self, index: RowIndex) -> int:
+        """Reads all lines; returns how many rows there are.
 
         Raises:
-            ManifestRefused: one or more lines are wrong, or there is none; all of it is said at once.
+            ManifestRefused: lines are wrong, or there is no row. All problems are in one message.
         """
         count, problems = 0, _Problems()
-        for line in self._lines():
+        for line in self._list_lines():
             try:
-                row = self._row(line)
+                request = self._parse(line)
             except errors.RequestError as error:
-                problems.add(line.number, error)
+                problems.add(line.number, error.message)
                 continue
             count += 1
-            first = scratch.first_seen(row.custom_id, row.number)
-            if first != row.number:
-                problems.add_text(
-                    line.number, f"custom_id {row.custom_id!r} is that of line {first} already"
+            first = index.add_id(request.custom_id or "", line.number)
+            if first != line.number:
+                problems.add(
+                    line.number,
+                    f"custom_id {request.custom_id!r} is already that of line {first}; "
+                    "give each line its own",
                 )
-        problems.refuse(" ".join(self.sources))
+        problems.raise_any(" ".join(self.sources))
         if not count:
             raise errors.ManifestRefused(
                 f"{' '.join(self.sources)} holds no video, expected at least one", param="source"
@@ -105,29 +108,34 @@ class Manifest:
         return count
 
     def rows(self) -> Iterator[Row]:
-        """Again, after `check`.
+        """Yields the rows, after `check` has accepted them.
 
         Raises:
             ManifestRefused: a line has become wrong since.
         """
-        for line in self._lines():
+        digester = Digester()
+        for line in self._list_lines():
             try:
-                yield self._row(line)
+                request = self._parse(line)
             except errors.RequestError as error:
                 raise errors.ManifestRefused(
                     f"line {line.number} was changed after it was checked: {error.message}",
                     param="source",
                 ) from error
+            digest = digester.digest(request)
+            metadata = request.metadata | {DIGEST_KEY: digest}
+            request = request.model_copy(update={"metadata": metadata})
+            yield Row(line.number, request.custom_id or "", request, digest)
 
-    def _lines(self) -> Iterator[Line]:
+    def _list_lines(self) -> Iterator[SourceLine]:
         if self._stdin is not None:
             self._stdin.seek(0)
-        return lines_of(self.sources, self._store, self._stdin)
+        return list_rows(self.sources, self._store, self._stdin)
 
-    def _row(self, line: Line) -> Row:
+    def _parse(self, line: SourceLine) -> JobRequest:
         if line.problem:
             raise errors.InvalidRequest(line.problem)
-        fields = self._fields(line.fields)
+        fields = self._defaults | _normalize(line.fields)
         if "questions" not in fields:
             raise errors.InvalidRequest(
                 "got no question, expected --question for all rows, or `question` in this one",
@@ -135,73 +143,112 @@ class Manifest:
             )
         request = parse_request(fields)
         name = request.custom_id or ""
-        if len(unquote(quote_name(name)).encode()) > MAX_NAME:
+        if not is_short_name(name):
             raise errors.InvalidRequest(
                 f"got a custom_id of {len(name)} characters, expected one that fits a file's name: "
-                f"{MAX_NAME} bytes",
+                f"{MAX_NAME_BYTES} bytes",
                 param="custom_id",
             )
-        digest = _digest(request)
-        metadata = request.metadata | {DIGEST_KEY: digest}
-        return Row(line.number, name, request.model_copy(update={"metadata": metadata}), digest)
+        return request
 
-    def _fields(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The line's own fields over the run's; `url` and `question` are short for lists of one."""
-        own = dict(fields)
-        ours = [name for name in _OURS if name in own]
-        if ours:
+
+def _build_defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the models among the defaults once, so that no row has to; wrong ones fail with row 1."""
+    built = {
+        name: defaults[name] for name in ("questions", "sampling", "generation") if name in defaults
+    }
+    with suppress(ValidationError):
+        request = JobRequest.model_validate({"inputs": (), "questions": ["-"]} | built)
+        built = {name: getattr(request, name) for name in built}
+    return {**defaults, **built}
+
+
+def _normalize(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns a line's fields with `url` and `question` spelled as lists `inputs` and `questions`."""
+    own = dict(fields)
+    for name in _RESERVED:
+        if name in own:
             raise errors.InvalidRequest(
-                f"got {ours[0]}, expected a line without: the run sets it", param=ours[0]
+                f"got {name}, expected a line without it: the run sets it", param=name
             )
-        for short, name in (("url", "inputs"), ("question", "questions")):
-            if short in own and name in own:
-                raise errors.InvalidRequest(f"got {short} and {name}, expected one of the two")
-        if "url" in own:
-            own["inputs"] = [_clip(own)]
-        if "question" in own:
-            own["questions"] = [own.pop("question")]
-        if isinstance(own.get("metadata"), dict) and len(own["metadata"]) > 31:
-            raise errors.InvalidRequest("got 32 metadata entries, expected at most 31: one is ours")
-        return self._defaults | own
+    for short, name in (("url", "inputs"), ("question", "questions")):
+        if short in own and name in own:
+            raise errors.InvalidRequest(f"got {short} and {name}, expected one of the two")
+    if "url" in own:
+        own["inputs"] = [_pop_clip(own)]
+    if "question" in own:
+        own["questions"] = [own.pop("question")]
+    if isinstance(own.get("metadata"), dict) and len(own["metadata"]) > 31:
+        raise errors.InvalidRequest(
+            f"got {len(own['metadata'])} metadata entries, expected at most 31: the run adds one"
+        )
+    return own
 
 
-def _clip(own: dict[str, Any]) -> Any:
-    """Takes `url`, `start` and `end` out of the fields of a line."""
+def _pop_clip(own: dict[str, Any]) -> Any:
+    """Takes `url`, `start` and `end` out of the fields of a line and returns them as one input."""
     url = own.pop("url")
     clip = {name: own.pop(name) for name in ("start", "end") if name in own}
     if not clip and isinstance(url, str):
-        return url  # a picture by its name stays one
+        return url  # the contract takes a bare URL, and tells an image by its suffix
     kind = "image" if isinstance(url, str) and is_image_url(url) else "video"
     return {"kind": kind, "url": url, **clip}
 
 
-def _digest(request: JobRequest) -> str:
-    data = json.loads(request.model_dump_json(include=set(_ASKED), exclude_defaults=True))
-    text = json.dumps(data, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+class Digester:
+    """Digests of requests by the fields that decide an answer; another timeout does not change it.
+
+    SHA-256 of the canonical JSON of inputs, questions, sampling, generation and model. Rows mostly
+    differ by their inputs alone, so the JSON of the other fields is kept from one row to the next.
+    """
+
+    def __init__(self) -> None:
+        self._asked: tuple[Any, ...] = ()
+        self._before = self._after = ""
+        """Canonical JSON before and after the value of `inputs`."""
+
+    def digest(self, request: JobRequest) -> str:
+        """Returns 32 hexadecimal digits."""
+        asked = (request.questions, request.sampling, request.generation, request.model)
+        if asked != self._asked:
+            self._dump_fields(request)
+            self._asked = asked
+        inputs = [item.model_dump(mode="json", exclude_defaults=True) for item in request.inputs]
+        text = f"{self._before}{_canonical_json(inputs)}{self._after}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _dump_fields(self, request: JobRequest) -> None:
+        names = {"questions", "sampling", "generation", "model"}
+        data = request.model_dump(mode="json", include=names, exclude_defaults=True)
+        texts = {name: f'"{name}":{_canonical_json(value)}' for name, value in data.items()}
+        before = [texts[name] for name in sorted(texts) if name < "inputs"]
+        after = [texts[name] for name in sorted(texts) if name > "inputs"]
+        self._before = "{" + ",".join([*before, '"inputs":'])
+        self._after = ",".join(["", *after]) + "}"
+
+
+def _canonical_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 class _Problems:
-    """All wrong lines: the first ones in words, the rest by their number."""
+    """The wrong lines of a manifest: the first ones with their problem, the rest counted."""
 
     def __init__(self) -> None:
-        self._told: list[str] = []
+        self._shown: list[str] = []
         self._count = 0
 
-    def add(self, number: int, error: errors.RequestError) -> None:
-        self.add_text(number, error.message)
-
-    def add_text(self, number: int, text: str) -> None:
+    def add(self, number: int, problem: str) -> None:
         self._count += 1
-        if len(self._told) < SHOWN:
-            self._told.append(f"line {number}: {text}")
+        if len(self._shown) < SHOWN:
+            self._shown.append(f"line {number}: {problem}")
 
-    def refuse(self, source: str) -> None:
+    def raise_any(self, source: str) -> None:
         if not self._count:
             return
-        more = self._count - len(self._told)
-        lines = self._told + ([f"and {more} more"] if more else [])
-        what = "1 line is wrong" if self._count == 1 else f"{self._count} lines are wrong"
+        more = self._count - len(self._shown)
+        lines = self._shown + ([f"and {more} more"] if more else [])
+        count = "1 line is wrong" if self._count == 1 else f"{self._count} lines are wrong"
         raise errors.ManifestRefused(
-            f"{source}: {what}, nothing was started\n  " + "\n  ".join(lines), param="source"
+            f"{source}: {count}, nothing was started\n  " + "\n  ".join(lines), param="source"
         )

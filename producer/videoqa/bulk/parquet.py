@@ -1,4 +1,4 @@
-"""results.parquet: the lines of results.jsonl as a table, a thousand rows at a time.
+"""Parquet: the lines of results.jsonl as the table results.parquet, a thousand rows at a time.
 
 The only module that knows pyarrow, which the extra `videoqa[parquet]` brings.
 """
@@ -13,20 +13,20 @@ from typing import IO, Any
 
 from videoqa import errors
 from videoqa.bulk.journal import Journal
-from videoqa.bulk.place import Place
+from videoqa.bulk.output import OutputDir
 from videoqa.storage import file_path
 
-__all__ = ["need_parquet", "write_parquet"]
+__all__ = ["import_pyarrow", "write_parquet"]
 
 NAME = "results.parquet"
 ROWS = 1000
 
 
-def need_parquet() -> Any:
-    """pyarrow, or a word on how to get it.
+def import_pyarrow() -> Any:
+    """Returns the module pyarrow, with `pyarrow.parquet` loaded.
 
     Raises:
-        ConfigurationError.
+        ConfigurationError: it is not installed.
     """
     try:
         import pyarrow.parquet
@@ -37,46 +37,46 @@ def need_parquet() -> Any:
     return pyarrow
 
 
-def write_parquet(journal: Journal, place: Place) -> str:
-    """Writes the table; returns its URL.
+def write_parquet(journal: Journal, output: OutputDir) -> str:
+    """Writes the table of a journal's lines; returns its URL.
 
     Raises:
         OutputDenied, OutputNotFound, OutputUnavailable
     """
-    arrow = need_parquet()
-    url = f"{place.url}/{NAME}"
-    if place.folder is None:
+    arrow = import_pyarrow()
+    url = f"{output.url}/{NAME}"
+    if output.folder is None:
         with tempfile.TemporaryFile() as file:
-            _write(arrow, file, journal)
-            place.store.upload(file, url)
+            _write_table(arrow, file, journal)
+            output.store.upload(file, url)
     else:
         final = file_path(url)
-        beside = final.with_name(f".videoqa-{NAME}")
-        with beside.open("wb") as file:
-            _write(arrow, file, journal)
-        beside.replace(final)
+        part = final.with_name(f".videoqa-{NAME}")
+        with part.open("wb") as file:
+            _write_table(arrow, file, journal)
+        part.replace(final)
     return url
 
 
-def _write(arrow: Any, file: IO[bytes], journal: Journal) -> None:
-    schema = _schema(arrow)
+def _write_table(arrow: Any, file: IO[bytes], journal: Journal) -> None:
+    schema = _build_schema(arrow)
     with arrow.parquet.ParquetWriter(file, schema) as writer:
-        for rows in _batches(journal.lines()):
+        for rows in _batch_rows(journal.lines()):
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
 
 
-def _batches(lines: Iterator[bytes]) -> Iterator[list[dict[str, Any]]]:
-    while rows := [_row(json.loads(line)) for line in islice(lines, ROWS)]:
+def _batch_rows(lines: Iterator[bytes]) -> Iterator[list[dict[str, Any]]]:
+    while rows := [_flatten_error(json.loads(line)) for line in islice(lines, ROWS)]:
         yield rows
 
 
-def _row(line: dict[str, Any]) -> dict[str, Any]:
+def _flatten_error(line: dict[str, Any]) -> dict[str, Any]:
     error = line.pop("error") or {}
     return line | {"error_code": error.get("code"), "error_message": error.get("message")}
 
 
-def _schema(arrow: Any) -> Any:
-    """The columns: a line's fields, with the error flat."""
+def _build_schema(arrow: Any) -> Any:
+    """Returns the columns: a line's fields, with its error as two columns of text."""
     text, integer, number = arrow.string(), arrow.int64(), arrow.float64()
     answer = arrow.struct(
         [

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar on a terminal, plain lines where stderr is a file.
+"""Progress of a run on stderr: a live bar on a terminal, a line every few seconds elsewhere.
 
 Knows counts and sentences only.
 """
@@ -14,34 +14,36 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-__all__ = ["Tally", "Watcher"]
+__all__ = ["ProgressReporter", "RowCounts"]
 
 LINE_EVERY_S = 5.0
-"""Between two lines where there is no terminal."""
+"""Pause between two lines where there is no terminal."""
 WINDOW_S = 30.0
-"""Over which the rate is taken: a fleet grows and shrinks."""
+"""The rate is that of the last 30 s: a fleet grows and shrinks."""
 
 
 @dataclass
-class Tally:
-    """Rows by what became of them."""
+class RowCounts:
+    """Numbers of rows by outcome."""
 
     total: int = 0
     done: int = 0
-    """Answered since this run began."""
+    """Rows answered by this run."""
     skipped: int = 0
-    """Answered before it."""
+    """Rows answered before it."""
     failed: int = 0
-    """Without a result: now, or by a run before that is not repeated."""
+    """Rows without a result: failed now, or in an earlier run and not retried."""
     seconds: float = 0.0
+    """Duration of the run."""
 
     @property
-    def settled(self) -> int:
+    def finished(self) -> int:
+        """Rows that have a line."""
         return self.done + self.skipped + self.failed
 
 
-class Watcher:
-    """A context manager; `update` is called often, and shows seldom."""
+class ProgressReporter:
+    """Prints counts and notes; a context manager. `update` may be called often, it prints seldom."""
 
     def __init__(
         self, *, quiet: bool = False, console: Console | None = None,
@@ -57,7 +59,7 @@ class Watcher:
             self._task = self._bar.add_task("", total=None)
         self._shown_s = clock()
         self._marks: list[tuple[float, int]] = [(clock(), 0)]
-        self._said = ""
+        self._last_note = ""
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -74,37 +76,42 @@ class Watcher:
             self._bar.stop()
 
     def note(self, text: str) -> None:
-        """A sentence between the counts; the same one twice in a row is said once."""
-        if not self._quiet and text != self._said:
+        """Prints a sentence between the counts; one that repeats the last is left out."""
+        if not self._quiet and text != self._last_note:
             self._console.print(text, markup=False)
-        self._said = text
+        self._last_note = text
 
-    def update(self, tally: Tally, in_flight: int) -> None:
+    def update(self, counts: RowCounts, in_flight: int) -> None:
+        """Shows the counts, if it is time to."""
         now_s = self._clock()
         if now_s - self._marks[-1][0] >= 1:
-            self._marks.append((now_s, tally.done))
+            self._marks.append((now_s, counts.done))
             while now_s - self._marks[0][0] > WINDOW_S and len(self._marks) > 2:
                 self._marks.pop(0)
         if self._bar is not None:
             self._bar.update(
-                self._task, total=tally.total, completed=tally.settled,
-                description=self._text(tally, in_flight),
+                self._task, total=counts.total, completed=counts.finished,
+                description=self._describe(counts, in_flight),
             )  # fmt: skip
         elif not self._quiet and now_s - self._shown_s >= LINE_EVERY_S:
             self._shown_s = now_s
-            self._console.print(self._text(tally, in_flight), markup=False)
+            self._console.print(self._describe(counts, in_flight), markup=False)
 
-    def _text(self, tally: Tally, in_flight: int) -> str:
+    def _describe(self, counts: RowCounts, in_flight: int) -> str:
         since_s, before = self._marks[0]
-        rate = (tally.done - before) / max(self._clock() - since_s, 0.001)
-        left = _span((tally.total - tally.settled) / rate) if rate > 0 else "unknown"
+        rate = (counts.done - before) / max(self._clock() - since_s, 0.001)
+        left_s = (counts.total - counts.finished) / rate if rate > 0 else None
         return (
-            f"{tally.done + tally.skipped}/{tally.total} done, {tally.failed} failed, "
-            f"{in_flight} in flight, {rate:.1f}/s, {left} left"
+            f"{counts.done + counts.skipped}/{counts.total} done, {counts.failed} failed, "
+            f"{in_flight} in flight, {rate:.1f}/s, {_describe_time_left(left_s)}"
         )
 
 
-def _span(seconds: float) -> str:
+def _describe_time_left(seconds: float | None) -> str:
+    return "time left unknown" if seconds is None else f"{_format_duration(seconds)} left"
+
+
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,10 +1,10 @@
-"""The run: rows become jobs, a bounded number at a time, and ended jobs become lines.
+"""Run: rows become jobs, a bounded number at a time, and final jobs become lines.
 
-    take rows -> submit them -> look at the open jobs -> collect what they left in OUTPUT
+    take rows -> submit them -> poll the open jobs -> collect their results from OUTPUT
 
-What is done is what lies in OUTPUT; Redis only carries. A row whose result or failure lies there is
-read and not submitted; a job whose record is gone is looked for there, and submitted again if it
-left nothing. Redis or the queue's room may go away in between: then the run waits, and says so.
+A row is done if OUTPUT has its result; Redis only carries jobs. A row whose result or failure lies
+in OUTPUT is read and not submitted. A job whose record is gone is looked for there, and submitted
+again if it left nothing. While Redis is away or the queue is full the run waits, and reports that.
 """
 
 from __future__ import annotations
@@ -14,121 +14,148 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 from videoqa import errors
-from videoqa.bulk.flight import Flight
-from videoqa.bulk.harvest import Harvest
+from videoqa.bulk.in_flight import InFlightRow, collect_result, record_failure
+from videoqa.bulk.index import RowIndex
 from videoqa.bulk.journal import Journal
 from videoqa.bulk.manifest import Manifest, Row
-from videoqa.bulk.options import Options
-from videoqa.bulk.parquet import need_parquet, write_parquet
-from videoqa.bulk.place import Place
-from videoqa.bulk.progress import Tally, Watcher
-from videoqa.bulk.scratch import Scratch
-from videoqa.bulk.written import ResultLine
+from videoqa.bulk.manifest_files import object_name
+from videoqa.bulk.output import OutputDir
+from videoqa.bulk.parquet import import_pyarrow, write_parquet
+from videoqa.bulk.progress import ProgressReporter, RowCounts
+from videoqa.bulk.records import ResultLine
+from videoqa.bulk.subtitles import SubtitleFormat
 from videoqa.client import Client
 from videoqa.contract import Failure, Job
 
-__all__ = ["run"]
+__all__ = ["Options", "run"]
 
 PAUSE_S = 1.0
-"""After Redis did not answer or the queue was full."""
-TOLD = 20
-"""Failures that are told one by one."""
-_OF_OUTPUT = frozenset({errors.OutputDenied.code, errors.OutputNotFound.code})
+"""Pause after Redis did not answer or the queue was full."""
+SHOWN = 20
+"""Failures that are reported one by one."""
+_OUTPUT_CODES = frozenset({errors.OutputDenied.code, errors.OutputNotFound.code})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a run beside its rows."""
+
+    in_flight: int = 64
+    """Rows that are jobs at the same time: enough for the slots of four workers."""
+    order: Literal["completion", "input"] = "completion"
+    """Order of the lines in results.jsonl; `input` writes them at the end."""
+    parquet: bool = False
+    subtitles: SubtitleFormat | None = None
+    retry_failed: bool = False
+    poll_s: float = 0.25
+    """Time between two polls of the open jobs."""
+    readers: int = 16
+    """Results that are read at the same time: a store takes tens of milliseconds for each."""
 
 
 def run(
     client: Client,
     manifest: Manifest,
-    place: Place,
+    output: OutputDir,
     options: Options | None = None,
-    watcher: Watcher | None = None,
-) -> Tally:
-    """Answers all rows that are not answered yet; returns what became of them.
+    progress: ProgressReporter | None = None,
+) -> RowCounts:
+    """Answers all rows that have no result yet; returns their numbers by outcome.
 
-    May be interrupted and called again with the same arguments, from any host. Answers of rows
-    that are not in the manifest any more stay in OUTPUT and are no lines of results.jsonl.
+    May be interrupted and called again with the same arguments, from any host. Results of rows
+    that have left the manifest stay in OUTPUT and are no lines of results.jsonl.
 
     Raises:
         ManifestRefused: lines are wrong; nothing was submitted.
         OutputDenied, OutputNotFound, OutputUnavailable: OUTPUT can't be written, by this process
-            or by workers; what is in flight goes on.
-        RedisUnavailable: it did not answer at the first submit.
+            or by workers; jobs in flight continue.
+        RedisUnavailable: it did not answer at the first submission.
         ConfigurationError: pyarrow is needed and not installed.
     """
     options = options or Options()
     begun_s = time.monotonic()
     if options.parquet:
-        need_parquet()
-    with Scratch() as scratch:
-        tally = Tally(total=manifest.check(scratch))
-        with place.locked(), Journal(place, scratch, in_order=options.order == "input") as journal:
-            scratch.put_there(place.names(options.retry_failed))
-            with watcher or Watcher(quiet=True) as shown:
-                _Run(client, manifest, place, options, scratch, journal, tally, shown).go()
+        import_pyarrow()
+    with RowIndex() as index:
+        counts = RowCounts(total=manifest.check(index))
+        in_order = options.order == "input"
+        with output.lock(), Journal(output, index, in_order=in_order) as journal:
+            index.add_stored(output.list_names(retry_failed=options.retry_failed))
+            with progress or ProgressReporter(quiet=True) as shown:
+                _Run(client, manifest, output, options, index, journal, counts, shown).run()
             journal.publish()
             if options.parquet:
-                write_parquet(journal, place)
-    tally.seconds = time.monotonic() - begun_s
-    return tally
+                write_parquet(journal, output)
+    counts.seconds = time.monotonic() - begun_s
+    return counts
 
 
 class _Run:
+    """The loop of one run, and the rows in it."""
+
     def __init__(
         self,
         client: Client,
         manifest: Manifest,
-        place: Place,
+        output: OutputDir,
         options: Options,
-        scratch: Scratch,
+        index: RowIndex,
         journal: Journal,
-        tally: Tally,
-        watcher: Watcher,
+        counts: RowCounts,
+        progress: ProgressReporter,
     ) -> None:
-        self._client, self._place, self._options = client, place, options
-        self._scratch, self._journal = scratch, journal
-        self._tally, self._watcher = tally, watcher
+        self._client, self._output, self._options = client, output, options
+        self._index, self._journal = index, journal
+        self._counts, self._progress = counts, progress
         self._rows: Iterator[Row] | None = manifest.rows()
-        self._waiting: deque[Flight] = deque()
-        self._open: dict[str, Flight] = {}
-        self._reading: dict[Future[ResultLine | None], Flight] = {}
-        self._harvest = Harvest(client, place, options)
+        self._waiting: deque[InFlightRow] = deque()
+        self._open: dict[str, InFlightRow] = {}
+        """Submitted rows by the ids of their jobs."""
+        self._collecting: dict[Future[ResultLine | None], InFlightRow] = {}
+        self._collect_result = partial(
+            collect_result, client=client, output=output, subtitles=options.subtitles,
+            retry_failed=options.retry_failed,
+        )  # fmt: skip
         self._pool = ThreadPoolExecutor(options.readers, thread_name_prefix="caption")
         self._paused_until_s = 0.0
-        self._look_at_s = 0.0
-        self._reached = False
-        """Redis answered once: from now on its absence is waited out."""
+        self._poll_at_s = 0.0
+        self._reached_redis = False
+        """True once Redis has answered: from then on its absence is waited out."""
 
-    def go(self) -> None:
+    def run(self) -> None:
         try:
-            while self._rows is not None or self._waiting or self._open or self._reading:
-                self._take()
-                self._submit()
-                self._look()
+            while self._rows is not None or self._waiting or self._open or self._collecting:
+                self._take_rows()
+                self._submit_waiting()
+                self._poll_open()
                 self._collect()
-                self._watcher.update(self._tally, len(self._open))
+                self._progress.update(self._counts, len(self._open))
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    # -- rows in
+    # -- rows to jobs
 
-    def _take(self) -> None:
-        """Rows, as long as there is room for them."""
+    def _take_rows(self) -> None:
+        """Reads rows from the manifest until enough are in flight."""
         while (
             self._rows is not None
             and len(self._open) + len(self._waiting) < self._options.in_flight
-            and len(self._reading) < 4 * self._options.readers
+            and len(self._collecting) < 4 * self._options.readers
         ):
             row = next(self._rows, None)
             if row is None:
                 self._rows = None
-            elif self._scratch.is_there(self._place.name(row.custom_id)):
-                self._read(Flight(row, known=True))
+            elif self._index.is_stored(object_name(row.custom_id)):
+                self._start_collecting(InFlightRow(row, stored=True))
             else:
-                self._waiting.append(Flight(row))
+                self._waiting.append(InFlightRow(row))
 
-    def _submit(self) -> None:
+    def _submit_waiting(self) -> None:
         while (
             self._waiting
             and len(self._open) < self._options.in_flight
@@ -136,54 +163,54 @@ class _Run:
         ):
             flight = self._waiting[0]
             try:
-                job = self._client.submit(flight.request(self._place))
-                self._reached = flight.submitted = True
-                self._reopen(flight, job)
+                job = self._client.submit(flight.request(self._output))
+                self._reached_redis = flight.submitted = True
+                self._reopen_failed(flight, job)
             except errors.IdempotencyConflict:  # an older release spelled this request otherwise
                 flight.number += 1
                 continue
             except errors.RequestError as error:
-                self._refused(self._waiting.popleft(), error)
+                self._finish_refused(self._waiting.popleft(), error)
                 continue
             except errors.QueueFull as error:
                 self._pause(f"waiting for room in the queue: {error.message}")
                 return
             except errors.RedisUnavailable as error:
-                if not self._reached:
+                if not self._reached_redis:
                     raise
                 self._pause(f"waiting for Redis: {error.message}")
                 return
             self._waiting.popleft()
             self._open[job.id] = flight
             if job.waiting_for and job.waiting_for.startswith("no running worker"):
-                self._watcher.note(f"{job.waiting_for}; the jobs wait")
+                self._progress.note(f"{job.waiting_for}; the jobs wait for one")
 
-    def _reopen(self, flight: Flight, job: Job) -> None:
-        """The key may belong to a job that ended badly, under an earlier run."""
+    def _reopen_failed(self, flight: InFlightRow, job: Job) -> None:
+        """Retries a job that an earlier run submitted under the same key and that failed."""
         if not job.final or job.state == "succeeded" or flight.reopened:
             return
-        of_output = job.failure is not None and job.failure.code in _OF_OUTPUT
-        if self._options.retry_failed or of_output:
+        output_failed = job.failure is not None and job.failure.code in _OUTPUT_CODES
+        if self._options.retry_failed or output_failed:
             with suppress(errors.NotRetryable):  # another run was faster
                 self._client.retry(job.id)
             flight.reopened = True
 
-    def _refused(self, flight: Flight, error: errors.RequestError) -> None:
+    def _finish_refused(self, flight: InFlightRow, error: errors.RequestError) -> None:
         failure = Failure(code=error.code, message=error.message, attempt=0, param=error.param)
-        self._settle(flight, self._harvest.failed(flight, None, failure))
+        self._finish(flight, record_failure(self._output, flight.row, None, failure))
 
     def _pause(self, why: str) -> None:
-        self._watcher.note(why)
+        self._progress.note(why)
         self._paused_until_s = time.monotonic() + PAUSE_S
 
-    # -- jobs that end
+    # -- jobs to lines
 
-    def _look(self) -> None:
-        """At all open jobs, every `poll_s`."""
+    def _poll_open(self) -> None:
+        """Reads the states of all open jobs, every `poll_s`."""
         now_s = time.monotonic()
-        if now_s < max(self._look_at_s, self._paused_until_s) or not self._open:
+        if now_s < max(self._poll_at_s, self._paused_until_s) or not self._open:
             return
-        self._look_at_s = now_s + self._options.poll_s
+        self._poll_at_s = now_s + self._options.poll_s
         ids = list(self._open)
         try:
             jobs = self._client.get_many(ids)
@@ -195,51 +222,51 @@ class _Run:
                 flight = self._open.pop(job_id)
                 flight.job = job
                 self._check_output(job)
-                self._read(flight)
+                self._start_collecting(flight)
 
     def _check_output(self, job: Job | None) -> None:
-        """What workers may not write for one row they may not for any."""
-        if job is not None and job.failure is not None and job.failure.code in _OF_OUTPUT:
+        """Ends the run if a worker can't write into OUTPUT: it could not for any other row."""
+        if job is not None and job.failure is not None and job.failure.code in _OUTPUT_CODES:
             kind = errors.REGISTRY[job.failure.code]
             raise kind(
-                f"workers can't write into {self._place.url}: {job.failure.message}; correct it and "
-                "give the same command again",
+                f"workers can't write into {self._output.url}: {job.failure.message}; correct that "
+                "and run the same command again",
                 param="output",
             )
 
-    def _read(self, flight: Flight) -> None:
-        self._reading[self._pool.submit(self._harvest.outcome, flight)] = flight
+    def _start_collecting(self, flight: InFlightRow) -> None:
+        self._collecting[self._pool.submit(self._collect_result, flight)] = flight
 
     def _collect(self) -> None:
-        """Waits a moment for what is being read; that is this loop's rest too."""
+        """Waits briefly for results that are being read; this is also the pause of the loop."""
         rest_s = min(self._options.poll_s, PAUSE_S) / 5
-        if not self._reading:
+        if not self._collecting:
             if self._open or self._waiting:
                 time.sleep(rest_s)
             return
-        ended, _ = wait(self._reading, timeout=rest_s, return_when=FIRST_COMPLETED)
+        ended, _ = wait(self._collecting, timeout=rest_s, return_when=FIRST_COMPLETED)
         for future in ended:
-            flight = self._reading.pop(future)
+            flight = self._collecting.pop(future)
             line = future.result()
             if line is None:
                 self._waiting.append(flight)
             else:
-                self._settle(flight, line)
+                self._finish(flight, line)
 
-    def _settle(self, flight: Flight, line: ResultLine) -> None:
-        """A row has its line."""
+    def _finish(self, flight: InFlightRow, line: ResultLine) -> None:
+        """Writes the row's line and counts it."""
         self._journal.add(flight.row.number, line)
         if not line.ok:
-            self._tally.failed += 1
-            self._tell(line)
+            self._counts.failed += 1
+            self._report_failure(line)
         elif flight.submitted:
-            self._tally.done += 1
+            self._counts.done += 1
         else:
-            self._tally.skipped += 1
+            self._counts.skipped += 1
 
-    def _tell(self, line: ResultLine) -> None:
+    def _report_failure(self, line: ResultLine) -> None:
         error = line.error
-        if self._tally.failed <= TOLD and error is not None:
-            self._watcher.note(f"{line.custom_id}: {error.message} ({error.code})")
-        elif self._tally.failed == TOLD + 1:
-            self._watcher.note("more rows failed; results.jsonl has them all")
+        if self._counts.failed <= SHOWN and error is not None:
+            self._progress.note(f"{line.custom_id}: {error.message} ({error.code})")
+        elif self._counts.failed == SHOWN + 1:
+            self._progress.note("more rows failed; results.jsonl has them all")

@@ -1,7 +1,7 @@
-"""The subtitles of a row: a .vtt or .srt file beside each of its videos.
+"""Subtitles of a row: a .vtt or .srt file beside each of its videos.
 
-A file that is not ours is never replaced: the subtitles then lie in OUTPUT/subtitles/, and so do
-those of videos that came by http(s).
+A file that this row's run did not write is never replaced: the subtitles then go to
+OUTPUT/subtitles/, as do those of videos with an http(s) URL.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from urllib.parse import quote
 
 from videoqa import errors
 from videoqa.bulk.manifest import Row
-from videoqa.bulk.place import Place
+from videoqa.bulk.output import OutputDir
 from videoqa.contract import Result, Video, as_srt, as_vtt, make_cues
 from videoqa.storage import quote_name
 
-__all__ = ["write_subtitles"]
+__all__ = ["SubtitleFormat", "write_subtitles"]
 
-Kind = Literal["vtt", "srt"]
+SubtitleFormat = Literal["vtt", "srt"]
 
 
-def write_subtitles(row: Row, result: Result, kind: Kind, place: Place) -> tuple[str, ...]:
-    """One file a video of the row; returns where they lie.
+def write_subtitles(
+    row: Row, result: Result, kind: SubtitleFormat, output: OutputDir
+) -> tuple[str, ...]:
+    """Writes one file for each video of the row; returns their URLs.
 
     Raises:
         OutputDenied, OutputNotFound, OutputUnavailable: OUTPUT cannot be written.
@@ -31,37 +33,39 @@ def write_subtitles(row: Row, result: Result, kind: Kind, place: Place) -> tuple
     for n, item in enumerate(row.request.inputs):
         if isinstance(item, Video):
             found = make_cues(result, n)
-            text = as_vtt(found, _note(row, n)) if kind == "vtt" else as_srt(found)
-            written.append(_put(row, n, item.url, kind, text.encode(), place))
+            text = as_vtt(found, _ownership_note(row, n)) if kind == "vtt" else as_srt(found)
+            written.append(_write_file(row, n, item.url, kind, text.encode(), output))
     return tuple(written)
 
 
-def _note(row: Row, number: int) -> str:
-    """Whose file it is, so that the row's next run may replace it. No name has a space."""
+def _ownership_note(row: Row, number: int) -> str:
+    """Returns the comment by which the row's next run knows its own file. No name has a space."""
     return f"videoqa {quote_name(row.custom_id)}" + (f" {number}" if number else "")
 
 
-def _put(row: Row, number: int, video: str, kind: Kind, content: bytes, place: Place) -> str:
+def _write_file(
+    row: Row, number: int, video: str, kind: SubtitleFormat, content: bytes, output: OutputDir
+) -> str:
     def is_foreign(there: bytes) -> bool:
-        """SubRip has no notes: there only the very same is known as ours."""
+        """Returns True for a file of somebody else. SubRip has no comments: only equal content is ours."""
         if kind == "srt":
             return there != content
-        return f"NOTE {_note(row, number)}".encode() not in there.splitlines()
+        return f"NOTE {_ownership_note(row, number)}".encode() not in there.splitlines()
 
-    last = f"%25{number}" if number else ""  # a bare percent sign, which is in no custom_id's name
-    for url in _beside(video, kind):
+    suffix = f"%25{number}" if number else ""  # a bare percent sign: no custom_id's name has one
+    for url in _sibling_urls(video, kind):
         try:
-            if place.store.write(url, content, keeps=is_foreign, content_type=f"text/{kind}"):
+            if output.store.write(url, content, keeps=is_foreign, content_type=f"text/{kind}"):
                 return url
-        except errors.OutputDenied:  # an archive that may only be read
+        except errors.OutputDenied:  # an archive without write access
             continue
-    url = f"{place.url}/subtitles/{quote_name(row.custom_id)}{last}.{kind}"
-    place.store.write(url, content, content_type=f"text/{kind}")
+    url = f"{output.url}/subtitles/{quote_name(row.custom_id)}{suffix}.{kind}"
+    output.store.write(url, content, content_type=f"text/{kind}")
     return url
 
 
-def _beside(video: str, kind: Kind) -> Iterator[str]:
-    """`clip.vtt` for `clip.mp4`. Inputs name S3 keys as they are, objects with percents."""
+def _sibling_urls(video: str, kind: SubtitleFormat) -> Iterator[str]:
+    """Yields `clip.vtt` for `clip.mp4`. Inputs name S3 keys as they are, the store percent-encodes them."""
     scheme, _, path = video.partition("://")
     if scheme not in ("file", "s3"):
         return

@@ -1,8 +1,8 @@
-"""What the arguments of several commands mean, as parts of a request.
+"""Arguments that several commands share, and the parts of a request that they stand for.
 
-`ask` and `submit` here and `frames` of the worker take the same videos, clips and sampling
-flags, so that what one shows the other asks about. Whether the values fit is the contract's to
-say (`request.parse_request`); here is only what a shell adds: paths, and flags for methods.
+`ask`, `submit` and `caption` here and `frames` of the worker take the same videos, clips and sampling
+flags, so that `frames` shows the pictures that the others ask about. The contract checks the values
+(`request.parse_request`); this module adds what only a shell has: paths, and flags for methods.
 """
 
 from __future__ import annotations
@@ -28,32 +28,34 @@ __all__ = [
     "Summary",
     "Times",
     "Tolerance",
-    "given",
-    "media",
-    "one_of",
-    "sampling",
-    "summary_of",
+    "build_inputs",
+    "build_sampling",
+    "check_choice",
+    "check_summary",
+    "drop_unset",
 ]
 
 Frames = Annotated[
     int | None,
-    typer.Option("--frames", "-n", help="Frames of each video that the model sees [8]."),
+    typer.Option("--frames", "-n", help="Number of frames of each video that the model sees [8]."),
 ]
 Fps = Annotated[
     float | None,
-    typer.Option("--fps", help="Frames a second; --frames is then the most of them [32]."),
+    typer.Option(
+        "--fps", help="Frames per second of video; --frames then limits their number [32]."
+    ),
 ]
 Times = Annotated[
     str | None,
     typer.Option(
-        "--times", metavar="S,S,...", help="The frames at these seconds, such as 1,2.5,4."
+        "--times", metavar="S,S,...", help="The frames shown at these seconds, for example 1,2.5,4."
     ),
 ]
 Keyframes = Annotated[
     bool,
     typer.Option(
         "--keyframes",
-        help="The keyframes nearest to the usual instants: far fewer bytes, not exact.",
+        help="Take the nearest keyframes instead of exact frames: far fewer bytes are fetched.",
     ),
 ]
 Tolerance = Annotated[
@@ -61,53 +63,61 @@ Tolerance = Annotated[
     typer.Option(
         "--tolerance",
         metavar="S",
-        help="With --keyframes: the exact frame where no keyframe is within S seconds.",
+        help="With --keyframes: take the exact frame where no keyframe is within S seconds.",
     ),
 ]
 Budget = Annotated[
-    int | None, typer.Option("--budget", help="Most frames over all videos together.")
+    int | None, typer.Option("--budget", help="Limit on the frames of all videos together.")
 ]
 Segments = Annotated[
     float | None,
     typer.Option(
         "--segments",
         metavar="S",
-        help="Ask about each S seconds of one long video; --frames is then for each.",
+        help="Cut one long video into segments of S seconds and ask about each; --frames is per segment.",
     ),
 ]
 Overlap = Annotated[
     float | None,
     typer.Option(
-        "--overlap", metavar="S", help="With --segments: seconds that each shares with the next."
+        "--overlap",
+        metavar="S",
+        help="With --segments: seconds that each segment shares with the next.",
     ),
 ]
 Summary = Annotated[
     bool,
-    typer.Option("--summary", help="With --segments: have the model summarize their answers."),
+    typer.Option(
+        "--summary", help="With --segments: also ask the model to summarize the segments' answers."
+    ),
 ]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens [100].")]
-Model = Annotated[str | None, typer.Option(help="A model's name; unset: the fleet's default.")]
-Start = Annotated[float | None, typer.Option(help="Seconds into the video where the clip starts.")]
-End = Annotated[float | None, typer.Option(help="Seconds into the video where the clip ends.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(help="Limit on the length of an answer, in tokens [100].")
+]
+Model = Annotated[
+    str | None, typer.Option(help="Name of the model that answers; unset: the fleet's default.")
+]
+Start = Annotated[float | None, typer.Option(help="Start of the clip, in seconds of the video.")]
+End = Annotated[float | None, typer.Option(help="End of the clip, in seconds of the video.")]
 
 
-def given(**fields: Any) -> dict[str, Any]:
-    """Only what was given, so that the contract's defaults hold for the rest."""
+def drop_unset(**fields: Any) -> dict[str, Any]:
+    """Returns the fields that have a value, so that the contract's defaults hold for the rest."""
     return {name: value for name, value in fields.items() if value not in (None, {}, ())}
 
 
-def one_of(value: str, flag: str, *allowed: str) -> Any:
-    """Raises InvalidRequest if it is none of them."""
+def check_choice(value: str, flag: str, *allowed: str) -> Any:
+    """Returns the value of a flag; raises InvalidRequest if it is none of those allowed."""
     if value not in allowed:
         raise InvalidRequest(f"got {flag} {value!r}, expected {' or '.join(allowed)}")
     return value
 
 
-def media(names: list[str], start: float | None, end: float | None) -> list[Any]:
-    """The inputs of a request.
+def build_inputs(names: list[str], start: float | None, end: float | None) -> list[Any]:
+    """Returns the inputs of a request, with the clip in each video.
 
     Raises:
-        InvalidRequest: one is empty, as of a variable that is not set.
+        InvalidRequest: a name is empty, as from a shell variable that is not set.
     """
     if "" in names:
         raise InvalidRequest("got an empty name, expected a path or a URL", param="inputs")
@@ -115,15 +125,15 @@ def media(names: list[str], start: float | None, end: float | None) -> list[Any]
     if start is None and end is None:
         return urls
     return [
-        url  # a picture has no clip
+        url  # an image has no clip
         if is_image_url(url)
-        else given(kind="video", url=url, start=start, end=end)
+        else drop_unset(kind="video", url=url, start=start, end=end)
         for url in urls
     ]
 
 
-def summary_of(*, summary: bool, segments: float | None) -> bool | None:
-    """Raises InvalidRequest for --summary without --segments."""
+def check_summary(*, summary: bool, segments: float | None) -> bool | None:
+    """Returns the field `summary`; raises InvalidRequest for --summary without --segments."""
     if summary and segments is None:
         raise InvalidRequest(
             "got --summary without --segments, expected both or neither", param="summary"
@@ -131,7 +141,7 @@ def summary_of(*, summary: bool, segments: float | None) -> bool | None:
     return summary or None
 
 
-def sampling(
+def build_sampling(
     *,
     frames: int | None = None,
     fps: float | None = None,
@@ -142,10 +152,10 @@ def sampling(
     segments: float | None = None,
     overlap: float | None = None,
 ) -> dict[str, Any] | None:
-    """The fields of `Sampling` that the flags stand for; None if there is no flag.
+    """Returns the fields of `Sampling` that the flags stand for; None if no flag is given.
 
     Raises:
-        InvalidRequest: two flags name two methods, or --times holds something else than numbers.
+        InvalidRequest: two flags name two methods, or --times has something else than numbers.
     """
     methods = {
         "fps": fps is not None,
@@ -171,11 +181,11 @@ def sampling(
             param="sampling.overlap_s",
         )
     return (
-        given(
+        drop_unset(
             method=chosen[0] if chosen else None,
             frames=frames,
             fps=fps,
-            times=_seconds(times) if times is not None else None,
+            times=_parse_seconds(times) if times is not None else None,
             tolerance_s=tolerance,
             segment_s=segments,
             overlap_s=overlap,
@@ -185,11 +195,11 @@ def sampling(
     )
 
 
-def _seconds(text: str) -> list[float]:
+def _parse_seconds(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise InvalidRequest(
-            f"got --times {text!r}, expected seconds with commas between them, such as 1,2.5,4",
+            f"got --times {text!r}, expected seconds with commas between them, for example 1,2.5,4",
             param="sampling.times",
         ) from error

@@ -1,8 +1,8 @@
 """`videoqa caption`: the same questions about every video of an archive.
 
-Reads the arguments, hands them to `bulk`, and prints what became of the rows. Exit codes beside the
-usual ones: 0, every row has a result; 1, some have none; 2, the manifest is wrong and nothing
-was started.
+Reads the arguments, hands them to `bulk`, and prints the numbers of rows by outcome. Exit codes
+beside the usual ones: 0, every row has a result; 1, some have none; 2, the manifest is wrong and
+nothing was started.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from videoqa.bulk import (
     Estimate,
     Manifest,
     Options,
-    Place,
-    Tally,
-    Watcher,
+    OutputDir,
+    ProgressReporter,
+    RowCounts,
     estimate,
     installed_probe,
     run,
@@ -39,35 +39,36 @@ from videoqa.cli.arguments import (
     Summary,
     Times,
     Tolerance,
-    given,
-    one_of,
-    sampling,
-    summary_of,
+    build_sampling,
+    check_choice,
+    check_summary,
+    drop_unset,
 )
-from videoqa.cli.options import settings
+from videoqa.cli.options import load_settings
+from videoqa.cli.output import print_note
 from videoqa.client import Client
 from videoqa.storage import ObjectStore
 
 __all__ = ["caption"]
 
-INTERRUPTED = "interrupted; jobs in flight go on, and the same command goes on from here"
+INTERRUPTED = "interrupted; jobs in flight continue, and the same command continues the run"
 
 
 def caption(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="A folder, a glob in quotes, s3://bucket/prefix/, a .jsonl, .csv or .txt file, - "
-            "for stdin, or several videos."
+            help="The videos: a folder, a glob in quotes, s3://bucket/prefix/, a .jsonl, .csv or "
+            ".txt file, - for stdin, or several paths or URLs."
         ),
     ],
     output: Annotated[
-        str, typer.Option("--output", "-o", help="A folder or s3://bucket/prefix for the results.")
+        str, typer.Option("--output", "-o", help="Folder or s3://bucket/prefix for the results.")
     ],
     question: Annotated[
         list[str] | None,
         typer.Option(
-            "--question", "-q", help="Asked about each video; may be given several times."
+            "--question", "-q", help="Question about each video; may be given several times."
         ),
     ] = None,
     frames: Frames = None,
@@ -81,78 +82,91 @@ def caption(
     summary: Summary = False,
     max_tokens: MaxTokens = None,
     model: Model = None,
-    tenant: Annotated[str | None, typer.Option(help="On whose behalf.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Tenant whose jobs these are; tenants take turns.")
+    ] = None,
     timeout_s: Annotated[
-        float | None, typer.Option("--job-timeout", help="Seconds for one attempt at a row [600].")
+        float | None,
+        typer.Option("--job-timeout", help="Limit on one attempt at a video, in seconds [600]."),
     ] = None,
     in_flight: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Rows that are jobs at the same time.")
+        int, typer.Option(min=1, max=10_000, help="Number of jobs that are open at the same time.")
     ] = 64,
     order: Annotated[
-        str, typer.Option(help="Of results.jsonl: completion, or input at the end.")
+        str,
+        typer.Option(
+            help="Order of results.jsonl: completion, or input, which is written at the end."
+        ),
     ] = "completion",
     format_: Annotated[
-        str, typer.Option("--format", help="jsonl, or parquet for a table beside it.")
+        str, typer.Option("--format", help="jsonl, or parquet to write results.parquet as well.")
     ] = "jsonl",
     subtitles: Annotated[
-        str | None, typer.Option(help="vtt or srt: also a subtitle file beside each video.")
+        str | None,
+        typer.Option(help="vtt or srt: write a subtitle file beside each video as well."),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try rows again that failed in an earlier run.")
+        bool, typer.Option("--retry-failed", help="Retry the videos that failed in an earlier run.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only look at headers and say what a run would take.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Only read the videos' headers and print what a run would take."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Ask about every video of an archive; the same command goes on where it was ended."""
-    found = settings()
-    flags = sampling(
+    """Ask about every video of an archive. The same command continues an interrupted run."""
+    found = load_settings()
+    flags = build_sampling(
         frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance, budget=budget,
         segments=segments, overlap=overlap,
     )  # fmt: skip
-    defaults = given(
+    defaults = drop_unset(
         questions=question or None, sampling=flags, model=model, tenant=tenant, timeout_s=timeout_s,
         generation={"max_new_tokens": max_tokens} if max_tokens is not None else None,
-        priority="bulk", summary=summary_of(summary=summary, segments=segments),
+        priority="bulk", summary=check_summary(summary=summary, segments=segments),
     )  # fmt: skip
     options = Options(
         in_flight=in_flight,
-        order=one_of(order, "--order", "completion", "input"),
-        parquet=one_of(format_, "--format", "jsonl", "parquet") == "parquet",
-        subtitles=one_of(subtitles, "--subtitles", "vtt", "srt") if subtitles is not None else None,
+        order=check_choice(order, "--order", "completion", "input"),
+        parquet=check_choice(format_, "--format", "jsonl", "parquet") == "parquet",
+        subtitles=check_choice(subtitles, "--subtitles", "vtt", "srt")
+        if subtitles is not None
+        else None,
         retry_failed=retry_failed,
     )
     store = ObjectStore(s3_endpoint_url=found.s3_endpoint_url)
-    place = Place(output, store)
+    results = OutputDir(output, store)
     with Manifest(source, defaults=defaults, store=store) as manifest:
         if dry_run:
             _print_estimate(
-                estimate(manifest, installed_probe(os.environ), Watcher(quiet=as_json)), as_json
+                estimate(manifest, installed_probe(os.environ), ProgressReporter(quiet=as_json)),
+                as_json,
             )
             return
         with Client(settings=found) as client:
-            tally = run(client, manifest, place, options, Watcher(quiet=as_json))
-    _print_tally(tally, place, as_json)
-    if tally.failed:
+            counts = run(client, manifest, results, options, ProgressReporter(quiet=as_json))
+    _print_counts(counts, results, as_json)
+    if counts.failed:
         raise typer.Exit(1)
 
 
-def _print_tally(tally: Tally, place: Place, as_json: bool) -> None:
+def _print_counts(counts: RowCounts, output: OutputDir, as_json: bool) -> None:
     if as_json:
         found = {
-            "done": tally.done, "failed": tally.failed, "skipped": tally.skipped,
-            "seconds": round(tally.seconds, 3), "output": place.url,
+            "done": counts.done, "failed": counts.failed, "skipped": counts.skipped,
+            "seconds": round(counts.seconds, 3), "output": output.url,
         }  # fmt: skip
         print(json.dumps(found))
         return
     print(
-        f"{tally.done} done, {tally.skipped} done before, {tally.failed} failed in "
-        f"{tally.seconds:.1f} s; {place.url}/results.jsonl has a line for each"
+        f"{counts.done} done, {counts.skipped} done before, {counts.failed} failed in "
+        f"{counts.seconds:.1f} s; {output.url}/results.jsonl has a line for each"
     )
     sys.stdout.flush()
-    if tally.failed:
-        print("the same command with --retry-failed tries those that failed again", file=sys.stderr)
+    if counts.failed:
+        print_note("the same command with --retry-failed retries the failed ones")
 
 
 def _print_estimate(found: Estimate, as_json: bool) -> None:
@@ -161,25 +175,25 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
         return
     print(f"rows           {found.rows}")
     print(f"videos         {found.videos}")
-    print(f"hours          {_shown(found.hours, '.2f')}")
-    print(f"frames         {_shown(found.frames, ',')}")
-    print(f"prompt tokens  {_shown(found.prompt_tokens, ',')}")
-    print(f"bytes          {_shown(found.fetched_bytes, ',')}")
+    print(f"hours          {_format_sum(found.hours, '.2f')}")
+    print(f"frames         {_format_sum(found.frames, ',')}")
+    print(f"prompt tokens  {_format_sum(found.prompt_tokens, ',')}")
+    print(f"bytes          {_format_sum(found.fetched_bytes, ',')}")
     print(f"errors         {found.failed if found.hours is not None else 'unknown'}")
     for text in found.problems:
         print(f"  {text}")
-    for note in _notes(found):
-        print(f"note: {note}", file=sys.stderr)
+    for note in _list_notes(found):
+        print_note(note)
 
 
-def _notes(found: Estimate) -> Iterator[str]:
+def _list_notes(found: Estimate) -> Iterator[str]:
     if found.unknown:
-        yield f"{found.unknown} rows are in no sum: a header does not say how long its video is"
+        yield f"{found.unknown} rows are left out of the sums: their headers do not give the length"
     if found.prompt_tokens is None and found.hours is not None:
-        yield "tokens are unknown: the processor of VIDEOQA_MODEL is not on this machine"
+        yield "prompt tokens are unknown: the processor of VIDEOQA_MODEL is not on this machine"
     if found.note:
         yield found.note
 
 
-def _shown(value: float | None, form: str) -> str:
+def _format_sum(value: float | None, form: str) -> str:
     return "unknown" if value is None else format(value, form)

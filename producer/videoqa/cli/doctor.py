@@ -1,4 +1,4 @@
-"""Doctor: is everything there that a job needs? Each check says what it found and what to do.
+"""Doctor: checks of Redis and the fleet, each with its finding and the next step.
 
 The worker adds its own checks (model, device, storage) by the entry point `videoqa.doctor`.
 """
@@ -18,18 +18,18 @@ from videoqa.cli.output import Check
 from videoqa.jobs import Ledger, connect, server_address, server_name, translate_redis_errors
 from videoqa.settings import Settings, unknown_variables
 
-__all__ = ["check_variables", "run"]
+__all__ = ["check_variables", "run_checks"]
 
 OLDEST = (6, 2)
-"""The scripts call ZRANDMEMBER, which came then."""
+"""First Redis with ZRANDMEMBER, which the scripts call."""
 
 
-def run(settings: Settings) -> list[Check]:
-    """Every check that applies here."""
+def run_checks(settings: Settings) -> list[Check]:
+    """Returns the results of all checks, with those of the worker if that is installed."""
     client = connect(settings)
-    found = list(_redis(settings, client))
+    found = list(_check_redis(settings, client))
     if found[0].ok:
-        found.append(_workers(settings, client))
+        found.append(_check_workers(settings, client))
     client.close()
     points = entry_points(group="videoqa.doctor")
     for point in points:
@@ -52,7 +52,7 @@ def check_variables(
     )
 
 
-def _redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
+def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
     try:
         with translate_redis_errors(settings.redis_url):
             info = client.info()
@@ -70,8 +70,8 @@ def _redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
     yield Check(
         "persistence",
         ok=bool(info.get("aof_enabled")),
-        found="append-only file is on" if info.get("aof_enabled") else "append-only file is off",
-        next_step="set `appendonly yes`, or a restart of Redis loses jobs (deploy/valkey.conf)",
+        found=f"append-only file is {'on' if info.get('aof_enabled') else 'off'}",
+        next_step="set `appendonly yes`, or a restart of Redis loses jobs (see deploy/valkey.conf)",
     )
     policy = str(info.get("maxmemory_policy"))
     yield Check(
@@ -84,17 +84,17 @@ def _redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
     yield Check(
         "clock",
         ok=abs(skew_s) < 5,
-        found=f"{skew_s:+.1f} s against Redis",
-        next_step="start_by is compared with Redis' clock: run NTP on both",
+        found=f"{skew_s:+.1f} s from Redis' clock",
+        next_step="run NTP on both machines: start_by is compared with Redis' clock",
     )
 
 
-def _workers(settings: Settings, client: redis.Redis) -> Check:
+def _check_workers(settings: Settings, client: redis.Redis) -> Check:
     workers = Ledger(client, url=settings.redis_url, prefix=settings.prefix).workers()
     models = sorted({info.model for info in workers if info.ready})
     return Check(
         "workers",
         ok=bool(models),
         found=f"{len(workers)} running, serving {', '.join(models) or 'no model yet'}",
-        next_step="start one: videoqa worker (or `videoqa up` for everything on this machine)",
+        next_step="start one with `videoqa worker`, or everything on this machine with `videoqa up`",
     )

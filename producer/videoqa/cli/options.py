@@ -1,4 +1,4 @@
-"""What the commands have in common: options, and the client that they talk through."""
+"""Options that all commands share, and the client through which they talk to Redis."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from videoqa.cli.local_stack import here
+from videoqa.cli.local_stack import find_settings
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
 from videoqa.settings import Settings
 
-__all__ = ["JobId", "JsonFlag", "Timeout", "connected", "settings"]
+__all__ = ["JobId", "JsonFlag", "Timeout", "load_settings", "open_client"]
 
 
-def _finite(timeout_s: float | None) -> float | None:
-    """Here and not where it is waited, so that nothing was submitted."""
+def _check_finite(timeout_s: float | None) -> float | None:
+    """Refuses `nan` and `inf` while arguments are parsed, before a job is submitted."""
     if timeout_s is not None and not math.isfinite(timeout_s):
         raise InvalidRequest(
             f"got --timeout {timeout_s}, expected a number of seconds; without it there is no limit",
@@ -26,20 +26,23 @@ def _finite(timeout_s: float | None) -> float | None:
     return timeout_s
 
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-JobId = Annotated[str, typer.Argument(help="The job's id, as `submit` printed it.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+JobId = Annotated[str, typer.Argument(help="Id of the job, as printed by `submit`.")]
 Timeout = Annotated[
     float | None,
     typer.Option(
-        "--timeout", callback=_finite, help="Seconds to wait here; the job goes on after them."
+        "--timeout",
+        callback=_check_finite,
+        help="Give up waiting after this many seconds; the job continues.",
     ),
 ]
 
 
-def settings() -> Settings:
-    """VIDEOQA_* variables; without VIDEOQA_REDIS_URL, a running `videoqa up` of this user."""
-    return here(os.environ)
+def load_settings() -> Settings:
+    """Returns the settings of this process; see `find_settings`."""
+    return find_settings(os.environ)
 
 
-def connected() -> Client:
-    return Client(settings=settings())
+def open_client() -> Client:
+    """Returns a client, which connects on first use."""
+    return Client(settings=load_settings())

@@ -1,4 +1,4 @@
-"""What the commands print: plain lines for people, JSON for scripts, progress on stderr."""
+"""Output of the commands: plain lines for people, JSON for scripts, progress on stderr."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from videoqa.contract import Event, Job, Result, as_srt, as_vtt, format_timestam
 from videoqa.errors import InvalidRequest
 
 __all__ = [
-    "Check", "Spoken", "changed", "checks", "error", "event", "failed", "job", "note", "progress",
-    "result", "submitted", "subtitles", "when",
+    "Check", "StreamedAnswer", "describe_event", "format_time", "print_change", "print_checks",
+    "print_error", "print_event", "print_failure", "print_job", "print_note", "print_result",
+    "print_submitted", "print_subtitles", "show_progress",
 ]  # fmt: skip
 
 STAGE_VERBS = {
@@ -30,9 +31,19 @@ STAGE_VERBS = {
 }
 
 
+_STATE_VERBS = {
+    "queued": "is queued",
+    "running": "is running",
+    "succeeded": "has succeeded",
+    "failed": "failed",
+    "canceled": "was canceled",
+    "expired": "has expired",
+}
+
+
 @dataclass(frozen=True)
 class Check:
-    """One line of `doctor`."""
+    """One line of `videoqa doctor`."""
 
     name: str
     ok: bool
@@ -40,26 +51,28 @@ class Check:
     next_step: str = ""
 
 
-class Spoken:
-    """An answer that is printed while it comes."""
+class StreamedAnswer:
+    """Prints an answer while it is generated, and remembers what it printed."""
 
     def __init__(self) -> None:
         self.text = ""
         self.segments: set[tuple[str, float]] = set()
-        """Question and start of those whose answers were printed."""
+        """Question id and start of the segments whose answers were printed."""
         self._attempt = 0
 
     @property
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
+        """True once something was printed."""
         return bool(self.text or self.segments)
 
-    def hear(self, event: Event) -> None:
+    def print_text(self, event: Event) -> None:
+        """Prints the text of an event."""
         if event.start is not None:
             _print_segment(event.start, event.text or "")
             self.segments.add((event.question_id or "", event.start))
             return
         if event.attempt != self._attempt and self.text:
-            print("\n(its worker was lost; another begins again)", file=sys.stderr)
+            print("\n(the worker was lost; another one starts the answer again)", file=sys.stderr)
             self.text = ""
         self._attempt = event.attempt
         self.text += event.text or ""
@@ -71,21 +84,23 @@ def _print_json(data: BaseModel | dict[str, Any], file: Any = None) -> None:
     print(text, file=file or sys.stdout)
 
 
-def when(at: datetime | None) -> str:
+def format_time(at: datetime | None) -> str:
+    """Returns an instant in local time, or a dash."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "-"
 
 
-def submitted(job: Job, *, as_json: bool) -> None:
-    """The id alone on stdout, so that `id=$(videoqa submit ...)` works."""
+def print_submitted(job: Job, *, as_json: bool) -> None:
+    """Prints the id alone on stdout, so that `id=$(videoqa submit ...)` works."""
     if as_json:
         _print_json(job)
         return
     print(job.id)
     if job.waiting_for and job.waiting_for.startswith("no running worker"):
-        print(f"note: {job.waiting_for}; the job waits", file=sys.stderr)
+        print_note(f"{job.waiting_for}; the job waits until one starts")
 
 
-def job(job: Job, *, as_json: bool) -> None:
+def print_job(job: Job, *, as_json: bool) -> None:
+    """Prints the state of a job."""
     if as_json:
         _print_json(job)
         return
@@ -95,55 +110,62 @@ def job(job: Job, *, as_json: bool) -> None:
         + (f", {STAGE_VERBS.get(job.stage, job.stage)}" if job.stage else "")
     )
     if job.waiting_for:
-        before = f" ({job.position} jobs before it)" if job.position else ""
+        before = f" ({job.position} ahead of it)" if job.position else ""
         print(f"waiting   {job.waiting_for}{before}")
     print(f"attempt   {job.attempt} of {job.max_attempts}")
-    print(f"submitted {when(job.created_at)}")
+    print(f"submitted {format_time(job.created_at)}")
     if job.started_at:
-        print(f"started   {when(job.started_at)} by {job.worker or '-'}")
+        print(f"started   {format_time(job.started_at)} by {job.worker or '-'}")
     if job.next_attempt_at:
-        print(f"next try  {when(job.next_attempt_at)}")
+        print(f"next try  {format_time(job.next_attempt_at)}")
     if job.finished_at:
-        print(f"finished  {when(job.finished_at)}")
+        print(f"finished  {format_time(job.finished_at)}")
     if job.failure:
         print(f"failure   {job.failure.code}: {job.failure.message}")
     if job.result_url:
         print(f"result    {job.result_url}")
 
 
-def result(result: Result, job: Job, *, as_json: bool, spoken: Spoken | None = None) -> None:
-    """The answer alone on stdout if there is one question; where it comes from on stderr."""
+def print_result(
+    result: Result, job: Job, *, as_json: bool, streamed: StreamedAnswer | None = None
+) -> None:
+    """Prints the answers on stdout, a single one without its question; details go to stderr."""
     if as_json:
         _print_json(result)
         return
-    before = spoken or Spoken()
-    if before.text:
+    printed = streamed or StreamedAnswer()
+    if printed.text:
         print()
     for part in result.segments:
         for answer in part.answers:
-            if (answer.question_id, part.start) not in before.segments:
-                alone = len(part.answers) == 1
-                text = answer.text if alone else f"{answer.question}\n{answer.text}"
+            if (answer.question_id, part.start) not in printed.segments:
+                is_only = len(part.answers) == 1
+                text = answer.text if is_only else f"{answer.question}\n{answer.text}"
                 _print_segment(part.start, text)
-    said = [before.text.strip()] == [answer.text.strip() for answer in result.answers]
-    if result.segments and result.answers and not said:
+    is_printed = [printed.text.strip()] == [answer.text.strip() for answer in result.answers]
+    if result.segments and result.answers and not is_printed:
         print()
-    for answer in () if said else result.answers:
+    for answer in () if is_printed else result.answers:
         print(answer.text if len(result.answers) == 1 else f"{answer.question}\n  {answer.text}")
     for warning in result.warnings:
-        print(f"note: {warning.message}", file=sys.stderr)
-    print(f"{result.model} saw {_seen(result)}; result: {job.result_url}", file=sys.stderr)
+        print_note(warning.message)
+    print(
+        f"{result.model} saw {_describe_frames(result)}; result: {job.result_url}", file=sys.stderr
+    )
 
 
-def subtitles(result: Result, kind: Literal["vtt", "srt"]) -> None:
-    """About the first video.
+def print_subtitles(result: Result, kind: Literal["vtt", "srt"]) -> None:
+    """Prints the subtitles of the job's first video.
 
     Raises:
-        InvalidRequest: there is none.
+        InvalidRequest: the job has no video.
     """
     videos = [n for n, source in enumerate(result.sources) if source.kind == "video"]
     if not videos:
-        raise InvalidRequest("got no video in this job, expected one for subtitles", param="format")
+        raise InvalidRequest(
+            "got a job without a video, expected one for subtitles; use --format text",
+            param="format",
+        )
     found = make_cues(result, videos[0])
     print(as_vtt(found) if kind == "vtt" else as_srt(found), end="")
 
@@ -158,71 +180,73 @@ def _print_segment(start_s: float, text: str) -> None:
     )
 
 
-def _seen(result: Result) -> str:
+def _describe_frames(result: Result) -> str:
     if result.segments:
         return f"{result.usage.frames} frames in {len(result.segments)} segments"
-    seen = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames[:16])
+    times = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames[:16])
     more = ", ..." if len(result.frames) > 16 else ""
-    return f"the frames at {seen}{more} s"
+    return f"the frames at {times}{more} s"
 
 
-def event(event: Event, *, as_json: bool) -> None:
-    """One line of a job's history."""
+def print_event(event: Event, *, as_json: bool) -> None:
+    """Prints one line of a job's history."""
     if as_json:
         _print_json(event)
     elif event.type == "text":
-        print(f"{when(event.at)}  {event.question_id}: {event.text}")
+        print(f"{format_time(event.at)}  {event.question_id}: {event.text}")
     else:
-        print(f"{when(event.at)}  {describe(event)}")
+        print(f"{format_time(event.at)}  {describe_event(event)}")
 
 
-def changed(job: Job, what: str, *, as_json: bool) -> None:
-    """What was done to one of many jobs."""
+def print_change(job: Job, change: str, *, as_json: bool) -> None:
+    """Prints what was done to one of many jobs."""
     if as_json:
         _print_json(job)
     else:
-        print(f"{job.id}  {what}")
+        print(f"{job.id}  {change}")
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
+    """Prints a remark on stderr."""
     print(f"note: {text}", file=sys.stderr)
 
 
-def failed(job: Job, *, as_json: bool) -> None:
+def print_failure(job: Job, *, as_json: bool) -> None:
+    """Prints how a job ended that did not succeed, and why."""
     if as_json:
         _print_json(job)
         return
     why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-    print(f"videoqa: job {job.id} {job.state}{why}", file=sys.stderr)
+    print(f"videoqa: job {job.id} {_STATE_VERBS[job.state]}{why}", file=sys.stderr)
 
 
-def error(code: str, message: str, param: str | None, *, as_json: bool) -> None:
-    """One clear line, never a traceback."""
+def print_error(code: str, message: str, param: str | None, *, as_json: bool) -> None:
+    """Prints an error as one line on stderr."""
     if as_json:
         _print_json({"error": {"code": code, "message": message, "param": param}}, sys.stderr)
     else:
         print(f"videoqa: {message} ({code})", file=sys.stderr)
 
 
-def checks(found: Sequence[Check], *, as_json: bool) -> bool:
-    """Prints the checks; whether all are well."""
-    well = all(check.ok for check in found)
+def print_checks(found: Sequence[Check], *, as_json: bool) -> bool:
+    """Prints the checks; returns True if all passed."""
+    passed = all(check.ok for check in found)
     if as_json:
-        _print_json({"ok": well, "checks": [asdict(check) for check in found]})
-        return well
+        _print_json({"ok": passed, "checks": [asdict(check) for check in found]})
+        return passed
     width = max(len(check.name) for check in found)
     for check in found:
         print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{width}}  {check.found}")
         if not check.ok and check.next_step:
             print(f"      {'':<{width}}  -> {check.next_step}")
-    return well
+    return passed
 
 
 @contextmanager
-def progress(
-    client: Client, job_id: str, *, quiet: bool, spoken: Spoken | None = None
+def show_progress(
+    client: Client, job_id: str, *, quiet: bool, streamed: StreamedAnswer | None = None
 ) -> Iterator[Callable[[Event], None] | None]:
-    """A status line on a terminal, lines otherwise; both on stderr."""
+    """Shows a job's events on stderr: a status line on a terminal, a line for each otherwise."""
     if quiet:
         yield None
         return
@@ -233,13 +257,13 @@ def progress(
         def on_event(event: Event) -> None:
             nonlocal last
             if event.type == "text":
-                if spoken is not None:
+                if streamed is not None:
                     line.stop()
-                    spoken.hear(event)
+                    streamed.print_text(event)
                 return
-            if spoken is not None and spoken.begun:  # the status line would write over it
+            if streamed is not None and streamed.has_begun:  # the status line would overwrite it
                 return
-            text = f"{job_id}: {describe(event)}"
+            text = f"{job_id}: {describe_event(event)}"
             if event.type == "state" and event.state == "queued":
                 reason = client.get(job_id).waiting_for
                 text += f", waiting: {reason}" if reason else ""
@@ -251,10 +275,10 @@ def progress(
         yield on_event
 
 
-def describe(event: Event) -> str:
-    """An event in words."""
+def describe_event(event: Event) -> str:
+    """Returns an event as a phrase."""
     if event.type == "retry":
-        return f"attempt {event.attempt} ended ({event.message}); will be tried again"
+        return f"attempt {event.attempt} failed ({event.message}); it will be retried"
     if event.type == "state" or event.stage is None:
         again = (
             f", attempt {event.attempt}" if event.state == "running" and event.attempt > 1 else ""

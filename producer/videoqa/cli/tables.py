@@ -1,4 +1,4 @@
-"""Tables of jobs and queues: aligned columns for people, one JSON object a line for scripts."""
+"""Tables of jobs and queues: aligned columns for people, one JSON object per line for scripts."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from videoqa.cli.output import when
+from videoqa.cli.output import format_time
 from videoqa.contract import Job, QueueInfo
 
-__all__ = ["jobs", "queues"]
+__all__ = ["print_jobs", "print_queues"]
 
 T = TypeVar("T", bound=BaseModel)
 
 
-def jobs(found: Iterable[Job], *, as_json: bool) -> None:
+def print_jobs(found: Iterable[Job], *, as_json: bool) -> None:
+    """Prints a row for each job, with its failure or custom_id at the end."""
     rows = [
         [
             job.id,
             job.state,
-            when(job.created_at),
+            format_time(job.created_at),
             f"{job.attempt}/{job.max_attempts}",
             f"{job.failure.code}: {job.failure.message}" if job.failure else job.custom_id or "",
         ]
-        for job in _each(found, as_json)
+        for job in _print_json_lines(found, as_json)
     ]
-    _print(["JOB", "STATE", "SUBMITTED", "ATTEMPT", ""], rows, as_json)
+    _print_table(["JOB", "STATE", "SUBMITTED", "ATTEMPT", ""], rows, as_json)
 
 
-def queues(found: Iterable[QueueInfo], *, as_json: bool) -> None:
+def print_queues(found: Iterable[QueueInfo], *, as_json: bool) -> None:
+    """Prints a row for each queue, with the numbers of waiting jobs and of workers."""
     rows = [
         [
             queue.model or "(any)",
@@ -38,19 +40,20 @@ def queues(found: Iterable[QueueInfo], *, as_json: bool) -> None:
             str(queue.workers),
             "paused" if queue.paused else "",
         ]
-        for queue in _each(found, as_json)
+        for queue in _print_json_lines(found, as_json)
     ]
-    _print(["MODEL", "PRIORITY", "WAITING", "WORKERS", ""], rows, as_json)
+    _print_table(["MODEL", "PRIORITY", "WAITING", "WORKERS", ""], rows, as_json)
 
 
-def _each(found: Iterable[T], as_json: bool) -> Iterable[T]:
+def _print_json_lines(found: Iterable[T], as_json: bool) -> Iterable[T]:
+    """Yields the items again, after printing each as JSON if that is asked for."""
     for item in found:
         if as_json:
             print(item.model_dump_json())
         yield item
 
 
-def _print(head: list[str], rows: list[list[str]], as_json: bool) -> None:
+def _print_table(head: list[str], rows: list[list[str]], as_json: bool) -> None:
     if as_json or not rows:
         return
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

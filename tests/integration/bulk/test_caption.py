@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,12 +14,12 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from faults.rig import Rig
+from support.cli import call_command, clean_environment, start_command
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa_worker.embedded import S3Server
 
-COMMAND = Path(sys.executable).parent / "videoqa"
 Caption = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -35,29 +33,14 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture
 def environment(rig: Rig) -> dict[str, str]:
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("VIDEOQA_")}
-    return clean | {
-        "VIDEOQA_REDIS_URL": rig.redis.url,
-        "VIDEOQA_PREFIX": "faults",
-        "NO_COLOR": "1",
-        **rig.environ,
-    }
+    places = {"VIDEOQA_REDIS_URL": rig.redis.url, "VIDEOQA_PREFIX": "faults"}
+    return clean_environment() | places | rig.environ
 
 
 @pytest.fixture
 def caption(environment: dict[str, str]) -> Caption:
     def caption(*args: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [COMMAND, "caption", *map(str, args)],
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+        return call_command("caption", *args, environment=environment, stdin=stdin)
 
     return caption
 
@@ -78,7 +61,7 @@ def lines(output: Path) -> list[dict[str, Any]]:
 
 
 def generated(rig: Rig) -> Counter[str]:
-    """How often the model was asked, by custom_id, as far as records tell."""
+    """Counts how often the model was asked, by custom_id, as far as records tell."""
     runs: Counter[str] = Counter()
     for key in rig.plain.scan_iter("faults:job:*"):
         job = rig.client.get(str(key).rpartition(":")[2])
@@ -122,10 +105,8 @@ def check_all(output: Path, count: int = 40) -> None:
 
 
 def start(environment: dict[str, str], *args: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [COMMAND, "caption", *map(str, args), "--json"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    """Starts the command in a process of its own, which can be killed."""
+    return start_command("caption", *args, "--json", environment=environment)
 
 
 def wait_for_lines(output: Path, count: int) -> None:
@@ -327,7 +308,7 @@ def test_interrupted_it_says_how_to_go_on(
     running.send_signal(signal.SIGINT)
     _, noise = running.communicate(timeout=20)
     assert running.returncode == 130
-    assert "the same command goes on" in noise
+    assert "the same command continues" in noise
     assert caption(*args).returncode == 0
     check_all(output)
 
@@ -340,10 +321,8 @@ def test_s3_is_source_and_output(
         s3.put_object(Bucket="open", Key=f"archive/a b/{path.name}", Body=path.read_bytes())
     s3.put_object(Bucket="open", Key="archive/readme.txt", Body=b"no video")
     settings = stack_client.settings
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("VIDEOQA_")}
-    environment = clean | s3_server.environment() | {
-        "VIDEOQA_REDIS_URL": settings.redis_url, "VIDEOQA_PREFIX": settings.prefix,
-    }  # fmt: skip
+    places = {"VIDEOQA_REDIS_URL": settings.redis_url, "VIDEOQA_PREFIX": settings.prefix}
+    environment = clean_environment() | s3_server.environment() | places
     args = ["s3://open/archive/", *ASK, "--output", "s3://open/answers/", "--format", "parquet",
             "--subtitles", "srt", "--order", "input"]  # fmt: skip
     running = start(environment, *args)

@@ -15,7 +15,7 @@ from rich.console import Console
 from support.attempts import Model, make_attempts
 
 from videoqa import errors
-from videoqa.bulk import Manifest, Options, Place, Tally, Watcher, run
+from videoqa.bulk import Manifest, Options, OutputDir, ProgressReporter, RowCounts, run
 from videoqa.client import Client
 from videoqa.contract import Job
 from videoqa.jobs import Bell, Ledger, connect, queue_name
@@ -28,7 +28,7 @@ from videoqa_worker.settings import WorkerSettings
 ROWS = 12
 
 
-class Heard(Watcher):
+class Heard(ProgressReporter):
     """Keeps what is said."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Heard(Watcher):
         self.notes.append(text)
         super().note(text)
 
-    def update(self, tally: Tally, in_flight: int) -> None:
+    def update(self, tally: RowCounts, in_flight: int) -> None:
         self.most_in_flight = max(self.most_in_flight, in_flight)
         super().update(tally, in_flight)
 
@@ -77,15 +77,15 @@ def working(settings: Settings, folder: Path, model: Model) -> Iterator[None]:
 
 
 def captioned(
-    settings: Settings, folder: Path, watcher: Watcher, question: str = "?", **options: Any
-) -> Tally:
+    settings: Settings, folder: Path, watcher: ProgressReporter, question: str = "?", **options: Any
+) -> RowCounts:
     with (
         Manifest([f"s3://b/{n:02}.mp4" for n in range(ROWS)], defaults={"questions": [question], "priority": "bulk"},
                  store=ObjectStore()) as manifest,
         Client(settings=settings) as client,
     ):  # fmt: skip
-        place = Place(str(folder / "out"), ObjectStore())
-        return run(client, manifest, place, Options(poll_s=0.05, **options), watcher)
+        output = OutputDir(str(folder / "out"), ObjectStore())
+        return run(client, manifest, output, Options(poll_s=0.05, **options), watcher)
 
 
 def test_a_full_queue_is_waited_for_and_no_row_is_lost(settings: Settings, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_redis_that_goes_away_is_waited_for_and_no_row_is_asked_twice(tmp_path
         model.meanwhile = meanwhile
 
     model.meanwhile = meanwhile
-    tallies: list[Tally] = []
+    tallies: list[RowCounts] = []
     try:
         with working(settings, tmp_path, model):
             thread = threading.Thread(
@@ -188,11 +188,11 @@ def clock() -> Clock:
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(clock: Clock) -> None:
     out = io.StringIO()
-    watcher = Watcher(console=Console(file=out, width=200), clock=clock)
+    watcher = ProgressReporter(console=Console(file=out, width=200), clock=clock)
     with watcher:
         for second in range(21):
             clock.now_s = float(second)
-            watcher.update(Tally(total=100, done=2 * second, skipped=10, failed=1), in_flight=8)
+            watcher.update(RowCounts(total=100, done=2 * second, skipped=10, failed=1), in_flight=8)
         watcher.note("a note")
         watcher.note("a note")
     lines = out.getvalue().splitlines()
@@ -204,11 +204,11 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(clock: Clock) -> Non
 def test_on_a_terminal_progress_is_a_live_bar(clock: Clock) -> None:
     out = io.StringIO()
     console = Console(file=out, width=120, force_terminal=True)
-    watcher = Watcher(console=console, clock=clock)
+    watcher = ProgressReporter(console=console, clock=clock)
     with watcher:
-        watcher.update(Tally(total=100), in_flight=8)
+        watcher.update(RowCounts(total=100), in_flight=8)
         clock.now_s = 10.0
-        watcher.update(Tally(total=100, done=50, failed=1), in_flight=8)
+        watcher.update(RowCounts(total=100, done=50, failed=1), in_flight=8)
     shown = out.getvalue()
     assert " 51%" in shown
     assert "50/100 done, 1 failed, 8 in flight, 5.0/s, 0:09 left" in shown
@@ -216,9 +216,9 @@ def test_on_a_terminal_progress_is_a_live_bar(clock: Clock) -> None:
 
 def test_a_quiet_run_shows_nothing(clock: Clock) -> None:
     out = io.StringIO()
-    watcher = Watcher(quiet=True, console=Console(file=out), clock=clock)
+    watcher = ProgressReporter(quiet=True, console=Console(file=out), clock=clock)
     with watcher:
         clock.now_s = 99.0
-        watcher.update(Tally(total=1), in_flight=1)
+        watcher.update(RowCounts(total=1), in_flight=1)
         watcher.note("a note")
     assert out.getvalue() == ""

@@ -1,4 +1,4 @@
-"""The installed `videoqa` command in processes of its own, against a real Valkey.
+"""The `videoqa` command against a real Valkey: in this process, but where only a process of its own can tell.
 
 The worker's side is a thread that answers the job through the ledger.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import COMMAND, Run
+from support.cli import COMMAND, Run, run_command
 
 from videoqa import Client, Job, Result, __version__, errors
 from videoqa.cli import main as cli
@@ -160,7 +160,10 @@ def test_submit_prints_only_the_id_and_warns_where_nobody_would_answer(
     )  # fmt: skip
     assert done.returncode == 0
     assert re.fullmatch(r"job_[0-9a-f]{27}\n", done.stdout)
-    assert done.stderr == "note: no running worker serves model org/m; the job waits\n"
+    assert (
+        done.stderr
+        == "note: no running worker serves model org/m; the job waits until one starts\n"
+    )
     request = ledger.request(done.stdout.strip())
     assert request.model_dump(exclude_defaults=True) == {
         "inputs": (
@@ -279,7 +282,7 @@ def test_status_says_why_a_job_waits(run: Run, client: Client, ledger: Ledger) -
     done = run("status", second.id)
     assert done.returncode == 0
     assert f"job       {second.id}\nstate     queued\n" in done.stdout
-    assert "waiting   no running worker serves any model (1 jobs before it)" in done.stdout
+    assert "waiting   no running worker serves any model (1 ahead of it)" in done.stdout
     now = datetime.now(UTC)
     queue = f"{ledger.keys.prefix}.default.interactive"
     ledger.announce(
@@ -373,11 +376,14 @@ def test_a_redis_that_is_down_ends_with_status_4(run: Run) -> None:
     assert "secret" not in one_line(done, "redis_unavailable")
 
 
-def test_a_wrong_setting_ends_with_status_2_and_names_the_variable(run: Run) -> None:
+def test_a_wrong_setting_ends_with_status_2_and_names_the_variable(
+    run: Run, environment: dict[str, str]
+) -> None:
     done = run("status", "job_x", VIDEOQA_SOCKET_TIMEOUT_S="soon")
     assert done.returncode == 2
     assert "VIDEOQA_SOCKET_TIMEOUT_S='soon'" in one_line(done, "configuration_error")
-    done = run("worker", VIDEOQA_LEASE_S="long")
+    wrong = environment | {"VIDEOQA_LEASE_S": "long"}
+    done = run_command("worker", environment=wrong)  # it ends its process by itself
     assert (done.returncode, done.stdout) == (2, "")
     assert "VIDEOQA_LEASE_S='long'" in done.stderr
 
@@ -413,10 +419,7 @@ def test_a_reader_that_leaves_early_is_no_error(
     read_end, write_end = os.pipe()
     os.close(read_end)
     with os.fdopen(write_end, "w") as gone:
-        done = subprocess.run(
-            [COMMAND, "status", job.id], env=environment, stdout=gone, stderr=subprocess.PIPE,
-            text=True, timeout=60, check=False,
-        )  # fmt: skip
+        done = run_command("status", job.id, environment=environment, stdout=gone)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -427,10 +430,7 @@ def test_a_full_disk_under_the_output_is_one_line_and_status_6(
     job = submit(client)
     for args in (["status", job.id], ["list", "--json"]):
         with open("/dev/full", "w") as full:
-            done = subprocess.run(
-                [COMMAND, *args], env=environment, stdout=full, stderr=subprocess.PIPE,
-                text=True, timeout=60, check=False,
-            )  # fmt: skip
+            done = run_command(*args, environment=environment, stdout=full)
         assert done.returncode == 6
         assert done.stderr.count("\n") == 1
         assert "No space left" in done.stderr
@@ -472,8 +472,8 @@ def test_version_prints_both_distributions(run: Run) -> None:
     assert done.stdout == f"videoqa {__version__}\nvideoqa-worker {__version__}\n"
 
 
-def test_help_names_every_command(run: Run) -> None:
-    text = run("--help").stdout
+def test_help_names_every_command(environment: dict[str, str]) -> None:
+    text = run_command("--help", environment=environment).stdout
     of_client = ("ask", "submit", "status", "wait", "result", "cancel", "doctor")
     for name in (*of_client, "up", "worker", "demo", "frames"):
         assert re.search(rf"^ +{name} ", text, re.MULTILINE)

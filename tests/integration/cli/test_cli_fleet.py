@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-from support.cli import COMMAND, Run
+from support.cli import Run, start_command
 from support.worker import begin, result_of
 from typer.testing import CliRunner
 
@@ -161,11 +161,9 @@ def test_queues_are_counted_paused_and_resumed(run: Run, client: Client) -> None
 
 
 def on_a_terminal(environment: dict[str, str], *args: str) -> tuple[list[str], Callable[[], int]]:
-    """What the command prints on stdout, growing, and its end."""
+    """Starts the command; returns what it prints on stdout, growing, and a function that waits for its end."""
     near, far = pty.openpty()
-    process = subprocess.Popen(
-        [COMMAND, *args], env=environment, stdout=far, stderr=subprocess.DEVNULL
-    )
+    process = start_command(*args, environment=environment, stdout=far, stderr=subprocess.DEVNULL)
     os.close(far)
     seen: list[str] = []
 

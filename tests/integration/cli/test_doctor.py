@@ -36,7 +36,7 @@ def worker(**fields: Any) -> WorkerSettings:
 
 
 def model(folder: Path) -> Check:
-    return doctor._model(worker(model=str(folder)))
+    return doctor._check_model(worker(model=str(folder)))
 
 
 @pytest.mark.parametrize("family", ["interleave", "next_video", "video_llava"])
@@ -99,27 +99,27 @@ def test_a_gpu_that_torch_cannot_use_is_no_silent_fall_to_the_cpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(doctor, "_NVIDIA", tmp_path)
-    check = doctor._device(worker())
+    check = doctor._check_device(worker())
     assert (check.ok, "cannot use" in check.found) == (False, True)
-    assert doctor._device(worker(device="cpu")).ok
+    assert doctor._check_device(worker(device="cpu")).ok
     monkeypatch.setattr(doctor, "_NVIDIA", tmp_path / "none")
-    assert doctor._device(worker()).ok
-    assert not doctor._device(worker(device="cuda:0")).ok
+    assert doctor._check_device(worker()).ok
+    assert not doctor._check_device(worker(device="cuda:0")).ok
 
 
 def test_a_decoder_that_cannot_run_is_found_by_decoding() -> None:
-    assert doctor._video(worker()).ok
-    check = doctor._video(worker(decoder_memory_bytes=100 << 20))
+    assert doctor._check_video(worker()).ok
+    check = doctor._check_video(worker(decoder_memory_bytes=100 << 20))
     assert not check.ok
     assert "VIDEOQA_DECODER_MEMORY_BYTES" in check.next_step
 
 
 def test_a_spool_without_room_or_rights_is_not_well(tmp_path: Path) -> None:
-    assert doctor._spool(worker(spool_dir=tmp_path)).ok
-    assert not doctor._spool(worker(spool_dir=tmp_path, max_source_bytes=1 << 60)).ok
+    assert doctor._check_spool(worker(spool_dir=tmp_path)).ok
+    assert not doctor._check_spool(worker(spool_dir=tmp_path, max_source_bytes=1 << 60)).ok
     in_the_way = tmp_path / "file"
     in_the_way.write_bytes(b"")
-    assert not doctor._spool(worker(spool_dir=in_the_way / "below")).ok
+    assert not doctor._check_spool(worker(spool_dir=in_the_way / "below")).ok
 
 
 def test_an_old_redis_is_not_well(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def test_an_old_redis_is_not_well(settings: Settings, monkeypatch: pytest.Monkey
             monkeypatch.setattr(
                 client, "info", lambda version=version: info | {"redis_version": version}
             )
-            (check,) = [c for c in of_producer._redis(settings, client) if c.name == "redis"]
+            (check,) = [c for c in of_producer._check_redis(settings, client) if c.name == "redis"]
             assert check.ok is ok, version
 
 

@@ -12,33 +12,21 @@ from support.servers import HttpServer, Route
 from support.stack import WorkerProcess
 from support.videos import Recipe
 
-from videoqa.bulk import Estimate, Manifest, Watcher, estimate
+from videoqa.bulk import Estimate, Manifest, ProgressReporter, estimate
 from videoqa.client import Client
 from videoqa.storage import ObjectStore
 from videoqa_worker.cli.dry_run import probe
-from videoqa_worker.cli.frames.command import settings_from
-from videoqa_worker.cli.frames.spinner import Waiting
-from videoqa_worker.cli.frames.view import take
+from videoqa_worker.cli.frames.command import load_settings
+from videoqa_worker.cli.frames.take import take_frames
 
 ENVIRON = {"VIDEOQA_MODEL": "demo", "VIDEOQA_DOWNLOAD_BELOW_BYTES": "100000"}
 QUESTIONS = ["What is it?", "What color is it, and where does it go?"]
 
 
-class Silent(Waiting):
-    def __init__(self) -> None:
-        pass
-
-    def check(self) -> None:
-        pass
-
-    def progress(self, received_bytes: int, total_bytes: int | None) -> None:
-        pass
-
-
 def dry_run(*sources: Path | str, environ: dict[str, str] = ENVIRON, **fields: Any) -> Estimate:
     defaults = {"questions": QUESTIONS} | fields
     with Manifest([*map(str, sources)], defaults=defaults, store=ObjectStore()) as manifest:
-        return estimate(manifest, probe(environ) if environ else None, Watcher(quiet=True))
+        return estimate(manifest, probe(environ) if environ else None, ProgressReporter(quiet=True))
 
 
 def test_headers_say_how_much_an_archive_takes(
@@ -104,8 +92,8 @@ def test_of_a_large_remote_file_only_the_header_is_read_and_the_planned_bytes_ar
     url = http_server.url("/long.mp4")
     found = dry_run(url, sampling={"frames": 4})
     probed = sum(end - start + 1 for start, end in map(_span, route.ranges_seen))
-    settings = settings_from(ENVIRON)
-    view = take(url, {"frames": 4}, None, None, settings, Silent())
+    settings = load_settings(ENVIRON)
+    view = take_frames(url, {"frames": 4}, None, None, settings, lambda received, total: None)
     assert found.hours == pytest.approx(20_000 / 25 / 3600)
     assert found.frames == 4
     assert found.fetched_bytes == pytest.approx(view.fetched_bytes, rel=0.1)

@@ -1,4 +1,4 @@
-"""`videoqa frames` in a process of its own, with no Redis that answers and no model.
+"""`videoqa frames`, with no Redis that answers and no model.
 
 That the pictures are right shows by the numbers burnt into them; that the figures are, by what
 real servers saw.
@@ -7,7 +7,6 @@ real servers saw.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,14 +21,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from support.cli import call_command, clean_environment, start_command
 from support.servers import HttpServer, Route
 from support.videos import Recipe, read_number
 
-from videoqa_worker.cli.frames.spinner import Waiting
+from videoqa_worker.cli.frames.command import show_fetching
 from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.process import free_port
-
-COMMAND = Path(sys.executable).parent / "videoqa"
 
 MakeClip = Callable[[Recipe], Path]
 Show = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -37,30 +35,17 @@ Show = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    clean = {
-        name: text for name, text in os.environ.items() if not name.startswith(("VIDEOQA_", "AWS_"))
-    }
-    return clean | {
-        "VIDEOQA_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
-        "VIDEOQA_HOME": str(tmp_path / "home"),
-        "NO_COLOR": "1",
-    }
+    return clean_environment(
+        "AWS_",
+        VIDEOQA_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0",
+        VIDEOQA_HOME=str(tmp_path / "home"),
+    )
 
 
 @pytest.fixture
 def show(environment: dict[str, str], tmp_path: Path) -> Show:
     def show(*args: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [COMMAND, "frames", *args],
-            env=environment | variables,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        return done
+        return call_command("frames", *args, environment=environment | variables, cwd=tmp_path)
 
     return show
 
@@ -129,7 +114,7 @@ def test_people_get_a_table_and_what_it_cost(show: Show, make_clip: MakeClip) ->
         ["0", "25", "1.000", "s", "1.000", "s", "yes"],
         ["1", "37", "1.500", "s", "1.480", "s", "yes"],
     ]
-    assert lines[6].startswith("a file of this machine, nothing fetched; ")
+    assert lines[6].startswith("read from this machine, nothing fetched; ")
     assert done.stderr.startswith("note: 20 frames a second would be 20 frames")
 
 
@@ -249,8 +234,8 @@ def test_no_model_library_and_no_celery_is_loaded(
         (["clip.mp4", "--start", "2", "--end", "1"], 2, "invalid_request", "end=1.0 s"),
         (["clip.mp4", "--times", "1", "--keyframes"], 2, "invalid_request", "one of them"),
         (["clip.mp4", "--sheet", "s.gif"], 2, "invalid_request", ".jpg, .jpeg or .png"),
-        (["clip.mp4", "--sheet", "mine.png"], 6, "output_denied", "no sheet of this command"),
-        (["clip.mp4", "--out", "clip.mp4/x"], 6, "output_denied", "no folder"),
+        (["clip.mp4", "--sheet", "mine.png"], 6, "output_denied", "not a sheet of this command"),
+        (["clip.mp4", "--out", "clip.mp4/x"], 6, "output_denied", "not a folder"),
         (["clip.mp4", "--out", "/proc/x"], 6, "output_", "/proc"),
     ],
 )
@@ -311,10 +296,9 @@ def test_ctrl_c_ends_it_and_leaves_nothing_behind(
     )
     spool = tmp_path / "spool"
     spool.mkdir()
-    process = subprocess.Popen(
-        [COMMAND, "frames", http_server.url("/clip.mp4"), "--out", "o"],
-        env=environment | {"TMPDIR": str(spool)}, cwd=tmp_path,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    process = start_command(
+        "frames", http_server.url("/clip.mp4"), "--out", "o",
+        environment=environment | {"TMPDIR": str(spool)}, cwd=tmp_path,
     )  # fmt: skip
     try:
         assert asked.wait(30)
@@ -329,28 +313,24 @@ def test_ctrl_c_ends_it_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_terminal_sees_how_far_it_is_once_it_takes_over_a_second(terminal: bool) -> None:
-    now_s, seen = 0.0, StringIO()
-    console = Console(file=seen, force_terminal=terminal, width=80)
-    with Waiting(console, quiet=False, clock=lambda: now_s) as waiting:
-        waiting.progress(1_500_000, 9_000_000)
-        now_s = 0.9
-        waiting.check()
-        assert seen.getvalue() == ""
-        now_s = 2.0
-        waiting.check()
-    assert ("1.5 of 9.0 MB fetched, 2 s" in seen.getvalue()) is terminal
+def test_a_terminal_sees_how_much_is_fetched(terminal: bool) -> None:
+    seen = StringIO()
+    console = Console(file=seen, force_terminal=terminal, width=80, no_color=True)
+    with show_fetching(console, quiet=False) as on_bytes:
+        on_bytes(1_500_000, 9_000_000)
+    assert ("1.5 of 9.0 MB fetched" in seen.getvalue()) is terminal
+    assert bool(seen.getvalue()) is terminal
 
 
 # -- sheets
 
 
 def test_a_sheet_is_no_wider_than_a_screen_whatever_it_holds() -> None:
-    from videoqa_worker.cli.frames.sheet import layout_of
+    from videoqa_worker.cli.frames.sheet import choose_layout
 
     for width, height in ((1920, 1080), (1080, 1920), (96, 72), (4000, 40), (40, 4000)):
         for count in range(1, 257):
-            layout = layout_of(count, width, height)
+            layout = choose_layout(count, width, height)
             assert 720 <= layout.width <= 2400
             assert layout.picture_width >= 160
             assert layout.columns * layout.rows >= count > layout.columns * (layout.rows - 1)
@@ -358,15 +338,15 @@ def test_a_sheet_is_no_wider_than_a_screen_whatever_it_holds() -> None:
 
 
 def test_labels_say_when_which_and_whether_exact() -> None:
-    from videoqa_worker.cli.frames.sheet import draw, labels
+    from videoqa_worker.cli.frames.sheet import draw_sheet, format_labels
     from videoqa_worker.frames import Frame
 
     black = np.zeros((90, 160, 3), np.uint8)
     exact = Frame(7, 3723.25, True, black)
-    assert labels(exact) == ("3723.250 s (1:02:03)", "index 7")
+    assert format_labels(exact) == ("3723.250 s (1:02:03)", "index 7")
     odd = Frame(None, 1 / 3, False, np.zeros((30, 60, 3), np.uint8))
-    assert labels(odd) == ("0.333 s", "index unknown, not exact")
-    sheet = np.asarray(draw([exact, odd], "日本 é" * 90, "2 s, 160x90"))
+    assert format_labels(odd) == ("0.333 s", "index unknown, not exact")
+    sheet = np.asarray(draw_sheet([exact, odd], "日本 é" * 90, "2 s, 160x90"))
     assert sheet[:70, :700].max() == 255, "a title"
     assert not sheet[76:166, 12:172].any(), "the first picture"
     assert sheet[166:215, 12:172].max() == 255, "its label"

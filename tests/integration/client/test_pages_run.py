@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import typer.testing
 from support.pages import PAGES, Block, blocks_of, command_line
+from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa import Client, Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.redis_server import RedisServer
 

@@ -24,11 +24,11 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from videoqa.contract import Generation
 from videoqa.errors import JobCanceled, PromptTooLong
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
-from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.prompt import Media
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
+from videoqa_worker.prompt import FrameInput
 
 TOGETHER = {"batch_wait_s": 0.3, "length_ratio": 100.0, "max_batch": 8}
-"""Whatever is submitted in one go becomes one batch of up to 8 rows."""
+"""Requests submitted together become one batch of up to 8 sequences."""
 
 REFERENCE = {**TOGETHER, "pixels": "reference"}
 
@@ -45,12 +45,15 @@ def engine(request: pytest.FixtureRequest, engine_of: Callable[..., Engine]) -> 
     return engine_of("interleave", batching=request.param, **TOGETHER)
 
 
-def ask(engine: Engine, media: list[Media], question: str, **settings: Any) -> GenerationRequest:
-    """A request; keywords of GenerationRequest go there, the others to Generation."""
-    names = ("should_stop", "alone", "on_progress", "on_text")
+def ask(
+    engine: Engine, media: list[FrameInput], question: str, **settings: Any
+) -> GenerationRequest:
+    """Builds a request; keywords of AnswerOptions go there, the others to Generation."""
+    names = ("should_stop", "exclusive", "on_progress", "on_text")
     own = {k: settings.pop(k) for k in names if k in settings}
     generation = Generation(**{"max_new_tokens": 24, **settings})
-    return GenerationRequest(engine.prompter.build(media, question), generation, **own)
+    inputs = engine.prompter.build(media, question)
+    return GenerationRequest(inputs, generation=generation, **own)
 
 
 def answers(engine: Engine, requests: list[GenerationRequest]) -> list[Generated]:
@@ -58,32 +61,32 @@ def answers(engine: Engine, requests: list[GenerationRequest]) -> list[Generated
 
 
 def submitted(engine: Engine, requests: list[GenerationRequest]) -> list[Future[Generated]]:
-    """All of them before the engine sees the first."""
-    with engine._room._changed:
+    """Submits all requests before the engine takes the first."""
+    with engine._queue._changed:
         return [engine.submit(request) for request in requests]
 
 
 def single(engine: Engine, request: GenerationRequest) -> Generated:
-    """The answer to a request that nobody shares a batch with."""
-    return answers(engine, [replace(request, alone=True)])[0]
+    """Returns the answer to a request that runs alone."""
+    return answers(engine, [replace(request, exclusive=True)])[0]
 
 
 def given(kwargs: dict[str, Any]) -> torch.Tensor:
-    """What a forward pass is about: int64[rows, tokens], or embeddings [rows, tokens, d]."""
+    """Returns the input of a forward pass: int64[batch, tokens], or embeddings [batch, tokens, d]."""
     ids = kwargs.get("input_ids")
     found: torch.Tensor = kwargs["inputs_embeds"] if ids is None else ids
     return found
 
 
 @contextmanager
-def rows_seen(engine: Engine) -> Iterator[list[int]]:
-    """How many rows ran at each forward pass."""
+def batch_sizes(engine: Engine) -> Iterator[list[int]]:
+    """Collects the batch size of each forward pass."""
     seen: list[int] = []
 
     def look(_: Any, args: Any, kwargs: Any) -> None:
         runner = engine._runner
-        decodes = isinstance(runner, SlotRunner) and runner.passes.cache.decodes
-        seen.append(len(runner._seats.running) if decodes else given(kwargs).shape[0])
+        decodes = isinstance(runner, ContinuousRunner) and runner.forward.cache.is_decoding
+        seen.append(len(runner._table.decoding) if decodes else given(kwargs).shape[0])
 
     hook = engine._loaded.model.register_forward_pre_hook(look, with_kwargs=True)
     try:
@@ -144,7 +147,7 @@ def test_the_engine_says_token_by_token_what_the_guides_recipe_says(
         expected.append(guide.answer(prompt, frames, max_new_tokens=100))
         requests.append(ask(engine, media, question, max_new_tokens=100))
     one_by_one = [single(engine, request) for request in requests]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         together = answers(engine, requests)
     assert max(rows) == len(requests)
     assert [list(answer.tokens) for answer in one_by_one] == expected
@@ -172,7 +175,7 @@ def test_the_engine_follows_the_checkpoints_own_template(
 
 def test_the_answer_depends_on_the_question_and_on_every_frame(engine: Engine) -> None:
     video = clip(1, 4)
-    changed = Media("video", (*video.frames[:2], clip(9, 1).frames[0], *video.frames[3:]))
+    changed = FrameInput("video", (*video.frames[:2], clip(9, 1).frames[0], *video.frames[3:]))
     told = answers(
         engine,
         [
@@ -190,17 +193,17 @@ def test_the_answer_depends_on_the_question_and_on_every_frame(engine: Engine) -
 
 
 @pytest.mark.parametrize("count", range(1, 9))
-def test_a_batch_answers_as_its_rows_do_alone(engine: Engine, count: int) -> None:
+def test_a_batch_answers_as_its_sequences_do_alone(engine: Engine, count: int) -> None:
     requests = mixed(engine, count)
     alone = [single(engine, request) for request in requests]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         together = answers(engine, requests)
     assert max(rows) == count
     assert together == alone
     assert len({answer.tokens for answer in alone}) == count
 
 
-def test_each_row_keeps_its_own_settings_in_a_batch(engine: Engine) -> None:
+def test_each_sequence_keeps_its_own_settings_in_a_batch(engine: Engine) -> None:
     settings: list[dict[str, Any]] = [
         {"max_new_tokens": 1},
         {"max_new_tokens": 30},
@@ -214,14 +217,14 @@ def test_each_row_keeps_its_own_settings_in_a_batch(engine: Engine) -> None:
         for n, own in enumerate(settings)
     ]
     alone = [single(engine, request) for request in requests]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         together = answers(engine, requests)
     assert max(rows) >= len(settings) - 1  # the first ends with its first token
     assert together == alone
     assert [len(answer.tokens) for answer in alone][:2] == [1, 30]
 
 
-def test_a_row_is_delivered_when_it_ends_and_not_when_its_batch_does(engine: Engine) -> None:
+def test_a_sequence_is_delivered_when_it_ends_and_not_when_its_batch_does(engine: Engine) -> None:
     short = ask(engine, [clip(1, 2)], "Short?", max_new_tokens=3)
     when_short_was_done: list[int] = []
 
@@ -231,7 +234,7 @@ def test_a_row_is_delivered_when_it_ends_and_not_when_its_batch_does(engine: Eng
 
     long = ask(engine, [clip(2, 2)], "Long?", max_new_tokens=30, on_progress=progress)
     futures: list[Any] = []
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         futures.extend(submitted(engine, [short, long]))
         assert futures[1].result(60).output_tokens > 5
     assert max(rows) == 2
@@ -240,10 +243,10 @@ def test_a_row_is_delivered_when_it_ends_and_not_when_its_batch_does(engine: Eng
 
 def test_a_request_that_asks_to_be_alone_is_never_batched(engine: Engine) -> None:
     requests = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=3) for n in range(4)]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         beside: list[int] = []
         requests[1] = replace(
-            requests[1], alone=True, on_progress=lambda _: beside.append(rows[-1])
+            requests[1], exclusive=True, on_progress=lambda _: beside.append(rows[-1])
         )
         answers(engine, requests)
     assert beside == [1, 1, 1]
@@ -255,7 +258,7 @@ def test_prompts_of_very_different_length_are_not_padded_to_each_other(
 ) -> None:
     engine = engine_of("interleave", batch_wait_s=0.2, batching="generate")
     lengths = [1, 12, 1, 12, 1]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         answers(engine, [ask(engine, [clip(n, k)], "What?") for n, k in enumerate(lengths)])
     assert max(rows) == 3  # of five
 
@@ -347,7 +350,9 @@ def test_input_tokens_are_those_of_the_prompt(engine: Engine) -> None:
 # --- callers that go away
 
 
-def test_a_canceled_row_ends_half_way_and_its_neighbours_are_undisturbed(engine: Engine) -> None:
+def test_a_canceled_sequence_ends_half_way_and_its_neighbours_are_undisturbed(
+    engine: Engine,
+) -> None:
     progress: list[int] = []
     leaving = ask(
         engine,
@@ -359,7 +364,7 @@ def test_a_canceled_row_ends_half_way_and_its_neighbours_are_undisturbed(engine:
     )
     neighbours = mixed(engine, 4, max_new_tokens=40)
     alone = [single(engine, request) for request in neighbours]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         futures = submitted(engine, [*neighbours[:2], leaving, *neighbours[2:]])
         told = [futures[n].result(60) for n in (0, 1, 3, 4)]
     assert max(rows) == 5
@@ -384,7 +389,7 @@ def test_an_answer_that_is_complete_is_not_canceled_any_more(engine: Engine) -> 
 
 
 def test_who_is_canceled_before_its_turn_costs_the_model_nothing(engine: Engine) -> None:
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         future = engine.submit(ask(engine, [clip(1, 4)], "What?", should_stop=lambda: True))
         with pytest.raises(JobCanceled):
             future.result(60)
@@ -392,9 +397,9 @@ def test_who_is_canceled_before_its_turn_costs_the_model_nothing(engine: Engine)
 
 
 def test_a_future_canceled_while_it_waits_is_dropped(engine: Engine) -> None:
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         asked = [ask(engine, [clip(n, 4)], "What?", max_new_tokens=3) for n in range(3)]
-        with engine._room._changed:
+        with engine._queue._changed:
             futures = submitted(engine, asked)
             assert futures[1].cancel()
         assert futures[0].result(60)
@@ -402,7 +407,7 @@ def test_a_future_canceled_while_it_waits_is_dropped(engine: Engine) -> None:
     assert max(rows) == 2
 
 
-def test_a_callback_that_raises_fails_its_own_row_only(engine: Engine) -> None:
+def test_a_callback_that_raises_fails_its_own_sequence_only(engine: Engine) -> None:
     def broken(tokens: int) -> None:
         raise LookupError("the caller's own fault")
 
@@ -417,7 +422,7 @@ def test_a_callback_that_raises_fails_its_own_row_only(engine: Engine) -> None:
 
 def test_a_prompt_that_is_too_long_fails_before_it_reaches_the_model(engine: Engine) -> None:
     request = ask(engine, [clip(1, 12)], "What?", max_new_tokens=2000)
-    with rows_seen(engine) as rows, pytest.raises(PromptTooLong, match="2048"):
+    with batch_sizes(engine) as rows, pytest.raises(PromptTooLong, match="2048"):
         engine.submit(request).result(60)
     assert rows == []
 

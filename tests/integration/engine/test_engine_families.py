@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from support.models import FAMILIES, MODELS, clip, picture
-from test_engine import REFERENCE, TOGETHER, answers, ask, rows_seen, single
+from test_engine import REFERENCE, TOGETHER, answers, ask, batch_sizes, single
 from transformers import (
     AutoProcessor,
     AutoTokenizer,
@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from videoqa_worker.engine import Engine
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 
 IMAGE_MODELS = ("interleave", "next")
 VIDEO_MODELS = ("next_video", "onevision", "video_llava")
@@ -80,7 +80,7 @@ PROMPTS = {
 
 
 def of_video_model(
-    family: str, folder: Path, videos: list[Media], question: str, max_new_tokens: int
+    family: str, folder: Path, videos: list[FrameInput], question: str, max_new_tokens: int
 ) -> Tokens:
     after = "\n" if family == "video_llava" else ""
     media = "".join(
@@ -145,7 +145,7 @@ def test_images_stay_images_beside_videos(family: str, engine_of: Callable[..., 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_mixed_batch_answers_as_its_rows_do_alone(
+def test_a_mixed_batch_answers_as_its_sequences_do_alone(
     family: str, engine_of: Callable[..., Engine]
 ) -> None:
     engine = engine_of(family, **TOGETHER)
@@ -164,7 +164,7 @@ def test_a_mixed_batch_answers_as_its_rows_do_alone(
         for n, items in enumerate(media)
     ]
     alone = [single(engine, request) for request in requests]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         together = answers(engine, requests)
     assert max(rows) == 8
     assert together == alone
@@ -204,7 +204,7 @@ def test_every_family_looks_at_its_pictures(family: str, engine_of: Callable[...
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_only_the_last_position_of_a_prompt_is_turned_into_scores(
+def test_logits_are_computed_for_the_last_position_of_a_prompt_only(
     family: str, engine_of: Callable[..., Engine]
 ) -> None:
     """Scores of all 5,857 positions of a usual prompt over 152,000 words would be 3.6 GB."""

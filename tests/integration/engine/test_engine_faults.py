@@ -1,4 +1,4 @@
-"""What the engine does when the model, the memory or the worker gives out."""
+"""Faults of the model, of memory and of the worker, and how the engine handles them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.models import clip
-from test_engine import answers, ask, given, rows_seen, single, submitted
+from test_engine import answers, ask, batch_sizes, given, single, submitted
 
 from videoqa.errors import EngineStopped, JobCanceled, ModelError, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig
@@ -71,7 +71,7 @@ def test_a_batch_that_runs_out_of_memory_is_answered_in_smaller_ones(
 
 
 def test_batches_stay_small_after_one_ran_out_of_memory(engine: Engine) -> None:
-    with rows_seen(engine) as rows, before_each_forward(engine, small_device(2)):
+    with batch_sizes(engine) as rows, before_each_forward(engine, small_device(2)):
         answers(engine, requests_of(engine, 8))
         assert max(rows) > 2
         rows.clear()
@@ -127,7 +127,7 @@ def poison(engine: Engine) -> Check:
     return check
 
 
-def test_a_row_that_makes_the_model_raise_fails_alone(engine: Engine) -> None:
+def test_a_sequence_that_makes_the_model_raise_fails_alone(engine: Engine) -> None:
     requests = requests_of(engine, 4)
     alone = [single(engine, request) for request in requests]
     guilty = ask(engine, [clip(9, 2)], "What is ~ ?")
@@ -139,7 +139,7 @@ def test_a_row_that_makes_the_model_raise_fails_alone(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
-def test_a_row_whose_scores_are_no_numbers_fails_alone(engine: Engine, temperature: float) -> None:
+def test_a_sequence_with_nan_logits_fails_alone(engine: Engine, temperature: float) -> None:
     requests = requests_of(engine, 4)
     alone = [single(engine, request) for request in requests]
     bad = ask(engine, [clip(9, 2)], "What is ~ ?", temperature=temperature)
@@ -147,7 +147,7 @@ def test_a_row_whose_scores_are_no_numbers_fails_alone(engine: Engine, temperatu
     engine._loaded.model.get_input_embeddings().weight.data[token] = torch.nan
     futures = submitted(engine, [*requests[:2], bad, *requests[2:]])
     assert [futures[n].result(60) for n in (0, 1, 3, 4)] == alone
-    with pytest.raises(ModelError, match="no numbers"):
+    with pytest.raises(ModelError, match="NaN or infinite logits"):
         futures[2].result(60)
 
 

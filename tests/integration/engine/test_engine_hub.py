@@ -23,7 +23,7 @@ import sys
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.model import progress
 from videoqa_worker.engine import Engine, EngineConfig
-progress.SAY_EVERY_S = 0.0
+progress.REPORT_EVERY_S = 0.0
 for wanted in sys.argv[1:]:
     name, _, revision = wanted.partition("@")
     config = EngineConfig(model=name, revision=revision or None, device="cpu", cpu_threads=1)
@@ -90,7 +90,7 @@ def hub() -> Iterator[Hub]:
 
 
 def load(hub: Hub, home: Path, *wanted: str) -> list[list[str]]:
-    """What is said while each of these checkpoints loads."""
+    """Returns the lines that are printed while each of these checkpoints loads."""
     env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home)}
     env.pop("HF_HUB_OFFLINE", None)
     run = subprocess.run(

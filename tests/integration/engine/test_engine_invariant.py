@@ -1,4 +1,4 @@
-"""The option that makes answers in half precision independent of company, bit by bit."""
+"""Batch invariance: answers in half precision are bitwise the same whatever else is in the batch."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from test_engine import answers, ask
 from test_engine_slots import staggered
 
 from videoqa_worker.engine import Engine, GenerationRequest
-from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
+from videoqa_worker.engine.request import PendingRequest
 
 
 @contextmanager
-def scores_seen() -> Iterator[dict[int, list[torch.Tensor]]]:
-    """All scores of each row, under the `id` of its inputs."""
+def logits_seen() -> Iterator[dict[int, list[torch.Tensor]]]:
+    """Collects all logits of each sequence, under the `id` of its inputs."""
     seen: dict[int, list[torch.Tensor]] = {}
-    plain: Any = SlotRunner._drawn
+    plain: Any = ContinuousRunner._sample
 
-    def look(self: SlotRunner, scores: torch.Tensor, seats: Any) -> list[int]:
-        for row, seat in zip(scores, seats, strict=True):
-            ticket: Ticket = seat.ticket
-            seen.setdefault(id(ticket.request.inputs), []).append(row.clone())
-        drawn: list[int] = plain(self, scores, seats)
-        return drawn
+    def look(self: ContinuousRunner, logits: torch.Tensor, sequences: Any) -> list[int]:
+        for row, sequence in zip(logits, sequences, strict=True):
+            pending: PendingRequest = sequence.pending
+            seen.setdefault(id(pending.request.inputs), []).append(row.clone())
+        sampled: list[int] = plain(self, logits, sequences)
+        return sampled
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SlotRunner, "_drawn", look)
+        patch.setattr(ContinuousRunner, "_sample", look)
         yield seen
 
 
 def mixed(engine: Engine) -> list[GenerationRequest]:
-    """Short and long, some about the same pictures, one longer than a usual slot."""
+    """Returns short and long requests, some about the same pictures, one longer than a standard slot."""
     draw = random.Random(2)
     requests = [
         ask(
@@ -54,7 +54,7 @@ def mixed(engine: Engine) -> list[GenerationRequest]:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("caches", [{}, {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}])
-def test_no_score_of_a_row_depends_on_who_runs_beside_it(
+def test_no_logit_of_a_sequence_depends_on_the_rest_of_the_batch(
     dtype: str, caches: dict[str, int], engine_of: Callable[..., Engine]
 ) -> None:
     engine = engine_of(
@@ -68,13 +68,13 @@ def test_no_score_of_a_row_depends_on_who_runs_beside_it(
     )
     requests = mixed(engine)
     alone = []
-    with scores_seen() as seen:
+    with logits_seen() as seen:
         for request in requests:
-            alone.append(answers(engine, [replace(request, alone=True)])[0])
+            alone.append(answers(engine, [replace(request, exclusive=True)])[0])
         right = dict(seen)
     for seed in range(3):
         steps = [random.Random(seed).choice([0, 0, 2, 7]) for _ in requests]
-        with scores_seen() as seen:
+        with logits_seen() as seen:
             futures = staggered(engine, requests, steps)
             assert [future.result(60) for future in futures] == alone
         for request in requests:
@@ -83,15 +83,15 @@ def test_no_score_of_a_row_depends_on_who_runs_beside_it(
             assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
-def test_without_the_option_scores_do_depend_on_it(engine_of: Callable[..., Engine]) -> None:
-    """Else the test above would say nothing."""
+def test_without_the_option_logits_do_depend_on_it(engine_of: Callable[..., Engine]) -> None:
+    """Shows that the test above proves something."""
     engine = engine_of("interleave", max_batch=6)
     requests = mixed(engine)[:8]
-    with scores_seen() as seen:
+    with logits_seen() as seen:
         for request in requests:
-            answers(engine, [replace(request, alone=True)])
+            answers(engine, [replace(request, exclusive=True)])
         right = dict(seen)
-    with scores_seen() as seen:
+    with logits_seen() as seen:
         answers(engine, requests)
     assert any(
         not torch.equal(ours, theirs)

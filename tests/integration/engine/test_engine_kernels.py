@@ -23,7 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from videoqa.errors import JobCanceled
 from videoqa_worker.engine import Engine, EngineConfig
-from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution import forward as passes
 from videoqa_worker.engine.model import attention, kernels
 
@@ -134,8 +134,8 @@ def start(
     running: list[Engine] = []
 
     def of(family: str, kernel: str, **settings: Any) -> Engine:
-        monkeypatch.setattr(passes.Passes, "_spares_masks", lambda *_: True)
-        monkeypatch.setattr(kernels, "fastest", lambda *_, **__: kernel)
+        monkeypatch.setattr(passes.ForwardPass, "_can_skip_masks", lambda *_: True)
+        monkeypatch.setattr(kernels, "choose_fastest", lambda *_, **__: kernel)
         monkeypatch.setattr(passes, "_REACH", {"cpu": kernels.PAGE})
         folder = str(checkpoint(family))
         given = {"device": "cpu", "cpu_threads": 1, "pack_from_tokens": 1, **settings}
@@ -167,7 +167,7 @@ def test_every_family_says_what_generate_says(
 
 @pytest.mark.parametrize("chunk", [7, 64, 8192])
 @pytest.mark.parametrize("as_graphs", [True, False], ids=["filled up", "as they are"])
-def test_prompts_by_pieces_and_rows_of_all_lengths_say_what_generate_says(
+def test_chunked_prefill_and_sequences_of_all_lengths_say_what_generate_says(
     chunk: int,
     as_graphs: bool,
     start: Start,
@@ -177,7 +177,7 @@ def test_prompts_by_pieces_and_rows_of_all_lengths_say_what_generate_says(
 ) -> None:
     """`filled up`: what CUDA graphs do to a pass, without a graph; rows in scratch fill it up."""
     pieces: list[tuple[int, int]] = []
-    monkeypatch.setattr(Graphs, "_captured", lambda *_: None)
+    monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: None)
     lower_right = attention.causal_lower_right
 
     def look(queries: int, keys: int) -> Any:
@@ -187,7 +187,7 @@ def test_prompts_by_pieces_and_rows_of_all_lengths_say_what_generate_says(
     monkeypatch.setattr(attention, "causal_lower_right", look)
     apart = {"pack_from_tokens": None, **UNKEPT}
     engine = start("interleave", "varlen", max_batch=16, prefill_chunk_tokens=chunk, **apart)
-    engine._runner.passes._graphs.on = as_graphs  # type: ignore[union-attr]
+    engine._runner.forward._graphs.enabled = as_graphs  # type: ignore[union-attr]
     requests = varied(engine, 20, seed=3)
     reference = Reference(checkpoint("interleave"))
     assert [answer.tokens for answer in answers(engine, requests)] == [
@@ -198,7 +198,7 @@ def test_prompts_by_pieces_and_rows_of_all_lengths_say_what_generate_says(
     assert chunk == 8192 or any(1 < queries < keys for queries, keys in pieces)
 
 
-def test_rows_behind_a_shared_beginning_are_read_with_masks(
+def test_sequences_behind_a_shared_prefix_are_read_with_masks(
     start: Start, checkpoint: Any, stand_ins: StandIns
 ) -> None:
     engine = start("interleave", "varlen", **UNKEPT)
@@ -243,8 +243,8 @@ def test_who_comes_and_goes_changes_nobodys_answer(
 
 def test_the_fastest_of_those_that_are_right_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(seconds: dict[str, float]) -> str | None:
-        monkeypatch.setattr(kernels, "seconds", lambda *_, **__: seconds)
-        return kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True)
+        monkeypatch.setattr(kernels, "time_kernels", lambda *_, **__: seconds)
+        return kernels.choose_fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True)
 
     assert of({"sdpa": 2.0, "varlen": 1.0}) == "varlen"
     assert of({"sdpa": 2.0, "varlen": 1.0, "flash_attn": 0.5}) == "flash_attn"
@@ -258,8 +258,8 @@ def test_the_fastest_of_those_that_are_right_is_used(monkeypatch: pytest.MonkeyP
 def test_none_is_tried_where_none_can_be(
     device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "seconds", lambda *_, **__: pytest.fail("tried"))
-    assert kernels.fastest(HEADS, dtype, torch.device(device), as_graphs=True) is None
+    monkeypatch.setattr(kernels, "time_kernels", lambda *_, **__: pytest.fail("tried"))
+    assert kernels.choose_fastest(HEADS, dtype, torch.device(device), as_graphs=True) is None
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError("no kernel image")])
@@ -269,8 +269,10 @@ def test_a_trial_that_fails_leaves_masks(
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(kernels, "seconds", fail)
-    assert kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True) is None
+    monkeypatch.setattr(kernels, "time_kernels", fail)
+    assert (
+        kernels.choose_fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True) is None
+    )
 
 
 def test_a_kernel_that_breaks_the_device_leaves_a_hint_how_to_start_without_it(
@@ -286,13 +288,15 @@ def test_a_kernel_that_breaks_the_device_leaves_a_hint_how_to_start_without_it(
         if broken:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    tried = kernels.seconds
+    tried = kernels.time_kernels
     monkeypatch.setattr(kernels, "KERNELS", {"varlen": breaks})
     monkeypatch.setattr(kernels, "_finish", finish)
     monkeypatch.setattr(
-        kernels, "seconds", lambda *_, **__: tried(HEADS, torch.bfloat16, CPU, as_graphs=False)
+        kernels, "time_kernels", lambda *_, **__: tried(HEADS, torch.bfloat16, CPU, as_graphs=False)
     )
-    assert kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True) is None
+    assert (
+        kernels.choose_fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True) is None
+    )
     assert "VIDEOQA_ATTN_IMPLEMENTATION=sdpa tries none: CUDA error" in caplog.text
 
 
@@ -300,38 +304,38 @@ def test_the_memory_of_a_trial_is_given_back(monkeypatch: pytest.MonkeyPatch) ->
     given_back: list[bool] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))
     for tried in ({"sdpa": 1.0}, {}):
-        monkeypatch.setattr(kernels, "seconds", lambda *_, tried=tried, **__: tried)
-        kernels.fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True)
+        monkeypatch.setattr(kernels, "time_kernels", lambda *_, tried=tried, **__: tried)
+        kernels.choose_fastest(HEADS, torch.bfloat16, torch.device("cuda"), as_graphs=True)
     assert len(given_back) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("heads", [HEADS, kernels.Heads(3, 3, 8)])
-def test_what_is_right_is_known_by_its_numbers(
+def test_only_kernels_with_right_results_are_used(
     dtype: torch.dtype,
     heads: kernels.Heads,
     stand_ins: StandIns,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def tried() -> set[str]:
-        found = kernels.seconds(heads, dtype, CPU, as_graphs=False, rows=2, positions=256)
+        found = kernels.time_kernels(heads, dtype, CPU, as_graphs=False, batch=2, positions=256)
         assert all(taken > 0 for taken in found.values())
         return set(found)
 
     assert tried() == {"sdpa", "varlen", "flash_attn"}
-    plain = kernels._varlen
+    plain = kernels._attend_varlen
 
-    def a_key_too_many(rows: kernels.Rows) -> torch.Tensor:
+    def a_key_too_many(rows: kernels.DecodeQueries) -> torch.Tensor:
         most = rows.keys.shape[1]
         return plain(rows._replace(lengths=(rows.lengths + 1).clamp(max=most)))
 
-    def not_a_number(rows: kernels.Rows) -> torch.Tensor:
+    def not_a_number(rows: kernels.DecodeQueries) -> torch.Tensor:
         return plain(rows) * float("nan")
 
-    def absent(_: kernels.Rows) -> torch.Tensor:
+    def absent(_: kernels.DecodeQueries) -> torch.Tensor:
         raise ImportError("flash_attn")
 
-    def slots_as_long_as_the_reach(rows: kernels.Rows) -> torch.Tensor:
+    def slots_as_long_as_the_reach(rows: kernels.DecodeQueries) -> torch.Tensor:
         shape = rows.keys.shape
         _, positions, heads, dim = shape
         close = (positions * dim * heads, dim, positions * dim, 1)
@@ -347,7 +351,7 @@ def test_settings_that_fix_what_attention_is_try_nothing() -> None:
     wanted = {"attn_implementation": "sdpa"}, {"batch_invariant": True}, {}
     found = []
     for settings in wanted:
-        bare = passes.Passes.__new__(passes.Passes)
+        bare = passes.ForwardPass.__new__(passes.ForwardPass)
         bare._device = torch.device("cuda")
-        found.append(bare._spares_masks(EngineConfig(model="m", **settings)))  # type: ignore[arg-type]
+        found.append(bare._can_skip_masks(EngineConfig(model="m", **settings)))  # type: ignore[arg-type]
     assert found == [False, False, True]

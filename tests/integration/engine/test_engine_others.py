@@ -81,7 +81,7 @@ def test_pictures_and_words_change_the_answer(other: Engine) -> None:
     assert len(texts) >= 4
 
 
-def test_rows_stop_when_told_and_stream_their_text(other: Engine) -> None:
+def test_sequences_stop_when_told_and_stream_their_text(other: Engine) -> None:
     pieces: list[str] = []
     told = answers(other, [ask(other, [clip(1, 2)], "Tell.", on_text=pieces.append)])[0]
     assert "".join(pieces).strip() == told.text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from test_engine_slots import canceled_after, is_left, staggered
 
 from videoqa.errors import JobCanceled, ModelError
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
-from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.engine.execution.forward import Passes
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
+from videoqa_worker.engine.execution.forward import ForwardPass
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 
@@ -39,13 +40,13 @@ def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
         yield running
 
 
-def runner(engine: Engine) -> SlotRunner:
-    assert isinstance(engine._runner, SlotRunner)
+def runner(engine: Engine) -> ContinuousRunner:
+    assert isinstance(engine._runner, ContinuousRunner)
     return engine._runner
 
 
 def questions(engine: Engine, count: int, media: Any = None, **settings: Any) -> list[Any]:
-    """Of one job; no two alike."""
+    """Returns the requests of one job, all different."""
     shown = media or [clip(1, 6)]
     return [ask(engine, shown, f"What is {'very ' * n}red?", **settings) for n in range(count)]
 
@@ -79,16 +80,16 @@ def test_questions_of_one_job_compute_their_pictures_once_and_say_what_they_say_
         assert tokens == 1 or len({answer.tokens for answer in told}) > 1
 
 
-def test_a_step_reads_what_rows_share_from_one_slot(engine: Engine) -> None:
+def test_a_step_reads_a_shared_prefix_from_one_slot(engine: Engine) -> None:
     slots: list[int] = []
-    plain = Passes.decode
+    plain = ForwardPass.decode
 
-    def decode(self: Passes, first: int, rows: Any, **more: Any) -> torch.Tensor:
+    def decode(self: ForwardPass, first: int, rows: Any, **more: Any) -> torch.Tensor:
         slots.append(len(rows))
         return plain(self, first, rows, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Passes, "decode", decode)
+        patch.setattr(ForwardPass, "decode", decode)
         answers(engine, questions(engine, 8, max_new_tokens=10))
     assert set(slots) == {1}
     assert engine.stats.packed == 7
@@ -130,7 +131,7 @@ def test_jobs_of_several_questions_and_of_one_run_side_by_side(
     assert engine.stats.packed > 20
 
 
-def test_who_waits_for_a_beginning_that_is_canceled_writes_it(engine: Engine) -> None:
+def test_a_prefix_whose_writer_is_canceled_is_written_by_the_next_sequence(engine: Engine) -> None:
     requests = questions(engine, 4)
     alone = [single(engine, request) for request in requests]
     begun = False
@@ -142,7 +143,7 @@ def test_who_waits_for_a_beginning_that_is_canceled_writes_it(engine: Engine) ->
         nonlocal begun
         begun = True
 
-    requests[0] = GenerationRequest(requests[0].inputs, requests[0].generation, canceled)
+    requests[0] = replace(requests[0], should_stop=canceled)
     neighbour = ask(engine, [clip(8, 2)], "Long?", max_new_tokens=60)
     with before_each_forward(engine, check):
         futures = submitted(engine, [neighbour, *requests])
@@ -152,26 +153,26 @@ def test_who_waits_for_a_beginning_that_is_canceled_writes_it(engine: Engine) ->
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), torch.OutOfMemoryError("CUDA out of memory.")])
-@pytest.mark.parametrize("method", ["advance", "together", "decode"])
+@pytest.mark.parametrize("method", ["prefill_chunk", "prefill_packed", "decode"])
 def test_a_pass_that_fails_once_costs_no_answer(
     engine: Engine, method: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But that of a row which is there by itself, and so is guilty."""
+    """Fails only a sequence that ran alone, and so is to blame."""
     requests = questions(engine, 5)
     alone = [single(engine, request) for request in requests]
-    plain = getattr(Passes, method)
+    plain = getattr(ForwardPass, method)
     raised = False
 
-    def once(self: Passes, *args: Any, **kwargs: Any) -> Any:
+    def once(self: ForwardPass, *args: Any, **kwargs: Any) -> Any:
         nonlocal raised
-        if not raised and (method != "decode" or len(runner(engine)._seats.running) > 1):
+        if not raised and (method != "decode" or len(runner(engine)._table.decoding) > 1):
             raised = True
             raise error
         return plain(self, *args, **kwargs)
 
-    monkeypatch.setattr(Passes, method, once)
+    monkeypatch.setattr(ForwardPass, method, once)
     futures = submitted(engine, requests)
-    guilty = method == "advance"  # the first of them, whose prompt comes in by itself
+    guilty = method == "prefill_chunk"  # the first of them, whose prompt comes in by itself
     for n, future in enumerate(futures):
         if n == 0 and guilty:
             assert future.exception(60) is not None
@@ -180,7 +181,7 @@ def test_a_pass_that_fails_once_costs_no_answer(
     assert raised
 
 
-def test_not_a_number_in_one_question_costs_the_others_nothing(engine: Engine) -> None:
+def test_nan_in_one_question_costs_the_others_nothing(engine: Engine) -> None:
     """It comes through to the others of its slot, who are asked again by themselves."""
     requests = questions(engine, 5)
     alone = [single(engine, request) for request in requests]
@@ -192,7 +193,7 @@ def test_not_a_number_in_one_question_costs_the_others_nothing(engine: Engine) -
     try:
         for place in (0, 1, 4):
             futures = submitted(engine, [*requests[:place], bad, *requests[place:]])
-            with pytest.raises(ModelError, match="no numbers"):
+            with pytest.raises(ModelError, match="NaN or infinite logits"):
                 futures.pop(place).result(60)
             assert [future.result(60) for future in futures] == alone
     finally:
@@ -201,7 +202,7 @@ def test_not_a_number_in_one_question_costs_the_others_nothing(engine: Engine) -
 
 
 @pytest.mark.parametrize("running", [1, 3])
-def test_not_a_number_that_comes_in_by_pieces_costs_the_rows_that_run_nothing(
+def test_nan_in_chunked_prefill_costs_decoding_sequences_nothing(
     engine_of: Callable[..., Engine], running: int
 ) -> None:
     """They read it before its own prompt is complete."""
@@ -215,7 +216,7 @@ def test_not_a_number_that_comes_in_by_pieces_costs_the_rows_that_run_nothing(
     embedding[token] = torch.nan
     try:
         futures = submitted(engine, [*requests, bad])
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite logits"):
             futures.pop().result(60)
         assert [future.result(60) for future in futures] == alone
     finally:
@@ -242,7 +243,7 @@ def test_what_a_restored_prompt_begins_with_is_shared_as_well(
     assert (after.prefixes.hits - before.prefixes.hits, after.packed - before.packed) == (1, 5)
 
 
-def test_short_beginnings_are_not_shared(engine_of: Callable[..., Engine]) -> None:
+def test_short_prefixes_are_not_shared(engine_of: Callable[..., Engine]) -> None:
     engine = engine_of("interleave", pack_from_tokens=50, **UNKEPT)
     for frames, packed in ((3, 0), (6, 3)):
         before = engine.stats.packed

@@ -11,20 +11,21 @@ from typing import Any
 import pytest
 import torch
 from support.models import FAMILIES, clip, picture
+from support.scenes import questions, sample_scene, write_clip
 from test_engine import REFERENCE, TOGETHER, answers, ask, single
 from test_engine_families import generated, reference_model
 
 from videoqa.contract import Sampling
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import questions, sample_scene
 from videoqa_worker.engine import Engine
 from videoqa_worker.frames import sample_frames
-from videoqa_worker.prompt import Media, ModelInputs
+from videoqa_worker.prompt import FrameInput, ModelInputs
 
 MIXED = [clip(1, 3), picture(2, height=90, width=31), picture(3, height=20, width=200)]
 
 
-def shown_to_the_tower(engine: Engine, inputs_of: Engine, media: list[Media]) -> list[torch.Tensor]:
+def shown_to_the_tower(
+    engine: Engine, inputs_of: Engine, media: list[FrameInput]
+) -> list[torch.Tensor]:
     """Pixels that the vision tower of `engine` is called with for a question on `media`."""
     seen: list[torch.Tensor] = []
 
@@ -104,7 +105,7 @@ def test_the_demo_model_gives_the_same_answers_on_both_paths(
         size = rng.choice(((224, 224), (320, 180), (426, 240)))
         path = write_clip(scene, tmp_path / f"{n}.mp4", size_px=size, seed=n)
         frames = sample_frames(path, Sampling(frames=8)).frames
-        media = Media("video", tuple(f.pixels for f in frames), tuple(f.pts_s for f in frames))
+        media = FrameInput("video", tuple(f.pixels for f in frames), tuple(f.pts_s for f in frames))
         asked = [question.text for question in questions(scene, rng)]
         ours, theirs = (
             answers(engine, [ask(engine, [media], text) for text in asked])

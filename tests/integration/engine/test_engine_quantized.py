@@ -7,15 +7,14 @@ from collections.abc import Callable
 
 import pytest
 from support.models import clip
+from support.scenes import questions, render, sample_scene
 from test_engine import answers, ask, mixed, single
 from test_engine_slots import varied
 from transformers import GenerationConfig
 
-from videoqa_worker.demo.questions import questions
-from videoqa_worker.demo.scenes import render, sample_scene
 from videoqa_worker.engine import Engine
-from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.prompt import Media
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
+from videoqa_worker.prompt import FrameInput
 
 BITS = ("4bit", "8bit")
 
@@ -42,7 +41,7 @@ def test_only_the_text_model_is_quantised_and_runs_in_slots(
         "multi_modal_projector": {"Linear"},
         "lm_head": {"Linear"},
     }
-    assert isinstance(engine._runner, SlotRunner)
+    assert isinstance(engine._runner, ContinuousRunner)
 
 
 @pytest.mark.parametrize("family", ["next", "next_video", "onevision", "video_llava"])
@@ -69,7 +68,7 @@ def test_it_still_knows_what_the_demo_model_knows(
         frames = render([scene], [n / 8 for n in range(8)], (192, 192))[0]
         for question in questions(scene, rng):
             if question.kind in ("color", "shape", "direction", "describe"):
-                requests.append(ask(engine, [Media("video", tuple(frames))], question.text))
+                requests.append(ask(engine, [FrameInput("video", tuple(frames))], question.text))
                 right.append(question.answer)
     said = [answer.text for answer in answers(engine, requests)]
     hits = sum(a == b for a, b in zip(said, right, strict=True))
@@ -77,7 +76,7 @@ def test_it_still_knows_what_the_demo_model_knows(
     assert hits >= 0.9 * len(right)
 
 
-def test_in_company_rows_of_4_bits_say_what_generate_says_alone(
+def test_a_batch_in_4_bits_says_what_generate_says_alone(
     engine_of: Callable[..., Engine],
 ) -> None:
     engine = engine_of("demo", quantization="4bit", max_batch=8)

@@ -1,4 +1,4 @@
-"""What the engine keeps, so that the next question about the same pictures costs little."""
+"""The prefix cache: the next question about the same pictures costs little."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from support.models import clip
 from test_engine import answers, ask, single
 
 from videoqa_worker.engine import Engine, EngineConfig
-from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.engine.kvcache.lru import Kept
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
+from videoqa_worker.engine.kvcache.lru import LruCache
 
 QUESTIONS = [f"What is number {n}?" for n in range(10)]
 
@@ -32,8 +32,8 @@ def engine_with(checkpoint: Callable[[str], Path]) -> Callable[..., Engine]:
     return start
 
 
-def runner(engine: Engine) -> SlotRunner:
-    assert isinstance(engine._runner, SlotRunner)
+def runner(engine: Engine) -> ContinuousRunner:
+    assert isinstance(engine._runner, ContinuousRunner)
     return engine._runner
 
 
@@ -47,7 +47,10 @@ def test_ten_questions_about_one_video_compute_its_prompt_once(
         computed = runner(engine).prompt_tokens - before
         prompts, features = (
             cache.counts
-            for cache in (runner(engine).prompts.prefixes, runner(engine).prompts.features)
+            for cache in (
+                runner(engine).prefix_cache.prefixes,
+                runner(engine).prefix_cache.features,
+            )
         )
     longest = max(request.inputs.length for request in requests)
     assert computed < longest + 9 * 40
@@ -56,7 +59,7 @@ def test_ten_questions_about_one_video_compute_its_prompt_once(
     assert features.entries == 1
 
 
-def test_what_is_kept_changes_no_answer(engine_with: Callable[..., Engine]) -> None:
+def test_the_caches_change_no_answer(engine_with: Callable[..., Engine]) -> None:
     with (
         engine_with() as engine,
         engine_with(feature_cache_bytes=0, prefix_cache_bytes=0) as forgetful,
@@ -64,8 +67,8 @@ def test_what_is_kept_changes_no_answer(engine_with: Callable[..., Engine]) -> N
         for media in ([clip(1, 8)], [clip(2, 8)], [clip(1, 8), clip(2, 3)]):
             requests = [ask(engine, media, question) for question in QUESTIONS[:4]]
             assert answers(engine, requests) == [single(forgetful, one) for one in requests]
-        assert runner(engine).prompts.prefixes.counts.hits + runner(engine).packed == 9
-        assert runner(forgetful).prompts.prefixes.counts.entries == 0
+        assert runner(engine).prefix_cache.prefixes.counts.hits + runner(engine).packed == 9
+        assert runner(forgetful).prefix_cache.prefixes.counts.entries == 0
 
 
 def test_pictures_that_differ_in_one_pixel_are_not_taken_for_each_other(
@@ -77,12 +80,12 @@ def test_pictures_that_differ_in_one_pixel_are_not_taken_for_each_other(
     other = type(other)("video", tuple(changed), other.pts_s)
     with engine_with(pixels="reference") as engine:
         answers(engine, [ask(engine, [one], "What?"), ask(engine, [other], "What?")])
-        counts = runner(engine).prompts.prefixes.counts
+        counts = runner(engine).prefix_cache.prefixes.counts
     assert (counts.hits, counts.entries) == (0, 2)
 
 
 def test_the_least_recently_used_goes_when_bytes_run_out() -> None:
-    kept: Kept[str] = Kept(100)
+    kept: LruCache[str] = LruCache(100)
     kept.put(b"a", "A", 40)
     kept.put(b"b", "B", 40)
     assert kept.get(b"a") == "A"
@@ -98,11 +101,11 @@ def test_the_least_recently_used_goes_when_bytes_run_out() -> None:
     assert kept.counts.size_bytes == 0
 
 
-def test_answers_stay_right_while_little_can_be_kept(engine_with: Callable[..., Engine]) -> None:
+def test_answers_stay_right_with_small_caches(engine_with: Callable[..., Engine]) -> None:
     with engine_with(prefix_cache_bytes=60_000) as engine:
         requests = [ask(engine, [clip(n % 3, 4)], QUESTIONS[n]) for n in range(9)]
         alone = [single(engine, request) for request in requests]
         assert answers(engine, requests) == alone
-        counts = runner(engine).prompts.prefixes.counts
+        counts = runner(engine).prefix_cache.prefixes.counts
     assert counts.evictions > 0
     assert 0 < counts.size_bytes <= 60_000

@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.models import DEMO, clip, picture
+from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
@@ -32,17 +34,25 @@ from videoqa.errors import (
     ModelServerUnavailable,
 )
 from videoqa.settings import Settings
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import ServerProcess, free_port
-from videoqa_worker.engine import Engine, ServerConfig, ServerEngine
-from videoqa_worker.engine.sequence.detokenizer import Growing
+from videoqa_worker.engine import Engine, Generated, MediaQuestion, ServerConfig, ServerEngine
+from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.frames import sample_frames
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 
 QUESTIONS = ["What is moving?", "What color is it?", "Describe the video.", "How many shapes?"]
 SHORT = Generation(max_new_tokens=24)
 SILENCE_S = 2.0
+
+
+def ask(
+    engine: Engine | ServerEngine,
+    media: list[FrameInput],
+    text: str,
+    generation: Generation,
+    **options: Any,
+) -> Future[Generated]:
+    return engine.ask(MediaQuestion(media, text, generation=generation, **options))
 
 
 @pytest.fixture(scope="module")
@@ -67,55 +77,55 @@ def served(server_url: str) -> Iterator[ServerEngine]:
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Media]:
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[FrameInput]:
     folder = tmp_path_factory.mktemp("scenes")
     found = []
     for n, words in enumerate((("green", "triangle", "down"), ("red", "circle", "right"))):
         path = write_clip(Scene.single(*words), folder / f"{n}.mp4")
         frames = sample_frames(path, Sampling(frames=8)).frames
-        found.append(Media("video", tuple(frame.pixels for frame in frames)))
+        found.append(FrameInput("video", tuple(frame.pixels for frame in frames)))
     return found
 
 
 def test_the_model_says_there_what_it_says_here(
-    served: ServerEngine, engine_of: Callable[..., Engine], scenes: list[Media]
+    served: ServerEngine, engine_of: Callable[..., Engine], scenes: list[FrameInput]
 ) -> None:
     here = engine_of("demo", pixels="reference")
     asked = [([media], question) for media in scenes for question in QUESTIONS]
-    there = [served.ask(media, question, SHORT) for media, question in asked]
+    there = [ask(served, media, question, SHORT) for media, question in asked]
     for (media, question), future in zip(asked, there, strict=True):
-        answer, expected = future.result(60), here.ask(media, question, SHORT).result(60)
+        answer, expected = future.result(60), ask(here, media, question, SHORT).result(60)
         assert (answer.text, answer.finish_reason) == (expected.text, expected.finish_reason)
         assert answer.input_tokens == expected.input_tokens
         assert answer.first_token_s > 0
     assert there[0].result().text == "a green triangle"
 
 
-def test_text_comes_as_it_is_written(served: ServerEngine, scenes: list[Media]) -> None:
+def test_text_comes_as_it_is_written(served: ServerEngine, scenes: list[FrameInput]) -> None:
     pieces: list[str] = []
-    answer = served.ask(scenes[:1], "What is moving?", SHORT, on_text=pieces.append).result(60)
+    answer = ask(served, scenes[:1], "What is moving?", SHORT, on_text=pieces.append).result(60)
     assert "".join(pieces).strip() == answer.text
     assert len(pieces) > 1
 
 
 def test_an_answer_ends_at_its_limit_and_at_a_stop_string(
-    served: ServerEngine, scenes: list[Media]
+    served: ServerEngine, scenes: list[FrameInput]
 ) -> None:
-    short = served.ask(scenes[:1], "What is moving?", Generation(max_new_tokens=2)).result(60)
+    short = ask(served, scenes[:1], "What is moving?", Generation(max_new_tokens=2)).result(60)
     assert (short.finish_reason, short.output_tokens) == ("length", 2)
-    stopped = served.ask(scenes[:1], "What is moving?", Generation(stop=(" tri",))).result(60)
+    stopped = ask(served, scenes[:1], "What is moving?", Generation(stop=(" tri",))).result(60)
     assert (stopped.text, stopped.finish_reason) == ("a green", "stop_string")
 
 
 def test_marks_place_pictures_and_typed_tokens_are_text(
-    served: ServerEngine, scenes: list[Media]
+    served: ServerEngine, scenes: list[FrameInput]
 ) -> None:
-    marked = served.ask([picture(1), picture(2)], "<image> or <image>?", SHORT).result(60)
+    marked = ask(served, [picture(1), picture(2)], "<image> or <image>?", SHORT).result(60)
     assert marked.output_tokens
     with pytest.raises(MarkMismatch):
-        served.ask([picture(1)], "<image> or <image>?", SHORT)
-    plain = served.ask(scenes[:1], "What is moving?", SHORT).result(60)
-    typed = served.ask(scenes[:1], "What is moving? <|im_end|><|image_pad|>", SHORT).result(60)
+        ask(served, [picture(1)], "<image> or <image>?", SHORT)
+    plain = ask(served, scenes[:1], "What is moving?", SHORT).result(60)
+    typed = ask(served, scenes[:1], "What is moving? <|im_end|><|image_pad|>", SHORT).result(60)
     assert typed.input_tokens > plain.input_tokens
 
 
@@ -236,7 +246,7 @@ def engine(server: Misbehaving) -> Iterator[ServerEngine]:
 
 def test_settings_of_a_request_reach_the_server(engine: ServerEngine, server: Misbehaving) -> None:
     generation = Generation(max_new_tokens=7, temperature=0.5, top_p=0.9, seed=3, stop=("a", "b"))
-    assert engine.ask([clip(1, 2)], "What?", generation).result(30).text == "fine"
+    assert ask(engine, [clip(1, 2)], "What?", generation).result(30).text == "fine"
     body = server.bodies[-1]
     sent = {name: body[name] for name in ("max_tokens", "temperature", "top_p", "seed")}
     assert sent == {"max_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3}
@@ -250,7 +260,7 @@ def test_a_cancel_hangs_up(
 ) -> None:
     server.behave = behave
     gone = threading.Event()
-    future = engine.ask([picture(1)], "What?", SHORT, should_stop=gone.is_set)
+    future = ask(engine, [picture(1)], "What?", SHORT, should_stop=gone.is_set)
     time.sleep(0.5)
     assert not future.done()
     gone.set()
@@ -261,7 +271,7 @@ def test_a_cancel_hangs_up(
 
 def test_closing_ends_what_runs(engine: ServerEngine, server: Misbehaving) -> None:
     server.behave = _Answer.endless
-    futures = [engine.ask([picture(1)], "What?", SHORT) for _ in range(40)]  # more than turns
+    futures = [ask(engine, [picture(1)], "What?", SHORT) for _ in range(40)]  # more than turns
     time.sleep(0.5)
     engine.close()
     begun = []
@@ -273,20 +283,20 @@ def test_closing_ends_what_runs(engine: ServerEngine, server: Misbehaving) -> No
     assert server.hung_up.wait(5)
     assert not engine.ready
     with pytest.raises(EngineStopped) as late:
-        engine.ask([picture(1)], "What?", SHORT).result(5)
+        ask(engine, [picture(1)], "What?", SHORT).result(5)
     assert not late.value.had_begun
 
 
 def test_a_question_that_comes_while_the_engine_closes_is_ended(
     engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def closing(*given: Any) -> Growing:
+    def closing(*given: Any) -> StopStringBuffer:
         engine.close()
-        return Growing(*given)
+        return StopStringBuffer(*given)
 
-    monkeypatch.setattr("videoqa_worker.engine.remote.Growing", closing)
+    monkeypatch.setattr("videoqa_worker.engine.remote.StopStringBuffer", closing)
     with pytest.raises(EngineStopped) as refused:
-        engine.ask([picture(1)], "What?", SHORT).result(5)
+        ask(engine, [picture(1)], "What?", SHORT).result(5)
     assert not refused.value.had_begun
 
 
@@ -310,10 +320,10 @@ def test_what_goes_wrong_there_has_a_code_here(
 ) -> None:
     server.behave = behave
     with pytest.raises(error, match=says) as caught:
-        engine.ask([picture(1)], "What?", SHORT).result(30)
+        ask(engine, [picture(1)], "What?", SHORT).result(30)
     assert caught.value.retryable is (error is ModelServerUnavailable)
     server.behave = _Answer.sound
-    assert engine.ask([picture(1)], "What?", SHORT).result(30).text == "fine"
+    assert ask(engine, [picture(1)], "What?", SHORT).result(30).text == "fine"
 
 
 def test_a_server_that_never_begins_is_given_up_after_one_silence(
@@ -323,7 +333,7 @@ def test_a_server_that_never_begins_is_given_up_after_one_silence(
     server.behave = _Answer.mute
     before, asked_s = len(server.bodies), time.monotonic()
     with pytest.raises(ModelServerUnavailable):
-        engine.ask([picture(1)], "What?", SHORT).result(30)
+        ask(engine, [picture(1)], "What?", SHORT).result(30)
     assert time.monotonic() - asked_s < 2 * SILENCE_S
     assert len(server.bodies) == before + 1
 
@@ -332,8 +342,8 @@ def test_a_listener_that_raises_fails_its_own_question(engine: ServerEngine) -> 
     def deaf(text: str) -> None:
         raise RuntimeError("deaf")
 
-    failed = engine.ask([picture(1)], "What?", SHORT, on_text=deaf)
-    other = engine.ask([picture(1)], "What?", SHORT)
+    failed = ask(engine, [picture(1)], "What?", SHORT, on_text=deaf)
+    other = ask(engine, [picture(1)], "What?", SHORT)
     with pytest.raises(RuntimeError, match="deaf"):
         failed.result(10)
     assert other.result(10).text == "fine"

@@ -1,4 +1,4 @@
-"""What a checkpoint's own generation settings do to answers: in slots, as in `generate`."""
+"""A checkpoint's own generation settings shape answers in slots as in `generate`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def test_slots_shape_answers_as_generate_does(
         assert shaped != told(SHAPED[0], "slots")
 
 
-def test_no_row_says_a_pair_of_tokens_twice(told: Callable[..., list[tuple[int, ...]]]) -> None:
+def test_no_sequence_says_a_pair_of_tokens_twice(
+    told: Callable[..., list[tuple[int, ...]]],
+) -> None:
     settings = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 2}
     for row in ({}, {"temperature": 1.0, "seed": 3}):
         for tokens in told(settings, "slots", **row):
@@ -63,7 +65,7 @@ def test_no_row_says_a_pair_of_tokens_twice(told: Callable[..., list[tuple[int, 
             assert len(set(pairs)) == len(pairs)
 
 
-def test_a_row_that_samples_never_says_what_is_suppressed(
+def test_a_sequence_that_samples_never_says_what_is_suppressed(
     told: Callable[..., list[tuple[int, ...]]],
 ) -> None:
     hot = {"temperature": 1.9, "seed": 3}

@@ -1,4 +1,4 @@
-"""What a fault costs whoever is beside it: rows that run, and a prompt that is on its way in."""
+"""Faults cost the neighbours nothing: neither decoding sequences nor a prompt in prefill."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 import torch
 from support.models import clip
-from test_engine import answers, ask, rows_seen, single, submitted
+from test_engine import answers, ask, batch_sizes, single, submitted
 from test_engine_faults import before_each_forward, small_device
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
-from videoqa_worker.engine.device.cuda_graphs import Graphs
-from videoqa_worker.engine.execution.continuous import SlotRunner
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
+from videoqa_worker.engine.execution import continuous
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.scheduling import recovery, scheduler
-from videoqa_worker.engine.sequence.prefill import Prompts
 from videoqa_worker.engine.sequence.sampler import Sampler
 
 
 @pytest.fixture
 def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
-    """Prompts come in by pieces of 16 tokens beside running rows; nothing is kept."""
+    """Starts an engine with prefill chunks of 16 tokens and without caches."""
     config = EngineConfig(
         model=str(checkpoint("interleave")),
         device="cpu",
@@ -39,28 +39,28 @@ def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
         yield running
 
 
-def runner(engine: Engine) -> SlotRunner:
-    assert isinstance(engine._runner, SlotRunner)
+def runner(engine: Engine) -> ContinuousRunner:
+    assert isinstance(engine._runner, ContinuousRunner)
     return engine._runner
 
 
 def company(engine: Engine, rows: int) -> list[GenerationRequest]:
-    """So many rows that run on, and one with a long prompt, which comes in beside them."""
+    """Returns so many requests that decode for long, and one with a long prompt."""
     short = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=40) for n in range(rows)]
     return [*short, ask(engine, [clip(5, 12)], "Long?", max_new_tokens=4)]
 
 
 class Once:
-    """Raises at the first decode step beside a prompt that is on its way in."""
+    """Raises at the first decode step beside a prompt in prefill."""
 
     def __init__(self, engine: Engine, rows: int, error: Exception) -> None:
         self.raised = False
         self._runner, self._rows, self._error = runner(engine), rows, error
 
     def __call__(self, tokens: torch.Tensor) -> None:
-        running, filling = self._runner._seats.running, self._runner._seats.filling
-        decodes = tokens.shape[:2] == (self._rows, 1) and len(running) == self._rows
-        if not self.raised and decodes and filling and filling[0].length > 16:
+        decoding, prefilling = self._runner._table.decoding, self._runner._table.prefilling
+        is_step = tokens.shape[:2] == (self._rows, 1) and len(decoding) == self._rows
+        if not self.raised and is_step and prefilling and prefilling[0].length > 16:
             self.raised = True
             raise self._error
 
@@ -69,7 +69,7 @@ class Once:
 @pytest.mark.parametrize(
     "error", [IndexError("together"), torch.OutOfMemoryError("CUDA out of memory.")]
 )
-def test_a_step_that_fails_costs_the_prompt_on_its_way_in_nothing(
+def test_a_failed_step_costs_the_prompt_in_prefill_nothing(
     engine: Engine, rows: int, error: Exception
 ) -> None:
     begun: list[int] = []
@@ -95,8 +95,8 @@ def test_a_step_that_fails_costs_the_prompt_on_its_way_in_nothing(
     assert all(futures[n].result() == alone[n] for n in range(rows + 1) if n not in failed)
 
 
-def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
-    """The row in the first slot: it took the place of one that left."""
+def test_the_youngest_sequence_is_preempted_when_memory_runs_out(engine: Engine) -> None:
+    """Preempts the sequence in the first slot, which took the place of one that ended."""
     restarted: list[int] = []
 
     def told(n: int) -> Callable[[int], None]:
@@ -112,9 +112,9 @@ def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
 
     def check(tokens: torch.Tensor) -> None:
         nonlocal seen
-        seats = runner(engine)._seats
-        first = seats.slots[0].seats[0] if seats.slots else None
-        left = first is not None and first.ticket.request.inputs is staying[2].inputs
+        slots = runner(engine)._table.slots
+        first = slots[0].sequences[0] if slots else None
+        left = first is not None and first.pending.request.inputs is staying[2].inputs
         if tokens.shape[:2] == (3, 1) and left and not seen:
             seen = True
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -126,12 +126,12 @@ def test_who_came_last_gives_way_when_memory_runs_out(engine: Engine) -> None:
 
 
 def in_decode(engine: Engine, rows: int, step: int, error: Exception) -> Callable[..., None]:
-    """Raises once, at the so-manieth step of so many rows."""
+    """Raises once, at the given step of so many sequences."""
     steps = 0
 
     def check(tokens: torch.Tensor) -> None:
         nonlocal steps
-        if tokens.shape[:2] == (rows, 1) and len(runner(engine)._seats.running) == rows:
+        if tokens.shape[:2] == (rows, 1) and len(runner(engine)._table.decoding) == rows:
             steps += 1
             if steps == step:
                 raise error
@@ -140,10 +140,10 @@ def in_decode(engine: Engine, rows: int, step: int, error: Exception) -> Callabl
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), KeyError("x")])
-def test_a_row_that_is_repeated_goes_on_with_the_story_it_has_begun(
+def test_a_sequence_that_is_repeated_goes_on_with_the_story_it_has_begun(
     engine: Engine, error: Exception
 ) -> None:
-    """Without a seed as well: what was streamed cannot be taken back."""
+    """Holds without a seed as well: streamed text cannot be taken back."""
     told: list[list[str]] = [[], []]
     requests = [
         ask(
@@ -162,10 +162,10 @@ def test_a_row_that_is_repeated_goes_on_with_the_story_it_has_begun(
     assert len(set(texts)) == 2
 
 
-def test_a_step_that_is_done_again_draws_the_same_tokens(
+def test_a_repeated_step_draws_the_same_tokens(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory runs out between the draws of two rows, what was kept goes, and the step comes again."""
+    """Memory runs out between the draws of two sequences, the caches are cleared, and the step is repeated."""
     config = EngineConfig(model=str(checkpoint("interleave")), device="cpu", cpu_threads=1)
     with Engine(config) as engine:
         requests = [
@@ -177,7 +177,7 @@ def test_a_step_that_is_done_again_draws_the_same_tokens(
 
         def draw(sampler: Sampler, scores: torch.Tensor) -> torch.Tensor:
             nonlocal draws
-            draws += len(runner(engine)._seats.running) == 2
+            draws += len(runner(engine)._table.decoding) == 2
             if draws == 10:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return plain(sampler, scores)
@@ -187,21 +187,21 @@ def test_a_step_that_is_done_again_draws_the_same_tokens(
     assert draws > 10
 
 
-def test_rows_come_back_after_memory_had_run_out(
+def test_sequences_come_back_after_memory_had_run_out(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "_MORE_AFTER", 3)
+    monkeypatch.setattr(scheduler, "_RAISE_LIMIT_AFTER", 3)
     requests = [ask(engine, [clip(n, 1)], "What?", max_new_tokens=40) for n in range(8)]
     with before_each_forward(engine, small_device(2)):
         answers(engine, requests)
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         answers(engine, requests)
         assert max(rows) < 6  # one more after every three answers
         answers(engine, requests)
     assert max(rows) >= 6
 
 
-def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engine) -> None:
+def test_no_sequence_reads_nan_of_a_canceled_prompt(engine: Engine) -> None:
     embedding = engine._loaded.model.get_input_embeddings().weight.data
     token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
     neighbour = ask(engine, [clip(1, 2)], "What?", max_new_tokens=60)
@@ -209,8 +209,8 @@ def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engi
     alone = single(engine, after)
 
     def should_stop() -> bool:
-        filling = runner(engine)._seats.filling
-        return bool(filling) and filling[0].length > 60
+        prefilling = runner(engine)._table.prefilling
+        return bool(prefilling) and prefilling[0].length > 60
 
     bad = ask(engine, [clip(2, 2)], "~ " * 40, should_stop=should_stop)
     assert bad.inputs.length > 80 > after.inputs.length + 24
@@ -226,16 +226,16 @@ def test_nobody_finds_what_is_no_number_where_a_canceled_prompt_was(engine: Engi
         embedding[token] = before
 
 
-def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engine: Engine) -> None:
-    """Who leaves makes the slots behind move up, a prompt on its way in with them."""
+def test_no_sequence_reads_nan_where_a_prompt_was_before_it_moved(engine: Engine) -> None:
+    """A sequence that ends makes the slots behind it move up, one in prefill with them."""
     embedding = engine._loaded.model.get_input_embeddings().weight.data
     token = engine._loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
     bad = ask(engine, [clip(2, 2)], "~ " * 40)
 
     def half_way() -> bool:
-        filling = runner(engine)._seats.filling
-        return bool(filling) and filling[0].ticket.prompt_tokens == bad.inputs.length <= (
-            filling[0].length + 60
+        prefilling = runner(engine)._table.prefilling
+        return bool(prefilling) and prefilling[0].pending.prompt_tokens == bad.inputs.length <= (
+            prefilling[0].length + 60
         )
 
     leaving = ask(engine, [clip(0, 2)], "What?", max_new_tokens=200, should_stop=half_way)
@@ -248,7 +248,7 @@ def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engin
         futures = submitted(engine, [leaving, staying, bad, *after])
         with pytest.raises(JobCanceled):
             futures[0].result(60)
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite logits"):
             futures[2].result(60)
         assert [future.result(60) for future in futures[3:]] == alone
         assert futures[1].result(60).output_tokens > 40
@@ -256,12 +256,12 @@ def test_nobody_finds_what_is_no_number_where_a_prompt_was_before_it_moved(engin
         embedding[token] = before
 
 
-def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
+def test_no_sequence_reads_nan_in_the_padding_of_a_prompt(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As CUDA graphs do it: what fills a prompt up is computed from it, and lies behind its seat."""
-    monkeypatch.setattr(Graphs, "_captured", lambda *_: None)
-    runner(engine).passes._graphs.on = True
+    """CUDA graphs pad a prompt: the padding is computed from it, and lies behind its region."""
+    monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: None)
+    runner(engine).forward._graphs.enabled = True
     after = ask(engine, [clip(3, 1)], "Now?", max_new_tokens=60)
     alone = single(engine, after)
     embedding = engine._loaded.model.get_input_embeddings().weight.data
@@ -272,21 +272,21 @@ def test_nobody_finds_what_is_no_number_behind_a_prompt_that_was_filled_up(
     before = embedding[token].clone()
     embedding[token] = torch.nan
     try:
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite logits"):
             single(engine, bad)
     finally:
         embedding[token] = before
     assert single(engine, after) == alone
 
 
-def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(
+def test_a_prompt_without_memory_to_cache_its_prefix_is_answered(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = EngineConfig(model=str(checkpoint("interleave")), device="cpu", cpu_threads=1)
     with Engine(config) as engine:
         requests = [ask(engine, [clip(n, 2)], "What?") for n in range(3)]
         alone = [single(engine, request) for request in requests]
-        runner(engine).prompts.let_go()
+        runner(engine).prefix_cache.clear()
 
         def full(*_: object) -> list[torch.Tensor]:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -300,7 +300,7 @@ def test_a_prompt_that_there_is_no_memory_to_keep_is_answered(
 
 
 @pytest.mark.parametrize("beside", [0, 2])
-def test_a_row_that_there_is_no_memory_to_begin_waits_for_it(
+def test_a_sequence_without_memory_to_begin_waits_for_it(
     engine: Engine, beside: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [
@@ -312,7 +312,7 @@ def test_a_row_that_there_is_no_memory_to_begin_waits_for_it(
 
     def full(sampler: Sampler, *args: Any) -> None:
         nonlocal refused
-        if len(runner(engine)._seats) > 1 or not beside:
+        if len(runner(engine)._table) > 1 or not beside:
             refused += 1
             raise torch.OutOfMemoryError("CUDA out of memory.")
         plain(sampler, *args)
@@ -332,18 +332,18 @@ def test_a_row_that_there_is_no_memory_to_begin_waits_for_it(
 def test_memory_of_a_prompt_that_failed_is_free_before_it_is_tried_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[weakref.ref[Any]] = []
+    begun: list[weakref.ref[Any]] = []
     left: list[bool] = []
-    plain = Prompts.open
+    plain = continuous.begin_prefill
     free = recovery.free_memory
 
-    def watched(self: Prompts, *args: Any, **kwargs: Any) -> Any:
-        prompt = plain(self, *args, **kwargs)
-        opened.append(weakref.ref(prompt))
-        return prompt
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        prefill = plain(*args, **kwargs)
+        begun.append(weakref.ref(prefill))
+        return prefill
 
     def freed() -> None:
-        left.append(opened[-1]() is not None)
+        left.append(begun[-1]() is not None)
         free()
 
     def full(tokens: torch.Tensor) -> None:
@@ -351,26 +351,26 @@ def test_memory_of_a_prompt_that_failed_is_free_before_it_is_tried_again(
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     request = ask(engine, [clip(1, 4)], "What?", max_new_tokens=4)
-    runner(engine).prompts.features.put(b"kept", {}, 0)  # so that it is tried again
-    monkeypatch.setattr(Prompts, "open", watched)
+    runner(engine).prefix_cache.features.put(b"kept", {}, 0)  # so that it is tried again
+    monkeypatch.setattr(continuous, "begin_prefill", watched)
     monkeypatch.setattr(recovery, "free_memory", freed)
     with before_each_forward(engine, full):
         assert answers(engine, [request])[0].output_tokens > 0
     assert left == [False]
-    assert len(opened) == 2
+    assert len(begun) == 2
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_memory_that_runs_out_takes_the_graphs_with_it(
     engine: Engine, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A graph holds all that its pass needs. No GPU is here: what is seen is that they are forgotten."""
+    """A graph holds all memory of its pass. Without a GPU the test sees that graphs are dropped."""
     forgotten: list[int] = []
     requests = [ask(engine, [clip(n, 2)], "What?", max_new_tokens=40) for n in range(rows)]
     alone = [single(engine, request) for request in requests]
     full = in_decode(engine, rows, 3, torch.OutOfMemoryError("CUDA out of memory."))
-    monkeypatch.setattr(Graphs, "forget", lambda _: forgotten.append(engine.stats.running))
-    runner(engine).prompts.features.put(b"kept", {}, 0)  # so that the step is tried again
+    monkeypatch.setattr(CudaGraphs, "clear", lambda _: forgotten.append(engine.stats.running))
+    runner(engine).prefix_cache.features.put(b"kept", {}, 0)  # so that the step is tried again
     with before_each_forward(engine, full):
         assert answers(engine, requests) == alone
     assert rows in forgotten

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.models import FAMILIES, clip
-from test_engine import answers, ask, rows_seen, single, submitted
+from test_engine import answers, ask, batch_sizes, single, submitted
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
 from videoqa_worker.engine import Engine, EngineConfig, Generated, GenerationRequest
-from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
@@ -102,7 +103,7 @@ def test_every_family_says_in_company_what_generate_says_alone(
     ]
     reference = reference_of(family)
     expected = [reference.tokens(request) for request in requests]
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         told = [answer.tokens for answer in answers(engine, requests)]
     assert told == expected
     assert len(set(expected)) > 2
@@ -111,7 +112,7 @@ def test_every_family_says_in_company_what_generate_says_alone(
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 8192])
 @pytest.mark.parametrize("caches", [{}, UNKEPT], ids=["kept", "not kept"])
-def test_prompts_that_come_in_by_pieces_get_the_same_answers(
+def test_chunked_prefill_gives_the_same_answers(
     chunk: int,
     caches: dict[str, int],
     engine_of: Callable[..., Engine],
@@ -125,7 +126,7 @@ def test_prompts_that_come_in_by_pieces_get_the_same_answers(
     ]
 
 
-def test_pieces_of_a_long_prompt_alternate_with_steps_of_the_others(
+def test_prefill_chunks_alternate_with_decode_steps(
     engine_of: Callable[..., Engine],
 ) -> None:
     engine = engine_of("interleave", prefill_chunk_tokens=16, **UNKEPT)
@@ -136,12 +137,8 @@ def test_pieces_of_a_long_prompt_alternate_with_steps_of_the_others(
     tokens_then: list[int] = []
     progress: list[int] = []
     requests = [
-        GenerationRequest(first.inputs, first.generation, on_progress=progress.append),
-        GenerationRequest(
-            second.inputs,
-            second.generation,
-            on_progress=lambda _: tokens_then.append(len(progress)),
-        ),
+        replace(first, on_progress=progress.append),
+        replace(second, on_progress=lambda _: tokens_then.append(len(progress))),
     ]
     answers(engine, requests)
     assert tokens_then[0] >= pieces
@@ -152,16 +149,16 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
     reference_of: Callable[[str], Reference],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What CUDA graphs do to a pass, without a graph: filled-up prompts, rows and frames."""
-    monkeypatch.setattr(Graphs, "_captured", lambda *_: None)
+    """Pads prompts, batches and frames as CUDA graphs do, without a graph."""
+    monkeypatch.setattr(CudaGraphs, "_capture", lambda *_: None)
     shapes: set[Any] = set()
-    plain = Graphs.run
+    plain = CudaGraphs.run
 
-    def run(self: Graphs, key: Any, function: Any, *tensors: torch.Tensor) -> torch.Tensor:
+    def run(self: CudaGraphs, key: Any, function: Any, *tensors: torch.Tensor) -> torch.Tensor:
         shapes.add(key[:4])
         return plain(self, key, function, *tensors)
 
-    monkeypatch.setattr(Graphs, "run", run)
+    monkeypatch.setattr(CudaGraphs, "run", run)
     config = EngineConfig(
         model=str(checkpoint("interleave")),
         device="cpu",
@@ -170,26 +167,26 @@ def test_passes_whose_shapes_are_rounded_up_give_the_same_answers(
         **UNKEPT,
     )
     with Engine(config) as engine:
-        engine._runner.passes._graphs.on = True  # type: ignore[union-attr]
+        engine._runner.forward._graphs.enabled = True  # type: ignore[union-attr]
         others = [ask(engine, [clip(9 + n, 2)], "What?", max_new_tokens=40) for n in range(4)]
         requests = [*varied(engine, 12, seed=8), *others]
         reference = reference_of("interleave")
         assert [answer.tokens for answer in answers(engine, requests)] == [
             reference.tokens(request) for request in requests
         ]
-    rows = [key[1:] for key in shapes if key[0] == "rows"]
+    rows = [key[1:] for key in shapes if key[0] == "decode"]
     assert {slots for slots, _, _ in rows} == {1, 2, 4, 8}
     assert {each for _, each, _ in rows} >= {1, 2}
     assert {first for _, _, first in rows} == {0}
-    assert {key[0] for key in shapes} == {"rows", "prompt", "frames"}
-    assert all(key[1] % 64 == 0 for key in shapes if key[0] == "prompt")
+    assert {key[0] for key in shapes} == {"decode", "prefill", "frames"}
+    assert all(key[1] % 64 == 0 for key in shapes if key[0] == "prefill")
 
 
 # --- schedules
 
 
 class Expected:
-    """The answers that requests get alone; each is asked once."""
+    """Answers that requests get alone; each is computed once."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Generated] = {}
@@ -251,7 +248,7 @@ def test_whatever_comes_and_goes_each_answer_is_the_one_given_alone(
 
 
 def is_left(tokens: int | None, whole: Generated) -> bool:
-    """Who is canceled after the last token but one is heard with the last: too late."""
+    """Returns True if a cancel after so many tokens ends the answer; after the last but one it is too late."""
     return tokens is not None and (tokens == 0 or tokens + 1 < whole.output_tokens)
 
 
@@ -259,9 +256,8 @@ def canceled_after(request: GenerationRequest, tokens: int | None) -> Generation
     if tokens is None:
         return request
     seen = [0]
-    return GenerationRequest(
-        request.inputs,
-        request.generation,
+    return replace(
+        request,
         should_stop=lambda: seen[0] >= tokens,
         on_progress=lambda count: seen.__setitem__(0, count),
     )
@@ -270,11 +266,11 @@ def canceled_after(request: GenerationRequest, tokens: int | None) -> Generation
 def staggered(
     engine: Engine, requests: list[GenerationRequest], steps: list[int]
 ) -> list[Future[Generated]]:
-    """Each is submitted so many steps of the engine after the first; between steps, not in one."""
+    """Submits each request so many steps of the engine after the first; between steps, not in one."""
     order = sorted(range(len(requests)), key=lambda n: steps[n])
     futures: dict[int, Future[Generated]] = {}
-    room, taken = engine._room, [0]
-    plain = room.take
+    queue, taken = engine._queue, [0]
+    plain = queue.take
 
     def take(*args: Any, **kwargs: Any) -> Any:
         while order and (steps[order[0]] <= taken[0] or not futures_running()):
@@ -286,7 +282,7 @@ def staggered(
     def futures_running() -> bool:
         return any(not future.done() for future in futures.values())
 
-    room.take = take  # type: ignore[method-assign]
+    queue.take = take  # type: ignore[method-assign]
     try:
         first = order.pop(0)
         futures[first] = engine.submit(requests[first])
@@ -297,7 +293,7 @@ def staggered(
                 number = order.pop(0)
                 futures[number] = engine.submit(requests[number])
     finally:
-        del room.take  # type: ignore[method-assign]
+        del queue.take  # type: ignore[method-assign]
     return [futures[n] for n in range(len(requests))]
 
 
@@ -347,7 +343,7 @@ def test_two_hundred_jobs_with_random_ends_get_the_answers_that_they_get_alone(
 # --- faults
 
 
-def test_a_row_whose_scores_are_no_numbers_fails_alone(
+def test_a_sequence_with_nan_logits_fails_alone(
     engine_of: Callable[..., Engine],
 ) -> None:
     engine = engine_of("interleave", max_batch=8)
@@ -361,7 +357,7 @@ def test_a_row_whose_scores_are_no_numbers_fails_alone(
     try:
         futures = submitted(engine, [*requests[:2], bad, *requests[2:]])
         assert [futures[n].result(60) for n in (0, 1, 3, 4, 5)] == alone
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite logits"):
             futures[2].result(60)
     finally:
         embedding.weight.data[token] = before
@@ -394,14 +390,14 @@ def test_a_request_too_long_for_the_memory_fails_and_the_next_is_answered(
     with Engine(config) as engine:
         small = ask(engine, [clip(1, 2)], "What?")
         alone = single(engine, small)
-        plain = SlotCache._zeros
+        plain = SlotCache._make_zeros
 
         def full(self: SlotCache, size: int) -> torch.Tensor:
             if size > 300 * 2 * 16:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return plain(self, size)
 
-        monkeypatch.setattr(SlotCache, "_zeros", full)
+        monkeypatch.setattr(SlotCache, "_make_zeros", full)
         with pytest.raises(OutOfMemory, match="60 frames"):
             engine.submit(ask(engine, [clip(2, 60)], "What?")).result(60)
         assert answers(engine, [small, small]) == [alone, alone]
@@ -420,19 +416,19 @@ def test_memory_that_one_long_request_took_is_given_back(
         **UNKEPT,
     )
     with Engine(config) as engine:
-        cache = engine._runner.passes.cache  # type: ignore[union-attr]
+        cache = engine._runner.forward.cache  # type: ignore[union-attr]
         requests = [ask(engine, [clip(n, 1)], "What?", max_new_tokens=40) for n in range(4)]
         alone = [single(engine, request) for request in requests]
         long = ask(engine, [clip(2, 60)], "What?")
         for _ in range(2):
             assert single(engine, long).input_tokens > 500
-            with rows_seen(engine) as rows:
+            with batch_sizes(engine) as rows:
                 assert answers(engine, requests) == alone
             assert max(rows) > 1
             assert cache.slots * cache.length <= 300
 
 
-def test_memory_that_no_row_has_used_is_not_taken() -> None:
+def test_kv_memory_that_no_sequence_used_is_not_resident() -> None:
     before = psutil.Process().memory_info().rss
     cache = SlotCache((4, 8, 64), 1 << 18, torch.float32, torch.device("cpu"))
     cache.arrange(1 << 12, [])

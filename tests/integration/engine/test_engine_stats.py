@@ -1,4 +1,4 @@
-"""What an engine tells of itself to other threads."""
+"""Counters of an engine, read from other threads."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_ten_questions_about_one_video_show_one_prompt(start: Callable[[str], En
 
 
 @pytest.mark.parametrize("batching", ["slots", "generate"])
-def test_a_row_that_is_stuck_shows_by_an_old_beat(
+def test_a_stuck_sequence_shows_by_an_old_last_step(
     batching: str, start: Callable[[str], Engine]
 ) -> None:
     reached, go_on = threading.Event(), threading.Event()
@@ -67,7 +67,7 @@ def test_a_row_that_is_stuck_shows_by_an_old_beat(
         assert reached.wait(30)
         first, _, second = engine.stats, time.sleep(0.05), engine.stats
         assert first.running == second.running == 1
-        assert begun_s < first.beat_s == second.beat_s < time.monotonic() - 0.05
+        assert begun_s < first.last_step_at == second.last_step_at < time.monotonic() - 0.05
         go_on.set()
         future.result(30)
         single(engine, ask(engine, [clip(2, 1)], "Next?"))
@@ -75,7 +75,7 @@ def test_a_row_that_is_stuck_shows_by_an_old_beat(
         while engine.stats.running and time.monotonic() < late_s:
             time.sleep(0.01)
         assert engine.stats.running == 0
-        assert engine.stats.beat_s > second.beat_s
+        assert engine.stats.last_step_at > second.last_step_at
 
 
 def test_an_engine_that_was_not_started_has_done_nothing() -> None:

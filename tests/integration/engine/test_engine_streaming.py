@@ -10,7 +10,7 @@ from test_engine import VARIED, ask, single, submitted
 
 from videoqa.errors import JobCanceled
 from videoqa_worker.engine import Engine
-from videoqa_worker.engine.sequence.controls import Words
+from videoqa_worker.engine.sequence.detokenizer import Detokenizer
 
 
 @pytest.fixture(params=["slots", "generate"])
@@ -18,7 +18,7 @@ def engine(request: pytest.FixtureRequest, engine_of: Callable[..., Engine]) -> 
     return engine_of("interleave", batching=request.param)
 
 
-def test_the_pieces_are_the_answer(engine: Engine) -> None:
+def test_the_streamed_text_is_the_answer(engine: Engine) -> None:
     pieces: list[str] = []
     told = single(engine, ask(engine, [clip(1, 4)], "What?", on_text=pieces.append, **VARIED))
     assert "".join(pieces).strip() == told.text
@@ -26,7 +26,7 @@ def test_the_pieces_are_the_answer(engine: Engine) -> None:
     assert 0 < told.first_token_s < 60
 
 
-def test_no_piece_shows_part_of_a_stop_string(engine: Engine) -> None:
+def test_streamed_text_never_shows_part_of_a_stop_string(engine: Engine) -> None:
     whole = single(engine, ask(engine, [clip(1, 4)], "What?", **VARIED)).text
     stop = whole[11:16]
     pieces: list[str] = []
@@ -38,7 +38,7 @@ def test_no_piece_shows_part_of_a_stop_string(engine: Engine) -> None:
     assert "".join(pieces).strip() == told.text == whole[:11].strip()
 
 
-def test_what_looked_like_a_stop_string_is_told_in_the_end(engine: Engine) -> None:
+def test_text_held_back_for_a_stop_string_is_sent_in_the_end(engine: Engine) -> None:
     whole = single(engine, ask(engine, [clip(1, 4)], "What?", **VARIED)).text
     pieces: list[str] = []
     stop = whole[-3:] + "never"
@@ -49,7 +49,7 @@ def test_what_looked_like_a_stop_string_is_told_in_the_end(engine: Engine) -> No
     assert "".join(pieces).strip() == told.text == whole
 
 
-def test_a_listener_that_raises_fails_its_own_row_only(engine: Engine) -> None:
+def test_a_listener_that_raises_fails_its_own_sequence_only(engine: Engine) -> None:
     def broken(text: str) -> None:
         raise LookupError("gone")
 
@@ -63,7 +63,7 @@ def test_a_listener_that_raises_fails_its_own_row_only(engine: Engine) -> None:
     assert futures[1].result(60) == alone
 
 
-def test_nothing_is_told_after_a_cancel(engine: Engine) -> None:
+def test_no_text_is_sent_after_a_cancel(engine: Engine) -> None:
     pieces: list[str] = []
     request = ask(
         engine,
@@ -82,7 +82,7 @@ def test_characters_of_several_tokens_come_whole(engine: Engine) -> None:
     """The tiny tokenizer has a token for each byte."""
     tokenizer = engine._loaded.tokenizer
     text = "naïve 日本語 🙂 done"
-    words, told = Words(tokenizer), []
+    words, told = Detokenizer(tokenizer), []
     for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
         told.append(words.add(token))
     assert told[-1] == text

@@ -1,4 +1,4 @@
-"""Which models run in slots, and that the others answer all the same, by `generate`."""
+"""Models that fit into slots, and others, which answer by `generate`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from videoqa_worker.engine import Engine, EngineConfig
-from videoqa_worker.engine.execution.continuous import SlotRunner
-from videoqa_worker.engine.execution.padded import BatchRunner
-from videoqa_worker.engine.kvcache.slot_cache import kv_shape
-from videoqa_worker.engine.model.loading import Loaded, load
+from videoqa_worker.engine.execution.continuous import ContinuousRunner
+from videoqa_worker.engine.execution.padded import PaddedRunner
+from videoqa_worker.engine.model.kv_shape import find_kv_shape
+from videoqa_worker.engine.model.loading import LoadedModel, load
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,
@@ -40,7 +40,7 @@ def shape_of(text: Any) -> tuple[int, int, int] | None:
         hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
     with torch.device("meta"):
-        return kv_shape(
+        return find_kv_shape(
             LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text))
         )
 
@@ -64,9 +64,9 @@ def test_slots_hold_no_model_with_a_window(text: Any) -> None:
 
 
 def told(
-    folder: Path, loader: Callable[..., Loaded] = load, **settings: Any
+    folder: Path, loader: Callable[..., LoadedModel] = load, **settings: Any
 ) -> tuple[type, list[tuple[int, ...]]]:
-    """How an engine runs the model, and what it says."""
+    """Returns the runner that an engine chooses for a model, and its answers."""
     config = EngineConfig(model=str(folder), device="cpu", cpu_threads=1, **settings)
     with Engine(config, loader=loader) as engine:
         requests = [ask(engine, [clip(n, 2 + n)], "What? " * (n + 1)) for n in range(4)]
@@ -78,12 +78,12 @@ def test_attention_that_takes_no_masks_of_booleans_runs_by_generate(
 ) -> None:
     folder = checkpoint("interleave")
     runner, by_slots = told(folder)
-    assert (runner, len(set(by_slots))) == (SlotRunner, 4)
-    assert told(folder, attn_implementation="eager") == (BatchRunner, by_slots)
+    assert (runner, len(set(by_slots))) == (ContinuousRunner, 4)
+    assert told(folder, attn_implementation="eager") == (PaddedRunner, by_slots)
 
 
-def changed(change: Callable[[Any], None]) -> Callable[..., Loaded]:
-    def loader(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
+def changed(change: Callable[[Any], None]) -> Callable[..., LoadedModel]:
+    def loader(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
         loaded = load(config, on_state)
         change(loaded.model)
         return loaded
@@ -110,4 +110,4 @@ def test_a_model_that_does_not_run_in_slots_runs_by_generate(
     change: Callable[[Any], None], checkpoint: Callable[[str], Path]
 ) -> None:
     folder = checkpoint("interleave")
-    assert told(folder, changed(change)) == (BatchRunner, told(folder)[1])
+    assert told(folder, changed(change)) == (PaddedRunner, told(folder)[1])

@@ -1,4 +1,4 @@
-"""How pictures get to the device. No GPU is here: page-locked memory is told apart by a mark."""
+"""Transfer of pictures to the device. No GPU is here: page-locked memory is told apart by a mark."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_tokens_and_places_go_to_a_gpu_without_waiting_for_it(
         return found
 
     with torch.inference_mode():
-        features = vision.flat(vision.encode(model, inputs))
+        features = vision.flatten_features(vision.encode(model, inputs))
         monkeypatch.setattr(torch.Tensor, "to", look)
-        vision.embedded(model, inputs, features)
+        vision.embed(model, inputs, features)
     assert waits
     assert not any(waits)

@@ -10,12 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 from redis import Redis
+from support.scenes import Scene, write_clip
 
 from videoqa import AsyncClient, errors
 from videoqa.client import Client
 from videoqa.contract import Sampling, parse_request
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 from videoqa_worker.frames import sample_frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import subprocess
@@ -15,8 +16,9 @@ import pytest
 
 from videoqa import errors
 from videoqa.bulk import Manifest, Row
-from videoqa.bulk.manifest import DIGEST_KEY
-from videoqa.bulk.scratch import Scratch
+from videoqa.bulk.index import RowIndex
+from videoqa.bulk.manifest import DIGEST_KEY, Digester
+from videoqa.contract import JobRequest
 from videoqa.storage import ObjectStore
 
 ASK = {"questions": ["What is it?"], "priority": "bulk"}
@@ -25,8 +27,8 @@ ASK = {"questions": ["What is it?"], "priority": "bulk"}
 def rows(*sources: str | Path, **defaults: Any) -> list[Row]:
     names = [str(source) for source in sources]
     with Manifest(names, defaults=ASK | defaults, store=ObjectStore()) as manifest:
-        with Scratch() as scratch:
-            count = manifest.check(scratch)
+        with RowIndex() as index:
+            count = manifest.check(index)
         found = list(manifest.rows())
     assert len(found) == count
     return found
@@ -170,7 +172,7 @@ def test_all_wrong_lines_are_refused_at_once_by_their_numbers(tmp_path: Path) ->
     assert numbers == [f"line {n}" for n in range(2, 13)]
     text = "\n".join(told)
     for says in (
-        "is not JSON", "got list", "got no custom_id", "'a' is that of line 1", "frams",
+        "is not JSON", "got list", "got no custom_id", "'a' is already that of line 1", "frams",
         "got output", "'ftp'", "250 bytes", "custom_id:", "empty question", "not UTF-8",
     ):  # fmt: skip
         assert says in text, says
@@ -194,7 +196,7 @@ def test_of_many_wrong_lines_the_first_ones_are_told(tmp_path: Path) -> None:
     [
         (b"custom_id\na\n", "line 1: got the columns"),
         (b"url,colour\na.mp4,red\n", "line 1: got the columns"),
-        (b"url,frames\na.mp4,x\nb.mp4,3\nc.mp4\n", "line 2: got a cell that is no number"),
+        (b"url,frames\na.mp4,x\nb.mp4,3\nc.mp4\n", "line 2: got a cell that is not a number"),
         (b"url,frames\na.mp4,4\nc.mp4\n", "line 3: got 1 cells, expected 2"),
         (b"url,frames\n,4\n", "line 2: got no url"),
         (b"url\na.mp4\n\xff.mp4\n", "line 3: is not CSV in UTF-8"),
@@ -234,11 +236,36 @@ def test_only_what_decides_an_answer_is_in_the_digest(tmp_path: Path) -> None:
     assert rows(path, sampling={"frames": 3})[0].digest != before.digest
 
 
+def test_a_digest_is_that_of_the_canonical_json_whatever_rows_share() -> None:
+    """`Digester` keeps JSON from one row to the next; it must not show."""
+    one, image = 's3://b/ü "1".mp4', "s3://b/p.png"
+    clip = {"url": one, "start": 1, "end": 2.5}
+    fields: list[dict[str, Any]] = [
+        {"inputs": [one], "questions": ["What?"]},
+        {"inputs": [clip, image], "questions": ["What?"]},
+        {"inputs": [one], "questions": ["What?"], "model": "org/m"},
+        {
+            "inputs": [one],
+            "questions": ["Who?", {"id": "k", "text": "ü?"}],
+            "sampling": {"frames": 4},
+        },
+        {"inputs": [one], "questions": ["Who?"], "generation": {"temperature": 1, "stop": ["a"]}},
+        {"inputs": [one], "questions": ["What?"]},
+    ]
+    digester = Digester()
+    asked = {"inputs", "questions", "sampling", "generation", "model"}
+    for each in fields:
+        request = JobRequest.model_validate(each)
+        data = json.loads(request.model_dump_json(include=asked, exclude_defaults=True))
+        text = json.dumps(data, separators=(",", ":"), sort_keys=True)
+        assert digester.digest(request) == hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 MEASURED = """
 import sys
 from pathlib import Path
 from videoqa.bulk.manifest import Manifest
-from videoqa.bulk.scratch import Scratch
+from videoqa.bulk.index import RowIndex
 from videoqa.storage.objects import ObjectStore
 
 def peak_bytes():
@@ -248,9 +275,9 @@ def peak_bytes():
 
 def read(path):
     defaults = {"questions": ["What?"]}
-    with Manifest([path], defaults=defaults, store=ObjectStore()) as manifest, Scratch() as scratch:
-        scratch.put_there(row.custom_id for row in manifest.rows())
-        return manifest.check(scratch)
+    with Manifest([path], defaults=defaults, store=ObjectStore()) as manifest, RowIndex() as index:
+        index.add_stored(row.custom_id for row in manifest.rows())
+        return manifest.check(index)
 
 read(sys.argv[1])
 before = peak_bytes()
@@ -258,9 +285,10 @@ print(read(sys.argv[2]), peak_bytes() - before)
 """
 
 
+@pytest.mark.timeout(400)  # 6 s of CPU time; a busy machine takes minutes for them
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_hundred_thousand_rows_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
-    """Of the whole process, SQLite's cache and all: both passes, and names of what is done."""
+    """Measures the whole process with SQLite's cache: both passes, and the names of stored results."""
     few, many = tmp_path / "few.jsonl", tmp_path / "many.jsonl"
     for path, count in ((few, 100), (many, 100_000)):
         with path.open("w") as file:

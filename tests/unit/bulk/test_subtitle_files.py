@@ -1,4 +1,4 @@
-"""Where the subtitles of an archive's rows go: a file a video, and none takes another's place."""
+"""Subtitle files of an archive's rows: one for each video, and none replaces another's."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Any
 
 import pytest
 
-from videoqa.bulk import Place, Row
-from videoqa.bulk.subtitles import Kind, write_subtitles
+from videoqa.bulk import OutputDir, Row
+from videoqa.bulk.subtitles import SubtitleFormat, write_subtitles
 from videoqa.contract import JobRequest, Result
 from videoqa.storage import ObjectStore, file_path
 
-KINDS: tuple[Kind, ...] = ("vtt", "srt")
+KINDS: tuple[SubtitleFormat, ...] = ("vtt", "srt")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(str(tmp_path / "out"), ObjectStore())
+def place(tmp_path: Path) -> OutputDir:
+    return OutputDir(str(tmp_path / "out"), ObjectStore())
 
 
-def write(place: Place, kind: Kind, custom_id: str, *clips: dict[str, Any]) -> list[str]:
-    """What the row's files say, read when all are written."""
+def write(
+    place: OutputDir, kind: SubtitleFormat, custom_id: str, *clips: dict[str, Any]
+) -> list[str]:
+    """Writes the files of a row, and returns their texts once all are written."""
     request = JobRequest.model_validate({"inputs": clips, "questions": ["What?"]})
     fields: dict[str, Any] = {
         "job_id": "job_1", "frames": [], "model": "m", "sampling": {}, "generation": {},
@@ -47,7 +49,7 @@ def clip(video: Path, start: float) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("later", ["clip-1", "clip-10", "clip", "lip-10"])
 def test_two_rows_about_one_video_keep_a_file_each(
-    kind: Kind, later: str, place: Place, tmp_path: Path
+    kind: SubtitleFormat, later: str, place: OutputDir, tmp_path: Path
 ) -> None:
     video = tmp_path / "film.mp4"
     (first,) = write(place, kind, "clip-10x", clip(video, 0))
@@ -58,7 +60,7 @@ def test_two_rows_about_one_video_keep_a_file_each(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_clips_of_one_video_in_a_row_have_a_file_each(
-    kind: Kind, place: Place, tmp_path: Path
+    kind: SubtitleFormat, place: OutputDir, tmp_path: Path
 ) -> None:
     clips = [clip(tmp_path / "film.mp4", start) for start in (0, 5)]
     for _ in range(2):  # the second time, the row's files are replaced
@@ -70,7 +72,7 @@ def test_two_clips_of_one_video_in_a_row_have_a_file_each(
 
 
 def test_no_custom_id_has_the_name_of_another_rows_second_video(
-    place: Place, tmp_path: Path
+    place: OutputDir, tmp_path: Path
 ) -> None:
     elsewhere = [{"url": f"https://host/{n}.mp4"} for n in range(2)]
     write(place, "vtt", "a", *elsewhere)

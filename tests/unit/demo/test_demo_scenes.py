@@ -8,9 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.scenes import (
+from support.scenes import (
     COLORS,
     Look,
     Scene,
@@ -20,6 +18,7 @@ from videoqa_worker.demo.scenes import (
     render,
     sample_pair,
     sample_scene,
+    write_clip,
 )
 
 KINDS = ("single", "sequence", "group")

@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.generic import is_flash_attention_requested
 
 from videoqa_worker.engine.model import attention
-from videoqa_worker.engine.model.attention import _attention, install, lengths
+from videoqa_worker.engine.model.attention import _attention, encode_lengths, install
 from videoqa_worker.engine.model.kernels import KERNELS
 
 
@@ -32,7 +32,7 @@ def test_every_head_attends_as_with_its_own_copy_of_the_keys(
     module: Any = SimpleNamespace(num_key_value_groups=groups, is_causal=True)
     expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
     if device != "cpu":
-        monkeypatch.setattr("videoqa_worker.engine.model.attention._on_cpu", lambda _: False)
+        monkeypatch.setattr("videoqa_worker.engine.model.attention._is_on_cpu", lambda _: False)
     found, _ = _attention(module, query, key, value, mask, scaling=0.3)
     assert found.shape == expected.shape == (rows, queries, heads * groups, dim)
     assert torch.allclose(found, expected, atol=1e-5)
@@ -40,10 +40,10 @@ def test_every_head_attends_as_with_its_own_copy_of_the_keys(
 
 @pytest.mark.parametrize("flash", [False, True])
 @pytest.mark.parametrize("groups", [1, 7])
-def test_pieces_without_masks_share_keys_only_where_a_kernel_can(
+def test_chunks_without_masks_share_keys_only_where_a_kernel_can(
     groups: int, flash: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is left otherwise has all scores in memory."""
+    """Any other kernel would hold all attention scores in memory."""
     query, (key, value) = torch.randn(1, 2 * groups, 5, 16), torch.randn(2, 1, 2, 12, 16)
     seen = torch.ones(5, 12, dtype=torch.bool).tril(7)[None, None]
     module: Any = SimpleNamespace(num_key_value_groups=groups, is_causal=True)
@@ -57,7 +57,9 @@ def test_pieces_without_masks_share_keys_only_where_a_kernel_can(
 
     monkeypatch.setattr(attention, "can_use_flash_attention", lambda _: flash)
     monkeypatch.setattr(attention, "scaled_dot_product_attention", look)
-    found, _ = _attention(module, query, key, value, lengths(torch.tensor([12])), scaling=0.3)
+    found, _ = _attention(
+        module, query, key, value, encode_lengths(torch.tensor([12])), scaling=0.3
+    )
     assert torch.allclose(found, expected, atol=1e-5)
     assert heads == [(2, groups > 1) if flash else (2 * groups, False)]
 

@@ -1,4 +1,4 @@
-"""How passes are captured as graphs. No GPU is here: what torch.cuda is told is noted instead."""
+"""Capture of passes as CUDA graphs. No GPU is here: the calls of torch.cuda are recorded instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 
 
 class Cuda:
@@ -77,7 +77,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 
 
 def captured(cuda: Cuda, device: str) -> dict[str, Any]:
-    graphs = Graphs(torch.device(device), wanted=True)
+    graphs = CudaGraphs(torch.device(device), wanted=True)
     assert graphs.run("key", lambda numbers: numbers + 1, torch.ones(2)).tolist() == [2, 2]
     (found,) = cuda.captured
     return found
@@ -104,11 +104,11 @@ def test_where_capturing_fails_passes_just_run_unless_that_was_to_be_tried(
 
     monkeypatch.setattr(torch.cuda, "graph", refused)
     device = torch.device("cuda:0")
-    strict = Graphs(device, wanted=True, strict=True)
+    strict = CudaGraphs(device, wanted=True, strict=True)
     with pytest.raises(RuntimeError, match="not permitted"):
         strict.run("key", lambda numbers: numbers + 1, torch.ones(2))
     assert not caplog.records
-    graphs = Graphs(device, wanted=True)
+    graphs = CudaGraphs(device, wanted=True)
     assert graphs.run("key", lambda numbers: numbers + 1, torch.ones(2)).tolist() == [2, 2]
-    assert not graphs.on
+    assert not graphs.enabled
     assert "going on without CUDA graphs" in caplog.text

@@ -1,4 +1,4 @@
-"""Slots in one piece of memory: what rows have written stays theirs, however slots are arranged."""
+"""The slot cache: KV survives every rearrangement of the slots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cache(tokens: int) -> SlotCache:
 def write(slots: SlotCache, slot: int, start: int, count: int) -> None:
     for layer in range(SHAPE[0]):
         keys = 1 + torch.rand(1, SHAPE[1], count, SHAPE[2])
-        slots.for_prompt(slot, start).update(keys, -keys, layer)
+        slots.for_prefill(slot, start).update(keys, -keys, layer)
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)
@@ -30,7 +30,7 @@ def write(slots: SlotCache, slot: int, start: int, count: int) -> None:
     st.lists(st.integers(1, 20), min_size=1, max_size=5),
     st.lists(st.integers(20, 200), min_size=1, max_size=6),
 )
-def test_rows_keep_what_they_wrote_through_any_arrangement(
+def test_sequences_keep_their_kv_through_any_arrangement(
     counts: list[int], lengths: list[int]
 ) -> None:
     slots = cache(1000)
@@ -46,7 +46,7 @@ def test_rows_keep_what_they_wrote_through_any_arrangement(
             assert torch.equal(was, now)
 
 
-def test_memory_that_runs_out_while_slots_are_arranged_costs_no_row(
+def test_memory_that_runs_out_while_slots_are_arranged_costs_no_sequence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slots = cache(1000)
@@ -76,7 +76,7 @@ def test_memory_that_runs_out_while_slots_are_arranged_costs_no_row(
     )
 
 
-def test_a_wiped_slot_holds_zeros_where_its_row_and_scratch_were() -> None:
+def test_a_wiped_slot_holds_zeros_where_its_sequence_and_scratch_were() -> None:
     slots = cache(100)
     slots.arrange(20, [])
     for slot in range(3):
@@ -97,7 +97,7 @@ def test_a_wiped_slot_holds_zeros_where_its_row_and_scratch_were() -> None:
 
 
 def test_what_moves_leaves_nothing_behind() -> None:
-    """It may be no number: nobody has seen yet."""
+    """KV may be NaN that no check has seen yet."""
     slots = cache(1000)
     slots.arrange(20, [])
     for slot in range(3):
@@ -116,7 +116,7 @@ def test_what_moves_leaves_nothing_behind() -> None:
     assert held() == a_position * (12 + 12)
 
 
-def test_slots_change_places_with_all_that_their_rows_wrote() -> None:
+def test_slots_change_places_with_all_of_their_kv() -> None:
     slots = cache(100)
     slots.arrange(20, [])
     for slot in range(3):

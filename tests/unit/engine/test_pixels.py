@@ -29,7 +29,7 @@ from videoqa.errors import UnsupportedInput
 from videoqa_worker.engine import load_processor
 from videoqa_worker.engine.model import fast_resize as engine_pixels
 from videoqa_worker.engine.model.processor import PROCESSORS
-from videoqa_worker.prompt import Media, ModelInputs, Prompter
+from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
 
 FULL_SIZE = {
     "interleave": (42, 384),
@@ -101,7 +101,7 @@ PICTURES = {
 
 
 SIGLIP_384 = (
-    engine_pixels._twin(SiglipImageProcessorPil(size={"height": 384, "width": 384})),
+    engine_pixels._make_fast(SiglipImageProcessorPil(size={"height": 384, "width": 384})),
     SiglipImageProcessorPil(size={"height": 384, "width": 384}),
 )
 
@@ -167,7 +167,7 @@ def both(full_size: Callable[[str], Path]) -> Callable[[str], tuple[Prompter, Pr
 
 
 def floats(inputs: ModelInputs) -> dict[str, torch.Tensor]:
-    """What the model is given, by kind, on the CPU in float32."""
+    """Returns the model's input by kind, on the CPU in float32."""
     given: dict[str, torch.Tensor] = {}
     if inputs.videos:
         (given["video"],) = inputs.videos
@@ -224,7 +224,7 @@ def test_fast_pixels_are_within_a_step_of_the_reference(
             continue
         frame = make()
         media_kinds = ("image", "video") if fast.takes_videos else ("image",)
-        for media in (Media(kind, (frame,)) for kind in media_kinds):
+        for media in (FrameInput(kind, (frame,)) for kind in media_kinds):
             ours, theirs = (p.build([media], "What?") for p in (fast, reference))
             assert torch.equal(ours.input_ids, theirs.input_ids)
             assert ours.images.keys() == theirs.images.keys()
@@ -303,7 +303,7 @@ def test_one_kind_of_media_may_be_fast_and_the_other_not(
 ) -> None:
     mixed = prompter_with(checkpoint("onevision"), tmp_path, resample=1)
     assert mixed.pixels == {"image": "reference", "video": "fast"}
-    inputs = mixed.build([picture(1), Media("video", (noise(40, 60),))], "What?")
+    inputs = mixed.build([picture(1), FrameInput("video", (noise(40, 60),))], "What?")
     assert inputs.images["pixel_values"].dtype == torch.float32
     assert inputs.videos[0].dtype == torch.uint8
 
@@ -318,10 +318,10 @@ def test_a_read_only_picture_is_neither_copied_nor_changed(
     frame = scenery(300, 400)
     frame.tofile(tmp_path / "frames")
     mapped = np.memmap(tmp_path / "frames", np.uint8, "r", shape=frame.shape)
-    tensor = engine_pixels._shared(mapped.transpose(2, 0, 1))
+    tensor = engine_pixels._as_tensor(mapped.transpose(2, 0, 1))
     assert tensor.data_ptr() == mapped.ctypes.data
     fast, _ = both("interleave")
-    of_map, of_copy = (fast.build([Media("image", (p,))], "What?") for p in (mapped, frame))
+    of_map, of_copy = (fast.build([FrameInput("image", (p,))], "What?") for p in (mapped, frame))
     assert torch.equal(of_map.images["pixel_values"], of_copy.images["pixel_values"])
     assert np.array_equal(mapped, frame)
     assert not [w for w in recwarn if "writable" in str(w.message)]
@@ -334,7 +334,7 @@ def test_memory_that_numpy_does_not_lend_is_copied(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.utils.dlpack, "from_dlpack", refuse)
     frame = noise(5, 7)
     frame.flags.writeable = False
-    tensor = engine_pixels._shared(frame)
+    tensor = engine_pixels._as_tensor(frame)
     assert np.array_equal(tensor.numpy(), frame)
 
 
@@ -343,7 +343,7 @@ def test_a_picture_that_would_become_a_strip_of_gigabytes_is_refused(
     variant: str, both: Callable[[str], tuple[Prompter, Prompter]]
 ) -> None:
     fast, _ = both(variant)
-    media = Media("video", (np.zeros((16_000, 1, 3), np.uint8),))
+    media = FrameInput("video", (np.zeros((16_000, 1, 3), np.uint8),))
     with pytest.raises(UnsupportedInput, match="1 x 16000, which the model's processor would make"):
         fast.build([media], "What?")
 
@@ -352,7 +352,7 @@ COUNT_THREADS = """
 import sys, threading
 import numpy as np, psutil, torch
 from test_pixels import prompter, scenery
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 torch.set_num_threads(4)
 fast = prompter(sys.argv[1], "fast")
 frames = tuple(scenery(720, 1280) for _ in range(4))
@@ -360,7 +360,7 @@ fast.build((), "What?")  # the tokenizer's own threads, once a process
 before = psutil.Process().num_threads()
 seen = []
 def build():
-    fast.build([Media("image", frames[:1]), Media("video", frames)], "What?")
+    fast.build([FrameInput("image", frames[:1]), FrameInput("video", frames)], "What?")
     seen.append(psutil.Process().num_threads())
 thread = threading.Thread(target=build)
 thread.start(); thread.join()

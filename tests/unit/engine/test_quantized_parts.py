@@ -1,4 +1,4 @@
-"""Which matrices of a model quantisation leaves as they are, by their names in the models that there are."""
+"""Matrices that quantisation leaves as they are, by their names in known models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from videoqa_worker.engine.model.loading import _UNQUANTIZED
         "text_decoder.cls.predictions.decoder",  # BLIP
     ],
 )
-def test_pictures_and_scores_keep_all_bits(name: str) -> None:
+def test_vision_and_output_layers_keep_all_bits(name: str) -> None:
     assert not should_convert_module(name, _UNQUANTIZED)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from videoqa import errors
 from videoqa.contract import JobRequest, Segment, Video
-from videoqa_worker.engine import Answering, Generated
+from videoqa_worker.engine import Answering, Generated, MediaQuestion
 from videoqa_worker.frames import Frame, SampledSegment, SampledVideo, VideoInfo
 from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.draft import AttemptDraft
@@ -56,10 +56,10 @@ class Model:
         self.stops: list[Callable[[], bool]] = []
         self.on_ask: Callable[[], None] = self.answer_all
 
-    def ask(self, media: Any, text: str, generation: Any, **how: Any) -> Future[Generated]:
+    def ask(self, question: MediaQuestion) -> Future[Generated]:
         self.asked.append(Future())
-        self.alone.append(how["alone"])
-        self.stops.append(how["should_stop"])
+        self.alone.append(question.exclusive)
+        self.stops.append(question.should_stop)
         self.on_ask()
         return self.asked[-1]
 

@@ -13,7 +13,7 @@ class Looked:
     """An engine as the watchdog sees it."""
 
     ready = True
-    stats = Stats(running=1, beat_s=100.0)
+    stats = Stats(running=1, last_step_at=100.0)
 
 
 class Worker:
@@ -61,7 +61,7 @@ def test_a_step_may_take_its_time_and_no_more() -> None:
 
 def test_an_engine_that_waits_for_work_does_not_hang() -> None:
     worker = Worker()
-    worker.engine.stats = Stats(running=0, beat_s=0.0)
+    worker.engine.stats = Stats(running=0, last_step_at=0.0)
     assert worker.watchdog().inspect() is None
 
 

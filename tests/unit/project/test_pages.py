@@ -26,7 +26,7 @@ from support.pages import (
 )
 
 from videoqa.bulk import Manifest
-from videoqa.bulk.written import ResultLine
+from videoqa.bulk.records import ResultLine
 from videoqa.contract import JobRequest, Result
 from videoqa.storage import ObjectStore
 from videoqa_worker.settings import WorkerSettings

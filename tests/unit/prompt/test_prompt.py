@@ -18,7 +18,7 @@ from transformers import AutoConfig
 
 from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
 from videoqa_worker.engine import load_processor
-from videoqa_worker.prompt import Media, ModelInputs, Prompter
+from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
 from videoqa_worker.prompt.control_tokens import ControlTokens
 
 
@@ -141,13 +141,13 @@ def test_marks_that_are_not_those_of_the_media_are_refused(prompter_of: Any) -> 
 
 def test_an_input_without_frames_is_refused(prompter_of: Any) -> None:
     with pytest.raises(UnsupportedInput, match="got 0 frames for one video"):
-        prompter_of("interleave").build([Media("video", ())], "What?")
+        prompter_of("interleave").build([FrameInput("video", ())], "What?")
 
 
 def test_a_video_whose_picture_size_changes_is_refused_where_it_must_be_one_item(
     prompter_of: Any,
 ) -> None:
-    changing = Media("video", clip(1, 1).frames + clip(1, 1, height=64).frames)
+    changing = FrameInput("video", clip(1, 1).frames + clip(1, 1, height=64).frames)
     assert prompter_of("interleave").build([changing], "What?").frames == 2
     with pytest.raises(UnsupportedInput, match="size changes"):
         prompter_of("onevision").build([changing], "What?")
@@ -160,7 +160,7 @@ def test_a_frame_as_low_as_colours_are_many_is_not_mistaken_for_another_layout(
 ) -> None:
     frame = np.zeros((height, 40, 3), np.uint8)
     frame[..., 0] = 255
-    for media in (Media("video", (frame,)), Media("image", (frame,))):
+    for media in (FrameInput("video", (frame,)), FrameInput("image", (frame,))):
         inputs = prompter_of(family).build([media], "What?")
         pixels = (inputs.videos[0] if inputs.videos else inputs.images["pixel_values"]).float()
         red, green = pixels[..., 0, :, :].mean(), pixels[..., 1, :, :].mean()
@@ -308,7 +308,7 @@ def test_far_too_many_frames_are_refused_before_a_picture_is_touched(
 ) -> None:
     frames = (np.zeros((2, 2), np.uint8),) * 10_000  # no pictures: touching them would fail
     with pytest.raises(PromptTooLong, match="10000 frames"):
-        prompter_of(family).build([Media("video", frames)], "What is it?")
+        prompter_of(family).build([FrameInput("video", frames)], "What is it?")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -334,13 +334,13 @@ def test_what_frames_cost_is_known_to_the_token_before_one_is_touched(
     fitting = prompter_of(family, max_context=length + 5)
     assert fitting.build(media, question, max_new_tokens=5).length == length
     touched: list[int] = []
-    plain = type(fitting)._inputs
+    plain = type(fitting)._make_inputs
 
-    def inputs(self: Any, data: Any, frames: int, viewed: Any) -> Any:
+    def inputs(self: Any, data: Any, frames: int, prepared: Any) -> Any:
         touched.append(frames)
-        return plain(self, data, frames, viewed)
+        return plain(self, data, frames, prepared)
 
-    monkeypatch.setattr(type(fitting), "_inputs", inputs)
+    monkeypatch.setattr(type(fitting), "_make_inputs", inputs)
     fresh = prompter_of(family, max_context=length + 4)
     with pytest.raises(PromptTooLong, match=f"got {length + 5} tokens") as caught:
         fresh.build(media, question, max_new_tokens=5)
@@ -354,7 +354,7 @@ def test_what_frames_cost_is_known_to_the_token_before_one_is_touched(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("shape", [(40, 60), (8, 400)])
-def test_the_length_of_a_row_is_known_from_the_sizes_of_its_pictures(
+def test_the_length_of_a_prompt_is_known_from_the_sizes_of_its_pictures(
     family: str, shape: tuple[int, int], prompter_of: Any
 ) -> None:
     prompter = prompter_of(family)
@@ -366,7 +366,7 @@ def test_the_length_of_a_row_is_known_from_the_sizes_of_its_pictures(
             built = prompter.build(media, "What is it?").length
         except UnsupportedInput:
             continue  # Video-LLaVA takes both only in certain numbers
-        assert prompter.length(media, "What is it?") == built, [len(m.frames) for m in media]
+        assert prompter.count_tokens(media, "What is it?") == built, [len(m.frames) for m in media]
 
 
 def test_the_context_is_never_more_than_the_model_was_built_for(prompter_of: Any) -> None:

@@ -1,1 +1,1 @@
-"""The commands that videoqa-worker adds to `videoqa`: worker, up, demo, frames, its checks and dry runs."""
+"""Command line of videoqa-worker: worker, up, demo and frames, its checks for `doctor`, and dry runs."""

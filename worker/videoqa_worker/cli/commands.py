@@ -1,6 +1,6 @@
-"""The commands that `videoqa-worker` adds to `videoqa`: worker, up, demo and frames.
+"""Commands that `videoqa-worker` adds to `videoqa`: worker, up, demo and frames.
 
-Loaded at every start of the command line, so nothing heavy is imported up here.
+Loaded at every start of the command line, so heavy modules are imported inside the functions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from videoqa.cli.arguments import End, Fps, Frames, Keyframes, Start, Times, Tolerance, sampling
+from videoqa.cli.arguments import (
+    End,
+    Fps,
+    Frames,
+    Keyframes,
+    Start,
+    Times,
+    Tolerance,
+    build_sampling,
+)
 
 if TYPE_CHECKING:
     from videoqa_worker.embedded import Stack
@@ -22,7 +31,7 @@ __all__ = ["demo", "frames", "up", "worker"]
 
 
 def worker() -> None:
-    """Run one worker that holds a model and answers jobs, until a signal."""
+    """Run one worker, which loads a model and answers jobs until a signal ends it."""
     from videoqa_worker.__main__ import leave, main
 
     leave(main())
@@ -33,7 +42,11 @@ def demo(
         Path | None, typer.Option(help="Keep the clips and results in this folder.")
     ] = None,
 ) -> None:
-    """Show the main job end to end with the bundled model, then stop everything."""
+    """Run some jobs end to end with the bundled model.
+
+    Starts Redis, file servers and a worker, shows each answer beside the true content of its clip,
+    and stops everything.
+    """
     from videoqa_worker.demo.tour import run
 
     raise typer.Exit(run(keep))
@@ -52,42 +65,50 @@ def frames(
         Path | None,
         typer.Option(
             "--out", metavar="DIR",
-            help="Write each frame into this folder as a PNG, in place of an earlier run's.",
+            help="Write each frame into this folder as a PNG; replaces those of an earlier run.",
         ),
     ] = None,
     sheet: Annotated[
         Path | None,
         typer.Option(
             "--sheet", metavar="FILE",
-            help="Write all frames with their times into one picture, .jpg or .png.",
+            help="Write all frames with their times into one picture, a .jpg or .png file.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:  # fmt: skip
     """Show the frames of a video that a model would see.
 
-    Takes them as a worker does, and says what was fetched for them and how long it took. Needs
+    Takes them as a worker does, and prints how many bytes were fetched and how long it took. Needs
     no Redis, no worker and no model. Reads any file that you can read and any address that you
-    can reach, such as http://localhost:8000/clip.mp4; S3 with your usual credentials.
+    can reach, for example http://localhost:8000/clip.mp4; S3 with your usual credentials.
     """
     from videoqa_worker.cli.frames.command import run
 
-    flags = sampling(frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance)
+    flags = build_sampling(
+        frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance
+    )
     run(video, flags, start=start, end=end, out=out, sheet=sheet, as_json=as_json)
 
 
 def up(
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port of Redis [7379, or a free one].")
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Port of Redis [7379, or a free one if that is taken]."
+        ),
     ] = None,
 ) -> None:
-    """Run Redis, a folder as object store and a worker on this machine, until Ctrl-C."""
-    from videoqa.cli.local_stack import LocalStack, home
+    """Run Redis and a worker on this machine until Ctrl-C.
+
+    Other commands of the same user find them without a setting. Results are files.
+    """
+    from videoqa.cli.local_stack import LocalStack, state_folder
     from videoqa.settings import unknown_variables
     from videoqa_worker.embedded import Stack
     from videoqa_worker.settings import WorkerSettings
 
-    folder = home(os.environ)
+    folder = state_folder(os.environ)
     _stop_on_signals()
     console = Console(highlight=False, soft_wrap=True)
     for mistake in unknown_variables(os.environ, WorkerSettings.table()):
@@ -95,16 +116,15 @@ def up(
     with Stack(folder, os.environ, port=port) as stack:
         stack.save_password()
         try:
-            _stay(stack, console)
+            _serve(stack, console)
         except KeyboardInterrupt:
             console.print("stopping")
         finally:
-            LocalStack.forget(folder)
+            LocalStack.delete(folder)
 
 
 def _stop_on_signals() -> None:
-    """SIGTERM ends `up` in order, as Ctrl-C does; and Ctrl-C does so too where a shell script
-    started us in the background, with SIGINT ignored."""
+    """Turns SIGTERM into KeyboardInterrupt, and SIGINT too where a script in the background ignores it."""
     import signal
 
     def interrupt(*_: object) -> None:
@@ -114,8 +134,10 @@ def _stop_on_signals() -> None:
     signal.signal(signal.SIGINT, interrupt)
 
 
-def _stay(stack: Stack, console: Console) -> None:
-    """Says where things are, then echoes the worker and restarts it if it dies."""
+def _serve(stack: Stack, console: Console) -> None:
+    """Prints the addresses, then the worker's log, and restarts the worker if it dies."""
+    from videoqa.cli.local_stack import LocalStack
+
     console.print(f"data      {stack.folder}")
     console.print(f"redis     127.0.0.1:{stack.redis.port}")
     console.print(f"results   {stack.results}")
@@ -129,16 +151,16 @@ def _stay(stack: Stack, console: Console) -> None:
 
         stack.wait_until_ready(on_state)
     console.print(f"model     {stack.model}, ready in {time.monotonic() - begun:.1f} s")
-    stack.describe().save(stack.folder)
+    LocalStack(redis_url=stack.redis.url, pid=os.getpid(), model=stack.model).save(stack.folder)
     console.print(
         '\nask in another shell:     videoqa ask clip.mp4 "What is moving?"'
         f"\nfor your backend app:     export VIDEOQA_REDIS_URL={stack.redis.url}"
         "\nCtrl-C stops everything.\n"
     )
-    _echo(stack, console)
+    _follow_worker(stack, console)
 
 
-def _echo(stack: Stack, console: Console) -> None:
+def _follow_worker(stack: Stack, console: Console) -> None:
     log = stack.worker.log_path
     with log.open(errors="replace") as lines:
         lines.seek(0, os.SEEK_END)
@@ -148,7 +170,9 @@ def _echo(stack: Stack, console: Console) -> None:
             if not stack.redis.running():
                 from videoqa.errors import ConfigurationError
 
-                raise ConfigurationError(f"Redis ended: {stack.redis.log_tail()}")
+                raise ConfigurationError(
+                    f"Redis ended: {stack.redis.log_tail()}; run `videoqa up` again"
+                )
             if not stack.worker.running():
                 console.print(f"the worker ended ({stack.worker.log_tail(1)}); starting another")
                 time.sleep(1)

@@ -1,4 +1,4 @@
-"""The worker's checks for `videoqa doctor`: device, model, video libraries, spool and storage."""
+"""Checks of the worker for `videoqa doctor`: device, model, video libraries, spool and storage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpcore2
 from huggingface_hub import HfApi, try_to_load_from_cache
 
 from videoqa.cli.doctor import check_variables
-from videoqa.cli.local_stack import LocalStack, home
+from videoqa.cli.local_stack import LocalStack, state_folder
 from videoqa.cli.output import Check
 from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
@@ -26,8 +26,8 @@ from videoqa_worker.settings import WorkerSettings
 __all__ = ["checks"]
 
 _NVIDIA = Path("/dev/nvidiactl")
-_MOST_WEIGHTS = 0.9
-"""Of a GPU's memory: the rest is for keys, values and pictures."""
+_MAX_WEIGHT_SHARE = 0.9
+"""Share of a GPU's memory: the rest is for the KV cache and frames."""
 _DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")
 
 _UNREACHABLE = (
@@ -41,24 +41,24 @@ _UNREACHABLE = (
 
 
 def checks() -> list[Check]:
-    """What a worker started here, with these settings, would need."""
-    stack = LocalStack.find(home(os.environ))
+    """Returns the results of all checks for a worker that is started here with these settings."""
+    stack = LocalStack.find(state_folder(os.environ))
     try:
-        # Beside a running `videoqa up`, the model that it was started with.
+        # A running `videoqa up` is checked with the model that it was started with.
         settings = WorkerSettings.from_environment(model=_model_of(stack))
     except VideoQAError as error:
         return [
             Check("worker settings", ok=False, found=str(error), next_step="correct the variable")
         ]
     variables = check_variables(os.environ, WorkerSettings)
-    model = _server(settings.server.url) if settings.server.url else _model(settings)
+    model = _check_server(settings.server.url) if settings.server.url else _check_model(settings)
     return [
         variables,
-        _device(settings),
+        _check_device(settings),
         model,
-        _video(settings),
-        _spool(settings),
-        _output(settings),
+        _check_video(settings),
+        _check_spool(settings),
+        _check_output(settings),
     ]
 
 
@@ -66,14 +66,14 @@ def _model_of(stack: LocalStack | None) -> str | None:
     return stack.model if stack is not None and "VIDEOQA_MODEL" not in os.environ else None
 
 
-def _device(settings: WorkerSettings) -> Check:
+def _check_device(settings: WorkerSettings) -> Check:
     import torch
 
-    from videoqa_worker.engine import device_of
+    from videoqa_worker.engine import choose_device
 
     name = f"torch {torch.__version__}"
     try:
-        device = device_of(settings.engine)
+        device = choose_device(settings.engine)
     except VideoQAError as error:
         return Check("device", ok=False, found=error.message, next_step="correct VIDEOQA_DEVICE")
     if device.type == "cuda":
@@ -87,13 +87,13 @@ def _device(settings: WorkerSettings) -> Check:
             ok=False,
             found=f"an NVIDIA GPU that {name} cannot use; the worker would run on the CPU",
             next_step="install a torch with CUDA and a driver that is new enough for it "
-            "(python -m torch.utils.collect_env says which), or set VIDEOQA_DEVICE=cpu",
+            "(python -m torch.utils.collect_env lists both), or set VIDEOQA_DEVICE=cpu",
         )
     return Check("device", ok=True, found=f"{device.type} only, {name}")
 
 
-def _server(url: str) -> Check:
-    """Whether something speaks HTTP there; the first question is asked by the worker."""
+def _check_server(url: str) -> Check:
+    """Checks that a server speaks HTTP at the URL; only the worker asks it a question."""
     try:
         timeouts = dict.fromkeys(("connect", "read", "write", "pool"), 5.0)
         status = httpcore2.request(
@@ -109,9 +109,9 @@ def _server(url: str) -> Check:
     return Check("model's server", ok=True, found=f"{url} answers ({status})")
 
 
-def _model(settings: WorkerSettings) -> Check:
-    """Whether the checkpoint would load, and fits the device; its weights are not read."""
-    from videoqa_worker.engine import look
+def _check_model(settings: WorkerSettings) -> Check:
+    """Checks that the checkpoint would load and fits the device; reads no weights."""
+    from videoqa_worker.engine import inspect_checkpoint
 
     source = settings.engine.checkpoint
     is_here = Path(source).is_dir() or isinstance(
@@ -120,7 +120,7 @@ def _model(settings: WorkerSettings) -> Check:
     try:
         if not is_here and not source.startswith((".", "/", "~")):
             HfApi().model_info(source, revision=settings.revision, timeout=5)
-        weights = look(settings.engine)
+        weights = inspect_checkpoint(settings.engine)
     except Exception as error:  # noqa: BLE001 - the hub's client raises its transport's errors too
         message = (str(error) or type(error).__name__).splitlines()[0]
         named = message if settings.model in message else f"{settings.model}: {message}"
@@ -132,37 +132,37 @@ def _model(settings: WorkerSettings) -> Check:
         )
     where = "on this disk" if is_here else "in the hub"
     size = f", {weights.parameters / 1e6:,.0f} M parameters" if weights.parameters else ""
-    todo = f", {weights.missing_files} files to be downloaded" if weights.missing_files else ""
+    todo = f", {weights.missing_files} files to download" if weights.missing_files else ""
     found = f"{settings.model}, {where}{size}{todo}"
-    if not _fits(settings, weights.parameters):
+    if not _fits_gpu(settings, weights.parameters):
         return Check(
             "model",
             ok=False,
             found=f"{found}: more than this GPU's memory",
-            next_step="VIDEOQA_QUANTIZATION=4bit, VIDEOQA_DEVICE_MAP=auto over several GPUs, or a "
-            "smaller model",
+            next_step="set VIDEOQA_QUANTIZATION=4bit, or VIDEOQA_DEVICE_MAP=auto for several GPUs, or "
+            "choose a smaller model",
         )
     return Check("model", ok=True, found=found)
 
 
-def _fits(settings: WorkerSettings, parameters: int) -> bool:
-    """Whether the weights alone leave something of the GPU; elsewhere nothing is said."""
+def _fits_gpu(settings: WorkerSettings, parameters: int) -> bool:
+    """Returns False if the weights alone fill the GPU; True without one, or with a quantized model."""
     import torch
 
-    from videoqa_worker.engine import device_of, dtype_of
+    from videoqa_worker.engine import choose_device, choose_dtype
 
     config = settings.engine
     if config.device_map or config.quantization or not torch.cuda.is_available():
         return True
-    device = device_of(config)
+    device = choose_device(config)
     if device.type != "cuda":
         return True
-    needed = parameters * dtype_of(config, device).itemsize
-    return bool(needed < _MOST_WEIGHTS * torch.cuda.get_device_properties(device).total_memory)
+    needed = parameters * choose_dtype(config, device).itemsize
+    return bool(needed < _MAX_WEIGHT_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
 
-def _video(settings: WorkerSettings) -> Check:
-    """Whether FFmpeg has what videos are made with, and a process decodes one here."""
+def _check_video(settings: WorkerSettings) -> Check:
+    """Checks FFmpeg's decoders, and decodes a video in a process of its own."""
     import av
 
     found = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
@@ -176,21 +176,21 @@ def _video(settings: WorkerSettings) -> Check:
         )
     decoders = Decoders(settings.frames, processes=1, memory_bytes=settings.decoder_memory_bytes)
     try:
-        with _silent_logs(), decoders, tempfile.TemporaryDirectory() as folder:
-            decoders.sample(CompleteFile(_tiny_video(Path(folder))), Sampling(frames=2))
+        with _silence_logs(), decoders, tempfile.TemporaryDirectory() as folder:
+            decoders.sample(CompleteFile(_write_tiny_video(Path(folder))), Sampling(frames=2))
     except VideoQAError as error:
         return Check(
             "video",
             ok=False,
             found=error.message,
-            next_step="look at VIDEOQA_DECODER_MEMORY_BYTES and at the limits of processes",
+            next_step="check VIDEOQA_DECODER_MEMORY_BYTES and the limits on processes (ulimit -a)",
         )
     return Check("video", ok=True, found=f"{found}; a process of its own decodes")
 
 
 @contextmanager
-def _silent_logs() -> Iterator[None]:
-    """What went wrong is the check's to say, in one line."""
+def _silence_logs() -> Iterator[None]:
+    """Turns logging off: the check reports the failure itself, in one line."""
     logging.disable(logging.CRITICAL)
     try:
         yield
@@ -198,8 +198,8 @@ def _silent_logs() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _tiny_video(folder: Path) -> Path:
-    """By an encoder that every FFmpeg has."""
+def _write_tiny_video(folder: Path) -> Path:
+    """Writes a video of two frames with an encoder that every FFmpeg has."""
     import av
 
     path = folder / "two-pictures.mp4"
@@ -212,8 +212,8 @@ def _tiny_video(folder: Path) -> Path:
     return path
 
 
-def _spool(settings: WorkerSettings) -> Check:
-    """Whether downloads may be kept, and have room for the largest input."""
+def _check_spool(settings: WorkerSettings) -> Check:
+    """Checks that the folder for downloads can be written and has space for the largest input."""
     folder = settings.sources.spool_dir or Path(tempfile.gettempdir())
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -225,31 +225,31 @@ def _spool(settings: WorkerSettings) -> Check:
             "spool",
             ok=False,
             found=f"{folder}: {error.strerror or error}",
-            next_step="name a folder that may be written in VIDEOQA_SPOOL_DIR",
+            next_step="name a folder that can be written in VIDEOQA_SPOOL_DIR",
         )
     enough = free > settings.sources.max_bytes
     return Check(
         "spool",
         ok=enough,
         found=f"{folder}, {free / 2**30:.1f} GiB free",
-        next_step=f"an input may take {settings.sources.max_bytes / 2**30:.1f} GiB: another disk in "
-        "VIDEOQA_SPOOL_DIR, or a smaller VIDEOQA_MAX_SOURCE_BYTES",
+        next_step=f"an input may take {settings.sources.max_bytes / 2**30:.1f} GiB: name a folder on "
+        "another disk in VIDEOQA_SPOOL_DIR, or lower VIDEOQA_MAX_SOURCE_BYTES",
     )
 
 
-def _output(settings: WorkerSettings) -> Check:
-    """Writes a small object where results go, and removes it if it is a file."""
+def _check_output(settings: WorkerSettings) -> Check:
+    """Writes a small object to the place of results, and deletes it if it is a file."""
     url = settings.output.format(job_id="doctor-check", custom_id="doctor", date="doctor")
     try:
         ObjectStore(s3_endpoint_url=settings.s3_endpoint_url).write(url, b"{}")
     except VideoQAError as error:
         return Check("output", ok=False, found=str(error), next_step="check VIDEOQA_OUTPUT")
     if url.startswith("file:"):
-        _tidy(file_path(url))
-    return Check("output", ok=True, found=f"may write {os.path.dirname(url)}")
+        _delete_probe(file_path(url))
+    return Check("output", ok=True, found=f"can write to {os.path.dirname(url)}")
 
 
-def _tidy(path: Path) -> None:
+def _delete_probe(path: Path) -> None:
     path.unlink()
     if path.parent.name == "doctor":
         path.parent.rmdir()

@@ -1,4 +1,4 @@
-"""The demo: a small LLaVA that knows coloured moving shapes, and clips for it to watch.
+"""The demo: a small LLaVA that knows coloured moving shapes, and a tour with four clips of them.
 
-`model/` is the checkpoint, `scenes` draws what happens in a clip, `clips` writes it as a video.
+`model/` is the checkpoint and `clips/` are the videos of the tour; `training/` in the repository made both.
 """

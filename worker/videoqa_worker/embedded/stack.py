@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Self
 
-from videoqa.cli.local_stack import LocalStack
 from videoqa.client import Client
 from videoqa.errors import ConfigurationError
 from videoqa.settings import Settings
@@ -104,10 +103,6 @@ class Stack:
 
     def client(self) -> Client:
         return Client(settings=self.settings)
-
-    def describe(self) -> LocalStack:
-        """Returns the record by which other commands find this stack."""
-        return LocalStack(redis_url=self.redis.url, pid=os.getpid(), model=self.model)
 
     def _worker_environment(self) -> dict[str, str]:
         given = {

@@ -1,4 +1,4 @@
-"""Why a pass failed, in a form that holds no tensors: a traceback would."""
+"""Classifies why a forward pass failed, without a reference to its tensors, which a traceback would hold."""
 
 from __future__ import annotations
 
@@ -7,46 +7,48 @@ from dataclasses import dataclass
 import torch
 
 from videoqa.errors import GenerationError, ModelError, OutOfMemory
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.request import PendingRequest
 
-__all__ = ["NO_NUMBERS", "STOPPED", "Fault", "fault_of"]
+__all__ = ["NAN_LOGITS", "STOPPED", "Fault", "classify"]
 
 STOPPED = "the engine stopped before the answer was complete; submit it again"
+NAN_LOGITS = "the model produced NaN or infinite logits; try another dtype"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-NO_NUMBERS = "the model wrote scores that are no numbers; try another dtype"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """An error of the device or the model, told apart: out of memory, or something else."""
+    """A failed pass: out of memory, or an error in the model."""
 
-    memory: bool
-    text: str
+    is_memory: bool
+    reason: str
 
-    def as_error(self, ticket: Ticket) -> GenerationError:
-        if self.memory:
-            inputs = ticket.request.inputs
+    def as_error(self, pending: PendingRequest) -> GenerationError:
+        """Returns the error for the caller of a request that fails alone as well."""
+        if self.is_memory:
+            inputs = pending.request.inputs
             return OutOfMemory(
                 f"the device has no memory for {inputs.length} tokens ({inputs.frames} frames), "
-                f"even alone: {self.text}; sample fewer frames, or use a larger device or "
+                f"even alone: {self.reason}; sample fewer frames, or use a larger device or "
                 "quantization"
             )
-        return ModelError(f"the model raised while it generated: {self.text}")
+        return ModelError(f"the model raised while it generated: {self.reason}")
 
 
-def fault_of(error: Exception) -> Fault:
-    """
+def classify(error: Exception) -> Fault:
+    """Returns the fault behind an error.
+
     Raises:
         torch.AcceleratorError: the device is broken until the process ends.
     """
-    memory = _is_memory(error)
-    if isinstance(error, torch.AcceleratorError) and not memory:
+    is_memory = _is_memory(error)
+    if isinstance(error, torch.AcceleratorError) and not is_memory:
         raise error
-    return Fault(memory, f"{type(error).__name__}: {error}")
+    return Fault(is_memory, f"{type(error).__name__}: {error}")
 
 
 def _is_memory(error: Exception) -> bool:
-    """CUDA has a class for it; the CPU allocator and cuBLAS raise a RuntimeError."""
+    """Returns True if memory ran out: CUDA has a class for it, the CPU allocator and cuBLAS raise RuntimeError."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
     )

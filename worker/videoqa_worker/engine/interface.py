@@ -1,15 +1,12 @@
-"""What a pipeline and a runtime need of an engine, be the model in this process or elsewhere."""
+"""Interface of an engine, whether the model is in this process or on a server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from videoqa.contract import Generation
-from videoqa_worker.engine.request import Generated, never
+from videoqa_worker.engine.request import Generated, MediaQuestion
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.prompt import Media, Viewed
 
 __all__ = ["Answering"]
 
@@ -18,50 +15,40 @@ class Answering(Protocol):
     """Answers questions from any thread."""
 
     def start(self) -> None:
-        """Returns when it can answer.
+        """Starts the engine; returns when it can answer.
 
         Raises:
-            ConfigurationError: it never will.
+            ConfigurationError: it never_stop will.
         """
 
     def close(self) -> None:
-        """Ends what runs and waits with EngineStopped."""
+        """Ends running and waiting questions with EngineStopped."""
 
-    def ask(
-        self,
-        media: Sequence[Media] | Viewed,
-        question: str,
-        generation: Generation,
-        *,
-        should_stop: Callable[[], bool] = never,
-        alone: bool = False,
-        patience_s: float = 0.0,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Future[Generated]:
-        """Queues a question; see `GenerationRequest` for the arguments. For more than one question
-        about the same media give a `Viewed`: their pictures are then prepared once.
+    def ask(self, question: MediaQuestion) -> Future[Generated]:
+        """Queues a question.
 
-        Its future has the answer, or a GenerationError or JobCanceled.
+        The future holds the answer, or a GenerationError or JobCanceled.
 
         Raises:
-            GenerationError: at once, where the prompt cannot be written.
+            GenerationError: at once, if the prompt cannot be built.
         """
 
     @property
     def ready(self) -> bool:
-        """Started, and able to answer; False for good once it is broken."""
+        """True while it can answer; False for good once it is broken."""
 
     @property
-    def stats(self) -> Stats: ...
+    def stats(self) -> Stats:
+        """Counters now."""
 
     @property
     def revision(self) -> str | None:
-        """Of the model, where it is known."""
+        """Revision of the model, if it is known."""
 
     @property
     def device(self) -> str:
-        """`cpu`, `cuda:0`, or `server`."""
+        """Device of the model: `cpu`, `cuda:0`, or `server`."""
 
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
-        """Frames and fps that the model's processor states, where it does."""
+        """Frames and fps that the model's processor states, if it does."""

@@ -1,34 +1,34 @@
-"""What an engine has done so far, for any thread to read."""
+"""Counters of an engine, for any thread to read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from videoqa_worker.engine.kvcache.lru import Counts
+from videoqa_worker.engine.kvcache.lru import CacheCounts
 
 __all__ = ["Stats"]
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Counted since the start, with the warm-up; a runner of whole batches counts no steps."""
+    """Counted since the start, warm-up included; a padded runner counts no steps."""
 
     running: int = 0
-    """Rows now, with one whose prompt is on its way in."""
+    """Sequences now, in prefill or decoding."""
     steps: int = 0
-    """Decode steps of all running rows together."""
+    """Decode steps of the whole batch."""
     rows: int = 0
-    """Rows of all steps: `rows / steps` is how full they were."""
+    """Sequences over all steps: `rows / steps` is the mean batch size."""
     packed: int = 0
-    """Rows that sat beside one whose prompt begins alike, and used that beginning."""
+    """Sequences that used the prefix of another one in their slot."""
     shared: int = 0
-    """Requests that shared the row of an equal one."""
+    """Requests answered by the sequence of an equal request."""
     prompt_tokens: int = 0
-    """Computed; those that were kept do not count."""
-    beat_s: float = 0.0
-    """When the last step began, by `time.monotonic`. Rows that run under an old beat are stuck; an
-    engine without rows waits for work, and has an old beat too."""
-    features: Counts = field(default_factory=Counts)
-    """Of pictures."""
-    prefixes: Counts = field(default_factory=Counts)
-    """Of prompts up to their last picture."""
+    """Positions computed in prefill, without those from the prefix cache."""
+    last_step_at: float = 0.0
+    """Start of the last step, by `time.monotonic`. A long time ago means stuck if sequences run; an
+    engine without sequences waits for work."""
+    features: CacheCounts = field(default_factory=CacheCounts)
+    """Features of pictures."""
+    prefixes: CacheCounts = field(default_factory=CacheCounts)
+    """KV of prompts up to their last picture."""

@@ -26,7 +26,7 @@ from videoqa.contract import (
     redact_url,
 )
 from videoqa_worker.frames import SampledVideo, VideoInfo
-from videoqa_worker.prompt import Media
+from videoqa_worker.prompt import FrameInput
 from videoqa_worker.sources import LocalCopy, SourceVersion
 
 __all__ = ["AttemptDraft", "attribute_errors", "convert_frames"]
@@ -43,7 +43,7 @@ class AttemptDraft:
     frames: list[FrameUsed] = field(default_factory=list)
     sources: list[SourceInfo] = field(default_factory=list)
     warnings: list[Warn] = field(default_factory=list)
-    media: list[Media] = field(default_factory=list)
+    media: list[FrameInput] = field(default_factory=list)
     versions: list[SourceVersion] = field(default_factory=list)
     bytes_fetched: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -117,7 +117,7 @@ def attribute_errors(param: str) -> Iterator[None]:
 
 def convert_frames(
     number: int, kind: Literal["image", "video"], video: SampledVideo
-) -> tuple[Media, tuple[FrameUsed, ...]]:
+) -> tuple[FrameInput, tuple[FrameUsed, ...]]:
     """Returns an input's frames for the model, and for the result."""
     used = tuple(
         FrameUsed(
@@ -130,4 +130,4 @@ def convert_frames(
         for frame in video.frames
     )
     pixels = tuple(frame.pixels for frame in video.frames)
-    return Media(kind, pixels, tuple(frame.pts_s for frame in video.frames)), used
+    return FrameInput(kind, pixels, tuple(frame.pts_s for frame in video.frames)), used

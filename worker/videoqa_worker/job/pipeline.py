@@ -24,7 +24,7 @@ from videoqa_worker.job.report import AttemptContext, Progress
 from videoqa_worker.job.segments import Segments
 from videoqa_worker.job.summary import SUMMARY_ID, list_notes, summarize
 from videoqa_worker.job.text_stream import TextStream
-from videoqa_worker.prompt import Viewed
+from videoqa_worker.prompt import PreparedMedia
 from videoqa_worker.sources import LocalCopy, Sources, SourceVersion, identify_source
 
 __all__ = ["OpenedJob", "Pipeline"]
@@ -166,10 +166,10 @@ class Pipeline:
         stream = None
         if job.context.request.stream:
             stream = TextStream([question.id for question in questions], report)
-        viewed = Viewed(job.draft.media)
+        prepared = PreparedMedia(job.draft.media)
         pending = [
             job.session.ask(
-                viewed,
+                prepared,
                 question.text,
                 f"questions.{n}.text",
                 on_text=stream.make_listener(question.id) if stream else None,

@@ -11,11 +11,11 @@ from typing import Self
 
 from videoqa import errors
 from videoqa.contract import Answer
-from videoqa_worker.engine import Answering, Generated
+from videoqa_worker.engine import Answering, Generated, MediaQuestion
 from videoqa_worker.job.draft import attribute_errors
 from videoqa_worker.job.report import AttemptContext
 from videoqa_worker.job.text_stream import TextStream
-from videoqa_worker.prompt import Media, Viewed
+from videoqa_worker.prompt import FrameInput, PreparedMedia
 
 __all__ = ["QuestionSession"]
 
@@ -43,7 +43,7 @@ class QuestionSession:
 
     def ask(
         self,
-        media: Sequence[Media] | Viewed,
+        media: Sequence[FrameInput] | PreparedMedia,
         text: str,
         param: str,
         on_text: Callable[[str], None] | None = None,
@@ -59,15 +59,16 @@ class QuestionSession:
         request, control = self._context.request, self._context.control
         control.check()
         with attribute_errors(param):
-            return self._engine.ask(
+            question = MediaQuestion(
                 media,
                 text,
-                request.generation,
+                generation=request.generation,
                 should_stop=lambda: self._is_over or control.is_stopped(),
-                alone=self._alone and not is_new,
+                exclusive=self._alone and not is_new,
                 patience_s=_PATIENCE_S[request.priority],
                 on_text=on_text,
             )
+            return self._engine.ask(question)
 
     def wait(
         self,

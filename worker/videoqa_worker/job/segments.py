@@ -20,7 +20,7 @@ from videoqa_worker.job.checkpoints import Checkpoints
 from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames
 from videoqa_worker.job.questions import QuestionSession
 from videoqa_worker.job.report import AttemptContext, Progress
-from videoqa_worker.prompt import Viewed
+from videoqa_worker.prompt import PreparedMedia
 from videoqa_worker.sources import LocalCopy
 
 __all__ = ["AHEAD", "Segments"]
@@ -109,11 +109,11 @@ class Segments:
 
     def _ask_about(self, segment: SampledSegment) -> None:
         media, used = convert_frames(0, "video", segment.video)
-        viewed = Viewed([media])
+        prepared = PreparedMedia([media])
         with self._draft.timing("generating"):
             answers = [
                 self._session.ask(
-                    viewed,
+                    prepared,
                     question.text,
                     f"questions.{n}.text",
                     is_new=segment.number >= self._new_from,

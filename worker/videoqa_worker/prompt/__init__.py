@@ -1,20 +1,19 @@
-"""The prompt: question and pictures in the model's own chat format, through its own processor."""
+"""Builds prompts: question and pictures in the model's own chat format, through its own processor."""
 
-from videoqa_worker.prompt.chat import chat_content
+from videoqa_worker.prompt.chat import build_chat_content
+from videoqa_worker.prompt.model_inputs import ModelInputs
 from videoqa_worker.prompt.normalisation import Normalisation
-from videoqa_worker.prompt.per_tensor import PerTensor
 from videoqa_worker.prompt.placeholder_runs import collapse_runs
-from videoqa_worker.prompt.prompter import ModelInputs, Prompter
-from videoqa_worker.prompt.viewed import Media, Remembering, Viewed
+from videoqa_worker.prompt.prepared_media import FrameInput, PreparedMedia, PreparedPixels
+from videoqa_worker.prompt.prompter import Prompter
 
 __all__ = [
-    "Media",
+    "FrameInput",
     "ModelInputs",
     "Normalisation",
-    "PerTensor",
+    "PreparedMedia",
+    "PreparedPixels",
     "Prompter",
-    "Remembering",
-    "Viewed",
-    "chat_content",
+    "build_chat_content",
     "collapse_runs",
 ]

@@ -1,4 +1,4 @@
-"""Question and pictures as the content of a chat message, for a server that has the model.
+"""Builds the content of a chat message from question and pictures, for a model server.
 
 Pictures are data URIs, videos are their frames in order; the server's own chat template and
 processor do the rest.
@@ -15,39 +15,40 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from videoqa_worker.prompt.control_tokens import without_likely_tokens
-from videoqa_worker.prompt.prompter import Placed, arrange
-from videoqa_worker.prompt.viewed import Viewed
+from videoqa_worker.prompt.control_tokens import neutralise_likely_tokens
+from videoqa_worker.prompt.prepared_media import PreparedMedia
+from videoqa_worker.prompt.prompter import PromptPart, arrange
 
-__all__ = ["chat_content"]
+__all__ = ["build_chat_content"]
 
 _JPEG_QUALITY = 95
 
 
-def chat_content(
-    viewed: Viewed, question: str, *, images: Literal["png", "jpeg"] = "png"
+def build_chat_content(
+    prepared: PreparedMedia, question: str, *, images: Literal["png", "jpeg"] = "png"
 ) -> list[dict[str, Any]]:
-    """The parts of one user message.
+    """Returns the parts of one user message.
 
     Raises:
         UnsupportedInput: an input without frames.
         MarkMismatch: the question's marks are not those of the media.
     """
-    arranged = arrange(viewed.media, question)
-    return [part for placed in arranged for part in _parts(placed, images, viewed)]
+    arranged = arrange(prepared.media, question)
+    return [item for part in arranged for item in _render(part, images, prepared)]
 
 
-def _parts(placed: Placed, images: str, viewed: Viewed) -> Iterator[dict[str, Any]]:
-    if placed.kind != "text":
-        for frame in placed.frames:
-            url = viewed.once((images, id(frame)), partial(_data_uri, frame, images))
+def _render(part: PromptPart, images: str, prepared: PreparedMedia) -> Iterator[dict[str, Any]]:
+    if part.kind != "text":
+        for frame in part.frames:
+            encode = partial(_encode_data_uri, frame, images)
+            url = prepared.compute_once((images, id(frame)), encode)
             yield {"type": "image_url", "image_url": {"url": url}}
-    elif placed.text.strip():
-        yield {"type": "text", "text": without_likely_tokens(placed.text)}
+    elif part.text.strip():
+        yield {"type": "text", "text": neutralise_likely_tokens(part.text)}
 
 
-def _data_uri(frame: np.ndarray, images: str) -> str:
-    """`frame`: uint8[H, W, 3], RGB."""
+def _encode_data_uri(frame: np.ndarray, images: str) -> str:
+    """Encodes a frame, uint8[H, W, 3], RGB."""
     buffer = BytesIO()
     if images == "png":  # the pixels as they are; level 1 takes a third of the time of the default
         Image.fromarray(frame).save(buffer, "PNG", compress_level=1)

@@ -1,4 +1,4 @@
-"""The chat format of a checkpoint: typed content in, prompt text out.
+"""Renders typed content to a prompt in the chat format of a checkpoint.
 
 Three sources, chosen by a setting:
 
@@ -6,12 +6,12 @@ Three sources, chosen by a setting:
   `PLAIN`: the media, a line break, `USER: question`, a line break, `ASSISTANT:`.
 - `guide`: the string of the Hugging Face video guide and of several model cards,
   `<|im_start|>user` media, line break, question, `<|im_end|><|im_start|>assistant`. The
-  templates on the hub have more line breaks than that, and the model hears the difference.
-- any other text: a Jinja template of your own. It sees `messages`, `add_generation_prompt`,
+  templates on the hub have more line breaks than that, and answers differ.
+- any other text: a Jinja template of your own. It gets `messages`, `add_generation_prompt`,
   `image_token` and `video_token`.
 
 Many templates on the hub write all images first and the text after them, whatever order
-the content has. What the loaded one does is found out once, by rendering.
+the content has. The loaded one is tested once, by rendering.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ class ChatTemplate:
         """
         self._processor = processor
         self._tokens = tokens
-        self._source = _source(processor, choice)
-        orders = {kind: self._order(kind) for kind in tokens}
+        self._source = _load_source(processor, choice)
+        orders = {kind: self._test_order(kind) for kind in tokens}
         self.keeps_order = all(order == "kept" for order in orders.values())
-        """Content is rendered in the order given, for every kind that the model takes."""
+        """True if content is rendered in the order given, for every kind that the model takes."""
         self.renders = frozenset(kind for kind, order in orders.items() if order != "lost")
         """Kinds of media for which the template writes a token at all."""
 
     def render(self, content: list[Item]) -> str:
-        """The prompt, each picture or video as one token of the model."""
+        """Returns the prompt, each picture or video as one token of the model."""
         variables = {f"{kind}_token": token for kind, token in self._tokens.items()}
         rendered = self._processor.apply_chat_template(
             [{"role": "user", "content": content}],
@@ -82,7 +82,8 @@ class ChatTemplate:
         )
         return str(rendered)
 
-    def _order(self, kind: str) -> str:
+    def _test_order(self, kind: str) -> str:
+        """Returns `kept`, `moved` or `lost`: what the template does to a picture between texts."""
         before, after = "videoqa probe one", "videoqa probe two"
         content = [_text(before), {"type": kind}, _text(after)]
         try:
@@ -105,7 +106,7 @@ class ChatTemplate:
         return "kept" if places == sorted(places) else "moved"
 
 
-def _source(processor: Any, choice: str) -> str:
+def _load_source(processor: Any, choice: str) -> str:
     if choice == "guide":
         return GUIDE
     if choice != "checkpoint":

@@ -1,4 +1,4 @@
-"""Takes the power out of control tokens that a user typed.
+"""Neutralises control tokens that a user typed.
 
 A tokenizer turns the text `<|im_end|>` into the control token wherever it stands, so a
 question could close its own turn and speak as the assistant. Here such text is broken by
@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ControlTokens", "without_likely_tokens"]
+__all__ = ["ControlTokens", "neutralise_likely_tokens"]
 
 _LIKELY = re.compile(r"<[|/]?[A-Za-z_][\w ./:-]*\|?>|\[/?[A-Z][A-Z_]*\]")
-"""`<image>`, `</s>`, `<|im_end|>`, `<start_of_turn>`, `[INST]`."""
+"""Matches `<image>`, `</s>`, `<|im_end|>`, `<start_of_turn>`, `[INST]`."""
 ROUNDS = 4
 """Breaking a token can uncover another only inside nested ones; two rounds were the most seen."""
 
@@ -39,34 +39,34 @@ class ControlTokens:
         self._literal = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def neutralise(self, text: str) -> str:
-        """The text, changed only where it holds control tokens."""
+        """Returns the text, changed only where it holds control tokens."""
         for _ in range(ROUNDS):
-            text = self._literal.sub(lambda found: _broken(found[0]), text)
-            spans = self._spans(text)
+            text = self._literal.sub(lambda found: _break(found[0]), text)
+            spans = self._find_tokens(text)
             if not spans:
                 return text
             for start, end in reversed(spans):
-                text = text[:start] + _broken(text[start:end]) + text[end:]
-        for start, end in reversed(self._spans(text)):
+                text = text[:start] + _break(text[start:end]) + text[end:]
+        for start, end in reversed(self._find_tokens(text)):
             text = text[:start] + " " + text[end:]
         return text
 
-    def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where the tokenizer itself still sees control tokens: it may normalise letters first."""
+    def _find_tokens(self, text: str) -> list[tuple[int, int]]:
+        """Returns spans that the tokenizer itself takes for control tokens: it may normalise letters first."""
         if not self._tokenizer.is_fast:
             return []
-        coded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        pairs = zip(coded["input_ids"], coded["offset_mapping"], strict=True)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return [tuple(span) for id_, span in pairs if id_ in self.ids]
 
 
-def without_likely_tokens(text: str) -> str:
-    """The same for a tokenizer that is not known: breaks all that looks like a control token."""
-    return _LIKELY.sub(lambda found: _broken(found[0]), text)
+def neutralise_likely_tokens(text: str) -> str:
+    """Breaks everything that looks like a control token, for a tokenizer that is not known."""
+    return _LIKELY.sub(lambda found: _break(found[0]), text)
 
 
-def _broken(token: str) -> str:
-    """`<image>` as `< image>`; a token of one character becomes a space."""
+def _break(token: str) -> str:
+    """Returns `<image>` as `< image>`; a token of one character becomes a space."""
     left = len(token) - len(token.lstrip())
     if len(token.strip()) < 2:
         return " "

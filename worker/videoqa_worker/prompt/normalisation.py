@@ -1,4 +1,4 @@
-"""The last step from a picture to what a model sees: uint8 to floats, on the model's device.
+"""Normalises pixels on the model's device: uint8 to floats, the last step before the model.
 
 Pictures travel as uint8 and become floats where the model is: a quarter of the bytes to move,
 and the arithmetic is the device's. Knows nothing of checkpoints, processors or models.
@@ -17,10 +17,10 @@ Channels = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Normalisation:
-    """`(pixels / divisor - mean) / std`, each channel by itself, in float32."""
+    """Computes `(pixels / divisor - mean) / std` for each channel, in float32."""
 
     divisor: float
-    """255 brings pixels to 0..1. Dividing, because `pixels * float32(1 / 255)` is rounded
+    """255 brings pixels to 0..1. It divides, because `pixels * float32(1 / 255)` is rounded
     differently for 126 of 256 values than what processors compute in float64."""
     mean: Channels
     std: Channels
@@ -28,7 +28,7 @@ class Normalisation:
     def __call__(
         self, pixels: torch.Tensor, device: torch.device, dtype: torch.dtype
     ) -> torch.Tensor:
-        """`pixels`: uint8[..., 3, H, W], RGB. Returns `dtype[..., 3, H, W]` on the device."""
+        """Returns `dtype[..., 3, H, W]` on the device for pixels of uint8[..., 3, H, W], RGB."""
         constants = torch.tensor([(self.divisor,) * 3, self.mean, self.std], dtype=torch.float32)
         divisor, mean, std = constants.to(device)[..., None, None]
         values = pixels.to(device, non_blocking=True).to(torch.float32)

@@ -1,8 +1,8 @@
-"""Tokenizing prompts in which a picture stands as hundreds of equal tokens.
+"""Tokenizes prompts in which a picture stands as hundreds of equal tokens.
 
 Of the 34 ms that a prompt with 8 frames took, 18 went into tokenizing 5,832 placeholders, most of
 them with Python's lock held, which the engine's thread waits for. Here a run of them is tokenized as one
-and written out after.
+and repeated afterwards.
 """
 
 from __future__ import annotations
@@ -17,30 +17,24 @@ from transformers import BatchEncoding
 
 __all__ = ["collapse_runs"]
 
-_KNOWN = {"add_special_tokens", "return_tensors", "padding"}
-"""Settings with which each token's numbers are its own."""
+_SUPPORTED = {"add_special_tokens", "return_tensors", "padding"}
+"""Settings under which the result for a token does not depend on the others."""
 
 
-def collapse_runs(tokenizer: Any, placeholders: Iterable[str]) -> None:
-    """Has this tokenizer do so with those that are a token each, however many stand side by side."""
-    found = [token for token in placeholders if _repeats(tokenizer, token)]
-    if not found:
-        return
-    kind = type(tokenizer)
-    tokenizer.__class__ = type(
-        kind.__name__,
-        (_Collapsing, kind),
-        {
-            "__module__": kind.__module__,
-            "_placeholders": dict(zip(found, tokenizer.convert_tokens_to_ids(found), strict=True)),
-            "_runs": re.compile(rf"({'|'.join(map(re.escape, found))})\1*"),
-        },
-    )
+def collapse_runs(tokenizer: Any, placeholders: Iterable[str]) -> Any:
+    """Returns a tokenizer with the same results that tokenizes each run of a placeholder as one.
+
+    It is the given one if no placeholder is a token of its own however many stand side by side.
+    """
+    found = [token for token in placeholders if _is_repeatable(tokenizer, token)]
+    return _CollapsingTokenizer(tokenizer, found) if found else tokenizer
 
 
-def _repeats(tokenizer: Any, token: str) -> bool:
-    """Whether it is itself whatever stands beside it: no word that the tokenizer may change, cut otherwise, or
-    takes as a whole one only."""
+def _is_repeatable(tokenizer: Any, token: str) -> bool:
+    """Returns True if a token is itself whatever stands beside it.
+
+    False for a word that the tokenizer may change, cut otherwise, or take only as a whole one.
+    """
     number = tokenizer.convert_tokens_to_ids(token)
     try:
         added = tokenizer.added_tokens_decoder.get(number)
@@ -51,42 +45,46 @@ def _repeats(tokenizer: Any, token: str) -> bool:
     return list(tokenizer(token * 3, add_special_tokens=False)["input_ids"]) == [number] * 3
 
 
-class _Collapsing:
-    """Mixed into the class of a tokenizer."""
+class _CollapsingTokenizer:
+    """Wraps a tokenizer; everything but the tokenizing of one prompt is left to it."""
 
-    _placeholders: dict[str, int]
-    _runs: re.Pattern[str]
+    def __init__(self, tokenizer: Any, placeholders: list[str]) -> None:
+        self._tokenizer = tokenizer
+        ids = tokenizer.convert_tokens_to_ids(placeholders)
+        self._placeholders: dict[str, int] = dict(zip(placeholders, ids, strict=True))
+        self._runs = re.compile(rf"({'|'.join(map(re.escape, placeholders))})\1*")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
 
     def __call__(self, text: Any = None, *args: Any, **settings: Any) -> BatchEncoding:
-        one = isinstance(text, list) and len(text) == 1 and isinstance(text[0], str)
-        known = not args and settings.keys() <= _KNOWN and not settings.get("padding")
-        found = None
-        if one and known and settings.get("return_tensors") == "pt":
-            found = self._written_out(text[0], settings)
-        if found is None:
-            found = super().__call__(text, *args, **settings)  # type: ignore[misc]
-        return found
+        single = isinstance(text, list) and len(text) == 1 and isinstance(text[0], str)
+        supported = not args and settings.keys() <= _SUPPORTED and not settings.get("padding")
+        encoded = None
+        if single and supported and settings.get("return_tensors") == "pt":
+            encoded = self._encode_collapsed(text[0], settings)
+        return self._tokenizer(text, *args, **settings) if encoded is None else encoded
 
-    def _written_out(self, text: str, settings: dict[str, Any]) -> BatchEncoding | None:
-        """None without placeholders, or where the tokenizer makes something else of one."""
+    def _encode_collapsed(self, text: str, settings: dict[str, Any]) -> BatchEncoding | None:
+        """Returns None without placeholders, or if the tokenizer takes one for something else."""
         counts: list[int] = []
         expected: list[int] = []
 
-        def once(run: re.Match[str]) -> str:
+        def collapse(run: re.Match[str]) -> str:
             counts.append(len(run[0]) // len(run[1]))
             expected.append(self._placeholders[run[1]])
             return run[1]
 
-        short = self._runs.sub(once, text)
+        short = self._runs.sub(collapse, text)
         if not counts:
             return None
-        coded = super().__call__([short], **{**settings, "return_tensors": None})  # type: ignore[misc]
-        ids = np.array(coded["input_ids"][0])
-        placed = np.isin(ids, [*self._placeholders.values()])
-        if ids[placed].tolist() != expected:
+        encoded = self._tokenizer([short], **{**settings, "return_tensors": None})
+        ids = np.array(encoded["input_ids"][0])
+        is_placeholder = np.isin(ids, [*self._placeholders.values()])
+        if ids[is_placeholder].tolist() != expected:
             return None
-        repeats = np.ones(len(placed), np.int64)
-        repeats[placed] = counts
-        # By numpy: torch would take all cores, beside an engine that wants them.
-        rows = {name: np.repeat(values[0], repeats)[None] for name, values in coded.items()}
+        repeats = np.ones(len(ids), np.int64)
+        repeats[is_placeholder] = counts
+        # By numpy: torch would take all cores, beside an engine that needs them.
+        rows = {name: np.repeat(values[0], repeats)[None] for name, values in encoded.items()}
         return BatchEncoding({name: torch.from_numpy(row) for name, row in rows.items()})

@@ -1,21 +1,22 @@
-"""Question and frames in, one row of model inputs out.
+"""Builds the model's inputs from question and frames.
 
 A model with a token for videos gets each video as one item, through its video processor.
 A model that knows images only gets each sampled frame as an image. Marks in the question
 (`<video>`, `<image>`) say where the media stand; without marks the media come first, in
 the order given, then the text. Content goes through the checkpoint's chat template as
 typed items; where the template would reorder them (see `chat_template`), as one text with
-the model's own tokens at their places.
+the model's own tokens in their places.
 
 Knows the processor and the numbers of the model's configuration, not the model.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal
@@ -28,59 +29,22 @@ from videoqa.contract import IMAGE_MARK, VIDEO_MARK
 from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.control_tokens import ControlTokens
-from videoqa_worker.prompt.normalisation import Normalisation
-from videoqa_worker.prompt.per_tensor import PerTensor
-from videoqa_worker.prompt.token_budget import Budget, Shape
-from videoqa_worker.prompt.viewed import Media, Viewed
+from videoqa_worker.prompt.model_inputs import ModelInputs
+from videoqa_worker.prompt.placeholder_runs import collapse_runs
+from videoqa_worker.prompt.prepared_media import FrameInput, PreparedMedia
+from videoqa_worker.prompt.token_budget import Shape, TokenBudget
 
-__all__ = ["ModelInputs", "Placed", "Prompter", "arrange"]
+__all__ = ["PromptPart", "Prompter", "arrange"]
 
 Kind = Literal["image", "video"]
 _UNSTATED = 1 << 20
-"""Tokens of context, where a model states none: some count positions from what they are given."""
+"""Tokens of context for a model that states no limit: some derive positions from the input."""
 MARK = re.compile(f"({re.escape(VIDEO_MARK)}|{re.escape(IMAGE_MARK)})")
 
 
-_pinned = PerTensor(lambda tensor: tensor.pin_memory())
-
-
 @dataclass(frozen=True, eq=False)
-class ModelInputs:
-    """One row, not padded, on the CPU."""
-
-    input_ids: torch.Tensor
-    """int64[1, L]; a picture or video is as many placeholder tokens as it has features."""
-    attention_mask: torch.Tensor
-    """int64[1, L], ones."""
-    images: Mapping[str, torch.Tensor]
-    """What the processor made of the images, by its own names: `pixel_values`, `image_sizes`.
-    `pixel_values` is of the same type as videos."""
-    videos: tuple[torch.Tensor, ...]
-    """[1, T, 3, H, W] each, RGB: uint8 where `normalisations` has its kind, else float32 and
-    ready for the model. Videos of one row may differ in T."""
-    frames: int
-    """Pictures of all media together."""
-    media_tokens: int = 0
-    """How many of the L tokens stand for pictures."""
-    normalisations: Mapping[str, Normalisation] = field(default_factory=dict)
-    """What the device still has to do to the pixels of each kind, `image` and `video`."""
-
-    @property
-    def length(self) -> int:
-        return int(self.input_ids.shape[1])
-
-    def pinned(self) -> ModelInputs:
-        """The same with pictures in page-locked memory, which CUDA reads by itself."""
-        return replace(
-            self,
-            images={name: _pinned(value) for name, value in self.images.items()},
-            videos=tuple(map(_pinned, self.videos)),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """A picture, a video or a piece of text, at its place in the prompt."""
+class PromptPart:
+    """A picture, a video or a text, in the order of the prompt."""
 
     kind: Literal["text", "image", "video"]
     text: str = ""
@@ -88,7 +52,7 @@ class Placed:
 
 
 class Prompter:
-    """Writes prompts for one checkpoint. Safe to use from many threads."""
+    """Builds prompts for one checkpoint. Safe to use from many threads."""
 
     def __init__(
         self,
@@ -107,12 +71,16 @@ class Prompter:
             ConfigurationError: the chat template cannot render a question.
         """
         self._processor = processor
-        self._tokens: dict[str, str] = {"image": _image_token(processor, chat_template)}
+        self._tokens: dict[str, str] = {"image": _find_image_token(processor, chat_template)}
         if getattr(processor, "video_processor", None) is not None:
             self._tokens["video"] = processor.video_token
         self._token_ids = torch.tensor(
             processor.tokenizer.convert_tokens_to_ids(list(self._tokens.values()))
         )
+        self._encoder = copy.copy(processor)
+        named = (getattr(processor, f"{kind}_token", None) for kind in ("image", "video"))
+        placeholders = [token for token in named if isinstance(token, str)]
+        self._encoder.tokenizer = collapse_runs(processor.tokenizer, placeholders)
         self._control = ControlTokens(processor.tokenizer, self._tokens.values())
         self._template = ChatTemplate(processor, chat_template, self._tokens)
         self._normalisations = {
@@ -123,50 +91,52 @@ class Prompter:
         text = model_config.get_text_config()
         built_for = int(getattr(text, "max_position_embeddings", None) or _UNSTATED)
         self.max_context = min(max_context or built_for, built_for)
-        self._budget = Budget(self.max_context, self._media_tokens)
+        self._budget = TokenBudget(self.max_context, self._count_media_tokens)
         self.takes_videos = "video" in self._tokens
-        """The model has a token for a whole video; otherwise each frame is an image."""
+        """True if the model has a token for a whole video; otherwise each frame is an image."""
 
     @property
     def pixels(self) -> dict[str, str]:
-        """`fast` or `reference` for each kind of media that the model takes."""
+        """Path of each kind of media that the model takes: `fast` or `reference`."""
         return {
             kind: "fast" if kind in self._normalisations else "reference" for kind in self._tokens
         }
 
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
-        """`num_frames` and `fps` of the checkpoint's video processor, where it states them."""
+        """Frames (`num_frames`) and `fps` that the checkpoint's video processor states, if it does."""
         stated = getattr(self._processor, "video_processor", None)
         return getattr(stated, "num_frames", None), getattr(stated, "fps", None)
 
     def build(
-        self, media: Sequence[Media] | Viewed, question: str, *, max_new_tokens: int = 0
+        self, media: Sequence[FrameInput] | PreparedMedia, question: str, *, max_new_tokens: int = 0
     ) -> ModelInputs:
-        """One row of inputs; of a `Viewed`, what an earlier call made of the pictures is used again.
+        """Builds the inputs of a prompt; with `PreparedMedia`, pixels of an earlier call are used again.
 
         Raises:
             UnsupportedInput: the model's processor cannot take these pictures.
             MarkMismatch: the question's marks are not those of the media.
-            PromptTooLong: with `max_new_tokens` more the row is longer than the context.
+            PromptTooLong: prompt and `max_new_tokens` are longer than the context.
         """
-        viewed = Viewed.of(media)
-        placed = [part for item in arrange(viewed.media, question) for part in self._parts(item)]
-        prompt = self._render(placed)
-        self._budget.check(_shapes(placed), lambda: self._others(prompt, placed) + max_new_tokens)
-        with viewed.remembered():
-            inputs = self._encode(prompt, placed, viewed)
+        prepared = PreparedMedia.of(media)
+        parts = self._arrange_parts(prepared.media, question)
+        prompt = self._render(parts)
+        self._budget.check(
+            _list_shapes(parts), lambda: self._count_text_tokens(prompt, parts) + max_new_tokens
+        )
+        inputs = self._encode(prompt, parts, prepared)
         self.check_length(inputs, max_new_tokens)
         return inputs
 
-    def length(self, media: Sequence[Media], question: str) -> int:
-        """Tokens of the row that `build` would make; the pictures' sizes are looked at, not they.
+    def count_tokens(self, media: Sequence[FrameInput], question: str) -> int:
+        """Returns the length of the prompt that `build` would make, by the sizes of the pictures only.
 
         Raises:
             UnsupportedInput, MarkMismatch: as `build`.
         """
-        placed = [part for item in arrange(media, question) for part in self._parts(item)]
-        return self._others(self._render(placed), placed) + self._budget.tokens(_shapes(placed))
+        parts = self._arrange_parts(media, question)
+        text_tokens = self._count_text_tokens(self._render(parts), parts)
+        return text_tokens + self._budget.count_tokens(_list_shapes(parts))
 
     def check_length(self, inputs: ModelInputs, max_new_tokens: int) -> None:
         """Raises PromptTooLong if prompt and answer cannot both fit the context."""
@@ -179,35 +149,38 @@ class Prompter:
                 f"{self.max_context}: ask less, or lower max_new_tokens"
             )
         media = inputs.media_tokens
-        raise self._budget.too_long(length, inputs.frames, 0, media, length - media)
+        raise self._budget.make_error(length, inputs.frames, 0, media, length - media)
 
-    def _others(self, prompt: str, placed: list[Placed]) -> int:
-        """Tokens that are no pictures."""
-        tokens = self._processor.tokenizer(prompt, add_special_tokens=self._begins(prompt))
-        return len(tokens["input_ids"]) - sum(part.kind != "text" for part in placed)
+    def _count_text_tokens(self, prompt: str, parts: list[PromptPart]) -> int:
+        """Returns the number of tokens that are no pictures."""
+        tokens = self._processor.tokenizer(prompt, add_special_tokens=self._needs_bos(prompt))
+        return len(tokens["input_ids"]) - sum(part.kind != "text" for part in parts)
 
-    def _begins(self, prompt: str) -> bool:
-        """Whether the tokenizer has to begin it, since the template did not."""
+    def _needs_bos(self, prompt: str) -> bool:
+        """Returns True if the tokenizer has to add the begin token, since the template did not."""
         bos = self._processor.tokenizer.bos_token
         return not (bos and prompt.startswith(bos))
 
-    def _media_tokens(self, kind: str, items: Sequence[Sequence[np.ndarray]]) -> int:
-        parts = [Placed(kind, frames=tuple(frames)) for frames in items]  # type: ignore[arg-type]
-        return self._encode(self._tokens[kind] * len(parts), parts, Viewed(())).media_tokens
+    def _count_media_tokens(self, kind: str, items: Sequence[Sequence[np.ndarray]]) -> int:
+        parts = [PromptPart(kind, frames=tuple(frames)) for frames in items]  # type: ignore[arg-type]
+        return self._encode(self._tokens[kind] * len(parts), parts, PreparedMedia(())).media_tokens
 
-    def _parts(self, item: Placed) -> Iterator[Placed]:
-        """What the template shall see of one item: for an image model, a video's frames."""
+    def _arrange_parts(self, media: Sequence[FrameInput], question: str) -> list[PromptPart]:
+        return [part for item in arrange(media, question) for part in self._expand(item)]
+
+    def _expand(self, item: PromptPart) -> Iterator[PromptPart]:
+        """Yields the parts that the template gets of one item: for an image model, a video's frames."""
         if item.kind == "text":
             text = self._control.neutralise(item.text)
             if text:
-                yield Placed("text", text)
+                yield PromptPart("text", text)
         elif item.kind == "video" and not self.takes_videos:
             for frame in item.frames:
-                yield Placed("image", frames=(frame,))
+                yield PromptPart("image", frames=(frame,))
         else:
             yield item
 
-    def _render(self, placed: list[Placed]) -> str:
+    def _render(self, placed: list[PromptPart]) -> str:
         kinds = {part.kind for part in placed} - {"text"}
         media_first = all(part.kind != "text" for part in placed[:-1])
         faithful = len(kinds) == 1 and media_first and kinds <= self._template.renders
@@ -217,52 +190,57 @@ class Prompter:
                 for part in placed
             ]
         else:
-            content = [{"type": "text", "text": self._written_out(placed, media_first)}]
+            content = [{"type": "text", "text": self._render_text(placed, media_first)}]
         return self._template.render(content)
 
-    def _written_out(self, placed: list[Placed], media_first: bool) -> str:
-        """The same as one text, the model's own tokens where the media stand."""
+    def _render_text(self, placed: list[PromptPart], media_first: bool) -> str:
+        """Returns all parts as one text, with the model's own tokens in place of the media."""
         gap = "\n" if media_first else ""
         return "".join(
             gap + part.text if part.kind == "text" else self._tokens[part.kind] for part in placed
         )
 
-    def _encode(self, prompt: str, placed: list[Placed], viewed: Viewed) -> ModelInputs:
-        images = [self._image(p.frames[0], viewed) for p in placed if p.kind == "image"]
+    def _encode(
+        self, prompt: str, placed: list[PromptPart], prepared: PreparedMedia
+    ) -> ModelInputs:
+        images = [self._convert(p.frames[0], prepared) for p in placed if p.kind == "image"]
         videos = [
-            viewed.once(("stacked", *map(id, p.frames)), partial(_stacked, p.frames))
+            prepared.compute_once(("stacked", *map(id, p.frames)), partial(_stack, p.frames))
             for p in placed
             if p.kind == "video"
         ]
         try:
-            data = self._processor(
+            data = prepared.bind(self._encoder)(
                 text=[prompt],
-                # A list of one list: the images of one question. Given flat, LLaVA-OneVision
+                # A list of one list: the images of one question. In a flat list LLaVA-OneVision
                 # takes each for a question of its own and cuts all of them into tiles.
                 images=[images] if images else None,
                 videos=videos or None,
                 # Video-LLaVA's image processor otherwise guesses from the sizes, wrongly at 3 rows.
                 images_kwargs={"input_data_format": "channels_last"},
                 return_tensors="pt",
-                add_special_tokens=self._begins(prompt),
+                add_special_tokens=self._needs_bos(prompt),
             )
         except (ValueError, TypeError, RuntimeError) as error:
             raise UnsupportedInput(
                 f"the processor of the model refuses {len(images)} images and {len(videos)} "
                 f"videos: {error}; try another number of frames, or fewer inputs"
             ) from error
-        return self._inputs(dict(data), len(images) + sum(map(len, videos)), viewed)
+        return self._make_inputs(dict(data), len(images) + sum(map(len, videos)), prepared)
 
-    def _image(self, frame: np.ndarray, viewed: Viewed) -> np.ndarray | Image.Image:
+    def _convert(self, frame: np.ndarray, prepared: PreparedMedia) -> np.ndarray | Image.Image:
+        """Returns a frame as the image processor takes it."""
         if "image" in self._normalisations:
             return frame
-        return viewed.once(("image", id(frame)), partial(Image.fromarray, frame))
+        return prepared.compute_once(("image", id(frame)), partial(Image.fromarray, frame))
 
-    def _inputs(self, data: dict[str, Any], frames: int, viewed: Viewed) -> ModelInputs:
+    def _make_inputs(
+        self, data: dict[str, Any], frames: int, prepared: PreparedMedia
+    ) -> ModelInputs:
         input_ids = data.pop("input_ids")
         attention_mask = data.pop("attention_mask")
         videos = tuple(
-            viewed.once(("row", id(video)), partial(_row, video))
+            prepared.compute_once(("tensor", id(video)), partial(_make_tensor, video))
             for video in data.pop("pixel_values_videos", ())
         )
         if "pixel_values_images" in data:  # Video-LLaVA's old name
@@ -275,24 +253,24 @@ class Prompter:
             frames=frames,
             media_tokens=int(torch.isin(input_ids, self._token_ids).sum()),
             normalisations=self._normalisations,
+            pixels=prepared.pixels,
         )
 
 
-def _row(video: Any) -> torch.Tensor:
+def _make_tensor(video: Any) -> torch.Tensor:
     return torch.as_tensor(video)[None]
 
 
-def _shapes(placed: list[Placed]) -> list[Shape]:
+def _list_shapes(parts: list[PromptPart]) -> list[Shape]:
     return [
         (part.kind, len(part.frames), *part.frames[0].shape[:2])
-        for part in placed
+        for part in parts
         if part.kind != "text"
     ]
 
 
-def _image_token(processor: Any, chat_template: str) -> str:
-    """What stands for an image in the prompt that the processor is given: some are given another
-    token than the one that the model sees (Gemma 3)."""
+def _find_image_token(processor: Any, chat_template: str) -> str:
+    """Returns the token of an image in the processor's prompts: some take another one than the model (Gemma 3)."""
     names = ("image_token", "boi_token")
     found = [token for name in names if isinstance(token := getattr(processor, name, None), str)]
     for token in found:
@@ -308,13 +286,13 @@ def _image_token(processor: Any, chat_template: str) -> str:
     return found[0]
 
 
-def arrange(media: Sequence[Media], question: str) -> Iterator[Placed]:
-    """Media and text in the order in which they are to be read."""
+def arrange(media: Sequence[FrameInput], question: str) -> Iterator[PromptPart]:
+    """Yields media and text in the order of the prompt."""
     marks = Counter(mark.strip("<>") for mark in MARK.findall(question))
     have = Counter(item.kind for item in media)
     if not marks:
-        yield from (Placed(item.kind, frames=_checked(item)) for item in media)
-        yield Placed("text", question)
+        yield from (PromptPart(item.kind, frames=_check_frames(item)) for item in media)
+        yield PromptPart("text", question)
         return
     if marks != have:
         raise MarkMismatch(
@@ -324,15 +302,15 @@ def arrange(media: Sequence[Media], question: str) -> Iterator[Placed]:
     waiting = {
         kind: iter([item for item in media if item.kind == kind]) for kind in ("image", "video")
     }
-    for piece in MARK.split(question):
-        if MARK.fullmatch(piece):
-            item = next(waiting[piece.strip("<>")])
-            yield Placed(item.kind, frames=_checked(item))
+    for text in MARK.split(question):
+        if MARK.fullmatch(text):
+            item = next(waiting[text.strip("<>")])
+            yield PromptPart(item.kind, frames=_check_frames(item))
         else:
-            yield Placed("text", piece)
+            yield PromptPart("text", text)
 
 
-def _checked(item: Media) -> tuple[np.ndarray, ...]:
+def _check_frames(item: FrameInput) -> tuple[np.ndarray, ...]:
     if not item.frames or (item.kind == "image" and len(item.frames) > 1):
         raise UnsupportedInput(
             f"got {len(item.frames)} frames for one {item.kind}, expected "
@@ -341,8 +319,8 @@ def _checked(item: Media) -> tuple[np.ndarray, ...]:
     return item.frames
 
 
-def _stacked(frames: tuple[np.ndarray, ...]) -> np.ndarray:
-    """uint8[T, H, W, 3]. Of a list of frames upstream makes such an array three times over."""
+def _stack(frames: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Returns uint8[T, H, W, 3]; of a list of frames upstream would make such an array three times over."""
     sizes = [shape for shape, _ in groupby(frame.shape for frame in frames)]
     if len(sizes) > 1:
         raise UnsupportedInput(

@@ -1,7 +1,7 @@
-"""How many tokens pictures will be, before one of them is touched: 8192 frames are minutes of work.
+"""Counts the tokens of pictures before one of them is processed: 8192 frames are minutes of work.
 
-What a picture of some size costs is measured once, with black ones: the processor itself says how
-many tokens two are, and three. From two on each costs the same; a lone image is measured as such,
+The cost of a picture of some size is measured once, with black ones: the processor itself counts the
+tokens of two, and of three. From two on each costs the same; a lone image is measured as such,
 since LLaVA-OneVision cuts it into tiles.
 """
 
@@ -15,38 +15,38 @@ import numpy as np
 
 from videoqa.errors import PromptTooLong, UnsupportedInput
 
-__all__ = ["Budget", "Shape"]
+__all__ = ["Shape", "TokenBudget"]
 
 Shape = tuple[str, int, int, int]
-"""Kind, number of frames, height and width of what stands for one item in the prompt."""
+"""Kind, number of frames, height and width of one item in the prompt."""
 _SIZES = 256
-"""Sizes of pictures whose cost is remembered."""
+"""Sizes of pictures whose cost is cached."""
 
 
 @dataclass(frozen=True)
 class _Cost:
     each: int
-    """Tokens of a frame more."""
+    """Tokens of each further frame."""
     fixed: int
-    """Tokens of a video, whatever its frames."""
+    """Tokens of a video with no frames."""
 
 
-class Budget:
-    """Of one model's context. Safe to use from many threads."""
+class TokenBudget:
+    """Tokens of pictures against one model's context. Safe to use from many threads."""
 
     def __init__(
         self, max_context: int, count: Callable[[str, Sequence[Sequence[np.ndarray]]], int]
     ) -> None:
         """
         Arguments:
-            count: the tokens that items of a kind, each with its frames, are in one prompt.
+            count: returns the tokens of items of a kind, each with its frames, in one prompt.
         """
         self.max_context = max_context
         self._count = count
-        self._cost = lru_cache(_SIZES)(self._measured)
+        self._cost = lru_cache(_SIZES)(self._measure)
 
-    def costs(self, shapes: Sequence[Shape]) -> list[tuple[_Cost, int]]:
-        """Of each item, with its frames.
+    def find_costs(self, shapes: Sequence[Shape]) -> list[tuple[_Cost, int]]:
+        """Returns the cost of each item, with its number of frames.
 
         Raises:
             UnsupportedInput: the processor refuses such pictures.
@@ -57,33 +57,39 @@ class Budget:
             for kind, count, height, width in shapes
         ]
 
-    def tokens(self, shapes: Sequence[Shape]) -> int:
-        """All that they will be. Raises as `costs`."""
-        return sum(cost.fixed + cost.each * count for cost, count in self.costs(shapes))
+    def count_tokens(self, shapes: Sequence[Shape]) -> int:
+        """Returns the tokens of all items. Raises as `find_costs`."""
+        return sum(cost.fixed + cost.each * count for cost, count in self.find_costs(shapes))
 
     def check(self, shapes: Sequence[Shape], count_others: Callable[[], int]) -> None:
-        """Raises PromptTooLong if these and the other tokens, which are counted only if it matters, do
-        not fit the context. What the processor refuses is left to it."""
+        """Raises PromptTooLong if pictures and other tokens do not fit the context.
+
+        Pictures that the processor refuses are left to it.
+
+        Arguments:
+            count_others: returns the other tokens; called only with many frames.
+        """
         frames = sum(count for _, count, _, _ in shapes)
         if frames < 3:
-            return  # no work worth sparing
+            return  # little work to save
         try:
-            tokens = self.tokens(shapes)
+            tokens = self.count_tokens(shapes)
         except UnsupportedInput:
             return
         others = count_others()
         if tokens + others > self.max_context:
-            fixed = sum(cost.fixed for cost, _ in self.costs(shapes))
-            raise self.too_long(tokens + others, frames, fixed, tokens, others)
+            fixed = sum(cost.fixed for cost, _ in self.find_costs(shapes))
+            raise self.make_error(tokens + others, frames, fixed, tokens, others)
 
-    def too_long(
+    def make_error(
         self, length: int, frames: int, fixed: int, media: int, others: int
     ) -> PromptTooLong:
-        """
+        """Returns the error for a prompt that is too long, with the number of frames that would fit.
+
         Arguments:
             length: all tokens, with those of the longest answer.
-            fixed: of `media` tokens, those that fewer frames would not spare.
-            others: tokens that are no pictures, with those of the longest answer.
+            fixed: those of the `media` tokens that fewer frames would not save.
+            others: tokens of no picture, with those of the longest answer.
         """
         a_frame = (media - fixed) / frames
         fit = max(0, int((self.max_context - others - fixed) // max(1.0, a_frame)))
@@ -93,16 +99,16 @@ class Budget:
             "lower max_new_tokens"
         )
 
-    def _measured(self, kind: str, height: int, width: int, *, lone: bool) -> _Cost:
+    def _measure(self, kind: str, height: int, width: int, *, lone: bool) -> _Cost:
         if lone:
-            return _Cost(self._count(kind, [*_black(kind, 1, height, width)]), 0)
-        two, three = (self._count(kind, [*_black(kind, n, height, width)]) for n in (2, 3))
+            return _Cost(self._count(kind, [*_make_black(kind, 1, height, width)]), 0)
+        two, three = (self._count(kind, [*_make_black(kind, n, height, width)]) for n in (2, 3))
         fixed = max(0, two - 2 * (three - two)) if kind == "video" else 0
         return _Cost(three - two, fixed)
 
 
-def _black(kind: str, count: int, height: int, width: int) -> Iterator[list[np.ndarray]]:
-    """A video of so many frames, or so many images."""
+def _make_black(kind: str, count: int, height: int, width: int) -> Iterator[list[np.ndarray]]:
+    """Yields a black video of so many frames, or so many images."""
     frame = np.zeros((height, width, 3), np.uint8)
     if kind == "video":
         yield [frame] * count

@@ -85,7 +85,7 @@ class Watchdog:
         if not self._engine.ready:
             return "the engine's device is broken"
         stats = self._engine.stats
-        since_s = self._clock() - stats.beat_s
+        since_s = self._clock() - stats.last_step_at
         if stats.running and since_s > self._step_timeout_s:
             return f"the engine has been in one step for {since_s:.0f} s"
         return None

@@ -1,7 +1,7 @@
-"""A video's header: how long it is, which frames would be taken and which bytes that reads.
+"""Header of a video: its length, the frames that would be taken, and the bytes to read for them.
 
-Opens the container and reads its index, and decodes nothing. Files without an index tell what
-their header says, or nothing. Knows files and seconds, not URLs.
+Opens the container and reads its index, and decodes nothing. A file without an index gives what
+is in its header, or nothing. Knows files and seconds, not URLs.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from videoqa_worker.frames import (
 
 __all__ = ["Header", "read_header"]
 
-MOST_BYTES = 8 << 20
-"""Of a header and an index: hours of video have a few MB of it."""
+MAX_HEADER_BYTES = 8 << 20
+"""Limit on header and index together: those of hours of video are a few MB."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is known before anything is decoded."""
+    """The facts about a video that are known before decoding."""
 
     width: int
     height: int
     seconds: float | None
-    """Of the clip; None: the header does not say."""
+    """Length of the clip; None: the header does not give it."""
     frames: int | None
-    """Of all segments, or of the video."""
+    """Frames of all segments together, or of the video."""
     segments: int
-    """1, but for a video in segments."""
+    """Number of segments; 1 unless `method` is "segment"."""
     spans: list[Span] | None
-    """That a worker would read; None: all of the file."""
+    """Byte ranges that a worker would read; None: the whole file."""
 
 
 def read_header(
@@ -57,23 +57,23 @@ def read_header(
     *,
     whole: bool,
 ) -> Header:
-    """`whole`: a worker would fetch all of this file, so its index does not matter.
+    """Reads a video's header. `whole`: a worker would fetch the whole file, so the index is not read.
 
     Raises:
-        SamplingError: as a worker would. SourceError: the header cannot be fetched.
+        SamplingError: as in a worker. SourceError: the header cannot be fetched.
     """
     budget = DecodeBudget(limits)
-    guarded = _Guarded(file)
+    header_only = _HeaderOnly(file)
     try:
-        with open_video(guarded, limits, probe=False) as video:
-            seconds = _declared_s(video)
+        with open_video(header_only, limits, probe=False) as video:
+            seconds = _read_duration(video)
             width, height = video.decoder.width, video.decoder.height
     except _BeyondHeader:
         return Header(0, 0, None, None, 1, None)
     spans: list[Span] | None = None
     if not whole:
         try:
-            spans = plan_spans(guarded, sampling, start, end, limits, budget)
+            spans = plan_spans(header_only, sampling, start, end, limits, budget)
         except _BeyondHeader:
             spans = None
     if seconds is None:
@@ -88,7 +88,8 @@ def read_header(
     return Header(width, height, length_s, count, segments, spans)
 
 
-def _declared_s(video: OpenVideo) -> Fraction | None:
+def _read_duration(video: OpenVideo) -> Fraction | None:
+    """Returns the duration in seconds that stream or container declare."""
     stream = video.stream
     if stream.duration and stream.time_base:
         return stream.duration * stream.time_base
@@ -96,15 +97,15 @@ def _declared_s(video: OpenVideo) -> Fraction | None:
 
 
 class _BeyondHeader(Exception):
-    """More than a header would have to be read."""
+    """Raised when more than a header would have to be read."""
 
 
-class _Guarded:
-    """Media that gives its header and index, and not the rest."""
+class _HeaderOnly:
+    """A sparse file that raises once more than a header and an index is read."""
 
     def __init__(self, file: SparseFile) -> None:
         self._file = file
-        self._left_bytes = MOST_BYTES
+        self._left_bytes = MAX_HEADER_BYTES
         self.path, self.size_bytes = file.path, file.size_bytes
 
     @property

@@ -1,6 +1,6 @@
-"""Prompt tokens: counted by the model's own processor, where that is on this machine.
+"""TokenCounter: prompt tokens by the model's own processor, if that is on this machine.
 
-Never goes to the network. Black pictures of the video's size stand for its frames.
+Never uses the network. Black pictures of the video's size stand for its frames.
 """
 
 from __future__ import annotations
@@ -20,61 +20,59 @@ from videoqa_worker.settings import WorkerSettings
 if TYPE_CHECKING:
     from videoqa_worker.prompt import Prompter
 
-__all__ = ["Seen", "Tokens"]
+__all__ = ["InputShape", "TokenCounter"]
 
-Seen = tuple[str, int, int, int]
-"""Kind of an input, its frames, width and height."""
+InputShape = tuple[str, int, int, int]
+"""Kind of an input, its number of frames, width and height."""
 
 
-class Tokens:
-    """Thread-safe; transformers is imported at the first question, if the model is here."""
+class TokenCounter:
+    """Counts prompt tokens; thread-safe. Imports transformers at the first count, if the model is here."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self._prompter: Prompter | None = None
-        self._tried = False
+        self._has_tried = False
 
-    def stated(self, model: str | None) -> ProcessorDefaults:
-        """What the model's processor says about frames."""
-        prompter = self._of(model)
-        return (
-            ProcessorDefaults(*prompter.stated_sampling)
-            if prompter is not None
-            else ProcessorDefaults()
-        )
+    def stated_sampling(self, model: str | None) -> ProcessorDefaults:
+        """Returns the numbers of frames that the model's processor states."""
+        prompter = self._get_prompter(model)
+        if prompter is None:
+            return ProcessorDefaults()
+        return ProcessorDefaults(*prompter.stated_sampling)
 
-    def count(self, model: str | None, question: str, seen: Sequence[Seen]) -> int | None:
-        """Of one prompt; None: not known here."""
-        from videoqa_worker.prompt import Media
+    def count(self, model: str | None, question: str, inputs: Sequence[InputShape]) -> int | None:
+        """Returns the tokens of one prompt, or None if the model is not on this machine."""
+        from videoqa_worker.prompt import FrameInput
 
-        prompter = self._of(model)
+        prompter = self._get_prompter(model)
         if prompter is None:
             return None
         media = [
-            Media(
+            FrameInput(
                 kind="image" if kind == "image" else "video",
                 frames=(np.zeros((height, width, 3), np.uint8),) * frames,
             )
-            for kind, frames, width, height in seen
+            for kind, frames, width, height in inputs
         ]
         with self._lock, suppress(VideoQAError):
-            return prompter.length(media, question)
+            return prompter.count_tokens(media, question)
         return None
 
-    def _of(self, model: str | None) -> Prompter | None:
+    def _get_prompter(self, model: str | None) -> Prompter | None:
         if model not in (None, self._settings.model):
             return None
         with self._lock:
-            if not self._tried:
-                self._tried = True
-                if _is_here(self._settings):
+            if not self._has_tried:
+                self._has_tried = True
+                if _is_on_disk(self._settings):
                     with suppress(VideoQAError, OSError, ValueError):
-                        self._prompter = _load(self._settings)
+                        self._prompter = _load_prompter(self._settings)
             return self._prompter
 
 
-def _is_here(settings: WorkerSettings) -> bool:
+def _is_on_disk(settings: WorkerSettings) -> bool:
     if settings.server.url is not None:
         return False
     if Path(settings.engine.checkpoint).is_dir():
@@ -85,7 +83,7 @@ def _is_here(settings: WorkerSettings) -> bool:
     return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
 
 
-def _load(settings: WorkerSettings) -> Prompter:
+def _load_prompter(settings: WorkerSettings) -> Prompter:
     from transformers import AutoConfig
 
     from videoqa_worker.engine import load_processor

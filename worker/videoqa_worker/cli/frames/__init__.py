@@ -1,4 +1,4 @@
-"""`videoqa frames`: a person looks at what the model would see.
+"""`videoqa frames`: shows a person the frames that a model would see.
 
 Uses the worker's own sources and decoders, and neither Redis nor a model.
 """

@@ -1,24 +1,26 @@
-"""The story of `videoqa frames`: check where to write, take, write, print."""
+"""The steps of `videoqa frames`: check the outputs, take the frames, write and print them."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from videoqa.cli.output import print_note
 from videoqa_worker.cli.frames import report
 from videoqa_worker.cli.frames.files import check_folder, check_sheet, write_frames, write_sheet
-from videoqa_worker.cli.frames.sheet import draw
-from videoqa_worker.cli.frames.spinner import Waiting
-from videoqa_worker.cli.frames.view import take
+from videoqa_worker.cli.frames.sheet import draw_sheet
+from videoqa_worker.cli.frames.take import take_frames
 from videoqa_worker.settings import WorkerSettings
 
-__all__ = ["run", "settings_from"]
+__all__ = ["load_settings", "run", "show_fetching"]
 
 
 def run(
@@ -31,32 +33,48 @@ def run(
     sheet: Path | None,
     as_json: bool,
 ) -> None:
-    """Shows the frames of a path or URL on stdout, in `out` and on `sheet`.
+    """Prints the frames of a path or URL, and writes them into `out` and onto `sheet`.
 
     Raises:
-        RequestError, SourceError, SamplingError: as `take`. OutputError: nowhere to write.
+        RequestError, SourceError, SamplingError: as `take_frames`. OutputError: `out` or `sheet`
+            can't be written.
     """
-    settings = settings_from(os.environ)
+    settings = load_settings(os.environ)
     if out is not None:
         check_folder(out)
     if sheet is not None:
         check_sheet(sheet)
     console = Console(stderr=True, highlight=False)
-    with Waiting(console, quiet=as_json) as waiting:
-        view = take(name, sampling, start, end, settings, waiting)
+    with show_fetching(console, quiet=as_json) as on_bytes:
+        view = take_frames(name, sampling, start, end, settings, on_bytes)
     files = write_frames(out, view.video.frames) if out is not None else []
     if sheet is not None:
-        write_sheet(sheet, draw(view.video.frames, view.name, report.details(view)))
+        write_sheet(sheet, draw_sheet(view.video.frames, view.name, report.describe_video(view)))
     if as_json:
-        print(json.dumps(report.as_json(view, files, sheet)))
+        print(json.dumps(report.build_json(view, files, sheet)))
         return
-    for line in report.lines(view, files, sheet):
+    for line in report.format_lines(view, files, sheet):
         print(line)
-    sys.stdout.flush()  # before the notes, where both go to one place
-    for note in report.notes(view):
-        print(f"note: {note}", file=sys.stderr)
+    sys.stdout.flush()  # before the notes, if stderr goes to the same file
+    for note in report.list_notes(view):
+        print_note(note)
 
 
-def settings_from(environ: Mapping[str, str]) -> WorkerSettings:
-    """A worker's, but open to all that this user can read and reach."""
+@contextmanager
+def show_fetching(console: Console, *, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """Shows a spinner with the bytes fetched so far, on a terminal; yields the callback for them."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("connecting", total=None)
+
+        def on_bytes(received: int, total: int | None) -> None:
+            of_total = f" of {total / 1e6:.1f}" if total else ""
+            progress.update(task, description=f"{received / 1e6:.1f}{of_total} MB fetched")
+
+        yield on_bytes
+
+
+def load_settings(environ: Mapping[str, str]) -> WorkerSettings:
+    """Returns a worker's settings, with every file and address of this user allowed."""
     return WorkerSettings.from_environment(environ, file_roots=(Path("/"),), private_addresses=True)

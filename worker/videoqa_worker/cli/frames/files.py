@@ -1,7 +1,11 @@
-"""Where frames and sheets are written, and what is never overwritten.
+"""Files of `videoqa frames`: a PNG for each frame, and the contact sheet.
 
-A folder's frames are those of one run: names tell which files are ours, and an earlier run's
-go when new ones are there. A sheet carries a mark inside, since its name is the user's.
+Four guards, each for one mistake of a user:
+
+- outputs are checked before anything is fetched: a film takes minutes, and then has nowhere to go;
+- an earlier run's frames are deleted by their names: else a folder mixes two runs;
+- a sheet has a mark inside, and no other file is replaced: `--sheet clip.jpg` may be a slip;
+- files are renamed when whole: a frame cut off by Ctrl-C or a full disk would pass for the video's.
 """
 
 from __future__ import annotations
@@ -27,55 +31,56 @@ _KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
 
 def check_folder(folder: Path) -> None:
-    """Before anything is fetched: whether frames can be written there.
+    """Checks that frames can be written into the folder.
 
     Raises:
-        OutputDenied.
+        OutputDenied: it is a file, or has no write access.
     """
     near = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not near.is_dir():
-        raise OutputDenied(f"{near} is no folder, expected one to write into", param="out")
+        raise OutputDenied(f"{near} is not a folder, expected one to write into", param="out")
     if not os.access(near, os.W_OK | os.X_OK):
-        raise OutputDenied(f"{near} may not be written to; name another folder", param="out")
+        raise OutputDenied(f"{near} can't be written to; name another folder", param="out")
 
 
 def check_sheet(path: Path) -> None:
-    """The same for a sheet.
+    """Checks that a sheet can be written to the path.
 
     Raises:
-        InvalidRequest: the name does not say which format. OutputDenied.
+        InvalidRequest: the suffix is not that of a JPEG or PNG.
+        OutputDenied: no write access, or a file that is not a sheet lies there.
     """
     if path.suffix.lower() not in _KINDS:
         raise InvalidRequest(
-            f"got a sheet named {path.name!r}, expected .jpg, .jpeg or .png at its end",
+            f"got a sheet named {path.name!r}, expected a name that ends in .jpg, .jpeg or .png",
             param="sheet",
         )
     check_folder(path.parent)
     if path.is_dir():
-        raise OutputDenied(f"{path} is a folder, expected a file's name", param="sheet")
+        raise OutputDenied(f"{path} is a folder, expected the name of a file", param="sheet")
     if path.exists() and not _is_our_sheet(path):
         raise OutputDenied(
-            f"{path} exists and is no sheet of this command; name another file, or remove it",
+            f"{path} exists and is not a sheet of this command; name another file, or delete it",
             param="sheet",
         )
 
 
 def write_frames(folder: Path, frames: Sequence[Frame]) -> list[Path]:
-    """One PNG a frame, since it keeps every pixel as the model gets it.
+    """Writes a PNG for each frame, since it keeps every pixel as the model gets it.
 
     Names sort in the order of time: frame-000-12.480s.png is the first frame, shown from
     12.480 s on.
 
     Raises:
-        OutputUnavailable.
+        OutputUnavailable: the folder can't be written.
     """
     paths = [
         folder / f"frame-{number:03d}-{frame.pts_s:.3f}s.png" for number, frame in enumerate(frames)
     ]
-    with _writing(folder):
+    with _translate_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for path, frame in zip(paths, frames, strict=True):
-            _put(path, partial(_save_frame, frame))
+            _write_whole(path, partial(_save_frame, frame))
         for old in folder.iterdir():
             if _OURS.fullmatch(old.name) and old not in paths:
                 old.unlink()
@@ -83,10 +88,10 @@ def write_frames(folder: Path, frames: Sequence[Frame]) -> list[Path]:
 
 
 def write_sheet(path: Path, sheet: Image.Image) -> None:
-    """The picture, with our mark.
+    """Writes the picture with the mark of this command.
 
     Raises:
-        OutputUnavailable.
+        OutputUnavailable: the folder can't be written.
     """
 
     def save(part: Path) -> None:
@@ -97,9 +102,9 @@ def write_sheet(path: Path, sheet: Image.Image) -> None:
         else:
             sheet.save(part, "JPEG", quality=90, comment=_MARK)
 
-    with _writing(path.parent):
+    with _translate_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _put(path, save)
+        _write_whole(path, save)
 
 
 def _save_frame(frame: Frame, part: Path) -> None:
@@ -107,8 +112,8 @@ def _save_frame(frame: Frame, part: Path) -> None:
     Image.fromarray(frame.pixels).save(part, "PNG", compress_level=1)
 
 
-def _put(path: Path, save: Callable[[Path], None]) -> None:
-    """Whole or not at all."""
+def _write_whole(path: Path, save: Callable[[Path], None]) -> None:
+    """Saves to a temporary name and renames."""
     part = path.with_name(f".{path.name}.part")
     try:
         save(part)
@@ -118,7 +123,7 @@ def _put(path: Path, save: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _translate_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

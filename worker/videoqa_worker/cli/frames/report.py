@@ -1,4 +1,4 @@
-"""What `videoqa frames` prints: a table for people, one JSON object for scripts."""
+"""Report of `videoqa frames`: a table for people, one JSON object for scripts."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from videoqa_worker.cli.frames.view import View
+from videoqa_worker.cli.frames.take import FramesView
 from videoqa_worker.frames import Frame
 
-__all__ = ["as_json", "details", "lines", "notes"]
+__all__ = ["build_json", "describe_video", "format_lines", "list_notes"]
 
 
-def as_json(view: View, files: Sequence[Path], sheet: Path | None) -> dict[str, Any]:
-    """See docs/reference/cli.md. Without --out, `file` is null."""
+def build_json(view: FramesView, files: Sequence[Path], sheet: Path | None) -> dict[str, Any]:
+    """Returns the JSON object that docs/reference/cli.md describes. Without --out, `file` is null."""
     info = view.video.info
     names: Sequence[Path | None] = files or [None] * len(view.video.frames)
     return {
         "source": view.source,
         "kind": view.kind,
-        "duration_s": _rounded(info.duration_s),
-        "fps": _rounded(info.fps),
+        "duration_s": _round(info.duration_s),
+        "fps": _round(info.fps),
         "width": info.width,
         "height": info.height,
         "codec": info.codec,
@@ -44,14 +44,14 @@ def as_json(view: View, files: Sequence[Path], sheet: Path | None) -> dict[str, 
     }
 
 
-def lines(view: View, files: Sequence[Path], sheet: Path | None) -> Iterator[str]:
-    """For people."""
-    yield f"{view.name}: {details(view)}"
+def format_lines(view: FramesView, files: Sequence[Path], sheet: Path | None) -> Iterator[str]:
+    """Yields the lines for people: a table of the frames, the cost, and the written files."""
+    yield f"{view.name}: {describe_video(view)}"
     yield ""
     names = [path.name for path in files] or [""] * len(view.video.frames)
     head = ("frame", "index", "asked for", "shown from", "exact", "file" if files else "")
     rows = [
-        (str(number), *_cells(frame), name)
+        (str(number), *_format_cells(frame), name)
         for number, (frame, name) in enumerate(zip(view.video.frames, names, strict=True))
     ]
     widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
@@ -59,26 +59,26 @@ def lines(view: View, files: Sequence[Path], sheet: Path | None) -> Iterator[str
         right = (f"{cell:>{width}}" for cell, width in zip(row[:4], widths, strict=False))
         yield "  ".join((*right, f"{row[4]:<{widths[4]}}", row[5])).rstrip()
     yield ""
-    yield _cost(view)
+    yield _describe_cost(view)
     if files:
         yield f"wrote {len(files)} {'file' if len(files) == 1 else 'files'} to {files[0].parent}"
     if sheet:
         yield f"wrote {sheet}"
 
 
-def notes(view: View) -> Iterator[str]:
-    """Warnings in plain language."""
+def list_notes(view: FramesView) -> Iterator[str]:
+    """Yields warnings as sentences."""
     yield from (warning.message for warning in view.warnings)
     marked = sum(not frame.exact for frame in view.video.frames)
     if marked and view.sampling.method != "keyframe":
         yield (
-            f"{marked} of {len(view.video.frames)} frames are not exact: damaged, or the file's "
-            "timestamps contradict themselves"
+            f"{marked} of {len(view.video.frames)} frames are not exact: the file is damaged, or "
+            "its timestamps contradict each other"
         )
 
 
-def details(view: View) -> str:
-    """How long, large and encoded."""
+def describe_video(view: FramesView) -> str:
+    """Returns duration, size and encoding of the video as one line."""
     info = view.video.info
     kind = f"{info.codec} in {info.format}" if info.codec else info.format
     parts = (
@@ -91,22 +91,22 @@ def details(view: View) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _cells(frame: Frame) -> tuple[str, str, str, str]:
+def _format_cells(frame: Frame) -> tuple[str, str, str, str]:
     index = "-" if frame.index is None else str(frame.index)
-    return index, f"{frame.asked_s:.3f} s", f"{frame.pts_s:.3f} s", _exactness(frame)
+    return index, f"{frame.asked_s:.3f} s", f"{frame.pts_s:.3f} s", _describe_exactness(frame)
 
 
-def _exactness(frame: Frame) -> str:
-    """How far a keyframe that was taken instead lies from the instant."""
+def _describe_exactness(frame: Frame) -> str:
+    """Returns how far a keyframe, taken in place of the exact frame, lies from the instant."""
     if frame.exact:
         return "yes"
     off_s = frame.pts_s - frame.asked_s
     return f"no, {abs(off_s):.3f} s {'late' if off_s > 0 else 'early'}" if off_s else "no"
 
 
-def _cost(view: View) -> str:
+def _describe_cost(view: FramesView) -> str:
     if not view.requests:
-        return f"a file of this machine, nothing fetched; {view.seconds:.2f} s"
+        return f"read from this machine, nothing fetched; {view.seconds:.2f} s"
     share = 100 * view.fetched_bytes / view.size_bytes
     requests = "1 request" if view.requests == 1 else f"{view.requests} requests"
     return (
@@ -115,5 +115,5 @@ def _cost(view: View) -> str:
     )
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 6)

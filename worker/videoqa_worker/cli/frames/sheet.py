@@ -1,6 +1,6 @@
-"""A contact sheet: all frames in one picture, each with its time and index under it.
+"""Contact sheet: all frames in one picture, each with its time and index under it.
 
-Pillow and its bundled font alone. The font has ASCII only, so other letters of a file's name
+Uses Pillow and its bundled font alone. The font has ASCII only, so other letters of a file's name
 lose their accents or become a question mark.
 """
 
@@ -16,14 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from videoqa_worker.frames import Frame
 
-__all__ = ["MAX_WIDTH", "Layout", "clock", "draw", "labels", "layout_of"]
+__all__ = ["MAX_WIDTH", "Layout", "choose_layout", "draw_sheet", "format_clock", "format_labels"]
 
 MAX_WIDTH = 2400
-"""Pixels: what a wide screen or a page shows without scaling."""
+"""Pixels that a wide screen or a page shows without scaling."""
 _MIN_PICTURE = 160
-"""Pixels of width, below which a label gets too small to read."""
+"""Smallest width of a picture in pixels: below, its label is too small to read."""
 _MIN_WIDTH = 720
-"""Of the sheet: room for the title."""
+"""Smallest width of the sheet in pixels, for the title."""
 _GAP, _TITLE_HEIGHT, _LINE = 12, 76, 22
 _BEST_RATIO = 1.8
 _SLIMMEST, _WIDEST = 0.45, 4.0
@@ -53,14 +53,14 @@ class Layout:
         return self.rows * self.cell_height + _TITLE_HEIGHT + _GAP
 
     def corner(self, number: int) -> tuple[int, int]:
-        """Left and top of a picture's box."""
+        """Returns left and top of a picture's box."""
         row, column = divmod(number, self.columns)
         left = _GAP + column * (self.picture_width + _GAP)
         return left, _TITLE_HEIGHT + row * self.cell_height
 
 
-def layout_of(count: int, width: int, height: int) -> Layout:
-    """The grid for so many pictures of this size: near the shape of a screen, few empty cells."""
+def choose_layout(count: int, width: int, height: int) -> Layout:
+    """Returns the grid for `count` pictures of this size: near a screen's shape, few empty cells."""
     most = 960 if count == 1 else 640 if count <= 4 else 480
     most = max(_MIN_PICTURE, min(most, width))
     ratio = min(_WIDEST, max(_SLIMMEST, width / height))
@@ -76,29 +76,29 @@ def _grid(count: int, columns: int, ratio: float, most: int) -> Layout:
 
 
 def _ugliness(layout: Layout, count: int) -> float:
-    """An empty cell in eight weighs as much as a shape that is wrong by a factor of 1.6."""
+    """Returns a penalty: one empty cell in eight equals an aspect ratio wrong by a factor of 1.6."""
     empty = layout.columns * layout.rows - count
     shape = abs(math.log(layout.width / layout.height / _BEST_RATIO))
     return shape + 4 * empty / (count + empty)
 
 
-def draw(frames: Sequence[Frame], title: str, details: str) -> Image.Image:
-    """The sheet, RGB. `title` is a file's name, `details` a line about it."""
+def draw_sheet(frames: Sequence[Frame], title: str, details: str) -> Image.Image:
+    """Returns the sheet, RGB. `title` is a file's name, `details` a line about it."""
     heights, widths = zip(*(frame.pixels.shape[:2] for frame in frames), strict=True)
-    layout = layout_of(len(frames), max(widths), max(heights))
+    layout = choose_layout(len(frames), max(widths), max(heights))
     sheet = Image.new("RGB", (layout.width, layout.height), _BACKGROUND)
     pen = ImageDraw.Draw(sheet)
-    room = layout.width - 2 * _GAP
-    pen.text((_GAP, 10), _fitting(title, 24, room), fill=_TEXT, font=_font(24))
-    pen.text((_GAP, 44), _fitting(details, 17, room), fill=_FAINT, font=_font(17))
+    width_px = layout.width - 2 * _GAP
+    pen.text((_GAP, 10), _shorten(title, 24, width_px), fill=_TEXT, font=_font(24))
+    pen.text((_GAP, 44), _shorten(details, 17, width_px), fill=_FAINT, font=_font(17))
     size = _label_size(frames, layout.picture_width)
     for number, frame in enumerate(frames):
-        _paste(sheet, pen, layout, number, frame)
-        _label(pen, layout, number, frame, size)
+        _paste_frame(sheet, pen, layout, number, frame)
+        _draw_label(pen, layout, number, frame, size)
     return sheet
 
 
-def _paste(
+def _paste_frame(
     sheet: Image.Image, pen: ImageDraw.ImageDraw, layout: Layout, number: int, frame: Frame
 ) -> None:
     left, top = layout.corner(number)
@@ -111,43 +111,47 @@ def _paste(
     sheet.paste(small, (left + (box[0] - width) // 2, top + (box[1] - height) // 2))
 
 
-def _label(pen: ImageDraw.ImageDraw, layout: Layout, number: int, frame: Frame, size: int) -> None:
+def _draw_label(
+    pen: ImageDraw.ImageDraw, layout: Layout, number: int, frame: Frame, size: int
+) -> None:
     left, top = layout.corner(number)
     fills = (_TEXT, _FAINT if frame.exact else _WARNING)
-    for line, (text, fill) in enumerate(zip(labels(frame), fills, strict=True)):
+    for line, (text, fill) in enumerate(zip(format_labels(frame), fills, strict=True)):
         at = (left, top + layout.picture_height + 4 + line * _LINE)
         pen.text(at, text, fill=fill, font=_font(size))
 
 
-def labels(frame: Frame) -> tuple[str, str]:
-    """When it is shown, and which picture of the video it is."""
-    time = f"{frame.pts_s:.3f} s" + (f" ({clock(frame.pts_s)})" if frame.pts_s >= 60 else "")
+def format_labels(frame: Frame) -> tuple[str, str]:
+    """Returns two lines: the time from which the frame is shown, and its index in the video."""
+    time = f"{frame.pts_s:.3f} s" + (f" ({format_clock(frame.pts_s)})" if frame.pts_s >= 60 else "")
     index = "index unknown" if frame.index is None else f"index {frame.index}"
     return time, index if frame.exact else f"{index}, not exact"
 
 
-def clock(seconds: float) -> str:
-    """1:02:03, as players show it."""
+def format_clock(seconds: float) -> str:
+    """Returns seconds as 1:02:03, as players show them."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _label_size(frames: Sequence[Frame], room: int) -> int:
-    """One size for all labels: the largest with which the longest fits."""
-    texts = [line for frame in frames for line in labels(frame)]
+def _label_size(frames: Sequence[Frame], width_px: int) -> int:
+    """Returns the largest font size with which the longest label fits its picture's width."""
+    texts = [line for frame in frames for line in format_labels(frame)]
     longest = max(texts, key=_font(18).getlength)
-    return next((size for size in range(18, 10, -1) if _font(size).getlength(longest) <= room), 10)
+    return next(
+        (size for size in range(18, 10, -1) if _font(size).getlength(longest) <= width_px), 10
+    )
 
 
-def _fitting(text: str, size: int, room: int) -> str:
-    """ASCII, and cut in its middle, so that the suffix stays."""
+def _shorten(text: str, size: int, width_px: int) -> str:
+    """Returns the text in ASCII, cut in its middle if it is too wide, so that a suffix stays."""
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
     plain = plain.encode("ascii", "replace").decode()
     kept = len(plain)
     shown = plain
-    while _font(size).getlength(shown) > room and kept > 2:
+    while _font(size).getlength(shown) > width_px and kept > 2:
         kept -= 1
         shown = f"{plain[: (kept + 1) // 2]}...{plain[len(plain) - kept // 2 :]}"
     return shown

@@ -1,4 +1,4 @@
-"""How the device's memory is shared out: weights come first, then keys and values, then what is kept."""
+"""Divides the device's memory: weights first, then the KV cache, then the feature and prefix caches."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ import gc
 
 import torch
 
-__all__ = ["free_memory", "kept_bytes", "kv_tokens"]
+__all__ = ["choose_cache_bytes", "fit_kv_tokens", "free_memory"]
 
 _CUDA_KV_SHARE = 0.7
-"""Of the memory that is free beside the weights: small devices have no room for what is asked."""
-_CPU_KEPT_BYTES, _CUDA_KEPT_SHARE = 256 << 20, 0.05
-"""What each of the two caches may take if the settings say nothing; the share is of all memory."""
+"""Share of the memory that is free beside the weights: small devices have no room for the configured cache."""
+_CPU_CACHE_BYTES, _CUDA_CACHE_SHARE = 256 << 20, 0.05
+"""Default size of each of the two caches; the share is of all memory."""
 
 
-def kv_tokens(wanted: int, bytes_each: int, device: torch.device) -> int:
-    """Positions, as many as wanted if that leaves the device room for the caches and for passes."""
+def fit_kv_tokens(wanted: int, bytes_each: int, device: torch.device) -> int:
+    """Returns as many positions as wanted, or fewer so that the caches and passes fit beside them."""
     if device.type != "cuda":
         return wanted
     free, _ = torch.cuda.mem_get_info(device)
     return min(wanted, max(1, int(free * _CUDA_KV_SHARE) // bytes_each))
 
 
-def kept_bytes(configured: int | None, device: torch.device) -> int:
-    """What a cache of things that were computed before may take."""
+def choose_cache_bytes(configured: int | None, device: torch.device) -> int:
+    """Returns the size limit of the feature or the prefix cache."""
     if configured is not None:
         return configured
     if device.type != "cuda":
-        return _CPU_KEPT_BYTES
-    return int(torch.cuda.get_device_properties(device).total_memory * _CUDA_KEPT_SHARE)
+        return _CPU_CACHE_BYTES
+    return int(torch.cuda.get_device_properties(device).total_memory * _CUDA_CACHE_SHARE)
 
 
 def free_memory() -> None:
-    """After a pass that failed, outside of every `except` clause: only there is the last reference to
-    its tensors gone."""
+    """Frees the memory of a failed pass.
+
+    Call it outside of every `except` clause: only there is the last reference to the tensors gone.
+    """
     gc.collect()
     torch.cuda.empty_cache()  # nothing where CUDA is not used

@@ -1,7 +1,7 @@
-"""Rows of different lengths as one rectangle, padded on the left.
+"""Left-padded batches: prompts of different lengths as one rectangle.
 
-Left, because the answer is written at the right end of every row: with right padding 1 of
-12 answers was that of the single run, with left padding 12.
+Padded on the left, because the answer is written at the right end: with right padding 1 of 12 answers
+was that of the single run, with left padding 12.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import torch
 
 from videoqa_worker.prompt import ModelInputs
 
-__all__ = ["left_padded"]
+__all__ = ["pad_left"]
 
 
-def left_padded(
-    rows: Sequence[ModelInputs], pad_token_id: int, device: torch.device
+def pad_left(
+    batch: Sequence[ModelInputs], pad_token_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`input_ids` and `attention_mask`, int64[rows, longest] each."""
-    longest = max(row.length for row in rows)
-    ids = torch.full((len(rows), longest), pad_token_id, dtype=torch.long)
+    """Returns `input_ids` and `attention_mask`, int64[batch, longest] each."""
+    longest = max(inputs.length for inputs in batch)
+    ids = torch.full((len(batch), longest), pad_token_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for n, row in enumerate(rows):
-        ids[n, longest - row.length :] = row.input_ids[0]
-        mask[n, longest - row.length :] = row.attention_mask[0]
+    for n, inputs in enumerate(batch):
+        ids[n, longest - inputs.length :] = inputs.input_ids[0]
+        mask[n, longest - inputs.length :] = inputs.attention_mask[0]
     return ids.to(device), mask.to(device)

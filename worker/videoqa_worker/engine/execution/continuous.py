@@ -1,8 +1,8 @@
-"""Continuous batching: rows join and leave at every step.
+"""Continuous batching: sequences join and leave at every step.
 
-A step reads: schedule, run, postprocess. At most one prompt is on its way in, by pieces where
-others would wait for it; all running rows get their next token together. Each row has its own
-limit, end, stop strings, sampling and cancel, and its tokens are those that it would have alone.
+A step reads: schedule, run, postprocess. At most one prompt is in prefill, by chunks where others would
+wait for it; all decoding sequences get their next token together. Each sequence has its own
+limit, end, stop strings, sampling and cancellation, and its tokens are those that it would have alone.
 """
 
 from __future__ import annotations
@@ -13,217 +13,245 @@ from collections.abc import Callable
 
 import torch
 
-from videoqa_worker.engine.device.cuda_graphs import Graphs
-from videoqa_worker.engine.execution.forward import Passes
-from videoqa_worker.engine.failures import Fault, fault_of
-from videoqa_worker.engine.kvcache.allocator import Layout
-from videoqa_worker.engine.kvcache.slot_cache import KvShape
-from videoqa_worker.engine.kvcache.slots import Seat
-from videoqa_worker.engine.model.loading import Loaded
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
+from videoqa_worker.engine.execution.forward import ForwardPass
+from videoqa_worker.engine.failures import Fault, classify
+from videoqa_worker.engine.kvcache.allocator import SlotAllocator
+from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
+from videoqa_worker.engine.model.kv_shape import KVShape
+from videoqa_worker.engine.model.loading import LoadedModel
+from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.engine.scheduling.recovery import Recovery
-from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
+from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.scheduling.scheduler import Scheduler
-from videoqa_worker.engine.sequence.logits import Shaping, processors
-from videoqa_worker.engine.sequence.prefill import Prompts
+from videoqa_worker.engine.sequence.logits import LogitsProcessors, make_processors
+from videoqa_worker.engine.sequence.prefill import begin_prefill
 from videoqa_worker.engine.sequence.sampler import Sampler
+from videoqa_worker.engine.sequence.sequence import SlotSequence
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.settings import EngineConfig
 
-__all__ = ["SlotRunner"]
+__all__ = ["ContinuousRunner"]
 
-Drawn = list[tuple[Seat, int]]
-"""Rows and their next tokens; -1 where a row's scores are no numbers."""
+Sampled = list[tuple[SlotSequence, int]]
+"""Sequences and their next tokens; -1 where the logits are NaN or infinite."""
 
 
-class SlotRunner:
-    """Runs the rows of one model, on the engine's thread."""
+class ContinuousRunner:
+    """Runs the sequences of one model in slots, on the engine's thread."""
 
     def __init__(
-        self, loaded: Loaded, shape: KvShape, config: EngineConfig, stopping: Callable[[], bool]
+        self,
+        loaded: LoadedModel,
+        shape: KVShape,
+        config: EngineConfig,
+        stopping: Callable[[], bool],
     ) -> None:
-        self._config, model = config, loaded.model
-        self._device: torch.device = model.device
-        graphs = Graphs(model.device, wanted=config.cuda_graphs)
-        self.passes = Passes(model, graphs, shape, config)
-        self.prompts = Prompts(model, graphs, self.passes.cache, config)
-        self._layout = Layout(self.passes.cache, graphs, config)
-        self._seats = self._layout.seats
-        self._scheduler = Scheduler(loaded, self._layout, self.prompts, config, stopping)
-        self._recovery = Recovery(self._scheduler, self._layout, self.prompts)
-        self._processors = processors(model.generation_config, loaded.eos, model.device)
+        """
+        Arguments:
+            stopping: returns True while the engine closes; called at every step.
+        """
+        self._config, self._model = config, loaded.model
+        self._device: torch.device = loaded.model.device
+        graphs = CudaGraphs(self._device, wanted=config.cuda_graphs)
+        self.forward = ForwardPass(loaded.model, graphs, shape, config)
+        self.prefix_cache = PrefixCache(loaded.model, graphs, self.forward.cache, config)
+        self._allocator: SlotAllocator[SlotSequence] = SlotAllocator(
+            self.forward.cache, graphs, config
+        )
+        self._table = self._allocator.table
+        self._scheduler = Scheduler(loaded, self._allocator, self.prefix_cache, config, stopping)
+        self._recovery = Recovery(self._scheduler, self._allocator, self.prefix_cache)
+        settings = loaded.model.generation_config
+        self._processors = make_processors(settings, loaded.eos, self._device)
         self.steps = self.rows = self.packed = self.prompt_tokens = 0
-        """Counted since the start; `rows` over all steps."""
-        self.beat_s = time.monotonic()
-        """When the last step began: a watchdog looks at it."""
+        """Counters since the start; `rows` are the sequences over all steps."""
+        self.last_step_at = time.monotonic()
+        """Start of the last step; a watchdog looks at it."""
 
     @property
     def wants_digests(self) -> bool:
-        """Whether it is worth knowing which pictures are equal."""
-        return self.prompts.keeps or self._scheduler.packs
+        """True if some cache compares the digests of pictures."""
+        return self.prefix_cache.is_enabled or self._scheduler.packs
 
     @property
     def stats(self) -> Stats:
+        """Counters now."""
         return Stats(
-            running=len(self._seats),
+            running=len(self._table),
             steps=self.steps,
             rows=self.rows,
             packed=self.packed,
             prompt_tokens=self.prompt_tokens,
-            beat_s=self.beat_s,
-            features=self.prompts.features.counts,
-            prefixes=self.prompts.prefixes.counts,
+            last_step_at=self.last_step_at,
+            features=self.prefix_cache.features.counts,
+            prefixes=self.prefix_cache.prefixes.counts,
         )
 
-    def step(self, room: WaitingRoom) -> bool:
-        """One step; waits for work if there is none. False if the room is closed."""
-        self.beat_s = time.monotonic()
-        if not self._scheduler.schedule(room):
+    def step(self, queue: RequestQueue) -> bool:
+        """Runs one step; waits for work if there is none. Returns False if the queue is closed."""
+        self.last_step_at = time.monotonic()
+        if not self._scheduler.schedule(queue):
             return False
         for run, recover in (
-            (self._prefill, self._recovery.after_prefill),
-            (self._decode, self._recovery.after_decode),
+            (self._prefill, self._recovery.recover_prefill),
+            (self._decode, self._recovery.recover_decode),
         ):
-            drawn = _attempt(run)
-            if isinstance(drawn, Fault):
-                recover(drawn)
+            sampled = _attempt(run)
+            if isinstance(sampled, Fault):
+                recover(sampled)
                 break
-            self._postprocess(drawn)
+            self._postprocess(sampled)
         return True
 
-    def run(self, tickets: list[Ticket]) -> None:
-        """Answers these, then returns."""
-        room = WaitingRoom(self._config)
-        room.put_back(tickets)
-        while room or self._seats or self._scheduler.again:
-            self.step(room)
+    def run(self, requests: list[PendingRequest]) -> None:
+        """Answers these requests, then returns."""
+        queue = RequestQueue(self._config)
+        queue.put_back(requests)
+        while queue or self._table or self._scheduler.requeued:
+            self.step(queue)
 
     def close(self) -> None:
-        """Ends all rows with EngineStopped."""
+        """Ends all sequences with EngineStopped."""
         self._scheduler.close()
 
     # Run
 
-    def _prefill(self) -> Drawn:
-        """One piece of the prompt on its way in, or what is left of several; all of it if nobody waits
-        meanwhile."""
-        if not self._seats.filling:
+    def _prefill(self) -> Sampled:
+        """Computes one prefill chunk, or the rest of several packed prompts; the whole prompt if no
+        sequence is decoding."""
+        if not self._table.prefilling:
             return []
-        seats = self._begun()
-        prompts = [seat.prompt for seat in seats if seat.prompt is not None]
-        places = [self._seats.place(seat) for seat in seats]
-        before = sum(prompt.done for prompt in prompts)
-        if len(seats) > 1:
-            scores: torch.Tensor | None = self.passes.together(prompts, places)
+        sequences = self._prepare_prefill()
+        prefills = [one.prefill for one in sequences if one.prefill is not None]
+        positions = [self._table.locate(one) for one in sequences]
+        before = sum(prefill.done for prefill in prefills)
+        if len(sequences) > 1:
+            logits: torch.Tensor | None = self.forward.prefill_packed(prefills, positions)
         else:
-            scores = self.passes.advance(prompts[0], places[0], self._piece())
-        self.prompt_tokens += sum(prompt.done for prompt in prompts) - before
-        for seat, prompt in zip(seats, prompts, strict=True):
-            seat.length = prompt.done
-        if scores is None:
+            logits = self.forward.prefill_chunk(prefills[0], positions[0], self._max_chunk())
+        self.prompt_tokens += sum(prefill.done for prefill in prefills) - before
+        for sequence, prefill in zip(sequences, prefills, strict=True):
+            sequence.length = prefill.done
+        if logits is None:
             return []
-        return [*zip(seats, self._drawn(scores.float(), seats), strict=True)]
+        return [*zip(sequences, self._sample(logits.float(), sequences), strict=True)]
 
-    def _piece(self) -> int:
-        """Positions that a pass over prompts may have."""
-        alone = not self._config.batch_invariant and len(self._seats) == len(self._seats.filling)
+    def _max_chunk(self) -> int:
+        """Returns the most positions that a prefill pass may have."""
+        alone = not self._config.batch_invariant and len(self._table) == len(self._table.prefilling)
         return sys.maxsize if alone else self._config.prefill_chunk_tokens
 
-    def _begun(self) -> list[Seat]:
-        """Who gets a pass next: the first of a slot by itself, then the others, as many as a piece holds."""
-        filling = self._seats.filling
-        self._begin(filling[0])
-        if not filling[0].slot.written:
-            return filling[:1]
-        left = self._piece()
-        for n, seat in enumerate(filling):
-            self._begin(seat)
-            left -= seat.ticket.prompt_tokens - seat.length
-            if seat.prompt is None or not seat.prompt.text_only or left < 0:
-                return filling[: max(1, n)]
-        return filling
+    def _prepare_prefill(self) -> list[SlotSequence]:
+        """Returns the sequences of the next prefill pass: the first of a slot alone, then as many of the
+        others as one chunk holds."""
+        prefilling = self._table.prefilling
+        self._prepare(prefilling[0])
+        if not prefilling[0].slot.is_written:
+            return prefilling[:1]
+        left = self._max_chunk()
+        for n, sequence in enumerate(prefilling):
+            self._prepare(sequence)
+            left -= sequence.pending.prompt_tokens - sequence.length
+            if sequence.prefill is None or not sequence.prefill.is_text or left < 0:
+                return prefilling[: max(1, n)]
+        return prefilling
 
-    def _begin(self, seat: Seat) -> None:
-        """What a seat needs on the device."""
-        if seat.begun:
+    def _prepare(self, sequence: SlotSequence) -> None:
+        """Gives a sequence what it needs on the device."""
+        if sequence.is_prepared:
             return
-        self._layout.make_room(seat)
-        request, device = seat.ticket.request, self._device
+        self._allocator.ensure_room(sequence)
+        pending, device = sequence.pending, self._device
+        request = pending.request
         if request.generation.temperature > 0:
-            seat.sampler = Sampler(request.generation, seat.ticket.seed, device)
+            sequence.sampler = Sampler(request.generation, pending.seed, device)
         if self._processors:
             prompt = request.inputs.input_ids[0].to(device)
-            seat.shaping = Shaping(self._processors, prompt, seat.ticket.most_tokens + 1)
-        slot = seat.slot
-        beside = slot.written
-        if beside:
+            sequence.logits_processors = LogitsProcessors(
+                self._processors, prompt, pending.max_tokens + 1
+            )
+        slot = sequence.slot
+        shares_prefix = slot.is_written
+        if shares_prefix:
             self.packed += 1
-            self._layout.pack(slot)
-        seat.prompt = self.prompts.open(seat.ticket, self._seats.place(seat).slot, beside=beside)
-        seat.length, seat.begun = seat.prompt.done, True
-        slot.written = bool(slot.key) and seat.length >= slot.shared
+            self._allocator.pack(slot)
+        sequence.prefill = begin_prefill(
+            self._model,
+            self.prefix_cache,
+            pending,
+            self._table.locate(sequence).slot,
+            shares_prefix=shares_prefix,
+        )
+        sequence.length, sequence.is_prepared = sequence.prefill.done, True
+        slot.is_written = bool(slot.key) and sequence.length >= slot.prefix_length
 
-    def _decode(self) -> Drawn:
-        """One token more of all rows that run."""
-        if not self._seats.running:
+    def _decode(self) -> Sampled:
+        """Computes the next token of all decoding sequences."""
+        if not self._table.decoding:
             return []
-        drawn: Drawn = []
-        least = self._config.max_batch if self._layout.usual else 1
-        for first, slots in self._stretches():
-            rows = [seat for slot in slots for seat in slot]
-            last = [[seat.last for seat in slot] for slot in slots]
-            scores = self.passes.decode(first, last, least=least)
-            drawn += zip(rows, self._drawn(scores.float(), rows), strict=True)
+        sampled: Sampled = []
+        min_slots = self._config.max_batch if self._allocator.has_standard_length else 1
+        for first, slots in self._group_decoding():
+            sequences = [one for slot in slots for one in slot]
+            inputs = [[one.decode_input for one in slot] for slot in slots]
+            logits = self.forward.decode(first, inputs, min_slots=min_slots)
+            sampled += zip(sequences, self._sample(logits.float(), sequences), strict=True)
         self.steps += 1
-        self.rows += len(drawn)
-        for seat, _ in drawn:
-            seat.length += 1
-        return drawn
+        self.rows += len(sampled)
+        for sequence, _ in sampled:
+            sequence.length += 1
+        return sampled
 
-    def _stretches(self) -> list[tuple[int, list[list[Seat]]]]:
-        """Slots that are read together; where shapes must not change, only rows of one reach are."""
-        found = self._seats.stretches(self.passes.free_positions)
+    def _group_decoding(self) -> list[tuple[int, list[list[SlotSequence]]]]:
+        """Returns the groups that decode in one pass; with fixed shapes, only sequences of one reach."""
+        found = self._table.group_decoding(self.forward.free_positions)
         if not self._config.batch_invariant:
             return found
-        reaches = {id(seat): self.passes.reach(seat.at + 1) for seat in self._seats.running}
+        reaches = {
+            id(one): self.forward.round_reach(one.write_position + 1)
+            for one in self._table.decoding
+        }
         return [
-            (first, [[seat for seat in slot if reaches[id(seat)] == reach] for slot in slots])
+            (first, [[one for one in slot if reaches[id(one)] == reach] for slot in slots])
             for first, slots in found
             for reach in sorted({*reaches.values()})
         ]
 
-    def _drawn(self, scores: torch.Tensor, seats: list[Seat]) -> list[int]:
-        """Each row's next token; -1 where its scores are not finite. The only wait for the device."""
-        sound = scores.isfinite().all(dim=-1)
-        for n, seat in enumerate(seats):
-            if seat.shaping is not None:
-                scores[n] = seat.shaping(scores[n : n + 1])[0]
-        tokens = scores.argmax(dim=-1)
-        for n, seat in enumerate(seats):
-            if seat.sampler is not None:
-                tokens[n] = seat.sampler.draw(scores[n])
-        drawn: list[int] = torch.where(sound, tokens, -1).tolist()
-        return drawn
+    def _sample(self, logits: torch.Tensor, sequences: list[SlotSequence]) -> list[int]:
+        """Returns each sequence's next token, -1 where logits are not finite; the only wait for the device."""
+        finite = logits.isfinite().all(dim=-1)
+        for n, sequence in enumerate(sequences):
+            if sequence.logits_processors is not None:
+                logits[n] = sequence.logits_processors(logits[n : n + 1])[0]
+        tokens = logits.argmax(dim=-1)
+        for n, sequence in enumerate(sequences):
+            if sequence.sampler is not None:
+                tokens[n] = sequence.sampler.draw(logits[n])
+        sampled: list[int] = torch.where(finite, tokens, -1).tolist()
+        return sampled
 
     # Postprocess
 
-    def _postprocess(self, drawn: Drawn) -> None:
-        """Gives each row its token; who is done gets its answer and leaves."""
-        for seat, token in drawn:
-            prompt, seat.prompt = seat.prompt, None
-            if token < 0:  # not-a-number may be all over what would be kept
+    def _postprocess(self, sampled: Sampled) -> None:
+        """Gives each sequence its token, caches complete prefixes, and finishes sequences."""
+        for sequence, token in sampled:
+            prefill, sequence.prefill = sequence.prefill, None
+            if token < 0:  # NaN may be all over what would be cached
                 continue
-            if prompt is not None:
-                seat.slot.written = True
-                self.prompts.keep(prompt, self._seats.place(seat).slot)
-            seat.take(token)
-        self._recovery.convict([seat for seat, token in drawn if token < 0])
-        for seat, _ in drawn:
-            self._scheduler.settle(seat)
+            if prefill is not None:
+                sequence.slot.is_written = True
+                if prefill.prefix_key:
+                    slot = self._table.locate(sequence).slot
+                    self.prefix_cache.save(prefill.prefix_key, prefill.prefix_length, slot)
+            sequence.append_token(token)
+        self._recovery.quarantine([sequence for sequence, token in sampled if token < 0])
+        for sequence, _ in sampled:
+            self._scheduler.finish(sequence)
 
 
-def _attempt(run: Callable[[], Drawn]) -> Drawn | Fault:
+def _attempt(run: Callable[[], Sampled]) -> Sampled | Fault:
     try:
         return run()
-    except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
-        return fault_of(error)
+    except Exception as error:  # noqa: BLE001 - the engine survives whatever a model raises
+        return classify(error)

@@ -1,6 +1,6 @@
-"""Forward passes over slots: a prompt piece by piece, or one token of every row.
+"""Forward passes over slots: prefill by chunks, or one decode step of all sequences.
 
-Knows nothing of who waits and why.
+Knows nothing of requests or scheduling.
 """
 
 from __future__ import annotations
@@ -13,220 +13,239 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from videoqa_worker.engine.device.cuda_graphs import Graphs
-from videoqa_worker.engine.device.memory import kv_tokens
-from videoqa_worker.engine.kvcache.positions import Last, Place, seen
-from videoqa_worker.engine.kvcache.slot_cache import KvShape, SlotCache, token_bytes
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
+from videoqa_worker.engine.device.memory import fit_kv_tokens
+from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition, mask_visible
+from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import attention, kernels
-from videoqa_worker.engine.sequence.prefill import Prompt
+from videoqa_worker.engine.model.kv_shape import KVShape, count_token_bytes
+from videoqa_worker.engine.sequence.prefill import Prefill
 from videoqa_worker.settings import EngineConfig
 
-__all__ = ["Passes"]
+__all__ = ["ForwardPass"]
 
 _REACH = {"cuda": 512, "cpu": 64}
-"""Attention's reach is rounded up to it: one graph serves so many steps."""
+"""Attention's reach is rounded up to it, so that one graph serves so many steps."""
 _FREE = 256
-"""Positions of a decode step on a GPU; one pass for all rows also needs fewer graphs."""
+"""Positions of a decode step on a GPU; a single pass for all sequences also needs fewer graphs."""
 _PROMPT = 64
-"""Prompts are rounded up to it, where they run as graphs. No more than slots: see `LENGTHS`."""
+"""Prompts are padded to a multiple of it where they run as graphs; no more than `SLOT_STEP`."""
 
 
-class Passes:
-    """Of one model, on the engine's thread."""
+class ForwardPass:
+    """Runs one model on the slots of its KV cache; used by the engine's thread."""
 
-    def __init__(self, model: Any, graphs: Graphs, shape: KvShape, config: EngineConfig) -> None:
+    def __init__(
+        self, model: Any, graphs: CudaGraphs, shape: KVShape, config: EngineConfig
+    ) -> None:
         self._model, self._graphs = model, graphs
         self._device: torch.device = model.device
         self._invariant = config.batch_invariant
-        self._unmasked = self._spares_masks(config)
-        self._kernel = self._fastest(shape, config) if self._unmasked else None
+        self._unmasked = self._can_skip_masks(config)
+        self._kernel = self._choose_kernel(shape, config) if self._unmasked else None
         attention.install(model, self._kernel)
-        tokens = kv_tokens(config.max_batch_tokens, token_bytes(shape, model.dtype), self._device)
+        bytes_each = count_token_bytes(shape, model.dtype)
+        tokens = fit_kv_tokens(config.max_batch_tokens, bytes_each, self._device)
         self.cache = SlotCache(shape, tokens, model.dtype, self._device)
 
-    def _spares_masks(self, config: EngineConfig) -> bool:
-        """Where kernels can do without, see `attention`."""
-        chosen = config.attn_implementation is None and not config.batch_invariant
-        return chosen and self._device.type == "cuda"
+    def _can_skip_masks(self, config: EngineConfig) -> bool:
+        """Returns True if attention may run on kernels without masks, see `attention`."""
+        free = config.attn_implementation is None and not config.batch_invariant
+        return free and self._device.type == "cuda"
 
-    def _fastest(self, shape: KvShape, config: EngineConfig) -> str | None:
+    def _choose_kernel(self, shape: KVShape, config: EngineConfig) -> str | None:
         queries = self._model.config.get_text_config().num_attention_heads
         heads = kernels.Heads(queries, shape[1], shape[2])
         dtype, graphs = self._model.dtype, config.cuda_graphs
-        return kernels.fastest(heads, dtype, self._device, as_graphs=graphs)
+        return kernels.choose_fastest(heads, dtype, self._device, as_graphs=graphs)
 
     @property
     def free_positions(self) -> int:
-        """A pass over so many costs no more than one over fewer: reading the weights is what takes time."""
-        return _FREE if self._graphs.on else 0
+        """Positions that a pass computes at the cost of one: reading the weights takes the time."""
+        return _FREE if self._graphs.enabled else 0
 
-    # A prompt
+    # Prefill
 
-    def advance(self, prompt: Prompt, place: Place, most: int) -> torch.Tensor | None:
-        """Computes up to so many positions; the scores, float[1, vocabulary], after the last."""
-        whole = not prompt.done and prompt.length <= most and not self._invariant
-        if self._graphs.on and whole and not prompt.text_only:
-            return self._whole(prompt, place.slot)
-        start, end = prompt.done, min(prompt.length, prompt.done + most)
-        if self._invariant and start < prompt.prefix:
-            end = min(end, prompt.prefix)  # what is kept ends there, and was computed so
-        given = "input_ids" if prompt.text_only else "inputs_embeds"
-        piece, later = prompt.rest[:, : end - start], prompt.rest[:, end - start :]
-        with self._any_shape():
-            scores: torch.Tensor = self._model(
-                **{given: piece},
-                attention_mask=self._mask(place, start, end),
+    def prefill_chunk(
+        self, prefill: Prefill, position: KVPosition, most: int
+    ) -> torch.Tensor | None:
+        """Computes up to `most` positions of a prompt.
+
+        Returns the logits after its last position, float[1, vocabulary]; None before that.
+        """
+        whole = not prefill.done and prefill.length <= most and not self._invariant
+        if self._graphs.enabled and whole and not prefill.is_text:
+            return self._prefill_whole(prefill, position.slot)
+        start, end = prefill.done, min(prefill.length, prefill.done + most)
+        if self._invariant and start < prefill.prefix_length:
+            end = min(end, prefill.prefix_length)  # a cached prefix was computed in this shape
+        kind = "input_ids" if prefill.is_text else "inputs_embeds"
+        chunk, later = prefill.rest[:, : end - start], prefill.rest[:, end - start :]
+        with self._without_cudnn():
+            logits: torch.Tensor = self._model(
+                **{kind: chunk},
+                attention_mask=self._make_mask(position, start, end),
                 position_ids=torch.arange(start, end, device=self._device)[None],
-                past_key_values=self.cache.for_prompt(place.slot, place.at(start)),
+                past_key_values=self.cache.for_prefill(position.slot, position.locate(start)),
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-        prompt.done, prompt.rest = end, later
-        return scores if end == prompt.length else None
+        prefill.done, prefill.rest = end, later
+        return logits if end == prefill.length else None
 
-    def _mask(self, place: Place, start: int, end: int) -> torch.Tensor | None:
-        """For these positions of a row; None at its beginning, where they see only each other."""
+    def _make_mask(self, position: KVPosition, start: int, end: int) -> torch.Tensor | None:
+        """Returns the mask of a prefill chunk; None at the beginning, where it attends only to itself."""
         if not start:
             return None
-        first, behind = place.at(start), place.at(end - 1) + 1
+        first, behind = position.locate(start), position.locate(end - 1) + 1
         if end - start > 1 and self._unmasked and (first, behind) == (start, end):
-            return attention.lengths(torch.tensor([end]))
-        at = torch.arange(first, behind, device=self._device)
-        return seen(behind, at, place.start, place.shared)[None, None]
+            return attention.encode_lengths(torch.tensor([end]))
+        positions = torch.arange(first, behind, device=self._device)
+        return mask_visible(behind, positions, position.start, position.prefix_length)[None, None]
 
-    def together(self, prompts: Sequence[Prompt], places: Sequence[Place]) -> torch.Tensor:
-        """Computes all that is left of prompts in one slot, which are text alone; the scores,
-        float[prompts, vocabulary], after the last of each."""
-        spans = [torch.arange(prompt.done, prompt.length) for prompt in prompts]
+    def prefill_packed(
+        self, prefills: Sequence[Prefill], positions: Sequence[KVPosition]
+    ) -> torch.Tensor:
+        """Computes the rest of several prompts in one slot, which is text only.
+
+        Returns the logits after the last position of each, float[prompts, vocabulary].
+        """
+        spans = [torch.arange(prefill.done, prefill.length) for prefill in prefills]
         counts = torch.tensor([len(span) for span in spans])
-        shared, start = (
+        prefix, start = (
             torch.tensor(each).repeat_interleave(counts)
-            for each in zip(*((place.shared, place.start) for place in places), strict=True)
+            for each in zip(*((one.prefix_length, one.start) for one in positions), strict=True)
         )
-        at = start + torch.cat(spans) - shared
-        rests = torch.cat([prompt.rest[0] for prompt in prompts])
-        behind = max(
-            place.at(prompt.length - 1) + 1 for prompt, place in zip(prompts, places, strict=True)
+        at = start + torch.cat(spans) - prefix
+        rests = torch.cat([prefill.rest[0] for prefill in prefills])
+        reach = max(
+            position.locate(prefill.length - 1) + 1
+            for prefill, position in zip(prefills, positions, strict=True)
         )
         keep = counts.cumsum(0) - 1
-        at, start, shared, keep = map(self._sent, (at, start, shared, keep))
-        with self._any_shape():
-            scores = self._placed(
-                places[0].slot,
-                behind,
-                *(each[None] for each in (rests, at, start, shared)),
+        at, start, prefix, keep = map(self._send, (at, start, prefix, keep))
+        with self._without_cudnn():
+            logits = self._run_tokens(
+                positions[0].slot,
+                reach,
+                *(each[None] for each in (rests, at, start, prefix)),
                 keep=keep,
             )[0]
-        for prompt in prompts:
-            prompt.done, prompt.rest = prompt.length, prompt.rest[:, :0]
-        return scores
+        for prefill in prefills:
+            prefill.done, prefill.rest = prefill.length, prefill.rest[:, :0]
+        return logits
 
-    def _sent(self, numbers: torch.Tensor) -> torch.Tensor:
-        """To the device, without waiting for what it has to do before."""
+    def _send(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Copies to the device without waiting for its earlier work."""
         return numbers.to(self._device, non_blocking=True)
 
-    def _any_shape(self) -> AbstractContextManager[None]:
-        """cuDNN's attention, the default on some GPUs, prepares itself for each new shape: 0.85 s on
-        an H200. Prompts have many shapes."""
+    def _without_cudnn(self) -> AbstractContextManager[None]:
+        """Excludes cuDNN's attention, the default on some GPUs: it prepares itself for each new shape, 0.85 s
+        on an H200, and prompts have many shapes."""
         if self._device.type != "cuda":
             return nullcontext()
         return sdpa_kernel(
             [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         )
 
-    def _whole(self, prompt: Prompt, slot: int) -> torch.Tensor:
-        """All of a prompt as a graph. What is filled up behind it is masked, then overwritten."""
-        longest = -(-prompt.length // _PROMPT) * _PROMPT
-        filled = prompt.rest.new_zeros(1, longest, prompt.rest.shape[-1])
-        filled[:, : prompt.length] = prompt.rest
-        places = self._sent(torch.tensor([[slot], [prompt.length - 1]]))
-        key = "prompt", longest
-        scores = self._graphs.run(key, self._prompt_pass, filled, places[0], places[1])
-        prompt.done, prompt.rest = prompt.length, prompt.rest.new_empty(1, 0)
-        return scores
+    def _prefill_whole(self, prefill: Prefill, slot: int) -> torch.Tensor:
+        """Computes a whole prompt as a graph. Its padding is masked, then overwritten."""
+        longest = -(-prefill.length // _PROMPT) * _PROMPT
+        padded = prefill.rest.new_zeros(1, longest, prefill.rest.shape[-1])
+        padded[:, : prefill.length] = prefill.rest
+        numbers = self._send(torch.tensor([[slot], [prefill.length - 1]]))
+        key = "prefill", longest
+        logits = self._graphs.run(key, self._run_prompt, padded, numbers[0], numbers[1])
+        prefill.done, prefill.rest = prefill.length, prefill.rest.new_empty(1, 0)
+        return logits
 
-    def _prompt_pass(
+    def _run_prompt(
         self, embeddings: torch.Tensor, slot: torch.Tensor, last: torch.Tensor
     ) -> torch.Tensor:
-        scores: torch.Tensor = self._model(
+        logits: torch.Tensor = self._model(
             inputs_embeds=embeddings,
             position_ids=torch.arange(embeddings.shape[1], device=self._device)[None],
-            past_key_values=self.cache.for_prompt(slot, 0),
+            past_key_values=self.cache.for_prefill(slot, 0),
             use_cache=True,
             logits_to_keep=last,
         ).logits[:, -1]
-        return scores
+        return logits
 
-    # Rows
+    # Decode
 
-    def decode(self, first: int, rows: Sequence[Sequence[Last]], *, least: int = 1) -> torch.Tensor:
-        """The next scores of each row, float[rows, vocabulary], slot by slot.
+    def decode(
+        self, first: int, slots: Sequence[Sequence[DecodeInput]], *, min_slots: int = 1
+    ) -> torch.Tensor:
+        """Returns the next logits of each sequence, float[sequences, vocabulary], slot by slot.
 
         Arguments:
-            first: number of the first slot.
-            rows: of each slot from that one on; some have none.
-            least: so many slots the pass has, where its shape must not change.
+            first: index of the first slot.
+            slots: inputs of each slot from that one on; some have none.
+            min_slots: slots of the pass where its shape must not change.
         """
-        scratch = Last(0, self.cache.length - 1, 0, 0)
-        slots, each = len(rows), max(map(len, rows))
+        scratch = DecodeInput(0, self.cache.length - 1, 0, 0)
+        count, each = len(slots), max(map(len, slots))
         if self._invariant:
-            slots = least
-        elif self._graphs.on:
-            slots = min(_power_of_two(slots), self.cache.slots - first)
-            each = _power_of_two(each)
-        filled = [[*slot, *[scratch] * (each - len(slot))] for slot in rows]
-        filled += [[scratch] * each] * (slots - len(rows))
-        reach = max(self.reach(row.at + 1) for slot in rows for row in slot)
-        placed = self._sent(torch.tensor(filled).permute(2, 0, 1))
-        by_length = self._kernel is not None and reach % kernels.PAGE == 0 and each == 1
-        by_length &= all(row.start == row.shared for slot in rows for row in slot)
-        key = "rows", slots, each, first, reach, by_length
-        step = partial(self._placed, first, reach, keep=each, by_length=by_length)
-        scores = self._graphs.run(key, step, *placed)
-        if all(len(slot) == each for slot in rows):
-            return scores[: len(rows)].flatten(0, 1)
-        return torch.cat([part[: len(slot)] for part, slot in zip(scores, rows, strict=False)])
+            count = min_slots
+        elif self._graphs.enabled:
+            count = min(_round_to_power(count), self.cache.slots - first)
+            each = _round_to_power(each)
+        padded = [[*slot, *[scratch] * (each - len(slot))] for slot in slots]
+        padded += [[scratch] * each] * (count - len(slots))
+        reach = max(self.round_reach(one.position + 1) for slot in slots for one in slot)
+        numbers = self._send(torch.tensor(padded).permute(2, 0, 1))
+        varlen = self._kernel is not None and reach % kernels.PAGE == 0 and each == 1
+        varlen &= all(one.start == one.prefix_length for slot in slots for one in slot)
+        key = "decode", count, each, first, reach, varlen
+        step = partial(self._run_tokens, first, reach, keep=each, varlen=varlen)
+        logits = self._graphs.run(key, step, *numbers)
+        if all(len(slot) == each for slot in slots):
+            return logits[: len(slots)].flatten(0, 1)
+        return torch.cat([part[: len(slot)] for part, slot in zip(logits, slots, strict=False)])
 
-    def reach(self, positions: int) -> int:
-        """How far attention looks for a row of so many positions, if it is by itself."""
+    def round_reach(self, positions: int) -> int:
+        """Returns how many positions attention reads for a sequence of this length, if it is alone."""
         step = _REACH.get(self._device.type, _REACH["cpu"])
-        if self._invariant:  # rows of one reach run together: there are to be few
-            step = max(step, _power_of_two(positions) // 2)
+        if self._invariant:  # sequences of one reach run together: there must be few reaches
+            step = max(step, _round_to_power(positions) // 2)
         return min(self.cache.length, -(-positions // step) * step)
 
-    def _placed(
+    def _run_tokens(
         self,
         first: int,
         reach: int,
         tokens: torch.Tensor,
-        at: torch.Tensor,
+        positions: torch.Tensor,
         start: torch.Tensor,
-        shared: torch.Tensor,
+        prefix_length: torch.Tensor,
         *,
         keep: int | torch.Tensor,
-        by_length: bool = False,
+        varlen: bool = False,
     ) -> torch.Tensor:
-        """Tokens anywhere in a stretch of slots, int64[slots, tokens of each] all four; the scores,
-        float[slots, kept of each, vocabulary].
+        """Runs tokens at any positions of contiguous slots, int64[slots, tokens of each] all four.
+
+        Returns the logits, float[slots, kept of each, vocabulary].
 
         Arguments:
-            by_length: each is the only one of its slot, and sees all that is before it.
+            varlen: each token is the only one of its slot, and attends to all positions before it.
         """
-        if by_length:  # those in scratch, which only fill up, see one position
-            mask = attention.lengths(torch.where(at < reach, at + 1, 1)[:, 0])
+        if varlen:  # padding, which lies in scratch, attends to one position
+            lengths = torch.where(positions < reach, positions + 1, 1)[:, 0]
+            mask = attention.encode_lengths(lengths)
         else:
-            mask = seen(reach, at, start[..., None], shared[..., None])[:, None]
-        scores: torch.Tensor = self._model(
+            visible = mask_visible(reach, positions, start[..., None], prefix_length[..., None])
+            mask = visible[:, None]
+        logits: torch.Tensor = self._model(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=at - start + shared,
-            past_key_values=self.cache.for_tokens(first, at, reach),
+            position_ids=positions - start + prefix_length,
+            past_key_values=self.cache.for_decode(first, positions, reach),
             use_cache=True,
             logits_to_keep=keep,
         ).logits
-        return scores
+        return logits
 
 
-def _power_of_two(count: int) -> int:
-    """The least that is no less."""
+def _round_to_power(count: int) -> int:
+    """Returns the least power of two that is no less than `count`."""
     return 1 << (count - 1).bit_length()

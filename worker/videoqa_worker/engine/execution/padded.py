@@ -1,50 +1,55 @@
-"""Runs whole batches by `generate`: for models that slots cannot hold (see `kv_shape`).
+"""Runs padded batches by transformers' `generate`.
 
-Models outside of the LLaVA family run alone, row by row: what belongs to a picture is their
-processor's secret, and so rows cannot be joined.
+It remains since sliding-window and recurrent models, models outside of the LLaVA family, and those that
+fail in slots have no other way to run (see `kv_shape`). Models outside of the LLaVA family run one
+request at a time: only their processor knows what belongs to which picture, so prompts cannot be joined.
 
-A batch that runs out of memory is halved; a batch in which the model raises is run again
-row by row, so that only the guilty row fails. A row is delivered when it ends, not when
+A batch that runs out of memory is halved; a batch in which the model raises is run again one request
+at a time, so that only the guilty one fails. A sequence is delivered when it ends, not when
 its batch does.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from typing import Any
 
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from videoqa.errors import EngineStopped
 from videoqa_worker.engine.device.memory import free_memory
-from videoqa_worker.engine.execution.collate import left_padded
-from videoqa_worker.engine.failures import STOPPED, Fault, fault_of
+from videoqa_worker.engine.execution.collate import pad_left
+from videoqa_worker.engine.failures import STOPPED, Fault, classify
 from videoqa_worker.engine.model import vision
-from videoqa_worker.engine.model.loading import Loaded
-from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.scheduling.request_queue import WaitingRoom, padded_tokens
-from videoqa_worker.engine.sequence.controls import Row, Sampling, Taking
+from videoqa_worker.engine.model.loading import LoadedModel
+from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine.scheduling.request_queue import RequestQueue, count_padded_tokens
+from videoqa_worker.engine.sequence.controls import HFSampler, HFStopping
+from videoqa_worker.engine.sequence.sequence import Sequence
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import ModelInputs
 from videoqa_worker.settings import EngineConfig
 
-__all__ = ["BatchRunner"]
+__all__ = ["PaddedRunner"]
 
 
-class BatchRunner:
-    """Generates for one batch at a time, on the calling thread; makes smaller ones of it if it fails."""
+class PaddedRunner:
+    """Generates for one padded batch at a time, on the calling thread; splits a batch that fails."""
 
-    def __init__(self, loaded: Loaded, config: EngineConfig, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, loaded: LoadedModel, config: EngineConfig, stopping: Callable[[], bool]
+    ) -> None:
         """
         Arguments:
-            stopping: the engine is closing; asked at every decode step.
+            stopping: returns True while the engine closes; called at every decode step.
         """
         self._loaded = loaded
-        self._most_tokens = config.max_batch_tokens
+        self._max_tokens = config.max_batch_tokens
         self._joins = loaded.llava and not config.batch_invariant
         self._stopping = stopping
-        self.beat_s = time.monotonic()
+        self.last_step_at = time.monotonic()
         self._running = 0
         self.memory_tokens: int | None = None
         """Padded tokens that a batch should stay under, learnt from running out of memory."""
@@ -53,109 +58,111 @@ class BatchRunner:
 
     @property
     def stats(self) -> Stats:
-        return Stats(running=self._running, beat_s=self.beat_s)
+        """Counters; there are no steps to count."""
+        return Stats(running=self._running, last_step_at=self.last_step_at)
 
-    def step(self, room: WaitingRoom) -> bool:
-        """Waits for a batch and runs it; False if the room is closed."""
-        self.beat_s = time.monotonic()
-        most = min(self._most_tokens, self.memory_tokens or 2**62)
-        batch = room.next_batch(most if self._joins else 0)
+    def step(self, queue: RequestQueue) -> bool:
+        """Waits for a batch and runs it; returns False if the queue is closed."""
+        self.last_step_at = time.monotonic()
+        most = min(self._max_tokens, self.memory_tokens or 2**62)
+        batch = queue.next_batch(most if self._joins else 0)
         self.run(batch)
         return bool(batch)
 
     def close(self) -> None:
-        """No row outlives `run`."""
+        """Does nothing: no sequence outlives `run`."""
 
-    def run(self, tickets: Sequence[Ticket]) -> None:
-        """Answers every ticket: with a result or an error.
+    def run(self, requests: abc.Sequence[PendingRequest]) -> None:
+        """Answers every request, with a result or an error.
 
         Raises:
             torch.AcceleratorError: the device is broken until the process ends.
         """
-        running = [t for t in tickets if t.start()]
-        self._running, self.beat_s = len(running), time.monotonic()
+        running = [pending for pending in requests if pending.start()]
+        self._running, self.last_step_at = len(running), time.monotonic()
         try:
             self._run([running])
         finally:
             self._running = 0
-            for ticket in running:
-                if not ticket.future.done():
-                    ticket.future.set_exception(EngineStopped(STOPPED))
+            for pending in running:
+                if not pending.future.done():
+                    pending.future.set_exception(EngineStopped(STOPPED))
 
-    def _run(self, batches: list[list[Ticket]]) -> None:
-        """The last batch first; a batch that fails is replaced by smaller ones."""
+    def _run(self, batches: list[list[PendingRequest]]) -> None:
+        """Runs the last batch first; smaller ones replace a batch that fails."""
         while batches:
-            batch = [ticket for ticket in batches.pop() if not ticket.future.done()]
+            batch = [pending for pending in batches.pop() if not pending.future.done()]
             if not batch:
                 continue
             fault = self._attempt(batch)
             if fault is None:
                 continue
             free_memory()
-            batches.extend(reversed(self._smaller(batch, fault)))
+            batches.extend(reversed(self._split(batch, fault)))
 
-    def _attempt(self, batch: list[Ticket]) -> Fault | None:
+    def _attempt(self, batch: list[PendingRequest]) -> Fault | None:
         try:
             self._generate(batch)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
-            return fault_of(error)
+        except Exception as error:  # noqa: BLE001 - the engine survives whatever a model raises
+            return classify(error)
         return None
 
-    def _smaller(self, batch: list[Ticket], fault: Fault) -> list[list[Ticket]]:
-        left = [ticket for ticket in batch if not ticket.future.done()]
+    def _split(self, batch: list[PendingRequest], fault: Fault) -> list[list[PendingRequest]]:
+        left = [pending for pending in batch if not pending.future.done()]
         if len(batch) == 1:
-            for ticket in left:
-                ticket.future.set_exception(fault.as_error(ticket))
+            for pending in left:
+                pending.future.set_exception(fault.as_error(pending))
             return []
-        if not fault.memory:
-            return [[ticket] for ticket in left]
-        self.memory_tokens = padded_tokens(batch) // 2
+        if not fault.is_memory:
+            return [[pending] for pending in left]
+        self.memory_tokens = count_padded_tokens(batch) // 2
         half = (len(left) + 1) // 2
         return [left[:half], left[half:]]
 
-    def _generate(self, batch: list[Ticket]) -> None:
-        rows = [Row(ticket, self._loaded.tokenizer, self._loaded.eos) for ticket in batch]
-        for row in rows:
-            row.poll()
-            self._settle(row)
-        rows = [row for row in rows if not row.done]
-        if not rows:
+    def _generate(self, batch: list[PendingRequest]) -> None:
+        loaded = self._loaded
+        sequences = [Sequence(pending, loaded.tokenizer, loaded.eos) for pending in batch]
+        for sequence in sequences:
+            sequence.poll_caller()
+            self._finish(sequence)
+        sequences = [sequence for sequence in sequences if not sequence.is_finished]
+        if not sequences:
             return
-        model = self._loaded.model
-        inputs = [row.ticket.request.inputs for row in rows]
-        ids, mask = left_padded(inputs, self._loaded.pad, model.device)
-        model.generate(
+        inputs = [sequence.pending.request.inputs for sequence in sequences]
+        ids, mask = pad_left(inputs, loaded.pad, loaded.model.device)
+        sampler = HFSampler(sequences, ids.device, self._finish)
+        loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,
-            **self._seen(inputs),
-            generation_config=self._settings(rows),
-            logits_processor=LogitsProcessorList([Sampling(rows, ids.device, self._settle)]),
-            stopping_criteria=StoppingCriteriaList([Taking(rows, self._settle)]),
+            **self._encode_media(inputs),
+            generation_config=self._make_config(sequences),
+            logits_processor=LogitsProcessorList([sampler]),
+            stopping_criteria=StoppingCriteriaList([HFStopping(sequences, self._finish)]),
         )
 
-    def _seen(self, inputs: Sequence[ModelInputs]) -> dict[str, Any]:
-        """The pictures of the rows, as the model takes them."""
+    def _encode_media(self, batch: abc.Sequence[ModelInputs]) -> dict[str, Any]:
+        """Returns the pictures of a batch, as the model takes them."""
         model = self._loaded.model
         if self._loaded.llava:
-            features = vision.join([vision.encode(model, row) for row in inputs])
+            features = vision.join_features([vision.encode(model, inputs) for inputs in batch])
             return {"mm_encoder_outputs": features}
-        (row,) = inputs
-        return {name: vision.placed(value, model) for name, value in row.images.items()}
+        (inputs,) = batch
+        return {name: vision.send(value, model) for name, value in inputs.images.items()}
 
-    def _settings(self, rows: Sequence[Row]) -> GenerationConfig:
-        """Greedy until the last row is at its limit: each row ends by its own controls."""
+    def _make_config(self, sequences: abc.Sequence[Sequence]) -> GenerationConfig:
+        """Returns settings for greedy decoding up to the longest limit: each sequence ends by itself."""
         return GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
-            max_new_tokens=max(row.generation.max_new_tokens for row in rows),
+            max_new_tokens=max(one.generation.max_new_tokens for one in sequences),
             pad_token_id=self._loaded.pad,
         )
 
-    def _settle(self, row: Row) -> None:
-        """Ends a row if the engine is closing; delivers it if it is done."""
-        self.beat_s = time.monotonic()
-        if not row.done and self._stopping():
-            row.error = EngineStopped(STOPPED)
-        if row.error is not None:
-            row.ticket.future.set_exception(row.error)
-        elif row.finish_reason is not None:
-            row.ticket.future.set_result(row.generated())
+    def _finish(self, sequence: Sequence) -> None:
+        """Delivers a finished sequence; ends one that goes on if the engine is closing."""
+        self.last_step_at = time.monotonic()
+        if not sequence.is_finished and self._stopping():
+            sequence.error = EngineStopped(STOPPED)
+        if sequence.error is not None:
+            sequence.pending.future.set_exception(sequence.error)
+        elif sequence.finish_reason is not None:
+            sequence.pending.future.set_result(sequence.build_answer())

@@ -1,1 +1,1 @@
-"""The KV cache: slots, their allocation, and what is kept for later prompts."""
+"""The KV cache: slots, their allocation, and the prefix cache."""

@@ -1,77 +1,79 @@
-"""How the seats lie in the cache: it is arranged, moved and wiped as they are taken and left."""
+"""Rearranges the KV cache as slots are allocated, packed and freed."""
 
 from __future__ import annotations
 
 import sys
+from typing import Generic
 
-from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
-from videoqa_worker.engine.kvcache.slots import LENGTHS, Seat, Seats, Slot
+from videoqa_worker.engine.kvcache.slots import SLOT_STEP, S, Slot, SlotTable
 from videoqa_worker.settings import EngineConfig
 
-__all__ = ["Layout"]
+__all__ = ["SlotAllocator"]
 
 
-class Layout:
-    """Of one cache, on the engine's thread."""
+class SlotAllocator(Generic[S]):
+    """Keeps one cache in step with its slot table; used by the engine's thread."""
 
-    def __init__(self, cache: SlotCache, graphs: Graphs, config: EngineConfig) -> None:
-        self.seats = Seats()
+    def __init__(self, cache: SlotCache, graphs: CudaGraphs, config: EngineConfig) -> None:
+        self.table: SlotTable[S] = SlotTable()
         self._cache, self._graphs, self._config = cache, graphs, config
-        self.usual_length = cache.tokens // config.max_batch // LENGTHS * LENGTHS
-        """Of slots, as many as rows can be."""
+        self.standard_length = cache.tokens // config.max_batch // SLOT_STEP * SLOT_STEP
+        """Length of slots if there are as many as sequences can run."""
 
     @property
-    def tokens(self) -> int:
-        """Positions for all rows. One by itself has all that it needs, whatever the settings say."""
-        return self._cache.tokens if self.seats else sys.maxsize
+    def available_tokens(self) -> int:
+        """Positions for all sequences; a sequence alone gets all that it needs, beyond the settings."""
+        return self._cache.tokens if self.table else sys.maxsize
 
     @property
-    def usual(self) -> bool:
-        """Slots are as long as that."""
-        return self._cache.length == self.usual_length
+    def has_standard_length(self) -> bool:
+        """True while slots have the standard length."""
+        return self._cache.length == self.standard_length
 
-    def make_room(self, seat: Seat) -> None:
-        """Slots as many and as long as the seats need."""
-        cache, slots = self._cache, self.seats.slots
-        needed = self.seats.length()
+    def ensure_room(self, sequence: S) -> None:
+        """Rearranges the cache if the table needs more or longer slots; `sequence` is the newest."""
+        cache, slots = self._cache, self.table.slots
+        needed = self.table.compute_slot_length()
         used = [slot.used for slot in slots if slot.used]
         fits = len(slots) <= cache.slots and needed <= cache.length
         if self._config.batch_invariant:
-            fits = cache.length == max(needed, self.usual_length)
-        if fits and not (cache.grown and needed <= cache.tokens and not used):
+            fits = cache.length == max(needed, self.standard_length)
+        if fits and not (cache.is_oversized and needed <= cache.tokens and not used):
             return
-        # As long as all rows at once can be, if there is memory: graphs are lost with the slots.
-        length = max(needed, self.usual_length)
-        if len(seat.slot.seats) > 1:  # and for the others of its kind that may come
-            more = self._config.max_batch - len(self.seats)
-            likely = min(needed + more * seat.room, cache.tokens // len(slots))
-            length = max(length, likely // LENGTHS * LENGTHS)
-        self._graphs.forget()
+        # As long as memory allows for the most sequences: each rearrangement loses the CUDA graphs.
+        length = max(needed, self.standard_length)
+        region = sequence.region
+        if len(region.slot.sequences) > 1:  # and room for more with the same prefix
+            more = self._config.max_batch - len(self.table)
+            likely = min(needed + more * region.size, cache.tokens // len(slots))
+            length = max(length, likely // SLOT_STEP * SLOT_STEP)
+        self._graphs.clear()
         cache.arrange(length, used)
 
-    def pack(self, slot: Slot) -> None:
-        """It has several rows from here on."""
-        now, then = self.seats.place_packed(slot)
+    def pack(self, slot: Slot[S]) -> None:
+        """Moves a slot to the packed ones, in the table and in the cache."""
+        now, then = self.table.find_packed_index(slot)
         if now != then:
-            most = max(self.seats.slots[n].used for n in (now, then))
+            most = max(self.table.slots[n].used for n in (now, then))
             self._cache.swap(now, then, most)
-        self.seats.pack(slot)
+        self.table.mark_packed(slot)
 
-    def vacate(self, seat: Seat) -> None:
-        """Other slots move into a slot that is free."""
-        if seat.prompt is not None:  # nobody has seen whether it holds numbers
-            self.wipe(seat, whole=not seat.slot.written)
-        used = [slot.used for slot in self.seats.slots]
-        for source, target in self.seats.leave(seat):
+    def free(self, sequence: S) -> None:
+        """Frees a sequence's region; other slots move into an empty slot."""
+        if sequence.prefill is not None:  # its KV was never checked for NaN
+            self.wipe(sequence, whole=not sequence.region.slot.is_written)
+        used = [slot.used for slot in self.table.slots]
+        for source, target in self.table.remove(sequence):
             if used[source]:
                 self._cache.move(source, target, used[source])
             used[target] = used[source]
-        seat.prompt = None  # whoever still knows the seat holds no memory of the device by it
 
-    def wipe(self, seat: Seat, *, whole: bool) -> None:
-        """What it may have written; `whole`: and what it shares, and what filled up its prompt."""
-        slot, cache = self.seats.slots.index(seat.slot), self._cache
+    def wipe(self, sequence: S, *, whole: bool) -> None:
+        """Zeroes the KV of a sequence; `whole`: of its slot, with the prefix and the prompt's padding."""
+        region, cache = sequence.region, self._cache
+        slot = self.table.slots.index(region.slot)
         if slot < cache.slots:
-            start, end = (0, cache.length) if whole else (seat.start, seat.end)
+            start, end = (0, cache.length) if whole else (region.start, region.end)
             cache.wipe(slot, start, end)

@@ -1,4 +1,4 @@
-"""Where the positions of a row lie in the cache, and which of them a token sees."""
+"""Positions of a sequence in its slot, and the mask of those that a token attends to."""
 
 from __future__ import annotations
 
@@ -7,35 +7,45 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Last", "Place", "seen"]
+__all__ = ["DecodeInput", "KVPosition", "mask_visible"]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the positions of a row lie: the first `shared` at the beginning of a slot, the others from
-    `start` on."""
+class KVPosition:
+    """Maps the positions of a sequence to those of its slot.
+
+    The first `prefix_length` lie at the beginning of the slot, the others from `start` on.
+    """
 
     slot: int
     start: int = 0
-    shared: int = 0
+    prefix_length: int = 0
 
-    def at(self, position: int) -> int:
-        return position if position < self.shared else self.start + position - self.shared
+    def locate(self, position: int) -> int:
+        """Returns where in the slot this position of the sequence lies."""
+        if position < self.prefix_length:
+            return position
+        return self.start + position - self.prefix_length
 
 
-class Last(NamedTuple):
-    """The last token of a row, where it goes in its slot, and which positions the row sees."""
+class DecodeInput(NamedTuple):
+    """The last token of a sequence, its position in the slot, and the region that it attends to."""
 
     token: int
-    at: int
+    position: int
     start: int
-    shared: int
+    prefix_length: int
 
 
-def seen(
-    reach: int, at: torch.Tensor, start: int | torch.Tensor, shared: int | torch.Tensor
+def mask_visible(
+    reach: int,
+    positions: torch.Tensor,
+    start: int | torch.Tensor,
+    prefix_length: int | torch.Tensor,
 ) -> torch.Tensor:
-    """bool[..., reach]: which positions of its slot a token sees, that is at `at`, int64[...]: what is
-    shared, and what is its row's own up to itself."""
-    places = torch.arange(reach, device=at.device)
-    return ((places < shared) | (places >= start)) & (places <= at[..., None])
+    """Returns bool[..., reach]: the positions of its slot that each token attends to.
+
+    A token at `positions`, int64[...], attends to the shared prefix and to its own region up to itself.
+    """
+    columns = torch.arange(reach, device=positions.device)
+    return ((columns < prefix_length) | (columns >= start)) & (columns <= positions[..., None])

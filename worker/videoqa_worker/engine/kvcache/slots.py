@@ -1,211 +1,192 @@
-"""Who sits where in the cache: one row a slot, or several that begin alike.
+"""Slot allocation in the KV cache; sequences with the same prefix share a slot.
 
-Rows about the same pictures have the same prompt up to the last picture. Its keys and values lie
-once, at the beginning of a slot, written by the first of them; behind them each row has a region of
-its own for the rest of its prompt and for its answer. Every row sees the beginning and its own region,
-so it is as if it were alone there, and a decode step reads the beginning once for all of them.
+Sequences about the same media have the same prompt up to the last picture. The KV of this prefix lies
+once, at the beginning of a slot, written by the first of them; behind it each sequence has a region of
+its own for the rest of its prompt and for its answer. Each attends to the prefix and to its own
+region only, as if it were alone, and a decode step reads the prefix once for all of them.
 
-Slots with several rows come first, a slot whose first prompt is on its way in is the last: so a
-step reads one or two stretches of slots. Knows nothing of tensors.
+Packed slots (several sequences) come first, a slot whose first prompt is in prefill comes last: so a
+decode step reads one or two contiguous runs of slots. Knows nothing of tensors, nor of what a sequence
+is beyond its region (`SlotUser`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
-from videoqa_worker.engine.kvcache.positions import Last, Place
-from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.sequence.controls import Row
-from videoqa_worker.engine.sequence.logits import Shaping
-from videoqa_worker.engine.sequence.prefill import Prompt
-from videoqa_worker.engine.sequence.sampler import Sampler
+from videoqa_worker.engine.kvcache.positions import KVPosition
 
-__all__ = ["LENGTHS", "Seat", "Seats", "Slot", "Spot"]
+__all__ = ["SLOT_STEP", "Slot", "SlotRegion", "SlotTable", "SlotUser"]
 
-LENGTHS = 64
-"""Slots are a multiple of it long, so that they seldom have to be arranged anew."""
+SLOT_STEP = 64
+"""Slot lengths are a multiple of it, so that slots are seldom rearranged."""
+
+
+class SlotUser(Protocol):
+    """A sequence as slot allocation sees it."""
+
+    @property
+    def region(self) -> SlotRegion[Any]:
+        """Its own positions in a slot."""
+
+    @property
+    def prefill(self) -> object | None:
+        """State of its prompt; None once it decodes."""
+
+    @property
+    def length(self) -> int:
+        """Positions written so far, the shared prefix included."""
+
+    @property
+    def write_position(self) -> int:
+        """Position in the slot that it writes next."""
+
+
+S = TypeVar("S", bound=SlotUser)
 
 
 @dataclass(eq=False)
-class Slot:
-    """A stretch of the cache."""
+class Slot(Generic[S]):
+    """A stretch of the KV cache for one sequence, or for several with the same prefix."""
 
     key: bytes
-    """Of what its rows have in common; empty: it is for one row."""
-    shared: int
-    """Positions at its beginning that all of its rows see."""
-    seats: list[Seat] = field(default_factory=list)
-    written: bool = False
-    """What is shared is there; before that, the others wait for the first row."""
-    packed: bool = False
-    """Has or had several rows."""
+    """Digest of the shared prefix; empty: the slot holds one sequence only."""
+    prefix_length: int
+    """Positions at its beginning that all of its sequences attend to."""
+    sequences: list[S] = field(default_factory=list)
+    is_written: bool = False
+    """The prefix is computed; until then the other sequences wait for the first."""
+    is_packed: bool = False
+    """Holds, or has held, several sequences."""
 
     @property
     def rank(self) -> int:
-        """Several rows, one row, none yet."""
-        if self.packed:
+        """Order of slots in the cache: 0 packed, 1 a single decoding sequence, 2 still in prefill."""
+        if self.is_packed:
             return 0
-        return 1 if any(seat.prompt is None for seat in self.seats) else 2
+        return 1 if any(one.prefill is None for one in self.sequences) else 2
 
     @property
     def used(self) -> int:
         """Positions up to the last one written."""
-        shared = self.shared if self.written else 0
-        return max([shared, *(seat.at for seat in self.seats if seat.length)])
+        prefix = self.prefix_length if self.is_written else 0
+        return max([prefix, *(one.write_position for one in self.sequences if one.length)])
 
-    def gap(self, room: int) -> int:
-        """Where a region of so many positions can begin."""
-        start = self.shared
-        for seat in sorted(self.seats, key=lambda one: one.start):
-            if seat.start - start >= room:
+    def find_gap(self, size: int) -> int:
+        """Returns the first position at which a region of this size fits."""
+        start = self.prefix_length
+        for region in sorted((one.region for one in self.sequences), key=lambda one: one.start):
+            if region.start - start >= size:
                 return start
-            start = max(start, seat.end)
+            start = max(start, region.end)
         return start
 
 
 @dataclass(frozen=True)
-class Spot:
-    """Where a row could sit."""
+class SlotRegion(Generic[S]):
+    """Positions of a slot that belong to one sequence."""
 
-    slot: Slot
+    slot: Slot[S]
     start: int
-    room: int
+    size: int
 
     @property
     def end(self) -> int:
-        return self.start + self.room
+        """Position behind the region."""
+        return self.start + self.size
 
 
-@dataclass(eq=False)
-class Seat:
-    """A row and its place."""
-
-    row: Row
-    prompt: Prompt | None
-    """What is still on its way in."""
-    slot: Slot
-    start: int
-    """Where its own region begins."""
-    room: int
-    """Positions of its own region."""
-    begun: bool = False
-    """Has what it needs on the device."""
-    length: int = 0
-    """Positions of prompt and answer that are there, the shared ones with them."""
-    sampler: Sampler | None = None
-    shaping: Shaping | None = None
-
-    @property
-    def ticket(self) -> Ticket:
-        return self.row.ticket
-
-    @property
-    def end(self) -> int:
-        """Behind its region."""
-        return self.start + self.room
-
-    @property
-    def at(self) -> int:
-        """Where its next position goes."""
-        return self.start + self.length - self.slot.shared
-
-    @property
-    def last(self) -> Last:
-        return Last(self.row.tokens[-1], self.at, self.start, self.slot.shared)
-
-    def take(self, token: int) -> None:
-        """Adds a token to its answer."""
-        if self.shaping is not None:
-            self.shaping.add(token)
-        self.row.take(token)
-
-    def undo(self) -> None:
-        """The step is lost: what was drawn in it will be drawn again, with the same luck."""
-        if self.sampler is not None and self.sampler.draws > len(self.row.tokens):
-            self.sampler.undo()
-
-
-class Seats:
-    """All of them, in the order in which they were taken."""
+class SlotTable(Generic[S]):
+    """The slots in use and their sequences, in order of admission."""
 
     def __init__(self) -> None:
-        self._seats: list[Seat] = []
-        self.slots: list[Slot] = []
-        """Slot n is the cache's."""
+        self._sequences: list[S] = []
+        self.slots: list[Slot[S]] = []
+        """In the order in which they lie in the cache."""
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return len(self._sequences)
 
-    def __contains__(self, seat: Seat) -> bool:
-        return seat in self._seats
-
-    @property
-    def all(self) -> list[Seat]:
-        return [*self._seats]
+    def __contains__(self, sequence: S) -> bool:
+        return sequence in self._sequences
 
     @property
-    def running(self) -> list[Seat]:
-        return [seat for seat in self._seats if seat.prompt is None]
+    def sequences(self) -> list[S]:
+        """All sequences."""
+        return [*self._sequences]
 
     @property
-    def filling(self) -> list[Seat]:
-        """Those whose prompts are on their way in, all of one slot."""
-        return [seat for seat in self._seats if seat.prompt is not None]
+    def decoding(self) -> list[S]:
+        """Sequences whose prompt is complete."""
+        return [one for one in self._sequences if one.prefill is None]
 
-    def spot(self, ticket: Ticket, key: bytes, shared: int, tokens: int) -> Spot | None:
-        """Where a row can sit if the cache has room for so many positions: beside one that begins
-        alike, else in a slot of its own; None: nowhere now.
+    @property
+    def prefilling(self) -> list[S]:
+        """Sequences whose prompt is not complete; all of them are in one slot."""
+        return [one for one in self._sequences if one.prefill is not None]
+
+    def find_region(
+        self, max_tokens: int, key: bytes, prefix_length: int, available_tokens: int
+    ) -> SlotRegion[S] | None:
+        """Returns a region for a new sequence: in a slot with the same prefix, else in a slot of its own.
+
+        None if the cache has no room for it now.
 
         Arguments:
-            key: of the beginning, which is `shared` positions long; empty: it sits by itself.
+            max_tokens: positions of its prompt and longest answer.
+            key: digest of its prefix, which is `prefix_length` positions long; empty: it shares none.
+            available_tokens: positions of the cache.
         """
-        room = ticket.most_tokens - shared
+        size = max_tokens - prefix_length
         alike = [slot for slot in self.slots if key and slot.key == key]
-        for slot in (*alike, Slot(key, shared)):
-            found = Spot(slot, slot.gap(room), room)
+        for slot in (*alike, Slot[S](key, prefix_length)):
+            region = SlotRegion(slot, slot.find_gap(size), size)
             count = len(self.slots) + (slot not in alike)
-            if count * self.length(found) <= tokens:
-                return found
+            if count * self.compute_slot_length(region) <= available_tokens:
+                return region
         return None
 
-    def place(self, seat: Seat) -> Place:
-        return Place(self.slots.index(seat.slot), seat.start, seat.slot.shared)
+    def locate(self, sequence: S) -> KVPosition:
+        """Returns where the positions of a sequence lie in the cache."""
+        region = sequence.region
+        return KVPosition(self.slots.index(region.slot), region.start, region.slot.prefix_length)
 
-    def length(self, more: Spot | None = None) -> int:
-        """Positions that each slot has to have, with one for scratch."""
-        ends = [seat.end for seat in self._seats]
-        longest = max([*ends, more.end] if more else ends, default=0) + 1
-        return -(-longest // LENGTHS) * LENGTHS
+    def compute_slot_length(self, added: SlotRegion[S] | None = None) -> int:
+        """Returns the positions that each slot needs, also for a region that is `added`; one of them is scratch."""
+        ends = [one.region.end for one in self._sequences]
+        longest = max([*ends, added.end] if added else ends, default=0) + 1
+        return -(-longest // SLOT_STEP) * SLOT_STEP
 
-    def take(self, spot: Spot, row: Row, prompt: Prompt) -> Seat:
-        seat = Seat(row, prompt, spot.slot, spot.start, spot.room)
-        if spot.slot not in self.slots:
-            self.slots.append(spot.slot)
-        spot.slot.seats.append(seat)
-        self._seats.append(seat)
-        return seat
+    def add(self, sequence: S) -> None:
+        """Puts a sequence into its region."""
+        slot = sequence.region.slot
+        if slot not in self.slots:
+            self.slots.append(slot)
+        slot.sequences.append(sequence)
+        self._sequences.append(sequence)
 
-    def place_packed(self, slot: Slot) -> tuple[int, int]:
-        """Where it is, and where it has to be with several rows: the slot there changes places with it."""
+    def find_packed_index(self, slot: Slot[S]) -> tuple[int, int]:
+        """Returns the slot's index and the one it needs once packed; the slot there takes its place."""
         now = self.slots.index(slot)
-        return now, now if slot.packed else sum(one.packed for one in self.slots)
+        return now, now if slot.is_packed else sum(one.is_packed for one in self.slots)
 
-    def pack(self, slot: Slot) -> None:
-        """It has several rows from here on."""
-        now, then = self.place_packed(slot)
-        slot.packed = True
+    def mark_packed(self, slot: Slot[S]) -> None:
+        """Moves a slot to the packed ones."""
+        now, then = self.find_packed_index(slot)
+        slot.is_packed = True
         self.slots[then], self.slots[now] = slot, self.slots[then]
 
-    def leave(self, seat: Seat) -> list[tuple[int, int]]:
-        """Frees a seat; returns which slots move where (from, to), one after the other."""
-        self._seats.remove(seat)
-        slot = seat.slot
-        slot.seats.remove(seat)
+    def remove(self, sequence: S) -> list[tuple[int, int]]:
+        """Frees a region; returns the moves of slots (from, to) that close the gap, in order."""
+        self._sequences.remove(sequence)
+        slot = sequence.region.slot
+        slot.sequences.remove(sequence)
         moves: list[tuple[int, int]] = []
-        if slot.seats:
+        if slot.sequences:
             return moves
         hole = self.slots.index(slot)
-        for rank in range(3):  # the last of each kind closes the hole that the kind before left
+        for rank in range(3):  # the last slot of each rank closes the hole of the rank before
             last = max((n for n, one in enumerate(self.slots) if one.rank == rank), default=-1)
             if last > hole:
                 moves.append((last, hole))
@@ -215,23 +196,24 @@ class Seats:
         return moves
 
     def clear(self) -> None:
-        self._seats.clear()
+        """Frees all regions."""
+        self._sequences.clear()
         self.slots.clear()
 
-    def stretches(self, most_filled: int = 0) -> list[tuple[int, list[list[Seat]]]]:
-        """The running rows of each slot, by stretches of slots that are read together, each with the
-        number of its first slot.
+    def group_decoding(self, max_padded: int = 0) -> list[tuple[int, list[list[S]]]]:
+        """Returns contiguous runs of slots that one pass reads: the first slot's index, then the decoding
+        sequences of each slot.
 
         Arguments:
-            most_filled: slots with several rows and with one are read together if that takes no more
-                positions, those with it that only fill up the others' slots.
+            max_padded: packed and single slots form one run if that takes no more positions than this,
+                padding included.
         """
-        found: list[tuple[int, list[list[Seat]]]] = []
-        rows = [[seat for seat in slot.seats if seat.prompt is None] for slot in self.slots]
-        packed = sum(slot.packed for slot in self.slots)
-        if len(rows) * max(map(len, rows), default=0) <= most_filled:
-            packed = len(rows)
-        for first, part in ((0, rows[:packed]), (packed, rows[packed:])):
+        found: list[tuple[int, list[list[S]]]] = []
+        sequences = [[one for one in slot.sequences if one.prefill is None] for slot in self.slots]
+        packed = sum(slot.is_packed for slot in self.slots)
+        if len(sequences) * max(map(len, sequences), default=0) <= max_padded:
+            packed = len(sequences)
+        for first, part in ((0, sequences[:packed]), (packed, sequences[packed:])):
             while part and not part[-1]:
                 part.pop()
             if part:

@@ -1,13 +1,12 @@
-"""Attention of few queries over many keys, without copies of the keys.
+"""Grouped-query attention of few queries over many keys, without copies of the keys.
 
-Where heads share keys and values (grouped-query attention), transformers' SDPA repeats them for
-each head before any pass with a mask, but for single queries: the 0.5B reads its keys eight times
-and writes them seven times. Here each group's keys are read as they are: by torch where it can,
-else the heads of a group stand in one row of queries, which is the same arithmetic. Everything else
-is left to transformers' own.
+Where heads share KV, transformers' SDPA repeats it for each head before any pass with a mask, single
+queries excepted: the 0.5B reads its keys eight times and writes them seven times. Here each group's
+keys are read as they are: by torch where it can, else the heads of a group are stacked as queries of one
+head, which is the same arithmetic. Everything else is left to transformers' own.
 
-A mask of integers is none: it says how many keys each row sees, and its queries are the last of them. On
-CUDA that is read by kernels that need no mask: `kernels` for single queries, SDPA's own for more.
+An integer mask stands for lengths: how many keys each sequence attends to, with its queries as the last of
+them. On CUDA kernels without masks read it: `kernels` for single queries, SDPA's own for more.
 """
 
 from __future__ import annotations
@@ -23,24 +22,24 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from videoqa_worker.engine.model.kernels import KERNELS, Rows
+from videoqa_worker.engine.model.kernels import KERNELS, DecodeQueries
 
-__all__ = ["NAME", "install", "lengths"]
+__all__ = ["NAME", "encode_lengths", "install"]
 
 NAME = "videoqa"
-"""What transformers knows it by; that with a kernel is another one."""
-_FEW = 1024
-"""Queries of a group's heads together. With more, arithmetic is what costs, and the mask of each."""
+"""Name that it is registered under in transformers; a kernel's name is appended."""
+_MAX_STACKED = 1024
+"""Stacked queries of a group. With more, arithmetic and the repeated mask are what costs."""
 
 
 def install(model: Any, kernel: str | None = None) -> None:
-    """Makes the text model of `model` attend so; its encoders of pictures stay as they are.
+    """Gives the text model of `model` this attention; its vision encoder stays as it is.
 
     Arguments:
-        kernel: of `KERNELS`, for single queries where lengths are given.
+        kernel: a name of `KERNELS`, for single queries with lengths.
     """
     name = f"{NAME}_{kernel}" if kernel else NAME
-    # What has `flash` in its name is to transformers its own flash-attn, with masks of another kind.
+    # transformers takes a name with `flash` for its own flash-attn, with masks of another kind.
     name = name.replace("flash", "fast")
     AttentionInterface.register(name, partial(_attention, kernel=kernel))
     AttentionMaskInterface.register(name, sdpa_mask)
@@ -50,10 +49,9 @@ def install(model: Any, kernel: str | None = None) -> None:
             module.config._attn_implementation = name
 
 
-def lengths(rows: torch.Tensor) -> torch.Tensor:
-    """What stands for a mask where each row sees so many keys, int[rows]; models hand on what has four
-    dimensions."""
-    return rows.to(torch.int32)[:, None, None, None]
+def encode_lengths(lengths: torch.Tensor) -> torch.Tensor:
+    """Returns lengths, int[batch], in place of a mask: models pass on whatever has four dimensions."""
+    return lengths.to(torch.int32)[:, None, None, None]
 
 
 def _attention(
@@ -67,48 +65,52 @@ def _attention(
     kernel: str | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """[rows, heads, queries, dim] and [rows, key heads, keys, dim]; bool[rows, 1, queries, keys], or
-    `lengths`."""
+    """Implements transformers' attention interface.
+
+    Arguments:
+        query: [batch, heads, queries, dim]; key and value [batch, KV heads, keys, dim].
+        attention_mask: bool[batch, 1, queries, keys], or the result of `encode_lengths`.
+    """
     if attention_mask is not None and attention_mask.dtype == torch.int32:
-        return _by_length(query, key, value, attention_mask.flatten(), scaling, kernel), None
-    rows, heads, queries, dim = query.shape
+        return _attend_varlen(query, key, value, attention_mask.flatten(), scaling, kernel), None
+    batch, heads, queries, dim = query.shape
     groups = heads // key.shape[1]
-    cpu = _on_cpu(query)
-    if attention_mask is None or groups == 1 or (groups * queries > _FEW and not cpu):
-        given = query, key, value, attention_mask, dropout, scaling
-        found: tuple[torch.Tensor, None] = sdpa_attention_forward(module, *given, **more)
+    cpu = _is_on_cpu(query)
+    if attention_mask is None or groups == 1 or (groups * queries > _MAX_STACKED and not cpu):
+        inputs = query, key, value, attention_mask, dropout, scaling
+        found: tuple[torch.Tensor, None] = sdpa_attention_forward(module, *inputs, **more)
         return found
-    if cpu and queries > 1:  # on GPUs, a mask and groups leave only the slow kernel
+    if cpu and queries > 1:  # on GPUs a mask and groups leave only the slow kernel
         whole = scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
         )
         return whole.transpose(1, 2).contiguous(), None
     stacked = scaled_dot_product_attention(
-        query.reshape(rows, key.shape[1], groups * queries, dim),
+        query.reshape(batch, key.shape[1], groups * queries, dim),
         key,
         value,
         attn_mask=attention_mask if queries == 1 else attention_mask.repeat(1, 1, groups, 1),
         scale=scaling,
     )
-    return stacked.reshape(rows, heads, queries, dim).transpose(1, 2).contiguous(), None
+    return stacked.reshape(batch, heads, queries, dim).transpose(1, 2).contiguous(), None
 
 
-def _by_length(
+def _attend_varlen(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    rows: torch.Tensor,
+    lengths: torch.Tensor,
     scaling: float | None,
     kernel: str | None,
 ) -> torch.Tensor:
-    """[rows, queries, heads, dim]."""
+    """Returns [batch, queries, heads, dim]."""
     queries, keys = query.shape[2], key.shape[2]
     if kernel is not None and queries == 1:
-        seen = key.transpose(1, 2), value.transpose(1, 2)
-        return KERNELS[kernel](Rows(query[:, :, 0], *seen, rows, scaling))[:, None]
+        cached = key.transpose(1, 2), value.transpose(1, 2)
+        return KERNELS[kernel](DecodeQueries(query[:, :, 0], *cached, lengths, scaling))[:, None]
     groups = query.shape[1] // key.shape[1]
-    if groups > 1 and not _by_flash(query, key, value):
-        # Else all scores would lie in memory at once: the other kernels want a head's keys for each.
+    if groups > 1 and not _has_flash(query, key, value):
+        # Else all attention scores would lie in memory at once: the other kernels need keys for each head.
         key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
         groups = 1
     mask = causal_lower_right(queries, keys)
@@ -118,10 +120,10 @@ def _by_length(
     return found.transpose(1, 2).contiguous()
 
 
-def _by_flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether torch's FlashAttention is for this device and dtype."""
+def _has_flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Returns True if torch's FlashAttention serves this device and dtype."""
     return can_use_flash_attention(SDPAParams(query, key, value, None, 0.0, False, True))
 
 
-def _on_cpu(tensor: torch.Tensor) -> bool:
+def _is_on_cpu(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu"

@@ -1,9 +1,11 @@
-"""Attention of single queries over slots, each as far as its row is long: no mask, and nothing read
-behind a row's end.
+"""Decode attention with per-sequence lengths (varlen): no mask, and no padding position is read.
 
 Two kernels can do that on CUDA: torch's `varlen_attn`, for which a slot is a page, and flash-attn's
-`flash_attn_with_kvcache`, where that package is installed. Which of them is here, right and faster than
-SDPA with a mask is not looked up but tried, once at the start, on numbers like those of a step.
+`flash_attn_with_kvcache`, where that package is installed. One is used only if a trial at the start, on
+numbers like those of a step, finds it right and faster than SDPA with a mask.
+
+It remains, though no GPU of ours has run it yet, since with masks alone every step reads all sequences' KV
+up to the longest one's length, and the trial keeps a wrong or slower kernel out.
 """
 
 from __future__ import annotations
@@ -18,51 +20,51 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 
-__all__ = ["KERNELS", "PAGE", "Heads", "Rows", "fastest", "seconds"]
+__all__ = ["KERNELS", "PAGE", "DecodeQueries", "Heads", "choose_fastest", "time_kernels"]
 
 log = logging.getLogger(__name__)
 
 PAGE = 256
-"""Positions are a multiple of it: FlashAttention 2 reads pages of no other size."""
-_FAR = 0.1
-"""Of the deviation of what is right for a row. What 16 bits round away is a tenth of that; a short row that sees
-a key too many is far beyond it."""
-_TIMES = 20
+"""Positions have to be a multiple of it: FlashAttention 2 reads pages of no other size."""
+_MAX_ERROR = 0.1
+"""In standard deviations of a sequence's right output. Rounding to 16 bits is a tenth of that; a short sequence
+that attends to a key too many is far beyond it."""
+_REPEATS = 20
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Of a text model's layer."""
+    """Attention heads of a text model's layer."""
 
     queries: int
     keys: int
     dim: int
 
 
-class Rows(NamedTuple):
-    """Single queries, and what they look at."""
+class DecodeQueries(NamedTuple):
+    """One query of each sequence, and the KV that it attends to."""
 
     query: torch.Tensor
-    """[rows, heads, dim]."""
+    """[batch, heads, dim]."""
     keys: torch.Tensor
-    """[rows, positions, key heads, dim], as the values."""
+    """[batch, positions, KV heads, dim], as the values."""
     values: torch.Tensor
     lengths: torch.Tensor
-    """int32[rows]: how many of the positions each row sees."""
+    """int32[batch]: positions that each sequence attends to."""
     scale: float | None = None
-    """What scores are multiplied with."""
+    """Factor of the attention scores."""
 
 
-Kernel = Callable[[Rows], torch.Tensor]
-"""To [rows, heads, dim]."""
+Kernel = Callable[[DecodeQueries], torch.Tensor]
+"""Returns [batch, heads, dim]."""
 
 
-def _varlen(rows: Rows) -> torch.Tensor:
+def _attend_varlen(queries: DecodeQueries) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    query, keys, values, lengths, scale = rows
+    query, keys, values, lengths, scale = queries
     numbers = torch.arange(len(lengths) + 1, dtype=torch.int32, device=query.device)
     found = varlen_attn(
         query,
@@ -76,130 +78,131 @@ def _varlen(rows: Rows) -> torch.Tensor:
         enable_gqa=query.shape[1] != keys.shape[2],
         seqused_k=lengths,
         block_table=numbers[:-1, None],
-        # Left to choose, FlashAttention 2 gives not-a-number now and then (torchtitan#3235).
+        # Left to choose, FlashAttention 2 gives NaN now and then (torchtitan#3235).
         num_splits=1,
     )
     assert isinstance(found, torch.Tensor)  # noqa: S101 - nothing else was asked for
     return found
 
 
-def _flash_attn(rows: Rows) -> torch.Tensor:
+def _attend_flash(queries: DecodeQueries) -> torch.Tensor:
     from flash_attn import flash_attn_with_kvcache
 
-    query, keys, values, lengths, scale = rows
+    query, keys, values, lengths, scale = queries
     found: torch.Tensor = flash_attn_with_kvcache(
         query[:, None], keys, values, cache_seqlens=lengths, softmax_scale=scale
     )
     return found[:, 0]
 
 
-def _masked(rows: Rows) -> torch.Tensor:
-    """What is done otherwise."""
-    query, keys, values, lengths, scale = rows
-    seen = torch.arange(keys.shape[1], device=query.device) < lengths[:, None]
+def _attend_masked(queries: DecodeQueries) -> torch.Tensor:
+    """SDPA with a mask, the alternative to every kernel."""
+    query, keys, values, lengths, scale = queries
+    visible = torch.arange(keys.shape[1], device=query.device) < lengths[:, None]
     groups = query.shape[1] // keys.shape[2]
     return scaled_dot_product_attention(
         query.view(len(query), -1, groups, query.shape[-1]),
         keys.transpose(1, 2),
         values.transpose(1, 2),
-        attn_mask=seen[:, None, None],
+        attn_mask=visible[:, None, None],
         scale=scale,
     ).flatten(1, 2)
 
 
-KERNELS: Mapping[str, Kernel] = {"varlen": _varlen, "flash_attn": _flash_attn}
+KERNELS: Mapping[str, Kernel] = {"varlen": _attend_varlen, "flash_attn": _attend_flash}
 
 
-def fastest(
+def choose_fastest(
     heads: Heads, dtype: torch.dtype, device: torch.device, *, as_graphs: bool
 ) -> str | None:
-    """The one to use here; None: SDPA with masks."""
+    """Returns the name of the kernel to use; None: SDPA with masks."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
     found: dict[str, float] = {}
     try:
-        found = seconds(heads, dtype, device, as_graphs=as_graphs)
-    except Exception as error:  # noqa: BLE001 - an engine without them is a little slower, and none is worse
+        found = time_kernels(heads, dtype, device, as_graphs=as_graphs)
+    except Exception as error:  # noqa: BLE001 - an engine without kernels is a little slower
         log.warning(
-            "kernels for attention cannot be tried, steps go with masks; "
+            "attention kernels cannot be tried, decoding uses masks; "
             "VIDEOQA_ATTN_IMPLEMENTATION=sdpa tries none: %s",
             error,
         )
-    torch.cuda.empty_cache()  # a gigabyte, of which the keys and values of rows are to have their share
+    torch.cuda.empty_cache()  # a gigabyte, part of which the KV cache needs
     if not found:
         return None
-    told = ", ".join(f"{name} {1e6 * taken:.0f} us" for name, taken in found.items())
+    times = ", ".join(f"{name} {1e6 * taken:.0f} us" for name, taken in found.items())
     name = min(found, key=lambda one: found[one])
-    log.info("attention of a step's layer takes %s: %s it is", told, name)
+    log.info("decode attention of one layer takes %s: using %s", times, name)
     return None if name == "sdpa" else name
 
 
-def seconds(
+def time_kernels(
     heads: Heads,
     dtype: torch.dtype,
     device: torch.device,
     *,
     as_graphs: bool,
-    rows: int = 16,
+    batch: int = 16,
     positions: int = 4096,
 ) -> dict[str, float]:
-    """What a layer's attention takes for rows that see half of the positions to all, by each kernel that is
-    there and right; `sdpa` is always among them, or cannot be tried.
+    """Returns the seconds of one layer's attention by each kernel that is installed and right.
+
+    Sequences attend to half of the positions, up to all. `sdpa` is always among the results.
 
     Arguments:
-        as_graphs: steps are captured, so what cannot be is of no use.
+        as_graphs: time captured graphs; a kernel that cannot be captured is left out.
     """
     found = {}
-    few = _random(heads, dtype, device, 4, 1024, shortest=1)
-    many = _random(heads, dtype, device, rows, positions, shortest=positions // 2)
+    few = _make_random(heads, dtype, device, 4, 1024, shortest=1)
+    many = _make_random(heads, dtype, device, batch, positions, shortest=positions // 2)
     exact = {name: getattr(few, name).float() for name in ("query", "keys", "values")}
-    right = _masked(few._replace(**exact))
+    right = _attend_masked(few._replace(**exact))
     deviation = right.std(dim=(1, 2), keepdim=True)
-    for name, kernel in {"sdpa": _masked, **KERNELS}.items():
+    for name, kernel in {"sdpa": _attend_masked, **KERNELS}.items():
         try:
-            off = ((kernel(few).float() - right).abs() / deviation).max()
-            if not off <= _FAR and name != "sdpa":  # nor is not-a-number
-                log.warning("attention by %s is off by %.2g: it is not used", name, off)
+            error = ((kernel(few).float() - right).abs() / deviation).max()
+            if not error <= _MAX_ERROR and name != "sdpa":  # NaN is not used either
+                log.warning("attention by %s is wrong by %.2g: it is not used", name, error)
                 continue
-            found[name] = _timed(partial(kernel, many), device, as_graphs)
-        except Exception as error:
-            if name == "sdpa" or isinstance(error, torch.OutOfMemoryError):
+            found[name] = _time(partial(kernel, many), device, as_graphs)
+        except Exception as failure:
+            if name == "sdpa" or isinstance(failure, torch.OutOfMemoryError):
                 raise
-            # Not installed, too old, not for this GPU: unless it has broken the device for all that follows.
-            log.debug("no attention by %s: %s", name, error)
+            # Not installed, too old, or not for this GPU; `_finish` raises if it has broken the device.
+            log.debug("no attention by %s: %s", name, failure)
             _finish(device)
     return found
 
 
-def _random(
+def _make_random(
     heads: Heads,
     dtype: torch.dtype,
     device: torch.device,
-    rows: int,
+    batch: int,
     positions: int,
     *,
     shortest: int,
-) -> Rows:
-    draw = torch.Generator(device).manual_seed(rows)
+) -> DecodeQueries:
+    draw = torch.Generator(device).manual_seed(batch)
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=draw, device=device, dtype=dtype)
 
-    # As slots lie in the cache: a head's positions side by side, and more of them than a step reads.
+    # As in the slot cache: a head's positions lie side by side, and there are more than a step reads.
     keys, values = (
-        random(rows, heads.keys, positions + PAGE, heads.dim)[:, :, :positions].transpose(1, 2)
+        random(batch, heads.keys, positions + PAGE, heads.dim)[:, :, :positions].transpose(1, 2)
         for _ in range(2)
     )
-    lengths = torch.linspace(shortest, positions, rows, device=device).to(torch.int32)
-    return Rows(random(rows, heads.queries, heads.dim), keys, values, lengths)
+    lengths = torch.linspace(shortest, positions, batch, device=device).to(torch.int32)
+    return DecodeQueries(random(batch, heads.queries, heads.dim), keys, values, lengths)
 
 
-def _timed(run: Callable[[], torch.Tensor], device: torch.device, as_graphs: bool) -> float:
-    """Of one, on the device."""
-    graphs = Graphs(device, wanted=as_graphs, strict=True)
+def _time(run: Callable[[], torch.Tensor], device: torch.device, as_graphs: bool) -> float:
+    """Returns the seconds of one run on the device."""
+    graphs = CudaGraphs(device, wanted=as_graphs, strict=True)
 
     def several() -> torch.Tensor:
-        for _ in range(_TIMES - 1):
+        for _ in range(_REPEATS - 1):
             run()
         return run()
 
@@ -210,7 +213,7 @@ def _timed(run: Callable[[], torch.Tensor], device: torch.device, as_graphs: boo
         graphs.run("several", several)
         _finish(device)
         seconds = time.perf_counter() - begun  # the first one is a warm-up, or captures
-    return seconds / _TIMES
+    return seconds / _REPEATS
 
 
 def _finish(device: torch.device) -> None:

@@ -1,7 +1,7 @@
-"""From a checkpoint's name to a model in memory, its processor and its identity.
+"""Loads a model, its processor and its revision by the name of a checkpoint.
 
-All that transformers, the hub and the allocator raise on the way becomes a
-ConfigurationError that says what to do.
+Every error of transformers, the hub and the allocator becomes a ConfigurationError that states the
+next step.
 """
 
 from __future__ import annotations
@@ -25,14 +25,20 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from videoqa.errors import ConfigurationError
-from videoqa_worker.engine.model.identity import folder_digest
+from videoqa_worker.engine.model.checkpoint import Weights, digest_folder, inspect_weights
 from videoqa_worker.engine.model.processor import PROCESSORS, load_processor
-from videoqa_worker.engine.model.progress import told
-from videoqa_worker.engine.model.weights import Weights, weights_of
+from videoqa_worker.engine.model.progress import loading_progress
 from videoqa_worker.prompt import Prompter
 from videoqa_worker.settings import EngineConfig
 
-__all__ = ["Loaded", "commit_of", "device_of", "dtype_of", "load", "look"]
+__all__ = [
+    "LoadedModel",
+    "choose_device",
+    "choose_dtype",
+    "inspect_checkpoint",
+    "load",
+    "resolve_commit",
+]
 
 _UNQUANTIZED = [
     r"(\w+\.){0,3}(\w*(vision|visual|image|video|audio)\w*|((mm|multi_modal|language)_)?projec(tor|tion)|connector"
@@ -41,15 +47,14 @@ _UNQUANTIZED = [
     r"output\Z",
     "predictions.decoder",
 ]
-"""What the parts for pictures are called in the models that there are, no deeper than a text model's layers;
-and what gives the scores."""
-SHAPES_GREEDY = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
-"""Generation settings of a checkpoint that are kept."""
+"""Names of the vision parts in known models, no deeper than a text model's layers, and of the output layer."""
+KEPT_SETTINGS = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
+"""Generation settings of a checkpoint that shape a greedy answer as well."""
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
-    """A model ready to run, and what belongs to it."""
+class LoadedModel:
+    """A model ready to run, with its tokenizer and prompter."""
 
     model: Any
     tokenizer: Any
@@ -58,61 +63,62 @@ class Loaded:
     """Tokens that end an answer, by the checkpoint's own generation settings."""
     pad: int
     llava: bool
-    """Of the LLaVA family: its features can be computed apart from its text."""
+    """True for the LLaVA family, whose features can be computed apart from the text."""
     revision: str
     """The hub's commit, or `sha256:...` of a local folder."""
 
 
-def load(config: EngineConfig, on_state: Callable[[str], None]) -> Loaded:
+def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
     """Loads the checkpoint.
 
     Raises:
-        ConfigurationError: not found, not reachable, not for images, no safetensors, no room.
+        ConfigurationError: not found, not reachable, not for images, no safetensors, not enough memory.
     """
-    device = device_of(config)
-    # Beside a GPU many jobs prepare pixels at once: a thread each, not a thread each for all cores.
+    device = choose_device(config)
+    # Beside a GPU many jobs prepare pixels at once: one thread each, not as many as there are cores.
     threads = config.cpu_threads or (1 if device.type == "cuda" else None)
     if threads:
         torch.set_num_threads(threads)
-    with _explained(config):
+    with translate_errors(config):
         on_state("loading configuration")
-        commit = commit_of(config)
+        commit = resolve_commit(config)
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
-        model_config = _configuration(config, hub)
+        model_config = _load_config(config, hub)
         on_state("loading processor")
         processor = load_processor(config.checkpoint, model_config, config.pixels, **hub)
         on_state("loading weights")
-        with told(on_state) as bar:
-            model = _model(config, device, {**hub, "tqdm_class": bar})
-        revision = commit or folder_digest(Path(config.checkpoint))
+        with loading_progress(on_state) as bar:
+            model = _load_model(config, device, {**hub, "tqdm_class": bar})
+        revision = commit or digest_folder(Path(config.checkpoint))
     prompter = Prompter(
         processor,
         model.config,
         chat_template=config.chat_template,
         max_context=config.max_context,
     )
-    eos, pad = _tamed(model, processor.tokenizer)
+    eos, pad = adopt_generation_config(model, processor.tokenizer)
     llava = model_config.model_type in PROCESSORS
-    return Loaded(model, processor.tokenizer, prompter, eos, pad, llava, revision)
+    return LoadedModel(model, processor.tokenizer, prompter, eos, pad, llava, revision)
 
 
-def look(config: EngineConfig) -> Weights:
-    """Whether the checkpoint would load: its configuration, its processor, and the headers of all
-    files with weights, of which none is read. Fetches the small files, if they are not here.
+def inspect_checkpoint(config: EngineConfig) -> Weights:
+    """Checks that a checkpoint would load: its configuration, its processor, and the headers of its weights.
+
+    Downloads the small files if they are not here; reads no weight.
 
     Raises:
         ConfigurationError: as `load`.
     """
-    with _explained(config):
-        commit = commit_of(config)
+    with translate_errors(config):
+        commit = resolve_commit(config)
         hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
-        model_config = _configuration(config, hub)
+        model_config = _load_config(config, hub)
         processor = load_processor(config.checkpoint, model_config, config.pixels, **hub)
         Prompter(processor, model_config, chat_template=config.chat_template)
-        return weights_of(config.checkpoint, commit)
+        return inspect_weights(config.checkpoint, commit)
 
 
-def _configuration(config: EngineConfig, hub: dict[str, Any]) -> Any:
+def _load_config(config: EngineConfig, hub: dict[str, Any]) -> Any:
     model_config = AutoConfig.from_pretrained(config.checkpoint, **hub)
     if type(model_config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ConfigurationError(
@@ -123,20 +129,20 @@ def _configuration(config: EngineConfig, hub: dict[str, Any]) -> Any:
     return model_config
 
 
-def commit_of(config: EngineConfig) -> str | None:
-    """The hub's commit behind a branch or tag; all files are then taken from that one."""
+def resolve_commit(config: EngineConfig) -> str | None:
+    """Returns the hub's commit of a branch or tag, from which all files are then taken; None for a folder."""
     if Path(config.checkpoint).is_dir():
         return None
     found = cached_file(config.checkpoint, "config.json", revision=config.revision or "main")
     return extract_commit_hash(found, None) or config.revision or "main"
 
 
-def _model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> Any:
-    options: dict[str, Any] = {"dtype": dtype_of(config, device), "use_safetensors": True}
+def _load_model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> Any:
+    options: dict[str, Any] = {"dtype": choose_dtype(config, device), "use_safetensors": True}
     if config.attn_implementation:
         options["attn_implementation"] = config.attn_implementation
     if config.quantization:
-        options["quantization_config"] = _quantization(config, device)
+        options["quantization_config"] = _make_quantization(config, device)
     if config.device_map or config.quantization:
         options["device_map"] = config.device_map or {"": device}
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -155,15 +161,15 @@ def _model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> A
     return model.eval()
 
 
-def _tamed(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
-    """The end tokens and the padding token; leaves the model no sampling of its own.
+def adopt_generation_config(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
+    """Replaces the model's generation config; returns its end tokens and its padding token.
 
     `generate` fills what a call leaves open from the checkpoint's generation settings. Those
     that shape a greedy answer too stay, as in plain `generate`; sampling, beams and lengths
-    are the request's.
+    come from the request.
     """
     own = model.generation_config
-    kept = {name: getattr(own, name, None) for name in SHAPES_GREEDY}
+    kept = {name: getattr(own, name, None) for name in KEPT_SETTINGS}
     ends = own.eos_token_id
     if ends is None:
         ends = tokenizer.eos_token_id
@@ -174,7 +180,12 @@ def _tamed(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
     return eos, int(pad)
 
 
-def device_of(config: EngineConfig) -> torch.device:
+def choose_device(config: EngineConfig) -> torch.device:
+    """Returns the configured device, or the best one for `auto`.
+
+    Raises:
+        ConfigurationError: torch cannot use it.
+    """
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -189,7 +200,8 @@ def device_of(config: EngineConfig) -> torch.device:
     return device
 
 
-def dtype_of(config: EngineConfig, device: torch.device) -> torch.dtype:
+def choose_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
+    """Returns the configured dtype, or for `auto` the best one that the device supports."""
     if config.dtype != "auto":
         return {
             "float32": torch.float32,
@@ -202,26 +214,26 @@ def dtype_of(config: EngineConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 else torch.float16
 
 
-def _quantization(config: EngineConfig, device: torch.device) -> Any:
-    """For the text model: pictures are seen with all bits, which costs little memory."""
+def _make_quantization(config: EngineConfig, device: torch.device) -> Any:
+    """Returns settings that quantize the text model only: the vision encoder needs little memory."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigurationError(
             f"got quantization={config.quantization!r} without bitsandbytes; "
             "pip install './worker[quantized]' in your clone, or leave quantization out",
             param="quantization",
         )
-    # At each pass it says that it works in float16.
+    # It logs at each pass that it works in float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if config.quantization == "8bit":
         options: dict[str, Any] = {"load_in_8bit": True}
     else:
-        options = {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype_of(config, device)}
+        options = {"load_in_4bit": True, "bnb_4bit_compute_dtype": choose_dtype(config, device)}
     return BitsAndBytesConfig(llm_int8_skip_modules=_UNQUANTIZED, **options)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _explained(config: EngineConfig) -> Iterator[None]:
-    """Foreign errors while loading, as ours."""
+def translate_errors(config: EngineConfig) -> Iterator[None]:
+    """Raises foreign errors within the block as ConfigurationError."""
     name = config.checkpoint
     try:
         if name.startswith((".", "/", "~")) and not Path(name).is_dir():
@@ -239,11 +251,13 @@ def _explained(config: EngineConfig) -> Iterator[None]:
             param="model",
         ) from error
     except Exception as error:
-        raise ConfigurationError(f"cannot load {name}: {_reason(error)}", param="model") from error
+        raise ConfigurationError(
+            f"cannot load {name}: {_describe(error)}", param="model"
+        ) from error
 
 
-def _reason(error: Exception) -> str:
-    """The first line of what went wrong, and the next step where we know it."""
+def _describe(error: Exception) -> str:
+    """Returns the first line of an error, and the next step if it is known."""
     text = str(error)
     first = text.strip().splitlines()[0].rstrip(".: ") if text.strip() else type(error).__name__
     hints = {

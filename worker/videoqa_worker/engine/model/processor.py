@@ -1,8 +1,8 @@
-"""A checkpoint's processor, put together without torchvision, with pixels by PIL or by `pixels`.
+"""Loads a checkpoint's processor without torchvision, with pixels by PIL or by `fast_resize`.
 
-Images: transformers has a PIL backend for every family here; it is asked for by name, so
+Images: transformers has a PIL backend for every family here; it is chosen by name, so
 that pixels do not depend on what else is installed. Videos: see `video_processor`. These
-parts are the reference; `pixels` makes fast ones of them.
+parts are the reference; `fast_resize` makes fast ones of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.model.fast_resize import use_fast_pixels
 from videoqa_worker.engine.model.video_processor import load_video_processor
-from videoqa_worker.prompt import Remembering, collapse_runs
 
 __all__ = ["PROCESSORS", "load_processor"]
 
@@ -39,14 +38,14 @@ PROCESSORS: Mapping[str, Any] = {
 """Model types of the LLaVA family; those of any other `AutoModelForImageTextToText` are looked up."""
 
 
-class _Freed:
-    """Mixed into a family's processor class: what upstream does only with torchvision."""
+class _WithoutTorchvision:
+    """Mixed into a family's processor class; replaces what upstream does only with torchvision."""
 
     # Upstream stacks the videos of a call into one tensor, which fails when they differ in T.
     skip_tensor_conversion = ("video_metadata", "text_replacement_offsets", "pixel_values_videos")
 
     def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
-        """Without torchvision, upstream fails to look the class up that it checks against."""
+        """Accepts our video processor: without torchvision upstream fails to find the class to check against."""
         if name == "video_processor" and isinstance(argument, VideoProcessorMixin | None):
             return VideoProcessorMixin
         return super().check_argument_for_proper_class(name, argument)  # type: ignore[misc]
@@ -55,18 +54,19 @@ class _Freed:
 def load_processor(
     checkpoint: str, config: Any, pixels: Literal["fast", "reference"] = "fast", **hub: Any
 ) -> Any:
-    """The processor of a checkpoint, by its model type. Outside of the LLaVA family it has no
-    video processor: each frame is an image.
+    """Loads the processor of a checkpoint, by its model type.
+
+    Outside of the LLaVA family it has no video processor: each frame is an image.
 
     Arguments:
-        pixels: `fast` where `use_fast_pixels` knows how, or `reference` for all.
+        pixels: `fast` where `use_fast_pixels` can, or `reference` for all.
 
     Raises:
-        ConfigurationError: transformers has no processor for this type, or it wants more than images.
+        ConfigurationError: transformers has no processor for this type, or it needs more than images.
     """
     llava = config.model_type in PROCESSORS
-    family = PROCESSORS[config.model_type] if llava else _other_family(config)
-    kind: Any = type(family.__name__, (_Freed, family), {})
+    family = PROCESSORS[config.model_type] if llava else _find_other_family(config)
+    kind: Any = type(family.__name__, (_WithoutTorchvision, family), {})
     settings, _ = kind.get_processor_dict(checkpoint, **hub)
     loaders = {
         "tokenizer": lambda: AutoTokenizer.from_pretrained(checkpoint, **hub),
@@ -80,31 +80,20 @@ def load_processor(
     wanted = kind.get_attributes()
     if not set(wanted) <= set(loaders):
         raise ConfigurationError(
-            f"got a {config.model_type} model, whose processor wants {sorted(wanted)}, expected one "
+            f"got a {config.model_type} model, whose processor needs {sorted(wanted)}, expected one "
             "for images and text",
             param="model",
         )
     parts = [loaders[name]() for name in wanted]  # type: ignore[no-untyped-call]
     processor = kind.from_args_and_dict(parts, settings)
     if llava:
-        _complete(processor, config)
+        _fill_in(processor, config)
     if llava and pixels == "fast":
         use_fast_pixels(processor)
-    for name in ("image_processor", "video_processor"):
-        _remember(getattr(processor, name, None))
-    tokens = [getattr(processor, f"{name}_token", None) for name in ("image", "video")]
-    collapse_runs(processor.tokenizer, [token for token in tokens if isinstance(token, str)])
     return processor
 
 
-def _remember(part: Any) -> None:
-    """Questions about the same pictures then prepare them once."""
-    if part is not None:
-        kind = type(part)
-        part.__class__ = type(kind.__name__, (Remembering, kind), {"__module__": kind.__module__})
-
-
-def _other_family(config: Any) -> Any:
+def _find_other_family(config: Any) -> Any:
     try:
         return PROCESSOR_MAPPING[type(config)]
     except KeyError as error:
@@ -115,8 +104,8 @@ def _other_family(config: Any) -> Any:
         ) from error
 
 
-def _complete(processor: Any, config: Any) -> None:
-    """Old checkpoints leave to the model's configuration what counts an image's tokens."""
+def _fill_in(processor: Any, config: Any) -> None:
+    """Fills in what old checkpoints leave to the model's configuration: it decides an image's tokens."""
     vision = config.vision_config
     if getattr(processor, "patch_size", 0) is None:
         processor.patch_size = vision.patch_size

@@ -1,7 +1,7 @@
-"""How far the loading of a model is, in words.
+"""Reports the progress of loading a model in words.
 
 transformers and the hub's client show bars on a terminal. A worker has none, and a bar in its log
-is noise: theirs are replaced by ones that say it once a second, if it takes that long.
+is noise: theirs are replaced by ones that report once a second, if loading takes that long.
 """
 
 from __future__ import annotations
@@ -15,41 +15,43 @@ from typing import Any
 from huggingface_hub.utils.tqdm import tqdm
 from transformers.utils import logging
 
-__all__ = ["told"]
+__all__ = ["loading_progress"]
 
-SAY_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 
 
 @contextmanager
-def told(say: Callable[[str], None]) -> Iterator[type[Any]]:
-    """Within this block loading weights is told to `say`; downloads are by the class given here,
-    which is for `tqdm_class` of `from_pretrained`."""
+def loading_progress(report: Callable[[str], None]) -> Iterator[type[Any]]:
+    """Passes the progress of loading weights to `report` within the block.
+
+    Yields a class for `tqdm_class` of `from_pretrained`, which reports downloads.
+    """
 
     class Bar(tqdm):
         monitor_interval = 0  # no thread
 
         def __init__(self, *args: Any, **settings: Any) -> None:
-            self._said_s = time.monotonic()
-            quiet = {"disable": False, "file": io.StringIO(), "mininterval": SAY_EVERY_S / 2}
+            self._reported_s = time.monotonic()
+            quiet = {"disable": False, "file": io.StringIO(), "mininterval": REPORT_EVERY_S / 2}
             super().__init__(*args, **(settings | quiet))  # type: ignore[no-untyped-call]
 
         def display(self, *_: Any, **__: Any) -> None:
             now_s = time.monotonic()
-            if now_s - self._said_s >= SAY_EVERY_S and self.total:
-                self._said_s = now_s
-                say(_words(self.desc, self.n, self.total, in_bytes=self.unit == "B"))
+            if now_s - self._reported_s >= REPORT_EVERY_S and self.total:
+                self._reported_s = now_s
+                report(_describe(self.desc, self.n, self.total, in_bytes=self.unit == "B"))
 
-    def made(_: Any, args: Any, settings: Any) -> Any:
+    def make(_: Any, args: Any, settings: Any) -> Any:
         return Bar(*args, **settings)
 
-    before = logging.set_tqdm_hook(made)
+    before = logging.set_tqdm_hook(make)
     try:
         yield Bar
     finally:
         logging.set_tqdm_hook(before)
 
 
-def _words(what: str, done: float, total: float, *, in_bytes: bool) -> str:
+def _describe(what: str, done: float, total: float, *, in_bytes: bool) -> str:
     what = what.strip().rstrip(":").rpartition("/")[2]
     if in_bytes:
         size, unit = (1e9, "GB") if total >= 1e9 else (1e6, "MB")

@@ -25,7 +25,7 @@ __all__ = ["PilVideoProcessor", "load_video_processor"]
 
 
 class PilVideoProcessor(VideoProcessorMixin, PilBackend):
-    """What the torchvision video processors of these families do, with PIL.
+    """Does what the torchvision video processors of these families do, with PIL.
 
     `pixel_values_videos` is a list, float32[T, 3, H, W] each, never stacked: videos of one
     prompt may differ in T.
@@ -45,15 +45,17 @@ class PilVideoProcessor(VideoProcessorMixin, PilBackend):
     pixel_dtype: Any = np.float32
 
     def preprocess(self, videos: Any, **_: Any) -> BatchFeature:
-        """`videos`: uint8[T, H, W, 3] each."""
-        prepared = [self._video(video) for video in make_batched_videos(videos)]
+        """Processes videos, uint8[T, H, W, 3] each."""
+        prepared = [self._process_video(video) for video in make_batched_videos(videos)]
         return BatchFeature({"pixel_values_videos": prepared})
 
-    def _video(self, video: Any) -> torch.Tensor:
-        return torch.from_numpy(np.stack([self._frame(np.moveaxis(f, -1, 0)) for f in video]))
+    def _process_video(self, video: Any) -> torch.Tensor:
+        return torch.from_numpy(
+            np.stack([self._process_frame(np.moveaxis(f, -1, 0)) for f in video])
+        )
 
-    def _frame(self, frame: np.ndarray) -> np.ndarray:
-        """uint8[3, H, W] to float32[3, h, w]."""
+    def _process_frame(self, frame: np.ndarray) -> np.ndarray:
+        """Processes uint8[3, H, W] to float32[3, h, w]."""
         if self.do_resize:
             frame = self.resize(frame, self.size, self.resample)
         if self.do_center_crop:
@@ -78,12 +80,12 @@ VIDEO_SIZES: Mapping[str, dict[str, Any]] = {
         "do_center_crop": True,
     },
 }
-"""For checkpoints that state none: the defaults of transformers' class of each family."""
+"""Sizes for checkpoints that state none: the defaults of transformers' class of each family."""
 
 
 def load_video_processor(
     checkpoint: str, model_type: str, hub: Mapping[str, Any]
 ) -> PilVideoProcessor:
-    """The video part of a checkpoint's processor, by what its files state."""
+    """Returns the video part of a checkpoint's processor, with the settings in its files."""
     stated, _ = PilVideoProcessor.get_video_processor_dict(checkpoint, **hub)
     return PilVideoProcessor(**VIDEO_SIZES[model_type] | stated)

@@ -1,9 +1,9 @@
-"""Pixels of a row in, the features that stand for its placeholder tokens out.
+"""Encodes the pixels of a prompt to the features that stand for its placeholder tokens.
 
-Each row is encoded by itself, through the model's own `get_image_features` and
-`get_video_features`, and the features go into `generate` as `mm_encoder_outputs`. So rows
-of any frame counts and sizes share a batch without padded pixels, a row's features are
-those it would have alone, bit for bit, and features can later be kept and used again.
+Each prompt is encoded alone, by the model's own `get_image_features` and
+`get_video_features`, and the features go into `generate` as `mm_encoder_outputs`. So prompts
+of any frame counts and sizes share a batch without padded pixels, the features are bitwise
+those that a prompt would have alone, and they can be cached.
 """
 
 from __future__ import annotations
@@ -15,90 +15,101 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from videoqa_worker.engine.device.cuda_graphs import Graphs
+from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.prompt import ModelInputs
 
-__all__ = ["Features", "Flat", "embedded", "encode", "flat", "join", "placed", "placeholders"]
+__all__ = [
+    "Features",
+    "FlatFeatures",
+    "embed",
+    "encode",
+    "find_placeholders",
+    "flatten_features",
+    "join_features",
+    "send",
+]
 
 _FRAMES = 8
-"""Pictures a pass, where passes are graphs."""
+"""Pictures in a pass, where passes are graphs."""
 Pooled = torch.Tensor | list[torch.Tensor]
 Features = dict[str, list[Pooled]]
-"""`image` and `video`: what the model's encoder returned, in the order of the placeholders."""
-Flat = dict[str, torch.Tensor]
-"""The same as [placeholders, d] each."""
+"""Output of the model's encoder by kind, `image` and `video`, in the order of the placeholders."""
+FlatFeatures = dict[str, torch.Tensor]
+"""Features by kind, [placeholders, d] each."""
 
 
-def encode(model: Any, inputs: ModelInputs, graphs: Graphs | None = None) -> Features:
-    """The features of one row, in the model's dtype, on its device."""
+def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) -> Features:
+    """Returns the features of one prompt, in the model's dtype, on its device."""
     found: Features = {}
-    if graphs is not None and graphs.on and set(inputs.images) == {"pixel_values"}:
-        frames = _pixels("image", inputs.images["pixel_values"], inputs, model)
+    if graphs is not None and graphs.enabled and set(inputs.images) == {"pixel_values"}:
+        frames = _load_pixels("image", inputs.images["pixel_values"], inputs, model)
         if frames.ndim == 4 and model.config.model_type == "llava":
-            return {"image": [_by_eights(model, frames, graphs)]}
+            return {"image": [_encode_frames(model, frames, graphs)]}
     if "pixel_values" in inputs.images:
         encoder = model.base_model.get_image_features
         accepted = inspect.signature(encoder).parameters
         pixels = {
-            name: placed(value, model) for name, value in inputs.images.items() if name in accepted
+            name: send(value, model) for name, value in inputs.images.items() if name in accepted
         }
-        pixels["pixel_values"] = _pixels("image", inputs.images["pixel_values"], inputs, model)
+        pixels["pixel_values"] = _load_pixels("image", inputs.images["pixel_values"], inputs, model)
         found["image"] = [encoder(**pixels, return_dict=True).pooler_output]
     if inputs.videos:
         found["video"] = [
             model.base_model.get_video_features(
-                pixel_values_videos=_pixels("video", video, inputs, model), return_dict=True
+                pixel_values_videos=_load_pixels("video", video, inputs, model), return_dict=True
             ).pooler_output
             for video in inputs.videos
         ]
     return found
 
 
-def _by_eights(model: Any, pixels: torch.Tensor, graphs: Graphs) -> torch.Tensor:
-    """[frames, tokens, d], by passes over so many frames: a picture's features are its own."""
+def _encode_frames(model: Any, pixels: torch.Tensor, graphs: CudaGraphs) -> torch.Tensor:
+    """Returns [frames, tokens, d] by passes over eight frames: no frame's features depend on another."""
     found = []
     for few in torch.split(pixels, _FRAMES):
         filled = torch.cat([few, few.new_zeros(_FRAMES - len(few), *few.shape[1:])])
-        whole = graphs.run(("frames", *filled.shape), lambda p: _stacked(model, p), filled)
+        whole = graphs.run(("frames", *filled.shape), lambda p: _encode_batch(model, p), filled)
         found.append(whole[: len(few)].clone())
     return torch.cat(found)
 
 
-def _stacked(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+def _encode_batch(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     pooled = model.base_model.get_image_features(
         pixel_values=pixels, return_dict=True
     ).pooler_output
     return pooled if isinstance(pooled, torch.Tensor) else torch.stack(list(pooled))
 
 
-def join(rows: Sequence[Features]) -> dict[str, Any]:
-    """The features of all rows as one `mm_encoder_outputs`."""
+def join_features(batch: Sequence[Features]) -> dict[str, Any]:
+    """Returns the features of a batch as one `mm_encoder_outputs`."""
     joined: dict[str, Any] = {}
     for kind in ("image", "video"):
-        pooled = [part for row in rows for part in row.get(kind, ())]
+        pooled = [part for features in batch for part in features.get(kind, ())]
         if pooled:
-            joined[kind] = BaseModelOutputWithPooling(pooler_output=_joined(pooled))  # type: ignore[arg-type]
+            joined[kind] = BaseModelOutputWithPooling(pooler_output=_join(pooled))  # type: ignore[arg-type]
     return joined
 
 
-def flat(features: Features) -> Flat:
-    """One feature a placeholder."""
-    return {kind: torch.cat([_rows(part) for part in pooled]) for kind, pooled in features.items()}
+def flatten_features(features: Features) -> FlatFeatures:
+    """Returns one feature for each placeholder."""
+    return {
+        kind: torch.cat([_flatten(part) for part in pooled]) for kind, pooled in features.items()
+    }
 
 
-def _rows(pooled: Pooled) -> torch.Tensor:
+def _flatten(pooled: Pooled) -> torch.Tensor:
     if isinstance(pooled, torch.Tensor):
         return pooled.reshape(-1, pooled.shape[-1])
-    return torch.cat([_rows(picture) for picture in pooled])
+    return torch.cat([_flatten(picture) for picture in pooled])
 
 
-def placeholders(model: Any, inputs: ModelInputs) -> torch.Tensor:
-    """bool[L], on the CPU: which tokens stand for pictures."""
+def find_placeholders(model: Any, inputs: ModelInputs) -> torch.Tensor:
+    """Returns bool[L] on the CPU: True for tokens that stand for pictures."""
     ids = inputs.input_ids[0]
-    return torch.isin(ids, torch.tensor([token for _, token in _tokens(model)]))
+    return torch.isin(ids, torch.tensor([token for _, token in _find_tokens(model)]))
 
 
-def _tokens(model: Any) -> list[tuple[str, int]]:
+def _find_tokens(model: Any) -> list[tuple[str, int]]:
     found = []
     for kind in ("image", "video"):
         for name in (f"{kind}_token_id", f"{kind}_token_index"):
@@ -109,12 +120,12 @@ def _tokens(model: Any) -> list[tuple[str, int]]:
     return found
 
 
-def embedded(model: Any, inputs: ModelInputs, features: Flat) -> torch.Tensor:
-    """[1, L, d]: the tokens' embeddings, the pictures' features in their places."""
-    # On the CPU, where the tokens are: to ask the device would be to wait for all that it has to do, and so
-    # would be a copy to it that blocks.
+def embed(model: Any, inputs: ModelInputs, features: FlatFeatures) -> torch.Tensor:
+    """Returns [1, L, d]: the tokens' embeddings, with the features in place of the placeholders."""
+    # On the CPU, where the tokens are: a question to the device, or a copy to it that blocks, would wait
+    # for all of its earlier work.
     ids = inputs.input_ids[0].clone()
-    places = {kind: (ids == token).nonzero()[:, 0] for kind, token in _tokens(model)}
+    places = {kind: (ids == token).nonzero()[:, 0] for kind, token in _find_tokens(model)}
     for at in places.values():
         ids[at] = 0  # a placeholder may be a token that the embedding does not know
     ids = ids.to(model.device, non_blocking=True)
@@ -130,10 +141,10 @@ def embedded(model: Any, inputs: ModelInputs, features: Flat) -> torch.Tensor:
     return whole
 
 
-def _joined(pooled: list[Pooled]) -> Pooled:
-    """Families return a list with one tensor a picture, or one tensor [pictures, tokens, d].
+def _join(pooled: list[Pooled]) -> Pooled:
+    """Joins what the families' encoders return: a tensor for each picture, or one of [pictures, tokens, d].
 
-    Those of the second kind flatten it to [tokens, d]; joined as [1, tokens, d] it may hold
+    Models flatten the second kind to [tokens, d]; joined as [1, tokens, d] it may hold
     pictures and videos of different lengths.
     """
     tensors = [part for part in pooled if isinstance(part, torch.Tensor)]
@@ -142,13 +153,13 @@ def _joined(pooled: list[Pooled]) -> Pooled:
     return [picture for part in pooled for picture in part]
 
 
-def _pixels(kind: str, value: torch.Tensor, inputs: ModelInputs, model: Any) -> torch.Tensor:
+def _load_pixels(kind: str, value: torch.Tensor, inputs: ModelInputs, model: Any) -> torch.Tensor:
     if kind in inputs.normalisations:
         return inputs.normalisations[kind](value, model.device, model.dtype)
-    return placed(value, model)
+    return send(value, model)
 
 
-def placed(value: torch.Tensor, model: Any) -> torch.Tensor:
-    """On the model's device; pixels in its dtype."""
+def send(value: torch.Tensor, model: Any) -> torch.Tensor:
+    """Copies to the model's device; pixels in its dtype."""
     dtype = model.dtype if value.is_floating_point() else None
     return value.to(model.device, dtype, non_blocking=True)

@@ -1,6 +1,6 @@
-"""Equal requests that wait or run at the same time share one row.
+"""Equal requests that wait or run at the same time share one sequence.
 
-A flight is that row: it has as many passengers as callers, and goes on while one of them wants it.
+Each caller is a subscriber of the coalesced request, which goes on while one of them wants it.
 Requests are equal if their pictures, tokens and settings are, and if the answer is bound to be the
 same: greedy, or drawn from a seed that the caller gave.
 """
@@ -15,29 +15,27 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from videoqa_worker.engine.kvcache.lru import prefix_digest
-from videoqa_worker.engine.request import Generated, GenerationRequest, canceled
+from videoqa_worker.engine.kvcache.prefix_cache import digest_prefix
+from videoqa_worker.engine.request import Generated, GenerationRequest, make_canceled
 
-__all__ = ["Flight", "Flights", "flight_key"]
+__all__ = ["CoalescedRequest", "Coalescer", "compute_key"]
 
 
-def flight_key(request: GenerationRequest, media: bytes) -> bytes | None:
-    """What equal requests have in common; None for one that shares with nobody. Those that listen to the
-    text as it comes share with such alone: for the others it is not even decoded.
+def compute_key(request: GenerationRequest, media_digest: bytes) -> bytes | None:
+    """Returns a digest that equal requests have in common; None if a request must not be shared.
 
-    Arguments:
-        media: digest of its pictures.
+    Requests that stream their text share only with each other: for the others it is not decoded.
     """
     drawn = request.generation.temperature > 0
-    if request.alone or (drawn and request.generation.seed is None):
+    if request.exclusive or (drawn and request.generation.seed is None):
         return None
-    prompt = prefix_digest(request.inputs, media, request.inputs.length)
+    prompt = digest_prefix(request.inputs, media_digest, request.inputs.length)
     rest = f"{request.on_text is not None} {request.generation.model_dump_json()}"
     return hashlib.blake2b(prompt + rest.encode(), digest_size=20).digest()
 
 
 @dataclass(eq=False)
-class _Passenger:
+class _Subscriber:
     request: GenerationRequest
     future: Future[Generated] = field(default_factory=Future)
     arrived_s: float = field(default_factory=time.monotonic)
@@ -52,101 +50,105 @@ class _Passenger:
             self.future.set_result(replace(generated, first_token_s=max(0.0, waited_s)))
 
 
-class Flight:
-    """Its passengers may come from any thread; the row speaks on the engine's."""
+class CoalescedRequest:
+    """One request for several subscribers, who join from any thread; it calls them on the engine's."""
 
-    def __init__(self, first: _Passenger) -> None:
-        self._passengers = [first]
+    def __init__(self, first: _Subscriber) -> None:
+        self._subscribers = [first]
         self._lock = threading.Lock()
         self._text = ""
         self._begun_s = first.arrived_s
         self.request = replace(
             first.request,
-            should_stop=self._unwanted,
-            on_progress=self._progress,
-            on_text=self._tell if first.request.on_text is not None else None,
+            should_stop=self._should_stop,
+            on_progress=self._forward_progress,
+            on_text=self._forward_text if first.request.on_text is not None else None,
         )
-        """What the engine runs."""
+        """The request that the engine runs."""
 
-    def add(self, passenger: _Passenger) -> bool:
-        """False if it has ended, or is about to."""
+    def add(self, subscriber: _Subscriber) -> bool:
+        """Adds a subscriber; returns False if the request has ended, or is about to."""
         with self._lock:
-            if not self._passengers:
+            if not self._subscribers:
                 return False
-            self._passengers.append(passenger)
-            if self._text and passenger.request.on_text is not None:
-                self._call(passenger, passenger.request.on_text, self._text)
+            self._subscribers.append(subscriber)
+            if self._text and subscriber.request.on_text is not None:
+                self._call(subscriber, subscriber.request.on_text, self._text)
             return True
 
-    def _unwanted(self) -> bool:
+    def _should_stop(self) -> bool:
         with self._lock:
-            for passenger in [*self._passengers]:
-                if passenger.future.cancelled():
-                    self._passengers.remove(passenger)
-                elif self._call(passenger, passenger.request.should_stop):
-                    self._passengers.remove(passenger)
-                    passenger.fail(canceled())
-            return not self._passengers
+            for subscriber in [*self._subscribers]:
+                if subscriber.future.cancelled():
+                    self._subscribers.remove(subscriber)
+                elif self._call(subscriber, subscriber.request.should_stop):
+                    self._subscribers.remove(subscriber)
+                    subscriber.fail(make_canceled())
+            return not self._subscribers
 
-    def _progress(self, tokens: int) -> None:
+    def _forward_progress(self, tokens: int) -> None:
         with self._lock:
-            for passenger in [*self._passengers]:
-                if passenger.request.on_progress is not None:
-                    self._call(passenger, passenger.request.on_progress, tokens)
+            for subscriber in [*self._subscribers]:
+                if subscriber.request.on_progress is not None:
+                    self._call(subscriber, subscriber.request.on_progress, tokens)
 
-    def _tell(self, text: str) -> None:
+    def _forward_text(self, text: str) -> None:
         with self._lock:
             self._text += text
-            for passenger in [*self._passengers]:
-                if passenger.request.on_text is not None:
-                    self._call(passenger, passenger.request.on_text, text)
+            for subscriber in [*self._subscribers]:
+                if subscriber.request.on_text is not None:
+                    self._call(subscriber, subscriber.request.on_text, text)
 
-    def _call(self, passenger: _Passenger, call: Callable[..., object], *given: object) -> object:
-        """A caller's fault is its own."""
+    def _call(self, subscriber: _Subscriber, call: Callable[..., object], *args: object) -> object:
+        """Calls a subscriber back; if that raises, only this subscriber fails."""
         try:
-            return call(*given)
+            return call(*args)
         except Exception as error:  # noqa: BLE001
-            self._passengers.remove(passenger)
-            passenger.fail(error)
+            self._subscribers.remove(subscriber)
+            subscriber.fail(error)
             return False
 
-    def land(self, ended: Future[Generated]) -> None:
+    def complete(self, ended: Future[Generated]) -> None:
+        """Gives all subscribers the answer or the error."""
         with self._lock:
-            passengers, self._passengers = self._passengers, []
+            subscribers, self._subscribers = self._subscribers, []
         error = ended.exception()
-        for passenger in passengers:
+        for subscriber in subscribers:
             if error is None:
-                passenger.answer(ended.result(), self._begun_s)
+                subscriber.answer(ended.result(), self._begun_s)
             else:
-                passenger.fail(copy.copy(error))  # each caller may add to its own
+                subscriber.fail(copy.copy(error))  # each caller may add to its own
 
 
-class Flights:
-    """Those of one engine."""
+class Coalescer:
+    """The coalesced requests of one engine, by key."""
 
     def __init__(self) -> None:
-        self._live: dict[bytes, Flight] = {}
+        self._running: dict[bytes, CoalescedRequest] = {}
         self._lock = threading.Lock()
         self.shared = 0
-        """Requests that needed no row of their own."""
+        """Requests that needed no sequence of their own."""
 
-    def board(
+    def join(
         self, request: GenerationRequest, key: bytes
-    ) -> tuple[Future[Generated], Flight | None]:
-        """The caller's future, and the flight that is to be run for it; None if one is on its way."""
-        passenger = _Passenger(request)
-        with self._lock:
-            flight = self._live.get(key)
-            if flight is not None and flight.add(passenger):
-                self.shared += 1
-                return passenger.future, None
-            flight = self._live[key] = Flight(passenger)
-        return passenger.future, flight
+    ) -> tuple[Future[Generated], CoalescedRequest | None]:
+        """Subscribes to an equal request if one is running.
 
-    def land(self, key: bytes, flight: Flight, ended: Future[Generated]) -> None:
-        """Its row has ended."""
+        Returns the caller's future, and the coalesced request to run for it if it is the first.
+        """
+        subscriber = _Subscriber(request)
         with self._lock:
-            # Else nobody wanted it, and a later one took its place.
-            if self._live.get(key) is flight:
-                del self._live[key]
-        flight.land(ended)
+            coalesced = self._running.get(key)
+            if coalesced is not None and coalesced.add(subscriber):
+                self.shared += 1
+                return subscriber.future, None
+            coalesced = self._running[key] = CoalescedRequest(subscriber)
+        return subscriber.future, coalesced
+
+    def complete(self, key: bytes, coalesced: CoalescedRequest, ended: Future[Generated]) -> None:
+        """Ends a coalesced request whose sequence has ended."""
+        with self._lock:
+            # Else all subscribers had withdrawn, and a later request took its place.
+            if self._running.get(key) is coalesced:
+                del self._running[key]
+        coalesced.complete(ended)

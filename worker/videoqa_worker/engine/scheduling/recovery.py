@@ -1,99 +1,110 @@
-"""What becomes of the rows when a pass fails, or scores are no numbers: what fails convicts only itself.
+"""Failure handling: preempts, retries or fails sequences after OOM, a model error or NaN logits, without
+failing their neighbours.
 
-Out of memory: what was kept goes first, then the youngest row goes back to wait. If the model raises
-on several rows, each is run again by itself.
+Out of memory: the caches are cleared first, then the youngest sequence is preempted. If the model raises
+on several sequences, each is retried alone.
 """
 
 from __future__ import annotations
 
 from videoqa.errors import ModelError
 from videoqa_worker.engine.device.memory import free_memory
-from videoqa_worker.engine.failures import NO_NUMBERS, Fault
-from videoqa_worker.engine.kvcache.allocator import Layout
-from videoqa_worker.engine.kvcache.slots import Seat
+from videoqa_worker.engine.failures import NAN_LOGITS, Fault
+from videoqa_worker.engine.kvcache.allocator import SlotAllocator
+from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.scheduling.scheduler import Scheduler
-from videoqa_worker.engine.sequence.prefill import Prompts
+from videoqa_worker.engine.sequence.sequence import SlotSequence
 
 __all__ = ["Recovery"]
 
 
 class Recovery:
-    """Of one model's rows, on the engine's thread."""
+    """Handles the failures of one model's sequences; used by the engine's thread."""
 
-    def __init__(self, scheduler: Scheduler, layout: Layout, prompts: Prompts) -> None:
-        self._scheduler, self._layout, self._prompts = scheduler, layout, prompts
-        self._seats = layout.seats
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        allocator: SlotAllocator[SlotSequence],
+        prefix_cache: PrefixCache,
+    ) -> None:
+        self._scheduler, self._allocator, self._prefix_cache = scheduler, allocator, prefix_cache
+        self._table = allocator.table
 
-    def after_prefill(self, fault: Fault) -> None:
-        """The pass over the prompts on their way in failed."""
-        seats = self._seats
-        failed = [seat for seat in seats.filling if seat.begun] or seats.filling[:1]
-        tickets = [seat.ticket for seat in failed]
-        for seat in failed:
-            self._scheduler.leave(seat)
+    def recover_prefill(self, fault: Fault) -> None:
+        """Handles a failed prefill pass."""
+        table = self._table
+        failed = [one for one in table.prefilling if one.is_prepared] or table.prefilling[:1]
+        requests = [one.pending for one in failed]
+        for sequence in failed:
+            self._scheduler.free(sequence)
         free_memory()
-        if not fault.memory and len(failed) > 1:
-            for ticket in tickets:
-                ticket.suspect = True
-        elif fault.memory and not tickets[0].retried and self._prompts.let_go():
-            for ticket in tickets:
-                ticket.retried = True
-        elif fault.memory and (seats or len(failed) > 1):
-            self._scheduler.fewer(len(seats) or len(failed) - 1)
+        if not fault.is_memory and len(failed) > 1:
+            for pending in requests:
+                pending.retry_alone = True
+        elif fault.is_memory and not requests[0].retried and self._prefix_cache.clear():
+            for pending in requests:
+                pending.retried = True
+        elif fault.is_memory and (table or len(failed) > 1):
+            self._scheduler.lower_limit(len(table) or len(failed) - 1)
         else:
-            tickets[0].future.set_exception(fault.as_error(tickets[0]))
+            requests[0].future.set_exception(fault.as_error(requests[0]))
             return
-        self._scheduler.again += tickets
+        self._scheduler.requeued += requests
 
-    def after_decode(self, fault: Fault) -> None:
-        """The step of the rows that run failed."""
-        running = self._seats.running
-        for seat in running:
-            seat.undo()
+    def recover_decode(self, fault: Fault) -> None:
+        """Handles a failed decode step."""
+        decoding = self._table.decoding
+        for sequence in decoding:
+            sequence.undo_draw()
         free_memory()
-        if fault.memory and self._prompts.let_go():
-            return  # the step is done again
-        if fault.memory and len(self._seats) > 1:
-            self._give_way()
-        elif len(running) == 1:
-            self._scheduler.leave(running[0])
-            running[0].ticket.future.set_exception(fault.as_error(running[0].ticket))
+        if fault.is_memory and self._prefix_cache.clear():
+            return  # the step is repeated
+        if fault.is_memory and len(self._table) > 1:
+            self._preempt()
+        elif len(decoding) == 1:
+            pending = decoding[0].pending
+            self._scheduler.free(decoding[0])
+            pending.future.set_exception(fault.as_error(pending))
         else:
-            self._suspect(running)
+            self._retry_alone(decoding)
 
-    def _give_way(self) -> None:
-        """The youngest goes back to wait: a prompt on its way in, else who has the shortest answer."""
-        begun = [seat for seat in self._seats.filling if seat.begun]
-        least = min(reversed(self._seats.running), key=lambda one: len(one.row.tokens))
-        youngest = begun[-1] if begun else least
-        self._scheduler.leave(youngest)
-        self._scheduler.fewer(len(self._seats))
-        self._scheduler.again.append(youngest.ticket)
+    def _preempt(self) -> None:
+        """Requeues the youngest sequence: one in prefill, else the one with the shortest answer."""
+        prefilling = [one for one in self._table.prefilling if one.is_prepared]
+        shortest = min(reversed(self._table.decoding), key=lambda one: len(one.tokens))
+        youngest = prefilling[-1] if prefilling else shortest
+        self._scheduler.free(youngest)
+        self._scheduler.lower_limit(len(self._table))
+        self._scheduler.requeued.append(youngest.pending)
 
-    def _suspect(self, running: list[Seat]) -> None:
-        """Each of these is asked again by itself."""
-        for seat in running:
-            seat.ticket.suspect = True
-        # The prompt on its way in is no suspect, but who is suspected runs alone.
-        self._scheduler.again += [seat.ticket for seat in self._seats.all]
-        for seat in self._seats.all:  # nobody has seen whether these hold numbers
-            self._layout.wipe(seat, whole=True)
-        self._seats.clear()
+    def _retry_alone(self, decoding: list[SlotSequence]) -> None:
+        """Requeues all sequences, those that were decoding to run alone."""
+        for sequence in decoding:
+            sequence.pending.retry_alone = True
+        # The prompt in prefill is not to blame, but the others run alone.
+        self._scheduler.requeued += [one.pending for one in self._table.sequences]
+        for sequence in self._table.sequences:  # their KV was never checked for NaN
+            self._allocator.wipe(sequence, whole=True)
+        self._table.clear()
 
-    def convict(self, failed: list[Seat]) -> None:
-        """Of rows whose scores are no numbers. What one writes comes through to the others of its slot:
-        then nobody knows whose it was, and each is asked again by itself."""
-        again: list[Seat] = []
-        for seat in failed:
-            beside = [one for one in failed if one.slot is seat.slot]
-            self._layout.wipe(seat, whole=len(beside) == len(seat.slot.seats))
-            # Of a prompt that is half there nobody has seen whether it is numbers.
-            unseen = any(one.begun and one.prompt is not None for one in seat.slot.seats)
-            if len(beside) == 1 and not unseen:
-                seat.row.error = ModelError(NO_NUMBERS)
+    def quarantine(self, failed: list[SlotSequence]) -> None:
+        """Fails sequences with NaN logits, and wipes their KV.
+
+        NaN spreads to the other sequences of a slot: then the culprit is unknown, and each of them is
+        retried alone.
+        """
+        retried: list[SlotSequence] = []
+        for sequence in failed:
+            slot = sequence.slot
+            beside = [one for one in failed if one.slot is slot]
+            self._allocator.wipe(sequence, whole=len(beside) == len(slot.sequences))
+            # A prompt half way through prefill was never checked for NaN.
+            unchecked = any(one.is_prepared and one.prefill is not None for one in slot.sequences)
+            if len(beside) == 1 and not unchecked:
+                sequence.error = ModelError(NAN_LOGITS)
             else:
-                seat.ticket.suspect = True
-                again.append(seat)
-        for seat in again:
-            self._scheduler.leave(seat)
-        self._scheduler.again += [seat.ticket for seat in again]
+                sequence.pending.retry_alone = True
+                retried.append(sequence)
+        for sequence in retried:
+            self._scheduler.free(sequence)
+        self._scheduler.requeued += [sequence.pending for sequence in retried]

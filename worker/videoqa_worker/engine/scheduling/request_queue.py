@@ -1,9 +1,9 @@
-"""Who waits, and who runs together next.
+"""The request queue, and batch selection for padded `generate`.
 
-First come, first served, but that a patient request lets those pass that came within its patience:
-nobody waits for ever. Whoever is first is always in the next batch. Others join it if they fit:
-prompts of similar length (padding is work for nothing), no more rows and tokens than allowed, and
-nobody who asked to be alone. Who is no longer wanted leaves.
+First come, first served, except that later requests may pass a patient one within its patience: no
+request waits for ever. The first request is always in the next batch. Others join it if they fit:
+prompts of similar length (padding is wasted work), no more sequences and tokens than allowed, and
+none that is exclusive. Requests whose callers withdrew are removed.
 """
 
 from __future__ import annotations
@@ -13,122 +13,127 @@ import time
 from bisect import insort
 from collections.abc import Callable, Sequence
 
-from videoqa_worker.engine.request import Ticket
+from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.settings import EngineConfig
 
-__all__ = ["WaitingRoom", "choose", "padded_tokens"]
+__all__ = ["RequestQueue", "choose_batch", "count_padded_tokens"]
 
 
-def padded_tokens(tickets: Sequence[Ticket]) -> int:
-    """Positions of the KV cache that these rows need together."""
-    prompt = max(ticket.prompt_tokens for ticket in tickets)
-    answer = max(ticket.request.generation.max_new_tokens for ticket in tickets)
-    return len(tickets) * (prompt + answer)
+def count_padded_tokens(batch: Sequence[PendingRequest]) -> int:
+    """Returns the positions of the KV cache that a padded batch needs."""
+    prompt = max(pending.prompt_tokens for pending in batch)
+    answer = max(pending.request.generation.max_new_tokens for pending in batch)
+    return len(batch) * (prompt + answer)
 
 
-def choose(waiting: Sequence[Ticket], config: EngineConfig, max_tokens: int) -> list[Ticket]:
-    """The next batch out of `waiting`, oldest first."""
+def choose_batch(
+    waiting: Sequence[PendingRequest], config: EngineConfig, max_tokens: int
+) -> list[PendingRequest]:
+    """Returns the next padded batch, oldest request first."""
     first, *others = waiting
     batch = [first]
-    if first.alone:
+    if first.exclusive:
         return batch
-    for ticket in others:
+    for pending in others:
         if len(batch) >= config.max_batch:
             break
-        lengths = [one.prompt_tokens for one in (*batch, ticket)]
+        lengths = [one.prompt_tokens for one in (*batch, pending)]
         similar = max(lengths) <= config.length_ratio * min(lengths)
-        if similar and not ticket.alone and padded_tokens([*batch, ticket]) <= max_tokens:
-            batch.append(ticket)
+        fits = count_padded_tokens([*batch, pending]) <= max_tokens
+        if similar and not pending.exclusive and fits:
+            batch.append(pending)
     return batch
 
 
-class WaitingRoom:
+class RequestQueue:
     """The queue between the callers' threads and the engine's."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
-        self._waiting: list[Ticket] = []
+        self._waiting: list[PendingRequest] = []
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def enter(self, ticket: Ticket) -> bool:
-        """Queues a ticket; False if the room is closed."""
+    def put(self, pending: PendingRequest) -> bool:
+        """Queues a request; returns False if the queue is closed."""
         with self._changed:
             if not self._closed:
-                insort(self._waiting, ticket, key=lambda one: one.turn_s)
+                insort(self._waiting, pending, key=lambda one: one.rank_s)
                 self._changed.notify()
             return not self._closed
 
-    def next_batch(self, max_tokens: int) -> list[Ticket]:
-        """Waits for a batch; an empty one says that the room is closed."""
-        batch: list[Ticket] = []
+    def next_batch(self, max_tokens: int) -> list[PendingRequest]:
+        """Waits for a padded batch and returns it; an empty one if the queue is closed."""
+        batch: list[PendingRequest] = []
         while not batch and not self._closed:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._closed:
-                    self._gather()
-                unwanted = self._unwanted()
+                    self._wait_for_burst()
+                withdrawn = self._remove_withdrawn()
                 if self._waiting and not self._closed:
-                    batch = choose(self._waiting, self._config, max_tokens)
-                    self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
-            _end(unwanted)
+                    batch = choose_batch(self._waiting, self._config, max_tokens)
+                    self._waiting = [one for one in self._waiting if one not in batch]
+            _fail_withdrawn(withdrawn)
         return batch
 
-    def take(self, fits: Callable[[Ticket], bool], *, wait: bool) -> Ticket | None:
-        """The first ticket, if it fits: nobody overtakes it. None also if the room is closed.
+    def take(self, fits: Callable[[PendingRequest], bool], *, wait: bool) -> PendingRequest | None:
+        """Returns the first request if it fits, since none overtakes it; None also if the queue is closed.
 
         Arguments:
-            wait: for a first ticket, if there is none.
+            wait: for a first request, if there is none.
         """
         while True:
             with self._changed:
                 if wait:
                     self._changed.wait_for(lambda: self._waiting or self._closed)
-                unwanted = self._unwanted()
+                withdrawn = self._remove_withdrawn()
                 first = self._waiting[0] if self._waiting and not self._closed else None
                 taken = first is not None and fits(first)
                 if taken:
                     self._waiting.pop(0)
-            _end(unwanted)
+            _fail_withdrawn(withdrawn)
             if first is not None or not wait or self._closed:
                 return first if taken else None
 
-    def put_back(self, tickets: Sequence[Ticket]) -> None:
-        """They come first again."""
+    def put_back(self, requests: Sequence[PendingRequest]) -> None:
+        """Queues requests before all others."""
         with self._changed:
-            for ticket in tickets:
-                ticket.turn_s = float("-inf")
-            self._waiting[:0] = tickets
+            for pending in requests:
+                pending.rank_s = float("-inf")
+            self._waiting[:0] = requests
 
-    def close(self) -> list[Ticket]:
-        """Lets nobody in any more; returns those who still waited."""
+    def close(self) -> list[PendingRequest]:
+        """Accepts no more requests; returns those that still waited."""
         with self._changed:
             self._closed = True
             left, self._waiting = self._waiting, []
             self._changed.notify_all()
             return left
 
-    def _unwanted(self) -> list[tuple[Ticket, Exception]]:
-        """Takes those out whose callers want no answer any more."""
-        found = [(ticket, error) for ticket in self._waiting if (error := ticket.unwanted())]
-        for ticket, _ in found:
-            self._waiting.remove(ticket)
+    def _remove_withdrawn(self) -> list[tuple[PendingRequest, Exception]]:
+        """Removes the requests whose callers want no answer any more; returns them with their errors."""
+        found = [
+            (pending, error) for pending in self._waiting if (error := pending.find_withdrawal())
+        ]
+        for pending, _ in found:
+            self._waiting.remove(pending)
         return found
 
-    def _gather(self) -> None:
-        """Gives the others of a burst a moment, counted from when the oldest came."""
+    def _wait_for_burst(self) -> None:
+        """Waits a moment for the rest of a burst, counted from the arrival of its oldest request."""
         first = self._waiting[0]
         left_s = first.arrived_s + self._config.batch_wait_s - time.monotonic()
-        if left_s > 0 and not first.alone:
+        if left_s > 0 and not first.exclusive:
             full = self._config.max_batch
             self._changed.wait_for(lambda: len(self._waiting) >= full or self._closed, left_s)
 
 
-def _end(unwanted: list[tuple[Ticket, Exception]]) -> None:
-    """Not under the lock: futures have callbacks."""
-    for ticket, error in unwanted:
-        if ticket.start():
-            ticket.future.set_exception(error)
+def _fail_withdrawn(withdrawn: list[tuple[PendingRequest, Exception]]) -> None:
+    """Ends withdrawn requests; outside of the lock, since futures have callbacks."""
+    for pending, error in withdrawn:
+        if pending.start():
+            pending.future.set_exception(error)

@@ -1,7 +1,7 @@
-"""Who has a seat: rows join when there is room, and leave when they are done or have to wait again.
+"""Admits sequences to slots, finishes them, and sends some back to the queue.
 
-At most one prompt is on its way in, or several that wait for the same beginning. How many rows there
-can be is learnt from running out of memory. Knows nothing of passes.
+At most one prompt is in prefill, or several that wait for the same prefix. The number of sequences
+that fit is learnt from running out of memory. Knows nothing of forward passes.
 """
 
 from __future__ import annotations
@@ -10,120 +10,130 @@ from collections.abc import Callable
 
 from videoqa.errors import EngineStopped
 from videoqa_worker.engine.failures import STOPPED
-from videoqa_worker.engine.kvcache.allocator import Layout
-from videoqa_worker.engine.kvcache.slots import Seat, Spot
-from videoqa_worker.engine.model.loading import Loaded
-from videoqa_worker.engine.request import Ticket
-from videoqa_worker.engine.scheduling.request_queue import WaitingRoom
-from videoqa_worker.engine.sequence.controls import Row
-from videoqa_worker.engine.sequence.prefill import Prompt, Prompts
+from videoqa_worker.engine.kvcache.allocator import SlotAllocator
+from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
+from videoqa_worker.engine.kvcache.slots import SlotRegion
+from videoqa_worker.engine.model.loading import LoadedModel
+from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine.scheduling.request_queue import RequestQueue
+from videoqa_worker.engine.sequence.sequence import SlotSequence
 from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Scheduler"]
 
-_MORE_AFTER = 64
-"""Answers. A row too many costs one prompt again, and what was kept."""
+_RAISE_LIMIT_AFTER = 64
+"""Answers. A sequence too many costs its prefill again, and the caches."""
 
 
 class Scheduler:
-    """Of one model's rows, on the engine's thread."""
+    """Schedules the sequences of one model; used by the engine's thread."""
 
     def __init__(
         self,
-        loaded: Loaded,
-        layout: Layout,
-        prompts: Prompts,
+        loaded: LoadedModel,
+        allocator: SlotAllocator[SlotSequence],
+        prefix_cache: PrefixCache,
         config: EngineConfig,
         stopping: Callable[[], bool],
     ) -> None:
         self._loaded, self._config, self._stopping = loaded, config, stopping
-        self._layout, self._seats, self._prompts = layout, layout.seats, prompts
+        self._allocator, self._table, self._prefix_cache = allocator, allocator.table, prefix_cache
         self.packs = config.pack_from_tokens is not None and not config.batch_invariant
-        """Rows that begin alike sit together."""
-        self.again: list[Ticket] = []
-        """They go back to wait."""
-        self._most_rows = config.max_batch
-        """Fewer once more did not fit into the device's memory; one more after every so many answers,
+        """True if sequences with the same prefix share a slot."""
+        self.requeued: list[PendingRequest] = []
+        """Requests that go back to the queue at the next step."""
+        self._max_sequences = config.max_batch
+        """Lowered when one more did not fit into memory, and raised by one after every so many answers,
         since what did not fit may have been one long prompt."""
         self._answers = 0
-        """Since there were fewer rows."""
+        """Since the limit changed."""
 
-    def schedule(self, room: WaitingRoom) -> bool:
-        """Who is done leaves, who fits comes in; waits if nobody is there. False if the room is closed."""
-        for seat in self._seats.all:
-            if seat.prompt is not None:
-                seat.row.poll()  # running rows are asked with each token
-        for seat in self._seats.all:
-            self.settle(seat)
-        if self.again:
-            room.put_back(self.again)
-            self.again = []
-        while (ticket := room.take(self._fits, wait=not self._seats)) is not None:
-            self._join(ticket)
-        return bool(self._seats)
+    def schedule(self, queue: RequestQueue) -> bool:
+        """Finishes sequences and admits requests that fit; waits if none runs. False if the queue is closed."""
+        for sequence in self._table.sequences:
+            if sequence.prefill is not None:
+                sequence.poll_caller()  # decoding sequences poll with each token
+        for sequence in self._table.sequences:
+            self.finish(sequence)
+        if self.requeued:
+            queue.put_back(self.requeued)
+            self.requeued = []
+        while (pending := queue.take(self._fits, wait=not self._table)) is not None:
+            self._admit(pending)
+        return bool(self._table)
 
-    def _fits(self, ticket: Ticket) -> bool:
-        if not self._seats:
+    def _fits(self, pending: PendingRequest) -> bool:
+        if not self._table:
             return True
-        rows, filling = self._seats.all, self._seats.filling
-        if self._alone(ticket) or self._alone(rows[0].ticket) or len(rows) >= self._most_rows:
+        sequences, prefilling = self._table.sequences, self._table.prefilling
+        if self._is_exclusive(pending) or self._is_exclusive(sequences[0].pending):
             return False
-        spot = self._spot(ticket)
-        return spot is not None and (not filling or spot.slot is filling[0].slot)
+        if len(sequences) >= self._max_sequences:
+            return False
+        region = self._find_region(pending)
+        return region is not None and (not prefilling or region.slot is prefilling[0].slot)
 
-    def _alone(self, ticket: Ticket) -> bool:
-        """Also who needs longer slots than all others, where the shape of a pass must not change."""
-        too_long = self._config.batch_invariant and ticket.most_tokens >= self._layout.usual_length
-        return ticket.alone or too_long
+    def _is_exclusive(self, pending: PendingRequest) -> bool:
+        """Returns True if it runs alone: also if it needs longer slots while shapes must not change."""
+        is_longer = pending.max_tokens >= self._allocator.standard_length
+        return pending.exclusive or (self._config.batch_invariant and is_longer)
 
-    def _spot(self, ticket: Ticket) -> Spot | None:
-        key, shared = self._prompts.beginning(ticket) if self.packs else (b"", 0)
-        if shared < (self._config.pack_from_tokens or 0):
-            key, shared = b"", 0
-        return self._seats.spot(ticket, key, shared, self._layout.tokens)
+    def _find_region(self, pending: PendingRequest) -> SlotRegion[SlotSequence] | None:
+        key, length = self._prefix_cache.find_prefix(pending) if self.packs else (b"", 0)
+        if length < (self._config.pack_from_tokens or 0):
+            key, length = b"", 0
+        return self._table.find_region(
+            pending.max_tokens, key, length, self._allocator.available_tokens
+        )
 
-    def _join(self, ticket: Ticket) -> None:
-        if not ticket.start():
+    def _admit(self, pending: PendingRequest) -> None:
+        if not pending.start():
             return
-        spot = self._spot(ticket)
-        assert spot is not None  # noqa: S101 - it fits
-        row = Row(ticket, self._loaded.tokenizer, self._loaded.eos)
-        # It takes memory of the device only when its prompt is about to be computed.
-        seat = self._seats.take(spot, row, Prompt(ticket.prompt_tokens))
-        row.poll()
-        self.settle(seat)
+        region = self._find_region(pending)
+        assert region is not None  # noqa: S101 - it fits
+        # It takes memory of the device only when its prefill begins.
+        sequence = SlotSequence(pending, self._loaded.tokenizer, self._loaded.eos, region)
+        self._table.add(sequence)
+        sequence.poll_caller()
+        self.finish(sequence)
 
-    def settle(self, seat: Seat) -> None:
-        """Delivers a row that is done, and frees its seat."""
-        row = seat.row
-        if not row.done and self._stopping():
-            row.error = EngineStopped(STOPPED)
-        if not row.done or seat not in self._seats:  # it left with another, and will come again
+    def finish(self, sequence: SlotSequence) -> None:
+        """Delivers a finished sequence and frees its region; does nothing with one that goes on."""
+        if not sequence.is_finished and self._stopping():
+            sequence.error = EngineStopped(STOPPED)
+        if not sequence.is_finished or sequence not in self._table:  # requeued with another one
             return
-        self.leave(seat)
-        if row.error is not None:
-            seat.ticket.future.set_exception(row.error)
+        self.free(sequence)
+        if sequence.error is not None:
+            sequence.pending.future.set_exception(sequence.error)
         else:
-            seat.ticket.future.set_result(row.generated())
-            self._answers += 1
-            if self._answers >= _MORE_AFTER and self._most_rows < self._config.max_batch:
-                self._most_rows, self._answers = self._most_rows + 1, 0
+            sequence.pending.future.set_result(sequence.build_answer())
+            self._count_answer()
 
-    def fewer(self, rows: int) -> None:
-        self._most_rows, self._answers = rows, 0
+    def _count_answer(self) -> None:
+        self._answers += 1
+        if self._answers >= _RAISE_LIMIT_AFTER and self._max_sequences < self._config.max_batch:
+            self._max_sequences, self._answers = self._max_sequences + 1, 0
 
-    def leave(self, seat: Seat) -> None:
-        """Frees a seat. Who waited for what it was to write goes back to wait."""
-        slot = seat.slot
-        others = slot.seats[1:] if seat is slot.seats[0] and not slot.written else []
-        self.again += [other.ticket for other in others]
-        for one in (seat, *others):
-            self._layout.vacate(one)
+    def lower_limit(self, sequences: int) -> None:
+        """Admits at most so many sequences from here on."""
+        self._max_sequences, self._answers = sequences, 0
+
+    def free(self, sequence: SlotSequence) -> None:
+        """Frees a region; sequences that waited for the prefix that it was to write are requeued."""
+        slot = sequence.slot
+        waits = sequence is slot.sequences[0] and not slot.is_written
+        others = slot.sequences[1:] if waits else []
+        self.requeued += [other.pending for other in others]
+        for one in (sequence, *others):
+            self._allocator.free(one)
+            one.prefill = None  # a reference to the sequence holds no memory of the device
 
     def close(self) -> None:
-        """Ends all rows with EngineStopped."""
-        for ticket in (*(seat.ticket for seat in self._seats.all), *self.again):
-            if not ticket.future.done():
-                ticket.future.set_exception(EngineStopped(STOPPED))
-        self._seats.clear()
-        self.again.clear()
+        """Ends all sequences with EngineStopped."""
+        running = [sequence.pending for sequence in self._table.sequences]
+        for pending in (*running, *self.requeued):
+            if not pending.future.done():
+                pending.future.set_exception(EngineStopped(STOPPED))
+        self._table.clear()
+        self.requeued.clear()

@@ -1,47 +1,76 @@
-"""Text that grows, and the strings that end it."""
+"""The text of a growing answer, and the stop strings that end it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-__all__ = ["Growing", "may_become"]
-
-
-def may_become(text: str, stops: Sequence[str]) -> int:
-    """How many of the last characters are the beginning of a stop string."""
-    return max((_begun(text, stop) for stop in stops), default=0)
+__all__ = ["Detokenizer", "StopStringBuffer", "count_held_back"]
 
 
-def _begun(text: str, stop: str) -> int:
+def count_held_back(text: str, stops: Sequence[str]) -> int:
+    """Returns how many of the last characters may be the beginning of a stop string."""
+    return max((_match_beginning(text, stop) for stop in stops), default=0)
+
+
+def _match_beginning(text: str, stop: str) -> int:
     longest = min(len(stop) - 1, len(text))
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
-class Growing:
-    """An answer that comes in pieces from elsewhere; ends at the first stop string."""
+class Detokenizer:
+    """Decodes a growing answer in whole characters, new tokens only.
+
+    Tokens are decoded together with a few before them, since the text of a token can depend on
+    them (spaces, bytes of one character).
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
+        self._text = ""
+        self._context = self._decoded = 0
+        """Token at which decoding starts, and number of tokens whose text is complete."""
+
+    def add(self, token: int) -> str:
+        """Adds a token; returns all text whose characters are complete."""
+        self._tokens.append(token)
+        known = self._decode(self._tokens[self._context : self._decoded])
+        more = self._decode(self._tokens[self._context :])
+        if len(more) > len(known) and not more.endswith("\ufffd"):
+            self._text += more[len(known) :]
+            self._context, self._decoded = self._decoded, len(self._tokens)
+        return self._text
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+class StopStringBuffer:
+    """Buffers text from a model server, holds back possible stop strings, and ends at the first one."""
 
     def __init__(self, stops: Sequence[str], on_text: Callable[[str], None] | None) -> None:
         self._stops = stops
         self._on_text = on_text
-        self._said = 0
+        self._sent = 0
         self.text = ""
         self.stopped = False
-        """A stop string came; `text` ends before it."""
+        """True once a stop string came; `text` ends before it."""
 
-    def add(self, piece: str) -> None:
-        """Tells what surely belongs to the answer."""
-        self.text += piece
+    def add(self, chunk: str) -> None:
+        """Adds text, and passes on what cannot be part of a stop string."""
+        self.text += chunk
         ends = [at for stop in self._stops if (at := self.text.find(stop)) >= 0]
         if ends:
             self.text, self.stopped = self.text[: min(ends)], True
-        held = 0 if self.stopped else may_become(self.text, self._stops)
-        self._tell(len(self.text) - held)
+        held = 0 if self.stopped else count_held_back(self.text, self._stops)
+        self._send(len(self.text) - held)
 
-    def end(self) -> None:
-        """Tells what was held back."""
-        self._tell(len(self.text))
+    def flush(self) -> None:
+        """Passes on what was held back."""
+        self._send(len(self.text))
 
-    def _tell(self, until: int) -> None:
-        if self._on_text is not None and until > self._said:
-            self._on_text(self.text[self._said : until])
-            self._said = until
+    def _send(self, until: int) -> None:
+        if self._on_text is not None and until > self._sent:
+            self._on_text(self.text[self._sent : until])
+            self._sent = until

@@ -1,4 +1,4 @@
-"""What a checkpoint's own generation settings do to every answer, as in `generate`."""
+"""Logits processors: the checkpoint's own generation settings that shape every answer, as in `generate`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from transformers import (
     SuppressTokensLogitsProcessor,
 )
 
-__all__ = ["Shaping", "processors"]
+__all__ = ["LogitsProcessors", "make_processors"]
 
 
-def processors(settings: Any, eos: frozenset[int], device: torch.device) -> LogitsProcessorList:
-    """In the order in which transformers applies them; empty for most checkpoints."""
+def make_processors(
+    settings: Any, eos: frozenset[int], device: torch.device
+) -> LogitsProcessorList:
+    """Returns the processors in the order in which transformers applies them; most checkpoints have none."""
     found = LogitsProcessorList()
     if (settings.repetition_penalty or 1.0) != 1.0:
         found.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
@@ -31,25 +33,26 @@ def processors(settings: Any, eos: frozenset[int], device: torch.device) -> Logi
     return found
 
 
-class Shaping:
-    """Of one row, which they judge by all of its tokens."""
+class LogitsProcessors:
+    """The processors of one sequence, which depend on all of its tokens."""
 
-    def __init__(self, found: LogitsProcessorList, prompt: torch.Tensor, longest: int) -> None:
+    def __init__(self, processors: LogitsProcessorList, prompt: torch.Tensor, longest: int) -> None:
         """
         Arguments:
             prompt: int64[L].
             longest: tokens that prompt and answer can have.
         """
-        self._processors = found
+        self._processors = processors
         self._tokens = prompt.new_empty(1, longest)
         self._tokens[0, : len(prompt)] = prompt
         self._count = len(prompt)
 
     def add(self, token: int) -> None:
+        """Adds a token of the answer."""
         self._tokens[0, self._count] = token
         self._count += 1
 
-    def __call__(self, scores: torch.Tensor) -> torch.Tensor:
-        """float32[1, vocabulary], and the same back."""
-        shaped: torch.Tensor = self._processors(self._tokens[:, : self._count], scores)  # type: ignore[arg-type]
-        return shaped
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns the processed logits, float32[1, vocabulary] as given."""
+        processed: torch.Tensor = self._processors(self._tokens[:, : self._count], logits)  # type: ignore[arg-type]
+        return processed

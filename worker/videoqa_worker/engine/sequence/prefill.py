@@ -1,8 +1,7 @@
-"""What is left to be computed of a prompt, and what of it is kept.
+"""Prefill state of a prompt: the positions that are computed, and the input for the others.
 
-Pictures become features by the model's own encoder and stand in the prompt's embeddings, so a
-prompt can be cut anywhere. Features, and the keys and values of a prompt up to its last picture,
-are kept for the next question about the same pictures. Knows nothing of passes over prompts.
+The model's own encoder turns pictures into features, which stand in the prompt's embeddings: so a prompt
+can be cut into chunks anywhere. Knows nothing of forward passes.
 """
 
 from __future__ import annotations
@@ -12,118 +11,55 @@ from typing import Any
 
 import torch
 
-from videoqa_worker.engine.device.cuda_graphs import Graphs
-from videoqa_worker.engine.device.memory import kept_bytes
-from videoqa_worker.engine.failures import fault_of
-from videoqa_worker.engine.kvcache.lru import Kept, prefix_digest
-from videoqa_worker.engine.kvcache.slot_cache import SlotCache
+from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.model import vision
-from videoqa_worker.engine.request import Ticket
-from videoqa_worker.settings import EngineConfig
+from videoqa_worker.engine.request import PendingRequest
 
-__all__ = ["Prompt", "Prompts"]
+__all__ = ["Prefill", "begin_prefill"]
 
 
 @dataclass
-class Prompt:
-    """One on its way in."""
+class Prefill:
+    """A prompt whose KV is not complete."""
 
     length: int
     done: int = 0
-    """Positions that are there."""
+    """Positions whose KV is written."""
     rest: torch.Tensor = field(default_factory=lambda: torch.empty(1, 0))
-    """Of the others: int64[1, n], their ids, if none of them is a picture's; else their embeddings, [1, n, d]."""
-    prefix: int = 0
-    """Positions up to the last picture, if they may be kept."""
-    key: bytes = b""
-    """Under which the prefix is to be kept; empty: it is kept already, or not to be."""
+    """Input for the other positions: token ids, int64[1, n], if none is a picture's, else embeddings, [1, n, d]."""
+    prefix_length: int = 0
+    """Positions up to the last picture, if the prefix cache may hold them."""
+    prefix_key: bytes = b""
+    """Key to cache the prefix under; empty: it is cached already, or must not be."""
 
     @property
-    def text_only(self) -> bool:
-        """What is left of it."""
+    def is_text(self) -> bool:
+        """True if no picture is left to compute."""
         return not self.rest.is_floating_point()
 
 
-class Prompts:
-    """Of one model, on the engine's thread."""
+def begin_prefill(
+    model: Any, cache: PrefixCache, pending: PendingRequest, slot: int, *, shares_prefix: bool
+) -> Prefill:
+    """Returns the prefill of a prompt, begun with what the prefix cache or the slot has of it.
 
-    def __init__(self, model: Any, graphs: Graphs, cache: SlotCache, config: EngineConfig) -> None:
-        self._model, self._graphs, self._cache = model, graphs, cache
-        features, prefixes = config.feature_cache_bytes, config.prefix_cache_bytes
-        self.features: Kept[vision.Flat] = Kept(kept_bytes(features, model.device))
-        self.prefixes: Kept[list[torch.Tensor]] = Kept(kept_bytes(prefixes, model.device))
-
-    @property
-    def keeps(self) -> bool:
-        """Whether anything is."""
-        return self.features.takes(1) or self.prefixes.takes(1)
-
-    def let_go(self) -> bool:
-        """Frees what is kept, and what graphs hold for their passes; False if nothing was kept."""
-        self._graphs.forget()
-        return self.prefixes.clear() | self.features.clear()
-
-    def beginning(self, ticket: Ticket) -> tuple[bytes, int]:
-        """A digest of the prompt up to its last picture, and the positions of that; (b"", 0) if there
-        are no pictures, or nobody cares which are equal."""
-        if ticket.beginning is None:
-            inputs, length, key = ticket.request.inputs, 0, b""
-            placed = vision.placeholders(self._model, inputs)
-            if placed.any() and ticket.media:
-                # The last position's scores are the first token: it is always computed.
-                length = min(int(placed.nonzero()[-1]) + 1, inputs.length - 1)
-                key = prefix_digest(inputs, ticket.media, length)
-            ticket.beginning = key, length
-        return ticket.beginning
-
-    def open(self, ticket: Ticket, slot: int, *, beside: bool) -> Prompt:
-        """What is left to be computed of a prompt.
-
-        Arguments:
-            beside: its beginning is there, as that of another row.
-        """
-        inputs = ticket.request.inputs
-        prompt = Prompt(inputs.length)
-        key, length = self.beginning(ticket)
-        if beside:
-            prompt.done = length
-        elif key and self.prefixes.takes(1):
-            prompt.prefix, prompt.key = length, key
-            saved = self.prefixes.get(key)
-            if saved is not None:
-                self._cache.restore(slot, saved)
-                prompt.done, prompt.key = length, b""
-        placed = vision.placeholders(self._model, inputs)
-        if placed[prompt.done :].any():
-            whole = vision.embedded(self._model, inputs, self._features(ticket))
-            prompt.rest = whole[:, prompt.done :]
-        else:
-            rest = inputs.input_ids[:, prompt.done :]
-            prompt.rest = rest.to(self._model.device, non_blocking=True)
-        return prompt
-
-    def _features(self, ticket: Ticket) -> vision.Flat:
-        kept = self.features.get(ticket.media) if ticket.media else None
-        if kept is None:
-            kept = vision.flat(vision.encode(self._model, ticket.request.inputs, self._graphs))
-            if ticket.media:
-                size = sum(part.numel() * part.element_size() for part in kept.values())
-                self.features.put(ticket.media, kept, size)
-        return kept
-
-    def keep(self, prompt: Prompt, slot: int) -> None:
-        """Of a complete prompt, what the next question about its pictures can use."""
-        size = prompt.prefix * self._cache.token_bytes
-        if prompt.key and self.prefixes.takes(size):
-            saved = self._saved(prompt, slot)
-            if saved is not None:
-                self.prefixes.put(prompt.key, saved, size)
-
-    def _saved(self, prompt: Prompt, slot: int) -> list[torch.Tensor] | None:
-        """None where there is no memory: the answer does without."""
-        try:
-            return self._cache.save(slot, prompt.prefix)
-        except Exception as error:
-            if not fault_of(error).memory:
-                raise
-        return None
+    Arguments:
+        shares_prefix: another sequence of the slot has written the prefix.
+    """
+    inputs = pending.request.inputs
+    prefill = Prefill(inputs.length)
+    key, length = cache.find_prefix(pending)
+    if shares_prefix:
+        prefill.done = length
+    elif key and cache.prefixes.accepts(1):
+        prefill.prefix_length, prefill.prefix_key = length, key
+        if cache.restore(key, slot):
+            prefill.done, prefill.prefix_key = length, b""
+    placeholders = vision.find_placeholders(model, inputs)
+    if placeholders[prefill.done :].any():
+        embeddings = vision.embed(model, inputs, cache.compute_features(pending))
+        prefill.rest = embeddings[:, prefill.done :]
+    else:
+        rest = inputs.input_ids[:, prefill.done :]
+        prefill.rest = rest.to(model.device, non_blocking=True)
+    return prefill

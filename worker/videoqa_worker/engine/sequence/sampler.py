@@ -1,4 +1,4 @@
-"""Draws one row's next token with a generator of its own."""
+"""Draws the next token of a sequence with a generator of its own."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from videoqa.contract import Generation
 
 __all__ = ["Sampler"]
 
-LARGEST = 1e4
-"""No model writes scores beyond it."""
-COLDEST = 1e-6
-"""Keeps scores / temperature finite; colder is the same token anyway."""
+MAX_LOGIT = 1e4
+"""No model produces larger logits."""
+MIN_TEMPERATURE = 1e-6
+"""logits / temperature stays finite; a lower temperature gives the same token anyway."""
 
 
 class Sampler:
     """Temperature, then nucleus (top-p), then one draw.
 
-    The generator belongs to the row: a seed gives the same answer alone and in any batch,
+    The generator belongs to the sequence: a seed gives the same answer alone and in any batch,
     on one kind of device (CPU and CUDA generators differ).
     """
 
@@ -26,29 +26,29 @@ class Sampler:
         Arguments:
             seed: the generation's own, or one drawn for it.
         """
-        self._temperature = max(generation.temperature, COLDEST)
+        self._temperature = max(generation.temperature, MIN_TEMPERATURE)
         self._top_p = generation.top_p
         self._generator = torch.Generator(device).manual_seed(seed)
         self._before = self._generator.get_state()
         self.draws = 0
 
-    def draw(self, scores: torch.Tensor) -> torch.Tensor:
-        """`scores`: float32[vocabulary], before softmax; int64[] comes back, on the device."""
+    def draw(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns a token, int64[] on the device, drawn from float32[vocabulary] logits."""
         self._before = self._generator.get_state()
         self.draws += 1
-        # Not-a-number (float16 overflows) would end in a device-side assertion, which takes the
-        # whole CUDA context with it.
-        sound = scores.float().nan_to_num(nan=-LARGEST).clamp(-LARGEST, LARGEST)
-        chances = torch.softmax(sound / self._temperature, dim=-1)
+        # NaN (float16 overflows) would end in a device-side assertion, which takes the whole CUDA
+        # context with it.
+        finite = logits.float().nan_to_num(nan=-MAX_LOGIT).clamp(-MAX_LOGIT, MAX_LOGIT)
+        probabilities = torch.softmax(finite / self._temperature, dim=-1)
         if self._top_p >= 1:
-            return torch.multinomial(chances, 1, generator=self._generator)[0]
-        ordered, tokens = chances.sort(descending=True, stable=True)
+            return torch.multinomial(probabilities, 1, generator=self._generator)[0]
+        ordered, tokens = probabilities.sort(descending=True, stable=True)
         # The first token that reaches top_p still belongs to the nucleus.
         ordered[ordered.cumsum(dim=-1) - ordered >= self._top_p] = 0.0
         drawn = torch.multinomial(ordered, 1, generator=self._generator)
         return tokens.gather(0, drawn)[0]  # `tokens[drawn[0]]` would wait for the device
 
     def undo(self) -> None:
-        """Forgets the last draw, whose token was lost."""
+        """Takes back the last draw, whose token was lost."""
         self._generator.set_state(self._before)
         self.draws -= 1

@@ -1,4 +1,4 @@
-"""What a run writes of a row: a line of results.jsonl, or a file of failed/.
+"""Records: a line of results.jsonl, and a file of failed/.
 
 Frozen models as in the contract, since other programs read them; they grow by optional fields.
 """
@@ -11,11 +11,11 @@ __all__ = ["ResultLine", "RowFailure", "failed_line", "result_line"]
 
 
 class RowFailure(Model):
-    """Why a row has no result."""
+    """The reason why a row has no result."""
 
     custom_id: str
     digest: str
-    """Of what the row asked."""
+    """Digest of the row's request."""
     job_id: str | None = None
     """None: the request was refused at its submission."""
     failure: Failure
@@ -30,18 +30,19 @@ class ResultLine(Model):
     frames: tuple[FrameUsed, ...] = ()
     sources: tuple[SourceInfo, ...] = ()
     segments: tuple[Segment, ...] = ()
-    """Of a row in segments."""
+    """Filled for a row with `method="segment"`."""
     model: str | None = None
     model_revision: str | None = None
     job_id: str | None = None
     result: str | None = None
-    """Where the result object lies, with all the rest."""
+    """URL of the result object, which has all the rest."""
     subtitles: tuple[str, ...] = ()
-    """Where subtitles were written."""
+    """URLs of the subtitle files."""
     error: Failure | None = None
 
 
 def result_line(custom_id: str, url: str, result: Result, subtitles: tuple[str, ...]) -> ResultLine:
+    """Returns the line of a row with a result."""
     return ResultLine(
         custom_id=custom_id,
         ok=True,
@@ -58,6 +59,7 @@ def result_line(custom_id: str, url: str, result: Result, subtitles: tuple[str, 
 
 
 def failed_line(failure: RowFailure) -> ResultLine:
+    """Returns the line of a row without a result."""
     return ResultLine(
         custom_id=failure.custom_id, ok=False, job_id=failure.job_id, error=failure.failure
     )

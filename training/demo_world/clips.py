@@ -1,4 +1,4 @@
-"""Writes scenes as real video files: H.264 with B-frames in a faststart mp4.
+"""Clips: scenes as real video files, H.264 with B-frames in a faststart mp4.
 
 Knows nothing of questions. The same arguments give the same bytes.
 """
@@ -35,7 +35,7 @@ def write_clip(
     noise: float = 0.0,
     seed: int = 0,
 ) -> Path:
-    """Encode the scene and return the file's path.
+    """Encodes the scene and returns the file's path.
 
     Args:
         scene: what happens; its time 0..1 is stretched over the clip. Several come one after the
@@ -58,11 +58,11 @@ def write_clip(
     frames = max(1, round(duration_s * fps))
     look = Look(noise=noise)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options=_x264(gop_frames, crf))
+        stream = container.add_stream("libx264", rate=fps, options=_x264_options(gop_frames, crf))
         stream.width, stream.height = size_px
         stream.pix_fmt = "yuv420p"
         stream.time_base = Fraction(1, fps)
-        pictures = (_pictures(one, frames, size_px, look, seed) for one in scenes)
+        pictures = (_draw_frames(one, frames, size_px, look, seed) for one in scenes)
         for index, picture in enumerate(chain.from_iterable(pictures)):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, fps)
@@ -71,8 +71,8 @@ def write_clip(
     return Path(path)
 
 
-def _x264(gop_frames: int, crf: int) -> dict[str, str]:
-    """One thread, for the bytes must not depend on the machine's cores."""
+def _x264_options(gop_frames: int, crf: int) -> dict[str, str]:
+    """Returns x264's options; one thread, since the bytes must not depend on the machine's cores."""
     return {
         "preset": "veryfast",
         "crf": str(crf),
@@ -82,10 +82,10 @@ def _x264(gop_frames: int, crf: int) -> dict[str, str]:
     }
 
 
-def _pictures(
+def _draw_frames(
     scene: Scene, frames: int, size_px: tuple[int, int], look: Look, seed: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """uint8[H, W, 3], RGB, one a frame."""
+    """Yields uint8[H, W, 3], RGB, for each frame."""
     for start in range(0, frames, _CHUNK_FRAMES):
         stop = min(start + _CHUNK_FRAMES, frames)
         times = [index / frames for index in range(start, stop)]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from support.models import clip
-from test_engine import answers, ask, rows_seen, single, submitted
+from test_engine import answers, ask, batch_sizes, single, submitted
 from test_engine_faults import before_each_forward
 
 from videoqa.errors import JobCanceled, ModelError, PromptTooLong
@@ -39,7 +39,7 @@ def held(engine: Engine) -> Iterator[None]:
         going.set()
         over.wait(30)
 
-    busy = engine.submit(ask(engine, [clip(9, 1)], "Busy?", alone=True, on_progress=stay))
+    busy = engine.submit(ask(engine, [clip(9, 1)], "Busy?", exclusive=True, on_progress=stay))
     assert going.wait(30)
     try:
         yield
@@ -48,10 +48,10 @@ def held(engine: Engine) -> Iterator[None]:
         busy.result(30)
 
 
-def test_ten_callers_get_one_answer_from_one_row(engine: Engine) -> None:
+def test_ten_callers_get_one_answer_from_one_sequence(engine: Engine) -> None:
     alone = single(engine, again(engine))
     shared = engine.stats.shared
-    with rows_seen(engine) as rows:
+    with batch_sizes(engine) as rows:
         got = answers(engine, [again(engine) for _ in range(10)])
     assert got == [alone] * 10
     assert max(rows) == 1
@@ -59,7 +59,7 @@ def test_ten_callers_get_one_answer_from_one_row(engine: Engine) -> None:
     assert all(generated.first_token_s > 0 for generated in got)
 
 
-def test_another_question_picture_or_setting_is_another_row(engine: Engine) -> None:
+def test_another_question_picture_or_setting_is_another_sequence(engine: Engine) -> None:
     requests = [
         again(engine),
         ask(engine, [clip(3, 2)], "What is it"),
@@ -68,7 +68,7 @@ def test_another_question_picture_or_setting_is_another_row(engine: Engine) -> N
         again(engine, stop=["zz"]),
         again(engine, temperature=1.0, seed=1),
         again(engine, temperature=1.0, seed=2),
-        again(engine, alone=True),
+        again(engine, exclusive=True),
     ]
     shared = engine.stats.shared
     answers(engine, requests)
@@ -95,7 +95,7 @@ def test_who_cancels_leaves_the_others_their_answer(engine: Engine) -> None:
     assert [future.result(30) for future in futures[1:]] == [alone] * 2
 
 
-def test_a_row_that_nobody_wants_any_more_ends(engine: Engine) -> None:
+def test_a_sequence_without_subscribers_ends(engine: Engine) -> None:
     gone = threading.Event()
     requests = [
         again(
@@ -109,11 +109,11 @@ def test_a_row_that_nobody_wants_any_more_ends(engine: Engine) -> None:
     for future in submitted(engine, requests):
         with pytest.raises(JobCanceled):
             future.result(30)
-    # It is no part of the flight that was given up.
+    # It is no part of the shared that was given up.
     assert engine.submit(again(engine, max_new_tokens=500)).result(30).output_tokens > 3
 
 
-def test_who_comes_late_hears_the_text_from_its_beginning(engine: Engine) -> None:
+def test_a_late_subscriber_gets_the_text_from_its_start(engine: Engine) -> None:
     alone = single(engine, again(engine, max_new_tokens=40))
     early: list[str] = []
     late: list[str] = []
@@ -164,7 +164,7 @@ def test_a_caller_that_raises_fails_alone(engine: Engine) -> None:
     assert "".join(heard).strip() == alone.text
 
 
-def test_rows_that_nobody_listens_to_are_decoded_once(
+def test_a_sequence_that_nobody_streams_is_detokenized_once(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[int] = []

@@ -1,4 +1,4 @@
-"""Draws scenes as pixels: many clips at once, with soft edges, noise and jitter where asked.
+"""Rendering of scenes as pixels: many clips at once, with soft edges, and noise and jitter if asked.
 
 Knows nothing of questions or video files.
 """
@@ -20,7 +20,7 @@ _Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Look:
-    """How pictures differ from the ideal; training varies it, a plain `Look()` is clean.
+    """Deviations of pictures from the ideal; training varies them, a plain `Look()` is clean.
 
     Pixel values are 0..255; deviations are standard deviations.
     """
@@ -46,7 +46,7 @@ def render(
     look: Look | None = None,
     seed: int = 0,
 ) -> NDArray[np.uint8]:
-    """Draw every scene at the same times.
+    """Draws every scene at the same times.
 
     Args:
         scenes: B scenes.
@@ -80,7 +80,7 @@ def _backgrounds(
     look: Look,
     rng: np.random.Generator,
 ) -> _Floats:
-    """float32[B, T, H, W, 3], 0..255: one colour a clip, with its gradient."""
+    """Returns float32[B, T, H, W, 3], 0..255: one colour for each clip, with its gradient."""
     width, height = size_px
     base = np.array([scene.background for scene in scenes], dtype=np.float32)[
         :, None, None, None, :
@@ -94,7 +94,7 @@ def _backgrounds(
 
 
 def _colors(shapes: Sequence[MovingShape], look: Look, rng: np.random.Generator) -> _Floats:
-    """float32[N, 3], 0..255."""
+    """Returns the shapes' colours as float32[N, 3], 0..255."""
     colors = np.array([COLORS[shape.color] for shape in shapes], dtype=np.float32)
     if look.color_jitter:
         colors += rng.normal(0, look.color_jitter, colors.shape).astype(np.float32)
@@ -104,7 +104,7 @@ def _colors(shapes: Sequence[MovingShape], look: Look, rng: np.random.Generator)
 def _coverage(
     shapes: Sequence[MovingShape], u: _Floats, size_px: tuple[int, int], look: Look
 ) -> _Floats:
-    """float32[N, T, H, W], 0..1: how much of each pixel the shape covers."""
+    """Returns float32[N, T, H, W], 0..1: the share of each pixel that the shape covers."""
     width, height = size_px
     aspect = look.aspect or width / height
     x, y = _pixel_centers(size_px)
@@ -123,7 +123,7 @@ def _coverage(
 
 
 def _signed_distance(shapes: Sequence[MovingShape], dx: _Floats, dy: _Floats) -> _Floats:
-    """float32[N, T, H, W]: how far outside its shape a pixel lies, negative inside."""
+    """Returns float32[N, T, H, W]: the distance of a pixel from its shape, negative inside."""
     distance = np.empty(np.broadcast_shapes(dx.shape, dy.shape), dtype=np.float32)
     for row, shape in enumerate(shapes):
         distance[row] = _DISTANCES[SHAPES.index(shape.shape)](
@@ -141,7 +141,7 @@ def _square(dx: _Floats, dy: _Floats, radius: np.float32) -> _Floats:
 
 
 def _triangle(dx: _Floats, dy: _Floats, radius: np.float32) -> _Floats:
-    """Point up; the slopes fall 1.8 for 1 to the side, and 2.06 is the length of (1.8, 1)."""
+    """Distance from a triangle, point up: slopes fall 1.8 for 1 to the side, and |(1.8, 1)| = 2.06."""
     slopes = (np.abs(dx) * np.float32(1.8) - (dy + radius)) / np.float32(2.06)
     outside: _Floats = np.maximum(dy - radius * np.float32(0.75), slopes)
     return outside
@@ -151,7 +151,7 @@ _DISTANCES = (_circle, _square, _triangle)
 
 
 def _pixel_centers(size_px: tuple[int, int]) -> tuple[_Floats, _Floats]:
-    """float32[1, W] and float32[H, 1], 0..1."""
+    """Returns float32[1, W] and float32[H, 1], 0..1."""
     width, height = size_px
     x = (np.arange(width) + 0.5) / width
     y = (np.arange(height) + 0.5) / height

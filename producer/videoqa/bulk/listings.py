@@ -1,7 +1,7 @@
-"""What a SOURCE names, line by line: a folder, a glob, an S3 prefix, JSONL, CSV or a list.
+"""Listings: the rows that a SOURCE names, be it a folder, a glob, an S3 prefix or a manifest file.
 
-Yields the fields of requests as they stand there, or what is wrong with a line; whether the
-fields make a request is the manifest's to say. Holds one line at a time, and the names of one folder.
+Yields `SourceLine`s; the manifest checks them against the contract. Holds one line at a time, and
+the names of one folder.
 """
 
 from __future__ import annotations
@@ -13,22 +13,30 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
-from videoqa.bulk.line import Line, fitting, named
-from videoqa.bulk.listed import read_csv, read_jsonl, read_list
+from videoqa.bulk.manifest_files import (
+    SourceLine,
+    as_custom_id,
+    line_of_name,
+    read_csv,
+    read_jsonl,
+    read_list,
+)
 from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
 
-__all__ = ["VIDEO_SUFFIXES", "lines_of"]
+__all__ = ["VIDEO_SUFFIXES", "list_rows"]
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts",
     ".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".vob",
 )  # fmt: skip
-"""What is taken from folders and prefixes; lists and manifests may name anything."""
+"""The files taken from folders, globs and prefixes; lists and manifests may name any file."""
 
 
-def lines_of(sources: Sequence[str], store: ObjectStore, stdin: IO[bytes] | None) -> Iterator[Line]:
-    """All rows; `stdin` is what `-` stands for.
+def list_rows(
+    sources: Sequence[str], store: ObjectStore, stdin: IO[bytes] | None
+) -> Iterator[SourceLine]:
+    """Yields all rows of the sources; the source `-` is read from `stdin`.
 
     Raises:
         InvalidRequest: there is no such source. OutputError: the prefix cannot be listed.
@@ -38,20 +46,27 @@ def lines_of(sources: Sequence[str], store: ObjectStore, stdin: IO[bytes] | None
             "got an empty source, expected a folder, a file, a glob or a URL", param="source"
         )
     if len(sources) != 1:
-        return (named(n, name, Path()) for n, name in enumerate(sources, 1))
+        return (line_of_name(n, name, Path()) for n, name in enumerate(sources, 1))
     (source,) = sources
     if source == "-" and stdin is not None:
         return read_list(stdin, Path())
     if source.startswith("s3://") and not source.lower().endswith(VIDEO_SUFFIXES):
-        return _prefix(source if source.endswith("/") else source + "/", store)
+        return _list_prefix(source if source.endswith("/") else source + "/", store)
+    if "://" in source:
+        return iter([line_of_name(1, source, Path())])
+    return _list_local(source)
+
+
+def _list_local(source: str) -> Iterator[SourceLine]:
     path = Path(source)
-    if "://" in source or (path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()):
-        return iter([named(1, source, Path())])
-    for fits, read in ((path.is_dir, _folder), (path.is_file, _file)):
-        if fits():
-            return read(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        return iter([line_of_name(1, source, Path())])
+    if path.is_dir():
+        return _list_folder(path)
+    if path.is_file():
+        return _read_manifest_file(path)
     if glob.has_magic(source):
-        return _glob(source)
+        return _list_glob(source)
     raise InvalidRequest(
         f"there is no {source!r}, expected a folder, a glob in quotes, s3://bucket/prefix/, or a "
         ".jsonl, .csv or .txt file",
@@ -59,7 +74,7 @@ def lines_of(sources: Sequence[str], store: ObjectStore, stdin: IO[bytes] | None
     )
 
 
-def _file(path: Path) -> Iterator[Line]:
+def _read_manifest_file(path: Path) -> Iterator[SourceLine]:
     readers = {".jsonl": read_jsonl, ".ndjson": read_jsonl, ".csv": read_csv, ".txt": read_list}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -73,7 +88,7 @@ def _file(path: Path) -> Iterator[Line]:
 # -- places that hold videos
 
 
-def _folder(folder: Path) -> Iterator[Line]:
+def _list_folder(folder: Path) -> Iterator[SourceLine]:
     number = 0
     for parent, folders, names in os.walk(folder):
         folders.sort()
@@ -81,10 +96,11 @@ def _folder(folder: Path) -> Iterator[Line]:
             if _is_video(name):
                 number += 1
                 path = Path(parent, name)
-                yield _video(number, path.absolute().as_uri(), os.fspath(path.relative_to(folder)))
+                relative = os.fspath(path.relative_to(folder))
+                yield _line_of_video(number, path.absolute().as_uri(), relative)
 
 
-def _glob(pattern: str) -> Iterator[Line]:
+def _list_glob(pattern: str) -> Iterator[SourceLine]:
     fixed = Path(pattern)
     while glob.has_magic(str(fixed)):
         fixed = fixed.parent
@@ -93,18 +109,18 @@ def _glob(pattern: str) -> Iterator[Line]:
         if _is_video(name) and Path(name).is_file():
             number += 1
             relative = os.path.relpath(name, fixed)
-            yield _video(number, Path(name).absolute().as_uri(), relative)
+            yield _line_of_video(number, Path(name).absolute().as_uri(), relative)
 
 
-def _prefix(prefix: str, store: ObjectStore) -> Iterator[Line]:
-    """Inputs name keys as they are, objects of the store with percents."""
+def _list_prefix(prefix: str, store: ObjectStore) -> Iterator[SourceLine]:
+    """Yields the videos below a prefix. Inputs name keys as they are, the store percent-encodes them."""
     bucket, _, start = prefix.removeprefix("s3://").partition("/")
     number = 0
     for url in store.list(f"s3://{bucket}/{quote(start)}"):
         key = unquote(url.removeprefix(f"s3://{bucket}/"))
         if _is_video(key):
             number += 1
-            yield _video(number, f"s3://{bucket}/{key}", key[len(start) :])
+            yield _line_of_video(number, f"s3://{bucket}/{key}", key[len(start) :])
 
 
 def _is_video(name: str) -> bool:
@@ -112,5 +128,5 @@ def _is_video(name: str) -> bool:
     return base.lower().endswith(VIDEO_SUFFIXES) and not base.startswith(".")
 
 
-def _video(number: int, url: str, name: str) -> Line:
-    return Line(number, {"url": url, "custom_id": fitting(name)})
+def _line_of_video(number: int, url: str, name: str) -> SourceLine:
+    return SourceLine(number, {"url": url, "custom_id": as_custom_id(name)})

@@ -1,4 +1,4 @@
-"""The demo world: coloured shapes that move straight, or stay still, on a plain background.
+"""Scenes of the demo world: coloured shapes that move straight, or stay still, on a plain background.
 
 Everything here is geometry in the unit square: x to the right, y downwards, both 0..1 of the
 picture. Time is `u`, 0..1 of the clip. Knows nothing of pixels, questions or video files.
@@ -36,7 +36,7 @@ DIRECTIONS: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class MovingShape:
-    """One shape: what it looks like, where it goes, and when it can be seen."""
+    """One shape: its look, its path, and the time in which it is seen."""
 
     color: str
     shape: str
@@ -62,21 +62,21 @@ class MovingShape:
 
     @property
     def name(self) -> str:
-        """For example "a red circle"."""
+        """Colour and shape, for example "a red circle"."""
         return f"a {self.color} {self.shape}"
 
     @property
     def motion(self) -> str:
-        """For example "moves right", or "stays still"."""
+        """Direction as a verb: "moves right", or "stays still"."""
         return f"moves {self.direction}" if self.moves else "stays still"
 
     @property
     def moves(self) -> bool:
-        """Whether its position changes."""
+        """True if its position changes."""
         return self.direction != "still"
 
     def position(self, u: float) -> tuple[float, float]:
-        """Centre at time `u`, as (x, y) in 0..1; out of its time, where it starts or ends."""
+        """Returns the centre at time `u`, as (x, y) in 0..1; outside its time, its start or end."""
         done = min(max((u - self.appears) / (self.vanishes - self.appears), 0.0), 1.0)
         (x0, y0), (x1, y1) = self.start, self.end
         return x0 + (x1 - x0) * done, y0 + (y1 - y0) * done
@@ -94,7 +94,7 @@ class MovingShape:
         appears: float = 0.0,
         vanishes: float = 1.0,
     ) -> MovingShape:
-        """A shape with a path of length `travel` (0..1 of the picture) around `center`."""
+        """Returns a shape with a path of length `travel` (0..1 of the picture) around `center`."""
         if direction not in DIRECTIONS:
             raise ValueError(
                 f"got direction {direction!r}, expected one of {', '.join(DIRECTIONS)}"
@@ -107,7 +107,7 @@ class MovingShape:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is truly in a clip; questions and their answers follow from it.
+    """The true content of a clip; questions and their answers follow from it.
 
     `single` is one shape; `sequence` is two, the second in place of the first; `group` is two or
     three at once, each on its own lane.
@@ -121,7 +121,7 @@ class Scene:
     def single(
         cls, color: str, shape: str, direction: str, *, background: Rgb = (40, 42, 48)
     ) -> Scene:
-        """One shape through the middle of the picture."""
+        """Returns a scene of one shape through the middle of the picture."""
         return cls("single", (MovingShape.along(direction, color=color, shape=shape),), background)
 
     @classmethod
@@ -132,7 +132,7 @@ class Scene:
         *,
         background: Rgb = (40, 42, 48),
     ) -> Scene:
-        """Two shapes one after the other, each as (color, shape, direction)."""
+        """Returns a scene of two shapes one after the other, each as (color, shape, direction)."""
         halves = ((0.0, 0.5), (0.5, 1.0))
         objects = tuple(
             MovingShape.along(
@@ -146,7 +146,7 @@ class Scene:
 
     @classmethod
     def group(cls, *members: tuple[str, str, str], background: Rgb = (40, 42, 48)) -> Scene:
-        """Two or three shapes at once, each as (color, shape, direction), on lanes that never meet.
+        """Returns a scene of two or three shapes at once, each as (color, shape, direction), on own lanes.
 
         Raises:
             ValueError: the colours are not all different, or some move across and others up or

@@ -1,4 +1,4 @@
-"""How people word a question: templates with synonyms, fillers and careless punctuation.
+"""Wordings of questions: templates with synonyms, fillers and careless punctuation.
 
 Knows nothing of scenes: a noun such as "red {thing}" comes in as an argument.
 """
@@ -236,7 +236,7 @@ _NO_CLOSING = frozenset({"which_video", "compare", "same_color", "same_shape", "
 def ask(
     kind: str, rng: random.Random, *, noun: str = "{thing}", name: str = "", which: str = "first"
 ) -> str:
-    """A wording of a question of this kind, as a person might type it.
+    """Returns a wording of a question of this kind, as a person might type it.
 
     Args:
         kind: one of `TEMPLATES`.
@@ -249,13 +249,13 @@ def ask(
     if name:
         templates = tuple(text.replace("{it}", "the {noun}") for text in templates)
         templates = tuple(text for text in templates if "{noun}" in text)
-    text = _dressed(rng.choice(templates), kind, rng).replace("{which}", which)
-    text = _filled(text, rng, name or noun) + rng.choice(_ENDINGS)
+    text = _add_fillers(rng.choice(templates), kind, rng).replace("{which}", which)
+    text = _fill_slots(text, rng, name or noun) + rng.choice(_ENDINGS)
     return text[0].upper() + text[1:] if rng.random() < 0.5 else text
 
 
-def _dressed(text: str, kind: str, rng: random.Random) -> str:
-    """The question with "please" before it, or "in this video" after it, now and then."""
+def _add_fillers(text: str, kind: str, rng: random.Random) -> str:
+    """Adds "please" before the question, or "in this video" after it, now and then."""
     if rng.random() < 0.15:
         text = rng.choice(_OPENINGS) + text
     if rng.random() < 0.2 and kind not in _NO_CLOSING and "{video}" not in text:
@@ -263,8 +263,8 @@ def _dressed(text: str, kind: str, rng: random.Random) -> str:
     return text
 
 
-def _filled(text: str, rng: random.Random, noun: str) -> str:
-    """Every slot filled; a synonym may hold the noun, and the noun another slot."""
+def _fill_slots(text: str, rng: random.Random, noun: str) -> str:
+    """Fills every slot; a synonym may contain the noun, and the noun another slot."""
     for slot in (*_SYNONYMS, "{noun}", "{thing}"):
         while slot in text:
             text = text.replace(slot, noun if slot == "{noun}" else rng.choice(_SYNONYMS[slot]), 1)
@@ -272,7 +272,7 @@ def _filled(text: str, rng: random.Random, noun: str) -> str:
 
 
 def vocabulary() -> set[str]:
-    """Every word that `ask` may use, in lower case, without punctuation."""
+    """Returns every word that `ask` may use, in lower case, without punctuation."""
     texts = [text for texts in TEMPLATES.values() for text in texts]
     texts += [*_OPENINGS, *_CLOSINGS, *(word for words in _SYNONYMS.values() for word in words)]
     words = " ".join(texts).replace("'", " ").split()

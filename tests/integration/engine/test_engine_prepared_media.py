@@ -1,4 +1,4 @@
-"""Further questions about the same pictures prepare them once, and ask the very same."""
+"""Further questions about the same pictures prepare them once, and get the very same inputs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from support.models import FAMILIES, clip, picture
 from transformers import AutoConfig
 
 from videoqa_worker.engine import load_processor
-from videoqa_worker.engine.kvcache import lru as reuse
-from videoqa_worker.prompt import Media, ModelInputs, Prompter, Viewed, chat_content
+from videoqa_worker.prompt import (
+    FrameInput,
+    ModelInputs,
+    PreparedMedia,
+    Prompter,
+    build_chat_content,
+    prepared_media,
+)
 
 QUESTIONS = [
     "What is it?",
@@ -25,7 +31,7 @@ QUESTIONS = [
 
 
 @pytest.fixture
-def media() -> list[Media]:
+def media() -> list[FrameInput]:
     return [picture(1), clip(2, 3), picture(5)]
 
 
@@ -46,7 +52,7 @@ def test_every_question_gets_what_it_would_get_by_itself(
     checkpoint: Callable[[str], Path],
     family: str,
     pixels: str,
-    media: list[Media],
+    media: list[FrameInput],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = checkpoint(family)
@@ -70,10 +76,10 @@ def test_every_question_gets_what_it_would_get_by_itself(
                 return _plain(self, *args, **kw)  # type: ignore[operator]
 
             monkeypatch.setattr(part, "resize", counted)
-    viewed = Viewed(media)
-    together = [prompter.build(viewed, QUESTIONS[0])]
+    prepared = PreparedMedia(media)
+    together = [prompter.build(prepared, QUESTIONS[0])]
     first = resized
-    together += [prompter.build(viewed, question) for question in QUESTIONS[1:]]
+    together += [prompter.build(prepared, question) for question in QUESTIONS[1:]]
     assert all(map(same, together, alone))
     assert first > 0
     # Marks may bring the pictures in another order, which is another set to the processor.
@@ -88,26 +94,26 @@ def test_their_pixels_are_one_tensor_and_have_one_digest(
     config = AutoConfig.from_pretrained(folder)
     prompter = Prompter(load_processor(str(folder), config), config)
     digested: list[int] = []
-    plain = reuse._bytes
+    plain = prepared_media._compute_digest
 
-    def count(tensor: torch.Tensor) -> memoryview:
+    def count(tensor: torch.Tensor) -> bytes:
         digested.append(tensor.numel())
         return plain(tensor)
 
-    monkeypatch.setattr(reuse, "_bytes", count)
-    viewed = Viewed([clip(1, 3)])
-    rows = [prompter.build(viewed, question) for question in ("What?", "Where?", "When?")]
-    first = reuse.media_digest(rows[0])
+    monkeypatch.setattr(prepared_media, "_compute_digest", count)
+    prepared = PreparedMedia([clip(1, 3)])
+    rows = [prompter.build(prepared, question) for question in ("What?", "Where?", "When?")]
+    first = rows[0].digest_media()
     once = len(digested)
-    assert {reuse.media_digest(row) for row in rows} == {first}
+    assert {row.digest_media() for row in rows} == {first}
     assert len(digested) == once > 0
     again = prompter.build([clip(1, 3)], "What?")
-    assert reuse.media_digest(again) == first
-    assert reuse.media_digest(prompter.build([clip(2, 3)], "What?")) != first
+    assert again.digest_media() == first
+    assert prompter.build([clip(2, 3)], "What?").digest_media() != first
     assert len(digested) == 3 * once
 
 
-def test_what_was_viewed_is_not_taken_for_what_comes_later(
+def test_prepared_pictures_are_not_taken_for_later_ones(
     checkpoint: Callable[[str], Path],
 ) -> None:
     """Other jobs' pictures may lie where these lay in memory."""
@@ -116,21 +122,21 @@ def test_what_was_viewed_is_not_taken_for_what_comes_later(
     prompter = Prompter(load_processor(str(folder), config), config)
     for shade in range(0, 250, 10):
         frame = np.full((40, 40, 3), shade, np.uint8)
-        inputs = prompter.build(Viewed([Media("image", (frame,))]), "What?")
+        inputs = prompter.build(PreparedMedia([FrameInput("image", (frame,))]), "What?")
         assert int(inputs.images["pixel_values"].float().mean()) == shade
 
 
 def test_pictures_are_encoded_once_for_a_server(
-    media: list[Media], monkeypatch: pytest.MonkeyPatch
+    media: list[FrameInput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = [chat_content(Viewed(media), question) for question in QUESTIONS]
+    alone = [build_chat_content(PreparedMedia(media), question) for question in QUESTIONS]
     encoded: list[object] = []
-    plain = chat_content.__globals__["_data_uri"]
+    plain = build_chat_content.__globals__["_encode_data_uri"]
     monkeypatch.setitem(
-        chat_content.__globals__,
-        "_data_uri",
+        build_chat_content.__globals__,
+        "_encode_data_uri",
         lambda frame, images: encoded.append(frame) or plain(frame, images),
     )
-    viewed = Viewed(media)
-    assert [chat_content(viewed, question) for question in QUESTIONS] == alone
+    prepared = PreparedMedia(media)
+    assert [build_chat_content(prepared, question) for question in QUESTIONS] == alone
     assert len(encoded) == 5

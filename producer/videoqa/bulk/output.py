@@ -1,11 +1,11 @@
-"""Place: where the results of a run lie, and what is there already.
+"""OutputDir: the folder or S3 prefix of a run's results, and what it holds already.
 
     OUTPUT/results/<custom_id>.json   result objects, written by workers
-    OUTPUT/failed/<custom_id>.json    why a row has none, written by the run
-    OUTPUT/results.jsonl              a line a row; results.parquet on request
+    OUTPUT/failed/<custom_id>.json    the reason why a row has no result, written by the run
+    OUTPUT/results.jsonl              one line for each row; results.parquet on request
 
-The objects are the truth: the lines are made from them anew by every run. A slash in a custom_id
-becomes `%2F` in the name. Knows rows and results, and neither jobs in flight nor manifests.
+The objects are the truth: every run builds the lines from them anew. A slash in a custom_id becomes
+`%2F` in the name. Knows rows and results, and neither jobs in flight nor manifests.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from urllib.parse import unquote
 
 from videoqa import errors
 from videoqa.bulk.manifest import DIGEST_KEY, Row
-from videoqa.bulk.written import RowFailure
+from videoqa.bulk.records import RowFailure
 from videoqa.contract import Result, as_url, parse_stored
 from videoqa.storage import ObjectStore, file_path, quote_name
 
-__all__ = ["Place"]
+__all__ = ["OutputDir"]
 
 T = TypeVar("T")
 TRIES = 6
-"""Of a store that does not answer, over 16 s; then the run ends, and can be gone on with."""
+"""For a store that does not answer: 16 s in all, then the run ends and can be continued."""
 
 
-class Place:
+class OutputDir:
     """A folder or an S3 prefix. Thread-safe."""
 
     def __init__(self, output: str, store: ObjectStore) -> None:
@@ -46,12 +46,12 @@ class Place:
 
     @property
     def folder(self) -> Path | None:
-        """The output, where it is a folder."""
+        """The path, or None for an S3 prefix."""
         return file_path(self.url) if self.url.startswith("file:") else None
 
     @property
     def template(self) -> str:
-        """What a worker makes `result_url` of."""
+        """The `output` template of each job, from which its worker makes the result's URL."""
         return self.url.replace("{", "{{").replace("}", "}}") + "/results/{custom_id}.json"
 
     def result_url(self, custom_id: str) -> str:
@@ -60,29 +60,25 @@ class Place:
     def failure_url(self, custom_id: str) -> str:
         return f"{self.url}/failed/{quote_name(custom_id)}.json"
 
-    @staticmethod
-    def name(custom_id: str) -> str:
-        """By which `names` lists it."""
-        return unquote(quote_name(custom_id))
-
-    def names(self, retry_failed: bool) -> Iterator[str]:
-        """Of rows that have a result, and of those that failed unless these are tried again."""
+    def list_names(self, *, retry_failed: bool) -> Iterator[str]:
+        """Yields `object_name`s of rows that need no job: with a result, or failed and not retried."""
         for kind in ("results",) if retry_failed else ("results", "failed"):
             for url in self.store.list(f"{self.url}/{kind}/"):
                 yield unquote(url.rpartition("/")[2]).removesuffix(".json")
 
     def read_result(self, row: Row) -> Result | None:
-        """The row's result, if one is there and answers what the row asks now."""
+        """Returns the stored result if it answers the row's present request, else None."""
         text = self._read(self.result_url(row.custom_id))
         if text is None:
             return None
-        with suppress(errors.InvalidRequest):  # something else lies there: it is replaced
+        with suppress(errors.InvalidRequest):  # some other file lies there: it is replaced
             result = parse_stored(Result, text)
             if result.metadata.get(DIGEST_KEY) == row.digest:
                 return result
         return None
 
     def read_failure(self, row: Row) -> RowFailure | None:
+        """Returns the stored failure if it belongs to the row's present request, else None."""
         text = self._read(self.failure_url(row.custom_id))
         if text is None:
             return None
@@ -93,28 +89,28 @@ class Place:
         return None
 
     def write_result(self, row: Row, result: Result) -> None:
-        """For a result that only the job's record has."""
+        """Writes a result that only the job's record in Redis has."""
         data = result.model_dump_json(indent=2).encode()
-        _patiently(lambda: self.store.write(self.result_url(row.custom_id), data))
+        _retry(lambda: self.store.write(self.result_url(row.custom_id), data))
 
     def write_failure(self, failure: RowFailure) -> None:
         data = failure.model_dump_json(indent=2).encode()
-        _patiently(lambda: self.store.write(self.failure_url(failure.custom_id), data))
+        _retry(lambda: self.store.write(self.failure_url(failure.custom_id), data))
 
-    def forget_failure(self, custom_id: str) -> None:
-        _patiently(lambda: self.store.delete(self.failure_url(custom_id)))
+    def delete_failure(self, custom_id: str) -> None:
+        _retry(lambda: self.store.delete(self.failure_url(custom_id)))
 
     def _read(self, url: str) -> bytes | None:
         try:
-            return _patiently(lambda: self.store.read(url))
+            return _retry(lambda: self.store.read(url))
         except errors.OutputNotFound as error:
             if error.message.startswith("bucket "):
                 raise
             return None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps a second run of this machine out of a folder, for as long as this process lives.
+    def lock(self) -> Iterator[None]:
+        """Locks a folder against a second run on this machine, for as long as this process lives.
 
         Raises:
             OutputDenied: another run writes there.
@@ -144,14 +140,15 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise errors.OutputDenied(
-            f"another run writes into {folder}; wait for its end, or name another output",
+            f"another run writes into {folder}; wait until it ends, or name another output",
             param="output",
         ) from error
     except OSError:  # a file system without locks
         return
 
 
-def _patiently(call: Callable[[], T]) -> T:
+def _retry(call: Callable[[], T]) -> T:
+    """Calls, and again with growing pauses while the store does not answer."""
     for attempt in range(1, TRIES):
         try:
             return call()

@@ -1,4 +1,4 @@
-"""Questions about scenes, with the one answer that is right, in many wordings.
+"""Questions about scenes in many wordings, each with the one right answer.
 
 The kinds named here are the kinds that the demo model's card reports. Knows nothing of pixels or
 models.
@@ -55,7 +55,7 @@ _PALETTE = list(COLORS)
 
 @dataclass(frozen=True)
 class Question:
-    """A question, the answer that is right, and the kind it is counted under."""
+    """A question, its right answer, and the kind by which it is counted."""
 
     kind: str
     text: str
@@ -63,23 +63,23 @@ class Question:
 
 
 def describe(scene: Scene) -> str:
-    """What is truly in the clip, for example "a red circle moves right"."""
+    """Returns the true content of the clip, for example "a red circle moves right"."""
     joint = " then " if scene.kind == "sequence" else " and "
-    return joint.join(f"{shape.name} {shape.motion}" for shape in _ordered(scene))
+    return joint.join(f"{shape.name} {shape.motion}" for shape in _order_shapes(scene))
 
 
 def questions(scene: Scene, rng: random.Random) -> list[Question]:
-    """Everything that can be asked of the scene, each in a wording drawn by `rng`."""
-    makers = {"single": _of_one, "sequence": _of_a_sequence, "group": _of_a_group}
+    """Returns all questions about the scene, each in a wording drawn by `rng`."""
+    makers = {"single": _ask_about_one, "sequence": _ask_about_sequence, "group": _ask_about_group}
     count = _NUMBERS[len(scene.objects)]
     found = [Question("count", ask("count", rng), count)]
     found += makers[scene.kind](scene, rng)
-    found.append(_exists(scene, rng))
+    found.append(_ask_existence(scene, rng))
     return found
 
 
 def compare_questions(first: Scene, second: Scene, rng: random.Random) -> list[Question]:
-    """What can be asked of two clips of one shape each, shown one after the other."""
+    """Returns all questions about two clips of one shape each, shown one after the other."""
     a, b = first.objects[0], second.objects[0]
     pairs = (
         ("same_color", a.color, b.color),
@@ -113,7 +113,7 @@ def _verdict(x: str, y: str) -> str:
     return "so yes" if x == y else "so no"
 
 
-def _of_one(scene: Scene, rng: random.Random) -> Iterator[Question]:
+def _ask_about_one(scene: Scene, rng: random.Random) -> Iterator[Question]:
     shape = scene.objects[0]
     noun = rng.choice((shape.shape, "{thing}"))
     yield Question("color", ask("color", rng, noun=noun), shape.color)
@@ -127,15 +127,15 @@ def _of_one(scene: Scene, rng: random.Random) -> Iterator[Question]:
     yield Question("objects", ask("objects", rng), shape.name)
     yield Question("moving", ask("moving", rng), shape.name if shape.moves else "nothing")
     yield Question("describe", ask("describe", rng), describe(scene))
-    yield _yes_or_no(shape, noun, rng)
+    yield _ask_yes_or_no(shape, noun, rng)
     for kind, u_seen, u_true in (("start", 0.0, 0.0), ("end", 0.75, 1.0)):
         side = _side(shape, u_true)
         if side and side == _side(shape, u_seen):
             yield Question(kind, ask(kind, rng, noun=noun), side)
 
 
-def _yes_or_no(shape: MovingShape, noun: str, rng: random.Random) -> Question:
-    """Half the time of what is so."""
+def _ask_yes_or_no(shape: MovingShape, noun: str, rng: random.Random) -> Question:
+    """Returns a yes/no question; half of them have the answer yes."""
     traits = (
         [shape.color, *COLORS],
         [f"a {shape.shape}", *(f"a {name}" for name in SHAPES)],
@@ -151,7 +151,7 @@ def _yes_or_no(shape: MovingShape, noun: str, rng: random.Random) -> Question:
     return Question("yes_no", text, "yes" if said == true else "no")
 
 
-def _of_a_sequence(scene: Scene, rng: random.Random) -> Iterator[Question]:
+def _ask_about_sequence(scene: Scene, rng: random.Random) -> Iterator[Question]:
     first, last = scene.objects
     yield Question("first", ask("first", rng), first.name)
     yield Question("last", ask("last", rng), last.name)
@@ -163,24 +163,24 @@ def _of_a_sequence(scene: Scene, rng: random.Random) -> Iterator[Question]:
         f"{first.color} then {last.color}",
     )
     yield Question("moving_in_turn", ask("moving", rng), _movers(scene))
-    yield from _named(scene, rng)
+    yield from _ask_by_name(scene, rng)
 
 
-def _of_a_group(scene: Scene, rng: random.Random) -> Iterator[Question]:
-    ordered = _ordered(scene)
+def _ask_about_group(scene: Scene, rng: random.Random) -> Iterator[Question]:
+    ordered = _order_shapes(scene)
     yield Question(
-        "objects_at_once", ask("objects", rng), _listed([shape.name for shape in ordered])
+        "objects_at_once", ask("objects", rng), _join_names([shape.name for shape in ordered])
     )
     yield Question("describe_at_once", ask("describe", rng), describe(scene))
     yield Question(
-        "colors_at_once", ask("colors", rng), _listed([shape.color for shape in ordered])
+        "colors_at_once", ask("colors", rng), _join_names([shape.color for shape in ordered])
     )
     yield Question("moving_at_once", ask("moving", rng), _movers(scene))
-    yield from _named(scene, rng)
+    yield from _ask_by_name(scene, rng)
 
 
-def _named(scene: Scene, rng: random.Random) -> Iterator[Question]:
-    """Questions on one shape of several, named by what no other shape has."""
+def _ask_by_name(scene: Scene, rng: random.Random) -> Iterator[Question]:
+    """Yields questions about one shape of several, named by a trait that no other has."""
     by_color = _only_ones(scene, "color")
     if by_color:
         shape = rng.choice(by_color)
@@ -197,20 +197,20 @@ def _named(scene: Scene, rng: random.Random) -> Iterator[Question]:
 
 
 def _only_ones(scene: Scene, trait: str) -> list[MovingShape]:
-    """The shapes whose colour, or shape, no other has."""
+    """Returns the shapes whose colour, or shape, no other has."""
     values = [getattr(shape, trait) for shape in scene.objects]
     return [shape for shape in scene.objects if values.count(getattr(shape, trait)) == 1]
 
 
 def _movers(scene: Scene) -> str:
-    names = [shape.name for shape in _ordered(scene) if shape.moves]
+    names = [shape.name for shape in _order_shapes(scene) if shape.moves]
     if not names:
         return "nothing"
-    return " then ".join(names) if scene.kind == "sequence" else _listed(names)
+    return " then ".join(names) if scene.kind == "sequence" else _join_names(names)
 
 
-def _exists(scene: Scene, rng: random.Random) -> Question:
-    """Half the time of a shape that is there."""
+def _ask_existence(scene: Scene, rng: random.Random) -> Question:
+    """Returns a question about the existence of a shape; half of them name one that is there."""
     there = rng.choice(scene.objects)
     name = (there.color, there.shape)
     if rng.random() < 0.5:
@@ -219,15 +219,15 @@ def _exists(scene: Scene, rng: random.Random) -> Question:
     return Question("exists", ask("exists", rng, name=" ".join(name)), "yes" if found else "no")
 
 
-def _ordered(scene: Scene) -> tuple[MovingShape, ...]:
-    """In order of time; those seen at once in the palette's order, red first."""
+def _order_shapes(scene: Scene) -> tuple[MovingShape, ...]:
+    """Returns the shapes in order of time; those seen at once in the palette's order, red first."""
     return tuple(
         sorted(scene.objects, key=lambda shape: (shape.appears, _PALETTE.index(shape.color)))
     )
 
 
-def _listed(names: list[str]) -> str:
-    """For example "red, green and blue"."""
+def _join_names(names: list[str]) -> str:
+    """Joins names, for example "red, green and blue"."""
     *head, last = names
     return f"{', '.join(head)} and {last}" if head else last
 
@@ -237,7 +237,7 @@ def _direction(shape: MovingShape) -> str:
 
 
 def _side(shape: MovingShape, u: float) -> str | None:
-    """The side it is on, along the axis it moves on; None near the middle, or if it stays."""
+    """Returns the side it is on, along its axis; None near the middle, or if it stays still."""
     if not shape.moves:
         return None
     across = shape.start[1] == shape.end[1]

@@ -1,0 +1,276 @@
+"""Commands about one job: ask, submit, status, wait, result and cancel."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from videoqa import errors
+from videoqa.cli.arguments import (
+    Budget,
+    End,
+    Fps,
+    Frames,
+    Keyframes,
+    MaxTokens,
+    Model,
+    Overlap,
+    Segments,
+    Start,
+    Summary,
+    Times,
+    Tolerance,
+    build_inputs,
+    build_sampling,
+    check_choice,
+    check_summary,
+    drop_unset,
+)
+from videoqa.cli.options import JobId, JsonFlag, Timeout, open_client
+from videoqa.cli.output import (
+    StreamedAnswer,
+    print_failure,
+    print_job,
+    print_result,
+    print_submitted,
+    print_subtitles,
+    show_progress,
+)
+from videoqa.client import Client
+from videoqa.contract import Job
+
+__all__ = ["add_job_commands"]
+
+
+def add_job_commands(app: typer.Typer) -> None:
+    """Adds the commands of this module to the app."""
+    for command in (ask, submit, status, wait, result, cancel):
+        app.command()(command)
+
+
+def _read_json(source: str) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text()
+        data = json.loads(text)
+    except OSError as error:
+        raise errors.InvalidRequest(f"can't read {source}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise errors.InvalidRequest(f"{source} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise errors.InvalidRequest(
+            f"{source} holds {type(data).__name__}, expected one JSON object"
+        )
+    return data
+
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="Videos and images, as paths or s3://, http(s):// or file:// URLs, then the question."
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of the result object, with {job_id} or {custom_id} in it; unset: the worker's own."
+    ),
+]
+
+
+def _from_arguments(
+    inputs: list[str],
+    question: list[str] | None,
+    start: float | None,
+    end: float | None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Returns the request of `INPUT... QUESTION`, or of `INPUT...` with --question options."""
+    questions = list(question or ())
+    if not questions:
+        if len(inputs) < 2:
+            raise errors.InvalidRequest(
+                "got no question, expected: INPUT... QUESTION, or INPUT... --question TEXT"
+            )
+        *inputs, last = inputs
+        questions = [last]
+    tokens = fields.pop("max_tokens")
+    return drop_unset(
+        inputs=build_inputs(inputs, start, end),
+        questions=questions,
+        generation={"max_new_tokens": tokens} if tokens is not None else None,
+        **fields,
+    )
+
+
+Questions = Annotated[
+    list[str] | None,
+    typer.Option("--question", "-q", help="Question about the inputs; may be given several times."),
+]
+
+
+def ask(
+    inputs: Inputs,
+    question: Questions = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    times: Times = None,
+    keyframes: Keyframes = False,
+    tolerance: Tolerance = None,
+    budget: Budget = None,
+    segments: Segments = None,
+    overlap: Overlap = None,
+    summary: Summary = False,
+    max_tokens: MaxTokens = None,
+    model: Model = None,
+    start: Start = None,
+    end: End = None,
+    output: Output = None,
+    timeout: Timeout = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Submit a question, wait for the job and print the answer."""
+    fields = _from_arguments(
+        inputs, question, start, end,
+        sampling=build_sampling(
+            frames=frames, fps=fps, times=times,
+            keyframes=keyframes, tolerance=tolerance, budget=budget,
+            segments=segments, overlap=overlap,
+        ),
+        max_tokens=max_tokens, model=model, output=output, summary=check_summary(summary=summary, segments=segments),
+    )  # fmt: skip
+    # Only a terminal: a retried attempt starts the answer again, which a pipe should not see.
+    streams = len(fields["questions"]) == 1 or segments is not None
+    streamed = StreamedAnswer() if streams and sys.stdout.isatty() and not as_json else None
+    with open_client() as client:
+        job = client.submit(fields | {"stream": streamed is not None})
+        _wait(client, job.id, timeout, as_json, streamed)
+        print_result(client.result(job.id), client.get(job.id), as_json=as_json, streamed=streamed)
+
+
+def submit(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Videos and images, as paths or URLs, then the question."),
+    ] = None,
+    question: Questions = None,
+    request: Annotated[
+        str | None,
+        typer.Option("--request", help="JSON file with the whole job request, or - for stdin."),
+    ] = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    times: Times = None,
+    keyframes: Keyframes = False,
+    tolerance: Tolerance = None,
+    budget: Budget = None,
+    segments: Segments = None,
+    overlap: Overlap = None,
+    summary: Summary = False,
+    max_tokens: MaxTokens = None,
+    model: Model = None,
+    start: Start = None,
+    end: End = None,
+    output: Output = None,
+    priority: Annotated[
+        str | None, typer.Option(help="interactive (served first) or bulk.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Key of the request: submitted twice, it is one job.")
+    ] = None,
+    custom_id: Annotated[
+        str | None, typer.Option(help="Your own id for the job, kept in its result.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Submit a job and print its id."""
+    flags: dict[str, Any] = {
+        "sampling": build_sampling(
+            frames=frames, fps=fps, times=times,
+            keyframes=keyframes, tolerance=tolerance, budget=budget,
+            segments=segments, overlap=overlap,
+        ),
+        "summary": check_summary(summary=summary, segments=segments),
+        "max_tokens": max_tokens, "model": model, "output": output,
+        "priority": priority, "idempotency_key": idempotency_key, "custom_id": custom_id,
+    }  # fmt: skip
+    if request is None:
+        fields = _from_arguments(list(inputs or ()), question, start, end, **flags)
+    elif inputs or question or any(value is not None for value in (start, end, *flags.values())):
+        raise errors.InvalidRequest(
+            "got --request beside other arguments, expected the whole request in its JSON"
+        )
+    else:
+        fields = _read_json(request)
+    with open_client() as client:
+        job = client.submit(fields)
+        print_submitted(job, as_json=as_json)
+
+
+def status(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Print the state of a job, and why it waits."""
+    with open_client() as client:
+        print_job(client.get(job_id), as_json=as_json)
+
+
+def wait(job_id: JobId, timeout: Timeout = None, as_json: JsonFlag = False) -> None:
+    """Wait until a job ends and print its state."""
+    with open_client() as client:
+        job = _wait(client, job_id, timeout, as_json)
+        print_job(job, as_json=as_json)
+
+
+def result(
+    job_id: JobId,
+    as_json: JsonFlag = False,
+    follow: Annotated[bool, typer.Option("--wait", help="Wait until the job ends first.")] = False,
+    form: Annotated[
+        str, typer.Option("--format", help="text, json, or vtt or srt for subtitles of the video.")
+    ] = "text",
+) -> None:
+    """Print a job's answers."""
+    chosen: Any = (
+        "json" if as_json else check_choice(form, "--format", "text", "json", "vtt", "srt")
+    )
+    as_json = chosen == "json"
+    with open_client() as client:
+        if follow:
+            _wait(client, job_id, None, as_json)
+        job = client.get(job_id)
+        if job.final and job.state != "succeeded":
+            _exit_failed(job, as_json)
+        found = client.result(job_id)
+        if chosen in ("vtt", "srt"):
+            print_subtitles(found, chosen)
+        else:
+            print_result(found, job, as_json=as_json)
+
+
+def cancel(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Cancel a queued or running job."""
+    with open_client() as client:
+        print_job(client.cancel(job_id), as_json=as_json)
+
+
+def _wait(
+    client: Client,
+    job_id: str,
+    timeout_s: float | None,
+    as_json: bool,
+    streamed: StreamedAnswer | None = None,
+) -> Job:
+    """Waits with progress on stderr; exits with status 1 if the job did not succeed."""
+    with show_progress(client, job_id, quiet=as_json, streamed=streamed) as on_event:
+        job = client.wait(job_id, timeout_s=timeout_s, on_event=on_event)
+    if job.state != "succeeded":
+        _exit_failed(job, as_json)
+    return job
+
+
+def _exit_failed(job: Job, as_json: bool) -> NoReturn:
+    """Prints the failure and exits with status 1."""
+    print_failure(job, as_json=as_json)
+    raise typer.Exit(1)

@@ -1,0 +1,63 @@
+"""The input of a model for one prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from videoqa_worker.prompt.normalisation import Normalisation
+from videoqa_worker.prompt.prepared_media import PreparedPixels
+
+__all__ = ["ModelInputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInputs:
+    """One prompt, not padded, on the CPU."""
+
+    input_ids: torch.Tensor
+    """int64[1, L]; a picture or video is as many placeholder tokens as it has features."""
+    attention_mask: torch.Tensor
+    """int64[1, L], ones."""
+    images: Mapping[str, torch.Tensor]
+    """The processor's output for images, by its own names: `pixel_values`, `image_sizes`.
+    `pixel_values` is of the same type as videos."""
+    videos: tuple[torch.Tensor, ...]
+    """[1, T, 3, H, W] each, RGB: uint8 where `normalisations` has its kind, else float32 and
+    ready for the model. Videos of one prompt may differ in T."""
+    frames: int
+    """Pictures of all media together."""
+    media_tokens: int = 0
+    """Tokens that stand for pictures."""
+    normalisations: Mapping[str, Normalisation] = field(default_factory=dict)
+    """Normalisation of the pixels of each kind, `image` and `video`, that is left to the device."""
+    pixels: PreparedPixels = field(default_factory=PreparedPixels)
+    """Digests and page-locked copies of the tensors, shared by all questions of a job."""
+
+    @property
+    def length(self) -> int:
+        """L, the tokens of the prompt."""
+        return int(self.input_ids.shape[1])
+
+    def pin(self) -> ModelInputs:
+        """Returns a copy with pictures in page-locked memory, which CUDA reads by itself."""
+        return replace(
+            self,
+            images={name: self.pixels.pin(value) for name, value in self.images.items()},
+            videos=tuple(map(self.pixels.pin, self.videos)),
+        )
+
+    def digest_media(self) -> bytes:
+        """Returns a digest of all pixels and of their normalisation; empty without pictures."""
+        if not self.frames:
+            return b""
+        normalisations = repr(sorted(self.normalisations.items()))
+        digest = hashlib.blake2b(normalisations.encode(), digest_size=20)
+        named = [*sorted(self.images.items()), *(("video", video) for video in self.videos)]
+        for name, tensor in named:
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(self.pixels.digest(tensor))
+        return digest.digest()

@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 PROJECTS := producer/pyproject.toml worker/pyproject.toml constraints.txt
 
-.PHONY: help demo test check sentences dist faults install clean
+.PHONY: help demo test test-computing test-waiting check dist faults install clean
 help:
 	@echo "make demo   the main job, end to end, with embedded defaults (nothing is left running)"
 	@echo "make test   linters, types and the test suite"
@@ -21,25 +21,34 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/videoqa demo
 
-# Two processes, each with torch on one thread: half of the tests wait for servers, not for a core. Files in the
-# order of their names: the slow ones, which have few tests, would come last and leave a process idle.
-test: check
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+# Three parts beside each other: linters and types; tests that compute, a lane a core; and tests that mostly wait
+# for servers, leases and processes, in more lanes than that. Lanes that are done take tests from the others, and
+# torch has one thread in each. What the second part of the tests prints comes when it is done.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist worksteal
+WAITING := tests/faults tests/e2e tests/integration/bulk tests/integration/cli tests/integration/client \
+	tests/integration/job tests/integration/sources
 
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory --keep-going --jobs 3 test-waiting test-computing check
+
+test-computing: $(VENV)/.dev
+	@$(PYTEST) -n 2 $(WAITING:%=--ignore=%) $(PYTEST_ARGS)
+
+test-waiting: $(VENV)/.dev
+	@said=$$($(PYTEST) -n 4 $(WAITING) $(PYTEST_ARGS) 2>&1); status=$$?; echo "$$said"; exit $$status
+
+# Style, types, layers; docstrings and comments that are sentences, and functions that are named by verbs.
 check: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/python .ci/check_sentences.py
 
 # The wheel is built from the source archive, so that both are whole; with the installed hatchling, not one of today.
 dist: $(VENV)/.dev
 	@rm -rf dist
 	@for project in producer worker; do $(BIN)/python -m build --no-isolation --outdir dist $$project || exit; done
 	@$(BIN)/twine check --strict dist/*
-
-# Docstrings and comments are sentences, functions are named by verbs.
-sentences: $(VENV)/.dev
-	@$(BIN)/python .ci/check_sentences.py
 
 # The fault matrix at full size; each line is a row's counts. Some hours on two cores.
 FAULTS := "kill_workers --seed 1" "kill_workers --seed 2" lost_bells rolling_restart "kill_redis --seed 1" "kill_redis --seed 2" kill_both \

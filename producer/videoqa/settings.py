@@ -185,7 +185,7 @@ def unknown_variables(
 
 
 class Settings(Config):
-    """Where Redis is, how long to wait for it, and what jobs are by default."""
+    """Settings of both sides: Redis, how long to wait for it, and the defaults of jobs."""
 
     redis_url: str = Field(
         default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -268,7 +267,6 @@ def test_a_running_job_is_canceled_within_seconds(
     for event in stack_client.events(job.id, timeout_s=30):
         if event.stage == "fetching":
             break
-    begun = time.monotonic()
+    # Were it not heard of at once, the silent source would end the job: as failed, after 2 s.
     assert stack_client.cancel(job.id).state in ("canceling", "canceled")
-    assert stack_client.wait(job.id, timeout_s=10).state == "canceled"
-    assert time.monotonic() - begun < 5
+    assert stack_client.wait(job.id, timeout_s=60).state == "canceled"

@@ -74,9 +74,9 @@ def workers(
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough that taking 250 frames is no matter of milliseconds."""
+    """A clip large enough that taking 250 frames is no matter of milliseconds."""
     folder = tmp_path_factory.mktemp("clips")
-    return write_clip(SCENE, folder / "long.mp4", size_px=(1280, 720), duration_s=10)
+    return write_clip(SCENE, folder / "long.mp4", size_px=(640, 360), duration_s=10)
 
 
 @contextmanager
@@ -235,8 +235,8 @@ def test_a_worker_that_stops_gives_its_jobs_back(
         for event in client.events(job.id, timeout_s=30):
             if event.stage == "fetching":
                 break
-        worker.process.send_signal(how)
-        assert worker.process.wait(15) == 0
+        worker.signal(how)
+        assert worker.wait() == 0
     given_back = client.get(job.id)
     assert given_back.state == "queued", given_back.failure
     with _serving(clip, port):

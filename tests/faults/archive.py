@@ -18,10 +18,11 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.workers import ForkedWorker
+
 from faults.rig import QUESTIONS, Rig
 from faults.script import main
 from faults.tally import Tally
-from faults.workers import Worker
 from videoqa.contract import Result
 
 WORKERS = 2
@@ -99,8 +100,8 @@ def _wait_for(rig: Rig, final: int, producer: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def _kill_worker(rig: Rig, worker: Worker) -> None:
-    worker.kill()
+def _kill_worker(rig: Rig, worker: ForkedWorker) -> None:
+    worker.kill_group()
     time.sleep(0.1)
     _adopt(rig)
     rig.tally.kills += 1

@@ -66,7 +66,7 @@ def put(clock: Path, text: str) -> None:
 
 
 def furthest_s(rig: Rig) -> float:
-    """How far a worker's clock was from Redis' when it finished a job."""
+    """Returns how far a worker's clock was from Redis' when it finished a job."""
     return max(
         abs(rig.client.result(job_id).finished_at - finished_at).total_seconds()
         for job_id in list(rig.acknowledged)[-500:]

@@ -45,7 +45,9 @@ def run(jobs: int, seed: int) -> Tally:
                     full_s += fill(disk / "ballast", rig.draw.uniform(0.5, 2.0))
             rig.tally.notes |= {
                 "full_s": round(full_s, 1),
-                "full_answers": sum(w.log.read_text().count("No space left") for w in rig.workers),
+                "full_answers": sum(
+                    w.log_path.read_text().count("No space left") for w in rig.workers
+                ),
                 "workers_that_ended": sum(not worker.running() for worker in rig.workers),
                 "files_left": len(left_over(disk)),
             }

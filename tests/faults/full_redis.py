@@ -27,7 +27,7 @@ BYTES_A_JOB = 1_000
 def run(jobs: int, seed: int) -> Tally:
     with Rig("7 Redis full", seed) as rig:
         rig.start(1)
-        rig.workers.pop().kill()
+        rig.workers.pop().kill_group()
         begun = time.monotonic()
         used = cast(dict[str, Any], rig.plain.info("memory"))["used_memory"]
         rig.plain.config_set("maxmemory", used + jobs * BYTES_A_JOB)

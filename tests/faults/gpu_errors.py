@@ -52,7 +52,7 @@ def run(jobs: int, seed: int) -> Tally:
         rig.environ["FAULTS"] = str(faults)
         rig.before = BREAKS.format(memory=MEMORY, sticky=STICKY, warm_up=WARM_UP)
         for worker in list(rig.workers):  # those that gave the expected answers are sound
-            worker.kill()
+            worker.kill_group()
             rig.replace(worker)
         rig.wait_ready(2)
         with rig.submitting(jobs) as going:

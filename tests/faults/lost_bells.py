@@ -36,7 +36,7 @@ QoS.append = append
 def run(jobs: int, seed: int) -> Tally:
     with Rig("2 kill -9 at the pop", seed, environ={"VIDEOQA_SLOTS": "2"}) as rig:
         rig.start(1)
-        rig.workers.pop().kill()
+        rig.workers.pop().kill_group()
         rig.before = KILL_AT_THAT_LINE
         for _ in range(WORKERS):
             rig.spawn()

@@ -7,9 +7,7 @@ that there is. Expected answers are those of a run without faults, just before.
 from __future__ import annotations
 
 import math
-import os
 import random
-import signal
 import tempfile
 import threading
 import time
@@ -20,11 +18,12 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import redis
+from support.processes import wait_until
 from support.scenes import Scene, write_clip
+from support.workers import ForkedWorker, clean_environ
 
 from faults.proxies import Store, Wire
 from faults.tally import Tally
-from faults.workers import Worker, zygote
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import FINAL_STATES, PRIORITIES, Result, WorkerInfo
@@ -89,7 +88,7 @@ class Rig:
         """Job id -> number of the job."""
         self.gone: set[str] = set()
         """Jobs whose loss a row counts itself."""
-        self.workers: list[Worker] = []
+        self.workers: list[ForkedWorker] = []
         self._redis_config = redis_config
         self.environ = dict(environ or {})
         self._max_attempts, self.before = max_attempts, before
@@ -151,7 +150,7 @@ class Rig:
         }
 
     def put_results(self, folder: Path, **environ: str) -> None:
-        """Into this folder from now on, whatever else workers are told with it."""
+        """Has results written into this folder from now on; `environ` is for the workers to come."""
         self._results, self.output = folder, folder.as_uri() + "/{job_id}.json"
         self.environ |= environ
 
@@ -171,14 +170,13 @@ class Rig:
 
     def _end_workers(self) -> None:
         for worker in self.workers:
-            worker.signal(signal.SIGCONT)
-            worker.kill()
+            worker.kill_group()
 
     def _stop_redis(self) -> None:
         self.redis.stop()  # the one that runs then, not the first
 
     def restart_redis(self) -> None:
-        """With the same data, on the same port."""
+        """Starts Redis again with the same data, on the same port."""
         self.redis = RedisServer(
             self.folder / "redis",
             port=self.redis.port,
@@ -188,62 +186,59 @@ class Rig:
 
     # Workers
 
-    def spawn(self, **environ: str) -> Worker:
-        """Another worker; does not wait until it is ready."""
+    def spawn(self, **environ: str) -> ForkedWorker:
+        """Forks another worker; does not wait until it is ready."""
         self._count += 1
-        log = self.folder / f"worker-{self._count}.log"
-        clean = {name: value for name, value in os.environ.items() if "VIDEOQA_" not in name}
-        order = {
-            "log": str(log),
-            "before": self.before,
-            "environ": clean
-            | SETTINGS
-            | {
-                "VIDEOQA_REDIS_URL": self.redis_url,
-                "VIDEOQA_PREFIX": "faults",
-                "VIDEOQA_OUTPUT": self.output,
-                "FAULTS_SEED": f"{self._seed}.{self._count}",
-            }
-            | self.environ
-            | environ,
+        own = {
+            "VIDEOQA_REDIS_URL": self.redis_url,
+            "VIDEOQA_PREFIX": "faults",
+            "VIDEOQA_OUTPUT": self.output,
+            "FAULTS_SEED": f"{self._seed}.{self._count}",
         }
-        worker = Worker(zygote.fork(order), log)
+        worker = ForkedWorker(
+            self.folder / f"worker-{self._count}.log",
+            clean_environ() | SETTINGS | own | self.environ | environ,
+            before=self.before,
+        )
         self.workers.append(worker)
         return worker
 
     def start(self, workers: int) -> None:
-        """So many workers, and the answers that they give without faults."""
+        """Starts workers, and learns the answers that they give without faults."""
         for _ in range(workers):
             self.spawn()
         self.wait_ready(workers)
         self.learn()
 
-    def wait_ready(self, count: int, timeout_s: float = 60) -> None:
-        """Until so many of the workers that run are ready."""
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
+    def wait_ready(self, count: int) -> None:
+        """Waits until so many of the workers that run are ready; fails if fewer run."""
+
+        def ready() -> bool:
             pids = {str(worker.pid) for worker in self.workers if worker.running()}
-            ready = [
-                info
+            assert len(pids) >= count, f"{len(pids)} of {count} workers run: {self._last_words()}"
+            found = [
+                info.id
                 for info in self.client.workers()
                 if info.ready and info.id.rpartition(":")[2] in pids
             ]
-            if len(ready) >= count:
-                return
-            time.sleep(0.1)
-        raise TimeoutError(f"{count} workers were not ready: {self.workers[-1].log.read_text()}")
+            return len(found) >= count
+
+        wait_until(ready, every_s=0.05)
+
+    def _last_words(self) -> str:
+        return "; ".join(f"{worker.pid}: {worker.log_tail(10)}" for worker in self.workers)
 
     def let_work(self, shortest_s: float, longest_s: float) -> None:
-        """So long, from when a worker is up: kills that come faster than starts would let no job end."""
+        """Waits so long after a worker is up: kills that come faster than starts would let no job end."""
         self.wait_ready(1)
         time.sleep(self.draw.uniform(shortest_s, longest_s))
 
-    def replace(self, worker: Worker) -> Worker:
+    def replace(self, worker: ForkedWorker) -> ForkedWorker:
         self.workers.remove(worker)
         return self.spawn()
 
     def replace_ended(self) -> None:
-        """Workers that ended by themselves; each counts as a kill."""
+        """Replaces workers that ended by themselves; each counts as a kill."""
         for worker in [worker for worker in self.workers if not worker.running()]:
             self.tally.kills += 1
             self.replace(worker)
@@ -263,7 +258,7 @@ class Rig:
         }
 
     def learn(self) -> None:
-        """The expected answers, without faults."""
+        """Learns the expected answers, without faults."""
         kinds = len(self.clips) * len(QUESTIONS)
         jobs = [
             self.client.submit(self.request(n) | {"idempotency_key": f"learn-{n}"})
@@ -274,12 +269,14 @@ class Rig:
             self._expected[n] = self.said(self.client.result(job.id))
 
     def said(self, result: Result) -> str:
-        """What of a result is looked at."""
+        """Returns the part of a result that is compared."""
         return result.answers[0].text
 
     def submit(self, count: int) -> None:
-        """So many jobs, never more than `in_flight` of them not final; as a careful client does,
-        again with the same key where Redis gave no answer."""
+        """Submits so many jobs, never more than `in_flight` of them not final.
+
+        As a careful client does, again with the same key where Redis gave no answer.
+        """
         first = self.tally.jobs
         for number in range(first, first + count):
             while number % 16 == 0 and len(self.open_jobs()) > self._in_flight:
@@ -299,15 +296,15 @@ class Rig:
                 self.acknowledged[job.id] = number
                 return
 
-    def kill(self, worker: Worker) -> None:
-        """SIGKILL, and what it held is counted."""
-        worker.kill()
+    def kill(self, worker: ForkedWorker) -> None:
+        """Sends SIGKILL, and counts the jobs that the worker held."""
+        worker.kill_group()
         time.sleep(0.1)  # what it said before is heard
         self.tally.kills += 1
         self.tally.held += len(self.held_by(worker))
 
-    def held_by(self, worker: Worker) -> list[str]:
-        """Open jobs whose record says that this worker runs them."""
+    def held_by(self, worker: ForkedWorker) -> list[str]:
+        """Returns the open jobs whose record says that this worker runs them."""
         ids = self.open_jobs()
         with self.plain.pipeline(transaction=False) as pipe:
             for job_id in ids:
@@ -339,7 +336,7 @@ class Rig:
         return [job_id for job_id in ids if job_id not in self._final]
 
     def look_again(self) -> None:
-        """What was final may be so no longer: Redis lost its last words."""
+        """Forgets which jobs were final: Redis lost its last words."""
         self._final.clear()
 
     def expected(self, number: int) -> str:
@@ -349,12 +346,12 @@ class Rig:
         return int(cast(dict[str, Any], self.plain.info("memory"))["used_memory_dataset"])
 
     def request_bytes(self) -> int:
-        """Of one job's request, as its record has it."""
+        """Returns the size of one job's request, as its record has it."""
         job_id = next(iter(self.acknowledged))
         return len(str(self.plain.hget(self.ledger.keys.job(job_id), "request")))
 
     def describe(self) -> WorkerInfo:
-        """Of a worker that only reaps."""
+        """Returns the description of a worker that only reaps."""
         queues = tuple(queue_name("faults", None, priority) for priority in PRIORITIES)
         now = datetime.now(UTC)
         return WorkerInfo(
@@ -363,7 +360,7 @@ class Rig:
         )  # fmt: skip
 
     def queued(self) -> int:
-        """Jobs that wait, by the server."""
+        """Returns how many jobs wait, by the server."""
         keys = cast(list[str], self.plain.keys("faults:waiting:*"))
         return sum(cast(int, self.plain.zcard(key)) for key in keys)
 
@@ -399,7 +396,7 @@ class Rig:
     # What became of them
 
     def settle(self) -> Tally:
-        """Looks at every acknowledged job."""
+        """Tallies every acknowledged job."""
         for job_id, number in self.acknowledged.items():
             if job_id in self.gone:
                 continue

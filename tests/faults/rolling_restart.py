@@ -36,7 +36,7 @@ def run(jobs: int, seed: int) -> Tally:
                 time.sleep(rig.draw.uniform(0.1, 0.6))
                 held += len(rig.held_by(old))
                 old.signal(signal.SIGTERM)
-                late += not old.wait(GRACE_S)
+                late += not old.ends_within(GRACE_S)
                 rig.workers.remove(old)
         rig.tally.notes |= {"ended_late": late, "held_at_sigterm": held}
         return rig.settle()

@@ -1,4 +1,4 @@
-"""What the scripts of the matrix have in common: arguments in, one line or one object out."""
+"""The command line of the fault scripts: arguments in, one line or one object out."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psutil
+from support.workers import ForkedWorker
 
 from faults.rig import LEASE_S, Rig
 from faults.script import main
 from faults.tally import Tally
-from faults.workers import Worker
 
 GROWTH = 1.05
 MORE_DESCRIPTORS = 8
@@ -68,8 +68,8 @@ def run(jobs: int, seed: int) -> Tally:
         return tally
 
 
-def trouble(rig: Rig, elder: Worker, jobs: int, happened: Counter[str]) -> None:
-    """So many jobs, under faults until the last is final."""
+def trouble(rig: Rig, elder: ForkedWorker, jobs: int, happened: Counter[str]) -> None:
+    """Submits so many jobs, under faults until the last is final."""
     faults = [
         kill_worker,
         freeze_worker,
@@ -83,62 +83,64 @@ def trouble(rig: Rig, elder: Worker, jobs: int, happened: Counter[str]) -> None:
     with rig.submitting(jobs) as going:
         while going():
             time.sleep(rig.draw.uniform(0.5, 2.0))
-            fault: Callable[[Rig, Worker], None] = rig.draw.choice(faults)
+            fault: Callable[[Rig, ForkedWorker], None] = rig.draw.choice(faults)
             happened[fault.__name__] += 1
             fault(rig, elder)
     rig.tally.seconds += seconds
 
 
-def kill_worker(rig: Rig, elder: Worker) -> None:
+def kill_worker(rig: Rig, elder: ForkedWorker) -> None:
     victim = younger(rig, elder)
     rig.kill(victim)
     rig.replace(victim)
 
 
-def freeze_worker(rig: Rig, elder: Worker) -> None:
+def freeze_worker(rig: Rig, elder: ForkedWorker) -> None:
     victim = younger(rig, elder)
     victim.signal(signal.SIGSTOP)
     time.sleep(LEASE_S + rig.draw.uniform(-1, 1))
     victim.signal(signal.SIGCONT)
 
 
-def kill_redis(rig: Rig, elder: Worker) -> None:
+def kill_redis(rig: Rig, elder: ForkedWorker) -> None:
     rig.redis.kill()
     time.sleep(rig.draw.uniform(0.1, 1.5))
     rig.restart_redis()
 
 
-def freeze_redis(rig: Rig, elder: Worker) -> None:
+def freeze_redis(rig: Rig, elder: ForkedWorker) -> None:
     rig.redis.process.send_signal(signal.SIGSTOP)
     time.sleep(rig.draw.uniform(0.5, 6))
     rig.redis.process.send_signal(signal.SIGCONT)
 
 
-def bad_wire(rig: Rig, elder: Worker) -> None:
+def bad_wire(rig: Rig, elder: ForkedWorker) -> None:
     rig.wire.delay_s, rig.wire.resets = 0.02, 0.02
     time.sleep(rig.draw.uniform(1, 3))
     rig.wire.delay_s, rig.wire.resets = 0.0, 0.0
 
 
-def bad_store(rig: Rig, elder: Worker) -> None:
+def bad_store(rig: Rig, elder: ForkedWorker) -> None:
     rig.store.faults = {"refused": 0.1, "late": 0.1, "silent": 0.02, "short": 0.1, "flipped": 0.1}
     time.sleep(rig.draw.uniform(1, 3))
     rig.store.faults = {}
 
 
-def kill_decoder(rig: Rig, elder: Worker) -> None:
+def kill_decoder(rig: Rig, elder: ForkedWorker) -> None:
     with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(elder.pid).children():
             child.kill()
 
 
-def younger(rig: Rig, elder: Worker) -> Worker:
+def younger(rig: Rig, elder: ForkedWorker) -> ForkedWorker:
     return next(worker for worker in rig.workers if worker is not elder)
 
 
-def taken(worker: Worker) -> tuple[int, int, int]:
-    """Resident bytes, descriptors and threads, a moment after its last job and a garbage collection:
-    connections that broke and frames of jobs that failed are in cycles until then."""
+def taken(worker: ForkedWorker) -> tuple[int, int, int]:
+    """Returns resident bytes, descriptors and threads, a moment after the last job and a collection.
+
+    Connections that broke and frames of jobs that failed are in cycles until then.
+    """
     time.sleep(2)
     worker.signal(signal.SIGUSR2)
     time.sleep(2)

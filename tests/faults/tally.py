@@ -1,4 +1,4 @@
-"""Tally: what became of the jobs of a run."""
+"""Tally: counts of the jobs of a run, by how they ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Tally"]
 
 @dataclass
 class Tally:
-    """What became of the jobs of a run."""
+    """Counts of the jobs of a run, by how they ended."""
 
     row: str
     jobs: int = 0
@@ -37,7 +37,7 @@ class Tally:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def count(self, events: Sequence[Event]) -> None:
-        """What happened to one job."""
+        """Adds the events of one job."""
         runs = sum(event.type == "stage" and event.stage == "generating" for event in events)
         ends = sum(event.type == "state" and event.state in FINAL_STATES for event in events)
         self.extra_runs += max(0, runs - 1)

@@ -37,7 +37,7 @@ def run(jobs: int, seed: int) -> Tally:
                 time.sleep(LEASE_S + rig.draw.uniform(1.0, 2.0))
                 zombie.signal(signal.SIGCONT)
                 rig.tally.kills += 1  # and the next jobs come, for both
-        logs = [worker.log.read_text() for worker in rig.workers]
+        logs = [worker.log_path.read_text() for worker in rig.workers]
         refused = sum(log.count("is no longer this worker's") for log in logs)
         rig.tally.notes["late_writes_refused"] = refused
         return rig.settle()

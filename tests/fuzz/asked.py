@@ -26,7 +26,8 @@ from support.videos import read_number
 from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo, sample_frames
+from videoqa_worker.frames import CompleteFile, SampledVideo, sample_frames
+from videoqa_worker.settings import FrameLimits
 
 __all__ = [
     "ASKED",

@@ -33,8 +33,11 @@ def test_damaged_files_bring_no_crash_hang_leak_or_wrong_frame() -> None:
 
 
 def test_files_that_were_once_passed_off_as_right_are_not_any_more() -> None:
-    """Damaged clocks that make all times look alike, pictures concealed with what lay in memory, and
-    a video whose first pictures are lost."""
+    """Three faults that the fuzzer once found.
+
+    Damaged clocks that make all times look alike, pictures concealed with what lay in memory, and
+    a video whose first pictures are lost.
+    """
     report = fuzz([239, 3320, 3914], seed=2)
     assert report.sound
     assert report.counts["damaged_said_so"] + report.counts["refused"] == 3

@@ -18,9 +18,9 @@ from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
 from videoqa_worker.job.checkpoints import Checkpoints
 from videoqa_worker.job.claims import Claims
+from videoqa_worker.job.context import AttemptContext
 from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.job.leases import LeaseKeeper
-from videoqa_worker.job.report import AttemptContext
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import SourceVersion
 

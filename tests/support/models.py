@@ -39,8 +39,9 @@ from transformers import (
 )
 
 import videoqa_worker
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
 from videoqa_worker.prompt import FrameInput
+from videoqa_worker.settings import EngineConfig
 
 DEMO = Path(videoqa_worker.__file__).parent / "demo" / "model"
 """The bundled trained model."""

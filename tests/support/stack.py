@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.servers import WRITER
+from support.workers import ForkedWorker, clean_environ, wait_ready
 from videoqa.client import Client
 from videoqa.settings import Settings
 from videoqa_worker.embedded import S3Server
@@ -31,42 +31,40 @@ QUICK = {
 """Faults are noticed sooner than in production, so that tests need not wait."""
 
 
-_RUN = "from videoqa_worker.__main__ import leave, main\nleave(main())"
-
-
-class WorkerProcess(ServerProcess):
-    """`videoqa worker`, as in production."""
+class WorkerProcess(ForkedWorker):
+    """A production worker of a stack, forked with its imports done."""
 
     def __init__(
         self, settings: Settings, folder: Path, *, before: str = "", **environ: str
     ) -> None:
         """`before`: Python that runs in the worker's process first, to break something there."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.results = folder / "results"
-        clean = {
-            name: value for name, value in os.environ.items() if not name.startswith("VIDEOQA_")
-        }
+        super().__init__(folder / "worker.log", _environ(settings, folder) | environ, before=before)
+
+
+class StartedWorker(ServerProcess):
+    """`python -m videoqa_worker`, as in production from its first import on."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             "the worker",
-            [sys.executable, "-P", "-c", f"{before}\n{_RUN}"]
-            if before
-            else [sys.executable, "-P", "-m", "videoqa_worker"],
+            [sys.executable, "-P", "-m", "videoqa_worker"],
             log_path=folder / "worker.log",
-            env=clean
-            | QUICK
-            | {
-                "VIDEOQA_REDIS_URL": settings.redis_url,
-                "VIDEOQA_PREFIX": settings.prefix,
-                "VIDEOQA_OUTPUT": self.results.absolute().as_uri() + "/{job_id}.json",
-            }
-            | environ,
+            env=_environ(settings, folder),
         )
 
     def wait_ready(self, client: Client) -> None:
-        def ready() -> bool:
-            return any(info.ready and info.id.endswith(f":{self.pid}") for info in client.workers())
+        wait_ready(self, client)
 
-        self.wait_until(ready, timeout_s=90, every_s=0.1)
+
+def _environ(settings: Settings, folder: Path) -> dict[str, str]:
+    own = {
+        "VIDEOQA_REDIS_URL": settings.redis_url,
+        "VIDEOQA_PREFIX": settings.prefix,
+        "VIDEOQA_OUTPUT": (folder / "results").absolute().as_uri() + "/{job_id}.json",
+    }
+    return clean_environ() | QUICK | own
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,18 @@
 """Bulk: an archive of videos through the queue, from a manifest to lines of results.
 
     with Manifest(["videos/"], defaults={"questions": ["What happens?"]}, store=store) as manifest:
-        run(client, manifest, OutputDir("captions/", store), Options())
+        run_manifest(client, manifest, OutputDir("captions/", store), Options())
 
 Each row of the manifest is one ordinary job, whose worker writes the result object below OUTPUT
 itself. So OUTPUT alone tells which rows are done, and the same call continues an interrupted run,
 from any host. Nothing here knows models, frames, or how Redis holds a job.
 """
 
-from videoqa.bulk.estimate import Estimate, Probe, ProbeResult, estimate, installed_probe
+from videoqa.bulk.estimate import Estimate, Probe, ProbeResult, estimate_manifest, installed_probe
 from videoqa.bulk.manifest import Manifest, Row
-from videoqa.bulk.output import OutputDir
+from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.progress import ProgressReporter, RowCounts
-from videoqa.bulk.run import Options, run
+from videoqa.bulk.run import Options, run_manifest
 
 __all__ = [
     "Estimate",
@@ -24,7 +24,7 @@ __all__ = [
     "ProgressReporter",
     "Row",
     "RowCounts",
-    "estimate",
+    "estimate_manifest",
     "installed_probe",
-    "run",
+    "run_manifest",
 ]

@@ -15,12 +15,12 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from videoqa import errors
-from videoqa.bulk.index import RowIndex
 from videoqa.bulk.manifest import Manifest, Row
 from videoqa.bulk.progress import ProgressReporter, RowCounts
+from videoqa.bulk.row_index import RowIndex
 from videoqa.contract import JobRequest
 
-__all__ = ["Estimate", "Probe", "ProbeResult", "estimate", "installed_probe"]
+__all__ = ["Estimate", "Probe", "ProbeResult", "estimate_manifest", "installed_probe"]
 
 GROUP = "videoqa.probe"
 THREADS = 8
@@ -87,7 +87,7 @@ class Estimate:
             self.problems.append(f"{row.custom_id}: {error.message} ({error.code})")
 
 
-def estimate(
+def estimate_manifest(
     manifest: Manifest, probe: AbstractContextManager[Probe] | None, progress: ProgressReporter
 ) -> Estimate:
     """Reads the headers of every row's inputs; submits and writes nothing.

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from videoqa import errors
 from videoqa.bulk.manifest import Row
-from videoqa.bulk.output import OutputDir
+from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.records import ResultLine, RowFailure, failed_line, result_line
-from videoqa.bulk.subtitles import SubtitleFormat, write_subtitles
+from videoqa.bulk.subtitle_files import SubtitleFormat, write_subtitles
 from videoqa.client import Client
 from videoqa.contract import Failure, Job, JobRequest, Result
 

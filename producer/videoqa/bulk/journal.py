@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import IO, Self
 
 from videoqa import errors
-from videoqa.bulk.index import RowIndex
-from videoqa.bulk.output import OutputDir
+from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.records import ResultLine
+from videoqa.bulk.row_index import RowIndex
 
 __all__ = ["Journal"]
 

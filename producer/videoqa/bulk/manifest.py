@@ -20,9 +20,9 @@ from typing import IO, Any, Self
 from pydantic import ValidationError
 
 from videoqa import errors
-from videoqa.bulk.index import RowIndex
 from videoqa.bulk.listings import list_rows
 from videoqa.bulk.manifest_files import MAX_NAME_BYTES, SourceLine, is_short_name
+from videoqa.bulk.row_index import RowIndex
 from videoqa.contract import JobRequest, is_image_url, parse_request
 from videoqa.storage import ObjectStore
 

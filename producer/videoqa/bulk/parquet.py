@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from videoqa import errors
 from videoqa.bulk.journal import Journal
-from videoqa.bulk.output import OutputDir
+from videoqa.bulk.output_dir import OutputDir
 from videoqa.storage import file_path
 
 __all__ = ["import_pyarrow", "write_parquet"]

@@ -20,19 +20,19 @@ from typing import Literal
 
 from videoqa import errors
 from videoqa.bulk.in_flight import InFlightRow, collect_result, record_failure
-from videoqa.bulk.index import RowIndex
 from videoqa.bulk.journal import Journal
 from videoqa.bulk.manifest import Manifest, Row
 from videoqa.bulk.manifest_files import object_name
-from videoqa.bulk.output import OutputDir
+from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.parquet import import_pyarrow, write_parquet
 from videoqa.bulk.progress import ProgressReporter, RowCounts
 from videoqa.bulk.records import ResultLine
-from videoqa.bulk.subtitles import SubtitleFormat
+from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.subtitle_files import SubtitleFormat
 from videoqa.client import Client
 from videoqa.contract import Failure, Job
 
-__all__ = ["Options", "run"]
+__all__ = ["Options", "run_manifest"]
 
 PAUSE_S = 1.0
 """Pause after Redis did not answer or the queue was full."""
@@ -58,7 +58,7 @@ class Options:
     """Results that are read at the same time: a store takes tens of milliseconds for each."""
 
 
-def run(
+def run_manifest(
     client: Client,
     manifest: Manifest,
     output: OutputDir,

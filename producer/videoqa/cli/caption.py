@@ -23,9 +23,9 @@ from videoqa.bulk import (
     OutputDir,
     ProgressReporter,
     RowCounts,
-    estimate,
+    estimate_manifest,
     installed_probe,
-    run,
+    run_manifest,
 )
 from videoqa.cli.arguments import (
     Budget,
@@ -141,12 +141,16 @@ def caption(
     with Manifest(source, defaults=defaults, store=store) as manifest:
         if dry_run:
             _print_estimate(
-                estimate(manifest, installed_probe(os.environ), ProgressReporter(quiet=as_json)),
+                estimate_manifest(
+                    manifest, installed_probe(os.environ), ProgressReporter(quiet=as_json)
+                ),
                 as_json,
             )
             return
         with Client(settings=found) as client:
-            counts = run(client, manifest, results, options, ProgressReporter(quiet=as_json))
+            counts = run_manifest(
+                client, manifest, results, options, ProgressReporter(quiet=as_json)
+            )
     _print_counts(counts, results, as_json)
     if counts.failed:
         raise typer.Exit(1)

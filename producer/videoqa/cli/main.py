@@ -30,7 +30,7 @@ from typer.core import TyperGroup
 from videoqa import __version__, errors
 from videoqa.cli.caption import INTERRUPTED, caption
 from videoqa.cli.fleet import add_fleet_commands
-from videoqa.cli.job import add_job_commands
+from videoqa.cli.job_commands import add_job_commands
 from videoqa.cli.options import JsonFlag, load_settings
 from videoqa.cli.output import print_checks, print_error
 

@@ -23,8 +23,11 @@ class AnswerKey(NamedTuple):
 
 
 class TextPiece(Model):
-    """A piece of an answer. All pieces of a question and attempt joined, without space around them, are
-    the answer; a later attempt begins again."""
+    """A piece of an answer.
+
+    All pieces of a question and attempt joined, without space around them, are the answer; a later
+    attempt begins again.
+    """
 
     question_id: str
     attempt: int

@@ -60,7 +60,7 @@ class Claim:
     token: str
     """Fences every write of this attempt."""
     kept: Result | None = None
-    """Result of an earlier attempt that could not be stored."""
+    """The answers of an earlier attempt that could not be stored."""
     is_exclusive: bool = False
     """The last attempt of a job that lost its workers: nothing is to run beside it."""
 

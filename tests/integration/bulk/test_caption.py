@@ -76,7 +76,7 @@ def generated(rig: Rig) -> Counter[str]:
 def kill_a_worker(rig: Rig) -> int:
     """Returns how many jobs it held; those of the command are not the rig's own."""
     victim = rig.workers[0]
-    victim.kill()
+    victim.kill_group()
     time.sleep(0.1)
     for key in rig.plain.scan_iter("faults:job:*"):
         rig.acknowledged.setdefault(str(key).rpartition(":")[2], 0)

@@ -15,7 +15,7 @@ from rich.console import Console
 from support.attempts import Model, make_attempts
 
 from videoqa import errors
-from videoqa.bulk import Manifest, Options, OutputDir, ProgressReporter, RowCounts, run
+from videoqa.bulk import Manifest, Options, OutputDir, ProgressReporter, RowCounts, run_manifest
 from videoqa.client import Client
 from videoqa.contract import Job
 from videoqa.jobs import Bell, Ledger, connect, queue_name
@@ -85,7 +85,7 @@ def captioned(
         Client(settings=settings) as client,
     ):  # fmt: skip
         output = OutputDir(str(folder / "out"), ObjectStore())
-        return run(client, manifest, output, Options(poll_s=0.05, **options), watcher)
+        return run_manifest(client, manifest, output, Options(poll_s=0.05, **options), watcher)
 
 
 def test_a_full_queue_is_waited_for_and_no_row_is_lost(settings: Settings, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from support.servers import HttpServer, Route
 from support.stack import WorkerProcess
 from support.videos import Recipe
 
-from videoqa.bulk import Estimate, Manifest, ProgressReporter, estimate
+from videoqa.bulk import Estimate, Manifest, ProgressReporter, estimate_manifest
 from videoqa.client import Client
 from videoqa.storage import ObjectStore
 from videoqa_worker.cli.dry_run import probe
@@ -26,7 +26,9 @@ QUESTIONS = ["What is it?", "What color is it, and where does it go?"]
 def dry_run(*sources: Path | str, environ: dict[str, str] = ENVIRON, **fields: Any) -> Estimate:
     defaults = {"questions": QUESTIONS} | fields
     with Manifest([*map(str, sources)], defaults=defaults, store=ObjectStore()) as manifest:
-        return estimate(manifest, probe(environ) if environ else None, ProgressReporter(quiet=True))
+        return estimate_manifest(
+            manifest, probe(environ) if environ else None, ProgressReporter(quiet=True)
+        )
 
 
 def test_headers_say_how_much_an_archive_takes(

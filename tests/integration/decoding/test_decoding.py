@@ -27,12 +27,12 @@ from videoqa_worker.decoding import shared_memory
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import (
     CompleteFile,
-    FrameLimits,
     SampledVideo,
     read_image,
     sample_frames,
     sample_segments,
 )
+from videoqa_worker.settings import FrameLimits
 
 MakeClip = Callable[[Recipe], Path]
 

@@ -33,7 +33,8 @@ from videoqa.errors import (
 from videoqa_worker.decoding import decoder_process
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.turns import Turns
-from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo
+from videoqa_worker.frames import CompleteFile, SampledVideo
+from videoqa_worker.settings import FrameLimits
 
 MakeClip = Callable[[Recipe], Path]
 

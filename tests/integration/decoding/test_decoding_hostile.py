@@ -22,7 +22,8 @@ from videoqa_worker.decoding.channel import MAX_MESSAGE_BYTES, Channel, Protocol
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.messages import FROM_PROCESS, Command, Present, Ready, Sampled, Setup
 from videoqa_worker.decoding.shared_memory import UnsealedError, map_arrays, write_arrays
-from videoqa_worker.frames import CompleteFile, FrameLimits
+from videoqa_worker.frames import CompleteFile
+from videoqa_worker.settings import FrameLimits
 
 LIMITS = FrameLimits(decode_timeout_s=2.0, max_pixels=1000)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="sealed memory is Linux's")
@@ -302,7 +303,7 @@ def test_a_process_imports_no_model_no_queue_and_no_store(
     loaded = set(process.communicate(timeout=60)[0].split())
     assert "av" in loaded
     heavy = "torch transformers celery kombu redis boto3 botocore httpcore multiprocessing"
-    assert not loaded & set(heavy.split())
+    assert loaded & set(heavy.split()) == set()
 
 
 CONFINED = """

@@ -8,9 +8,7 @@ the engine makes of them what transformers would is `test_engine_pixels`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,23 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from support.engine import (
+    REFERENCE,
+    TOGETHER,
+    VARIED,
+    answers,
+    ask,
+    batch_sizes,
+    mixed,
+    single,
+    submitted,
+)
 from support.models import DEMO, clip, picture
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from videoqa.contract import Generation
 from videoqa.errors import JobCanceled, PromptTooLong
-from videoqa_worker.engine import Engine, Generated, GenerationRequest
-from videoqa_worker.engine.execution.continuous import ContinuousRunner
+from videoqa_worker.engine import Engine, Generated
 from videoqa_worker.prompt import FrameInput
-
-TOGETHER = {"batch_wait_s": 0.3, "length_ratio": 100.0, "max_batch": 8}
-"""Requests submitted together become one batch of up to 8 sequences."""
-
-REFERENCE = {**TOGETHER, "pixels": "reference"}
 
 GUIDE_CASES = [
     ("What happens in both videos?", 6, 6),
@@ -43,70 +45,6 @@ GUIDE_CASES = [
 @pytest.fixture(params=["slots", "generate"])
 def engine(request: pytest.FixtureRequest, engine_of: Callable[..., Engine]) -> Engine:
     return engine_of("interleave", batching=request.param, **TOGETHER)
-
-
-def ask(
-    engine: Engine, media: list[FrameInput], question: str, **settings: Any
-) -> GenerationRequest:
-    """Builds a request; keywords of AnswerOptions go there, the others to Generation."""
-    names = ("should_stop", "exclusive", "on_progress", "on_text")
-    own = {k: settings.pop(k) for k in names if k in settings}
-    generation = Generation(**{"max_new_tokens": 24, **settings})
-    inputs = engine.prompter.build(media, question)
-    return GenerationRequest(inputs, generation=generation, **own)
-
-
-def answers(engine: Engine, requests: list[GenerationRequest]) -> list[Generated]:
-    return [future.result(60) for future in submitted(engine, requests)]
-
-
-def submitted(engine: Engine, requests: list[GenerationRequest]) -> list[Future[Generated]]:
-    """Submits all requests before the engine takes the first."""
-    with engine._queue._changed:
-        return [engine.submit(request) for request in requests]
-
-
-def single(engine: Engine, request: GenerationRequest) -> Generated:
-    """Returns the answer to a request that runs alone."""
-    return answers(engine, [replace(request, exclusive=True)])[0]
-
-
-def given(kwargs: dict[str, Any]) -> torch.Tensor:
-    """Returns the input of a forward pass: int64[batch, tokens], or embeddings [batch, tokens, d]."""
-    ids = kwargs.get("input_ids")
-    found: torch.Tensor = kwargs["inputs_embeds"] if ids is None else ids
-    return found
-
-
-@contextmanager
-def batch_sizes(engine: Engine) -> Iterator[list[int]]:
-    """Collects the batch size of each forward pass."""
-    seen: list[int] = []
-
-    def look(_: Any, args: Any, kwargs: Any) -> None:
-        runner = engine._runner
-        decodes = isinstance(runner, ContinuousRunner) and runner.forward.cache.is_decoding
-        seen.append(len(runner._table.decoding) if decodes else given(kwargs).shape[0])
-
-    hook = engine._loaded.model.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
-def mixed(engine: Engine, count: int, **settings: Any) -> list[GenerationRequest]:
-    """Requests of many lengths: 1 to 12 frames, one or two videos, short and long questions."""
-    frames = [1, 12, 4, 7, 2, 9, 5, 3]
-    return [
-        ask(
-            engine,
-            [clip(n, frames[n])] if n % 2 else [clip(n, frames[n]), clip(n + 50, frames[-n])],
-            "What is it " * (n + 1) + "?",
-            **settings,
-        )
-        for n in range(count)
-    ]
 
 
 # --- the guide, written out
@@ -318,7 +256,6 @@ def test_an_answer_ends_at_its_limit(engine: Engine) -> None:
     assert (answer.finish_reason, answer.output_tokens, len(answer.tokens)) == ("length", 9, 9)
 
 
-VARIED: dict[str, Any] = {"max_new_tokens": 40, "temperature": 1.5, "seed": 4}
 """An answer of letters that seldom repeat."""
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import answers, ask, batch_sizes, before_each_forward, single, submitted
 from support.models import clip
-from test_engine import answers, ask, batch_sizes, single, submitted
-from test_engine_faults import before_each_forward
 
 from videoqa.errors import JobCanceled, ModelError, PromptTooLong
 from videoqa_worker.engine import Engine, GenerationRequest

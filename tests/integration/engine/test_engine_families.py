@@ -15,8 +15,18 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from support.models import FAMILIES, MODELS, clip, picture
-from test_engine import REFERENCE, TOGETHER, answers, ask, batch_sizes, single
+from support.engine import (
+    REFERENCE,
+    TOGETHER,
+    Tokens,
+    answers,
+    ask,
+    batch_sizes,
+    generated,
+    reference_model,
+    single,
+)
+from support.models import FAMILIES, clip, picture
 from transformers import (
     AutoProcessor,
     AutoTokenizer,
@@ -29,17 +39,6 @@ from videoqa_worker.prompt import FrameInput
 
 IMAGE_MODELS = ("interleave", "next")
 VIDEO_MODELS = ("next_video", "onevision", "video_llava")
-
-Tokens = list[int]
-
-
-def reference_model(family: str, folder: Path) -> Any:
-    return MODELS[family].from_pretrained(folder, dtype=torch.float32)
-
-
-def generated(model: Any, inputs: Any, max_new_tokens: int) -> Tokens:
-    output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    return output[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 def of_image_model(

@@ -5,19 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.engine import (
+    Check,
+    answers,
+    ask,
+    batch_sizes,
+    before_each_forward,
+    single,
+    small_device,
+    submitted,
+)
 from support.models import clip
-from test_engine import answers, ask, batch_sizes, given, single, submitted
 
 from videoqa.errors import EngineStopped, JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig
-
-Check = Callable[[torch.Tensor], None]
+from videoqa_worker.engine import Engine
+from videoqa_worker.settings import EngineConfig
 
 
 @pytest.fixture(params=["slots", "generate"])
@@ -32,28 +39,6 @@ def engine(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) ->
     )
     with Engine(config) as running:
         yield running
-
-
-@contextmanager
-def before_each_forward(engine: Engine, check: Check) -> Iterator[None]:
-    """The real model, and `check` of what it is given before each of its steps."""
-
-    def hook(_: Any, args: Any, kwargs: Any) -> None:
-        check(given(kwargs))
-
-    handle = engine._loaded.model.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def small_device(rows: int) -> Check:
-    def check(input_ids: torch.Tensor) -> None:
-        if input_ids.shape[0] > rows:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    return check
 
 
 def requests_of(engine: Engine, count: int) -> list[Any]:

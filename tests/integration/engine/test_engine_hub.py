@@ -21,7 +21,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOAD = """
 import sys
 from videoqa.errors import ConfigurationError
-from videoqa_worker.engine.model import progress
+from videoqa_worker.engine.model import loading_progress as progress
 from videoqa_worker.engine import Engine, EngineConfig
 progress.REPORT_EVERY_S = 0.0
 for wanted in sys.argv[1:]:

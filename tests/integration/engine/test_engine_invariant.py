@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import answers, ask, staggered
 from support.models import clip
-from test_engine import answers, ask
-from test_engine_slots import staggered
 
 from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
-from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine.generation import PendingRequest
 
 
 @contextmanager

@@ -15,17 +15,16 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import Reference, answers, ask, canceled_after, questions, staggered, varied
 from support.models import FAMILIES, clip
-from test_engine import answers, ask
-from test_engine_packed import questions
-from test_engine_slots import Reference, canceled_after, staggered, varied
 from torch.nn.functional import scaled_dot_product_attention
 
 from videoqa.errors import JobCanceled
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution import forward as passes
 from videoqa_worker.engine.model import attention, kernels
+from videoqa_worker.settings import EngineConfig
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 HEADS = kernels.Heads(4, 2, 16)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from support.engine import answers, ask, submitted
 from support.models import clip, picture
 from support.other_models import OTHERS, write_other
-from test_engine import answers, ask, submitted
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from videoqa.errors import ConfigurationError, JobCanceled
-from videoqa_worker.engine import Engine, EngineConfig, Generated, load_processor
+from videoqa_worker.engine import Engine, Generated, load_processor
+from videoqa_worker.settings import EngineConfig
 
 QUESTIONS = [("What is it?", 1), ("Who runs, and where to?", 3), ("Why?", 2)]
 

@@ -13,15 +13,24 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import (
+    answers,
+    ask,
+    before_each_forward,
+    canceled_after,
+    is_left,
+    questions,
+    single,
+    staggered,
+    submitted,
+)
 from support.models import FAMILIES, clip, picture
-from test_engine import answers, ask, single, submitted
-from test_engine_faults import before_each_forward
-from test_engine_slots import canceled_after, is_left, staggered
 
 from videoqa.errors import JobCanceled, ModelError
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
+from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.forward import ForwardPass
+from videoqa_worker.settings import EngineConfig
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 
@@ -43,12 +52,6 @@ def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
 def runner(engine: Engine) -> ContinuousRunner:
     assert isinstance(engine._runner, ContinuousRunner)
     return engine._runner
-
-
-def questions(engine: Engine, count: int, media: Any = None, **settings: Any) -> list[Any]:
-    """Returns the requests of one job, all different."""
-    shown = media or [clip(1, 6)]
-    return [ask(engine, shown, f"What is {'very ' * n}red?", **settings) for n in range(count)]
 
 
 def cost(engine: Engine, requests: list[GenerationRequest]) -> tuple[list[Any], int]:

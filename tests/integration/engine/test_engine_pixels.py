@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import REFERENCE, TOGETHER, answers, ask, generated, reference_model, single
 from support.models import FAMILIES, clip, picture
 from support.scenes import questions, sample_scene, write_clip
-from test_engine import REFERENCE, TOGETHER, answers, ask, single
-from test_engine_families import generated, reference_model
 
 from videoqa.contract import Sampling
 from videoqa_worker.engine import Engine

@@ -6,10 +6,9 @@ import random
 from collections.abc import Callable
 
 import pytest
+from support.engine import answers, ask, mixed, single, varied
 from support.models import clip
 from support.scenes import questions, render, sample_scene
-from test_engine import answers, ask, mixed, single
-from test_engine_slots import varied
 from transformers import GenerationConfig
 
 from videoqa_worker.engine import Engine

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.engine import answers, ask, single
 from support.models import clip
-from test_engine import answers, ask, single
 
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.kvcache.lru import LruCache
+from videoqa_worker.settings import EngineConfig
 
 QUESTIONS = [f"What is number {n}?" for n in range(10)]
 

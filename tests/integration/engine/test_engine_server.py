@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from support.models import DEMO, clip, picture
+from support.processes import wait_until
 from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
@@ -35,10 +36,11 @@ from videoqa.errors import (
 )
 from videoqa.settings import Settings
 from videoqa_worker.embedded.process import ServerProcess, free_port
-from videoqa_worker.engine import Engine, Generated, MediaQuestion, ServerConfig, ServerEngine
+from videoqa_worker.engine import Engine, Generated, MediaQuestion, ServerEngine
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.frames import sample_frames
 from videoqa_worker.prompt import FrameInput
+from videoqa_worker.settings import ServerConfig
 
 QUESTIONS = ["What is moving?", "What color is it?", "Describe the video.", "How many shapes?"]
 SHORT = Generation(max_new_tokens=24)
@@ -261,29 +263,29 @@ def test_a_cancel_hangs_up(
     server.behave = behave
     gone = threading.Event()
     future = ask(engine, [picture(1)], "What?", SHORT, should_stop=gone.is_set)
-    time.sleep(0.5)
+    wait_until(lambda: server.bodies)
     assert not future.done()
     gone.set()
     with pytest.raises(JobCanceled):
-        future.result(5)
-    assert server.hung_up.wait(5)
+        future.result(60)
+    assert server.hung_up.wait(60)
 
 
 def test_closing_ends_what_runs(engine: ServerEngine, server: Misbehaving) -> None:
     server.behave = _Answer.endless
     futures = [ask(engine, [picture(1)], "What?", SHORT) for _ in range(40)]  # more than turns
-    time.sleep(0.5)
+    wait_until(lambda: len(server.bodies) == 32)
     engine.close()
     begun = []
     for future in futures:
         with pytest.raises(EngineStopped) as stopped:
-            future.result(5)
+            future.result(60)
         begun.append(stopped.value.had_begun)
     assert begun == [True] * 32 + [False] * 8
-    assert server.hung_up.wait(5)
+    assert server.hung_up.wait(60)
     assert not engine.ready
     with pytest.raises(EngineStopped) as late:
-        ask(engine, [picture(1)], "What?", SHORT).result(5)
+        ask(engine, [picture(1)], "What?", SHORT).result(60)
     assert not late.value.had_begun
 
 
@@ -294,9 +296,9 @@ def test_a_question_that_comes_while_the_engine_closes_is_ended(
         engine.close()
         return StopStringBuffer(*given)
 
-    monkeypatch.setattr("videoqa_worker.engine.remote.StopStringBuffer", closing)
+    monkeypatch.setattr("videoqa_worker.engine.server_engine.StopStringBuffer", closing)
     with pytest.raises(EngineStopped) as refused:
-        ask(engine, [picture(1)], "What?", SHORT).result(5)
+        ask(engine, [picture(1)], "What?", SHORT).result(60)
     assert not refused.value.had_begun
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.engine import answers, ask
 from support.models import clip
-from test_engine import answers, ask
 
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
+from videoqa_worker.settings import EngineConfig
 
 LETTERS = [6 + n for n in range(60, 70)]
 

@@ -10,18 +10,26 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import (
+    answers,
+    ask,
+    batch_sizes,
+    before_each_forward,
+    single,
+    small_device,
+    submitted,
+)
 from support.models import clip
-from test_engine import answers, ask, batch_sizes, single, submitted
-from test_engine_faults import before_each_forward, small_device
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest
+from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution import continuous
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.scheduling import recovery, scheduler
 from videoqa_worker.engine.sequence.sampler import Sampler
+from videoqa_worker.settings import EngineConfig
 
 
 @pytest.fixture

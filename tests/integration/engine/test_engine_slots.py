@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,25 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.engine import (
+    Reference,
+    answers,
+    ask,
+    batch_sizes,
+    canceled_after,
+    is_left,
+    single,
+    staggered,
+    submitted,
+    varied,
+)
 from support.models import FAMILIES, clip
-from test_engine import answers, ask, batch_sizes, single, submitted
-from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from videoqa.errors import JobCanceled, ModelError, OutOfMemory
-from videoqa_worker.engine import Engine, EngineConfig, Generated, GenerationRequest
+from videoqa_worker.engine import Engine, Generated, GenerationRequest
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
+from videoqa_worker.settings import EngineConfig
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
 
@@ -35,56 +45,9 @@ def engine(engine_of: Callable[..., Engine]) -> Engine:
     return engine_of("interleave", max_batch=16)
 
 
-class Reference:
-    """Single `generate` on what the engine is given; greedy."""
-
-    def __init__(self, folder: Path) -> None:
-        self._model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-        own = self._model.generation_config
-        self._settings = GenerationConfig(  # type: ignore[no-untyped-call]
-            do_sample=False,
-            repetition_penalty=own.repetition_penalty,
-            eos_token_id=own.eos_token_id,
-            pad_token_id=own.pad_token_id,
-        )
-
-    def tokens(self, request: GenerationRequest) -> tuple[int, ...]:
-        inputs = request.inputs
-        cpu, dtype = torch.device("cpu"), torch.float32
-        told: dict[str, Any] = {"input_ids": inputs.input_ids, **inputs.images}
-        for name, kind in (("pixel_values", "image"), ("pixel_values_videos", "video")):
-            if kind == "video" and inputs.videos:
-                told[name] = torch.cat(inputs.videos)
-            if name in told and kind in inputs.normalisations:
-                told[name] = inputs.normalisations[kind](told[name], cpu, dtype)
-        if self._model.config.model_type == "video_llava" and "pixel_values" in told:
-            told["pixel_values_images"] = told.pop("pixel_values")
-        out = self._model.generate(
-            **told,
-            attention_mask=inputs.attention_mask,
-            generation_config=self._settings,
-            max_new_tokens=request.generation.max_new_tokens,
-        )
-        return tuple(out[0, inputs.length :].tolist())
-
-
 @pytest.fixture(scope="module")
 def reference_of(checkpoint: Callable[[str], Path]) -> Callable[[str], Reference]:
     return lambda family: Reference(checkpoint(family))
-
-
-def varied(engine: Engine, count: int, seed: int) -> list[GenerationRequest]:
-    """1 to 32 frames, of one of five videos, so that some are equal; 1 to 40 tokens."""
-    draw = random.Random(seed)
-    return [
-        ask(
-            engine,
-            [clip(draw.randrange(5), draw.choice([1, 2, 4, 8, 32]))],
-            "What is it " * draw.randint(1, 9) + "?",
-            max_new_tokens=draw.choice([1, 2, 7, 24, 40]),
-        )
-        for _ in range(count)
-    ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -245,56 +208,6 @@ def test_whatever_comes_and_goes_each_answer_is_the_one_given_alone(
                 future.result(60)
         else:
             assert future.result(60) == right
-
-
-def is_left(tokens: int | None, whole: Generated) -> bool:
-    """Returns True if a cancel after so many tokens ends the answer; after the last but one it is too late."""
-    return tokens is not None and (tokens == 0 or tokens + 1 < whole.output_tokens)
-
-
-def canceled_after(request: GenerationRequest, tokens: int | None) -> GenerationRequest:
-    if tokens is None:
-        return request
-    seen = [0]
-    return replace(
-        request,
-        should_stop=lambda: seen[0] >= tokens,
-        on_progress=lambda count: seen.__setitem__(0, count),
-    )
-
-
-def staggered(
-    engine: Engine, requests: list[GenerationRequest], steps: list[int]
-) -> list[Future[Generated]]:
-    """Submits each request so many steps of the engine after the first; between steps, not in one."""
-    order = sorted(range(len(requests)), key=lambda n: steps[n])
-    futures: dict[int, Future[Generated]] = {}
-    queue, taken = engine._queue, [0]
-    plain = queue.take
-
-    def take(*args: Any, **kwargs: Any) -> Any:
-        while order and (steps[order[0]] <= taken[0] or not futures_running()):
-            number = order.pop(0)
-            futures[number] = engine.submit(requests[number])
-        taken[0] += 1
-        return plain(*args, **kwargs)
-
-    def futures_running() -> bool:
-        return any(not future.done() for future in futures.values())
-
-    queue.take = take  # type: ignore[method-assign]
-    try:
-        first = order.pop(0)
-        futures[first] = engine.submit(requests[first])
-        while len(futures) < len(requests):
-            for future in [*futures.values()]:
-                future.exception(60)
-            if order and not futures_running():
-                number = order.pop(0)
-                futures[number] = engine.submit(requests[number])
-    finally:
-        del queue.take  # type: ignore[method-assign]
-    return [futures[n] for n in range(len(requests))]
 
 
 def test_two_hundred_jobs_with_random_ends_get_the_answers_that_they_get_alone(

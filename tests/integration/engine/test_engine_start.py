@@ -13,7 +13,8 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from videoqa.errors import ConfigurationError
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
+from videoqa_worker.settings import EngineConfig
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.engine import answers, ask, single
 from support.models import clip
-from test_engine import answers, ask, single
 
-from videoqa_worker.engine import Engine, EngineConfig, Stats
+from videoqa_worker.engine import Engine, Stats
+from videoqa_worker.settings import EngineConfig
 
 
 @pytest.fixture

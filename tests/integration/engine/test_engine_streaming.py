@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from support.engine import VARIED, ask, single, submitted
 from support.models import clip
-from test_engine import VARIED, ask, single, submitted
 
 from videoqa.errors import JobCanceled
 from videoqa_worker.engine import Engine

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import answers, ask
 from support.models import clip
-from test_engine import answers, ask
 from transformers import (
     LlamaConfig,
     LlavaConfig,
@@ -19,11 +19,12 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.padded import PaddedRunner
 from videoqa_worker.engine.model.kv_shape import find_kv_shape
 from videoqa_worker.engine.model.loading import LoadedModel, load
+from videoqa_worker.settings import EngineConfig
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,

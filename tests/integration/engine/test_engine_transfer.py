@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.engine import answers, ask
 from support.models import clip, picture
-from test_engine import answers, ask
 
 from videoqa_worker.engine import Engine
 from videoqa_worker.engine.model import vision

@@ -17,7 +17,7 @@ from videoqa.broker import make_celery
 from videoqa.contract import Job, WorkerInfo
 from videoqa.jobs import Bell, Ledger, connect
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.context import JobControl
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.service.reaper import Reaper
 

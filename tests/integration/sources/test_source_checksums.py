@@ -15,7 +15,8 @@ from awscrt import checksums
 from support.servers import HttpServer, Odd, Route, S3Server
 
 from videoqa.errors import ChecksumMismatch, JobCanceled
-from videoqa_worker.sources import LocalCopy, SourceConfig, Sources
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import LocalCopy, Sources
 from videoqa_worker.sources.checksums import (
     Digest,
     read_object_digest,

@@ -16,7 +16,8 @@ from videoqa.errors import (
     SourceNotFound,
     VideoCorrupt,
 )
-from videoqa_worker.sources import LocalCopy, SourceConfig, Sources
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import LocalCopy, Sources
 
 
 @pytest.fixture

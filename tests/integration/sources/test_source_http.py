@@ -26,7 +26,8 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa_worker.sources import SourceConfig, Sources
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import Sources
 
 BODY = bytes(range(256)) * 400
 

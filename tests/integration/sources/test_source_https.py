@@ -11,7 +11,8 @@ import trustme
 from support.servers import HttpServer, Route, serving
 
 from videoqa.errors import AddressForbidden, SourceError, SourceHttpError
-from videoqa_worker.sources import SourceConfig, Sources
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import Sources
 
 BODY = bytes(range(256)) * 40_000
 """Ten megabytes: taken in ranges, over several connections."""

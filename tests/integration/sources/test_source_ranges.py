@@ -24,7 +24,8 @@ from videoqa.errors import (
     SourceUnavailable,
 )
 from videoqa_worker.job.answer_cache import compute_fingerprint
-from videoqa_worker.sources import LocalCopy, SourceConfig, Sources, identify_source
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import LocalCopy, Sources, identify_source
 from videoqa_worker.sources.ranges import fetcher
 
 MIB = 1 << 20

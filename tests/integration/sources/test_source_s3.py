@@ -23,7 +23,8 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa_worker.sources import SourceConfig, Sources
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import Sources
 
 BODY = Random(1).randbytes(3_000_000)
 MIB = 1 << 20

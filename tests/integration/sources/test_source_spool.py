@@ -13,7 +13,8 @@ import pytest
 from support.servers import HttpServer, Route
 
 from videoqa.errors import ConfigurationError, JobCanceled, SpoolFull
-from videoqa_worker.sources import SourceConfig, Sources
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import Sources
 from videoqa_worker.sources.spool.folder import Spool
 
 

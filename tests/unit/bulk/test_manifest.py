@@ -16,8 +16,8 @@ import pytest
 
 from videoqa import errors
 from videoqa.bulk import Manifest, Row
-from videoqa.bulk.index import RowIndex
 from videoqa.bulk.manifest import DIGEST_KEY, Digester
+from videoqa.bulk.row_index import RowIndex
 from videoqa.contract import JobRequest
 from videoqa.storage import ObjectStore
 
@@ -265,7 +265,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from videoqa.bulk.manifest import Manifest
-from videoqa.bulk.index import RowIndex
+from videoqa.bulk.row_index import RowIndex
 from videoqa.storage.objects import ObjectStore
 
 def peak_bytes():

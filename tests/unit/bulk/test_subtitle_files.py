@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from videoqa.bulk import OutputDir, Row
-from videoqa.bulk.subtitles import SubtitleFormat, write_subtitles
+from videoqa.bulk.subtitle_files import SubtitleFormat, write_subtitles
 from videoqa.contract import JobRequest, Result
 from videoqa.storage import ObjectStore, file_path
 

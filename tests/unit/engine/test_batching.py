@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from videoqa.contract import Generation
 from videoqa.errors import JobCanceled
-from videoqa_worker.engine import EngineConfig, GenerationRequest
-from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine import GenerationRequest
+from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.scheduling.request_queue import (
     RequestQueue,
     choose_batch,
     count_padded_tokens,
 )
 from videoqa_worker.prompt import ModelInputs
+from videoqa_worker.settings import EngineConfig
 
 
 def pending(tokens: int, *, answer: int = 10, exclusive: bool = False) -> PendingRequest:

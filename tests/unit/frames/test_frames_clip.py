@@ -19,7 +19,8 @@ from videoqa.errors import (
     JobCanceled,
     VideoTooLarge,
 )
-from videoqa_worker.frames import FrameLimits, sample_frames, sample_segments
+from videoqa_worker.frames import sample_frames, sample_segments
+from videoqa_worker.settings import FrameLimits
 
 MakeClip = Callable[[Recipe], Path]
 

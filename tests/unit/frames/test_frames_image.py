@@ -10,7 +10,8 @@ from PIL import Image
 from support.videos import draw_number, read_number
 
 from videoqa.errors import NotAVideo, VideoCorrupt, VideoTooLarge
-from videoqa_worker.frames import FrameLimits, read_image
+from videoqa_worker.frames import read_image
+from videoqa_worker.settings import FrameLimits
 
 NUMBER = 0b100_110_010_111
 

@@ -21,16 +21,11 @@ from videoqa.errors import (
     TooManySegments,
     VideoTruncated,
 )
-from videoqa_worker.frames import (
-    DecodeBudget,
-    FrameLimits,
-    SampledSegment,
-    sample_frames,
-    sample_segments,
-)
+from videoqa_worker.frames import DecodeBudget, SampledSegment, sample_frames, sample_segments
 from videoqa_worker.frames.decode.walk import Walk
 from videoqa_worker.frames.selection.clip import Clip, to_fraction
 from videoqa_worker.frames.selection.instants import cut_segments
+from videoqa_worker.settings import FrameLimits
 
 MakeClip = Callable[[Recipe], Path]
 BASE = Recipe(frames=130)  # 5.2 s

@@ -14,7 +14,7 @@ import pytest
 from videoqa import errors
 from videoqa.contract import Generation, JobRequest, Result, Sampling, Usage
 from videoqa.storage import ObjectStore, file_path
-from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.context import JobControl
 from videoqa_worker.job.result_object import build_url, list_roots, store_result
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

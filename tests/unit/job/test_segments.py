@@ -15,13 +15,13 @@ from videoqa import errors
 from videoqa.contract import JobRequest, Segment, Video
 from videoqa_worker.engine import Answering, Generated, MediaQuestion
 from videoqa_worker.frames import Frame, SampledSegment, SampledVideo, VideoInfo
-from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.context import AttemptContext, JobControl
 from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.questions import QuestionSession
-from videoqa_worker.job.report import AttemptContext
 from videoqa_worker.job.segments import AHEAD, Segments
-from videoqa_worker.sources import SourceConfig, Sources
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import Sources
 
 TOTAL = 3 * AHEAD
 

@@ -1,4 +1,4 @@
-"""What deploy/ promises, as far as it can be checked without Docker."""
+"""Promises of deploy/, as far as they can be checked without Docker."""
 
 from __future__ import annotations
 

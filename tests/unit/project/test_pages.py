@@ -203,7 +203,7 @@ CHECKS: dict[str, Callable[[list[str]], object]] = {
     **dict.fromkeys(("docker", "cp"), _check_paths),
     **dict.fromkeys(("git", "cd", "."), list),
 }
-"""What to check of the arguments of a command; of another one nothing is known, so it fails."""
+"""Checks of the arguments of each command; a command that is not here fails the test."""
 
 
 @pytest.mark.parametrize("block", [one for one in BLOCKS if one.language == "sh"], ids=str)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videoqa_worker.frames import Span, Spans
-from videoqa_worker.sources import SourceConfig, plan_ranges
+from videoqa_worker.settings import SourceConfig
+from videoqa_worker.sources import plan_ranges
 
 CONFIG = SourceConfig(range_bytes=100, range_gap_bytes=10, whole_above=0.6)
 SIZE = 1000

@@ -37,7 +37,8 @@ from videoqa_worker.decoding.messages import (
 from videoqa_worker.decoding.replies import Received, parse_reply
 from videoqa_worker.decoding.shared_memory import UnsealedError
 from videoqa_worker.decoding.turns import CHECK_EVERY_S
-from videoqa_worker.frames import FrameLimits, SampledSegment, SampledVideo, SparseFile
+from videoqa_worker.frames import SampledSegment, SampledVideo, SparseFile
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["DecoderProcess"]
 

@@ -24,7 +24,8 @@ from videoqa_worker.decoding.decoder_process import DecoderProcess
 from videoqa_worker.decoding.launch import CHILD
 from videoqa_worker.decoding.messages import Command
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
-from videoqa_worker.frames import FrameLimits, SampledSegment, SampledVideo, SparseFile, no_check
+from videoqa_worker.frames import SampledSegment, SampledVideo, SparseFile, no_check
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["Decoders"]
 

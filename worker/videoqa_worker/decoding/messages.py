@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, TypeAdapter
 
 from videoqa.contract import Model, Sampling, Warn
-from videoqa_worker.frames import FrameLimits, SparseFile, VideoInfo
+from videoqa_worker.frames import SparseFile, VideoInfo
+from videoqa_worker.settings import FrameLimits
 
 __all__ = [
     "FROM_PROCESS",

@@ -15,7 +15,8 @@ from videoqa_worker.decoding.messages import (
     Skipped,
 )
 from videoqa_worker.decoding.shared_memory import map_arrays
-from videoqa_worker.frames import Frame, FrameLimits, SampledSegment, SampledVideo
+from videoqa_worker.frames import Frame, SampledSegment, SampledVideo
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["Received", "parse_reply"]
 

@@ -34,7 +34,6 @@ from videoqa_worker.decoding.messages import (
 )
 from videoqa_worker.decoding.shared_memory import write_arrays
 from videoqa_worker.frames import (
-    FrameLimits,
     SampledSegment,
     SampledVideo,
     Span,
@@ -43,6 +42,7 @@ from videoqa_worker.frames import (
     sample_frames,
     sample_segments,
 )
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["serve"]
 

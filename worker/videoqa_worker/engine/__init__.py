@@ -6,6 +6,12 @@ has the model; `Answering` is the interface of both.
 """
 
 from videoqa_worker.engine.engine import Engine
+from videoqa_worker.engine.generation import (
+    AnswerOptions,
+    Generated,
+    GenerationRequest,
+    MediaQuestion,
+)
 from videoqa_worker.engine.interface import Answering
 from videoqa_worker.engine.model.loading import (
     choose_device,
@@ -13,20 +19,16 @@ from videoqa_worker.engine.model.loading import (
     inspect_checkpoint,
 )
 from videoqa_worker.engine.model.processor import load_processor
-from videoqa_worker.engine.remote import ServerEngine
-from videoqa_worker.engine.request import AnswerOptions, Generated, GenerationRequest, MediaQuestion
+from videoqa_worker.engine.server_engine import ServerEngine
 from videoqa_worker.engine.stats import Stats
-from videoqa_worker.settings import EngineConfig, ServerConfig
 
 __all__ = [
     "AnswerOptions",
     "Answering",
     "Engine",
-    "EngineConfig",
     "Generated",
     "GenerationRequest",
     "MediaQuestion",
-    "ServerConfig",
     "ServerEngine",
     "Stats",
     "choose_device",

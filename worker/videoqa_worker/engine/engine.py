@@ -24,14 +24,14 @@ from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.padded import PaddedRunner
 from videoqa_worker.engine.failures import STOPPED
-from videoqa_worker.engine.model.kv_shape import find_kv_shape
-from videoqa_worker.engine.model.loading import LoadedModel, load
-from videoqa_worker.engine.request import (
+from videoqa_worker.engine.generation import (
     Generated,
     GenerationRequest,
     MediaQuestion,
     PendingRequest,
 )
+from videoqa_worker.engine.model.kv_shape import find_kv_shape
+from videoqa_worker.engine.model.loading import LoadedModel, load
 from videoqa_worker.engine.scheduling.coalescing import Coalescer, compute_key
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.stats import Stats

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from videoqa.errors import GenerationError, ModelError, OutOfMemory
-from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine.generation import PendingRequest
 
 __all__ = ["NAN_LOGITS", "STOPPED", "Fault", "classify"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Protocol
 
-from videoqa_worker.engine.request import Generated, MediaQuestion
+from videoqa_worker.engine.generation import Generated, MediaQuestion
 from videoqa_worker.engine.stats import Stats
 
 __all__ = ["Answering"]

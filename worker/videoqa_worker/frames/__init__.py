@@ -5,18 +5,16 @@ from videoqa_worker.frames.container.demuxer import OpenVideo, open_video
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
 from videoqa_worker.frames.image import read_image
 from videoqa_worker.frames.sample import sample_frames, warn_if_fewer
-from videoqa_worker.frames.segments import SampledSegment, sample_segments
+from videoqa_worker.frames.segment_sampler import SampledSegment, sample_segments
 from videoqa_worker.frames.selection.clip import resolve_clip
 from videoqa_worker.frames.selection.fetch_plan import plan_spans
 from videoqa_worker.frames.selection.instants import compute_instants
 from videoqa_worker.frames.sparse_file import CompleteFile, Span, Spans, SparseFile
-from videoqa_worker.settings import FrameLimits
 
 __all__ = [
     "CompleteFile",
     "DecodeBudget",
     "Frame",
-    "FrameLimits",
     "OpenVideo",
     "SampledSegment",
     "SampledVideo",

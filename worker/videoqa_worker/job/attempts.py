@@ -17,12 +17,11 @@ from videoqa.contract import Failure, Result, TextPiece, to_datetime
 from videoqa.jobs import Bell, Claim, ClaimResult, Unreadable
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
-from videoqa_worker.job.cancellation import JobControl
 from videoqa_worker.job.checkpoints import RecordCheckpoints
 from videoqa_worker.job.claims import Claims, HeldJob
+from videoqa_worker.job.context import AttemptContext, JobControl, Progress
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
-from videoqa_worker.job.report import AttemptContext, Progress
 from videoqa_worker.job.result_object import build_result, build_url, reuse_result, store_result
 from videoqa_worker.settings import WorkerSettings
 

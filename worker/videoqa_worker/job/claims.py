@@ -18,7 +18,7 @@ from videoqa import errors
 from videoqa.contract import Result, Segment
 from videoqa.jobs import Bell, Claim, ClaimResult, Fence, Ledger, Progress
 from videoqa_worker.job.admission import Admission
-from videoqa_worker.job.cancellation import JobControl, apply_status
+from videoqa_worker.job.context import JobControl, apply_status
 
 __all__ = ["Claims", "HeldJob"]
 

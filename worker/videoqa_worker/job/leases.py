@@ -15,7 +15,7 @@ from typing import Self
 
 from videoqa import errors
 from videoqa.jobs import Ledger
-from videoqa_worker.job.cancellation import JobControl, apply_status
+from videoqa_worker.job.context import JobControl, apply_status
 
 __all__ = ["LeaseKeeper"]
 

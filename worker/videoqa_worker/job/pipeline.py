@@ -17,10 +17,10 @@ from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering
 from videoqa_worker.frames import SampledVideo
 from videoqa_worker.job.checkpoints import Checkpoints, NoCheckpoints
+from videoqa_worker.job.context import AttemptContext, Progress
 from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames
 from videoqa_worker.job.frame_budget import ProcessorDefaults, fill_sampling, split_frame_budget
 from videoqa_worker.job.questions import QuestionSession
-from videoqa_worker.job.report import AttemptContext, Progress
 from videoqa_worker.job.segments import Segments
 from videoqa_worker.job.summary import SUMMARY_ID, list_notes, summarize
 from videoqa_worker.job.text_stream import TextStream

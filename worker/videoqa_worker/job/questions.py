@@ -12,8 +12,8 @@ from typing import Self
 from videoqa import errors
 from videoqa.contract import Answer
 from videoqa_worker.engine import Answering, Generated, MediaQuestion
+from videoqa_worker.job.context import AttemptContext
 from videoqa_worker.job.draft import attribute_errors
-from videoqa_worker.job.report import AttemptContext
 from videoqa_worker.job.text_stream import TextStream
 from videoqa_worker.prompt import FrameInput, PreparedMedia
 

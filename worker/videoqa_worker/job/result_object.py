@@ -18,7 +18,7 @@ from videoqa.contract import JobRequest, Result, Usage, to_datetime
 from videoqa.jobs import Claim
 from videoqa.storage import ObjectStore, file_path, quote_name
 from videoqa_worker.job.answer_cache import AnswerCache, AnswerName
-from videoqa_worker.job.cancellation import JobControl
+from videoqa_worker.job.context import JobControl
 from videoqa_worker.job.draft import AttemptDraft
 
 __all__ = ["build_result", "build_url", "list_roots", "reuse_result", "store_result"]

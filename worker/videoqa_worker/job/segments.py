@@ -17,9 +17,9 @@ from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Generated
 from videoqa_worker.frames import SampledSegment, warn_if_fewer
 from videoqa_worker.job.checkpoints import Checkpoints
+from videoqa_worker.job.context import AttemptContext, Progress
 from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames
 from videoqa_worker.job.questions import QuestionSession
-from videoqa_worker.job.report import AttemptContext, Progress
 from videoqa_worker.prompt import PreparedMedia
 from videoqa_worker.sources import LocalCopy
 

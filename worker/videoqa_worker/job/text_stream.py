@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from videoqa_worker.job.report import Progress, Report
+from videoqa_worker.job.context import Progress, Report
 
 __all__ = ["TextStream"]
 

@@ -92,7 +92,7 @@ class SourceConfig(Config):
     range_gap_bytes: int = Field(
         default=64 << 10, ge=0, description="ranges closer than this are one request"
     )
-    # What came of a range before the connection broke is kept.
+    # Each attempt goes on behind the bytes that came before the connection broke.
     range_attempts: int = Field(default=3, ge=1, description="attempts at one range")
     # A whole new attempt of the job costs more.
     http_retries: int = Field(

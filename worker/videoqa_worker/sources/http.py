@@ -33,7 +33,7 @@ from videoqa_worker.sources.addresses import GuardedBackend, Resolve
 from videoqa_worker.sources.checksums import Digest
 from videoqa_worker.sources.http_response import read_fields, read_response
 from videoqa_worker.sources.ranges.account import FetchAccount
-from videoqa_worker.sources.ranges.reader import (
+from videoqa_worker.sources.ranges.range_reader import (
     ByteRange,
     RangeRefused,
     RangeResponse,

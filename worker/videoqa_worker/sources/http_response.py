@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 import httpcore2
 
 from videoqa_worker.sources.checksums import read_part_digest, read_whole_digest
-from videoqa_worker.sources.ranges.reader import EndedEarly, RangeResponse, Version
+from videoqa_worker.sources.ranges.range_reader import EndedEarly, RangeResponse, Version
 
 __all__ = ["read_fields", "read_response"]
 

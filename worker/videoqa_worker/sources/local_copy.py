@@ -30,8 +30,7 @@ class LocalCopy(SparseFile, Protocol):
 
     @property
     def state(self) -> str | None:
-        """A name for these bytes beside the ETag: HTTP's Last-Modified, or a digest of the bytes
-        where the store gives neither."""
+        """A name for these bytes beside the ETag: HTTP's Last-Modified, or a digest of the bytes."""
         ...
 
     @property

@@ -46,7 +46,7 @@ from videoqa.errors import (
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.checksums import Digest, read_object_digest
 from videoqa_worker.sources.ranges.account import FetchAccount
-from videoqa_worker.sources.ranges.reader import ByteRange, EndedEarly, RangeResponse, Version
+from videoqa_worker.sources.ranges.range_reader import ByteRange, EndedEarly, RangeResponse, Version
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

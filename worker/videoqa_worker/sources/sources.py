@@ -16,7 +16,7 @@ from videoqa_worker.sources.file import open_local_file
 from videoqa_worker.sources.http import HttpSource
 from videoqa_worker.sources.local_copy import LocalCopy
 from videoqa_worker.sources.ranges.account import FetchAccount, Progress
-from videoqa_worker.sources.remote import RemoteCopy
+from videoqa_worker.sources.remote_file import RemoteCopy
 from videoqa_worker.sources.s3 import S3Source
 from videoqa_worker.sources.spool.folder import Spool
 

@@ -15,7 +15,6 @@ import av
 from videoqa.contract import Sampling
 from videoqa_worker.frames import (
     DecodeBudget,
-    FrameLimits,
     OpenVideo,
     Span,
     Spans,
@@ -25,6 +24,7 @@ from videoqa_worker.frames import (
     plan_spans,
     resolve_clip,
 )
+from videoqa_worker.settings import FrameLimits
 
 __all__ = ["Header", "read_header"]
 

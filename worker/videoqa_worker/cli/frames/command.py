@@ -15,7 +15,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from videoqa.cli.output import print_note
 from videoqa_worker.cli.frames import report
-from videoqa_worker.cli.frames.files import check_folder, check_sheet, write_frames, write_sheet
+from videoqa_worker.cli.frames.image_files import (
+    check_folder,
+    check_sheet,
+    write_frames,
+    write_sheet,
+)
 from videoqa_worker.cli.frames.sheet import draw_sheet
 from videoqa_worker.cli.frames.take import take_frames
 from videoqa_worker.settings import WorkerSettings

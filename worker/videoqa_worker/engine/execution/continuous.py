@@ -16,11 +16,11 @@ import torch
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution.forward import ForwardPass
 from videoqa_worker.engine.failures import Fault, classify
+from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.kvcache.allocator import SlotAllocator
 from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.model.kv_shape import KVShape
 from videoqa_worker.engine.model.loading import LoadedModel
-from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.engine.scheduling.recovery import Recovery
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.scheduling.scheduler import Scheduler
@@ -118,8 +118,10 @@ class ContinuousRunner:
     # Run
 
     def _prefill(self) -> Sampled:
-        """Computes one prefill chunk, or the rest of several packed prompts; the whole prompt if no
-        sequence is decoding."""
+        """Computes one prefill chunk, or the rest of several packed prompts.
+
+        If no sequence is decoding, computes the whole prompt.
+        """
         if not self._table.prefilling:
             return []
         sequences = self._prepare_prefill()
@@ -143,8 +145,10 @@ class ContinuousRunner:
         return sys.maxsize if alone else self._config.prefill_chunk_tokens
 
     def _prepare_prefill(self) -> list[SlotSequence]:
-        """Returns the sequences of the next prefill pass: the first of a slot alone, then as many of the
-        others as one chunk holds."""
+        """Returns the sequences of the next prefill pass.
+
+        The first of a slot comes alone, then as many of the others as one chunk holds.
+        """
         prefilling = self._table.prefilling
         self._prepare(prefilling[0])
         if not prefilling[0].slot.is_written:

@@ -140,8 +140,10 @@ class ForwardPass:
         return numbers.to(self._device, non_blocking=True)
 
     def _without_cudnn(self) -> AbstractContextManager[None]:
-        """Excludes cuDNN's attention, the default on some GPUs: it prepares itself for each new shape, 0.85 s
-        on an H200, and prompts have many shapes."""
+        """Excludes cuDNN's attention, the default on some GPUs.
+
+        It prepares itself for each new shape, 0.85 s on an H200, and prompts have many shapes.
+        """
         if self._device.type != "cuda":
             return nullcontext()
         return sdpa_kernel(

@@ -22,9 +22,9 @@ from videoqa.errors import EngineStopped
 from videoqa_worker.engine.device.memory import free_memory
 from videoqa_worker.engine.execution.collate import pad_left
 from videoqa_worker.engine.failures import STOPPED, Fault, classify
+from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.model.loading import LoadedModel
-from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue, count_padded_tokens
 from videoqa_worker.engine.sequence.controls import HFSampler, HFStopping
 from videoqa_worker.engine.sequence.sequence import Sequence

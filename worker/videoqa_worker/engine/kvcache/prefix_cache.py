@@ -14,10 +14,10 @@ import torch
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.device.memory import choose_cache_bytes
 from videoqa_worker.engine.failures import classify
+from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.kvcache.lru import LruCache
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import vision
-from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.prompt import ModelInputs
 from videoqa_worker.settings import EngineConfig
 

@@ -201,8 +201,9 @@ class SlotTable(Generic[S]):
         self.slots.clear()
 
     def group_decoding(self, max_padded: int = 0) -> list[tuple[int, list[list[S]]]]:
-        """Returns contiguous runs of slots that one pass reads: the first slot's index, then the decoding
-        sequences of each slot.
+        """Returns the contiguous runs of slots that one pass reads.
+
+        Each has the first slot's index, and the decoding sequences of each slot.
 
         Arguments:
             max_padded: packed and single slots form one run if that takes no more positions than this,

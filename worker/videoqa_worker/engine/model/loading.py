@@ -26,8 +26,8 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.model.checkpoint import Weights, digest_folder, inspect_weights
+from videoqa_worker.engine.model.loading_progress import loading_progress
 from videoqa_worker.engine.model.processor import PROCESSORS, load_processor
-from videoqa_worker.engine.model.progress import loading_progress
 from videoqa_worker.prompt import Prompter
 from videoqa_worker.settings import EngineConfig
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
+from videoqa_worker.engine.generation import Generated, GenerationRequest, make_canceled
 from videoqa_worker.engine.kvcache.prefix_cache import digest_prefix
-from videoqa_worker.engine.request import Generated, GenerationRequest, make_canceled
 
 __all__ = ["CoalescedRequest", "Coalescer", "compute_key"]
 

@@ -1,5 +1,6 @@
-"""Failure handling: preempts, retries or fails sequences after OOM, a model error or NaN logits, without
-failing their neighbours.
+"""Failure handling: preempts, retries or fails sequences without failing their neighbours.
+
+It follows running out of memory, an error of the model, or NaN logits.
 
 Out of memory: the caches are cleared first, then the youngest sequence is preempted. If the model raises
 on several sequences, each is retried alone.

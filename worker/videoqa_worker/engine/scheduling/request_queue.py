@@ -13,7 +13,7 @@ import time
 from bisect import insort
 from collections.abc import Callable, Sequence
 
-from videoqa_worker.engine.request import PendingRequest
+from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.settings import EngineConfig
 
 __all__ = ["RequestQueue", "choose_batch", "count_padded_tokens"]

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from videoqa.errors import EngineStopped
 from videoqa_worker.engine.failures import STOPPED
+from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.kvcache.allocator import SlotAllocator
 from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.kvcache.slots import SlotRegion
 from videoqa_worker.engine.model.loading import LoadedModel
-from videoqa_worker.engine.request import PendingRequest
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.sequence.sequence import SlotSequence
 from videoqa_worker.settings import EngineConfig

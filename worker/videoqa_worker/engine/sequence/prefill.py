@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.model import vision
-from videoqa_worker.engine.request import PendingRequest
 
 __all__ = ["Prefill", "begin_prefill"]
 

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from videoqa.contract import FinishReason
+from videoqa_worker.engine.generation import Generated, PendingRequest
 from videoqa_worker.engine.kvcache.positions import DecodeInput
 from videoqa_worker.engine.kvcache.slots import Slot, SlotRegion
-from videoqa_worker.engine.request import Generated, PendingRequest
 from videoqa_worker.engine.sequence.detokenizer import Detokenizer, count_held_back
 from videoqa_worker.engine.sequence.logits import LogitsProcessors
 from videoqa_worker.engine.sequence.prefill import Prefill

@@ -21,7 +21,7 @@ from videoqa.errors import (
 )
 from videoqa_worker.sources.checksums import Digest, check_digest, make_hasher
 from videoqa_worker.sources.ranges.account import FetchAccount
-from videoqa_worker.sources.ranges.reader import (
+from videoqa_worker.sources.ranges.range_reader import (
     ByteRange,
     EndedEarly,
     RangeReader,

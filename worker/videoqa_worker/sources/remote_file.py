@@ -21,7 +21,7 @@ from videoqa_worker.sources.checksums import compute_digest, verify_file
 from videoqa_worker.sources.ranges.account import FetchAccount
 from videoqa_worker.sources.ranges.fetcher import RangeFetcher
 from videoqa_worker.sources.ranges.plan import plan_ranges
-from videoqa_worker.sources.ranges.reader import RangeReader
+from videoqa_worker.sources.ranges.range_reader import RangeReader
 from videoqa_worker.sources.ranges.threads import Task, run_in_threads
 from videoqa_worker.sources.spool.quota import Reservation
 

@@ -1,6 +1,6 @@
 """The engine on the CPU: process time against `generate`, one by one and in padded batches.
 
-    python benchmarks/engine.py [--json]
+    python benchmarks/engine/engine.py [--json]
 
 A small LLaVA with random weights in float32 (`gpu_models.py`; no checkpoint is needed), one torch thread, one
 process. Requests have 4 or 8 frames (short) or 16 or 32 (long), a question of their own and 4, 16 or 64 answer
@@ -28,19 +28,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / part) for part in ("producer", "worker", "benchmarks")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from gpu_models import build  # noqa: E402
+from lib.gpu_models import build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
-from videoqa_worker.engine import Engine, EngineConfig, GenerationRequest, MediaQuestion  # noqa: E402
+from videoqa_worker.engine import Engine, GenerationRequest, MediaQuestion  # noqa: E402
 from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
 from videoqa_worker.prompt import FrameInput, PreparedMedia  # noqa: E402
+from videoqa_worker.settings import EngineConfig  # noqa: E402
 
 MIXES = {"short": (24, (4, 8)), "long": (18, (16, 32))}
 """Requests, and the frames they have."""
@@ -112,8 +113,11 @@ def padded(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens
 def by_engine(
     *, streams: bool = False, **settings: Any
 ) -> Callable[[LoadedModel, Sequence[GenerationRequest]], Tokens]:
-    """An engine that has answered as much about other videos: what it keeps of them is of no use, but its
-    memory has been touched, as in a worker that runs. Starting and closing it do not count."""
+    """Starts an engine that has answered as much about other videos.
+
+    Nothing that it keeps of them is of use, but its memory has been touched, as in a worker that runs.
+    Starting and closing it do not count.
+    """
 
     def answer(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens:
         config = EngineConfig(model="random", device="cpu", cpu_threads=1, **settings)

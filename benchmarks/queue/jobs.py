@@ -1,6 +1,6 @@
 """Jobs per second of a whole videoqa stack against the Hugging Face guide's loop, in one run.
 
-    python benchmarks/jobs.py [--jobs 48] [--seconds 10] [--json]
+    python benchmarks/queue/jobs.py [--jobs 48] [--seconds 10] [--json]
 
 Peer: the guide "video-text-to-text" as it is written down there, one video at a time: open the
 file, decode every frame, keep every i-th, prompt, `generate`. Ours: Redis, a production worker in
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "training"))
 
 FRAMES = 8
 QUESTION = "What is moving?"
@@ -69,7 +69,7 @@ def guide(paths: list[Path], model_folder: str) -> tuple[list[str], float]:
 
 
 def ours(paths: list[Path], folder: Path) -> dict[str, Any]:
-    """The same through a whole stack; also its cold start."""
+    """Answers through a whole stack, and measures its cold start."""
     from videoqa_worker.embedded import Stack
 
     begun = time.monotonic()

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from samplers import SAMPLERS, Pictures
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.samplers import SAMPLERS, Pictures
 
 __all__ = ["MARK", "MODULES", "READERS"]
 
@@ -83,8 +86,11 @@ def torchcodec_by_time(path: Path, count: int) -> Answer:
 
 
 def decord2(path: Path, count: int) -> Answer:
-    """One by one: of narrow pictures 3.4.0 hands out padded rows as a fourth channel, for which
-    `get_batch` has no room. The padding is taken off here, to see which picture it is."""
+    """Takes pictures one by one.
+
+    Of narrow pictures 3.4.0 hands out padded rows as a fourth channel, for which `get_batch` has no
+    room. The padding is taken off here, to see which picture it is.
+    """
     from decord import VideoReader, cpu
 
     reader = VideoReader(str(path), ctx=cpu(0), num_threads=1)
@@ -127,7 +133,7 @@ MODULES = {
     "torchcodec-count": "torchcodec",
     "decord2": "decord",
 }
-"""What must be importable for a peer."""
+"""Module that must be importable for a peer."""
 
 
 def _answer(name: str, request: dict[str, Any]) -> str:

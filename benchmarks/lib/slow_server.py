@@ -1,6 +1,6 @@
 """An HTTP server at the other end of a link: each answer waits, and all share one bandwidth.
 
-    python benchmarks/slow_server.py FOLDER --latency-ms 20 --mb-per-s 50
+    python benchmarks/lib/slow_server.py FOLDER --latency-ms 20 --mb-per-s 50
 
 Serves the folder's files by GET and HEAD with Range, keeps connections, and counts: `GET /-/count`
 answers requests and body bytes since it was last asked. Bytes count when they are handed to the
@@ -22,7 +22,7 @@ __all__ = ["SlowServer"]
 
 _BLOCK_BYTES = 64 << 10
 _BUFFER_BYTES = 256 << 10
-"""Of a socket: what is in it when a client hangs up was sent in vain."""
+"""Send buffer of a socket: what is in it when a client hangs up was sent in vain."""
 
 
 class Link:

@@ -1,6 +1,6 @@
-"""What a decoding process of its own costs a job, against decoding in the worker, in one run.
+"""Cost of a decoding process of its own for a job, against decoding in the worker, in one run.
 
-    python benchmarks/decoding.py [--rounds 15] [--json]
+    python benchmarks/frames/decoding.py [--rounds 15] [--json]
 
 8 frames of a 10 s clip of 1080p and of one of 320x240, H.264 with B-frames. Every way takes one
 job in turn, round after round, so that a busy machine is as busy for all; every way's pixels are
@@ -34,11 +34,15 @@ from typing import Any
 import av
 import numpy as np
 import psutil
-from clips import KINDS, default_cache, make_clip
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.clips import KINDS, default_cache, make_clip
 
 from videoqa.contract import Sampling
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import CompleteFile, FrameLimits, SampledVideo, sample_frames
+from videoqa_worker.frames import CompleteFile, SampledVideo, sample_frames
+from videoqa_worker.settings import FrameLimits
 
 SAMPLING = Sampling(frames=8)
 LIMITS = FrameLimits()
@@ -71,7 +75,7 @@ def _send(path: Path, to: Connection) -> None:
 
 
 def shrunk(clip: Path, path: Path) -> Path:
-    """The same clip in 320x240."""
+    """Writes the clip in 320x240."""
     if path.exists():
         return path
     part = path.with_name("part-" + path.name)

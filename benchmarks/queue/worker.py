@@ -1,6 +1,6 @@
 """A whole worker against its engine alone: jobs per second with 16 in flight, in one run.
 
-    python benchmarks/worker.py [--jobs 64] [--runs 3] [--json]
+    python benchmarks/queue/worker.py [--jobs 64] [--runs 3] [--json]
 
 Alone: a process that holds the engine and has all frames in memory; 16 threads ask it. Worker: a
 production worker in its own process, which hears of each job through Redis and Celery, fetches and
@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
 
 IN_FLIGHT = 16
@@ -34,9 +34,10 @@ QUESTION = "What is moving?"
 
 def alone(folder: Path, paths: list[Path]) -> dict[str, Any]:
     from videoqa.contract import Generation, Sampling
-    from videoqa_worker.engine import Engine, EngineConfig, MediaQuestion
+    from videoqa_worker.engine import Engine, MediaQuestion
     from videoqa_worker.frames import sample_frames
     from videoqa_worker.prompt import FrameInput
+    from videoqa_worker.settings import EngineConfig
 
     def media(path: Path) -> FrameInput:
         frames = sample_frames(path, Sampling(frames=FRAMES)).frames

@@ -25,7 +25,7 @@ from videoqa.errors import (
     ModelServerUnavailable,
 )
 from videoqa_worker.engine.failures import STOPPED
-from videoqa_worker.engine.request import Generated, MediaQuestion, make_canceled
+from videoqa_worker.engine.generation import Generated, MediaQuestion, make_canceled
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.prompt import FrameInput, PreparedMedia, build_chat_content

@@ -1,15 +1,24 @@
-"""JobControl: tells one attempt to end. Checked while fetching, decoding and generating."""
+"""The context of an attempt: its request, the control that ends it, and the way to report its progress.
+
+The steps of an attempt check the control while they fetch, decode and generate, and call `Report`
+without knowing where it leads.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from videoqa.contract import JobRequest
 from videoqa.errors import JobCanceled, JobError, JobTimeout, LeaseLost
-from videoqa.jobs import Fence
+from videoqa.jobs import Fence, Progress
 
-__all__ = ["JobControl", "apply_status"]
+__all__ = ["AttemptContext", "JobControl", "Progress", "Report", "apply_status"]
+
+Report = Callable[[Progress], None]
+"""Reports progress; raises the reason if the attempt should end, as `JobControl.check` does."""
 
 
 class JobControl:
@@ -62,3 +71,12 @@ def apply_status(control: JobControl, status: Fence) -> None:
         control.stop(
             LeaseLost(f"attempt {control.attempt} of {control.job_id} is no longer this worker's")
         )
+
+
+@dataclass(frozen=True)
+class AttemptContext:
+    """The request of an attempt, the control that ends it, and the way to report its progress."""
+
+    request: JobRequest
+    control: JobControl
+    report: Report

@@ -1,4 +1,4 @@
-"""Who is measured: each takes `count` pictures of a video, uniform in time, as RGB of full size.
+"""Samplers that are measured: each takes `count` pictures of a video, uniform in time, as RGB of full size.
 
 Peers get the setting in which they use the least CPU time (one decoding thread, where that can be
 set), but for the guide, which is as people copy it. Where the result is exact, picture k of n is
@@ -31,8 +31,7 @@ def videoqa(path: Path, count: int) -> Pictures:
 
 
 def videoqa_pool(path: Path, count: int) -> Pictures:
-    """The same as a worker does it: in decoding processes, one a core, pictures handed back through
-    shared memory."""
+    """Samples as a worker does: in decoding processes, one a core, through shared memory."""
     from videoqa.contract import Sampling
     from videoqa_worker.frames import CompleteFile
 
@@ -44,7 +43,7 @@ def videoqa_pool(path: Path, count: int) -> Pictures:
 def _decoders() -> Any:
     """One pool a process, as a worker has."""
     from videoqa_worker.decoding.decoders import Decoders
-    from videoqa_worker.frames import FrameLimits
+    from videoqa_worker.settings import FrameLimits
 
     decoders = Decoders(FrameLimits())
     decoders.start()
@@ -53,10 +52,12 @@ def _decoders() -> Any:
 
 
 def told(path: Path, count: int) -> Pictures:
-    """What is left if nothing has to be found out or checked: told beforehand which pictures are wanted
-    and where keyframes are (which holds for these clips alone), decodes those and what they refer to."""
+    """Decodes the wanted pictures and their references, and nothing else: the floor.
+
+    It is told beforehand which pictures are wanted and where keyframes are; that holds for these clips alone.
+    """
     import av
-    from clips import FPS, GOP
+    from lib.clips import FPS, GOP
 
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -78,7 +79,7 @@ def told(path: Path, count: int) -> Pictures:
 
 def _decoded(container: Any, stream: Any, wanted: list[int], last: int) -> Iterator[Any]:
     """Up to the picture `last`; most that nothing refers to are left out."""
-    from clips import FPS
+    from lib.clips import FPS
 
     for packet in container.demux(stream):
         if packet.pts is None or packet.dts * stream.time_base * FPS > last:
@@ -90,8 +91,10 @@ def _decoded(container: Any, stream: Any, wanted: list[int], last: int) -> Itera
 
 
 def guide(path: Path, count: int) -> Pictures:
-    """The Hugging Face guide "video-text-to-text", less its download: reads, converts and wraps
-    every picture, and keeps every (total // n)-th."""
+    """Runs the Hugging Face guide "video-text-to-text", less its download.
+
+    It reads, converts and wraps every picture, and keeps every (total // n)-th.
+    """
     import cv2
     from PIL import Image
 
@@ -108,8 +111,7 @@ def guide(path: Path, count: int) -> Pictures:
 
 
 def guide_pyav(path: Path, count: int) -> Pictures:
-    """The PyAV loop of the model pages (Video-LLaVA, LLaVA-NeXT-Video): decodes every picture,
-    converts those that are kept."""
+    """Runs the PyAV loop of the model pages: decodes every picture, converts those that are kept."""
     import av
 
     with av.open(str(path)) as container:

@@ -1,6 +1,6 @@
 """Video clips for the benchmarks: textured, moving, with each picture's number written into it.
 
-Pictures are drawn and encoded once and kept in a cache folder (`python benchmarks/clips.py` makes
+Pictures are drawn and encoded once and kept in a cache folder (`python benchmarks/lib/clips.py` makes
 all of them). A clip longer than a minute is its first minute, lengthened by stream copy with
 shifted timestamps: its numbers start anew each minute, so a picture's number is known modulo 1500.
 Clips are a little shorter than their names say, else uniform targets would all be keyframes (an
@@ -23,7 +23,10 @@ from typing import Any
 
 import av
 from av.video.stream import VideoStream
-from scenery import Scene, number_in
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.scenery import Scene, number_in
 
 __all__ = [
     "DURATIONS_S",
@@ -55,7 +58,7 @@ class Kind:
     encoder: str
     suffix: str
     share: float
-    """Of H.264's bit rate, for about the same quality."""
+    """Share of H.264's bit rate, for about the same quality."""
     options: dict[str, str] = field(default_factory=dict)
     whole: bool = False
     """Exactly as long as the name says: of eight targets, half are keyframes at a minute, and all
@@ -84,8 +87,11 @@ def default_cache() -> Path:
 
 
 def count_of(kind: Kind, seconds: int) -> int:
-    """Pictures in the clip of this name: targets are then 60 pictures behind a keyframe on average
-    at a minute, and 55 at ten minutes and an hour, if there are eight of them."""
+    """Counts the pictures in the clip of this name.
+
+    With eight targets these are 60 pictures behind a keyframe on average at a minute, and 55 at ten
+    minutes and an hour.
+    """
     if seconds < SEGMENT_S or kind.whole:
         return seconds * FPS
     return seconds * FPS - (40 if seconds == SEGMENT_S else GOP)
@@ -138,8 +144,10 @@ def _encode(kind: Kind, count: int, size: tuple[int, int], path: Path) -> None:
 
 
 def _lengthen(segment: Path, times: int, path: Path, *, whole: bool) -> None:
-    """Copies the packets of the segment again and again, each time SEGMENT_S later; of the last
-    time all but the last GOP, unless `whole`."""
+    """Copies the packets of the segment again and again, each time SEGMENT_S later.
+
+    The last time lacks its last GOP, unless `whole`.
+    """
     with av.open(str(segment)) as source, av.open(str(path), "w", format=path.suffix[1:]) as out:
         stream = source.streams.video[0]
         copy = out.add_stream_from_template(stream, opaque=True)

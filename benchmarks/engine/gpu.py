@@ -1,6 +1,6 @@
 """The engine on a GPU: videoqa against the guide's loop and `generate` in batches, in one run.
 
-    python benchmarks/gpu.py [--models 0.5b 7b] [--frames 8 32] [--in-flight 1 4 16 64] [--json]
+    python benchmarks/engine/gpu.py [--models 0.5b 7b] [--frames 8 32] [--in-flight 1 4 16 64] [--json]
 
 Builds the architectures of LLaVA-Interleave 0.5B and 7B with random weights on the device
 (`gpu_models.py`): no checkpoint is needed. First, answers in float32 are compared token by token with
@@ -28,25 +28,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "producer"), str(ROOT / "worker")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / part) for part in ("producer", "worker", "benchmarks")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from gpu_models import SHAPES, Shape, build  # noqa: E402
+from lib.gpu_models import SHAPES, Shape, build  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
-from videoqa_worker.engine import (  # noqa: E402
-    Engine,
-    EngineConfig,
-    Generated,
-    GenerationRequest,
-)
+from videoqa_worker.engine import Engine, Generated, GenerationRequest  # noqa: E402
 from videoqa_worker.engine.model import kernels  # noqa: E402
 from videoqa_worker.engine.model.loading import LoadedModel  # noqa: E402
 from videoqa_worker.prompt import FrameInput  # noqa: E402
+from videoqa_worker.settings import EngineConfig  # noqa: E402
 
 QUESTION = "What happens in this video?"
 ANSWER_TOKENS = 64
@@ -220,8 +216,10 @@ def kv_tokens(loaded: LoadedModel, args: argparse.Namespace) -> int:
 
 
 def attention(device: torch.device, dtype: torch.dtype, models: Sequence[str]) -> dict[str, Any]:
-    """Microseconds of a layer in a step, by each kernel that is here and right; `path` is the one that
-    engines take, unless they are told."""
+    """Measures the microseconds of a layer in a step, by each kernel that is here and right.
+
+    `path` is the one that engines take, unless they are told.
+    """
     found: dict[str, Any] = {}
     on_gpu = device.type == "cuda"
     positions = 6144 if on_gpu else 256

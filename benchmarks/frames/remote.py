@@ -1,6 +1,6 @@
 """Bytes, requests and time for a few frames of a video at the other end of a link, in one run.
 
-    python benchmarks/remote.py [--json] [--readers R ...] [--seconds S ...] [--latency-ms 20]
+    python benchmarks/frames/remote.py [--json] [--readers R ...] [--seconds S ...] [--latency-ms 20]
 
 Clips come from `clips.py` (H.264, a keyframe every five seconds), with their index (moov) at the
 end and at the beginning; the link is `slow_server.py`, a process of its own, which also counts
@@ -31,7 +31,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from clips import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.clips import (
     FPS,
     GOP,
     KINDS,
@@ -42,9 +44,9 @@ from clips import (
     make_clip,
     number_in,
 )
-from readers import PACKAGES, READERS
+from lib.readers import PACKAGES, READERS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("av", "httpcore2", "requests", "fsspec", "obstore", "smart_open", "torchcodec")
 PLACES = ("moov last", "moov first")
 RUNS = 3
@@ -61,7 +63,7 @@ class Row:
     floor_bytes: int
     bytes: int | None = None
     share: float | None = None
-    """Of the file's bytes."""
+    """Share of the file's bytes."""
     over_floor: float | None = None
     requests: int | None = None
     wall_s: float | None = None
@@ -150,7 +152,7 @@ def _count(base_url: str) -> dict[str, Any]:
 
 @contextmanager
 def serving(folder: Path, latency_ms: float, mb_per_s: float) -> Iterator[str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / "slow_server.py"), str(folder)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "lib" / "slow_server.py"), str(folder)]
     options = ["--latency-ms", str(latency_ms), "--mb-per-s", str(mb_per_s)]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

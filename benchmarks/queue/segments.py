@@ -1,6 +1,6 @@
 """An hour of video in segments: one job, a job a segment, and the guide's loop, in one run.
 
-    python benchmarks/segments.py [--minutes 60] [--vtt FILE] [--json]
+    python benchmarks/queue/segments.py [--minutes 60] [--vtt FILE] [--json]
 
 The film has a scene of 10 s after the other, each a shape that moves; a segment is a scene, and what is
 truly in it is known. Guide: the Hugging Face guide's code as one would write it for a long video: one
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
 
 FRAMES, SCENE_S, FPS = 8, 10, 12
@@ -29,7 +29,7 @@ QUESTION = "Describe the video."
 
 
 def film(path: Path, scenes: int) -> list[str]:
-    """What is truly in each scene."""
+    """Writes the film; returns what is truly in each scene."""
     from demo_world import describe, sample_scene, write_clip
 
     rng = random.Random(1)

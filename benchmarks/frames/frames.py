@@ -1,6 +1,6 @@
 """CPU and wall time of frame sampling: videoqa against the guide and the libraries, in one run.
 
-    python benchmarks/frames.py [--quick] [--json] [--peers P ...] [--kinds K ...] [--seconds S ...]
+    python benchmarks/frames/frames.py [--quick] [--json] [--peers P ...] [--kinds K ...] [--seconds S ...]
 
 Clips come from `clips.py` (numbers written into the pictures), peers from `samplers.py`. A
 measurement is a process of its own: imports, a warm-up on a clip of one second, then the clock
@@ -32,7 +32,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from clips import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.clips import (
     DURATIONS_S,
     FPS,
     KINDS,
@@ -42,10 +44,10 @@ from clips import (
     default_cache,
     make_clip,
 )
-from samplers import PACKAGES, READS_ALL, SAMPLERS, expected
+from lib.samplers import PACKAGES, READS_ALL, SAMPLERS, expected
 
-ROOT = Path(__file__).resolve().parent.parent
-CHILD = Path(__file__).with_name("measuring.py")
+ROOT = Path(__file__).resolve().parents[2]
+CHILD = ROOT / "benchmarks" / "lib" / "measuring.py"
 FRAMES = (8, 32)
 IN_FLIGHT = (1, 2, 4, 8, 16)
 LIBRARIES = ("opencv-python-headless", "torch", "torchcodec", "decord2", "scenedetect")
@@ -134,7 +136,7 @@ def all_rows(args: argparse.Namespace, samplers: list[str]) -> list[Row]:
 
 
 def _told_by_others(sampler: str, kind: str, seconds: int, frames: int) -> bool:
-    """Whether the cost of reading everything once more is known from other rows."""
+    """Tells whether the cost of reading everything once more is known from other rows."""
     if seconds == DURATIONS_S[-1] and not (sampler == "guide" and kind in ("h264", "h264-whole")):
         return True
     return seconds > SEGMENT_S and frames != FRAMES[0]

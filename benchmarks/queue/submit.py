@@ -1,6 +1,6 @@
-"""How many jobs a second one process can submit, against bare Celery.
+"""Jobs a second that one process can submit, against bare Celery.
 
-    python benchmarks/submit.py [--jobs 5000] [--json]
+    python benchmarks/queue/submit.py [--jobs 5000] [--json]
 
 One private Redis, in turn, three rounds, the best of each: Celery's own `apply_async` of a task with the
 same request as its argument, with videoqa's transport settings; `Client.submit`; `Client.submit_many`. Celery's

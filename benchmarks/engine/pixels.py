@@ -1,6 +1,6 @@
 """Time a frame from a decoded picture to the model's input tensor, in one run, on one torch thread.
 
-    python benchmarks/pixels.py [--repeat 15] [--frames 8] [--json]
+    python benchmarks/engine/pixels.py [--repeat 15] [--frames 8] [--json]
 
 Peer: the guide's way: `frame.to_ndarray(format="rgb24")`, a PIL image, the checkpoint's processor,
 float32 out. Ours: `frames.pixels.to_rgb`, the worker's prompter, and the normalisation that is left
@@ -38,7 +38,7 @@ from videoqa_worker.frames.pixels import to_rgb
 from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import DEMO_MODEL_PATH
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "training"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "training"))
 from demo_world import sample_scene, write_clip
 
 SIZES_PX = {"1080p": (1920, 1080), "720p": (1280, 720)}

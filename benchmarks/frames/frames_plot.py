@@ -1,7 +1,7 @@
 """Draws what `frames.py --json` found: CPU time relative to the guide, over the video's length.
 
-    python benchmarks/frames.py --json > found.json
-    python benchmarks/frames_plot.py found.json benchmarks/frames.svg
+    python benchmarks/frames/frames.py --json > found.json
+    python benchmarks/frames/frames_plot.py found.json benchmarks/frames/frames.svg
 
 Needs matplotlib. One panel a number of frames, H.264 with B pictures unless `--kind` says otherwise.
 """

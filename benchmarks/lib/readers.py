@@ -1,4 +1,4 @@
-"""Who is measured by `remote.py`: each takes `count` pictures, uniform in time, from a URL.
+"""Readers that `remote.py` measures: each takes `count` pictures, uniform in time, from a URL.
 
 Readers that give a file object are all read by the same PyAV loop: seek to the keyframe before a
 target, decode up to it. Imports are inside the functions: a missing peer is named, not fatal.
@@ -32,7 +32,8 @@ def videoqa_keyframe(url: str, count: int) -> Pictures:
 def _videoqa(url: str, count: int, method: Any) -> Pictures:
     from videoqa.contract import Sampling
     from videoqa_worker.frames import sample_frames
-    from videoqa_worker.sources import SourceConfig, Sources
+    from videoqa_worker.settings import SourceConfig
+    from videoqa_worker.sources import Sources
 
     with (
         tempfile.TemporaryDirectory() as spool,

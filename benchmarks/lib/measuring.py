@@ -1,6 +1,6 @@
 """One measurement in a process of its own, for `frames.py`; prints one JSON object.
 
-    python benchmarks/measuring.py measure|throng|scenes ARGUMENTS
+    python benchmarks/lib/measuring.py measure|throng|scenes ARGUMENTS
 
 Imports and a warm-up on a short clip come before the clock.
 """
@@ -15,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from clips import number_in
-from samplers import SAMPLERS
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.clips import number_in
+from lib.samplers import SAMPLERS
 
 THRONG_S = 10.0
-"""So long jobs are started in the concurrent part; those under way are waited for."""
+"""Time for which the concurrent part starts jobs; those under way are waited for."""
 
 
 def cpu_s() -> float:
@@ -63,7 +65,7 @@ def throng(sampler: str, path: Path, frames: int, warm_up: Path, in_flight: int)
 
 
 def scenes(path: Path, warm_up: Path) -> dict[str, Any]:
-    """What PySceneDetect takes to find where scenes change: it looks at every picture."""
+    """Measures how PySceneDetect finds where scenes change: it looks at every picture."""
     from scenedetect import ContentDetector, detect
 
     detect(str(warm_up), ContentDetector())
@@ -77,7 +79,7 @@ def scenes(path: Path, warm_up: Path) -> dict[str, Any]:
 
 
 def answer(action: str, *arguments: str) -> dict[str, Any]:
-    """What a child was asked for."""
+    """Answers the request that a child was started with."""
     if action == "scenes":
         return scenes(Path(arguments[0]), Path(arguments[1]))
     sampler, path, frames, warm_up, *in_flight = arguments

@@ -1,5 +1,6 @@
-"""LLaVA-Interleave 0.5B and 7B as they are on the hub, with random weights, built on the device;
-and three smaller models of the same kind, for the CPU; `narrow` has as many tokens a frame.
+"""LLaVA-Interleave 0.5B and 7B as they are on the hub, with random weights, built on the device.
+
+Three smaller models of the same kind are for the CPU; `narrow` has as many tokens a frame.
 
 Their answers mean nothing; their time is that of the real ones. Knows nothing of what is measured.
 """

@@ -1,6 +1,6 @@
-"""Which pictures come: videoqa and other readers on every kind of video of the tests, in one run.
+"""Accuracy of pictures: videoqa and other readers on every kind of video of the tests, in one run.
 
-    python benchmarks/accuracy.py [--json] [--readers R ...] [--kinds SUBSTRING ...]
+    python benchmarks/frames/accuracy.py [--json] [--readers R ...] [--kinds SUBSTRING ...]
                                   [--peers-python /path/to/python]
 
 Kinds are those of `tests/kinds`: clips with their numbers in the pictures. Each reader, in a
@@ -40,16 +40,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy_peers import MARK, MODULES, READERS
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / part) for part in ("tests", "benchmarks")]
 
 from kinds import KINDS, Kind  # noqa: E402
+from lib.accuracy_peers import MARK, MODULES, READERS  # noqa: E402
 from support.videos import read_number  # noqa: E402
 
 Judge = Callable[[Kind, list[int | None], list[int]], bool]
-"""Whether the pictures at these places of the answer are right."""
+"""Says of each picture at these places of the answer whether it is right."""
 COUNTS = (1, 4, 8)
 ANSWER_LIMIT_S = 20
 START_LIMIT_S = 120
@@ -69,7 +69,7 @@ class Reader:
 
     def __init__(self, name: str, python: str) -> None:
         self.name = name
-        self._command = [python, str(Path(__file__).with_name("accuracy_peers.py")), name]
+        self._command = [python, str(ROOT / "benchmarks" / "lib" / "accuracy_peers.py"), name]
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
 

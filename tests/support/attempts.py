@@ -46,7 +46,7 @@ class Model:
         """Called while it thinks."""
 
     @contextmanager
-    def open(self, context: AttemptContext, *, alone: bool) -> Iterator[OpenedInputs]:
+    def open(self, context: AttemptContext, *, own_batch: bool) -> Iterator[OpenedInputs]:
         version = SourceVersion("s3://b/k.mp4", self.etag, None, 1)
         yield OpenedInputs(context, context.request.sampling, [version])
 

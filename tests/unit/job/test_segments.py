@@ -98,7 +98,7 @@ def model() -> Model:
     return Model()
 
 
-def answer(film: Film, model: Model, kept: Kept, *, alone: bool = False) -> AttemptDraft:
+def answer(film: Film, model: Model, kept: Kept, *, own_batch: bool = False) -> AttemptDraft:
     request = JobRequest.model_validate(
         {
             "inputs": ["file:///film.mp4"],
@@ -113,7 +113,7 @@ def answer(film: Film, model: Model, kept: Kept, *, alone: bool = False) -> Atte
     }))  # fmt: skip
     (item,) = request.inputs
     assert isinstance(item, Video)
-    with QuestionSession(cast(Answering, model), context, alone=alone) as session:
+    with QuestionSession(cast(Answering, model), context, own_batch=own_batch) as session:
         segments = Segments(context, draft, cast(Any, film), session, kept)
         segments.ask(item, copy)
         segments.finish()
@@ -149,7 +149,7 @@ def test_no_more_are_asked_about_at_a_time_than_may_have_to_be_asked_again(
 def test_a_second_attempt_asks_alone_only_what_the_first_may_have_asked(
     done: int, film: Film, model: Model
 ) -> None:
-    outcome = answer(film, model, Kept(done), alone=True)
+    outcome = answer(film, model, Kept(done), own_batch=True)
     assert len(outcome.segments) == TOTAL
     assert model.alone == [n < done + AHEAD for n in range(done, TOTAL)]
     assert film.taken == list(range(min(done, TOTAL - 1), TOTAL))
@@ -225,7 +225,7 @@ def test_a_file_may_be_written_to_once_its_last_segment_is_taken(
         context = AttemptContext(request, JobControl("job", 1, 60), lambda progress: None)
 
         def run() -> AttemptDraft:
-            with pipeline.open(context, alone=False) as opened:
+            with pipeline.open(context, own_batch=False) as opened:
                 return pipeline.answer(opened, kept)
 
         if number == 0:

@@ -138,7 +138,7 @@ class Attempts:
             return claim.kept.model_copy(update={"attempt": claim.attempt})
         context = AttemptContext(claim.request, control, job.report)
         # A second attempt runs alone in its batch: if this job breaks it again, only it is convicted.
-        with self._pipeline.open(context, alone=claim.attempt > 1) as opened:
+        with self._pipeline.open(context, own_batch=claim.attempt > 1) as opened:
             name = self._cache.name(claim.request, opened.sampling, opened.versions)
             found = self._cache.look_up(job, name.key)
             if found.must_wait:

@@ -70,20 +70,23 @@ class Pipeline:
         self._engine = engine
 
     @contextmanager
-    def open(self, context: AttemptContext, *, alone: bool) -> Iterator[OpenedJob]:
+    def open(self, context: AttemptContext, *, own_batch: bool) -> Iterator[OpenedJob]:
         """Opens all inputs of a job; they are closed, and its questions stopped, when the block ends.
 
         A large file is fetched when its frames are taken. That happens here for all inputs but the
         last, since each local copy is gone before the next input is fetched.
 
         Arguments:
-            alone: not batched with other jobs, so that a job that breaks its batch breaks only itself.
+            own_batch: not batched with other jobs, so that a job that breaks its batch breaks only itself.
         """
         num_frames, fps = self._engine.stated_sampling
         draft = AttemptDraft(
             fill_sampling(context.request.sampling, ProcessorDefaults(num_frames, fps))
         )
-        with QuestionSession(self._engine, context, alone=alone) as session, ExitStack() as copies:
+        with (
+            QuestionSession(self._engine, context, own_batch=own_batch) as session,
+            ExitStack() as copies,
+        ):
             last = self._open_inputs(context, draft, copies)
             yield OpenedJob(context, draft, session, last, copies)
 

@@ -26,13 +26,13 @@ _PATIENCE_S = {"interactive": 0.0, "bulk": 30.0}
 class QuestionSession:
     """A context manager: questions that still run when it is left are stopped."""
 
-    def __init__(self, engine: Answering, context: AttemptContext, *, alone: bool) -> None:
+    def __init__(self, engine: Answering, context: AttemptContext, *, own_batch: bool) -> None:
         """
         Arguments:
-            alone: not batched with other jobs, so that a job that breaks its batch breaks only itself.
+            own_batch: not batched with other jobs, so that a job that breaks its batch breaks only itself.
         """
         self._engine, self._context = engine, context
-        self._alone = alone
+        self._own_batch = own_batch
         self._is_over = False
 
     def __enter__(self) -> Self:
@@ -64,7 +64,7 @@ class QuestionSession:
                 text,
                 generation=request.generation,
                 should_stop=lambda: self._is_over or control.is_stopped(),
-                exclusive=self._alone and not is_new,
+                exclusive=self._own_batch and not is_new,
                 patience_s=_PATIENCE_S[request.priority],
                 on_text=on_text,
             )

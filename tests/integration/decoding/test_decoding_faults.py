@@ -273,7 +273,7 @@ def test_closing_ends_orders_and_processes(path: Path, tmp_path: Path) -> None:
 PARENT = """
 import os, signal, sys, threading
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import FrameLimits
+from videoqa_worker.settings import FrameLimits
 decoders = Decoders(FrameLimits(), processes=2)
 decoders.start()
 os.kill(decoders.pids[0], signal.SIGSTOP)

@@ -22,7 +22,8 @@ LOAD = """
 import sys
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine.model import loading_progress as progress
-from videoqa_worker.engine import Engine, EngineConfig
+from videoqa_worker.engine import Engine
+from videoqa_worker.settings import EngineConfig
 progress.REPORT_EVERY_S = 0.0
 for wanted in sys.argv[1:]:
     name, _, revision = wanted.partition("@")

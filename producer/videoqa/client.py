@@ -458,7 +458,7 @@ class Client:
         """Reopens a failed, canceled or expired job under the same id.
 
         Raises:
-            NotRetryable: the job is queued, running or succeeded.
+            NotRetryable: the job is queued, running, canceling or succeeded.
         """
         self._ring(self._ledger.retry(job_id))
         return self.get(job_id)

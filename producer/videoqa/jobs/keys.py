@@ -2,7 +2,7 @@
 
 | key | type | holds | lives |
 |---|---|---|---|
-| `P:job:ID` | hash | the record: request, state, attempt, lease, failure, result | until final, then `result_ttl_s` |
+| `P:job:ID` | hash | the record: request, state, attempt, token, failure, result | until final, then `result_ttl_s` |
 | `P:events:ID` | stream | the job's events since it was queued, about 1,000 entries | as the record |
 | `P:segments:ID` | hash | answered segments, for the job's next attempt | until it succeeds, or as the record |
 | `P:gone:ID` | string | its final state: an expired id differs from an unknown one | 7 days more than the record |

@@ -1,8 +1,10 @@
-r"""The life of a job: its record in Redis and every transition of it.
+"""The life of a job: its record in Redis and every transition of it.
 
-    queued -> running -> succeeded | failed | canceled | expired
-      ^         |  \-> canceling -> canceled
-      \---------/  lost worker, retryable failure, released
+    queued -> running | canceled | expired
+    running -> succeeded | failed | canceling
+    running -> queued: its lease ended, retryable failure, given back, or an equal job is running
+    canceling -> canceled
+    failed | canceled | expired -> queued: `retry`
 
 The record is the job; a Celery message is only a doorbell.
 Each transition is one Lua script (`lua/`), atomic, on Redis' clock. A worker's writes
@@ -196,7 +198,7 @@ class Ledger(LedgerReader):
         """Reopens a failed, canceled or expired job under its id, with the next attempt.
 
         Raises:
-            NotRetryable: the job is queued, running or succeeded.
+            NotRetryable: the job is queued, running, canceling or succeeded.
             JobNotFound, JobExpired
         """
         check_job_id(job_id)

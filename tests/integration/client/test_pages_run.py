@@ -43,7 +43,7 @@ class Stack:
     environ: Mapping[str, str]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a lane takes tests of other files in between
 def stack(
     redis_server: RedisServer, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:

@@ -137,7 +137,7 @@ def test_segments_that_the_model_saw_in_another_form_are_not_used(
     def found(**fields: Any) -> str:
         cache = AnswerCache(
             ledger, ObjectStore(), model="demo", revision="1", ttl_s=60,
-            form=WorkerSettings.from_environment({}, **fields).answer_settings,
+            answer_settings=WorkerSettings.from_environment({}, **fields).answer_settings,
         )  # fmt: skip
         versions = [SourceVersion("s3://b/k", "1", None, 1)]
         return cache.make_key(request, request.sampling, versions).fingerprint

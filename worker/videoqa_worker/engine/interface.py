@@ -18,7 +18,7 @@ class Answering(Protocol):
         """Starts the engine; returns when it can answer.
 
         Raises:
-            ConfigurationError: it never_stop will.
+            ConfigurationError: it will never be able to answer.
         """
 
     def close(self) -> None:

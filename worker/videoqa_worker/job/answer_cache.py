@@ -56,16 +56,16 @@ def compute_fingerprint(
     *,
     model: str,
     revision: str | None,
-    form: Sequence[str | None] = (),
+    answer_settings: Sequence[str | None] = (),
 ) -> str:
     """Returns the SHA-256 of all that decides the answers, as far as it is known.
 
     Arguments:
         sampling: as used, with what the model states filled in.
-        form: of the prompt and the model; see `WorkerSettings.form`.
+        answer_settings: see `WorkerSettings.answer_settings`.
     """
     parts = {
-        "form": [PROMPT_FORM, *form],
+        "form": [PROMPT_FORM, *answer_settings],
         "model": [model, revision],
         "sources": [_name(version) for version in versions],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
@@ -101,7 +101,7 @@ class AnswerCache:
         model: str,
         revision: str | None,
         ttl_s: float,
-        form: Sequence[str | None] = (),
+        answer_settings: Sequence[str | None] = (),
     ) -> None:
         """
         Arguments:
@@ -109,7 +109,8 @@ class AnswerCache:
         """
         self._ledger = ledger
         self._objects = objects
-        self.model, self.revision, self._form = model, revision, form
+        self.model, self.revision = model, revision
+        self._answer_settings = answer_settings
         self.ttl_s = ttl_s
 
     def make_key(
@@ -122,7 +123,7 @@ class AnswerCache:
             versions,
             model=self.model,
             revision=self.revision,
-            form=self._form,
+            answer_settings=self._answer_settings,
         )
         is_kept = self.ttl_s > 0 and request.cache != "off"
         is_found = is_kept and is_lasting(request, versions, self.revision)

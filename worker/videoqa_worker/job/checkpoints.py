@@ -1,4 +1,4 @@
-"""Checkpoints: answered segments, kept in the job's record for its next attempt."""
+"""Checkpoints: answered segments, kept in Redis beside the job's record for its next attempt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from videoqa_worker.job.claims import HeldJob
 __all__ = ["KEPT_BYTES", "Checkpoints", "NoCheckpoints", "RecordCheckpoints"]
 
 KEPT_BYTES = 16 << 20
-"""JSON of a job's answered segments in its record: 8 KB each for `max_segments`. Answers of 4,096
+"""JSON of a job's answered segments in Redis: 8 KB each for `max_segments`. Answers of 4,096
 tokens to 64 questions would be 2 GB; what is beyond this is asked again by the next attempt."""
 
 
@@ -35,7 +35,7 @@ class NoCheckpoints:
 
 
 class RecordCheckpoints:
-    """Storage in the record of a claimed job."""
+    """Storage beside the record of a claimed job."""
 
     def __init__(self, job: HeldJob, fingerprint: str) -> None:
         """

@@ -115,7 +115,7 @@ class Runtime:
                 model=settings.model,
                 revision=engine.revision,
                 ttl_s=settings.cache_ttl_s,
-                form=settings.answer_settings,
+                answer_settings=settings.answer_settings,
             ),
         )
         self._engine = engine

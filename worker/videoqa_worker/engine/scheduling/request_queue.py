@@ -19,32 +19,6 @@ from videoqa_worker.settings import EngineConfig
 __all__ = ["RequestQueue", "choose_batch", "count_padded_tokens"]
 
 
-def count_padded_tokens(batch: Sequence[PendingRequest]) -> int:
-    """Returns the positions of the KV cache that a padded batch needs."""
-    prompt = max(pending.prompt_tokens for pending in batch)
-    answer = max(pending.request.generation.max_new_tokens for pending in batch)
-    return len(batch) * (prompt + answer)
-
-
-def choose_batch(
-    waiting: Sequence[PendingRequest], config: EngineConfig, max_tokens: int
-) -> list[PendingRequest]:
-    """Returns the next padded batch, oldest request first."""
-    first, *others = waiting
-    batch = [first]
-    if first.own_batch:
-        return batch
-    for pending in others:
-        if len(batch) >= config.max_batch:
-            break
-        lengths = [one.prompt_tokens for one in (*batch, pending)]
-        similar = max(lengths) <= config.length_ratio * min(lengths)
-        fits = count_padded_tokens([*batch, pending]) <= max_tokens
-        if similar and not pending.own_batch and fits:
-            batch.append(pending)
-    return batch
-
-
 class RequestQueue:
     """The queue between the callers' threads and the engine's."""
 
@@ -137,3 +111,29 @@ def _fail_withdrawn(withdrawn: list[tuple[PendingRequest, Exception]]) -> None:
     for pending, error in withdrawn:
         if pending.start():
             pending.future.set_exception(error)
+
+
+def choose_batch(
+    waiting: Sequence[PendingRequest], config: EngineConfig, max_tokens: int
+) -> list[PendingRequest]:
+    """Returns the next padded batch, oldest request first."""
+    first, *others = waiting
+    batch = [first]
+    if first.own_batch:
+        return batch
+    for pending in others:
+        if len(batch) >= config.max_batch:
+            break
+        lengths = [one.prompt_tokens for one in (*batch, pending)]
+        similar = max(lengths) <= config.length_ratio * min(lengths)
+        fits = count_padded_tokens([*batch, pending]) <= max_tokens
+        if similar and not pending.own_batch and fits:
+            batch.append(pending)
+    return batch
+
+
+def count_padded_tokens(batch: Sequence[PendingRequest]) -> int:
+    """Returns the positions of the KV cache that a padded batch needs."""
+    prompt = max(pending.prompt_tokens for pending in batch)
+    answer = max(pending.request.generation.max_new_tokens for pending in batch)
+    return len(batch) * (prompt + answer)

@@ -1,7 +1,7 @@
 """Fetches ranges of one remote file into its spool file; runs on fetching threads.
 
 Knows the version of the file and writes no byte of another one. Does not know which bytes are
-needed: `remote.py` decides that.
+needed: `remote_file.py` decides that.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The interface that all stores share: one range request, one response.
 
-`http.py` and `s3.py` implement it; `remote.py` and the fetcher know only this.
+`http.py` and `s3.py` implement it; `remote_file.py` and the fetcher know only this.
 """
 
 from __future__ import annotations

@@ -20,18 +20,13 @@ from unittest.mock import patch
 import pytest
 import videoqa_command
 
+from support.processes import start
 from videoqa.settings import Settings
 
 __all__ = ["COMMAND", "Run", "call_command", "clean_environment", "run_command", "start_command"]
 
 COMMAND = Path(sys.executable).parent / "videoqa"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-_WITH_DEFAULT_SIGINT = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
-"""A shell starts background jobs with SIGINT ignored, and a child inherits that."""
 
 
 def clean_environment(*prefixes: str, **variables: str) -> dict[str, str]:
@@ -96,9 +91,8 @@ def start_command(
     *args: str | Path, environment: Mapping[str, str], **more: Any
 ) -> subprocess.Popen[str]:
     """Starts the installed script so that Ctrl-C (SIGINT) ends it, wherever the tests run."""
-    command = [sys.executable, "-c", _WITH_DEFAULT_SIGINT, COMMAND, *args]
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, text=True, **piped | more)
+    return start([COMMAND, *args], env=environment, **piped | more)
 
 
 def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:

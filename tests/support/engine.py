@@ -32,7 +32,7 @@ def ask(
     engine: Engine, media: list[FrameInput], question: str, **settings: Any
 ) -> GenerationRequest:
     """Builds a request; keywords of AnswerOptions go there, the others to Generation."""
-    names = ("should_stop", "exclusive", "on_progress", "on_text")
+    names = ("should_stop", "own_batch", "on_progress", "on_text")
     own = {k: settings.pop(k) for k in names if k in settings}
     generation = Generation(**{"max_new_tokens": 24, **settings})
     inputs = engine.prompter.build(media, question)
@@ -51,7 +51,7 @@ def submitted(engine: Engine, requests: list[GenerationRequest]) -> list[Future[
 
 def single(engine: Engine, request: GenerationRequest) -> Generated:
     """Returns the answer to a request that runs alone."""
-    return answers(engine, [replace(request, exclusive=True)])[0]
+    return answers(engine, [replace(request, own_batch=True)])[0]
 
 
 def given(kwargs: dict[str, Any]) -> torch.Tensor:

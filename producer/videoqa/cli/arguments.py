@@ -37,12 +37,16 @@ __all__ = [
 
 Frames = Annotated[
     int | None,
-    typer.Option("--frames", "-n", help="Number of frames of each video that the model sees [8]."),
+    typer.Option(
+        "--frames", "-n", metavar="N", help="Frames per video [the model's own number, else 8]."
+    ),
 ]
 Fps = Annotated[
     float | None,
     typer.Option(
-        "--fps", help="Frames per second of video; --frames then limits their number [32]."
+        "--fps",
+        metavar="F",
+        help="Frames per second of video; --frames then limits their number [32].",
     ),
 ]
 Times = Annotated[
@@ -67,7 +71,8 @@ Tolerance = Annotated[
     ),
 ]
 Budget = Annotated[
-    int | None, typer.Option("--budget", help="Limit on the frames of all videos together.")
+    int | None,
+    typer.Option("--budget", metavar="N", help="Limit on the frames of all videos together."),
 ]
 Segments = Annotated[
     float | None,
@@ -92,13 +97,20 @@ Summary = Annotated[
     ),
 ]
 MaxTokens = Annotated[
-    int | None, typer.Option(help="Limit on the length of an answer, in tokens [100].")
+    int | None, typer.Option(metavar="N", help="Limit on the length of an answer, in tokens [100].")
 ]
 Model = Annotated[
-    str | None, typer.Option(help="Name of the model that answers; unset: the fleet's default.")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Name of the model that answers; unset: the workers' default model."
+    ),
 ]
-Start = Annotated[float | None, typer.Option(help="Start of the clip, in seconds of the video.")]
-End = Annotated[float | None, typer.Option(help="End of the clip, in seconds of the video.")]
+Start = Annotated[
+    float | None, typer.Option(metavar="S", help="Start of the clip, in seconds of the video.")
+]
+End = Annotated[
+    float | None, typer.Option(metavar="S", help="End of the clip, in seconds of the video.")
+]
 
 
 def drop_unset(**fields: Any) -> dict[str, Any]:

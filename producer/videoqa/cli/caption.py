@@ -58,17 +58,24 @@ def caption(
     source: Annotated[
         list[str],
         typer.Argument(
+            metavar="SOURCE...",
             help="The videos: a folder, a glob in quotes, s3://bucket/prefix/, a .jsonl, .csv or "
-            ".txt file, - for stdin, or several paths or URLs."
+            ".txt file, - for stdin, or several paths or URLs.",
         ),
     ],
     output: Annotated[
-        str, typer.Option("--output", "-o", help="Folder or s3://bucket/prefix for the results.")
+        str,
+        typer.Option(
+            "--output", "-o", metavar="OUTPUT", help="Folder or s3://bucket/prefix for the results."
+        ),
     ],
     question: Annotated[
         list[str] | None,
         typer.Option(
-            "--question", "-q", help="Question about each video; may be given several times."
+            "--question",
+            "-q",
+            metavar="TEXT",
+            help="Question about each video; may be given several times.",
         ),
     ] = None,
     frames: Frames = None,
@@ -83,27 +90,47 @@ def caption(
     max_tokens: MaxTokens = None,
     model: Model = None,
     tenant: Annotated[
-        str | None, typer.Option(help="Tenant whose jobs these are; tenants take turns.")
+        str | None,
+        typer.Option(metavar="NAME", help="Tenant whose jobs these are; tenants take turns."),
     ] = None,
     timeout_s: Annotated[
         float | None,
-        typer.Option("--job-timeout", help="Limit on one attempt at a video, in seconds [600]."),
+        typer.Option(
+            "--job-timeout", metavar="S", help="Limit on one attempt at a video, in seconds [600]."
+        ),
     ] = None,
     in_flight: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Number of jobs that are open at the same time.")
+        int,
+        typer.Option(
+            min=1,
+            max=10_000,
+            metavar="N",
+            show_default=False,
+            help="Number of jobs that are open at the same time [64].",
+        ),
     ] = 64,
     order: Annotated[
         str,
         typer.Option(
-            help="Order of results.jsonl: completion, or input, which is written at the end."
+            metavar="completion|input",
+            show_default=False,
+            help="Order of results.jsonl; that of the input comes when the run ends [completion].",
         ),
     ] = "completion",
     format_: Annotated[
-        str, typer.Option("--format", help="jsonl, or parquet to write results.parquet as well.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="jsonl|parquet",
+            show_default=False,
+            help="With parquet: also write results.parquet [jsonl].",
+        ),
     ] = "jsonl",
     subtitles: Annotated[
         str | None,
-        typer.Option(help="vtt or srt: write a subtitle file beside each video as well."),
+        typer.Option(
+            metavar="vtt|srt", help="Also write a subtitle file of this form for each video."
+        ),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry the videos that failed in an earlier run.")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Annotated, cast
+from typing import Annotated, cast, get_args
 
 import typer
 
 from videoqa import errors
+from videoqa.cli.help import App
 from videoqa.cli.options import JobId, JsonFlag, Timeout, open_client
 from videoqa.cli.output import print_change, print_event, print_job, print_note
 from videoqa.cli.tables import print_jobs, print_queues
@@ -16,16 +17,22 @@ from videoqa.contract import PRIORITIES, JobState, Priority
 
 __all__ = ["add_fleet_commands"]
 
-Limit = Annotated[int, typer.Option("--limit", "-n", help="Limit on the number of jobs.")]
+Limit = Annotated[
+    int,
+    typer.Option(
+        "--limit", "-n", metavar="N", show_default=False, help="Limit on the number of jobs [20]."
+    ),
+]
 Model = Annotated[
-    str | None, typer.Argument(help="Name of the model; left out: jobs that name no model.")
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="Name of the model; left out: jobs that name no model."),
 ]
 OfPriority = Annotated[
-    str | None, typer.Option(help="Only this priority, interactive or bulk; unset: both.")
+    str | None, typer.Option(metavar="interactive|bulk", help="Only this priority; unset: both.")
 ]
 
-dead = typer.Typer(help="List, show, replay or purge failed jobs.", no_args_is_help=True)
-queue = typer.Typer(help="Count, pause or resume the jobs that wait.", no_args_is_help=True)
+dead = App(help="List, show, replay or purge failed jobs.", no_args_is_help=True)
+queue = App(help="Count, pause or resume the jobs that wait.", no_args_is_help=True)
 
 
 def add_fleet_commands(app: typer.Typer) -> None:
@@ -40,16 +47,15 @@ def add_fleet_commands(app: typer.Typer) -> None:
 def list_jobs(
     state: Annotated[
         str | None,
-        typer.Option(
-            help="Only jobs in this state: queued, running, succeeded, failed, canceled or expired."
-        ),
+        typer.Option(metavar="|".join(get_args(JobState)), help="Only jobs in this state."),
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.")] = None,
+    tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.")] = None,
     limit: Limit = 20,
     cursor: Annotated[
         str | None,
         typer.Option(
-            help="Continue after this job (printed as the last line of the previous page)."
+            metavar="CURSOR",
+            help="Continue where the previous page ended; its last line prints the value.",
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -81,9 +87,11 @@ def retry(job_id: JobId, as_json: JsonFlag = False) -> None:
 
 # -- dead letters
 
-Ids = Annotated[list[str] | None, typer.Argument(help="Ids of failed jobs.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="Ids of failed jobs.")]
 All = Annotated[bool, typer.Option("--all", help="All failed jobs.")]
-Code = Annotated[str | None, typer.Option(help="Only jobs that failed with this error code.")]
+Code = Annotated[
+    str | None, typer.Option(metavar="CODE", help="Only jobs that failed with this error code.")
+]
 
 
 @dead.command(name="list")

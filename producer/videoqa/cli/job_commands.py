@@ -67,16 +67,21 @@ def _read_json(source: str) -> dict[str, Any]:
     return data
 
 
+_INPUTS_METAVAR = "INPUT... [QUESTION]"
+_INPUTS_HELP = (
+    "Videos and images, as paths or s3://, http(s):// or file:// URLs; the last argument is the "
+    "question, unless -q gives it."
+)
 Inputs = Annotated[
     list[str],
-    typer.Argument(
-        help="Videos and images, as paths or s3://, http(s):// or file:// URLs, then the question."
-    ),
+    typer.Argument(metavar=_INPUTS_METAVAR, help=_INPUTS_HELP),
 ]
 Output = Annotated[
     str | None,
     typer.Option(
-        help="URL of the result object, with {job_id} or {custom_id} in it; unset: the worker's own."
+        metavar="URL",
+        help="URL of the result object, with {job_id} or {custom_id} in it; unset: the worker's "
+        "VIDEOQA_OUTPUT.",
     ),
 ]
 
@@ -108,7 +113,12 @@ def _from_arguments(
 
 Questions = Annotated[
     list[str] | None,
-    typer.Option("--question", "-q", help="Question about the inputs; may be given several times."),
+    typer.Option(
+        "--question",
+        "-q",
+        metavar="TEXT",
+        help="Question about the inputs; may be given several times.",
+    ),
 ]
 
 
@@ -154,12 +164,16 @@ def ask(
 def submit(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Videos and images, as paths or URLs, then the question."),
+        typer.Argument(metavar=f"[{_INPUTS_METAVAR}]", help=_INPUTS_HELP),
     ] = None,
     question: Questions = None,
     request: Annotated[
         str | None,
-        typer.Option("--request", help="JSON file with the whole job request, or - for stdin."),
+        typer.Option(
+            "--request",
+            metavar="FILE",
+            help="JSON file with the whole job request, or - for stdin.",
+        ),
     ] = None,
     frames: Frames = None,
     fps: Fps = None,
@@ -176,13 +190,18 @@ def submit(
     end: End = None,
     output: Output = None,
     priority: Annotated[
-        str | None, typer.Option(help="interactive (served first) or bulk.")
+        str | None,
+        typer.Option(
+            metavar="interactive|bulk", help="Interactive jobs are served first [interactive]."
+        ),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="Key of the request: submitted twice, it is one job.")
+        str | None,
+        typer.Option(metavar="KEY", help="Key of the request: submitted twice, it is one job."),
     ] = None,
     custom_id: Annotated[
-        str | None, typer.Option(help="Your own id for the job, kept in its result.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Your own id for the job, kept in its result."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -228,7 +247,13 @@ def result(
     as_json: JsonFlag = False,
     follow: Annotated[bool, typer.Option("--wait", help="Wait until the job ends first.")] = False,
     form: Annotated[
-        str, typer.Option("--format", help="text, json, or vtt or srt for subtitles of the video.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="text|json|vtt|srt",
+            show_default=False,
+            help="Form of the answers; vtt and srt are subtitles of the video [text].",
+        ),
     ] = "text",
 ) -> None:
     """Print a job's answers."""

@@ -30,6 +30,7 @@ from typer.core import TyperGroup
 from videoqa import __version__, errors
 from videoqa.cli.caption import INTERRUPTED, caption
 from videoqa.cli.fleet import add_fleet_commands
+from videoqa.cli.help import App, group_commands
 from videoqa.cli.job_commands import add_job_commands
 from videoqa.cli.options import JsonFlag, load_settings
 from videoqa.cli.output import print_checks, print_error
@@ -38,7 +39,7 @@ __all__ = ["app", "main"]
 
 WORKER_COMMANDS = {
     "up": "run Redis and a worker on this machine until Ctrl-C",
-    "worker": "run one worker, which loads a model and answers jobs",
+    "worker": "run one worker, which answers jobs until a signal ends it",
     "demo": "run some jobs end to end with the bundled model",
     "frames": "show the frames of a video that the model would see",
 }
@@ -46,6 +47,17 @@ WORKER_COMMANDS = {
 
 class _Commands(TyperGroup):
     """The group of all commands; turns their errors into one line and an exit code."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the commands under headings, each with the whole first sentence of its help."""
+        for heading, names in group_commands(self.list_commands(ctx)).items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [
+                        (name, self.commands[name].get_short_help_str(_LONGEST_LINE))
+                        for name in names
+                    ]
+                )
 
     def invoke(self, ctx: Any) -> Any:
         as_json = "--json" in sys.argv
@@ -73,6 +85,8 @@ class _Commands(TyperGroup):
             raise typer.Exit(6) from None
 
 
+_LONGEST_LINE = 200
+"""Characters of a command's first sentence: longer than any, so that none is cut off."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -95,7 +109,7 @@ def _describe_interrupt(ctx: Any) -> str:
     return "interrupted" if is_local else "interrupted; a submitted job continues"
 
 
-app = typer.Typer(
+app = App(
     name="videoqa",
     cls=_Commands,
     no_args_is_help=True,
@@ -124,7 +138,10 @@ def _take_global_options(
         ),
     ] = False,
 ) -> None:  # fmt: skip
-    """Ask questions about videos: submit jobs, follow them, read their answers."""
+    """Ask questions about videos: submit jobs, follow them, read their answers.
+
+    Start with `videoqa up` in another shell.
+    """
 
 
 add_job_commands(app)

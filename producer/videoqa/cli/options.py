@@ -27,13 +27,14 @@ def _check_finite(timeout_s: float | None) -> float | None:
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
-JobId = Annotated[str, typer.Argument(help="Id of the job, as printed by `submit`.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, as printed by `submit`.")]
 Timeout = Annotated[
     float | None,
     typer.Option(
         "--timeout",
         callback=_check_finite,
-        help="Give up waiting after this many seconds; the job continues.",
+        metavar="S",
+        help="Give up waiting after S seconds; the job continues.",
     ),
 ]
 

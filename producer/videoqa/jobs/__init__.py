@@ -11,7 +11,7 @@ from videoqa.jobs.connection import (
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import AsyncEventReader
 from videoqa.jobs.keys import queue_name
-from videoqa.jobs.ledger import Claim, ClaimResult, Fence, Ledger, Progress, Unreadable
+from videoqa.jobs.ledger import Claim, ClaimResult, Ledger, Progress, Unreadable, WriteReply
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
@@ -21,13 +21,13 @@ __all__ = [
     "Claim",
     "ClaimResult",
     "EventCursor",
-    "Fence",
     "Ledger",
     "ListCursor",
     "Progress",
     "Submission",
     "SubmitResult",
     "Unreadable",
+    "WriteReply",
     "check_database_number",
     "connect",
     "connect_async",

@@ -43,9 +43,10 @@ from videoqa.jobs.keys import WORKER_TTL_S
 from videoqa.jobs.reader import LedgerReader, check_job_id, load_script
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, parse_bell
 
-__all__ = ["Claim", "ClaimResult", "Fence", "Ledger", "Progress", "Unreadable"]
+__all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "Unreadable", "WriteReply"]
 
-Fence = Literal["ok", "cancel", "lost"]
+WriteReply = Literal["ok", "cancel", "lost"]
+"""The reply to a fenced write: it counts, it counts but the attempt is to stop, or it was refused."""
 LeadReply = Literal["ok", "cancel", "lost", "follow"]
 
 
@@ -60,7 +61,7 @@ class Claim:
     timeout_s: float
     queued_s: float
     token: str
-    """Fences every write of this attempt."""
+    """The fencing token: every write of this attempt carries it."""
     kept: Result | None = None
     """The answers of an earlier attempt that could not be stored."""
     is_exclusive: bool = False
@@ -265,24 +266,24 @@ class Ledger(LedgerReader):
         )
         return ClaimResult(claim)
 
-    def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[Fence]:
+    def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[WriteReply]:
         """Extends the leases of (job id, token) pairs, in one round trip."""
         code = load_script("renew")
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id, token in held:
                 pipe.eval(code, 0, self.keys.prefix, job_id, token, str(lease_s))
-            return cast(list[Fence], pipe.execute())
+            return cast(list[WriteReply], pipe.execute())
 
-    def progress(self, job_id: str, token: str, progress: Progress) -> Fence:
+    def progress(self, job_id: str, token: str, progress: Progress) -> WriteReply:
         """Records where the attempt is; the reply says whether it should go on."""
-        return cast(Fence, self._run("progress", job_id, token, *progress.lua_args()))
+        return cast(WriteReply, self._run("progress", job_id, token, *progress.lua_args()))
 
-    def checkpoint(self, job_id: str, token: str, fingerprint: str, segment: Segment) -> Fence:
+    def checkpoint(self, job_id: str, token: str, fingerprint: str, segment: Segment) -> WriteReply:
         """Stores an answered segment for a later attempt; see `segments`."""
         text = segment.model_dump_json()
         reply = self._run("checkpoint", job_id, token, fingerprint, segment.number, text)
-        return cast(Fence, reply)
+        return cast(WriteReply, reply)
 
     def finish(
         self,
@@ -293,7 +294,7 @@ class Ledger(LedgerReader):
         result_url: str,
         cache_key: str | None = None,
         cache_ttl_s: float = 0.0,
-    ) -> Fence:
+    ) -> WriteReply:
         """Ends the job as succeeded.
 
         Arguments:
@@ -304,7 +305,7 @@ class Ledger(LedgerReader):
         reply = self._run(
             "finish", job_id, token, text, result_url, cache_key or "", math.ceil(cache_ttl_s)
         )
-        return cast(Fence, reply)
+        return cast(WriteReply, reply)
 
     def fail(
         self,

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import typer
 from support.cli import COMMAND, Run, run_command
 
 from videoqa import Client, Job, Result, __version__, errors
@@ -28,6 +29,7 @@ from videoqa.contract import (
     Failure,
     FrameUsed,
     Generation,
+    JobState,
     Sampling,
     Usage,
     Warn,
@@ -472,8 +474,37 @@ def test_version_prints_both_distributions(run: Run) -> None:
     assert done.stdout == f"videoqa {__version__}\nvideoqa-worker {__version__}\n"
 
 
-def test_help_names_every_command(environment: dict[str, str]) -> None:
+def test_help_shows_every_command_under_a_heading(environment: dict[str, str]) -> None:
     text = run_command("--help", environment=environment).stdout
-    of_client = ("ask", "submit", "status", "wait", "result", "cancel", "doctor")
-    for name in (*of_client, "up", "worker", "demo", "frames"):
-        assert re.search(rf"^ +{name} ", text, re.MULTILINE)
+    groups = {
+        section.partition(":")[0]: re.findall(r"^  (\w+)  ", section, re.MULTILINE)
+        for section in text.split("\n\n")
+    }
+    assert groups["Start"] == ["demo", "up", "doctor"]
+    assert groups["Ask"] == ["ask", "caption", "frames"]
+    assert groups["Operate"] == ["worker", "queue", "dead"]
+    shown = [name for heading in ("Start", "Ask", "Jobs", "Operate") for name in groups[heading]]
+    assert sorted(shown) == sorted(typer.main.get_group(cli.app).commands)
+    assert "..." not in text.partition("Start:")[2]  # no sentence is cut off
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("ask", "ask [OPTIONS] INPUT... [QUESTION]"),
+        ("submit", "submit [OPTIONS] [INPUT... [QUESTION]]"),
+        ("caption", "caption [OPTIONS] SOURCE..."),
+        ("frames", "frames [OPTIONS] VIDEO"),
+        ("list", "list [OPTIONS]"),
+        ("dead purge", "dead purge [OPTIONS] [ID...]"),
+        ("queue pause", "queue pause [OPTIONS] [MODEL]"),
+    ],
+)
+def test_help_shows_arguments_by_their_metavars(run: Run, command: str, usage: str) -> None:
+    text = run(*command.split(), "--help").stdout
+    assert text.startswith(f"Usage: videoqa {usage}\n")
+    assert not re.search(r"<\w|default:", text)  # a type, or a default in another style
+
+
+def test_help_of_list_names_every_state(run: Run) -> None:
+    assert f"--state {'|'.join(get_args(JobState))}" in run("list", "--help").stdout

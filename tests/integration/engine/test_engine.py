@@ -184,7 +184,7 @@ def test_a_request_that_asks_to_be_alone_is_never_batched(engine: Engine) -> Non
     with batch_sizes(engine) as rows:
         beside: list[int] = []
         requests[1] = replace(
-            requests[1], exclusive=True, on_progress=lambda _: beside.append(rows[-1])
+            requests[1], own_batch=True, on_progress=lambda _: beside.append(rows[-1])
         )
         answers(engine, requests)
     assert beside == [1, 1, 1]

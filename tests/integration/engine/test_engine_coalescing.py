@@ -38,7 +38,7 @@ def held(engine: Engine) -> Iterator[None]:
         going.set()
         over.wait(30)
 
-    busy = engine.submit(ask(engine, [clip(9, 1)], "Busy?", exclusive=True, on_progress=stay))
+    busy = engine.submit(ask(engine, [clip(9, 1)], "Busy?", own_batch=True, on_progress=stay))
     assert going.wait(30)
     try:
         yield
@@ -67,7 +67,7 @@ def test_another_question_picture_or_setting_is_another_sequence(engine: Engine)
         again(engine, stop=["zz"]),
         again(engine, temperature=1.0, seed=1),
         again(engine, temperature=1.0, seed=2),
-        again(engine, exclusive=True),
+        again(engine, own_batch=True),
     ]
     shared = engine.stats.shared
     answers(engine, requests)

@@ -69,7 +69,7 @@ def test_no_logit_of_a_sequence_depends_on_the_rest_of_the_batch(
     alone = []
     with logits_seen() as seen:
         for request in requests:
-            alone.append(answers(engine, [replace(request, exclusive=True)])[0])
+            alone.append(answers(engine, [replace(request, own_batch=True)])[0])
         right = dict(seen)
     for seed in range(3):
         steps = [random.Random(seed).choice([0, 0, 2, 7]) for _ in requests]
@@ -88,7 +88,7 @@ def test_without_the_option_logits_do_depend_on_it(engine_of: Callable[..., Engi
     requests = mixed(engine)[:8]
     with logits_seen() as seen:
         for request in requests:
-            answers(engine, [replace(request, exclusive=True)])
+            answers(engine, [replace(request, own_batch=True)])
         right = dict(seen)
     with logits_seen() as seen:
         answers(engine, requests)

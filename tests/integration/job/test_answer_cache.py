@@ -214,7 +214,7 @@ def test_followers_go_on_waiting_for_a_job_whose_worker_vanished(
     leader, follower = submit(ledger), submit(ledger)
     claim = ledger.claim(leader, worker="dies", lease_s=0.01, token="t").claim
     assert claim is not None
-    key = attempts._cache.name(claim.request, claim.request.sampling, []).key
+    key = attempts._cache.make_key(claim.request, claim.request.sampling, []).lookup
     assert key is not None
     assert ledger.lead(leader.job_id, "t", key) == "ok"
     assert ledger.lead(leader.job_id, "t", key) == "ok"  # its reply was lost

@@ -140,7 +140,7 @@ def test_segments_that_the_model_saw_in_another_form_are_not_used(
             answer_settings=WorkerSettings.from_environment({}, **fields).answer_settings,
         )  # fmt: skip
         versions = [SourceVersion("s3://b/k", "1", None, 1)]
-        return cache.name(request, request.sampling, versions).fingerprint
+        return cache.make_key(request, request.sampling, versions).fingerprint
 
     request = JobRequest.model_validate(
         {"inputs": ["s3://b/k"], "questions": ["What?"], **IN_SEGMENTS}

@@ -25,11 +25,11 @@ from videoqa_worker.prompt import ModelInputs
 from videoqa_worker.settings import EngineConfig
 
 
-def pending(tokens: int, *, answer: int = 10, exclusive: bool = False) -> PendingRequest:
+def pending(tokens: int, *, answer: int = 10, own_batch: bool = False) -> PendingRequest:
     ids = torch.zeros((1, tokens), dtype=torch.long)
     inputs = ModelInputs(ids, torch.ones_like(ids), {}, (), frames=1)
     return PendingRequest(
-        GenerationRequest(inputs, generation=Generation(max_new_tokens=answer), exclusive=exclusive)
+        GenerationRequest(inputs, generation=Generation(max_new_tokens=answer), own_batch=own_batch)
     )
 
 
@@ -66,8 +66,8 @@ def test_a_long_answer_counts_like_a_long_prompt() -> None:
 
 
 def test_who_wants_to_be_alone_is_alone_from_both_sides() -> None:
-    waiting = [pending(100), pending(100, exclusive=True), pending(100)]
-    assert [one.request.exclusive for one in choose_batch(waiting, config(), 10**9)] == [
+    waiting = [pending(100), pending(100, own_batch=True), pending(100)]
+    assert [one.request.own_batch for one in choose_batch(waiting, config(), 10**9)] == [
         False,
         False,
     ]
@@ -82,7 +82,7 @@ def test_who_wants_to_be_alone_is_alone_from_both_sides() -> None:
 def test_any_queue_empties_in_batches_within_the_limits(
     entries: list[tuple[int, bool]], max_batch: int, max_tokens: int
 ) -> None:
-    waiting = [pending(tokens, exclusive=exclusive) for tokens, exclusive in entries]
+    waiting = [pending(tokens, own_batch=own_batch) for tokens, own_batch in entries]
     settings = config(max_batch=max_batch)
     while waiting:
         batch = choose_batch(waiting, settings, max_tokens)
@@ -90,7 +90,7 @@ def test_any_queue_empties_in_batches_within_the_limits(
         assert len(batch) <= max_batch
         assert len(batch) == 1 or count_padded_tokens(batch) <= max_tokens
         assert max(lengths(batch)) <= 1.5 * min(lengths(batch))
-        assert len(batch) == 1 or not any(one.request.exclusive for one in batch)
+        assert len(batch) == 1 or not any(one.request.own_batch for one in batch)
         waiting = [one for one in waiting if one not in batch]
 
 

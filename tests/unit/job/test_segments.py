@@ -58,7 +58,7 @@ class Model:
 
     def ask(self, question: MediaQuestion) -> Future[Generated]:
         self.asked.append(Future())
-        self.alone.append(question.exclusive)
+        self.alone.append(question.own_batch)
         self.stops.append(question.should_stop)
         self.on_ask()
         return self.asked[-1]

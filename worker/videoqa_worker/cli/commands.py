@@ -16,7 +16,6 @@ from rich.console import Console
 from videoqa.cli.arguments import (
     End,
     Fps,
-    Frames,
     Keyframes,
     Start,
     Times,
@@ -31,7 +30,7 @@ __all__ = ["demo", "frames", "up", "worker"]
 
 
 def worker() -> None:
-    """Run one worker, which loads a model and answers jobs until a signal ends it."""
+    """Run one worker, which answers jobs until a signal ends it."""
     from videoqa_worker.__main__ import leave, main
 
     leave(main())
@@ -39,7 +38,7 @@ def worker() -> None:
 
 def demo(
     keep: Annotated[
-        Path | None, typer.Option(help="Keep the clips and results in this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Keep the clips and results in this folder.")
     ] = None,
 ) -> None:
     """Run some jobs end to end with the bundled model.
@@ -53,8 +52,11 @@ def demo(
 
 
 def frames(
-    video: Annotated[str, typer.Argument(help="A path, or an s3://, http(s):// or file:// URL.")],
-    frames: Frames = None,
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="A path, or an s3://, http(s):// or file:// URL.")],
+    frames: Annotated[
+        int | None,
+        typer.Option("--frames", "-n", metavar="N", help="Number of frames [8]."),
+    ] = None,
     fps: Fps = None,
     times: Times = None,
     keyframes: Keyframes = False,
@@ -95,7 +97,10 @@ def up(
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help="Port of Redis [7379, or a free one if that is taken]."
+            min=1,
+            max=65535,
+            metavar="PORT",
+            help="Port of Redis [7379, or a free one if that is taken].",
         ),
     ] = None,
 ) -> None:

@@ -40,7 +40,7 @@ class AnswerOptions:
     generation: Generation
     should_stop: Callable[[], bool] = never_stop
     """Canceled, or past its deadline; called at every decode step, so it must be cheap."""
-    exclusive: bool = False
+    own_batch: bool = False
     """Never run together with others: a second attempt must not fail them."""
     patience_s: float = 0.0
     """Requests that arrive up to so much later may run first."""
@@ -121,9 +121,9 @@ class PendingRequest:
         return self.request.inputs.length
 
     @property
-    def exclusive(self) -> bool:
+    def own_batch(self) -> bool:
         """True if it must not run together with others."""
-        return self.retry_alone or self.request.exclusive
+        return self.retry_alone or self.request.own_batch
 
     @property
     def max_tokens(self) -> int:

@@ -1,6 +1,6 @@
 """AnswerCache: finds the answers of earlier jobs, so that no question about the same bytes is asked twice.
 
-An answer's name is made of all that decides it: each source's version, clip and kind, the frames
+An answer's key is made of all that decides it: each source's version, clip and kind, the frames
 chosen, the questions, the generation settings, model, revision and the form of the prompt. It
 is looked up once the sources are open, so whoever gets it may read them. If another job asks the
 same at that time, this one waits for it instead of asking beside it.
@@ -21,7 +21,7 @@ from videoqa.storage import ObjectStore
 from videoqa_worker.job.claims import HeldJob
 from videoqa_worker.sources import SourceVersion
 
-__all__ = ["AnswerCache", "AnswerName", "Lookup", "compute_fingerprint"]
+__all__ = ["AnswerCache", "CacheKey", "Lookup", "compute_fingerprint"]
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,12 @@ PROMPT_FORM = 1
 
 
 @dataclass(frozen=True)
-class AnswerName:
-    """Name of the answers to a request about certain versions of its sources."""
+class CacheKey:
+    """Key of the answers to a request about certain versions of its sources."""
 
     fingerprint: str
     """SHA-256 of all that decides the answers, as far as it is known."""
-    key: str | None
+    lookup: str | None
     """The fingerprint, where later jobs may find the answers by it."""
 
 
@@ -45,7 +45,7 @@ class Lookup:
 
     known: Result | None = None
     """The result of an earlier job."""
-    must_wait: bool = False
+    must_follow: bool = False
     """Another job asks the same: this one is queued behind it, and its attempt is over."""
 
 
@@ -113,10 +113,10 @@ class AnswerCache:
         self._answer_settings = answer_settings
         self.ttl_s = ttl_s
 
-    def name(
+    def make_key(
         self, request: JobRequest, sampling: Sampling, versions: Sequence[SourceVersion]
-    ) -> AnswerName:
-        """Names the answers to this request; without a key where they are not to be found again."""
+    ) -> CacheKey:
+        """Makes the key of the answers to this request; without `lookup` where they are not to be found again."""
         fingerprint = compute_fingerprint(
             request,
             sampling,
@@ -127,7 +127,7 @@ class AnswerCache:
         )
         is_kept = self.ttl_s > 0 and request.cache != "off"
         is_found = is_kept and is_lasting(request, versions, self.revision)
-        return AnswerName(fingerprint, fingerprint if is_found else None)
+        return CacheKey(fingerprint, fingerprint if is_found else None)
 
     def look_up(self, job: HeldJob, key: str | None) -> Lookup:
         """Looks for answers with this key; if there are none, this job is the one that asks."""
@@ -136,7 +136,7 @@ class AnswerCache:
         known = self.find(key)
         if known is not None:
             return Lookup(known=known)
-        return Lookup(must_wait=not job.lead(key))
+        return Lookup(must_follow=not job.lead(key))
 
     def find(self, key: str) -> Result | None:
         """Returns the result of an earlier job, if its object is there and still has this key."""

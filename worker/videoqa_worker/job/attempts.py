@@ -139,15 +139,15 @@ class Attempts:
         context = AttemptContext(claim.request, control, job.report)
         # A second attempt runs alone in its batch: if this job breaks it again, only it is convicted.
         with self._pipeline.open(context, own_batch=claim.attempt > 1) as opened:
-            name = self._cache.name(claim.request, opened.sampling, opened.versions)
-            found = self._cache.look_up(job, name.key)
-            if found.must_wait:
+            key = self._cache.make_key(claim.request, opened.sampling, opened.versions)
+            found = self._cache.look_up(job, key.lookup)
+            if found.must_follow:
                 return None
             if found.known is not None:
                 _stream_known(context, found.known)
                 return reuse_result(claim, found.known)
-            draft = self._pipeline.answer(opened, RecordCheckpoints(job, name.fingerprint))
-        return build_result(claim, draft, self._cache, name)
+            draft = self._pipeline.answer(opened, RecordCheckpoints(job, key.fingerprint))
+        return build_result(claim, draft, self._cache, key)
 
     def _finish(self, job: HeldJob, result: Result) -> None:
         """Stores the result object, then ends the job as succeeded."""

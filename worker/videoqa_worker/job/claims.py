@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from videoqa import errors
 from videoqa.contract import Result, Segment
-from videoqa.jobs import Bell, Claim, ClaimResult, Fence, Ledger, Progress
+from videoqa.jobs import Bell, Claim, ClaimResult, Ledger, Progress, WriteReply
 from videoqa_worker.job.admission import Admission
 from videoqa_worker.job.context import JobControl, apply_status
 
@@ -141,9 +141,9 @@ class HeldJob:
         self._apply(status)
         return True
 
-    def _write(self, call: Callable[[str, str], Fence]) -> None:
+    def _write(self, call: Callable[[str, str], WriteReply]) -> None:
         self._apply(self._claims.repeat(lambda: call(self.claim.job_id, self.claim.token)))
 
-    def _apply(self, status: Fence) -> None:
+    def _apply(self, status: WriteReply) -> None:
         apply_status(self.control, status)
         self.control.check()

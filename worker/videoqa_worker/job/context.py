@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from videoqa.contract import JobRequest
 from videoqa.errors import JobCanceled, JobError, JobTimeout, LeaseLost
-from videoqa.jobs import Fence, Progress
+from videoqa.jobs import Progress, WriteReply
 
 __all__ = ["AttemptContext", "JobControl", "Progress", "Report", "apply_status"]
 
@@ -63,7 +63,7 @@ class JobControl:
             raise JobTimeout(f"the attempt ran longer than timeout_s={self._timeout_s:g}")
 
 
-def apply_status(control: JobControl, status: Fence) -> None:
+def apply_status(control: JobControl, status: WriteReply) -> None:
     """Stops the attempt if Redis says that its job is canceled or was claimed by another worker."""
     if status == "cancel":
         control.stop(JobCanceled("canceled on request"))

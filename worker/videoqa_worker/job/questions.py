@@ -64,7 +64,7 @@ class QuestionSession:
                 text,
                 generation=request.generation,
                 should_stop=lambda: self._is_over or control.is_stopped(),
-                exclusive=self._own_batch and not is_new,
+                own_batch=self._own_batch and not is_new,
                 patience_s=_PATIENCE_S[request.priority],
                 on_text=on_text,
             )

@@ -17,7 +17,7 @@ from videoqa import errors
 from videoqa.contract import JobRequest, Result, Usage, to_datetime
 from videoqa.jobs import Claim
 from videoqa.storage import ObjectStore, file_path, quote_name
-from videoqa_worker.job.answer_cache import AnswerCache, AnswerName
+from videoqa_worker.job.answer_cache import AnswerCache, CacheKey
 from videoqa_worker.job.context import JobControl
 from videoqa_worker.job.draft import AttemptDraft
 
@@ -45,7 +45,7 @@ def list_roots(template: str, extra: tuple[Path, ...]) -> tuple[Path, ...]:
     return (file_path(fixed if fixed.endswith("/") else fixed.rpartition("/")[0]), *extra)
 
 
-def build_result(claim: Claim, draft: AttemptDraft, cache: AnswerCache, name: AnswerName) -> Result:
+def build_result(claim: Claim, draft: AttemptDraft, cache: AnswerCache, key: CacheKey) -> Result:
     return Result(
         answers=draft.answers,
         segments=tuple(draft.segments),
@@ -57,7 +57,7 @@ def build_result(claim: Claim, draft: AttemptDraft, cache: AnswerCache, name: An
         generation=claim.request.generation,
         usage=draft.usage(claim.queued_s),
         warnings=tuple(draft.warnings),
-        cache_key=name.key,
+        cache_key=key.lookup,
         **_own_fields(claim),
     )
 
@@ -101,7 +101,7 @@ def store_result(objects: ObjectStore, url: str, result: Result, control: JobCon
             return False
 
     data = result.model_dump_json(indent=2).encode()
-    for attempt in range(1, TRIES + 1):
+    for number in range(1, TRIES + 1):
         control.check()
         try:
             if not objects.write(url, data, keeps=is_later):
@@ -110,7 +110,7 @@ def store_result(objects: ObjectStore, url: str, result: Result, control: JobCon
                 )
             return
         except errors.OutputUnavailable as error:
-            if attempt == TRIES:
+            if number == TRIES:
                 raise
             log.warning("%s; trying again", error, extra={"job_id": control.job_id})
-            time.sleep(0.2 * 2**attempt)
+            time.sleep(0.2 * 2**number)

@@ -30,7 +30,7 @@ def register(runtime: Runtime) -> None:
     logging.getLogger("celery.app.trace").addFilter(_is_no_rejection)
 
     @runtime.app.task(name=TASK)  # type: ignore[untyped-decorator]
-    def answer(job_id: str, attempt: int, bell: int, queue: str) -> None:
+    def hear_bell(job_id: str, attempt: int, bell: int, queue: str) -> None:
         heard = Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue)
         # Celery still delivers bells while a worker shuts down: it would claim the job that it just gave back.
         if runtime.is_closing or not runtime.process(heard):

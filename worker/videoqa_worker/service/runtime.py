@@ -1,7 +1,7 @@
 """Runtime: builds a worker's resident objects in order, and closes them in reverse.
 
-    ledger -> reaper (announces "loading") -> engine (loads the model) -> sources -> leases
-        -> watchdog
+    ledger -> reaper (announces "loading") -> engine (loads the model) -> sources -> decoders
+        -> leases -> watchdog
 
 Nothing here is a global: the Celery task calls the `Runtime` that it was made with.
 """

@@ -88,7 +88,7 @@ end
 
 -- Counts one more bell for a queue and returns it; the caller publishes it. The worker that hears it claims
 -- the job whose turn it is; `id` only says for which job it was rung.
-local function another_bell(id, attempt, queue)
+local function count_bell(id, attempt, queue)
   local bell = redis.call('HINCRBY', P .. ':bells', queue .. ':rung', 1)
   return {id, tostring(tonumber(attempt) + 1), tostring(bell), queue}
 end
@@ -104,9 +104,9 @@ end
 
 -- Puts the job into its line and returns the bell to ring. The job has the place of its first bell: a
 -- backlog that came later does not begin before its next attempt.
-local function ring(id)
+local function enqueue(id)
   local rec = get(id, 'queue', 'attempt', 'tenant', 'created_at', 'bell')
-  local bell = another_bell(id, rec[2], rec[1])
+  local bell = count_bell(id, rec[2], rec[1])
   if not rec[5] then set(id, 'bell', bell[3]) end
   if rec[4] ~= stamp(now) then set(id, 'rung_at', stamp(now)) end
   redis.call('HDEL', job_key(id), 'next_at')
@@ -115,7 +115,7 @@ local function ring(id)
 end
 
 -- Makes the followers of a job that has ended due: they find its answer, or ask themselves.
-local function land(id)
+local function release_followers(id)
   local key = get(id, 'flight')[1]
   if not key then return end
   redis.call('HDEL', job_key(id), 'flight')
@@ -133,7 +133,7 @@ end
 local function finalize(id, state, ...)
   local rec = get(id, 'ttl_s', 'attempt', 'idem')
   forget_places(id)
-  land(id)
+  release_followers(id)
   set(id, 'state', state, 'finished_at', stamp(now), ...)
   redis.call('HDEL', job_key(id), 'stage', 'next_at', 'follows')
   local ttl = math.ceil(tonumber(rec[1]))

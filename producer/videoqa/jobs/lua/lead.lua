@@ -4,7 +4,7 @@ local answer, attempt = fence(id, ARGV[3])
 if answer ~= 'ok' then return answer end
 -- An earlier attempt may have asked something else: another version of the video, or another model.
 local before = get(id, 'flight')[1]
-if before and before ~= key then land(id) end
+if before and before ~= key then release_followers(id) end
 local leader = redis.call('GET', P .. ':flight:' .. key)
 if leader and leader ~= id and get(leader, 'flight')[1] == key then
   redis.call('HINCRBY', job_key(id), 'attempt', -1)  -- the model was not asked

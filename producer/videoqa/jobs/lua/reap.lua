@@ -39,14 +39,14 @@ for _, id in ipairs(due(':leases')) do
     else
       requeue(id, 'failure', why, 'suspect', '1')
       emit(id, 'retry', 'queued', attempt, 'message', 'its worker vanished')
-      bells[#bells + 1] = ring(id)
+      bells[#bells + 1] = enqueue(id)
     end
   end
 end
 
 for _, id in ipairs(due(':delayed')) do
   redis.call('ZREM', P .. ':delayed', id)
-  if get(id, 'state')[1] == 'queued' then bells[#bells + 1] = ring(id) end
+  if get(id, 'state')[1] == 'queued' then bells[#bells + 1] = enqueue(id) end
 end
 
 for _, id in ipairs(due(':startby')) do
@@ -77,7 +77,7 @@ end
 local function ring_again(queue, count)
   for _, tenant in ipairs(redis.call('ZRANGE', turns(queue), 0, -1)) do
     for _, id in ipairs(redis.call('ZRANGE', line(queue, tenant), 0, count - 1)) do
-      bells[#bells + 1] = another_bell(id, get(id, 'attempt')[1] or 0, queue)
+      bells[#bells + 1] = count_bell(id, get(id, 'attempt')[1] or 0, queue)
       count = count - 1
     end
     if count == 0 then return end

@@ -11,4 +11,4 @@ if ARGV[4] ~= '' then keep(id, ARGV[4]) end
 redis.call('HINCRBY', job_key(id), 'max_attempts', 1)
 requeue(id)
 emit(id, 'state', 'queued', attempt, 'message', 'given back by a worker that shuts down')
-return ring(id)
+return enqueue(id)

@@ -16,5 +16,5 @@ set(id, 'state', 'queued', 'max_attempts', tonumber(rec[2]) + allowed)
 -- A retried job is wanted now: its old start_by no longer holds.
 redis.call('HDEL', job_key(id), 'failure', 'finished_at', 'start_by', 'worker', 'kept_at', 'suspect', 'bell')
 emit(id, 'state', 'queued', rec[2], 'message', 'retried on request')
-local bell = ring(id)
+local bell = enqueue(id)
 return {'ok', bell[1], bell[2], bell[3], bell[4]}

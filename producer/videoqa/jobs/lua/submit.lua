@@ -41,5 +41,5 @@ local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
 set(id, 'start_by', stamp(start_by))
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
 -- The first event of a job is not in its stream: see event_stream.py.
-local bell = ring(id)
+local bell = enqueue(id)
 return {'new', id, bell[2], bell[3], queue}

@@ -33,7 +33,7 @@ from videoqa_worker.settings import EngineConfig
 
 __all__ = ["ContinuousRunner"]
 
-Sampled = list[tuple[SlotSequence, int]]
+NextTokens = list[tuple[SlotSequence, int]]
 """Sequences and their next tokens; -1 where the logits are NaN or infinite."""
 
 
@@ -97,11 +97,11 @@ class ContinuousRunner:
             (self._prefill, self._recovery.recover_prefill),
             (self._decode, self._recovery.recover_decode),
         ):
-            sampled = _attempt(run)
-            if isinstance(sampled, Fault):
-                recover(sampled)
+            next_tokens = _try_run(run)
+            if isinstance(next_tokens, Fault):
+                recover(next_tokens)
                 break
-            self._postprocess(sampled)
+            self._postprocess(next_tokens)
         return True
 
     def run(self, requests: list[PendingRequest]) -> None:
@@ -117,7 +117,7 @@ class ContinuousRunner:
 
     # Run
 
-    def _prefill(self) -> Sampled:
+    def _prefill(self) -> NextTokens:
         """Computes one prefill chunk, or the rest of several packed prompts.
 
         If no sequence is decoding, computes the whole prompt.
@@ -137,7 +137,7 @@ class ContinuousRunner:
             sequence.length = prefill.done
         if logits is None:
             return []
-        return [*zip(sequences, self._sample(logits.float(), sequences), strict=True)]
+        return [*zip(sequences, self._draw_tokens(logits.float(), sequences), strict=True)]
 
     def _max_chunk(self) -> int:
         """Returns the most positions that a prefill pass may have."""
@@ -190,22 +190,22 @@ class ContinuousRunner:
         sequence.length, sequence.is_prepared = sequence.prefill.done, True
         slot.is_written = bool(slot.key) and sequence.length >= slot.prefix_length
 
-    def _decode(self) -> Sampled:
+    def _decode(self) -> NextTokens:
         """Computes the next token of all decoding sequences."""
         if not self._table.decoding:
             return []
-        sampled: Sampled = []
+        next_tokens: NextTokens = []
         min_slots = self._config.max_batch if self._allocator.has_standard_length else 1
         for first, slots in self._group_decoding():
             sequences = [one for slot in slots for one in slot]
             inputs = [[one.decode_input for one in slot] for slot in slots]
             logits = self.forward.decode(first, inputs, min_slots=min_slots)
-            sampled += zip(sequences, self._sample(logits.float(), sequences), strict=True)
+            next_tokens += zip(sequences, self._draw_tokens(logits.float(), sequences), strict=True)
         self.steps += 1
-        self.rows += len(sampled)
-        for sequence, _ in sampled:
+        self.rows += len(next_tokens)
+        for sequence, _ in next_tokens:
             sequence.length += 1
-        return sampled
+        return next_tokens
 
     def _group_decoding(self) -> list[tuple[int, list[list[SlotSequence]]]]:
         """Returns the groups that decode in one pass; with fixed shapes, only sequences of one reach."""
@@ -222,7 +222,7 @@ class ContinuousRunner:
             for reach in sorted({*reaches.values()})
         ]
 
-    def _sample(self, logits: torch.Tensor, sequences: list[SlotSequence]) -> list[int]:
+    def _draw_tokens(self, logits: torch.Tensor, sequences: list[SlotSequence]) -> list[int]:
         """Returns each sequence's next token, -1 where logits are not finite; the only wait for the device."""
         finite = logits.isfinite().all(dim=-1)
         for n, sequence in enumerate(sequences):
@@ -232,14 +232,14 @@ class ContinuousRunner:
         for n, sequence in enumerate(sequences):
             if sequence.sampler is not None:
                 tokens[n] = sequence.sampler.draw(logits[n])
-        sampled: list[int] = torch.where(finite, tokens, -1).tolist()
-        return sampled
+        drawn: list[int] = torch.where(finite, tokens, -1).tolist()
+        return drawn
 
     # Postprocess
 
-    def _postprocess(self, sampled: Sampled) -> None:
+    def _postprocess(self, next_tokens: NextTokens) -> None:
         """Gives each sequence its token, caches complete prefixes, and finishes sequences."""
-        for sequence, token in sampled:
+        for sequence, token in next_tokens:
             prefill, sequence.prefill = sequence.prefill, None
             if token < 0:  # NaN may be all over what would be cached
                 continue
@@ -249,12 +249,12 @@ class ContinuousRunner:
                     slot = self._table.locate(sequence).slot
                     self.prefix_cache.save(prefill.prefix_key, prefill.prefix_length, slot)
             sequence.append_token(token)
-        self._recovery.quarantine([sequence for sequence, token in sampled if token < 0])
-        for sequence, _ in sampled:
+        self._recovery.quarantine([sequence for sequence, token in next_tokens if token < 0])
+        for sequence, _ in next_tokens:
             self._scheduler.finish(sequence)
 
 
-def _attempt(run: Callable[[], Sampled]) -> Sampled | Fault:
+def _try_run(run: Callable[[], NextTokens]) -> NextTokens | Fault:
     try:
         return run()
     except Exception as error:  # noqa: BLE001 - the engine survives whatever a model raises

@@ -27,7 +27,7 @@ def compute_key(request: GenerationRequest, media_digest: bytes) -> bytes | None
     Requests that stream their text share only with each other: for the others it is not decoded.
     """
     drawn = request.generation.temperature > 0
-    if request.exclusive or (drawn and request.generation.seed is None):
+    if request.own_batch or (drawn and request.generation.seed is None):
         return None
     prompt = digest_prefix(request.inputs, media_digest, request.inputs.length)
     rest = f"{request.on_text is not None} {request.generation.model_dump_json()}"

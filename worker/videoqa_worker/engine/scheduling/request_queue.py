@@ -3,7 +3,7 @@
 First come, first served, except that later requests may pass a patient one within its patience: no
 request waits for ever. The first request is always in the next batch. Others join it if they fit:
 prompts of similar length (padding is wasted work), no more sequences and tokens than allowed, and
-none that is exclusive. Requests whose callers withdrew are removed.
+none that needs a batch of its own. Requests whose callers withdrew are removed.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class RequestQueue:
         """Waits a moment for the rest of a burst, counted from the arrival of its oldest request."""
         first = self._waiting[0]
         left_s = first.arrived_s + self._config.batch_wait_s - time.monotonic()
-        if left_s > 0 and not first.exclusive:
+        if left_s > 0 and not first.own_batch:
             full = self._config.max_batch
             self._changed.wait_for(lambda: len(self._waiting) >= full or self._closed, left_s)
 
@@ -119,7 +119,7 @@ def choose_batch(
     """Returns the next padded batch, oldest request first."""
     first, *others = waiting
     batch = [first]
-    if first.exclusive:
+    if first.own_batch:
         return batch
     for pending in others:
         if len(batch) >= config.max_batch:
@@ -127,7 +127,7 @@ def choose_batch(
         lengths = [one.prompt_tokens for one in (*batch, pending)]
         similar = max(lengths) <= config.length_ratio * min(lengths)
         fits = count_padded_tokens([*batch, pending]) <= max_tokens
-        if similar and not pending.exclusive and fits:
+        if similar and not pending.own_batch and fits:
             batch.append(pending)
     return batch
 

@@ -66,17 +66,17 @@ class Scheduler:
         if not self._table:
             return True
         sequences, prefilling = self._table.sequences, self._table.prefilling
-        if self._is_exclusive(pending) or self._is_exclusive(sequences[0].pending):
+        if self._needs_own_batch(pending) or self._needs_own_batch(sequences[0].pending):
             return False
         if len(sequences) >= self._max_sequences:
             return False
         region = self._find_region(pending)
         return region is not None and (not prefilling or region.slot is prefilling[0].slot)
 
-    def _is_exclusive(self, pending: PendingRequest) -> bool:
+    def _needs_own_batch(self, pending: PendingRequest) -> bool:
         """Returns True if it runs alone: also if it needs longer slots while shapes must not change."""
         is_longer = pending.max_tokens >= self._allocator.standard_length
-        return pending.exclusive or (self._config.batch_invariant and is_longer)
+        return pending.own_batch or (self._config.batch_invariant and is_longer)
 
     def _find_region(self, pending: PendingRequest) -> SlotRegion[SlotSequence] | None:
         key, length = self._prefix_cache.find_prefix(pending) if self.packs else (b"", 0)

@@ -6,11 +6,11 @@ pytest_plugins = [
     "support.redis",
     "support.servers",
     "support.videos",
-    "support.accuracy",
+    "kinds.accuracy",
     "support.attempts",
     "support.cli",
     "support.models",
-    "support.workers",
+    "support.forking.workers",
     "support.stack",
 ]
 

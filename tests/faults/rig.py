@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import redis
+from support.forking.workers import ForkedWorker, clean_environ
 from support.processes import wait_until
 from support.scenes import Scene, write_clip
-from support.workers import ForkedWorker, clean_environ
 
 from faults.proxies import Store, Wire
 from faults.tally import Tally

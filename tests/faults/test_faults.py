@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +41,8 @@ ROWS = {
 
 @pytest.mark.parametrize("row", ROWS)
 def test_nothing_is_lost(row: str) -> None:
-    tally = importlib.import_module(f"faults.{row}").run(ROWS[row], seed=1)
+    (program,) = Path(__file__).parent.glob(f"*/{row}.py")
+    tally = importlib.import_module(f"faults.{program.parent.name}.{row}").run(ROWS[row], seed=1)
     print(json.dumps(tally.as_json()))
     assert tally.sound, tally.as_json()
     assert tally.jobs >= ROWS[row] or row == "full_redis"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from support.forking.workers import ForkedWorker, clean_environ, wait_ready
 from support.servers import WRITER
-from support.workers import ForkedWorker, clean_environ, wait_ready
 from videoqa.client import Client
 from videoqa.settings import Settings
 from videoqa_worker.embedded import S3Server

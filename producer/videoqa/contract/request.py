@@ -197,7 +197,7 @@ class JobRequest(Model):
     them with their times, and no pictures. True: `SUMMARY`."""
     generation: Generation = Generation()
     model: str | None = Field(default=None, min_length=1, max_length=256)
-    """Name of a checkpoint as its workers announce it; None: the fleet's default model."""
+    """Name of a checkpoint as its workers announce it; None: the workers' default model."""
     priority: Priority = "interactive"
     tenant: str | None = Field(default=None, min_length=1, max_length=128)
     """Customer that the job is for: tenants take turns, however many jobs one of them has submitted."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from kinds import KINDS, Kind
-from support.accuracy import Row, Table
+from kinds.accuracy import Row, Table
 from support.videos import read_number
 
 from videoqa.contract import Sampling

@@ -1,0 +1,1 @@
+"""Rows of the fault matrix in which Redis or its clients misbehave."""

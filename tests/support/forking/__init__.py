@@ -1,0 +1,1 @@
+"""Workers that are forked from one process with all imports done."""

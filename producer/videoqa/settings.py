@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from videoqa.errors import ConfigurationError
@@ -125,7 +126,7 @@ class Config(BaseModel):
         """
         environ = os.environ if environ is None else environ
         found: dict[str, Any] = {}
-        paths = list(cls._paths())
+        paths = [path for path, _ in cls._walk()]
         if wrong := overrides.keys() - {path[-1] for path in paths}:
             raise TypeError(f"got {', '.join(sorted(wrong))}, expected names of settings")
         for path in paths:
@@ -140,26 +141,25 @@ class Config(BaseModel):
         return cls.model_validate(found)
 
     @classmethod
-    def _paths(cls) -> Iterator[tuple[str, ...]]:
-        """Yields the way to every setting: the fields that lead to it, then its own alias or name."""
+    def _walk(cls) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+        """Yields every setting with the way to it: the fields that lead there, its own alias or name."""
         for name, field in cls.model_fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-                yield from ((name, *rest) for rest in field.annotation._paths())
+                yield from (((name, *rest), found) for rest, found in field.annotation._walk())
             else:
-                yield (field.alias or name,)
+                yield (field.alias or name,), field
 
     @classmethod
     def table(cls) -> list[Variable]:
         """Lists every setting, for the reference and `doctor`."""
-        rows: list[Variable] = []
-        for name, field in cls.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-                rows += field.annotation.table()
-                continue
-            default = "" if field.default in (None, PydanticUndefined) else str(field.default)
-            variable = ENV_PREFIX + (field.alias or name).upper()
-            rows.append(Variable(variable, default, field.description or ""))
-        return rows
+        return [
+            Variable(
+                ENV_PREFIX + path[-1].upper(),
+                "" if field.default in (None, PydanticUndefined) else str(field.default),
+                field.description or "",
+            )
+            for path, field in cls._walk()
+        ]
 
 
 def unknown_variables(
@@ -171,12 +171,14 @@ def unknown_variables(
         similar_only: leave out those that resemble no known name; where the worker's settings are
             not installed, they may be its own.
     """
-    names = [row.name for row in known] + list(OTHER_VARIABLES)
+    names = [
+        name.removeprefix(ENV_PREFIX) for name in (*(row.name for row in known), *OTHER_VARIABLES)
+    ]
     found = []
     for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and name not in names:
-            rest = [known_name.removeprefix(ENV_PREFIX) for known_name in names]
-            nearest = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), rest, 1, cutoff=0.75)
+        rest = name.removeprefix(ENV_PREFIX)
+        if name.startswith(ENV_PREFIX) and rest not in names:
+            nearest = difflib.get_close_matches(rest, names, 1, cutoff=0.75)
             if nearest:
                 found.append(f"{name} is not a setting; did you mean {ENV_PREFIX}{nearest[0]}?")
             elif not similar_only:

@@ -27,7 +27,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("producer", "worker")
 FOLDERS = (*PACKAGES, "tests", "benchmarks", "training", "examples", ".ci")
 
-OPENER = re.compile(r"(What|Whether|Of|Where|Who|How|The same|So|And|Or|Which|When|But)\b")
+OPENER = re.compile(
+    r"(What|Whether|Of|Where|Who|How|The same|So|And|Or|Which|When|But|Why|As|From)\b"
+)
 
 PARTICIPLE = re.compile(
     "[a-z]+(ed|en)|begun|bent|blown|born|bought|bound|brought|built|caught|clung|dealt|done|drawn|felt|flown|fought|"

@@ -170,7 +170,7 @@ def ten_questions(loaded: LoadedModel, own: Any, frames: int) -> dict[str, Any]:
 
 
 def asked(loaded: LoadedModel, media: FrameInput, questions: Sequence[str], tokens: int) -> Tokens:
-    """As a job of so many questions asks them, of an engine that has answered them about another video."""
+    """Asks as a job of so many questions does, of an engine that has answered them about another video."""
     config = EngineConfig(model="random", device="cpu", cpu_threads=1, max_batch=10)
     other = replace(media, frames=tuple(255 - frame for frame in media.frames))
     generation = Generation(max_new_tokens=tokens)

@@ -89,7 +89,7 @@ class Reader:
         return answer
 
     def missing(self) -> str:
-        """Why the reader cannot be used; empty if it can."""
+        """The reason why the reader cannot be used; empty if it can."""
         self._start()
         return "" if self._process else self._failure
 

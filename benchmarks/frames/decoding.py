@@ -163,7 +163,7 @@ def run_clip(path: Path, rounds: int) -> dict[str, Any]:
 
 
 def cold(rounds: int) -> dict[str, float]:
-    """From nothing to a process that takes orders."""
+    """Measures the start of a decoding process, until it takes orders."""
     walls, before = [], resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(rounds):
         begun = time.perf_counter()

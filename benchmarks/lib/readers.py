@@ -20,7 +20,7 @@ Pictures = list[np.ndarray]
 
 
 def videoqa(url: str, count: int) -> Pictures:
-    """As a worker does it: planned ranges, exact pictures."""
+    """Reads as a worker does: planned ranges, exact pictures."""
     return _videoqa(url, count, "uniform")
 
 

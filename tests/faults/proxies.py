@@ -98,7 +98,7 @@ class Store(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.to, self.faults, self.silent_s = port, faults, silent_s
         self.away = False
-        """As a store that is stopped: every connection is closed without an answer."""
+        """Acts as a store that is stopped: every connection is closed without an answer."""
         self.count: Counter[str] = Counter()
         self._draw = random.Random(seed)
         self._lock = threading.Lock()

@@ -32,7 +32,7 @@ class Tally:
     extra_runs: int = 0
     """Times that the model was asked beyond once a job."""
     recovery_s: list[float] = field(default_factory=list)
-    """From the last word of a lost attempt to the first of the next."""
+    """Seconds from the last word of a lost attempt to the first of the next."""
     seconds: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from fuzz.verdict import CLASSES, DOUBTS, FAULTS
 __all__ = ["Report"]
 
 MOST_GROWTH_BYTES = 32 << 20
-"""From the second quarter of the run to the last, in medians. A leaked picture of these clips is
+"""Growth from the second quarter of the run to the last, in medians. A leaked picture of these clips is
 20 KB, a leaked container about 100 KB: either, once a file, would show in 5,000 files."""
 
 
@@ -123,7 +123,7 @@ def _total(counts: Counter[tuple[str, str]], column: str) -> int:
 
 
 def _grown(held: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """From the second quarter to the last: the first one warms caches up."""
+    """Returns the growth from the second quarter to the last: the first one warms caches up."""
     quarter = len(held) // 4
     early, late = held[quarter : 2 * quarter], held[-quarter:]
     grown = [round(median(h[n] for h in late) - median(h[n] for h in early)) for n in (0, 1)]

@@ -51,7 +51,7 @@ CLASSES = (
     "hang",
     "crash",
 )
-"""From best to worst; a file is as bad as the worst call on it."""
+"""Verdicts from best to worst; a file is as bad as the worst call on it."""
 FAULTS = CLASSES[4:]
 DOUBTS = ("unread", "misread", "unlike")
 _ROUNDING_S = 0.0011

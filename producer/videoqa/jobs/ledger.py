@@ -109,7 +109,7 @@ class ClaimResult:
     """The next job is for an idle worker, and this one is reserved for it: it is to claim nothing else, and to
     repeat this claim every few seconds until it is idle."""
     reason: str = ""
-    """Why no job was claimed, for the log."""
+    """The reason why no job was claimed, for the log."""
 
     @property
     def is_claimed(self) -> bool:

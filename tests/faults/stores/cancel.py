@@ -62,7 +62,7 @@ def run(jobs: int, seed: int) -> Tally:
 
 
 def cancel_some(rig: Rig, url: str, took_s: dict[str, list[float]]) -> None:
-    """As many that run as wait; seconds by the stage in which each was."""
+    """Cancels as many jobs that run as wait; notes the seconds by the stage in which each was."""
     ids = [
         rig.client.submit(inputs=[url], questions=[f"Describe the video. {n}"]).id
         for n in range(2 * SLOTS)

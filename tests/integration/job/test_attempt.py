@@ -23,7 +23,7 @@ from videoqa_worker.job.attempts import Attempts, backoff_s
 
 
 def rewrite(redis_client: redis.Redis, ledger: Ledger, bell: Bell, **fields: object) -> None:
-    """As a newer release would have written it."""
+    """Writes the request as a newer release would have."""
     key = ledger.keys.job(bell.job_id)
     text = cast("str", redis_client.hget(key, "request"))
     redis_client.hset(key, "request", json.dumps(json.loads(text) | fields))

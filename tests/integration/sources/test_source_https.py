@@ -34,7 +34,7 @@ def tls_server(authority: trustme.CA) -> Iterator[HttpServer]:
 
 @pytest.fixture
 def trusting(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an operator makes a worker trust a company's own authority."""
+    """Trusts the authority as an operator makes a worker trust a company's own."""
     path = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(path))
     monkeypatch.setenv("SSL_CERT_FILE", str(path))

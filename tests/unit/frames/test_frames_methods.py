@@ -22,7 +22,7 @@ FOUR_SECONDS = Recipe(
 
 
 def numbers(video: SampledVideo) -> list[int]:
-    """As burnt in; the index must say the same."""
+    """Reads the numbers that are burnt in; each index must be the same."""
     found = [read_number(frame.pixels) for frame in video.frames]
     assert found == [frame.index for frame in video.frames]
     return found

@@ -125,7 +125,7 @@ def test_a_placeholder_that_is_no_token_of_its_own_is_left_alone() -> None:
 def test_a_tokenizer_that_does_not_tell_its_added_tokens_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As Mistral's own backend."""
+    """A tokenizer that tells no added tokens, as Mistral's own backend."""
 
     def untold(_: Any) -> Any:
         raise NotImplementedError

@@ -37,7 +37,7 @@ class AttemptDraft:
     """Findings of an attempt so far."""
 
     sampling: Sampling = field(default_factory=Sampling)
-    """As used: with the defaults of the model's processor filled in."""
+    """The sampling that is used: with the defaults of the model's processor filled in."""
     answers: tuple[Answer, ...] = ()
     segments: list[Segment] = field(default_factory=list)
     frames: list[FrameUsed] = field(default_factory=list)

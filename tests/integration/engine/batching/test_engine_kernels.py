@@ -44,7 +44,7 @@ def one_row(query: Any, keys: Any, values: Any, scale: float | None) -> torch.Te
 
 
 class StandIns:
-    """For both; `calls` are the rows of each call."""
+    """Stand-ins for both kernels; `calls` are the rows of each call."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []

@@ -101,7 +101,7 @@ def test_a_step_reads_a_shared_prefix_from_one_slot(engine: Engine) -> None:
 def test_jobs_of_several_questions_and_of_one_run_side_by_side(
     engine_of: Callable[..., Engine],
 ) -> None:
-    """In any order of coming and going, with slots that grow and change places."""
+    """Sequences come and go in any order, with slots that grow and change places."""
     engine = engine_of("interleave", max_batch=12, prefill_chunk_tokens=40, **UNKEPT)
     draw = random.Random(3)
     for _ in range(12):

@@ -42,7 +42,7 @@ class SlotAllocator(Generic[S]):
             fits = cache.length == max(needed, self.standard_length)
         if fits and not (cache.is_oversized and needed <= cache.tokens and not used):
             return
-        # As long as memory allows for the most sequences: each rearrangement loses the CUDA graphs.
+        # A length that memory allows for the most sequences: each rearrangement loses the CUDA graphs.
         length = max(needed, self.standard_length)
         region = sequence.region
         if len(region.slot.sequences) > 1:  # and room for more with the same prefix

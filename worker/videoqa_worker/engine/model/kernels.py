@@ -188,7 +188,7 @@ def _make_random(
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=draw, device=device, dtype=dtype)
 
-    # As in the slot cache: a head's positions lie side by side, and there are more than a step reads.
+    # Positions lie as in the slot cache: those of a head side by side, and there are more than a step reads.
     keys, values = (
         random(batch, heads.keys, positions + PAGE, heads.dim)[:, :, :positions].transpose(1, 2)
         for _ in range(2)

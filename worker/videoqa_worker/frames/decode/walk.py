@@ -201,7 +201,7 @@ class Walk:
                 break
             if self._seek(key, tick):
                 return
-        # From here on the file is decoded forward from its start, which is slower and always right.
+        # The file is now decoded forward from its start, which is slower and always right.
         self._may_seek, self._until = False, None
         self._open()
         self.on_restart(tick)

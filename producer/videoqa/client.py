@@ -138,9 +138,13 @@ def _make_queued_job(submission: Submission) -> Job:
     )
 
 
-def _make_page(found: Sequence[tuple[ListCursor, Job]], *, has_more: bool) -> JobPage:
+def _make_page(
+    found: Sequence[tuple[ListCursor, Job | errors.RecordUnreadable]], *, has_more: bool
+) -> JobPage:
     return JobPage(
-        jobs=tuple(job for _, job in found), next_cursor=found[-1][0].text if has_more else None
+        jobs=tuple(job for _, job in found if isinstance(job, Job)),
+        unreadable=tuple(at.job_id for at, job in found if not isinstance(job, Job)),
+        next_cursor=found[-1][0].text if has_more else None,
     )
 
 
@@ -288,7 +292,7 @@ class Client:
         """Reads the jobs that idempotency keys had made before, as they are now."""
         try:
             jobs = self._ledger.get_many(job_ids) if job_ids else []
-        except errors.RedisUnavailable as error:
+        except errors.ServiceError as error:
             return dict.fromkeys(job_ids, _Submitted(error=error))
         gone = _Submitted(
             error=errors.JobExpired(
@@ -296,7 +300,11 @@ class Client:
             )
         )
         return {
-            job_id: _Submitted(job=job) if job else gone
+            job_id: _Submitted(job=job)
+            if isinstance(job, Job)
+            else _Submitted(error=job)
+            if job
+            else gone
             for job_id, job in zip(job_ids, jobs, strict=True)
         }
 
@@ -306,15 +314,17 @@ class Client:
         Raises:
             JobNotFound: no such job was ever recorded here.
             JobExpired: the job's `result_ttl_s` is over, or it was purged.
+            RecordUnreadable: a newer release or another program wrote its record.
         """
         return self._ledger.get(job_id)
 
     def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
-        """Returns jobs in the order of their ids, in one round trip; None: unknown or expired.
+        """Returns jobs in the order of their ids, in one round trip; None: unknown, expired or unreadable.
 
-        The jobs have neither `position` nor `waiting_for`, which only `get` looks up.
+        The jobs have neither `position` nor `waiting_for`, which only `get` looks up. An unreadable record
+        is logged as a warning.
         """
-        return self._ledger.get_many(job_ids)
+        return [job if isinstance(job, Job) else None for job in self._ledger.get_many(job_ids)]
 
     def list(
         self,
@@ -346,7 +356,7 @@ class Client:
                 f"got tag {tag!r}, expected text, or None for jobs with any tag", param="tag"
             )
         after = ListCursor.parse(cursor) if cursor else None
-        found: list[tuple[ListCursor, Job]] = []
+        found: list[tuple[ListCursor, Job | errors.RecordUnreadable]] = []
         while True:
             cursors = self._ledger.list_index(tag=tag, after=after, limit=MOST_LISTED)
             ids = [at.job_id for at in cursors]
@@ -355,7 +365,9 @@ class Client:
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
             for at, job in zip(cursors, jobs, strict=True):
-                if job is not None and state in (None, job.state):
+                if job is None:
+                    continue
+                if state is None or (isinstance(job, Job) and job.state == state):
                     if len(found) == limit:
                         return _make_page(found, has_more=True)
                     found.append((at, job))
@@ -508,12 +520,7 @@ class Client:
             NotRetryable: the job has not failed.
             JobNotFound, JobExpired
         """
-        if not self._ledger.purge(job_id):
-            job = self.get(job_id)
-            raise errors.NotRetryable(
-                f"job {job_id} {describe_state(job.state)}; only failed jobs can be purged, the records of "
-                "others expire by themselves"
-            )
+        self._ledger.purge(job_id)
 
     def queues(self) -> builtins.list[QueueInfo]:
         """Returns the queues of each model and priority, with the number of jobs that wait."""

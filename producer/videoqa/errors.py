@@ -10,7 +10,7 @@ what was expected, and the next step.
     │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch
     │   └── IdempotencyConflict, ManifestRefused
     ├── LookupFailed            about a job id
-    │   └── JobNotFound, JobExpired, JobNotFinished, JobFailed, NotRetryable
+    │   └── JobNotFound, JobExpired, RecordUnreadable, JobNotFinished, JobFailed, NotRetryable
     ├── ServiceError            about the system around the job
     │   └── RedisUnavailable, WaitTimeout, ConfigurationError
     └── JobError                ends an attempt; becomes the job's Failure
@@ -69,6 +69,7 @@ __all__ = [
     "OutputUnavailable",
     "PictureTooLarge",
     "PromptTooLong",
+    "RecordUnreadable",
     "RedisUnavailable",
     "RequestError",
     "SamplingError",
@@ -213,6 +214,12 @@ class JobExpired(LookupFailed):
     """The job existed, but its record is gone: its `result_ttl_s` is over, or it was purged."""
 
     code = "job_expired"
+
+
+class RecordUnreadable(LookupFailed):
+    """The job's record is none that this release reads: a newer one, or another program, wrote it."""
+
+    code = "record_unreadable"
 
 
 class JobNotFinished(LookupFailed):

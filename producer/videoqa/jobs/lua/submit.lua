@@ -19,7 +19,7 @@ if redis.call('EXISTS', job_key(id)) == 1 then
 end
 if idem ~= '' then
   local key = P .. ':idem:' .. idem
-  local have = redis.call('HMGET', key, 'id', 'body')
+  local have = call_anew('HMGET', key, 'id', 'body')
   if have[1] then
     if have[2] ~= body then return {'conflict', have[1]} end
     return {'same', have[1]}

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from videoqa.broker.transport import BrokerAMQP, BrokerConnection
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.jobs import (
+    MAX_CONNECTIONS,
     Bell,
     check_database_number,
     explain_broken,
@@ -96,6 +97,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": settings.connect_timeout_s,
         "health_check_interval": 5,
         "socket_keepalive": True,
+        "max_connections": MAX_CONNECTIONS,  # kombu's default is 10 a channel
         "queue_order_strategy": f"{__name__}:InteractiveFirst",
     }
 

@@ -1,6 +1,7 @@
 """The life of a job in Redis: the ledger, its Lua scripts, and every key."""
 
 from videoqa.jobs.connection import (
+    MAX_CONNECTIONS,
     check_database_number,
     connect,
     connect_async,
@@ -18,6 +19,7 @@ from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
+    "MAX_CONNECTIONS",
     "AsyncEventReader",
     "Bell",
     "Claim",

@@ -5,6 +5,7 @@ Knows nothing of jobs. Every module that talks to Redis does so inside `translat
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 __all__ = [
+    "MAX_CONNECTIONS",
     "check_database_number",
     "connect",
     "connect_async",
@@ -38,6 +40,10 @@ _NOT_NOW_ERRORS = (redis.exceptions.NoPermissionError,)
 _NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
 """Error codes without a class in redis-py. BUSY: a script runs long."""
 
+MAX_CONNECTIONS = 2**31 - 1
+"""Most connections of a pool, unless the URL has `max_connections`: in effect no limit of ours. redis-py's
+is 100, and each thread or task that waits for a job holds one.
+"""
 _AFTER_FAILOVER = "try again after the failover, or set VIDEOQA_REDIS_URL to the primary"
 _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
     (
@@ -47,6 +53,20 @@ _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
     (DemotedError, "MASTER is down", "lost its primary", _AFTER_FAILOVER),
     (DemotedError, "", "is a replica", _AFTER_FAILOVER),
     (redis.exceptions.BusyLoadingError, "", "is loading its data", "try again later"),
+    (
+        redis.exceptions.MaxConnectionsError, "",
+        "gets no more connections of this client",
+        "raise max_connections in VIDEOQA_REDIS_URL, or wait for fewer jobs at a time",
+    ),
+    (
+        redis.exceptions.ConnectionError, "max number of clients",
+        "takes no more clients", "close some, or raise its maxclients",
+    ),
+    (
+        redis.exceptions.ConnectionError, rf"^Error ({errno.EMFILE}|{errno.ENFILE}) ",
+        "gets no more connections of this process, which has too many open files",
+        "raise its limit (ulimit -n), or wait for fewer jobs at a time",
+    ),
 )  # fmt: skip
 """Errors of a broken connection: class, pattern of its text, what happened, and the next step."""
 
@@ -86,6 +106,7 @@ def _make_options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.socket_timeout_s,
         "health_check_interval": 15,
+        "max_connections": MAX_CONNECTIONS,
     }
     if settings.redis_url.startswith("unix://"):  # the kernel knows when that one breaks
         return found

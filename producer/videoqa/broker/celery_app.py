@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
-from kombu.exceptions import OperationalError
 from kombu.utils.scheduling import priority_cycle
 from redis.exceptions import RedisError
 
@@ -69,10 +68,11 @@ def _check_broker(settings: Settings) -> None:
             raise ValueError("it is not a URL")
         for one in settings.broker.split(";"):  # kombu fails over from one to the next
             _check_url(one)
-    except (KeyError, ImportError, ValueError, TypeError) as error:
+    except Exception as error:  # kombu lets through whatever the module of a transport raises
         name = "broker_url" if settings.broker_url else "redis_url"
+        why = error.args[0] if error.args else type(error).__name__
         raise ConfigurationError(
-            f"VIDEOQA_{name.upper()}, for {server_address(url)}: {error.args[0]}; expected redis://, "
+            f"VIDEOQA_{name.upper()}, for {server_address(url)}: {why}; expected redis://, "
             "or in VIDEOQA_BROKER_URL another broker of Celery's whose library is installed",
             param=name,
         ) from error
@@ -128,7 +128,7 @@ def ring(app: Celery, bell: Bell) -> None:
     Raises:
         RedisUnavailable: the bell was not published; the reaper will ring again.
     """
-    with translate_broker_errors(app, "the job is"):
+    with translate_broker_errors(app):
         app.send_task(
             TASK,
             args=task_args(bell),
@@ -150,20 +150,17 @@ def task_id(bell: Bell) -> str:
 
 
 @contextmanager
-def translate_broker_errors(app: Celery, what: str) -> Iterator[None]:
-    """Turns the broker's errors into RedisUnavailable.
+def translate_broker_errors(app: Celery) -> Iterator[None]:
+    """Turns whatever the broker's library raises into RedisUnavailable.
 
-    Arguments:
-        what: subject and verb of the message's "... recorded", such as "the job is".
+    No list of classes is complete: py-amqp raises its own for a wrong password, kombu a ValueError for a
+    Sentinel without its master's name, and an AttributeError where it uses a channel that it has closed.
     """
     try:
         yield
-    except (OperationalError, OSError, AttributeError, RedisError) as error:
-        # AttributeError: kombu 5.7 tries again on the channel that it closed after an error.
-        # RedisError: from commands that go past kombu to its connection.
+    except Exception as error:
         cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
         why, _ = explain_broken(cause)
         raise RedisUnavailable(
-            f"broker at {server_address(app.conf.broker_url or '')} {why} ({error}); "
-            f"{what} recorded and will be announced by a worker"
+            f"broker at {server_address(app.conf.broker_url or '')} {why} ({type(error).__name__}: {error})"
         ) from error

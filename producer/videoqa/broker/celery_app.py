@@ -160,7 +160,11 @@ def translate_broker_errors(app: Celery) -> Iterator[None]:
         yield
     except Exception as error:
         cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
-        why = explain_broken(cause)[0] if isinstance(cause, RedisError) else "did not take the message"
+        why = (
+            explain_broken(cause)[0]
+            if isinstance(cause, RedisError)
+            else "did not take the message"
+        )
         raise RedisUnavailable(
             f"broker at {server_address(app.conf.broker_url or '')} {why} ({type(error).__name__}: {error})"
         ) from error

@@ -5,6 +5,8 @@ from videoqa.broker.celery_app import (
     TASK,
     make_celery,
     ring,
+    task_args,
+    task_id,
     translate_broker_errors,
 )
 from videoqa.broker.doorbell import Doorbell
@@ -15,5 +17,7 @@ __all__ = [
     "make_celery",
     "ring",
     "ring_many",
+    "task_args",
+    "task_id",
     "translate_broker_errors",
 ]

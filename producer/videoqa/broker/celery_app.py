@@ -12,11 +12,18 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
-from kombu.connection import Connection
 from kombu.utils.scheduling import priority_cycle
+from redis.exceptions import RedisError
 
+from videoqa.broker.transport import BrokerAMQP, BrokerConnection
 from videoqa.errors import ConfigurationError, RedisUnavailable
-from videoqa.jobs import Bell, check_database_number, server_address
+from videoqa.jobs import (
+    MAX_CONNECTIONS,
+    Bell,
+    check_database_number,
+    explain_broken,
+    server_address,
+)
 from videoqa.settings import Settings
 
 __all__ = ["TASK", "make_celery", "ring", "task_args", "task_id", "translate_broker_errors"]
@@ -32,7 +39,7 @@ def make_celery(settings: Settings) -> Celery:
         ConfigurationError: no transport here speaks the broker URL, or it names no database.
     """
     _check_broker(settings)
-    app = Celery("videoqa", broker=settings.broker, set_as_current=False)
+    app = Celery("videoqa", broker=settings.broker, amqp=BrokerAMQP, set_as_current=False)
     app.conf.update(
         task_acks_late=True,
         task_ignore_result=True,
@@ -72,8 +79,8 @@ def _check_broker(settings: Settings) -> None:
 
 
 def _check_url(url: str) -> None:
-    connection = Connection(url)  # type: ignore[no-untyped-call]
-    if connection.get_transport_cls().driver_type == "redis":  # type: ignore[no-untyped-call]
+    connection = BrokerConnection(url)  # type: ignore[no-untyped-call]
+    if connection.get_transport_cls().driver_type == "redis":
         check_database_number(str(connection.virtual_host or ""))
         of_socket = dict(parse_qsl(urlsplit(url).query))
         check_database_number(of_socket.get("virtual_host", ""))
@@ -90,6 +97,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": settings.connect_timeout_s,
         "health_check_interval": 5,
         "socket_keepalive": True,
+        "max_connections": MAX_CONNECTIONS,  # kombu's default is 10 a channel
         "queue_order_strategy": f"{__name__}:InteractiveFirst",
     }
 
@@ -151,7 +159,12 @@ def translate_broker_errors(app: Celery) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
+        why = (
+            explain_broken(cause)[0]
+            if isinstance(cause, RedisError)
+            else "did not take the message"
+        )
         raise RedisUnavailable(
-            f"broker at {server_address(app.conf.broker_url or '')} did not take the message "
-            f"({type(error).__name__}: {error})"
+            f"broker at {server_address(app.conf.broker_url or '')} {why} ({type(error).__name__}: {error})"
         ) from error

@@ -5,6 +5,7 @@ Changes nothing; `ledger.py` has the transitions.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from videoqa.contract import (
     WorkerInfo,
     describe_state,
     parse_stored,
+    redact_request,
     to_datetime,
 )
 from videoqa.jobs.connection import translate_redis_errors
@@ -35,7 +37,7 @@ from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first
 from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
 
-__all__ = ["LedgerReader", "check_job_id", "load_script"]
+__all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
 
 log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=Model)
@@ -66,6 +68,12 @@ def load_script(name: str) -> str:
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 
+@cache
+def hash_script(name: str) -> str:
+    """Returns the SHA-1 of a script, by which Redis knows it."""
+    return hashlib.sha1(load_script(name).encode(), usedforsecurity=False).hexdigest()
+
+
 def check_job_id(job_id: str) -> None:
     """Raises JobNotFound for an id that is not ASCII: one with a lone surrogate could not even be sent."""
     if not job_id.isascii():
@@ -82,9 +90,13 @@ class LedgerReader:
         self._warned: set[str] = set()
 
     def _run(self, script: str, *args: str | float) -> Any:
-        code = self._redis.register_script(load_script(script))
+        values = [self.keys.prefix, *args]
         with translate_redis_errors(self._url):
-            return code(args=[self.keys.prefix, *args])
+            try:
+                return self._redis.evalsha(hash_script(script), 0, *values)
+            except redis.exceptions.NoScriptError:
+                # Text and call in one: a retry may meet another server, which knows no script yet.
+                return self._redis.eval(load_script(script), 0, *values)
 
     def _run_on(self, job_id: str, script: str) -> list[str]:
         """Runs a producer's script on one record, and raises the reason if it refuses that."""
@@ -99,7 +111,7 @@ class LedgerReader:
                 )
         return reply
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, *, include_request: bool = False) -> Job:
         """Returns the job, with position and reason for waiting.
 
         Raises:
@@ -107,7 +119,7 @@ class LedgerReader:
         """
         check_job_id(job_id)
         (record,) = self._read_records([job_id])
-        job = self._parse_job(job_id, record)
+        job = self._parse_job(job_id, record, include_request=include_request)
         if job is None:
             raise self._explain_missing(job_id)
         if isinstance(job, errors.RecordUnreadable):
@@ -115,14 +127,17 @@ class LedgerReader:
         position, waiting_for = self._explain_wait(job, record or {})
         return job.model_copy(update={"position": position, "waiting_for": waiting_for})
 
-    def get_many(self, job_ids: Sequence[str]) -> list[Job | errors.RecordUnreadable | None]:
+    def get_many(
+        self, job_ids: Sequence[str], *, include_request: bool = False
+    ) -> list[Job | errors.RecordUnreadable | None]:
         """Returns jobs without position and reason for waiting, in one round trip.
 
         Each record stands for itself: None is an unknown or expired job, an error one that cannot be read.
         """
         records = self._read_records(job_ids)
         return [
-            self._parse_job(job_id, record) for job_id, record in zip(job_ids, records, strict=True)
+            self._parse_job(job_id, record, include_request=include_request)
+            for job_id, record in zip(job_ids, records, strict=True)
         ]
 
     def _read_records(self, job_ids: Sequence[str]) -> list[_Record | None]:
@@ -151,12 +166,12 @@ class LedgerReader:
         return replies
 
     def _parse_job(
-        self, job_id: str, record: _Record | None
+        self, job_id: str, record: _Record | None, *, include_request: bool
     ) -> Job | errors.RecordUnreadable | None:
         if record is None:
             return None
         try:
-            return _parse_job(job_id, record)
+            return _parse_job(job_id, record, include_request=include_request)
         except _UNREADABLE as error:
             found = self._make_unreadable(job_id, error)
             self._warn(self.keys.job(job_id), error)
@@ -339,7 +354,7 @@ def _parse_time(text: str | None) -> Any:
     return to_datetime(float(text)) if text else None
 
 
-def _parse_job(job_id: str, record: dict[str, Any]) -> Job:
+def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) -> Job:
     """Returns the job of a record, without position and reason for waiting, which are not in it."""
     request = parse_stored(JobRequest, record["request"])
     return Job(
@@ -361,6 +376,7 @@ def _parse_job(job_id: str, record: dict[str, Any]) -> Job:
         custom_id=request.custom_id,
         tags=request.tags,
         metadata=request.metadata,
+        request=redact_request(request) if include_request else None,
     )
 
 

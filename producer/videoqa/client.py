@@ -10,6 +10,7 @@ Thread-safe; connects on first use. Knows nothing of the worker's side.
 from __future__ import annotations
 
 import builtins
+import copy
 import logging
 import threading
 import time
@@ -95,16 +96,6 @@ def _split(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _make_submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
-    """Checks one request of `submit_many`; an error's `param` begins with its number."""
-    try:
-        return Submission(new_job_id(), parse_request(request))
-    except errors.RequestError as error:
-        where = f"requests.{number}"
-        error.param = f"{where}.{error.param}" if error.param else where
-        raise
-
-
 def _can_be_sent(text: str) -> bool:
     """Returns False for a text with a lone surrogate, which has no UTF-8."""
     try:
@@ -170,12 +161,25 @@ class _LazyDoorbell:
 class Client:
     """Submits jobs to one Redis, follows them, and reads their results."""
 
-    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`.
+
+        Arguments:
+            tenant: the only one whose jobs the client submits and sees; None: that of `settings`, and
+                without one the client is an operator's and sees all.
+        """
         base = settings or Settings()
         self.settings = base.model_copy(update={"redis_url": url}) if url else base
+        self._is_borrower = False
+        """True if the connections are those of another client, which closes them."""
         self._redis = self._connect()
-        self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
+        self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)
 
@@ -198,8 +202,33 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def for_tenant(self, tenant: str) -> Self:
+        """Returns a client of one tenant that shares this one's connections; it costs some microseconds.
+
+        Raises:
+            OperatorOnly: this client is another tenant's.
+        """
+        if self.settings.tenant not in (None, tenant):
+            raise errors.OperatorOnly(
+                f"got tenant {tenant!r}, expected {self.settings.tenant!r}, whose client this is; ask a client "
+                "without a tenant"
+            )
+        found = copy.copy(self)
+        found._is_borrower = True
+        found._take_tenant(tenant)
+        return found
+
+    def _take_tenant(self, tenant: str | None) -> None:
+        checked = Settings(tenant=tenant).tenant
+        self.settings = self.settings.model_copy(update={"tenant": checked})
+        self._ledger = Ledger(
+            self._redis, url=self.settings.redis_url, prefix=self.settings.prefix, tenant=checked
+        )
+
     def close(self) -> None:
-        """Closes the connections to Redis and to the broker."""
+        """Closes the connections to Redis and to the broker, unless they are another client's (`for_tenant`)."""
+        if self._is_borrower:
+            return
         self._redis.close()
         self._doorbell.close()
 
@@ -222,7 +251,7 @@ class Client:
             raise errors.InvalidRequest(
                 f"got a request and the keywords {sorted(fields)}, expected one or the other"
             )
-        checked = parse_request(request if request is not None else fields)
+        checked = self._parse(request if request is not None else fields)
         doorbell = self._doorbell.get()
         result = self._ledger.submit(
             new_job_id(),
@@ -257,7 +286,7 @@ class Client:
             ids: list[str | None] = [job.id for job in jobs]
             try:
                 submissions = [
-                    _make_submission(first + n, request) for n, request in enumerate(chunk)
+                    self._make_submission(first + n, request) for n, request in enumerate(chunk)
                 ]
                 found = self._submit_chunk(submissions)
             except errors.VideoQAError as error:
@@ -269,6 +298,27 @@ class Client:
                 raise errors.SubmittedInPart([*ids, *(one.job_id for one in found)], refused)
             jobs += [one.job for one in found if one.job]
         return jobs
+
+    def _parse(self, request: JobRequest | Mapping[str, Any]) -> JobRequest:
+        """Checks a request, and gives it this client's tenant."""
+        checked, tenant = parse_request(request), self.settings.tenant
+        if tenant is None or checked.tenant == tenant:
+            return checked
+        if checked.tenant is not None:
+            raise errors.InvalidRequest(
+                f"tenant: got {checked.tenant!r}, expected {tenant!r} or none, as this client is of that tenant",
+                param="tenant",
+            )
+        return checked.model_copy(update={"tenant": tenant})
+
+    def _make_submission(self, number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
+        """Checks one request of `submit_many`; an error's `param` begins with its number."""
+        try:
+            return Submission(new_job_id(), self._parse(request))
+        except errors.RequestError as error:
+            where = f"requests.{number}"
+            error.param = f"{where}.{error.param}" if error.param else where
+            raise
 
     def _submit_chunk(self, submissions: Sequence[Submission]) -> builtins.list[_Submitted]:
         doorbell = self._doorbell.get()
@@ -544,6 +594,7 @@ class Client:
 
         Raises:
             InvalidRequest: the model's name is empty.
+            OperatorOnly: the client is one tenant's.
         """
         self._pause(model, priority, paused=True)
 
@@ -552,6 +603,11 @@ class Client:
         self._pause(model, priority, paused=False)
 
     def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
+        if self.settings.tenant is not None:
+            raise errors.OperatorOnly(
+                f"got a client of tenant {self.settings.tenant!r}, expected one without a tenant: a queue is "
+                "paused for all of them"
+            )
         if model == "":
             raise errors.InvalidRequest(
                 "got an empty model, expected its name, or None for jobs that name no model",

@@ -5,7 +5,7 @@ job in which it arises, and `retryable`: True if another try may help. A message
 what was expected, and the next step.
 
     VideoQAError
-    ├── QueueFull, SubmittedInPart
+    ├── QueueFull, SubmittedInPart, OperatorOnly
     ├── RequestError            the request itself is wrong; nothing was submitted
     │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch
     │   └── IdempotencyConflict, ManifestRefused
@@ -62,6 +62,7 @@ __all__ = [
     "NoVideoStream",
     "NotAVideo",
     "NotRetryable",
+    "OperatorOnly",
     "OutOfMemory",
     "OutputDenied",
     "OutputError",
@@ -239,6 +240,12 @@ class NotRetryable(LookupFailed):
     """The job is in no state for it: failed, canceled and expired jobs can be retried, failed ones purged."""
 
     code = "not_retryable"
+
+
+class OperatorOnly(VideoQAError):
+    """The client is one tenant's, and the call would reach all tenants or another one."""
+
+    code = "operator_only"
 
 
 class ServiceError(VideoQAError):

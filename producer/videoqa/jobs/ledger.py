@@ -210,9 +210,9 @@ class Ledger(LedgerReader):
         return parse_bell(reply[1:])
 
     def dead(self) -> list[str]:
-        """Returns the ids of all failed jobs with a record, those whose records end first in front."""
+        """Returns the ids of failed jobs with a record, those whose records end first in front."""
         with translate_redis_errors(self._url):
-            return cast(list[str], self._redis.zrange(self.keys.dead, 0, -1))
+            return cast(list[str], self._redis.zrange(self.keys.dead(self.tenant), 0, -1))
 
     def purge(self, job_id: str) -> None:
         """Deletes a failed job's record; its result objects stay.
@@ -232,7 +232,7 @@ class Ledger(LedgerReader):
         """Removes ids whose records are gone from the index."""
         if job_ids:
             with translate_redis_errors(self._url):
-                self._redis.zrem(self.keys.index(tag), *job_ids)
+                self._redis.zrem(self.keys.index(tag, self.tenant), *job_ids)
 
     # -- the worker's transitions, each fenced by its claim's token
 

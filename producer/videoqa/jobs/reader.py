@@ -52,7 +52,7 @@ lose their leases one after the other. (From Redis 7 on, `#!lua flags=allow-oom`
 _JOB_FIELDS = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
     "next_at", "worker", "failure", "result_url", "request", "queue", "follows",
-    "suspect", "kept_at",
+    "suspect", "kept_at", "tenant",
 )  # fmt: skip
 _UNREADABLE = (errors.InvalidRequest, ValueError, TypeError, OverflowError, OSError)
 """Errors of parsing a record: of JSON, of models and numbers, and of times that no calendar has."""
@@ -81,9 +81,21 @@ def check_job_id(job_id: str) -> None:
 
 
 class LedgerReader:
-    """Reads the job records of one prefix in one Redis. Thread-safe."""
+    """Reads the job records of one prefix in one Redis. Thread-safe.
 
-    def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
+    To the reader of a tenant, records of other tenants are not there: `_read_records` is the only way to
+    a record, and the function `refuse` of `lua/common.lua` to a change of one.
+    """
+
+    def __init__(
+        self, client: redis.Redis, *, url: str, prefix: str = "videoqa", tenant: str | None = None
+    ) -> None:
+        """Makes a reader of the records of one tenant, or of all.
+
+        Arguments:
+        tenant: the only one whose records there are; None: all records, for workers and operators.
+        """
+        self.tenant = tenant
         self._redis = client
         self._url = url
         self.keys = Keys(prefix)
@@ -101,7 +113,7 @@ class LedgerReader:
     def _run_on(self, job_id: str, script: str) -> list[str]:
         """Runs a producer's script on one record, and raises the reason if it refuses that."""
         check_job_id(job_id)
-        reply = cast("list[str]", self._run(script, job_id))
+        reply = cast("list[str]", self._run(script, job_id, self.tenant or ""))
         match reply[0]:
             case "unknown":
                 raise self._explain_missing(job_id)
@@ -141,20 +153,21 @@ class LedgerReader:
         ]
 
     def _read_records(self, job_ids: Sequence[str]) -> list[_Record | None]:
-        """Reads records in one round trip: None where there is none, and an empty one of another type."""
+        """Reads records in one round trip: None where this tenant has none, an empty one where the type is another."""
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
                 pipe.hmget(self.keys.job(job_id), _JOB_FIELDS)
             replies = self._execute(pipe)
-        return [
-            dict.fromkeys(_JOB_FIELDS)
-            if isinstance(values, Exception)
-            else dict(zip(_JOB_FIELDS, values, strict=True))
-            if any(values)
-            else None
-            for values in replies
-        ]
+        return [self._see_record(values) for values in replies]
+
+    def _see_record(self, values: Sequence[str | None] | Exception) -> _Record | None:
+        record: _Record = dict.fromkeys(_JOB_FIELDS)
+        if not isinstance(values, Exception):
+            if not any(values):
+                return None
+            record = dict(zip(_JOB_FIELDS, values, strict=True))
+        return record if self.tenant in (None, record["tenant"]) else None
 
     @staticmethod
     def _execute(pipe: Any) -> list[Any]:
@@ -205,7 +218,12 @@ class LedgerReader:
         start = after.at_s if after else "+inf"
         with translate_redis_errors(self._url):
             found = self._redis.zrevrangebyscore(
-                self.keys.index(tag), start, "-inf", start=0, num=limit, withscores=True
+                self.keys.index(tag, self.tenant),
+                start,
+                "-inf",
+                start=0,
+                num=limit,
+                withscores=True,
             )
         cursors = [
             ListCursor(float(at_s), str(job_id)) for job_id, at_s in cast("list[Any]", found)
@@ -219,7 +237,9 @@ class LedgerReader:
         if record["next_at"]:
             return None, "the delay before its next attempt"
         if record["follows"]:
-            return None, f"job {record['follows']}, which asks the same"
+            (leader,) = self._read_records([record["follows"]])
+            name = f"job {record['follows']}" if leader else "a job"
+            return None, f"{name}, which asks the same"
         queue = record["queue"] or ""
         position = int(self._run("position", job.id))
         return (position if position >= 0 else None), self._explain_queue(queue, job, record)
@@ -290,8 +310,9 @@ class LedgerReader:
 
     def _explain_missing(self, job_id: str) -> errors.LookupFailed:
         with translate_redis_errors(self._url):
-            state = cast("str | None", self._redis.get(self.keys.final_state(job_id)))
-        if state:
+            found = cast("str | None", self._redis.get(self.keys.final_state(job_id)))
+        state, _, tenant = (found or "").partition(":")
+        if state and self.tenant in (None, tenant):
             return errors.JobExpired(
                 f"job {job_id} {describe_state(state)}, and its record is gone (result_ttl_s is over, or "
                 "it was purged); its result object, if it had one, is still in storage"
@@ -301,13 +322,20 @@ class LedgerReader:
         )
 
     def queues(self) -> list[QueueInfo]:
-        """Returns all queues that were ever used, in the order of their names."""
+        """Returns the queues that were ever used, in the order of their names.
+
+        For a tenant: those in which its jobs wait, or which a worker serves.
+        """
         workers = self.workers()
         found = (
             self._describe_queue(str(name), int(waiting), int(tenants), bool(paused), workers)
-            for name, waiting, tenants, paused in sorted(self._run("queues"))
+            for name, waiting, tenants, paused in sorted(self._run("queues", self.tenant or ""))
         )
-        return [queue for queue in found if queue is not None]
+        return [
+            queue
+            for queue in found
+            if queue is not None and (self.tenant is None or queue.waiting or queue.workers)
+        ]
 
     def _describe_queue(
         self, name: str, waiting: int, tenants: int, paused: bool, workers: Sequence[WorkerInfo]

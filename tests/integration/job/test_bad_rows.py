@@ -33,7 +33,7 @@ class Fleet:
         self.queue = queue_name(self.prefix, None, "interactive")
         self.client = Client(settings=settings)
         self.ledger = Ledger(self.client._redis, url=settings.redis_url, prefix=self.prefix)
-        self.failed = [self._fail(self._submit()) for _ in range(2)]
+        self.failed = [self._fail(self._submit(tenant="a")) for _ in range(2)]
         self.succeeded = [self._finish(self._submit()) for _ in range(2)]
         self.delayed = [self._fail(self._submit(), delay_s=0.0) for _ in range(2)]
         self.leaders = [self._begin(self._submit(), f"r{n}") for n in range(2)]
@@ -53,9 +53,9 @@ class Fleet:
         self.raw.zadd(f"{self.prefix}:delayed", dict.fromkeys(self.delayed, 0.0))
         self._saved = {key: (raw.dump(key), raw.pttl(key)) for key in self.list_keys()}
 
-    def _submit(self) -> str:
+    def _submit(self, **fields: str) -> str:
         number = self.raw.incr("number-of-keys")
-        return self.client.submit({**ASKED, "idempotency_key": f"k{number}"}).id
+        return self.client.submit({**ASKED, **fields, "idempotency_key": f"k{number}"}).id
 
     def _begin(self, job_id: str, token: str) -> Claim:
         claim = begin(self.ledger, token)

@@ -1,6 +1,6 @@
--- prefix, id -> {state after the call}, {'unknown'} or {'unreadable'}
+-- prefix, id, tenant -> {state after the call}, {'unknown'} or {'unreadable'}
 local id = ARGV[2]
-local refusal = refuse(id)
+local refusal = refuse(id, ARGV[3])
 if refusal then return {refusal} end
 local rec = get(id, 'state', 'attempt')
 if rec[1] == 'queued' then

@@ -4,6 +4,7 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local STREAM_LENGTH = 1000
 local GONE_EXTRA_S = 7 * 86400
+local INDEX_S = 100 * 86400 -- longer than any record lives after its job
 
 local function stamp(seconds) return string.format('%.6f', seconds) end
 local function job_key(id) return P .. ':job:' .. id end
@@ -174,19 +175,27 @@ local function release_followers(id)
   redis.call('DEL', P .. ':followers:' .. key)
 end
 
+-- Calls a command on the lists of failed jobs that this one belongs in: of all, and of its tenant.
+local function call_on_dead(id, command, ...)
+  local tenant = get(id, 'tenant')[1]
+  redis.call(command, P .. ':dead', ...)
+  if tenant then redis.call(command, P .. ':dead:' .. tenant, ...) end
+end
+
 local function finalize(id, state, ...)
-  local rec = get(id, 'ttl_s', 'attempt', 'idem')
+  local rec = get(id, 'ttl_s', 'attempt', 'idem', 'tenant')
   forget_places(id)
   release_followers(id)
   set(id, 'state', state, 'finished_at', stamp(now), ...)
   redis.call('HDEL', job_key(id), 'stage', 'next_at', 'follows')
   local ttl = math.ceil(tonumber(rec[1]))
   redis.call('EXPIRE', job_key(id), ttl)
-  redis.call('SET', P .. ':gone:' .. id, state, 'EX', ttl + GONE_EXTRA_S)
+  redis.call('SET', P .. ':gone:' .. id, state .. ':' .. (rec[4] or ''), 'EX', ttl + GONE_EXTRA_S)
   if rec[3] then redis.call('EXPIRE', P .. ':idem:' .. rec[3], ttl) end
   if state == 'failed' then
-    redis.call('ZREMRANGEBYSCORE', P .. ':dead', '-inf', stamp(now))
-    redis.call('ZADD', P .. ':dead', stamp(now + ttl), id)
+    call_on_dead(id, 'ZREMRANGEBYSCORE', '-inf', stamp(now))
+    call_on_dead(id, 'ZADD', stamp(now + ttl), id)
+    call_on_dead(id, 'EXPIRE', INDEX_S)
   end
   emit(id, 'state', state, rec[2])
   redis.call('EXPIRE', P .. ':events:' .. id, ttl)
@@ -221,9 +230,11 @@ local function keep(id, result)
   return tonumber(get(id, 'kept_at')[1])
 end
 
--- Returns why a producer's write is refused: the record is 'unknown' or 'unreadable'; nil: it is not.
-local function refuse(id)
+-- Returns why a producer's write is refused: the record is 'unknown' or 'unreadable'; nil: it is not. To the client
+-- of a tenant the records of others are unknown; an operator's, with the tenant '', sees all.
+local function refuse(id, tenant)
   if redis.call('EXISTS', job_key(id)) == 0 then return 'unknown' end
+  if tenant ~= '' and get(id, 'tenant')[1] ~= tenant then return 'unknown' end
   if not is_sound(id) then return 'unreadable' end
 end
 

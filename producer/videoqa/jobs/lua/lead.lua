@@ -10,7 +10,9 @@ if leader and leader ~= id and get(leader, 'flight')[1] == key then
   redis.call('HINCRBY', job_key(id), 'attempt', -1)  -- the model was not asked
   requeue(id, 'follows', leader)
   call_anew('SADD', P .. ':followers:' .. key, id)
-  emit(id, 'state', 'queued', attempt - 1, 'message', 'waits for ' .. leader .. ', which asks the same')
+  local is_own = get(leader, 'tenant')[1] == get(id, 'tenant')[1]
+  emit(id, 'state', 'queued', attempt - 1, 'message',
+    'waits for ' .. (is_own and leader or 'a job') .. ', which asks the same')
   return 'follow'
 end
 redis.call('SET', P .. ':flight:' .. key, id)

@@ -1,7 +1,7 @@
--- prefix, id -> {'ok', id, attempt, bell, queue}, {'state', state}, {'unknown'} or {'unreadable'}
+-- prefix, id, tenant -> {'ok', id, attempt, bell, queue}, {'state', state}, {'unknown'} or {'unreadable'}
 local id = ARGV[2]
 local rec = get(id, 'state', 'attempt', 'request', 'idem')
-local refusal = refuse(id)
+local refusal = refuse(id, ARGV[3])
 if refusal then return {refusal} end
 local is_json, request = pcall(cjson.decode, rec[3])
 local allowed = is_json and type(request) == 'table' and tonumber(request.max_attempts)
@@ -14,7 +14,7 @@ redis.call('PERSIST', P .. ':events:' .. id)
 redis.call('PERSIST', segments_key(id))
 if rec[4] then redis.call('PERSIST', P .. ':idem:' .. rec[4]) end
 redis.call('DEL', P .. ':gone:' .. id)
-redis.call('ZREM', P .. ':dead', id)
+call_on_dead(id, 'ZREM', id)
 set(id, 'state', 'queued', 'max_attempts', tonumber(rec[2]) + allowed)
 -- A retried job is wanted now: its old start_by no longer holds.
 redis.call('HDEL', job_key(id), 'failure', 'finished_at', 'start_by', 'worker', 'kept_at', 'suspect', 'bell')

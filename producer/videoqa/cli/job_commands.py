@@ -41,7 +41,7 @@ from videoqa.cli.output import (
     show_progress,
 )
 from videoqa.client import Client
-from videoqa.contract import Job
+from videoqa.contract import Job, parse_request
 
 __all__ = ["add_job_commands"]
 
@@ -156,7 +156,7 @@ def ask(
     streams = len(fields["questions"]) == 1 or segments is not None
     streamed = StreamedAnswer() if streams and sys.stdout.isatty() and not as_json else None
     with open_client() as client:
-        job = client.submit(fields | {"stream": streamed is not None})
+        job = client.submit(parse_request(fields | {"stream": streamed is not None}))
         _wait(client, job.id, timeout, as_json, streamed)
         print_result(client.result(job.id), client.get(job.id), as_json=as_json, streamed=streamed)
 
@@ -225,7 +225,7 @@ def submit(
     else:
         fields = _read_json(request)
     with open_client() as client:
-        job = client.submit(fields)
+        job = client.submit(parse_request(fields))
         print_submitted(job, as_json=as_json)
 
 

@@ -41,6 +41,15 @@ from videoqa.contract.request import (
     redact_request,
     redact_url,
 )
+from videoqa.contract.request_fields import (
+    GenerationFields,
+    ImageFields,
+    QuestionFields,
+    RequestFields,
+    RequestKeywords,
+    SamplingFields,
+    VideoFields,
+)
 from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.contract.text_piece import TextPiece, Transcript
 
@@ -60,7 +69,9 @@ __all__ = [
     "FinishReason",
     "FrameUsed",
     "Generation",
+    "GenerationFields",
     "Image",
+    "ImageFields",
     "Input",
     "Job",
     "JobPage",
@@ -69,15 +80,20 @@ __all__ = [
     "Model",
     "Priority",
     "Question",
+    "QuestionFields",
     "QueueInfo",
+    "RequestFields",
+    "RequestKeywords",
     "Result",
     "Sampling",
+    "SamplingFields",
     "Segment",
     "SourceInfo",
     "TextPiece",
     "Transcript",
     "Usage",
     "Video",
+    "VideoFields",
     "Warn",
     "WorkerInfo",
     "as_srt",

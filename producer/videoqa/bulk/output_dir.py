@@ -18,10 +18,10 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from videoqa import errors
-from videoqa.bulk.manifest import DIGEST_KEY, Row
+from videoqa.bulk.manifest import Row
 from videoqa.bulk.records import RowFailure
-from videoqa.contract import Result, as_url, parse_stored
-from videoqa.storage import ObjectStore, file_path, quote_name
+from videoqa.contract import Result, as_url, parse_object_url, parse_stored, quote_name, redact_url
+from videoqa.storage import ObjectStore, file_path
 
 __all__ = ["OutputDir"]
 
@@ -35,13 +35,14 @@ class OutputDir:
 
     def __init__(self, output: str, store: ObjectStore) -> None:
         """`output`: a path, or a `file://` or `s3://` URL."""
-        url = as_url(output)
-        if not url.startswith(("s3://", "file:///")) or not url.removeprefix("s3://").strip("/"):
+        self.url = as_url(output).rstrip("/")
+        try:
+            parse_object_url(f"{self.url}/results.jsonl").check_name()
+        except ValueError as error:
             raise errors.InvalidRequest(
-                f"got the output {output!r}, expected a folder or s3://bucket/prefix",
+                f"got the output {redact_url(output)!r}, expected a folder or s3://bucket/prefix: {error}",
                 param="output",
-            )
-        self.url = url.rstrip("/")
+            ) from error
         self.store = store
 
     @property
@@ -67,14 +68,12 @@ class OutputDir:
                 yield unquote(url.rpartition("/")[2]).removesuffix(".json")
 
     def read_result(self, row: Row) -> Result | None:
-        """Returns the stored result if it answers the row's present request, else None."""
+        """Returns the stored result of the row, be it of its present request or of an earlier one."""
         text = self._read(self.result_url(row.custom_id))
-        if text is None:
-            return None
-        with suppress(errors.InvalidRequest):  # some other file lies there: it is replaced
-            result = parse_stored(Result, text)
-            if result.metadata.get(DIGEST_KEY) == row.digest:
-                return result
+        if text is not None:
+            # Some other file lies there: no worker replaces it, and the row's job says so.
+            with suppress(errors.InvalidRequest):
+                return parse_stored(Result, text)
         return None
 
     def read_failure(self, row: Row) -> RowFailure | None:
@@ -88,10 +87,10 @@ class OutputDir:
                 return failure
         return None
 
-    def write_result(self, row: Row, result: Result) -> None:
-        """Writes a result that only the job's record in Redis has."""
-        data = result.model_dump_json(indent=2).encode()
-        _retry(lambda: self.store.write(self.result_url(row.custom_id), data))
+    def write_result(self, row: Row, result: Result) -> bool:
+        """Writes a result that only the job's record in Redis has, unless an object has come there since."""
+        data, url = result.model_dump_json(indent=2).encode(), self.result_url(row.custom_id)
+        return _retry(lambda: self.store.write(url, data, keeps=lambda there: there != data))
 
     def write_failure(self, failure: RowFailure) -> None:
         data = failure.model_dump_json(indent=2).encode()

@@ -211,6 +211,8 @@ class Result(Model):
     created_at: AwareDatetime
     finished_at: AwareDatetime
     custom_id: str | None = None
+    tenant: str | None = None
+    """Tenant of the job: another tenant's job never replaces the object of this result."""
     metadata: dict[str, str] = Field(default_factory=dict)
     cached: bool = False
     """True if the answers come from an earlier, equal job; `usage` has no tokens then."""

@@ -1,5 +1,6 @@
 """The life of a job in Redis: the ledger, its Lua scripts, and every key."""
 
+from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import (
     check_database_number,
     connect,
@@ -18,6 +19,7 @@ from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 __all__ = [
     "AsyncEventReader",
     "Bell",
+    "CachedObject",
     "Claim",
     "ClaimResult",
     "EventCursor",

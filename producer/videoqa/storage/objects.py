@@ -33,7 +33,7 @@ _DENIED = {
 _CONDITION_FAILED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _CONDITIONS_UNSUPPORTED = {"NotImplemented", "501"}
 _COMPARED_BYTES = 64 << 20
-"""Of an object that is in the way, no more is read than this, or twice the size of the new one."""
+"""Longest part that is read of an object in the way, or twice the size of the new one if that is more."""
 _MAX_SWAPS = 8
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 

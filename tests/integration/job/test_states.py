@@ -13,6 +13,7 @@ from videoqa import errors
 from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
 from videoqa.jobs import (
     Bell,
+    CachedObject,
     Claim,
     ClaimResult,
     Ledger,
@@ -647,11 +648,17 @@ def test_an_answer_may_be_kept_for_less_than_a_second(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
     said = ledger.finish(
-        bell.job_id, "1", result=None, result_url="u", cache_key="k", cache_ttl_s=0.5
+        bell.job_id,
+        "1",
+        result=None,
+        result_url="u",
+        cache_key="k",
+        cached=CachedObject.of("u", b"{}"),
+        cache_ttl_s=0.5,
     )
     assert (said, ledger.find_cached("k"), ledger.get(bell.job_id).state) == (
         "ok",
-        "u",
+        CachedObject.of("u", b"{}"),
         "succeeded",
     )
 

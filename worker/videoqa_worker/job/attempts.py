@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from videoqa import errors
 from videoqa.contract import Failure, Result, TextPiece, to_datetime
-from videoqa.jobs import Bell, Claim, ClaimResult, Unreadable
+from videoqa.jobs import Bell, CachedObject, Claim, ClaimResult, Unreadable
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.checkpoints import RecordCheckpoints
@@ -160,7 +160,7 @@ class Attempts:
         claim = job.claim
         url = self._url(claim)
         begun = time.monotonic()
-        store_result(self._objects, url, result, claim.request, job.control)
+        data = store_result(self._objects, url, result, claim.request, job.control)
         storing_s = round(time.monotonic() - begun, 4)
         usage = result.usage.model_copy(update={"storing_s": storing_s})
         result = result.model_copy(update={"usage": usage, "finished_at": datetime.now(UTC)})
@@ -172,6 +172,7 @@ class Attempts:
                 result=result if is_small else None,
                 result_url=url,
                 cache_key=None if result.cached else result.cache_key,
+                cached=CachedObject.of(url, data),
                 cache_ttl_s=self._cache.ttl_s,
             )
         )

@@ -76,6 +76,11 @@ class WorkerSettings(Settings):
         ge=0,
         description="an answer is reused for the same question about the same bytes for this long; 0: never",
     )
+    cache_scope: Literal["tenant", "fleet"] = Field(
+        default="tenant",
+        description="tenant: an answer is reused for jobs of the same tenant (those without one are one); "
+        "fleet: for all",
+    )
     store_patience_s: float = Field(
         default=3600.0,
         ge=0,

@@ -45,6 +45,7 @@ from videoqa.contract.request import (
     as_url,
     is_image_url,
     parse_request,
+    redact_request,
     redact_url,
 )
 from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
@@ -99,6 +100,7 @@ __all__ = [
     "parse_request",
     "parse_stored",
     "quote_name",
+    "redact_request",
     "redact_url",
     "render_output",
     "to_datetime",

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import (
     EACCES,
     EEXIST,
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from videoqa import errors
 
-__all__ = ["PART_PREFIX", "delete_file", "list_files", "read_file", "write_file"]
+__all__ = ["PART_PREFIX", "delete_file", "file_version", "list_files", "read_file", "write_file"]
 
 PART_PREFIX = ".videoqa-"
 """Prefix of the names of files that are still being written."""
@@ -92,7 +92,7 @@ def _swap(part: Path, path: Path, keeps: Callable[[bytes], bool], max_compared: 
         if path.exists():  # else it has gone meanwhile, or there are no hard links
             if not path.is_file():
                 raise OSError(EISDIR, "something that is no file lies there")
-            if keeps(read_file(path, max_compared)):
+            if keeps(read_file(path, max_compared)[0]):
                 return False
         part.replace(path)
     return True
@@ -132,11 +132,17 @@ def _hold_lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def read_file(path: Path, max_bytes: int | None = None) -> bytes:
-    """Reads a file, or its first `max_bytes`; raises OutputNotFound or OutputDenied."""
+def file_version(found: os.stat_result) -> str:
+    """Returns a text that changes whenever the file is replaced: its size, time and inode."""
+    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
+
+
+def read_file(path: Path, max_bytes: int | None = None) -> tuple[bytes, str]:
+    """Reads a file, or its first `max_bytes`, and its version; raises OutputNotFound or OutputDenied."""
     try:
         with path.open("rb") as file:
-            return file.read(-1 if max_bytes is None else max_bytes)
+            data = file.read(-1 if max_bytes is None else max_bytes)
+            return data, file_version(os.fstat(file.fileno()))
     except FileNotFoundError as error:
         raise errors.OutputNotFound(f"{path} does not exist") from error
     except OSError as error:
@@ -145,8 +151,8 @@ def read_file(path: Path, max_bytes: int | None = None) -> bytes:
         ) from error
 
 
-def list_files(folder: Path) -> Iterator[str]:
-    """Yields the file:// URLs of all files below a folder; none if it does not exist."""
+def list_files(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yields the file:// URLs and versions of all files below a folder; none if it does not exist."""
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -156,7 +162,9 @@ def list_files(folder: Path) -> Iterator[str]:
 
     for parent, _, names in os.walk(folder, onerror=refuse):
         for name in names:
-            yield Path(parent, name).as_uri()
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):  # it was replaced or deleted meanwhile
+                yield path.as_uri(), file_version(path.stat())
 
 
 def delete_file(path: Path) -> None:

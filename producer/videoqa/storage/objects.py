@@ -6,6 +6,7 @@ Used for results. Knows nothing of jobs or videos; large inputs are read by `vid
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,14 @@ from urllib.parse import quote
 
 from videoqa import errors
 from videoqa.contract import ObjectUrl, parse_object_url, redact_url
-from videoqa.storage.files import PART_PREFIX, delete_file, list_files, read_file, write_file
+from videoqa.storage.files import (
+    PART_PREFIX,
+    delete_file,
+    file_version,
+    list_files,
+    read_file,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -196,9 +204,8 @@ class ObjectStore:
             put(Bucket=bucket, Key=key, Body=data, ContentType=content_type, **condition)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if (
-                condition and code in _CONDITION_FAILED | _MISSING
-            ):  # missing: an If-Match on nothing
+            # An If-Match on an object that has gone is answered as missing.
+            if condition and code in _CONDITION_FAILED | _MISSING:
                 return False
             if may_drop and code in _CONDITIONS_UNSUPPORTED:
                 log.warning(
@@ -216,10 +223,46 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
+        return self._read(url, max_bytes)[0]
+
+    def read_version(self, url: str) -> tuple[bytes, str]:
+        """Reads an object and its version; see `read` and `list_versions`."""
+        return self._read(url, None)
+
+    def _read(self, url: str, max_bytes: int | None) -> tuple[bytes, str]:
         place = _parse_url(url)
         if place.bucket is None:
             return read_file(place.path, max_bytes)
-        return self._read_s3(url, max_bytes)[0]
+        return self._read_s3(url, max_bytes)
+
+    def version(self, url: str) -> str | None:
+        """Returns the version of an object, as `list_versions` does; None: it does not exist.
+
+        Raises:
+            OutputDenied, OutputUnavailable
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        place = _parse_url(url)
+        if place.bucket is None:
+            try:
+                return file_version(place.path.stat())
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as error:
+                raise errors.OutputDenied(
+                    f"can't read {place.path}: {error.strerror or error}", param="output"
+                ) from error
+        bucket, key = _bucket_key(url)
+        try:
+            return self._s3().head_object(Bucket=bucket, Key=key)["ETag"]
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in _MISSING:
+                return None
+            raise _output_error(code, url, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(url, error) from error
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yields the URLs of all objects below a folder or a prefix that ends in `/`, unsorted.
@@ -229,14 +272,18 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
-        place = _parse_url(prefix)
-        urls = list_files(place.path) if place.bucket is None else self._list_s3(prefix)
-        for url in urls:
-            if not url.rpartition("/")[2].startswith(PART_PREFIX):
-                yield url
+        return (url for url, _ in self.list_versions(prefix))
 
-    def _list_s3(self, prefix: str) -> Iterator[str]:
-        """Yields the URLs below a prefix, in requests of 1,000 each."""
+    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yields what `list` does, each with a text that changes when the object is replaced."""
+        place = _parse_url(prefix)
+        found = list_files(place.path) if place.bucket is None else self._list_s3(prefix)
+        for url, version in found:
+            if not url.rpartition("/")[2].startswith(PART_PREFIX):
+                yield url, version
+
+    def _list_s3(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yields the URLs and ETags below a prefix, in requests of 1,000 each."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, start = _bucket_key(prefix)
@@ -244,7 +291,7 @@ class ObjectStore:
             pages = self._s3().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=bucket, Prefix=start):
                 for item in page.get("Contents", ()):
-                    yield f"s3://{bucket}/{quote(item['Key'])}"
+                    yield f"s3://{bucket}/{quote(item['Key'])}", item["ETag"]
         except ClientError as error:
             code = error.response["Error"]["Code"]
             raise _output_error(code, prefix, bucket, str(error)) from error
@@ -283,11 +330,28 @@ class ObjectStore:
         bucket, key = _bucket_key(url)
         try:
             file.seek(0)
-            self._s3().upload_fileobj(file, bucket, key)
+            with os.fdopen(os.dup(file.fileno()), "rb") as copy:  # boto3 closes what it has read
+                self._s3().upload_fileobj(copy, bucket, key)
         except S3UploadFailedError as error:
             cause = error.__context__
             code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
             raise _output_error(code, url, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(url, error) from error
+
+    def download(self, url: str, file: IO[bytes]) -> None:
+        """Copies an object of any size from an `s3://` URL into a file, in parts.
+
+        Raises:
+            OutputDenied, OutputNotFound, OutputUnavailable
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, key = _bucket_key(url)
+        try:
+            self._s3().download_fileobj(bucket, key, file)
+        except ClientError as error:
+            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
 

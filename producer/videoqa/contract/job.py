@@ -109,6 +109,8 @@ class JobPage(Model):
     """One page of a list of jobs, newest first."""
 
     jobs: tuple[Job, ...]
+    unreadable: tuple[str, ...] = ()
+    """Ids of jobs of this page whose records this release can't read; none if a state was asked for."""
     next_cursor: str | None = None
     """Cursor of the next page; None: there is none."""
 

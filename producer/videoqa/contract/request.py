@@ -198,7 +198,8 @@ class JobRequest(Model):
     """Name of a checkpoint as its workers announce it; None: the workers' default model."""
     priority: Priority = "interactive"
     tenant: str | None = Field(default=None, min_length=1, max_length=128)
-    """Customer that the job is for: tenants take turns, however many jobs one of them has submitted."""
+    """Customer that the job is for: tenants take turns, however many jobs one of them has submitted, and a
+    client of a tenant sees only that one's jobs."""
     start_by: AwareDatetime | None = None
     """Last instant at which the job may start; after it the job ends as `expired`."""
     timeout_s: float = Field(default=600.0, ge=1, le=86_400)

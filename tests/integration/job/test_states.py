@@ -913,13 +913,15 @@ def test_failed_jobs_are_listed_until_they_are_retried_or_purged(
         ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0)
         failed.append(bell.job_id)
     assert ledger.dead() == failed
-    assert ledger.purge(failed[0])
-    assert not ledger.purge(failed[0])
+    ledger.purge(failed[0])
+    with pytest.raises(errors.JobExpired):
+        ledger.purge(failed[0])
     with pytest.raises(errors.JobExpired, match="or it was purged"):
         ledger.get(failed[0])
     assert not redis_client.exists(ledger.keys.events(failed[0]))
     ledger.retry(failed[1])
     assert ledger.dead() == failed[2:]
-    assert not ledger.purge(failed[1])
+    with pytest.raises(errors.NotRetryable):
+        ledger.purge(failed[1])
     # Its idempotency key is free again.
     assert submit(ledger, idempotency_key="k0").job_id != failed[0]

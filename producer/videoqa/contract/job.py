@@ -284,6 +284,17 @@ class WorkerInfo(Model):
     """Counters of the engine; None while the model loads, or if a model server runs it."""
     started_at: AwareDatetime
     seen_at: AwareDatetime
+    host: str | None = None
+    device: str | None = None
+    """Device of the model, as `cuda:0`; `server`: a model server has it; None: the model still loads."""
+    version: str | None = None
+    """Release of videoqa-worker."""
+    spool: str | None = None
+    """Folder of its downloads."""
+    max_source_bytes: int | None = None
+    """Most bytes that it fetches of one input."""
+    output: str | None = None
+    """URL template of the results of jobs without output."""
 
 
 class QueueInfo(Model):
@@ -298,6 +309,8 @@ class QueueInfo(Model):
     paused: bool
     workers: int = Field(ge=0)
     """Number of ready workers that serve the queue."""
+    oldest_at: AwareDatetime | None = None
+    """Submission of the job that waits longest; None: no job waits."""
 
 
 def describe_state(state: str) -> str:

@@ -15,7 +15,7 @@
 | `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
 | `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
 | `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
-| `P:queues` | set | names of the queues ever used | for good |
+| `P:queues` | set | names of the queues in which jobs wait | a name leaves with the reaper's next round |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
 | `P:reserved:QUEUE` | hash | the worker that waits for an exclusive attempt, and the job | 10 s after its claim |
 | `P:paused` | set | queues from which no job begins | for good |

@@ -203,24 +203,25 @@ class LedgerReader:
         )
 
     def queues(self) -> list[QueueInfo]:
-        """Returns all queues that were ever used, in the order of their names."""
+        """Returns the queues in which jobs wait, that are paused, or that workers serve; by their names."""
         workers = self.workers()
+        served = {name for info in workers for name in info.queues}
         return [
-            self._describe_queue(str(name), int(waiting), int(tenants), bool(paused), workers)
-            for name, waiting, tenants, paused in sorted(self._run("queues"))
+            self._describe_queue(row, workers)
+            for row in sorted(self._run("queues", *sorted(served)))
         ]
 
-    def _describe_queue(
-        self, name: str, waiting: int, tenants: int, paused: bool, workers: Sequence[WorkerInfo]
-    ) -> QueueInfo:
+    def _describe_queue(self, row: Sequence[Any], workers: Sequence[WorkerInfo]) -> QueueInfo:
+        name, waiting, tenants, paused, oldest_at = row
         model, priority = parse_queue_name(self.keys.prefix, name)
         return QueueInfo(
             model=model,
             priority=priority,
-            waiting=waiting,
-            tenants=tenants,
-            paused=paused,
+            waiting=int(waiting),
+            tenants=int(tenants),
+            paused=bool(paused),
             workers=sum(info.ready and name in info.queues for info in workers),
+            oldest_at=_parse_time(oldest_at),
         )
 
     def workers(self) -> list[WorkerInfo]:

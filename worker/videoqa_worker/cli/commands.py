@@ -31,8 +31,11 @@ __all__ = ["demo", "frames", "up", "worker"]
 
 def worker() -> None:
     """Run one worker, which answers jobs until a signal ends it."""
+    import signal
+
     from videoqa_worker.__main__ import leave, main
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the worker is ready and hears of it
     leave(main())
 
 

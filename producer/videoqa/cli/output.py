@@ -113,12 +113,14 @@ def print_job(job: Job, *, as_json: bool) -> None:
     if job.waiting_for:
         before = f" ({job.position} ahead of it)" if job.position else ""
         print(f"waiting   {job.waiting_for}{before}")
-    for name, text in format_request(job.request) if job.request else ():
-        print(f"{name:<10}{text}")
-    own = {"tenant": job.tenant, "custom id": job.custom_id, "tags": ", ".join(job.tags)}
-    for name, value in own.items():
-        if value:
-            print(f"{name:<10}{value}")
+    for name, text in (
+        *(format_request(job.request) if job.request else ()),
+        ("tenant", job.tenant),
+        ("custom id", job.custom_id),
+        ("tags", ", ".join(job.tags)),
+    ):
+        if text:
+            print(f"{name:<10}{text}")
     print(f"attempt   {job.attempt} of {job.max_attempts}")
     print(f"submitted {format_time(job.created_at)}")
     if job.started_at:

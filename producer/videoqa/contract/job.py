@@ -282,6 +282,8 @@ class WorkerInfo(Model):
     ready: bool
     engine: EngineInfo | None = None
     """Counters of the engine; None while the model loads, or if a model server runs it."""
+    messages_dropped: int = Field(default=0, ge=0)
+    """Messages of the broker that were no bells, since the worker's start."""
     started_at: AwareDatetime
     seen_at: AwareDatetime
     host: str | None = None

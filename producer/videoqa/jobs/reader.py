@@ -5,6 +5,7 @@ Changes nothing; `ledger.py` has the transitions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -34,7 +35,7 @@ from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first
 from videoqa.jobs.keys import Keys, parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
 
-__all__ = ["LedgerReader", "check_job_id", "load_script"]
+__all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
 
 _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 """Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
@@ -57,6 +58,12 @@ def load_script(name: str) -> str:
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 
+@cache
+def hash_script(name: str) -> str:
+    """Returns the SHA-1 of a script, by which Redis knows it."""
+    return hashlib.sha1(load_script(name).encode(), usedforsecurity=False).hexdigest()
+
+
 def check_job_id(job_id: str) -> None:
     """Raises JobNotFound for an id that is not ASCII: one with a lone surrogate could not even be sent."""
     if not job_id.isascii():
@@ -72,9 +79,13 @@ class LedgerReader:
         self.keys = Keys(prefix)
 
     def _run(self, script: str, *args: str | float) -> Any:
-        code = self._redis.register_script(load_script(script))
+        values = [self.keys.prefix, *args]
         with translate_redis_errors(self._url):
-            return code(args=[self.keys.prefix, *args])
+            try:
+                return self._redis.evalsha(hash_script(script), 0, *values)
+            except redis.exceptions.NoScriptError:
+                # Text and call in one: a retry may meet another server, which knows no script yet.
+                return self._redis.eval(load_script(script), 0, *values)
 
     def get(self, job_id: str, *, include_request: bool = False) -> Job:
         """Returns the job, with position and reason for waiting; raises JobNotFound or JobExpired."""

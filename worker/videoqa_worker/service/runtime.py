@@ -31,7 +31,8 @@ from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.result_object import list_roots
-from videoqa_worker.service.announcement import describe_worker
+from videoqa_worker.service.announcement import describe_worker, list_queues
+from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
@@ -55,6 +56,7 @@ class Runtime:
         self.settings = settings
         self.worker_id = describe_worker(settings, started_at=datetime.now(UTC)).id
         self.app: Celery = make_celery(settings)
+        self.bells = BellReader(list_queues(settings))
         self._on_state = on_state
         self._started_at = datetime.now(UTC)
         self._engine: Answering | None = None
@@ -165,15 +167,15 @@ class Runtime:
         """Describes this worker, for `status` and `doctor`."""
         info = describe_worker(self.settings, started_at=self._started_at)
         engine = self._engine
-        if engine is None:
-            return info
-        found = {
-            "model_revision": engine.revision,
-            "running": len(self.leases.list_held()),
-            "ready": engine.ready,
-            "engine": _info(engine.stats) if engine.device != "server" else None,
-            "device": engine.device,
-        }
+        found: dict[str, object] = {"messages_dropped": self.bells.dropped}
+        if engine is not None:
+            found |= {
+                "model_revision": engine.revision,
+                "running": len(self.leases.list_held()),
+                "ready": engine.ready,
+                "engine": _info(engine.stats) if engine.device != "server" else None,
+                "device": engine.device,
+            }
         return info.model_copy(update=found)
 
     def process(self, bell: Bell) -> bool:

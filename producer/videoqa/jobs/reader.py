@@ -34,6 +34,7 @@ from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
 from videoqa.jobs.keys import Keys, parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
+from videoqa.local_stack import describe_address
 
 __all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
 
@@ -210,7 +211,8 @@ class LedgerReader:
                 "it was purged); its result object, if it had one, is still in storage"
             )
         return errors.JobNotFound(
-            f"no job {job_id} was ever recorded here; check the id and VIDEOQA_REDIS_URL"
+            f"no job {job_id} was ever recorded in {describe_address(self._url)}, with the prefix "
+            f"{self.keys.prefix}; check the id"
         )
 
     def queues(self) -> list[QueueInfo]:

@@ -23,7 +23,6 @@ from support.cli import COMMAND, Run, run_command
 
 from videoqa import Client, Job, Result, __version__, errors
 from videoqa.cli import main as cli
-from videoqa.cli.local_stack import LocalStack
 from videoqa.contract import (
     Answer,
     Failure,
@@ -36,6 +35,7 @@ from videoqa.contract import (
     WorkerInfo,
 )
 from videoqa.jobs import Bell, Ledger, Progress
+from videoqa.local_stack import LocalStack
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 
@@ -502,7 +502,8 @@ def test_a_running_local_stack_is_found_by_its_note(
     job = submit(client)
     home = tmp_path / "home"
     home.mkdir()
-    LocalStack(redis_url=redis_server.url, pid=os.getpid(), model="demo").save(home)
+    prefix = client.settings.prefix
+    LocalStack(redis_url=redis_server.url, pid=os.getpid(), model="demo", prefix=prefix).save(home)
     assert (home / "stack.json").stat().st_mode & 0o777 == 0o600
     assert job.id in run("status", job.id, VIDEOQA_REDIS_URL="").stdout
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -553,7 +554,7 @@ def test_doctor_without_redis_says_what_to_do_and_ends_with_status_1(run: Run) -
     report = json.loads(done.stdout)
     found = {check["name"]: check for check in report["checks"]}
     assert (report["ok"], found["redis"]["ok"], found["redis"]["next_step"]) == (
-        False, False, "videoqa up",
+        False, False, "start that server, or correct VIDEOQA_REDIS_URL",
     )  # fmt: skip
     assert "VIDEOQA_OUTPUT" in found["worker settings"]["found"]
 

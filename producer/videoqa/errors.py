@@ -548,6 +548,12 @@ class OutputNotFound(OutputError):
     code = "output_not_found"
 
 
+class OutputConflict(OutputError):
+    """Another job's result, or a foreign file, lies where the result would be written; it stays."""
+
+    code = "output_conflict"
+
+
 class OutputUnavailable(OutputError):
     """Object storage does not answer, or is full."""
 

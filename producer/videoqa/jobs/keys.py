@@ -11,12 +11,12 @@
 | `P:turns:QUEUE` | zset | tenants with queued jobs, by the number of jobs begun | until their last job |
 | `P:bells` | hash | per queue: bells rung, heard, turns, since when some are missing | for good, four numbers a queue |
 | `P:claimed:TOKEN` | string | the job that a claim got, if it is not the bell's | 10 minutes |
-| `P:answer:KEY` | string | URL of the result that later jobs with this cache key get | the worker's `cache_ttl_s` |
+| `P:answer:KEY` | string | SHA-256, size and URL of the result with this cache key | the worker's `cache_ttl_s` |
 | `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
 | `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
 | `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
 | `P:tenant:TENANT`, with `:TAG` | zset | the same of one tenant, whose name is quoted | as `P:jobs` |
-| `P:queues` | set | names of the queues ever used | for good |
+| `P:queues` | set | names of the queues in which jobs wait | a name leaves with the reaper's next round |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
 | `P:reserved:QUEUE` | hash | the worker that waits for an exclusive attempt, and the job | 10 s after its claim |
 | `P:paused` | set | queues from which no job begins | for good |

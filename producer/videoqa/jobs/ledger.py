@@ -38,6 +38,7 @@ from videoqa.contract import (
     describe_state,
     parse_stored,
 )
+from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import WORKER_TTL_S
 from videoqa.jobs.reader import LedgerReader, hash_script, load_script
@@ -302,17 +303,25 @@ class Ledger(LedgerReader):
         result: Result | None,
         result_url: str,
         cache_key: str | None = None,
+        cached: CachedObject | None = None,
         cache_ttl_s: float = 0.0,
     ) -> WriteReply:
         """Ends the job as succeeded.
 
         Arguments:
             result: stored in the record; None: it is too large for that.
-            cache_key: key under which later jobs find the object for `cache_ttl_s`.
+            cache_key: key under which later jobs find the `cached` object for `cache_ttl_s`.
         """
         text = result.model_dump_json() if result else ""
         reply = self._run(
-            "finish", job_id, token, text, result_url, cache_key or "", math.ceil(cache_ttl_s)
+            "finish",
+            job_id,
+            token,
+            text,
+            result_url,
+            cache_key or "" if cached else "",
+            math.ceil(cache_ttl_s),
+            str(cached or ""),
         )
         return cast(WriteReply, reply)
 
@@ -353,14 +362,15 @@ class Ledger(LedgerReader):
         """
         return cast(LeadReply, self._run("lead", job_id, token, key))
 
-    def find_cached(self, key: str) -> str | None:
-        """Returns the URL of the result with this cache key."""
+    def find_cached(self, key: str) -> CachedObject | None:
+        """Returns the object of the result with this cache key."""
         try:
             with translate_redis_errors(self._url):
-                return cast("str | None", self._redis.get(self.keys.answer(key)))
+                text = cast("str | None", self._redis.get(self.keys.answer(key)))
         except errors.ConfigurationError as error:  # another type of value
             self._warn(self.keys.answer(key), error)
             return None
+        return CachedObject.parse(text) if text else None
 
     def release(self, job_id: str, token: str, *, kept: Result | None = None) -> Bell | None:
         """Gives a running job back without counting the attempt, and returns the bell to ring.

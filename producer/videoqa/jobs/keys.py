@@ -17,6 +17,7 @@
 | `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
 | `P:queues` | set | names of the queues ever used | for good |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
+| `P:running`, with `:TENANT` | zset | a tenant's running jobs | ids leave when final or requeued |
 | `P:reserved:QUEUE` | hash | the worker that waits for an exclusive attempt, and the job | 10 s after its claim |
 | `P:paused` | set | queues from which no job begins | for good |
 | `P:round` | string | when a reaper was last heard | for good, one number |

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from videoqa import errors
 from videoqa.bulk.manifest import Row
+from videoqa.bulk.manifest_files import object_name
 from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.records import ResultLine, RowFailure, failed_line, result_line
+from videoqa.bulk.row_index import StoredObjects
 from videoqa.bulk.subtitle_files import SubtitleFormat, write_subtitles
 from videoqa.client import Client
 from videoqa.contract import Failure, Job, JobRequest, Result
 
-__all__ = ["InFlightRow", "collect_result", "record_failure"]
+__all__ = ["InFlightRow", "collect_result", "collect_stored", "record_failure"]
 
 
 @dataclass
@@ -31,8 +34,8 @@ class InFlightRow:
     row: Row
     number: int = 0
     """Number of its job: another one is needed where the record of the last lies about the result."""
-    stored: bool = False
-    """True if OUTPUT held a result or a failure of the row before this run."""
+    stored: StoredObjects = field(default_factory=StoredObjects)
+    """The objects that OUTPUT held of the row before this run."""
     submitted: bool = False
     reopened: bool = False
     """True once its failed job was retried, which happens once a run."""
@@ -62,7 +65,7 @@ def collect_result(
     if result is None and job is not None and job.state == "succeeded":
         result = _restore_from_redis(client, output, flight, job)
     if result is not None:
-        if flight.submitted and (flight.stored or flight.reopened or retry_failed):
+        if flight.stored.failure is not None:
             output.delete_failure(row.custom_id)
         paths = write_subtitles(row, result, subtitles, output) if subtitles else ()
         return result_line(row.custom_id, output.result_url(row.custom_id), result, paths)
@@ -72,6 +75,16 @@ def collect_result(
         failure = output.read_failure(row)
         return failed_line(failure) if failure is not None else None
     return None
+
+
+def collect_stored(output: OutputDir, name: str) -> ResultLine | None:
+    """Returns the line of a row of another run, by its objects alone; None: they are not a row's."""
+    found = output.read_outcome(name)
+    if found is None or found.custom_id is None or object_name(found.custom_id) != name:
+        return None
+    if isinstance(found, RowFailure):
+        return failed_line(found)
+    return result_line(found.custom_id, output.result_url(found.custom_id), found, ())
 
 
 def _restore_from_redis(
@@ -93,6 +106,7 @@ def record_failure(output: OutputDir, row: Row, job: Job | None, failure: Failur
         digest=row.digest,
         job_id=job.id if job else None,
         failure=failure,
+        failed_at=datetime.now(UTC),
     )
     output.write_failure(found)
     return failed_line(found)

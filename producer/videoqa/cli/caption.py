@@ -157,7 +157,7 @@ def caption(
     options = Options(
         in_flight=in_flight,
         order=check_choice(order, "--order", "completion", "input"),
-        parquet=check_choice(format_, "--format", "jsonl", "parquet") == "parquet",
+        formats=(check_choice(format_, "--format", "jsonl", "parquet"),),
         subtitles=check_choice(subtitles, "--subtitles", "vtt", "srt")
         if subtitles is not None
         else None,

@@ -9,13 +9,13 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 
 from videoqa import errors
 
-__all__ = ["PART_PREFIX", "delete_file", "list_files", "read_file", "write_file"]
+__all__ = ["PART_PREFIX", "delete_file", "file_version", "list_files", "read_file", "write_file"]
 
 PART_PREFIX = ".videoqa-"
 """Prefix of the names of files that are still being written."""
@@ -78,10 +78,16 @@ def _hold_lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def read_file(path: Path) -> bytes:
-    """Reads a file; raises OutputNotFound or OutputDenied."""
+def file_version(found: os.stat_result) -> str:
+    """Returns a text that changes whenever the file is replaced: its size, time and inode."""
+    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
+
+
+def read_file(path: Path) -> tuple[bytes, str]:
+    """Reads a file and its version; raises OutputNotFound or OutputDenied."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(), file_version(os.fstat(file.fileno()))
     except FileNotFoundError as error:
         raise errors.OutputNotFound(f"{path} does not exist") from error
     except OSError as error:
@@ -90,8 +96,8 @@ def read_file(path: Path) -> bytes:
         ) from error
 
 
-def list_files(folder: Path) -> Iterator[str]:
-    """Yields the file:// URLs of all files below a folder; none if it does not exist."""
+def list_files(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yields the file:// URLs and versions of all files below a folder; none if it does not exist."""
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -101,7 +107,9 @@ def list_files(folder: Path) -> Iterator[str]:
 
     for parent, _, names in os.walk(folder, onerror=refuse):
         for name in names:
-            yield Path(parent, name).as_uri()
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):  # it was replaced or deleted meanwhile
+                yield path.as_uri(), file_version(path.stat())
 
 
 def delete_file(path: Path) -> None:

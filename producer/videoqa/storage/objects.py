@@ -5,6 +5,7 @@ Used for results. Knows nothing of jobs or videos; large inputs are read by `vid
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,14 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from videoqa import errors
-from videoqa.storage.files import PART_PREFIX, delete_file, list_files, read_file, write_file
+from videoqa.storage.files import (
+    PART_PREFIX,
+    delete_file,
+    file_version,
+    list_files,
+    read_file,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -187,9 +195,41 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
+        return self.read_version(url)[0]
+
+    def read_version(self, url: str) -> tuple[bytes, str]:
+        """Reads an object and its version; see `read` and `list_versions`."""
         if url.startswith("file:"):
             return read_file(file_path(url))
-        return self._read_s3(url)[0]
+        return self._read_s3(url)
+
+    def version(self, url: str) -> str | None:
+        """Returns the version of an object, as `list_versions` does; None: it does not exist.
+
+        Raises:
+            OutputDenied, OutputUnavailable
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if url.startswith("file:"):
+            try:
+                return file_version(file_path(url).stat())
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as error:
+                raise errors.OutputDenied(
+                    f"can't read {file_path(url)}: {error.strerror or error}", param="output"
+                ) from error
+        bucket, key = _bucket_key(url)
+        try:
+            return self._s3().head_object(Bucket=bucket, Key=key)["ETag"]
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in _MISSING:
+                return None
+            raise _output_error(code, url, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(url, error) from error
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yields the URLs of all objects below a folder or a prefix that ends in `/`, unsorted.
@@ -199,15 +239,19 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
-        urls = (
+        return (url for url, _ in self.list_versions(prefix))
+
+    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yields what `list` does, each with a text that changes when the object is replaced."""
+        found = (
             list_files(file_path(prefix)) if prefix.startswith("file:") else self._list_s3(prefix)
         )
-        for url in urls:
+        for url, version in found:
             if not url.rpartition("/")[2].startswith(PART_PREFIX):
-                yield url
+                yield url, version
 
-    def _list_s3(self, prefix: str) -> Iterator[str]:
-        """Yields the URLs below a prefix, in requests of 1,000 each."""
+    def _list_s3(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yields the URLs and ETags below a prefix, in requests of 1,000 each."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, start = _bucket_key(prefix)
@@ -215,7 +259,7 @@ class ObjectStore:
             pages = self._s3().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=bucket, Prefix=start):
                 for item in page.get("Contents", ()):
-                    yield f"s3://{bucket}/{quote(item['Key'])}"
+                    yield f"s3://{bucket}/{quote(item['Key'])}", item["ETag"]
         except ClientError as error:
             code = error.response["Error"]["Code"]
             raise _output_error(code, prefix, bucket, str(error)) from error
@@ -254,11 +298,28 @@ class ObjectStore:
         bucket, key = _bucket_key(url)
         try:
             file.seek(0)
-            self._s3().upload_fileobj(file, bucket, key)
+            with os.fdopen(os.dup(file.fileno()), "rb") as copy:  # boto3 closes what it has read
+                self._s3().upload_fileobj(copy, bucket, key)
         except S3UploadFailedError as error:
             cause = error.__context__
             code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
             raise _output_error(code, url, bucket, str(error)) from error
+        except BotoCoreError as error:
+            raise _botocore_error(url, error) from error
+
+    def download(self, url: str, file: IO[bytes]) -> None:
+        """Copies an object of any size from an `s3://` URL into a file, in parts.
+
+        Raises:
+            OutputDenied, OutputNotFound, OutputUnavailable
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, key = _bucket_key(url)
+        try:
+            self._s3().download_fileobj(bucket, key, file)
+        except ClientError as error:
+            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
 

@@ -86,6 +86,9 @@ class Keys:
     def waiting(self, queue: str, tenant: str | None = None) -> str:
         return f"{self.prefix}:waiting:{queue}" + (f":{tenant}" if tenant else "")
 
+    def running(self, tenant: str | None) -> str:
+        return f"{self.prefix}:running" + (f":{tenant}" if tenant else "")
+
     def index(self, tag: str | None) -> str:
         return f"{self.prefix}:tag:{tag}" if tag else f"{self.prefix}:jobs"
 

@@ -156,7 +156,16 @@ class LedgerReader:
             return "its workers are still loading the model"
         if _is_exclusive(record):
             return "a worker in which nothing else runs: its last attempt runs by itself"
+        limits = [info.tenant_running for info in serving if info.tenant_running]
+        if limits and self._count_running(record) >= min(limits):
+            return f"a running job of its tenant to end; at most {min(limits)} run at once"
         return "a free worker"
+
+    def _count_running(self, record: dict[str, str | None]) -> int:
+        """Returns how many jobs of the same tenant run."""
+        tenant = parse_stored(JobRequest, record["request"] or "").tenant
+        with translate_redis_errors(self._url):
+            return cast(int, self._redis.zcard(self.keys.running(tenant)))
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
         """Returns the job, and its result if the record holds it."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -15,6 +16,7 @@ from support.attempts import Model, make_attempts, submit
 from support.worker import finish
 
 from videoqa import Client
+from videoqa.contract import WorkerInfo
 from videoqa.jobs import Bell, Claim, Ledger
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
@@ -198,3 +200,18 @@ def test_a_job_that_waits_for_its_tenant_holds_no_slot(
     thread.join(30)
     assert limited.process(rung.get(timeout=30))
     assert client.get(second.job_id).state == "succeeded"
+
+
+def test_a_job_says_that_it_waits_for_its_tenant(ledger: Ledger, client: Client) -> None:
+    first, second = (submit(ledger, tenant="a") for _ in range(2))
+    now = datetime.now(UTC)
+    ledger.announce(
+        WorkerInfo(
+            id="w", model="demo", queues=(first.queue,), slots=2, running=0, ready=True,
+            tenant_running=1, started_at=now, seen_at=now,
+        )
+    )  # fmt: skip
+    assert client.get(second.job_id).waiting_for == "a free worker"
+    assert claim(ledger, first, "1", most=1)
+    said = client.get(second.job_id).waiting_for
+    assert said == "a running job of its tenant to end; at most 1 run at once"

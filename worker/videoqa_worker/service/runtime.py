@@ -177,6 +177,7 @@ class Runtime:
             running=len(self.leases.list_held()) if engine else 0,
             ready=engine is not None and engine.ready,
             engine=_info(engine.stats) if engine and engine.device != "server" else None,
+            tenant_running=self.settings.tenant_running,
             messages_dropped=self.bells.dropped,
             started_at=self._started_at,
             seen_at=datetime.now(UTC),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
@@ -125,6 +126,7 @@ class HeldJob:
         self._claims = claims
         self.claim = claim
         self.control = control
+        self.begun_s = time.monotonic()
 
     def report(self, progress: Progress) -> None:
         """Records where the attempt is."""

@@ -165,7 +165,7 @@ class LedgerReader:
         """Returns how many jobs of the same tenant run."""
         tenant = parse_stored(JobRequest, record["request"] or "").tenant
         with translate_redis_errors(self._url):
-            return cast(int, self._redis.zcard(self.keys.running(tenant)))
+            return self._redis.zcard(self.keys.running(tenant))
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
         """Returns the job, and its result if the record holds it."""

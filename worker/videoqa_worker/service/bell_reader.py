@@ -25,7 +25,16 @@ __all__ = ["BellReader"]
 
 log = logging.getLogger(__name__)
 
-Fault = Literal["size", "envelope", "content type", "task", "body", "arguments", "queue"]
+Fault = Literal[
+    "size",
+    "envelope",
+    "content type",
+    "task",
+    "body",
+    "arguments",
+    "queue",
+    "note of an unacknowledged message",
+]
 
 _MAX_MESSAGE_BYTES = 65_536
 """A bell takes 900 bytes in Redis, most of them Celery's headers."""

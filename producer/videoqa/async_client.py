@@ -34,6 +34,7 @@ from videoqa.contract import (
     WorkerInfo,
 )
 from videoqa.jobs import AsyncEventReader, EventCursor, connect_async
+from videoqa.local_stack import find_settings
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class AsyncClient:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Makes a client from the VIDEOQA_* variables."""
-        return cls(settings=Settings.from_environment(environ))
+        """Makes a client from the VIDEOQA_* variables; without VIDEOQA_REDIS_URL it finds a running `videoqa up`."""
+        return cls(settings=find_settings(environ))
 
     @property
     def settings(self) -> Settings:

@@ -52,6 +52,7 @@ from videoqa.jobs import (
     server_name,
     translate_redis_errors,
 )
+from videoqa.local_stack import find_settings
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 
@@ -193,8 +194,8 @@ class Client:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Makes a client from the VIDEOQA_* variables."""
-        return cls(settings=Settings.from_environment(environ))
+        """Makes a client from the VIDEOQA_* variables; without VIDEOQA_REDIS_URL it finds a running `videoqa up`."""
+        return cls(settings=find_settings(environ))
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from typing import NoReturn
 from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
 from videoqa.jobs import connect, translate_redis_errors
 from videoqa.settings import unknown_variables
+from videoqa_worker.service.announcement import announce_loading
 from videoqa_worker.service.logs import configure
 from videoqa_worker.settings import WorkerSettings
 
@@ -35,14 +36,17 @@ def main() -> int:
 
 def _run(settings: WorkerSettings) -> int:
     _check_redis(settings)
-    log.info("importing torch and transformers")
-    from videoqa_worker.service.consumer import hear_bells
-    from videoqa_worker.service.runtime import Runtime
+    with announce_loading(settings):
+        log.info("importing torch and transformers")
+        from videoqa_worker.service.consumer import hear_bells
+        from videoqa_worker.service.runtime import Runtime
 
-    with Runtime(settings, on_state=lambda state: log.info("%s", state)) as runtime:
-        info = runtime.describe()
-        log.info("ready: %s, %d slots, queues %s", info.model, info.slots, ", ".join(info.queues))
-        return hear_bells(runtime)
+        with Runtime(settings, on_state=lambda state: log.info("%s", state)) as runtime:
+            info = runtime.describe()
+            log.info(
+                "ready: %s, %d slots, queues %s", info.model, info.slots, ", ".join(info.queues)
+            )
+            return hear_bells(runtime)
 
 
 def _check_redis(settings: WorkerSettings) -> None:

@@ -58,7 +58,8 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
             info = client.info()
             clock = client.time()
     except errors.RedisUnavailable as error:
-        yield Check("redis", ok=False, found=str(error), next_step="videoqa up")
+        found, _, next_step = error.message.rpartition("; ")
+        yield Check("redis", ok=False, found=found, next_step=next_step)
         return
     version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
     yield Check(

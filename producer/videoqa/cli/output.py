@@ -98,6 +98,8 @@ def print_submitted(job: Job, *, as_json: bool) -> None:
     print(job.id)
     if job.waiting_for and job.waiting_for.startswith("no running worker"):
         print_note(f"{job.waiting_for}; the job waits until one starts")
+    if job.waiting_for and job.waiting_for.endswith("loading the model"):
+        print_note(f"{job.waiting_for}; the job begins once one is ready")
 
 
 def print_job(job: Job, *, as_json: bool) -> None:

@@ -292,6 +292,17 @@ class WorkerInfo(Model):
     """Messages of the broker that were no bells, since the worker's start."""
     started_at: AwareDatetime
     seen_at: AwareDatetime
+    host: str | None = None
+    device: str | None = None
+    """Device of the model, as `cuda:0`; `server`: a model server has it; None: the model still loads."""
+    version: str | None = None
+    """Release of videoqa-worker."""
+    spool: str | None = None
+    """Folder of its downloads."""
+    max_source_bytes: int | None = None
+    """Most bytes that it fetches of one input."""
+    output: str | None = None
+    """URL template of the results of jobs without output."""
 
 
 class QueueInfo(Model):
@@ -306,6 +317,8 @@ class QueueInfo(Model):
     paused: bool
     workers: int = Field(ge=0)
     """Number of ready workers that serve the queue."""
+    oldest_at: AwareDatetime | None = None
+    """Submission of the job that waits longest; None: no job waits."""
 
 
 def describe_state(state: str) -> str:

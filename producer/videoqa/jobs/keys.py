@@ -16,7 +16,7 @@
 | `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
 | `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
 | `P:tenant:TENANT`, with `:TAG` | zset | the same of one tenant, whose name is quoted | as `P:jobs` |
-| `P:queues` | set | names of the queues ever used | for good |
+| `P:queues` | set | names of the queues in which jobs wait | a name leaves with the reaper's next round |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
 | `P:running`, with `:TENANT` | zset | a tenant's running jobs | ids leave when final or requeued |
 | `P:reserved:QUEUE` | hash | the worker that waits for an exclusive attempt, and the job | 10 s after its claim |

@@ -36,6 +36,7 @@ from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
 from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
+from videoqa.local_stack import describe_address
 
 __all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
 
@@ -327,28 +328,27 @@ class LedgerReader:
                 "it was purged); its result object, if it had one, is still in storage"
             )
         return errors.JobNotFound(
-            f"no job {job_id} was ever recorded here; check the id and VIDEOQA_REDIS_URL"
+            f"no job {job_id} was ever recorded in {describe_address(self._url)}, with the prefix "
+            f"{self.keys.prefix}; check the id"
         )
 
     def queues(self) -> list[QueueInfo]:
-        """Returns the queues that were ever used, in the order of their names.
+        """Returns the queues in which jobs wait, that are paused, or that workers serve; by their names.
 
-        For a tenant: those in which its jobs wait, or which a worker serves.
+        For a tenant: those in which its jobs wait, or that workers serve, with its own jobs only.
         """
         workers = self.workers()
+        served = {name for info in workers for name in info.queues}
         found = (
-            self._describe_queue(str(name), int(waiting), int(tenants), bool(paused), workers)
-            for name, waiting, tenants, paused in sorted(self._run("queues", self.tenant or ""))
+            self._describe_queue(row, workers)
+            for row in sorted(self._run("queues", self.tenant or "", *sorted(served)))
         )
-        return [
-            queue
-            for queue in found
-            if queue is not None and (self.tenant is None or queue.waiting or queue.workers)
-        ]
+        return [queue for queue in found if queue is not None]
 
     def _describe_queue(
-        self, name: str, waiting: int, tenants: int, paused: bool, workers: Sequence[WorkerInfo]
+        self, row: Sequence[Any], workers: Sequence[WorkerInfo]
     ) -> QueueInfo | None:
+        name, waiting, tenants, paused, oldest_at = row
         model, priority = parse_queue_name(self.keys.prefix, name)
         if queue_name(self.keys.prefix, model, priority) != name:
             self._warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")
@@ -356,10 +356,11 @@ class LedgerReader:
         return QueueInfo(
             model=model,
             priority=priority,
-            waiting=waiting,
-            tenants=tenants,
-            paused=paused,
+            waiting=int(waiting),
+            tenants=int(tenants),
+            paused=bool(paused),
             workers=sum(info.ready and name in info.queues for info in workers),
+            oldest_at=_parse_time(oldest_at),
         )
 
     def workers(self) -> list[WorkerInfo]:

@@ -371,12 +371,17 @@ def test_a_retryable_failure_is_tried_again(client: Any, worker: Worker) -> None
 
 
 def test_queues_are_paused_and_resumed(client: Any) -> None:
+    def find_paused() -> list[str]:
+        return [queue.priority for queue in client.queues() if queue.paused]
+
     job = client.submit(ASKED)
     client.pause()
     assert client.get(job.id).waiting_for == "its queue is paused"
-    assert [queue.paused for queue in client.queues()] == [True]
+    assert find_paused() == ["bulk", "interactive"]  # also the one in which nothing waits
     client.resume(priority="interactive")
-    assert not any(queue.paused for queue in client.queues())
+    assert find_paused() == ["bulk"]
+    client.resume()
+    assert find_paused() == []
 
 
 # -- what only one of them has

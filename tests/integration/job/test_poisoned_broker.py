@@ -21,9 +21,10 @@ from support.processes import wait_until
 from videoqa.broker import TASK, make_celery, ring
 from videoqa.jobs import Bell, Ledger
 from videoqa.settings import Settings
+from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.consumer import hear_bells
-from videoqa_worker.service.runtime import Runtime, list_queues
+from videoqa_worker.service.runtime import Runtime
 from videoqa_worker.settings import WorkerSettings
 
 

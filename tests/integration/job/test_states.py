@@ -227,7 +227,13 @@ def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledg
     assert ledger.reap(grace_s=0, empty_queues=[first.queue]) == []
     (queue,) = ledger.queues()
     assert queue == QueueInfo(
-        model=None, priority="interactive", waiting=2, tenants=2, paused=True, workers=0
+        model=None,
+        priority="interactive",
+        waiting=2,
+        tenants=2,
+        paused=True,
+        workers=0,
+        oldest_at=ledger.get(first.job_id).created_at,
     )
     assert ledger.pause(first.queue, paused=False)
     rung = ledger.reap(grace_s=30)

@@ -14,10 +14,10 @@ import httpcore2
 from huggingface_hub import HfApi, try_to_load_from_cache
 
 from videoqa.cli.doctor import check_variables
-from videoqa.cli.local_stack import LocalStack, state_folder
 from videoqa.cli.output import Check
 from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
+from videoqa.local_stack import LocalStack, state_folder
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import CompleteFile

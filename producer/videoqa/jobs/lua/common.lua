@@ -78,6 +78,7 @@ local function stand_in_line(id, queue, tenant, place)
     redis.call('ZADD', turns(queue), turn + 1, tenant)
   end
   redis.call('ZADD', key, place, id)
+  redis.call('SADD', P .. ':queues', queue)
 end
 
 -- Running jobs of a tenant, by their leases: an id without a lease there does not run.

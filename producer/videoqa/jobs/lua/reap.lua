@@ -107,5 +107,6 @@ for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
   local paused = redis.call('SISMEMBER', P .. ':paused', queue) == 1
   local count = paused and 0 or missing(queue, empty[queue])
   if count > 0 then ring_again(queue, count) end
+  if redis.call('EXISTS', turns(queue)) == 0 then redis.call('SREM', P .. ':queues', queue) end
 end
 return {bells, unreadable}

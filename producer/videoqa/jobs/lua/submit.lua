@@ -30,7 +30,6 @@ if idem ~= '' then
   redis.call('HSET', P .. ':idem:' .. idem, 'id', id, 'body', body)
   set(id, 'idem', idem)
 end
-redis.call('SADD', P .. ':queues', queue)
 set(id, 'request', ARGV[3], 'state', 'queued', 'queue', queue, 'attempt', 0,
   'max_attempts', ARGV[5], 'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now))
 if ARGV[13] ~= '' then set(id, 'tenant', ARGV[13]) end

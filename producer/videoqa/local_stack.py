@@ -93,6 +93,8 @@ def advise_unreachable(url: str) -> str:
             return f"end `videoqa up` (process {pid}) with Ctrl-C, and start it again"
         case "default" if stack is None:
             return "start the local stack with `videoqa up`, or set VIDEOQA_REDIS_URL"
+        case "default":
+            return "try again with the `videoqa up` that runs here now: Client.from_environment() finds it"
         case _:
             found = (
                 "; Client.from_environment() finds the `videoqa up` that runs here" if stack else ""

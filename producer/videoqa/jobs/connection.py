@@ -35,6 +35,7 @@ __all__ = [
     "connect",
     "connect_async",
     "explain_broken",
+    "find_eviction_policy",
     "server_address",
     "server_name",
     "translate_redis_errors",
@@ -164,6 +165,15 @@ def server_name(info: Mapping[str, Any]) -> str:
     """Returns `Valkey 9.1.2` or `Redis 8.2.0`, from the reply of INFO."""
     name = "Valkey" if "valkey_version" in info else "Redis"
     return f"{name} {info.get('valkey_version') or info.get('redis_version')}"
+
+
+def find_eviction_policy(client: redis.Redis) -> str | None:
+    """Returns the server's `maxmemory-policy`; None where it does not tell."""
+    try:
+        policy = client.info("memory").get("maxmemory_policy")
+    except redis.exceptions.NoPermissionError:
+        return None
+    return str(policy) if policy else None
 
 
 def explain_broken(error: BaseException) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -257,7 +258,16 @@ class LedgerReader:
             return "its workers are still loading the model"
         if _is_exclusive(job, record):
             return "a worker in which nothing else runs: its last attempt runs by itself"
+        limits = [info.tenant_running for info in serving if info.tenant_running]
+        if limits and self._count_running(record) >= min(limits):
+            return f"a running job of its tenant to end; at most {min(limits)} run at once"
         return "a free worker"
+
+    def _count_running(self, record: dict[str, str | None]) -> int:
+        """Returns how many jobs of the same tenant run."""
+        tenant = parse_stored(JobRequest, record["request"] or "").tenant
+        with translate_redis_errors(self._url):
+            return self._redis.zcard(self.keys.running(tenant))
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
         """Returns the job, and its result if the record holds it."""
@@ -353,6 +363,25 @@ class LedgerReader:
             workers=sum(info.ready and name in info.queues for info in workers),
             oldest_at=_parse_time(oldest_at),
         )
+
+    def count_failures(self, *, within_s: float, most: int = 10_000) -> dict[str, int]:
+        """Counts the jobs that failed within the last seconds, by code, the most frequent in front.
+
+        Looks at the `most` failed jobs whose records live longest: without a `result_ttl_s` of their own
+        these are the newest.
+        """
+        counts: Counter[str] = Counter()
+        with translate_redis_errors(self._url):
+            since_s = cast("tuple[int, int]", self._redis.time())[0] - within_s
+            ids = cast("list[str]", self._redis.zrevrange(self.keys.dead, 0, most - 1))
+            for start in range(0, len(ids), 1000):
+                pipe = self._redis.pipeline(transaction=False)
+                for job_id in ids[start : start + 1000]:
+                    pipe.hmget(self.keys.job(job_id), "finished_at", "failure")
+                for finished_at, failure in pipe.execute():
+                    if failure and float(finished_at or 0) >= since_s:
+                        counts[parse_stored(Failure, failure).code] += 1
+        return dict(counts.most_common())
 
     def workers(self) -> list[WorkerInfo]:
         """Returns the workers whose announcements are younger than `WORKER_TTL_S`."""

@@ -361,7 +361,7 @@ class LedgerReader:
             tenants=int(tenants),
             paused=bool(paused),
             workers=sum(info.ready and name in info.queues for info in workers),
-            oldest_at=_parse_time(oldest_at),
+            oldest_at=_parse_oldest(oldest_at),
         )
 
     def count_failures(self, *, within_s: float, most: int = 10_000) -> dict[str, int]:
@@ -372,16 +372,13 @@ class LedgerReader:
         """
         counts: Counter[str] = Counter()
         with translate_redis_errors(self._url):
-            since_s = cast("tuple[int, int]", self._redis.time())[0] - within_s
-            ids = cast("list[str]", self._redis.zrevrange(self.keys.dead, 0, most - 1))
-            for start in range(0, len(ids), 1000):
-                pipe = self._redis.pipeline(transaction=False)
-                for job_id in ids[start : start + 1000]:
-                    pipe.hmget(self.keys.job(job_id), "finished_at", "failure")
-                for finished_at, failure in pipe.execute():
-                    if failure and float(finished_at or 0) >= since_s:
-                        counts[parse_stored(Failure, failure).code] += 1
-        return dict(counts.most_common())
+            since = to_datetime(self._redis.time()[0] - within_s)
+            ids = cast("list[str]", self._redis.zrevrange(self.keys.dead(self.tenant), 0, most - 1))
+        for start in range(0, len(ids), 1000):
+            for job in self.get_many(ids[start : start + 1000]):
+                if isinstance(job, Job) and job.failure and job.finished_at:
+                    counts[job.failure.code] += job.finished_at >= since
+        return {code: count for code, count in counts.most_common() if count}
 
     def workers(self) -> list[WorkerInfo]:
         """Returns the workers whose announcements are younger than `WORKER_TTL_S`."""
@@ -410,6 +407,14 @@ class LedgerReader:
 
 def _parse_time(text: str | None) -> Any:
     return to_datetime(float(text)) if text else None
+
+
+def _parse_oldest(text: str) -> Any:
+    """Parses the time of a job that is not read otherwise, whose record may hold anything."""
+    try:
+        return _parse_time(text)
+    except _UNREADABLE:
+        return None
 
 
 def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) -> Job:

@@ -6,7 +6,6 @@ Changes nothing; `ledger.py` has the transitions.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,11 +36,11 @@ from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
 from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
+from videoqa.jobs.unreadable import UnreadableLog
 from videoqa.local_stack import describe_address
 
 __all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
 
-log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=Model)
 _Record = dict[str, str | None]
 
@@ -58,8 +57,6 @@ _JOB_FIELDS = (
 )  # fmt: skip
 _UNREADABLE = (errors.InvalidRequest, ValueError, TypeError, OverflowError, OSError)
 """Errors of parsing a record: of JSON, of models and numbers, and of times that no calendar has."""
-_MOST_WARNED = 10_000
-"""Keys that are remembered as unreadable."""
 
 
 @cache
@@ -101,7 +98,7 @@ class LedgerReader:
         self._redis = client
         self._url = url
         self.keys = Keys(prefix)
-        self._warned: set[str] = set()
+        self._unreadable = UnreadableLog()
 
     def _run(self, script: str, *args: str | float) -> Any:
         values = [self.keys.prefix, *args]
@@ -189,7 +186,7 @@ class LedgerReader:
             return _parse_job(job_id, record, include_request=include_request)
         except _UNREADABLE as error:
             found = self._make_unreadable(job_id, error)
-            self._warn(self.keys.job(job_id), error)
+            self._unreadable.warn(self.keys.job(job_id), error)
             return found
 
     def _make_unreadable(self, job_id: str, why: object) -> errors.RecordUnreadable:
@@ -197,14 +194,6 @@ class LedgerReader:
             f"record {self.keys.job(job_id)} cannot be read: {why!s:.300}; a newer release or another program "
             "wrote it: upgrade this side, or delete the key"
         )
-
-    def _warn(self, key: str, why: object) -> None:
-        """Warns of an unreadable key, once: it may be read a thousand times a second."""
-        if key not in self._warned:
-            if len(self._warned) >= _MOST_WARNED:
-                self._warned.clear()
-            self._warned.add(key)
-            log.warning("key %s cannot be read and is skipped: %.300s", key, why)
 
     def _parse(self, kind: type[_M], job_id: str, text: str) -> _M:
         """Parses JSON of a job's record; raises RecordUnreadable."""
@@ -311,7 +300,7 @@ class LedgerReader:
                 block_ms = limit_block_ms(block_s, first)
                 found = parse_events(self._redis.xread({key: after}, block=block_ms))
                 for event_id in found.unreadable:
-                    self._warn(f"{key} {event_id}", "it is no event")
+                    self._unreadable.warn(f"{key} {event_id}", "it is no event")
                 if found.events or first or found.last_id is None:
                     return first + found.events
                 after = found.last_id
@@ -352,7 +341,7 @@ class LedgerReader:
         name, waiting, tenants, paused, oldest_at = row
         model, priority = parse_queue_name(self.keys.prefix, name)
         if queue_name(self.keys.prefix, model, priority) != name:
-            self._warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")
+            self._unreadable.warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")
             return None
         return QueueInfo(
             model=model,
@@ -401,7 +390,7 @@ class LedgerReader:
                 raise errors.InvalidRequest(str(reply))
             return parse_stored(WorkerInfo, reply)
         except errors.InvalidRequest as error:
-            self._warn(self.keys.worker(worker_id), error)
+            self._unreadable.warn(self.keys.worker(worker_id), error)
             return None
 
 

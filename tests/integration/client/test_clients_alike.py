@@ -173,7 +173,7 @@ def test_an_unknown_and_an_expired_job_differ(client: Any, worker: Worker) -> No
 
 
 def test_a_record_of_a_newer_release_is_told_and_costs_no_other_job(
-    client: Any, worker: Worker
+    client: Any, worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     well, newer = client.submit(ASKED), client.submit(ASKED)
     raw, keys = worker.ledger._redis, worker.ledger.keys
@@ -190,6 +190,8 @@ def test_a_record_of_a_newer_release_is_told_and_costs_no_other_job(
     raw.xadd(keys.events(well.id), {"at": "noon"})
     states = [event.state for event in client.events(well.id, timeout_s=10)]
     assert states == ["queued", "running", "succeeded"]
+    for key in (keys.job(newer.id), keys.events(well.id)):
+        assert f"key {key}" in caplog.text
 
 
 def test_one_key_is_one_job_and_another_request_is_refused(client: Any) -> None:

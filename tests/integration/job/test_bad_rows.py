@@ -98,7 +98,7 @@ class Fleet:
         for key, (value, ttl_ms) in self._saved.items():
             pipe.restore(key, max(ttl_ms, 0), value)
         pipe.execute()
-        self.client._ledger._warned.clear()
+        self.client._ledger._unreadable._told.clear()
 
     def check(self, spoiled: set[str]) -> None:
         """Makes every call; jobs that are not spoiled must get through all of them."""

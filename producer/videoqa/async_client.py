@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -50,9 +51,16 @@ THREADS = 16
 class AsyncClient:
     """Submits jobs to one Redis, follows them, and reads their results, on one event loop."""
 
-    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
-        self._client = Client(url, settings=settings)
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """See `Client`."""
+        self._client = Client(url, settings=settings, tenant=tenant)
+        self._is_borrower = False
         self._redis: redis.asyncio.Redis = connect_async(self.settings)
         self._events = AsyncEventReader(
             self._redis, url=self.settings.redis_url, prefix=self.settings.prefix
@@ -69,6 +77,13 @@ class AsyncClient:
         """Settings of this client."""
         return self._client.settings
 
+    def for_tenant(self, tenant: str) -> Self:
+        """See `Client.for_tenant`."""
+        found = copy.copy(self)
+        found._client = self._client.for_tenant(tenant)
+        found._is_borrower = True
+        return found
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -77,6 +92,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See `Client.close`."""
+        if self._is_borrower:
+            return
         await self._redis.aclose()
         await self._call(self._client.close)
         self._threads.shutdown(wait=False)

@@ -126,7 +126,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"timeout_s": 86_400, "max_attempts": 20, "result_ttl_s": 7_776_000},
     {"metadata": {f"{n:064}": "v" * 1024 for n in range(32)}},
     {"metadata": {"": ""}},
-    {"output": "s3://b/{job_id}" + "x" * (2048 - 15)},
+    {"output": "file:///{job_id}" + "/x" * 1016},
 ]
 
 

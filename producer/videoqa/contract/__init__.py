@@ -23,9 +23,16 @@ from videoqa.contract.job import (
     to_datetime,
 )
 from videoqa.contract.model import Model, parse_stored
+from videoqa.contract.output import (
+    ObjectUrl,
+    check_output,
+    fixed_part,
+    parse_object_url,
+    quote_name,
+    render_output,
+)
 from videoqa.contract.request import (
     IMAGE_MARK,
-    OUTPUT_FIELDS,
     PRIORITIES,
     VIDEO_MARK,
     Generation,
@@ -49,7 +56,6 @@ __all__ = [
     "DEFAULT_FRAMES",
     "FINAL_STATES",
     "IMAGE_MARK",
-    "OUTPUT_FIELDS",
     "PRIORITIES",
     "VIDEO_MARK",
     "Answer",
@@ -67,6 +73,7 @@ __all__ = [
     "JobRequest",
     "JobState",
     "Model",
+    "ObjectUrl",
     "Priority",
     "Question",
     "QueueInfo",
@@ -83,13 +90,18 @@ __all__ = [
     "as_srt",
     "as_url",
     "as_vtt",
+    "check_output",
     "describe_state",
+    "fixed_part",
     "format_timestamp",
     "is_image_url",
     "make_cues",
+    "parse_object_url",
     "parse_request",
     "parse_stored",
+    "quote_name",
     "redact_request",
     "redact_url",
+    "render_output",
     "to_datetime",
 ]

@@ -109,6 +109,8 @@ class JobPage(Model):
     """One page of a list of jobs, newest first."""
 
     jobs: tuple[Job, ...]
+    unreadable: tuple[str, ...] = ()
+    """Ids of jobs of this page whose records this release can't read; none if a state was asked for."""
     next_cursor: str | None = None
     """Cursor of the next page; None: there is none."""
 
@@ -214,6 +216,8 @@ class Result(Model):
     created_at: AwareDatetime
     finished_at: AwareDatetime
     custom_id: str | None = None
+    tenant: str | None = None
+    """Tenant of the job: another tenant's job never replaces the object of this result."""
     metadata: dict[str, str] = Field(default_factory=dict)
     cached: bool = False
     """True if the answers come from an earlier, equal job; `usage` has no tokens then."""

@@ -8,7 +8,6 @@ parse. Times are UTC; durations are seconds as floats.
 from __future__ import annotations
 
 import re
-import string
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,10 +28,10 @@ from pydantic import (
 from videoqa import errors
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.model import Model
+from videoqa.contract.output import check_output
 
 __all__ = [
     "IMAGE_MARK",
-    "OUTPUT_FIELDS",
     "PRIORITIES",
     "SUMMARY",
     "VIDEO_MARK",
@@ -62,8 +61,6 @@ SUMMARY = "Summarize the whole video in a few sentences."
 
 MAX_URL = 8192
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-OUTPUT_FIELDS = ("job_id", "custom_id", "date")
-"""Fields that an output template may have in braces; `date` is the day of submission, UTC."""
 
 
 def _validate_url(url: str) -> str:
@@ -201,7 +198,8 @@ class JobRequest(Model):
     """Name of a checkpoint as its workers announce it; None: the workers' default model."""
     priority: Priority = "interactive"
     tenant: str | None = Field(default=None, min_length=1, max_length=128)
-    """Customer that the job is for: tenants take turns, however many jobs one of them has submitted."""
+    """Customer that the job is for: tenants take turns, however many jobs one of them has submitted, and a
+    client of a tenant sees only that one's jobs."""
     start_by: AwareDatetime | None = None
     """Last instant at which the job may start; after it the job ends as `expired`."""
     timeout_s: float = Field(default=600.0, ge=1, le=86_400)
@@ -211,6 +209,9 @@ class JobRequest(Model):
     """Lifetime of the finished record in Redis; the object in storage stays for good."""
     output: str | None = Field(default=None, min_length=1, max_length=2048)
     """URI template of the result object, with `OUTPUT_FIELDS` in braces; None: the worker's own."""
+    replaces: str | None = Field(default=None, min_length=1, max_length=128)
+    """Id of the job whose result object this job's may replace, if both are of one tenant. Any other
+    object in its way fails the job with `output_conflict`."""
     cache: Literal["use", "refresh", "off"] = "use"
     """use: an equal question about the same bytes is answered from the cache, or shares the run of a
     job that asks it now; refresh: the model is asked, and its answer cached; off: no cache."""
@@ -237,23 +238,7 @@ class JobRequest(Model):
     def _check_output(cls, template: str | None) -> str | None:
         if template is None:
             return None
-        try:
-            parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
-        except ValueError as error:
-            raise ValueError(f"got {template!r}, expected a template: {error}") from error
-        fields = [str(name) for _, name, _, _ in parts]
-        unknown = sorted(set(fields) - set(OUTPUT_FIELDS))
-        if unknown:
-            raise ValueError(f"got the fields {unknown}, expected some of {list(OUTPUT_FIELDS)}")
-        if any(spec or conversion for _, _, spec, conversion in parts):
-            # `{job_id:>1000000000}` would take a worker's memory.
-            raise ValueError(f"got {template!r}, expected bare fields, such as {{job_id}}")
-        if not {"job_id", "custom_id"} & set(fields):
-            raise ValueError(
-                "got a template that is the same for every job, expected {job_id} in it"
-            )
-        if not template.startswith(("s3://", "file:///")):
-            raise ValueError(f"got {template!r}, expected s3://bucket/... or file:///folder/...")
+        check_output(template)
         return template
 
     @model_validator(mode="after")
@@ -281,7 +266,7 @@ class JobRequest(Model):
                 f"got a budget of {self.sampling.budget} frames for {videos} videos, "
                 "expected at least one frame a video"
             )
-        if self.output and "{custom_id}" in self.output and self.custom_id is None:
+        if self.output and self.custom_id is None and "custom_id" in check_output(self.output):
             raise ValueError("output contains {custom_id}, expected custom_id to be given")
         return self
 
@@ -352,7 +337,10 @@ def as_url(name: str, base: Path = Path()) -> str:
 
     An empty name, which would be the folder itself, stays empty, and the contract refuses it.
     """
-    return name if not name or "://" in name else (base / name).absolute().as_uri()
+    if not name or "://" in name:
+        return name
+    path = (base / name).absolute()
+    return (path.resolve() if ".." in path.parts else path).as_uri()
 
 
 def redact_url(url: str) -> str:

@@ -1,5 +1,6 @@
 """The life of a job in Redis: the ledger, its Lua scripts, and every key."""
 
+from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import (
     MAX_CONNECTIONS,
     check_database_number,
@@ -23,6 +24,7 @@ __all__ = [
     "MAX_CONNECTIONS",
     "AsyncEventReader",
     "Bell",
+    "CachedObject",
     "Claim",
     "ClaimResult",
     "EventCursor",

@@ -111,6 +111,7 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
 def _make_options(settings: Settings) -> dict[str, Any]:
     found = {
         "decode_responses": True,
+        "encoding_errors": "backslashreplace",  # bytes that are no UTF-8 break one record, not the read
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.socket_timeout_s,
         "health_check_interval": 15,
@@ -208,5 +209,11 @@ def translate_redis_errors(url: str) -> Iterator[None]:
                 f"{describe_address(url)} has no database of that number ({error}); "
                 f"change the number at the end of {name_setting(url)}",
                 param="redis_url",
+            ) from error
+        if "WRONGTYPE" in str(error):
+            raise ConfigurationError(
+                f"Redis at {server_address(url)} holds another type of value under one of our keys ({error}): "
+                "another program writes under the prefix; set another VIDEOQA_PREFIX, or delete its keys",
+                param="prefix",
             ) from error
         raise

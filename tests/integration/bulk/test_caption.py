@@ -208,6 +208,20 @@ def test_changed_questions_are_asked_and_unchanged_ones_are_not(
     assert (again["done"], again["skipped"]) == (1, 3)
     assert [line["custom_id"] for line in lines(output)] == ["3", "2", "1", "0"]
     assert lines(output)[1]["answers"][0]["question"] == "What is moving?"
+    # Back to the first question: the row's own earlier object is replaced, a foreign one is not.
+    del entries[1]["question"]
+    path.write_text("\n".join(map(json.dumps, entries)))
+    again = json.loads(caption(*args).stdout)
+    assert (again["done"], again["skipped"]) == (1, 3)
+    assert lines(output)[1]["answers"][0]["question"] == "What color is it?"
+    foreign = output / "results" / "2.json"
+    foreign.write_text("{}")
+    for text, failed in (("{}", 1), ("", 0)):
+        foreign.write_text(text) if text else foreign.unlink()
+        done = caption(*args)
+        assert json.loads(done.stdout)["failed"] == failed, done.stderr
+        assert ("output_conflict" in (output / "results.jsonl").read_text()) is bool(failed)
+        assert text in foreign.read_text()
 
 
 def test_results_that_were_deleted_are_taken_from_redis(

@@ -13,6 +13,7 @@ from videoqa import errors
 from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
 from videoqa.jobs import (
     Bell,
+    CachedObject,
     Claim,
     ClaimResult,
     Ledger,
@@ -653,11 +654,17 @@ def test_an_answer_may_be_kept_for_less_than_a_second(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
     said = ledger.finish(
-        bell.job_id, "1", result=None, result_url="u", cache_key="k", cache_ttl_s=0.5
+        bell.job_id,
+        "1",
+        result=None,
+        result_url="u",
+        cache_key="k",
+        cached=CachedObject.of("u", b"{}"),
+        cache_ttl_s=0.5,
     )
     assert (said, ledger.find_cached("k"), ledger.get(bell.job_id).state) == (
         "ok",
-        "u",
+        CachedObject.of("u", b"{}"),
         "succeeded",
     )
 
@@ -912,13 +919,15 @@ def test_failed_jobs_are_listed_until_they_are_retried_or_purged(
         ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0)
         failed.append(bell.job_id)
     assert ledger.dead() == failed
-    assert ledger.purge(failed[0])
-    assert not ledger.purge(failed[0])
+    ledger.purge(failed[0])
+    with pytest.raises(errors.JobExpired):
+        ledger.purge(failed[0])
     with pytest.raises(errors.JobExpired, match="or it was purged"):
         ledger.get(failed[0])
     assert not redis_client.exists(ledger.keys.events(failed[0]))
     ledger.retry(failed[1])
     assert ledger.dead() == failed[2:]
-    assert not ledger.purge(failed[1])
+    with pytest.raises(errors.NotRetryable):
+        ledger.purge(failed[1])
     # Its idempotency key is free again.
     assert submit(ledger, idempotency_key="k0").job_id != failed[0]

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from videoqa import errors
 from videoqa.contract import Failure, Result, TextPiece, to_datetime
-from videoqa.jobs import Bell, Claim, ClaimResult, Unreadable
+from videoqa.jobs import Bell, CachedObject, Claim, ClaimResult, Unreadable
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.checkpoints import RecordCheckpoints
@@ -22,7 +22,13 @@ from videoqa_worker.job.claims import Claims, HeldJob
 from videoqa_worker.job.context import AttemptContext, JobControl, Progress
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
-from videoqa_worker.job.result_object import build_result, build_url, reuse_result, store_result
+from videoqa_worker.job.result_object import (
+    build_result,
+    build_url,
+    check_output_free,
+    reuse_result,
+    store_result,
+)
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["Attempts", "backoff_s"]
@@ -133,9 +139,9 @@ class Attempts:
         """
         claim, control = job.claim, job.control
         control.check()
-        self._objects.check(self._url(claim))
         if claim.kept is not None:
             return claim.kept.model_copy(update={"attempt": claim.attempt})
+        check_output_free(self._objects, self._url(claim), claim)
         context = AttemptContext(claim.request, control, job.report)
         # A second attempt runs alone in its batch: if this job breaks it again, only it is convicted.
         with self._pipeline.open(context, own_batch=claim.attempt > 1) as opened:
@@ -154,7 +160,7 @@ class Attempts:
         claim = job.claim
         url = self._url(claim)
         begun = time.monotonic()
-        store_result(self._objects, url, result, job.control)
+        data = store_result(self._objects, url, result, claim.request, job.control)
         storing_s = round(time.monotonic() - begun, 4)
         usage = result.usage.model_copy(update={"storing_s": storing_s})
         result = result.model_copy(update={"usage": usage, "finished_at": datetime.now(UTC)})
@@ -166,6 +172,7 @@ class Attempts:
                 result=result if is_small else None,
                 result_url=url,
                 cache_key=None if result.cached else result.cache_key,
+                cached=CachedObject.of(url, data),
                 cache_ttl_s=self._cache.ttl_s,
             )
         )

@@ -118,6 +118,7 @@ class Runtime:
                 revision=engine.revision,
                 ttl_s=settings.cache_ttl_s,
                 answer_settings=settings.answer_settings,
+                per_tenant=settings.cache_scope == "tenant",
             ),
         )
         self._engine = engine

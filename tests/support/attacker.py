@@ -209,7 +209,7 @@ def make_attacks(facts: dict[str, Any], given: int) -> dict[str, Callable[[], ob
         "be dumpable": lambda: call("prctl", long(4), long(1), long(0), long(0), long(0)),
         "leave its session": lambda: call("setsid"),
         "make a user namespace": lambda: call("unshare", long(0x10000000)),
-        "mount": lambda: call("mount", b"none", b"/nonexistent", b"tmpfs", long(0), None),
+        "mount": lambda: call("mount", b"none", b"/", b"no-such-system", long(0), None),
         "add a key": lambda: call("add_key", b"user", b"k", b"v", long(1), long(-2)),
         "bpf": lambda: call("bpf", long(99), None, long(0)),
         "perf_event_open": lambda: call(

@@ -35,7 +35,9 @@ from videoqa_worker.settings import FrameLimits  # noqa: E402
 
 BARE = """
 import sys
-from videoqa_worker.decoding import child, confine
+from videoqa_worker.decoding import child
+child._install_bare_package()  # as `main` does, before anything imports videoqa
+from videoqa_worker.decoding import confine
 confine.confine = lambda uid, on_new_user: confine.Confinement()
 child.main(sys.argv[1:])
 """

@@ -10,6 +10,7 @@ Thread-safe; connects on first use. Knows nothing of the worker's side.
 from __future__ import annotations
 
 import builtins
+import copy
 import logging
 import threading
 import time
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack, get_args
 
 from videoqa import errors
 from videoqa.contract import (
@@ -31,6 +32,8 @@ from videoqa.contract import (
     JobState,
     Priority,
     QueueInfo,
+    RequestFields,
+    RequestKeywords,
     Result,
     TextPiece,
     Transcript,
@@ -51,12 +54,12 @@ from videoqa.jobs import (
     server_name,
     translate_redis_errors,
 )
+from videoqa.local_stack import find_settings
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 
 if TYPE_CHECKING:
     import redis
-    from celery import Celery
 
 __all__ = ["Client"]
 
@@ -68,6 +71,14 @@ CHUNK = 500
 
 MOST_LISTED = 1000
 """Most jobs of one page, and records that are read in one round trip."""
+
+
+class _Rings(Protocol):
+    """Rings for recorded jobs, without raising."""
+
+    def ring(self, bells: Sequence[Bell], /) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -86,16 +97,6 @@ def _split(items: Iterable[T], size: int) -> Iterator[list[T]]:
     left = iter(items)
     while chunk := list(islice(left, size)):
         yield chunk
-
-
-def _make_submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
-    """Checks one request of `submit_many`; an error's `param` begins with its number."""
-    try:
-        return Submission(new_job_id(), parse_request(request))
-    except errors.RequestError as error:
-        where = f"requests.{number}"
-        error.param = f"{where}.{error.param}" if error.param else where
-        raise
 
 
 def _can_be_sent(text: str) -> bool:
@@ -131,32 +132,72 @@ def _make_queued_job(submission: Submission) -> Job:
     )
 
 
-def _make_page(found: Sequence[tuple[ListCursor, Job]], *, has_more: bool) -> JobPage:
+def _make_page(
+    found: Sequence[tuple[ListCursor, Job | errors.RecordUnreadable]], *, has_more: bool
+) -> JobPage:
     return JobPage(
-        jobs=tuple(job for _, job in found), next_cursor=found[-1][0].text if has_more else None
+        jobs=tuple(job for _, job in found if isinstance(job, Job)),
+        unreadable=tuple(at.job_id for at, job in found if not isinstance(job, Job)),
+        next_cursor=found[-1][0].text if has_more else None,
     )
+
+
+class _LazyDoorbell:
+    """The doorbell of a client, made when the first job is to be recorded. Thread-safe."""
+
+    def __init__(self, make: Callable[[], _Rings]) -> None:
+        self._make = make
+        self._made: _Rings | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> _Rings:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
 
 
 class Client:
     """Submits jobs to one Redis, follows them, and reads their results."""
 
-    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`.
+
+        Arguments:
+            tenant: the only one whose jobs the client submits and sees; None: that of `settings`, and
+                without one the client is an operator's and sees all.
+        """
         base = settings or Settings()
         self.settings = base.model_copy(update={"redis_url": url}) if url else base
+        self._is_borrower = False
+        """True if the connections are those of another client, which closes them."""
         self._redis = self._connect()
-        self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
+        self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
-        self._celery: Celery | None = None
-        self._lock = threading.Lock()
+        self._doorbell = _LazyDoorbell(self._make_doorbell)
 
     def _connect(self) -> redis.Redis:
         return connect(self.settings)
 
+    def _make_doorbell(self) -> _Rings:
+        from videoqa.broker import Doorbell  # Celery takes 0.3 s to import
+
+        return Doorbell(self.settings)
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Makes a client from the VIDEOQA_* variables."""
-        return cls(settings=Settings.from_environment(environ))
+        """Makes a client from the VIDEOQA_* variables; without VIDEOQA_REDIS_URL it finds a running `videoqa up`."""
+        return cls(settings=find_settings(environ))
 
     def __enter__(self) -> Self:
         return self
@@ -164,18 +205,45 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def for_tenant(self, tenant: str) -> Self:
+        """Returns a client of one tenant that shares this one's connections; it costs some microseconds.
+
+        Raises:
+            OperatorOnly: this client is another tenant's.
+        """
+        if self.settings.tenant not in (None, tenant):
+            raise errors.OperatorOnly(
+                f"got tenant {tenant!r}, expected {self.settings.tenant!r}, whose client this is; ask a client "
+                "without a tenant"
+            )
+        found = copy.copy(self)
+        found._is_borrower = True
+        found._take_tenant(tenant)
+        return found
+
+    def _take_tenant(self, tenant: str | None) -> None:
+        checked = Settings(tenant=tenant).tenant
+        self.settings = self.settings.model_copy(update={"tenant": checked})
+        self._ledger = Ledger(
+            self._redis, url=self.settings.redis_url, prefix=self.settings.prefix, tenant=checked
+        )
+
     def close(self) -> None:
-        """Closes the connections to Redis and to the broker."""
+        """Closes the connections to Redis and to the broker, unless they are another client's (`for_tenant`)."""
+        if self._is_borrower:
+            return
         self._redis.close()
-        if self._celery is not None:
-            self._celery.close()
+        self._doorbell.close()
 
     def submit(
-        self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any
+        self,
+        request: JobRequest | RequestFields | None = None,
+        /,
+        **fields: Unpack[RequestKeywords],
     ) -> Job:
         """Records a job and rings for a worker; returns at once.
 
-        Takes a JobRequest, a mapping, or its fields as keywords. If its `idempotency_key` was used
+        Takes a JobRequest, a dictionary, or its fields as keywords. If its `idempotency_key` was used
         before for an equal request, returns the job that was made then.
 
         Raises:
@@ -189,8 +257,8 @@ class Client:
             raise errors.InvalidRequest(
                 f"got a request and the keywords {sorted(fields)}, expected one or the other"
             )
-        checked = parse_request(request if request is not None else fields)
-        self._get_celery()
+        checked = self._parse(request if request is not None else fields)
+        doorbell = self._doorbell.get()
         result = self._ledger.submit(
             new_job_id(),
             checked,
@@ -199,14 +267,16 @@ class Client:
         )
         if result.bell is None:
             return self.get(str(result.job_id))
-        self._ring(result.bell)
+        doorbell.ring([result.bell])
         try:
             return self.get(result.bell.job_id)
-        except (errors.RedisUnavailable, errors.LookupFailed):
-            # It was recorded: the caller gets its job, even if Redis is emptied just now.
+        except Exception:  # it was recorded: the caller gets its job, whatever reading it meets
+            log.warning(
+                "job %s is recorded, and could not be read", result.bell.job_id, exc_info=True
+            )
             return _make_queued_job(Submission(result.bell.job_id, checked))
 
-    def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:
+    def submit_many(self, requests: Iterable[JobRequest | RequestFields]) -> builtins.list[Job]:
         """Records many jobs, some hundred in a round trip, rings for workers, and returns the jobs in order.
 
         All requests of a round trip are checked before any of them is recorded.
@@ -222,7 +292,7 @@ class Client:
             ids: list[str | None] = [job.id for job in jobs]
             try:
                 submissions = [
-                    _make_submission(first + n, request) for n, request in enumerate(chunk)
+                    self._make_submission(first + n, request) for n, request in enumerate(chunk)
                 ]
                 found = self._submit_chunk(submissions)
             except errors.VideoQAError as error:
@@ -235,17 +305,35 @@ class Client:
             jobs += [one.job for one in found if one.job]
         return jobs
 
+    def _parse(self, request: JobRequest | RequestFields | RequestKeywords) -> JobRequest:
+        """Checks a request, and gives it this client's tenant."""
+        checked, tenant = parse_request(request), self.settings.tenant
+        if tenant is None or checked.tenant == tenant:
+            return checked
+        if checked.tenant is not None:
+            raise errors.InvalidRequest(
+                f"tenant: got {checked.tenant!r}, expected {tenant!r} or none, as this client is of that tenant",
+                param="tenant",
+            )
+        return checked.model_copy(update={"tenant": tenant})
+
+    def _make_submission(self, number: int, request: JobRequest | RequestFields) -> Submission:
+        """Checks one request of `submit_many`; an error's `param` begins with its number."""
+        try:
+            return Submission(new_job_id(), self._parse(request))
+        except errors.RequestError as error:
+            where = f"requests.{number}"
+            error.param = f"{where}.{error.param}" if error.param else where
+            raise
+
     def _submit_chunk(self, submissions: Sequence[Submission]) -> builtins.list[_Submitted]:
-        self._get_celery()
+        doorbell = self._doorbell.get()
         results = self._ledger.submit_many(
             submissions,
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
-        try:
-            self._ring_many([result.bell for result in results if result.bell])
-        except errors.RedisUnavailable as error:
-            log.warning("jobs are recorded, but their bells were not heard: %s", error)
+        doorbell.ring([result.bell for result in results if result.bell])
         known = self._get_known([result.known_id for result in results if result.known_id])
         return [
             known[result.known_id]
@@ -260,7 +348,7 @@ class Client:
         """Reads the jobs that idempotency keys had made before, as they are now."""
         try:
             jobs = self._ledger.get_many(job_ids) if job_ids else []
-        except errors.RedisUnavailable as error:
+        except errors.ServiceError as error:
             return dict.fromkeys(job_ids, _Submitted(error=error))
         gone = _Submitted(
             error=errors.JobExpired(
@@ -268,47 +356,37 @@ class Client:
             )
         )
         return {
-            job_id: _Submitted(job=job) if job else gone
+            job_id: _Submitted(job=job)
+            if isinstance(job, Job)
+            else _Submitted(error=job)
+            if job
+            else gone
             for job_id, job in zip(job_ids, jobs, strict=True)
         }
 
-    def _get_celery(self) -> Celery:
-        from videoqa.broker import make_celery  # Celery takes 0.3 s to import
-
-        with self._lock:
-            if self._celery is None:
-                self._celery = make_celery(self.settings)
-            return self._celery
-
-    def _ring_many(self, bells: Sequence[Bell]) -> None:
-        from videoqa.broker import ring_many
-
-        ring_many(self._get_celery(), bells)
-
-    def _ring(self, bell: Bell) -> None:
-        from videoqa.broker import ring
-
-        try:
-            ring(self._get_celery(), bell)
-        except errors.RedisUnavailable as error:
-            # The record is the job: a worker's reaper will find it and ring.
-            log.warning("job %s is recorded, but its bell was not heard: %s", bell.job_id, error)
-
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, *, include_request: bool = False) -> Job:
         """Returns the job as it is now.
+
+        Arguments:
+            include_request: also its request: inputs (without credentials and query), questions, sampling.
 
         Raises:
             JobNotFound: no such job was ever recorded here.
             JobExpired: the job's `result_ttl_s` is over, or it was purged.
+            RecordUnreadable: a newer release or another program wrote its record.
         """
-        return self._ledger.get(job_id)
+        return self._ledger.get(job_id, include_request=include_request)
 
-    def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
-        """Returns jobs in the order of their ids, in one round trip; None: unknown or expired.
+    def get_many(
+        self, job_ids: Sequence[str], *, include_request: bool = False
+    ) -> builtins.list[Job | None]:
+        """Returns jobs in the order of their ids, in one round trip; None: unknown, expired or unreadable.
 
-        The jobs have neither `position` nor `waiting_for`, which only `get` looks up.
+        The jobs have neither `position` nor `waiting_for`, which only `get` looks up. An unreadable record
+        is logged as a warning.
         """
-        return self._ledger.get_many(job_ids)
+        found = self._ledger.get_many(job_ids, include_request=include_request)
+        return [job if isinstance(job, Job) else None for job in found]
 
     def list(
         self,
@@ -317,6 +395,7 @@ class Client:
         tag: str | None = None,
         cursor: str | None = None,
         limit: int = 100,
+        include_request: bool = False,
     ) -> JobPage:
         """Returns a page of the recorded jobs, newest first.
 
@@ -325,6 +404,7 @@ class Client:
             tag: only jobs with this tag.
             cursor: `next_cursor` of the previous page; None: the first page.
             limit: most jobs of the page.
+            include_request: also the request of each job, as in `get`.
         """
         if not 1 <= limit <= MOST_LISTED:
             raise errors.InvalidRequest(
@@ -340,16 +420,18 @@ class Client:
                 f"got tag {tag!r}, expected text, or None for jobs with any tag", param="tag"
             )
         after = ListCursor.parse(cursor) if cursor else None
-        found: list[tuple[ListCursor, Job]] = []
+        found: list[tuple[ListCursor, Job | errors.RecordUnreadable]] = []
         while True:
             cursors = self._ledger.list_index(tag=tag, after=after, limit=MOST_LISTED)
             ids = [at.job_id for at in cursors]
-            jobs = self._ledger.get_many(ids)
+            jobs = self._ledger.get_many(ids, include_request=include_request)
             self._ledger.forget(
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
             for at, job in zip(cursors, jobs, strict=True):
-                if job is not None and state in (None, job.state):
+                if job is None:
+                    continue
+                if state is None or (isinstance(job, Job) and job.state == state):
                     if len(found) == limit:
                         return _make_page(found, has_more=True)
                     found.append((at, job))
@@ -459,24 +541,27 @@ class Client:
 
         Raises:
             NotRetryable: the job is queued, running, canceling or succeeded.
+            ConfigurationError: the broker URL cannot be used; nothing was changed.
         """
-        self._ring(self._ledger.retry(job_id))
+        doorbell = self._doorbell.get()
+        doorbell.ring([self._ledger.retry(job_id)])
         return self.get(job_id)
 
-    def dead(self, *, code: str | None = None) -> Iterator[Job]:
+    def dead(self, *, code: str | None = None, include_request: bool = False) -> Iterator[Job]:
         """Yields the failed jobs, each with its failure, those whose records end first in front.
 
         `retry` replays one of them, `replay` all, and `purge` deletes one.
 
         Arguments:
             code: only jobs that failed with this error code.
+            include_request: also the request of each job, as in `get`.
 
         Raises:
             InvalidRequest: no error has this code, and no job failed with it.
         """
         known = code is None or code in errors.REGISTRY
         for ids in _split(self._ledger.dead(), CHUNK):
-            for job in self.get_many(ids):
+            for job in self.get_many(ids, include_request=include_request):
                 if job is None or job.state != "failed":
                     continue  # its record ended, or it was retried or purged meanwhile
                 if code is None or (job.failure is not None and job.failure.code == code):
@@ -500,12 +585,7 @@ class Client:
             NotRetryable: the job has not failed.
             JobNotFound, JobExpired
         """
-        if not self._ledger.purge(job_id):
-            job = self.get(job_id)
-            raise errors.NotRetryable(
-                f"job {job_id} {describe_state(job.state)}; only failed jobs can be purged, the records of "
-                "others expire by themselves"
-            )
+        self._ledger.purge(job_id)
 
     def queues(self) -> builtins.list[QueueInfo]:
         """Returns the queues of each model and priority, with the number of jobs that wait."""
@@ -520,6 +600,7 @@ class Client:
 
         Raises:
             InvalidRequest: the model's name is empty.
+            OperatorOnly: the client is one tenant's.
         """
         self._pause(model, priority, paused=True)
 
@@ -528,6 +609,11 @@ class Client:
         self._pause(model, priority, paused=False)
 
     def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
+        if self.settings.tenant is not None:
+            raise errors.OperatorOnly(
+                f"got a client of tenant {self.settings.tenant!r}, expected one without a tenant: a queue is "
+                "paused for all of them"
+            )
         if model == "":
             raise errors.InvalidRequest(
                 "got an empty model, expected its name, or None for jobs that name no model",

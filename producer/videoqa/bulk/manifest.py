@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from videoqa import errors
 from videoqa.bulk.listings import list_rows
-from videoqa.bulk.manifest_files import MAX_NAME_BYTES, SourceLine, is_short_name
+from videoqa.bulk.manifest_files import MAX_NAME_BYTES, SourceLine, is_short_name, object_name
 from videoqa.bulk.row_index import RowIndex
 from videoqa.contract import JobRequest, is_image_url, parse_request
 from videoqa.storage import ObjectStore
@@ -93,7 +93,7 @@ class Manifest:
                 problems.add(line.number, error.message)
                 continue
             count += 1
-            first = index.add_id(request.custom_id or "", line.number)
+            first = index.add_id(object_name(request.custom_id or ""), line.number)
             if first != line.number:
                 problems.add(
                     line.number,

@@ -4,28 +4,32 @@
     OUTPUT/failed/<custom_id>.json    the reason why a row has no result, written by the run
     OUTPUT/results.jsonl              one line for each row; results.parquet on request
 
-The objects are the truth: every run builds the lines from them anew. A slash in a custom_id becomes
-`%2F` in the name. Knows rows and results, and neither jobs in flight nor manifests.
+The objects are the truth, and a line can be made from them at any time. If a row has both, the later
+one is its outcome. A slash in a custom_id becomes `%2F` in the name. Knows rows and results, and
+neither jobs in flight nor manifests.
 """
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from videoqa import errors
-from videoqa.bulk.manifest import DIGEST_KEY, Row
+from videoqa.bulk.manifest import Row
 from videoqa.bulk.records import RowFailure
-from videoqa.contract import Result, as_url, parse_stored
-from videoqa.storage import ObjectStore, file_path, quote_name
+from videoqa.contract import Result, as_url, parse_object_url, parse_stored, quote_name, redact_url
+from videoqa.storage import ObjectStore, file_path
 
-__all__ = ["OutputDir"]
+__all__ = ["OutputDir", "translate_disk_errors"]
 
 T = TypeVar("T")
+M = TypeVar("M", Result, RowFailure)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TRIES = 6
 """For a store that does not answer: 16 s in all, then the run ends and can be continued."""
 
@@ -35,13 +39,14 @@ class OutputDir:
 
     def __init__(self, output: str, store: ObjectStore) -> None:
         """`output`: a path, or a `file://` or `s3://` URL."""
-        url = as_url(output)
-        if not url.startswith(("s3://", "file:///")) or not url.removeprefix("s3://").strip("/"):
+        self.url = as_url(output).rstrip("/")
+        try:
+            parse_object_url(f"{self.url}/results.jsonl").check_name()
+        except ValueError as error:
             raise errors.InvalidRequest(
-                f"got the output {output!r}, expected a folder or s3://bucket/prefix",
+                f"got the output {redact_url(output)!r}, expected a folder or s3://bucket/prefix: {error}",
                 param="output",
-            )
-        self.url = url.rstrip("/")
+            ) from error
         self.store = store
 
     @property
@@ -60,38 +65,50 @@ class OutputDir:
     def failure_url(self, custom_id: str) -> str:
         return f"{self.url}/failed/{quote_name(custom_id)}.json"
 
-    def list_names(self, *, retry_failed: bool) -> Iterator[str]:
-        """Yields `object_name`s of rows that need no job: with a result, or failed and not retried."""
-        for kind in ("results",) if retry_failed else ("results", "failed"):
-            for url in self.store.list(f"{self.url}/{kind}/"):
-                yield unquote(url.rpartition("/")[2]).removesuffix(".json")
+    def has_file(self, name: str) -> bool:
+        """Returns True if there is a file, such as results.parquet, beside the objects."""
+        return self.store.version(f"{self.url}/{name}") is not None
+
+    def list_results(self) -> Iterator[tuple[str, str]]:
+        """Yields `object_name`s of rows with a result, each with the object's version."""
+        return self._list_names("results")
+
+    def list_failures(self) -> Iterator[tuple[str, str]]:
+        """Yields `object_name`s of rows with a failure, each with the object's version."""
+        return self._list_names("failed")
+
+    def _list_names(self, kind: str) -> Iterator[tuple[str, str]]:
+        for url, version in self.store.list_versions(f"{self.url}/{kind}/"):
+            yield unquote(url.rpartition("/")[2]).removesuffix(".json"), version
+
+    def read_outcome(self, name: str) -> Result | RowFailure | None:
+        """Returns the stored result or failure, whichever is later, by the row's `object_name`."""
+        result = self._parse(Result, f"{self.url}/results/{quote(name, safe='')}.json")
+        failure = self._parse(RowFailure, f"{self.url}/failed/{quote(name, safe='')}.json")
+        if result is None or failure is None:
+            return result or failure
+        return result if result.finished_at > failure.failed_at else failure
 
     def read_result(self, row: Row) -> Result | None:
-        """Returns the stored result if it answers the row's present request, else None."""
-        text = self._read(self.result_url(row.custom_id))
-        if text is None:
-            return None
-        with suppress(errors.InvalidRequest):  # some other file lies there: it is replaced
-            result = parse_stored(Result, text)
-            if result.metadata.get(DIGEST_KEY) == row.digest:
-                return result
-        return None
+        """Returns the stored result of the row, be it of its present request or of an earlier one."""
+        return self._parse(Result, self.result_url(row.custom_id))
 
     def read_failure(self, row: Row) -> RowFailure | None:
         """Returns the stored failure if it belongs to the row's present request, else None."""
-        text = self._read(self.failure_url(row.custom_id))
-        if text is None:
-            return None
+        failure = self._parse(RowFailure, self.failure_url(row.custom_id))
+        return failure if failure and failure.digest == row.digest else None
+
+    def _parse(self, kind: type[M], url: str) -> M | None:
+        """Returns the object; None: there is none, or some other file lies there."""
+        text = self._read(url)
         with suppress(errors.InvalidRequest):
-            failure = parse_stored(RowFailure, text)
-            if failure.digest == row.digest:
-                return failure
+            return parse_stored(kind, text) if text is not None else None
         return None
 
-    def write_result(self, row: Row, result: Result) -> None:
-        """Writes a result that only the job's record in Redis has."""
-        data = result.model_dump_json(indent=2).encode()
-        _retry(lambda: self.store.write(self.result_url(row.custom_id), data))
+    def write_result(self, row: Row, result: Result) -> bool:
+        """Writes a result that only the job's record in Redis has, unless an object has come there since."""
+        data, url = result.model_dump_json(indent=2).encode(), self.result_url(row.custom_id)
+        return _retry(lambda: self.store.write(url, data, keeps=lambda there: there != data))
 
     def write_failure(self, failure: RowFailure) -> None:
         data = failure.model_dump_json(indent=2).encode()
@@ -119,16 +136,30 @@ class OutputDir:
         if folder is None:
             yield
             return
-        try:
+        with translate_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             file = (folder / ".lock").open("w")
-        except OSError as error:
-            raise errors.OutputDenied(
-                f"can't write into {folder}: {error.strerror or error}", param="output"
-            ) from error
         with file:
             _lock(file.fileno(), folder)
             yield
+
+
+@contextmanager
+def translate_disk_errors(folder: Path) -> Iterator[None]:
+    """Turns errors of writing below a folder into ours, with the next step."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise errors.OutputUnavailable(
+                f"can't write into {folder}: {error.strerror}; free some space there and run the same "
+                "command again, nothing is lost",
+                param="output",
+            ) from error
+        raise errors.OutputDenied(
+            f"can't write into {folder}: {error.strerror or error}; check its permissions",
+            param="output",
+        ) from error
 
 
 def _lock(descriptor: int, folder: Path) -> None:

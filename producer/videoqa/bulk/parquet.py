@@ -6,19 +6,14 @@ The only module that knows pyarrow, which the extra `videoqa[parquet]` brings.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Any
 
 from videoqa import errors
-from videoqa.bulk.journal import Journal
-from videoqa.bulk.output_dir import OutputDir
-from videoqa.storage import file_path
 
 __all__ = ["import_pyarrow", "write_parquet"]
 
-NAME = "results.parquet"
 ROWS = 1000
 
 
@@ -32,36 +27,17 @@ def import_pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise errors.ConfigurationError(
-            "--format parquet needs pyarrow; install it in your clone: pip install './producer[parquet]'"
+            "results.parquet needs pyarrow; install it in your clone: pip install './producer[parquet]'"
         ) from error
     return pyarrow
 
 
-def write_parquet(journal: Journal, output: OutputDir) -> str:
-    """Writes the table of a journal's lines; returns its URL.
-
-    Raises:
-        OutputDenied, OutputNotFound, OutputUnavailable
-    """
+def write_parquet(file: IO[bytes], lines: Iterator[bytes]) -> None:
+    """Writes the table of the lines of results.jsonl into a file."""
     arrow = import_pyarrow()
-    url = f"{output.url}/{NAME}"
-    if output.folder is None:
-        with tempfile.TemporaryFile() as file:
-            _write_table(arrow, file, journal)
-            output.store.upload(file, url)
-    else:
-        final = file_path(url)
-        part = final.with_name(f".videoqa-{NAME}")
-        with part.open("wb") as file:
-            _write_table(arrow, file, journal)
-        part.replace(final)
-    return url
-
-
-def _write_table(arrow: Any, file: IO[bytes], journal: Journal) -> None:
     schema = _build_schema(arrow)
     with arrow.parquet.ParquetWriter(file, schema) as writer:
-        for rows in _batch_rows(journal.lines()):
+        for rows in _batch_rows(lines):
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
 
 

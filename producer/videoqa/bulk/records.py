@@ -5,6 +5,8 @@ Frozen models as in the contract, since other programs read them; they grow by o
 
 from __future__ import annotations
 
+from pydantic import AwareDatetime
+
 from videoqa.contract import Answer, Failure, FrameUsed, Model, Result, Segment, SourceInfo
 
 __all__ = ["ResultLine", "RowFailure", "failed_line", "result_line"]
@@ -19,6 +21,8 @@ class RowFailure(Model):
     job_id: str | None = None
     """None: the request was refused at its submission."""
     failure: Failure
+    failed_at: AwareDatetime
+    """Instant at which the run learned of it: a result that was finished later is the row's outcome."""
 
 
 class ResultLine(Model):

@@ -16,17 +16,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 from videoqa import errors
-from videoqa.bulk.in_flight import InFlightRow, collect_result, record_failure
-from videoqa.bulk.journal import Journal
+from videoqa.bulk.formats import FORMATS, Format
+from videoqa.bulk.in_flight import InFlightRow, collect_result, collect_stored, record_failure
 from videoqa.bulk.manifest import Manifest, Row
 from videoqa.bulk.manifest_files import object_name
 from videoqa.bulk.output_dir import OutputDir
-from videoqa.bulk.parquet import import_pyarrow, write_parquet
 from videoqa.bulk.progress import ProgressReporter, RowCounts
 from videoqa.bulk.records import ResultLine
+from videoqa.bulk.result_table import ResultTable
 from videoqa.bulk.row_index import RowIndex
 from videoqa.bulk.subtitle_files import SubtitleFormat
 from videoqa.client import Client
@@ -49,7 +50,8 @@ class Options:
     """Rows that are jobs at the same time: enough for the slots of four workers."""
     order: Literal["completion", "input"] = "completion"
     """Order of the lines in results.jsonl; `input` writes them at the end."""
-    parquet: bool = False
+    formats: tuple[str, ...] = ()
+    """Names of `FORMATS`; tables that OUTPUT has already are written in any case."""
     subtitles: SubtitleFormat | None = None
     retry_failed: bool = False
     poll_s: float = 0.25
@@ -67,8 +69,8 @@ def run_manifest(
 ) -> RowCounts:
     """Answers all rows that have no result yet; returns their numbers by outcome.
 
-    May be interrupted and called again with the same arguments, from any host. Results of rows
-    that have left the manifest stay in OUTPUT and are no lines of results.jsonl.
+    May be interrupted and called again with the same arguments, from any host. Rows of earlier
+    runs that are not in this manifest keep their lines and objects.
 
     Raises:
         ManifestRefused: lines are wrong; nothing was submitted.
@@ -79,20 +81,37 @@ def run_manifest(
     """
     options = options or Options()
     begun_s = time.monotonic()
-    if options.parquet:
-        import_pyarrow()
     with RowIndex() as index:
         counts = RowCounts(total=manifest.check(index))
-        in_order = options.order == "input"
-        with output.lock(), Journal(output, index, in_order=in_order) as journal:
-            index.add_stored(output.list_names(retry_failed=options.retry_failed))
+        formats = _find_formats(output, options)
+        with output.lock(), ResultTable(output, index, formats) as table:
+            index.add_results(output.list_results())
+            index.add_failures(output.list_failures())
             with progress or ProgressReporter(quiet=True) as shown:
-                _Run(client, manifest, output, options, index, journal, counts, shown).run()
-            journal.publish()
-            if options.parquet:
-                write_parquet(journal, output)
+                run = _Run(client, manifest, output, options, index, table, counts, shown)
+                try:
+                    run.run()
+                finally:
+                    table.publish()
+            table.publish(by_number=options.order == "input")
     counts.seconds = time.monotonic() - begun_s
     return counts
+
+
+def _find_formats(output: OutputDir, options: Options) -> list[Format]:
+    """Returns the tables to write: those that were asked for, and those that OUTPUT has already.
+
+    Raises:
+        ConfigurationError: the library of one is not installed.
+    """
+    found = [
+        each
+        for name, each in FORMATS.items()
+        if name in options.formats or output.has_file(each.file_name)
+    ]
+    for each in found:
+        each.check()
+    return found
 
 
 class _Run:
@@ -105,12 +124,12 @@ class _Run:
         output: OutputDir,
         options: Options,
         index: RowIndex,
-        journal: Journal,
+        table: ResultTable,
         counts: RowCounts,
         progress: ProgressReporter,
     ) -> None:
         self._client, self._output, self._options = client, output, options
-        self._index, self._journal = index, journal
+        self._index, self._table = index, table
         self._counts, self._progress = counts, progress
         self._rows: Iterator[Row] | None = manifest.rows()
         self._waiting: deque[InFlightRow] = deque()
@@ -134,9 +153,19 @@ class _Run:
                 self._submit_waiting()
                 self._poll_open()
                 self._collect()
+                self._table.publish_due()
                 self._progress.update(self._counts, len(self._open))
+            self._adopt_stored()
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _adopt_stored(self) -> None:
+        """Adds the lines of stored rows that have none: their run was killed, or the file was lost."""
+        collect = partial(collect_stored, self._output)
+        for names in _split(self._index.list_without_line(), 4 * self._options.readers):
+            for line in self._pool.map(collect, names):
+                if line is not None:
+                    self._table.add(line)
 
     # -- rows to jobs
 
@@ -150,10 +179,13 @@ class _Run:
             row = next(self._rows, None)
             if row is None:
                 self._rows = None
-            elif self._index.is_stored(object_name(row.custom_id)):
-                self._start_collecting(InFlightRow(row, stored=True))
+                return
+            stored = self._index.find_stored(object_name(row.custom_id))
+            flight = InFlightRow(row, stored=stored)
+            if stored.result or (stored.failure and not self._options.retry_failed):
+                self._start_collecting(flight)
             else:
-                self._waiting.append(InFlightRow(row))
+                self._waiting.append(flight)
 
     def _submit_waiting(self) -> None:
         while (
@@ -189,7 +221,8 @@ class _Run:
         """Retries a job that an earlier run submitted under the same key and that failed."""
         if not job.final or job.state == "succeeded" or flight.reopened:
             return
-        output_failed = job.failure is not None and job.failure.code in _OUTPUT_CODES
+        codes = _OUTPUT_CODES | {errors.OutputConflict.code}
+        output_failed = job.failure is not None and job.failure.code in codes
         if self._options.retry_failed or output_failed:
             with suppress(errors.NotRetryable):  # another run was faster
                 self._client.retry(job.id)
@@ -255,7 +288,7 @@ class _Run:
 
     def _finish(self, flight: InFlightRow, line: ResultLine) -> None:
         """Writes the row's line and counts it."""
-        self._journal.add(flight.row.number, line)
+        self._table.add(line)
         if not line.ok:
             self._counts.failed += 1
             self._report_failure(line)
@@ -269,4 +302,9 @@ class _Run:
         if self._counts.failed <= SHOWN and error is not None:
             self._progress.note(f"{line.custom_id}: {error.message} ({error.code})")
         elif self._counts.failed == SHOWN + 1:
-            self._progress.note("more rows failed; results.jsonl has them all")
+            self._progress.note("more rows failed; results.jsonl has all of them")
+
+
+def _split(items: Iterator[str], size: int) -> Iterator[list[str]]:
+    while chunk := list(islice(items, size)):
+        yield chunk

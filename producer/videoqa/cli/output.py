@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from rich.console import Console
 
+from videoqa.cli.request_lines import format_request
 from videoqa.client import Client
 from videoqa.contract import Event, Job, Result, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.errors import InvalidRequest
@@ -97,6 +98,8 @@ def print_submitted(job: Job, *, as_json: bool) -> None:
     print(job.id)
     if job.waiting_for and job.waiting_for.startswith("no running worker"):
         print_note(f"{job.waiting_for}; the job waits until one starts")
+    if job.waiting_for and job.waiting_for.endswith("loading the model"):
+        print_note(f"{job.waiting_for}; the job begins once one is ready")
 
 
 def print_job(job: Job, *, as_json: bool) -> None:
@@ -112,6 +115,14 @@ def print_job(job: Job, *, as_json: bool) -> None:
     if job.waiting_for:
         before = f" ({job.position} ahead of it)" if job.position else ""
         print(f"waiting   {job.waiting_for}{before}")
+    for name, text in (
+        *(format_request(job.request) if job.request else ()),
+        ("tenant", job.tenant),
+        ("custom id", job.custom_id),
+        ("tags", ", ".join(job.tags)),
+    ):
+        if text:
+            print(f"{name:<10}{text}")
     print(f"attempt   {job.attempt} of {job.max_attempts}")
     print(f"submitted {format_time(job.created_at)}")
     if job.started_at:
@@ -228,18 +239,27 @@ def print_error(code: str, message: str, param: str | None, *, as_json: bool) ->
         print(f"videoqa: {message} ({code})", file=sys.stderr)
 
 
-def print_checks(found: Sequence[Check], *, as_json: bool) -> bool:
-    """Prints the checks; returns True if all passed."""
-    passed = all(check.ok for check in found)
-    if as_json:
-        _print_json({"ok": passed, "checks": [asdict(check) for check in found]})
-        return passed
-    width = max(len(check.name) for check in found)
+def print_checks(found: Iterable[Check], *, as_json: bool) -> bool:
+    """Prints each check when it is done; returns True if all passed."""
+    done = []
     for check in found:
-        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{width}}  {check.found}")
+        done.append(check)
+        if as_json:
+            continue
+        print(
+            f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{_CHECK_WIDTH}}  {check.found}",
+            flush=True,
+        )
         if not check.ok and check.next_step:
-            print(f"      {'':<{width}}  -> {check.next_step}")
+            print(f"      {'':<{_CHECK_WIDTH}}  -> {check.next_step}", flush=True)
+    passed = all(check.ok for check in done)
+    if as_json:
+        _print_json({"ok": passed, "checks": [asdict(check) for check in done]})
     return passed
+
+
+_CHECK_WIDTH = len("worker settings")
+"""Width of the longest name of a check."""
 
 
 @contextmanager

@@ -5,87 +5,20 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from support.attempts import Model, make_attempts
+from support.attempts import Model
+from support.caption import ROWS, Heard, captioned, working
 
 from videoqa import errors
-from videoqa.bulk import Manifest, Options, OutputDir, ProgressReporter, RowCounts, run_manifest
+from videoqa.bulk import ProgressReporter, RowCounts
 from videoqa.client import Client
 from videoqa.contract import Job
-from videoqa.jobs import Bell, Ledger, connect, queue_name
 from videoqa.settings import Settings
-from videoqa.storage import ObjectStore
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.job.answer_cache import AnswerCache
-from videoqa_worker.settings import WorkerSettings
-
-ROWS = 12
-
-
-class Heard(ProgressReporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.notes: list[str] = []
-
-        self.most_in_flight = 0
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-        super().note(text)
-
-    def update(self, tally: RowCounts, in_flight: int) -> None:
-        self.most_in_flight = max(self.most_in_flight, in_flight)
-        super().update(tally, in_flight)
-
-
-@contextmanager
-def working(settings: Settings, folder: Path, model: Model) -> Iterator[None]:
-    """A worker's attempts at bulk jobs, one after the other, with a model that is none."""
-    over = threading.Event()
-    with connect(settings) as redis:
-        ledger = Ledger(redis, url=settings.redis_url, prefix=settings.prefix)
-        objects = ObjectStore(file_roots=(folder,))
-        attempts = make_attempts(
-            WorkerSettings(redis_url=settings.redis_url, prefix=settings.prefix),
-            ledger,
-            model,
-            objects,
-            AnswerCache(ledger, objects, model="demo", revision=None, ttl_s=0),
-        )
-        bell = Bell("job_any", 1, 0, queue_name(settings.prefix, None, "bulk"))
-
-        def work() -> None:
-            while not over.wait(0.05):
-                attempts.process(bell)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            attempts.close()
-            thread.join()
-
-
-def captioned(
-    settings: Settings, folder: Path, watcher: ProgressReporter, question: str = "?", **options: Any
-) -> RowCounts:
-    with (
-        Manifest([f"s3://b/{n:02}.mp4" for n in range(ROWS)], defaults={"questions": [question], "priority": "bulk"},
-                 store=ObjectStore()) as manifest,
-        Client(settings=settings) as client,
-    ):  # fmt: skip
-        output = OutputDir(str(folder / "out"), ObjectStore())
-        return run_manifest(client, manifest, output, Options(poll_s=0.05, **options), watcher)
 
 
 def test_a_full_queue_is_waited_for_and_no_row_is_lost(settings: Settings, tmp_path: Path) -> None:

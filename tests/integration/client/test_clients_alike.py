@@ -167,6 +167,26 @@ def test_an_unknown_and_an_expired_job_differ(client: Any, worker: Worker) -> No
         client.get(job.id)
 
 
+def test_a_record_of_a_newer_release_is_told_and_costs_no_other_job(
+    client: Any, worker: Worker
+) -> None:
+    well, newer = client.submit(ASKED), client.submit(ASKED)
+    raw, keys = worker.ledger._redis, worker.ledger.keys
+    raw.hset(keys.job(newer.id), "request", '{"inputs": [{"kind": "hologram"}], "questions": []}')
+    for call in (client.get, client.cancel, client.wait, client.result):
+        with pytest.raises(errors.RecordUnreadable, match=keys.job(newer.id)) as caught:
+            call(newer.id)
+        assert caught.value.code == "record_unreadable"
+    page = client.list()
+    assert ([job.id for job in page.jobs], page.unreadable) == ([well.id], (newer.id,))
+    assert [job and job.id for job in client.get_many([newer.id, well.id])] == [None, well.id]
+    raw.xadd(keys.events(well.id), {"type": "hologram", "at": "1"})
+    worker.finish(worker.begin())
+    raw.xadd(keys.events(well.id), {"at": "noon"})
+    states = [event.state for event in client.events(well.id, timeout_s=10)]
+    assert states == ["queued", "running", "succeeded"]
+
+
 def test_one_key_is_one_job_and_another_request_is_refused(client: Any) -> None:
     first = client.submit({**ASKED, "idempotency_key": "k"})
     assert client.submit({**ASKED, "idempotency_key": "k"}).id == first.id
@@ -186,6 +206,24 @@ def test_many_are_submitted_read_and_listed(client: Any) -> None:
     with pytest.raises(errors.EmptyQuestion) as caught:
         client.submit_many([ASKED, {**ASKED, "questions": [""]}])
     assert caught.value.param == "requests.1.questions.0.text"
+
+
+def test_a_job_tells_what_it_was_asked_without_secrets(client: Any, worker: Worker) -> None:
+    url = "https://user:secret@h/clip.mp4?X-Amz-Signature=secret"
+    sampling = {"method": "fps", "fps": 2.0}
+    job = client.submit(inputs=[url, "s3://b/p.png"], questions=["Why?"], sampling=sampling)
+    assert client.get(job.id).request is None
+    (listed,) = client.list(include_request=True).jobs
+    for found in (client.get(job.id, include_request=True), listed):
+        assert [item.url for item in found.request.inputs] == ["https://h/clip.mp4", "s3://b/p.png"]
+        assert found.request.questions[0].text == "Why?"
+        assert found.request.sampling.fps == 2.0
+        assert "secret" not in found.model_dump_json()
+    assert client.get_many([job.id], include_request=True) == [listed]
+    worker.fail(worker.begin())
+    (dead,) = client.dead(include_request=True)
+    assert dead.request == listed.request
+    assert next(iter(client.dead())).request is None
 
 
 def test_a_wait_that_times_out_leaves_the_job_alone(client: Any) -> None:
@@ -333,12 +371,17 @@ def test_a_retryable_failure_is_tried_again(client: Any, worker: Worker) -> None
 
 
 def test_queues_are_paused_and_resumed(client: Any) -> None:
+    def find_paused() -> list[str]:
+        return [queue.priority for queue in client.queues() if queue.paused]
+
     job = client.submit(ASKED)
     client.pause()
     assert client.get(job.id).waiting_for == "its queue is paused"
-    assert [queue.paused for queue in client.queues()] == [True]
+    assert find_paused() == ["bulk", "interactive"]  # also the one in which nothing waits
     client.resume(priority="interactive")
-    assert not any(queue.paused for queue in client.queues())
+    assert find_paused() == ["bulk"]
+    client.resume()
+    assert find_paused() == []
 
 
 # -- what only one of them has

@@ -14,10 +14,10 @@ from typing import Self
 
 from celery import Celery
 from kombu.connection import Connection
-from kombu.exceptions import ChannelError, OperationalError
+from kombu.exceptions import ChannelError
 
 from videoqa import errors
-from videoqa.broker import ring
+from videoqa.broker import ring, translate_broker_errors
 from videoqa.contract import WorkerInfo
 from videoqa.jobs import Ledger
 
@@ -39,12 +39,14 @@ class Reaper:
         *,
         every_s: float,
         grace_s: float,
+        tenant_running: int | None = None,
     ) -> None:
         self._ledger = ledger
         self._app = app
         self._describe = describe
         self._every_s = every_s
         self._grace_s = grace_s
+        self._tenant_running = tenant_running
         self._stop = threading.Event()
         self._announced_s = float("-inf")
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -73,13 +75,15 @@ class Reaper:
         away = False
         while not self._stop.wait(self._every_s):
             try:
-                self.reap()  # first: a Redis that is full hears of no worker, and lets jobs end
-                if time.monotonic() - self._announced_s > ANNOUNCE_EVERY_S:
-                    self.announce()
+                try:
+                    self.reap()  # first: a Redis that is full hears of no worker, and lets jobs end
+                finally:
+                    if time.monotonic() - self._announced_s > ANNOUNCE_EVERY_S:
+                        self.announce()
                 away = False
-            except (errors.RedisUnavailable, OperationalError, OSError) as error:
+            except errors.RedisUnavailable as error:
                 if not away:
-                    log.warning("no reaping while Redis is away: %s", error)
+                    log.warning("the reaper cannot do all of its work: %s", error)
                 away = True
             except Exception:  # the thread must survive whatever one round meets
                 log.exception("a round of the reaper failed")
@@ -89,12 +93,13 @@ class Reaper:
         queues = self._describe().queues
         try:
             empty = self._list_empty_queues()
-        except (errors.RedisUnavailable, OperationalError, OSError) as error:
+        except errors.RedisUnavailable as error:
             # Leases and deadlines still end while a separate broker is away.
             log.debug("the broker does not say which queues are empty: %s", error)
             empty, queues = [], ()
         bells = self._ledger.reap(
             grace_s=self._grace_s,
+            tenant_running=self._tenant_running,
             empty_queues=empty,
             filled_queues=[queue for queue in queues if queue not in empty],
         )
@@ -108,13 +113,8 @@ class Reaper:
 
     def _list_empty_queues(self) -> list[str]:
         """Lists those of this worker's queues in which the broker holds no message."""
-        with self._app.connection_for_read() as connection:
-            try:
-                return [queue for queue in self._describe().queues if _is_empty(connection, queue)]
-            except connection.connection_errors as error:  # redis-py's, as kombu lets them through
-                raise errors.RedisUnavailable(
-                    f"the broker does not say what waits in it ({error})"
-                ) from error
+        with translate_broker_errors(self._app), self._app.connection_for_read() as connection:
+            return [queue for queue in self._describe().queues if _is_empty(connection, queue)]
 
 
 def _is_empty(connection: Connection, queue: str) -> bool:

@@ -1,0 +1,93 @@
+"""ResultTable: whole files of whole lines, whenever its process is killed and however full the disk is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+SCRIPT = """
+import os, resource, signal, sys
+from videoqa.bulk.formats import FORMATS
+from videoqa.bulk.output_dir import OutputDir
+from videoqa.bulk.records import ResultLine
+from videoqa.bulk.result_table import ResultTable
+from videoqa.bulk.row_index import RowIndex
+from videoqa.errors import OutputUnavailable
+from videoqa.storage import ObjectStore
+
+import pyarrow.parquet
+
+folder, way = sys.argv[1:]
+
+def run(names, model):
+    with RowIndex() as index:
+        output = OutputDir(folder, ObjectStore())
+        with ResultTable(output, index, list(FORMATS.values())) as table:
+            for name in names:
+                table.add(ResultLine(custom_id=name, ok=True, model=model))
+                table.publish()
+
+def kill_at(number):
+    left = [number]
+    def hook(event, args):
+        if event in ("open", "os.rename", "os.remove", "os.truncate"):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+ROWS = [f"row {n}" for n in range(40)]
+run(ROWS, "old")
+number = ended = 0
+while not ended:
+    number += 1
+    if os.fork() == 0:
+        try:
+            kill_at(number) if way == "killed" else limit(200 * number)
+            run(ROWS[10:13] + [f"new {number}"], f"model {number}")
+        except OutputUnavailable as error:
+            os._exit(0 if "free some space" in error.message else 3)
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(3)
+        os._exit(42)
+    _, status = os.wait()
+    assert status in (signal.SIGKILL, 0, 42 << 8), (number, status)
+    ended = status == 42 << 8
+    data = open(f"{folder}/results.jsonl", "rb").read()
+    print(number, status, len(data), flush=True)
+    assert data.endswith(b"}\\n"), data[-100:]
+    names = [line.split(b'"')[3].decode() for line in data.splitlines()]
+    assert len(names) == len(set(names)) and set(names) >= set(ROWS), names
+    table = pyarrow.parquet.read_table(f"{folder}/results.parquet")
+    assert set(table["custom_id"].to_pylist()) >= set(ROWS)
+print("ended", number)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, and limits the size of files")
+@pytest.mark.parametrize("way", ["killed", "full"])
+def test_a_run_that_dies_at_any_step_leaves_whole_lines_and_loses_none(
+    way: str, tmp_path: Path
+) -> None:
+    """Kills a run at each file that it opens, renames or removes; or lets it have so many bytes a file."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path, way], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split()[-1]) > 10
+    found = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    table = pyarrow.parquet.read_table(tmp_path / "results.parquet").to_pylist()
+    assert [(line["custom_id"], line["model"]) for line in found] == [
+        (row["custom_id"], row["model"]) for row in table
+    ]
+    assert sum(line["model"] == "old" for line in found) == 37
+    assert {path.name for path in tmp_path.iterdir()} == {"results.jsonl", "results.parquet"}

@@ -100,7 +100,12 @@ def _parse_request(
 
 def new_decoders(settings: WorkerSettings) -> Decoders:
     """Makes one decoding process with a worker's limits."""
-    return Decoders(settings.frames, processes=1, memory_bytes=settings.decoder_memory_bytes)
+    return Decoders(
+        settings.frames,
+        processes=1,
+        memory_bytes=settings.decoder_memory_bytes,
+        uid=settings.decoder_uid,
+    )
 
 
 def _sample(decoders: Decoders, item: Input, copy: LocalCopy, sampling: Sampling) -> SampledVideo:

@@ -69,7 +69,7 @@ def checks(workers: Sequence[WorkerInfo] = ()) -> Iterator[Check]:
     yield _check_server(settings.server.url) if settings.server.url else _check_model(settings)
     yield _check_video(settings)
     spools = {(info.spool, info.max_source_bytes) for info in here if info.spool}
-    own = (settings.sources.spool_dir or tempfile.gettempdir(), settings.sources.max_bytes)
+    own = (str(settings.sources.spool_dir or tempfile.gettempdir()), settings.sources.max_bytes)
     for folder, max_bytes in sorted(spools) or [own]:
         yield _check_spool(Path(folder), max_bytes or settings.sources.max_bytes)
     for wait_for in stores:

@@ -363,7 +363,7 @@ class LedgerReader:
         """
         counts: Counter[str] = Counter()
         with translate_redis_errors(self._url):
-            since_s = cast("tuple[int, int]", self._redis.time())[0] - within_s
+            since_s = self._redis.time()[0] - within_s
             ids = cast("list[str]", self._redis.zrevrange(self.keys.dead(self.tenant), 0, most - 1))
             for start in range(0, len(ids), 1000):
                 pipe = self._redis.pipeline(transaction=False)

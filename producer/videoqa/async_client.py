@@ -17,7 +17,7 @@ import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar, Unpack
 
 from videoqa.client import Client
 from videoqa.contract import (
@@ -28,6 +28,8 @@ from videoqa.contract import (
     JobState,
     Priority,
     QueueInfo,
+    RequestFields,
+    RequestKeywords,
     Result,
     TextPiece,
     Transcript,
@@ -103,13 +105,16 @@ class AsyncClient:
         return await loop.run_in_executor(self._threads, partial(method, *args, **kwargs))
 
     async def submit(
-        self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any
+        self,
+        request: JobRequest | RequestFields | None = None,
+        /,
+        **fields: Unpack[RequestKeywords],
     ) -> Job:
         """See `Client.submit`."""
-        return await self._call(self._client.submit, request, **fields)
+        return await self._call(lambda: self._client.submit(request, **fields))
 
     async def submit_many(
-        self, requests: Iterable[JobRequest | Mapping[str, Any]]
+        self, requests: Iterable[JobRequest | RequestFields]
     ) -> builtins.list[Job]:
         """See `Client.submit_many`. The iterable is read on another thread."""
         return await self._call(self._client.submit_many, requests)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack, get_args
 
 from videoqa import errors
 from videoqa.contract import (
@@ -32,6 +32,8 @@ from videoqa.contract import (
     JobState,
     Priority,
     QueueInfo,
+    RequestFields,
+    RequestKeywords,
     Result,
     TextPiece,
     Transcript,
@@ -234,11 +236,14 @@ class Client:
         self._doorbell.close()
 
     def submit(
-        self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any
+        self,
+        request: JobRequest | RequestFields | None = None,
+        /,
+        **fields: Unpack[RequestKeywords],
     ) -> Job:
         """Records a job and rings for a worker; returns at once.
 
-        Takes a JobRequest, a mapping, or its fields as keywords. If its `idempotency_key` was used
+        Takes a JobRequest, a dictionary, or its fields as keywords. If its `idempotency_key` was used
         before for an equal request, returns the job that was made then.
 
         Raises:
@@ -271,7 +276,7 @@ class Client:
             )
             return _make_queued_job(Submission(result.bell.job_id, checked))
 
-    def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:
+    def submit_many(self, requests: Iterable[JobRequest | RequestFields]) -> builtins.list[Job]:
         """Records many jobs, some hundred in a round trip, rings for workers, and returns the jobs in order.
 
         All requests of a round trip are checked before any of them is recorded.
@@ -300,7 +305,7 @@ class Client:
             jobs += [one.job for one in found if one.job]
         return jobs
 
-    def _parse(self, request: JobRequest | Mapping[str, Any]) -> JobRequest:
+    def _parse(self, request: JobRequest | RequestFields | RequestKeywords) -> JobRequest:
         """Checks a request, and gives it this client's tenant."""
         checked, tenant = parse_request(request), self.settings.tenant
         if tenant is None or checked.tenant == tenant:
@@ -312,7 +317,7 @@ class Client:
             )
         return checked.model_copy(update={"tenant": tenant})
 
-    def _make_submission(self, number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
+    def _make_submission(self, number: int, request: JobRequest | RequestFields) -> Submission:
         """Checks one request of `submit_many`; an error's `param` begins with its number."""
         try:
             return Submission(new_job_id(), self._parse(request))
@@ -498,7 +503,7 @@ class Client:
 
         Raises:
             JobNotFinished: the job is not final yet; `wait` for it first.
-            JobFailed: the job ended without a result; the message has the reason.
+            JobFailed: the job ended without a result; `failure` has the reason, with its code.
             OutputError: the result is in object storage and could not be read.
         """
         job, result = self._ledger.result(job_id)
@@ -510,7 +515,9 @@ class Client:
             )
         if job.state != "succeeded" or job.result_url is None:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-            raise errors.JobFailed(f"job {job_id} {describe_state(job.state)}{why}")
+            raise errors.JobFailed(
+                f"job {job_id} {describe_state(job.state)}{why}", failure=job.failure
+            )
         try:
             found = parse_stored(Result, self._objects.read(job.result_url))
         except errors.InvalidRequest as error:

@@ -31,7 +31,7 @@ from videoqa.cli.output import (
 )
 from videoqa.cli.question import split_question
 from videoqa.client import Client
-from videoqa.contract import Job
+from videoqa.contract import Job, parse_request
 
 __all__ = ["add_job_commands"]
 
@@ -113,7 +113,7 @@ def ask(
     streams = len(fields["questions"]) == 1 or frame_flags.segments is not None
     streamed = StreamedAnswer() if streams and sys.stdout.isatty() and not as_json else None
     with open_client() as client:
-        job = client.submit(fields | {"stream": streamed is not None})
+        job = client.submit(parse_request(fields | {"stream": streamed is not None}))
         _wait(client, job.id, timeout, as_json, streamed)
         print_result(client.result(job.id), client.get(job.id), as_json=as_json, streamed=streamed)
 
@@ -174,7 +174,7 @@ def submit(
     else:
         fields = _read_json(request)
     with open_client() as client:
-        job = client.submit(fields)
+        job = client.submit(parse_request(fields))
         print_submitted(job, as_json=as_json)
 
 

@@ -286,6 +286,8 @@ class WorkerInfo(Model):
     ready: bool
     engine: EngineInfo | None = None
     """Counters of the engine; None while the model loads, or if a model server runs it."""
+    tenant_running: int | None = None
+    """Most jobs of one tenant that run at once; None: any number."""
     messages_dropped: int = Field(default=0, ge=0)
     """Messages of the broker that were no bells, since the worker's start."""
     started_at: AwareDatetime

@@ -18,6 +18,7 @@
 | `P:tenant:TENANT`, with `:TAG` | zset | the same of one tenant, whose name is quoted | as `P:jobs` |
 | `P:queues` | set | names of the queues in which jobs wait | a name leaves with the reaper's next round |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
+| `P:running`, with `:TENANT` | zset | a tenant's running jobs | ids leave when final or requeued |
 | `P:reserved:QUEUE` | hash | the worker that waits for an exclusive attempt, and the job | 10 s after its claim |
 | `P:paused` | set | queues from which no job begins | for good |
 | `P:round` | string | when a reaper was last heard | for good, one number |
@@ -84,6 +85,9 @@ class Keys:
 
     def waiting(self, queue: str, tenant: str | None = None) -> str:
         return f"{self.prefix}:waiting:{queue}" + (f":{tenant}" if tenant else "")
+
+    def running(self, tenant: str | None) -> str:
+        return f"{self.prefix}:running" + (f":{tenant}" if tenant else "")
 
     def index(self, tag: str | None, tenant: str | None = None) -> str:
         if tenant:  # quoted, so that it ends where the tag begins

@@ -238,7 +238,14 @@ class Ledger(LedgerReader):
     # -- the worker's transitions, each fenced by its claim's token
 
     def claim(
-        self, bell: Bell, *, worker: str, lease_s: float, token: str, is_idle: bool = True
+        self,
+        bell: Bell,
+        *,
+        worker: str,
+        lease_s: float,
+        token: str,
+        is_idle: bool = True,
+        tenant_running: int | None = None,
     ) -> ClaimResult:
         """Claims the job whose turn it is in the bell's queue.
 
@@ -246,15 +253,17 @@ class Ledger(LedgerReader):
             token: names this very call: the same call repeated after a lost reply gets its claim again,
                 another one does not.
             is_idle: nothing runs in the worker, so that it may get an exclusive attempt.
+            tenant_running: most jobs of one tenant that run at once, in all workers; its other jobs keep their
+                places, and `ring_next` rings for them.
         """
         reply = self._run(
             "claim", bell.job_id, bell.attempt, bell.bell, worker, lease_s, token, bell.queue,
-            int(is_idle),
+            int(is_idle), tenant_running or "",
         )  # fmt: skip
         if reply[0] == "wait":
             return ClaimResult(must_wait=True, reason=f"job {reply[1]} is for an idle worker")
         if reply[0] == "unreadable":
-            self._warn(self.keys.job(reply[1]), "it was taken out of its queue")
+            self._unreadable.warn(self.keys.job(reply[1]), "it was taken out of its queue")
             return ClaimResult(reason="its record is unreadable")
         if reply[0] == "drop":
             return ClaimResult(reason=str(reply[1]))
@@ -368,7 +377,7 @@ class Ledger(LedgerReader):
             with translate_redis_errors(self._url):
                 text = cast("str | None", self._redis.get(self.keys.answer(key)))
         except errors.ConfigurationError as error:  # another type of value
-            self._warn(self.keys.answer(key), error)
+            self._unreadable.warn(self.keys.answer(key), error)
             return None
         return CachedObject.parse(text) if text else None
 
@@ -381,10 +390,15 @@ class Ledger(LedgerReader):
         reply = self._run("release", job_id, token, kept.model_dump_json() if kept else "")
         return parse_bell(reply) if reply else None
 
+    def ring_next(self, job_id: str, *, tenant_running: int) -> list[Bell]:
+        """Returns bells to ring for jobs that may begin since the attempt at this one has ended."""
+        return [parse_bell(item) for item in self._run("ring_next", job_id, tenant_running)]
+
     def reap(
         self,
         *,
         grace_s: float,
+        tenant_running: int | None = None,
         empty_queues: Sequence[str] = (),
         filled_queues: Sequence[str] = (),
         limit: int = 100,
@@ -394,14 +408,17 @@ class Ledger(LedgerReader):
         Arguments:
             grace_s: time that bells must have been missing before they are rung again: until then they
                 may be on their way.
+            tenant_running: as in `claim`; jobs that may not begin need no bell.
             empty_queues: queues in which the broker holds no message.
             filled_queues: queues in which it holds some.
             limit: most jobs of each kind, and most bells of a queue, in one round.
         """
         queues: tuple[str | int, ...] = (len(empty_queues), *empty_queues, *filled_queues)
-        bells, unreadable = self._run("reap", grace_s, limit, *queues)
+        bells, unreadable = self._run("reap", grace_s, limit, tenant_running or "", *queues)
         for job_id in unreadable:
-            self._warn(self.keys.job(job_id), "the reaper leaves it alone for some minutes")
+            self._unreadable.warn(
+                self.keys.job(job_id), "the reaper leaves it alone for some minutes"
+            )
         return [parse_bell(bell) for bell in bells]
 
     def pause(self, queue: str, *, paused: bool) -> bool:

@@ -50,6 +50,7 @@ def describe_worker(settings: WorkerSettings, *, started_at: datetime) -> Worker
         model=settings.model,
         queues=list_queues(settings),
         slots=settings.job_slots,
+        tenant_running=settings.tenant_running,
         running=0,
         ready=False,
         started_at=started_at,

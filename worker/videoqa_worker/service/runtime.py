@@ -107,6 +107,7 @@ class Runtime:
                 lambda bell: ring(self.app, bell),
                 worker_id=self.worker_id,
                 lease_s=settings.lease_s,
+                tenant_running=settings.tenant_running,
             ),
             self.leases,
             Pipeline(sources, decoders, engine),
@@ -156,6 +157,7 @@ class Runtime:
             self.describe,
             every_s=self.settings.reap_every_s,
             grace_s=self.settings.bell_grace_s,
+            tenant_running=self.settings.tenant_running,
         )
 
     def _announce(self, reaper: Reaper) -> None:

@@ -1,8 +1,8 @@
--- prefix, id, attempt, bell, worker, lease_s, token, queue, is_idle 0|1
+-- prefix, id, attempt, bell, worker, lease_s, token, queue, is_idle 0|1, most jobs of a tenant that run at once or ''
 -- -> {'run', id, attempt, request, created_at, timeout_s, queued_s, kept, exclusive 0|1}, {'wait', id} or
 -- {'drop', why} or {'unreadable', id}
 local named, bell, worker, token, queue = ARGV[2], tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[8]
-local is_idle = ARGV[9] == '1'
+local is_idle, most = ARGV[9] == '1', tonumber(ARGV[10])
 local CALL_AGAIN_S = 600
 local heard = num(redis.call('HGET', P .. ':bells', queue .. ':heard')) or 0
 if bell > heard then redis.call('HSET', P .. ':bells', queue .. ':heard', bell) end
@@ -40,7 +40,8 @@ end
 local id, tenant
 if reserved[1] == worker and reserved[2] then
   tenant = get(reserved[2], 'tenant')[1] or ''
-  if is_well_placed(reserved[2], queue, tenant) and redis.call('ZSCORE', line(queue, tenant), reserved[2]) then
+  local stands = is_well_placed(reserved[2], queue, tenant) and redis.call('ZSCORE', line(queue, tenant), reserved[2])
+  if stands and room(tenant, most) > 0 then
     id = reserved[2]
     if may_be_passed_by(id) then return reserve_for(id) end
   end
@@ -61,8 +62,13 @@ local MOST_EXPIRED = 100
 for n = 0, id and -1 or MOST_EXPIRED do
   -- A day's backlog does not block Redis: there are as many bells as jobs, and each expires some.
   if n == MOST_EXPIRED then return {'drop', 'start_by has passed'} end
-  id, tenant = next_in_line(queue, is_passed_by)
-  if not id then return {'drop', get(named, 'state')[1] or 'unknown'} end
+  id, tenant = next_in_line(queue, most, is_passed_by)
+  if not id then
+    if waiting(queue, most) < waiting(queue) then
+      return {'drop', 'the tenants that wait run as many jobs as they may'}
+    end
+    return {'drop', get(named, 'state')[1] or 'unknown'}
+  end
   if reserves then return reserve_for(id) end
   if not is_well_placed(id, queue, tenant) then
     redis.call('ZREM', line(queue, tenant), id)
@@ -87,6 +93,7 @@ local rec = get(id, 'attempt', 'timeout_s')
 local attempt = tonumber(rec[1]) + 1
 set(id, 'state', 'running', 'stage', 'fetching', 'attempt', attempt, 'worker', worker,
   'token', token, 'started_at', stamp(now), 'deadline', stamp(now + tonumber(rec[2])))
-redis.call('ZADD', P .. ':leases', stamp(now + tonumber(ARGV[6])), id)
+redis.call('ZADD', LEASES, stamp(now + tonumber(ARGV[6])), id)
+call_anew('ZADD', running(tenant), 0, id)
 emit(id, 'state', 'running', attempt, 'stage', 'fetching')
 return run(id)

@@ -81,6 +81,19 @@ local function stand_in_line(id, queue, tenant, place)
   redis.call('SADD', P .. ':queues', queue)
 end
 
+-- Running jobs of a tenant, by their leases: an id without a lease there does not run.
+local LEASES = P .. ':leases'
+local function running(tenant) return P .. ':running' .. (tenant == '' and '' or ':' .. tenant) end
+
+-- Returns how many more jobs of the tenant may begin; `most` of them may run at once, nil: any number.
+local function room(tenant, most)
+  if not most then return math.huge end
+  local count = call_anew('ZCARD', running(tenant))
+  -- Only a record that somebody deleted leaves an id behind.
+  if count >= most then count = redis.call('ZINTERSTORE', running(tenant), 2, running(tenant), LEASES) end
+  return math.max(most - count, 0)
+end
+
 local function leave_line(id)
   local rec = get(id, 'queue', 'tenant')
   if not rec[1] then return end
@@ -91,16 +104,17 @@ local function leave_line(id)
   end
 end
 
--- Returns the job whose turn it is and its tenant, or nothing; jobs that `is_passed_by` accepts keep their
--- places. One without a record, which somebody deleted or Redis evicted, leaves its line. One that is not
--- well placed is returned, and the caller takes it out.
-local function next_in_line(queue, is_passed_by)
+-- Returns the job whose turn it is and its tenant, or nothing; jobs that `is_passed_by` accepts, and those of
+-- tenants that have `most` jobs running, keep their places. One without a record, which somebody deleted or
+-- Redis evicted, leaves its line. One that is not well placed is returned, and the caller takes it out.
+local function next_in_line(queue, most, is_passed_by)
   local round = 0
   while true do
     local tenant = redis.call('ZRANGE', turns(queue), round, round)[1]
     if not tenant then return nil end
     local key, place = line(queue, tenant), 0
-    while true do
+    local is_full = room(tenant, most) == 0
+    while not is_full do
       local id = redis.call('ZRANGE', key, place, place)[1]
       if not id then break end
       if redis.call('EXISTS', job_key(id)) == 0 then
@@ -111,21 +125,23 @@ local function next_in_line(queue, is_passed_by)
         return id, tenant
       end
     end
-    if place > 0 then round = round + 1 else redis.call('ZREM', turns(queue), tenant) end
+    if is_full or place > 0 then round = round + 1 else redis.call('ZREM', turns(queue), tenant) end
   end
 end
 
-local function waiting(queue)
+-- Returns how many jobs wait in a queue; where `most` is given, only those that may begin now.
+local function waiting(queue, most)
   local count = 0
   for _, tenant in ipairs(redis.call('ZRANGE', turns(queue), 0, -1)) do
-    count = count + redis.call('ZCARD', line(queue, tenant))
+    count = count + math.min(redis.call('ZCARD', line(queue, tenant)), room(tenant, most))
   end
   return count
 end
 
 local function forget_places(id)
   leave_line(id)
-  redis.call('ZREM', P .. ':leases', id)
+  redis.call('ZREM', LEASES, id)
+  call_anew('ZREM', running(get(id, 'tenant')[1] or ''), id)
   redis.call('ZREM', P .. ':delayed', id)
   redis.call('ZREM', P .. ':startby', id)
 end
@@ -137,6 +153,30 @@ local function count_bell(id, attempt, queue)
   if not num(redis.call('HGET', P .. ':bells', rung) or '0') then redis.call('HDEL', P .. ':bells', rung) end
   local bell = redis.call('HINCRBY', P .. ':bells', rung, 1)
   return {id, tostring(tonumber(attempt) + 1), tostring(bell), queue}
+end
+
+-- Counts the bells that a queue lacks: fewer are on their way than jobs wait that may begin. Bells after the last
+-- one heard are on their way, since a queue is first in, first out; none if the broker says that it is empty.
+local function count_lacking(queue, most, is_empty)
+  local numbers = redis.call('HMGET', P .. ':bells', queue .. ':rung', queue .. ':heard')
+  local rung, heard = num(numbers[1]) or 0, num(numbers[2]) or 0
+  if heard > rung then redis.call('HSET', P .. ':bells', queue .. ':rung', heard) end
+  return waiting(queue, most) - (is_empty and 0 or math.max(rung - heard, 0))
+end
+
+-- Returns bells for jobs whose tenant could run no more until the attempt at this one ended.
+local function ring_next(id, most)
+  local tenant, bells = get(id, 'tenant')[1] or '', {}
+  if not most then return bells end
+  for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
+    local count = math.min(room(tenant, most), count_lacking(queue, most, false))
+    if count > 0 and redis.call('SISMEMBER', P .. ':paused', queue) == 0 then
+      for _, next_id in ipairs(redis.call('ZRANGE', line(queue, tenant), 0, count - 1)) do
+        bells[#bells + 1] = count_bell(next_id, num(get(next_id, 'attempt')[1]) or 0, queue)
+      end
+    end
+  end
+  return bells
 end
 
 -- Tells if the job's next attempt is to run with nothing beside it. One at most of the jobs of a process that

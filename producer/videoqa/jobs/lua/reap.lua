@@ -1,8 +1,9 @@
 -- Finds jobs that lost their worker, their bell or their time. Atomic, so any number of workers may call it.
--- prefix, grace_s, limit, how many of the queues are empty, queues that the broker says are empty, and
--- others that it says are not... -> {{id, attempt, bell, queue}...} to ring, and the ids of unreadable records
-local grace_s, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
-local bells, unreadable = {}, {}
+-- prefix, grace_s, limit, most jobs of a tenant that run at once or '', how many of the queues are empty, queues
+-- that the broker says are empty, and others that it says are not... -> {{id, attempt, bell, queue}...} to ring,
+-- and the ids of unreadable records
+local grace_s, limit, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local bells, ended, unreadable = {}, {}, {}
 
 -- After a time without any round, Redis or all workers were away, and no lease could be renewed. Workers that
 -- live get the time to renew theirs, once: rounds may be that far apart.
@@ -10,9 +11,9 @@ local AWAY_S, SECOND_CHANCE_S = 10, 5
 local last = num(call_anew('GETSET', P .. ':round', stamp(now)))
 if last and now - last > AWAY_S then
   local chance, had = stamp(now + SECOND_CHANCE_S), stamp(last + SECOND_CHANCE_S)
-  local ends = redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', chance, 'WITHSCORES')
+  local ends = redis.call('ZRANGEBYSCORE', LEASES, '-inf', chance, 'WITHSCORES')
   for n = 1, #ends, 2 do
-    if stamp(ends[n + 1]) ~= had then redis.call('ZADD', P .. ':leases', chance, ends[n]) end
+    if stamp(ends[n + 1]) ~= had then redis.call('ZADD', LEASES, chance, ends[n]) end
   end
 end
 
@@ -35,13 +36,14 @@ local function due(key)
 end
 
 for _, id in ipairs(due(':leases')) do
+  ended[#ended + 1] = id
   local rec = get(id, 'state', 'attempt', 'max_attempts', 'overdue', 'stage', 'worker')
   local attempt = rec[2]
   local stage = rec[5] or nil
   if rec[1] == 'canceling' then
     cancel_now(id, attempt, stage)
   elseif rec[1] ~= 'running' then
-    redis.call('ZREM', P .. ':leases', id)
+    redis.call('ZREM', LEASES, id)
   elseif rec[4] then
     -- Its worker went on to renew the lease. If it had vanished, the job would be tried again, however late.
     finalize(id, 'failed', 'failure', failure('job_timeout',
@@ -69,20 +71,21 @@ for _, id in ipairs(due(':startby')) do
   if rec[1] == 'queued' then expire_now(id, rec[2]) end
 end
 
--- Counts the lost bells of a queue: fewer are on their way than jobs wait, for longer than bells take. Bells
--- after the last one heard are on their way, since a queue is first in, first out; none if the broker says
--- that its queue is empty. A caller that did not ask the broker (nil) cannot say that none is missing.
+for _, id in ipairs(ended) do
+  for _, bell in ipairs(ring_next(id, most)) do bells[#bells + 1] = bell end
+end
+
+-- Counts the lost bells of a queue: it has lacked them for longer than bells take. A caller that did not ask the
+-- broker (nil) cannot say that none is missing.
 local function missing(queue, is_empty)
-  local numbers = redis.call('HMGET', P .. ':bells', queue .. ':rung', queue .. ':heard', queue .. ':short')
-  local rung, heard = num(numbers[1]) or 0, num(numbers[2]) or 0
-  if heard > rung then redis.call('HSET', P .. ':bells', queue .. ':rung', heard) end
-  local short = waiting(queue) - (is_empty and 0 or math.max(rung - heard, 0))
+  local short = count_lacking(queue, most, is_empty)
+  local since = redis.call('HGET', P .. ':bells', queue .. ':short')
   if short <= 0 then
-    if numbers[3] and is_empty ~= nil then redis.call('HDEL', P .. ':bells', queue .. ':short') end
+    if since and is_empty ~= nil then redis.call('HDEL', P .. ':bells', queue .. ':short') end
     return 0
   end
-  if not num(numbers[3]) then redis.call('HSET', P .. ':bells', queue .. ':short', stamp(now)) end
-  if now - (num(numbers[3]) or now) < grace_s then return 0 end
+  if not num(since) then redis.call('HSET', P .. ':bells', queue .. ':short', stamp(now)) end
+  if now - (num(since) or now) < grace_s then return 0 end
   if short > limit then return limit end -- the next round rings for the others, which have missed theirs as long
   redis.call('HDEL', P .. ':bells', queue .. ':short')
   return short
@@ -99,7 +102,7 @@ local function ring_again(queue, count)
 end
 
 local empty = {}
-for n = 5, #ARGV do empty[ARGV[n]] = n < 5 + tonumber(ARGV[4]) end
+for n = 6, #ARGV do empty[ARGV[n]] = n < 6 + tonumber(ARGV[5]) end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
   local paused = redis.call('SISMEMBER', P .. ':paused', queue) == 1
   local count = paused and 0 or missing(queue, empty[queue])

@@ -8,5 +8,5 @@ if now > deadline then
   if now > deadline + lease_s then return 'lost' end
   set(id, 'overdue', '1')
 end
-redis.call('ZADD', P .. ':leases', stamp(now + lease_s), id)
+redis.call('ZADD', LEASES, stamp(now + lease_s), id)
 return answer

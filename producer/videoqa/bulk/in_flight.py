@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from videoqa import errors
 from videoqa.bulk.manifest import Row
-from videoqa.bulk.manifest_files import object_name
+from videoqa.bulk.names import object_name
 from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.records import ResultLine, RowFailure, failed_line, result_line
 from videoqa.bulk.row_index import StoredObjects

@@ -3,6 +3,7 @@
     OUTPUT/results/<custom_id>.json   result objects, written by workers
     OUTPUT/failed/<custom_id>.json    the reason why a row has no result, written by the run
     OUTPUT/results.jsonl              one line for each row; results.parquet on request
+    OUTPUT/archive.json               the root below which videos have their names
 
 The objects are the truth, and a line can be made from them at any time. If a row has both, the later
 one is its outcome. A slash in a custom_id becomes `%2F` in the name. Knows rows and results, and
@@ -21,7 +22,7 @@ from urllib.parse import quote, unquote
 
 from videoqa import errors
 from videoqa.bulk.manifest import DIGEST_KEY, Row
-from videoqa.bulk.records import RowFailure
+from videoqa.bulk.records import ArchiveRecord, RowFailure
 from videoqa.contract import Result, as_url, parse_stored
 from videoqa.storage import ObjectStore, file_path, quote_name
 
@@ -30,6 +31,7 @@ __all__ = ["OutputDir", "translate_disk_errors"]
 T = TypeVar("T")
 M = TypeVar("M", Result, RowFailure)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ARCHIVE = "archive.json"
 TRIES = 6
 """For a store that does not answer: 16 s in all, then the run ends and can be continued."""
 
@@ -67,6 +69,27 @@ class OutputDir:
     def has_file(self, name: str) -> bool:
         """Returns True if there is a file, such as results.parquet, beside the objects."""
         return self.store.version(f"{self.url}/{name}") is not None
+
+    def read_root(self) -> str | None:
+        """Returns the URL of the root that an earlier run has noted, if there was one.
+
+        Raises:
+            InvalidRequest: archive.json is no record of ours.
+        """
+        text = self._read(f"{self.url}/{_ARCHIVE}")
+        try:
+            return parse_stored(ArchiveRecord, text).root if text is not None else None
+        except errors.InvalidRequest as error:
+            raise errors.InvalidRequest(
+                f"{self.url}/{_ARCHIVE} does not tell the root of the archive: {error.message}; give it "
+                "by --root",
+                param="root",
+            ) from error
+
+    def write_root(self, root: str) -> None:
+        """Notes the root for later runs."""
+        data = ArchiveRecord(root=root).model_dump_json(indent=2).encode()
+        _retry(lambda: self.store.write(f"{self.url}/{_ARCHIVE}", data))
 
     def list_results(self) -> Iterator[tuple[str, str]]:
         """Yields `object_name`s of rows with a result, each with the object's version."""

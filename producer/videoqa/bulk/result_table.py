@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from videoqa.bulk.formats import Format
-from videoqa.bulk.manifest_files import object_name
+from videoqa.bulk.names import object_name
 from videoqa.bulk.output_dir import OutputDir, translate_disk_errors
 from videoqa.bulk.records import ResultLine
 from videoqa.bulk.row_index import RowIndex

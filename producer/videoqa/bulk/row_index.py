@@ -20,7 +20,7 @@ __all__ = ["RowIndex", "StoredObjects"]
 _TABLES = """
 PRAGMA journal_mode=OFF;
 PRAGMA synchronous=OFF;
-CREATE TABLE ids (name TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
+CREATE TABLE ids (name TEXT PRIMARY KEY, number INTEGER, place TEXT) WITHOUT ROWID;
 CREATE TABLE stored (name TEXT PRIMARY KEY, result TEXT, failure TEXT) WITHOUT ROWID;
 CREATE TABLE lines (name TEXT PRIMARY KEY, is_new INTEGER, offset INTEGER) WITHOUT ROWID;
 CREATE TABLE moved (name TEXT PRIMARY KEY, is_new INTEGER, offset INTEGER) WITHOUT ROWID;
@@ -76,12 +76,12 @@ class RowIndex:
 
     # -- the rows of this run
 
-    def add_id(self, name: str, number: int) -> int:
-        """Returns the number of the first row with this name: `number` itself if it is new."""
-        if self._run("INSERT OR IGNORE INTO ids VALUES (?, ?)", (name, number)).rowcount:
-            return number
-        found = self._run("SELECT number FROM ids WHERE name = ?", (name,))
-        return int(found.fetchone()[0])
+    def add_id(self, name: str, number: int, place: str) -> str | None:
+        """Notes a row; returns the place of an earlier one with the same name, None if it is the first."""
+        if self._run("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (name, number, place)).rowcount:
+            return None
+        found = self._run("SELECT place FROM ids WHERE name = ?", (name,))
+        return str(found.fetchone()[0])
 
     # -- the objects of OUTPUT
 

@@ -23,7 +23,7 @@ from videoqa import errors
 from videoqa.bulk.formats import FORMATS, Format
 from videoqa.bulk.in_flight import InFlightRow, collect_result, collect_stored, record_failure
 from videoqa.bulk.manifest import Manifest, Row
-from videoqa.bulk.manifest_files import object_name
+from videoqa.bulk.names import object_name
 from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.progress import ProgressReporter, RowCounts
 from videoqa.bulk.records import ResultLine
@@ -85,6 +85,7 @@ def run_manifest(
         counts = RowCounts(total=manifest.check(index))
         formats = _find_formats(output, options)
         with output.lock(), ResultTable(output, index, formats) as table:
+            output.write_root(manifest.root.url)
             index.add_results(output.list_results())
             index.add_failures(output.list_failures())
             with progress or ProgressReporter(quiet=True) as shown:

@@ -59,8 +59,8 @@ def caption(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="The videos: a folder, a glob in quotes, s3://bucket/prefix/, a .jsonl, .csv or "
-            ".txt file, - for stdin, or several paths or URLs.",
+            help="The videos: folders, globs in quotes, s3://bucket/prefix/, .jsonl, .csv or .txt "
+            "files, - for stdin, or paths and URLs of videos.",
         ),
     ],
     output: Annotated[
@@ -135,6 +135,27 @@ def caption(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry the videos that failed in an earlier run.")
     ] = False,
+    root: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder or s3://bucket/prefix/ below which videos have their names [that of the "
+            "first run into OUTPUT, else that of SOURCE].",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Take only videos whose custom_id matches; may be given several times.",
+        ),
+    ] = None,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable", help="Leave out folders that cannot be read, and count them."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -165,7 +186,10 @@ def caption(
     )
     store = ObjectStore(s3_endpoint_url=found.s3_endpoint_url)
     results = OutputDir(output, store)
-    with Manifest(source, defaults=defaults, store=store) as manifest:
+    with Manifest(
+        source, defaults=defaults, store=store, root=root or results.read_root(), only=only or (),
+        skip_unreadable=skip_unreadable,
+    ) as manifest:  # fmt: skip
         if dry_run:
             _print_estimate(
                 estimate_manifest(
@@ -179,6 +203,9 @@ def caption(
                 client, manifest, results, options, ProgressReporter(quiet=as_json)
             )
     _print_counts(counts, results, as_json)
+    if not as_json:
+        for note in _list_left_out(manifest):
+            print_note(note)
     if counts.failed:
         raise typer.Exit(1)
 
@@ -198,6 +225,17 @@ def _print_counts(counts: RowCounts, output: OutputDir, as_json: bool) -> None:
     sys.stdout.flush()
     if counts.failed:
         print_note("the same command with --retry-failed retries the failed ones")
+
+
+def _list_left_out(manifest: Manifest) -> Iterator[str]:
+    """Yields what a run of this manifest leaves out."""
+    if manifest.walker.unreadable:
+        yield f"{manifest.walker.unreadable} folders could not be read and were left out"
+    if manifest.walker.links:
+        yield (
+            f"{manifest.walker.links} symbolic links to folders were left out; name a folder as one "
+            "more SOURCE if its videos are wanted"
+        )
 
 
 def _print_estimate(found: Estimate, as_json: bool) -> None:

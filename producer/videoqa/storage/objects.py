@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from videoqa import errors
 from videoqa.storage.files import (
@@ -56,7 +56,7 @@ def s3_client(endpoint_url: str | None) -> S3Client:
 
 def file_path(url: str) -> Path:
     """Returns the path of a file:// URL."""
-    return Path(unquote(urlsplit(url).path))
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(url).path)))
 
 
 def quote_name(text: str) -> str:

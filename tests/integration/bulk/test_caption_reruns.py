@@ -13,8 +13,9 @@ from support.caption import ROWS, Heard, captioned, working
 from videoqa import errors
 from videoqa.settings import Settings
 
-ALL = [f"s3://b/{n:02}.mp4" for n in range(ROWS)]
-PART = ALL[3:7]
+NAMES = [f"{n:02}.mp4" for n in range(ROWS)]
+PART = NAMES[3:7]
+URLS = [f"s3://b/{name}" for name in PART]
 
 
 def lines(folder: Path) -> dict[str, dict[str, Any]]:
@@ -46,14 +47,14 @@ def test_a_part_with_another_question_replaces_its_own_lines_and_no_others(
     with working(settings, tmp_path, Model()):
         captioned(settings, tmp_path, formats=("parquet",))
         before = lines(tmp_path)
-        tally = captioned(settings, tmp_path, question="Why?", sources=PART)
+        tally = captioned(settings, tmp_path, question="Why?", sources=URLS)
         after = lines(tmp_path)
         assert (tally.done, len(before)) == (len(PART), ROWS)
         kept = [name for name in before if name not in PART]
         assert list(after)[: len(kept)] == kept
         assert set(list(after)[len(kept) :]) == set(PART)
-        assert {name for name in ALL if after[name] != before[name]} == set(PART)
-        captioned(settings, tmp_path, question="Why?", sources=PART[::-1], order="input")
+        assert {name for name in NAMES if after[name] != before[name]} == set(PART)
+        captioned(settings, tmp_path, question="Why?", sources=URLS[::-1], order="input")
         assert list(lines(tmp_path))[: len(PART)] == PART[::-1]
         assert lines(tmp_path) == after
 
@@ -74,9 +75,9 @@ def test_a_row_that_fails_with_another_question_is_one_failed_line_until_it_is_a
         captioned(settings, tmp_path, formats=("parquet",))
         before = lines(tmp_path)
         model.fails = True
-        assert captioned(settings, tmp_path, question="Why?", sources=PART).failed == len(PART)
+        assert captioned(settings, tmp_path, question="Why?", sources=URLS).failed == len(PART)
         after = lines(tmp_path)
-        assert {name for name in ALL if not after[name]["ok"]} == set(PART)
+        assert {name for name in NAMES if not after[name]["ok"]} == set(PART)
         tally = captioned(settings, tmp_path)
         assert (tally.skipped, tally.failed) == (ROWS, 0)
         assert lines(tmp_path) == before
@@ -93,6 +94,6 @@ def test_lost_lines_are_made_of_the_objects_again_those_of_other_rows_as_well(
         file.write_text("".join(text[:5]) + text[5][:100])
         (tmp_path / "out" / "results" / "foreign.json").write_text("{}")
         heard = Heard()
-        assert captioned(settings, tmp_path, heard, sources=ALL[:2]).skipped == 2
+        assert captioned(settings, tmp_path, heard, sources=URLS[:2]).skipped == 2
         (tmp_path / "out" / "results" / "foreign.json").unlink()
         assert lines(tmp_path) == before

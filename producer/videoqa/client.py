@@ -310,6 +310,10 @@ class Client:
         """
         return self._ledger.get_many(job_ids)
 
+    def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
+        """Returns the states of jobs in the order of their ids; None: unknown or expired."""
+        return [state for ids in _split(job_ids, CHUNK) for state in self._ledger.get_states(ids)]
+
     def list(
         self,
         *,

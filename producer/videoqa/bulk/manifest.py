@@ -49,6 +49,11 @@ class Row:
     digest: str
     """Digest of the fields that decide the answer; see `Digester`."""
 
+    @property
+    def name(self) -> str:
+        """Name of its objects in OUTPUT."""
+        return object_name(self.custom_id)
+
 
 class Manifest:
     """The rows of one or more sources; a context manager, since it holds a copy of standard input."""

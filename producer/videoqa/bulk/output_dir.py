@@ -3,6 +3,7 @@
     OUTPUT/results/<custom_id>.json   result objects, written by workers
     OUTPUT/failed/<custom_id>.json    the reason why a row has no result, written by the run
     OUTPUT/results.jsonl              one line for each row; results.parquet on request
+    OUTPUT/index.jsonl                what these lines were made of; may be lost
     OUTPUT/archive.json               the root below which videos have their names
 
 The objects are the truth, and a line can be made from them at any time. If a row has both, the later
@@ -13,11 +14,13 @@ neither jobs in flight nor manifests.
 from __future__ import annotations
 
 import errno
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 from urllib.parse import quote, unquote
 
 from videoqa import errors
@@ -26,14 +29,25 @@ from videoqa.bulk.records import ArchiveRecord, RowFailure
 from videoqa.contract import Result, as_url, parse_stored
 from videoqa.storage import ObjectStore, file_path, quote_name
 
-__all__ = ["OutputDir", "translate_disk_errors"]
+__all__ = ["OutputDir", "StoredRow", "translate_disk_errors"]
 
 T = TypeVar("T")
-M = TypeVar("M", Result, RowFailure)
+M = TypeVar("M", Result, RowFailure, ArchiveRecord)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ARCHIVE = "archive.json"
 TRIES = 6
 """For a store that does not answer: 16 s in all, then the run ends and can be continued."""
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """The objects of a row; None where there is none, or some other file in its place."""
+
+    result: Result | None = None
+    result_version: str | None = None
+    """None: there is no such file at all."""
+    failure: RowFailure | None = None
+    failure_version: str | None = None
 
 
 class OutputDir:
@@ -66,9 +80,27 @@ class OutputDir:
     def failure_url(self, custom_id: str) -> str:
         return f"{self.url}/failed/{quote_name(custom_id)}.json"
 
-    def has_file(self, name: str) -> bool:
-        """Returns True if there is a file, such as results.parquet, beside the objects."""
-        return self.store.version(f"{self.url}/{name}") is not None
+    def file_version(self, name: str) -> str | None:
+        """Returns the version of a file beside the objects, such as results.jsonl; None: there is none."""
+        return _retry(lambda: self.store.version(f"{self.url}/{name}"))
+
+    def open_file(self, name: str) -> IO[bytes] | None:
+        """Opens a file beside the objects, or a copy of it, for reading; None: there is none."""
+        folder = self.folder
+        with translate_disk_errors(folder or Path(tempfile.gettempdir())), ExitStack() as opened:
+            if folder is not None:
+                try:
+                    return (folder / name).open("rb")
+                except FileNotFoundError:
+                    return None
+            copy = opened.enter_context(tempfile.TemporaryFile())
+            try:
+                self.store.download(f"{self.url}/{name}", copy)
+            except errors.OutputNotFound:
+                return None
+            copy.seek(0)
+            opened.pop_all()
+        return copy
 
     def read_root(self) -> str | None:
         """Returns the URL of the root that an earlier run has noted, if there was one.
@@ -76,15 +108,13 @@ class OutputDir:
         Raises:
             InvalidRequest: archive.json is no record of ours.
         """
-        text = self._read(f"{self.url}/{_ARCHIVE}")
-        try:
-            return parse_stored(ArchiveRecord, text).root if text is not None else None
-        except errors.InvalidRequest as error:
+        record, version = self._parse(ArchiveRecord, f"{self.url}/{_ARCHIVE}")
+        if record is None and version is not None:
             raise errors.InvalidRequest(
-                f"{self.url}/{_ARCHIVE} does not tell the root of the archive: {error.message}; give it "
-                "by --root",
+                f"{self.url}/{_ARCHIVE} does not tell the root of the archive; give it by --root",
                 param="root",
-            ) from error
+            )
+        return record.root if record else None
 
     def write_root(self, root: str) -> None:
         """Notes the root for later runs."""
@@ -103,50 +133,45 @@ class OutputDir:
         for url, version in self.store.list_versions(f"{self.url}/{kind}/"):
             yield unquote(url.rpartition("/")[2]).removesuffix(".json"), version
 
-    def read_outcome(self, name: str) -> Result | RowFailure | None:
-        """Returns the stored result or failure, whichever is later, by the row's `object_name`."""
+    def read_stored(self, name: str) -> StoredRow:
+        """Returns the stored objects of a row, by its `object_name`."""
         result = self._parse(Result, f"{self.url}/results/{quote(name, safe='')}.json")
         failure = self._parse(RowFailure, f"{self.url}/failed/{quote(name, safe='')}.json")
-        if result is None or failure is None:
-            return result or failure
-        return result if result.finished_at > failure.failed_at else failure
+        return StoredRow(*result, *failure)
 
-    def read_result(self, row: Row) -> Result | None:
-        """Returns the stored result if it answers the row's present request, else None."""
-        result = self._parse(Result, self.result_url(row.custom_id))
-        return result if result and result.metadata.get(DIGEST_KEY) == row.digest else None
+    def read_result(self, row: Row) -> StoredRow:
+        """Returns the stored result if it answers the row's present request."""
+        result, version = self._parse(Result, self.result_url(row.custom_id))
+        is_own = result is not None and result.metadata.get(DIGEST_KEY) == row.digest
+        return StoredRow(result, version) if is_own else StoredRow()
 
-    def read_failure(self, row: Row) -> RowFailure | None:
-        """Returns the stored failure if it belongs to the row's present request, else None."""
-        failure = self._parse(RowFailure, self.failure_url(row.custom_id))
-        return failure if failure and failure.digest == row.digest else None
-
-    def _parse(self, kind: type[M], url: str) -> M | None:
-        """Returns the object; None: there is none, or some other file lies there, which is replaced."""
-        text = self._read(url)
-        with suppress(errors.InvalidRequest):
-            return parse_stored(kind, text) if text is not None else None
-        return None
-
-    def write_result(self, row: Row, result: Result) -> None:
-        """Writes a result that only the job's record in Redis has."""
-        data = result.model_dump_json(indent=2).encode()
-        _retry(lambda: self.store.write(self.result_url(row.custom_id), data))
-
-    def write_failure(self, failure: RowFailure) -> None:
-        data = failure.model_dump_json(indent=2).encode()
-        _retry(lambda: self.store.write(self.failure_url(failure.custom_id), data))
-
-    def delete_failure(self, custom_id: str) -> None:
-        _retry(lambda: self.store.delete(self.failure_url(custom_id)))
-
-    def _read(self, url: str) -> bytes | None:
+    def _parse(self, kind: type[M], url: str) -> tuple[M | None, str | None]:
+        """Returns an object and its version; without the object if some other file lies there."""
         try:
-            return _retry(lambda: self.store.read(url))
+            text, version = _retry(lambda: self.store.read_version(url))
         except errors.OutputNotFound as error:
             if error.message.startswith("bucket "):
                 raise
-            return None
+            return None, None
+        with suppress(errors.InvalidRequest):
+            return parse_stored(kind, text), version
+        return None, version
+
+    def write_result(self, row: Row, result: Result) -> StoredRow:
+        """Writes a result that only the job's record in Redis has."""
+        url = self.result_url(row.custom_id)
+        return StoredRow(result, self._write(url, result.model_dump_json(indent=2)))
+
+    def write_failure(self, failure: RowFailure) -> str | None:
+        """Writes a failure; returns the version of its object."""
+        return self._write(self.failure_url(failure.custom_id), failure.model_dump_json(indent=2))
+
+    def _write(self, url: str, text: str) -> str | None:
+        _retry(lambda: self.store.write(url, text.encode()))
+        return _retry(lambda: self.store.version(url))
+
+    def delete_failure(self, custom_id: str) -> None:
+        _retry(lambda: self.store.delete(self.failure_url(custom_id)))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

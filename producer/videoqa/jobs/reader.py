@@ -20,6 +20,7 @@ from videoqa.contract import (
     Failure,
     Job,
     JobRequest,
+    JobState,
     QueueInfo,
     Result,
     Segment,
@@ -99,6 +100,14 @@ class LedgerReader:
             _parse_job(job_id, record, None, None) if record["state"] else None
             for job_id, record in zip(job_ids, records, strict=True)
         ]
+
+    def get_states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        """Returns the states of jobs, in one round trip; None: unknown or expired."""
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hget(self.keys.job(job_id if job_id.isascii() else ""), "state")
+            return cast("list[JobState | None]", pipe.execute())
 
     def list_index(
         self, *, tag: str | None, after: ListCursor | None, limit: int

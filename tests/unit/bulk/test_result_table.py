@@ -14,6 +14,8 @@ SCRIPT = """
 import os, resource, signal, sys
 from videoqa.bulk.formats import FORMATS
 from videoqa.bulk.output_dir import OutputDir
+from videoqa.bulk.outcomes import Outcome
+from videoqa.bulk.output_index import IndexEntry
 from videoqa.bulk.records import ResultLine
 from videoqa.bulk.result_table import ResultTable
 from videoqa.bulk.row_index import RowIndex
@@ -28,8 +30,10 @@ def run(names, model):
     with RowIndex() as index:
         output = OutputDir(folder, ObjectStore())
         with ResultTable(output, index, list(FORMATS.values())) as table:
+            table.load(None)
             for name in names:
-                table.add(ResultLine(custom_id=name, ok=True, model=model))
+                line = ResultLine(custom_id=name, ok=True, model=model, job_id=f"{name} {model}")
+                table.add(Outcome(line, IndexEntry(name, "digest", "1", "digest", job_id=line.job_id)))
                 table.publish()
 
 def kill_at(number):
@@ -90,4 +94,8 @@ def test_a_run_that_dies_at_any_step_leaves_whole_lines_and_loses_none(
         (row["custom_id"], row["model"]) for row in table
     ]
     assert sum(line["model"] == "old" for line in found) == 37
-    assert {path.name for path in tmp_path.iterdir()} == {"results.jsonl", "results.parquet"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "index.jsonl",
+        "results.jsonl",
+        "results.parquet",
+    }

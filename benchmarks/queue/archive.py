@@ -94,6 +94,7 @@ def work(url: str, slots: int) -> None:
     from videoqa.contract import WorkerInfo
     from videoqa.jobs import Bell, Ledger, queue_name
     from videoqa.storage import ObjectStore
+    from videoqa_worker.job.result_object import build_url
 
     plain = redis.Redis.from_url(url, decode_responses=True)
     ledger, objects = Ledger(plain, url=url), ObjectStore()
@@ -116,8 +117,8 @@ def work(url: str, slots: int) -> None:
             time.sleep(0.01)
             continue
         result = make_result(claim)
-        template = str(claim.request.output)
-        place = template.replace("{custom_id}", str(claim.request.custom_id))
+        created_at = datetime.fromtimestamp(claim.created_at_s, UTC)
+        place = build_url(str(claim.request.output), claim.job_id, claim.request, created_at)
         objects.write(place, result.model_dump_json(indent=2).encode())
         ledger.finish(claim.job_id, claim.token, result=result, result_url=place)
 

@@ -102,7 +102,7 @@ def record_failure(
     if entry is None:
         return outcome
     # The result of another request stays.
-    kept = replace(outcome.entry, result=entry.result, result_digest=entry.result_digest)
+    kept = outcome.entry._replace(result=entry.result, result_digest=entry.result_digest)
     return replace(outcome, entry=kept)
 
 

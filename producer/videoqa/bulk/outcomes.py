@@ -37,7 +37,7 @@ def make_outcome(
     result_digest = _find_digest(result) if result else None
     if failure and (result is None or result.finished_at <= failure.failed_at):
         outcome = make_failure(failure, stored.failure_version)
-        entry = replace(outcome.entry, result=stored.result_version, result_digest=result_digest)
+        entry = outcome.entry._replace(result=stored.result_version, result_digest=result_digest)
         return replace(outcome, entry=entry)
     if result is None or result_digest is None or result.custom_id is None:
         return None

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, fields
-from typing import IO
+from typing import IO, NamedTuple
 
 __all__ = ["INDEX_NAME", "IndexEntry", "dump_index", "parse_index"]
 
 INDEX_NAME = "index.jsonl"
 
 
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
+class IndexEntry(NamedTuple):
     """The outcome of one row, as its objects tell it."""
 
     name: str
@@ -39,14 +37,11 @@ class IndexEntry:
     message: str | None = None
 
 
-_FIELDS = len(fields(IndexEntry))
-
-
 def dump_index(file: IO[bytes], lines_version: str | None, entries: Iterable[IndexEntry]) -> None:
     """Writes the index of a results.jsonl of this version."""
     file.write(json.dumps({"results.jsonl": lines_version}).encode() + b"\n")
     for entry in entries:
-        file.write(json.dumps(astuple(entry)).encode() + b"\n")
+        file.write(json.dumps(entry).encode() + b"\n")
 
 
 def parse_index(file: IO[bytes]) -> tuple[str | None, Iterator[IndexEntry]]:
@@ -64,5 +59,5 @@ def _parse_entries(file: IO[bytes]) -> Iterator[IndexEntry]:
             values = json.loads(line)
         except ValueError:  # torn, or some other file: the rest is read from the objects
             return
-        if isinstance(values, list) and len(values) == _FIELDS:
+        if isinstance(values, list) and len(values) == len(IndexEntry._fields):
             yield IndexEntry(*values)

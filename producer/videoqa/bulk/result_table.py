@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -96,7 +95,7 @@ class ResultTable:
             self._base = self._open_base(_read_line)
         line = self._index.find_line(outcome.entry.name)
         if line and (line.job_id, line.ok) == (outcome.line.job_id, outcome.line.ok):
-            self._index.add_known([replace(outcome.entry, subtitles=line.subtitles)])
+            self._index.add_known([outcome.entry._replace(subtitles=line.subtitles)])
             self._is_index_changed = True
         else:
             self.add(outcome)

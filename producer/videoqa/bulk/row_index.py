@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -111,9 +111,7 @@ class RowIndex:
     # -- what their outcomes are
 
     def add_known(self, entries: Iterable[IndexEntry]) -> None:
-        self._run_many(
-            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, entries)
-        )
+        self._run_many("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", entries)
 
     def find_known(self, name: str) -> IndexEntry | None:
         """Returns the outcome of a row; None: OUTPUT has none."""

@@ -3,7 +3,7 @@
     python benchmarks/engine/pixels.py [--repeat 15] [--frames 8] [--json]
 
 Peer: the guide's way: `frame.to_ndarray(format="rgb24")`, a PIL image, the checkpoint's processor,
-float32 out. Ours: `frames.pixels.to_rgb`, the worker's prompter, and the normalisation that is left
+float32 out. Ours: `frames.pixels.RgbConverter`, the worker's prompter, and the normalisation that is left
 to the device, here on the CPU: the same float32 tensor. Both get the same decoded H.264 pictures,
 both write the prompt too, and both make pictures of 384 x 384 with SigLIP's settings, 729 tokens
 each. CPU time is that of the whole process; of each figure the least of the repetitions counts,
@@ -28,13 +28,12 @@ import av
 import numpy as np
 import torch
 import transformers
-from av.video.reformatter import VideoReformatter
 from PIL import Image
 from PIL import __version__ as pillow_version
 from transformers import AutoConfig, AutoProcessor
 
 from videoqa_worker.engine import load_processor
-from videoqa_worker.frames.pixels import to_rgb
+from videoqa_worker.frames.pixels import RgbConverter
 from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import DEMO_MODEL_PATH
 
@@ -99,8 +98,8 @@ class Ours:
         self._prompter = Prompter(load_processor(str(folder), config), config)
 
     def convert(self, frames: list[av.VideoFrame]) -> list[np.ndarray]:
-        reformatter = VideoReformatter()
-        return [to_rgb(frame, reformatter) for frame in frames]
+        converter = RgbConverter()
+        return [converter.convert(frame) for frame in frames]
 
     def __call__(self, frames: list[av.VideoFrame]) -> torch.Tensor:
         inputs = self._prompter.build([FrameInput("video", tuple(self.convert(frames)))], QUESTION)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, get_args
 
 from videoqa import errors
 from videoqa.contract import (
@@ -56,7 +56,6 @@ from videoqa.storage import ObjectStore
 
 if TYPE_CHECKING:
     import redis
-    from celery import Celery
 
 __all__ = ["Client"]
 
@@ -68,6 +67,14 @@ CHUNK = 500
 
 MOST_LISTED = 1000
 """Most jobs of one page, and records that are read in one round trip."""
+
+
+class _Rings(Protocol):
+    """Rings for recorded jobs, without raising."""
+
+    def ring(self, bells: Sequence[Bell], /) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,25 @@ def _make_page(found: Sequence[tuple[ListCursor, Job]], *, has_more: bool) -> Jo
     )
 
 
+class _LazyDoorbell:
+    """The doorbell of a client, made when the first job is to be recorded. Thread-safe."""
+
+    def __init__(self, make: Callable[[], _Rings]) -> None:
+        self._make = make
+        self._made: _Rings | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> _Rings:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+
+
 class Client:
     """Submits jobs to one Redis, follows them, and reads their results."""
 
@@ -147,11 +173,15 @@ class Client:
         self._redis = self._connect()
         self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
-        self._celery: Celery | None = None
-        self._lock = threading.Lock()
+        self._doorbell = _LazyDoorbell(self._make_doorbell)
 
     def _connect(self) -> redis.Redis:
         return connect(self.settings)
+
+    def _make_doorbell(self) -> _Rings:
+        from videoqa.broker import Doorbell  # Celery takes 0.3 s to import
+
+        return Doorbell(self.settings)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -167,8 +197,7 @@ class Client:
     def close(self) -> None:
         """Closes the connections to Redis and to the broker."""
         self._redis.close()
-        if self._celery is not None:
-            self._celery.close()
+        self._doorbell.close()
 
     def submit(
         self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any
@@ -190,7 +219,7 @@ class Client:
                 f"got a request and the keywords {sorted(fields)}, expected one or the other"
             )
         checked = parse_request(request if request is not None else fields)
-        self._get_celery()
+        doorbell = self._doorbell.get()
         result = self._ledger.submit(
             new_job_id(),
             checked,
@@ -199,11 +228,13 @@ class Client:
         )
         if result.bell is None:
             return self.get(str(result.job_id))
-        self._ring(result.bell)
+        doorbell.ring([result.bell])
         try:
             return self.get(result.bell.job_id)
-        except (errors.RedisUnavailable, errors.LookupFailed):
-            # It was recorded: the caller gets its job, even if Redis is emptied just now.
+        except Exception:  # it was recorded: the caller gets its job, whatever reading it meets
+            log.warning(
+                "job %s is recorded, and could not be read", result.bell.job_id, exc_info=True
+            )
             return _make_queued_job(Submission(result.bell.job_id, checked))
 
     def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:
@@ -236,16 +267,13 @@ class Client:
         return jobs
 
     def _submit_chunk(self, submissions: Sequence[Submission]) -> builtins.list[_Submitted]:
-        self._get_celery()
+        doorbell = self._doorbell.get()
         results = self._ledger.submit_many(
             submissions,
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
-        try:
-            self._ring_many([result.bell for result in results if result.bell])
-        except errors.RedisUnavailable as error:
-            log.warning("jobs are recorded, but their bells were not heard: %s", error)
+        doorbell.ring([result.bell for result in results if result.bell])
         known = self._get_known([result.known_id for result in results if result.known_id])
         return [
             known[result.known_id]
@@ -272,43 +300,26 @@ class Client:
             for job_id, job in zip(job_ids, jobs, strict=True)
         }
 
-    def _get_celery(self) -> Celery:
-        from videoqa.broker import make_celery  # Celery takes 0.3 s to import
-
-        with self._lock:
-            if self._celery is None:
-                self._celery = make_celery(self.settings)
-            return self._celery
-
-    def _ring_many(self, bells: Sequence[Bell]) -> None:
-        from videoqa.broker import ring_many
-
-        ring_many(self._get_celery(), bells)
-
-    def _ring(self, bell: Bell) -> None:
-        from videoqa.broker import ring
-
-        try:
-            ring(self._get_celery(), bell)
-        except errors.RedisUnavailable as error:
-            # The record is the job: a worker's reaper will find it and ring.
-            log.warning("job %s is recorded, but its bell was not heard: %s", bell.job_id, error)
-
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, *, include_request: bool = False) -> Job:
         """Returns the job as it is now.
+
+        Arguments:
+            include_request: also its request: inputs (without credentials and query), questions, sampling.
 
         Raises:
             JobNotFound: no such job was ever recorded here.
             JobExpired: the job's `result_ttl_s` is over, or it was purged.
         """
-        return self._ledger.get(job_id)
+        return self._ledger.get(job_id, include_request=include_request)
 
-    def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
+    def get_many(
+        self, job_ids: Sequence[str], *, include_request: bool = False
+    ) -> builtins.list[Job | None]:
         """Returns jobs in the order of their ids, in one round trip; None: unknown or expired.
 
         The jobs have neither `position` nor `waiting_for`, which only `get` looks up.
         """
-        return self._ledger.get_many(job_ids)
+        return self._ledger.get_many(job_ids, include_request=include_request)
 
     def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
         """Returns the states of jobs in the order of their ids; None: unknown or expired."""
@@ -321,6 +332,7 @@ class Client:
         tag: str | None = None,
         cursor: str | None = None,
         limit: int = 100,
+        include_request: bool = False,
     ) -> JobPage:
         """Returns a page of the recorded jobs, newest first.
 
@@ -329,6 +341,7 @@ class Client:
             tag: only jobs with this tag.
             cursor: `next_cursor` of the previous page; None: the first page.
             limit: most jobs of the page.
+            include_request: also the request of each job, as in `get`.
         """
         if not 1 <= limit <= MOST_LISTED:
             raise errors.InvalidRequest(
@@ -348,7 +361,7 @@ class Client:
         while True:
             cursors = self._ledger.list_index(tag=tag, after=after, limit=MOST_LISTED)
             ids = [at.job_id for at in cursors]
-            jobs = self._ledger.get_many(ids)
+            jobs = self._ledger.get_many(ids, include_request=include_request)
             self._ledger.forget(
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
@@ -463,24 +476,27 @@ class Client:
 
         Raises:
             NotRetryable: the job is queued, running, canceling or succeeded.
+            ConfigurationError: the broker URL cannot be used; nothing was changed.
         """
-        self._ring(self._ledger.retry(job_id))
+        doorbell = self._doorbell.get()
+        doorbell.ring([self._ledger.retry(job_id)])
         return self.get(job_id)
 
-    def dead(self, *, code: str | None = None) -> Iterator[Job]:
+    def dead(self, *, code: str | None = None, include_request: bool = False) -> Iterator[Job]:
         """Yields the failed jobs, each with its failure, those whose records end first in front.
 
         `retry` replays one of them, `replay` all, and `purge` deletes one.
 
         Arguments:
             code: only jobs that failed with this error code.
+            include_request: also the request of each job, as in `get`.
 
         Raises:
             InvalidRequest: no error has this code, and no job failed with it.
         """
         known = code is None or code in errors.REGISTRY
         for ids in _split(self._ledger.dead(), CHUNK):
-            for job in self.get_many(ids):
+            for job in self.get_many(ids, include_request=include_request):
                 if job is None or job.state != "failed":
                     continue  # its record ended, or it was retried or purged meanwhile
                 if code is None or (job.failure is not None and job.failure.code == code):

@@ -441,6 +441,12 @@ class DecodeTimeout(SamplingError):
     code = "decode_timeout"
 
 
+class DecodingFailed(SamplingError):
+    """A library that decodes failed on the input in a way that videoqa does not foresee."""
+
+    code = "decoding_failed"
+
+
 class DecoderOutOfMemory(SamplingError):
     """Decoding needed more memory than the worker's `decoder_memory_bytes`."""
 

@@ -34,7 +34,8 @@ class Wire:
         """
         self.delay_s, self.resets = delay_s, resets
         self.count: Counter[str] = Counter()
-        self._to = port
+        self.to = port
+        """Port of new connections; those that are open stay where they are, as with a name of DNS."""
         self._draw = random.Random(seed)
         self._server = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._server.getsockname()[1]
@@ -45,7 +46,7 @@ class Wire:
             while True:
                 near, _ = self._server.accept()
                 try:
-                    far = socket.create_connection(("127.0.0.1", self._to), timeout=5)
+                    far = socket.create_connection(("127.0.0.1", self.to), timeout=5)
                     far.settimeout(None)
                 except OSError:
                     near.close()

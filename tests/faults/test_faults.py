@@ -31,6 +31,7 @@ ROWS = {
     "poison": 32,
     "killers": 70,
     "duplicates": 24,
+    "poisoned_broker": 60,
     "backlog": 200,
     "idempotency": 10,
     "archive": 20,

@@ -115,7 +115,7 @@ def test_only_frames_that_are_right_or_said_to_be_doubtful_pass(reference: Refer
     assert verdict(Given(Ask(1), refused="decoder_crashed")) == "crash"
     assert verdict(Given(Ask(1), refused="decode_timeout", seconds=15)) == "hang"
     assert verdict(Given(Ask(1), unexpected="KeyError")) == "unexpected_exception"
-    assert verdict(Given(Ask(1), refused="internal_error")) == "unexpected_exception"
+    assert verdict(Given(Ask(1), refused="decoding_failed")) == "unexpected_exception"
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from fuzz.asked import LIMITS, Given, Picture
 from fuzz.referee import Reference, Seen
 
-from videoqa.errors import DecoderCrashed, InternalError
+from videoqa.errors import DecoderCrashed, DecodingFailed
 
 __all__ = ["CLASSES", "DOUBTS", "FAULTS", "Judge", "Verdict"]
 
@@ -95,7 +95,7 @@ class Judge:
         return Verdict(worst.name, worst.why, codes, tuple(sorted(doubts)))
 
     def _judge_call(self, call: Given, reference: Reference | None) -> Verdict:
-        if call.unexpected or call.refused == InternalError.code:
+        if call.unexpected or call.refused == DecodingFailed.code:
             return Verdict("unexpected_exception", f"{call.ask}: {call.unexpected or call.text}")
         if call.refused == DecoderCrashed.code:
             return Verdict("crash", f"{call.ask}: {call.text}")

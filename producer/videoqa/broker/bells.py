@@ -28,7 +28,7 @@ def ring_many(app: Celery, bells: Sequence[Bell]) -> None:
     Raises:
         RedisUnavailable: some or all were not published; the reaper will ring again.
     """
-    with translate_broker_errors(app, "the jobs are"), app.producer_or_acquire() as producer:
+    with translate_broker_errors(app), app.producer_or_acquire() as producer:
         channel = producer.channel
         if isinstance(channel, Channel):
             _push(channel, _encode_bells(app, channel, bells))

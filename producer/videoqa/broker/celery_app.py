@@ -12,13 +12,18 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
-from kombu.connection import Connection
-from kombu.exceptions import OperationalError
 from kombu.utils.scheduling import priority_cycle
 from redis.exceptions import RedisError
 
+from videoqa.broker.transport import BrokerAMQP, BrokerConnection
 from videoqa.errors import ConfigurationError, RedisUnavailable
-from videoqa.jobs import Bell, check_database_number, server_address
+from videoqa.jobs import (
+    MAX_CONNECTIONS,
+    Bell,
+    check_database_number,
+    explain_broken,
+    server_address,
+)
 from videoqa.settings import Settings
 
 __all__ = ["TASK", "make_celery", "ring", "task_args", "task_id", "translate_broker_errors"]
@@ -34,7 +39,7 @@ def make_celery(settings: Settings) -> Celery:
         ConfigurationError: no transport here speaks the broker URL, or it names no database.
     """
     _check_broker(settings)
-    app = Celery("videoqa", broker=settings.broker, set_as_current=False)
+    app = Celery("videoqa", broker=settings.broker, amqp=BrokerAMQP, set_as_current=False)
     app.conf.update(
         task_acks_late=True,
         task_ignore_result=True,
@@ -63,18 +68,19 @@ def _check_broker(settings: Settings) -> None:
             raise ValueError("it is not a URL")
         for one in settings.broker.split(";"):  # kombu fails over from one to the next
             _check_url(one)
-    except (KeyError, ImportError, ValueError, TypeError) as error:
+    except Exception as error:  # kombu lets through whatever the module of a transport raises
         name = "broker_url" if settings.broker_url else "redis_url"
+        why = error.args[0] if error.args else type(error).__name__
         raise ConfigurationError(
-            f"VIDEOQA_{name.upper()}, for {server_address(url)}: {error.args[0]}; expected redis://, "
+            f"VIDEOQA_{name.upper()}, for {server_address(url)}: {why}; expected redis://, "
             "or in VIDEOQA_BROKER_URL another broker of Celery's whose library is installed",
             param=name,
         ) from error
 
 
 def _check_url(url: str) -> None:
-    connection = Connection(url)  # type: ignore[no-untyped-call]
-    if connection.get_transport_cls().driver_type == "redis":  # type: ignore[no-untyped-call]
+    connection = BrokerConnection(url)  # type: ignore[no-untyped-call]
+    if connection.get_transport_cls().driver_type == "redis":
         check_database_number(str(connection.virtual_host or ""))
         of_socket = dict(parse_qsl(urlsplit(url).query))
         check_database_number(of_socket.get("virtual_host", ""))
@@ -91,6 +97,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": settings.connect_timeout_s,
         "health_check_interval": 5,
         "socket_keepalive": True,
+        "max_connections": MAX_CONNECTIONS,  # kombu's default is 10 a channel
         "queue_order_strategy": f"{__name__}:InteractiveFirst",
     }
 
@@ -121,7 +128,7 @@ def ring(app: Celery, bell: Bell) -> None:
     Raises:
         RedisUnavailable: the bell was not published; the reaper will ring again.
     """
-    with translate_broker_errors(app, "the job is"):
+    with translate_broker_errors(app):
         app.send_task(
             TASK,
             args=task_args(bell),
@@ -143,18 +150,21 @@ def task_id(bell: Bell) -> str:
 
 
 @contextmanager
-def translate_broker_errors(app: Celery, what: str) -> Iterator[None]:
-    """Turns the broker's errors into RedisUnavailable.
+def translate_broker_errors(app: Celery) -> Iterator[None]:
+    """Turns whatever the broker's library raises into RedisUnavailable.
 
-    Arguments:
-        what: subject and verb of the message's "... recorded", such as "the job is".
+    No list of classes is complete: py-amqp raises its own for a wrong password, kombu a ValueError for a
+    Sentinel without its master's name, and an AttributeError where it uses a channel that it has closed.
     """
     try:
         yield
-    except (OperationalError, OSError, AttributeError, RedisError) as error:
-        # AttributeError: kombu 5.7 tries again on the channel that it closed after an error.
-        # RedisError: from commands that go past kombu to its connection.
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
+        why = (
+            explain_broken(cause)[0]
+            if isinstance(cause, RedisError)
+            else "did not take the message"
+        )
         raise RedisUnavailable(
-            f"broker at {server_address(app.conf.broker_url or '')} does not answer ({error}); "
-            f"{what} recorded and will be announced by a worker"
+            f"broker at {server_address(app.conf.broker_url or '')} {why} ({type(error).__name__}: {error})"
         ) from error

@@ -92,9 +92,12 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
 def _check_workers(settings: Settings, client: redis.Redis) -> Check:
     workers = Ledger(client, url=settings.redis_url, prefix=settings.prefix).workers()
     models = sorted({info.model for info in workers if info.ready})
+    found = f"{len(workers)} running, serving {', '.join(models) or 'no model yet'}"
+    if dropped := sum(info.messages_dropped for info in workers):
+        found += f"; {dropped} messages of the broker were no bells and were dropped"
     return Check(
         "workers",
         ok=bool(models),
-        found=f"{len(workers)} running, serving {', '.join(models) or 'no model yet'}",
+        found=found,
         next_step="start one with `videoqa worker`, or everything on this machine with `videoqa up`",
     )

@@ -1,21 +1,25 @@
 """The life of a job in Redis: the ledger, its Lua scripts, and every key."""
 
 from videoqa.jobs.connection import (
+    MAX_CONNECTIONS,
     check_database_number,
     connect,
     connect_async,
+    explain_broken,
     server_address,
     server_name,
     translate_redis_errors,
 )
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import AsyncEventReader
+from videoqa.jobs.failover import make_leaving_class
 from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import Claim, ClaimResult, Ledger, Progress, Unreadable, WriteReply
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
+    "MAX_CONNECTIONS",
     "AsyncEventReader",
     "Bell",
     "Claim",
@@ -31,6 +35,8 @@ __all__ = [
     "check_database_number",
     "connect",
     "connect_async",
+    "explain_broken",
+    "make_leaving_class",
     "new_job_id",
     "queue_name",
     "server_address",

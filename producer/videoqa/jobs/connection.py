@@ -5,6 +5,8 @@ Knows nothing of jobs. Every module that talks to Redis does so inside `translat
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,15 +17,18 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from videoqa.errors import ConfigurationError, RedisUnavailable
+from videoqa.jobs.failover import DemotedError, leave_demoted, leave_demoted_async
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
     import redis.asyncio
 
 __all__ = [
+    "MAX_CONNECTIONS",
     "check_database_number",
     "connect",
     "connect_async",
+    "explain_broken",
     "server_address",
     "server_name",
     "translate_redis_errors",
@@ -31,13 +36,39 @@ __all__ = [
 
 _BACKOFF = ExponentialBackoff(cap=0.2, base=0.05)
 _BROKEN = (redis.exceptions.ConnectionError,)
-_NOT_NOW_ERRORS = (
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.NoPermissionError,
-    redis.exceptions.MasterDownError,
-)
-_NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "UNBLOCKED", "BUSY")
-"""Error codes without a class in redis-py. UNBLOCKED: a blocking read met a failover; BUSY: a script runs long."""
+_NOT_NOW_ERRORS = (redis.exceptions.NoPermissionError,)
+_NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
+"""Error codes without a class in redis-py. BUSY: a script runs long."""
+
+MAX_CONNECTIONS = 2**31 - 1
+"""Most connections of a pool, unless the URL has `max_connections`: in effect no limit of ours. redis-py's
+is 100, and each thread or task that waits for a job holds one.
+"""
+_AFTER_FAILOVER = "try again after the failover, or set VIDEOQA_REDIS_URL to the primary"
+_BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
+    (
+        redis.exceptions.AuthenticationError, "",
+        "refused the login", "check the password in VIDEOQA_REDIS_URL",
+    ),
+    (DemotedError, "MASTER is down", "lost its primary", _AFTER_FAILOVER),
+    (DemotedError, "", "is a replica", _AFTER_FAILOVER),
+    (redis.exceptions.BusyLoadingError, "", "is loading its data", "try again later"),
+    (
+        redis.exceptions.MaxConnectionsError, "",
+        "gets no more connections of this client",
+        "raise max_connections in VIDEOQA_REDIS_URL, or wait for fewer jobs at a time",
+    ),
+    (
+        redis.exceptions.ConnectionError, "max number of clients",
+        "takes no more clients", "close some, or raise its maxclients",
+    ),
+    (
+        redis.exceptions.ConnectionError, rf"^Error ({errno.EMFILE}|{errno.ENFILE}) ",
+        "gets no more connections of this process, which has too many open files",
+        "raise its limit (ulimit -n), or wait for fewer jobs at a time",
+    ),
+)  # fmt: skip
+"""Errors of a broken connection: class, pattern of its text, what happened, and the next step."""
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -50,6 +81,7 @@ def connect(settings: Settings) -> redis.Redis:
     retry = Retry(_BACKOFF, 1, supported_errors=_BROKEN)
     with _translate_url_errors(settings):
         client = redis.Redis.from_url(settings.redis_url, retry=retry, **_make_options(settings))
+        leave_demoted(client.connection_pool)
         _check_options(client.connection_pool)
         return client
 
@@ -63,6 +95,7 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
         client = redis.asyncio.Redis.from_url(
             settings.redis_url, retry=retry, **_make_options(settings)
         )
+        leave_demoted_async(client.connection_pool)
         _check_options(client.connection_pool)
         return client
 
@@ -73,6 +106,7 @@ def _make_options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.socket_timeout_s,
         "health_check_interval": 15,
+        "max_connections": MAX_CONNECTIONS,
     }
     if settings.redis_url.startswith("unix://"):  # the kernel knows when that one breaks
         return found
@@ -133,19 +167,23 @@ def server_name(info: Mapping[str, Any]) -> str:
     return f"{name} {info.get('valkey_version') or info.get('redis_version')}"
 
 
+def explain_broken(error: BaseException) -> tuple[str, str]:
+    """Returns what became of a connection, and the next step."""
+    for kind, pattern, why, next_step in _BROKEN_KINDS:
+        if isinstance(error, kind) and re.search(pattern, str(error)):
+            return why, next_step
+    return "does not answer", "start the local stack with `videoqa up`, or set VIDEOQA_REDIS_URL"
+
+
 @contextmanager
 def translate_redis_errors(url: str) -> Iterator[None]:
     """Turns redis-py's errors into RedisUnavailable or ConfigurationError, with the next step."""
     try:
         yield
-    except redis.exceptions.AuthenticationError as error:
-        raise RedisUnavailable(
-            f"Redis at {server_address(url)} refused the login ({error}); check the password in VIDEOQA_REDIS_URL"
-        ) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        why, next_step = explain_broken(error)
         raise RedisUnavailable(
-            f"Redis at {server_address(url)} does not answer ({error}); "
-            "start the local stack with `videoqa up`, or set VIDEOQA_REDIS_URL"
+            f"Redis at {server_address(url)} {why} ({error}); {next_step}"
         ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(

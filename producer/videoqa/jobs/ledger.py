@@ -40,7 +40,7 @@ from videoqa.contract import (
 )
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import WORKER_TTL_S
-from videoqa.jobs.reader import LedgerReader, check_job_id, load_script
+from videoqa.jobs.reader import LedgerReader, check_job_id, hash_script, load_script
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, parse_bell
 
 __all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "Unreadable", "WriteReply"]
@@ -160,14 +160,16 @@ class Ledger(LedgerReader):
         Raises:
             RedisUnavailable: Redis did not answer, or refused all. One that fills up refuses some.
         """
-        code = self._redis.register_script(load_script("submit"))
-        prefix = self.keys.prefix
+        sha, prefix = hash_script("submit"), self.keys.prefix
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
+            pipe.script_load(load_script("submit"))  # here: a retry may meet another server
             for submission in submissions:
                 args = submission.lua_args(prefix, start_by_default_s, max_queued)
-                code(args=[prefix, *args], client=pipe)
-            replies = pipe.execute(raise_on_error=False)
+                pipe.evalsha(sha, 0, prefix, *args)
+            loaded, *replies = pipe.execute(raise_on_error=False)
+            if isinstance(loaded, Exception):
+                raise loaded
             if replies and all(isinstance(reply, Exception) for reply in replies):
                 raise replies[0]
         return [

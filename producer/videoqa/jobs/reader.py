@@ -5,6 +5,7 @@ Changes nothing; `ledger.py` has the transitions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -27,6 +28,7 @@ from videoqa.contract import (
     WorkerInfo,
     describe_state,
     parse_stored,
+    redact_request,
     to_datetime,
 )
 from videoqa.jobs.connection import translate_redis_errors
@@ -34,7 +36,7 @@ from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first
 from videoqa.jobs.keys import Keys, parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
 
-__all__ = ["LedgerReader", "check_job_id", "load_script"]
+__all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
 
 _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 """Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
@@ -57,6 +59,12 @@ def load_script(name: str) -> str:
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 
+@cache
+def hash_script(name: str) -> str:
+    """Returns the SHA-1 of a script, by which Redis knows it."""
+    return hashlib.sha1(load_script(name).encode(), usedforsecurity=False).hexdigest()
+
+
 def check_job_id(job_id: str) -> None:
     """Raises JobNotFound for an id that is not ASCII: one with a lone surrogate could not even be sent."""
     if not job_id.isascii():
@@ -72,11 +80,15 @@ class LedgerReader:
         self.keys = Keys(prefix)
 
     def _run(self, script: str, *args: str | float) -> Any:
-        code = self._redis.register_script(load_script(script))
+        values = [self.keys.prefix, *args]
         with translate_redis_errors(self._url):
-            return code(args=[self.keys.prefix, *args])
+            try:
+                return self._redis.evalsha(hash_script(script), 0, *values)
+            except redis.exceptions.NoScriptError:
+                # Text and call in one: a retry may meet another server, which knows no script yet.
+                return self._redis.eval(load_script(script), 0, *values)
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, *, include_request: bool = False) -> Job:
         """Returns the job, with position and reason for waiting; raises JobNotFound or JobExpired."""
         check_job_id(job_id)
         with translate_redis_errors(self._url):
@@ -85,9 +97,12 @@ class LedgerReader:
         if record["state"] is None:
             raise self._explain_missing(job_id)
         position, waiting_for = self._explain_wait(job_id, record)
-        return _parse_job(job_id, record, position, waiting_for)
+        job = _parse_job(job_id, record, include_request=include_request)
+        return job.model_copy(update={"position": position, "waiting_for": waiting_for})
 
-    def get_many(self, job_ids: Sequence[str]) -> list[Job | None]:
+    def get_many(
+        self, job_ids: Sequence[str], *, include_request: bool = False
+    ) -> list[Job | None]:
         """Returns jobs without position and reason for waiting, in one round trip; None: unknown or expired."""
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
@@ -97,7 +112,7 @@ class LedgerReader:
             found = pipe.execute()
         records = (dict(zip(_JOB_FIELDS, values, strict=True)) for values in found)
         return [
-            _parse_job(job_id, record, None, None) if record["state"] else None
+            _parse_job(job_id, record, include_request=include_request) if record["state"] else None
             for job_id, record in zip(job_ids, records, strict=True)
         ]
 
@@ -243,9 +258,8 @@ def _parse_time(text: str | None) -> Any:
     return to_datetime(float(text)) if text else None
 
 
-def _parse_job(
-    job_id: str, record: dict[str, Any], position: int | None, waiting_for: str | None
-) -> Job:
+def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) -> Job:
+    """Returns the job of a record, without position and reason for waiting, which are not in it."""
     request = parse_stored(JobRequest, record["request"])
     return Job(
         id=job_id,
@@ -257,8 +271,6 @@ def _parse_job(
         started_at=_parse_time(record["started_at"]),
         finished_at=_parse_time(record["finished_at"]),
         next_attempt_at=_parse_time(record["next_at"]),
-        position=position,
-        waiting_for=waiting_for,
         model=request.model,
         priority=request.priority,
         tenant=request.tenant,
@@ -268,6 +280,7 @@ def _parse_job(
         custom_id=request.custom_id,
         tags=request.tags,
         metadata=request.metadata,
+        request=redact_request(request) if include_request else None,
     )
 
 

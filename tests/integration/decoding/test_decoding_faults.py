@@ -25,6 +25,7 @@ from videoqa.errors import (
     DecoderCrashed,
     DecoderOutOfMemory,
     DecodeTimeout,
+    DecodingFailed,
     JobCanceled,
     PictureTooLarge,
     SourceTimeout,
@@ -366,3 +367,39 @@ def test_who_is_called_off_while_waiting_leaves_the_queue() -> None:
                 pytest.fail("it was not its turn")
     with turns.wait_turn(cancel):
         pass
+
+
+FOREIGN = """
+import sys
+from videoqa_worker.decoding import child, serve
+def fail(*arguments, **named):
+    raise {error}
+serve.sample_frames = serve.read_image = fail
+child.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ValueError('29 is not a valid Type')",
+        "__import__('av').error.EOFError(541478725, 'End of file')",
+        "__import__('av').error.OSError(95, 'Operation not supported')",
+        "RuntimeError('x' * 100_000)",
+    ],
+)
+def test_an_exception_that_nobody_foresaw_has_a_stable_code(
+    error: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No file is known that makes a library raise each of them, so the process raises them here."""
+    argv = (PYTHON, "-c", FOREIGN.format(error=error))
+    with Decoders(LIMITS, processes=1, argv=argv) as decoders:
+        for call in (
+            lambda: decoders.sample(CompleteFile(path), Sampling()),
+            lambda: decoders.read_image(CompleteFile(path)),
+        ):
+            with pytest.raises(DecodingFailed, match="encode it again") as caught:
+                call()
+            assert not caught.value.retryable
+            assert len(caught.value.message) < 2000
+        assert "Traceback" in caplog.text

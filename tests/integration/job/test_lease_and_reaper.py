@@ -157,7 +157,7 @@ def test_leases_and_reaping_go_on_after_redis_was_killed(
                 wait_for(client.workers)
                 first.kill()
                 wait_for(lambda: "leases can't be renewed, jobs go on" in caplog.text)
-                wait_for(lambda: "no reaping while Redis is away" in caplog.text)
+                wait_for(lambda: "the reaper cannot do all of its work" in caplog.text)
                 control.check()
                 with RedisServer(tmp_path, port=first.port, password=first.password):
                     raw.delete("videoqa.default.interactive")

@@ -16,7 +16,7 @@ from typing import Self
 
 from pydantic import BaseModel
 
-__all__ = ["MAX_MESSAGE_BYTES", "Channel", "ProtocolError"]
+__all__ = ["MAX_MESSAGE_BYTES", "Channel", "ClosedError", "ProtocolError"]
 
 MAX_MESSAGE_BYTES = 4 << 20
 """Headers of 20,000 frames; pixels are sent as shared memory instead."""
@@ -24,6 +24,10 @@ _HEADER = struct.Struct(">I")
 _CHUNK_BYTES = 64 << 10
 _SEND_TIMEOUT_S = 5.0
 """The other side always reads when it is its turn to, so 5 s mean that it hangs."""
+
+
+class ClosedError(Exception):
+    """The other side is gone. No EOFError, which libraries raise at the end of a file."""
 
 
 class ProtocolError(Exception):
@@ -82,7 +86,7 @@ class Channel:
         Returns None if the message is incomplete after `timeout_s`; the next call continues it.
 
         Raises:
-            EOFError: the other side is gone. ProtocolError: it broke the protocol.
+            ClosedError: the other side is gone. ProtocolError: it broke the protocol.
         """
         ends_s = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._is_complete():
@@ -117,7 +121,7 @@ class Channel:
                 self._socket, _CHUNK_BYTES, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
             )
         except ConnectionError as error:
-            raise EOFError("the other side is gone") from error
+            raise ClosedError("the other side is gone") from error
         for descriptor in descriptors:
             if self._descriptor is not None:
                 os.close(descriptor)
@@ -127,5 +131,5 @@ class Channel:
             os.set_inheritable(descriptor, False)
             self._descriptor = descriptor
         if not data:
-            raise EOFError("the other side is gone")
+            raise ClosedError("the other side is gone")
         self._received += data

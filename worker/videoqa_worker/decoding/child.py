@@ -37,13 +37,13 @@ def main(argv: list[str]) -> None:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
     _install_bare_package()
-    from videoqa_worker.decoding.channel import Channel
+    from videoqa_worker.decoding.channel import Channel, ClosedError
     from videoqa_worker.decoding.messages import Setup
     from videoqa_worker.decoding.serve import serve
 
     with (
         Channel(socket.socket(fileno=int(argv[0]))) as channel,
-        suppress(EOFError, ConnectionError),
+        suppress(ClosedError, ConnectionError),
     ):
         body, _ = channel.receive() or (b"", None)
         setup = Setup.model_validate_json(body)

@@ -17,11 +17,11 @@ from videoqa.errors import (
     REGISTRY,
     DecoderCrashed,
     DecodeTimeout,
-    InternalError,
+    DecodingFailed,
     SamplingError,
     VideoQAError,
 )
-from videoqa_worker.decoding.channel import Channel, ProtocolError
+from videoqa_worker.decoding.channel import Channel, ClosedError, ProtocolError
 from videoqa_worker.decoding.launch import describe_exit, make_environment, open_lossy_pipe
 from videoqa_worker.decoding.messages import (
     Abort,
@@ -140,7 +140,6 @@ class DecoderProcess:
 
         Raises:
             SamplingError: the process reported it; DecodeTimeout, DecoderCrashed: it failed itself.
-            InternalError: the process raised an exception that is not ours.
             SourceError, and whatever else `file` and `check` raise.
         """
         answer = self._start_command(command, file, check, while_fetching)
@@ -227,7 +226,7 @@ class DecoderProcess:
                 self._start_clock()
                 self._send(Continue())
             elif isinstance(answer, Failed):
-                self._finish_command(unforeseen=answer.code == InternalError.code)
+                self._finish_command(unforeseen=answer.code == DecodingFailed.code)
                 raise self._make_error(answer)
             elif isinstance(answer, Ready):
                 raise self._make_crash_error("it sent Ready amid a command")
@@ -272,7 +271,7 @@ class DecoderProcess:
                         "raise the worker's VIDEOQA_DECODE_TIMEOUT_S"
                     )
             return parse_reply(*received, self._limits)
-        except EOFError as error:
+        except ClosedError as error:
             raise self._make_crash_error("") from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
@@ -305,7 +304,7 @@ class DecoderProcess:
 
     def _make_error(self, failed: Failed) -> VideoQAError:
         kind = REGISTRY.get(failed.code)
-        if kind is None or not issubclass(kind, SamplingError | InternalError):
+        if kind is None or not issubclass(kind, SamplingError):
             return self._make_crash_error(f"it failed with {failed.code!r}")
         return kind(failed.message, param=failed.param)
 

@@ -166,7 +166,7 @@ class Sampled(Model):
 
 
 class Failed(Model):
-    """The command failed, with the code of a SamplingError or of InternalError."""
+    """The command failed, with the code of a SamplingError."""
 
     kind: Literal["failed"] = "failed"
     code: str

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, TypeAdapter
 
-from videoqa.errors import DecoderOutOfMemory, InternalError, SamplingError
-from videoqa_worker.decoding.channel import Channel
+from videoqa.errors import DecoderOutOfMemory, DecodingFailed, SamplingError
+from videoqa_worker.decoding.channel import Channel, ClosedError
 from videoqa_worker.decoding.messages import (
     MAX_TEXT,
     Abort,
@@ -85,7 +85,7 @@ def serve(channel: Channel, limits: FrameLimits) -> None:
     """Executes commands until the worker closes its end.
 
     Raises:
-        EOFError, ConnectionError: the worker closed its end.
+        ClosedError, ConnectionError: the worker closed its end.
     """
     gc.collect()
     gc.freeze()
@@ -109,7 +109,7 @@ def _run_command(channel: Channel, file: WorkerFile, command: Command, limits: F
             if segment is not None and segment.number < segment.total - 1:
                 gc.collect()  # pictures are reference cycles too
                 _await_continue(channel)
-    except EOFError:
+    except ClosedError:
         raise
     except Exception as error:  # noqa: BLE001 (the worker must learn of any exception)
         channel.send(_make_failure(error))
@@ -201,7 +201,11 @@ def _make_failure(error: Exception) -> Failed:
     if not isinstance(error, AbortedError):
         with suppress(OSError):  # the worker logs what is printed here
             traceback.print_exception(error)
-    return Failed(code=InternalError.code, message=f"{type(error).__name__}: {error}"[:1000])
+    return Failed(
+        code=DecodingFailed.code,
+        message=f"a library failed on this input ({type(error).__name__}: {str(error)[:1000]}); "
+        "encode it again, as H.264 in MP4 or as PNG for example, and report a bug with the file",
+    )
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

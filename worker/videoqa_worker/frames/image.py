@@ -52,7 +52,9 @@ def read_image(
         raise _explain_refusal(file) from error
     except Image.DecompressionBombError as error:
         raise PictureTooLarge(f"{error}; scale the image down") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (SamplingError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's readers raise some twenty kinds on damaged files
         raise VideoCorrupt(
             f"got {identify(file).text} that cannot be decoded: {error}; upload it again"
         ) from error

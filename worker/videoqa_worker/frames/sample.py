@@ -12,7 +12,6 @@ from fractions import Fraction
 from pathlib import Path
 
 from av import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from videoqa.contract import Sampling, Warn
 from videoqa.errors import FramesTooLarge, VideoCorrupt, VideoTruncated
@@ -24,7 +23,7 @@ from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.decode.picture_stream import DecodedPicture
 from videoqa_worker.frames.decode.walk import Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
-from videoqa_worker.frames.pixels import to_rgb
+from videoqa_worker.frames.pixels import RgbConverter
 from videoqa_worker.frames.selection.fetch_plan import fetch_for_clip
 from videoqa_worker.frames.selection.targets import Selection, Target, select_targets
 from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
@@ -62,7 +61,8 @@ def sample_frames(
 
     Raises:
         NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, PictureTooLarge, VideoTooLong,
-        TooManyStreams, TooManyPackets, FramesTooLarge, ClipOutOfRange, DecodeTimeout.
+        TooManyStreams, TooManyPackets, FramesTooLarge, ClipOutOfRange, DecodeTimeout,
+        DecodingFailed.
         SourceError: a sparse file could not be fetched.
     """
     budget = DecodeBudget(limits, check)
@@ -76,10 +76,16 @@ def sample_frames(
         walk.use_timeline(timeline)
         selection = select_targets(sampling, timeline, start, end)
         check_memory(first.width * first.height, len(selection.targets), limits)
-        frames = _sample_targets(walk, timeline, selection)
+        converter = RgbConverter()
+        frames = _sample_targets(walk, timeline, selection, converter)
         info = describe_video(walk, timeline, frames[0])
-    warnings = selection.warnings + _warn_if_no_keyframes(sampling, timeline)
-    return SampledVideo(frames, info, warnings + warn_if_fewer(len(selection.targets), len(frames)))
+    warnings = (
+        *selection.warnings,
+        *_warn_if_no_keyframes(sampling, timeline),
+        *warn_if_fewer(len(selection.targets), len(frames)),
+        *converter.warnings,
+    )
+    return SampledVideo(frames, info, warnings)
 
 
 def decode_first_picture(walk: Walk) -> VideoFrame:
@@ -91,20 +97,21 @@ def decode_first_picture(walk: Walk) -> VideoFrame:
     return first
 
 
-def _sample_targets(walk: Walk, timeline: Timeline, selection: Selection) -> tuple[Frame, ...]:
+def _sample_targets(
+    walk: Walk, timeline: Timeline, selection: Selection, converter: RgbConverter
+) -> tuple[Frame, ...]:
     targets = selection.targets
     walk.set_targets([target.tick for target in targets])
     if timeline.truncated:
         refuse_truncated(timeline, targets[-1].tick, timeline.last)
     frames: list[Frame] = []
-    reformatter = VideoReformatter()
     last_pts: int | None = None
     for target, asked_s in zip(targets, selection.instants_s, strict=True):
         decoded = _decode_keyframe(walk, timeline, target) or decode_on_screen(
             walk, timeline, target.tick
         )
         if decoded.pts != last_pts:
-            frames.append(make_frame(decoded, timeline, asked_s, reformatter))
+            frames.append(make_frame(decoded, timeline, asked_s, converter))
             check_grown_memory(frames, walk.video.limits)
         elif (
             not decoded.exact
@@ -146,11 +153,11 @@ def decode_on_screen(walk: Walk, timeline: Timeline, tick: int) -> DecodedPictur
 
 
 def make_frame(
-    decoded: DecodedPicture, timeline: Timeline, asked_s: Fraction, reformatter: VideoReformatter
+    decoded: DecodedPicture, timeline: Timeline, asked_s: Fraction, converter: RgbConverter
 ) -> Frame:
     """Converts a decoded picture to a frame."""
     index = decoded.count if decoded.count is not None else timeline.index_of(decoded.pts)
-    pixels = to_rgb(decoded.picture, reformatter)
+    pixels = converter.convert(decoded.picture)
     return Frame(index, timeline.seconds(decoded.pts), decoded.exact, pixels, float(asked_s))
 
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-from av.video.reformatter import VideoReformatter
-
 from videoqa.contract import Sampling
 from videoqa_worker.frames.budget import DecodeBudget, TimedFile, no_check
 from videoqa_worker.frames.container.file_cursor import is_complete
@@ -24,6 +22,7 @@ from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.decode.picture_stream import DecodedPicture
 from videoqa_worker.frames.decode.walk import Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo
+from videoqa_worker.frames.pixels import RgbConverter
 from videoqa_worker.frames.sample import (
     check_grown_memory,
     check_memory,
@@ -154,7 +153,7 @@ class _SegmentSampler:
     ) -> None:
         self._walk, self._timeline, self._clip = walk, timeline, clip
         self._source, self._plan, self._budget = source, plan, budget
-        self._reformatter = VideoReformatter()
+        self._converter = RgbConverter()
         self._latest: Frame | None = None
         self._latest_pts: int | None = None
 
@@ -230,7 +229,7 @@ class _SegmentSampler:
     def _make_frame(self, decoded: DecodedPicture, at_s: Fraction) -> Frame:
         """Makes a frame; converts a picture that overlapping segments share only once."""
         if self._latest is None or decoded.pts != self._latest_pts:
-            self._latest = make_frame(decoded, self._timeline, at_s, self._reformatter)
+            self._latest = make_frame(decoded, self._timeline, at_s, self._converter)
             self._latest_pts = decoded.pts
         return replace(self._latest, exact=decoded.exact)
 
@@ -238,7 +237,7 @@ class _SegmentSampler:
         doubtful = self._walk.times_contradict or self._walk.begins_late
         frames = tuple(replace(frame, exact=frame.exact and not doubtful) for frame in done.frames)
         is_last = done.segment.number == len(self._clip.segments) - 1
-        warnings = self._clip.clip.warnings if is_last else ()
+        warnings = (*self._clip.clip.warnings, *self._converter.warnings) if is_last else ()
         return SampledSegment(
             number=done.segment.number,
             total=len(self._clip.segments),

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from celery import signals
@@ -18,6 +19,7 @@ from celery.worker import state
 
 from videoqa.broker import TASK
 from videoqa.jobs import Bell
+from videoqa_worker.service.celery_consumer import BellConsumer
 from videoqa_worker.service.runtime import Runtime, list_queues
 
 __all__ = ["hear_bells", "register"]
@@ -29,7 +31,7 @@ def register(runtime: Runtime) -> None:
     """Puts the task on the runtime's Celery application."""
     logging.getLogger("celery.app.trace").addFilter(_is_no_rejection)
 
-    @runtime.app.task(name=TASK)  # type: ignore[untyped-decorator]
+    @runtime.app.task(name=TASK, shared=False)  # type: ignore[untyped-decorator]
     def hear_bell(job_id: str, attempt: int, bell: int, queue: str) -> None:
         heard = Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue)
         # Celery still delivers bells while a worker shuts down: it would claim the job that it just gave back.
@@ -100,6 +102,7 @@ def _celery_worker(runtime: Runtime) -> Any:
     return runtime.app.Worker(
         hostname=f"videoqa@{runtime.worker_id}",
         pool="videoqa_worker.service.celery_pool:TaskPool",
+        consumer_cls=partial(BellConsumer, runtime.bells),
         concurrency=runtime.settings.job_slots,
         queues=list(list_queues(runtime.settings)),
         without_gossip=True,

@@ -14,10 +14,10 @@ from typing import Self
 
 from celery import Celery
 from kombu.connection import Connection
-from kombu.exceptions import ChannelError, OperationalError
+from kombu.exceptions import ChannelError
 
 from videoqa import errors
-from videoqa.broker import ring
+from videoqa.broker import ring, translate_broker_errors
 from videoqa.contract import WorkerInfo
 from videoqa.jobs import Ledger
 
@@ -73,13 +73,15 @@ class Reaper:
         away = False
         while not self._stop.wait(self._every_s):
             try:
-                self.reap()  # first: a Redis that is full hears of no worker, and lets jobs end
-                if time.monotonic() - self._announced_s > ANNOUNCE_EVERY_S:
-                    self.announce()
+                try:
+                    self.reap()  # first: a Redis that is full hears of no worker, and lets jobs end
+                finally:
+                    if time.monotonic() - self._announced_s > ANNOUNCE_EVERY_S:
+                        self.announce()
                 away = False
-            except (errors.RedisUnavailable, OperationalError, OSError) as error:
+            except errors.RedisUnavailable as error:
                 if not away:
-                    log.warning("no reaping while Redis is away: %s", error)
+                    log.warning("the reaper cannot do all of its work: %s", error)
                 away = True
             except Exception:  # the thread must survive whatever one round meets
                 log.exception("a round of the reaper failed")
@@ -89,7 +91,7 @@ class Reaper:
         queues = self._describe().queues
         try:
             empty = self._list_empty_queues()
-        except (errors.RedisUnavailable, OperationalError, OSError) as error:
+        except errors.RedisUnavailable as error:
             # Leases and deadlines still end while a separate broker is away.
             log.debug("the broker does not say which queues are empty: %s", error)
             empty, queues = [], ()
@@ -108,13 +110,8 @@ class Reaper:
 
     def _list_empty_queues(self) -> list[str]:
         """Lists those of this worker's queues in which the broker holds no message."""
-        with self._app.connection_for_read() as connection:
-            try:
-                return [queue for queue in self._describe().queues if _is_empty(connection, queue)]
-            except connection.connection_errors as error:  # redis-py's, as kombu lets them through
-                raise errors.RedisUnavailable(
-                    f"the broker does not say what waits in it ({error})"
-                ) from error
+        with translate_broker_errors(self._app), self._app.connection_for_read() as connection:
+            return [queue for queue in self._describe().queues if _is_empty(connection, queue)]
 
 
 def _is_empty(connection: Connection, queue: str) -> bool:

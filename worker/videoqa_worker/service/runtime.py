@@ -32,6 +32,7 @@ from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.result_object import list_roots
+from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
@@ -55,6 +56,7 @@ class Runtime:
         self.settings = settings
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
         self.app: Celery = make_celery(settings)
+        self.bells = BellReader(list_queues(settings))
         self._on_state = on_state
         self._started_at = datetime.now(UTC)
         self._engine: Answering | None = None
@@ -173,6 +175,7 @@ class Runtime:
             running=len(self.leases.list_held()) if engine else 0,
             ready=engine is not None and engine.ready,
             engine=_info(engine.stats) if engine and engine.device != "server" else None,
+            messages_dropped=self.bells.dropped,
             started_at=self._started_at,
             seen_at=datetime.now(UTC),
         )

@@ -8,9 +8,7 @@ computes them, and AWS' awscrt computes crc32c and S3's own crc64nvme: Python al
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,6 +33,8 @@ __all__ = [
 
 _BLOCK_BYTES = 1 << 20
 _NAMES = {"sha256": "sha-256", "sha512": "sha-512", "sha1": "sha-1", "sha": "sha-1"}
+_MAX_CHARACTERS = 128
+"""Longest digest, with blanks around it: SHA-512 has 88 characters in base64."""
 _STRONGEST_FIRST = ("sha-256", "sha-512", "sha-1", "md5", "crc64nvme", "crc32c", "crc32")
 
 
@@ -155,26 +155,33 @@ def _read_body_digests(fields: Mapping[str, str]) -> list[Digest]:
 
 
 def _parse_structured(text: str) -> list[Digest]:
-    """Parses `sha-256=:BASE64:, ...`."""
-    return _decode_digests(re.findall(r"([\w*-]+)=:([\w+/=]*):", text))
+    """Parses `sha-256=:BASE64:, ...`; parameters behind a value are left out."""
+    pairs = (item.partition("=") for item in text.split(","))
+    return _decode_digests(
+        (name, value[1:].partition(":")[0]) for name, _, value in pairs if value.startswith(":")
+    )
 
 
 def _parse_list(text: str) -> list[Digest]:
     """Parses `SHA-256=BASE64,MD5=BASE64`."""
-    return _decode_digests(re.findall(r"([\w-]+)=([\w+/]+=*)(?:,|\s|$)", text))
+    pairs = (item.partition("=") for item in text.split(","))
+    return _decode_digests((name, value) for name, _, value in pairs)
 
 
 def _decode_digests(pairs: Iterable[tuple[str, str]]) -> list[Digest]:
     """Decodes the values and drops those that are not base64 of the right length."""
     found: list[Digest] = []
     for name, text in pairs:
-        algorithm = _NAMES.get(name.lower(), name.lower())
+        algorithm = name.strip().lower()
+        algorithm = _NAMES.get(algorithm, algorithm)
         hasher = make_hasher(algorithm)
+        if hasher is None or len(text) > _MAX_CHARACTERS:
+            continue
         try:
             value = base64.b64decode(text.strip(), validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:  # binascii.Error is one
             continue
-        if hasher is not None and len(value) == len(hasher.digest()):
+        if len(value) == len(hasher.digest()):
             found.append(Digest(algorithm, value))
     return found
 

@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from videoqa.errors import (
     InputChanged,
-    InternalError,
     SamplingError,
     SourceDenied,
     SourceEmpty,
@@ -35,7 +34,7 @@ def open_local_file(account: FetchAccount) -> Iterator[FileCopy]:
     copy = _find_file(account)
     try:
         yield copy
-    except (SamplingError, InternalError) as error:
+    except SamplingError as error:
         if _read_etag(copy.path) != copy.etag:
             raise _make_changed_error(account) from error
         raise

@@ -31,7 +31,7 @@ from videoqa.errors import (
 )
 from videoqa_worker.sources.addresses import GuardedBackend, Resolve
 from videoqa_worker.sources.checksums import Digest
-from videoqa_worker.sources.http_response import read_fields, read_response
+from videoqa_worker.sources.http_response import make_header_error, read_fields, read_response
 from videoqa_worker.sources.ranges.account import FetchAccount
 from videoqa_worker.sources.ranges.range_reader import (
     ByteRange,
@@ -43,6 +43,8 @@ from videoqa_worker.sources.ranges.range_reader import (
 __all__ = ["HttpReader", "HttpSource"]
 
 MAX_REDIRECTS = 5
+_TOO_LONG = 431
+"""The status that h11's error names for a header that has not ended after 100 kB."""
 _JOIN_TIMEOUT_S = 2.0
 """Time for threads whose connections were just shut down, which end within milliseconds."""
 
@@ -87,7 +89,7 @@ class HttpReader:
     def get(self, wanted: ByteRange, version: Version | None = None) -> Iterator[RangeResponse]:
         """Sends one request; see `RangeReader.get`, and `_check_status` for the errors."""
         with _translate_errors(self._account), self._follow_redirects(wanted, version) as response:
-            fields = read_fields(response)
+            fields = read_fields(response, self._account.shown_url)
             _check_status(response.status, fields, self._account, wanted, version)
             yield read_response(response, fields)
 
@@ -165,7 +167,7 @@ def _make_headers(
 
 
 def _resolve_redirect(url: str, response: httpcore2.Response) -> str:
-    location = read_fields(response).get("location")
+    location = read_fields(response, redact_url(url)).get("location")
     if not location:
         raise SourceHttpError(f"{redact_url(url)} redirects without a Location; check the URL")
     try:
@@ -198,7 +200,7 @@ def _check_status(
     version: Version | None,
 ) -> None:
     if status == 200 or (status == 206 and wanted is not None):
-        coding = fields.get("content-encoding", "identity").lower()
+        coding = fields.get("content-encoding", "identity").lower()[:80]
         if coding not in ("identity", ""):
             raise SourceHttpError(
                 f"{account.shown_url} came with the content coding {coding!r}, "
@@ -248,6 +250,8 @@ def _translate_errors(account: FetchAccount) -> Iterator[None]:
 
 def _explain_unreachable(account: FetchAccount, error: Exception) -> SourceError:
     refused = error.__cause__ or error.__context__
+    if getattr(refused, "error_status_hint", None) == _TOO_LONG:
+        return make_header_error(account.shown_url)
     if isinstance(refused, SSLCertVerificationError):
         return SourceHttpError(
             f"the certificate of {account.shown_url} is not valid: {refused.verify_message}; expected "

@@ -6,28 +6,87 @@ import re
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 
+import h11._readers
 import httpcore2
 
+from videoqa.errors import SourceHttpError
 from videoqa_worker.sources.checksums import read_part_digest, read_whole_digest
 from videoqa_worker.sources.ranges.range_reader import EndedEarly, RangeResponse, Version
 
-__all__ = ["read_fields", "read_response"]
+__all__ = [
+    "MAX_FIELD_BYTES",
+    "MAX_HEADER_BYTES",
+    "make_header_error",
+    "read_fields",
+    "read_response",
+]
+
+MAX_FIELD_BYTES = 16_384
+"""Longest header field that is read, with its repetitions: twice the longest URL of a request."""
+MAX_HEADER_BYTES = 65_536
+"""Longest header of a response. httpcore gives up on its own where 100 kB are not yet all of it."""
+_READ_FIELDS = frozenset(
+    ("accept-ranges", "content-digest", "content-encoding", "content-length", "content-md5",
+     "content-range", "date", "digest", "etag", "last-modified", "location", "repr-digest",
+     "x-goog-hash")
+)  # fmt: skip
+"""All others are left out, so that a long one of no concern, such as a cookie, refuses no video."""
 
 
-def read_fields(response: httpcore2.Response) -> Mapping[str, str]:
-    """Returns the header fields; names in lower case, repeated fields joined (RFC 9110, 5.3)."""
-    fields: dict[str, str] = {}
+def _make_parser_linear() -> None:
+    """Makes the blanks in h11's patterns possessive, for all clients of this process that use it.
+
+    As h11 0.16 writes them, 64 kB of blanks that a NUL ends, in a header, a trailer or a chunk's extension,
+    hold the interpreter for 8 seconds: each blank may belong to either side of the value.
+    """
+    for name, pattern in vars(h11._readers).copy().items():
+        if isinstance(pattern, re.Pattern):
+            linear = pattern.pattern.replace(rb"[ \t]*", rb"[ \t]*+").replace(
+                rb";.*", rb";[^\r\n]*+"
+            )
+            setattr(h11._readers, name, re.compile(linear))
+
+
+_make_parser_linear()
+
+
+def read_fields(response: httpcore2.Response, shown_url: str) -> Mapping[str, str]:
+    """Returns the header fields of use; names in lower case, repeated fields joined (RFC 9110, 5.3).
+
+    Raises:
+        SourceHttpError: a field, or all of them together, are longer than a server has reason to send.
+    """
+    size_bytes = sum(len(name) + len(value) + 4 for name, value in response.headers)
+    if size_bytes > MAX_HEADER_BYTES:
+        raise make_header_error(shown_url)
+    values: dict[str, list[str]] = {}
     for name, value in response.headers:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+        key = name.decode("latin-1").lower()
+        if key in _READ_FIELDS:
+            values.setdefault(key, []).append(value.decode("latin-1"))
+    fields = {key: ", ".join(texts) for key, texts in values.items()}
+    for key, text in fields.items():
+        if len(text) > MAX_FIELD_BYTES:
+            raise SourceHttpError(
+                f"{shown_url} sent {len(text)} bytes of the header field {key}, expected at most "
+                f"{MAX_FIELD_BYTES}; correct the server, or use another URL"
+            )
     return fields
+
+
+def make_header_error(shown_url: str) -> SourceHttpError:
+    """Makes the error for a header that is too long as a whole."""
+    return SourceHttpError(
+        f"{shown_url} sent a header of more than {MAX_HEADER_BYTES} bytes, expected less; correct "
+        "the server, or use another URL"
+    )
 
 
 def read_response(response: httpcore2.Response, fields: Mapping[str, str]) -> RangeResponse:
     """Returns the response in the form that all stores share."""
     partial = response.status == 206
     length = fields.get("content-length", "")
-    size_bytes = int(length) if length.isdigit() else None
+    size_bytes = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
     start, end, total_bytes = 0, size_bytes, size_bytes
     if partial:
         start, end, total_bytes = _parse_content_range(fields)
@@ -48,7 +107,7 @@ def _parse_content_range(fields: Mapping[str, str]) -> tuple[int, int | None, in
     """Returns start, end and total of Content-Range; an end of None if it is missing or invalid."""
     text = fields.get("content-range", "").strip()
     match = re.fullmatch(
-        r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", text
+        r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", text
     )  # 18 digits suffice for any file
     if match is None:
         return 0, None, None

@@ -7,7 +7,7 @@ allow-lists. The only module that translates FFmpeg's opening errors into ours.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -48,6 +48,14 @@ class OpenVideo:
     container: InputContainer
     stream: VideoStream
     limits: FrameLimits
+    edits_ignored: bool = False
+    """True if an MP4's edit list is not applied."""
+
+    def reopen(self, *, only_video: bool = True) -> AbstractContextManager[OpenVideo]:
+        """Opens the file once more, for a reader with a position of its own."""
+        return open_video(
+            self.file, self.limits, only_video=only_video, ignore_edits=self.edits_ignored
+        )
 
     @property
     def decoder(self) -> VideoCodecContext:
@@ -65,20 +73,27 @@ class OpenVideo:
 
 @contextmanager
 def open_video(
-    file: SparseFile, limits: FrameLimits, *, only_video: bool = True, probe: bool = True
+    file: SparseFile,
+    limits: FrameLimits,
+    *,
+    only_video: bool = True,
+    probe: bool = True,
+    ignore_edits: bool = False,
 ) -> Iterator[OpenVideo]:
     """Opens the file for decoding on this thread alone.
 
     `only_video` drops the packets of all other streams inside the demuxer. Without `probe`
-    nothing but the header is read: enough for the index, not for decoding.
+    nothing but the header is read: enough for the index, not for decoding. `ignore_edits` shows
+    what an MP4's edit list cuts off.
 
     Raises:
         NotAVideo, NoVideoStream, VideoCorrupt, VideoTruncated, PictureTooLarge, TooManyStreams.
     """
     with ExitStack() as stack:
-        container = _open(file, limits, stack, probe=probe)
+        edits = {"ignore_editlist": "1"} if ignore_edits else {}
+        container = _open(file, limits, stack, edits, probe=probe)
         _check_streams(container, limits)
-        video = OpenVideo(file, container, _pick_stream(container, file), limits)
+        video = OpenVideo(file, container, _pick_stream(container, file), limits, ignore_edits)
         _check_size(video)
         # One thread per decoder: 0.69 CPU s a job against 0.83 with FFmpeg's own choice, and
         # it avoids several upstream deadlocks.
@@ -116,28 +131,33 @@ def read_packets(container: InputContainer, *streams: Stream) -> Iterator[Packet
 
 
 def _open(
-    file: SparseFile, limits: FrameLimits, stack: ExitStack, *, probe: bool
+    file: SparseFile,
+    limits: FrameLimits,
+    stack: ExitStack,
+    extra: dict[str, str],
+    *,
+    probe: bool,
 ) -> InputContainer:
     if probe and is_complete(file) and "MP4" in identify(file.path).text:
         # FFmpeg decodes up to 20 pictures only to guess how they are reordered: 28 ms of 1080p.
         # Most streams state it (H.264: bitstream_restriction); an MP4 states the rest.
         stated = stack.enter_context(ExitStack())
-        quick = {"probesize": "500000", "skip_frame": "all"}
+        quick = {"probesize": "500000", "skip_frame": "all", **extra}
         container = _try_open(file, limits, stated, quick)
         if _states_reordering(container):
             return container
         stated.close()
     if not probe:
-        return _try_open(file, limits, stack, {"probesize": "32", "analyzeduration": "0"})
+        return _try_open(file, limits, stack, {"probesize": "32", "analyzeduration": "0", **extra})
     # A small probe opens a bomb with 81 MB instead of 372. Formats that name their streams
     # late are opened again with FFmpeg's default of 5 MB.
     first = stack.enter_context(ExitStack())
-    container = _try_open(file, limits, first, {"probesize": "500000"})
+    container = _try_open(file, limits, first, {"probesize": "500000", **extra})
     found = any(s.codec_context is not None and s.width for s in container.streams.video)
     if found and not _names_streams_late(container):
         return container
     first.close()
-    return _try_open(file, limits, stack, {})
+    return _try_open(file, limits, stack, extra)
 
 
 def _names_streams_late(container: InputContainer) -> bool:

@@ -17,7 +17,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from videoqa_worker.frames.budget import DecodeBudget
-from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, read_packets
+from videoqa_worker.frames.container.demuxer import OpenVideo, read_packets
 
 __all__ = ["PacketTable", "find_last_pts", "is_shown", "scan_packets"]
 
@@ -41,6 +41,8 @@ class PacketTable:
     """Number of pictures, with or without times."""
     complete: bool = True
     """True if every picture has a pts of its own, and decoding times never go back."""
+    cut: int = 0
+    """Number of packets that an edit list cuts off."""
     last_duration: int = 0
     """Duration of the last picture; 0 if the container does not tell."""
     reached_s: float = 0.0
@@ -56,7 +58,7 @@ def scan_packets(video: OpenVideo, budget: DecodeBudget) -> PacketTable:
     """Reads the whole file once, in a container of its own."""
     table = PacketTable()
     video.file.ensure([(0, video.file.size_bytes)])
-    with open_video(video.file, video.limits, only_video=False) as fresh:
+    with video.reopen(only_video=False) as fresh:
         try:
             for packet in read_packets(fresh.container):
                 budget.tick()
@@ -70,7 +72,7 @@ def scan_packets(video: OpenVideo, budget: DecodeBudget) -> PacketTable:
 def find_last_pts(video: OpenVideo, last_key: int, budget: DecodeBudget) -> int:
     """Returns the last picture's pts; reads from the last keyframe on, as far as possible."""
     last = last_key
-    with open_video(video.file, video.limits) as fresh, suppress(FFmpegError):
+    with video.reopen() as fresh, suppress(FFmpegError):
         fresh.container.seek(last_key, stream=fresh.stream, backward=True)
         for packet in read_packets(fresh.container, fresh.stream):
             budget.tick()
@@ -92,6 +94,7 @@ def _add_packet(table: PacketTable, packet: Packet[Stream], stream: VideoStream)
         table.complete &= not table.dts or packet.dts >= table.dts[-1]
         table.dts.append(packet.dts)
     if packet.is_discard:  # an edit list cuts it off
+        table.cut += 1
         return
     table.count += 1
     if packet.pts is None or packet.pts in table.sizes:

@@ -46,6 +46,8 @@ class Timeline:
     """Times to use instead of the container's pts: picture n of the decoder is at stamps[n]."""
     trusted: bool = True
     """False if the container's timestamps contradict themselves."""
+    edits_ignored: bool = False
+    """True if the pictures are counted without the edit list of an MP4."""
 
     @property
     def duration_s(self) -> Fraction:

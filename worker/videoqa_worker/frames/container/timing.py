@@ -20,7 +20,7 @@ from av.error import FFmpegError
 from videoqa.errors import VideoTooLong
 from videoqa_worker.frames.budget import DecodeBudget
 from videoqa_worker.frames.container.boxes import has_pauses
-from videoqa_worker.frames.container.demuxer import OpenVideo, open_video, read_packets
+from videoqa_worker.frames.container.demuxer import OpenVideo, read_packets
 from videoqa_worker.frames.container.index import read_cues, read_index
 from videoqa_worker.frames.container.packets import PacketTable, find_last_pts, scan_packets
 from videoqa_worker.frames.container.timeline import Timeline
@@ -52,9 +52,7 @@ def read_timeline(
     """
     timeline = None
     if doubtful and _has_decoding_times_only(video):
-        table = scan_packets(video, budget)
-        timeline = _build_by_count(video, table)
-        timeline = replace(timeline, trusted=timeline.even and table.complete)
+        timeline = _count_reordered(video, budget)
     elif origin is not None:
         timeline = _read_header_timeline(video, origin, budget)
     if timeline is None:
@@ -86,7 +84,7 @@ def has_constant_lag(times: Sequence[tuple[int, int]], video: OpenVideo) -> bool
 def _has_decoding_times_only(video: OpenVideo) -> bool:
     """Returns True if the pts are decoding times, as some muxers write them."""
     times: list[tuple[int, int]] = []
-    with open_video(video.file, video.limits) as fresh, suppress(FFmpegError):
+    with video.reopen() as fresh, suppress(FFmpegError):
         for packet in islice(read_packets(fresh.container, fresh.stream), _PROBED_PACKETS):
             if packet.pts is not None and packet.dts is not None:
                 times.append((packet.pts, packet.dts))
@@ -191,6 +189,21 @@ def _build_from_packets(video: OpenVideo, origin: int | None, table: PacketTable
         keyframes=() if video.format in _UNSEEKABLE_FORMATS else table.keyframes,
         table=table,
     )
+
+
+def _count_reordered(video: OpenVideo, budget: DecodeBudget) -> Timeline:
+    """Builds the timeline of a video whose pts are decoding times.
+
+    An edit list that cuts no more than the reordering delay belongs to the times that the muxer
+    did not write, and would now cut off pictures from the middle.
+    """
+    table = scan_packets(video, budget)
+    if 0 < table.cut <= video.decoder.reorder_depth:
+        video = replace(video, edits_ignored=True)
+        table = scan_packets(video, budget)
+    timeline = _build_by_count(video, table)
+    trusted = timeline.even and table.complete
+    return replace(timeline, trusted=trusted, edits_ignored=video.edits_ignored)
 
 
 def _build_by_count(video: OpenVideo, table: PacketTable) -> Timeline:

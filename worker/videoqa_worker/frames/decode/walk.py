@@ -81,7 +81,10 @@ class Walk:
     def _open(self) -> None:
         """Opens the video anew, at its first picture."""
         self._stack.close()
-        self.video: OpenVideo = self._stack.enter_context(open_video(self._file, self._limits))
+        ignore_edits = self._timeline is not None and self._timeline.edits_ignored
+        self.video: OpenVideo = self._stack.enter_context(
+            open_video(self._file, self._limits, ignore_edits=ignore_edits)
+        )
         self._skip = NonRefSkipper(self.video, self._targets)
         self._begin_stream(count=0)
         self._stack.callback(self._end_stream)

@@ -1,0 +1,98 @@
+"""Connections that leave a Redis which is no longer the primary, for redis-py, its asyncio, and kombu.
+
+After a failover a connection to the demoted primary stays open and answers reads; only writes fail, for
+ever. Here such a refusal counts as a broken connection: the caller's retry connects again, which resolves
+the name again, and so does every other connection of the pool before its next use.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import redis
+
+__all__ = ["DemotedError", "leave_demoted", "leave_demoted_async", "make_leaving_class"]
+
+_CLASSES = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+_TEXT = re.compile("^UNBLOCKED|-READONLY")
+"""Codes without a class in redis-py: a blocking read met the demotion; a script met it, in Redis 6."""
+
+
+class DemotedError(redis.exceptions.ConnectionError):
+    """The server is a replica, or became one."""
+
+
+class _Leaving:
+    """Mixed into a connection class of one pool."""
+
+    demotions = 0
+    """Times that a connection of this class found its server demoted."""
+    _met = 0
+    """The value of `demotions` when this connection was made."""
+
+    def _is_left_over(self) -> bool:
+        connected: bool = self.is_connected  # type: ignore[attr-defined]
+        return connected and self._met != self.demotions
+
+    def _explain(self, error: redis.exceptions.ResponseError) -> DemotedError | None:
+        if not isinstance(error, _CLASSES) and not _TEXT.search(str(error)):
+            return None
+        type(self).demotions += 1
+        return DemotedError(str(error))
+
+
+class _LeavingConnection(_Leaving):
+    def connect(self) -> None:
+        if self._is_left_over():
+            self.disconnect()  # type: ignore[attr-defined]
+        super().connect()  # type: ignore[misc]
+
+    def _connect(self) -> Any:
+        self._met = self.demotions
+        return super()._connect()  # type: ignore[misc]
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)  # type: ignore[misc]
+        except redis.exceptions.ResponseError as error:
+            if demoted := self._explain(error):
+                self.disconnect()  # type: ignore[attr-defined]
+                raise demoted from error
+            raise
+
+
+class _AsyncLeavingConnection(_Leaving):
+    async def connect(self) -> None:
+        if self._is_left_over():
+            await self.disconnect()  # type: ignore[attr-defined]
+        await super().connect()  # type: ignore[misc]
+
+    async def _connect(self) -> Any:
+        self._met = self.demotions
+        return await super()._connect()  # type: ignore[misc]
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)  # type: ignore[misc]
+        except redis.exceptions.ResponseError as error:
+            if demoted := self._explain(error):
+                await self.disconnect()  # type: ignore[attr-defined]
+                raise demoted from error
+            raise
+
+
+def make_leaving_class(base: type) -> type:
+    """Derives the class for the connections of one pool; they share its count of demotions."""
+    return type(base.__name__, (_LeavingConnection, base), {})
+
+
+def leave_demoted(pool: redis.ConnectionPool) -> None:
+    """Makes the connections of a new pool leave a server that is no longer the primary."""
+    pool.connection_class = make_leaving_class(pool.connection_class)
+
+
+def leave_demoted_async(pool: Any) -> None:
+    """Does the same as `leave_demoted` for a pool of asyncio."""
+    base = pool.connection_class
+    pool.connection_class = type(base.__name__, (_AsyncLeavingConnection, base), {})

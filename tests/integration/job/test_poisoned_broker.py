@@ -1,0 +1,171 @@
+"""No message of the broker stops a worker from hearing the next bell."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import redis
+from celery import Celery
+from celery.worker import state
+from support.attempts import submit
+from support.poison import POISON, STILL_BELLS, Poison
+from support.processes import wait_until
+
+from videoqa.broker import TASK, make_celery, ring
+from videoqa.jobs import Bell, Ledger
+from videoqa.settings import Settings
+from videoqa_worker.service.bell_reader import BellReader
+from videoqa_worker.service.consumer import hear_bells
+from videoqa_worker.service.runtime import Runtime, list_queues
+from videoqa_worker.settings import WorkerSettings
+
+
+class Hearing:
+    """A worker's real consumer, on a thread; instead of a claim it notes the bell."""
+
+    def __init__(self, settings: WorkerSettings, app: Celery) -> None:
+        self.heard: list[Bell] = []
+        self.app = app
+        self.bells = BellReader(list_queues(settings))
+        self._runtime = SimpleNamespace(
+            app=app, settings=settings, worker_id="w", is_closing=False, bells=self.bells,
+            process=self._process, drain=lambda grace_s: None,
+        )  # fmt: skip
+        self._thread = threading.Thread(
+            target=hear_bells, args=(cast(Runtime, self._runtime),), daemon=True
+        )
+
+    def _process(self, bell: Bell) -> bool:
+        self.heard.append(bell)
+        return True
+
+    def __enter__(self) -> Hearing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        state.should_stop = 0
+        self._thread.join(20)
+        state.should_stop = None
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def hear(settings: Settings, broker_url: str | None = None) -> Iterator[Hearing]:
+    own = WorkerSettings(
+        redis_url=settings.redis_url, broker_url=broker_url, prefix=settings.prefix, slots=2
+    )
+    app = make_celery(own)
+    app.conf.broker_transport_options |= {"polling_interval": 0.02}
+    try:
+        with Hearing(own, app) as hearing:
+            yield hearing
+    finally:
+        app.close()
+
+
+def make_bell(settings: Settings, number: int = 1) -> Bell:
+    return Bell("job_1", 1, number, f"{settings.prefix}.default.interactive")
+
+
+def test_what_is_no_bell_is_dropped_counted_and_told_once_a_fault(
+    settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_celery(settings)
+    with Poison(settings) as poison, hear(settings) as hearing:
+        for _ in range(2):
+            for number, kind in enumerate(POISON.values(), 1):
+                poison.put(kind, make_bell(settings, number))
+        ring(app, make_bell(settings, 99))
+        wait_until(lambda: hearing.heard, within_s=20)
+        assert hearing.heard == [make_bell(settings, 99)]
+        assert hearing.bells.dropped == 2 * len(POISON)
+    app.close()
+    assert redis_client.hgetall("unacked") == {}, "none comes back"
+    said = [record.getMessage() for record in caplog.records if "no bell" in record.msg]
+    assert len(said) == 7
+    assert all(line.isprintable() and len(line) < 400 for line in said)
+    # A thread has no signals.
+    others = [one for one in caplog.records if "signal" not in one.name]
+    assert not [record for record in others if record.levelno > logging.WARNING]
+
+
+def test_a_bell_is_heard_and_nothing_else_of_its_message_is_followed(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    with Poison(settings) as poison, hear(settings) as hearing:
+        for number, kind in enumerate(STILL_BELLS.values(), 1):
+            poison.put(kind, make_bell(settings, number))
+        wait_until(lambda: len(hearing.heard) == len(STILL_BELLS), within_s=20)
+    assert sorted(bell.bell for bell in hearing.heard) == list(range(1, len(STILL_BELLS) + 1))
+    assert hearing.bells.dropped == 0
+    assert redis_client.exists("celery", "somewhere", "unacked") == 0
+
+
+def test_a_bell_that_is_left_to_other_workers_goes_back_to_its_queue_alone(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    bell = make_bell(settings)
+    with Poison(settings) as poison, hear(settings) as hearing:
+        hearing._runtime.is_closing = True
+        elsewhere = STILL_BELLS["delivery info that is no object"]
+        poison.put(elsewhere, bell)
+        wait_until(lambda: redis_client.exists("unacked"), within_s=20)
+        hearing._runtime.is_closing = False
+        wait_until(lambda: hearing.heard == [bell], within_s=20)
+
+
+def test_other_transports_hand_over_bells_alone_too(settings: Settings) -> None:
+    sound = json.dumps([["job_1", 1, 1, make_bell(settings).queue], {}, {}])
+    headers = {"task": TASK, "id": "1"}
+    poison: list[tuple[str | bytes, dict[str, Any]]] = [
+        ("[]", {}),
+        ("5", {}),
+        ("{}", {}),
+        ("null", {}),
+        ("[" * 4_000, {}),
+        ("x" * 100_000, {}),
+        ("\xff{", {"content_encoding": "latin-1"}),
+        (b"\x80\x04.", {"content_type": "application/x-python-serialize"}),
+        (sound, {"content_type": "text/plain"}),
+        (sound, {"headers": {}}),
+        (sound, {"headers": {"task": "celery.backend_cleanup"}}),
+        (sound, {"headers": headers | {"compression": "zlib"}}),
+        (sound.replace("job_1", "job\x1b"), {}),
+    ]
+    with hear(settings, "memory://") as hearing, hearing.app.connection() as connection:
+        producer = connection.Producer()
+        for body, options in poison:
+            found = {"content_type": "application/json", "content_encoding": "utf-8"} | options
+            # Without an exchange: it goes into the queue of that name, and nothing has to be bound.
+            producer.publish(
+                body, routing_key=make_bell(settings).queue, exchange="",
+                **{"headers": headers} | found,
+            )  # fmt: skip
+        chained = json.dumps([["job_1", 1, 2, make_bell(settings).queue], {}, {"chain": [5]}])
+        producer.publish(
+            chained, routing_key=make_bell(settings).queue, exchange="",
+            content_type="application/json", content_encoding="utf-8", timelimit=5,
+            headers=headers | {"timelimit": "soon"}, reply_to="somewhere",
+        )  # fmt: skip
+        wait_until(lambda: hearing.heard == [make_bell(settings, 2)], within_s=20)
+        assert hearing.bells.dropped == len(poison)
+
+
+def test_a_bell_with_a_forged_number_loses_no_job(settings: Settings, ledger: Ledger) -> None:
+    queue = make_bell(settings).queue
+    forged = ledger.claim(make_bell(settings, 10**12), worker="w", lease_s=30, token="t")
+    assert not forged.is_claimed
+    ledger.reap(grace_s=0, filled_queues=[queue])
+    jobs = {submit(ledger).job_id for _ in range(3)}
+    ledger.reap(grace_s=0, empty_queues=[queue])
+    rung = ledger.reap(grace_s=0, empty_queues=[queue])
+    assert {bell.job_id for bell in rung} == jobs
+    assert [bell.bell - 10**12 for bell in rung] == [4, 5, 6]

@@ -234,6 +234,7 @@ def _print_counts(counts: RowCounts, manifest: Manifest, output: OutputDir, as_j
     print(
         f"{counts.done} done, {counts.skipped} done before, {counts.failed} failed in "
         f"{counts.seconds:.1f} s; {output.url}/results.jsonl has a line for each"
+        + (f"; {counts.left_out} in other states were left out" if counts.left_out else "")
     )
     sys.stdout.flush()
     if counts.failed:

@@ -5,7 +5,8 @@
 
 Each row of the manifest is one ordinary job, whose worker writes the result object below OUTPUT
 itself. So OUTPUT alone tells which rows are done, and the same call continues an interrupted run,
-from any host. Nothing here knows models, frames, or how Redis holds a job.
+from any host. Rows of other runs into the same OUTPUT stay. Nothing here knows models, frames, or how
+Redis holds a job.
 """
 
 from videoqa.bulk.estimate import (

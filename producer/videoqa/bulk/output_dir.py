@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import quote, unquote
@@ -133,11 +133,18 @@ class OutputDir:
         for url, version in self.store.list_versions(f"{self.url}/{kind}/"):
             yield unquote(url.rpartition("/")[2]).removesuffix(".json"), version
 
-    def read_stored(self, name: str) -> StoredRow:
-        """Returns the stored objects of a row, by its `object_name`."""
-        result = self._parse(Result, f"{self.url}/results/{quote(name, safe='')}.json")
-        failure = self._parse(RowFailure, f"{self.url}/failed/{quote(name, safe='')}.json")
-        return StoredRow(*result, *failure)
+    def read_stored(self, name: str, *, has_result: bool, has_failure: bool) -> StoredRow:
+        """Returns the stored objects of a row, by its `object_name`; those that are known to be there."""
+        found = StoredRow()
+        if has_result:
+            url = f"{self.url}/results/{quote(name, safe='')}.json"
+            result, version = self._parse(Result, url)
+            found = replace(found, result=result, result_version=version)
+        if has_failure:
+            url = f"{self.url}/failed/{quote(name, safe='')}.json"
+            failure, version = self._parse(RowFailure, url)
+            found = replace(found, failure=failure, failure_version=version)
+        return found
 
     def read_result(self, row: Row) -> StoredRow:
         """Returns the stored result if it answers the row's present request."""

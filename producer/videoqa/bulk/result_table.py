@@ -76,7 +76,8 @@ class ResultTable:
         if version is None or version != indexed_version:
             self._base = self._open_base(_read_line)
             self._index.drop_unlike_lines()
-            self._is_index_changed = True
+            # The run before died between two files: all are written again, even if nothing is new.
+            self._is_changed = True
 
     def _open_base(self, read_line: Callable[[str, int, bytes], FoundLine]) -> IO[bytes]:
         """Opens results.jsonl as it is, and notes its lines; empty if there is none."""

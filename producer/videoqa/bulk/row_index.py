@@ -136,15 +136,19 @@ class RowIndex:
         """Returns the number of `list_outdated`."""
         return int(self._run("SELECT count(*) " + _OUTDATED).fetchone()[0])
 
-    def list_outdated(self) -> Iterator[str]:
-        """Yields the names of rows whose stored objects are not those that their outcome was made of."""
+    def list_outdated(self) -> Iterator[tuple[str, bool, bool]]:
+        """Yields the rows whose stored objects are not those that their outcome was made of.
+
+        Each is a name, with whether OUTPUT has a result and a failure of it.
+        """
         last = ""
         query = (
-            f"SELECT stored.name {_OUTDATED} AND stored.name > ? ORDER BY stored.name LIMIT 1000"
+            "SELECT stored.name, stored.result IS NOT NULL, stored.failure IS NOT NULL "
+            f"{_OUTDATED} AND stored.name > ? ORDER BY stored.name LIMIT 1000"
         )
-        while names := self._run(query, (last,)).fetchall():
-            yield from (name for (name,) in names)
-            last = names[-1][0]
+        while found := self._run(query, (last,)).fetchall():
+            yield from ((name, bool(result), bool(failure)) for name, result, failure in found)
+            last = found[-1][0]
 
     # -- the lines of results.jsonl
 

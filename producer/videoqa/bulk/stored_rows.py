@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 from videoqa.bulk.outcomes import Outcome, make_outcome
 from videoqa.bulk.output_dir import OutputDir
@@ -14,6 +15,7 @@ from videoqa.bulk.row_index import RowIndex
 
 __all__ = ["load_stored_rows"]
 
+T = TypeVar("T")
 MANY = 1000
 """From so many objects on it is told that they are read."""
 
@@ -40,17 +42,19 @@ def load_stored_rows(
     index.add_failures(output.list_failures())
     index.drop_unstored()
 
-    def read(name: str) -> Outcome | None:
+    def read(row: tuple[str, bool, bool]) -> Outcome | None:
         """Returns the outcome of a row by its objects alone; None: they are not a row's."""
-        outcome = make_outcome(output, output.read_stored(name))
+        name, has_result, has_failure = row
+        stored = output.read_stored(name, has_result=has_result, has_failure=has_failure)
+        outcome = make_outcome(output, stored)
         return outcome if outcome and outcome.entry.name == name else None
 
     count = index.count_outdated()
     if count >= MANY:
         note(f"reading {count} results in {output.url}, about which {INDEX_NAME} does not tell")
     with ThreadPoolExecutor(readers, thread_name_prefix="stored") as pool:
-        for names in _split(index.list_outdated(), 8 * readers):
-            for outcome in pool.map(read, names):
+        for rows in _split(index.list_outdated(), 8 * readers):
+            for outcome in pool.map(read, rows):
                 if outcome is not None and table is not None:
                     table.restore(outcome)
                 elif outcome is not None:
@@ -68,6 +72,6 @@ def _load_index(output: OutputDir, index: RowIndex) -> str | None:
         return version
 
 
-def _split(items: Iterator[str], size: int) -> Iterator[list[str]]:
+def _split(items: Iterator[T], size: int) -> Iterator[list[T]]:
     while chunk := list(islice(items, size)):
         yield chunk

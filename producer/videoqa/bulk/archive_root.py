@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Self
 from urllib.parse import unquote
 
-from videoqa.bulk.names import as_custom_id, canonical_url, short_digest
+from videoqa.bulk.names import as_custom_id, canonical_url, local_path, short_digest
 from videoqa.contract import redact_url
 from videoqa.errors import InvalidRequest
-from videoqa.storage import file_path
 
 __all__ = ["ArchiveRoot"]
 
@@ -36,7 +35,7 @@ class ArchiveRoot:
             )
         self._is_local = self.url.startswith("file:")
         self._real = (
-            os.path.realpath(file_path(self.url)).rstrip("/") + "/" if self._is_local else ""
+            os.path.realpath(local_path(self.url)).rstrip("/") + "/" if self._is_local else ""
         )
 
     @classmethod
@@ -57,7 +56,7 @@ class ArchiveRoot:
             return unquote(path, errors="surrogateescape") if self._is_local else path
         if not (self._is_local and url.startswith("file:")):
             return None
-        folder, _, name = os.fspath(file_path(url)).rpartition("/")
+        folder, _, name = os.fspath(local_path(url)).rpartition("/")
         real = f"{os.path.realpath(folder)}/{name}"  # perhaps another way to the same folder
         return real.removeprefix(self._real) if real.startswith(self._real) else None
 
@@ -67,7 +66,7 @@ class ArchiveRoot:
         if path:
             return as_custom_id(path)
         if url.startswith("file:"):
-            return as_custom_id(os.fspath(file_path(url)))
+            return as_custom_id(os.fspath(local_path(url)))
         shown = redact_url(url)
         if shown != url and not url.startswith("s3:"):
             shown += "#" + short_digest(url)

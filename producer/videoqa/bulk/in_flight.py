@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from videoqa import errors
-from videoqa.bulk.manifest import Row
+from videoqa.bulk.manifest import DIGEST_KEY, Row
 from videoqa.bulk.outcomes import Outcome, make_failure, make_outcome
 from videoqa.bulk.output_dir import OutputDir, StoredRow
 from videoqa.bulk.output_index import IndexEntry
@@ -44,10 +44,17 @@ class InFlightRow:
     """The job's final state; None if no end was seen, or its record is gone."""
     job: Job | None = None
     """The final job, if it has no result."""
+    replaces: str | None = None
+    """The job of the row's earlier result, of another request, which lies in OUTPUT."""
+
+    def __post_init__(self) -> None:
+        self.replaces = self.entry.result_job_id if self.entry else None
 
     def request(self, output: OutputDir) -> JobRequest:
         """Returns the request of the row's job."""
-        body = self.row.request.model_copy(update={"output": output.template})
+        body = self.row.request.model_copy(
+            update={"output": output.template, "replaces": self.replaces}
+        )
         text = f"{body.model_dump_json(exclude_defaults=True)}\n{self.number}"
         key = "caption-" + hashlib.sha256(text.encode()).hexdigest()
         return body.model_copy(update={"idempotency_key": key})
@@ -59,7 +66,10 @@ def collect_result(
     """Returns the row's outcome, or None if the row has to be submitted (again)."""
     row, state, job = flight.row, flight.state, flight.job
     flight.state = flight.job = None
+    replaced = flight.replaces
     stored = output.read_result(row)
+    if stored.result is not None and stored.result.metadata.get(DIGEST_KEY) != row.digest:
+        flight.replaces, stored = stored.result.job_id, StoredRow()
     if stored.result is None and state == "succeeded":
         stored = _restore_from_redis(client, output, flight)
     if stored.result is not None:
@@ -67,15 +77,21 @@ def collect_result(
             output.delete_failure(row.custom_id)
         paths = write_subtitles(row, stored.result, subtitles, output) if subtitles else ()
         return make_outcome(output, stored, subtitles=subtitles or "", paths=paths)
-    if job is not None:
-        return record_failure(output, flight, job.id, job.failure or _unexplained_failure(job))
-    return None
+    if job is None or (_met_other_run(job) and flight.replaces != replaced):
+        return None
+    return record_failure(output, flight, job.id, job.failure or _unexplained_failure(job))
+
+
+def _met_other_run(job: Job) -> bool:
+    return job.failure is not None and job.failure.code == errors.OutputConflict.code
 
 
 def _restore_from_redis(client: Client, output: OutputDir, flight: InFlightRow) -> StoredRow:
     """Writes a deleted result object again if the job's record has the result; else asks for a new job."""
     with suppress(errors.LookupFailed, errors.OutputError):
-        return output.write_result(flight.row, _read_result(client, flight))
+        stored = output.write_result(flight.row, _read_result(client, flight))
+        if stored.result is not None:
+            return stored
     flight.number += 1
     return StoredRow()
 
@@ -89,7 +105,10 @@ def _read_result(client: Client, flight: InFlightRow) -> Result:
 def record_failure(
     output: OutputDir, flight: InFlightRow, job_id: str | None, failure: Failure
 ) -> Outcome:
-    """Writes the failure, so that later runs do not submit the row again, and returns it as outcome."""
+    """Writes the failure, so that later runs do not submit the row again, and returns it as outcome.
+
+    A conflict is not written: it ends when the object in the way is moved.
+    """
     row, entry = flight.row, flight.entry
     found = RowFailure(
         custom_id=row.custom_id,
@@ -98,11 +117,15 @@ def record_failure(
         failure=failure,
         failed_at=datetime.now(UTC),
     )
+    if failure.code == errors.OutputConflict.code:
+        return replace(make_failure(found, None), is_kept=False)
     outcome = make_failure(found, output.write_failure(found))
     if entry is None:
         return outcome
     # The result of another request stays.
-    kept = outcome.entry._replace(result=entry.result, result_digest=entry.result_digest)
+    kept = outcome.entry._replace(
+        result=entry.result, result_digest=entry.result_digest, result_job_id=entry.result_job_id
+    )
     return replace(outcome, entry=kept)
 
 

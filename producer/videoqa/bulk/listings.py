@@ -16,9 +16,9 @@ from urllib.parse import quote, unquote
 
 from videoqa.bulk.folders import FolderWalker, fixed_folder
 from videoqa.bulk.manifest_files import SourceLine, line_of_name, read_csv, read_jsonl, read_list
-from videoqa.bulk.names import canonical_url, printable
+from videoqa.bulk.names import canonical_url, local_path, printable
 from videoqa.errors import InvalidRequest
-from videoqa.storage import ObjectStore, file_path
+from videoqa.storage import ObjectStore
 
 __all__ = ["VIDEO_SUFFIXES", "find_place", "list_rows"]
 
@@ -64,7 +64,7 @@ def find_place(source: str) -> str:
         return os.getcwd()
     if "://" in source and not source.startswith("file:///"):
         return source.rpartition("/")[0] + "/"
-    path = file_path(canonical_url(source))
+    path = local_path(canonical_url(source))
     if not os.path.isdir(path):
         path = fixed_folder(os.fspath(path)) if glob.has_magic(source) else path.parent
     return os.fspath(path)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
-from videoqa.storage import file_path, quote_name
+from videoqa.contract import quote_name
 
 __all__ = [
     "MAX_NAME_BYTES",
     "as_custom_id",
     "canonical_url",
     "is_short_name",
+    "local_path",
     "object_name",
     "printable",
     "short_digest",
@@ -23,6 +24,11 @@ MAX_CUSTOM_ID = 256
 """Characters, by the contract."""
 MAX_NAME_BYTES = 250
 """Size of a custom_id as a file's name, to which `.json` is added; file systems allow 255."""
+
+
+def local_path(url: str) -> Path:
+    """Returns the path of an input's file:// URL, whose bytes may be those of any name."""
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(url).path)))
 
 
 def printable(path: str | os.PathLike[str]) -> str:
@@ -63,7 +69,7 @@ def canonical_url(name: str, base: Path = Path()) -> str:
     Other URLs stay as they are. An empty name, which would be the folder itself, stays empty.
     """
     if name.startswith("file:///"):
-        path = file_path(name)
+        path = local_path(name)
     elif not name or "://" in name:
         return name
     else:

@@ -23,6 +23,8 @@ class Outcome:
 
     line: ResultLine
     entry: IndexEntry
+    is_kept: bool = True
+    """False: the index forgets it, so that the next run asks the row again."""
 
 
 def make_outcome(
@@ -43,7 +45,7 @@ def make_outcome(
         return None
     entry = IndexEntry(
         object_name(result.custom_id), result_digest, stored.result_version, result_digest,
-        stored.failure_version, result.job_id, subtitles,
+        result.job_id, stored.failure_version, result.job_id, subtitles,
     )  # fmt: skip
     url = output.result_url(result.custom_id)
     return Outcome(result_line(result.custom_id, url, result, paths), entry)

@@ -24,10 +24,10 @@ from typing import IO, TypeVar
 from urllib.parse import quote, unquote
 
 from videoqa import errors
-from videoqa.bulk.manifest import DIGEST_KEY, Row
+from videoqa.bulk.manifest import Row
 from videoqa.bulk.records import ArchiveRecord, RowFailure
-from videoqa.contract import Result, as_url, parse_stored
-from videoqa.storage import ObjectStore, file_path, quote_name
+from videoqa.contract import Result, as_url, parse_object_url, parse_stored, quote_name, redact_url
+from videoqa.storage import ObjectStore, file_path
 
 __all__ = ["OutputDir", "StoredRow", "translate_disk_errors"]
 
@@ -55,13 +55,14 @@ class OutputDir:
 
     def __init__(self, output: str, store: ObjectStore) -> None:
         """`output`: a path, or a `file://` or `s3://` URL."""
-        url = as_url(output)
-        if not url.startswith(("s3://", "file:///")) or not url.removeprefix("s3://").strip("/"):
+        self.url = as_url(output).rstrip("/")
+        try:
+            parse_object_url(f"{self.url}/results.jsonl").check_name()
+        except ValueError as error:
             raise errors.InvalidRequest(
-                f"got the output {output!r}, expected a folder or s3://bucket/prefix",
+                f"got the output {redact_url(output)!r}, expected a folder or s3://bucket/prefix: {error}",
                 param="output",
-            )
-        self.url = url.rstrip("/")
+            ) from error
         self.store = store
 
     @property
@@ -147,10 +148,8 @@ class OutputDir:
         return found
 
     def read_result(self, row: Row) -> StoredRow:
-        """Returns the stored result if it answers the row's present request."""
-        result, version = self._parse(Result, self.result_url(row.custom_id))
-        is_own = result is not None and result.metadata.get(DIGEST_KEY) == row.digest
-        return StoredRow(result, version) if is_own else StoredRow()
+        """Returns the stored result of the row, be it of its present request or of an earlier one."""
+        return StoredRow(*self._parse(Result, self.result_url(row.custom_id)))
 
     def _parse(self, kind: type[M], url: str) -> tuple[M | None, str | None]:
         """Returns an object and its version; without the object if some other file lies there."""
@@ -165,16 +164,16 @@ class OutputDir:
         return None, version
 
     def write_result(self, row: Row, result: Result) -> StoredRow:
-        """Writes a result that only the job's record in Redis has."""
-        url = self.result_url(row.custom_id)
-        return StoredRow(result, self._write(url, result.model_dump_json(indent=2)))
+        """Writes a result that only the job's record in Redis has, unless an object has come there since."""
+        data, url = result.model_dump_json(indent=2).encode(), self.result_url(row.custom_id)
+        if not _retry(lambda: self.store.write(url, data, keeps=lambda there: there != data)):
+            return StoredRow()
+        return StoredRow(result, _retry(lambda: self.store.version(url)))
 
     def write_failure(self, failure: RowFailure) -> str | None:
         """Writes a failure; returns the version of its object."""
-        return self._write(self.failure_url(failure.custom_id), failure.model_dump_json(indent=2))
-
-    def _write(self, url: str, text: str) -> str | None:
-        _retry(lambda: self.store.write(url, text.encode()))
+        data, url = failure.model_dump_json(indent=2).encode(), self.failure_url(failure.custom_id)
+        _retry(lambda: self.store.write(url, data))
         return _retry(lambda: self.store.version(url))
 
     def delete_failure(self, custom_id: str) -> None:

@@ -27,6 +27,8 @@ class IndexEntry(NamedTuple):
     """Version of the result object; None: there is none."""
     result_digest: str | None = None
     """Digest of the request that the result object answers."""
+    result_job_id: str | None = None
+    """Job of the result object, which the row's next job replaces."""
     failure: str | None = None
     """Version of the failure's object; None: there is none."""
     job_id: str | None = None
@@ -41,7 +43,7 @@ def dump_index(file: IO[bytes], lines_version: str | None, entries: Iterable[Ind
     """Writes the index of a results.jsonl of this version."""
     file.write(json.dumps({"results.jsonl": lines_version}).encode() + b"\n")
     for entry in entries:
-        file.write(json.dumps(entry).encode() + b"\n")
+        file.write(json.dumps(_shorten(entry)).encode() + b"\n")
 
 
 def parse_index(file: IO[bytes]) -> tuple[str | None, Iterator[IndexEntry]]:
@@ -60,4 +62,15 @@ def _parse_entries(file: IO[bytes]) -> Iterator[IndexEntry]:
         except ValueError:  # torn, or some other file: the rest is read from the objects
             return
         if isinstance(values, list) and len(values) == len(IndexEntry._fields):
-            yield IndexEntry(*values)
+            yield _lengthen(IndexEntry(*values))
+
+
+def _shorten(entry: IndexEntry) -> IndexEntry:
+    """Leaves out what stands twice in the entry of a row with a result."""
+    return entry if entry.code else entry._replace(result_digest=None, result_job_id=None)
+
+
+def _lengthen(entry: IndexEntry) -> IndexEntry:
+    if entry.code:
+        return entry
+    return entry._replace(result_digest=entry.digest, result_job_id=entry.job_id)

@@ -108,7 +108,10 @@ class ResultTable:
             offset = self._new.seek(0, os.SEEK_END)
             self._new.write(outcome.line.model_dump_json().encode() + b"\n")
         self._index.add_new_line(outcome.entry.name, offset)
-        self._index.add_known([outcome.entry])
+        if outcome.is_kept:
+            self._index.add_known([outcome.entry])
+        else:
+            self._index.forget(outcome.entry.name)
         self._is_changed = True
 
     def publish_due(self) -> None:

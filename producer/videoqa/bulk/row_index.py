@@ -24,8 +24,8 @@ PRAGMA synchronous=OFF;
 CREATE TABLE ids (name TEXT PRIMARY KEY, number INTEGER, place TEXT) WITHOUT ROWID;
 CREATE TABLE stored (name TEXT PRIMARY KEY, result TEXT, failure TEXT) WITHOUT ROWID;
 CREATE TABLE known (
-  name TEXT PRIMARY KEY, digest TEXT, result TEXT, result_digest TEXT, failure TEXT, job_id TEXT,
-  subtitles TEXT, code TEXT, message TEXT
+  name TEXT PRIMARY KEY, digest TEXT, result TEXT, result_digest TEXT, result_job_id TEXT,
+  failure TEXT, job_id TEXT, subtitles TEXT, code TEXT, message TEXT
 ) WITHOUT ROWID;
 CREATE TABLE lines (
   name TEXT PRIMARY KEY, is_new INTEGER, offset INTEGER, job_id TEXT, ok INTEGER, subtitles TEXT
@@ -111,7 +111,9 @@ class RowIndex:
     # -- what their outcomes are
 
     def add_known(self, entries: Iterable[IndexEntry]) -> None:
-        self._run_many("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", entries)
+        self._run_many(
+            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entries
+        )
 
     def find_known(self, name: str) -> IndexEntry | None:
         """Returns the outcome of a row; None: OUTPUT has none."""
@@ -125,6 +127,14 @@ class RowIndex:
         """Forgets outcomes whose objects are gone."""
         self._run("DELETE FROM known WHERE name NOT IN (SELECT name FROM stored)")
 
+    def forget(self, name: str) -> None:
+        """Forgets the outcome of a row."""
+        self._run("DELETE FROM known WHERE name = ?", (name,))
+
+    def drop_outdated(self) -> None:
+        """Forgets outcomes that were made of other objects than the stored ones."""
+        self._run(f"DELETE FROM known WHERE name IN (SELECT stored.name {_OUTDATED})")  # noqa: S608
+
     def drop_unlike_lines(self) -> None:
         """Forgets outcomes that results.jsonl has no line of."""
         self._run(
@@ -137,7 +147,7 @@ class RowIndex:
         return int(self._run("SELECT count(*) " + _OUTDATED).fetchone()[0])
 
     def list_outdated(self) -> Iterator[tuple[str, bool, bool]]:
-        """Yields the rows whose stored objects are not those that their outcome was made of.
+        """Yields the rows whose stored objects have no outcome, or are not those that it was made of.
 
         Each is a name, with whether OUTPUT has a result and a failure of it.
         """

@@ -265,8 +265,8 @@ class _Run:
     def _refuse(self, flight: InFlightRow, error: errors.VideoQAError | None) -> list[InFlightRow]:
         """Handles a row that was not submitted; returns it if it is to be submitted again."""
         match error:
-            case errors.IdempotencyConflict():  # an older release spelled this request otherwise
-                flight.number += 1
+            case errors.IdempotencyConflict() | errors.LookupFailed():
+                flight.number += 1  # the job of this key is another one, gone, or unreadable
             case errors.RequestError():
                 param = _REQUEST_NUMBER.sub("", error.param or "") or None
                 failure = Failure(code=error.code, message=error.message, attempt=0, param=param)
@@ -293,7 +293,8 @@ class _Run:
         """Retries a job that an earlier run submitted under the same key and that failed."""
         if not job.final or job.state == "succeeded" or flight.reopened:
             return
-        output_failed = job.failure is not None and job.failure.code in _OUTPUT_CODES
+        codes = _OUTPUT_CODES | {errors.OutputConflict.code}
+        output_failed = job.failure is not None and job.failure.code in codes
         if self._planner.retries_failed or output_failed:
             with suppress(errors.NotRetryable):  # another run was faster
                 self._client.retry(job.id)

@@ -41,6 +41,7 @@ def load_stored_rows(
     index.add_results(output.list_results())
     index.add_failures(output.list_failures())
     index.drop_unstored()
+    index.drop_outdated()
 
     def read(row: tuple[str, bool, bool]) -> Outcome | None:
         """Returns the outcome of a row by its objects alone; None: they are not a row's."""

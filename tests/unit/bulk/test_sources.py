@@ -12,8 +12,9 @@ import pytest
 
 from videoqa import errors
 from videoqa.bulk import Manifest, Row
+from videoqa.bulk.names import local_path
 from videoqa.bulk.row_index import RowIndex
-from videoqa.storage import ObjectStore, file_path
+from videoqa.storage import ObjectStore
 
 NAMES = ("b.mp4", "a/z.mkv", "a/c/y #1.mp4", "a/ü.webm")
 
@@ -158,7 +159,7 @@ def test_names_that_are_not_utf8_are_rows_with_escapes(folder: Path) -> None:
     found, _ = read("videos", only=["caf*"])
     (row,) = found
     assert row.custom_id == r"caf\xe9.mp4"
-    assert os.fsencode(file_path(row.request.inputs[0].url)) == raw
+    assert os.fsencode(local_path(row.request.inputs[0].url)) == raw
     row.request.model_dump_json().encode()
     with pytest.raises(errors.InvalidRequest) as caught:
         read(os.fsdecode(b"videos/\xff"))

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ from videoqa.errors import VideoQAError
 from videoqa.local_stack import LocalStack, find_stack
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
+from videoqa_worker.decoding.messages import Confinement
 from videoqa_worker.frames import CompleteFile
 from videoqa_worker.settings import WorkerSettings
 
@@ -67,7 +69,7 @@ def checks(workers: Sequence[WorkerInfo] = ()) -> Iterator[Check]:
     yield check_variables(os.environ, WorkerSettings)
     yield _check_device(settings)
     yield _check_server(settings.server.url) if settings.server.url else _check_model(settings)
-    yield _check_video(settings)
+    yield from _check_video(settings)
     most = settings.sources.max_bytes
     spools = {(Path(info.spool), info.max_source_bytes or most) for info in here if info.spool}
     own = {(settings.sources.spool_dir or Path(tempfile.gettempdir()), most)}
@@ -199,19 +201,20 @@ def _fits_gpu(settings: WorkerSettings, parameters: int) -> bool:
     return bool(needed < _MAX_WEIGHT_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
 
-def _check_video(settings: WorkerSettings) -> Check:
-    """Checks FFmpeg's decoders, and decodes a video in a process of its own."""
+def _check_video(settings: WorkerSettings) -> Iterator[Check]:
+    """Checks FFmpeg's decoders, decodes a video in a process of its own, and tells what confines that."""
     import av
 
     found = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
     lacking = [name for name in _DECODERS if name not in av.codecs_available]
     if lacking:
-        return Check(
+        yield Check(
             "video",
             ok=False,
             found=f"{found}, without the decoders {', '.join(lacking)}",
             next_step="install PyAV's own wheel: pip install --force-reinstall --only-binary av av",
         )
+        return
     decoders = Decoders(
         settings.frames,
         processes=1,
@@ -223,16 +226,28 @@ def _check_video(settings: WorkerSettings) -> Check:
             confinement = decoders.start()
             decoders.sample(CompleteFile(_write_tiny_video(Path(folder))), Sampling(frames=2))
     except VideoQAError as error:
-        return Check(
+        yield Check(
             "video",
             ok=False,
             found=error.message,
             next_step="check VIDEOQA_DECODER_MEMORY_BYTES and the limits on processes (ulimit -a)",
         )
-    found = f"{found}; a process of its own decodes, confined by {', '.join(confinement.held)}"
-    if confinement.missing:
-        found += f" (not by {'; '.join(confinement.missing)})"
-    return Check("video", ok=True, found=found)
+        return
+    yield Check("video", ok=True, found=f"{found}; a process of its own decodes")
+    yield _describe_confinement(confinement)
+
+
+def _describe_confinement(confinement: Confinement) -> Check:
+    """Names the layers that confine decoding, and each missing one with its reason."""
+    held = ", ".join(confinement.held) or "none"
+    missing = "".join(f"; not by {layer}" for layer in confinement.missing)
+    return Check(
+        "confinement",
+        ok=confinement.is_closed or sys.platform != "linux",
+        found=f"decoding is confined by {held}{missing}",
+        next_step="allow seccomp filters or Landlock in the container: without either, a video that "
+        "takes a decoder over reads what the worker's user can",
+    )
 
 
 @contextmanager

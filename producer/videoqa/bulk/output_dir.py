@@ -59,8 +59,9 @@ class OutputDir:
         try:
             parse_object_url(f"{self.url}/results.jsonl").check_name()
         except ValueError as error:
+            shown = redact_url(output) if "://" in output else output
             raise errors.InvalidRequest(
-                f"got the output {redact_url(output)!r}, expected a folder or s3://bucket/prefix: {error}",
+                f"got the output {shown!r}, expected a folder or s3://bucket/prefix: {error}",
                 param="output",
             ) from error
         self.store = store

@@ -224,7 +224,7 @@ def _check_video(settings: WorkerSettings) -> Iterator[Check]:
     try:
         with _silence_logs(), decoders, tempfile.TemporaryDirectory() as folder:
             confinement = decoders.start()
-            decoders.sample(CompleteFile(_write_tiny_video(Path(folder))), Sampling(frames=2))
+            decoders.sample(CompleteFile(_write_short_video(Path(folder))), Sampling(frames=2))
     except VideoQAError as error:
         yield Check(
             "video",
@@ -260,16 +260,19 @@ def _silence_logs() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _write_tiny_video(folder: Path) -> Path:
-    """Writes a video of two frames with an encoder that every FFmpeg has."""
+def _write_short_video(folder: Path) -> Path:
+    """Writes a video of two frames with an encoder that every FFmpeg has.
+
+    They are large enough that a process without memory to spare cannot decode them.
+    """
     import av
 
     path = folder / "two-pictures.mp4"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=2)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
         for _ in range(2):
-            out.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+            out.mux(stream.encode(av.VideoFrame(1280, 720, "yuv420p")))
         out.mux(stream.encode(None))
     return path
 

@@ -16,7 +16,7 @@ import builtins
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from videoqa.client import Client
 from videoqa.contract import (
@@ -32,11 +32,10 @@ from videoqa.contract import (
     Transcript,
     WorkerInfo,
 )
+from videoqa.errors import ClientClosed
+from videoqa.forks import reopen_in_children
 from videoqa.jobs import AsyncEventReader, EventCursor, connect_async
 from videoqa.settings import Settings
-
-if TYPE_CHECKING:
-    import redis.asyncio
 
 __all__ = ["AsyncClient"]
 
@@ -46,17 +45,29 @@ THREADS = 16
 """Most round trips at the same time."""
 
 
+def _make_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-client")
+
+
 class AsyncClient:
-    """Submits jobs to one Redis, follows them, and reads their results, on one event loop."""
+    """Submits jobs to one Redis, follows them, and reads their results, on any event loop."""
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
         self._client = Client(url, settings=settings)
-        self._redis: redis.asyncio.Redis = connect_async(self.settings)
         self._events = AsyncEventReader(
-            self._redis, url=self.settings.redis_url, prefix=self.settings.prefix
+            partial(connect_async, self.settings),
+            url=self.settings.redis_url,
+            prefix=self.settings.prefix,
         )
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-client")
+        self._threads = _make_threads()
+        self._is_closed = False
+        reopen_in_children(self)
+
+    def reopen_in_child(self) -> None:
+        """Makes new threads in a forked child, and leaves the connections to the parent."""
+        self._threads = _make_threads()
+        self._events.leave_to_parent()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -76,11 +87,16 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See `Client.close`."""
-        await self._redis.aclose()
-        await self._call(self._client.close)
+        if self._is_closed:
+            return
+        self._is_closed = True
+        await asyncio.to_thread(self._client.close)
+        await self._events.close()
         self._threads.shutdown(wait=False)
 
     async def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._is_closed:
+            raise ClientClosed
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, partial(method, *args, **kwargs))
 

@@ -4,7 +4,7 @@
         job = client.submit(inputs=["s3://videos/cat.mp4"], questions=["What is the cat doing?"])
         print(client.wait(job.id).state, client.result(job.id).answers[0].text)
 
-Thread-safe; connects on first use. Knows nothing of the worker's side.
+Thread-safe; connects on first use, and anew in a forked child. Knows nothing of the worker's side.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar, cast, get_args
 
 from videoqa import errors
 from videoqa.contract import (
@@ -39,6 +39,7 @@ from videoqa.contract import (
     parse_request,
     parse_stored,
 )
+from videoqa.forks import reopen_in_children
 from videoqa.jobs import (
     Bell,
     EventCursor,
@@ -144,6 +145,13 @@ def _make_page(found: Sequence[tuple[ListCursor, Job]], *, has_more: bool) -> Jo
     )
 
 
+class _Closed:
+    """Stands in for the parts of a closed client."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise errors.ClientClosed
+
+
 class _LazyDoorbell:
     """The doorbell of a client, made when the first job is to be recorded. Thread-safe."""
 
@@ -170,10 +178,20 @@ class Client:
         """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
         base = settings or Settings()
         self.settings = base.model_copy(update={"redis_url": url}) if url else base
+        self._is_closed = False
+        self._open()
+        reopen_in_children(self)
+
+    def _open(self) -> None:
         self._redis = self._connect()
         self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)
+
+    def reopen_in_child(self) -> None:
+        """Makes new connections and locks in a forked child: the inherited ones are the parent's."""
+        if not self._is_closed:
+            self._open()
 
     def _connect(self) -> redis.Redis:
         return connect(self.settings)
@@ -195,9 +213,18 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections to Redis and to the broker."""
-        self._redis.close()
-        self._doorbell.close()
+        """Closes the connections to Redis and to the broker; calls raise ClientClosed from now on.
+
+        A call that waits in another thread hears of it within 2 s.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        redis, doorbell, closed = self._redis, self._doorbell, cast("Any", _Closed())
+        self._redis = self._ledger = self._objects = self._doorbell = closed
+        # One in use is closed with its call: redis-py has no lock on a connection's buffer.
+        redis.connection_pool.disconnect(inuse_connections=False)
+        doorbell.close()
 
     def submit(
         self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any

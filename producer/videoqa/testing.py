@@ -72,6 +72,9 @@ class InMemoryClient(Client):
             ) from error
         return cast("redis.Redis", fakeredis.FakeRedis(decode_responses=True))
 
+    def reopen_in_child(self) -> None:
+        """Keeps the in-memory Redis: the child has a copy of its own."""
+
     def _make_doorbell(self) -> _AnsweringDoorbell:
         return _AnsweringDoorbell(self._answer_bell)
 

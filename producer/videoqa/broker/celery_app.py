@@ -15,7 +15,7 @@ from celery import Celery
 from kombu.utils.scheduling import priority_cycle
 from redis.exceptions import RedisError
 
-from videoqa.broker.transport import BrokerAMQP, BrokerConnection
+from videoqa.broker.transport import BrokerApp, BrokerConnection
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.jobs import (
     MAX_CONNECTIONS,
@@ -39,7 +39,7 @@ def make_celery(settings: Settings) -> Celery:
         ConfigurationError: no transport here speaks the broker URL, or it names no database.
     """
     _check_broker(settings)
-    app = Celery("videoqa", broker=settings.broker, amqp=BrokerAMQP, set_as_current=False)
+    app = BrokerApp("videoqa", broker=settings.broker, set_as_current=False)
     app.conf.update(
         task_acks_late=True,
         task_ignore_result=True,
@@ -54,6 +54,7 @@ def make_celery(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         broker_transport_options=_transport_options(settings),
     )
+    app.amqp.producer_pool  # noqa: B018 - made here, before there are threads
     return app
 
 
@@ -160,7 +161,11 @@ def translate_broker_errors(app: Celery) -> Iterator[None]:
         yield
     except Exception as error:
         cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
-        why = explain_broken(cause)[0] if isinstance(cause, RedisError) else "did not take the message"
+        why = (
+            explain_broken(cause)[0]
+            if isinstance(cause, RedisError)
+            else "did not take the message"
+        )
         raise RedisUnavailable(
             f"broker at {server_address(app.conf.broker_url or '')} {why} ({type(error).__name__}: {error})"
         ) from error

@@ -112,13 +112,15 @@ class AsyncClient:
         """See `Client.submit_many`. The iterable is read on another thread."""
         return await self._call(self._client.submit_many, requests)
 
-    async def get(self, job_id: str) -> Job:
+    async def get(self, job_id: str, *, include_request: bool = False) -> Job:
         """See `Client.get`."""
-        return await self._call(self._client.get, job_id)
+        return await self._call(self._client.get, job_id, include_request=include_request)
 
-    async def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
+    async def get_many(
+        self, job_ids: Sequence[str], *, include_request: bool = False
+    ) -> builtins.list[Job | None]:
         """See `Client.get_many`."""
-        return await self._call(self._client.get_many, job_ids)
+        return await self._call(self._client.get_many, job_ids, include_request=include_request)
 
     async def list(
         self,
@@ -127,9 +129,17 @@ class AsyncClient:
         tag: str | None = None,
         cursor: str | None = None,
         limit: int = 100,
+        include_request: bool = False,
     ) -> JobPage:
         """See `Client.list`."""
-        return await self._call(self._client.list, state=state, tag=tag, cursor=cursor, limit=limit)
+        return await self._call(
+            self._client.list,
+            state=state,
+            tag=tag,
+            cursor=cursor,
+            limit=limit,
+            include_request=include_request,
+        )
 
     async def wait(
         self,
@@ -189,9 +199,12 @@ class AsyncClient:
         """See `Client.retry`."""
         return await self._call(self._client.retry, job_id)
 
-    async def dead(self, *, code: str | None = None) -> AsyncIterator[Job]:
+    async def dead(
+        self, *, code: str | None = None, include_request: bool = False
+    ) -> AsyncIterator[Job]:
         """See `Client.dead`."""
-        for job in await self._call(lambda: builtins.list(self._client.dead(code=code))):
+        found = partial(self._client.dead, code=code, include_request=include_request)
+        for job in await self._call(lambda: builtins.list(found())):
             yield job
 
     async def replay(self, *, code: str | None = None) -> builtins.list[Job]:

@@ -327,21 +327,26 @@ class Client:
             for job_id, job in zip(job_ids, jobs, strict=True)
         }
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, *, include_request: bool = False) -> Job:
         """Returns the job as it is now.
+
+        Arguments:
+            include_request: also its request: inputs (without credentials and query), questions, sampling.
 
         Raises:
             JobNotFound: no such job was ever recorded here.
             JobExpired: the job's `result_ttl_s` is over, or it was purged.
         """
-        return self._ledger.get(job_id)
+        return self._ledger.get(job_id, include_request=include_request)
 
-    def get_many(self, job_ids: Sequence[str]) -> builtins.list[Job | None]:
+    def get_many(
+        self, job_ids: Sequence[str], *, include_request: bool = False
+    ) -> builtins.list[Job | None]:
         """Returns jobs in the order of their ids, in one round trip; None: unknown or expired.
 
         The jobs have neither `position` nor `waiting_for`, which only `get` looks up.
         """
-        return self._ledger.get_many(job_ids)
+        return self._ledger.get_many(job_ids, include_request=include_request)
 
     def list(
         self,
@@ -350,6 +355,7 @@ class Client:
         tag: str | None = None,
         cursor: str | None = None,
         limit: int = 100,
+        include_request: bool = False,
     ) -> JobPage:
         """Returns a page of the recorded jobs, newest first.
 
@@ -358,6 +364,7 @@ class Client:
             tag: only jobs with this tag.
             cursor: `next_cursor` of the previous page; None: the first page.
             limit: most jobs of the page.
+            include_request: also the request of each job, as in `get`.
         """
         if not 1 <= limit <= MOST_LISTED:
             raise errors.InvalidRequest(
@@ -377,7 +384,7 @@ class Client:
         while True:
             cursors = self._ledger.list_index(tag=tag, after=after, limit=MOST_LISTED)
             ids = [at.job_id for at in cursors]
-            jobs = self._ledger.get_many(ids)
+            jobs = self._ledger.get_many(ids, include_request=include_request)
             self._ledger.forget(
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
@@ -498,20 +505,21 @@ class Client:
         doorbell.ring([self._ledger.retry(job_id)])
         return self.get(job_id)
 
-    def dead(self, *, code: str | None = None) -> Iterator[Job]:
+    def dead(self, *, code: str | None = None, include_request: bool = False) -> Iterator[Job]:
         """Yields the failed jobs, each with its failure, those whose records end first in front.
 
         `retry` replays one of them, `replay` all, and `purge` deletes one.
 
         Arguments:
             code: only jobs that failed with this error code.
+            include_request: also the request of each job, as in `get`.
 
         Raises:
             InvalidRequest: no error has this code, and no job failed with it.
         """
         known = code is None or code in errors.REGISTRY
         for ids in _split(self._ledger.dead(), CHUNK):
-            for job in self.get_many(ids):
+            for job in self.get_many(ids, include_request=include_request):
                 if job is None or job.state != "failed":
                     continue  # its record ended, or it was retried or purged meanwhile
                 if code is None or (job.failure is not None and job.failure.code == code):

@@ -11,7 +11,7 @@ from videoqa import errors
 from videoqa.cli.help import App
 from videoqa.cli.options import JobId, JsonFlag, Timeout, open_client
 from videoqa.cli.output import print_change, print_event, print_job, print_note
-from videoqa.cli.tables import print_jobs, print_queues
+from videoqa.cli.tables import print_dead, print_jobs, print_queues
 from videoqa.client import Client
 from videoqa.contract import PRIORITIES, JobState, Priority
 
@@ -22,6 +22,10 @@ Limit = Annotated[
     typer.Option(
         "--limit", "-n", metavar="N", show_default=False, help="Limit on the number of jobs [20]."
     ),
+]
+Wide = Annotated[
+    bool,
+    typer.Option("--wide", help="Show all columns and whole cells, however wide the table is."),
 ]
 Model = Annotated[
     str | None,
@@ -58,14 +62,19 @@ def list_jobs(
             help="Continue where the previous page ended; its last line prints the value.",
         ),
     ] = None,
+    wide: Wide = False,
     as_json: JsonFlag = False,
 ) -> None:
     """List jobs, newest first."""
     with open_client() as client:
         page = client.list(
-            state=cast("JobState | None", state), tag=tag, limit=limit, cursor=cursor
+            state=cast("JobState | None", state),
+            tag=tag,
+            limit=limit,
+            cursor=cursor,
+            include_request=True,
         )
-    print_jobs(page.jobs, as_json=as_json)
+    print_jobs(page.jobs, as_json=as_json, wide=wide)
     if page.next_cursor and not as_json:
         print_note(f"more with --cursor {page.next_cursor}")
 
@@ -95,17 +104,17 @@ Code = Annotated[
 
 
 @dead.command(name="list")
-def list_dead(code: Code = None, as_json: JsonFlag = False) -> None:
+def list_dead(code: Code = None, wide: Wide = False, as_json: JsonFlag = False) -> None:
     """List failed jobs with their errors."""
     with open_client() as client:
-        print_jobs(client.dead(code=code), as_json=as_json)
+        print_dead(client.dead(code=code, include_request=True), as_json=as_json, wide=wide)
 
 
 @dead.command(name="show")
 def show_dead(job_id: JobId, as_json: JsonFlag = False) -> None:
-    """Print the state and error of a job."""
+    """Print the state and error of a job, and what it was asked."""
     with open_client() as client:
-        print_job(client.get(job_id), as_json=as_json)
+        print_job(client.get(job_id, include_request=True), as_json=as_json)
 
 
 @dead.command()
@@ -151,10 +160,10 @@ def _choose_jobs(
 
 
 @queue.command()
-def stats(as_json: JsonFlag = False) -> None:
+def stats(wide: Wide = False, as_json: JsonFlag = False) -> None:
     """Print how many jobs wait, by model and priority."""
     with open_client() as client:
-        print_queues(client.queues(), as_json=as_json)
+        print_queues(client.queues(), as_json=as_json, wide=wide)
 
 
 @queue.command()

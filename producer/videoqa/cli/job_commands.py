@@ -230,9 +230,9 @@ def submit(
 
 
 def status(job_id: JobId, as_json: JsonFlag = False) -> None:
-    """Print the state of a job, and why it waits."""
+    """Print the state of a job, what it was asked, and why it waits."""
     with open_client() as client:
-        print_job(client.get(job_id), as_json=as_json)
+        print_job(client.get(job_id, include_request=True), as_json=as_json)
 
 
 def wait(job_id: JobId, timeout: Timeout = None, as_json: JsonFlag = False) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from rich.console import Console
 
+from videoqa.cli.request_lines import format_request
 from videoqa.client import Client
 from videoqa.contract import Event, Job, Result, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.errors import InvalidRequest
@@ -112,6 +113,14 @@ def print_job(job: Job, *, as_json: bool) -> None:
     if job.waiting_for:
         before = f" ({job.position} ahead of it)" if job.position else ""
         print(f"waiting   {job.waiting_for}{before}")
+    for name, text in (
+        *(format_request(job.request) if job.request else ()),
+        ("tenant", job.tenant),
+        ("custom id", job.custom_id),
+        ("tags", ", ".join(job.tags)),
+    ):
+        if text:
+            print(f"{name:<10}{text}")
     print(f"attempt   {job.attempt} of {job.max_attempts}")
     print(f"submitted {format_time(job.created_at)}")
     if job.started_at:

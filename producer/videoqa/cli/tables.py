@@ -1,62 +1,191 @@
-"""Tables of jobs and queues: aligned columns for people, one JSON object per line for scripts."""
+"""Tables of jobs and queues: aligned columns for people, one JSON object per line for scripts.
+
+On a terminal a table fits its width: long cells are cut with an ellipsis, and the last columns are left
+out if there is no room for them. `--wide` shows all. In a pipe nothing is cut.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
+from rich.cells import cell_len, set_cell_size
 
-from videoqa.cli.output import format_time
+from videoqa.cli.request_lines import join_lines
 from videoqa.contract import Job, QueueInfo
 
-__all__ = ["print_jobs", "print_queues"]
+__all__ = ["Column", "format_age", "format_table", "print_dead", "print_jobs", "print_queues"]
 
 T = TypeVar("T", bound=BaseModel)
 
+_GAP = "  "
 
-def print_jobs(found: Iterable[Job], *, as_json: bool) -> None:
-    """Prints a row for each job, with its failure or custom_id at the end."""
-    rows = [
-        [
-            job.id,
-            job.state,
-            format_time(job.created_at),
-            f"{job.attempt}/{job.max_attempts}",
-            f"{job.failure.code}: {job.failure.message}" if job.failure else job.custom_id or "",
-        ]
-        for job in _print_json_lines(found, as_json)
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """One column of a table, and the part of it that a narrow terminal shows."""
+
+    head: str
+    text: Callable[[T], str]
+    cut: Literal["never", "end", "start"] = "never"
+    """The side from which a long cell loses characters; of a path the end tells most."""
+    least: int = 10
+    """Least width of a column that is cut; one that has less room is left out."""
+    is_wide: bool = False
+    """Shown with `--wide` only."""
+
+
+def _list_job_columns() -> list[Column[Job]]:
+    return [
+        Column("JOB", lambda job: job.id),
+        Column("STATE", lambda job: job.state),
+        Column("AGE", lambda job: format_age(job.created_at)),
+        Column("ATTEMPT", lambda job: f"{job.attempt}/{job.max_attempts}", is_wide=True),
+        Column("INPUT", _first_input, cut="start"),
+        Column("QUESTION", _first_question, cut="end"),
+        Column("CUSTOM ID", lambda job: job.custom_id or "", cut="end"),
+        Column("FAILURE", _describe_failure, cut="end", least=16),
     ]
-    _print_table(["JOB", "STATE", "SUBMITTED", "ATTEMPT", ""], rows, as_json)
 
 
-def print_queues(found: Iterable[QueueInfo], *, as_json: bool) -> None:
-    """Prints a row for each queue, with the numbers of waiting jobs and of workers."""
-    rows = [
-        [
-            queue.model or "(any)",
-            queue.priority,
-            str(queue.waiting),
-            str(queue.workers),
-            "paused" if queue.paused else "",
-        ]
-        for queue in _print_json_lines(found, as_json)
+def _list_dead_columns() -> list[Column[Job]]:
+    return [
+        Column("JOB", lambda job: job.id),
+        Column("AGE", lambda job: format_age(job.finished_at or job.created_at)),
+        Column("ATTEMPT", lambda job: f"{job.attempt}/{job.max_attempts}", is_wide=True),
+        Column("FAILURE", _describe_failure, cut="end", least=24),
+        Column("INPUT", _first_input, cut="start"),
+        Column("QUESTION", _first_question, cut="end"),
+        Column("CUSTOM ID", lambda job: job.custom_id or "", cut="end"),
     ]
-    _print_table(["MODEL", "PRIORITY", "WAITING", "WORKERS", ""], rows, as_json)
 
 
-def _print_json_lines(found: Iterable[T], as_json: bool) -> Iterable[T]:
-    """Yields the items again, after printing each as JSON if that is asked for."""
+def print_jobs(found: Iterable[Job], *, as_json: bool, wide: bool) -> int:
+    """Prints a row for each job, and returns their number."""
+    return _print_rows(_list_job_columns(), found, as_json, wide)
+
+
+def print_dead(found: Iterable[Job], *, as_json: bool, wide: bool) -> int:
+    """Prints a row for each failed job, with its failure in front; returns their number."""
+    return _print_rows(_list_dead_columns(), found, as_json, wide)
+
+
+def print_queues(found: Iterable[QueueInfo], *, as_json: bool, wide: bool) -> int:
+    """Prints a row for each queue, with the numbers of waiting jobs and of workers; returns their number."""
+    columns: list[Column[QueueInfo]] = [
+        Column("MODEL", lambda queue: queue.model or "(any)", cut="start"),
+        Column("PRIORITY", lambda queue: queue.priority),
+        Column("WAITING", lambda queue: str(queue.waiting)),
+        Column("WORKERS", lambda queue: str(queue.workers)),
+        Column("", lambda queue: "paused" if queue.paused else ""),
+    ]
+    return _print_rows(columns, found, as_json, wide)
+
+
+def _first_input(job: Job) -> str:
+    """Returns the job's first input, and the number of others."""
+    inputs = job.request.inputs if job.request else ()
+    more = f" +{len(inputs) - 1}" if len(inputs) > 1 else ""
+    return inputs[0].url + more if inputs else ""
+
+
+def _first_question(job: Job) -> str:
+    questions = job.request.questions if job.request else ()
+    more = f" +{len(questions) - 1}" if len(questions) > 1 else ""
+    return questions[0].text + more if questions else ""
+
+
+def _describe_failure(job: Job) -> str:
+    return f"{job.failure.code}: {job.failure.message}" if job.failure else ""
+
+
+def format_age(since: datetime) -> str:
+    """Returns the time since an instant, in its largest unit: `12s`, `3m`, `5h`, `2d`."""
+    seconds = max(0.0, (datetime.now(UTC) - since).total_seconds())
+    for unit, length_s in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length_s:
+            return f"{int(seconds // length_s)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def _print_rows(columns: Sequence[Column[T]], found: Iterable[T], as_json: bool, wide: bool) -> int:
+    rows = []
     for item in found:
         if as_json:
             print(item.model_dump_json())
-        yield item
+        rows.append(item)
+    if rows and not as_json:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not wide else None
+        for line in format_table(columns, rows, width=width, wide=wide):
+            print(line)
+    return len(rows)
 
 
-def _print_table(head: list[str], rows: list[list[str]], as_json: bool) -> None:
-    if as_json or not rows:
-        return
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+def format_table(
+    columns: Sequence[Column[T]], items: Sequence[T], *, width: int | None, wide: bool = False
+) -> list[str]:
+    """Returns the lines of a table.
+
+    Arguments:
+        width: columns of the terminal; None: nothing is cut.
+        wide: show the columns of `--wide` as well.
+    """
+    cells = {
+        column: [join_lines(column.text(item)) for item in items]
+        for column in columns
+        if wide or not column.is_wide
+    }
+    # A column that may be cut and has nothing to show only takes room.
+    shown = [column for column in cells if column.cut == "never" or any(cells[column])]
+    natural = [max(map(cell_len, (column.head, *cells[column]))) for column in shown]
+    if width is not None:
+        shown, natural = _fit(shown, natural, width)
+    lines = [[column.head for column in shown]]
+    lines += [[cells[column][row] for column in shown] for row in range(len(items))]
+    return [
+        _GAP.join(
+            _cut(cell, size, column.cut)
+            for cell, size, column in zip(line, natural, shown, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def _fit(
+    columns: list[Column[T]], natural: list[int], width: int
+) -> tuple[list[Column[T]], list[int]]:
+    """Returns the columns that have room, and their widths: what is left goes to those that are cut, evenly."""
+    columns, natural = list(columns), list(natural)
+    while True:
+        sizes = [
+            size if column.cut == "never" else min(size, column.least)
+            for column, size in zip(columns, natural, strict=True)
+        ]
+        left = width - sum(sizes) - len(_GAP) * (len(sizes) - 1)
+        flexible = [n for n, column in enumerate(columns) if column.cut != "never"]
+        if left >= 0 or len(flexible) <= 1:
+            break
+        del columns[flexible[-1]], natural[flexible[-1]]
+    if left < 0 and flexible:
+        sizes[flexible[0]] = max(1, sizes[flexible[0]] + left)
+    while left > 0 and (growing := [n for n in flexible if sizes[n] < natural[n]]):
+        for n in growing[:left]:
+            sizes[n] += 1
+        left -= len(growing[:left])
+    return columns, sizes
+
+
+def _cut(cell: str, size: int, side: str) -> str:
+    """Returns the cell with this width, in columns of the terminal."""
+    if cell_len(cell) > size and side == "end":
+        cell = set_cell_size(cell, size - 1).rstrip() + "…"
+    elif cell_len(cell) > size and side == "start":
+        while cell_len(cell) > size - 1:
+            cell = cell[1:]
+        cell = "…" + cell
+    return cell + " " * (size - cell_len(cell))

@@ -38,6 +38,7 @@ from videoqa.contract.request import (
     as_url,
     is_image_url,
     parse_request,
+    redact_request,
     redact_url,
 )
 from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
@@ -88,6 +89,7 @@ __all__ = [
     "make_cues",
     "parse_request",
     "parse_stored",
+    "redact_request",
     "redact_url",
     "to_datetime",
 ]

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.model import Model
-from videoqa.contract.request import Generation, Priority
+from videoqa.contract.request import Generation, JobRequest, Priority
 from videoqa.errors import Stage
 
 __all__ = [
@@ -95,6 +95,9 @@ class Job(Model):
     custom_id: str | None = None
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = Field(default_factory=dict)
+    request: JobRequest | None = None
+    """The request, with inputs, questions and sampling; its URLs have no credentials and no query.
+    None: it was not asked for (`include_request`)."""
 
     @property
     def final(self) -> bool:

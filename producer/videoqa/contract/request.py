@@ -46,6 +46,7 @@ __all__ = [
     "as_url",
     "is_image_url",
     "parse_request",
+    "redact_request",
     "redact_url",
 ]
 
@@ -359,3 +360,9 @@ def redact_url(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
+
+
+def redact_request(request: JobRequest) -> JobRequest:
+    """Returns the request with the URLs of its inputs redacted, as jobs and messages may show it."""
+    inputs = tuple(item.model_copy(update={"url": redact_url(item.url)}) for item in request.inputs)
+    return request.model_copy(update={"inputs": inputs})

@@ -27,6 +27,7 @@ from videoqa.contract import (
     WorkerInfo,
     describe_state,
     parse_stored,
+    redact_request,
     to_datetime,
 )
 from videoqa.jobs.connection import translate_redis_errors
@@ -86,7 +87,7 @@ class LedgerReader:
                 # Text and call in one: a retry may meet another server, which knows no script yet.
                 return self._redis.eval(load_script(script), 0, *values)
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, *, include_request: bool = False) -> Job:
         """Returns the job, with position and reason for waiting; raises JobNotFound or JobExpired."""
         check_job_id(job_id)
         with translate_redis_errors(self._url):
@@ -95,9 +96,12 @@ class LedgerReader:
         if record["state"] is None:
             raise self._explain_missing(job_id)
         position, waiting_for = self._explain_wait(job_id, record)
-        return _parse_job(job_id, record, position, waiting_for)
+        job = _parse_job(job_id, record, include_request=include_request)
+        return job.model_copy(update={"position": position, "waiting_for": waiting_for})
 
-    def get_many(self, job_ids: Sequence[str]) -> list[Job | None]:
+    def get_many(
+        self, job_ids: Sequence[str], *, include_request: bool = False
+    ) -> list[Job | None]:
         """Returns jobs without position and reason for waiting, in one round trip; None: unknown or expired."""
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
@@ -107,7 +111,7 @@ class LedgerReader:
             found = pipe.execute()
         records = (dict(zip(_JOB_FIELDS, values, strict=True)) for values in found)
         return [
-            _parse_job(job_id, record, None, None) if record["state"] else None
+            _parse_job(job_id, record, include_request=include_request) if record["state"] else None
             for job_id, record in zip(job_ids, records, strict=True)
         ]
 
@@ -245,9 +249,8 @@ def _parse_time(text: str | None) -> Any:
     return to_datetime(float(text)) if text else None
 
 
-def _parse_job(
-    job_id: str, record: dict[str, Any], position: int | None, waiting_for: str | None
-) -> Job:
+def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) -> Job:
+    """Returns the job of a record, without position and reason for waiting, which are not in it."""
     request = parse_stored(JobRequest, record["request"])
     return Job(
         id=job_id,
@@ -259,8 +262,6 @@ def _parse_job(
         started_at=_parse_time(record["started_at"]),
         finished_at=_parse_time(record["finished_at"]),
         next_attempt_at=_parse_time(record["next_at"]),
-        position=position,
-        waiting_for=waiting_for,
         model=request.model,
         priority=request.priority,
         tenant=request.tenant,
@@ -270,6 +271,7 @@ def _parse_job(
         custom_id=request.custom_id,
         tags=request.tags,
         metadata=request.metadata,
+        request=redact_request(request) if include_request else None,
     )
 
 

@@ -292,8 +292,37 @@ def test_status_says_why_a_job_waits(run: Run, client: Client, ledger: Ledger) -
                    started_at=now, seen_at=now)
     )  # fmt: skip
     done = run("status", first.id, "--json")
-    assert Job.model_validate_json(done.stdout) == client.get(first.id)
+    assert Job.model_validate_json(done.stdout) == client.get(first.id, include_request=True)
     assert json.loads(done.stdout)["waiting_for"] == "a free worker"
+
+
+def test_status_shows_what_a_job_was_asked_without_secrets(run: Run, client: Client) -> None:
+    job = client.submit(
+        inputs=[
+            {"url": "https://me:secret@h/a.mp4?sig=secret", "start": 1, "end": 2.5},
+            "s3://b/p.png",
+        ],
+        questions=["What\nis it?", "Why?"],
+        sampling={"method": "fps", "fps": 2},
+        generation={"max_new_tokens": 9, "temperature": 0.7, "seed": 3, "stop": ["END"]},
+        tags=["a", "b"],
+        tenant="acme",
+        model="org/m",
+    )
+    for command in (["status"], ["dead", "show"]):
+        shown = run(*command, job.id).stdout
+        assert (
+            "input     https://h/a.mp4, from 1 s to 2.5 s\n"
+            "          s3://b/p.png\n"
+            "question  What is it?\n"
+            "          Why?\n"
+            "model     org/m\n"
+            "sampling  2 frames a second, at most 32\n"
+            "answer    at most 9 tokens, temperature 0.7 and seed 3, ends before 'END'\n"
+            "tenant    acme\n"
+            "tags      a, b\n"
+        ) in shown
+        assert "secret" not in shown
 
 
 def test_wait_and_result_of_a_job_that_succeeds(run: Run, client: Client, ledger: Ledger) -> None:

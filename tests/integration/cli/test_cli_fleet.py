@@ -35,12 +35,14 @@ def test_jobs_are_listed_with_state_and_failure(run: Run, client: Client, ledger
     jobs = client.submit_many([{**ASKED, "tags": ["a"], "custom_id": "mine"}] * 3)
     fail(ledger, "corrupt_video", "x")
     lines = run("list").stdout.splitlines()
-    assert lines[0].split() == ["JOB", "STATE", "SUBMITTED", "ATTEMPT"]
+    assert lines[0].split() == [
+        "JOB", "STATE", "AGE", "INPUT", "QUESTION", "CUSTOM", "ID", "FAILURE",
+    ]  # fmt: skip
     assert [line.split()[:2] for line in lines[1:]] == [
         [jobs[2].id, "queued"], [jobs[1].id, "queued"], [jobs[0].id, "failed"],
     ]  # fmt: skip
     assert lines[3].endswith("corrupt_video: it is broken")
-    assert lines[1].endswith("mine")
+    assert lines[1].split()[3:] == ["s3://b/clip.mp4", "What", "is", "it?", "mine"]
     first = run("list", "-n", "1", "--state", "queued", "--tag", "a")
     said = "note: more with --cursor "
     assert first.stderr.startswith(said)

@@ -188,6 +188,24 @@ def test_many_are_submitted_read_and_listed(client: Any) -> None:
     assert caught.value.param == "requests.1.questions.0.text"
 
 
+def test_a_job_tells_what_it_was_asked_without_secrets(client: Any, worker: Worker) -> None:
+    url = "https://user:secret@h/clip.mp4?X-Amz-Signature=secret"
+    sampling = {"method": "fps", "fps": 2.0}
+    job = client.submit(inputs=[url, "s3://b/p.png"], questions=["Why?"], sampling=sampling)
+    assert client.get(job.id).request is None
+    (listed,) = client.list(include_request=True).jobs
+    for found in (client.get(job.id, include_request=True), listed):
+        assert [item.url for item in found.request.inputs] == ["https://h/clip.mp4", "s3://b/p.png"]
+        assert found.request.questions[0].text == "Why?"
+        assert found.request.sampling.fps == 2.0
+        assert "secret" not in found.model_dump_json()
+    assert client.get_many([job.id], include_request=True) == [listed]
+    worker.fail(worker.begin())
+    (dead,) = client.dead(include_request=True)
+    assert dead.request == listed.request
+    assert next(iter(client.dead())).request is None
+
+
 def test_a_wait_that_times_out_leaves_the_job_alone(client: Any) -> None:
     job = client.submit(ASKED)
     with pytest.raises(errors.WaitTimeout):

@@ -44,7 +44,8 @@ _MATRIX_OF_PRIMARIES = {1: _BT709, 5: _BT601, 6: _BT601, 7: 7, 9: _BT2020}
 def _add_unknown_type(kind: type[Type], value: object) -> Type:
     """Returns a new member for a number that PyAV's table of side data does not have."""
     member: Type = object.__new__(kind)
-    member._name_, member._value_ = f"UNKNOWN_{value}", cast(int, value)
+    member._name_ = f"UNKNOWN_{value}"
+    member._value_ = value  # type: ignore[assignment]
     return member
 
 

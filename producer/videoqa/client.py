@@ -46,6 +46,7 @@ from videoqa.jobs import (
     Ledger,
     ListCursor,
     Submission,
+    check_permissions,
     connect,
     new_job_id,
     queue_name,
@@ -199,7 +200,15 @@ class Client:
     def _make_doorbell(self) -> _Rings:
         from videoqa.broker import Doorbell  # Celery takes 0.3 s to import
 
-        return Doorbell(self.settings)
+        settings = self.settings
+        # A script in which the ACL refuses a command ends in the middle, with half of a job recorded.
+        check_permissions(
+            self._redis,
+            url=settings.redis_url,
+            prefix=settings.prefix,
+            publishes=settings.broker_url is None,
+        )
+        return Doorbell(settings)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -1,4 +1,4 @@
-"""What becomes of connections and locks in a forked child: they are the parent's, and are made anew."""
+"""Forked children: connections and locks are the parent's there, and are made anew."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
-from videoqa.jobs import connect, translate_redis_errors
+from videoqa.jobs import check_permissions, connect, translate_redis_errors
 from videoqa.settings import unknown_variables
 from videoqa_worker.service.logs import configure
 from videoqa_worker.settings import WorkerSettings
@@ -46,10 +46,16 @@ def _run(settings: WorkerSettings) -> int:
 
 
 def _check_redis(settings: WorkerSettings) -> None:
-    """Warns at once if Redis is away; the worker loads its model and goes on trying."""
+    """Warns at once if Redis is away or its ACL refuses something; the worker loads its model and goes on trying."""
     try:
         with connect(settings) as client, translate_redis_errors(settings.redis_url):
-            client.ping()
+            check_permissions(
+                client,
+                url=settings.redis_url,
+                prefix=settings.prefix,
+                publishes=settings.broker_url is None,
+                consumes=settings.broker_url is None,
+            )
     except RedisUnavailable as error:
         log.warning("%s; this worker keeps trying", error)
 

@@ -18,7 +18,12 @@ from redis.retry import Retry
 
 from videoqa.jobs import make_leaving_class
 
-__all__ = ["BrokerApp", "BrokerConnection"]
+__all__ = ["BrokerApp", "BrokerConnection", "name_server"]
+
+
+def name_server(server: Any) -> str:
+    """Returns the name of the server that a connection of kombu's leads to."""
+    return f"{server.hostname or '127.0.0.1'}:{server.port or 6379}/{server.virtual_host}"
 
 
 class Channel(kombu_redis.Channel):
@@ -26,6 +31,9 @@ class Channel(kombu_redis.Channel):
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
+        server = self.connection.client
+        options = server.transport_options.get("url_options", {})
+        found.update(options.get(name_server(server), {}))
         found["connection_class"] = make_leaving_class(found["connection_class"])
         found["retry"] = Retry(
             ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(RedisConnectionError,)

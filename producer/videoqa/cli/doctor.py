@@ -15,7 +15,14 @@ import redis
 
 from videoqa import errors
 from videoqa.cli.output import Check
-from videoqa.jobs import Ledger, connect, server_address, server_name, translate_redis_errors
+from videoqa.jobs import (
+    Ledger,
+    check_permissions,
+    connect,
+    server_address,
+    server_name,
+    translate_redis_errors,
+)
 from videoqa.settings import Settings, unknown_variables
 
 __all__ = ["check_variables", "run_checks"]
@@ -29,6 +36,7 @@ def run_checks(settings: Settings) -> list[Check]:
     client = connect(settings)
     found = list(_check_redis(settings, client))
     if found[0].ok:
+        found.append(_check_permissions(settings, client))
         found.append(_check_workers(settings, client))
     client.close()
     points = entry_points(group="videoqa.doctor")
@@ -57,8 +65,9 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
         with translate_redis_errors(settings.redis_url):
             info = client.info()
             clock = client.time()
-    except errors.RedisUnavailable as error:
-        yield Check("redis", ok=False, found=str(error), next_step="videoqa up")
+    except errors.ServiceError as error:
+        next_step = "videoqa up, or correct VIDEOQA_REDIS_URL"
+        yield Check("redis", ok=False, found=str(error), next_step=next_step)
         return
     version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
     yield Check(
@@ -86,6 +95,23 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
         ok=abs(skew_s) < 5,
         found=f"{skew_s:+.1f} s from Redis' clock",
         next_step="run NTP on both machines: start_by is compared with Redis' clock",
+    )
+
+
+def _check_permissions(settings: Settings, client: redis.Redis) -> Check:
+    """Checks that the URL's user may do what a client does; a worker checks its own at its start."""
+    try:
+        check_permissions(
+            client,
+            url=settings.redis_url,
+            prefix=settings.prefix,
+            publishes=settings.broker_url is None,
+        )
+        found, ok = "the user of VIDEOQA_REDIS_URL may do all that a client does", True
+    except errors.RedisUnavailable as error:
+        found, ok = str(error), False
+    return Check(
+        "permissions", ok=ok, found=found, next_step="see deploy/users.conf, then ACL SETUSER"
     )
 
 

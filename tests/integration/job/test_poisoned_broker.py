@@ -88,7 +88,7 @@ def test_what_is_no_bell_is_dropped_counted_and_told_once_a_fault(
         assert hearing.heard == [make_bell(settings, 99)]
         assert hearing.bells.dropped == 2 * len(POISON)
     app.close()
-    assert redis_client.hgetall("unacked") == {}, "none comes back"
+    assert redis_client.hgetall(f"{settings.prefix}.unacked") == {}, "none comes back"
     said = [record.getMessage() for record in caplog.records if "no bell" in record.msg]
     assert len(said) == 7
     assert all(line.isprintable() and len(line) < 400 for line in said)
@@ -106,7 +106,7 @@ def test_a_bell_is_heard_and_nothing_else_of_its_message_is_followed(
         wait_until(lambda: len(hearing.heard) == len(STILL_BELLS), within_s=20)
     assert sorted(bell.bell for bell in hearing.heard) == list(range(1, len(STILL_BELLS) + 1))
     assert hearing.bells.dropped == 0
-    assert redis_client.exists("celery", "somewhere", "unacked") == 0
+    assert redis_client.exists("celery", "somewhere", f"{settings.prefix}.unacked") == 0
 
 
 def test_a_bell_that_is_left_to_other_workers_goes_back_to_its_queue_alone(
@@ -117,7 +117,7 @@ def test_a_bell_that_is_left_to_other_workers_goes_back_to_its_queue_alone(
         hearing._runtime.is_closing = True
         elsewhere = STILL_BELLS["delivery info that is no object"]
         poison.put(elsewhere, bell)
-        wait_until(lambda: redis_client.exists("unacked"), within_s=20)
+        wait_until(lambda: redis_client.exists(f"{settings.prefix}.unacked"), within_s=20)
         hearing._runtime.is_closing = False
         wait_until(lambda: hearing.heard == [bell], within_s=20)
 

@@ -45,6 +45,11 @@ _BACKOFF = ExponentialBackoff(cap=0.2, base=0.05)
 _BROKEN = (redis.exceptions.ConnectionError,)
 _NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
 """Error codes without a class in redis-py. BUSY: a script runs long."""
+_WRONG_SERVER_ERRORS = (  # with `protocol=2`, where no reply to HELLO says it
+    redis.exceptions.AskError,  # and MovedError
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.ClusterCrossSlotError,
+)
 
 MAX_CONNECTIONS = 2**31 - 1
 """Most connections of a pool, unless the URL has `max_connections`: in effect no limit of ours. redis-py's
@@ -195,6 +200,12 @@ def translate_redis_errors(url: str) -> Iterator[None]:
             "or raise its maxmemory"
         ) from error
     except redis.exceptions.ResponseError as error:
+        if isinstance(error, _WRONG_SERVER_ERRORS) or "unknown command" in str(error):
+            raise ConfigurationError(
+                f"Redis at {server_address(url)} cannot hold jobs ({error}); use a Redis from 6.2 on, or Valkey, "
+                "that is neither a Sentinel nor a node of a Cluster",
+                param="redis_url",
+            ) from error
         if is_permission_error(error):
             raise RedisUnavailable(describe_refusal(str(error), url)) from error
         if any(code in str(error) for code in _NOT_NOW_CODES):

@@ -84,7 +84,7 @@ def find_missing(
     except redis.exceptions.ResponseError as error:
         if not is_permission_error(error):
             raise
-        return [str(error)]
+        return [str(error).rpartition("caused error: ")[2]]
     found: dict[str, None] = {}
     for line, _, said in (text.partition("\t") for text in refused):
         if is_permission_error(Exception(said)):

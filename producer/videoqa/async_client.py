@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar, Unpack
 
 from videoqa.client import Client
 from videoqa.contract import (
@@ -27,6 +28,8 @@ from videoqa.contract import (
     JobState,
     Priority,
     QueueInfo,
+    RequestFields,
+    RequestKeywords,
     Result,
     TextPiece,
     Transcript,
@@ -35,6 +38,7 @@ from videoqa.contract import (
 from videoqa.errors import ClientClosed
 from videoqa.forks import reopen_in_children
 from videoqa.jobs import AsyncEventReader, EventCursor, connect_async
+from videoqa.local_stack import find_settings
 from videoqa.settings import Settings
 
 __all__ = ["AsyncClient"]
@@ -45,39 +49,64 @@ THREADS = 16
 """Most round trips at the same time."""
 
 
-def _make_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-client")
+class _Threads:
+    """The threads of a client and of those that `for_tenant` made of it."""
+
+    def __init__(self) -> None:
+        self._is_closed = False
+        self._reopen()
+        reopen_in_children(self._reopen)
+
+    def _reopen(self) -> None:
+        """Starts anew in a forked child, which has no thread of its parent's but one."""
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-client")
+
+    async def run(self, call: Callable[[], T]) -> T:
+        if self._is_closed:
+            raise ClientClosed
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._pool.shutdown(wait=False)
 
 
 class AsyncClient:
     """Submits jobs to one Redis, follows them, and reads their results, on any event loop."""
 
-    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
-        self._client = Client(url, settings=settings)
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """See `Client`."""
+        self._client = Client(url, settings=settings, tenant=tenant)
+        self._is_borrower = False
         self._events = AsyncEventReader(
             partial(connect_async, self.settings),
             url=self.settings.redis_url,
             prefix=self.settings.prefix,
         )
-        self._threads = _make_threads()
-        self._is_closed = False
-        reopen_in_children(self)
-
-    def reopen_in_child(self) -> None:
-        """Makes new threads in a forked child, and leaves the connections to the parent."""
-        self._threads = _make_threads()
-        self._events.leave_to_parent()
+        self._threads = _Threads()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Makes a client from the VIDEOQA_* variables."""
-        return cls(settings=Settings.from_environment(environ))
+        """Makes a client from the VIDEOQA_* variables; without VIDEOQA_REDIS_URL it finds a running `videoqa up`."""
+        return cls(settings=find_settings(environ))
 
     @property
     def settings(self) -> Settings:
         """Settings of this client."""
         return self._client.settings
+
+    def for_tenant(self, tenant: str) -> Self:
+        """See `Client.for_tenant`."""
+        found = copy.copy(self)
+        found._client = self._client.for_tenant(tenant)
+        found._is_borrower = True
+        return found
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,27 +116,26 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See `Client.close`."""
-        if self._is_closed:
+        if self._is_borrower:
             return
-        self._is_closed = True
+        self._threads.close()
         await asyncio.to_thread(self._client.close)
         await self._events.close()
-        self._threads.shutdown(wait=False)
 
     async def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._is_closed:
-            raise ClientClosed
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(method, *args, **kwargs))
+        return await self._threads.run(partial(method, *args, **kwargs))
 
     async def submit(
-        self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any
+        self,
+        request: JobRequest | RequestFields | None = None,
+        /,
+        **fields: Unpack[RequestKeywords],
     ) -> Job:
         """See `Client.submit`."""
-        return await self._call(self._client.submit, request, **fields)
+        return await self._call(lambda: self._client.submit(request, **fields))
 
     async def submit_many(
-        self, requests: Iterable[JobRequest | Mapping[str, Any]]
+        self, requests: Iterable[JobRequest | RequestFields]
     ) -> builtins.list[Job]:
         """See `Client.submit_many`. The iterable is read on another thread."""
         return await self._call(self._client.submit_many, requests)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
-from weakref import WeakSet
+from collections.abc import Callable
+from weakref import WeakMethod
 
 __all__ = ["reopen_in_children"]
 
-
-class _Reopens(Protocol):
-    def reopen_in_child(self) -> None: ...
+_living: set[WeakMethod[Callable[[], None]]] = set()
 
 
-_living: WeakSet[_Reopens] = WeakSet()
-
-
-def reopen_in_children(holder: _Reopens) -> None:
-    """Has `holder.reopen_in_child` called at the start of every forked child, while the holder lives."""
-    _living.add(holder)
+def reopen_in_children(reopen: Callable[[], None]) -> None:
+    """Has a method called at the start of every forked child, as long as its object lives."""
+    _living.add(WeakMethod(reopen, _living.discard))
 
 
 def _reopen_all() -> None:
-    for holder in list(_living):
-        holder.reopen_in_child()
+    for reference in list(_living):
+        if reopen := reference():
+            reopen()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

@@ -53,15 +53,17 @@ class InMemoryClient(Client):
         *,
         answer: str | Callable[[JobRequest, Question], str] | None = None,
         settings: Settings | None = None,
+        tenant: str | None = None,
     ) -> None:
         """Makes a client with an empty Redis of its own.
 
         Arguments:
+            tenant: see `Client`.
             answer: the answer to each question, given as soon as its job is submitted; if it raises an
                 `errors.JobError`, that is the job's failure. None: jobs wait for `finish`.
         """
         self._answer = answer
-        super().__init__(settings=settings)
+        super().__init__(settings=settings, tenant=tenant)
 
     def _connect(self) -> redis.Redis:
         try:
@@ -72,7 +74,7 @@ class InMemoryClient(Client):
             ) from error
         return cast("redis.Redis", fakeredis.FakeRedis(decode_responses=True))
 
-    def reopen_in_child(self) -> None:
+    def _reopen(self) -> None:
         """Keeps the in-memory Redis: the child has a copy of its own."""
 
     def _make_doorbell(self) -> _AnsweringDoorbell:

@@ -1,10 +1,12 @@
 """The life of a job in Redis: the ledger, its Lua scripts, and every key."""
 
+from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import (
     MAX_CONNECTIONS,
     connect,
     connect_async,
     explain_broken,
+    find_eviction_policy,
     is_permission_error,
     server_address,
     server_name,
@@ -23,6 +25,7 @@ __all__ = [
     "MAX_CONNECTIONS",
     "AsyncEventReader",
     "Bell",
+    "CachedObject",
     "Claim",
     "ClaimResult",
     "EventCursor",
@@ -37,6 +40,7 @@ __all__ = [
     "connect",
     "connect_async",
     "explain_broken",
+    "find_eviction_policy",
     "is_permission_error",
     "make_leaving_class",
     "new_job_id",

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from videoqa.contract import Event, to_datetime
 from videoqa.errors import ClientClosed
+from videoqa.forks import reopen_in_children
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import Keys
 
@@ -31,9 +33,13 @@ def make_first(created_at: str | None) -> list[Event]:
     """Makes the job's first event from its record's `created_at`; none if the record is gone."""
     if created_at is None:
         return []
+    try:
+        at = to_datetime(float(created_at))
+    except (ValueError, OverflowError, OSError):
+        return []
     # Its id comes before all that the stream will hold.
     first_id = f"{int(float(created_at) * 1000) - 1}-0"
-    return [Event(id=first_id, type="state", state="queued", at=to_datetime(float(created_at)))]
+    return [Event(id=first_id, type="state", state="queued", at=at)]
 
 
 def limit_block_ms(block_s: float, first: list[Event]) -> int | None:
@@ -41,19 +47,38 @@ def limit_block_ms(block_s: float, first: list[Event]) -> int | None:
     return int(block_s * 1000) if block_s and not first else None
 
 
-def parse_events(reply: Any) -> list[Event]:
-    """Parses XREAD's reply about one stream."""
+@dataclass(frozen=True)
+class EventsRead:
+    """Events of one read, without the entries that are none."""
+
+    events: list[Event] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    """Ids of the entries that are no events: a newer release or another program wrote them."""
+    last_id: str | None = None
+    """Id of the last entry, of either kind; None: there was none."""
+
+
+def parse_events(reply: Any) -> EventsRead:
+    """Parses XREAD's reply about one stream, each entry for itself."""
     if not reply:
-        return []
+        return EventsRead()
     streams = reply.values() if isinstance(reply, dict) else [entry[1] for entry in reply]
     entries = next(iter(streams))
     if entries and isinstance(entries[0], list):  # RESP3 nests once more
         entries = entries[0]
-    return [_parse_event(event_id, fields) for event_id, fields in entries]
+    found = EventsRead(last_id=entries[-1][0] if entries else None)
+    for event_id, fields in entries:
+        try:
+            found.events.append(_parse_event(event_id, fields))
+        except (ValueError, KeyError, OverflowError, OSError):
+            found.unreadable.append(event_id)
+    return found
 
 
 def _parse_event(event_id: str, fields: dict[str, str]) -> Event:
-    data: dict[str, Any] = {name: value for name, value in fields.items() if value != ""}
+    data: dict[str, Any] = {
+        name: value for name, value in fields.items() if value != "" and name in Event.model_fields
+    }
     return Event(**(data | {"id": event_id, "at": to_datetime(float(data["at"]))}))
 
 
@@ -77,6 +102,7 @@ class AsyncEventReader:
         self._keys = Keys(prefix)
         self._clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
         """A connection belongs to the loop on which it was made."""
+        reopen_in_children(self._reopen)
 
     def _connect_once(self) -> redis.asyncio.Redis:
         loop = asyncio.get_running_loop()
@@ -86,8 +112,8 @@ class AsyncEventReader:
             self._clients[loop] = self._connect()
         return self._clients[loop]
 
-    def leave_to_parent(self) -> None:
-        """Forgets the connections of a forked child's parent."""
+    def _reopen(self) -> None:
+        """Leaves the connections to the parent, in a forked child."""
         _inherited.append(self._clients)
         self._clients = {}
 
@@ -114,6 +140,10 @@ class AsyncEventReader:
                 else None
             )
             first = make_first(created_at)
-            block_ms = limit_block_ms(block_s, first)
-            reply = await client.xread({self._keys.events(job_id): after}, block=block_ms)
-        return first + parse_events(reply)
+            while True:
+                block_ms = limit_block_ms(block_s, first)
+                reply = await client.xread({self._keys.events(job_id): after}, block=block_ms)
+                found = parse_events(reply)
+                if found.events or first or found.last_id is None:
+                    return first + found.events
+                after = found.last_id

@@ -6,6 +6,7 @@ first submit, a worker at its start, and `deploy/users.conf` has the users; a te
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from typing import Any
 
@@ -75,16 +76,18 @@ def find_missing(
         for command, rest in (("EXPIRE", " 60"), ("DEL", ""))
         for key in used
     ]
-    try:
-        pipe = client.pipeline()  # MULTI and EXEC, as kombu's and the ledger's
-        pipe.script_load(_PROBE)
-        pipe.eval(_PROBE, 0, "\n".join(lines))
-        refused: list[str] = pipe.execute()[1]
-        client.evalsha(client.script_load(_PROBE), 0, "")
-    except redis.exceptions.ResponseError as error:
-        if not is_permission_error(error):
-            raise
-        return [str(error).rpartition("caused error: ")[2]]
+    pipe = client.pipeline(transaction=False)
+    for call in ("MULTI", "EXEC"):  # kombu's and the ledger's
+        pipe.execute_command(call)
+    pipe.script_load(_PROBE)
+    pipe.evalsha(hashlib.sha1(_PROBE.encode(), usedforsecurity=False).hexdigest(), 0, "")
+    pipe.eval(_PROBE, 0, "\n".join(lines))
+    *replies, refused = pipe.execute(raise_on_error=False)
+    failed = [reply for reply in [*replies, refused] if isinstance(reply, Exception)]
+    if besides := [str(error) for error in failed if is_permission_error(error)]:
+        return besides
+    if isinstance(refused, Exception):
+        raise refused
     found: dict[str, None] = {}
     for line, _, said in (text.partition("\t") for text in refused):
         if is_permission_error(Exception(said)):

@@ -87,18 +87,23 @@ class _LeavingConnection(_Leaving):
         self.handshake_metadata = None
         try:
             super().on_connect_check_health(*args, **options)  # type: ignore[misc]
-        except redis.exceptions.RedisError:
+        except redis.exceptions.ResponseError:
             self._check_mode()  # the reason of what a Sentinel does not know and a Cluster does not allow
             raise
         self._check_mode()
 
     def _check_mode(self) -> None:
-        """Raises WrongServerError by the reply to HELLO, which `protocol=2` does without."""
-        said = {
-            str_if_bytes(name): value for name, value in (self.handshake_metadata or {}).items()
-        }
-        if why := _WRONG_MODES.get(str_if_bytes(said.get("mode", ""))):
+        """Raises WrongServerError by the reply to HELLO."""
+        reply = self.handshake_metadata or self._say_hello()
+        said = {str_if_bytes(name): str_if_bytes(value) for name, value in reply.items()}
+        if why := _WRONG_MODES.get(said.get("mode", "")):
             raise WrongServerError(why)
+
+    def _say_hello(self) -> dict[Any, Any]:
+        """Asks for what redis-py asks only with RESP3."""
+        self.send_command("HELLO", 2, check_health=False)  # type: ignore[attr-defined]
+        flat = self.read_response()
+        return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 class _AsyncLeavingConnection(_Leaving):

@@ -100,7 +100,7 @@ def test_a_wrong_option_is_refused_by_its_name_at_once(url: str, said: str) -> N
         with pytest.raises(ConfigurationError) as caught:
             make(url)
         assert said in str(caught.value)
-        assert str(caught.value).startswith("VIDEOQA_REDIS_URL, for ")
+        assert str(caught.value).startswith("the URL of this client, for ")
         assert caught.value.param == "redis_url"
         assert "secret" not in str(caught.value)
     with pytest.raises(ConfigurationError) as caught:

@@ -544,7 +544,7 @@ class Client:
 
         Raises:
             JobNotFinished: the job is not final yet; `wait` for it first.
-            JobFailed: the job ended without a result; the message has the reason.
+            JobFailed: the job ended without a result; `failure` has the reason, with its code.
             OutputError: the result is in object storage and could not be read.
         """
         job, result = self._ledger.result(job_id)
@@ -556,7 +556,9 @@ class Client:
             )
         if job.state != "succeeded" or job.result_url is None:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-            raise errors.JobFailed(f"job {job_id} {describe_state(job.state)}{why}")
+            raise errors.JobFailed(
+                f"job {job_id} {describe_state(job.state)}{why}", failure=job.failure
+            )
         try:
             found = parse_stored(Result, self._objects.read(job.result_url))
         except errors.InvalidRequest as error:

@@ -17,6 +17,7 @@ from videoqa.errors import ClientClosed
 from videoqa.forks import reopen_in_children
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import Keys
+from videoqa.jobs.unreadable import UnreadableLog
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -100,6 +101,7 @@ class AsyncEventReader:
         self._connect = connect
         self._url = url
         self._keys = Keys(prefix)
+        self._unreadable = UnreadableLog()
         self._clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
         """A connection belongs to the loop on which it was made."""
         reopen_in_children(self._reopen)
@@ -133,6 +135,7 @@ class AsyncEventReader:
     ) -> list[Event]:
         """Returns the events after the id `after`, waiting up to `block_s` for the first."""
         client = self._connect_once()
+        key = self._keys.events(job_id)
         with translate_redis_errors(self._url):
             created_at = (
                 cast("str | None", await client.hget(self._keys.job(job_id), "created_at"))
@@ -142,8 +145,10 @@ class AsyncEventReader:
             first = make_first(created_at)
             while True:
                 block_ms = limit_block_ms(block_s, first)
-                reply = await client.xread({self._keys.events(job_id): after}, block=block_ms)
+                reply = await client.xread({key: after}, block=block_ms)
                 found = parse_events(reply)
+                for event_id in found.unreadable:
+                    self._unreadable.warn(f"{key} {event_id}", "it is no event")
                 if found.events or first or found.last_id is None:
                     return first + found.events
                 after = found.last_id

@@ -78,7 +78,7 @@ def find_missing(
     ]
     pipe = client.pipeline(transaction=False)
     for call in ("MULTI", "EXEC"):  # kombu's and the ledger's
-        pipe.execute_command(call)
+        pipe.execute_command(call)  # type: ignore[no-untyped-call]
     pipe.script_load(_PROBE)
     pipe.evalsha(hashlib.sha1(_PROBE.encode(), usedforsecurity=False).hexdigest(), 0, "")
     pipe.eval(_PROBE, 0, "\n".join(lines))

@@ -107,7 +107,7 @@ class _LeavingConnection(_Leaving):
 
 
 class _AsyncLeavingConnection(_Leaving):
-    # Of the events alone: a call of the blocking client comes before, and has met a wrong server.
+    # It reads events alone: a call of the blocking client comes before, and has met a wrong server.
 
     async def connect(self) -> None:
         if self._is_left_over():

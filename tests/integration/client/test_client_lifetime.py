@@ -123,6 +123,32 @@ def test_an_async_client_works_in_a_forked_child_and_on_in_its_parent(
     assert asyncio.run(follow_over_a_fork()) == "canceled"
 
 
+def test_a_tenants_client_works_in_a_forked_child_and_is_closed_with_the_one_it_comes_from(
+    client: Client, settings: Settings
+) -> None:
+    theirs = client.for_tenant("a")
+    theirs.submit(**ASKED)
+    of_child = in_child(lambda: theirs.submit(**ASKED).id)
+    assert theirs.get(of_child).tenant == "a"
+    theirs.close()
+    assert client.get(of_child).state == "queued"
+    client.close()
+    for call in (lambda: theirs.submit(**ASKED), lambda: theirs.get(of_child)):
+        with pytest.raises(errors.ClientClosed):
+            call()
+
+    async def close_first() -> None:
+        first = AsyncClient(settings=settings)
+        second = first.for_tenant("a")
+        await second.submit(**ASKED)
+        await first.close()
+        for call in (second.submit(**ASKED), second.wait(of_child)):
+            with pytest.raises(errors.ClientClosed):
+                await call
+
+    asyncio.run(close_first())
+
+
 def test_an_in_memory_client_keeps_its_jobs_in_a_forked_child() -> None:
     client = InMemoryClient(answer="a cat")
     job = client.submit(**ASKED)

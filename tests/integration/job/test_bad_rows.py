@@ -13,10 +13,10 @@ from support.worker import begin, result_of
 
 from videoqa import Client, Settings, errors
 from videoqa.contract import Failure, JobPage, WorkerInfo, to_datetime
-from videoqa.jobs import Bell, Claim, Ledger, keys, queue_name
+from videoqa.jobs import Bell, CachedObject, Claim, Ledger, keys, queue_name
 
 ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"], "tags": ["t"]}
-JUNK = (b"\xff\xfe", b"", b"nonsense", b"[]", b'{"a":1}', b"-1e999", b"0x10")
+JUNK = (b"\xff\xfe", b"", b"nonsense", b"[]", b'{"a":1}', b"-1e999", b"0x10", b"900000000000")
 PER_JOB = (
     "job", "events", "segments", "gone", "idem", "answer", "flight", "followers", "claimed",
     "worker", "reserved",
@@ -71,9 +71,11 @@ class Fleet:
     def _finish(self, job_id: str) -> str:
         claim = self._begin(job_id, "t")
         result = result_of(claim, q1="a cat")
+        cached = CachedObject.of("u", b"{}")
         self.ledger.finish(
-            job_id, "t", result=result, result_url="u", cache_key=job_id, cache_ttl_s=60
-        )
+            job_id, "t", result=result, result_url="u", cache_key=job_id, cached=cached,
+            cache_ttl_s=60,
+        )  # fmt: skip
         return job_id
 
     def _save_segment(self, claim: Claim) -> None:
@@ -96,7 +98,7 @@ class Fleet:
         for key, (value, ttl_ms) in self._saved.items():
             pipe.restore(key, max(ttl_ms, 0), value)
         pipe.execute()
-        self.client._ledger._warned.clear()
+        self.client._ledger._unreadable._told.clear()
 
     def check(self, spoiled: set[str]) -> None:
         """Makes every call; jobs that are not spoiled must get through all of them."""
@@ -114,6 +116,7 @@ class Fleet:
         assert spoiled & set(everything) <= listed | {i for page in pages for i in page.unreadable}
         assert len(client.workers()) >= 2 - ("w1" in spoiled)
         assert [queue.model for queue in client.queues()][:1] == [None]
+        assert ledger.count_failures(within_s=60).keys() <= {"x"}
         assert {job.id for job in client.dead()} >= set(self.failed) - spoiled
         for n, claim in enumerate(self.leaders):
             if claim.job_id not in spoiled:

@@ -171,13 +171,15 @@ def test_the_file_names_the_commands_that_are_checked() -> None:
     assert has["operator"] > producer
 
 
-def test_the_commands_of_all_scripts_are_checked() -> None:
+def test_the_commands_of_all_scripts_and_calls_are_checked() -> None:
     checked = {call.split()[0] for call in RECORDS} | {"DEL"}
     folder = Path(__file__).parents[2] / "producer" / "videoqa" / "jobs"
-    texts = [path.read_text() for path in [*folder.glob("lua/*.lua"), folder / "reader.py"]]
-    called = set(re.findall(r"redis\.p?call\('(\w+)'", "".join(texts)))
+    texts = "".join(path.read_text() for path in [*folder.glob("lua/*.lua"), *folder.glob("*.py")])
+    called = set(re.findall(r"redis\.p?call\('(\w+)'", texts))
     assert called
-    assert called <= checked
+    methods = set(re.findall(r"(?:_redis|pipe|client)\.([a-z]+)\(", texts))
+    others = {"eval", "evalsha", "execute", "info", "pipeline", "delete", "aclose"}
+    assert called | {method.upper() for method in methods - others} <= checked
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ __all__ = ["CONSUMING", "PUBLISHING", "RECORDS", "check_permissions", "find_miss
 RECORDS = (
     "HSET h f 1", "HSETNX h f 1", "HGET h f", "HMGET h f", "HGETALL h", "HEXISTS h f", "HINCRBY h n 1",
     "ZADD z 1 m", "ZCARD z", "ZRANGE z 0 0", "ZRANGEBYSCORE z 0 1", "ZREVRANGEBYSCORE z 1 0", "ZRANK z m",
-    "ZSCORE z m", "ZRANDMEMBER z", "ZREMRANGEBYSCORE z 0 1", "ZREM z m", "SADD s m", "SMEMBERS s",
-    "SISMEMBER s m", "SREM s m", "SET t 1", "GET t", "GETSET t 1", "EXISTS t", "EXPIRE t 9", "PERSIST t",
+    "ZSCORE z m", "ZREVRANGE z 0 0", "ZINTERSTORE z 1 z", "ZRANDMEMBER z", "ZREMRANGEBYSCORE z 0 1", "ZREM z m",
+    "SADD s m", "SMEMBERS s", "SISMEMBER s m", "SREM s m", "SET t 1", "GET t", "GETSET t 1", "EXISTS t",
+    "EXPIRE t 9", "PERSIST t",
     "XADD x * f 1", "XREAD STREAMS x 0", "TIME", "HDEL h f",
 )  # fmt: skip
 """Harmless calls of all commands of the ledger; a word of one small letter stands for a key."""
@@ -100,12 +101,10 @@ def find_missing(
 
 
 def _name_keys(call: str, keys: dict[str, str]) -> str:
-    command, *words = call.split()
-    # The first word that names a key is one; the others are fields and members.
-    place = next((n for n, word in enumerate(words) if word in keys), None)
-    return " ".join(
-        [command, *(keys[word] if n == place else word for n, word in enumerate(words))]
-    )
+    words = call.split()
+    # The first word that names a key is one; other small letters are fields and members.
+    short = next((word for word in words if word in keys), None)
+    return " ".join(keys[word] if word == short and short else word for word in words)
 
 
 def check_permissions(client: redis.Redis, *, url: str, prefix: str, **needs: Any) -> None:

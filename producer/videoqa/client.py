@@ -429,6 +429,10 @@ class Client:
         found = self._ledger.get_many(job_ids, include_request=include_request)
         return [job if isinstance(job, Job) else None for job in found]
 
+    def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
+        """Returns the states of jobs in the order of their ids; None: unknown or expired."""
+        return [state for ids in _split(job_ids, CHUNK) for state in self._ledger.get_states(ids)]
+
     def list(
         self,
         *,

@@ -22,6 +22,7 @@ from videoqa.contract import (
     Failure,
     Job,
     JobRequest,
+    JobState,
     Model,
     QueueInfo,
     Result,
@@ -201,6 +202,19 @@ class LedgerReader:
             return parse_stored(kind, text)
         except errors.InvalidRequest as error:
             raise self._make_unreadable(job_id, error) from error
+
+    def get_states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        """Returns the states of jobs, in one round trip; None: unknown or expired."""
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hmget(self.keys.job(job_id if job_id.isascii() else ""), "state", "tenant")
+            replies = self._execute(pipe)
+        found = (("", None) if isinstance(reply, Exception) else reply for reply in replies)
+        return [
+            cast("JobState", state) if state and self.tenant in (None, tenant) else None
+            for state, tenant in found
+        ]
 
     def list_index(
         self, *, tag: str | None, after: ListCursor | None, limit: int

@@ -68,7 +68,9 @@ def frames(
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option("--frames", "-n", metavar="N", help="Number of frames [8]."),
+        typer.Option(
+            "--frames", "-n", metavar="N", rich_help_panel="Frames", help="Number of frames [8]."
+        ),
     ] = None,
     fps: Fps = None,
     times: Times = None,

@@ -68,10 +68,11 @@ def checks(workers: Sequence[WorkerInfo] = ()) -> Iterator[Check]:
     yield _check_device(settings)
     yield _check_server(settings.server.url) if settings.server.url else _check_model(settings)
     yield _check_video(settings)
-    spools = {(info.spool, info.max_source_bytes) for info in here if info.spool}
-    own = (str(settings.sources.spool_dir or tempfile.gettempdir()), settings.sources.max_bytes)
-    for folder, max_bytes in sorted(spools) or [own]:
-        yield _check_spool(Path(folder), max_bytes or settings.sources.max_bytes)
+    most = settings.sources.max_bytes
+    spools = {(Path(info.spool), info.max_source_bytes or most) for info in here if info.spool}
+    own = {(settings.sources.spool_dir or Path(tempfile.gettempdir()), most)}
+    for folder, max_bytes in sorted(spools or own):
+        yield _check_spool(folder, max_bytes)
     for wait_for in stores:
         yield wait_for()
 

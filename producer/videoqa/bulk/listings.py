@@ -32,6 +32,9 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 """The files taken from folders, globs and prefixes; lists and manifests may name any file."""
 
+_MAX_PATH_BYTES = 4096
+"""Longest path that Linux opens."""
+
 
 def list_rows(
     sources: Sequence[str], store: ObjectStore, stdin: IO[bytes] | None
@@ -58,6 +61,11 @@ def list_rows(
 
 
 def _list_local(source: str) -> Iterator[SourceLine]:
+    if len(os.fsencode(source)) > _MAX_PATH_BYTES:
+        raise InvalidRequest(
+            f"got a source of {len(source)} characters, expected a path, a glob or a URL",
+            param="source",
+        )
     path = Path(source)
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return iter([line_of_name(1, source, Path())])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
 
-from videoqa.contract import as_url, redact_url
+from videoqa.contract import MAX_URL, as_url, redact_url
 from videoqa.storage import quote_name
 
 __all__ = [
@@ -56,6 +56,11 @@ class SourceLine:
 
 def line_of_name(number: int, name: str, base: Path) -> SourceLine:
     """Returns the row of a bare path or URL; its custom_id is that name without its secret parts."""
+    if len(name) > MAX_URL:
+        return SourceLine(
+            number,
+            problem=f"got a name of {len(name)} characters, expected at most {MAX_URL}",
+        )
     shown = redact_url(name) if "://" in name else name
     if shown != name:
         shown += "#" + _short_digest(name)
@@ -67,7 +72,7 @@ def as_custom_id(name: str) -> str:
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     if len(text) <= MAX_CUSTOM_ID and is_short_name(text):
         return text
-    end = text
+    end = text[-MAX_NAME_BYTES:]
     while not is_short_name(end, MAX_NAME_BYTES - 20):
         end = end[1:]
     return f"{_short_digest(text)}-{end}"
@@ -174,7 +179,10 @@ def read_csv(file: IO[bytes], base: Path) -> Iterator[SourceLine]:
     An empty cell leaves its field to the run's defaults.
     """
     rows = csv.reader(
-        (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(file)),
+        (
+            line.decode("utf-8-sig" if n == 0 else "utf-8")
+            for n, line in enumerate(_read_bounded_lines(file))
+        ),
         strict=True,
     )
     number = 1
@@ -197,13 +205,23 @@ def read_csv(file: IO[bytes], base: Path) -> Iterator[SourceLine]:
         yield SourceLine(number, problem=problem)
 
 
+def _read_bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise csv.Error(f"a line is longer than {MAX_LINE_BYTES} bytes")
+        yield line
+
+
 def _parse_csv_line(number: int, columns: list[str], cells: list[str], base: Path) -> SourceLine:
     if len(cells) != len(columns):
         return SourceLine(number, problem=f"got {len(cells)} cells, expected {len(columns)}")
     row = {name: cell for name, cell in zip(columns, cells, strict=True) if cell != ""}
     if "url" not in row:
         return SourceLine(number, problem="got no url, expected a path or URL")
-    fields = line_of_name(number, row["url"], base).fields
+    line = line_of_name(number, row["url"], base)
+    if line.problem:
+        return line
+    fields = line.fields
     fields |= {
         name: row[name] for name in row if name in ("custom_id", "model", "tenant", "question")
     }

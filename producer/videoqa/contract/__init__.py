@@ -35,20 +35,19 @@ from videoqa.contract.request import (
     Priority,
     Question,
     Video,
-    as_url,
-    is_image_url,
     parse_request,
     redact_request,
-    redact_url,
 )
 from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.contract.text_piece import TextPiece, Transcript
+from videoqa.contract.urls import MAX_URL, as_url, is_image_url, redact_url, split_url
 
 __all__ = [
     "DEFAULT_FPS_CAP",
     "DEFAULT_FRAMES",
     "FINAL_STATES",
     "IMAGE_MARK",
+    "MAX_URL",
     "OUTPUT_FIELDS",
     "PRIORITIES",
     "VIDEO_MARK",
@@ -91,5 +90,6 @@ __all__ = [
     "parse_stored",
     "redact_request",
     "redact_url",
+    "split_url",
     "to_datetime",
 ]

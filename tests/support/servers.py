@@ -221,12 +221,14 @@ READER = Identity("reader", ("Read:open",))
 """An identity that may read the bucket "open" and nothing else."""
 WRITER = Identity("writer", ("Read:open", "Write:open", "Read:gone"))
 """An identity that may use "open" and not "closed"; the bucket "gone" does not exist."""
+WRITE_ONLY = Identity("write-only", ("Write:open",))
+"""An identity that may write into "open" and read nothing."""
 
 
 @contextmanager
 def running_s3(folder: Path) -> Iterator[S3Server]:
     """Runs SeaweedFS with the buckets "open" and "closed", with its data in `folder`."""
-    with S3Server(folder, others=(READER, WRITER)) as server:
+    with S3Server(folder, others=(READER, WRITER, WRITE_ONLY)) as server:
         for bucket in ("open", "closed"):
             server.client().create_bucket(Bucket=bucket)
         yield server

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from videoqa import errors
-from videoqa.bulk.manifest import Row
+from videoqa.bulk.manifest import DIGEST_KEY, Row
 from videoqa.bulk.manifest_files import object_name
 from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.records import ResultLine, RowFailure, failed_line, result_line
@@ -41,10 +41,14 @@ class InFlightRow:
     """True once its failed job was retried, which happens once a run."""
     job: Job | None = None
     """The final job; None if no end was seen, or its record is gone."""
+    replaces: str | None = None
+    """The job of the row's earlier result, of another request, which lies in OUTPUT."""
 
     def request(self, output: OutputDir) -> JobRequest:
         """Returns the request of the row's job."""
-        body = self.row.request.model_copy(update={"output": output.template})
+        body = self.row.request.model_copy(
+            update={"output": output.template, "replaces": self.replaces}
+        )
         text = f"{body.model_dump_json(exclude_defaults=True)}\n{self.number}"
         key = "caption-" + hashlib.sha256(text.encode()).hexdigest()
         return body.model_copy(update={"idempotency_key": key})
@@ -61,7 +65,10 @@ def collect_result(
     """Returns the row's line, or None if the row has to be submitted (again)."""
     row, job = flight.row, flight.job
     flight.job = None
+    replaced = flight.replaces
     result = output.read_result(row)
+    if result is not None and result.metadata.get(DIGEST_KEY) != row.digest:
+        flight.replaces, result = result.job_id, None
     if result is None and job is not None and job.state == "succeeded":
         result = _restore_from_redis(client, output, flight, job)
     if result is not None:
@@ -70,6 +77,8 @@ def collect_result(
         paths = write_subtitles(row, result, subtitles, output) if subtitles else ()
         return result_line(row.custom_id, output.result_url(row.custom_id), result, paths)
     if job is not None and job.state != "succeeded":
+        if _met_other_run(job) and flight.replaces != replaced:
+            return None
         return record_failure(output, row, job, job.failure or _unexplained_failure(job))
     if not flight.submitted and not retry_failed:
         failure = output.read_failure(row)
@@ -87,20 +96,27 @@ def collect_stored(output: OutputDir, name: str) -> ResultLine | None:
     return result_line(found.custom_id, output.result_url(found.custom_id), found, ())
 
 
+def _met_other_run(job: Job) -> bool:
+    return job.failure is not None and job.failure.code == errors.OutputConflict.code
+
+
 def _restore_from_redis(
     client: Client, output: OutputDir, flight: InFlightRow, job: Job
 ) -> Result | None:
     """Writes a deleted result object again if the job's record has the result; else asks for a new job."""
     with suppress(errors.LookupFailed, errors.OutputError):
         result = client.result(job.id)
-        output.write_result(flight.row, result)
-        return result
+        if output.write_result(flight.row, result):
+            return result
     flight.number += 1
     return None
 
 
 def record_failure(output: OutputDir, row: Row, job: Job | None, failure: Failure) -> ResultLine:
-    """Writes the failure, so that later runs do not submit the row again, and returns its line."""
+    """Writes the failure, so that later runs do not submit the row again, and returns its line.
+
+    A conflict is not written: it ends when the object in the way is moved.
+    """
     found = RowFailure(
         custom_id=row.custom_id,
         digest=row.digest,
@@ -108,7 +124,8 @@ def record_failure(output: OutputDir, row: Row, job: Job | None, failure: Failur
         failure=failure,
         failed_at=datetime.now(UTC),
     )
-    output.write_failure(found)
+    if failure.code != errors.OutputConflict.code:
+        output.write_failure(found)
     return failed_line(found)
 
 

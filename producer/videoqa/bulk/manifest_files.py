@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
 
-from videoqa.contract import MAX_URL, as_url, redact_url
-from videoqa.storage import quote_name
+from videoqa.contract import MAX_URL, as_url, quote_name, redact_url
 
 __all__ = [
     "CSV_COLUMNS",

@@ -20,10 +20,10 @@ from typing import TypeVar
 from urllib.parse import quote, unquote
 
 from videoqa import errors
-from videoqa.bulk.manifest import DIGEST_KEY, Row
+from videoqa.bulk.manifest import Row
 from videoqa.bulk.records import RowFailure
-from videoqa.contract import Result, as_url, parse_stored
-from videoqa.storage import ObjectStore, file_path, quote_name
+from videoqa.contract import Result, as_url, parse_object_url, parse_stored, quote_name, redact_url
+from videoqa.storage import ObjectStore, file_path
 
 __all__ = ["OutputDir", "translate_disk_errors"]
 
@@ -39,13 +39,14 @@ class OutputDir:
 
     def __init__(self, output: str, store: ObjectStore) -> None:
         """`output`: a path, or a `file://` or `s3://` URL."""
-        url = as_url(output)
-        if not url.startswith(("s3://", "file:///")) or not url.removeprefix("s3://").strip("/"):
+        self.url = as_url(output).rstrip("/")
+        try:
+            parse_object_url(f"{self.url}/results.jsonl").check_name()
+        except ValueError as error:
             raise errors.InvalidRequest(
-                f"got the output {output!r}, expected a folder or s3://bucket/prefix",
+                f"got the output {redact_url(output)!r}, expected a folder or s3://bucket/prefix: {error}",
                 param="output",
-            )
-        self.url = url.rstrip("/")
+            ) from error
         self.store = store
 
     @property
@@ -89,9 +90,8 @@ class OutputDir:
         return result if result.finished_at > failure.failed_at else failure
 
     def read_result(self, row: Row) -> Result | None:
-        """Returns the stored result if it answers the row's present request, else None."""
-        result = self._parse(Result, self.result_url(row.custom_id))
-        return result if result and result.metadata.get(DIGEST_KEY) == row.digest else None
+        """Returns the stored result of the row, be it of its present request or of an earlier one."""
+        return self._parse(Result, self.result_url(row.custom_id))
 
     def read_failure(self, row: Row) -> RowFailure | None:
         """Returns the stored failure if it belongs to the row's present request, else None."""
@@ -99,16 +99,16 @@ class OutputDir:
         return failure if failure and failure.digest == row.digest else None
 
     def _parse(self, kind: type[M], url: str) -> M | None:
-        """Returns the object; None: there is none, or some other file lies there, which is replaced."""
+        """Returns the object; None: there is none, or some other file lies there."""
         text = self._read(url)
         with suppress(errors.InvalidRequest):
             return parse_stored(kind, text) if text is not None else None
         return None
 
-    def write_result(self, row: Row, result: Result) -> None:
-        """Writes a result that only the job's record in Redis has."""
-        data = result.model_dump_json(indent=2).encode()
-        _retry(lambda: self.store.write(self.result_url(row.custom_id), data))
+    def write_result(self, row: Row, result: Result) -> bool:
+        """Writes a result that only the job's record in Redis has, unless an object has come there since."""
+        data, url = result.model_dump_json(indent=2).encode(), self.result_url(row.custom_id)
+        return _retry(lambda: self.store.write(url, data, keeps=lambda there: there != data))
 
     def write_failure(self, failure: RowFailure) -> None:
         data = failure.model_dump_json(indent=2).encode()

@@ -221,7 +221,8 @@ class _Run:
         """Retries a job that an earlier run submitted under the same key and that failed."""
         if not job.final or job.state == "succeeded" or flight.reopened:
             return
-        output_failed = job.failure is not None and job.failure.code in _OUTPUT_CODES
+        codes = _OUTPUT_CODES | {errors.OutputConflict.code}
+        output_failed = job.failure is not None and job.failure.code in codes
         if self._options.retry_failed or output_failed:
             with suppress(errors.NotRetryable):  # another run was faster
                 self._client.retry(job.id)

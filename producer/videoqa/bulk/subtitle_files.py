@@ -13,8 +13,7 @@ from urllib.parse import quote
 from videoqa import errors
 from videoqa.bulk.manifest import Row
 from videoqa.bulk.output_dir import OutputDir
-from videoqa.contract import Result, Video, as_srt, as_vtt, make_cues
-from videoqa.storage import quote_name
+from videoqa.contract import Result, Video, as_srt, as_vtt, make_cues, quote_name
 
 __all__ = ["SubtitleFormat", "write_subtitles"]
 

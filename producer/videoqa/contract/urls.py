@@ -40,7 +40,10 @@ def as_url(name: str, base: Path = Path()) -> str:
 
     An empty name, which would be the folder itself, stays empty, and the contract refuses it.
     """
-    return name if not name or "://" in name else (base / name).absolute().as_uri()
+    if not name or "://" in name:
+        return name
+    path = (base / name).absolute()
+    return (path.resolve() if ".." in path.parts else path).as_uri()
 
 
 def redact_url(url: str) -> str:

@@ -1,11 +1,13 @@
 """The life of a job in Redis: the ledger, its Lua scripts, and every key."""
 
+from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import (
     MAX_CONNECTIONS,
     check_database_number,
     connect,
     connect_async,
     explain_broken,
+    find_eviction_policy,
     server_address,
     server_name,
     translate_redis_errors,
@@ -22,6 +24,7 @@ __all__ = [
     "MAX_CONNECTIONS",
     "AsyncEventReader",
     "Bell",
+    "CachedObject",
     "Claim",
     "ClaimResult",
     "EventCursor",
@@ -36,6 +39,7 @@ __all__ = [
     "connect",
     "connect_async",
     "explain_broken",
+    "find_eviction_policy",
     "make_leaving_class",
     "new_job_id",
     "queue_name",

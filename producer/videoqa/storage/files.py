@@ -10,7 +10,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from errno import EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR, EPERM, EROFS
+from errno import (
+    EACCES,
+    EEXIST,
+    EISDIR,
+    ELOOP,
+    EMLINK,
+    ENAMETOOLONG,
+    ENOSYS,
+    ENOTDIR,
+    ENOTSUP,
+    EOPNOTSUPP,
+    EPERM,
+    EROFS,
+)
 from pathlib import Path
 
 from videoqa import errors
@@ -20,29 +33,35 @@ __all__ = ["PART_PREFIX", "delete_file", "file_version", "list_files", "read_fil
 PART_PREFIX = ".videoqa-"
 """Prefix of the names of files that are still being written."""
 _PERMANENT = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
+_NO_HARD_LINKS = {EPERM, ENOSYS, ENOTSUP, EOPNOTSUPP, EMLINK}
+"""Answers of file systems without hard links; there, a new file too is named under the lock."""
 _LOCK_S = 5.0
-"""Longest wait for a lock. It is held for a read and a rename; a holder that hangs must not stop others."""
+"""Longest wait for a lock, which is held for a read and a rename. A new file needs none."""
 
 
-def write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
-    """Writes a file whole or not at all; see `ObjectStore.write`."""
+def write_file(
+    path: Path, data: bytes, keeps: Callable[[bytes], bool] | None, max_compared: int
+) -> bool:
+    """Writes a file whole or not at all; see `ObjectStore.write`.
+
+    Arguments:
+        max_compared: `keeps` gets no more bytes of the existing file.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART_PREFIX, suffix=".part")
+        part = Path(name)
         try:
             with os.fdopen(handle, "wb") as out:
                 out.write(data)
             # mkstemp's 0600 would keep a backend app of another user out.
-            Path(name).chmod(0o644)
-            with _hold_lock(path.parent):
-                if path.is_file() and keeps(path.read_bytes()):
-                    Path(name).unlink()
-                    return False
-                Path(name).replace(path)
-            return True
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            part.chmod(0o644)
+            if keeps is None:
+                part.replace(path)
+                return True
+            return _link(part, path) or _swap(part, path, keeps, max_compared)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         if error.errno in _PERMANENT:
             raise errors.OutputDenied(
@@ -54,9 +73,38 @@ def write_file(path: Path, data: bytes, keeps: Callable[[bytes], bool]) -> bool:
         ) from error
 
 
+def _link(part: Path, path: Path) -> bool:
+    """Gives a written file its name unless that is taken, in one step that needs no lock."""
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        return False
+    return True
+
+
+def _swap(part: Path, path: Path, keeps: Callable[[bytes], bool], max_compared: int) -> bool:
+    """Compares and replaces the file under the folder's lock, which a process that dies sets free."""
+    with _hold_lock(path.parent):
+        if path.exists():  # else it has gone meanwhile, or there are no hard links
+            if not path.is_file():
+                raise OSError(EISDIR, "something that is no file lies there")
+            if keeps(read_file(path, max_compared)[0]):
+                return False
+        part.replace(path)
+    return True
+
+
 @contextmanager
 def _hold_lock(folder: Path) -> Iterator[None]:
-    """Holds a folder's lock, or goes on without it after `_LOCK_S` and on systems without locks."""
+    """Holds a folder's lock; goes on without it on systems that have no locks.
+
+    Raises:
+        OutputUnavailable: another process has held it for `_LOCK_S`.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -65,11 +113,17 @@ def _hold_lock(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         until_s = time.monotonic() + _LOCK_S
-        while time.monotonic() < until_s:
+        while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:
+            except BlockingIOError as error:
+                if time.monotonic() >= until_s:
+                    raise errors.OutputUnavailable(
+                        f"another process has locked {folder} for {_LOCK_S:g} s; try again, or "
+                        "end that process",
+                        param="output",
+                    ) from error
                 time.sleep(0.005)
             except OSError:  # a file system without locks
                 break
@@ -83,11 +137,12 @@ def file_version(found: os.stat_result) -> str:
     return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
 
 
-def read_file(path: Path) -> tuple[bytes, str]:
-    """Reads a file and its version; raises OutputNotFound or OutputDenied."""
+def read_file(path: Path, max_bytes: int | None = None) -> tuple[bytes, str]:
+    """Reads a file, or its first `max_bytes`, and its version; raises OutputNotFound or OutputDenied."""
     try:
         with path.open("rb") as file:
-            return file.read(), file_version(os.fstat(file.fileno()))
+            data = file.read(-1 if max_bytes is None else max_bytes)
+            return data, file_version(os.fstat(file.fileno()))
     except FileNotFoundError as error:
         raise errors.OutputNotFound(f"{path} does not exist") from error
     except OSError as error:

@@ -5,15 +5,16 @@ Used for results. Knows nothing of jobs or videos; large inputs are read by `vid
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from videoqa import errors
+from videoqa.contract import ObjectUrl, parse_object_url, redact_url
 from videoqa.storage.files import (
     PART_PREFIX,
     delete_file,
@@ -27,7 +28,9 @@ from videoqa.storage.s3_errors import bound_error_bodies
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["ObjectStore", "file_path", "quote_name", "s3_client"]
+__all__ = ["ObjectStore", "file_path", "s3_client"]
+
+log = logging.getLogger(__name__)
 
 _DENIED = {
     "AccessDenied",
@@ -36,10 +39,10 @@ _DENIED = {
     "SignatureDoesNotMatch",
     "AllAccessDisabled",
 }
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _CONDITION_FAILED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _CONDITIONS_UNSUPPORTED = {"NotImplemented", "501"}
-_NOT_IN_A_NAME = re.compile(r"[%/\\\x00-\x1f\x7f]")
+_COMPARED_BYTES = 64 << 20
+"""Longest part that is read of an object in the way, or twice the size of the new one if that is more."""
 _MAX_SWAPS = 8
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 
@@ -58,17 +61,17 @@ def s3_client(endpoint_url: str | None) -> S3Client:
 
 
 def file_path(url: str) -> Path:
-    """Returns the path of a file:// URL."""
-    return Path(unquote(urlsplit(url).path))
+    """Returns the path of a file:// URL; raises OutputDenied if it is none."""
+    return _parse_url(url).path
 
 
-def quote_name(text: str) -> str:
-    """Quotes any text so that it is one name in a URL's path: `a/b` becomes the file `a%2Fb`.
-
-    A name of dots alone is quoted too: `..` would lead to the folder above.
-    """
-    name = _NOT_IN_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", text)
-    return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
+def _parse_url(url: str) -> ObjectUrl:
+    try:
+        return parse_object_url(url)
+    except ValueError as error:
+        raise errors.OutputDenied(
+            f"can't use {redact_url(url)} as an object's URL: {error}", param="output"
+        ) from error
 
 
 class ObjectStore:
@@ -94,33 +97,28 @@ class ObjectStore:
                     ) from error
             return self._client
 
-    def check(self, url: str) -> None:
+    def check(self, url: str) -> ObjectUrl:
         """Refuses a URL that cannot be written to, before any work is done for it.
+
+        Returns:
+            The very bucket and key, or path without symbolic links, that a write would use.
 
         Raises:
             OutputDenied: it is outside of the allowed folders, or no file or object can have its name.
         """
-        if not url.startswith("file:"):
-            bucket, key = _bucket_key(url)
-            if not (_BUCKET.fullmatch(bucket) and key):
-                raise errors.OutputDenied(
-                    f"may not write {url}: got bucket {bucket!r} and key {key!r}, expected "
-                    "s3://bucket/key",
-                    param="output",
-                )
-            return
-        path = file_path(url)
-        if "\0" in str(path):
-            raise errors.OutputDenied(
-                "may not write a path with a NUL character in it; take it out of the name",
-                param="output",
-            )
-        resolved = path.resolve()
+        place = _parse_url(url)
+        try:
+            place.check_name()
+        except ValueError as error:
+            raise errors.OutputDenied(f"may not write there: {error}", param="output") from error
+        if place.bucket is not None:
+            return place
+        resolved = place.path.resolve()
         if self._roots is None or any(resolved.is_relative_to(root) for root in self._roots):
-            return
+            return ObjectUrl(None, str(resolved))
         allowed = ", ".join(str(root) for root in self._roots) or "no folder"
         raise errors.OutputDenied(
-            f"may not write {path}: this worker writes results below {allowed}; "
+            f"may not write {place.path}: this worker writes results below {allowed}; "
             "VIDEOQA_OUTPUT_ROOTS allows more",
             param="output",
         )
@@ -130,15 +128,15 @@ class ObjectStore:
         url: str,
         data: bytes,
         *,
-        keeps: Callable[[bytes], bool] = lambda there: False,
+        keeps: Callable[[bytes], bool] | None = None,
         content_type: str = "application/json",
     ) -> bool:
-        """Writes an object whole or not at all; the same URL again replaces it.
+        """Writes an object whole or not at all.
 
         Arguments:
-            keeps: called with the object that exists already; True: it stays, and nothing is written.
-                No other writer's object is lost between this call and the write (`If-None-Match` and
-                `If-Match`; for a file, a lock on its folder).
+            keeps: called with the object that exists already, or its beginning if it is far larger than
+                the new one. True: it stays, and nothing is written; it may raise instead. No other
+                writer's object is lost between this call and the write. None: any object is replaced.
 
         Returns:
             False if the existing object stayed.
@@ -146,35 +144,61 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
-        self.check(url)
-        if url.startswith("file:"):
-            return write_file(file_path(url), data, keeps)
-        return self._write_s3(url, data, keeps, content_type)
+        place = self.check(url)
+        limit = max(_COMPARED_BYTES, 2 * len(data))
+        if place.bucket is None:
+            return write_file(place.path, data, keeps, limit)
+        if keeps is None:
+            return self._put_s3(url, data, content_type, {})
+        return self._swap_s3(url, data, keeps, content_type, limit)
 
-    def _write_s3(
-        self, url: str, data: bytes, keeps: Callable[[bytes], bool], content_type: str
+    def _swap_s3(
+        self, url: str, data: bytes, keeps: Callable[[bytes], bool], content_type: str, limit: int
     ) -> bool:
-        if self._put_s3(url, data, content_type, {"IfNoneMatch": "*"}):
-            return True
+        """Writes under the condition that the object is still the one that was compared.
+
+        A store without conditional writes either refuses the condition, or replaces what it finds. What
+        exists is therefore read before the first write; such a store then has a gap only between the two.
+        """
         for _ in range(_MAX_SWAPS):
+            readable = True
             try:
-                there, etag = self._read_s3(url)
-            except errors.OutputNotFound:  # gone again
+                there, etag = self._read_s3(url, limit)
+            except errors.OutputNotFound as error:
+                if error.message.startswith("bucket "):
+                    raise
                 condition = {"IfNoneMatch": "*"}
-            except errors.OutputDenied:  # it may write but not read: the last writer wins
-                condition = {}
+            except errors.OutputDenied:  # so S3 answers for a missing key, too, without ListBucket
+                readable, condition = False, {"IfNoneMatch": "*"}
             else:
                 if keeps(there):
                     return False
                 condition = {"IfMatch": etag}
-            if self._put_s3(url, data, content_type, condition):
+            if self._put_s3(url, data, content_type, condition, may_drop=readable):
                 return True
+            if not readable:
+                raise errors.OutputDenied(
+                    f"{url} exists, and may not be read to tell whose it is; allow s3:GetObject",
+                    param="output",
+                )
         raise errors.OutputUnavailable(
             f"other writers replaced {url} {_MAX_SWAPS} times meanwhile; try again", param="output"
         )
 
-    def _put_s3(self, url: str, data: bytes, content_type: str, condition: dict[str, str]) -> bool:
-        """Puts an object; returns False if the condition does not hold."""
+    def _put_s3(
+        self,
+        url: str,
+        data: bytes,
+        content_type: str,
+        condition: dict[str, str],
+        *,
+        may_drop: bool = False,
+    ) -> bool:
+        """Puts an object; returns False if the condition does not hold.
+
+        Arguments:
+            may_drop: put it without the condition if the store knows no conditions.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, key = _bucket_key(url)
@@ -183,28 +207,36 @@ class ObjectStore:
             put(Bucket=bucket, Key=key, Body=data, ContentType=content_type, **condition)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code in _CONDITION_FAILED:
+            # An If-Match on an object that has gone is answered as missing.
+            if condition and code in _CONDITION_FAILED | _MISSING:
                 return False
-            if code in _CONDITIONS_UNSUPPORTED and condition:
+            if may_drop and code in _CONDITIONS_UNSUPPORTED:
+                log.warning(
+                    "the store of %s knows no conditional writes; see docs/guide/deploy.md", url
+                )
                 return self._put_s3(url, data, content_type, {})
             raise _output_error(code, url, bucket, str(error)) from error
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
         return True
 
-    def read(self, url: str) -> bytes:
-        """Reads an object.
+    def read(self, url: str, max_bytes: int | None = None) -> bytes:
+        """Reads an object, or its first `max_bytes`.
 
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
-        return self.read_version(url)[0]
+        return self._read(url, max_bytes)[0]
 
     def read_version(self, url: str) -> tuple[bytes, str]:
         """Reads an object and its version; see `read` and `list_versions`."""
-        if url.startswith("file:"):
-            return read_file(file_path(url))
-        return self._read_s3(url)
+        return self._read(url, None)
+
+    def _read(self, url: str, max_bytes: int | None) -> tuple[bytes, str]:
+        place = _parse_url(url)
+        if place.bucket is None:
+            return read_file(place.path, max_bytes)
+        return self._read_s3(url, max_bytes)
 
     def version(self, url: str) -> str | None:
         """Returns the version of an object, as `list_versions` does; None: it does not exist.
@@ -214,14 +246,15 @@ class ObjectStore:
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if url.startswith("file:"):
+        place = _parse_url(url)
+        if place.bucket is None:
             try:
-                return file_version(file_path(url).stat())
+                return file_version(place.path.stat())
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except OSError as error:
                 raise errors.OutputDenied(
-                    f"can't read {file_path(url)}: {error.strerror or error}", param="output"
+                    f"can't read {place.path}: {error.strerror or error}", param="output"
                 ) from error
         bucket, key = _bucket_key(url)
         try:
@@ -246,9 +279,8 @@ class ObjectStore:
 
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Yields what `list` does, each with a text that changes when the object is replaced."""
-        found = (
-            list_files(file_path(prefix)) if prefix.startswith("file:") else self._list_s3(prefix)
-        )
+        place = _parse_url(prefix)
+        found = list_files(place.path) if place.bucket is None else self._list_s3(prefix)
         for url, version in found:
             if not url.rpartition("/")[2].startswith(PART_PREFIX):
                 yield url, version
@@ -277,9 +309,9 @@ class ObjectStore:
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        self.check(url)
-        if url.startswith("file:"):
-            delete_file(file_path(url))
+        place = self.check(url)
+        if place.bucket is None:
+            delete_file(place.path)
             return
         bucket, key = _bucket_key(url)
         try:
@@ -326,29 +358,32 @@ class ObjectStore:
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
 
-    def _read_s3(self, url: str) -> tuple[bytes, str]:
-        """Returns the object and its ETag."""
+    def _read_s3(self, url: str, max_bytes: int | None = None) -> tuple[bytes, str]:
+        """Returns the object, or its first `max_bytes`, and its ETag."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, key = _bucket_key(url)
         try:
             reply = self._s3().get_object(Bucket=bucket, Key=key)
-            data = reply["Body"].read()
+            data = reply["Body"].read(max_bytes)
         except ClientError as error:
             raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
         except BotoCoreError as error:
             raise _botocore_error(url, error) from error
         # boto3 reports a body that ends early as success.
-        if len(data) != reply["ContentLength"]:
+        size = reply["ContentLength"]
+        if len(data) != (size if max_bytes is None else min(size, max_bytes)):
             raise errors.OutputUnavailable(
-                f"got {len(data)} bytes of {url}, expected {reply['ContentLength']}; try again"
+                f"got {len(data)} bytes of {url}, expected {size}; try again"
             )
         return data, reply["ETag"]
 
 
 def _bucket_key(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.netloc, unquote(parts.path.lstrip("/"))
+    place = _parse_url(url)
+    if place.bucket is None:
+        raise errors.OutputDenied(f"got {url}, expected s3://bucket/key", param="output")
+    return place.bucket, place.name
 
 
 def _output_error(code: str, url: str, bucket: str, text: str) -> errors.OutputError:

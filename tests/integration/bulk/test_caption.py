@@ -208,6 +208,20 @@ def test_changed_questions_are_asked_and_unchanged_ones_are_not(
     assert (again["done"], again["skipped"]) == (1, 3)
     assert [line["custom_id"] for line in lines(output)] == ["3", "2", "1", "0"]
     assert lines(output)[1]["answers"][0]["question"] == "What is moving?"
+    # Back to the first question: the row's own earlier object is replaced, a foreign one is not.
+    del entries[1]["question"]
+    path.write_text("\n".join(map(json.dumps, entries)))
+    again = json.loads(caption(*args).stdout)
+    assert (again["done"], again["skipped"]) == (1, 3)
+    assert lines(output)[1]["answers"][0]["question"] == "What color is it?"
+    foreign = output / "results" / "2.json"
+    foreign.write_text("{}")
+    for text, failed in (("{}", 1), ("", 0)):
+        foreign.write_text(text) if text else foreign.unlink()
+        done = caption(*args)
+        assert json.loads(done.stdout)["failed"] == failed, done.stderr
+        assert ("output_conflict" in (output / "results.jsonl").read_text()) is bool(failed)
+        assert text in foreign.read_text()
 
 
 def test_results_that_were_deleted_are_taken_from_redis(
@@ -296,8 +310,9 @@ def test_wrong_usage_ends_with_status_2_before_anything_starts(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_says_how_to_go_on(
-    environment: dict[str, str], caption: Caption, videos: Path, tmp_path: Path
+    environment: dict[str, str], caption: Caption, videos: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     output = tmp_path / "out"
     args = (videos, *ASK, "-o", output, "--in-flight", "4")
@@ -305,7 +320,7 @@ def test_interrupted_it_says_how_to_go_on(
     wait_for_lines(output, 4)
     second = caption(*args)
     assert (second.returncode, "another run" in second.stderr) == (6, True)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(how)
     _, noise = running.communicate(timeout=20)
     assert running.returncode == 130
     assert "the same command continues" in noise

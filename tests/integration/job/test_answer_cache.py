@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import redis
-from support.attempts import Model, due, submit
+from support.attempts import Model, due, make_attempts, submit
 
 from videoqa import errors
 from videoqa.contract import Result
 from videoqa.jobs import Bell, Ledger
+from videoqa.settings import Settings
+from videoqa.storage import ObjectStore
+from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
+from videoqa_worker.settings import WorkerSettings
 
 
 def answer(attempts: Attempts, ledger: Ledger, bell: Bell) -> Result:
@@ -95,16 +99,80 @@ def test_a_refreshed_answer_is_what_later_jobs_get(
     assert answer(attempts, ledger, submit(ledger)).answers[0].text == "answer 2"
 
 
-def test_an_object_that_is_gone_or_another_is_asked_for_again(
+@pytest.mark.parametrize(
+    "forgery", ["other words", "garbage", "endless", "the same, spelled otherwise"]
+)
+def test_an_object_that_a_stranger_replaced_is_no_answer(
+    attempts: Attempts,
+    ledger: Ledger,
+    model: Model,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    forgery: str,
+) -> None:
+    first = answer(attempts, ledger, submit(ledger))
+    path = tmp_path / "results" / f"{first.job_id}.json"
+    text = path.read_text()
+    path.write_text(
+        {
+            "other words": text.replace("answer 1", "lies lies"),
+            "garbage": "[]",
+            "endless": text + " " * 1_000_000,
+            "the same, spelled otherwise": text.replace("\n", " "),
+        }[forgery]
+    )
+    second = answer(attempts, ledger, submit(ledger))
+    assert (second.cached, second.answers[0].text, model.asked) == (False, "answer 2", 2)
+    assert f"{path.as_uri()} is no longer the answer that was stored" in caplog.text
+    assert answer(attempts, ledger, submit(ledger)).answers[0].text == "answer 2"
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "u", "file:///etc/passwd", "a b c", "a 999999999999999999 c"]
+)
+def test_an_entry_that_can_not_be_read_is_no_answer(
+    attempts: Attempts, ledger: Ledger, redis_client: redis.Redis, entry: str
+) -> None:
+    first = answer(attempts, ledger, submit(ledger))
+    redis_client.set(ledger.keys.answer(first.cache_key or ""), entry)
+    assert not answer(attempts, ledger, submit(ledger)).cached
+
+
+def test_an_object_that_is_gone_is_asked_for_again(
     attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
 ) -> None:
     first = answer(attempts, ledger, submit(ledger))
-    place = tmp_path / "results" / f"{first.job_id}.json"
-    place.write_text(first.model_copy(update={"cache_key": "another"}).model_dump_json())
-    second = answer(attempts, ledger, submit(ledger))
-    (tmp_path / "results" / f"{second.job_id}.json").unlink()
-    third = answer(attempts, ledger, submit(ledger))
-    assert [second.cached, third.cached, model.asked] == [False, False, 3]
+    (tmp_path / "results" / f"{first.job_id}.json").unlink()
+    assert not answer(attempts, ledger, submit(ledger)).cached
+    assert model.asked == 2
+
+
+@pytest.mark.parametrize("scope", ["tenant", "fleet"])
+def test_tenants_share_answers_only_where_the_fleet_does(
+    settings: Settings, ledger: Ledger, model: Model, tmp_path: Path, scope: str
+) -> None:
+    objects = ObjectStore(file_roots=(tmp_path,))
+    attempts = make_attempts(
+        WorkerSettings(output=tmp_path.as_uri() + "/{job_id}.json"),
+        ledger,
+        model,
+        objects,
+        AnswerCache(
+            ledger, objects, model="demo", revision="1", ttl_s=60, per_tenant=scope == "tenant"
+        ),
+    )
+    alone = scope == "tenant"
+    for tenant, is_first in (("a", True), ("a", False), ("b", alone), (None, alone), (None, False)):
+        result = answer(attempts, ledger, submit(ledger, tenant=tenant))
+        assert (result.cached, result.tenant) == (not is_first, tenant)
+    assert model.asked == (3 if alone else 1)
+
+    # Nor do they wait for each other while the model answers.
+    leader = submit(ledger, tenant="c", questions=["Why?"])
+    follower = submit(ledger, tenant="d", questions=["Why?"])
+    model.meanwhile = lambda: attempts.process(follower) and None
+    attempts.process(leader)
+    assert ledger.get(follower.job_id).state == ("succeeded" if alone else "queued")
 
 
 def test_equal_jobs_in_flight_share_one_run(

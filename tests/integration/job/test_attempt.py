@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -311,3 +312,70 @@ def test_a_question_that_only_waited_as_the_engine_broke_is_not_held_against_its
     job = ledger.get(bell.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 4)
     assert job.failure is not None
+
+
+def test_the_line_of_a_success_tells_what_was_asked_and_what_it_cost(
+    attempts: Attempts, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = "https://user:secret@h/my film\u202e.mp4?X-Amz-Signature=abc#t=1"
+    bell = submit(ledger, inputs=[url, "s3://b/k.mp4"], questions=["What?", "Where?"])
+    with caplog.at_level(logging.INFO):
+        attempts.process(bell)
+    (line,) = [text for text in caplog.messages if text.startswith("job has succeeded ")]
+    found = dict(word.split("=", 1) for word in line.removeprefix("job has succeeded ").split(" "))
+    assert float(found.pop("seconds")) >= 0
+    assert found == {
+        "model": "demo",
+        "inputs": "2",
+        "first_input": "https://h/my%20film%E2%80%AE.mp4",
+        "questions": "2",
+        "frames": "0",
+        "input_tokens": "1",
+        "output_tokens": "1",
+        "cached": "no",
+    }
+
+
+def test_no_job_replaces_the_object_of_another_by_its_custom_id(
+    attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
+) -> None:
+    first = submit(ledger)
+    attempts.process(first)
+    url = ledger.get(first.job_id).result_url
+    assert url is not None
+    before = ObjectStore().read(url)
+    template = (tmp_path / "results").as_uri() + "/{custom_id}.json"
+    bell = submit(ledger, output=template, custom_id=first.job_id, cache="off", max_attempts=3)
+    attempts.process(bell)
+    job = ledger.get(bell.job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code, job.failure.param, job.attempt) == (
+        "failed", "output_conflict", "output", 1,
+    )  # fmt: skip
+    assert first.job_id not in job.failure.message.removeprefix(url), "whose it is, is not told"
+    assert model.asked == 1, "the model is not asked for an answer that has no place"
+    assert ObjectStore().read(url) == before
+
+
+def test_a_job_whose_place_was_taken_meanwhile_keeps_its_answer_for_retry(
+    attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
+) -> None:
+    template = (tmp_path / "results").as_uri() + "/{custom_id}.json"
+    path = tmp_path / "results" / "c.json"
+
+    def take_the_place() -> None:
+        path.parent.mkdir()
+        path.write_text("a stranger's")
+
+    model.meanwhile = take_the_place
+    bell = submit(ledger, output=template, custom_id="c", max_attempts=3)
+    attempts.process(bell)
+    job = ledger.get(bell.job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code, job.attempt) == ("failed", "output_conflict", 1)
+    assert path.read_text() == "a stranger's"
+    path.unlink()
+    attempts.process(ledger.retry(bell.job_id))
+    assert ledger.get(bell.job_id).state == "succeeded"
+    assert Result.model_validate_json(path.read_text()).answers[0].text == "answer 1"
+    assert model.asked == 1

@@ -6,10 +6,12 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from support.servers import WRITE_ONLY
 
 from videoqa import errors
 from videoqa.storage import ObjectStore
@@ -81,17 +83,116 @@ def test_of_many_writers_at_once_the_newest_stays(folder: str, seed: int) -> Non
     assert int(store.read(url)) == max(numbers) == max(written)
 
 
-def test_who_may_only_write_wins_as_the_last(s3: S3Server, tmp_path: Path) -> None:
-    """A role that may not read cannot compare, so its writes are unconditional."""
-    url = f"s3://objects/{tmp_path.name}/w.json"
-    ObjectStore().write(url, b"2")
+@pytest.mark.parametrize("seed", range(3))
+def test_of_jobs_that_write_one_object_at_once_one_is_stored_and_the_others_are_told(
+    folder: str, seed: int
+) -> None:
+    store, url = ObjectStore(), f"{folder}/jobs-{seed}.json"
+    together = threading.Barrier(10)
+    stored: list[bytes] = []
+    refused: list[bytes] = []
 
-    class Blind(ObjectStore):
-        def _read_s3(self, url: str) -> tuple[bytes, str]:
-            raise errors.OutputDenied("may only write")
+    def refuse(there: bytes) -> bool:
+        raise errors.OutputConflict("another job's")
 
-    assert Blind().write(url, b"1", keeps=newer_than(1))
-    assert ObjectStore().read(url) == b"1"
+    def write(name: bytes) -> None:
+        together.wait()
+        try:
+            store.write(url, name, keeps=refuse)
+            stored.append(name)
+        except errors.OutputConflict:
+            refused.append(name)
+
+    writers = [threading.Thread(target=write, args=(b"job %d" % n,)) for n in range(10)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert (len(stored), len(refused)) == (1, 9)
+    assert store.read(url) == stored[0]
+
+
+def test_who_may_not_read_writes_only_where_nothing_is(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 says AccessDenied of a missing key, too, to a role without ListBucket."""
+    url = f"s3://open/{tmp_path.name}/w.json"
+    for name, value in s3.environment(WRITE_ONLY).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it holds credentials read before
+    blind = ObjectStore()
+    assert blind.write(url, b"2", keeps=newer_than(2))
+    with pytest.raises(errors.OutputDenied, match="allow s3:GetObject"):
+        blind.write(url, b"3", keeps=newer_than(3))
+    found = s3.client().get_object(Bucket="open", Key=f"{tmp_path.name}/w.json")["Body"].read()
+    assert found == b"2"
+
+
+class PlainStore(BaseHTTPRequestHandler):
+    """Stands in for an S3 store without conditional writes, of which none can be installed here."""
+
+    protocol_version = "HTTP/1.1"
+    objects: dict[str, bytes]
+    refuses: bool
+    """True: it answers conditions with 501; False: it does not see them."""
+
+    def do_GET(self) -> None:
+        found = self.objects.get(self.path)
+        if found is None:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        else:
+            self.answer(200, found)
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.refuses and ("If-Match" in self.headers or "If-None-Match" in self.headers):
+            self.answer(501, b"<Error><Code>NotImplemented</Code></Error>")
+            return
+        self.objects[self.path] = data
+        self.answer(200, b"")
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"one"')
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("refuses", [True, False], ids=["refuses", "ignores"])
+def test_a_store_without_conditional_writes_loses_no_object_that_was_there(
+    *, refuses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    # Else boto3 sends a body in chunks, which this store would have to take apart.
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    handler = type("Handler", (PlainStore,), {"objects": {}, "refuses": refuses})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        store = ObjectStore(s3_endpoint_url=f"http://127.0.0.1:{server.server_address[1]}")
+        url = "s3://bucket/n.json"
+        assert store.write(url, b"2", keeps=newer_than(2))
+        assert not store.write(url, b"1", keeps=newer_than(1))
+        assert store.read(url) == b"2"
+        assert store.write(url, b"3", keeps=newer_than(3))
+        assert store.read(url) == b"3"
+        server.shutdown()
+
+
+def test_of_a_far_larger_object_only_the_beginning_is_compared(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videoqa.storage.objects._COMPARED_BYTES", 100)
+    store, url = ObjectStore(), f"{folder}/large"
+    store.write(url, b"x" * 10_000)
+    seen: list[int] = []
+    assert not store.write(url, b"small", keeps=lambda there: not seen.append(len(there)))
+    assert seen == [100]
+    assert store.read(url, 10) == b"x" * 10
 
 
 def test_listing_goes_through_all_pages_and_leaves_out_what_is_being_written(folder: str) -> None:

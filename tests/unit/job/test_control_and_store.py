@@ -31,9 +31,9 @@ def request(**fields: object) -> JobRequest:
     return JobRequest.model_validate({"inputs": ["s3://b/k"], "questions": ["q"], **fields})
 
 
-def some_result() -> Result:
+def some_result(job_id: str = "job_1", **fields: Any) -> Result:
     return Result(
-        job_id="job_1",
+        job_id=job_id,
         answers=(),
         frames=(),
         sources=(),
@@ -44,6 +44,7 @@ def some_result() -> Result:
         attempt=1,
         created_at=NOON,
         finished_at=NOON,
+        **fields,
     )
 
 
@@ -115,6 +116,7 @@ def test_a_custom_id_cannot_name_another_folder() -> None:
         ("file:///r/{date}/{job_id}.json", "/r"),
         ("file:///r/run-{job_id}.json", "/r"),
         ("file:///a%20b/{job_id}", "/a b"),
+        ("file:///a{{b}}/{job_id}", "/a{b}"),
     ],
 )
 def test_results_may_be_written_below_the_fixed_part_of_the_template(
@@ -127,7 +129,19 @@ def test_a_worker_that_writes_to_s3_may_write_no_files() -> None:
     assert list_roots("s3://b/{job_id}", ()) == ()
 
 
-@pytest.mark.parametrize("name", ["../outside.json", "link/outside.json", "..%2Foutside.json"])
+@pytest.mark.parametrize(
+    "name", ["../outside.json", "..%2Foutside.json", "%2E%2E/outside.json", "a//b", "x?a", "x#a"]
+)
+def test_a_name_that_could_mean_another_file_is_refused(tmp_path: Path, name: str) -> None:
+    objects = ObjectStore(file_roots=(tmp_path,))
+    for act in (objects.check, lambda url: objects.write(url, b"{}")):
+        with pytest.raises(errors.OutputDenied) as caught:
+            act(f"{tmp_path.as_uri()}/results/{name}")
+        assert caught.value.param == "output"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["link/outside.json"])
 def test_nothing_is_written_outside_the_roots(tmp_path: Path, name: str) -> None:
     root = tmp_path / "results"
     root.mkdir()
@@ -151,9 +165,9 @@ def test_a_result_is_written_whole_and_replaced_by_the_next_attempt(tmp_path: Pa
     url = (tmp_path / "deep" / "r.json").as_uri()
     control = JobControl("job_1", 1, 60.0)
     objects = ObjectStore(file_roots=(tmp_path,))
-    store_result(objects, url, some_result(), control)
+    store_result(objects, url, some_result(), request(), control)
     again = some_result().model_copy(update={"attempt": 2})
-    store_result(objects, url, again, control)
+    store_result(objects, url, again, request(), control)
     assert Result.model_validate_json(objects.read(url)) == again
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["r.json"]
 
@@ -162,27 +176,69 @@ def test_an_attempt_that_comes_too_late_leaves_the_object_of_a_later_one(tmp_pat
     url = (tmp_path / "r.json").as_uri()
     objects = ObjectStore(file_roots=(tmp_path,))
     later = some_result().model_copy(update={"attempt": 2})
-    store_result(objects, url, later, JobControl("job_1", 2, 60.0))
+    store_result(objects, url, later, request(), JobControl("job_1", 2, 60.0))
     with pytest.raises(errors.LeaseLost, match="too late"):
-        store_result(objects, url, some_result(), JobControl("job_1", 1, 60.0))
+        store_result(objects, url, some_result(), request(), JobControl("job_1", 1, 60.0))
     assert Result.model_validate_json(objects.read(url)) == later
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
-    # The object of another job, and what is no result, are replaced as ever.
-    other = some_result().model_copy(update={"job_id": "job_9"})
-    store_result(objects, url, other, JobControl("job_9", 1, 60.0))
-    (tmp_path / "r.json").write_text("[]")
-    store_result(objects, url, other, JobControl("job_9", 1, 60.0))
-    assert Result.model_validate_json(objects.read(url)) == other
 
 
-def test_a_writer_that_stands_still_with_the_lock_stops_nobody_for_long(
+@pytest.mark.parametrize(
+    ("there", "asked"),
+    [
+        (some_result(), {}),
+        (some_result(), {"replaces": "job_2"}),
+        (some_result(tenant="a"), {"replaces": "job_1", "tenant": "b"}),
+        (some_result(tenant="a"), {"replaces": "job_1"}),
+        (some_result(), {"replaces": "job_1", "tenant": "b"}),
+        ("[]", {"replaces": "job_1"}),
+        ('{"job_id": "job_9", "attempt": "none"}', {}),
+        ("[" * 100_000, {}),
+        ("", {}),
+    ],
+    ids=str,
+)
+def test_the_object_of_another_job_is_never_replaced(
+    tmp_path: Path, there: Result | str, asked: dict[str, object]
+) -> None:
+    text = there if isinstance(there, str) else there.model_dump_json()
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(errors.OutputConflict, match=r"stays as it is; put {job_id}"):
+        store_result(
+            ObjectStore(),
+            (tmp_path / "r.json").as_uri(),
+            some_result("job_9"),
+            request(**asked),
+            JobControl("job_9", 1, 60.0),
+        )
+    assert (tmp_path / "r.json").read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_request_may_name_the_job_of_its_tenant_whose_object_it_replaces(tmp_path: Path) -> None:
+    url = (tmp_path / "r.json").as_uri()
+    objects, control = ObjectStore(), JobControl("job_9", 1, 60.0)
+    objects.write(url, some_result(tenant="a").model_dump_json().encode())
+    asked = request(replaces="job_1", tenant="a")
+    for attempt in (1, 2):  # the second finds the first one's object, which is its own job's
+        result = some_result("job_9", tenant="a").model_copy(update={"attempt": attempt})
+        store_result(objects, url, result, asked, control)
+    assert Result.model_validate_json(objects.read(url)) == result
+
+
+def test_a_process_that_stands_still_with_the_lock_stops_no_new_file_and_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("videoqa.storage.files._LOCK_S", 0.2)
+    url = (tmp_path / "r.json").as_uri()
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
-    assert ObjectStore().write((tmp_path / "r.json").as_uri(), b"{}")
+    assert ObjectStore().write(url, b"{}", keeps=lambda there: False)
+    with pytest.raises(errors.OutputUnavailable, match="has locked"):
+        ObjectStore().write(url, b"[]", keeps=lambda there: False)
     os.close(folder)
+    assert ObjectStore().write(url, b"[]", keeps=lambda there: False)
+    assert (tmp_path / "r.json").read_text() == "[]"
 
 
 def test_a_folder_in_the_way_is_denied_and_leaves_no_rubbish(tmp_path: Path) -> None:
@@ -212,7 +268,7 @@ class Away(ObjectStore):
 
 def test_storage_that_is_away_for_a_moment_costs_no_answer(tmp_path: Path) -> None:
     url = (tmp_path / "r.json").as_uri()
-    store_result(objects := Away(1), url, some_result(), JobControl("job_1", 1, 60.0))
+    store_result(objects := Away(1), url, some_result(), request(), JobControl("job_1", 1, 60.0))
     assert objects.calls == 2
     assert (tmp_path / "r.json").exists()
 
@@ -221,7 +277,11 @@ def test_storage_that_stays_away_is_reported_after_three_tries(tmp_path: Path) -
     objects = Away(9)
     with pytest.raises(errors.OutputUnavailable):
         store_result(
-            objects, (tmp_path / "r").as_uri(), some_result(), JobControl("job_1", 1, 60.0)
+            objects,
+            (tmp_path / "r").as_uri(),
+            some_result(),
+            request(),
+            JobControl("job_1", 1, 60.0),
         )
     assert objects.calls == 3
 
@@ -229,8 +289,9 @@ def test_storage_that_stays_away_is_reported_after_three_tries(tmp_path: Path) -
 def test_a_canceled_job_stores_nothing(tmp_path: Path) -> None:
     control = JobControl("job_1", 1, 60.0)
     control.stop(errors.JobCanceled("canceled on request"))
+    url = (tmp_path / "r.json").as_uri()
     with pytest.raises(errors.JobCanceled):
-        store_result(ObjectStore(), (tmp_path / "r.json").as_uri(), some_result(), control)
+        store_result(ObjectStore(), url, some_result(), request(), control)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from videoqa.broker import make_celery
 from videoqa.errors import ConfigurationError
 from videoqa.settings import Settings, Variable, unknown_variables
-from videoqa_worker.service.runtime import list_queues
+from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.settings import DEMO_MODEL_PATH, WorkerSettings
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -130,10 +130,11 @@ def test_switches_take_the_usual_words(text: str, meant: bool) -> None:
         ("/results/{job_id}", "expected s3://bucket/... or file:///folder/..."),
         ("https://h/{job_id}", "expected s3://bucket/..."),
         ("s3://b/{date}.json", "expected {job_id} in it"),
+        ("s3://b/all.json?{job_id}", "without query and fragment"),
         ("s3://b/{custom_id}", "expected {job_id} in it"),
-        ("s3://b/{job_id}/{tenant}", "expected only the fields"),
-        ("s3://b/{job_id}/{}", "expected only the fields"),
-        ("s3://b/{job_id", "expected only the fields"),
+        ("s3://b/{job_id}/{tenant}", "got the fields ['tenant'], expected some of"),
+        ("s3://b/{job_id}/{}", "got the fields [''], expected some of"),
+        ("s3://b/{job_id", "expected a template"),
     ],
 )
 def test_an_output_template_that_could_not_be_filled_is_refused(template: str, says: str) -> None:

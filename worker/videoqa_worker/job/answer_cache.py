@@ -4,6 +4,11 @@ An answer's key is made of all that decides it: each source's version, clip and 
 chosen, the questions, the generation settings, model, revision and the form of the prompt. It
 is looked up once the sources are open, so whoever gets it may read them. If another job asks the
 same at that time, this one waits for it instead of asking beside it.
+
+An answer is served only from an object with the very bytes that a worker stored, and only to the tenant
+whose job it was, unless the fleet shares its answers. Equal questions that meet in the engine share a run
+across tenants all the same: each has opened the same bytes and asked the same, and gets what it would
+have got alone, only sooner.
 """
 
 from __future__ import annotations
@@ -57,14 +62,17 @@ def compute_fingerprint(
     model: str,
     revision: str | None,
     answer_settings: Sequence[str | None] = (),
+    per_tenant: bool = True,
 ) -> str:
     """Returns the SHA-256 of all that decides the answers, as far as it is known.
 
     Arguments:
         sampling: as used, with what the model states filled in.
         answer_settings: see `WorkerSettings.answer_settings`.
+        per_tenant: the same question of another tenant has another fingerprint.
     """
     parts = {
+        "scope": [request.tenant] if per_tenant else "fleet",
         "form": [PROMPT_FORM, *answer_settings],
         "model": [model, revision],
         "sources": [_name(version) for version in versions],
@@ -102,15 +110,18 @@ class AnswerCache:
         revision: str | None,
         ttl_s: float,
         answer_settings: Sequence[str | None] = (),
+        per_tenant: bool = True,
     ) -> None:
         """
         Arguments:
             ttl_s: how long answers are found again; 0: never.
+            per_tenant: a tenant finds the answers of its own jobs only.
         """
         self._ledger = ledger
         self._objects = objects
         self.model, self.revision = model, revision
         self._answer_settings = answer_settings
+        self._per_tenant = per_tenant
         self.ttl_s = ttl_s
 
     def make_key(
@@ -124,6 +135,7 @@ class AnswerCache:
             model=self.model,
             revision=self.revision,
             answer_settings=self._answer_settings,
+            per_tenant=self._per_tenant,
         )
         is_kept = self.ttl_s > 0 and request.cache != "off"
         is_found = is_kept and is_lasting(request, versions, self.revision)
@@ -139,11 +151,19 @@ class AnswerCache:
         return Lookup(must_follow=not job.lead(key))
 
     def find(self, key: str) -> Result | None:
-        """Returns the result of an earlier job, if its object is there and still has this key."""
+        """Returns the result of an earlier job, if its object is there as it was stored."""
         try:
-            url = self._ledger.find_cached(key)
-            result = parse_stored(Result, self._objects.read(url)) if url else None
+            cached = self._ledger.find_cached(key)
+            if cached is None:
+                return None
+            data = self._objects.read(cached.url, cached.size_bytes + 1)
+            if cached.holds(data):
+                return parse_stored(Result, data)
+            log.warning(
+                "%s is no longer the answer that was stored there; asking the model again. If no later "
+                "job replaced it, find out who may write into the results' storage",
+                cached.url,
+            )
         except (errors.OutputError, errors.InvalidRequest, errors.RedisUnavailable) as error:
             log.info("cannot read the answer of an earlier job, asking the model again: %s", error)
-            return None
-        return result if result is not None and result.cache_key == key else None
+        return None

@@ -11,10 +11,11 @@ import logging
 import random
 import time
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 from videoqa import errors
-from videoqa.contract import Failure, Result, TextPiece, to_datetime
-from videoqa.jobs import Bell, Claim, ClaimResult, Unreadable
+from videoqa.contract import Failure, Result, TextPiece, redact_url, to_datetime
+from videoqa.jobs import Bell, CachedObject, Claim, ClaimResult, Unreadable
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.checkpoints import RecordCheckpoints
@@ -22,7 +23,13 @@ from videoqa_worker.job.claims import Claims, HeldJob
 from videoqa_worker.job.context import AttemptContext, JobControl, Progress
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
-from videoqa_worker.job.result_object import build_result, build_url, reuse_result, store_result
+from videoqa_worker.job.result_object import (
+    build_result,
+    build_url,
+    check_output_free,
+    reuse_result,
+    store_result,
+)
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["Attempts", "backoff_s"]
@@ -133,9 +140,9 @@ class Attempts:
         """
         claim, control = job.claim, job.control
         control.check()
-        self._objects.check(self._url(claim))
         if claim.kept is not None:
             return claim.kept.model_copy(update={"attempt": claim.attempt})
+        check_output_free(self._objects, self._url(claim), claim)
         context = AttemptContext(claim.request, control, job.report)
         # A second attempt runs alone in its batch: if this job breaks it again, only it is convicted.
         with self._pipeline.open(context, own_batch=claim.attempt > 1) as opened:
@@ -154,7 +161,7 @@ class Attempts:
         claim = job.claim
         url = self._url(claim)
         begun = time.monotonic()
-        store_result(self._objects, url, result, job.control)
+        data = store_result(self._objects, url, result, claim.request, job.control)
         storing_s = round(time.monotonic() - begun, 4)
         usage = result.usage.model_copy(update={"storing_s": storing_s})
         result = result.model_copy(update={"usage": usage, "finished_at": datetime.now(UTC)})
@@ -166,11 +173,12 @@ class Attempts:
                 result=result if is_small else None,
                 result_url=url,
                 cache_key=None if result.cached else result.cache_key,
+                cached=CachedObject.of(url, data),
                 cache_ttl_s=self._cache.ttl_s,
             )
         )
         outcome = {
-            "ok": "job has succeeded",
+            "ok": f"job has succeeded {_describe(job, result)}",
             "cancel": "job was canceled",
             "lost": "job is another worker's",
         }
@@ -231,6 +239,18 @@ def _stream_known(context: AttemptContext, known: Result) -> None:
 
 def _stopping() -> errors.WorkerStopping:
     return errors.WorkerStopping("this worker shuts down")
+
+
+def _describe(job: HeldJob, result: Result) -> str:
+    """Returns what was asked and what it cost, as `key=value` without spaces in the values."""
+    request, usage = job.claim.request, result.usage
+    first = quote(redact_url(request.inputs[0].url), safe=":/%~@!$&'()*+,;=[]")
+    return (
+        f"model={quote(result.model, safe='/:@')} inputs={len(request.inputs)} first_input={first[:200]} "
+        f"questions={len(request.questions)} frames={usage.frames} input_tokens={usage.input_tokens} "
+        f"output_tokens={usage.output_tokens} seconds={time.monotonic() - job.begun_s:.2f} "
+        f"cached={'yes' if result.cached else 'no'}"
+    )
 
 
 def _tags(job_id: str, attempt: int) -> dict[str, object]:

@@ -1,7 +1,9 @@
 """Result object: built from an attempt's draft, and written to storage before the job's record.
 
-Whoever reads `succeeded` can read the object. A retried job writes the same URL again; an attempt that
-comes too late, because its worker stood still, leaves the object of a later one alone.
+Whoever reads `succeeded` can read the object. An object belongs to the job whose id it has: a retried
+job writes it again, and another job never does, unless its request names the first in `replaces` and both
+have one tenant. An attempt that comes too late, because its worker stood still, leaves the object of a
+later one alone.
 """
 
 from __future__ import annotations
@@ -14,26 +16,41 @@ from pathlib import Path
 from typing import Any
 
 from videoqa import errors
-from videoqa.contract import JobRequest, Result, Usage, to_datetime
+from videoqa.contract import (
+    JobRequest,
+    Result,
+    Usage,
+    check_output,
+    fixed_part,
+    render_output,
+    to_datetime,
+)
 from videoqa.jobs import Claim
-from videoqa.storage import ObjectStore, file_path, quote_name
+from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.job.answer_cache import AnswerCache, CacheKey
 from videoqa_worker.job.context import JobControl
 from videoqa_worker.job.draft import AttemptDraft
 
-__all__ = ["build_result", "build_url", "list_roots", "reuse_result", "store_result"]
+__all__ = [
+    "build_result",
+    "build_url",
+    "check_output_free",
+    "list_roots",
+    "reuse_result",
+    "store_result",
+]
 
 log = logging.getLogger(__name__)
 
 TRIES = 3
+_PROBED_BYTES = 4 << 20
+"""No more of an object is read before the model is asked; one that is larger is judged at the end."""
 
 
 def build_url(template: str, job_id: str, request: JobRequest, created_at: datetime) -> str:
     """Fills the fields of the template; every attempt of a job gets the same URL."""
-    return template.format(
-        job_id=job_id,
-        custom_id=quote_name(request.custom_id or "none"),
-        date=created_at.strftime("%Y-%m-%d"),
+    return render_output(
+        template, job_id=job_id, custom_id=request.custom_id, created_at=created_at
     )
 
 
@@ -41,8 +58,27 @@ def list_roots(template: str, extra: tuple[Path, ...]) -> tuple[Path, ...]:
     """Lists the folders that results may be written into: the default output's own, and the extra ones."""
     if not template.startswith("file:"):
         return extra
-    fixed = template.partition("{")[0]
-    return (file_path(fixed if fixed.endswith("/") else fixed.rpartition("/")[0]), *extra)
+    return (file_path(fixed_part(template)), *extra)
+
+
+def check_output_free(objects: ObjectStore, url: str, claim: Claim) -> None:
+    """Refuses a job whose result could not be stored, before the model is asked.
+
+    Raises:
+        OutputDenied: the URL may not be written.
+        OutputConflict: another job's object is there. Only looked for where jobs choose the name;
+            `store_result` looks in any case.
+    """
+    objects.check(url)
+    template = claim.request.output
+    if template is None or "job_id" in check_output(template):
+        return
+    try:
+        there = objects.read(url, _PROBED_BYTES)
+    except errors.OutputError:  # nothing is there, or it can't be told yet
+        return
+    if len(there) < _PROBED_BYTES:
+        _is_later(there, url, claim.job_id, claim.attempt, claim.request)
 
 
 def build_result(claim: Claim, draft: AttemptDraft, cache: AnswerCache, key: CacheKey) -> Result:
@@ -81,24 +117,26 @@ def _own_fields(claim: Claim) -> dict[str, Any]:
         "created_at": to_datetime(claim.created_at_s),
         "finished_at": datetime.now(UTC),
         "custom_id": claim.request.custom_id,
+        "tenant": claim.request.tenant,
         "metadata": claim.request.metadata,
     }
 
 
-def store_result(objects: ObjectStore, url: str, result: Result, control: JobControl) -> None:
+def store_result(
+    objects: ObjectStore, url: str, result: Result, request: JobRequest, control: JobControl
+) -> bytes:
     """Writes the result object; tries again while storage does not answer.
 
+    Returns:
+        The object's bytes.
+
     Raises:
-        OutputDenied, OutputNotFound: final. OutputUnavailable: after three tries.
+        OutputDenied, OutputNotFound, OutputConflict: final. OutputUnavailable: after three tries.
         LeaseLost: a later attempt of the job has stored its result.
     """
 
     def is_later(there: bytes) -> bool:
-        try:
-            found = json.loads(there)
-            return bool(found["job_id"] == result.job_id and found["attempt"] > result.attempt)
-        except (ValueError, KeyError, TypeError):  # anything else may be replaced
-            return False
+        return _is_later(there, url, result.job_id, result.attempt, request)
 
     data = result.model_dump_json(indent=2).encode()
     for number in range(1, TRIES + 1):
@@ -108,9 +146,34 @@ def store_result(objects: ObjectStore, url: str, result: Result, control: JobCon
                 raise errors.LeaseLost(
                     f"attempt {result.attempt} of {result.job_id} is too late: a later one is stored"
                 )
-            return
+            break
         except errors.OutputUnavailable as error:
             if number == TRIES:
                 raise
             log.warning("%s; trying again", error, extra={"job_id": control.job_id})
             time.sleep(0.2 * 2**number)
+    return data
+
+
+def _is_later(there: bytes, url: str, job_id: str, attempt: int, request: JobRequest) -> bool:
+    """Tells if an object is of a later attempt of the job; raises OutputConflict if it is not the job's."""
+    owner, tenant, stored = _read_owner(there)
+    if owner == job_id:
+        return stored > attempt
+    if owner is not None and owner == request.replaces and tenant == request.tenant:
+        return False
+    holds = "no result of a job" if owner is None else "another job's result"
+    raise errors.OutputConflict(
+        f"{url} holds {holds} and stays as it is; put {{job_id}} into output, choose another "
+        "custom_id, or name the job whose result this one replaces in `replaces`",
+        param="output",
+    )
+
+
+def _read_owner(there: bytes) -> tuple[str | None, str | None, int]:
+    """Returns the job, tenant and attempt that a result object belongs to; no job if it is none."""
+    try:
+        found = json.loads(there)
+        return str(found["job_id"]), found.get("tenant"), int(found["attempt"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None, None, 0

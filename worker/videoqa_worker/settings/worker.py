@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from videoqa.contract import OUTPUT_FIELDS
+from videoqa.contract import check_output
 from videoqa.settings import Settings
 from videoqa_worker.settings.engine import EngineConfig, ServerConfig
 from videoqa_worker.settings.frames import FrameLimits
@@ -40,6 +40,11 @@ class WorkerSettings(Settings):
         default=None,
         ge=1,
         description="jobs that run at a time; unset: 2 x max_batch (99% of the ideal throughput; 1 x: 67%)",
+    )
+    tenant_running: int | None = Field(
+        default=None,
+        ge=1,
+        description="most jobs of one tenant that run at once, in all workers of the fleet; unset: any number",
     )
     lease_s: float = Field(
         default=30.0,
@@ -75,6 +80,11 @@ class WorkerSettings(Settings):
         default=7 * 86_400.0,
         ge=0,
         description="an answer is reused for the same question about the same bytes for this long; 0: never",
+    )
+    cache_scope: Literal["tenant", "fleet"] = Field(
+        default="tenant",
+        description="tenant: an answer is reused for jobs of the same tenant (those without one are one); "
+        "fleet: for all",
     )
     store_patience_s: float = Field(
         default=3600.0,
@@ -113,14 +123,8 @@ class WorkerSettings(Settings):
     @field_validator("output")
     @classmethod
     def _usable(cls, template: str) -> str:
-        if not template.startswith(("s3://", "file:///")):
-            raise ValueError("expected s3://bucket/... or file:///folder/...")
-        try:
-            template.format(**dict.fromkeys(OUTPUT_FIELDS, "x"))
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"expected only the fields {OUTPUT_FIELDS} in braces") from error
-        if "{job_id}" not in template:
-            raise ValueError("expected {job_id} in it, or results overwrite each other")
+        if "job_id" not in check_output(template):
+            raise ValueError("expected {job_id} in it: not every job has a custom_id of its own")
         return template
 
     @property

@@ -51,7 +51,7 @@ from videoqa.cli.arguments import (
     drop_unset,
 )
 from videoqa.cli.options import load_settings
-from videoqa.cli.output import print_note
+from videoqa.cli.output import print_line, print_note
 from videoqa.client import Client
 from videoqa.storage import ObjectStore
 
@@ -210,7 +210,7 @@ def _print_counts(counts: RowCounts, output: OutputDir, as_json: bool) -> None:
         }  # fmt: skip
         print(json.dumps(found))
         return
-    print(
+    print_line(
         f"{counts.done} done, {counts.skipped} done before, {counts.failed} failed in "
         f"{counts.seconds:.1f} s; {output.url}/results.jsonl has a line for each"
     )
@@ -231,7 +231,7 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
     print(f"bytes          {_format_sum(found.fetched_bytes, ',')}")
     print(f"errors         {found.failed if found.hours is not None else 'unknown'}")
     for text in found.problems:
-        print(f"  {text}")
+        print_line(f"  {text}")
     for note in _list_notes(found):
         print_note(note)
 

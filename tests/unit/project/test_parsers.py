@@ -37,6 +37,7 @@ from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import parse_events
 from videoqa.jobs.keys import parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
+from videoqa.printable import printable
 from videoqa.storage import ObjectStore
 from videoqa.storage.s3_errors import _drop_strange_body
 from videoqa_worker.decoding.messages import FROM_PROCESS
@@ -180,7 +181,7 @@ def events(text: str) -> object:
 
 
 PARSERS = (
-    Parser("contract.request", contract.parse_request, ("", '{"inputs":["', '{"a":')),
+    Parser("contract.request", contract.parse_request, ("", '{"inputs":["', '{"a":', '{"')),
     *(Parser("contract.request", asks(name), before) for name, before in (
         ("inputs", URLS), ("questions", ("", "<video>")), ("output", ("s3://b/{job_id}", "file:///{")),
         ("start_by", ("", "2026-01-01T00:00:00")), ("timeout_s", ("", "1")), ("stop", ("",)), ("tags", ("",)),
@@ -191,7 +192,10 @@ PARSERS = (
     Parser("contract.urls", contract.redact_url, URLS),
     Parser("contract.urls", contract.is_image_url, URLS),
     Parser("contract.urls", contract.as_url, ("http://",)),
+    Parser("contract.output", contract.parse_object_url, URLS, (ValueError,)),
     Parser("contract.subtitles", subtitles),
+    Parser("printable", printable),
+    Parser("printable", lambda text: printable(text, lines=True)),
     Parser("bulk.manifest_files", reads(read_list), ("", "{", *URLS)),
     Parser("bulk.manifest_files", reads(read_jsonl), ("", '{"a":', '{"custom_id": "a", "url": "')),
     Parser("bulk.manifest_files", reads(read_csv), ("", "url\n", "url,start\na,", 'url\n"')),
@@ -273,7 +277,7 @@ OUR_OWN = {
     "jobs.connection": "the operator's settings",
     "broker.bells": "a message that this process has made",
     "jobs.submission": "a request that this process has written",
-    "cli.local_stack": "a file of the same user's `videoqa up`",
+    "cli.question": "the arguments of the user who runs the command",
     "cli.job_commands": "the request of the user who runs the command",
     "bulk.parquet": "the run's own results.jsonl",
     "bulk.result_table": "the run's own results.jsonl",
@@ -291,7 +295,7 @@ OUR_OWN = {
     "embedded.process": "the log of a worker of this process",
     "engine.model.checkpoint": "the operator's checkpoint",
     "job.result_object": "an object of this fleet",
-    "printable": "no parser: it replaces characters one by one",
+    "local_stack": "a file of the same user's `videoqa up`, and the operator's settings",
 }
 
 

@@ -189,11 +189,7 @@ def _try_open(
         container = av.open(source, "r", options=options, metadata_errors="replace")
         return stack.enter_context(closing(container))
     except (FFmpegError, OSError, ValueError) as error:
-        cut = (
-            find_broken_fragment(file)
-            if end is None and identify(file).kind == "video"
-            else None
-        )
+        cut = find_broken_fragment(file) if end is None and identify(file).kind == "video" else None
         if cut is None:
             raise _explain_refusal(file, error) from error
         # FFmpeg refuses a file that ends within a fragment's header, though the rest is sound.

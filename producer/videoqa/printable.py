@@ -20,7 +20,8 @@ _SHOWN = rf"[^\x00-\x7f{_HIDDEN}\u200c\u200d]"
 _JOINER = rf"(?<!{_SHOWN})[\u200c\u200d]|[\u200c\u200d](?!{_SHOWN})"
 """A joiner that joins nothing: between letters beyond ASCII and in emoji it is part of the writing."""
 _IN_LINE = re.compile(rf"[{_HIDDEN}]|{_JOINER}")
-_IN_TEXT = re.compile(rf"\r(?=\n)|(?![\n\t])[{_HIDDEN}]|{_JOINER}")
+_IN_TEXT = re.compile(rf"\r(?=\n)|(?![\n\t\xad\u061c\u200e\u200f])[{_HIDDEN}]|{_JOINER}")
+"""Direction marks and soft hyphens belong to prose in some languages; in a name they only deceive."""
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -28,7 +29,7 @@ def printable(text: str, *, lines: bool = False) -> str:
     r"""Returns the text with each control character and invisible one as an escape, such as `\x1b`.
 
     Arguments:
-        lines: the text may have several lines: line breaks and tabs stay.
+        lines: the text is prose of several lines: line breaks, tabs, direction marks and soft hyphens stay.
     """
     if text.isascii() and text.isprintable():
         return text

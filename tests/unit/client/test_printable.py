@@ -42,6 +42,8 @@ def test_one_line_shows_what_controls_as_an_escape(text: str, shown: str) -> Non
 
 def test_a_text_of_lines_keeps_line_breaks_and_tabs() -> None:
     assert printable("a\r\n\tb\rc\x1b\u2028", lines=True) == "a\n\tb\\rc\\x1b\\u2028"
+    assert printable("\u05d0\u200f.", lines=True) == "\u05d0\u200f."
+    assert printable("\u05d0\u200f.") == "\u05d0\\u200f."
 
 
 def print_pieces(pieces: list[str]) -> str:

@@ -24,6 +24,7 @@ from videoqa.storage.files import (
     read_file,
     write_file,
 )
+from videoqa.storage.s3_errors import bound_error_bodies
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -55,7 +56,9 @@ def s3_client(endpoint_url: str | None) -> S3Client:
     config = Config(
         connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 3}
     )
-    return boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    bound_error_bodies(client)
+    return client
 
 
 def file_path(url: str) -> Path:

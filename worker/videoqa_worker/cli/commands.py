@@ -6,12 +6,12 @@ Loaded at every start of the command line, so heavy modules are imported inside 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from videoqa.cli.arguments import (
     End,
@@ -22,6 +22,7 @@ from videoqa.cli.arguments import (
     Tolerance,
     build_sampling,
 )
+from videoqa.terminal import PlainConsole, unguard
 
 if TYPE_CHECKING:
     from videoqa_worker.embedded import Stack
@@ -36,6 +37,8 @@ def worker() -> None:
     from videoqa_worker.__main__ import leave, main
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the worker is ready and hears of it
+    # Its log is printable by itself, and the bars of libraries need their carriage returns.
+    sys.stdout, sys.stderr = unguard(sys.stdout), unguard(sys.stderr)
     leave(main())
 
 
@@ -141,7 +144,7 @@ def up(
 
     folder = state_folder(os.environ)
     _stop_on_signals()
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     for mistake in unknown_variables(os.environ, WorkerSettings.table()):
         console.print(f"warning: {mistake}")
     with Stack(folder, os.environ, port=port) as stack:
@@ -165,7 +168,7 @@ def _stop_on_signals() -> None:
     signal.signal(signal.SIGINT, interrupt)
 
 
-def _serve(stack: Stack, console: Console) -> None:
+def _serve(stack: Stack, console: PlainConsole) -> None:
     """Prints the addresses, then the worker's log, and restarts the worker if it dies."""
     from videoqa.local_stack import LocalStack
 
@@ -192,7 +195,7 @@ def _serve(stack: Stack, console: Console) -> None:
     _follow_worker(stack, console)
 
 
-def _follow_worker(stack: Stack, console: Console) -> None:
+def _follow_worker(stack: Stack, console: PlainConsole) -> None:
     log = stack.worker.log_path
     with log.open(errors="replace") as lines:
         lines.seek(0, os.SEEK_END)

@@ -20,11 +20,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from videoqa.cli.output import describe_event
 from videoqa.client import Client
 from videoqa.contract import Event, Job, Result, parse_request
+from videoqa.terminal import PlainConsole
 from videoqa_worker.embedded import S3Server, Stack, find_seaweedfs
 from videoqa_worker.settings import DEMO_MODEL
 
@@ -55,7 +54,7 @@ class Case:
 
 def run(keep: Path | None = None) -> int:
     """Returns 0 if every job ended as expected, with right answers if the demo model gave them."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     begun = time.monotonic()
 
     def say(text: str) -> None:
@@ -206,7 +205,7 @@ def _build_cases(clips: Path, http_url: str, *, s3: bool) -> list[Case]:
     return cases
 
 
-def _run_cases(console: Console, say: Any, client: Client, cases: list[Case]) -> bool:
+def _run_cases(console: PlainConsole, say: Any, client: Client, cases: list[Case]) -> bool:
     """Submits all jobs, follows them at the same time, then prints each outcome; True if all are right."""
     jobs = []
     for n, case in enumerate(cases, 1):
@@ -234,7 +233,7 @@ def _run_cases(console: Console, say: Any, client: Client, cases: list[Case]) ->
     return all(verdicts)
 
 
-def _report(console: Console, client: Client, n: int, case: Case, job: Job) -> bool:
+def _report(console: PlainConsole, client: Client, n: int, case: Case, job: Job) -> bool:
     console.print(f"\njob {n}: {case.title}")
     for name in case.clips:
         console.print(f"  {name} shows: {TRUTHS[name]}")
@@ -252,7 +251,7 @@ def _report(console: Console, client: Client, n: int, case: Case, job: Job) -> b
     return all(verdicts)
 
 
-def _report_failure(console: Console, case: Case, job: Job) -> bool:
+def _report_failure(console: PlainConsole, case: Case, job: Job) -> bool:
     failure = job.failure
     code = failure.code if failure else "none"
     expected = case.failure == code

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 
+from videoqa.printable import PrintableFormatter, printable
+
 __all__ = ["configure"]
 
 
-class _JobFormatter(logging.Formatter):
+class _JobFormatter(PrintableFormatter):
     """Appends `job_id` and `attempt` where a record carries them."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Returns the line without a traceback."""
+        line = super().formatMessage(record)
         job_id = getattr(record, "job_id", None)
-        return (
-            f"{line} job_id={job_id} attempt={getattr(record, 'attempt', '?')}" if job_id else line
-        )
+        if not job_id:
+            return line
+        return f"{line} job_id={printable(str(job_id))} attempt={getattr(record, 'attempt', '?')}"
 
 
 def configure(level: str) -> None:

@@ -7,9 +7,9 @@ for each user, and the signature says nothing about the bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
-from videoqa.contract import redact_url
+from videoqa.contract import redact_url, split_url
 from videoqa_worker.sources.local_copy import LocalCopy
 
 __all__ = ["SourceVersion", "identify_source", "remove_signature"]
@@ -64,7 +64,7 @@ def remove_signature(url: str) -> str:
     Knows the signatures of S3, Google, CloudFront, Azure, Alibaba and Tencent. An S3 URL has no
     query: all after the bucket is the key.
     """
-    shown, parts = redact_url(url), urlsplit(url)
+    shown, parts = redact_url(url), split_url(url)
     if parts.scheme not in ("http", "https"):
         return shown
     query = parse_qsl(parts.query, keep_blank_values=True)

@@ -43,6 +43,7 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
+from videoqa.storage import bound_error_bodies
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.checksums import Digest, read_object_digest
 from videoqa_worker.sources.ranges.account import FetchAccount
@@ -95,7 +96,7 @@ class S3Source:
     def _client(self) -> S3Client:
         with self._lock:  # creating clients from the default session is not thread-safe
             if self._made is None:
-                self._made = boto3.session.Session().client(
+                client = boto3.session.Session().client(
                     "s3",
                     endpoint_url=self._endpoint_url,
                     config=Config(
@@ -108,6 +109,8 @@ class S3Source:
                         response_checksum_validation="when_required",
                     ),
                 )
+                bound_error_bodies(client)
+                self._made = client
             return self._made
 
 
@@ -192,7 +195,9 @@ def _lacks_right_to_versions(error: ClientError, added: set[str]) -> bool:
 def _read_response(response: Any) -> RangeResponse:
     length_bytes = int(response["ContentLength"])
     start, total_bytes = 0, length_bytes
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.get("ContentRange", ""))
+    match = re.fullmatch(
+        r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", response.get("ContentRange", "")
+    )
     if match is not None:
         start, total_bytes = int(match[1]), int(match[2])
     etag = response.get("ETag")

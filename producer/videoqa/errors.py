@@ -12,7 +12,7 @@ what was expected, and the next step.
     ├── LookupFailed            about a job id
     │   └── JobNotFound, JobExpired, RecordUnreadable, JobNotFinished, JobFailed, NotRetryable
     ├── ServiceError            about the system around the job
-    │   └── RedisUnavailable, WaitTimeout, ConfigurationError
+    │   └── RedisUnavailable, WaitTimeout, ConfigurationError, ClientClosed
     └── JobError                ends an attempt; becomes the job's Failure
         ├── SourceError         stage "fetching"
         ├── SamplingError       stage "sampling"
@@ -32,6 +32,7 @@ __all__ = [
     "AddressForbidden",
     "BucketNotFound",
     "ChecksumMismatch",
+    "ClientClosed",
     "ClipOutOfRange",
     "ConfigurationError",
     "DecodeTimeout",
@@ -297,6 +298,17 @@ class ConfigurationError(ServiceError):
     """A setting has a wrong value, or does not fit the others."""
 
     code = "configuration_error"
+
+
+class ClientClosed(ServiceError):
+    """A client was used after `close`, or closed while a call was waiting."""
+
+    code = "client_closed"
+
+    def __init__(
+        self, message: str = "this client is closed; make a new one", *, param: str | None = None
+    ) -> None:
+        super().__init__(message, param=param)
 
 
 class JobError(VideoQAError):

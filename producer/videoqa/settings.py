@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from videoqa.errors import ConfigurationError
+from videoqa.redis_url import speaks_redis, spell_for_celery
 
 __all__ = [
     "DEFAULT_REDIS_URL",
@@ -69,19 +70,6 @@ def _require_http(url: str) -> str:
 def _hide_password(shown: str) -> str:
     """Removes the user and password of a value that may be a URL, even one without its scheme."""
     return re.sub(r"(^.\w[\w+.-]*://|^.).*@", r"\1", shown)
-
-
-def _spell_for_celery(url: str) -> str:
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    if parts.scheme == "unix":
-        database = query.get("db", "0")
-        return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={database}"
-    if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
-        # kombu's default is not to look at the certificate at all.
-        query["ssl_cert_reqs"] = "required"
-        return urlunsplit(parts._replace(query=urlencode(query)))
-    return url
 
 
 HttpUrl = Annotated[str, AfterValidator(_require_http)]
@@ -240,5 +228,13 @@ class Settings(Config):
 
     @property
     def broker(self) -> str:
-        """The broker's URL as Celery spells it; of each broker where there are several."""
-        return ";".join(map(_spell_for_celery, (self.broker_url or self.redis_url).split(";")))
+        """The broker's URL as Celery spells it; of each broker where there are several.
+
+        Raises ValueError for an option that is wrong.
+        """
+        return ";".join(spell_for_celery(url) if speaks_redis(url) else url for url in self.brokers)
+
+    @property
+    def brokers(self) -> list[str]:
+        """The broker's URL as it was given; several where Celery is to fail over between them."""
+        return (self.broker_url or self.redis_url).split(";")

@@ -8,7 +8,12 @@ import sys
 from typing import NoReturn
 
 from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
-from videoqa.jobs import connect, find_eviction_policy, translate_redis_errors
+from videoqa.jobs import (
+    check_permissions,
+    connect,
+    find_eviction_policy,
+    translate_redis_errors,
+)
 from videoqa.local_stack import describe_address
 from videoqa.settings import unknown_variables
 from videoqa_worker.service.announcement import announce_loading
@@ -51,10 +56,16 @@ def _run(settings: WorkerSettings) -> int:
 
 
 def _check_redis(settings: WorkerSettings) -> None:
-    """Warns at once if Redis is away or may evict keys; the worker loads its model and goes on trying."""
+    """Warns at once if Redis is away, may evict keys or refuses something; the worker loads and goes on trying."""
     try:
         with connect(settings) as client, translate_redis_errors(settings.redis_url):
-            client.ping()
+            check_permissions(
+                client,
+                url=settings.redis_url,
+                prefix=settings.prefix,
+                publishes=settings.broker_url is None,
+                consumes=settings.broker_url is None,
+            )
             policy = find_eviction_policy(client)
     except RedisUnavailable as error:
         log.warning("%s; this worker keeps trying", error)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from videoqa import errors
 from videoqa.contract import ObjectUrl, parse_object_url, redact_url
+from videoqa.forks import reopen_in_children
 from videoqa.storage.files import (
     PART_PREFIX,
     delete_file,
@@ -80,6 +81,11 @@ class ObjectStore:
         """Makes a store; `file_roots` are the folders that file:// URLs may write into; None: any folder."""
         self._endpoint = s3_endpoint_url
         self._roots = None if file_roots is None else tuple(root.resolve() for root in file_roots)
+        self._reopen()
+        reopen_in_children(self._reopen)
+
+    def _reopen(self) -> None:
+        """Starts anew in a forked child: two processes cannot share a connection."""
         self._client: S3Client | None = None
         self._lock = threading.Lock()
 

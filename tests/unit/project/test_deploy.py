@@ -174,10 +174,9 @@ def _answers(settings: Settings) -> bool:
 
 def test_a_real_server_takes_valkey_conf_and_the_doctor_is_content(valkey: Settings) -> None:
     with connect(valkey) as client:
-        found = {check.name: check for check in doctor._check_redis(valkey, client)}
-        assert {name: check.ok for name, check in found.items()} == {
-            "redis": True, "persistence": True, "eviction": True, "clock": True,
-        }  # fmt: skip
+        found = list(doctor._check_redis(valkey, client))
+        assert [check for check in found if not check.ok] == []
+        assert len(found) > 4
         shown = client.config_get("*")  # each line of the file arrived
         assert isinstance(shown, dict)
         assert {

@@ -24,6 +24,7 @@ from videoqa.jobs import (
     explain_broken,
     server_address,
 )
+from videoqa.redaction import redact_text
 from videoqa.settings import Settings
 
 __all__ = ["TASK", "make_celery", "ring", "task_args", "task_id", "translate_broker_errors"]
@@ -166,5 +167,6 @@ def translate_broker_errors(app: Celery) -> Iterator[None]:
             else "did not take the message"
         )
         raise RedisUnavailable(
-            f"broker at {server_address(app.conf.broker_url or '')} {why} ({type(error).__name__}: {error})"
+            f"broker at {server_address(app.conf.broker_url or '')} {why} "
+            f"({type(error).__name__}: {redact_text(str(error))})"
         ) from error

@@ -24,6 +24,7 @@ from videoqa.bulk.listings import list_rows
 from videoqa.bulk.manifest_files import MAX_NAME_BYTES, SourceLine, is_short_name, object_name
 from videoqa.bulk.row_index import RowIndex
 from videoqa.contract import JobRequest, is_image_url, parse_request
+from videoqa.redaction import redact_url
 from videoqa.storage import ObjectStore
 
 __all__ = ["DIGEST_KEY", "Digester", "Manifest", "Row"]
@@ -100,10 +101,11 @@ class Manifest:
                     f"custom_id {request.custom_id!r} is already that of line {first}; "
                     "give each line its own",
                 )
-        problems.raise_any(" ".join(self.sources))
+        shown = " ".join(redact_url(each) if "://" in each else each for each in self.sources)
+        problems.raise_any(shown)
         if not count:
             raise errors.ManifestRefused(
-                f"{' '.join(self.sources)} holds no video, expected at least one", param="source"
+                f"{shown} holds no video, expected at least one", param="source"
             )
         return count
 

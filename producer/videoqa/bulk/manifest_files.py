@@ -17,6 +17,7 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 from videoqa.contract import as_url, quote_name, redact_url
+from videoqa.redaction import redact_text
 
 __all__ = [
     "CSV_COLUMNS",
@@ -209,7 +210,9 @@ def _parse_csv_line(number: int, columns: list[str], cells: list[str], base: Pat
     try:
         fields |= _parse_numbers(row)
     except ValueError as error:
-        return SourceLine(number, problem=f"got a cell that is not a number: {error}")
+        return SourceLine(
+            number, problem=f"got a cell that is not a number: {redact_text(str(error))}"
+        )
     return SourceLine(number, fields)
 
 

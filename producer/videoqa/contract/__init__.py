@@ -46,10 +46,10 @@ from videoqa.contract.request import (
     is_image_url,
     parse_request,
     redact_request,
-    redact_url,
 )
 from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.contract.text_piece import TextPiece, Transcript
+from videoqa.redaction import redact_url
 
 __all__ = [
     "DEFAULT_FPS_CAP",

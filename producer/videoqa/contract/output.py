@@ -55,7 +55,7 @@ class ObjectUrl:
         )
         if self.bucket is not None and not _BUCKET.fullmatch(self.bucket):
             raise ValueError(
-                f"got bucket {self.bucket!r}, expected a bucket's name: s3://bucket/key"
+                "got something else before the key, expected a bucket's name: s3://bucket/key"
             )
         if not self.name.strip("/"):
             raise ValueError(f"got no name of an object, expected {_KINDS}")
@@ -80,6 +80,8 @@ def parse_object_url(url: str) -> ObjectUrl:
     found = _URL.match(url)
     if found is None or (found[1] == "file" and found[2]):
         raise ValueError(f"expected {_KINDS}")
+    if "@" in found[2]:
+        raise ValueError("got a user or a password in it, expected s3://bucket/key")
     if found.end() < len(url):
         raise ValueError(
             "got '?' or '#' in it, expected a URL without query and fragment; "

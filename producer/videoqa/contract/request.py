@@ -29,6 +29,7 @@ from videoqa import errors
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.model import Model
 from videoqa.contract.output import check_output
+from videoqa.redaction import redact_url
 
 __all__ = [
     "IMAGE_MARK",
@@ -46,7 +47,6 @@ __all__ = [
     "is_image_url",
     "parse_request",
     "redact_request",
-    "redact_url",
 ]
 
 VIDEO_MARK = "<video>"
@@ -64,7 +64,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 
 
 def _validate_url(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose message may quote a password
+        raise ValueError("got no valid host, expected scheme://host/path") from None
     if parts.scheme not in ("s3", "http", "https", "file"):
         raise ValueError(
             f"got scheme {parts.scheme!r}, expected s3://, http(s):// or file:// "
@@ -122,7 +125,10 @@ class Video(Model):
 
 def is_image_url(url: str) -> bool:
     """Returns True if the URL's path ends like that of a picture file."""
-    return urlsplit(url).path.lower().endswith(IMAGE_SUFFIXES)
+    try:
+        return urlsplit(url).path.lower().endswith(IMAGE_SUFFIXES)
+    except ValueError:  # it is no URL, which the field's own check says
+        return False
 
 
 def _as_input(value: Any) -> Any:
@@ -315,16 +321,21 @@ def parse_request(data: Any) -> JobRequest:
     return request
 
 
+_BARE_ERRORS = ("extra_forbidden", "json_invalid")
+"""Kinds of errors whose input is not shown: it may be anything, or the whole request."""
+
+
 def _make_error(error: ValidationError) -> errors.InvalidRequest:
     first = error.errors(include_url=False)[0]
     param = ".".join(str(part) for part in first["loc"] if part not in ("video", "image"))
     message = first["msg"].removeprefix("Value error, ")
     got = first["input"]
-    shown = f" (got {got!r:.80})" if isinstance(got, (str, int, float, bool)) else ""
+    if isinstance(got, str):
+        got = redact_url(got)
+    is_shown = isinstance(got, (str, int, float, bool)) and first["type"] not in _BARE_ERRORS
+    shown = f" (got {got!r:.80})" if is_shown and not param.startswith("metadata") else ""
     if first["type"] == "extra_forbidden":
-        message, shown = "unknown field; see the contract in docs/reference/contract.md", ""
-    if "@" in shown:  # perhaps a password in a URL
-        shown = ""
+        message = "unknown field; see the contract in docs/reference/contract.md"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return errors.InvalidRequest(
         f"{param or 'request'}: {message}{shown}{more}", param=param or None
@@ -340,13 +351,6 @@ def as_url(name: str, base: Path = Path()) -> str:
         return name
     path = (base / name).absolute()
     return (path.resolve() if ".." in path.parts else path).as_uri()
-
-
-def redact_url(url: str) -> str:
-    """Returns the URL without user, password, query and fragment, as results and logs may show it."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def redact_request(request: JobRequest) -> JobRequest:

@@ -18,7 +18,8 @@ from redis.retry import Retry
 
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.jobs.failover import DemotedError, leave_demoted, leave_demoted_async
-from videoqa.settings import Settings
+from videoqa.redaction import redact_text, redact_url
+from videoqa.settings import Settings, check_server_url
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -141,24 +142,27 @@ def _translate_url_errors(settings: Settings) -> Iterator[None]:
             param="redis_url",
         )
     try:
+        check_server_url(settings.redis_url)  # a URL that code hands in has not been checked yet
         parts = urlsplit(settings.redis_url)
         if parts.scheme in ("redis", "rediss"):
             check_database_number(parts.path.rstrip("/"))
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"VIDEOQA_REDIS_URL, for {server_address(settings.redis_url)}: {error}",
+            f"VIDEOQA_REDIS_URL, for {server_address(settings.redis_url)}: {redact_text(str(error))}",
             param="redis_url",
         ) from error
 
 
 def server_address(url: str) -> str:
     """Returns host and port of a Redis URL, without its password, as messages may show them."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "an unreadable URL"
-    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2] or "no host"
+    if "://" not in url:
+        return "no host"
+    found = []
+    for shown in redact_url(url).split(";"):
+        scheme, _, rest = shown.partition("://")
+        found.append(rest if scheme == "unix" else rest.partition("/")[0] or "no host")
+    return "an unreadable URL" if "***" in found else ", ".join(found)
 
 
 def server_name(info: Mapping[str, Any]) -> str:
@@ -183,7 +187,7 @@ def translate_redis_errors(url: str) -> Iterator[None]:
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         why, next_step = explain_broken(error)
         raise RedisUnavailable(
-            f"Redis at {server_address(url)} {why} ({error}); {next_step}"
+            f"Redis at {server_address(url)} {why} ({redact_text(str(error))}); {next_step}"
         ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(

@@ -73,7 +73,7 @@ def test_two_jobs_never_render_one_object(
         ("file:///r/all.json?{custom_id}", "without query and fragment"),
         ("s3://{job_id}/all.json", "fields in the key"),
         ("s3://b-{custom_id}/all.json", "fields in the key"),
-        ("s3://b@{job_id}/all.json", "expected a bucket's name"),
+        ("s3://b@{job_id}/all.json", "a user or a password"),
         ("s3://{job_id}", "no name of an object"),
         ("s3://b:1/{job_id}", "expected a bucket's name"),
         ("s3://b/{job_id}/../all.json", "without empty segments"),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 
+from videoqa.redaction import redact_text
+
 __all__ = ["configure"]
 
 
 class _JobFormatter(logging.Formatter):
-    """Appends `job_id` and `attempt` where a record carries them."""
+    """Redacts URLs, of libraries' lines too; appends `job_id` and `attempt` where a record carries them."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
+        line = redact_text(super().format(record))
         job_id = getattr(record, "job_id", None)
         return (
             f"{line} job_id={job_id} attempt={getattr(record, 'attempt', '?')}" if job_id else line

@@ -72,7 +72,12 @@ class Sources:
                 changed. SpoolFull: the disk or the quota is full.
         """
         account = FetchAccount(url, self._config, check, progress)
-        scheme = urlsplit(url).scheme
+        try:
+            scheme = urlsplit(url).scheme
+        except ValueError:  # whose message may quote a password
+            raise SourceError(
+                f"got {account.shown_url}, which has no valid host; check it"
+            ) from None
         if scheme == "file":
             with open_local_file(account) as file:
                 yield file

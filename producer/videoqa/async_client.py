@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar, Unpack
 
 from videoqa.client import Client
 from videoqa.contract import (
@@ -27,12 +28,15 @@ from videoqa.contract import (
     JobState,
     Priority,
     QueueInfo,
+    RequestFields,
+    RequestKeywords,
     Result,
     TextPiece,
     Transcript,
     WorkerInfo,
 )
 from videoqa.jobs import AsyncEventReader, EventCursor, connect_async
+from videoqa.local_stack import find_settings
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,9 +53,16 @@ THREADS = 16
 class AsyncClient:
     """Submits jobs to one Redis, follows them, and reads their results, on one event loop."""
 
-    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
-        self._client = Client(url, settings=settings)
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """See `Client`."""
+        self._client = Client(url, settings=settings, tenant=tenant)
+        self._is_borrower = False
         self._redis: redis.asyncio.Redis = connect_async(self.settings)
         self._events = AsyncEventReader(
             self._redis, url=self.settings.redis_url, prefix=self.settings.prefix
@@ -60,13 +71,20 @@ class AsyncClient:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Makes a client from the VIDEOQA_* variables."""
-        return cls(settings=Settings.from_environment(environ))
+        """Makes a client from the VIDEOQA_* variables; without VIDEOQA_REDIS_URL it finds a running `videoqa up`."""
+        return cls(settings=find_settings(environ))
 
     @property
     def settings(self) -> Settings:
         """Settings of this client."""
         return self._client.settings
+
+    def for_tenant(self, tenant: str) -> Self:
+        """See `Client.for_tenant`."""
+        found = copy.copy(self)
+        found._client = self._client.for_tenant(tenant)
+        found._is_borrower = True
+        return found
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,6 +94,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See `Client.close`."""
+        if self._is_borrower:
+            return
         await self._redis.aclose()
         await self._call(self._client.close)
         self._threads.shutdown(wait=False)
@@ -85,13 +105,16 @@ class AsyncClient:
         return await loop.run_in_executor(self._threads, partial(method, *args, **kwargs))
 
     async def submit(
-        self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any
+        self,
+        request: JobRequest | RequestFields | None = None,
+        /,
+        **fields: Unpack[RequestKeywords],
     ) -> Job:
         """See `Client.submit`."""
-        return await self._call(self._client.submit, request, **fields)
+        return await self._call(lambda: self._client.submit(request, **fields))
 
     async def submit_many(
-        self, requests: Iterable[JobRequest | Mapping[str, Any]]
+        self, requests: Iterable[JobRequest | RequestFields]
     ) -> builtins.list[Job]:
         """See `Client.submit_many`. The iterable is read on another thread."""
         return await self._call(self._client.submit_many, requests)

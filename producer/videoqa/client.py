@@ -10,6 +10,7 @@ Thread-safe; connects on first use. Knows nothing of the worker's side.
 from __future__ import annotations
 
 import builtins
+import copy
 import logging
 import threading
 import time
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack, get_args
 
 from videoqa import errors
 from videoqa.contract import (
@@ -31,6 +32,8 @@ from videoqa.contract import (
     JobState,
     Priority,
     QueueInfo,
+    RequestFields,
+    RequestKeywords,
     Result,
     TextPiece,
     Transcript,
@@ -51,6 +54,7 @@ from videoqa.jobs import (
     server_name,
     translate_redis_errors,
 )
+from videoqa.local_stack import find_settings
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 
@@ -95,16 +99,6 @@ def _split(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _make_submission(number: int, request: JobRequest | Mapping[str, Any]) -> Submission:
-    """Checks one request of `submit_many`; an error's `param` begins with its number."""
-    try:
-        return Submission(new_job_id(), parse_request(request))
-    except errors.RequestError as error:
-        where = f"requests.{number}"
-        error.param = f"{where}.{error.param}" if error.param else where
-        raise
-
-
 def _can_be_sent(text: str) -> bool:
     """Returns False for a text with a lone surrogate, which has no UTF-8."""
     try:
@@ -138,9 +132,13 @@ def _make_queued_job(submission: Submission) -> Job:
     )
 
 
-def _make_page(found: Sequence[tuple[ListCursor, Job]], *, has_more: bool) -> JobPage:
+def _make_page(
+    found: Sequence[tuple[ListCursor, Job | errors.RecordUnreadable]], *, has_more: bool
+) -> JobPage:
     return JobPage(
-        jobs=tuple(job for _, job in found), next_cursor=found[-1][0].text if has_more else None
+        jobs=tuple(job for _, job in found if isinstance(job, Job)),
+        unreadable=tuple(at.job_id for at, job in found if not isinstance(job, Job)),
+        next_cursor=found[-1][0].text if has_more else None,
     )
 
 
@@ -166,12 +164,25 @@ class _LazyDoorbell:
 class Client:
     """Submits jobs to one Redis, follows them, and reads their results."""
 
-    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`."""
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`.
+
+        Arguments:
+            tenant: the only one whose jobs the client submits and sees; None: that of `settings`, and
+                without one the client is an operator's and sees all.
+        """
         base = settings or Settings()
         self.settings = base.model_copy(update={"redis_url": url}) if url else base
+        self._is_borrower = False
+        """True if the connections are those of another client, which closes them."""
         self._redis = self._connect()
-        self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
+        self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)
 
@@ -185,8 +196,8 @@ class Client:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Makes a client from the VIDEOQA_* variables."""
-        return cls(settings=Settings.from_environment(environ))
+        """Makes a client from the VIDEOQA_* variables; without VIDEOQA_REDIS_URL it finds a running `videoqa up`."""
+        return cls(settings=find_settings(environ))
 
     def __enter__(self) -> Self:
         return self
@@ -194,17 +205,45 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def for_tenant(self, tenant: str) -> Self:
+        """Returns a client of one tenant that shares this one's connections; it costs some microseconds.
+
+        Raises:
+            OperatorOnly: this client is another tenant's.
+        """
+        if self.settings.tenant not in (None, tenant):
+            raise errors.OperatorOnly(
+                f"got tenant {tenant!r}, expected {self.settings.tenant!r}, whose client this is; ask a client "
+                "without a tenant"
+            )
+        found = copy.copy(self)
+        found._is_borrower = True
+        found._take_tenant(tenant)
+        return found
+
+    def _take_tenant(self, tenant: str | None) -> None:
+        checked = Settings(tenant=tenant).tenant
+        self.settings = self.settings.model_copy(update={"tenant": checked})
+        self._ledger = Ledger(
+            self._redis, url=self.settings.redis_url, prefix=self.settings.prefix, tenant=checked
+        )
+
     def close(self) -> None:
-        """Closes the connections to Redis and to the broker."""
+        """Closes the connections to Redis and to the broker, unless they are another client's (`for_tenant`)."""
+        if self._is_borrower:
+            return
         self._redis.close()
         self._doorbell.close()
 
     def submit(
-        self, request: JobRequest | Mapping[str, Any] | None = None, /, **fields: Any
+        self,
+        request: JobRequest | RequestFields | None = None,
+        /,
+        **fields: Unpack[RequestKeywords],
     ) -> Job:
         """Records a job and rings for a worker; returns at once.
 
-        Takes a JobRequest, a mapping, or its fields as keywords. If its `idempotency_key` was used
+        Takes a JobRequest, a dictionary, or its fields as keywords. If its `idempotency_key` was used
         before for an equal request, returns the job that was made then.
 
         Raises:
@@ -218,7 +257,7 @@ class Client:
             raise errors.InvalidRequest(
                 f"got a request and the keywords {sorted(fields)}, expected one or the other"
             )
-        checked = parse_request(request if request is not None else fields)
+        checked = self._parse(request if request is not None else fields)
         doorbell = self._doorbell.get()
         result = self._ledger.submit(
             new_job_id(),
@@ -237,7 +276,7 @@ class Client:
             )
             return _make_queued_job(Submission(result.bell.job_id, checked))
 
-    def submit_many(self, requests: Iterable[JobRequest | Mapping[str, Any]]) -> builtins.list[Job]:
+    def submit_many(self, requests: Iterable[JobRequest | RequestFields]) -> builtins.list[Job]:
         """Records many jobs, some hundred in a round trip, rings for workers, and returns the jobs in order.
 
         All requests of a round trip are checked before any of them is recorded.
@@ -253,7 +292,7 @@ class Client:
             ids: list[str | None] = [job.id for job in jobs]
             try:
                 submissions = [
-                    _make_submission(first + n, request) for n, request in enumerate(chunk)
+                    self._make_submission(first + n, request) for n, request in enumerate(chunk)
                 ]
                 found = self._submit_chunk(submissions)
             except errors.VideoQAError as error:
@@ -265,6 +304,27 @@ class Client:
                 raise errors.SubmittedInPart([*ids, *(one.job_id for one in found)], refused)
             jobs += [one.job for one in found if one.job]
         return jobs
+
+    def _parse(self, request: JobRequest | RequestFields | RequestKeywords) -> JobRequest:
+        """Checks a request, and gives it this client's tenant."""
+        checked, tenant = parse_request(request), self.settings.tenant
+        if tenant is None or checked.tenant == tenant:
+            return checked
+        if checked.tenant is not None:
+            raise errors.InvalidRequest(
+                f"tenant: got {checked.tenant!r}, expected {tenant!r} or none, as this client is of that tenant",
+                param="tenant",
+            )
+        return checked.model_copy(update={"tenant": tenant})
+
+    def _make_submission(self, number: int, request: JobRequest | RequestFields) -> Submission:
+        """Checks one request of `submit_many`; an error's `param` begins with its number."""
+        try:
+            return Submission(new_job_id(), self._parse(request))
+        except errors.RequestError as error:
+            where = f"requests.{number}"
+            error.param = f"{where}.{error.param}" if error.param else where
+            raise
 
     def _submit_chunk(self, submissions: Sequence[Submission]) -> builtins.list[_Submitted]:
         doorbell = self._doorbell.get()
@@ -288,7 +348,7 @@ class Client:
         """Reads the jobs that idempotency keys had made before, as they are now."""
         try:
             jobs = self._ledger.get_many(job_ids) if job_ids else []
-        except errors.RedisUnavailable as error:
+        except errors.ServiceError as error:
             return dict.fromkeys(job_ids, _Submitted(error=error))
         gone = _Submitted(
             error=errors.JobExpired(
@@ -296,7 +356,11 @@ class Client:
             )
         )
         return {
-            job_id: _Submitted(job=job) if job else gone
+            job_id: _Submitted(job=job)
+            if isinstance(job, Job)
+            else _Submitted(error=job)
+            if job
+            else gone
             for job_id, job in zip(job_ids, jobs, strict=True)
         }
 
@@ -309,17 +373,20 @@ class Client:
         Raises:
             JobNotFound: no such job was ever recorded here.
             JobExpired: the job's `result_ttl_s` is over, or it was purged.
+            RecordUnreadable: a newer release or another program wrote its record.
         """
         return self._ledger.get(job_id, include_request=include_request)
 
     def get_many(
         self, job_ids: Sequence[str], *, include_request: bool = False
     ) -> builtins.list[Job | None]:
-        """Returns jobs in the order of their ids, in one round trip; None: unknown or expired.
+        """Returns jobs in the order of their ids, in one round trip; None: unknown, expired or unreadable.
 
-        The jobs have neither `position` nor `waiting_for`, which only `get` looks up.
+        The jobs have neither `position` nor `waiting_for`, which only `get` looks up. An unreadable record
+        is logged as a warning.
         """
-        return self._ledger.get_many(job_ids, include_request=include_request)
+        found = self._ledger.get_many(job_ids, include_request=include_request)
+        return [job if isinstance(job, Job) else None for job in found]
 
     def list(
         self,
@@ -353,7 +420,7 @@ class Client:
                 f"got tag {tag!r}, expected text, or None for jobs with any tag", param="tag"
             )
         after = ListCursor.parse(cursor) if cursor else None
-        found: list[tuple[ListCursor, Job]] = []
+        found: list[tuple[ListCursor, Job | errors.RecordUnreadable]] = []
         while True:
             cursors = self._ledger.list_index(tag=tag, after=after, limit=MOST_LISTED)
             ids = [at.job_id for at in cursors]
@@ -362,7 +429,9 @@ class Client:
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
             for at, job in zip(cursors, jobs, strict=True):
-                if job is not None and state in (None, job.state):
+                if job is None:
+                    continue
+                if state is None or (isinstance(job, Job) and job.state == state):
                     if len(found) == limit:
                         return _make_page(found, has_more=True)
                     found.append((at, job))
@@ -516,12 +585,7 @@ class Client:
             NotRetryable: the job has not failed.
             JobNotFound, JobExpired
         """
-        if not self._ledger.purge(job_id):
-            job = self.get(job_id)
-            raise errors.NotRetryable(
-                f"job {job_id} {describe_state(job.state)}; only failed jobs can be purged, the records of "
-                "others expire by themselves"
-            )
+        self._ledger.purge(job_id)
 
     def queues(self) -> builtins.list[QueueInfo]:
         """Returns the queues of each model and priority, with the number of jobs that wait."""
@@ -536,6 +600,7 @@ class Client:
 
         Raises:
             InvalidRequest: the model's name is empty.
+            OperatorOnly: the client is one tenant's.
         """
         self._pause(model, priority, paused=True)
 
@@ -544,6 +609,11 @@ class Client:
         self._pause(model, priority, paused=False)
 
     def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
+        if self.settings.tenant is not None:
+            raise errors.OperatorOnly(
+                f"got a client of tenant {self.settings.tenant!r}, expected one without a tenant: a queue is "
+                "paused for all of them"
+            )
         if model == "":
             raise errors.InvalidRequest(
                 "got an empty model, expected its name, or None for jobs that name no model",

@@ -5,12 +5,12 @@ job in which it arises, and `retryable`: True if another try may help. A message
 what was expected, and the next step.
 
     VideoQAError
-    ├── QueueFull, SubmittedInPart
+    ├── QueueFull, SubmittedInPart, OperatorOnly
     ├── RequestError            the request itself is wrong; nothing was submitted
     │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch
     │   └── IdempotencyConflict, ManifestRefused
     ├── LookupFailed            about a job id
-    │   └── JobNotFound, JobExpired, JobNotFinished, JobFailed, NotRetryable
+    │   └── JobNotFound, JobExpired, RecordUnreadable, JobNotFinished, JobFailed, NotRetryable
     ├── ServiceError            about the system around the job
     │   └── RedisUnavailable, WaitTimeout, ConfigurationError
     └── JobError                ends an attempt; becomes the job's Failure
@@ -62,6 +62,7 @@ __all__ = [
     "NoVideoStream",
     "NotAVideo",
     "NotRetryable",
+    "OperatorOnly",
     "OutOfMemory",
     "OutputDenied",
     "OutputError",
@@ -69,6 +70,7 @@ __all__ = [
     "OutputUnavailable",
     "PictureTooLarge",
     "PromptTooLong",
+    "RecordUnreadable",
     "RedisUnavailable",
     "RequestError",
     "SamplingError",
@@ -215,6 +217,12 @@ class JobExpired(LookupFailed):
     code = "job_expired"
 
 
+class RecordUnreadable(LookupFailed):
+    """The job's record is none that this release reads: a newer one, or another program, wrote it."""
+
+    code = "record_unreadable"
+
+
 class JobNotFinished(LookupFailed):
     """The job has no result yet."""
 
@@ -232,6 +240,12 @@ class NotRetryable(LookupFailed):
     """The job is in no state for it: failed, canceled and expired jobs can be retried, failed ones purged."""
 
     code = "not_retryable"
+
+
+class OperatorOnly(VideoQAError):
+    """The client is one tenant's, and the call would reach all tenants or another one."""
+
+    code = "operator_only"
 
 
 class ServiceError(VideoQAError):

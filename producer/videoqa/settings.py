@@ -222,6 +222,13 @@ class Settings(Config):
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
         description="prefix of every key and queue name, so that several fleets can share one Redis",
     )
+    tenant: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="the only tenant whose jobs a client submits and sees; unset: an operator's client, which sees "
+        "all; workers serve all tenants either way",
+    )
     connect_timeout_s: float = Field(
         default=2.0,
         gt=0,

@@ -53,15 +53,17 @@ class InMemoryClient(Client):
         *,
         answer: str | Callable[[JobRequest, Question], str] | None = None,
         settings: Settings | None = None,
+        tenant: str | None = None,
     ) -> None:
         """Makes a client with an empty Redis of its own.
 
         Arguments:
+            tenant: see `Client`.
             answer: the answer to each question, given as soon as its job is submitted; if it raises an
                 `errors.JobError`, that is the job's failure. None: jobs wait for `finish`.
         """
         self._answer = answer
-        super().__init__(settings=settings)
+        super().__init__(settings=settings, tenant=tenant)
 
     def _connect(self) -> redis.Redis:
         try:

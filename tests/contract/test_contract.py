@@ -205,7 +205,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"metadata": {"k" * 65: ""}}, f"metadata.{'k' * 65}.[key]", "at most 64 characters"),
     ({"metadata": {"k": "v" * 1025}}, "metadata.k", "at most 1024 characters"),
     ({"metadata": {"k": 1}}, "metadata.k", "valid string"),
-    ({"frames": 8}, "frames", "unknown field; see the contract in docs/reference/contract.md"),
+    ({"frames": 8}, "frames", "unknown field; expected one of inputs, questions, sampling, "),
+    ({"modle": "m"}, "modle", "unknown field; did you mean model?"),
+    ({"sampling": {"fsp": 1}}, "sampling.fsp", "unknown field; did you mean fps?"),
+    ({"generation": {"temprature": 1}}, "generation.temprature", "did you mean temperature?"),
+    ({"inputs": [{"url": "s3://b/k", "strat": 1}]}, "inputs.0.strat", "did you mean start?"),
+    ({"questions": [{"id": "a", "txt": "?"}]}, "questions.0.txt", "did you mean text?"),
 ]
 
 
@@ -387,8 +392,34 @@ def test_what_is_no_object_is_an_invalid_request(data: Any) -> None:
     assert (caught.value.code, caught.value.param) == ("invalid_request", None)
 
 
-def test_of_several_faults_the_first_is_named_and_the_rest_counted() -> None:
-    assert "; and 2 more" in str(refuse(timeout_s=0, max_attempts=0, priority=""))
+def test_all_mistakes_are_listed_the_misspelled_fields_first() -> None:
+    error = refuse(timeout_s=0, max_attempts=0, priority="", tgas=["x"], sampling={"frmaes": 8})
+    assert error.param == "sampling.frmaes"
+    assert [text.partition(":")[0] for text in str(error).split("; ") if ": " in text] == [
+        "sampling.frmaes", "tgas", "priority", "timeout_s", "max_attempts",
+    ]  # fmt: skip
+    assert "did you mean tags?" in str(error)
+    assert "; and 5 more" in str(refuse(**{f"x{n}": 1 for n in range(25)}))
+    both = refuse(questions=["", "<image> q"])
+    assert (both.code, both.param) == ("empty_question", "questions.0.text")
+    assert "got an empty question (q1)" in str(both)
+    assert "question q2 places 0 <video> and 1 <image>" in str(both)
+
+
+def test_a_path_is_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    video, image = (tmp_path / name for name in ("a cat.mp4", "p.png"))
+    request = parse_request(make_request(inputs=[Path("a cat.mp4"), image, {"url": video}]))
+    assert [(item.kind, item.url) for item in request.inputs] == [
+        ("video", video.as_uri()), ("image", image.as_uri()), ("video", video.as_uri()),
+    ]  # fmt: skip
+    assert parse_request(make_request(inputs=video)).inputs[0].url == video.as_uri()
+    assert Video(url=video).url == Image(url=video).url == video.as_uri()
+
+
+@pytest.mark.parametrize("url", ["ftp://u:secret@h/v", "gs://b/k?signature=secret"])
+def test_a_url_that_is_refused_is_shown_without_its_secrets(url: str) -> None:
+    assert "secret" not in str(refuse(inputs=[url]))
 
 
 def test_every_error_code_is_one_class_in_snake_case() -> None:

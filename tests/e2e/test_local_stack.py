@@ -15,6 +15,8 @@ import pytest
 from support.processes import GENEROUS_S, start
 from support.scenes import Scene, write_clip
 
+from videoqa.client import Client
+
 VIDEOQA = str(Path(sys.executable).parent / "videoqa")
 
 
@@ -182,6 +184,10 @@ def test_nothing_outlives_a_killed_stack(tmp_path: Path) -> None:
         for line in process.stdout:
             if line.startswith("model"):
                 break
+        # Jobs may be submitted, and are told why they wait.
+        with Client.from_environment({"VIDEOQA_HOME": str(tmp_path)}) as client:
+            job = client.submit(inputs=["s3://b/k"], questions=["What is it?"])
+        assert job.waiting_for == "its workers are still loading the model"
         children = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait()

@@ -110,7 +110,7 @@ def make_attempts(
     """Attempts of a worker with the model as its pipeline."""
     return Attempts(
         settings,
-        Claims(ledger, ring, worker_id="w", lease_s=30),
+        Claims(ledger, ring, worker_id="w", lease_s=30, tenant_running=settings.tenant_running),
         LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
         cast(Any, model),
         objects,

@@ -120,7 +120,7 @@ POISON: dict[str, Kind] = {
     "job id that is no string": _with_args(lambda args: [{"$ne": 1}, *args[1:]]),
     "job id with control characters": _with_args(lambda args: ["job_\x1b]0;x\x07", *args[1:]]),
     "bell of 300 digits": _with_args(lambda args: [*args[:2], 10**300, args[3]]),
-    "bell of 14 digits": _with_args(lambda args: [*args[:2], 10**13, args[3]]),
+    "bell of 13 digits": _with_args(lambda args: [*args[:2], 10**12, args[3]]),
     "bell that is true": _with_args(lambda args: [*args[:2], True, args[3]]),
     "queue of another model": _with_args(lambda args: [*args[:3], "faults.other.interactive"]),
 }

@@ -53,6 +53,9 @@ class SparseCopy:
                 self.present.add(start, end)
         self.rounds.append(missing)
 
+    def open_file(self) -> int:
+        return os.open(self.path, os.O_RDONLY)
+
     @property
     def requests(self) -> int:
         return sum(map(len, self.rounds))

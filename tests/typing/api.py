@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Literal, assert_type
+from pathlib import Path
+from typing import Any, Literal, assert_type
 
 from videoqa import (
     Answer,
+    AsyncClient,
     Client,
     Event,
     Failure,
@@ -17,6 +19,7 @@ from videoqa import (
     Job,
     JobRequest,
     Question,
+    RequestFields,
     Result,
     Sampling,
     Segment,
@@ -36,6 +39,7 @@ from videoqa.contract import (
     parse_request,
 )
 from videoqa.errors import JobFailed, RedisUnavailable, RequestError, Stage, WaitTimeout
+from videoqa.testing import InMemoryClient
 
 assert_type(__version__, str)
 
@@ -61,6 +65,29 @@ def submitting(client: Client) -> None:
     assert_type(request.inputs, tuple[Video | Image, ...])
     assert_type(request.priority, Literal["interactive", "bulk"])
     assert_type(parse_request("{}"), JobRequest)
+
+
+async def submitting_in_other_ways(
+    client: Client, asynchronous: AsyncClient, memory: InMemoryClient, row: dict[str, Any]
+) -> None:
+    client.submit(inputs=Path("clip.mp4"), questions="?", sampling={"method": "fps", "fps": 2})
+    client.submit(inputs=[Path("a.mp4"), {"url": Path("b.mp4"), "end": 9.5}], questions=["?"])
+    client.submit(
+        inputs=[{"kind": "image", "url": "s3://b/k"}],
+        questions=[{"id": "a", "text": "?"}, Question(id="b", text="?")],
+        generation={"stop": ["END"]},
+        tags=("nightly",),
+        summary=True,
+    )
+    client.submit(**row)
+    client.submit(parse_request(row))
+    typed: RequestFields = {"inputs": "s3://b/k", "questions": "?", "priority": "bulk"}
+    memory.submit(typed)
+    client.submit_many([typed, parse_request(row), {"inputs": "s3://b/k", "questions": "?"}])
+    assert_type(await asynchronous.submit(inputs="s3://b/k", questions="?", tenant="a"), Job)
+    assert_type(client.for_tenant("a"), Client)
+    assert_type(memory.for_tenant("a"), InMemoryClient)
+    assert_type(asynchronous.for_tenant("a"), AsyncClient)
 
 
 def following(client: Client, job_id: str) -> None:
@@ -121,6 +148,27 @@ def failing(client: Client) -> None:
     except VideoQAError as error:
         assert_type(error.message, str)
         assert_type(error.stage, Stage | None)
+
+
+async def wrong_requests(client: Client, asynchronous: AsyncClient, memory: InMemoryClient) -> None:
+    """Each ignore is a wrong call that mypy finds, as `mistakes`; the others of the line are right."""
+    url, q = "s3://b/k", "?"
+    client.submit(inputs=url, questions=q, modle="m")  # type: ignore[call-arg]
+    client.submit(inputs=url, questions=q, priority="urgent")  # type: ignore[arg-type]
+    client.submit(inputs=url, questions=q, cache="never")  # type: ignore[arg-type]
+    client.submit(inputs=url, questions=q, timeout_s="60")  # type: ignore[arg-type]
+    client.submit(inputs=url, questions=q, tags="nightly")  # type: ignore[arg-type]
+    client.submit(inputs=7, questions=q)  # type: ignore[arg-type]
+    client.submit(inputs=url, questions=q, sampling={"method": "fsp"})  # type: ignore[arg-type]
+    client.submit(inputs=url, questions=q, sampling={"framse": 8})  # type: ignore[arg-type]
+    client.submit({"inputs": url, "questions": q, "modle": "m"})  # type: ignore[arg-type]
+    client.submit({"inputs": url})  # type: ignore[arg-type]
+    client.submit_many([{"inputs": url, "questions": q, "modle": "m"}])  # type: ignore[list-item]
+    client.submit_many([{"inputs": url, "questions": q, "cache": "never"}])  # type: ignore[list-item]
+    await asynchronous.submit(inputs=url, questions=q, modle="m")  # type: ignore[call-arg]
+    await asynchronous.submit(inputs=url, questions=q, cache="never")  # type: ignore[arg-type]
+    memory.submit(inputs=url, questions=q, modle="m")  # type: ignore[call-arg]
+    memory.submit(inputs=url, questions=q, cache="never")  # type: ignore[arg-type]
 
 
 def mistakes(client: Client, job: Job) -> None:

@@ -8,8 +8,10 @@ import sys
 from typing import NoReturn
 
 from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
-from videoqa.jobs import connect, translate_redis_errors
+from videoqa.jobs import connect, find_eviction_policy, translate_redis_errors
+from videoqa.local_stack import describe_address
 from videoqa.settings import unknown_variables
+from videoqa_worker.service.announcement import announce_loading
 from videoqa_worker.service.logs import configure
 from videoqa_worker.settings import WorkerSettings
 
@@ -35,23 +37,35 @@ def main() -> int:
 
 def _run(settings: WorkerSettings) -> int:
     _check_redis(settings)
-    log.info("importing torch and transformers")
-    from videoqa_worker.service.consumer import hear_bells
-    from videoqa_worker.service.runtime import Runtime
+    with announce_loading(settings):
+        log.info("importing torch and transformers")
+        from videoqa_worker.service.consumer import hear_bells
+        from videoqa_worker.service.runtime import Runtime
 
-    with Runtime(settings, on_state=lambda state: log.info("%s", state)) as runtime:
-        info = runtime.describe()
-        log.info("ready: %s, %d slots, queues %s", info.model, info.slots, ", ".join(info.queues))
-        return hear_bells(runtime)
+        with Runtime(settings, on_state=lambda state: log.info("%s", state)) as runtime:
+            info = runtime.describe()
+            log.info(
+                "ready: %s, %d slots, queues %s", info.model, info.slots, ", ".join(info.queues)
+            )
+            return hear_bells(runtime)
 
 
 def _check_redis(settings: WorkerSettings) -> None:
-    """Warns at once if Redis is away; the worker loads its model and goes on trying."""
+    """Warns at once if Redis is away or may evict keys; the worker loads its model and goes on trying."""
     try:
         with connect(settings) as client, translate_redis_errors(settings.redis_url):
             client.ping()
+            policy = find_eviction_policy(client)
     except RedisUnavailable as error:
         log.warning("%s; this worker keeps trying", error)
+        return
+    if policy not in (None, "noeviction"):
+        log.warning(
+            "%s has maxmemory-policy %s, expected noeviction: once it is full it drops jobs silently; "
+            "set `maxmemory-policy noeviction`",
+            describe_address(settings.redis_url),
+            policy,
+        )
 
 
 def leave(status: int) -> NoReturn:

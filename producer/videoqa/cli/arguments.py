@@ -7,7 +7,13 @@ flags, so that `frames` shows the pictures that the others ask about. The contra
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -15,30 +21,51 @@ from videoqa.contract import as_url, is_image_url
 from videoqa.errors import InvalidRequest
 
 __all__ = [
+    "AnswerFlags",
     "Budget",
+    "Cache",
     "End",
     "Fps",
+    "FrameFlags",
     "Frames",
+    "JobFlags",
+    "JobTimeout",
     "Keyframes",
     "MaxTokens",
+    "Metadata",
     "Model",
     "Overlap",
+    "Seed",
     "Segments",
     "Start",
+    "Stop",
     "Summary",
+    "Tags",
+    "Temperature",
+    "Tenant",
     "Times",
     "Tolerance",
+    "build_generation",
     "build_inputs",
     "build_sampling",
     "check_choice",
     "check_summary",
     "drop_unset",
+    "expand_flags",
+    "parse_metadata",
 ]
+
+_FRAMES, _ANSWER, _JOB = "Frames", "Answer", "Job"
+"""Headings of the options in the help."""
 
 Frames = Annotated[
     int | None,
     typer.Option(
-        "--frames", "-n", metavar="N", help="Frames per video [the model's own number, else 8]."
+        "--frames",
+        "-n",
+        metavar="N",
+        rich_help_panel=_FRAMES,
+        help="Frames per video [the model's own number, else 8].",
     ),
 ]
 Fps = Annotated[
@@ -46,19 +73,24 @@ Fps = Annotated[
     typer.Option(
         "--fps",
         metavar="F",
+        rich_help_panel=_FRAMES,
         help="Frames per second of video; --frames then limits their number [32].",
     ),
 ]
 Times = Annotated[
     str | None,
     typer.Option(
-        "--times", metavar="S,S,...", help="The frames shown at these seconds, for example 1,2.5,4."
+        "--times",
+        metavar="S,S,...",
+        rich_help_panel=_FRAMES,
+        help="The frames shown at these seconds, for example 1,2.5,4.",
     ),
 ]
 Keyframes = Annotated[
     bool,
     typer.Option(
         "--keyframes",
+        rich_help_panel=_FRAMES,
         help="Take the nearest keyframes instead of exact frames: far fewer bytes are fetched.",
     ),
 ]
@@ -67,18 +99,25 @@ Tolerance = Annotated[
     typer.Option(
         "--tolerance",
         metavar="S",
+        rich_help_panel=_FRAMES,
         help="With --keyframes: take the exact frame where no keyframe is within S seconds.",
     ),
 ]
 Budget = Annotated[
     int | None,
-    typer.Option("--budget", metavar="N", help="Limit on the frames of all videos together."),
+    typer.Option(
+        "--budget",
+        metavar="N",
+        rich_help_panel=_FRAMES,
+        help="Limit on the frames of all videos together.",
+    ),
 ]
 Segments = Annotated[
     float | None,
     typer.Option(
         "--segments",
         metavar="S",
+        rich_help_panel=_FRAMES,
         help="Cut one long video into segments of S seconds and ask about each; --frames is per segment.",
     ),
 ]
@@ -87,30 +126,229 @@ Overlap = Annotated[
     typer.Option(
         "--overlap",
         metavar="S",
+        rich_help_panel=_FRAMES,
         help="With --segments: seconds that each segment shares with the next.",
     ),
 ]
 Summary = Annotated[
     bool,
     typer.Option(
-        "--summary", help="With --segments: also ask the model to summarize the segments' answers."
+        "--summary",
+        rich_help_panel=_FRAMES,
+        help="With --segments: also ask the model to summarize the segments' answers.",
     ),
 ]
 MaxTokens = Annotated[
-    int | None, typer.Option(metavar="N", help="Limit on the length of an answer, in tokens [100].")
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=_ANSWER,
+        help="Limit on the length of an answer, in tokens [100].",
+    ),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Name of the model that answers; unset: the workers' default model."
+        metavar="NAME",
+        rich_help_panel=_ANSWER,
+        help="Name of the model that answers; unset: the workers' default model.",
     ),
 ]
 Start = Annotated[
-    float | None, typer.Option(metavar="S", help="Start of the clip, in seconds of the video.")
+    float | None,
+    typer.Option(
+        metavar="S", rich_help_panel=_FRAMES, help="Start of the clip, in seconds of the video."
+    ),
 ]
 End = Annotated[
-    float | None, typer.Option(metavar="S", help="End of the clip, in seconds of the video.")
+    float | None,
+    typer.Option(
+        metavar="S", rich_help_panel=_FRAMES, help="End of the clip, in seconds of the video."
+    ),
 ]
+
+
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        metavar="T", rich_help_panel=_ANSWER, help="Sampling temperature, 0 to 2; 0: greedy [0]."
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=_ANSWER,
+        help="With --temperature: makes the answer repeatable.",
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        rich_help_panel=_ANSWER,
+        help="The answer ends before this text; may be given several times.",
+    ),
+]
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        metavar="use|refresh|off",
+        rich_help_panel=_ANSWER,
+        help="Use known answers, ask the model and update them, or do neither [use].",
+    ),
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tag",
+        metavar="TAG",
+        rich_help_panel=_JOB,
+        help="Label by which `list --tag` finds the job; may be given several times.",
+    ),
+]
+Tenant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", rich_help_panel=_JOB, help="Tenant whose job this is; tenants take turns."
+    ),
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        rich_help_panel=_JOB,
+        help="Your own data, returned with the job and its result; may be given several times.",
+    ),
+]
+StartBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        rich_help_panel=_JOB,
+        help="The job expires unless it starts within 30s, 10m, 2h or 1d, or by 2026-12-31T18:00.",
+    ),
+]
+JobTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--job-timeout",
+        metavar="S",
+        rich_help_panel=_JOB,
+        help="Limit on one attempt at the job, in seconds [600].",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        rich_help_panel=_JOB,
+        help="URL of the result object, with {job_id} or {custom_id} in it; unset: the worker's "
+        "VIDEOQA_OUTPUT.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class FrameFlags:
+    """The flags of the clip and of the frames that are taken of it."""
+
+    start: Start = None
+    end: End = None
+    frames: Frames = None
+    fps: Fps = None
+    times: Times = None
+    keyframes: Keyframes = False
+    tolerance: Tolerance = None
+    budget: Budget = None
+    segments: Segments = None
+    overlap: Overlap = None
+    summary: Summary = False
+
+    def build(self) -> dict[str, Any]:
+        """Returns the fields of the request, without its inputs; raises InvalidRequest."""
+        sampling = build_sampling(
+            frames=self.frames, fps=self.fps, times=self.times, keyframes=self.keyframes,
+            tolerance=self.tolerance, budget=self.budget, segments=self.segments, overlap=self.overlap,
+        )  # fmt: skip
+        summary = check_summary(summary=self.summary, segments=self.segments)
+        return drop_unset(sampling=sampling, summary=summary)
+
+
+@dataclass(frozen=True)
+class AnswerFlags:
+    """The flags of the model and its answers."""
+
+    model: Model = None
+    max_tokens: MaxTokens = None
+    temperature: Temperature = None
+    seed: Seed = None
+    stop: Stop = None
+    cache: Cache = None
+
+    def build(self) -> dict[str, Any]:
+        """Returns the fields of the request."""
+        generation = build_generation(self.max_tokens, self.temperature, self.seed, self.stop)
+        return drop_unset(model=self.model, generation=generation, cache=self.cache)
+
+
+@dataclass(frozen=True)
+class JobFlags:
+    """The flags of the job: for whom it runs, until when, and how it is found again."""
+
+    tags: Tags = None
+    tenant: Tenant = None
+    metadata: Metadata = None
+    start_by: StartBy = None
+    job_timeout: JobTimeout = None
+    output: Output = None
+
+    def build(self) -> dict[str, Any]:
+        """Returns the fields of the request; raises InvalidRequest."""
+        return drop_unset(
+            tags=self.tags or None,
+            tenant=self.tenant,
+            metadata=parse_metadata(self.metadata),
+            start_by=_parse_start_by(self.start_by) if self.start_by is not None else None,
+            timeout_s=self.job_timeout,
+            output=self.output,
+        )
+
+
+def expand_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Returns the command with a flag for each field of those parameters that are dataclasses.
+
+    Typer makes a flag of each parameter; so commands can share groups of them.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        param.name: param.annotation
+        for param in signature.parameters.values()
+        if is_dataclass(param.annotation)
+    }
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    params = [param for param in signature.parameters.values() if param.name not in groups]
+    for group in groups.values():
+        hints = get_type_hints(group, include_extras=True)
+        params += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=hints[field.name],
+            )
+            for field in fields(group)
+        ]
+    params.sort(key=lambda param: param.kind)
+    run.__signature__ = signature.replace(parameters=params)  # type: ignore[attr-defined]
+    run.__annotations__ = {param.name: param.annotation for param in params}
+    return run
 
 
 def drop_unset(**fields: Any) -> dict[str, Any]:
@@ -151,6 +389,50 @@ def check_summary(*, summary: bool, segments: float | None) -> bool | None:
             "got --summary without --segments, expected both or neither", param="summary"
         )
     return summary or None
+
+
+def build_generation(
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
+    stop: Sequence[str] | None,
+) -> dict[str, Any] | None:
+    """Returns the fields of `Generation` that the flags stand for; None if no flag is given."""
+    return (
+        drop_unset(
+            max_new_tokens=max_tokens, temperature=temperature, seed=seed, stop=tuple(stop or ())
+        )
+        or None
+    )
+
+
+def parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Returns the entries of `--metadata KEY=VALUE`; raises InvalidRequest for one without `=`."""
+    found = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidRequest(
+                f"got --metadata {pair!r}, expected KEY=VALUE, for example shop=17",
+                param="metadata",
+            )
+        found[key] = value
+    return found
+
+
+def _parse_start_by(text: str) -> datetime:
+    """Returns the instant of `--start-by`: a time from now, or a date and time in the local zone."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    try:
+        if found := re.fullmatch(r"(\d{1,6})([smhd])", text):
+            return datetime.now(UTC) + timedelta(**{units[found[2]]: int(found[1])})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(
+            f"got --start-by {text!r}, expected 30s, 10m, 2h or 1d from now, or a time such as "
+            "2026-12-31T18:00",
+            param="start_by",
+        ) from error
 
 
 def build_sampling(

@@ -29,16 +29,22 @@ from videoqa.bulk import (
 )
 from videoqa.cli.arguments import (
     Budget,
+    Cache,
     Fps,
     Frames,
     Keyframes,
     MaxTokens,
     Model,
     Overlap,
+    Seed,
     Segments,
+    Stop,
     Summary,
+    Tags,
+    Temperature,
     Times,
     Tolerance,
+    build_generation,
     build_sampling,
     check_choice,
     check_summary,
@@ -89,14 +95,26 @@ def caption(
     summary: Summary = False,
     max_tokens: MaxTokens = None,
     model: Model = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    cache: Cache = None,
+    tags: Tags = None,
     tenant: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Tenant whose jobs these are; tenants take turns."),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel="Job",
+            help="Tenant whose jobs these are; tenants take turns.",
+        ),
     ] = None,
     timeout_s: Annotated[
         float | None,
         typer.Option(
-            "--job-timeout", metavar="S", help="Limit on one attempt at a video, in seconds [600]."
+            "--job-timeout",
+            metavar="S",
+            rich_help_panel="Job",
+            help="Limit on one attempt at a video, in seconds [600].",
         ),
     ] = None,
     in_flight: Annotated[
@@ -151,7 +169,8 @@ def caption(
     )  # fmt: skip
     defaults = drop_unset(
         questions=question or None, sampling=flags, model=model, tenant=tenant, timeout_s=timeout_s,
-        generation={"max_new_tokens": max_tokens} if max_tokens is not None else None,
+        generation=build_generation(max_tokens, temperature, seed, stop),
+        cache=cache, tags=tags or None,
         priority="bulk", summary=check_summary(summary=summary, segments=segments),
     )  # fmt: skip
     options = Options(

@@ -7,36 +7,53 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from importlib.metadata import entry_points
-from typing import cast
+from typing import Any, cast
 
 import redis
 
 from videoqa import errors
 from videoqa.cli.output import Check
+from videoqa.cli.tables import format_age
+from videoqa.contract import QueueInfo, WorkerInfo
 from videoqa.jobs import Ledger, connect, server_address, server_name, translate_redis_errors
+from videoqa.local_stack import find_stack, state_folder
 from videoqa.settings import Settings, unknown_variables
 
 __all__ = ["check_variables", "run_checks"]
 
 OLDEST = (6, 2)
 """First Redis with ZRANDMEMBER, which the scripts call."""
+HOUR_S = 3600.0
+FULL_SHARE = 0.9
+"""Share of Redis' memory from which on it is nearly full: the rest is for a burst of jobs."""
+_SENDERS_ERRORS = (
+    errors.RequestError, errors.SourceError, errors.SamplingError, errors.PromptTooLong,
+    errors.UnsupportedInput, errors.OutputDenied,
+)  # fmt: skip
+"""Failures that the sender of a job has to mend: wrong inputs, or an output that is not allowed."""
 
 
-def run_checks(settings: Settings) -> list[Check]:
-    """Returns the results of all checks, with those of the worker if that is installed."""
-    client = connect(settings)
-    found = list(_check_redis(settings, client))
-    if found[0].ok:
-        found.append(_check_workers(settings, client))
-    client.close()
+def run_checks(settings: Settings) -> Iterator[Check]:
+    """Yields each check when it is done, with those of the worker if that is installed."""
+    workers: list[WorkerInfo] = []
+    with closing(connect(settings)) as client:
+        first, *others = _check_redis(settings, client)
+        yield from (first, *others)
+        if first.ok:
+            ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
+            workers = ledger.workers()
+            yield _check_workers(workers)
+            yield _check_backlog(ledger.queues(), workers)
+            yield _check_failures(ledger.count_failures(within_s=HOUR_S))
     points = entry_points(group="videoqa.doctor")
     for point in points:
-        found.extend(cast("Callable[[], list[Check]]", point.load())())
+        check = cast("Callable[[Sequence[WorkerInfo]], Iterator[Check]]", point.load())
+        yield from check(workers)
     if not points:
-        found.append(check_variables(os.environ, Settings, similar_only=True))
-    return found
+        yield check_variables(os.environ, Settings, similar_only=True)
 
 
 def check_variables(
@@ -58,7 +75,8 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
             info = client.info()
             clock = client.time()
     except errors.RedisUnavailable as error:
-        yield Check("redis", ok=False, found=str(error), next_step="videoqa up")
+        found, _, next_step = error.message.rpartition("; ")
+        yield Check("redis", ok=False, found=found, next_step=next_step)
         return
     version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
     yield Check(
@@ -80,6 +98,8 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
         found=f"maxmemory-policy {policy}",
         next_step="set `maxmemory-policy noeviction`, or a full Redis drops jobs silently",
     )
+    yield _check_memory(info)
+    yield _check_replication(info)
     skew_s = time.time() - (clock[0] + clock[1] / 1e6)
     yield Check(
         "clock",
@@ -89,15 +109,106 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
     )
 
 
-def _check_workers(settings: Settings, client: redis.Redis) -> Check:
-    workers = Ledger(client, url=settings.redis_url, prefix=settings.prefix).workers()
+def _check_memory(info: Mapping[str, Any]) -> Check:
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    machine = int(info.get("total_system_memory", 0))
+    most = limit or machine
+    of_most = f" of {_format_bytes(most)}" if most else ""
+    kind = "" if limit else " of its machine; no limit (maxmemory 0)" if machine else "; no limit"
+    return Check(
+        "memory",
+        ok=not most or used < FULL_SHARE * most,
+        found=f"{_format_bytes(used)}{of_most}{kind}",
+        next_step="raise `maxmemory`, or lower `result_ttl_s` of the jobs: a full Redis takes no more",
+    )
+
+
+def _format_bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _check_replication(info: Mapping[str, Any]) -> Check:
+    """Checks that this server is a single primary, and that its replicas follow it."""
+    if int(info.get("cluster_enabled", 0)):
+        return Check(
+            "replication",
+            ok=False,
+            found="cluster mode: the keys of a job would lie on several nodes",
+            next_step="use a server without `cluster-enabled`; Sentinel gives failover",
+        )
+    if info.get("role") != "master":
+        primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
+        return Check(
+            "replication",
+            ok=False,
+            found=f"a replica of {primary}, which takes no writes",
+            next_step="set VIDEOQA_REDIS_URL to the primary",
+        )
+    states = [
+        str(info[f"slave{n}"].get("state")) for n in range(int(info.get("connected_slaves", 0)))
+    ]
+    behind = sum(state != "online" for state in states)
+    plural = "replica" if len(states) == 1 else "replicas"
+    return Check(
+        "replication",
+        ok=not behind,
+        found=f"primary, {len(states) or 'no'} {plural}"
+        + (f", {behind} of them not in step" if behind else ""),
+        next_step="look at the replica's log: a failover to it would lose jobs",
+    )
+
+
+def _check_workers(workers: Sequence[WorkerInfo]) -> Check:
     models = sorted({info.model for info in workers if info.ready})
     found = f"{len(workers)} running, serving {', '.join(models) or 'no model yet'}"
     if dropped := sum(info.messages_dropped for info in workers):
         found += f"; {dropped} messages of the broker were no bells and were dropped"
+    next_step = "start one with `videoqa worker`, or everything on this machine with `videoqa up`"
+    if workers:
+        next_step = "wait until the model is loaded; the worker's log tells how far it is"
+    elif find_stack():
+        next_step = (
+            f"look at {state_folder(os.environ) / 'worker.log'}: `videoqa up` runs its worker"
+        )
+    return Check("workers", ok=bool(models), found=found, next_step=next_step)
+
+
+def _check_backlog(queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo]) -> Check:
+    """Checks that every queue with waiting jobs is paused or has a worker."""
+    waiting = [queue for queue in queues if queue.waiting]
+    if not waiting:
+        return Check("backlog", ok=True, found="no job waits")
+    oldest = min(queue.oldest_at for queue in waiting if queue.oldest_at)
+    names = [
+        f"{queue.waiting} {queue.priority} for {queue.model or 'any model'}"
+        + (" (paused)" if queue.paused else "")
+        for queue in waiting
+    ]
+    served = {name for info in workers for name in info.queues}
+    lost = [queue.model for queue in waiting if not (queue.paused or queue.workers)]
+    model = next((model for model in lost if model), None)
+    start = f"start a worker with VIDEOQA_MODEL={model}" if model else "start a worker"
     return Check(
-        "workers",
-        ok=bool(models),
-        found=found,
-        next_step="start one with `videoqa worker`, or everything on this machine with `videoqa up`",
+        "backlog",
+        ok=not lost,
+        found=f"{', '.join(names)}; the oldest for {format_age(oldest)}",
+        next_step=f"{start}: no ready worker serves them"
+        + ("" if served else "; none runs at all"),
+    )
+
+
+def _check_failures(codes: Mapping[str, int]) -> Check:
+    """Checks that no job of the last hour failed by a fault of the fleet."""
+    kinds = {code: errors.REGISTRY.get(code, errors.InternalError) for code in codes}
+    ours = [
+        code
+        for code, kind in kinds.items()
+        if kind is errors.SpoolFull or not issubclass(kind, _SENDERS_ERRORS)
+    ]
+    counts = ", ".join(f"{count} {code}" for code, count in codes.items())
+    return Check(
+        "failures",
+        ok=not ours,
+        found=f"in the last hour: {counts or 'none'}",
+        next_step=f"videoqa dead list --code {ours[0] if ours else ''}",
     )

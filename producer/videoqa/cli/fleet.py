@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
+from difflib import get_close_matches
 from typing import Annotated, cast, get_args
 
 import typer
@@ -11,7 +14,7 @@ from videoqa import errors
 from videoqa.cli.help import App
 from videoqa.cli.options import JobId, JsonFlag, Timeout, open_client
 from videoqa.cli.output import print_change, print_event, print_job, print_note
-from videoqa.cli.tables import print_dead, print_jobs, print_queues
+from videoqa.cli.tables import print_dead, print_jobs, print_queues, print_workers
 from videoqa.client import Client
 from videoqa.contract import PRIORITIES, JobState, Priority
 
@@ -44,6 +47,7 @@ def add_fleet_commands(app: typer.Typer) -> None:
     app.command(name="list")(list_jobs)
     app.command()(watch)
     app.command()(retry)
+    app.command()(workers)
     app.add_typer(dead, name="dead")
     app.add_typer(queue, name="queue")
 
@@ -74,9 +78,32 @@ def list_jobs(
             cursor=cursor,
             include_request=True,
         )
-    print_jobs(page.jobs, as_json=as_json, wide=wide)
+    if not print_jobs(page.jobs, as_json=as_json, wide=wide):
+        _print_nothing(
+            "no job matches; `videoqa list` shows all"
+            if state or tag or cursor
+            else 'no jobs yet; submit one: videoqa ask clip.mp4 "What is moving?"',
+            as_json=as_json,
+        )
     if page.next_cursor and not as_json:
         print_note(f"more with --cursor {page.next_cursor}")
+
+
+def _print_nothing(text: str, *, as_json: bool) -> None:
+    """Prints on stderr why there is nothing to show; a script finds that no line came."""
+    if not as_json:
+        print_note(text)
+
+
+def workers(wide: Wide = False, as_json: JsonFlag = False) -> None:
+    """List the workers that were heard within the last minute."""
+    with open_client() as client:
+        if not print_workers(client.workers(), as_json=as_json, wide=wide):
+            _print_nothing(
+                "no worker runs; start one with `videoqa worker`, or all on this machine with "
+                "`videoqa up`",
+                as_json=as_json,
+            )
 
 
 def watch(job_id: JobId, timeout: Timeout = None, as_json: JsonFlag = False) -> None:
@@ -107,7 +134,9 @@ Code = Annotated[
 def list_dead(code: Code = None, wide: Wide = False, as_json: JsonFlag = False) -> None:
     """List failed jobs with their errors."""
     with open_client() as client:
-        print_dead(client.dead(code=code, include_request=True), as_json=as_json, wide=wide)
+        found = client.dead(code=code, include_request=True)
+        if not print_dead(found, as_json=as_json, wide=wide):
+            _print_nothing(_explain_no_dead(code), as_json=as_json)
 
 
 @dead.command(name="show")
@@ -123,9 +152,12 @@ def replay(
 ) -> None:
     """Queue failed jobs again: the given ids, or --all."""
     with open_client() as client:
-        for job_id in _choose_jobs(client, job_ids, all_of_them, code):
+        chosen = _choose_jobs(client, job_ids, all_of_them, code)
+        for job_id in chosen:
             with _skip_changed(all_of_them):
                 print_change(client.retry(job_id), "queued again", as_json=as_json)
+        if not chosen:
+            _print_nothing(_explain_no_dead(code), as_json=as_json)
 
 
 @dead.command()
@@ -134,11 +166,19 @@ def purge(
 ) -> None:
     """Delete the records of failed jobs: the given ids, or --all. Result objects stay."""
     with open_client() as client:
-        for job_id in _choose_jobs(client, job_ids, all_of_them, code):
+        chosen = _choose_jobs(client, job_ids, all_of_them, code)
+        for job_id in chosen:
             with _skip_changed(all_of_them):
                 job = client.get(job_id)
                 client.purge(job_id)
                 print_change(job, "deleted", as_json=as_json)
+        if not chosen:
+            _print_nothing(_explain_no_dead(code), as_json=as_json)
+
+
+def _explain_no_dead(code: str | None) -> str:
+    with_code = f" with {code}; `videoqa dead list` shows all" if code else ""
+    return f"no failed job{with_code}"
 
 
 def _skip_changed(all_of_them: bool) -> AbstractContextManager[None]:
@@ -163,21 +203,72 @@ def _choose_jobs(
 def stats(wide: Wide = False, as_json: JsonFlag = False) -> None:
     """Print how many jobs wait, by model and priority."""
     with open_client() as client:
-        print_queues(client.queues(), as_json=as_json, wide=wide)
+        if not print_queues(client.queues(), as_json=as_json, wide=wide):
+            _print_nothing(
+                "no job waits, no queue is paused and no worker runs; start one with `videoqa worker`, "
+                "or all on this machine with `videoqa up`",
+                as_json=as_json,
+            )
 
 
 @queue.command()
-def pause(model: Model = None, priority: OfPriority = None) -> None:
+def pause(
+    model: Model = None,
+    priority: OfPriority = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask, also if no worker serves the model.")
+    ] = False,
+) -> None:
     """Start no more jobs for a model; running jobs continue."""
+    chosen = _check_priority(priority)
     with open_client() as client:
-        client.pause(model, priority=_check_priority(priority))
+        if model and not yes:
+            _check_model(client, model)
+        client.pause(model, priority=chosen)
+    resume_it = " ".join(["videoqa queue resume", *([shlex.quote(model)] if model else [])])
+    print_note(f"paused {_describe_queues(model, chosen)}; `{resume_it}` ends that")
 
 
 @queue.command()
 def resume(model: Model = None, priority: OfPriority = None) -> None:
     """Start jobs for a paused model again."""
+    chosen = _check_priority(priority)
     with open_client() as client:
-        client.resume(model, priority=_check_priority(priority))
+        paused = [queue for queue in client.queues() if queue.paused and queue.model == model]
+        client.resume(model, priority=chosen)
+    if any(chosen in (None, queue.priority) for queue in paused):
+        print_note(f"resumed {_describe_queues(model, chosen)}")
+    else:
+        print_note(
+            f"no queue of {model or 'jobs that name no model'} was paused; `videoqa queue stats` "
+            "shows those that are"
+        )
+
+
+def _describe_queues(model: str | None, priority: Priority | None) -> str:
+    of_priority = f"the {priority} queue" if priority else "both queues"
+    return f"{of_priority} of {model or 'jobs that name no model'}"
+
+
+def _check_model(client: Client, model: str) -> None:
+    """Asks on a terminal before a model is paused that nobody knows; refuses it elsewhere."""
+    known = {info.model for info in client.workers()}
+    known |= {queue.model for queue in client.queues() if queue.model}
+    if model in known:
+        return
+    near = get_close_matches(model, known, 1)
+    found = (
+        f"no worker serves model {model!r} and no job waits for it"
+        + (f"; did you mean {near[0]}?" if near else "")
+        + f" (known: {', '.join(sorted(known)) or 'none'})"
+    )
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise errors.InvalidRequest(
+            f"{found}; nothing was paused: name a known one, or add --yes", param="model"
+        )
+    if not typer.confirm(f"{found}. Pause it all the same?", err=True):
+        print_note("nothing was paused")
+        raise typer.Exit(1)
 
 
 def _check_priority(text: str | None) -> Priority | None:

@@ -11,24 +11,13 @@ import typer
 
 from videoqa import errors
 from videoqa.cli.arguments import (
-    Budget,
-    End,
-    Fps,
-    Frames,
-    Keyframes,
-    MaxTokens,
-    Model,
-    Overlap,
-    Segments,
-    Start,
-    Summary,
-    Times,
-    Tolerance,
+    AnswerFlags,
+    FrameFlags,
+    JobFlags,
     build_inputs,
-    build_sampling,
     check_choice,
-    check_summary,
     drop_unset,
+    expand_flags,
 )
 from videoqa.cli.options import JobId, JsonFlag, Timeout, open_client
 from videoqa.cli.output import (
@@ -40,8 +29,9 @@ from videoqa.cli.output import (
     print_subtitles,
     show_progress,
 )
+from videoqa.cli.question import split_question
 from videoqa.client import Client
-from videoqa.contract import Job
+from videoqa.contract import Job, parse_request
 
 __all__ = ["add_job_commands"]
 
@@ -76,39 +66,24 @@ Inputs = Annotated[
     list[str],
     typer.Argument(metavar=_INPUTS_METAVAR, help=_INPUTS_HELP),
 ]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="URL of the result object, with {job_id} or {custom_id} in it; unset: the worker's "
-        "VIDEOQA_OUTPUT.",
-    ),
-]
 
 
-def _from_arguments(
-    inputs: list[str],
-    question: list[str] | None,
-    start: float | None,
-    end: float | None,
-    **fields: Any,
+def _build_request(
+    names: list[str],
+    questions: list[str] | None,
+    frame_flags: FrameFlags,
+    answer_flags: AnswerFlags,
+    job_flags: JobFlags,
 ) -> dict[str, Any]:
     """Returns the request of `INPUT... QUESTION`, or of `INPUT...` with --question options."""
-    questions = list(question or ())
-    if not questions:
-        if len(inputs) < 2:
-            raise errors.InvalidRequest(
-                "got no question, expected: INPUT... QUESTION, or INPUT... --question TEXT"
-            )
-        *inputs, last = inputs
-        questions = [last]
-    tokens = fields.pop("max_tokens")
-    return drop_unset(
-        inputs=build_inputs(inputs, start, end),
-        questions=questions,
-        generation={"max_new_tokens": tokens} if tokens is not None else None,
-        **fields,
-    )
+    inputs, asked = split_question(names, questions or ())
+    return {
+        "inputs": build_inputs(inputs, frame_flags.start, frame_flags.end),
+        "questions": asked,
+        **frame_flags.build(),
+        **answer_flags.build(),
+        **job_flags.build(),
+    }
 
 
 Questions = Annotated[
@@ -122,46 +97,32 @@ Questions = Annotated[
 ]
 
 
+@expand_flags
 def ask(
     inputs: Inputs,
+    frame_flags: FrameFlags,
+    answer_flags: AnswerFlags,
+    job_flags: JobFlags,
     question: Questions = None,
-    frames: Frames = None,
-    fps: Fps = None,
-    times: Times = None,
-    keyframes: Keyframes = False,
-    tolerance: Tolerance = None,
-    budget: Budget = None,
-    segments: Segments = None,
-    overlap: Overlap = None,
-    summary: Summary = False,
-    max_tokens: MaxTokens = None,
-    model: Model = None,
-    start: Start = None,
-    end: End = None,
-    output: Output = None,
     timeout: Timeout = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Submit a question, wait for the job and print the answer."""
-    fields = _from_arguments(
-        inputs, question, start, end,
-        sampling=build_sampling(
-            frames=frames, fps=fps, times=times,
-            keyframes=keyframes, tolerance=tolerance, budget=budget,
-            segments=segments, overlap=overlap,
-        ),
-        max_tokens=max_tokens, model=model, output=output, summary=check_summary(summary=summary, segments=segments),
-    )  # fmt: skip
+    fields = _build_request(inputs, question, frame_flags, answer_flags, job_flags)
     # Only a terminal: a retried attempt starts the answer again, which a pipe should not see.
-    streams = len(fields["questions"]) == 1 or segments is not None
+    streams = len(fields["questions"]) == 1 or frame_flags.segments is not None
     streamed = StreamedAnswer() if streams and sys.stdout.isatty() and not as_json else None
     with open_client() as client:
-        job = client.submit(fields | {"stream": streamed is not None})
+        job = client.submit(parse_request(fields | {"stream": streamed is not None}))
         _wait(client, job.id, timeout, as_json, streamed)
         print_result(client.result(job.id), client.get(job.id), as_json=as_json, streamed=streamed)
 
 
+@expand_flags
 def submit(
+    frame_flags: FrameFlags,
+    answer_flags: AnswerFlags,
+    job_flags: JobFlags,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar=f"[{_INPUTS_METAVAR}]", help=_INPUTS_HELP),
@@ -175,57 +136,45 @@ def submit(
             help="JSON file with the whole job request, or - for stdin.",
         ),
     ] = None,
-    frames: Frames = None,
-    fps: Fps = None,
-    times: Times = None,
-    keyframes: Keyframes = False,
-    tolerance: Tolerance = None,
-    budget: Budget = None,
-    segments: Segments = None,
-    overlap: Overlap = None,
-    summary: Summary = False,
-    max_tokens: MaxTokens = None,
-    model: Model = None,
-    start: Start = None,
-    end: End = None,
-    output: Output = None,
     priority: Annotated[
         str | None,
         typer.Option(
-            metavar="interactive|bulk", help="Interactive jobs are served first [interactive]."
+            metavar="interactive|bulk",
+            rich_help_panel="Job",
+            help="Interactive jobs are served first [interactive].",
         ),
     ] = None,
     idempotency_key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Key of the request: submitted twice, it is one job."),
+        typer.Option(
+            metavar="KEY",
+            rich_help_panel="Job",
+            help="Key of the request: submitted twice, it is one job.",
+        ),
     ] = None,
     custom_id: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Your own id for the job, kept in its result."),
+        typer.Option(
+            metavar="TEXT",
+            rich_help_panel="Job",
+            help="Your own id for the job, kept in its result.",
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Submit a job and print its id."""
-    flags: dict[str, Any] = {
-        "sampling": build_sampling(
-            frames=frames, fps=fps, times=times,
-            keyframes=keyframes, tolerance=tolerance, budget=budget,
-            segments=segments, overlap=overlap,
-        ),
-        "summary": check_summary(summary=summary, segments=segments),
-        "max_tokens": max_tokens, "model": model, "output": output,
-        "priority": priority, "idempotency_key": idempotency_key, "custom_id": custom_id,
-    }  # fmt: skip
+    own = drop_unset(priority=priority, idempotency_key=idempotency_key, custom_id=custom_id)
+    groups = (frame_flags, answer_flags, job_flags)
     if request is None:
-        fields = _from_arguments(list(inputs or ()), question, start, end, **flags)
-    elif inputs or question or any(value is not None for value in (start, end, *flags.values())):
+        fields = _build_request(inputs or [], question, *groups) | own
+    elif inputs or question or own or groups != (FrameFlags(), AnswerFlags(), JobFlags()):
         raise errors.InvalidRequest(
             "got --request beside other arguments, expected the whole request in its JSON"
         )
     else:
         fields = _read_json(request)
     with open_client() as client:
-        job = client.submit(fields)
+        job = client.submit(parse_request(fields))
         print_submitted(job, as_json=as_json)
 
 

@@ -16,21 +16,21 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from importlib.metadata import entry_points
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from videoqa import __version__, errors
 from videoqa.cli.caption import INTERRUPTED, caption
 from videoqa.cli.fleet import add_fleet_commands
-from videoqa.cli.help import App, group_commands
+from videoqa.cli.help import App, TopGroup
 from videoqa.cli.job_commands import add_job_commands
 from videoqa.cli.options import JsonFlag, load_settings
 from videoqa.cli.output import print_checks, print_error
@@ -45,24 +45,14 @@ WORKER_COMMANDS = {
 }
 
 
-class _Commands(TyperGroup):
+class _Commands(TopGroup):
     """The group of all commands; turns their errors into one line and an exit code."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes the commands under headings, each with the whole first sentence of its help."""
-        for heading, names in group_commands(self.list_commands(ctx)).items():
-            with formatter.section(heading):
-                formatter.write_dl(
-                    [
-                        (name, self.commands[name].get_short_help_str(_LONGEST_LINE))
-                        for name in names
-                    ]
-                )
 
     def invoke(self, ctx: Any) -> Any:
         as_json = "--json" in sys.argv
         try:
-            done = super().invoke(ctx)
+            with _interrupted_by_sigterm():
+                done = super().invoke(ctx)
             sys.stdout.flush()  # a broken pipe is found here, not while Python shuts down
             return done
         except errors.VideoQAError as error:
@@ -85,9 +75,21 @@ class _Commands(TyperGroup):
             raise typer.Exit(6) from None
 
 
-_LONGEST_LINE = 200
-"""Characters of a command's first sentence: longer than any, so that none is cut off."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end a command as Ctrl-C does: with the same words, and what is open closed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _discard_stdout() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Annotated
 
 import typer
 
-from videoqa.cli.local_stack import find_settings
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
+from videoqa.local_stack import find_settings
 from videoqa.settings import Settings
 
 __all__ = ["JobId", "JsonFlag", "Timeout", "load_settings", "open_client"]
@@ -41,7 +40,7 @@ Timeout = Annotated[
 
 def load_settings() -> Settings:
     """Returns the settings of this process; see `find_settings`."""
-    return find_settings(os.environ)
+    return find_settings()
 
 
 def open_client() -> Client:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -98,6 +98,8 @@ def print_submitted(job: Job, *, as_json: bool) -> None:
     print(job.id)
     if job.waiting_for and job.waiting_for.startswith("no running worker"):
         print_note(f"{job.waiting_for}; the job waits until one starts")
+    if job.waiting_for and job.waiting_for.endswith("loading the model"):
+        print_note(f"{job.waiting_for}; the job begins once one is ready")
 
 
 def print_job(job: Job, *, as_json: bool) -> None:
@@ -237,18 +239,27 @@ def print_error(code: str, message: str, param: str | None, *, as_json: bool) ->
         print(f"videoqa: {message} ({code})", file=sys.stderr)
 
 
-def print_checks(found: Sequence[Check], *, as_json: bool) -> bool:
-    """Prints the checks; returns True if all passed."""
-    passed = all(check.ok for check in found)
-    if as_json:
-        _print_json({"ok": passed, "checks": [asdict(check) for check in found]})
-        return passed
-    width = max(len(check.name) for check in found)
+def print_checks(found: Iterable[Check], *, as_json: bool) -> bool:
+    """Prints each check when it is done; returns True if all passed."""
+    done = []
     for check in found:
-        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{width}}  {check.found}")
+        done.append(check)
+        if as_json:
+            continue
+        print(
+            f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{_CHECK_WIDTH}}  {check.found}",
+            flush=True,
+        )
         if not check.ok and check.next_step:
-            print(f"      {'':<{width}}  -> {check.next_step}")
+            print(f"      {'':<{_CHECK_WIDTH}}  -> {check.next_step}", flush=True)
+    passed = all(check.ok for check in done)
+    if as_json:
+        _print_json({"ok": passed, "checks": [asdict(check) for check in done]})
     return passed
+
+
+_CHECK_WIDTH = len("worker settings")
+"""Width of the longest name of a check."""
 
 
 @contextmanager

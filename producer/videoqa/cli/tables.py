@@ -17,9 +17,11 @@ from pydantic import BaseModel
 from rich.cells import cell_len, set_cell_size
 
 from videoqa.cli.request_lines import join_lines
-from videoqa.contract import Job, QueueInfo
+from videoqa.contract import Job, QueueInfo, WorkerInfo
 
-__all__ = ["Column", "format_age", "format_table", "print_dead", "print_jobs", "print_queues"]
+__all__ = [
+    "Column", "format_age", "format_table", "print_dead", "print_jobs", "print_queues", "print_workers",
+]  # fmt: skip
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -81,8 +83,26 @@ def print_queues(found: Iterable[QueueInfo], *, as_json: bool, wide: bool) -> in
         Column("MODEL", lambda queue: queue.model or "(any)", cut="start"),
         Column("PRIORITY", lambda queue: queue.priority),
         Column("WAITING", lambda queue: str(queue.waiting)),
+        Column("OLDEST", lambda queue: format_age(queue.oldest_at) if queue.oldest_at else "-"),
         Column("WORKERS", lambda queue: str(queue.workers)),
         Column("", lambda queue: "paused" if queue.paused else ""),
+    ]
+    return _print_rows(columns, found, as_json, wide)
+
+
+def print_workers(found: Iterable[WorkerInfo], *, as_json: bool, wide: bool) -> int:
+    """Prints a row for each worker, and returns their number."""
+    columns: list[Column[WorkerInfo]] = [
+        Column("WORKER", lambda worker: worker.id),
+        Column("STATE", lambda worker: "ready" if worker.ready else "loading"),
+        Column("RUNNING", lambda worker: str(worker.running)),
+        Column("SLOTS", lambda worker: str(worker.slots)),
+        Column("SEEN", lambda worker: f"{format_age(worker.seen_at)} ago"),
+        Column("MODEL", lambda worker: worker.model, cut="start"),
+        Column("DEVICE", lambda worker: worker.device or "", cut="end", least=4),
+        Column("VERSION", lambda worker: worker.version or "", cut="end", least=5),
+        Column("HOST", lambda worker: worker.host or "", cut="end", least=4),
+        Column("UP", lambda worker: format_age(worker.started_at), is_wide=True),
     ]
     return _print_rows(columns, found, as_json, wide)
 

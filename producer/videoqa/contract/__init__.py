@@ -47,6 +47,15 @@ from videoqa.contract.request import (
     parse_request,
     redact_request,
 )
+from videoqa.contract.request_fields import (
+    GenerationFields,
+    ImageFields,
+    QuestionFields,
+    RequestFields,
+    RequestKeywords,
+    SamplingFields,
+    VideoFields,
+)
 from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.contract.text_piece import TextPiece, Transcript
 from videoqa.redaction import redact_url
@@ -66,7 +75,9 @@ __all__ = [
     "FinishReason",
     "FrameUsed",
     "Generation",
+    "GenerationFields",
     "Image",
+    "ImageFields",
     "Input",
     "Job",
     "JobPage",
@@ -76,15 +87,20 @@ __all__ = [
     "ObjectUrl",
     "Priority",
     "Question",
+    "QuestionFields",
     "QueueInfo",
+    "RequestFields",
+    "RequestKeywords",
     "Result",
     "Sampling",
+    "SamplingFields",
     "Segment",
     "SourceInfo",
     "TextPiece",
     "Transcript",
     "Usage",
     "Video",
+    "VideoFields",
     "Warn",
     "WorkerInfo",
     "as_srt",

@@ -109,6 +109,8 @@ class JobPage(Model):
     """One page of a list of jobs, newest first."""
 
     jobs: tuple[Job, ...]
+    unreadable: tuple[str, ...] = ()
+    """Ids of jobs of this page whose records this release can't read; none if a state was asked for."""
     next_cursor: str | None = None
     """Cursor of the next page; None: there is none."""
 
@@ -284,10 +286,23 @@ class WorkerInfo(Model):
     ready: bool
     engine: EngineInfo | None = None
     """Counters of the engine; None while the model loads, or if a model server runs it."""
+    tenant_running: int | None = None
+    """Most jobs of one tenant that run at once; None: any number."""
     messages_dropped: int = Field(default=0, ge=0)
     """Messages of the broker that were no bells, since the worker's start."""
     started_at: AwareDatetime
     seen_at: AwareDatetime
+    host: str | None = None
+    device: str | None = None
+    """Device of the model, as `cuda:0`; `server`: a model server has it; None: the model still loads."""
+    version: str | None = None
+    """Release of videoqa-worker."""
+    spool: str | None = None
+    """Folder of its downloads."""
+    max_source_bytes: int | None = None
+    """Most bytes that it fetches of one input."""
+    output: str | None = None
+    """URL template of the results of jobs without output."""
 
 
 class QueueInfo(Model):
@@ -302,6 +317,8 @@ class QueueInfo(Model):
     paused: bool
     workers: int = Field(ge=0)
     """Number of ready workers that serve the queue."""
+    oldest_at: AwareDatetime | None = None
+    """Submission of the job that waits longest; None: no job waits."""
 
 
 def describe_state(state: str) -> str:

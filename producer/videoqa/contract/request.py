@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from videoqa import errors
 from videoqa.contract.frame_sampling import Sampling
@@ -86,7 +89,12 @@ def _validate_url(url: str) -> str:
     return url
 
 
-Url = Annotated[str, Field(min_length=1, max_length=MAX_URL)]
+def _spell_path(value: Any) -> Any:
+    """Turns a path into a file:// URL; a relative one lies below the current folder."""
+    return value.absolute().as_uri() if isinstance(value, Path) else value
+
+
+Url = Annotated[str, Field(min_length=1, max_length=MAX_URL), BeforeValidator(_spell_path)]
 
 
 class Image(Model):
@@ -132,7 +140,8 @@ def is_image_url(url: str) -> bool:
 
 
 def _as_input(value: Any) -> Any:
-    """Turns a bare URL into a video, or into an image if its path ends like that of one."""
+    """Turns a bare URL or path into a video, or into an image if its path ends like that of one."""
+    value = _spell_path(value)
     if isinstance(value, str):
         return {"kind": "image" if is_image_url(value) else "video", "url": value}
     if isinstance(value, dict) and "kind" not in value:
@@ -166,7 +175,7 @@ class Generation(Model):
 
 def _number_questions(value: Any) -> Any:
     """Turns bare strings into questions with the ids q1, q2, ..."""
-    if isinstance(value, str):
+    if isinstance(value, (str, dict, Question)):
         value = [value]
     if not isinstance(value, (list, tuple)):
         return value
@@ -183,7 +192,7 @@ def _expand_summary(value: Any) -> Any:
 
 
 def _wrap_single(value: Any) -> Any:
-    return (value,) if isinstance(value, (str, dict, Video, Image)) else value
+    return (value,) if isinstance(value, (str, Path, dict, Video, Image)) else value
 
 
 class JobRequest(Model):
@@ -204,7 +213,8 @@ class JobRequest(Model):
     """Name of a checkpoint as its workers announce it; None: the workers' default model."""
     priority: Priority = "interactive"
     tenant: str | None = Field(default=None, min_length=1, max_length=128)
-    """Customer that the job is for: tenants take turns, however many jobs one of them has submitted."""
+    """Customer that the job is for: tenants take turns, however many jobs one of them has submitted, and a
+    client of a tenant sees only that one's jobs."""
     start_by: AwareDatetime | None = None
     """Last instant at which the job may start; after it the job ends as `expired`."""
     timeout_s: float = Field(default=600.0, ge=1, le=86_400)
@@ -276,25 +286,26 @@ class JobRequest(Model):
         return self
 
 
-def _check_meaning(request: JobRequest) -> None:
-    """Checks what types cannot: there is an input, each question has text, and the marks fit."""
+def _find_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
+    """Finds what types cannot: no input, a question without text, marks that do not fit."""
     if not request.inputs:
-        raise errors.NoMedia(
+        yield errors.NoMedia(
             "got no input, expected at least one video or image; "
             'name one: inputs=["s3://bucket/clip.mp4"]',
             param="inputs",
         )
+        return
     have = Counter(item.kind for item in request.inputs)
     for n, question in enumerate(request.questions):
         where = f"questions.{n}.text"
         bare = question.text.replace(VIDEO_MARK, "").replace(IMAGE_MARK, "")
         if not bare.strip():
-            raise errors.EmptyQuestion(
+            yield errors.EmptyQuestion(
                 f"got an empty question ({question.id}), expected text to answer", param=where
             )
         marks = Counter(re.findall(r"<(video|image)>", question.text))
         if marks and marks != have:
-            raise errors.MarkMismatch(
+            yield errors.MarkMismatch(
                 f"question {question.id} places {marks['video']} <video> and {marks['image']} "
                 f"<image> marks, the job has {have['video']} videos and {have['image']} images; "
                 "place each input once, or leave the marks out",
@@ -302,11 +313,20 @@ def _check_meaning(request: JobRequest) -> None:
             )
 
 
+_MODELS: dict[int | str, type[Model]] = {
+    "video": Video, "image": Image, "questions": Question, "sampling": Sampling, "generation": Generation,
+}  # fmt: skip
+"""Models of a request's parts, by the names that stand in the path to a mistake in one."""
+_MOST_MISTAKES = 20
+"""Mistakes that a message lists."""
+
+
 def parse_request(data: Any) -> JobRequest:
     """Validates a request from a caller: a JobRequest, a mapping, or JSON text.
 
     Raises:
-        InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch: `param` names the field.
+        InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch: the message has all mistakes, `param` names the
+            field of the first one.
     """
     try:
         if isinstance(data, JobRequest):
@@ -317,29 +337,58 @@ def parse_request(data: Any) -> JobRequest:
             request = JobRequest.model_validate(data)
     except ValidationError as error:
         raise _make_error(error) from error
-    _check_meaning(request)
+    if mistakes := list(_find_mistakes(request)):
+        first = mistakes[0]
+        raise type(first)(_join([each.message for each in mistakes]), param=first.param)
     return request
 
 
-_BARE_ERRORS = ("extra_forbidden", "json_invalid")
-"""Kinds of errors whose input is not shown: it may be anything, or the whole request."""
-
-
 def _make_error(error: ValidationError) -> errors.InvalidRequest:
-    first = error.errors(include_url=False)[0]
-    param = ".".join(str(part) for part in first["loc"] if part not in ("video", "image"))
-    message = first["msg"].removeprefix("Value error, ")
-    got = first["input"]
-    if isinstance(got, str):
-        got = redact_url(got)
-    is_shown = isinstance(got, (str, int, float, bool)) and first["type"] not in _BARE_ERRORS
-    shown = f" (got {got!r:.80})" if is_shown and not param.startswith("metadata") else ""
-    if first["type"] == "extra_forbidden":
-        message = "unknown field; see the contract in docs/reference/contract.md"
-    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return errors.InvalidRequest(
-        f"{param or 'request'}: {message}{shown}{more}", param=param or None
+    # A misspelled field comes first: often it is the one that is missing, too.
+    found = sorted(
+        error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"
     )
+    return errors.InvalidRequest(
+        _join([_describe(each) for each in found]), param=_param(found[0]["loc"]) or None
+    )
+
+
+def _join(messages: Sequence[str]) -> str:
+    more = len(messages) - _MOST_MISTAKES
+    return "; ".join(messages[:_MOST_MISTAKES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _param(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc if part not in ("video", "image"))
+
+
+def _describe(found: ErrorDetails) -> str:
+    """Describes one mistake: the field, what is wrong with it, and what was got."""
+    where = f"{_param(found['loc']) or 'request':.120}"
+    if found["type"] == "extra_forbidden":
+        known = list(_find_model(found["loc"]).model_fields)
+        near = get_close_matches(str(found["loc"][-1]), known, 1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+        return f"{where}: unknown field; {hint}"
+    return f"{where}: {found['msg'].removeprefix('Value error, ')}{_show(found)}"
+
+
+def _find_model(loc: tuple[int | str, ...]) -> type[Model]:
+    """Returns the model in which a field of a request stands."""
+    for part in reversed(loc[:-1]):
+        if part in _MODELS:
+            return _MODELS[part]
+    return JobRequest
+
+
+def _show(found: ErrorDetails) -> str:
+    """Returns the value that was got, unless it may be secret as a whole: the JSON, or metadata."""
+    got = found["input"]
+    is_whole = found["type"] == "json_invalid" or "metadata" in found["loc"]
+    if is_whole or not isinstance(got, (str, int, float, bool)):
+        return ""
+    got = redact_url(got) if isinstance(got, str) else got
+    return f" (got {got!r:.80})"
 
 
 def as_url(name: str, base: Path = Path()) -> str:

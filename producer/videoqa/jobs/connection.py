@@ -18,7 +18,13 @@ from redis.retry import Retry
 
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.jobs.failover import DemotedError, leave_demoted, leave_demoted_async
-from videoqa.redaction import redact_text, redact_url
+from videoqa.local_stack import (
+    advise_unreachable,
+    describe_address,
+    name_setting,
+    server_address,
+)
+from videoqa.redaction import redact_text
 from videoqa.settings import Settings, check_server_url
 
 if TYPE_CHECKING:
@@ -30,6 +36,7 @@ __all__ = [
     "connect",
     "connect_async",
     "explain_broken",
+    "find_eviction_policy",
     "server_address",
     "server_name",
     "translate_redis_errors",
@@ -45,11 +52,11 @@ MAX_CONNECTIONS = 2**31 - 1
 """Most connections of a pool, unless the URL has `max_connections`: in effect no limit of ours. redis-py's
 is 100, and each thread or task that waits for a job holds one.
 """
-_AFTER_FAILOVER = "try again after the failover, or set VIDEOQA_REDIS_URL to the primary"
+_AFTER_FAILOVER = "try again after the failover, or set {setting} to the primary"
 _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
     (
         redis.exceptions.AuthenticationError, "",
-        "refused the login", "check the password in VIDEOQA_REDIS_URL",
+        "refused the login", "check the password in {setting}",
     ),
     (DemotedError, "MASTER is down", "lost its primary", _AFTER_FAILOVER),
     (DemotedError, "", "is a replica", _AFTER_FAILOVER),
@@ -57,7 +64,7 @@ _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
     (
         redis.exceptions.MaxConnectionsError, "",
         "gets no more connections of this client",
-        "raise max_connections in VIDEOQA_REDIS_URL, or wait for fewer jobs at a time",
+        "raise max_connections in {setting}, or wait for fewer jobs at a time",
     ),
     (
         redis.exceptions.ConnectionError, "max number of clients",
@@ -69,7 +76,8 @@ _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
         "raise its limit (ulimit -n), or wait for fewer jobs at a time",
     ),
 )  # fmt: skip
-"""Errors of a broken connection: class, pattern of its text, what happened, and the next step."""
+"""Errors of a broken connection: class, pattern of its text, what happened, and the next step;
+`{setting}` is the name of what holds the URL, and no next step depends on it."""
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -104,6 +112,7 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
 def _make_options(settings: Settings) -> dict[str, Any]:
     found = {
         "decode_responses": True,
+        "encoding_errors": "backslashreplace",  # bytes that are no UTF-8 break one record, not the read
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.socket_timeout_s,
         "health_check_interval": 15,
@@ -149,20 +158,10 @@ def _translate_url_errors(settings: Settings) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"VIDEOQA_REDIS_URL, for {server_address(settings.redis_url)}: {redact_text(str(error))}",
+            f"{name_setting(settings.redis_url)}, for {server_address(settings.redis_url)}: "
+            f"{redact_text(str(error))}",
             param="redis_url",
         ) from error
-
-
-def server_address(url: str) -> str:
-    """Returns host and port of a Redis URL, without its password, as messages may show them."""
-    if "://" not in url:
-        return "no host"
-    found = []
-    for shown in redact_url(url).split(";"):
-        scheme, _, rest = shown.partition("://")
-        found.append(rest if scheme == "unix" else rest.partition("/")[0] or "no host")
-    return "an unreadable URL" if "***" in found else ", ".join(found)
 
 
 def server_name(info: Mapping[str, Any]) -> str:
@@ -171,12 +170,21 @@ def server_name(info: Mapping[str, Any]) -> str:
     return f"{name} {info.get('valkey_version') or info.get('redis_version')}"
 
 
+def find_eviction_policy(client: redis.Redis) -> str | None:
+    """Returns the server's `maxmemory-policy`; None where it does not tell."""
+    try:
+        policy = client.info("memory").get("maxmemory_policy")
+    except redis.exceptions.NoPermissionError:
+        return None
+    return str(policy) if policy else None
+
+
 def explain_broken(error: BaseException) -> tuple[str, str]:
     """Returns what became of a connection, and the next step."""
     for kind, pattern, why, next_step in _BROKEN_KINDS:
         if isinstance(error, kind) and re.search(pattern, str(error)):
             return why, next_step
-    return "does not answer", "start the local stack with `videoqa up`, or set VIDEOQA_REDIS_URL"
+    return "does not answer", ""
 
 
 @contextmanager
@@ -186,24 +194,31 @@ def translate_redis_errors(url: str) -> Iterator[None]:
         yield
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         why, next_step = explain_broken(error)
+        advice = next_step.format(setting=name_setting(url)) or advise_unreachable(url)
         raise RedisUnavailable(
-            f"Redis at {server_address(url)} {why} ({redact_text(str(error))}); {next_step}"
+            f"{describe_address(url)} {why} ({redact_text(str(error))}); {advice}"
         ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(
-            f"Redis at {server_address(url)} is full ({error}); nothing was recorded, try again later "
+            f"{describe_address(url)} is full ({error}); nothing was recorded, try again later "
             "or raise its maxmemory"
         ) from error
     except redis.exceptions.ResponseError as error:
         # redis-py gives most of these a class and cuts the code off.
         if isinstance(error, _NOT_NOW_ERRORS) or any(code in str(error) for code in _NOT_NOW_CODES):
             raise RedisUnavailable(
-                f"Redis at {server_address(url)} can't take this now: {error}; try again later"
+                f"{describe_address(url)} can't take this now: {error}; try again later"
             ) from error
         if "DB index is out of range" in str(error):
             raise ConfigurationError(
-                f"Redis at {server_address(url)} has no database of that number ({error}); "
-                "change the number at the end of VIDEOQA_REDIS_URL",
+                f"{describe_address(url)} has no database of that number ({error}); "
+                f"change the number at the end of {name_setting(url)}",
                 param="redis_url",
+            ) from error
+        if "WRONGTYPE" in str(error):
+            raise ConfigurationError(
+                f"Redis at {server_address(url)} holds another type of value under one of our keys ({error}): "
+                "another program writes under the prefix; set another VIDEOQA_PREFIX, or delete its keys",
+                param="prefix",
             ) from error
         raise

@@ -7,6 +7,7 @@ its stream does not hold it, since a stream of a single entry takes 530 bytes (m
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from videoqa.contract import Event, to_datetime
@@ -28,9 +29,13 @@ def make_first(created_at: str | None) -> list[Event]:
     """Makes the job's first event from its record's `created_at`; none if the record is gone."""
     if created_at is None:
         return []
+    try:
+        at = to_datetime(float(created_at))
+    except (ValueError, OverflowError, OSError):
+        return []
     # Its id comes before all that the stream will hold.
     first_id = f"{int(float(created_at) * 1000) - 1}-0"
-    return [Event(id=first_id, type="state", state="queued", at=to_datetime(float(created_at)))]
+    return [Event(id=first_id, type="state", state="queued", at=at)]
 
 
 def limit_block_ms(block_s: float, first: list[Event]) -> int | None:
@@ -38,19 +43,38 @@ def limit_block_ms(block_s: float, first: list[Event]) -> int | None:
     return int(block_s * 1000) if block_s and not first else None
 
 
-def parse_events(reply: Any) -> list[Event]:
-    """Parses XREAD's reply about one stream."""
+@dataclass(frozen=True)
+class EventsRead:
+    """Events of one read, without the entries that are none."""
+
+    events: list[Event] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    """Ids of the entries that are no events: a newer release or another program wrote them."""
+    last_id: str | None = None
+    """Id of the last entry, of either kind; None: there was none."""
+
+
+def parse_events(reply: Any) -> EventsRead:
+    """Parses XREAD's reply about one stream, each entry for itself."""
     if not reply:
-        return []
+        return EventsRead()
     streams = reply.values() if isinstance(reply, dict) else [entry[1] for entry in reply]
     entries = next(iter(streams))
     if entries and isinstance(entries[0], list):  # RESP3 nests once more
         entries = entries[0]
-    return [_parse_event(event_id, fields) for event_id, fields in entries]
+    found = EventsRead(last_id=entries[-1][0] if entries else None)
+    for event_id, fields in entries:
+        try:
+            found.events.append(_parse_event(event_id, fields))
+        except (ValueError, KeyError, OverflowError, OSError):
+            found.unreadable.append(event_id)
+    return found
 
 
 def _parse_event(event_id: str, fields: dict[str, str]) -> Event:
-    data: dict[str, Any] = {name: value for name, value in fields.items() if value != ""}
+    data: dict[str, Any] = {
+        name: value for name, value in fields.items() if value != "" and name in Event.model_fields
+    }
     return Event(**(data | {"id": event_id, "at": to_datetime(float(data["at"]))}))
 
 
@@ -68,9 +92,13 @@ class AsyncEventReader:
         """Returns the events after the id `after`, waiting up to `block_s` for the first."""
         with translate_redis_errors(self._url):
             first = make_first(await self._read_created_at(job_id)) if includes_first(after) else []
-            block_ms = limit_block_ms(block_s, first)
-            reply = await self._redis.xread({self._keys.events(job_id): after}, block=block_ms)
-        return first + parse_events(reply)
+            while True:
+                block_ms = limit_block_ms(block_s, first)
+                reply = await self._redis.xread({self._keys.events(job_id): after}, block=block_ms)
+                found = parse_events(reply)
+                if found.events or first or found.last_id is None:
+                    return first + found.events
+                after = found.last_id
 
     async def _read_created_at(self, job_id: str) -> str | None:
         return cast("str | None", await self._redis.hget(self._keys.job(job_id), "created_at"))

@@ -5,8 +5,8 @@
 | `P:job:ID` | hash | the record: request, state, attempt, token, failure, result | until final, then `result_ttl_s` |
 | `P:events:ID` | stream | the job's events since it was queued, about 1,000 entries | as the record |
 | `P:segments:ID` | hash | answered segments, for the job's next attempt | until it succeeds, or as the record |
-| `P:gone:ID` | string | its final state: an expired id differs from an unknown one | 7 days more than the record |
-| `P:idem:KEY` | hash | id and body digest of an idempotency key | as the record |
+| `P:gone:ID` | string | its final state and tenant: an expired id differs from an unknown one | record + 7 days |
+| `P:idem:KEY` | hash | id and body digest of a tenant's idempotency key | as the record |
 | `P:waiting:QUEUE`, with `:TENANT` | zset | queued jobs by the serial number of their bell | ids leave when claimed |
 | `P:turns:QUEUE` | zset | tenants with queued jobs, by the number of jobs begun | until their last job |
 | `P:bells` | hash | per queue: bells rung, heard, turns, since when some are missing | for good, four numbers a queue |
@@ -15,14 +15,16 @@
 | `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
 | `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
 | `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
-| `P:queues` | set | names of the queues ever used | for good |
+| `P:tenant:TENANT`, with `:TAG` | zset | the same of one tenant, whose name is quoted | as `P:jobs` |
+| `P:queues` | set | names of the queues in which jobs wait | a name leaves with the reaper's next round |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
+| `P:running`, with `:TENANT` | zset | a tenant's running jobs | ids leave when final or requeued |
 | `P:reserved:QUEUE` | hash | the worker that waits for an exclusive attempt, and the job | 10 s after its claim |
 | `P:paused` | set | queues from which no job begins | for good |
 | `P:round` | string | when a reaper was last heard | for good, one number |
 | `P:delayed` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
 | `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
-| `P:dead` | zset | failed jobs by the end of their record's life | as the record |
+| `P:dead`, with `:TENANT` | zset | failed jobs, or a tenant's, by the end of their record's life | as the record |
 | `P:worker:ID` | hash | a worker's announcement | 60 s after its last word |
 | `P:workers` | zset | worker ids by their last word | 60 s after its last word |
 
@@ -65,7 +67,6 @@ class Keys:
         self.prefix = prefix
         self.workers = f"{prefix}:workers"
         self.leases = f"{prefix}:leases"
-        self.dead = f"{prefix}:dead"
         self.bells = f"{prefix}:bells"
         self.round = f"{prefix}:round"
         self.paused = f"{prefix}:paused"
@@ -85,8 +86,17 @@ class Keys:
     def waiting(self, queue: str, tenant: str | None = None) -> str:
         return f"{self.prefix}:waiting:{queue}" + (f":{tenant}" if tenant else "")
 
-    def index(self, tag: str | None) -> str:
+    def running(self, tenant: str | None) -> str:
+        return f"{self.prefix}:running" + (f":{tenant}" if tenant else "")
+
+    def index(self, tag: str | None, tenant: str | None = None) -> str:
+        if tenant:  # quoted, so that it ends where the tag begins
+            own = f"{self.prefix}:tenant:{quote(tenant, safe='')}"
+            return f"{own}:{tag}" if tag else own
         return f"{self.prefix}:tag:{tag}" if tag else f"{self.prefix}:jobs"
+
+    def dead(self, tenant: str | None) -> str:
+        return f"{self.prefix}:dead" + (f":{tenant}" if tenant else "")
 
     def turns(self, queue: str) -> str:
         return f"{self.prefix}:turns:{queue}"

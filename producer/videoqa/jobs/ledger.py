@@ -41,7 +41,7 @@ from videoqa.contract import (
 from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import WORKER_TTL_S
-from videoqa.jobs.reader import LedgerReader, check_job_id, hash_script, load_script
+from videoqa.jobs.reader import LedgerReader, hash_script, load_script
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, parse_bell
 
 __all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "Unreadable", "WriteReply"]
@@ -180,34 +180,29 @@ class Ledger(LedgerReader):
             for submission, reply in zip(submissions, replies, strict=True)
         ]
 
-    def _translate(self, error: Exception) -> errors.RedisUnavailable:
+    def _translate(self, error: Exception) -> errors.ServiceError:
         try:
             with translate_redis_errors(self._url):
                 raise error
-        except errors.RedisUnavailable as unavailable:
-            return unavailable
+        except errors.ServiceError as translated:
+            return translated
 
     def cancel(self, job_id: str) -> None:
         """Ends a queued job at once; a running one becomes `canceling` until its worker stops it.
 
         Raises:
-            JobNotFound, JobExpired
+            JobNotFound, JobExpired, RecordUnreadable
         """
-        check_job_id(job_id)
-        if self._run("cancel", job_id) == "":
-            raise self._explain_missing(job_id)
+        self._run_on(job_id, "cancel")
 
     def retry(self, job_id: str) -> Bell:
         """Reopens a failed, canceled or expired job under its id, with the next attempt.
 
         Raises:
             NotRetryable: the job is queued, running, canceling or succeeded.
-            JobNotFound, JobExpired
+            JobNotFound, JobExpired, RecordUnreadable
         """
-        check_job_id(job_id)
-        reply = self._run("retry", job_id)
-        if reply[0] == "unknown":
-            raise self._explain_missing(job_id)
+        reply = self._run_on(job_id, "retry")
         if reply[0] == "state":
             raise errors.NotRetryable(
                 f"job {job_id} {describe_state(reply[1])}; only failed, canceled or expired jobs can be "
@@ -216,25 +211,41 @@ class Ledger(LedgerReader):
         return parse_bell(reply[1:])
 
     def dead(self) -> list[str]:
-        """Returns the ids of all failed jobs with a record, those whose records end first in front."""
+        """Returns the ids of failed jobs with a record, those whose records end first in front."""
         with translate_redis_errors(self._url):
-            return cast(list[str], self._redis.zrange(self.keys.dead, 0, -1))
+            return cast(list[str], self._redis.zrange(self.keys.dead(self.tenant), 0, -1))
 
-    def purge(self, job_id: str) -> bool:
-        """Deletes a failed job's record; False if it is no longer failed. Its result objects stay."""
-        check_job_id(job_id)
-        return bool(self._run("purge", job_id))
+    def purge(self, job_id: str) -> None:
+        """Deletes a failed job's record; its result objects stay.
+
+        Raises:
+            NotRetryable: the job has not failed.
+            JobNotFound, JobExpired, RecordUnreadable
+        """
+        reply = self._run_on(job_id, "purge")
+        if reply[0] == "state":
+            raise errors.NotRetryable(
+                f"job {job_id} {describe_state(reply[1])}; only failed jobs can be purged, the records of "
+                "others expire by themselves"
+            )
 
     def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
         """Removes ids whose records are gone from the index."""
         if job_ids:
             with translate_redis_errors(self._url):
-                self._redis.zrem(self.keys.index(tag), *job_ids)
+                self._redis.zrem(self.keys.index(tag, self.tenant), *job_ids)
 
     # -- the worker's transitions, each fenced by its claim's token
 
     def claim(
-        self, bell: Bell, *, worker: str, lease_s: float, token: str, is_idle: bool = True
+        self,
+        bell: Bell,
+        *,
+        worker: str,
+        lease_s: float,
+        token: str,
+        is_idle: bool = True,
+        tenant_running: int | None = None,
     ) -> ClaimResult:
         """Claims the job whose turn it is in the bell's queue.
 
@@ -242,13 +253,18 @@ class Ledger(LedgerReader):
             token: names this very call: the same call repeated after a lost reply gets its claim again,
                 another one does not.
             is_idle: nothing runs in the worker, so that it may get an exclusive attempt.
+            tenant_running: most jobs of one tenant that run at once, in all workers; its other jobs keep their
+                places, and `ring_next` rings for them.
         """
         reply = self._run(
             "claim", bell.job_id, bell.attempt, bell.bell, worker, lease_s, token, bell.queue,
-            int(is_idle),
+            int(is_idle), tenant_running or "",
         )  # fmt: skip
         if reply[0] == "wait":
             return ClaimResult(must_wait=True, reason=f"job {reply[1]} is for an idle worker")
+        if reply[0] == "unreadable":
+            self._warn(self.keys.job(reply[1]), "it was taken out of its queue")
+            return ClaimResult(reason="its record is unreadable")
         if reply[0] == "drop":
             return ClaimResult(reason=str(reply[1]))
         _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, exclusive = reply
@@ -357,8 +373,12 @@ class Ledger(LedgerReader):
 
     def find_cached(self, key: str) -> CachedObject | None:
         """Returns the object of the result with this cache key."""
-        with translate_redis_errors(self._url):
-            text = cast("str | None", self._redis.get(self.keys.answer(key)))
+        try:
+            with translate_redis_errors(self._url):
+                text = cast("str | None", self._redis.get(self.keys.answer(key)))
+        except errors.ConfigurationError as error:  # another type of value
+            self._warn(self.keys.answer(key), error)
+            return None
         return CachedObject.parse(text) if text else None
 
     def release(self, job_id: str, token: str, *, kept: Result | None = None) -> Bell | None:
@@ -370,10 +390,15 @@ class Ledger(LedgerReader):
         reply = self._run("release", job_id, token, kept.model_dump_json() if kept else "")
         return parse_bell(reply) if reply else None
 
+    def ring_next(self, job_id: str, *, tenant_running: int) -> list[Bell]:
+        """Returns bells to ring for jobs that may begin since the attempt at this one has ended."""
+        return [parse_bell(item) for item in self._run("ring_next", job_id, tenant_running)]
+
     def reap(
         self,
         *,
         grace_s: float,
+        tenant_running: int | None = None,
         empty_queues: Sequence[str] = (),
         filled_queues: Sequence[str] = (),
         limit: int = 100,
@@ -383,13 +408,16 @@ class Ledger(LedgerReader):
         Arguments:
             grace_s: time that bells must have been missing before they are rung again: until then they
                 may be on their way.
+            tenant_running: as in `claim`; jobs that may not begin need no bell.
             empty_queues: queues in which the broker holds no message.
             filled_queues: queues in which it holds some.
             limit: most jobs of each kind, and most bells of a queue, in one round.
         """
         queues: tuple[str | int, ...] = (len(empty_queues), *empty_queues, *filled_queues)
-        reply = self._run("reap", grace_s, limit, *queues)
-        return [parse_bell(item) for item in reply]
+        bells, unreadable = self._run("reap", grace_s, limit, tenant_running or "", *queues)
+        for job_id in unreadable:
+            self._warn(self.keys.job(job_id), "the reaper leaves it alone for some minutes")
+        return [parse_bell(bell) for bell in bells]
 
     def pause(self, queue: str, *, paused: bool) -> bool:
         """Pauses or resumes a queue: of a paused one no job begins, and running jobs go on.

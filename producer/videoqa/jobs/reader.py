@@ -6,12 +6,14 @@ Changes nothing; `ledger.py` has the transitions.
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from itertools import count, takewhile
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import redis
 
@@ -21,6 +23,7 @@ from videoqa.contract import (
     Failure,
     Job,
     JobRequest,
+    Model,
     QueueInfo,
     Result,
     Segment,
@@ -32,10 +35,15 @@ from videoqa.contract import (
 )
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
-from videoqa.jobs.keys import Keys, parse_queue_name
+from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
+from videoqa.local_stack import describe_address
 
 __all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
+
+log = logging.getLogger(__name__)
+_M = TypeVar("_M", bound=Model)
+_Record = dict[str, str | None]
 
 _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 """Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
@@ -46,8 +54,12 @@ lose their leases one after the other. (From Redis 7 on, `#!lua flags=allow-oom`
 _JOB_FIELDS = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
     "next_at", "worker", "failure", "result_url", "request", "queue", "follows",
-    "suspect", "kept_at",
+    "suspect", "kept_at", "tenant",
 )  # fmt: skip
+_UNREADABLE = (errors.InvalidRequest, ValueError, TypeError, OverflowError, OSError)
+"""Errors of parsing a record: of JSON, of models and numbers, and of times that no calendar has."""
+_MOST_WARNED = 10_000
+"""Keys that are remembered as unreadable."""
 
 
 @cache
@@ -71,12 +83,25 @@ def check_job_id(job_id: str) -> None:
 
 
 class LedgerReader:
-    """Reads the job records of one prefix in one Redis. Thread-safe."""
+    """Reads the job records of one prefix in one Redis. Thread-safe.
 
-    def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
+    To the reader of a tenant, records of other tenants are not there: `_read_records` is the only way to
+    a record, and the function `refuse` of `lua/common.lua` to a change of one.
+    """
+
+    def __init__(
+        self, client: redis.Redis, *, url: str, prefix: str = "videoqa", tenant: str | None = None
+    ) -> None:
+        """Makes a reader of the records of one tenant, or of all.
+
+        Arguments:
+        tenant: the only one whose records there are; None: all records, for workers and operators.
+        """
+        self.tenant = tenant
         self._redis = client
         self._url = url
         self.keys = Keys(prefix)
+        self._warned: set[str] = set()
 
     def _run(self, script: str, *args: str | float) -> Any:
         values = [self.keys.prefix, *args]
@@ -87,33 +112,106 @@ class LedgerReader:
                 # Text and call in one: a retry may meet another server, which knows no script yet.
                 return self._redis.eval(load_script(script), 0, *values)
 
-    def get(self, job_id: str, *, include_request: bool = False) -> Job:
-        """Returns the job, with position and reason for waiting; raises JobNotFound or JobExpired."""
+    def _run_on(self, job_id: str, script: str) -> list[str]:
+        """Runs a producer's script on one record, and raises the reason if it refuses that."""
         check_job_id(job_id)
-        with translate_redis_errors(self._url):
-            values = cast("list[str | None]", self._redis.hmget(self.keys.job(job_id), _JOB_FIELDS))
-        record = dict(zip(_JOB_FIELDS, values, strict=True))
-        if record["state"] is None:
+        reply = cast("list[str]", self._run(script, job_id, self.tenant or ""))
+        match reply[0]:
+            case "unknown":
+                raise self._explain_missing(job_id)
+            case "unreadable":
+                raise self._make_unreadable(
+                    job_id, "its fields are none that a transition works with"
+                )
+        return reply
+
+    def get(self, job_id: str, *, include_request: bool = False) -> Job:
+        """Returns the job, with position and reason for waiting.
+
+        Raises:
+            JobNotFound, JobExpired, RecordUnreadable
+        """
+        check_job_id(job_id)
+        (record,) = self._read_records([job_id])
+        job = self._parse_job(job_id, record, include_request=include_request)
+        if job is None:
             raise self._explain_missing(job_id)
-        position, waiting_for = self._explain_wait(job_id, record)
-        job = _parse_job(job_id, record, include_request=include_request)
+        if isinstance(job, errors.RecordUnreadable):
+            raise job
+        position, waiting_for = self._explain_wait(job, record or {})
         return job.model_copy(update={"position": position, "waiting_for": waiting_for})
 
     def get_many(
         self, job_ids: Sequence[str], *, include_request: bool = False
-    ) -> list[Job | None]:
-        """Returns jobs without position and reason for waiting, in one round trip; None: unknown or expired."""
+    ) -> list[Job | errors.RecordUnreadable | None]:
+        """Returns jobs without position and reason for waiting, in one round trip.
+
+        Each record stands for itself: None is an unknown or expired job, an error one that cannot be read.
+        """
+        records = self._read_records(job_ids)
+        return [
+            self._parse_job(job_id, record, include_request=include_request)
+            for job_id, record in zip(job_ids, records, strict=True)
+        ]
+
+    def _read_records(self, job_ids: Sequence[str]) -> list[_Record | None]:
+        """Reads records in one round trip: None where this tenant has none, an empty one where the type is another."""
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
-                # A lone surrogate could not even be sent; no job has the empty id.
-                pipe.hmget(self.keys.job(job_id if job_id.isascii() else ""), _JOB_FIELDS)
-            found = pipe.execute()
-        records = (dict(zip(_JOB_FIELDS, values, strict=True)) for values in found)
-        return [
-            _parse_job(job_id, record, include_request=include_request) if record["state"] else None
-            for job_id, record in zip(job_ids, records, strict=True)
-        ]
+                pipe.hmget(self.keys.job(job_id), _JOB_FIELDS)
+            replies = self._execute(pipe)
+        return [self._see_record(values) for values in replies]
+
+    def _see_record(self, values: Sequence[str | None] | Exception) -> _Record | None:
+        record: _Record = dict.fromkeys(_JOB_FIELDS)
+        if not isinstance(values, Exception):
+            if not any(values):
+                return None
+            record = dict(zip(_JOB_FIELDS, values, strict=True))
+        return record if self.tenant in (None, record["tenant"]) else None
+
+    @staticmethod
+    def _execute(pipe: Any) -> list[Any]:
+        """Runs a pipeline; where a key holds another type than expected, that error is its reply."""
+        replies = cast("list[Any]", pipe.execute(raise_on_error=False))
+        for reply in replies:
+            if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
+                raise reply
+        return replies
+
+    def _parse_job(
+        self, job_id: str, record: _Record | None, *, include_request: bool
+    ) -> Job | errors.RecordUnreadable | None:
+        if record is None:
+            return None
+        try:
+            return _parse_job(job_id, record, include_request=include_request)
+        except _UNREADABLE as error:
+            found = self._make_unreadable(job_id, error)
+            self._warn(self.keys.job(job_id), error)
+            return found
+
+    def _make_unreadable(self, job_id: str, why: object) -> errors.RecordUnreadable:
+        return errors.RecordUnreadable(
+            f"record {self.keys.job(job_id)} cannot be read: {why!s:.300}; a newer release or another program "
+            "wrote it: upgrade this side, or delete the key"
+        )
+
+    def _warn(self, key: str, why: object) -> None:
+        """Warns of an unreadable key, once: it may be read a thousand times a second."""
+        if key not in self._warned:
+            if len(self._warned) >= _MOST_WARNED:
+                self._warned.clear()
+            self._warned.add(key)
+            log.warning("key %s cannot be read and is skipped: %.300s", key, why)
+
+    def _parse(self, kind: type[_M], job_id: str, text: str) -> _M:
+        """Parses JSON of a job's record; raises RecordUnreadable."""
+        try:
+            return parse_stored(kind, text)
+        except errors.InvalidRequest as error:
+            raise self._make_unreadable(job_id, error) from error
 
     def list_index(
         self, *, tag: str | None, after: ListCursor | None, limit: int
@@ -122,48 +220,61 @@ class LedgerReader:
         start = after.at_s if after else "+inf"
         with translate_redis_errors(self._url):
             found = self._redis.zrevrangebyscore(
-                self.keys.index(tag), start, "-inf", start=0, num=limit, withscores=True
+                self.keys.index(tag, self.tenant),
+                start,
+                "-inf",
+                start=0,
+                num=limit,
+                withscores=True,
             )
         cursors = [
             ListCursor(float(at_s), str(job_id)) for job_id, at_s in cast("list[Any]", found)
         ]
         return [cursor for cursor in cursors if after is None or cursor < after]
 
-    def _explain_wait(
-        self, job_id: str, record: dict[str, str | None]
-    ) -> tuple[int | None, str | None]:
+    def _explain_wait(self, job: Job, record: _Record) -> tuple[int | None, str | None]:
         """Returns a queued job's position in its queue, and the reason why it waits."""
-        if record["state"] != "queued":
+        if job.state != "queued":
             return None, None
         if record["next_at"]:
             return None, "the delay before its next attempt"
         if record["follows"]:
-            return None, f"job {record['follows']}, which asks the same"
+            (leader,) = self._read_records([record["follows"]])
+            name = f"job {record['follows']}" if leader else "a job"
+            return None, f"{name}, which asks the same"
         queue = record["queue"] or ""
-        position = int(self._run("position", job_id))
-        return (position if position >= 0 else None), self._explain_queue(queue, record)
+        position = int(self._run("position", job.id))
+        return (position if position >= 0 else None), self._explain_queue(queue, job, record)
 
-    def _explain_queue(self, queue: str, record: dict[str, str | None]) -> str:
+    def _explain_queue(self, queue: str, job: Job, record: _Record) -> str:
         """Returns the reason why the first job of the queue waits."""
         with translate_redis_errors(self._url):
             if self._redis.sismember(self.keys.paused, queue):
                 return "its queue is paused"
         serving = [info for info in self.workers() if queue in info.queues]
         if not serving:
-            model = parse_stored(JobRequest, record["request"] or "").model
-            return f"no running worker serves {f'model {model}' if model else 'any model'}"
+            return f"no running worker serves {f'model {job.model}' if job.model else 'any model'}"
         if not any(info.ready for info in serving):
             return "its workers are still loading the model"
-        if _is_exclusive(record):
+        if _is_exclusive(job, record):
             return "a worker in which nothing else runs: its last attempt runs by itself"
+        limits = [info.tenant_running for info in serving if info.tenant_running]
+        if limits and self._count_running(record) >= min(limits):
+            return f"a running job of its tenant to end; at most {min(limits)} run at once"
         return "a free worker"
+
+    def _count_running(self, record: dict[str, str | None]) -> int:
+        """Returns how many jobs of the same tenant run."""
+        tenant = parse_stored(JobRequest, record["request"] or "").tenant
+        with translate_redis_errors(self._url):
+            return self._redis.zcard(self.keys.running(tenant))
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
         """Returns the job, and its result if the record holds it."""
         job = self.get(job_id)
         with translate_redis_errors(self._url):
             text = cast("str | None", self._redis.hget(self.keys.job(job_id), "result"))
-        return job, parse_stored(Result, text) if text else None
+        return job, self._parse(Result, job_id, text) if text else None
 
     def segments(self, job_id: str, fingerprint: str) -> list[Segment]:
         """Returns the segments that earlier attempts answered, from the first on without a gap.
@@ -172,8 +283,10 @@ class LedgerReader:
         which stands for the video and the questions, is another one.
         """
         with translate_redis_errors(self._url):
-            found = cast("dict[str, str]", self._redis.hgetall(self.keys.segments(job_id)))
-        if found.get("of") != fingerprint:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(self.keys.segments(job_id))
+            (found,) = self._execute(pipe)
+        if isinstance(found, Exception) or found.get("of") != fingerprint:
             return []
         texts = takewhile(bool, (found.get(str(number)) for number in count()))
         segments: list[Segment] = []
@@ -183,56 +296,92 @@ class LedgerReader:
         return segments
 
     def request(self, job_id: str) -> JobRequest:
-        """Returns the job's request; raises JobNotFound or JobExpired."""
-        with translate_redis_errors(self._url):
-            text = cast("str | None", self._redis.hget(self.keys.job(job_id), "request"))
-        if text is None:
+        """Returns the job's request; raises JobNotFound, JobExpired or RecordUnreadable."""
+        (record,) = self._read_records([job_id])
+        if record is None:
             raise self._explain_missing(job_id)
-        return parse_stored(JobRequest, text)
+        return self._parse(JobRequest, job_id, record["request"] or "")
 
     def read_events(self, job_id: str, *, after: str = "0", block_s: float = 0.0) -> list[Event]:
         """Returns the events after the id `after`, waiting up to `block_s` for the first."""
+        key = self.keys.events(job_id)
         with translate_redis_errors(self._url):
             first = make_first(self._read_created_at(job_id)) if includes_first(after) else []
-            block_ms = limit_block_ms(block_s, first)
-            reply = self._redis.xread({self.keys.events(job_id): after}, block=block_ms)
-        return first + parse_events(reply)
+            while True:
+                block_ms = limit_block_ms(block_s, first)
+                found = parse_events(self._redis.xread({key: after}, block=block_ms))
+                for event_id in found.unreadable:
+                    self._warn(f"{key} {event_id}", "it is no event")
+                if found.events or first or found.last_id is None:
+                    return first + found.events
+                after = found.last_id
 
     def _read_created_at(self, job_id: str) -> str | None:
         return cast("str | None", self._redis.hget(self.keys.job(job_id), "created_at"))
 
     def _explain_missing(self, job_id: str) -> errors.LookupFailed:
         with translate_redis_errors(self._url):
-            state = cast("str | None", self._redis.get(self.keys.final_state(job_id)))
-        if state:
+            found = cast("str | None", self._redis.get(self.keys.final_state(job_id)))
+        state, _, tenant = (found or "").partition(":")
+        if state and self.tenant in (None, tenant):
             return errors.JobExpired(
                 f"job {job_id} {describe_state(state)}, and its record is gone (result_ttl_s is over, or "
                 "it was purged); its result object, if it had one, is still in storage"
             )
         return errors.JobNotFound(
-            f"no job {job_id} was ever recorded here; check the id and VIDEOQA_REDIS_URL"
+            f"no job {job_id} was ever recorded in {describe_address(self._url)}, with the prefix "
+            f"{self.keys.prefix}; check the id"
         )
 
     def queues(self) -> list[QueueInfo]:
-        """Returns all queues that were ever used, in the order of their names."""
+        """Returns the queues in which jobs wait, that are paused, or that workers serve; by their names.
+
+        For a tenant: those in which its jobs wait, or that workers serve, with its own jobs only.
+        """
         workers = self.workers()
-        return [
-            self._describe_queue(str(name), int(waiting), int(tenants), bool(paused), workers)
-            for name, waiting, tenants, paused in sorted(self._run("queues"))
-        ]
+        served = {name for info in workers for name in info.queues}
+        found = (
+            self._describe_queue(row, workers)
+            for row in sorted(self._run("queues", self.tenant or "", *sorted(served)))
+        )
+        return [queue for queue in found if queue is not None]
 
     def _describe_queue(
-        self, name: str, waiting: int, tenants: int, paused: bool, workers: Sequence[WorkerInfo]
-    ) -> QueueInfo:
+        self, row: Sequence[Any], workers: Sequence[WorkerInfo]
+    ) -> QueueInfo | None:
+        name, waiting, tenants, paused, oldest_at = row
         model, priority = parse_queue_name(self.keys.prefix, name)
+        if queue_name(self.keys.prefix, model, priority) != name:
+            self._warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")
+            return None
         return QueueInfo(
             model=model,
             priority=priority,
-            waiting=waiting,
-            tenants=tenants,
-            paused=paused,
+            waiting=int(waiting),
+            tenants=int(tenants),
+            paused=bool(paused),
             workers=sum(info.ready and name in info.queues for info in workers),
+            oldest_at=_parse_time(oldest_at),
         )
+
+    def count_failures(self, *, within_s: float, most: int = 10_000) -> dict[str, int]:
+        """Counts the jobs that failed within the last seconds, by code, the most frequent in front.
+
+        Looks at the `most` failed jobs whose records live longest: without a `result_ttl_s` of their own
+        these are the newest.
+        """
+        counts: Counter[str] = Counter()
+        with translate_redis_errors(self._url):
+            since_s = cast("tuple[int, int]", self._redis.time())[0] - within_s
+            ids = cast("list[str]", self._redis.zrevrange(self.keys.dead, 0, most - 1))
+            for start in range(0, len(ids), 1000):
+                pipe = self._redis.pipeline(transaction=False)
+                for job_id in ids[start : start + 1000]:
+                    pipe.hmget(self.keys.job(job_id), "finished_at", "failure")
+                for finished_at, failure in pipe.execute():
+                    if failure and float(finished_at or 0) >= since_s:
+                        counts[parse_stored(Failure, failure).code] += 1
+        return dict(counts.most_common())
 
     def workers(self) -> list[WorkerInfo]:
         """Returns the workers whose announcements are younger than `WORKER_TTL_S`."""
@@ -241,8 +390,22 @@ class LedgerReader:
             pipe = self._redis.pipeline(transaction=False)
             for worker_id in ids:
                 pipe.hget(self.keys.worker(worker_id), "info")
-            texts = pipe.execute()
-        return [parse_stored(WorkerInfo, text) for text in texts if text]
+            replies = self._execute(pipe)
+        found = (
+            self._parse_worker(worker_id, reply)
+            for worker_id, reply in zip(ids, replies, strict=True)
+            if reply is not None
+        )
+        return [info for info in found if info is not None]
+
+    def _parse_worker(self, worker_id: str, reply: str | Exception) -> WorkerInfo | None:
+        try:
+            if isinstance(reply, Exception):
+                raise errors.InvalidRequest(str(reply))
+            return parse_stored(WorkerInfo, reply)
+        except errors.InvalidRequest as error:
+            self._warn(self.keys.worker(worker_id), error)
+            return None
 
 
 def _parse_time(text: str | None) -> Any:
@@ -275,8 +438,8 @@ def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) ->
     )
 
 
-def _is_exclusive(record: dict[str, str | None]) -> bool:
+def _is_exclusive(job: Job, record: _Record) -> bool:
     """See `lua/common.lua`. A kept answer is too large to look for; `kept_at` comes and goes with it."""
     if not record["suspect"] or record["kept_at"]:
         return False
-    return int(record["attempt"] or 0) + 1 >= int(record["max_attempts"] or 0)
+    return job.attempt + 1 >= job.max_attempts

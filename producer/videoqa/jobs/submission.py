@@ -15,7 +15,7 @@ from typing import Any
 
 from videoqa import errors
 from videoqa.contract import JobRequest
-from videoqa.jobs.keys import queue_name
+from videoqa.jobs.keys import Keys, queue_name
 
 __all__ = ["Bell", "Submission", "SubmitResult", "new_job_id", "parse_bell"]
 
@@ -91,13 +91,20 @@ class Submission:
             request.timeout_s,
             request.result_ttl_s,
             request.start_by.timestamp() if request.start_by else "",
-            _digest(key) if key else "",
+            # A tenant's keys are its own: another's is neither found nor in conflict.
+            _digest(json.dumps([request.tenant, key])) if key else "",
             _digest(self.text),
             start_by_default_s,
             max_queued,
             request.tenant or "",
-            *request.tags,
+            *self._list_indexes(Keys(prefix)),
         ]
+
+    def _list_indexes(self, keys: Keys) -> list[str]:
+        """Lists the indexes that the job stands in: of all jobs and of its tenant's, each also by tag."""
+        tags, tenant = (None, *self.request.tags), self.request.tenant
+        found = [keys.index(tag) for tag in tags]
+        return found + [keys.index(tag, tenant) for tag in tags] if tenant else found
 
     def parse_reply(self, reply: Sequence[Any], max_queued: int) -> SubmitResult:
         """Parses the reply of the `submit` script."""

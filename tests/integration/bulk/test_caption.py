@@ -310,8 +310,9 @@ def test_wrong_usage_ends_with_status_2_before_anything_starts(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_says_how_to_go_on(
-    environment: dict[str, str], caption: Caption, videos: Path, tmp_path: Path
+    environment: dict[str, str], caption: Caption, videos: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     output = tmp_path / "out"
     args = (videos, *ASK, "-o", output, "--in-flight", "4")
@@ -319,7 +320,7 @@ def test_interrupted_it_says_how_to_go_on(
     wait_for_lines(output, 4)
     second = caption(*args)
     assert (second.returncode, "another run" in second.stderr) == (6, True)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(how)
     _, noise = running.communicate(timeout=20)
     assert running.returncode == 130
     assert "the same command continues" in noise

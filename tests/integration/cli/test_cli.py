@@ -23,7 +23,6 @@ from support.cli import COMMAND, Run, run_command
 
 from videoqa import Client, Job, Result, __version__, errors
 from videoqa.cli import main as cli
-from videoqa.cli.local_stack import LocalStack
 from videoqa.contract import (
     Answer,
     Failure,
@@ -36,6 +35,7 @@ from videoqa.contract import (
     WorkerInfo,
 )
 from videoqa.jobs import Bell, Ledger, Progress
+from videoqa.local_stack import LocalStack
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 
@@ -222,6 +222,73 @@ def test_ask_takes_the_sampling_flags_too(run: Run, client: Client, ledger: Ledg
     assert seen == [Sampling(method="times", times=(3.0,))]
 
 
+def test_every_field_that_a_shell_can_write_has_a_flag(run: Run, ledger: Ledger) -> None:
+    before = datetime.now(UTC)
+    done = run(
+        "submit", CLIP, "What?", "--tag", "a", "--tag", "b", "--tenant", "acme", "--temperature", "0.5",
+        "--seed", "3", "--stop", "END", "--stop", ".", "--cache", "off", "--metadata", "shop=17",
+        "--metadata", "url=a=b", "--start-by", "2h", "--job-timeout", "30",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    request = ledger.request(done.stdout.strip())
+    assert (request.tags, request.tenant, request.cache) == (("a", "b"), "acme", "off")
+    assert request.metadata == {"shop": "17", "url": "a=b"}
+    assert request.generation == Generation(temperature=0.5, seed=3, stop=("END", "."))
+    assert request.start_by is not None
+    assert 7100 < (request.start_by - before).total_seconds() < 7300
+    assert request.timeout_s == 30
+
+
+def test_a_start_by_without_a_zone_is_local_time(run: Run, ledger: Ledger) -> None:
+    local = "2031-05-06T07:08"
+    done = run("submit", CLIP, "What?", "--start-by", local)
+    assert ledger.request(done.stdout.strip()).start_by == datetime.fromisoformat(local).astimezone(
+        UTC
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (["a.mp4", "What", "is", "moving"], "a.mp4 'What is moving'"),
+        (["a.mp4", "-n", "4", "What", "is", "it?"], "a.mp4 'What is it?' -n 4"),
+        (["What is it?", "a.mp4"], "a.mp4 'What is it?'"),
+        ([CLIP, "Why", "now"], f"{CLIP} 'Why now'"),
+    ],
+)
+def test_a_question_without_quotes_is_refused_with_the_command_as_it_was_meant(
+    run: Run, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    args: list[str], meant: str,
+) -> None:  # fmt: skip
+    (tmp_path / "a.mp4").touch()
+    monkeypatch.chdir(tmp_path)
+    for command in ("ask", "submit"):
+        done = run(command, *args)
+        assert done.returncode == 2
+        line = one_line(done, "invalid_request")
+        assert line.partition("in quotes: ")[2].removesuffix(" (invalid_request)") == (
+            f"videoqa {command} {meant}"
+        )
+    assert client.list().jobs == ()
+
+
+def test_a_file_that_is_not_there_or_in_place_of_the_question_is_refused(
+    run: Run, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").touch()
+    monkeypatch.chdir(tmp_path)
+    for args, says in [
+        (["tpyo.mp4", "What is it?"], "there is no file 'tpyo.mp4' in "),
+        (["tpyo.mp4", "-q", "What is it?"], "there is no file 'tpyo.mp4' in "),
+        (["a.mp4", "a.mp4"], "got the file 'a.mp4' in the place of the question"),
+        (["a.mp4", CLIP], f"got the URL '{CLIP}' in the place of the question"),
+    ]:
+        done = run("ask", *args)
+        assert done.returncode == 2
+        assert says in one_line(done, "invalid_request")
+    assert client.list().jobs == ()
+
+
 def test_submit_takes_a_whole_request_from_a_file_or_stdin(
     run: Run, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -266,6 +333,9 @@ def test_submit_takes_a_whole_request_from_a_file_or_stdin(
         (["caption", CLIP, "-q", "q", "-o", ""], "", "invalid_request", "the output ''"),
         (["caption", CLIP, "-q", "q", "-o", "s3://"], "", "invalid_request", "the output 's3://'"),
         (["queue", "pause", ""], "", "invalid_request", "an empty model"),
+        (["submit", CLIP, "q", "--metadata", "a"], "", "invalid_request", "expected KEY=VALUE"),
+        (["submit", CLIP, "q", "--start-by", "soon"], "", "invalid_request", "--start-by 'soon'"),
+        (["submit", CLIP, "q", "--cache", "no"], "", "invalid_request", "'refresh'"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_status_2(
@@ -432,7 +502,8 @@ def test_a_running_local_stack_is_found_by_its_note(
     job = submit(client)
     home = tmp_path / "home"
     home.mkdir()
-    LocalStack(redis_url=redis_server.url, pid=os.getpid(), model="demo").save(home)
+    prefix = client.settings.prefix
+    LocalStack(redis_url=redis_server.url, pid=os.getpid(), model="demo", prefix=prefix).save(home)
     assert (home / "stack.json").stat().st_mode & 0o777 == 0o600
     assert job.id in run("status", job.id, VIDEOQA_REDIS_URL="").stdout
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -483,7 +554,7 @@ def test_doctor_without_redis_says_what_to_do_and_ends_with_status_1(run: Run) -
     report = json.loads(done.stdout)
     found = {check["name"]: check for check in report["checks"]}
     assert (report["ok"], found["redis"]["ok"], found["redis"]["next_step"]) == (
-        False, False, "videoqa up",
+        False, False, "start that server, or correct VIDEOQA_REDIS_URL",
     )  # fmt: skip
     assert "VIDEOQA_OUTPUT" in found["worker settings"]["found"]
 
@@ -511,7 +582,7 @@ def test_help_shows_every_command_under_a_heading(environment: dict[str, str]) -
     }
     assert groups["Start"] == ["demo", "up", "doctor"]
     assert groups["Ask"] == ["ask", "caption", "frames"]
-    assert groups["Operate"] == ["worker", "queue", "dead"]
+    assert groups["Operate"] == ["worker", "workers", "queue", "dead"]
     shown = [name for heading in ("Start", "Ask", "Jobs", "Operate") for name in groups[heading]]
     assert sorted(shown) == sorted(typer.main.get_group(cli.app).commands)
     assert "..." not in text.partition("Start:")[2]  # no sentence is cut off
@@ -521,6 +592,7 @@ def test_help_shows_every_command_under_a_heading(environment: dict[str, str]) -
     ("command", "usage"),
     [
         ("ask", "ask [OPTIONS] INPUT... [QUESTION]"),
+        ("workers", "workers [OPTIONS]"),
         ("submit", "submit [OPTIONS] [INPUT... [QUESTION]]"),
         ("caption", "caption [OPTIONS] SOURCE..."),
         ("frames", "frames [OPTIONS] VIDEO"),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
+import re
+import struct
 import subprocess
+import termios
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
@@ -17,8 +23,8 @@ from typer.testing import CliRunner
 
 from videoqa import Client, Job
 from videoqa.cli.main import app
-from videoqa.contract import Failure
-from videoqa.jobs import Ledger, Progress
+from videoqa.contract import PRIORITIES, Failure, WorkerInfo
+from videoqa.jobs import Ledger, Progress, queue_name
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
 
@@ -146,14 +152,90 @@ def test_one_job_is_retried(run: Run, client: Client) -> None:
     assert "state     queued" in run("retry", job.id).stdout
 
 
+def test_where_nothing_is_to_be_shown_the_next_step_is_said(run: Run, client: Client) -> None:
+    for command, says in [
+        (["list"], "no jobs yet; submit one: videoqa ask"),
+        (["list", "--tag", "a"], "no job matches; `videoqa list` shows all"),
+        (["dead", "list"], "no failed job\n"),
+        (["dead", "replay", "--all"], "no failed job\n"),
+        (["dead", "purge", "--all", "--code", "worker_lost"], "no failed job with worker_lost"),
+        (["queue", "stats"], "no job waits, no queue is paused and no worker runs; start one with"),
+        (["workers"], "no worker runs; start one with `videoqa worker`"),
+    ]:
+        done = run(*command)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr.startswith(f"note: {says}"), command
+        assert run(*command, "--json").stderr == ""
+
+
+def announce(ledger: Ledger, model: str = "org/m") -> WorkerInfo:
+    now = datetime.now(UTC)
+    queues = tuple(queue_name(ledger.keys.prefix, model, priority) for priority in PRIORITIES)
+    info = WorkerInfo(
+        id="gpu-1:42", model=model, queues=queues, slots=8, running=3, ready=True, started_at=now,
+        seen_at=now, host="gpu-1", device="cuda:0", version="0.1.0",
+    )  # fmt: skip
+    ledger.announce(info)
+    return info
+
+
+def test_workers_are_listed_with_device_version_and_host(run: Run, ledger: Ledger) -> None:
+    info = announce(ledger)
+    head, row = run("workers").stdout.splitlines()
+    assert head.split() == [
+        "WORKER", "STATE", "RUNNING", "SLOTS", "SEEN", "MODEL", "DEVICE", "VERSION", "HOST",
+    ]  # fmt: skip
+    assert row.split() == [
+        "gpu-1:42", "ready", "3", "8", "0s", "ago", "org/m", "cuda:0", "0.1.0", "gpu-1",
+    ]  # fmt: skip
+    assert WorkerInfo.model_validate_json(run("workers", "--json").stdout) == info
+
+
+def test_a_model_that_nobody_knows_is_paused_only_if_that_is_meant(
+    run: Run, client: Client, ledger: Ledger, environment: dict[str, str]
+) -> None:
+    announce(ledger)
+    done = run("queue", "pause", "org/n")
+    assert done.returncode == 2
+    assert "did you mean org/m? (known: org/m); nothing was paused" in done.stderr
+    _, end = on_a_terminal(environment, "queue", "pause", "org/n", answers="n\n")
+    assert end() == 1
+    assert not any(queue.paused for queue in client.queues())
+    _, end = on_a_terminal(environment, "queue", "pause", "org/n", answers="y\n")
+    assert end() == 0
+    assert run("queue", "resume", "org/n").stderr == "note: resumed both queues of org/n\n"
+    assert "no queue of org/n was paused" in run("queue", "resume", "org/n").stderr
+    assert run("queue", "pause", "org/n", "--yes").returncode == 0
+    done = run("queue", "pause", "org/m", "--priority", "bulk")
+    assert done.stderr == (
+        "note: paused the bulk queue of org/m; `videoqa queue resume org/m` ends that\n"
+    )
+    paused = {(queue.model, queue.priority) for queue in client.queues() if queue.paused}
+    assert paused == {("org/n", "interactive"), ("org/n", "bulk"), ("org/m", "bulk")}
+
+
+def test_queues_without_jobs_and_workers_are_forgotten(
+    run: Run, client: Client, ledger: Ledger
+) -> None:
+    job = client.submit({**ASKED, "model": "org/typo"})
+    assert run("queue", "stats").stdout.splitlines()[1].split()[0] == "org/typo"
+    assert client.queues()[0].oldest_at == job.created_at
+    client.cancel(job.id)
+    assert client.queues() == []
+    ledger.reap(grace_s=1)
+    assert ledger._redis.smembers(f"{ledger.keys.prefix}:queues") == set()
+    client.retry(job.id)
+    assert client.queues()[0].waiting == 1
+
+
 def test_queues_are_counted_paused_and_resumed(run: Run, client: Client) -> None:
     client.submit({**ASKED, "model": "org/m", "priority": "bulk"})
     client.submit_many([ASKED] * 2)
     lines = [line.split() for line in run("queue", "stats").stdout.splitlines()]
     assert lines == [
-        ["MODEL", "PRIORITY", "WAITING", "WORKERS"],
-        ["(any)", "interactive", "2", "0"],
-        ["org/m", "bulk", "1", "0"],
+        ["MODEL", "PRIORITY", "WAITING", "OLDEST", "WORKERS"],
+        ["(any)", "interactive", "2", "0s", "0"],
+        ["org/m", "bulk", "1", "0s", "0"],
     ]
     assert run("queue", "pause", "org/m", "--priority", "bulk").returncode == 0
     assert run("queue", "stats").stdout.splitlines()[2].endswith("paused")
@@ -162,10 +244,22 @@ def test_queues_are_counted_paused_and_resumed(run: Run, client: Client) -> None
     assert run("queue", "pause", "--priority", "some").returncode == 2
 
 
-def on_a_terminal(environment: dict[str, str], *args: str) -> tuple[list[str], Callable[[], int]]:
-    """Starts the command; returns what it prints on stdout, growing, and a function that waits for its end."""
+def on_a_terminal(
+    environment: dict[str, str], *args: str, answers: str | None = None, width: int = 80
+) -> tuple[list[str], Callable[[], int]]:
+    """Starts the command; returns what it prints on stdout, growing, and a function that waits for its end.
+
+    Arguments:
+        answers: what is typed; None: stdin and stderr are not the terminal.
+    """
+    environment = {name: text for name, text in environment.items() if name != "COLUMNS"}
     near, far = pty.openpty()
-    process = start_command(*args, environment=environment, stdout=far, stderr=subprocess.DEVNULL)
+    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    others: dict[str, Any] = {"stderr": subprocess.DEVNULL}
+    if answers is not None:
+        os.write(near, answers.encode())
+        others = {"stdin": far, "stderr": far}
+    process = start_command(*args, environment=environment, stdout=far, **others)
     os.close(far)
     seen: list[str] = []
 
@@ -195,6 +289,31 @@ def wait_for(condition: Callable[[], bool]) -> None:
             return
         threading.Event().wait(0.02)
     raise AssertionError("condition did not become true")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_and_help_are_as_wide_as_the_terminal(
+    environment: dict[str, str], client: Client, width: int
+) -> None:
+    client.submit(
+        {**ASKED, "inputs": [f"s3://b/{'deep/' * 20}clip.mp4"], "questions": ["Why? " * 30]}
+    )
+    seen, end = on_a_terminal(environment, "list", width=width)
+    assert end() == 0
+    (row,) = "".join(seen).splitlines()[1:]
+    assert width - 5 < len(row) <= width
+    assert "deep/clip.mp4" in row
+    assert "…" in row
+    coloured = {name: text for name, text in environment.items() if name != "NO_COLOR"}
+    seen, end = on_a_terminal(coloured | {"TERM": "xterm"}, "ask", "--help", width=width)
+    assert end() == 0
+    text = "".join(seen)
+    assert "\x1b[36m-n, --frames N\x1b[0m" in text
+    plain = re.sub(r"\x1b\[\d*m", "", text)
+    assert width - 12 < max(map(len, plain.splitlines())) <= width
+    seen, end = on_a_terminal(environment, "ask", "--help", width=width)
+    assert end() == 0
+    assert "".join(seen) == plain  # NO_COLOR
 
 
 @pytest.mark.parametrize("last", ["A cat sleeps.", "Another answer."])

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import torch
+from support.worker import begin
 
+from videoqa import Client
 from videoqa.cli import doctor as of_producer
-from videoqa.cli.output import Check
-from videoqa.jobs import connect
+from videoqa.cli.output import Check, print_checks
+from videoqa.contract import Failure, WorkerInfo
+from videoqa.jobs import Ledger, connect
 from videoqa.settings import Settings
+from videoqa_worker.__main__ import _check_redis
 from videoqa_worker.cli import doctor
 from videoqa_worker.settings import WorkerSettings
 
@@ -115,11 +123,127 @@ def test_a_decoder_that_cannot_run_is_found_by_decoding() -> None:
 
 
 def test_a_spool_without_room_or_rights_is_not_well(tmp_path: Path) -> None:
-    assert doctor._check_spool(worker(spool_dir=tmp_path)).ok
-    assert not doctor._check_spool(worker(spool_dir=tmp_path, max_source_bytes=1 << 60)).ok
+    assert doctor._check_spool(tmp_path, 1).ok
+    assert not doctor._check_spool(tmp_path, 1 << 60).ok
     in_the_way = tmp_path / "file"
     in_the_way.write_bytes(b"")
-    assert not doctor._check_spool(worker(spool_dir=in_the_way / "below")).ok
+    assert not doctor._check_spool(in_the_way / "below", 1).ok
+
+
+def announced(**fields: Any) -> WorkerInfo:
+    now = datetime.now(UTC)
+    known = {
+        "id": "w:1",
+        "model": "org/m",
+        "queues": ("q",),
+        "slots": 1,
+        "running": 0,
+        "ready": True,
+    }
+    return WorkerInfo.model_validate(known | {"started_at": now, "seen_at": now} | fields)
+
+
+def test_the_folders_of_workers_that_run_here_are_checked_not_those_of_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_check_device", "_check_model", "_check_video"):
+        monkeypatch.setattr(doctor, name, lambda settings: Check("skipped", ok=True, found=""))
+    monkeypatch.setenv("VIDEOQA_OUTPUT", f"file://{tmp_path}/shell/{{job_id}}.json")
+    monkeypatch.setenv("VIDEOQA_SPOOL_DIR", str(tmp_path / "shell"))
+
+    def find(*workers: WorkerInfo) -> dict[str, str]:
+        return {check.name: check.found for check in doctor.checks(workers)}
+
+    output = f"file://{tmp_path}/theirs/{{job_id}}.json"
+    place = {"spool": str(tmp_path / "theirs"), "max_source_bytes": 1, "output": output}
+    for host, folder in ((socket.gethostname(), "theirs"), ("elsewhere", "shell")):
+        found = find(announced(host=host, **place))
+        assert found["output"] == f"can write to file://{tmp_path}/{folder}"
+        assert found["spool"].startswith(f"{tmp_path}/{folder}, ")
+
+
+def test_storage_that_does_not_answer_does_not_hold_the_others_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "OUTPUT_LIMIT_S", 0.3)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        output = "s3://bucket/{job_id}.json"
+        check = doctor._start(partial(doctor._check_output, output, url), output)()
+    assert not check.ok
+    assert check.found == "s3://bucket does not answer within 0.3 s"
+
+
+def test_each_check_is_printed_when_it_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    def slow() -> Iterator[Check]:
+        yield Check("first", ok=True, found="well")
+        assert capsys.readouterr().out == "ok    first            well\n"
+        yield Check("second", ok=False, found="broken", next_step="mend it")
+        assert capsys.readouterr().out.splitlines()[1].split() == ["->", "mend", "it"]
+
+    assert not print_checks(slow(), as_json=False)
+
+
+def test_a_redis_that_is_full_a_replica_or_a_cluster_is_not_well() -> None:
+    well = {"role": "master", "connected_slaves": 0, "used_memory": 1 << 20, "maxmemory": 1 << 30}
+    for info, name, says in [
+        ({"maxmemory": 1 << 20}, "memory", "1.0 MiB of 1.0 MiB"),
+        ({"maxmemory": 0, "total_system_memory": 1 << 20}, "memory", "no limit (maxmemory 0)"),
+        ({"cluster_enabled": 1}, "replication", "cluster mode"),
+        ({"role": "slave", "master_host": "h", "master_port": 6379}, "replication", "of h:6379"),
+        (
+            {"connected_slaves": 2, "slave0": {"state": "online"}, "slave1": {"state": "sync"}},
+            "replication", "2 replicas, 1 of them not in step",
+        ),
+    ]:  # fmt: skip
+        checks = (of_producer._check_memory, of_producer._check_replication)
+        assert all(check(well).ok for check in checks)
+        (found,) = [check for each in checks if not (check := each(well | info)).ok]
+        assert (found.name, says in found.found) == (name, True)
+
+
+def test_jobs_that_wait_for_no_worker_and_failures_of_the_fleet_are_not_well(
+    client: Client, ledger: Ledger
+) -> None:
+    assert of_producer._check_backlog(ledger.queues(), []).found == "no job waits"
+    assert of_producer._check_failures(ledger.count_failures(within_s=60)).found.endswith("none")
+    client.submit(inputs=["s3://b/k"], questions=["What?"], model="org/m")
+    client.submit_many([{"inputs": ["s3://b/k"], "questions": ["What?"]}] * 3)
+    check = of_producer._check_backlog(ledger.queues(), [])
+    assert not check.ok
+    assert check.found == (
+        "3 interactive for any model, 1 interactive for org/m; the oldest for 0s"
+    )
+    assert check.next_step.startswith("start a worker with VIDEOQA_MODEL=org/m")
+    client.pause()
+    client.pause("org/m")
+    assert of_producer._check_backlog(ledger.queues(), []).ok
+    client.resume()
+    for code, ok in (("source_not_found", True), ("model_error", False), ("model_error", False)):
+        claim = begin(ledger, code)
+        failure = Failure(code=code, message="it failed", attempt=1)
+        ledger.fail(claim.job_id, code, failure, delay_s=0)
+        check = of_producer._check_failures(ledger.count_failures(within_s=60))
+        assert check.ok is ok
+    assert check.found == "in the last hour: 2 model_error, 1 source_not_found"
+    assert check.next_step == "videoqa dead list --code model_error"
+    assert ledger.count_failures(within_s=-10) == {}
+
+
+def test_a_worker_says_at_its_start_if_redis_may_evict(
+    settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = WorkerSettings.from_environment({}, redis_url=settings.redis_url)
+    _check_redis(started)
+    assert caplog.messages == []
+    redis_client.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        _check_redis(started)
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+    assert "maxmemory-policy volatile-lru, expected noeviction" in caplog.messages[0]
 
 
 def test_an_old_redis_is_not_well(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

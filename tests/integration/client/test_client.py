@@ -329,7 +329,7 @@ def test_a_refused_connection_is_redis_unavailable() -> None:
     url = f"redis://:secret@127.0.0.1:{free_port()}/0"
     with Client(url) as client, pytest.raises(errors.RedisUnavailable) as caught:
         client.submit(ASKED)
-    assert "videoqa up" in str(caught.value)
+    assert "correct the URL of this client" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert caught.value.retryable
 
@@ -363,14 +363,17 @@ def test_a_wrong_password_is_said_so(redis_server: RedisServer) -> None:
     ],
 )
 def test_a_redis_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(errors.ConfigurationError, match="VIDEOQA_REDIS_URL") as caught:
+    with pytest.raises(errors.ConfigurationError, match="the URL of this client") as caught:
         Client(url)
     assert "secret" not in str(caught.value)
 
 
 def test_a_database_that_the_server_does_not_have_is_said_so(redis_server: RedisServer) -> None:
     url = redis_server.url.removesuffix("/0") + "/99"
-    with Client(url) as client, pytest.raises(errors.ConfigurationError, match="REDIS_URL"):
+    with (
+        Client(url) as client,
+        pytest.raises(errors.ConfigurationError, match="the URL of this client"),
+    ):
         client.submit(ASKED)
 
 

@@ -167,6 +167,26 @@ def test_an_unknown_and_an_expired_job_differ(client: Any, worker: Worker) -> No
         client.get(job.id)
 
 
+def test_a_record_of_a_newer_release_is_told_and_costs_no_other_job(
+    client: Any, worker: Worker
+) -> None:
+    well, newer = client.submit(ASKED), client.submit(ASKED)
+    raw, keys = worker.ledger._redis, worker.ledger.keys
+    raw.hset(keys.job(newer.id), "request", '{"inputs": [{"kind": "hologram"}], "questions": []}')
+    for call in (client.get, client.cancel, client.wait, client.result):
+        with pytest.raises(errors.RecordUnreadable, match=keys.job(newer.id)) as caught:
+            call(newer.id)
+        assert caught.value.code == "record_unreadable"
+    page = client.list()
+    assert ([job.id for job in page.jobs], page.unreadable) == ([well.id], (newer.id,))
+    assert [job and job.id for job in client.get_many([newer.id, well.id])] == [None, well.id]
+    raw.xadd(keys.events(well.id), {"type": "hologram", "at": "1"})
+    worker.finish(worker.begin())
+    raw.xadd(keys.events(well.id), {"at": "noon"})
+    states = [event.state for event in client.events(well.id, timeout_s=10)]
+    assert states == ["queued", "running", "succeeded"]
+
+
 def test_one_key_is_one_job_and_another_request_is_refused(client: Any) -> None:
     first = client.submit({**ASKED, "idempotency_key": "k"})
     assert client.submit({**ASKED, "idempotency_key": "k"}).id == first.id
@@ -351,12 +371,17 @@ def test_a_retryable_failure_is_tried_again(client: Any, worker: Worker) -> None
 
 
 def test_queues_are_paused_and_resumed(client: Any) -> None:
+    def find_paused() -> list[str]:
+        return [queue.priority for queue in client.queues() if queue.paused]
+
     job = client.submit(ASKED)
     client.pause()
     assert client.get(job.id).waiting_for == "its queue is paused"
-    assert [queue.paused for queue in client.queues()] == [True]
+    assert find_paused() == ["bulk", "interactive"]  # also the one in which nothing waits
     client.resume(priority="interactive")
-    assert not any(queue.paused for queue in client.queues())
+    assert find_paused() == ["bulk"]
+    client.resume()
+    assert find_paused() == []
 
 
 # -- what only one of them has

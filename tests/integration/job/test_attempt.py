@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -311,6 +312,28 @@ def test_a_question_that_only_waited_as_the_engine_broke_is_not_held_against_its
     job = ledger.get(bell.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 4)
     assert job.failure is not None
+
+
+def test_the_line_of_a_success_tells_what_was_asked_and_what_it_cost(
+    attempts: Attempts, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = "https://user:secret@h/my film\u202e.mp4?X-Amz-Signature=abc#t=1"
+    bell = submit(ledger, inputs=[url, "s3://b/k.mp4"], questions=["What?", "Where?"])
+    with caplog.at_level(logging.INFO):
+        attempts.process(bell)
+    (line,) = [text for text in caplog.messages if text.startswith("job has succeeded ")]
+    found = dict(word.split("=", 1) for word in line.removeprefix("job has succeeded ").split(" "))
+    assert float(found.pop("seconds")) >= 0
+    assert found == {
+        "model": "demo",
+        "inputs": "2",
+        "first_input": "https://h/my%20film%E2%80%AE.mp4",
+        "questions": "2",
+        "frames": "0",
+        "input_tokens": "1",
+        "output_tokens": "1",
+        "cached": "no",
+    }
 
 
 def test_no_job_replaces_the_object_of_another_by_its_custom_id(

@@ -227,7 +227,13 @@ def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledg
     assert ledger.reap(grace_s=0, empty_queues=[first.queue]) == []
     (queue,) = ledger.queues()
     assert queue == QueueInfo(
-        model=None, priority="interactive", waiting=2, tenants=2, paused=True, workers=0
+        model=None,
+        priority="interactive",
+        waiting=2,
+        tenants=2,
+        paused=True,
+        workers=0,
+        oldest_at=ledger.get(first.job_id).created_at,
     )
     assert ledger.pause(first.queue, paused=False)
     rung = ledger.reap(grace_s=30)
@@ -913,13 +919,15 @@ def test_failed_jobs_are_listed_until_they_are_retried_or_purged(
         ledger.fail(bell.job_id, "1", failure(retryable=False), delay_s=0)
         failed.append(bell.job_id)
     assert ledger.dead() == failed
-    assert ledger.purge(failed[0])
-    assert not ledger.purge(failed[0])
+    ledger.purge(failed[0])
+    with pytest.raises(errors.JobExpired):
+        ledger.purge(failed[0])
     with pytest.raises(errors.JobExpired, match="or it was purged"):
         ledger.get(failed[0])
     assert not redis_client.exists(ledger.keys.events(failed[0]))
     ledger.retry(failed[1])
     assert ledger.dead() == failed[2:]
-    assert not ledger.purge(failed[1])
+    with pytest.raises(errors.NotRetryable):
+        ledger.purge(failed[1])
     # Its idempotency key is free again.
     assert submit(ledger, idempotency_key="k0").job_id != failed[0]

@@ -40,8 +40,9 @@ def serve(path: str) -> None:
     signal.signal(signal.SIGCHLD, _reap)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
+        server.bind(f"{path}.new")
         server.listen(64)
+        os.rename(f"{path}.new", path)  # whoever sees it can connect
         while True:
             ready, _, _ = select.select([sys.stdin, server], [], [])
             if sys.stdin in ready:

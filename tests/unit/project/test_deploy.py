@@ -232,6 +232,7 @@ def test_a_real_server_takes_valkey_conf_and_the_doctor_is_content(valkey: Setti
         found = {check.name: check for check in doctor._check_redis(valkey, client)}
         assert {name: check.ok for name, check in found.items()} == {
             "redis": True, "persistence": True, "eviction": True, "clock": True,
+            "memory": True, "replication": True,
         }  # fmt: skip
         shown = client.config_get("*")  # each line of the file arrived
         assert isinstance(shown, dict)

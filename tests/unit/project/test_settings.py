@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from videoqa.broker import make_celery
 from videoqa.errors import ConfigurationError
 from videoqa.settings import Settings, Variable, unknown_variables
-from videoqa_worker.service.runtime import list_queues
+from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.settings import DEMO_MODEL_PATH, WorkerSettings
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -31,8 +31,11 @@ __all__ = ["demo", "frames", "up", "worker"]
 
 def worker() -> None:
     """Run one worker, which answers jobs until a signal ends it."""
+    import signal
+
     from videoqa_worker.__main__ import leave, main
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the worker is ready and hears of it
     leave(main())
 
 
@@ -108,7 +111,7 @@ def up(
 
     Other commands of the same user find them without a setting. Results are files.
     """
-    from videoqa.cli.local_stack import LocalStack, state_folder
+    from videoqa.local_stack import LocalStack, state_folder
     from videoqa.settings import unknown_variables
     from videoqa_worker.embedded import Stack
     from videoqa_worker.settings import WorkerSettings
@@ -141,9 +144,11 @@ def _stop_on_signals() -> None:
 
 def _serve(stack: Stack, console: Console) -> None:
     """Prints what is open, then the worker's log, and restarts the worker if it dies."""
-    from videoqa.cli.local_stack import LocalStack
+    from videoqa.local_stack import LocalStack
 
     _print_openings(stack, console)
+    # Before the model is loaded: jobs may wait for it.
+    LocalStack(redis_url=stack.redis.url, pid=os.getpid(), model=stack.model).save(stack.folder)
     begun = time.monotonic()
     with console.status(f"model     {stack.model}: starting") as line:
 
@@ -154,7 +159,6 @@ def _serve(stack: Stack, console: Console) -> None:
 
         stack.wait_until_ready(on_state)
     console.print(f"model     {stack.model}, ready in {time.monotonic() - begun:.1f} s")
-    LocalStack(redis_url=stack.redis.url, pid=os.getpid(), model=stack.model).save(stack.folder)
     console.print(
         '\nask in another shell:     videoqa ask clip.mp4 "What is moving?"'
         f"\nfor your backend app:     export VIDEOQA_REDIS_URL={stack.redis.url}"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpcore2
 from huggingface_hub import HfApi, try_to_load_from_cache
 
 from videoqa.cli.doctor import check_variables
-from videoqa.cli.local_stack import LocalStack, state_folder
 from videoqa.cli.output import Check
-from videoqa.contract import Sampling
+from videoqa.contract import Sampling, WorkerInfo
 from videoqa.errors import VideoQAError
+from videoqa.local_stack import LocalStack, find_stack
 from videoqa.redaction import redact_text, redact_url
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
@@ -29,6 +33,8 @@ __all__ = ["checks"]
 _NVIDIA = Path("/dev/nvidiactl")
 _MAX_WEIGHT_SHARE = 0.9
 """Share of a GPU's memory: the rest is for the KV cache and frames."""
+OUTPUT_LIMIT_S = 8.0
+"""Longest wait for storage, in all: boto3 tries three times, for a minute and more."""
 _DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4")
 
 _UNREACHABLE = (
@@ -41,26 +47,57 @@ _UNREACHABLE = (
 )
 
 
-def checks() -> list[Check]:
-    """Returns the results of all checks for a worker that is started here with these settings."""
-    stack = LocalStack.find(state_folder(os.environ))
+def checks(workers: Sequence[WorkerInfo] = ()) -> Iterator[Check]:
+    """Yields the checks of this machine: the folders of workers that run here, else of one that would start here.
+
+    Arguments:
+        workers: all that announced themselves.
+    """
+    stack = find_stack()
     try:
         # A running `videoqa up` is checked with the model that it was started with.
         settings = WorkerSettings.from_environment(model=_model_of(stack))
     except VideoQAError as error:
-        return [
-            Check("worker settings", ok=False, found=str(error), next_step="correct the variable")
-        ]
-    variables = check_variables(os.environ, WorkerSettings)
-    model = _check_server(settings.server.url) if settings.server.url else _check_model(settings)
-    return [
-        variables,
-        _check_device(settings),
-        model,
-        _check_video(settings),
-        _check_spool(settings),
-        _check_output(settings),
+        yield Check("worker settings", ok=False, found=str(error), next_step="correct the variable")
+        return
+    here = [info for info in workers if info.host == socket.gethostname()]
+    stores = [
+        _start(partial(_check_output, output, settings.s3_endpoint_url), output)
+        for output in sorted({info.output or settings.output for info in here} or {settings.output})
     ]
+    yield check_variables(os.environ, WorkerSettings)
+    yield _check_device(settings)
+    yield _check_server(settings.server.url) if settings.server.url else _check_model(settings)
+    yield _check_video(settings)
+    spools = {(info.spool, info.max_source_bytes) for info in here if info.spool}
+    own = (settings.sources.spool_dir or tempfile.gettempdir(), settings.sources.max_bytes)
+    for folder, max_bytes in sorted(spools) or [own]:
+        yield _check_spool(Path(folder), max_bytes or settings.sources.max_bytes)
+    for wait_for in stores:
+        yield wait_for()
+
+
+def _start(check: Callable[[], Check], output: str) -> Callable[[], Check]:
+    """Starts a check that may hang, beside the others; returns the function that waits for it, not for ever."""
+    done: list[Check] = []
+    begun_s = time.monotonic()
+    thread = threading.Thread(target=lambda: done.append(check()), daemon=True)
+    thread.start()
+
+    def wait() -> Check:
+        thread.join(max(0.0, begun_s + OUTPUT_LIMIT_S - time.monotonic()))
+        return (
+            done[0]
+            if done
+            else Check(
+                "output",
+                ok=False,
+                found=f"{_folder_of(output)} does not answer within {OUTPUT_LIMIT_S:g} s",
+                next_step="check VIDEOQA_OUTPUT, VIDEOQA_S3_ENDPOINT_URL and the network",
+            )
+        )
+
+    return wait
 
 
 def _model_of(stack: LocalStack | None) -> str | None:
@@ -97,7 +134,7 @@ def _check_server(url: str) -> Check:
     """Checks that a server speaks HTTP at the URL; only the worker asks it a question."""
     shown = redact_url(url)
     try:
-        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), 5.0)
+        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), 3.0)
         status = httpcore2.request(
             "GET", f"{url.rstrip('/')}/models", extensions={"timeout": timeouts}
         ).status
@@ -121,7 +158,7 @@ def _check_model(settings: WorkerSettings) -> Check:
     )
     try:
         if not is_here and not source.startswith((".", "/", "~")):
-            HfApi().model_info(source, revision=settings.revision, timeout=5)
+            HfApi().model_info(source, revision=settings.revision, timeout=3)
         weights = inspect_checkpoint(settings.engine)
     except Exception as error:  # noqa: BLE001 - the hub's client raises its transport's errors too
         message = (str(error) or type(error).__name__).splitlines()[0]
@@ -214,9 +251,8 @@ def _write_tiny_video(folder: Path) -> Path:
     return path
 
 
-def _check_spool(settings: WorkerSettings) -> Check:
+def _check_spool(folder: Path, max_bytes: int) -> Check:
     """Checks that the folder for downloads can be written and has space for the largest input."""
-    folder = settings.sources.spool_dir or Path(tempfile.gettempdir())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -229,26 +265,35 @@ def _check_spool(settings: WorkerSettings) -> Check:
             found=f"{folder}: {error.strerror or error}",
             next_step="name a folder that can be written in VIDEOQA_SPOOL_DIR",
         )
-    enough = free > settings.sources.max_bytes
+    enough = free > max_bytes
     return Check(
         "spool",
         ok=enough,
         found=f"{folder}, {free / 2**30:.1f} GiB free",
-        next_step=f"an input may take {settings.sources.max_bytes / 2**30:.1f} GiB: name a folder on "
+        next_step=f"an input may take {max_bytes / 2**30:.1f} GiB: name a folder on "
         "another disk in VIDEOQA_SPOOL_DIR, or lower VIDEOQA_MAX_SOURCE_BYTES",
     )
 
 
-def _check_output(settings: WorkerSettings) -> Check:
+def _check_output(template: str, s3_endpoint_url: str | None) -> Check:
     """Writes a small object to the place of results, and deletes it if it is a file."""
-    url = settings.output.format(job_id="doctor-check", custom_id="doctor", date="doctor")
+    url = _fill(template)
     try:
-        ObjectStore(s3_endpoint_url=settings.s3_endpoint_url).write(url, b"{}")
+        ObjectStore(s3_endpoint_url=s3_endpoint_url).write(url, b"{}")
     except VideoQAError as error:
         return Check("output", ok=False, found=str(error), next_step="check VIDEOQA_OUTPUT")
     if url.startswith("file:"):
         _delete_probe(file_path(url))
-    return Check("output", ok=True, found=f"can write to {os.path.dirname(url)}")
+    return Check("output", ok=True, found=f"can write to {_folder_of(template)}")
+
+
+def _fill(template: str) -> str:
+    return template.format(job_id="doctor-check", custom_id="doctor", date="doctor")
+
+
+def _folder_of(template: str) -> str:
+    """Returns the part of the template's URL that all results share."""
+    return template.partition("{")[0].rpartition("/")[0]
 
 
 def _delete_probe(path: Path) -> None:

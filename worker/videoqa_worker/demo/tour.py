@@ -24,7 +24,7 @@ from rich.console import Console
 
 from videoqa.cli.output import describe_event
 from videoqa.client import Client
-from videoqa.contract import Event, Job, Result
+from videoqa.contract import Event, Job, Result, parse_request
 from videoqa_worker.embedded import S3Server, Stack, find_seaweedfs
 from videoqa_worker.settings import DEMO_MODEL
 
@@ -212,7 +212,7 @@ def _run_cases(console: Console, say: Any, client: Client, cases: list[Case]) ->
     """Submits all jobs, follows them at the same time, then prints each outcome; True if all are right."""
     jobs = []
     for n, case in enumerate(cases, 1):
-        jobs.append(client.submit(case.request))
+        jobs.append(client.submit(parse_request(case.request)))
         say(f"job {n} submitted: {case.title} ({jobs[-1].id})")
 
     def follow(n: int) -> Job:

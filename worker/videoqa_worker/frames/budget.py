@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from videoqa.errors import DecodeTimeout, TooManyPackets
 from videoqa_worker.frames.sparse_file import Span, Spans, SparseFile
@@ -56,8 +55,10 @@ class TimedFile:
     def __init__(self, file: SparseFile, budget: DecodeBudget) -> None:
         self._file = file
         self._budget = budget
-        self.path: Path = file.path
         self.size_bytes: int = file.size_bytes
+
+    def open_file(self) -> int:
+        return self._file.open_file()
 
     @property
     def present(self) -> Spans:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from videoqa.errors import NotAVideo, PictureTooLarge, SamplingError, VideoCorrupt
 from videoqa_worker.frames.budget import no_check
+from videoqa_worker.frames.container.file_cursor import FileCursor
 from videoqa_worker.frames.container.sniff import identify
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
+from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
 from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = ["read_image"]
@@ -31,7 +34,7 @@ _TRANSPOSES = {
 
 
 def read_image(
-    path: str | Path,
+    file: SparseFile | str | Path,
     *,
     limits: FrameLimits = DEFAULT_LIMITS,
     check: Callable[[], None] = no_check,
@@ -42,21 +45,21 @@ def read_image(
         NotAVideo, VideoCorrupt, PictureTooLarge.
     """
     check()
-    file = Path(path)
+    source = CompleteFile(Path(file)) if isinstance(file, str | Path) else file
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with closing(FileCursor(source)) as cursor, Image.open(cursor, formats=FORMATS) as image:
             _check_size(image, limits)
             kind = image.format
             upright = _reduce_to_8_bit(_rotate_upright(image)).convert("RGB")
     except UnidentifiedImageError as error:
-        raise _explain_refusal(file) from error
+        raise _explain_refusal(source) from error
     except Image.DecompressionBombError as error:
         raise PictureTooLarge(f"{error}; scale the image down") from error
     except (SamplingError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise some twenty kinds on damaged files
         raise VideoCorrupt(
-            f"got {identify(file).text} that cannot be decoded: {error}; upload it again"
+            f"got {identify(source).text} that cannot be decoded: {error}; upload it again"
         ) from error
     check()
     pixels = np.ascontiguousarray(upright, dtype=np.uint8)
@@ -101,8 +104,8 @@ def _check_size(image: Image.Image, limits: FrameLimits) -> None:
         )
 
 
-def _explain_refusal(path: Path) -> SamplingError:
-    file_type = identify(path)
+def _explain_refusal(file: SparseFile) -> SamplingError:
+    file_type = identify(file)
     if file_type.kind == "image":
         return VideoCorrupt(f"got {file_type.text} that cannot be decoded; upload it again")
     hint = "; send it as a video input" if file_type.kind == "video" else ""

@@ -92,7 +92,7 @@ def decode_first_picture(walk: Walk) -> VideoFrame:
     """Returns the first picture; raises VideoCorrupt if there is none."""
     first = walk.read_first()
     if first is None:
-        file_type = identify(walk.video.file.path)
+        file_type = identify(walk.video.file)
         raise VideoCorrupt(f"got {file_type.text} of which no picture decodes; upload it again")
     return first
 

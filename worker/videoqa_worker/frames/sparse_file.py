@@ -7,6 +7,7 @@ networks nor containers.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,15 @@ Span = tuple[int, int]
 class SparseFile(Protocol):
     """A file of the input's full length, with holes where bytes are not fetched yet."""
 
-    @property
-    def path(self) -> Path: ...
+    def open_file(self) -> int:
+        """Opens the file for reading; returns a descriptor, which the caller closes.
+
+        Its position may be shared with others: read it with `os.pread`.
+
+        Raises:
+            OSError.
+        """
+        ...
 
     @property
     def size_bytes(self) -> int: ...
@@ -101,6 +109,9 @@ class CompleteFile:
     """A SparseFile without holes: a file that is complete on this machine."""
 
     path: Path
+
+    def open_file(self) -> int:
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
     def size_bytes(self) -> int:

@@ -11,9 +11,10 @@ import logging
 import random
 import time
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 from videoqa import errors
-from videoqa.contract import Failure, Result, TextPiece, to_datetime
+from videoqa.contract import Failure, Result, TextPiece, redact_url, to_datetime
 from videoqa.jobs import Bell, CachedObject, Claim, ClaimResult, Unreadable
 from videoqa.redaction import redact_text
 from videoqa.storage import ObjectStore
@@ -178,7 +179,7 @@ class Attempts:
             )
         )
         outcome = {
-            "ok": "job has succeeded",
+            "ok": f"job has succeeded {_describe(job, result)}",
             "cancel": "job was canceled",
             "lost": "job is another worker's",
         }
@@ -239,6 +240,18 @@ def _stream_known(context: AttemptContext, known: Result) -> None:
 
 def _stopping() -> errors.WorkerStopping:
     return errors.WorkerStopping("this worker shuts down")
+
+
+def _describe(job: HeldJob, result: Result) -> str:
+    """Returns what was asked and what it cost, as `key=value` without spaces in the values."""
+    request, usage = job.claim.request, result.usage
+    first = quote(redact_url(request.inputs[0].url), safe=":/%~@!$&'()*+,;=[]")
+    return (
+        f"model={quote(result.model, safe='/:@')} inputs={len(request.inputs)} first_input={first[:200]} "
+        f"questions={len(request.questions)} frames={usage.frames} input_tokens={usage.input_tokens} "
+        f"output_tokens={usage.output_tokens} seconds={time.monotonic() - job.begun_s:.2f} "
+        f"cached={'yes' if result.cached else 'no'}"
+    )
 
 
 def _tags(job_id: str, attempt: int) -> dict[str, object]:

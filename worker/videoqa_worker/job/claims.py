@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
@@ -30,16 +31,24 @@ class Claims:
     """Claims jobs for one worker, and gives them back. Thread-safe."""
 
     def __init__(
-        self, ledger: Ledger, ring: Callable[[Bell], None], *, worker_id: str, lease_s: float
+        self,
+        ledger: Ledger,
+        ring: Callable[[Bell], None],
+        *,
+        worker_id: str,
+        lease_s: float,
+        tenant_running: int | None = None,
     ) -> None:
         """
         Arguments:
-            ring: called with the bell of a job that was given back.
+            ring: called with the bell of a job that was given back, or may begin since another one has ended.
+            tenant_running: most jobs of one tenant that run at once.
         """
         self.ledger = ledger
         self._ring = ring
         self._worker_id = worker_id
         self._lease_s = lease_s
+        self._tenant_running = tenant_running
         self._admission = Admission()
         self._closing = threading.Event()
 
@@ -67,11 +76,21 @@ class Claims:
                     lease_s=self._lease_s,
                     token=token,
                     is_idle=is_idle,
+                    tenant_running=self._tenant_running,
                 )
             )
 
         with self._admission.claiming(claim, self._closing.is_set) as result:
             yield result
+        attempt = result and (result.claim or result.unreadable)
+        if attempt and self._tenant_running:
+            self._ring_next(attempt.job_id, self._tenant_running)
+
+    def _ring_next(self, job_id: str, tenant_running: int) -> None:
+        """Rings for jobs of the tenant that its limit held back until this attempt ended."""
+        with suppress(errors.RedisUnavailable):  # a reaper rings
+            for bell in self.ledger.ring_next(job_id, tenant_running=tenant_running):
+                self._ring(bell)
 
     def give_back(self, claim: Claim, kept: Result | None) -> None:
         """Queues the job again without counting the attempt, and rings for it.
@@ -107,6 +126,7 @@ class HeldJob:
         self._claims = claims
         self.claim = claim
         self.control = control
+        self.begun_s = time.monotonic()
 
     def report(self, progress: Progress) -> None:
         """Records where the attempt is."""

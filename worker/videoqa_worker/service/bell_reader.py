@@ -25,13 +25,22 @@ __all__ = ["BellReader"]
 
 log = logging.getLogger(__name__)
 
-Fault = Literal["size", "envelope", "content type", "task", "body", "arguments", "queue"]
+Fault = Literal[
+    "size",
+    "envelope",
+    "content type",
+    "task",
+    "body",
+    "arguments",
+    "queue",
+    "note of an unacknowledged message",
+]
 
 _MAX_MESSAGE_BYTES = 65_536
 """A bell takes 900 bytes in Redis, most of them Celery's headers."""
 _MAX_BODY_BYTES = 4_096
-_MAX_NUMBER = 10**12
-"""The ledger counts on from the largest bell heard, and Lua writes numbers from 10^14 on with an exponent."""
+_MAX_NUMBER = 10**11
+"""The ledger counts on from the largest bell heard, and takes no number from 10^12 on."""
 _JOB_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
 _SHOWN_CHARS = 48
 _SECRETS = re.compile(r"(?<=://)\S+|[\w+/=%~-]{16,}", re.ASCII)

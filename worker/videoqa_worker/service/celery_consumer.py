@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.worker.consumer import Consumer
+from kombu.connection import Connection
 from kombu.message import Message
 from kombu.transport.redis import Channel
+from redis.exceptions import DataError, RedisError
 
 from videoqa_worker.service.bell_reader import BellReader
 
@@ -28,10 +30,18 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         self._reader = reader
         super().__init__(*args, **kwargs)
 
+    def connection_for_read(self, *args: Any, **kwargs: Any) -> Connection:
+        """Returns a connection to the broker; in Redis kombu restores old messages as soon as it has one."""
+        connection: Connection = super().connection_for_read(*args, **kwargs)
+        channel: Any = connection.default_channel
+        if isinstance(channel, Channel):
+            _rewrite_replies(channel, self._reader)
+            _drop_broken_notes(channel, self._reader)
+        return connection
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], Any]:
-        """Returns what takes each message; called once for each connection."""
+        """Returns the function that takes each message."""
         hear = super().create_task_handler(*args, **kwargs)
-        _rewrite_replies(self.task_consumer.channel, self._reader)
 
         def hear_bell(message: Message) -> None:
             if self._reader.rewrite_message(message):
@@ -51,15 +61,12 @@ class BellConsumer(Consumer):  # type: ignore[misc]
 
 
 def _rewrite_replies(channel: Any, reader: BellReader) -> None:
-    """Has a channel to Redis see only bells in the replies to BRPOP, by which kombu consumes.
+    """Has the channel see only bells in the replies to BRPOP, by which kombu consumes.
 
     kombu decodes an item before any handler can look at it, and what goes wrong there ends the consumer. The item
     has left the list by then; one that is no bell becomes a reply without item.
     """
-    if not isinstance(channel, Channel):
-        return
-    client = channel.client
-    parse_response = client.parse_response
+    parse_response = channel.client.parse_response
 
     def parse_bell(connection: Any, command: str, **options: Any) -> Any:
         reply = parse_response(connection, command, **options)
@@ -69,4 +76,32 @@ def _rewrite_replies(channel: Any, reader: BellReader) -> None:
         item = reader.rewrite_item(item)
         return item and (queue, item)
 
-    client.parse_response = parse_bell
+    channel.client.parse_response = parse_bell
+
+
+def _drop_broken_notes(channel: Any, reader: BellReader) -> None:
+    """Has the channel drop what it cannot read among its notes of messages that were never acknowledged.
+
+    Other programs' messages are among them, which kombu puts back into their queues.
+    """
+    qos = channel.qos
+    restore_by_tag = qos.restore_by_tag
+
+    def restore(tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        try:
+            restore_by_tag(tag, client, leftmost)
+        except Exception as error:  # whatever a note of any shape leads to
+            if _is_redis_own(error):
+                raise
+            reader.drop("note of an unacknowledged message", tag)
+            with qos.pipe_or_acquire(client=client) as pipe:
+                pipe.zrem(qos.unacked_index_key, tag).hdel(qos.unacked_key, tag).execute()
+
+    qos.restore_by_tag = restore
+
+
+def _is_redis_own(error: Exception) -> bool:
+    """Tells if Redis failed, rather than a command that a broken note led to."""
+    if isinstance(error, DataError) or "WRONGTYPE" in str(error):
+        return False
+    return isinstance(error, RedisError | OSError)

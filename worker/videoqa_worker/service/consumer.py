@@ -19,8 +19,9 @@ from celery.worker import state
 
 from videoqa.broker import TASK
 from videoqa.jobs import Bell
+from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.service.celery_consumer import BellConsumer
-from videoqa_worker.service.runtime import Runtime, list_queues
+from videoqa_worker.service.runtime import Runtime
 
 __all__ = ["hear_bells", "register"]
 

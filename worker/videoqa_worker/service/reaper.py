@@ -39,12 +39,14 @@ class Reaper:
         *,
         every_s: float,
         grace_s: float,
+        tenant_running: int | None = None,
     ) -> None:
         self._ledger = ledger
         self._app = app
         self._describe = describe
         self._every_s = every_s
         self._grace_s = grace_s
+        self._tenant_running = tenant_running
         self._stop = threading.Event()
         self._announced_s = float("-inf")
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -97,6 +99,7 @@ class Reaper:
             empty, queues = [], ()
         bells = self._ledger.reap(
             grace_s=self._grace_s,
+            tenant_running=self._tenant_running,
             empty_queues=empty,
             filled_queues=[queue for queue in queues if queue not in empty],
         )

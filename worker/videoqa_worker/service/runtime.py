@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,8 +20,8 @@ from celery import Celery
 
 from videoqa import errors
 from videoqa.broker import make_celery, ring
-from videoqa.contract import PRIORITIES, EngineInfo, WorkerInfo
-from videoqa.jobs import Bell, Ledger, connect, queue_name
+from videoqa.contract import EngineInfo, WorkerInfo
+from videoqa.jobs import Bell, Ledger, connect
 from videoqa.storage import ObjectStore
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, ServerEngine, Stats
@@ -32,13 +31,14 @@ from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.result_object import list_roots
+from videoqa_worker.service.announcement import describe_worker, list_queues
 from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import Sources
 
-__all__ = ["Runtime", "list_queues"]
+__all__ = ["Runtime"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Runtime:
             on_state: called with what is going on while the model loads.
         """
         self.settings = settings
-        self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
+        self.worker_id = describe_worker(settings, started_at=datetime.now(UTC)).id
         self.app: Celery = make_celery(settings)
         self.bells = BellReader(list_queues(settings))
         self._on_state = on_state
@@ -107,6 +107,7 @@ class Runtime:
                 lambda bell: ring(self.app, bell),
                 worker_id=self.worker_id,
                 lease_s=settings.lease_s,
+                tenant_running=settings.tenant_running,
             ),
             self.leases,
             Pipeline(sources, decoders, engine),
@@ -156,6 +157,7 @@ class Runtime:
             self.describe,
             every_s=self.settings.reap_every_s,
             grace_s=self.settings.bell_grace_s,
+            tenant_running=self.settings.tenant_running,
         )
 
     def _announce(self, reaper: Reaper) -> None:
@@ -166,20 +168,18 @@ class Runtime:
 
     def describe(self) -> WorkerInfo:
         """Describes this worker, for `status` and `doctor`."""
+        info = describe_worker(self.settings, started_at=self._started_at)
         engine = self._engine
-        return WorkerInfo(
-            id=self.worker_id,
-            model=self.settings.model,
-            model_revision=engine.revision if engine else None,
-            queues=list_queues(self.settings),
-            slots=self.settings.job_slots,
-            running=len(self.leases.list_held()) if engine else 0,
-            ready=engine is not None and engine.ready,
-            engine=_info(engine.stats) if engine and engine.device != "server" else None,
-            messages_dropped=self.bells.dropped,
-            started_at=self._started_at,
-            seen_at=datetime.now(UTC),
-        )
+        found: dict[str, object] = {"messages_dropped": self.bells.dropped}
+        if engine is not None:
+            found |= {
+                "model_revision": engine.revision,
+                "running": len(self.leases.list_held()),
+                "ready": engine.ready,
+                "engine": _info(engine.stats) if engine.device != "server" else None,
+                "device": engine.device,
+            }
+        return info.model_copy(update=found)
 
     def process(self, bell: Bell) -> bool:
         """Claims and runs a job; returns False if the bell is for another worker."""
@@ -209,12 +209,4 @@ def _info(stats: Stats) -> EngineInfo:
         prefix_hits=stats.prefixes.hits + stats.packed,
         prefix_misses=stats.prefixes.misses,
         kept_bytes=stats.features.size_bytes + stats.prefixes.size_bytes,
-    )
-
-
-def list_queues(settings: WorkerSettings) -> tuple[str, ...]:
-    """Lists the broker queues that a worker serves, interactive ones first."""
-    models = (settings.model, None) if settings.serve_default else (settings.model,)
-    return tuple(
-        queue_name(settings.prefix, model, priority) for priority in PRIORITIES for model in models
     )

@@ -67,7 +67,7 @@ class EngineConfig(Config):
     cpu_threads: int | None = Field(
         default=None,
         ge=1,
-        description="threads of a torch operation on CPU; unset: torch's own choice, 1 beside a GPU",
+        description="threads of a torch operation on the CPU; unset: 1, or what OMP_NUM_THREADS says",
     )
     max_batch: int = Field(default=8, ge=1, le=256, description="sequences generated together")
     max_batch_tokens: int = Field(

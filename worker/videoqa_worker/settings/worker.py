@@ -41,6 +41,11 @@ class WorkerSettings(Settings):
         ge=1,
         description="jobs that run at a time; unset: 2 x max_batch (99% of the ideal throughput; 1 x: 67%)",
     )
+    tenant_running: int | None = Field(
+        default=None,
+        ge=1,
+        description="most jobs of one tenant that run at once, in all workers of the fleet; unset: any number",
+    )
     lease_s: float = Field(
         default=30.0,
         gt=0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ class LocalCopy(SparseFile, Protocol):
 
     Valid until the `with` statement that yielded it ends; one thread at a time may use it.
     """
+
+    @property
+    def path(self) -> Path: ...
 
     @property
     def etag(self) -> str | None:
@@ -67,6 +71,9 @@ class FileCopy:
     fetched_bytes: int = 0
     requests: int = 0
     waited_s: float = 0.0
+
+    def open_file(self) -> int:
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
     def present(self) -> Spans:

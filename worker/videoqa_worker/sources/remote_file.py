@@ -10,6 +10,7 @@ a version, is fetched completely at once.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -43,6 +44,9 @@ class RemoteCopy:
         self._fetcher = RangeFetcher(account, reader, path, reservation)
         self._opened_s = 0.0
         self._failure: BaseException | None = None
+
+    def open_file(self) -> int:
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
     def size_bytes(self) -> int:

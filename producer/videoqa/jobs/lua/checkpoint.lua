@@ -4,6 +4,6 @@ local answer = fence(id, ARGV[3])
 if answer ~= 'ok' then return answer end
 local key = segments_key(id)
 -- Segments under another fingerprint, of another version of the video for example, are dropped.
-if redis.call('HGET', key, 'of') ~= of then redis.call('DEL', key) end
+if call_anew('HGET', key, 'of') ~= of then redis.call('DEL', key) end
 redis.call('HSET', key, 'of', of, ARGV[5], ARGV[6])
 return answer

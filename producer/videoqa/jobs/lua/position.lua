@@ -3,7 +3,7 @@ local rec = get(ARGV[2], 'queue', 'tenant')
 local queue, mine = rec[1], rec[2] or ''
 local rank = queue and redis.call('ZRANK', line(queue, mine), ARGV[2])
 if not rank then return -1 end
-local begins = tonumber(redis.call('ZSCORE', turns(queue), mine)) + rank
+local begins = (num(redis.call('ZSCORE', turns(queue), mine)) or 0) + rank
 local before = rank
 local all = redis.call('ZRANGE', turns(queue), 0, -1, 'WITHSCORES')
 for n = 1, #all, 2 do

@@ -1,8 +1,10 @@
--- prefix, id -> 1 if the failed job's record is gone now, 0 if it is not one of the dead
+-- prefix, id, tenant -> {'ok'}: the failed job's record is gone now; {'state', state}, {'unknown'} or {'unreadable'}
 local id = ARGV[2]
-if redis.call('ZREM', P .. ':dead', id) == 0 then return 0 end
+local refusal = refuse(id, ARGV[3])
+if refusal then return {refusal} end
 local rec = get(id, 'state', 'idem')
-if rec[1] ~= 'failed' then return 0 end  -- it was retried, or its life is over
+if rec[1] ~= 'failed' then return {'state', rec[1]} end
+call_on_dead(id, 'ZREM', id)
 if rec[2] then redis.call('DEL', P .. ':idem:' .. rec[2]) end
 redis.call('DEL', job_key(id), P .. ':events:' .. id, segments_key(id))
-return 1
+return {'ok'}

@@ -1,8 +1,7 @@
 -- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
--- start_by default, most that may wait, tenant, tags...
+-- start_by default, most that may wait, tenant, indexes...
 -- -> {'new'|'same'|'conflict', id, attempt, bell, queue} or {'full', waiting}
 -- Each new id has two old ones checked, so that at most half of an index are ids of records that are gone.
-local INDEX_S = 100 * 86400 -- longer than any record lives after its job
 local function index(key, id)
   for _, old in ipairs(redis.call('ZRANDMEMBER', key, 2)) do
     if redis.call('EXISTS', job_key(old)) == 0 then redis.call('ZREM', key, old) end
@@ -19,7 +18,7 @@ if redis.call('EXISTS', job_key(id)) == 1 then
 end
 if idem ~= '' then
   local key = P .. ':idem:' .. idem
-  local have = redis.call('HMGET', key, 'id', 'body')
+  local have = call_anew('HMGET', key, 'id', 'body')
   if have[1] then
     if have[2] ~= body then return {'conflict', have[1]} end
     return {'same', have[1]}
@@ -31,12 +30,10 @@ if idem ~= '' then
   redis.call('HSET', P .. ':idem:' .. idem, 'id', id, 'body', body)
   set(id, 'idem', idem)
 end
-redis.call('SADD', P .. ':queues', queue)
 set(id, 'request', ARGV[3], 'state', 'queued', 'queue', queue, 'attempt', 0,
   'max_attempts', ARGV[5], 'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now))
 if ARGV[13] ~= '' then set(id, 'tenant', ARGV[13]) end
-index(P .. ':jobs', id)
-for n = 14, #ARGV do index(P .. ':tag:' .. ARGV[n], id) end
+for n = 14, #ARGV do index(ARGV[n], id) end
 local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
 set(id, 'start_by', stamp(start_by))
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)

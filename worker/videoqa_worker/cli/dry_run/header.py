@@ -106,7 +106,10 @@ class _HeaderOnly:
     def __init__(self, file: SparseFile) -> None:
         self._file = file
         self._left_bytes = MAX_HEADER_BYTES
-        self.path, self.size_bytes = file.path, file.size_bytes
+        self.size_bytes = file.size_bytes
+
+    def open_file(self) -> int:
+        return self._file.open_file()
 
     @property
     def present(self) -> Spans:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = [
     "LoadedModel",
     "choose_device",
     "choose_dtype",
+    "choose_threads",
     "inspect_checkpoint",
     "load",
     "resolve_commit",
@@ -75,9 +77,8 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
         ConfigurationError: not found, not reachable, not for images, no safetensors, not enough memory.
     """
     device = choose_device(config)
-    # Beside a GPU many jobs prepare pixels at once: one thread each, not as many as there are cores.
-    threads = config.cpu_threads or (1 if device.type == "cuda" else None)
-    if threads:
+    threads = choose_threads(config, os.environ)
+    if threads is not None:
         torch.set_num_threads(threads)
     with translate_errors(config):
         on_state("loading configuration")
@@ -178,6 +179,17 @@ def adopt_generation_config(model: Any, tokenizer: Any) -> tuple[frozenset[int],
     pad = next(token for token in pads if token is not None)
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=pad, **kept)  # type: ignore[no-untyped-call]
     return eos, int(pad)
+
+
+def choose_threads(config: EngineConfig, environ: Mapping[str, str]) -> int | None:
+    """Returns the number of torch's threads; None leaves it to torch, which reads OMP_NUM_THREADS.
+
+    One by default: torch's threads spin while they wait for each other, on cores that the decoding
+    processes and the other jobs' pixels need.
+    """
+    if config.cpu_threads is not None:
+        return config.cpu_threads
+    return None if environ.get("OMP_NUM_THREADS") else 1
 
 
 def choose_device(config: EngineConfig) -> torch.device:

@@ -138,7 +138,7 @@ def _open(
     *,
     probe: bool,
 ) -> InputContainer:
-    if probe and is_complete(file) and "MP4" in identify(file.path).text:
+    if probe and is_complete(file) and "MP4" in identify(file).text:
         # FFmpeg decodes up to 20 pictures only to guess how they are reordered: 28 ms of 1080p.
         # Most streams state it (H.264: bitstream_restriction); an MP4 states the rest.
         stated = stack.enter_context(ExitStack())
@@ -177,25 +177,19 @@ def _try_open(
     end: int | None = None,
 ) -> InputContainer:
     """Opens the container; bytes after `end` are not read."""
-    whole = is_complete(file) and end is None
     options = {
-        # A sparse file is read through a Python object, and may open nothing else at all.
-        "protocol_whitelist": "file" if whole else "none",
+        # The file is read through a Python object, and nothing else may be opened at all.
+        "protocol_whitelist": "none",
         "format_whitelist": limits.formats,
         "max_pixels": str(limits.max_pixels),
         **extra,
     }
-    # "file:" keeps a name such as "data:..." or "concat:..." from being read as a protocol.
-    source = f"file:{file.path}" if whole else stack.enter_context(closing(FileCursor(file, end)))
+    source = stack.enter_context(closing(FileCursor(file, end)))
     try:
         container = av.open(source, "r", options=options, metadata_errors="replace")
         return stack.enter_context(closing(container))
     except (FFmpegError, OSError, ValueError) as error:
-        cut = (
-            find_broken_fragment(file)
-            if end is None and identify(file.path).kind == "video"
-            else None
-        )
+        cut = find_broken_fragment(file) if end is None and identify(file).kind == "video" else None
         if cut is None:
             raise _explain_refusal(file, error) from error
         # FFmpeg refuses a file that ends within a fragment's header, though the rest is sound.
@@ -203,7 +197,7 @@ def _try_open(
 
 
 def _explain_refusal(file: SparseFile, error: Exception) -> SamplingError:
-    file_type = identify(file.path)
+    file_type = identify(file)
     if file_type.kind == "audio":
         return NoVideoStream(
             f"got {file_type.text}, expected a video; send a file that has pictures"
@@ -242,7 +236,7 @@ def _pick_stream(container: InputContainer, file: SparseFile) -> VideoStream:
     stream = next((s for s in moving if best is not None and s.index == best.index), moving[0])
     if stream.codec_context is None:
         raise VideoCorrupt(
-            f"got {identify(file.path).text} with a codec that FFmpeg does not know; convert it to H.264"
+            f"got {identify(file).text} with a codec that FFmpeg does not know; convert it to H.264"
         )
     return stream
 

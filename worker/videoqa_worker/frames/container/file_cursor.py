@@ -37,7 +37,7 @@ class FileCursor(io.RawIOBase):
         super().__init__()
         self._file = file
         self._size_bytes = file.size_bytes if size_bytes is None else size_bytes
-        self._descriptor = os.open(file.path, os.O_RDONLY)
+        self._descriptor = file.open_file()
         self._at = 0
         self._block = _BLOCK_BYTES
         self._fetched_to = -1

@@ -6,9 +6,11 @@ a file need not be who may read it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
+
+from videoqa_worker.frames.sparse_file import SparseFile
 
 __all__ = ["FileType", "identify"]
 
@@ -71,10 +73,13 @@ _RIFF: dict[bytes, FileType] = {
 }
 
 
-def identify(path: Path) -> FileType:
+def identify(file: SparseFile) -> FileType:
     """Identifies the file by its first 1,024 bytes."""
-    with path.open("rb") as file:
-        head = file.read(1024)
+    descriptor = file.open_file()
+    try:
+        head = os.pread(descriptor, 1024, 0)
+    finally:
+        os.close(descriptor)
     if not head:
         return FileType("other", "an empty file")
     return (

@@ -114,7 +114,7 @@ def read_fetch_plan(
 
 
 def _fetch_index(file: SparseFile) -> bool:
-    file_type = identify(file.path)
+    file_type = identify(file)
     if "MP4" in file_type.text:
         return fetch_index(file)
     return "Matroska" in file_type.text

@@ -1,0 +1,113 @@
+"""RequestFields: the fields of a request as a caller may write them, for type checkers.
+
+`submit(inputs=..., ...)` and dictionaries are checked by these types before they run; `JobRequest` takes
+what they describe. A test holds each class to its model: a field more, less or of another type fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from videoqa.contract.frame_sampling import Sampling
+from videoqa.contract.request import Generation, Image, Question, Video
+
+__all__ = [
+    "GenerationFields",
+    "ImageFields",
+    "QuestionFields",
+    "RequestFields",
+    "RequestKeywords",
+    "SamplingFields",
+    "VideoFields",
+]
+
+
+class _VideoUrl(TypedDict):
+    url: str | Path
+
+
+class VideoFields(_VideoUrl, total=False):
+    """The fields of a `Video`."""
+
+    kind: Literal["video"]
+    start: float | None
+    end: float | None
+
+
+class ImageFields(TypedDict):
+    """The fields of an `Image`; without its kind an input is a video."""
+
+    kind: Literal["image"]
+    url: str | Path
+
+
+class QuestionFields(TypedDict):
+    """The fields of a `Question`."""
+
+    id: str
+    text: str
+
+
+class SamplingFields(TypedDict, total=False):
+    """The fields of a `Sampling`."""
+
+    method: Literal["uniform", "fps", "keyframe", "times", "segment"]
+    frames: int | None
+    fps: float | None
+    times: Sequence[float] | None
+    tolerance_s: float | None
+    segment_s: float | None
+    overlap_s: float | None
+    budget: int | None
+
+
+class GenerationFields(TypedDict, total=False):
+    """The fields of a `Generation`."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: list[str] | tuple[str, ...]
+
+
+_OneInput = str | Path | Video | Image | VideoFields | ImageFields
+_OneQuestion = str | Question | QuestionFields
+
+
+class _Options(TypedDict, total=False):
+    sampling: Sampling | SamplingFields
+    summary: str | bool | None
+    generation: Generation | GenerationFields
+    model: str | None
+    priority: Literal["interactive", "bulk"]
+    tenant: str | None
+    start_by: datetime | None
+    timeout_s: float
+    max_attempts: int
+    result_ttl_s: float
+    output: str | None
+    cache: Literal["use", "refresh", "off"]
+    stream: bool
+    idempotency_key: str | None
+    custom_id: str | None
+    replaces: str | None
+    tags: list[str] | tuple[str, ...]
+    metadata: Mapping[str, str]
+
+
+class RequestFields(_Options):
+    """The fields of a `JobRequest`, as a dictionary."""
+
+    inputs: _OneInput | Sequence[_OneInput]
+    questions: _OneQuestion | Sequence[_OneQuestion]
+
+
+class RequestKeywords(_Options, total=False):
+    """The keywords of `submit`, which may have a whole request in their place."""
+
+    inputs: _OneInput | Sequence[_OneInput]
+    questions: _OneQuestion | Sequence[_OneQuestion]

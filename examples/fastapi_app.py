@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import FastAPI, Header, Request
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
 from videoqa import AsyncClient, Job, VideoQAError
-from videoqa.errors import IdempotencyConflict, LookupFailed, QueueFull, RedisUnavailable
+from videoqa.errors import IdempotencyConflict, JobFailed, LookupFailed, QueueFull, RedisUnavailable
 
 
 @asynccontextmanager
@@ -29,7 +30,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
+async def get_client(request: Request) -> AsyncClient:
+    """Returns the app's client; a test puts an `InMemoryAsyncClient` into `app.dependency_overrides`."""
+    client: AsyncClient = request.app.state.videoqa
+    return client
+
+
 app = FastAPI(lifespan=lifespan)
+VideoQA = Annotated[AsyncClient, Depends(get_client)]
 
 
 class Asked(BaseModel):
@@ -39,9 +47,8 @@ class Asked(BaseModel):
 
 @app.post("/questions", status_code=202)
 async def ask(
-    asked: Asked, request: Request, idempotency_key: Annotated[str | None, Header()] = None
+    asked: Asked, client: VideoQA, idempotency_key: Annotated[str | None, Header()] = None
 ) -> Job:
-    client: AsyncClient = request.app.state.videoqa
     return await client.submit(
         inputs=[asked.video],
         questions=[asked.question],
@@ -51,8 +58,7 @@ async def ask(
 
 
 @app.get("/questions/{job_id}")
-async def status(job_id: str, request: Request) -> dict[str, object]:
-    client: AsyncClient = request.app.state.videoqa
+async def status(job_id: str, client: VideoQA) -> dict[str, object]:
     job = await client.get(job_id)
     found: dict[str, object] = {"job": job}
     if job.state == "succeeded":
@@ -61,12 +67,12 @@ async def status(job_id: str, request: Request) -> dict[str, object]:
 
 
 @app.get("/questions/{job_id}/stream")
-async def stream(job_id: str, request: Request) -> StreamingResponse:
+async def stream(job_id: str, client: VideoQA) -> StreamingResponse:
     """Streams server-sent events.
 
-    `text` has the next piece; `restart`: the answer begins again; `done` or `failed` comes last.
+    `text` has the next piece; `restart`: the answer begins again; `done` comes last, or `failed` with the code of
+    what went wrong, such as `source_not_found`.
     """
-    client: AsyncClient = request.app.state.videoqa
     await client.get(job_id)  # an unknown id is an error before the stream begins
 
     async def events() -> AsyncIterator[str]:
@@ -79,7 +85,8 @@ async def stream(job_id: str, request: Request) -> StreamingResponse:
                 lines = "".join(f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", piece.text))
                 yield f"event: text\n{lines}\n"
         except VideoQAError as error:
-            yield f"event: failed\ndata: {error.code}\n\n"
+            cause = error.failure if isinstance(error, JobFailed) and error.failure else error
+            yield f"event: failed\ndata: {cause.code}\n\n"
         else:
             yield "event: done\ndata:\n\n"
 
@@ -92,6 +99,11 @@ STATUS = (
     (QueueFull, 503),
     (RedisUnavailable, 503),
 )
+
+
+@app.exception_handler(RequestValidationError)
+async def handle_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    return JSONResponse({"error": {"code": "invalid_request", "message": str(error)}}, 422)
 
 
 @app.exception_handler(VideoQAError)

@@ -129,6 +129,10 @@ class AsyncClient:
         """See `Client.get_many`."""
         return await self._call(self._client.get_many, job_ids, include_request=include_request)
 
+    async def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
+        """See `Client.get_states`."""
+        return await self._call(self._client.get_states, job_ids)
+
     async def list(
         self,
         *,

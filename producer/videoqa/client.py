@@ -388,6 +388,10 @@ class Client:
         found = self._ledger.get_many(job_ids, include_request=include_request)
         return [job if isinstance(job, Job) else None for job in found]
 
+    def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
+        """Returns the states of jobs in the order of their ids; None: unknown or expired."""
+        return [state for ids in _split(job_ids, CHUNK) for state in self._ledger.get_states(ids)]
+
     def list(
         self,
         *,
@@ -503,7 +507,7 @@ class Client:
 
         Raises:
             JobNotFinished: the job is not final yet; `wait` for it first.
-            JobFailed: the job ended without a result; the message has the reason.
+            JobFailed: the job ended without a result; `failure` has the reason, with its code.
             OutputError: the result is in object storage and could not be read.
         """
         job, result = self._ledger.result(job_id)
@@ -515,7 +519,9 @@ class Client:
             )
         if job.state != "succeeded" or job.result_url is None:
             why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-            raise errors.JobFailed(f"job {job_id} {describe_state(job.state)}{why}")
+            raise errors.JobFailed(
+                f"job {job_id} {describe_state(job.state)}{why}", failure=job.failure
+            )
         try:
             found = parse_stored(Result, self._objects.read(job.result_url))
         except errors.InvalidRequest as error:

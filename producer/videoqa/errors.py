@@ -25,7 +25,7 @@ what was expected, and the next step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
 __all__ = [
     "REGISTRY",
@@ -39,6 +39,7 @@ __all__ = [
     "DecoderOutOfMemory",
     "EmptyQuestion",
     "EngineStopped",
+    "FailureOfJob",
     "FramesTooLarge",
     "GenerationError",
     "IdempotencyConflict",
@@ -230,10 +231,34 @@ class JobNotFinished(LookupFailed):
     retryable = True
 
 
+class FailureOfJob(Protocol):
+    """The attributes of `contract.Failure`: the reason why a job ended without a result."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def stage(self) -> Stage | None: ...
+    @property
+    def retryable(self) -> bool: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def param(self) -> str | None: ...
+
+
 class JobFailed(LookupFailed):
     """The job ended without a result: it failed, was canceled, or expired."""
 
     code = "job_failed"
+
+    def __init__(
+        self, message: str, *, failure: FailureOfJob | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message, param=param)
+        self.failure = failure
+        """The job's `Failure`, with the code of what went wrong; None: the record has none."""
 
 
 class NotRetryable(LookupFailed):

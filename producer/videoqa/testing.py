@@ -1,34 +1,50 @@
-"""InMemoryClient: videoqa for the test suites of backend apps, without Redis, workers and models.
+"""Clients for the test suites of backend apps, without Redis, workers and models.
 
     def test_a_caption_is_shown(app):
         app.videoqa = InMemoryClient(answer="a red circle")
         job = app.videoqa.submit(inputs=["s3://b/clip.mp4"], questions=["What is it?"])
         assert app.videoqa.result(job.id).answers[0].text == "a red circle"
 
-It is `Client` on an in-memory Redis (`pip install './producer[testing]'`), so jobs run through the scripts
-of production. The test plays the worker: `begin`, `say`, `finish`, `fail`.
+`InMemoryClient` is `Client` on an in-memory Redis (`pip install './producer[testing]'`), so jobs run through
+the scripts of production. The test plays the worker: `begin`, `say`, `finish`, `fail`. `InMemoryAsyncClient`
+is the same for asyncio, on any event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 from videoqa import errors
+from videoqa.async_client import AsyncClient
 from videoqa.client import Client
-from videoqa.contract import Answer, Failure, Job, JobRequest, Question, Result, Segment, Usage
+from videoqa.contract import (
+    Answer,
+    Event,
+    Failure,
+    Job,
+    JobRequest,
+    Question,
+    Result,
+    Segment,
+    Usage,
+)
 from videoqa.jobs import Bell, Progress, queue_name
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["InMemoryClient"]
+__all__ = ["InMemoryAsyncClient", "InMemoryClient"]
 
 WORKER = "in-memory"
 LEASE_S = 1e9
+POLL_S = 0.01
+"""Time between two looks at the events in memory."""
 
 
 class _AnsweringDoorbell:
@@ -187,6 +203,81 @@ class InMemoryClient(Client):
 
     def _read_token(self, job_id: str) -> str:
         return str(self._redis.hget(self._ledger.keys.job(job_id), "token"))
+
+
+class _PolledEvents:
+    """Events of an in-memory Redis, read without a connection that would belong to one event loop."""
+
+    def __init__(self, read: Callable[[str, str], list[Event]]) -> None:
+        self._read = read
+
+    async def read_events(
+        self, job_id: str, *, after: str = "0", block_s: float = 0.0
+    ) -> list[Event]:
+        deadline_s = time.monotonic() + block_s
+        while not (found := self._read(job_id, after)) and time.monotonic() < deadline_s:
+            await asyncio.sleep(POLL_S)
+        return found
+
+
+class InMemoryAsyncClient(AsyncClient):
+    """`InMemoryClient` for asyncio; the test plays the worker by the same methods, to be awaited.
+
+    A test that is no coroutine, such as one of an app behind a web framework's test client, plays it by `memory`.
+    """
+
+    def __init__(
+        self,
+        memory: InMemoryClient | None = None,
+        *,
+        answer: str | Callable[[JobRequest, Question], str] | None = None,
+        settings: Settings | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """Makes a client of the jobs in `memory`, or with an empty Redis of its own.
+
+        Arguments:
+            answer: see `InMemoryClient`.
+            tenant: see `Client`.
+        """
+        super().__init__(settings=settings, tenant=tenant)  # connects to nothing until it is used
+        self.memory = memory or InMemoryClient(answer=answer, settings=settings, tenant=tenant)
+        """The jobs of this client, as a client that blocks."""
+        self._client = self.memory
+        self._events = _PolledEvents(self._read_events)  # type: ignore[assignment]
+
+    def _read_events(self, job_id: str, after: str) -> list[Event]:
+        return self.memory._ledger.read_events(job_id, after=after)
+
+    async def begin(self, job_id: str) -> Job:
+        """See `InMemoryClient.begin`."""
+        return await self._call(self.memory.begin, job_id)
+
+    async def say(self, job_id: str, text: str, *, question_id: str = "q1") -> None:
+        """See `InMemoryClient.say`."""
+        await self._call(self.memory.say, job_id, text, question_id=question_id)
+
+    async def finish(self, job_id: str, *texts: str) -> Job:
+        """See `InMemoryClient.finish`."""
+        return await self._call(self.memory.finish, job_id, *texts)
+
+    async def fail(
+        self,
+        job_id: str,
+        code: str = "model_error",
+        message: str = "made to fail",
+        *,
+        stage: errors.Stage | None = "generating",
+        retryable: bool = False,
+    ) -> Job:
+        """See `InMemoryClient.fail`."""
+        return await self._call(
+            self.memory.fail, job_id, code, message, stage=stage, retryable=retryable
+        )
+
+    async def expire(self, job_id: str) -> None:
+        """See `InMemoryClient.expire`."""
+        await self._call(self.memory.expire, job_id)
 
 
 def _make_answer(question_id: str, question: str, text: str) -> Answer:

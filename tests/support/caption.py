@@ -76,13 +76,15 @@ def captioned(
     question: str = "?",
     *,
     sources: Sequence[str] = tuple(f"s3://b/{n:02}.mp4" for n in range(ROWS)),
+    store: ObjectStore | None = None,
     **options: Any,
 ) -> RowCounts:
     """Runs rows into `folder`/out."""
     defaults = {"questions": [question], "priority": "bulk"}
+    output = OutputDir(str(folder / "out"), store or ObjectStore())
+    root = output.read_root()
     with (
-        Manifest(sources, defaults=defaults, store=ObjectStore()) as manifest,
+        Manifest(sources, defaults=defaults, store=ObjectStore(), root=root) as manifest,
         Client(settings=settings) as client,
     ):
-        output = OutputDir(str(folder / "out"), ObjectStore())
         return run_manifest(client, manifest, output, Options(poll_s=0.05, **options), watcher)

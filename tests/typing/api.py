@@ -145,6 +145,9 @@ def failing(client: Client) -> None:
         assert_type(error.code, str)
     except (RedisUnavailable, WaitTimeout, JobFailed) as error:
         assert_type(error.retryable, bool)
+        if isinstance(error, JobFailed) and error.failure is not None:
+            assert_type(error.failure.code, str)
+            assert_type(error.failure.stage, Stage | None)
     except VideoQAError as error:
         assert_type(error.message, str)
         assert_type(error.stage, Stage | None)

@@ -5,13 +5,22 @@
 
 Each row of the manifest is one ordinary job, whose worker writes the result object below OUTPUT
 itself. So OUTPUT alone tells which rows are done, and the same call continues an interrupted run,
-from any host. Nothing here knows models, frames, or how Redis holds a job.
+from any host. Rows of other runs into the same OUTPUT stay. Nothing here knows models, frames, or how
+Redis holds a job.
 """
 
-from videoqa.bulk.estimate import Estimate, Probe, ProbeResult, estimate_manifest, installed_probe
+from videoqa.bulk.estimate import (
+    Estimate,
+    Probe,
+    ProbeResult,
+    RunPlan,
+    estimate_manifest,
+    installed_probe,
+)
 from videoqa.bulk.manifest import Manifest, Row
 from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.progress import ProgressReporter, RowCounts
+from videoqa.bulk.row_plan import parse_where
 from videoqa.bulk.run import Options, run_manifest
 
 __all__ = [
@@ -24,7 +33,9 @@ __all__ = [
     "ProgressReporter",
     "Row",
     "RowCounts",
+    "RunPlan",
     "estimate_manifest",
     "installed_probe",
+    "parse_where",
     "run_manifest",
 ]

@@ -16,11 +16,15 @@ from typing import Any, Protocol
 
 from videoqa import errors
 from videoqa.bulk.manifest import Manifest, Row
+from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.progress import ProgressReporter, RowCounts
 from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.row_plan import Planner, RowPlan
+from videoqa.bulk.run import Options, make_planner
+from videoqa.bulk.stored_rows import load_stored_rows
 from videoqa.contract import JobRequest
 
-__all__ = ["Estimate", "Probe", "ProbeResult", "estimate_manifest", "installed_probe"]
+__all__ = ["Estimate", "Probe", "ProbeResult", "RunPlan", "estimate_manifest", "installed_probe"]
 
 GROUP = "videoqa.probe"
 THREADS = 8
@@ -53,11 +57,45 @@ class Probe(Protocol):
 
 
 @dataclass
+class RunPlan:
+    """Numbers of rows by what a run would do about them."""
+
+    new: int = 0
+    """Rows that OUTPUT has nothing of."""
+    done: int = 0
+    """Rows whose result is there."""
+    again: int = 0
+    """Rows that have an outcome, and would be asked again."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Rows of `again` by reason; a row may have several."""
+    failed: int = 0
+    """Rows that failed before, and would not be asked again."""
+    left_out: int = 0
+    """Rows in no state that was asked for."""
+
+    def add(self, plan: RowPlan) -> None:
+        if plan.is_left_out:
+            self.left_out += 1
+        elif plan.state == "new":
+            self.new += 1
+        elif plan.is_asked:
+            self.again += 1
+            for reason in plan.reasons:
+                self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        elif plan.state == "failed":
+            self.failed += 1
+        else:
+            self.done += 1
+
+
+@dataclass
 class Estimate:
-    """Sums over all rows."""
+    """Sums over all rows that a run would ask."""
 
     videos: int = 0
     rows: int = 0
+    """Rows that the run takes; the plan has each of them once."""
+    plan: RunPlan = field(default_factory=RunPlan)
     hours: float | None = 0.0
     frames: int | None = 0
     prompt_tokens: int | None = 0
@@ -88,28 +126,54 @@ class Estimate:
 
 
 def estimate_manifest(
-    manifest: Manifest, probe: AbstractContextManager[Probe] | None, progress: ProgressReporter
+    manifest: Manifest,
+    probe: AbstractContextManager[Probe] | None,
+    progress: ProgressReporter,
+    output: OutputDir,
+    options: Options | None = None,
 ) -> Estimate:
-    """Reads the headers of every row's inputs; submits and writes nothing.
+    """Reads what OUTPUT holds, and the headers of the videos that a run would ask about; changes nothing.
 
     `probe`: see `installed_probe`.
 
     Raises:
         ManifestRefused: lines are wrong.
+        OutputDenied, OutputNotFound, OutputUnavailable: OUTPUT can't be read.
     """
+    options = options or Options()
     with RowIndex() as index:
         found = Estimate(rows=manifest.check(index))
-    if probe is None:
-        found.hours = found.frames = found.prompt_tokens = found.fetched_bytes = None
-        found.note = (
-            "hours, frames, tokens and bytes are in the videos' headers, which only the worker's "
-            "package can read; install it in your clone: pip install ./worker"
-        )
-        found.videos = sum(_count_videos(row) for row in manifest.rows())
-        return found
+        load_stored_rows(output, index, None, readers=options.readers, note=progress.note)
+        rows = _plan_rows(manifest, make_planner(index, options), found)
+        if probe is None:
+            found.hours = found.frames = found.prompt_tokens = found.fetched_bytes = None
+            found.note = (
+                "hours, frames, tokens and bytes are in the videos' headers, which only the worker's "
+                "package can read; install it in your clone: pip install ./worker"
+            )
+            found.videos = sum(map(_count_videos, rows))
+        else:
+            with probe as opened:
+                _add_headers(found, rows, opened, progress)
+    found.rows -= found.plan.left_out
+    return found
+
+
+def _plan_rows(manifest: Manifest, planner: Planner, found: Estimate) -> Iterator[Row]:
+    """Yields the rows that the run would ask, and counts all."""
+    for row in manifest.rows():
+        plan = planner.plan(row)
+        found.plan.add(plan)
+        if plan.is_asked:
+            yield row
+
+
+def _add_headers(
+    found: Estimate, rows: Iterator[Row], probe: Probe, progress: ProgressReporter
+) -> None:
     seen = 0
-    with probe as opened, progress, ThreadPoolExecutor(THREADS) as pool:
-        for row, result in _inspect_rows(manifest.rows(), opened, pool):
+    with progress, ThreadPoolExecutor(THREADS) as pool:
+        for row, result in _inspect_rows(rows, probe, pool):
             found.videos += _count_videos(row)
             try:
                 found.add(result.result())
@@ -118,7 +182,6 @@ def estimate_manifest(
             seen += 1
             counts = RowCounts(total=found.rows, done=seen - found.failed, failed=found.failed)
             progress.update(counts, 0)
-    return found
 
 
 def _inspect_rows(

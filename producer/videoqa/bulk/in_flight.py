@@ -1,4 +1,4 @@
-"""InFlightRow: one row of a run on its way to its line, and the collection of its result.
+"""InFlightRow: one row of a run on its way to its outcome, and the collection of its result.
 
 The idempotency key of a row's job is made of the result's place, the row's id and its whole
 request. So a run that continues an earlier one joins the jobs of that, from whichever host it ran.
@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from videoqa import errors
 from videoqa.bulk.manifest import DIGEST_KEY, Row
-from videoqa.bulk.manifest_files import object_name
-from videoqa.bulk.output_dir import OutputDir
-from videoqa.bulk.records import ResultLine, RowFailure, failed_line, result_line
-from videoqa.bulk.row_index import StoredObjects
+from videoqa.bulk.outcomes import Outcome, make_failure, make_outcome
+from videoqa.bulk.output_dir import OutputDir, StoredRow
+from videoqa.bulk.output_index import IndexEntry
+from videoqa.bulk.records import RowFailure
 from videoqa.bulk.subtitle_files import SubtitleFormat, write_subtitles
 from videoqa.client import Client
-from videoqa.contract import Failure, Job, JobRequest, Result
+from videoqa.contract import Failure, Job, JobRequest, JobState, Result
 
-__all__ = ["InFlightRow", "collect_result", "collect_stored", "record_failure"]
+__all__ = ["InFlightRow", "collect_result", "record_failure"]
 
 
 @dataclass
@@ -32,17 +32,23 @@ class InFlightRow:
     """A row, and what this run knows of its job."""
 
     row: Row
+    entry: IndexEntry | None = None
+    """The row's outcome in OUTPUT before this run."""
     number: int = 0
     """Number of its job: another one is needed where the record of the last lies about the result."""
-    stored: StoredObjects = field(default_factory=StoredObjects)
-    """The objects that OUTPUT held of the row before this run."""
-    submitted: bool = False
+    job_id: str | None = None
+    """The job that this run has submitted for it."""
     reopened: bool = False
     """True once its failed job was retried, which happens once a run."""
+    state: JobState | None = None
+    """The job's final state; None if no end was seen, or its record is gone."""
     job: Job | None = None
-    """The final job; None if no end was seen, or its record is gone."""
+    """The final job, if it has no result."""
     replaces: str | None = None
     """The job of the row's earlier result, of another request, which lies in OUTPUT."""
+
+    def __post_init__(self) -> None:
+        self.replaces = self.entry.result_job_id if self.entry else None
 
     def request(self, output: OutputDir) -> JobRequest:
         """Returns the request of the row's job."""
@@ -55,78 +61,72 @@ class InFlightRow:
 
 
 def collect_result(
-    flight: InFlightRow,
-    *,
-    client: Client,
-    output: OutputDir,
-    subtitles: SubtitleFormat | None,
-    retry_failed: bool,
-) -> ResultLine | None:
-    """Returns the row's line, or None if the row has to be submitted (again)."""
-    row, job = flight.row, flight.job
-    flight.job = None
+    flight: InFlightRow, *, client: Client, output: OutputDir, subtitles: SubtitleFormat | None
+) -> Outcome | None:
+    """Returns the row's outcome, or None if the row has to be submitted (again)."""
+    row, state, job = flight.row, flight.state, flight.job
+    flight.state = flight.job = None
     replaced = flight.replaces
-    result = output.read_result(row)
-    if result is not None and result.metadata.get(DIGEST_KEY) != row.digest:
-        flight.replaces, result = result.job_id, None
-    if result is None and job is not None and job.state == "succeeded":
-        result = _restore_from_redis(client, output, flight, job)
-    if result is not None:
-        if flight.stored.failure is not None:
+    stored = output.read_result(row)
+    if stored.result is not None and stored.result.metadata.get(DIGEST_KEY) != row.digest:
+        flight.replaces, stored = stored.result.job_id, StoredRow()
+    if stored.result is None and state == "succeeded":
+        stored = _restore_from_redis(client, output, flight)
+    if stored.result is not None:
+        if flight.entry is not None and flight.entry.failure is not None:
             output.delete_failure(row.custom_id)
-        paths = write_subtitles(row, result, subtitles, output) if subtitles else ()
-        return result_line(row.custom_id, output.result_url(row.custom_id), result, paths)
-    if job is not None and job.state != "succeeded":
-        if _met_other_run(job) and flight.replaces != replaced:
-            return None
-        return record_failure(output, row, job, job.failure or _unexplained_failure(job))
-    if not flight.submitted and not retry_failed:
-        failure = output.read_failure(row)
-        return failed_line(failure) if failure is not None else None
-    return None
-
-
-def collect_stored(output: OutputDir, name: str) -> ResultLine | None:
-    """Returns the line of a row of another run, by its objects alone; None: they are not a row's."""
-    found = output.read_outcome(name)
-    if found is None or found.custom_id is None or object_name(found.custom_id) != name:
+        paths = write_subtitles(row, stored.result, subtitles, output) if subtitles else ()
+        return make_outcome(output, stored, subtitles=subtitles or "", paths=paths)
+    if job is None or (_met_other_run(job) and flight.replaces != replaced):
         return None
-    if isinstance(found, RowFailure):
-        return failed_line(found)
-    return result_line(found.custom_id, output.result_url(found.custom_id), found, ())
+    return record_failure(output, flight, job.id, job.failure or _unexplained_failure(job))
 
 
 def _met_other_run(job: Job) -> bool:
     return job.failure is not None and job.failure.code == errors.OutputConflict.code
 
 
-def _restore_from_redis(
-    client: Client, output: OutputDir, flight: InFlightRow, job: Job
-) -> Result | None:
+def _restore_from_redis(client: Client, output: OutputDir, flight: InFlightRow) -> StoredRow:
     """Writes a deleted result object again if the job's record has the result; else asks for a new job."""
     with suppress(errors.LookupFailed, errors.OutputError):
-        result = client.result(job.id)
-        if output.write_result(flight.row, result):
-            return result
+        stored = output.write_result(flight.row, _read_result(client, flight))
+        if stored.result is not None:
+            return stored
     flight.number += 1
-    return None
+    return StoredRow()
 
 
-def record_failure(output: OutputDir, row: Row, job: Job | None, failure: Failure) -> ResultLine:
-    """Writes the failure, so that later runs do not submit the row again, and returns its line.
+def _read_result(client: Client, flight: InFlightRow) -> Result:
+    if flight.job_id is None:
+        raise errors.JobNotFound("the row was not submitted")
+    return client.result(flight.job_id)
+
+
+def record_failure(
+    output: OutputDir, flight: InFlightRow, job_id: str | None, failure: Failure
+) -> Outcome:
+    """Writes the failure, so that later runs do not submit the row again, and returns it as outcome.
 
     A conflict is not written: it ends when the object in the way is moved.
     """
+    row, entry = flight.row, flight.entry
     found = RowFailure(
         custom_id=row.custom_id,
         digest=row.digest,
-        job_id=job.id if job else None,
+        job_id=job_id,
         failure=failure,
         failed_at=datetime.now(UTC),
     )
-    if failure.code != errors.OutputConflict.code:
-        output.write_failure(found)
-    return failed_line(found)
+    if failure.code == errors.OutputConflict.code:
+        return replace(make_failure(found, None), is_kept=False)
+    outcome = make_failure(found, output.write_failure(found))
+    if entry is None:
+        return outcome
+    # The result of another request stays.
+    kept = outcome.entry._replace(
+        result=entry.result, result_digest=entry.result_digest, result_job_id=entry.result_job_id
+    )
+    return replace(outcome, entry=kept)
 
 
 def _unexplained_failure(job: Job) -> Failure:

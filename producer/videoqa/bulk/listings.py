@@ -1,4 +1,4 @@
-"""Listings: the rows that a SOURCE names, be it a folder, a glob, an S3 prefix or a manifest file.
+"""Listings: the rows that SOURCEs name, be they folders, globs, S3 prefixes, manifest files or videos.
 
 Yields `SourceLine`s; the manifest checks them against the contract. Holds one line at a time, and
 the names of one folder.
@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
-from videoqa.bulk.manifest_files import (
-    SourceLine,
-    as_custom_id,
-    line_of_name,
-    read_csv,
-    read_jsonl,
-    read_list,
-)
+from videoqa.bulk.folders import FolderWalker, fixed_folder
+from videoqa.bulk.manifest_files import SourceLine, line_of_name, read_csv, read_jsonl, read_list
+from videoqa.bulk.names import canonical_url, local_path, printable
 from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
 
-__all__ = ["VIDEO_SUFFIXES", "list_rows"]
+__all__ = ["VIDEO_SUFFIXES", "find_place", "list_rows"]
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts",
@@ -34,42 +30,71 @@ VIDEO_SUFFIXES = (
 
 
 def list_rows(
-    sources: Sequence[str], store: ObjectStore, stdin: IO[bytes] | None
+    sources: Sequence[str], store: ObjectStore, stdin: IO[bytes] | None, walker: FolderWalker
 ) -> Iterator[SourceLine]:
     """Yields all rows of the sources; the source `-` is read from `stdin`.
 
     Raises:
-        InvalidRequest: there is no such source. OutputError: the prefix cannot be listed.
+        InvalidRequest: there is no such source, or it cannot be read. OutputError: the prefix cannot be
+            listed.
     """
     if "" in sources:
         raise InvalidRequest(
             "got an empty source, expected a folder, a file, a glob or a URL", param="source"
         )
-    if len(sources) != 1:
-        return (line_of_name(n, name, Path()) for n, name in enumerate(sources, 1))
-    (source,) = sources
+    walker.begin()
+    for source in sources:
+        try:
+            for line in _list_source(source, store, stdin, walker):
+                # With several sources, the number of a line does not tell where it stands.
+                yield replace(line, source=printable(source)) if len(sources) > 1 else line
+        except OSError as error:
+            raise InvalidRequest(
+                f"can't read {printable(source)}: {error.strerror or error}; check its permissions",
+                param="source",
+            ) from error
+
+
+def find_place(source: str) -> str:
+    """Returns the folder that holds a source's videos, absolute, or the prefix, which ends in a slash."""
+    if source.startswith("s3://"):
+        is_video = source.lower().endswith(VIDEO_SUFFIXES)
+        return (source.rpartition("/")[0] if is_video else source.rstrip("/")) + "/"
+    if source == "-":
+        return os.getcwd()
+    if "://" in source and not source.startswith("file:///"):
+        return source.rpartition("/")[0] + "/"
+    path = local_path(canonical_url(source))
+    if not os.path.isdir(path):
+        path = fixed_folder(os.fspath(path)) if glob.has_magic(source) else path.parent
+    return os.fspath(path)
+
+
+def _list_source(
+    source: str, store: ObjectStore, stdin: IO[bytes] | None, walker: FolderWalker
+) -> Iterable[SourceLine]:
     if source == "-" and stdin is not None:
         return read_list(stdin, Path())
     if source.startswith("s3://") and not source.lower().endswith(VIDEO_SUFFIXES):
         return _list_prefix(source if source.endswith("/") else source + "/", store)
     if "://" in source:
-        return iter([line_of_name(1, source, Path())])
-    return _list_local(source)
+        return [line_of_name(1, source, Path())]
+    return _list_local(source, walker)
 
 
-def _list_local(source: str) -> Iterator[SourceLine]:
+def _list_local(source: str, walker: FolderWalker) -> Iterable[SourceLine]:
     path = Path(source)
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-        return iter([line_of_name(1, source, Path())])
+        return [line_of_name(1, source, Path())]
     if path.is_dir():
-        return _list_folder(path)
+        return _number_videos(walker.walk(path))
     if path.is_file():
         return _read_manifest_file(path)
     if glob.has_magic(source):
-        return _list_glob(source)
+        return _number_videos(walker.expand(source))
     raise InvalidRequest(
-        f"there is no {source!r}, expected a folder, a glob in quotes, s3://bucket/prefix/, or a "
-        ".jsonl, .csv or .txt file",
+        f"there is no {printable(source)!r}, expected a folder, a glob in quotes, s3://bucket/prefix/, "
+        "or a .jsonl, .csv or .txt file",
         param="source",
     )
 
@@ -79,7 +104,8 @@ def _read_manifest_file(path: Path) -> Iterator[SourceLine]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InvalidRequest(
-            f"got the file {path}, expected .jsonl, .csv, .txt or a video", param="source"
+            f"got the file {printable(path)}, expected .jsonl, .csv, .txt or a video",
+            param="source",
         )
     with path.open("rb") as file:
         yield from reader(file, path.absolute().parent)
@@ -88,28 +114,10 @@ def _read_manifest_file(path: Path) -> Iterator[SourceLine]:
 # -- places that hold videos
 
 
-def _list_folder(folder: Path) -> Iterator[SourceLine]:
-    number = 0
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            if _is_video(name):
-                number += 1
-                path = Path(parent, name)
-                relative = os.fspath(path.relative_to(folder))
-                yield _line_of_video(number, path.absolute().as_uri(), relative)
-
-
-def _list_glob(pattern: str) -> Iterator[SourceLine]:
-    fixed = Path(pattern)
-    while glob.has_magic(str(fixed)):
-        fixed = fixed.parent
-    number = 0
-    for name in sorted(glob.iglob(pattern, recursive=True)):
-        if _is_video(name) and Path(name).is_file():
-            number += 1
-            relative = os.path.relpath(name, fixed)
-            yield _line_of_video(number, Path(name).absolute().as_uri(), relative)
+def _number_videos(paths: Iterator[Path]) -> Iterator[SourceLine]:
+    videos = (path for path in paths if _is_video(path.name))
+    for number, path in enumerate(videos, 1):
+        yield SourceLine(number, {"url": canonical_url(os.fspath(path))})
 
 
 def _list_prefix(prefix: str, store: ObjectStore) -> Iterator[SourceLine]:
@@ -118,15 +126,10 @@ def _list_prefix(prefix: str, store: ObjectStore) -> Iterator[SourceLine]:
     number = 0
     for url in store.list(f"s3://{bucket}/{quote(start)}"):
         key = unquote(url.removeprefix(f"s3://{bucket}/"))
-        if _is_video(key):
+        if _is_video(key.rpartition("/")[2]):
             number += 1
-            yield _line_of_video(number, f"s3://{bucket}/{key}", key[len(start) :])
+            yield SourceLine(number, {"url": f"s3://{bucket}/{key}"})
 
 
 def _is_video(name: str) -> bool:
-    base = name.rpartition("/")[2]
-    return base.lower().endswith(VIDEO_SUFFIXES) and not base.startswith(".")
-
-
-def _line_of_video(number: int, url: str, name: str) -> SourceLine:
-    return SourceLine(number, {"url": url, "custom_id": as_custom_id(name)})
+    return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")

@@ -14,20 +14,24 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import IO, Any, Self
 
 from pydantic import ValidationError
 
 from videoqa import errors
-from videoqa.bulk.listings import list_rows
-from videoqa.bulk.manifest_files import MAX_NAME_BYTES, SourceLine, is_short_name, object_name
+from videoqa.bulk.archive_root import ArchiveRoot
+from videoqa.bulk.folders import FolderWalker
+from videoqa.bulk.listings import find_place, list_rows
+from videoqa.bulk.manifest_files import SourceLine
+from videoqa.bulk.names import MAX_NAME_BYTES, is_short_name, object_name, printable
 from videoqa.bulk.row_index import RowIndex
-from videoqa.contract import JobRequest, is_image_url, parse_request
+from videoqa.contract import Input, JobRequest, is_image_url, parse_request
 from videoqa.redaction import redact_url
 from videoqa.storage import ObjectStore
 
-__all__ = ["DIGEST_KEY", "Digester", "Manifest", "Row"]
+__all__ = ["DIGEST_KEY", "PARTS", "Digester", "Manifest", "Row", "compare_digests"]
 
 DIGEST_KEY = "videoqa.caption"
 """Key in a job's metadata, and so in its result, for the digest of its row."""
@@ -41,26 +45,47 @@ _RESERVED = ("output", "idempotency_key")
 class Row:
     """One video, or a few, and the questions about them."""
 
-    number: int
     custom_id: str
     request: JobRequest
     digest: str
     """Digest of the fields that decide the answer; see `Digester`."""
+
+    @property
+    def name(self) -> str:
+        """Name of its objects in OUTPUT."""
+        return object_name(self.custom_id)
 
 
 class Manifest:
     """The rows of one or more sources; a context manager, since it holds a copy of standard input."""
 
     def __init__(
-        self, sources: Sequence[str], *, defaults: Mapping[str, Any], store: ObjectStore
+        self,
+        sources: Sequence[str],
+        *,
+        defaults: Mapping[str, Any],
+        store: ObjectStore,
+        root: str | None = None,
+        only: Sequence[str] = (),
+        skip_unreadable: bool = False,
     ) -> None:
         """
         Arguments:
-            sources: one folder, glob, prefix, manifest or `-`; or several videos.
+            sources: folders, globs, prefixes, manifest files, videos, or `-` for standard input.
             defaults: fields of requests that hold where a line does not give its own. A line's
                 field takes the place of the whole default, also of `sampling` and `generation`.
+            root: folder or prefix below which videos have their names; None: the one that the
+                sources suggest.
+            only: globs for custom_ids, of which a row must match one; none: all rows are taken.
+            skip_unreadable: folders that cannot be read are left out and counted.
+
+        Raises:
+            InvalidRequest: `root` is no folder or prefix.
         """
         self.sources = tuple(sources)
+        self.walker = FolderWalker(skip_unreadable=skip_unreadable)
+        self.root = ArchiveRoot(root) if root else ArchiveRoot.above([*map(find_place, sources)])
+        self._only = tuple(only)
         self._defaults = _build_defaults(defaults)
         self._store = store
         self._stdin: IO[bytes] | None = None
@@ -86,28 +111,34 @@ class Manifest:
         Raises:
             ManifestRefused: lines are wrong, or there is no row. All problems are in one message.
         """
-        count, problems = 0, _Problems()
+        count = taken = 0
+        problems = _Problems()
         for line in self._list_lines():
             try:
                 request = self._parse(line)
             except errors.RequestError as error:
-                problems.add(line.number, error.message)
+                problems.add(line.place, error.message)
                 continue
-            count += 1
-            first = index.add_id(object_name(request.custom_id or ""), line.number)
-            if first != line.number:
+            custom_id = request.custom_id or ""
+            first = index.add_id(object_name(custom_id), count, line.place)
+            if first:
                 problems.add(
-                    line.number,
-                    f"custom_id {request.custom_id!r} is already that of line {first}; "
-                    "give each line its own",
+                    line.place,
+                    f"custom_id {custom_id!r} is already that of {first}; give each line its own",
                 )
-        shown = " ".join(redact_url(each) if "://" in each else each for each in self.sources)
-        problems.raise_any(shown)
-        if not count:
+            count += 1
+            taken += self._is_taken(custom_id)
+        shown = (redact_url(each) if "://" in each else each for each in self.sources)
+        names = printable(" ".join(shown))
+        problems.raise_any(names)
+        if not taken:
             raise errors.ManifestRefused(
-                f"{shown} holds no video, expected at least one", param="source"
+                f"--only takes none of the {count} videos of {names}, expected at least one"
+                if count
+                else f"{names} holds no video, expected at least one",
+                param="source",
             )
-        return count
+        return taken
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows, after `check` has accepted them.
@@ -115,29 +146,37 @@ class Manifest:
         Raises:
             ManifestRefused: a line has become wrong since.
         """
-        digester = Digester()
+        digester = Digester(self.root)
         for line in self._list_lines():
             try:
                 request = self._parse(line)
             except errors.RequestError as error:
                 raise errors.ManifestRefused(
-                    f"line {line.number} was changed after it was checked: {error.message}",
+                    f"{line.place} was changed after it was checked: {error.message}",
                     param="source",
                 ) from error
+            custom_id = request.custom_id or ""
+            if not self._is_taken(custom_id):
+                continue
             digest = digester.digest(request)
             metadata = request.metadata | {DIGEST_KEY: digest}
             request = request.model_copy(update={"metadata": metadata})
-            yield Row(line.number, request.custom_id or "", request, digest)
+            yield Row(custom_id, request, digest)
 
     def _list_lines(self) -> Iterator[SourceLine]:
         if self._stdin is not None:
             self._stdin.seek(0)
-        return list_rows(self.sources, self._store, self._stdin)
+        return list_rows(self.sources, self._store, self._stdin, self.walker)
+
+    def _is_taken(self, custom_id: str) -> bool:
+        return not self._only or any(fnmatchcase(custom_id, each) for each in self._only)
 
     def _parse(self, line: SourceLine) -> JobRequest:
         if line.problem:
             raise errors.InvalidRequest(line.problem)
         fields = self._defaults | _normalize(line.fields)
+        if "custom_id" not in fields:
+            fields["custom_id"] = self._name(fields.get("inputs"))
         if "questions" not in fields:
             raise errors.InvalidRequest(
                 "got no question, expected --question for all rows, or `question` in this one",
@@ -152,6 +191,16 @@ class Manifest:
                 param="custom_id",
             )
         return request
+
+    def _name(self, inputs: Any) -> str:
+        """Returns the custom_id of a row without one."""
+        (first,) = inputs if isinstance(inputs, list) and len(inputs) == 1 else (None,)
+        url = first.get("url") if isinstance(first, dict) else first
+        if not isinstance(url, str):
+            raise errors.InvalidRequest(
+                "got no custom_id, expected one in a line without a single url", param="custom_id"
+            )
+        return self.root.name(url) or "-"
 
 
 def _build_defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,9 +229,14 @@ def _normalize(fields: dict[str, Any]) -> dict[str, Any]:
         own["inputs"] = [_pop_clip(own)]
     if "question" in own:
         own["questions"] = [own.pop("question")]
-    if isinstance(own.get("metadata"), dict) and len(own["metadata"]) > 31:
+    metadata = own.get("metadata")
+    if isinstance(metadata, dict) and DIGEST_KEY in metadata:
         raise errors.InvalidRequest(
-            f"got {len(own['metadata'])} metadata entries, expected at most 31: the run adds one"
+            f"got the metadata {DIGEST_KEY}, expected a line without it: the run sets it"
+        )
+    if isinstance(metadata, dict) and len(metadata) > 31:
+        raise errors.InvalidRequest(
+            f"got {len(metadata)} metadata entries, expected at most 31: the run adds one"
         )
     return own
 
@@ -198,35 +252,60 @@ def _pop_clip(own: dict[str, Any]) -> Any:
 
 
 class Digester:
-    """Digests of requests by the fields that decide an answer; another timeout does not change it.
+    """Digests of requests by the fields that decide an answer; another timeout does not change them.
 
-    SHA-256 of the canonical JSON of inputs, questions, sampling, generation and model. Rows mostly
-    differ by their inputs alone, so the JSON of the other fields is kept from one row to the next.
+    A digest has a part for each of `PARTS`, so that two tell what has changed: 64 bits of SHA-256 over
+    canonical JSON. Inputs below the root count by their path, and so are the same wherever the archive
+    lies. Rows mostly differ by their inputs alone, so the other parts are kept from one row to the next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: ArchiveRoot) -> None:
+        self._root = root
         self._asked: tuple[Any, ...] = ()
-        self._before = self._after = ""
-        """Canonical JSON before and after the value of `inputs`."""
+        self._rest = ""
 
     def digest(self, request: JobRequest) -> str:
-        """Returns 32 hexadecimal digits."""
-        asked = (request.questions, request.sampling, request.generation, request.model)
+        """Returns the parts as hexadecimal digits, joined by dashes."""
+        asked = (
+            request.questions, request.summary, request.model, request.sampling, request.generation,
+        )  # fmt: skip
         if asked != self._asked:
-            self._dump_fields(request)
+            self._rest = "-".join(_digest_fields(request, names) for names in _FIELDS.values())
             self._asked = asked
-        inputs = [item.model_dump(mode="json", exclude_defaults=True) for item in request.inputs]
-        text = f"{self._before}{_canonical_json(inputs)}{self._after}"
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        inputs = [self._describe(item) for item in request.inputs]
+        return f"{_digest(_canonical_json(inputs))}-{self._rest}"
 
-    def _dump_fields(self, request: JobRequest) -> None:
-        names = {"questions", "sampling", "generation", "model"}
-        data = request.model_dump(mode="json", include=names, exclude_defaults=True)
-        texts = {name: f'"{name}":{_canonical_json(value)}' for name, value in data.items()}
-        before = [texts[name] for name in sorted(texts) if name < "inputs"]
-        after = [texts[name] for name in sorted(texts) if name > "inputs"]
-        self._before = "{" + ",".join([*before, '"inputs":'])
-        self._after = ",".join(["", *after]) + "}"
+    def _describe(self, item: Input) -> dict[str, Any]:
+        found = item.model_dump(mode="json", exclude_defaults=True)
+        path = self._root.find_path(item.url)
+        return found if path is None else found | {"url": printable(path)}
+
+
+_FIELDS = {
+    "question": {"questions", "summary"},
+    "model": {"model"},
+    "settings": {"sampling", "generation"},
+}
+PARTS = ("input", *_FIELDS)
+"""Names of a digest's parts, in order."""
+
+
+def compare_digests(old: str, new: str) -> tuple[str, ...]:
+    """Returns the names of the parts that differ; all if the old one is no digest of this form."""
+    parts = old.split("-"), new.split("-")
+    if len(parts[0]) != len(PARTS):
+        return PARTS
+    return tuple(name for name, a, b in zip(PARTS, *parts, strict=True) if a != b)
+
+
+def _digest_fields(request: JobRequest, names: set[str]) -> str:
+    return _digest(
+        _canonical_json(request.model_dump(mode="json", include=names, exclude_defaults=True))
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _canonical_json(value: Any) -> str:
@@ -240,10 +319,10 @@ class _Problems:
         self._shown: list[str] = []
         self._count = 0
 
-    def add(self, number: int, problem: str) -> None:
+    def add(self, place: str, problem: str) -> None:
         self._count += 1
         if len(self._shown) < SHOWN:
-            self._shown.append(f"line {number}: {problem}")
+            self._shown.append(f"{place}: {problem}")
 
     def raise_any(self, source: str) -> None:
         if not self._count:

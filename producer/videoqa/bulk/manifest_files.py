@@ -7,26 +7,20 @@ stand in the file, or with the problem of that line. Relative paths lie below th
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import unquote
 
-from videoqa.contract import as_url, quote_name, redact_url
+from videoqa.bulk.names import canonical_url
 from videoqa.redaction import redact_text
 
 __all__ = [
     "CSV_COLUMNS",
-    "MAX_NAME_BYTES",
     "SourceLine",
-    "as_custom_id",
-    "is_short_name",
     "line_of_name",
-    "object_name",
     "read_csv",
     "read_jsonl",
     "read_list",
@@ -37,10 +31,6 @@ CSV_COLUMNS = (
 )  # fmt: skip
 MAX_LINE_BYTES = 2 << 20
 """A request is at most 1 MiB; a line may spell it with escapes."""
-MAX_CUSTOM_ID = 256
-"""Characters, by the contract."""
-MAX_NAME_BYTES = 250
-"""Size of a custom_id as a file's name, to which `.json` is added; file systems allow 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +42,18 @@ class SourceLine:
     fields: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
     """The reason why `fields` is empty."""
+    source: str = ""
+    """The source that has the line, if there are several."""
+
+    @property
+    def place(self) -> str:
+        """The line in words, for messages."""
+        return f"{self.source}: line {self.number}" if self.source else f"line {self.number}"
 
 
 def line_of_name(number: int, name: str, base: Path) -> SourceLine:
-    """Returns the row of a bare path or URL; its custom_id is that name without its secret parts."""
-    shown = redact_url(name) if "://" in name else name
-    if shown != name:
-        shown += "#" + _short_digest(name)
-    return SourceLine(number, {"url": as_url(name, base), "custom_id": as_custom_id(shown)})
-
-
-def as_custom_id(name: str) -> str:
-    """Returns a path as a custom_id; one too long for a file's name becomes a digest and its end."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    if len(text) <= MAX_CUSTOM_ID and is_short_name(text):
-        return text
-    end = text
-    while not is_short_name(end, MAX_NAME_BYTES - 20):
-        end = end[1:]
-    return f"{_short_digest(text)}-{end}"
-
-
-def object_name(custom_id: str) -> str:
-    """Returns the name under which OUTPUT holds a row's objects, without the suffix."""
-    return unquote(quote_name(custom_id))
-
-
-def is_short_name(custom_id: str, limit_bytes: int = MAX_NAME_BYTES) -> bool:
-    """Returns True if the custom_id fits a file's name."""
-    if custom_id.isascii() and 3 * len(custom_id) <= limit_bytes:
-        return True  # even if each character becomes a percent sign and two digits
-    return len(object_name(custom_id).encode()) <= limit_bytes
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    """Returns the row of a bare path or URL."""
+    return SourceLine(number, {"url": canonical_url(name, base)})
 
 
 # -- lists and JSONL
@@ -120,16 +87,14 @@ def _parse_json_line(number: int, text: str, base: Path) -> SourceLine:
     if not isinstance(fields, dict):
         return SourceLine(number, problem=f"got {type(fields).__name__}, expected a JSON object")
     if fields.get("custom_id") in (None, ""):
-        return SourceLine(
-            number, problem="got no custom_id, expected one that no other line has; add it"
-        )
+        fields.pop("custom_id", None)
     return SourceLine(number, _resolve_paths(fields, base))
 
 
 def _resolve_paths(fields: dict[str, Any], base: Path) -> dict[str, Any]:
     """Turns paths into URLs, in place; values that are no paths are left for the contract to refuse."""
     if isinstance(fields.get("url"), str):
-        fields["url"] = as_url(fields["url"], base)
+        fields["url"] = canonical_url(fields["url"], base)
     inputs = fields.get("inputs")
     if isinstance(inputs, (str, dict)):
         inputs = [inputs]
@@ -140,9 +105,9 @@ def _resolve_paths(fields: dict[str, Any], base: Path) -> dict[str, Any]:
 
 def _resolve_input(item: Any, base: Path) -> Any:
     if isinstance(item, str):
-        return as_url(item, base)
+        return canonical_url(item, base)
     if isinstance(item, dict) and isinstance(item.get("url"), str):
-        return item | {"url": as_url(item["url"], base)}
+        return item | {"url": canonical_url(item["url"], base)}
     return item
 
 
@@ -169,9 +134,10 @@ def _read_texts(file: IO[bytes]) -> Iterator[tuple[int, str, str]]:
 
 
 def read_csv(file: IO[bytes], base: Path) -> Iterator[SourceLine]:
-    """Yields a row for each line after the header, which names columns of `CSV_COLUMNS`.
+    """Yields a row for each line after the header, which names columns of `CSV_COLUMNS`, and others.
 
-    An empty cell leaves its field to the run's defaults.
+    An empty cell leaves its field to the run's defaults. A column of another name becomes metadata of
+    the row's job.
     """
     rows = csv.reader(
         (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(file)),
@@ -180,12 +146,9 @@ def read_csv(file: IO[bytes], base: Path) -> Iterator[SourceLine]:
     number = 1
     try:
         columns = [name.strip() for name in next(rows, [])]
-        unknown = sorted(set(columns) - set(CSV_COLUMNS))
-        if unknown or "url" not in columns or len(set(columns)) < len(columns):
-            names = ", ".join(CSV_COLUMNS)
-            yield SourceLine(
-                1, problem=f"got the columns {columns}, expected url and some of {names}"
-            )
+        problem = _check_columns(columns)
+        if problem:
+            yield SourceLine(1, problem=problem)
             return
         number = rows.line_num + 1
         for cells in rows:
@@ -195,6 +158,33 @@ def read_csv(file: IO[bytes], base: Path) -> Iterator[SourceLine]:
     except (csv.Error, UnicodeDecodeError) as error:
         problem = f"is not CSV in UTF-8: {error}; the rest of the file was not read"
         yield SourceLine(number, problem=problem)
+
+
+def _check_columns(columns: list[str]) -> str:
+    """Returns the problem of a header; empty: there is none."""
+    if "url" not in columns:
+        return (
+            f"got the columns {columns}, expected url and perhaps {', '.join(CSV_COLUMNS[1:])}"
+            + (_guess_delimiter(columns))
+        )
+    if len(set(columns)) < len(columns):
+        return f"got the columns {columns}, expected each name once"
+    for name in columns:
+        near = get_close_matches(name.lower(), CSV_COLUMNS, 1, cutoff=0.8)
+        if near and name not in CSV_COLUMNS:
+            return (
+                f"got the column {name!r}, which resembles {near[0]}; correct it, or give it a name that "
+                "does not, and it becomes metadata"
+            )
+    return ""
+
+
+def _guess_delimiter(columns: list[str]) -> str:
+    """Returns the next step if the header seems to be separated by something else than commas."""
+    for delimiter, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if any(delimiter in column for column in columns):
+            return f"; the file seems to be separated by {name}: save it with commas"
+    return ""
 
 
 def _parse_csv_line(number: int, columns: list[str], cells: list[str], base: Path) -> SourceLine:
@@ -207,6 +197,9 @@ def _parse_csv_line(number: int, columns: list[str], cells: list[str], base: Pat
     fields |= {
         name: row[name] for name in row if name in ("custom_id", "model", "tenant", "question")
     }
+    metadata = {name: row[name] for name in row if name and name not in CSV_COLUMNS}
+    if metadata:
+        fields["metadata"] = metadata
     try:
         fields |= _parse_numbers(row)
     except ValueError as error:

@@ -3,6 +3,8 @@
     OUTPUT/results/<custom_id>.json   result objects, written by workers
     OUTPUT/failed/<custom_id>.json    the reason why a row has no result, written by the run
     OUTPUT/results.jsonl              one line for each row; results.parquet on request
+    OUTPUT/index.jsonl                what these lines were made of; may be lost
+    OUTPUT/archive.json               the root below which videos have their names
 
 The objects are the truth, and a line can be made from them at any time. If a row has both, the later
 one is its outcome. A slash in a custom_id becomes `%2F` in the name. Knows rows and results, and
@@ -12,26 +14,40 @@ neither jobs in flight nor manifests.
 from __future__ import annotations
 
 import errno
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 from urllib.parse import quote, unquote
 
 from videoqa import errors
 from videoqa.bulk.manifest import Row
-from videoqa.bulk.records import RowFailure
+from videoqa.bulk.records import ArchiveRecord, RowFailure
 from videoqa.contract import Result, as_url, parse_object_url, parse_stored, quote_name, redact_url
 from videoqa.storage import ObjectStore, file_path
 
-__all__ = ["OutputDir", "translate_disk_errors"]
+__all__ = ["OutputDir", "StoredRow", "translate_disk_errors"]
 
 T = TypeVar("T")
-M = TypeVar("M", Result, RowFailure)
+M = TypeVar("M", Result, RowFailure, ArchiveRecord)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ARCHIVE = "archive.json"
 TRIES = 6
 """For a store that does not answer: 16 s in all, then the run ends and can be continued."""
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """The objects of a row; None where there is none, or some other file in its place."""
+
+    result: Result | None = None
+    result_version: str | None = None
+    """None: there is no such file at all."""
+    failure: RowFailure | None = None
+    failure_version: str | None = None
 
 
 class OutputDir:
@@ -43,8 +59,9 @@ class OutputDir:
         try:
             parse_object_url(f"{self.url}/results.jsonl").check_name()
         except ValueError as error:
+            shown = redact_url(output) if "://" in output else output
             raise errors.InvalidRequest(
-                f"got the output {redact_url(output)!r}, expected a folder or s3://bucket/prefix: {error}",
+                f"got the output {shown!r}, expected a folder or s3://bucket/prefix: {error}",
                 param="output",
             ) from error
         self.store = store
@@ -65,9 +82,46 @@ class OutputDir:
     def failure_url(self, custom_id: str) -> str:
         return f"{self.url}/failed/{quote_name(custom_id)}.json"
 
-    def has_file(self, name: str) -> bool:
-        """Returns True if there is a file, such as results.parquet, beside the objects."""
-        return self.store.version(f"{self.url}/{name}") is not None
+    def file_version(self, name: str) -> str | None:
+        """Returns the version of a file beside the objects, such as results.jsonl; None: there is none."""
+        return _retry(lambda: self.store.version(f"{self.url}/{name}"))
+
+    def open_file(self, name: str) -> IO[bytes] | None:
+        """Opens a file beside the objects, or a copy of it, for reading; None: there is none."""
+        folder = self.folder
+        with translate_disk_errors(folder or Path(tempfile.gettempdir())), ExitStack() as opened:
+            if folder is not None:
+                try:
+                    return (folder / name).open("rb")
+                except FileNotFoundError:
+                    return None
+            copy = opened.enter_context(tempfile.TemporaryFile())
+            try:
+                self.store.download(f"{self.url}/{name}", copy)
+            except errors.OutputNotFound:
+                return None
+            copy.seek(0)
+            opened.pop_all()
+        return copy
+
+    def read_root(self) -> str | None:
+        """Returns the URL of the root that an earlier run has noted, if there was one.
+
+        Raises:
+            InvalidRequest: archive.json is no record of ours.
+        """
+        record, version = self._parse(ArchiveRecord, f"{self.url}/{_ARCHIVE}")
+        if record is None and version is not None:
+            raise errors.InvalidRequest(
+                f"{self.url}/{_ARCHIVE} does not tell the root of the archive; give it by --root",
+                param="root",
+            )
+        return record.root if record else None
+
+    def write_root(self, root: str) -> None:
+        """Notes the root for later runs."""
+        data = ArchiveRecord(root=root).model_dump_json(indent=2).encode()
+        _retry(lambda: self.store.write(f"{self.url}/{_ARCHIVE}", data))
 
     def list_results(self) -> Iterator[tuple[str, str]]:
         """Yields `object_name`s of rows with a result, each with the object's version."""
@@ -81,49 +135,50 @@ class OutputDir:
         for url, version in self.store.list_versions(f"{self.url}/{kind}/"):
             yield unquote(url.rpartition("/")[2]).removesuffix(".json"), version
 
-    def read_outcome(self, name: str) -> Result | RowFailure | None:
-        """Returns the stored result or failure, whichever is later, by the row's `object_name`."""
-        result = self._parse(Result, f"{self.url}/results/{quote(name, safe='')}.json")
-        failure = self._parse(RowFailure, f"{self.url}/failed/{quote(name, safe='')}.json")
-        if result is None or failure is None:
-            return result or failure
-        return result if result.finished_at > failure.failed_at else failure
+    def read_stored(self, name: str, *, has_result: bool, has_failure: bool) -> StoredRow:
+        """Returns the stored objects of a row, by its `object_name`; those that are known to be there."""
+        found = StoredRow()
+        if has_result:
+            url = f"{self.url}/results/{quote(name, safe='')}.json"
+            result, version = self._parse(Result, url)
+            found = replace(found, result=result, result_version=version)
+        if has_failure:
+            url = f"{self.url}/failed/{quote(name, safe='')}.json"
+            failure, version = self._parse(RowFailure, url)
+            found = replace(found, failure=failure, failure_version=version)
+        return found
 
-    def read_result(self, row: Row) -> Result | None:
+    def read_result(self, row: Row) -> StoredRow:
         """Returns the stored result of the row, be it of its present request or of an earlier one."""
-        return self._parse(Result, self.result_url(row.custom_id))
+        return StoredRow(*self._parse(Result, self.result_url(row.custom_id)))
 
-    def read_failure(self, row: Row) -> RowFailure | None:
-        """Returns the stored failure if it belongs to the row's present request, else None."""
-        failure = self._parse(RowFailure, self.failure_url(row.custom_id))
-        return failure if failure and failure.digest == row.digest else None
-
-    def _parse(self, kind: type[M], url: str) -> M | None:
-        """Returns the object; None: there is none, or some other file lies there."""
-        text = self._read(url)
-        with suppress(errors.InvalidRequest):
-            return parse_stored(kind, text) if text is not None else None
-        return None
-
-    def write_result(self, row: Row, result: Result) -> bool:
-        """Writes a result that only the job's record in Redis has, unless an object has come there since."""
-        data, url = result.model_dump_json(indent=2).encode(), self.result_url(row.custom_id)
-        return _retry(lambda: self.store.write(url, data, keeps=lambda there: there != data))
-
-    def write_failure(self, failure: RowFailure) -> None:
-        data = failure.model_dump_json(indent=2).encode()
-        _retry(lambda: self.store.write(self.failure_url(failure.custom_id), data))
-
-    def delete_failure(self, custom_id: str) -> None:
-        _retry(lambda: self.store.delete(self.failure_url(custom_id)))
-
-    def _read(self, url: str) -> bytes | None:
+    def _parse(self, kind: type[M], url: str) -> tuple[M | None, str | None]:
+        """Returns an object and its version; without the object if some other file lies there."""
         try:
-            return _retry(lambda: self.store.read(url))
+            text, version = _retry(lambda: self.store.read_version(url))
         except errors.OutputNotFound as error:
             if error.message.startswith("bucket "):
                 raise
-            return None
+            return None, None
+        with suppress(errors.InvalidRequest):
+            return parse_stored(kind, text), version
+        return None, version
+
+    def write_result(self, row: Row, result: Result) -> StoredRow:
+        """Writes a result that only the job's record in Redis has, unless an object has come there since."""
+        data, url = result.model_dump_json(indent=2).encode(), self.result_url(row.custom_id)
+        if not _retry(lambda: self.store.write(url, data, keeps=lambda there: there != data)):
+            return StoredRow()
+        return StoredRow(result, _retry(lambda: self.store.version(url)))
+
+    def write_failure(self, failure: RowFailure) -> str | None:
+        """Writes a failure; returns the version of its object."""
+        data, url = failure.model_dump_json(indent=2).encode(), self.failure_url(failure.custom_id)
+        _retry(lambda: self.store.write(url, data))
+        return _retry(lambda: self.store.version(url))
+
+    def delete_failure(self, custom_id: str) -> None:
+        _retry(lambda: self.store.delete(self.failure_url(custom_id)))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

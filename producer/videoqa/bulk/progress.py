@@ -33,6 +33,8 @@ class RowCounts:
     """Rows answered before it."""
     failed: int = 0
     """Rows without a result: failed now, or in an earlier run and not retried."""
+    left_out: int = 0
+    """Rows that are not in a state that was asked for; they do not count in `total`."""
     seconds: float = 0.0
     """Duration of the run."""
 

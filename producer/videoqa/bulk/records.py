@@ -1,4 +1,4 @@
-"""Records: a line of results.jsonl, and a file of failed/.
+"""Records: a line of results.jsonl, a file of failed/, and archive.json.
 
 Frozen models as in the contract, since other programs read them; they grow by optional fields.
 """
@@ -9,7 +9,14 @@ from pydantic import AwareDatetime
 
 from videoqa.contract import Answer, Failure, FrameUsed, Model, Result, Segment, SourceInfo
 
-__all__ = ["ResultLine", "RowFailure", "failed_line", "result_line"]
+__all__ = ["ArchiveRecord", "ResultLine", "RowFailure", "failed_line", "result_line"]
+
+
+class ArchiveRecord(Model):
+    """The facts that OUTPUT remembers of the archive, in archive.json."""
+
+    root: str
+    """URL of the folder or prefix below which videos have their names."""
 
 
 class RowFailure(Model):

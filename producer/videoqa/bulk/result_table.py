@@ -8,22 +8,24 @@ the disk is. What was not published is read again from the objects by the next r
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from videoqa.bulk.formats import Format
-from videoqa.bulk.manifest_files import object_name
+from videoqa.bulk.names import object_name
+from videoqa.bulk.outcomes import Outcome
 from videoqa.bulk.output_dir import OutputDir, translate_disk_errors
-from videoqa.bulk.records import ResultLine
-from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.output_index import INDEX_NAME, dump_index
+from videoqa.bulk.row_index import FoundLine, RowIndex
 
 __all__ = ["ResultTable"]
 
@@ -43,15 +45,15 @@ class ResultTable:
         self._output, self._index, self._formats = output, index, formats
         self._url = f"{output.url}/{NAME}"
         self._files = ExitStack()
-        self._is_changed = False
+        self._base: IO[bytes] | None = None
+        """results.jsonl as it was read or published last; None: not opened yet."""
+        self._is_changed = self._is_index_changed = False
         self._publish_at_s = 0.0
 
     def __enter__(self) -> Self:
         with translate_disk_errors(Path(tempfile.gettempdir())), ExitStack() as opened:
             # An unnamed temporary file is gone with the process, even if that is killed.
-            self._new = opened.enter_context(tempfile.TemporaryFile())
-            self._base = opened.enter_context(self._open_base())
-            self._index.add_lines(_find_lines(self._base))
+            self._new: IO[bytes] = opened.enter_context(tempfile.TemporaryFile())
             self._files = opened.pop_all()
         return self
 
@@ -63,24 +65,53 @@ class ResultTable:
     ) -> None:
         self._files.close()
 
-    def _open_base(self) -> IO[bytes]:
-        """Opens results.jsonl as it is; empty if there is none."""
-        folder = self._output.folder
-        if folder is not None and (folder / NAME).is_file():
-            return (folder / NAME).open("rb")
-        with ExitStack() as opened:
-            base = opened.enter_context(tempfile.TemporaryFile())
-            if folder is None and self._output.has_file(NAME):
-                self._output.store.download(self._url, base)
-            opened.pop_all()
+    def load(self, indexed_version: str | None) -> None:
+        """Forgets outcomes in the index that results.jsonl does not have.
+
+        Arguments:
+            indexed_version: the version of results.jsonl that the index was written for: if the file
+                is that one, it has them all, and need not be read.
+        """
+        version = self._output.file_version(NAME)
+        if version is None or version != indexed_version:
+            self._base = self._open_base(_read_line)
+            self._index.drop_unlike_lines()
+            # The run before died between two files: all are written again, even if nothing is new.
+            self._is_changed = True
+
+    def _open_base(self, read_line: Callable[[str, int, bytes], FoundLine]) -> IO[bytes]:
+        """Opens results.jsonl as it is, and notes its lines; empty if there is none."""
+        base = self._files.enter_context(self._output.open_file(NAME) or io.BytesIO())
+        self._index.add_lines(_find_lines(base, read_line))
         return base
 
-    def add(self, line: ResultLine) -> None:
-        """Adds the line of a row, in the place of the one that it may have."""
+    def _find_base(self) -> IO[bytes]:
+        if self._base is None:
+            self._base = self._open_base(_note_offset)
+        return self._base
+
+    def restore(self, outcome: Outcome) -> None:
+        """Adds the outcome of stored objects; a line about the same job stays as it is."""
+        if self._base is None:
+            self._base = self._open_base(_read_line)
+        line = self._index.find_line(outcome.entry.name)
+        if line and (line.job_id, line.ok) == (outcome.line.job_id, outcome.line.ok):
+            self._index.add_known([outcome.entry._replace(subtitles=line.subtitles)])
+            self._is_index_changed = True
+        else:
+            self.add(outcome)
+
+    def add(self, outcome: Outcome) -> None:
+        """Adds the outcome of a row, in the place of the line that it may have."""
         with translate_disk_errors(Path(tempfile.gettempdir())):
+            self._find_base()
             offset = self._new.seek(0, os.SEEK_END)
-            self._new.write(line.model_dump_json().encode() + b"\n")
-        self._index.add_new_line(object_name(line.custom_id), offset)
+            self._new.write(outcome.line.model_dump_json().encode() + b"\n")
+        self._index.add_new_line(outcome.entry.name, offset)
+        if outcome.is_kept:
+            self._index.add_known([outcome.entry])
+        else:
+            self._index.forget(outcome.entry.name)
         self._is_changed = True
 
     def publish_due(self) -> None:
@@ -100,10 +131,19 @@ class ResultTable:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable: the published files stay as they were.
         """
-        if not (self._is_changed or by_number or self._lacks_table()):
-            return
+        folder = self._output.folder or Path(tempfile.gettempdir())
+        with translate_disk_errors(folder):
+            if self._is_changed or by_number or self._lacks_table():
+                self._publish_lines(by_number=by_number)
+                self._index.commit_moves()
+                self._is_changed, self._is_index_changed = False, True
+            if self._is_index_changed:
+                self._publish_index()
+                self._is_index_changed = False
+
+    def _publish_lines(self, *, by_number: bool) -> None:
         folder = self._output.folder
-        with translate_disk_errors(folder or Path(tempfile.gettempdir())), ExitStack() as parts:
+        with ExitStack() as parts:
             lines = parts.enter_context(_Part(folder, NAME))
             self._index.drop_moves()
             offset = 0
@@ -124,15 +164,21 @@ class ResultTable:
             self._files.close()
             self._base = self._files.enter_context(lines.keep())
             self._new = self._files.enter_context(tempfile.TemporaryFile())
-        self._index.commit_moves()
-        self._is_changed = False
+
+    def _publish_index(self) -> None:
+        with _Part(self._output.folder, INDEX_NAME) as part:
+            dump_index(part.file, self._output.file_version(NAME), self._index.list_known())
+            part.sync()
+            part.publish(self._output)
 
     def _lacks_table(self) -> bool:
-        return not all(self._output.has_file(each.file_name) for each in self._formats)
+        names = (each.file_name for each in self._formats)
+        return any(self._output.file_version(name) is None for name in names)
 
     def _read_lines(self, *, by_number: bool) -> Iterator[tuple[str, bytes]]:
+        base = self._find_base()
         for name, is_new, offset in self._index.list_lines(by_number=by_number):
-            file = self._new if is_new else self._base
+            file = self._new if is_new else base
             file.seek(offset)
             line = file.readline()
             yield name, line if line.endswith(b"\n") else line + b"\n"
@@ -180,15 +226,31 @@ class _Part:
         return self.file
 
 
-def _find_lines(file: IO[bytes]) -> Iterator[tuple[str, int]]:
-    """Yields the row's name and the offset of each line; a torn line, which no run of ours leaves, is none."""
+def _find_lines(
+    file: IO[bytes], read_line: Callable[[str, int, bytes], FoundLine]
+) -> Iterator[FoundLine]:
+    """Yields the lines of a file; a torn one, which no run of ours leaves, is none."""
     offset = 0
     file.seek(0)
     for line in file:
         custom_id = _parse_custom_id(line)
         if custom_id is not None:
-            yield object_name(custom_id), offset
+            yield read_line(object_name(custom_id), offset, line)
         offset += len(line)
+
+
+def _note_offset(name: str, offset: int, line: bytes) -> FoundLine:
+    return FoundLine(name, offset)
+
+
+def _read_line(name: str, offset: int, line: bytes) -> FoundLine:
+    """Returns the line with its job, by which it is compared with the row's objects."""
+    try:
+        found = json.loads(line)
+        kinds = {url.rpartition(".")[2] for url in found.get("subtitles") or ()}
+        return FoundLine(name, offset, found.get("job_id"), found.get("ok") is True, "".join(kinds))
+    except (ValueError, AttributeError, TypeError):
+        return FoundLine(name, offset)
 
 
 def _parse_custom_id(line: bytes) -> str | None:

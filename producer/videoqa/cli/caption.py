@@ -25,6 +25,7 @@ from videoqa.bulk import (
     RowCounts,
     estimate_manifest,
     installed_probe,
+    parse_where,
     run_manifest,
 )
 from videoqa.cli.arguments import (
@@ -65,8 +66,8 @@ def caption(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="The videos: a folder, a glob in quotes, s3://bucket/prefix/, a .jsonl, .csv or "
-            ".txt file, - for stdin, or several paths or URLs.",
+            help="The videos: folders, globs in quotes, s3://bucket/prefix/, .jsonl, .csv or .txt "
+            "files, - for stdin, or paths and URLs of videos.",
         ),
     ],
     output: Annotated[
@@ -118,15 +119,15 @@ def caption(
         ),
     ] = None,
     in_flight: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
             max=10_000,
             metavar="N",
             show_default=False,
-            help="Number of jobs that are open at the same time [64].",
+            help="Number of jobs that are open at the same time [twice the slots of the workers].",
         ),
-    ] = 64,
+    ] = None,
     order: Annotated[
         str,
         typer.Option(
@@ -153,10 +154,39 @@ def caption(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry the videos that failed in an earlier run.")
     ] = False,
+    root: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder or s3://bucket/prefix/ below which videos have their names [that of the "
+            "first run into OUTPUT, else that of SOURCE].",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Take only videos whose custom_id matches; may be given several times.",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="state=STATE",
+            help="Ask only the videos whose state in OUTPUT is new, changed or failed.",
+        ),
+    ] = None,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable", help="Leave out folders that cannot be read, and count them."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Only read the videos' headers and print what a run would take."
+            "--dry-run",
+            help="Only print which videos a run would ask and why, and what their headers tell of it.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -181,49 +211,79 @@ def caption(
         if subtitles is not None
         else None,
         retry_failed=retry_failed,
+        where=parse_where(where) if where is not None else (),
     )
     store = ObjectStore(s3_endpoint_url=found.s3_endpoint_url)
     results = OutputDir(output, store)
-    with Manifest(source, defaults=defaults, store=store) as manifest:
+    with Manifest(
+        source, defaults=defaults, store=store, root=root or results.read_root(), only=only or (),
+        skip_unreadable=skip_unreadable,
+    ) as manifest:  # fmt: skip
         if dry_run:
-            _print_estimate(
-                estimate_manifest(
-                    manifest, installed_probe(os.environ), ProgressReporter(quiet=as_json)
-                ),
-                as_json,
+            found_estimate = estimate_manifest(
+                manifest,
+                installed_probe(os.environ),
+                ProgressReporter(quiet=as_json),
+                results,
+                options,
             )
+            _print_estimate(found_estimate, as_json)
+            _print_left_out(manifest, as_json)
             return
         with Client(settings=found) as client:
             counts = run_manifest(
                 client, manifest, results, options, ProgressReporter(quiet=as_json)
             )
-    _print_counts(counts, results, as_json)
+    _print_counts(counts, manifest, results, as_json)
+    _print_left_out(manifest, as_json)
     if counts.failed:
         raise typer.Exit(1)
 
 
-def _print_counts(counts: RowCounts, output: OutputDir, as_json: bool) -> None:
+def _print_counts(counts: RowCounts, manifest: Manifest, output: OutputDir, as_json: bool) -> None:
     if as_json:
         found = {
             "done": counts.done, "failed": counts.failed, "skipped": counts.skipped,
-            "seconds": round(counts.seconds, 3), "output": output.url,
+            "left_out": counts.left_out, "unreadable_folders": manifest.walker.unreadable,
+            "linked_folders": manifest.walker.links, "seconds": round(counts.seconds, 3),
+            "output": output.url,
         }  # fmt: skip
         print(json.dumps(found))
         return
     print(
         f"{counts.done} done, {counts.skipped} done before, {counts.failed} failed in "
         f"{counts.seconds:.1f} s; {output.url}/results.jsonl has a line for each"
+        + (f"; {counts.left_out} in other states were left out" if counts.left_out else "")
     )
     sys.stdout.flush()
     if counts.failed:
         print_note("the same command with --retry-failed retries the failed ones")
 
 
+def _print_left_out(manifest: Manifest, as_json: bool) -> None:
+    """Prints which folders a run of this manifest leaves out."""
+    walker = manifest.walker
+    if walker.unreadable and not as_json:
+        print_note(f"{walker.unreadable} folders could not be read and were left out")
+    if walker.links and not as_json:
+        print_note(
+            f"{walker.links} symbolic links to folders were left out; name such a folder as one more "
+            "SOURCE if its videos are wanted"
+        )
+
+
 def _print_estimate(found: Estimate, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(found)))
         return
+    plan = found.plan
     print(f"rows           {found.rows}")
+    print(f"  new          {plan.new}")
+    print(f"  done         {plan.done}")
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(plan.reasons.items()))
+    print(f"  ask again    {plan.again}" + (f" ({reasons})" if reasons else ""))
+    if plan.failed:
+        print(f"  failed       {plan.failed} (--retry-failed asks them again)")
     print(f"videos         {found.videos}")
     print(f"hours          {_format_sum(found.hours, '.2f')}")
     print(f"frames         {_format_sum(found.frames, ',')}")
@@ -237,6 +297,8 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
 
 
 def _list_notes(found: Estimate) -> Iterator[str]:
+    if found.plan.left_out:
+        yield f"{found.plan.left_out} rows are in another state than --where asks for"
     if found.unknown:
         yield f"{found.unknown} rows are left out of the sums: their headers do not give the length"
     if found.prompt_tokens is None and found.hours is not None:

@@ -90,11 +90,11 @@ class _Options(TypedDict, total=False):
     max_attempts: int
     result_ttl_s: float
     output: str | None
+    replaces: str | None
     cache: Literal["use", "refresh", "off"]
     stream: bool
     idempotency_key: str | None
     custom_id: str | None
-    replaces: str | None
     tags: list[str] | tuple[str, ...]
     metadata: Mapping[str, str]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from videoqa.contract import Event, to_datetime
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import Keys
+from videoqa.jobs.unreadable import UnreadableLog
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -85,17 +86,21 @@ class AsyncEventReader:
         self._redis = client
         self._url = url
         self._keys = Keys(prefix)
+        self._unreadable = UnreadableLog()
 
     async def read_events(
         self, job_id: str, *, after: str = "0", block_s: float = 0.0
     ) -> list[Event]:
         """Returns the events after the id `after`, waiting up to `block_s` for the first."""
+        key = self._keys.events(job_id)
         with translate_redis_errors(self._url):
             first = make_first(await self._read_created_at(job_id)) if includes_first(after) else []
             while True:
                 block_ms = limit_block_ms(block_s, first)
-                reply = await self._redis.xread({self._keys.events(job_id): after}, block=block_ms)
+                reply = await self._redis.xread({key: after}, block=block_ms)
                 found = parse_events(reply)
+                for event_id in found.unreadable:
+                    self._unreadable.warn(f"{key} {event_id}", "it is no event")
                 if found.events or first or found.last_id is None:
                     return first + found.events
                 after = found.last_id

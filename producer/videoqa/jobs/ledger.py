@@ -263,7 +263,7 @@ class Ledger(LedgerReader):
         if reply[0] == "wait":
             return ClaimResult(must_wait=True, reason=f"job {reply[1]} is for an idle worker")
         if reply[0] == "unreadable":
-            self._warn(self.keys.job(reply[1]), "it was taken out of its queue")
+            self._unreadable.warn(self.keys.job(reply[1]), "it was taken out of its queue")
             return ClaimResult(reason="its record is unreadable")
         if reply[0] == "drop":
             return ClaimResult(reason=str(reply[1]))
@@ -377,7 +377,7 @@ class Ledger(LedgerReader):
             with translate_redis_errors(self._url):
                 text = cast("str | None", self._redis.get(self.keys.answer(key)))
         except errors.ConfigurationError as error:  # another type of value
-            self._warn(self.keys.answer(key), error)
+            self._unreadable.warn(self.keys.answer(key), error)
             return None
         return CachedObject.parse(text) if text else None
 
@@ -416,7 +416,9 @@ class Ledger(LedgerReader):
         queues: tuple[str | int, ...] = (len(empty_queues), *empty_queues, *filled_queues)
         bells, unreadable = self._run("reap", grace_s, limit, tenant_running or "", *queues)
         for job_id in unreadable:
-            self._warn(self.keys.job(job_id), "the reaper leaves it alone for some minutes")
+            self._unreadable.warn(
+                self.keys.job(job_id), "the reaper leaves it alone for some minutes"
+            )
         return [parse_bell(bell) for bell in bells]
 
     def pause(self, queue: str, *, paused: bool) -> bool:

@@ -6,7 +6,6 @@ Changes nothing; `ledger.py` has the transitions.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from videoqa.contract import (
     Failure,
     Job,
     JobRequest,
+    JobState,
     Model,
     QueueInfo,
     Result,
@@ -37,11 +37,11 @@ from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
 from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
+from videoqa.jobs.unreadable import UnreadableLog
 from videoqa.local_stack import describe_address
 
 __all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
 
-log = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=Model)
 _Record = dict[str, str | None]
 
@@ -58,8 +58,6 @@ _JOB_FIELDS = (
 )  # fmt: skip
 _UNREADABLE = (errors.InvalidRequest, ValueError, TypeError, OverflowError, OSError)
 """Errors of parsing a record: of JSON, of models and numbers, and of times that no calendar has."""
-_MOST_WARNED = 10_000
-"""Keys that are remembered as unreadable."""
 
 
 @cache
@@ -101,7 +99,7 @@ class LedgerReader:
         self._redis = client
         self._url = url
         self.keys = Keys(prefix)
-        self._warned: set[str] = set()
+        self._unreadable = UnreadableLog()
 
     def _run(self, script: str, *args: str | float) -> Any:
         values = [self.keys.prefix, *args]
@@ -189,7 +187,7 @@ class LedgerReader:
             return _parse_job(job_id, record, include_request=include_request)
         except _UNREADABLE as error:
             found = self._make_unreadable(job_id, error)
-            self._warn(self.keys.job(job_id), error)
+            self._unreadable.warn(self.keys.job(job_id), error)
             return found
 
     def _make_unreadable(self, job_id: str, why: object) -> errors.RecordUnreadable:
@@ -198,20 +196,25 @@ class LedgerReader:
             "wrote it: upgrade this side, or delete the key"
         )
 
-    def _warn(self, key: str, why: object) -> None:
-        """Warns of an unreadable key, once: it may be read a thousand times a second."""
-        if key not in self._warned:
-            if len(self._warned) >= _MOST_WARNED:
-                self._warned.clear()
-            self._warned.add(key)
-            log.warning("key %s cannot be read and is skipped: %.300s", key, why)
-
     def _parse(self, kind: type[_M], job_id: str, text: str) -> _M:
         """Parses JSON of a job's record; raises RecordUnreadable."""
         try:
             return parse_stored(kind, text)
         except errors.InvalidRequest as error:
             raise self._make_unreadable(job_id, error) from error
+
+    def get_states(self, job_ids: Sequence[str]) -> list[JobState | None]:
+        """Returns the states of jobs, in one round trip; None: unknown or expired."""
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hmget(self.keys.job(job_id if job_id.isascii() else ""), "state", "tenant")
+            replies = self._execute(pipe)
+        found = (("", None) if isinstance(reply, Exception) else reply for reply in replies)
+        return [
+            cast("JobState", state) if state and self.tenant in (None, tenant) else None
+            for state, tenant in found
+        ]
 
     def list_index(
         self, *, tag: str | None, after: ListCursor | None, limit: int
@@ -311,7 +314,7 @@ class LedgerReader:
                 block_ms = limit_block_ms(block_s, first)
                 found = parse_events(self._redis.xread({key: after}, block=block_ms))
                 for event_id in found.unreadable:
-                    self._warn(f"{key} {event_id}", "it is no event")
+                    self._unreadable.warn(f"{key} {event_id}", "it is no event")
                 if found.events or first or found.last_id is None:
                     return first + found.events
                 after = found.last_id
@@ -352,7 +355,7 @@ class LedgerReader:
         name, waiting, tenants, paused, oldest_at = row
         model, priority = parse_queue_name(self.keys.prefix, name)
         if queue_name(self.keys.prefix, model, priority) != name:
-            self._warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")
+            self._unreadable.warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")
             return None
         return QueueInfo(
             model=model,
@@ -361,7 +364,7 @@ class LedgerReader:
             tenants=int(tenants),
             paused=bool(paused),
             workers=sum(info.ready and name in info.queues for info in workers),
-            oldest_at=_parse_time(oldest_at),
+            oldest_at=_parse_oldest(oldest_at),
         )
 
     def count_failures(self, *, within_s: float, most: int = 10_000) -> dict[str, int]:
@@ -372,16 +375,13 @@ class LedgerReader:
         """
         counts: Counter[str] = Counter()
         with translate_redis_errors(self._url):
-            since_s = cast("tuple[int, int]", self._redis.time())[0] - within_s
-            ids = cast("list[str]", self._redis.zrevrange(self.keys.dead, 0, most - 1))
-            for start in range(0, len(ids), 1000):
-                pipe = self._redis.pipeline(transaction=False)
-                for job_id in ids[start : start + 1000]:
-                    pipe.hmget(self.keys.job(job_id), "finished_at", "failure")
-                for finished_at, failure in pipe.execute():
-                    if failure and float(finished_at or 0) >= since_s:
-                        counts[parse_stored(Failure, failure).code] += 1
-        return dict(counts.most_common())
+            since = to_datetime(self._redis.time()[0] - within_s)
+            ids = cast("list[str]", self._redis.zrevrange(self.keys.dead(self.tenant), 0, most - 1))
+        for start in range(0, len(ids), 1000):
+            for job in self.get_many(ids[start : start + 1000]):
+                if isinstance(job, Job) and job.failure and job.finished_at:
+                    counts[job.failure.code] += job.finished_at >= since
+        return {code: count for code, count in counts.most_common() if count}
 
     def workers(self) -> list[WorkerInfo]:
         """Returns the workers whose announcements are younger than `WORKER_TTL_S`."""
@@ -404,12 +404,20 @@ class LedgerReader:
                 raise errors.InvalidRequest(str(reply))
             return parse_stored(WorkerInfo, reply)
         except errors.InvalidRequest as error:
-            self._warn(self.keys.worker(worker_id), error)
+            self._unreadable.warn(self.keys.worker(worker_id), error)
             return None
 
 
 def _parse_time(text: str | None) -> Any:
     return to_datetime(float(text)) if text else None
+
+
+def _parse_oldest(text: str) -> Any:
+    """Parses the time of a job that is not read otherwise, whose record may hold anything."""
+    try:
+        return _parse_time(text)
+    except _UNREADABLE:
+        return None
 
 
 def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) -> Job:

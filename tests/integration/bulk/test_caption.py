@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -170,16 +171,19 @@ def test_one_bad_video_is_one_error_line_until_failures_are_tried_again(
     output = tmp_path / "out"
     bad = videos / "0" / "bad.mp4"
     bad.write_bytes(b"<html>not found</html>" * 50)
+    not_utf8 = Path(os.fsdecode(os.fsencode(videos / "0") + b"/caf\xe9.mp4"))
+    not_utf8.write_bytes((videos / "0" / "clip 00.mp4").read_bytes())
     args = (videos / "0", *ASK, "--output", output)
     done = caption(*args)
     assert done.returncode == 1
-    assert "10 done, 0 done before, 1 failed" in done.stdout
+    assert "11 done, 0 done before, 1 failed" in done.stdout
+    assert r"caf\xe9.mp4" in {line["custom_id"] for line in lines(output) if line["ok"]}
     assert "bad.mp4: " in done.stderr
     (line,) = [line for line in lines(output) if not line["ok"]]
     assert (line["custom_id"], line["error"]["code"]) == ("bad.mp4", "not_a_video")
     assert json.loads((output / "failed/bad.mp4.json").read_text())["job_id"] == line["job_id"]
     again = json.loads(caption(*args, "--json").stdout)
-    assert (again["done"], again["skipped"], again["failed"]) == (0, 10, 1)
+    assert (again["done"], again["skipped"], again["failed"]) == (0, 11, 1)
     bad.write_bytes((videos / "0" / "clip 00.mp4").read_bytes())
     mended = caption(*args, "--retry-failed", "--json")
     assert mended.returncode == 0

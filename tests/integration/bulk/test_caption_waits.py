@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from support.caption import ROWS, Heard, captioned, working
 from videoqa import errors
 from videoqa.bulk import ProgressReporter, RowCounts
 from videoqa.client import Client
-from videoqa.contract import Job
+from videoqa.contract import Job, WorkerInfo
+from videoqa.jobs import Ledger, connect, queue_name
 from videoqa.settings import Settings
 from videoqa_worker.embedded.redis_server import RedisServer
 
@@ -41,6 +44,53 @@ def test_rows_that_are_asked_again_are_no_more_at_a_time_than_others(
         tally = captioned(settings, tmp_path, heard, "Why?", in_flight=2)
     assert (tally.done, tally.failed, model.asked) == (ROWS, 0, 2 * ROWS)
     assert heard.most_in_flight == 2
+
+
+def test_as_many_rows_are_in_flight_as_twice_the_slots_of_the_workers(
+    settings: Settings, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC)
+    bulk, other = (queue_name(settings.prefix, model, "bulk") for model in (None, "other"))
+    with connect(settings) as redis:
+        ledger = Ledger(redis, url=settings.redis_url, prefix=settings.prefix)
+        for name, queue, ready in (
+            ("a", bulk, True),
+            ("b", bulk, True),
+            ("c", bulk, False),
+            ("d", other, True),
+        ):
+            info = WorkerInfo(
+                id=name, model="m", queues=(queue,), slots=2, running=0, ready=ready,
+                started_at=now, seen_at=now,
+            )  # fmt: skip
+            ledger.announce(info)
+    heard = Heard()
+    sources = [f"s3://b/{n:03}.mp4" for n in range(80)]
+    with working(settings, tmp_path, Model()):
+        tally = captioned(settings, tmp_path, heard, sources=sources)
+    assert (tally.done, heard.most_in_flight) == (80, 8)
+    heard = Heard()
+    with working(settings, tmp_path, Model()):
+        captioned(settings, tmp_path, heard, "Why?", sources=sources[:20], in_flight=3)
+    assert heard.most_in_flight == 3
+
+
+def test_a_row_that_is_refused_is_a_failed_line_and_holds_up_no_other(
+    settings: Settings, tmp_path: Path
+) -> None:
+    long = [{"id": f"q{n}", "text": "x" * 30_000} for n in range(40)]
+    entries = [{"custom_id": f"{n}", "url": f"s3://b/{n}.mp4"} for n in range(5)]
+    entries[2]["questions"] = long  # type: ignore[assignment]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(map(json.dumps, entries)))
+    with working(settings, tmp_path, Model()):
+        tally = captioned(settings, tmp_path, sources=[str(path)])
+        again = captioned(settings, tmp_path, sources=[str(path)])
+    assert (tally.done, tally.failed) == (4, 1)
+    assert (again.skipped, again.failed) == (4, 1)
+    failure = json.loads((tmp_path / "out" / "failed" / "2.json").read_text())
+    assert failure["job_id"] is None
+    assert failure["failure"]["message"].startswith("got a request of")
 
 
 def test_a_failed_row_is_tried_again_though_redis_went_away_meanwhile(

@@ -595,7 +595,7 @@ def test_help_shows_every_command_under_a_heading(environment: dict[str, str]) -
         ("workers", "workers [OPTIONS]"),
         ("submit", "submit [OPTIONS] [INPUT... [QUESTION]]"),
         ("caption", "caption [OPTIONS] SOURCE..."),
-        ("frames", "frames [OPTIONS] VIDEO"),
+        ("frames", "frames [OPTIONS] [VIDEO]"),
         ("list", "list [OPTIONS]"),
         ("dead purge", "dead purge [OPTIONS] [ID...]"),
         ("queue pause", "queue pause [OPTIONS] [MODEL]"),

@@ -12,7 +12,7 @@ from support.servers import HttpServer, Route
 from support.stack import WorkerProcess
 from support.videos import Recipe
 
-from videoqa.bulk import Estimate, Manifest, ProgressReporter, estimate_manifest
+from videoqa.bulk import Estimate, Manifest, OutputDir, ProgressReporter, estimate_manifest
 from videoqa.client import Client
 from videoqa.storage import ObjectStore
 from videoqa_worker.cli.dry_run import probe
@@ -20,6 +20,7 @@ from videoqa_worker.cli.frames.command import load_settings
 from videoqa_worker.cli.frames.take import take_frames
 
 ENVIRON = {"VIDEOQA_MODEL": "demo", "VIDEOQA_DOWNLOAD_BELOW_BYTES": "100000"}
+NOTHING = OutputDir("/nowhere/output", ObjectStore())
 QUESTIONS = ["What is it?", "What color is it, and where does it go?"]
 
 
@@ -27,7 +28,7 @@ def dry_run(*sources: Path | str, environ: dict[str, str] = ENVIRON, **fields: A
     defaults = {"questions": QUESTIONS} | fields
     with Manifest([*map(str, sources)], defaults=defaults, store=ObjectStore()) as manifest:
         return estimate_manifest(
-            manifest, probe(environ) if environ else None, ProgressReporter(quiet=True)
+            manifest, probe(environ) if environ else None, ProgressReporter(quiet=True), NOTHING
         )
 
 

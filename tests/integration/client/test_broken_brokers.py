@@ -162,6 +162,7 @@ def test_an_async_client_does_the_same(broken: Settings, caplog: pytest.LogCaptu
     assert "2 jobs are recorded" in caplog.text
 
 
+@pytest.mark.parametrize("broken", ["login", "sentinel", RAISED[-1]], ids=str, indirect=True)
 def test_a_reaper_ends_what_is_due_and_announces_its_worker_all_the_same(
     broken: Settings, settings: Settings, ledger: Ledger
 ) -> None:

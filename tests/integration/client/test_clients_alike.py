@@ -1,4 +1,4 @@
-"""Client, AsyncClient and InMemoryClient pass one suite: an app sees the same of each."""
+"""Client, AsyncClient and their in-memory twins pass one suite: an app sees the same of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.worker import begin, finish, result_of
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa.contract import Failure, Segment
 from videoqa.jobs import Claim, Ledger, Progress
-from videoqa.testing import InMemoryClient
+from videoqa.testing import InMemoryAsyncClient, InMemoryClient
 
 ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
 
@@ -23,15 +23,15 @@ ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is i
 class Blocking:
     """An AsyncClient whose methods block, on a loop of its own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, make: Callable[..., AsyncClient], settings: Settings) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.client = self._await(self._make(settings))
+        self.client = self._await(self._make(make, settings))
 
     @staticmethod
-    async def _make(settings: Settings) -> AsyncClient:
-        return AsyncClient(settings=settings)
+    async def _make(make: Callable[..., AsyncClient], settings: Settings) -> AsyncClient:
+        return make(settings=settings)
 
     def _await(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
@@ -59,7 +59,7 @@ class Blocking:
         self._loop.close()
 
 
-@pytest.fixture(params=["Client", "AsyncClient", "InMemoryClient"])
+@pytest.fixture(params=["Client", "AsyncClient", "InMemoryClient", "InMemoryAsyncClient"])
 def both(
     request: pytest.FixtureRequest, settings: Settings, ledger: Ledger
 ) -> Iterator[tuple[Any, Ledger]]:
@@ -68,8 +68,12 @@ def both(
         with Client(settings=settings) as client:
             yield client, ledger
     elif request.param == "AsyncClient":
-        blocking = Blocking(settings)
+        blocking = Blocking(AsyncClient, settings)
         yield blocking, ledger
+        blocking.end()
+    elif request.param == "InMemoryAsyncClient":
+        blocking = Blocking(InMemoryAsyncClient, settings)
+        yield blocking, blocking.client.memory._ledger
         blocking.end()
     else:
         with InMemoryClient(settings=settings) as memory:
@@ -125,6 +129,7 @@ def test_all_have_the_same_methods_with_the_same_arguments() -> None:
     plain = surface(Client)
     assert surface(AsyncClient) == plain
     assert plain.items() <= surface(InMemoryClient).items()
+    assert surface(InMemoryAsyncClient) == surface(InMemoryClient)
 
 
 def test_a_job_is_submitted_waited_for_and_read(client: Any, worker: Worker) -> None:
@@ -168,7 +173,7 @@ def test_an_unknown_and_an_expired_job_differ(client: Any, worker: Worker) -> No
 
 
 def test_a_record_of_a_newer_release_is_told_and_costs_no_other_job(
-    client: Any, worker: Worker
+    client: Any, worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     well, newer = client.submit(ASKED), client.submit(ASKED)
     raw, keys = worker.ledger._redis, worker.ledger.keys
@@ -185,6 +190,8 @@ def test_a_record_of_a_newer_release_is_told_and_costs_no_other_job(
     raw.xadd(keys.events(well.id), {"at": "noon"})
     states = [event.state for event in client.events(well.id, timeout_s=10)]
     assert states == ["queued", "running", "succeeded"]
+    for key in (keys.job(newer.id), keys.events(well.id)):
+        assert f"key {key}" in caplog.text
 
 
 def test_one_key_is_one_job_and_another_request_is_refused(client: Any) -> None:
@@ -337,8 +344,10 @@ def test_a_job_is_canceled_queued_and_running(client: Any, worker: Worker) -> No
     assert client.cancel(running.id).state == "canceling"
     worker.fail(claim)
     assert client.wait(running.id, timeout_s=10).state == "canceled"
-    with pytest.raises(errors.JobFailed, match="canceled"):
+    with pytest.raises(errors.JobFailed, match="canceled") as caught:
         client.result(running.id)
+    assert caught.value.failure == client.get(running.id).failure
+    assert caught.value.failure.code == "canceled"  # type: ignore[union-attr]
 
 
 def test_failed_jobs_are_listed_retried_and_purged(client: Any, worker: Worker) -> None:
@@ -429,6 +438,39 @@ def test_the_test_plays_the_worker_of_an_in_memory_client() -> None:
             client.get(second.id)
         with pytest.raises(errors.InvalidRequest, match="got 2 answers, expected 1"):
             client.finish(client.submit(ASKED).id, "a", "b")
+
+
+def test_the_test_plays_the_worker_of_an_in_memory_async_client() -> None:
+    async def ask() -> list[str]:
+        async with InMemoryAsyncClient() as client:
+            one = await client.submit(ASKED)
+            waiting = asyncio.create_task(client.wait(one.id, timeout_s=10))
+            await client.begin(one.id)
+            await client.say(one.id, "a ")
+            await client.finish(one.id, "a cat")
+            other = await client.submit(ASKED)
+            await client.fail(other.id, "source_not_found")
+            with pytest.raises(errors.JobFailed) as caught:
+                async for _ in client.stream(other.id):
+                    pass
+            await client.expire(one.id)
+            with pytest.raises(errors.JobExpired):
+                await client.get(one.id)
+            return [(await waiting).state, caught.value.failure.code]  # type: ignore[union-attr]
+
+    assert asyncio.run(ask()) == ["succeeded", "source_not_found"]
+
+
+def test_one_in_memory_async_client_serves_any_number_of_event_loops() -> None:
+    client = InMemoryAsyncClient(answer="a cat")
+
+    async def ask() -> str:
+        job = await client.submit(ASKED)
+        pieces = [piece.text async for piece in client.stream(job.id, timeout_s=10)]
+        return "".join(pieces)
+
+    assert [asyncio.run(ask()) for _ in range(2)] == ["a cat"] * 2
+    asyncio.run(client.close())
 
 
 def test_many_wait_at_once_on_one_loop(settings: Settings, ledger: Ledger) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import sys
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.worker import begin, finish
 
 from videoqa import Settings
-from videoqa.jobs import Ledger, Progress
-from videoqa.testing import InMemoryClient
+from videoqa.testing import InMemoryAsyncClient, InMemoryClient
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 ASKED = {"video": "s3://videos/cat.mp4", "question": "What is the cat doing?"}
@@ -35,8 +33,15 @@ class Web:
 
     def __init__(self, kind: str, memory: InMemoryClient) -> None:
         module = importlib.import_module(f"{kind}_app")
+        self.kind = kind
         if kind == "flask":
             self._client = module.create_app(memory).test_client()
+        elif kind == "fastapi":
+            from fastapi.testclient import TestClient
+
+            client = InMemoryAsyncClient(memory)
+            module.app.dependency_overrides[module.get_client] = lambda: client
+            self._client = TestClient(module.app)
         else:
             import django
             from django.test import Client as Browser
@@ -46,26 +51,31 @@ class Web:
             self._client = Browser()
 
     def post(self, body: dict[str, Any], key: str | None = None) -> tuple[int, Any]:
-        headers = {"Idempotency-Key": key} if key else {}
-        if "flask" in type(self._client).__module__:
-            answer = self._client.post("/questions", json=body, headers=headers)
-            return answer.status_code, answer.get_json()
-        answer = self._client.post(
-            "/questions", data=body, content_type="application/json", headers=headers
-        )
-        return answer.status_code, answer.json()
+        return self.post_raw(json.dumps(body).encode(), key)
 
-    def post_raw(self, body: bytes) -> tuple[int, Any]:
-        answer = self._client.post("/questions", data=body, content_type="application/json")
-        return answer.status_code, answer.text if hasattr(answer, "text") else answer.content
+    def post_raw(self, body: bytes, key: str | None = None) -> tuple[int, Any]:
+        headers = {"Idempotency-Key": key} if key else {}
+        if self.kind == "fastapi":
+            headers["Content-Type"] = "application/json"
+            answer = self._client.post("/questions", content=body, headers=headers)
+        else:
+            answer = self._client.post(
+                "/questions", data=body, content_type="application/json", headers=headers
+            )
+        return answer.status_code, self._parse(answer)
 
     def get(self, job_id: str) -> tuple[int, Any]:
         answer = self._client.get(f"/questions/{job_id}")
-        found = answer.get_json() if hasattr(answer, "get_json") else answer.json()
-        return answer.status_code, found
+        return answer.status_code, self._parse(answer)
+
+    def stream(self, job_id: str) -> Any:
+        return self._client.get(f"/questions/{job_id}/stream")
+
+    def _parse(self, answer: Any) -> Any:
+        return answer.get_json() if self.kind == "flask" else answer.json()
 
 
-@pytest.mark.parametrize("kind", ["flask", "django"])
+@pytest.mark.parametrize("kind", ["flask", "django", "fastapi"])
 def test_an_app_asks_and_tells_the_answer(kind: str, memory: InMemoryClient) -> None:
     web = Web(kind, memory)
     status, job = web.post(ASKED, key="order-17")
@@ -76,7 +86,7 @@ def test_an_app_asks_and_tells_the_answer(kind: str, memory: InMemoryClient) -> 
     assert web.get(job["id"])[1]["answer"] == "It sleeps."
 
 
-@pytest.mark.parametrize("kind", ["flask", "django"])
+@pytest.mark.parametrize("kind", ["flask", "django", "fastapi"])
 def test_an_app_tells_what_is_wrong(kind: str, memory: InMemoryClient) -> None:
     web = Web(kind, memory)
     status, body = web.post({"video": "ftp://x", "question": "?"})
@@ -92,32 +102,37 @@ def test_an_app_tells_what_is_wrong(kind: str, memory: InMemoryClient) -> None:
     assert (status, body["error"]["code"]) == (404, "job_not_found")
 
 
-def test_a_fastapi_app_streams_the_answer(
-    settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+def test_a_fastapi_app_streams_the_answer(memory: InMemoryClient) -> None:
+    web = Web("fastapi", memory)
+    _, job = web.post(ASKED)
+    assert web.stream("job_never").status_code == 404
+    memory.say(job["id"], "It ")
+    memory.say(job["id"], "sleeps.")
+    memory.finish(job["id"], "It sleeps.")
+    streamed = web.stream(job["id"])
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    assert streamed.text == (
+        "event: text\ndata: It \n\nevent: text\ndata: sleeps.\n\nevent: done\ndata:\n\n"
+    )
+
+
+def test_a_fastapi_app_tells_the_browser_why_a_job_failed(memory: InMemoryClient) -> None:
+    web = Web("fastapi", memory)
+    _, job = web.post(ASKED)
+    memory.fail(job["id"], "source_not_found", "no such video", stage="fetching")
+    assert web.stream(job["id"]).text == "event: failed\ndata: source_not_found\n\n"
+
+
+def test_a_fastapi_app_has_a_client_of_its_own_while_it_runs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fastapi.testclient import TestClient
 
     monkeypatch.setenv("VIDEOQA_REDIS_URL", settings.redis_url)
     monkeypatch.setenv("VIDEOQA_PREFIX", settings.prefix)
-    sys.modules.pop("fastapi_app", None)
     module = importlib.import_module("fastapi_app")
+    module.app.dependency_overrides.clear()
     with TestClient(module.app) as web:
-        key = {"Idempotency-Key": "k"}
-        asked = web.post("/questions", json=ASKED, headers=key)
-        job_id = asked.json()["id"]
+        asked = web.post("/questions", json=ASKED)
         assert asked.status_code == 202
-        assert web.post("/questions", json=ASKED, headers=key).json()["id"] == job_id
-        other = web.post("/questions", json={**ASKED, "question": "Why?"}, headers=key)
-        assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
-        assert web.get("/questions/job_never").status_code == 404
-        assert web.get("/questions/job_never/stream").status_code == 404
-        claim = begin(ledger)
-        ledger.progress(job_id, "t", Progress("generating", question_id="q1", text="It "))
-        ledger.progress(job_id, "t", Progress("generating", question_id="q1", text="sleeps."))
-        finish(ledger, claim, q1="It sleeps.")
-        assert web.get(f"/questions/{job_id}").json()["answer"] == "It sleeps."
-        streamed = web.get(f"/questions/{job_id}/stream")
-    assert streamed.headers["content-type"].startswith("text/event-stream")
-    assert streamed.text == (
-        "event: text\ndata: It \n\nevent: text\ndata: sleeps.\n\nevent: done\ndata:\n\n"
-    )
+        assert web.get(f"/questions/{asked.json()['id']}").json()["job"]["state"] == "queued"

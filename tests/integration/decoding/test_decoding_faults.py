@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from PIL import Image
-from support.decoding import outcome
+from support.decoding import assert_same, outcome
 from support.sparse_files import SparseCopy, make_empty_copy
 from support.videos import Recipe, read_number
 
@@ -302,10 +304,16 @@ def test_a_process_has_little_that_could_be_stolen_or_spent(
     with Decoders(LIMITS, processes=1, memory_bytes=1 << 30) as decoders:
         decoders.start()
         child = psutil.Process(decoders.pids[0])
-        assert "hunter2" not in str(child.environ())
-        assert child.rlimit(psutil.RLIMIT_AS) == (1 << 30, 1 << 30)
-        assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
-        assert child.rlimit(psutil.RLIMIT_NOFILE) == (64, 64)
+        assert "hunter2" not in Path(f"/proc/{child.pid}/environ").read_text()
+        limits = Path(f"/proc/{child.pid}/limits").read_text()
+        for name, most in (
+            ("address space", 1 << 30),
+            ("core file size", 0),
+            ("open files", 64),
+            ("processes", 0),
+            ("cpu time", 100 * 125),
+        ):
+            assert re.search(rf"Max {name} +{most} +{most} ", limits), (name, limits)
         assert child.num_threads() == 1
         assert child.num_fds() <= 5
         status = Path(f"/proc/{child.pid}/status").read_text()
@@ -403,3 +411,46 @@ def test_an_exception_that_nobody_foresaw_has_a_stable_code(
             assert not caught.value.retryable
             assert len(caught.value.message) < 2000
         assert "Traceback" in caplog.text
+
+
+def test_segments_go_on_in_another_process_when_one_has_used_its_cpu_time_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = Sampling(method="segment", segment_s=0.3, frames=2)
+    seen: list[tuple[int, ...]] = []
+    with Decoders(LIMITS, processes=1) as decoders:
+        expected = list(decoders.segments(CompleteFile(path), sampling))
+        monkeypatch.setattr(decoder_process.DecoderProcess, "has_used_up", True)
+        found = []
+        for segment in decoders.segments(CompleteFile(path), sampling):
+            found.append(segment)
+            seen.append(decoders.pids)
+    assert [part.number for part in found] == [part.number for part in expected]
+    assert len(expected) > 1
+    assert len(set(seen)) == len(seen)
+    for there, here in zip(found, expected, strict=True):
+        assert_same(there.video, here.video)
+
+
+SPINNING = """
+import sys
+from videoqa_worker.decoding import child, serve
+from videoqa_worker.decoding.messages import Ready
+def spin(channel, limits, confinement):
+    channel.send(Ready(confinement=confinement))
+    while True:
+        pass
+serve.serve = spin
+child.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is set on Linux")
+def test_a_process_that_spins_without_a_command_is_ended_by_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoder_process, "_COMMANDS_OF_CPU", 1e-9)  # rounds up to one second
+    with Decoders(LIMITS, processes=1, argv=(PYTHON, "-c", SPINNING)) as decoders:
+        with suppress(ConfigurationError):  # on a slow machine the start takes as long
+            decoders.start()
+        assert_gone(*decoders.pids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import subprocess
@@ -16,7 +15,8 @@ import pytest
 
 from videoqa import errors
 from videoqa.bulk import Manifest, Row
-from videoqa.bulk.manifest import DIGEST_KEY, Digester
+from videoqa.bulk.archive_root import ArchiveRoot
+from videoqa.bulk.manifest import DIGEST_KEY, PARTS, Digester, compare_digests
 from videoqa.bulk.row_index import RowIndex
 from videoqa.contract import JobRequest
 from videoqa.storage import ObjectStore
@@ -24,9 +24,9 @@ from videoqa.storage import ObjectStore
 ASK = {"questions": ["What is it?"], "priority": "bulk"}
 
 
-def rows(*sources: str | Path, **defaults: Any) -> list[Row]:
+def rows(*sources: str | Path, options: Mapping[str, Any] = {}, **defaults: Any) -> list[Row]:
     names = [str(source) for source in sources]
-    with Manifest(names, defaults=ASK | defaults, store=ObjectStore()) as manifest:
+    with Manifest(names, defaults=ASK | defaults, store=ObjectStore(), **options) as manifest:
         with RowIndex() as index:
             count = manifest.check(index)
         found = list(manifest.rows())
@@ -66,7 +66,6 @@ def test_a_folder_gives_its_videos_by_their_relative_paths(folder: Path) -> None
     found = rows(folder)
     assert ids(found) == ["b.mp4", "ü (1)#.webm", "a/z.MKV"]
     assert [url(row) for row in found] == [(folder / name).as_uri() for name in ids(found)]
-    assert [row.number for row in found] == [1, 2, 3]
     assert {row.request.priority for row in found} == {"bulk"}
 
 
@@ -82,16 +81,13 @@ def test_several_videos_and_one_are_rows_by_their_names(folder: Path) -> None:
     assert found[0].custom_id == names[0]
     assert found[1].custom_id.startswith("https://example.com/a.mp4#")
     assert url(found[1]) == names[1]
-    assert ids(rows(names[0])) == [names[0]]
+    assert ids(rows(names[0])) == ["b.mp4"]
 
 
 def test_a_list_gives_a_row_a_line_relative_to_its_own_folder(folder: Path) -> None:
     path = write(folder / "list.txt", "b.mp4", "", "  s3://bucket/c d.mp4  ")
     found = rows(path)
-    assert [(row.number, url(row)) for row in found] == [
-        (1, (folder / "b.mp4").as_uri()),
-        (3, "s3://bucket/c d.mp4"),
-    ]
+    assert [url(row) for row in found] == [(folder / "b.mp4").as_uri(), "s3://bucket/c d.mp4"]
     assert ids(found) == ["b.mp4", "s3://bucket/c d.mp4"]
 
 
@@ -139,13 +135,20 @@ def test_columns_of_csv_are_fields_and_empty_cells_the_runs_defaults(tmp_path: P
     )
     (tmp_path / "m.csv").write_text(text)
     one, two = rows(tmp_path / "m.csv")
-    assert (one.number, one.custom_id, two.number, two.custom_id) == (2, "one", 5, "s3://b/c.mp4")
+    assert ids([one, two]) == ["one", "s3://b/c.mp4"]
     assert one.request.questions[0].text == "What,\nnow?"
     assert one.request.sampling.frames == 4
     assert two.request.questions[0].text == "What is it?"
     assert two.request.sampling.fps == 2
     assert two.request.generation.max_new_tokens == 7
     assert two.request.inputs[0].model_dump()["end"] == 3.5
+
+
+def test_other_columns_of_csv_are_metadata_of_the_row(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("url,shelf no.,colour,\na.mp4,17,,\nb.mp4,,red,x\n")
+    one, two = rows(tmp_path / "m.csv")
+    assert one.request.metadata == {"shelf no.": "17", DIGEST_KEY: one.digest}
+    assert two.request.metadata == {"colour": "red", DIGEST_KEY: two.digest}
 
 
 def test_all_wrong_lines_are_refused_at_once_by_their_numbers(tmp_path: Path) -> None:
@@ -155,7 +158,7 @@ def test_all_wrong_lines_are_refused_at_once_by_their_numbers(tmp_path: Path) ->
         good,
         "{nope",
         "[1]",
-        {"url": "s3://b/a.mp4"},
+        {"inputs": ["s3://b/a.mp4", "s3://b/b.mp4"]},
         good,
         {"custom_id": "f", "url": "s3://b/f.mp4", "frams": 3},
         {"custom_id": "g", "url": "s3://b/g.mp4", "output": "s3://b/{job_id}"},
@@ -195,7 +198,11 @@ def test_of_many_wrong_lines_the_first_ones_are_told(tmp_path: Path) -> None:
     ("text", "says"),
     [
         (b"custom_id\na\n", "line 1: got the columns"),
-        (b"url,colour\na.mp4,red\n", "line 1: got the columns"),
+        (b"url;frames\na.mp4;4\n", "separated by semicolons: save it with commas"),
+        (b"url\tframes\na.mp4\t4\n", "separated by tabs: save it with commas"),
+        (b"url,url\na.mp4,b.mp4\n", "expected each name once"),
+        (b"url,frame\na.mp4,4\n", "the column 'frame', which resembles frames"),
+        (b"url,videoqa.caption\na.mp4,x\n", "line 2: got the metadata videoqa.caption"),
         (b"url,frames\na.mp4,x\nb.mp4,3\nc.mp4\n", "line 2: got a cell that is not a number"),
         (b"url,frames\na.mp4,4\nc.mp4\n", "line 3: got 1 cells, expected 2"),
         (b"url,frames\n,4\n", "line 2: got no url"),
@@ -228,37 +235,44 @@ def test_a_path_that_is_too_long_for_a_name_gets_a_short_one_of_its_own(tmp_path
     assert len(one.encode()) <= 250
 
 
-def test_only_what_decides_an_answer_is_in_the_digest(tmp_path: Path) -> None:
+def test_only_what_decides_an_answer_is_in_the_digest_and_each_change_in_its_part(
+    tmp_path: Path,
+) -> None:
     path = write(tmp_path / "m.jsonl", {"custom_id": "a", "url": "s3://b/a.mp4"})
-    (before,) = rows(path)
-    assert rows(path, timeout_s=9.0, tenant="t", priority="interactive")[0].digest == before.digest
-    assert rows(path, questions=["Who?"])[0].digest != before.digest
-    assert rows(path, sampling={"frames": 3})[0].digest != before.digest
+    segments = {"method": "segment", "segment_s": 5}
+    before = rows(path, sampling=segments)[0].digest
+
+    def changed(**fields: Any) -> tuple[str, ...]:
+        return compare_digests(before, rows(path, **{"sampling": segments, **fields})[0].digest)
+
+    assert changed(timeout_s=9.0, tenant="t", priority="interactive") == ()
+    assert changed(questions=["Who?"]) == ("question",)
+    assert changed(summary="What happens?") == ("question",)
+    assert changed(sampling={"frames": 3}) == ("settings",)
+    assert changed(generation={"max_new_tokens": 3}, model="org/m") == ("model", "settings")
+    write(path, {"custom_id": "a", "url": "s3://b/a.mp4", "start": 1})
+    assert changed() == ("input",)
+    assert compare_digests("something", before) == PARTS
 
 
-def test_a_digest_is_that_of_the_canonical_json_whatever_rows_share() -> None:
-    """`Digester` keeps JSON from one row to the next; it must not show."""
+def test_a_digest_does_not_depend_on_the_rows_before() -> None:
+    """`Digester` keeps parts from one row to the next; it must not show."""
     one, image = 's3://b/ü "1".mp4', "s3://b/p.png"
     clip = {"url": one, "start": 1, "end": 2.5}
     fields: list[dict[str, Any]] = [
         {"inputs": [one], "questions": ["What?"]},
         {"inputs": [clip, image], "questions": ["What?"]},
         {"inputs": [one], "questions": ["What?"], "model": "org/m"},
-        {
-            "inputs": [one],
-            "questions": ["Who?", {"id": "k", "text": "ü?"}],
-            "sampling": {"frames": 4},
-        },
+        {"inputs": [one], "questions": ["Who?", {"id": "k", "text": "ü?"}]},
+        {"inputs": [one], "questions": ["Who?"], "sampling": {"frames": 4}},
         {"inputs": [one], "questions": ["Who?"], "generation": {"temperature": 1, "stop": ["a"]}},
-        {"inputs": [one], "questions": ["What?"]},
     ]
-    digester = Digester()
-    asked = {"inputs", "questions", "sampling", "generation", "model"}
-    for each in fields:
-        request = JobRequest.model_validate(each)
-        data = json.loads(request.model_dump_json(include=asked, exclude_defaults=True))
-        text = json.dumps(data, separators=(",", ":"), sort_keys=True)
-        assert digester.digest(request) == hashlib.sha256(text.encode()).hexdigest()[:32]
+    root = ArchiveRoot("s3://other/")
+    digester = Digester(root)
+    requests = [JobRequest.model_validate(each) for each in [*fields, fields[0]]]
+    found = [digester.digest(request) for request in requests]
+    assert found == [Digester(root).digest(request) for request in requests]
+    assert len(set(found)) == len(fields)
 
 
 MEASURED = """

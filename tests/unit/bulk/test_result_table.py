@@ -11,9 +11,11 @@ import pyarrow.parquet
 import pytest
 
 SCRIPT = """
-import os, resource, signal, sys
+import json, os, resource, signal, sys
 from videoqa.bulk.formats import FORMATS
 from videoqa.bulk.output_dir import OutputDir
+from videoqa.bulk.outcomes import Outcome
+from videoqa.bulk.output_index import IndexEntry
 from videoqa.bulk.records import ResultLine
 from videoqa.bulk.result_table import ResultTable
 from videoqa.bulk.row_index import RowIndex
@@ -28,9 +30,12 @@ def run(names, model):
     with RowIndex() as index:
         output = OutputDir(folder, ObjectStore())
         with ResultTable(output, index, list(FORMATS.values())) as table:
+            table.load(None)
             for name in names:
-                table.add(ResultLine(custom_id=name, ok=True, model=model))
+                line = ResultLine(custom_id=name, ok=True, model=model, job_id=f"{name} {model}")
+                table.add(Outcome(line, IndexEntry(name, "digest", "1", "digest", job_id=line.job_id)))
                 table.publish()
+            table.publish()
 
 def kill_at(number):
     left = [number]
@@ -44,22 +49,28 @@ def kill_at(number):
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-ROWS = [f"row {n}" for n in range(40)]
-run(ROWS, "old")
-number = ended = 0
-while not ended:
-    number += 1
+def in_child(work):
     if os.fork() == 0:
         try:
-            kill_at(number) if way == "killed" else limit(200 * number)
-            run(ROWS[10:13] + [f"new {number}"], f"model {number}")
+            work()
         except OutputUnavailable as error:
             os._exit(0 if "free some space" in error.message else 3)
         except BaseException as error:
             print(repr(error), flush=True)
             os._exit(3)
         os._exit(42)
-    _, status = os.wait()
+    return os.wait()[1]
+
+def die_at(number):
+    kill_at(number) if way == "killed" else limit(500 * number)
+    run(ROWS[10:11] + [f"new {number}"], f"model {number}")
+
+ROWS = [f"row {n}" for n in range(40)]
+in_child(lambda: run(ROWS, "old"))
+number = ended = 0
+while not ended:
+    number += 1
+    status = in_child(lambda: die_at(number))
     assert status in (signal.SIGKILL, 0, 42 << 8), (number, status)
     ended = status == 42 << 8
     data = open(f"{folder}/results.jsonl", "rb").read()
@@ -67,8 +78,15 @@ while not ended:
     assert data.endswith(b"}\\n"), data[-100:]
     names = [line.split(b'"')[3].decode() for line in data.splitlines()]
     assert len(names) == len(set(names)) and set(names) >= set(ROWS), names
-    table = pyarrow.parquet.read_table(f"{folder}/results.parquet")
+    table = pyarrow.parquet.read_table(f"{folder}/results.parquet", use_threads=False)
     assert set(table["custom_id"].to_pylist()) >= set(ROWS)
+    in_child(lambda: run([], ""))
+    with open(f"{folder}/results.jsonl") as file:
+        found = [json.loads(line) for line in file]
+    rows = pyarrow.parquet.read_table(f"{folder}/results.parquet", use_threads=False).to_pylist()
+    assert [(line["custom_id"], line["model"]) for line in found] == [
+        (row["custom_id"], row["model"]) for row in rows
+    ]
 print("ended", number)
 """
 
@@ -83,11 +101,15 @@ def test_a_run_that_dies_at_any_step_leaves_whole_lines_and_loses_none(
         [sys.executable, "-c", SCRIPT, tmp_path, way], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout.split()[-1]) > 10
+    assert int(done.stdout.split()[-1]) > 5
     found = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     table = pyarrow.parquet.read_table(tmp_path / "results.parquet").to_pylist()
     assert [(line["custom_id"], line["model"]) for line in found] == [
         (row["custom_id"], row["model"]) for row in table
     ]
-    assert sum(line["model"] == "old" for line in found) == 37
-    assert {path.name for path in tmp_path.iterdir()} == {"results.jsonl", "results.parquet"}
+    assert sum(line["model"] == "old" for line in found) == 39
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "index.jsonl",
+        "results.jsonl",
+        "results.parquet",
+    }

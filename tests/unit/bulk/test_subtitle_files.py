@@ -37,7 +37,7 @@ def write(
             {"kind": "video", "size_bytes": 1, "width": 2, "height": 2, **clip} for clip in clips
         ],
     }  # fmt: skip
-    row = Row(0, custom_id, request, "digest")
+    row = Row(custom_id, request, "digest")
     urls = write_subtitles(row, Result.model_validate(fields), kind, place)
     return [file_path(url).read_text() for url in urls]
 

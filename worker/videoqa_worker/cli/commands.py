@@ -55,10 +55,22 @@ def demo(
 
 
 def frames(
-    video: Annotated[str, typer.Argument(metavar="VIDEO", help="A path, or an s3://, http(s):// or file:// URL.")],
+    video: Annotated[
+        str | None,
+        typer.Argument(metavar="[VIDEO]", help="A path, or an s3://, http(s):// or file:// URL."),
+    ] = None,
+    job: Annotated[
+        str | None,
+        typer.Option(
+            "--job", metavar="ID",
+            help="In place of VIDEO: the frames that the model saw for this job, of all its inputs.",
+        ),
+    ] = None,
     frames: Annotated[
         int | None,
-        typer.Option("--frames", "-n", metavar="N", help="Number of frames [8]."),
+        typer.Option(
+            "--frames", "-n", metavar="N", rich_help_panel="Frames", help="Number of frames [8]."
+        ),
     ] = None,
     fps: Fps = None,
     times: Times = None,
@@ -85,14 +97,25 @@ def frames(
     """Show the frames of a video that a model would see.
 
     Takes them as a worker does, and prints how many bytes were fetched and how long it took. Needs
-    no Redis, no worker and no model. Reads any file that you can read and any address that you
+    no worker and no model, and Redis only for --job. Reads any file that you can read and any address that you
     can reach, for example http://localhost:8000/clip.mp4; S3 with your usual credentials.
     """
-    from videoqa_worker.cli.frames.command import run
+    from videoqa.errors import InvalidRequest
+    from videoqa_worker.cli.frames.command import run, run_past_job
 
     flags = build_sampling(
         frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance
     )
+    if job is not None:
+        if (video, flags, start, end) != (None, None, None, None):
+            raise InvalidRequest(
+                "got --job beside a video, a clip or sampling flags, expected --job alone: the job has its own",
+                param="job",
+            )
+        run_past_job(job, out=out, sheet=sheet, as_json=as_json)
+        return
+    if video is None:
+        raise InvalidRequest("got no video, expected: videoqa frames VIDEO, or --job ID")
     run(video, flags, start=start, end=end, out=out, sheet=sheet, as_json=as_json)
 
 

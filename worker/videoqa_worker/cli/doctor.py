@@ -69,10 +69,11 @@ def checks(workers: Sequence[WorkerInfo] = ()) -> Iterator[Check]:
     yield _check_device(settings)
     yield _check_server(settings.server.url) if settings.server.url else _check_model(settings)
     yield _check_video(settings)
-    spools = {(info.spool, info.max_source_bytes) for info in here if info.spool}
-    own = (settings.sources.spool_dir or tempfile.gettempdir(), settings.sources.max_bytes)
-    for folder, max_bytes in sorted(spools) or [own]:
-        yield _check_spool(Path(folder), max_bytes or settings.sources.max_bytes)
+    most = settings.sources.max_bytes
+    spools = {(Path(info.spool), info.max_source_bytes or most) for info in here if info.spool}
+    own = {(settings.sources.spool_dir or Path(tempfile.gettempdir()), most)}
+    for folder, max_bytes in sorted(spools or own):
+        yield _check_spool(folder, max_bytes)
     for wait_for in stores:
         yield wait_for()
 
@@ -213,9 +214,15 @@ def _check_video(settings: WorkerSettings) -> Check:
             found=f"{found}, without the decoders {', '.join(lacking)}",
             next_step="install PyAV's own wheel: pip install --force-reinstall --only-binary av av",
         )
-    decoders = Decoders(settings.frames, processes=1, memory_bytes=settings.decoder_memory_bytes)
+    decoders = Decoders(
+        settings.frames,
+        processes=1,
+        memory_bytes=settings.decoder_memory_bytes,
+        uid=settings.decoder_uid,
+    )
     try:
         with _silence_logs(), decoders, tempfile.TemporaryDirectory() as folder:
+            confinement = decoders.start()
             decoders.sample(CompleteFile(_write_tiny_video(Path(folder))), Sampling(frames=2))
     except VideoQAError as error:
         return Check(
@@ -224,7 +231,10 @@ def _check_video(settings: WorkerSettings) -> Check:
             found=error.message,
             next_step="check VIDEOQA_DECODER_MEMORY_BYTES and the limits on processes (ulimit -a)",
         )
-    return Check("video", ok=True, found=f"{found}; a process of its own decodes")
+    found = f"{found}; a process of its own decodes, confined by {', '.join(confinement.held)}"
+    if confinement.missing:
+        found += f" (not by {'; '.join(confinement.missing)})"
+    return Check("video", ok=True, found=found)
 
 
 @contextmanager

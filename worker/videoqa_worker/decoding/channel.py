@@ -22,6 +22,7 @@ MAX_MESSAGE_BYTES = 4 << 20
 """Headers of 20,000 frames; pixels are sent as shared memory instead."""
 _HEADER = struct.Struct(">I")
 _CHUNK_BYTES = 64 << 10
+_CLOSES_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _SEND_TIMEOUT_S = 5.0
 """The other side always reads when it is its turn to, so 5 s mean that it hangs."""
 
@@ -118,7 +119,7 @@ class Channel:
     def _read(self) -> None:
         try:
             data, descriptors, _, _ = socket.recv_fds(
-                self._socket, _CHUNK_BYTES, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+                self._socket, _CHUNK_BYTES, 1, _CLOSES_ON_EXEC
             )
         except ConnectionError as error:
             raise ClosedError("the other side is gone") from error
@@ -128,7 +129,8 @@ class Channel:
                 raise ProtocolError(
                     "got a second descriptor with one message, expected one at most"
                 )
-            os.set_inheritable(descriptor, False)
+            if not _CLOSES_ON_EXEC:  # elsewhere this would be a call that `seccomp` forbids
+                os.set_inheritable(descriptor, False)
             self._descriptor = descriptor
         if not data:
             raise ClosedError("the other side is gone")

@@ -1,15 +1,16 @@
 """The decoding process: `python -P -m videoqa_worker.decoding.child DESCRIPTOR PARENT_PID`.
 
-Gives up the rights that it does not need before it opens any file, then executes commands until
-its socket closes. It has no network and starts no programs (`confine`), no credentials (the worker
-picks its environment), few descriptors and bounded memory. It still runs as the worker's user and
-can read what that user can.
+A fresh process, not a fork: the worker's memory, environment and descriptors are not in it. It imports
+all that it will need, gives up its rights (`confine`), and executes commands until its socket closes.
+The worker sends each input as an open descriptor, so that no path has to be readable.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import pkgutil
 import resource
 import signal
 import socket
@@ -18,13 +19,23 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-from videoqa_worker.decoding.confine import confine, prctl
+from videoqa_worker.decoding.libc import prctl
 
 __all__ = ["main"]
 
 _MAX_DESCRIPTORS = 64
 _PR_SET_PDEATHSIG = 1
 _ON_LINUX = sys.platform == "linux"
+_LATE_MODULES = (
+    "array",
+    "linecache",
+    *(f"encodings.{name}" for name in ("ascii", "latin_1", "utf_16", "utf_16_be", "utf_16_le")),
+    *(
+        f"PIL.{name}ImagePlugin"
+        for name in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Ppm", "Tiff", "WebP")
+    ),
+)
+_PROGRAMS = ("av.__main__", "av.datasets")
 
 
 def main(argv: list[str]) -> None:
@@ -37,7 +48,9 @@ def main(argv: list[str]) -> None:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
     _install_bare_package()
+    _import_the_rest()
     from videoqa_worker.decoding.channel import Channel, ClosedError
+    from videoqa_worker.decoding.confine import confine
     from videoqa_worker.decoding.messages import Setup
     from videoqa_worker.decoding.serve import serve
 
@@ -49,8 +62,9 @@ def main(argv: list[str]) -> None:
         setup = Setup.model_validate_json(body)
         pixels_bytes = max(setup.limits.max_frames_bytes, 3 * setup.limits.max_pixels)
         _limit_memory(setup.memory_bytes, pixels_bytes)
-        confine()
-        serve(channel, setup.limits)
+        resource.setrlimit(resource.RLIMIT_CPU, (setup.cpu_s, setup.cpu_s))
+        confinement = confine(setup.uid, lambda: _die_with_parent(int(argv[1])))
+        serve(channel, setup.limits, confinement)
 
 
 def _die_with_parent(parent: int) -> None:
@@ -74,6 +88,16 @@ def _limit_memory(memory_bytes: int, pixels_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     if _ON_LINUX:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+
+
+def _import_the_rest() -> None:
+    """Imports modules that libraries import when they first need them: later no file can be opened."""
+    import av
+
+    of_av = (module.name for module in pkgutil.walk_packages(av.__path__, "av."))
+    for name in (*_LATE_MODULES, *of_av):
+        if name not in _PROGRAMS:
+            importlib.import_module(name)
 
 
 def _install_bare_package() -> None:

@@ -1,70 +1,101 @@
-"""A seccomp filter that denies the system calls that a decoder never makes (Linux only).
+"""The layers that confine a decoding process, so that a video that takes it over finds nothing.
 
-It denies new sockets (so the network), starting programs and reading other processes' memory. It
-lists the denied calls and not the allowed ones, since libraries may change what they need. It
-narrows what a taken-over decoder can do, which still reads the files that the worker's user can.
+Each layer holds alone, and what the system lacks is told: the worker logs it, `videoqa doctor` shows
+it. A user of its own needs a worker that runs as root; Landlock needs Linux 5.13; seccomp has a filter
+for x86-64 and ARM64. The worker's memory and environment are closed to all processes of its user by
+`hide_memory`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
-import struct
+import resource
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["confine", "prctl"]
+from videoqa_worker.decoding.landlock import apply_landlock
+from videoqa_worker.decoding.libc import drop_capabilities, prctl
+from videoqa_worker.decoding.messages import Confinement
+from videoqa_worker.decoding.seccomp import apply_seccomp
 
-_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER_AT, _ARCH_AT = 0, 4
+__all__ = ["confine", "hide_memory"]
 
-_DENIED = {
-    # The value of AUDIT_ARCH, then the numbers of: socket, execve, execveat, ptrace, process_vm_readv,
-    # process_vm_writev, io_uring_setup (opens sockets too), pidfd_getfd.
-    "x86_64": (0xC000003E, (41, 59, 322, 101, 310, 311, 425, 438)),
-    "aarch64": (0xC00000B7, (198, 221, 281, 117, 270, 271, 425, 438)),
-}
-_X32 = 0x40000000
-"""The x32 ABI reaches the same calls by numbers from here on."""
+ON_LINUX = sys.platform == "linux"
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_CAP_KILL, _CAP_SETGID, _CAP_SETUID = 5, 6, 7
 
 
-def confine() -> bool:
-    """Denies the calls to this process; returns False where that is not possible.
+def hide_memory() -> None:
+    """Closes this process's memory, environment and descriptors to others of its user (Linux).
 
-    It is possible on Linux with seccomp, on the architectures above. The process and its children
-    can gain no privileges either, which seccomp requires.
+    Debuggers and profilers then need root (CAP_SYS_PTRACE), and there are no core dumps. The files
+    of /proc/self belong to root, and most of them stay readable.
     """
-    if sys.platform != "linux":
-        return False
+    if ON_LINUX:
+        prctl(_PR_SET_DUMPABLE, 0)
+
+
+def confine(uid: int, on_new_user: Callable[[], None]) -> Confinement:
+    """Gives up all rights that decoding does not need, in this process of one thread, for good.
+
+    Arguments:
+        uid: the user and group to become, where this process may.
+        on_new_user: called afterwards, since Linux then forgets its parent-death signal.
+    """
+    os.environ.clear()
+    if not ON_LINUX:
+        return Confinement(missing=("user, Landlock and seccomp: they are Linux's",))
+    os.chdir("/")
+    held, missing = [], []
+    reason = _become(uid)
+    if reason is None:
+        on_new_user()
+        held.append(f"user {uid}")
+    else:
+        missing.append(f"user: {reason}")
+    if drop_capabilities():
+        held.append("no capabilities")
+    else:
+        missing.append("capabilities: the kernel does not take them back")
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    hide_memory()
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    machine = os.uname().machine
-    if machine not in _DENIED:
-        return False
-    code = _build_filter(*_DENIED[machine])
-    program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(code))
-    return prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program) == 0
+    abi, reason = apply_landlock()
+    if abi:
+        held.append(f"Landlock {abi}")
+    else:
+        missing.append(f"Landlock: {reason}")
+    reason = apply_seccomp()
+    if reason is None:
+        held.append("seccomp")
+    else:
+        missing.append(f"seccomp: {reason}")
+    return Confinement(held=tuple(held), missing=tuple(missing))
 
 
-def prctl(option: int, value: int, pointer: bytes | None = None) -> int:
-    """Calls Linux' prctl; returns -1 if the kernel refuses."""
-    call = ctypes.CDLL(None).prctl
-    call.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_ulong)
-    return int(call(option, value, pointer, 0, 0))
+def _become(uid: int) -> str | None:
+    """Becomes this user and group; returns None, or why that is not possible.
+
+    The worker must still be able to kill the process afterwards.
+    """
+    if os.geteuid() != 0:
+        return f"the worker runs as user {os.geteuid()}, and only root may switch"
+    needed = (_CAP_KILL, _CAP_SETGID, _CAP_SETUID)
+    if not all(_read_capabilities() >> capability & 1 for capability in needed):
+        return "root lacks one of the capabilities KILL, SETGID and SETUID"
+    try:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        return f"root may not become user {uid}: {error.strerror}"
+    return None
 
 
-def _build_filter(architecture: int, numbers: tuple[int, ...]) -> ctypes.Array[ctypes.c_char]:
-    """Assembles the filter in classic BPF (linux/filter.h): code, two jumps, operand."""
-    rest = len(numbers)
-    steps = [
-        (_LOAD, 0, 0, _ARCH_AT),
-        (_EQUAL, 1, 0, architecture),
-        (_RETURN, 0, 0, _KILL),
-        (_LOAD, 0, 0, _NUMBER_AT),
-        (_AT_LEAST, rest + 1, 0, _X32),
-        *((_EQUAL, rest - n, 0, number) for n, number in enumerate(numbers)),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
-    ]
-    return ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+def _read_capabilities() -> int:
+    """Returns the effective capabilities of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0

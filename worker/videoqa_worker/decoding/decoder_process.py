@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, suppress
 
 from pydantic import ValidationError
@@ -22,10 +23,12 @@ from videoqa.errors import (
     VideoQAError,
 )
 from videoqa_worker.decoding.channel import Channel, ClosedError, ProtocolError
+from videoqa_worker.decoding.confine import hide_memory
 from videoqa_worker.decoding.launch import describe_exit, make_environment, open_lossy_pipe
 from videoqa_worker.decoding.messages import (
     Abort,
     Command,
+    Confinement,
     Continue,
     Ensure,
     Failed,
@@ -48,6 +51,8 @@ Leave = Callable[[], AbstractContextManager[None]]
 
 _START_TIMEOUT_S = 60.0
 """Imports take 0.3 s, and longer on a machine that swaps."""
+_COMMANDS_OF_CPU = 100
+"""A process may use the CPU time of so many commands that take as long as they may."""
 _ABORT_TIMEOUT_S = 3.0
 """Time to end an aborted command, which takes milliseconds unless the machine is busy."""
 
@@ -56,7 +61,12 @@ class DecoderProcess:
     """A decoding process. Not thread-safe: one thread at a time uses it."""
 
     def __init__(
-        self, limits: FrameLimits, memory_bytes: int, grace_s: float, argv: tuple[str, ...]
+        self,
+        limits: FrameLimits,
+        memory_bytes: int,
+        grace_s: float,
+        uid: int,
+        argv: tuple[str, ...],
     ) -> None:
         """Starts the process, and does not wait for it.
 
@@ -66,7 +76,11 @@ class DecoderProcess:
         Raises:
             DecoderCrashed: the system cannot start a process.
         """
+        hide_memory()
         self._limits, self._grace_s = limits, grace_s
+        self._cpu_limit_s = math.ceil(_COMMANDS_OF_CPU * (limits.decode_timeout_s + grace_s))
+        self.confinement = Confinement()
+        """The layers that confine it, once it is ready."""
         self._ready = False
         self._deadline_s = 0.0
         self.is_busy = False
@@ -95,7 +109,9 @@ class DecoderProcess:
             theirs.close()
             os.close(stderr)
         with suppress(OSError):  # it has ended then, and the first command finds out
-            self._channel.send(Setup(limits=limits, memory_bytes=memory_bytes))
+            self._channel.send(
+                Setup(limits=limits, memory_bytes=memory_bytes, cpu_s=self._cpu_limit_s, uid=uid)
+            )
 
     @property
     def pid(self) -> int:
@@ -109,6 +125,11 @@ class DecoderProcess:
                 return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except OSError:
             return 0
+
+    @property
+    def has_used_up(self) -> bool:
+        """True if so much of its CPU time is gone that another process should go on."""
+        return _read_cpu_s(self.pid) > self._cpu_limit_s / 2
 
     def is_usable(self) -> bool:
         """Returns True if the process is alive, between two commands, and has sent nothing."""
@@ -132,6 +153,7 @@ class DecoderProcess:
         if not isinstance(answer, Ready):
             raise self._make_crash_error(f"it began with {type(answer).__name__}, expected Ready")
         self._ready, self.is_busy = True, False
+        self.confinement = answer.confinement
 
     def run_command(
         self, command: Command, file: SparseFile, check: Callable[[], None], while_fetching: Leave
@@ -155,7 +177,7 @@ class DecoderProcess:
         check: Callable[[], None],
         while_fetching: Leave,
         between_segments: Leave,
-    ) -> Iterator[SampledSegment]:
+    ) -> Generator[SampledSegment]:
         """Yields the segments of one command; enters `between_segments` while the caller has one.
 
         If the caller closes the iterator early, the process aborts the command.
@@ -213,7 +235,10 @@ class DecoderProcess:
         """
         left = skippable
         self._start_clock()
-        self._send(message)
+        if isinstance(message, Command):
+            self._send_command(message, file)
+        else:
+            self._send(message)
         while True:
             answer = self._receive(check)
             if isinstance(answer, Ensure):
@@ -252,9 +277,19 @@ class DecoderProcess:
 
     # Messages
 
-    def _send(self, message: Command | Continue | Present | Abort) -> None:
+    def _send_command(self, command: Command, file: SparseFile) -> None:
+        """Sends the command with a descriptor that can only read the file."""
+        descriptor = file.open_file()
         try:
-            self._channel.send(message)
+            self._send(command, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _send(
+        self, message: Command | Continue | Present | Abort, descriptor: int | None = None
+    ) -> None:
+        try:
+            self._channel.send(message, descriptor)
         except ConnectionError as error:
             raise self._make_crash_error("") from error
         except (OSError, ProtocolError) as error:
@@ -327,6 +362,16 @@ class DecoderProcess:
         if text:
             log.log(level, "decoding process %d printed: %s", self.pid, json.dumps(text))
         return text
+
+
+def _read_cpu_s(pid: int) -> float:
+    """Returns the CPU time of a process; 0 where the system does not report it."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _cut_at_end(wanted: Ensure, size_bytes: int) -> list[tuple[int, int]]:

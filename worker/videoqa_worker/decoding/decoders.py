@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,7 @@ from videoqa.contract import Sampling
 from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
 from videoqa_worker.decoding.decoder_process import DecoderProcess
 from videoqa_worker.decoding.launch import CHILD
-from videoqa_worker.decoding.messages import Command
+from videoqa_worker.decoding.messages import Command, Confinement
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
 from videoqa_worker.frames import SampledSegment, SampledVideo, SparseFile, no_check
 from videoqa_worker.settings import FrameLimits
@@ -49,6 +49,7 @@ class Decoders:
         grace_s: float = 5.0,
         commands_each: int = 1000,
         resident_bytes: int = 512 << 20,
+        uid: int = 65534,
         argv: tuple[str, ...] = CHILD,
     ) -> None:
         """Starts no process yet.
@@ -59,13 +60,14 @@ class Decoders:
             grace_s: how far a process may overrun `decode_timeout_s` before it is killed.
             commands_each: commands after which a process is replaced, since libraries leak.
             resident_bytes: a process that holds more after a command is replaced as well.
+            uid: the user that a process becomes where the worker runs as root.
             argv: the command line that starts a process.
         """
         self._limits = limits
         self._count = processes or _count_cores()
         self._memory_bytes, self._grace_s = memory_bytes, grace_s
         self._commands_each, self._resident_bytes = commands_each, resident_bytes
-        self._argv = argv
+        self._uid, self._argv = uid, argv
         self._turns = Turns(self._count)
         self._lock = threading.Lock()
         self._all: set[DecoderProcess] = set()
@@ -91,8 +93,8 @@ class Decoders:
         with self._lock:
             return tuple(process.pid for process in self._all)
 
-    def start(self) -> None:
-        """Starts all processes and returns when they are ready.
+    def start(self) -> Confinement:
+        """Starts all processes, and returns when they are ready with what confines them.
 
         Raises:
             ConfigurationError: they cannot be started on this machine.
@@ -113,6 +115,10 @@ class Decoders:
         finally:
             for process in fresh:
                 self._return_process(process)
+        confinement = fresh[0].confinement if fresh else Confinement()
+        for missing in confinement.missing:
+            log.warning("decoding is not confined by %s", missing)
+        return confinement
 
     def sample(
         self,
@@ -149,15 +155,18 @@ class Decoders:
         while the caller waits for the next segment; commands that arrived meanwhile go first. The
         caller closes an iterator that it does not exhaust.
         """
-        with self._lend_process(check) as (process, turn, check_open):
-            command = Command.of(file, sampling, start, end, first)
-            yield from process.run_segments_command(
-                command,
-                file,
-                check_open,
-                while_fetching=partial(turn.yield_turn, front=True),
-                between_segments=partial(turn.yield_turn, front=False),
-            )
+        following: int | None = first
+        while following is not None:
+            with self._lend_process(check) as (process, turn, check_open):
+                command = Command.of(file, sampling, start, end, following)
+                segments = process.run_segments_command(
+                    command,
+                    file,
+                    check_open,
+                    while_fetching=partial(turn.yield_turn, front=True),
+                    between_segments=partial(turn.yield_turn, front=False),
+                )
+                following = yield from _yield_until_used_up(segments, process)
 
     def read_image(self, file: SparseFile, *, check: Check = no_check) -> SampledVideo:
         """Returns what `frames.read_image` returns for this file, or raises its error; see `sample`."""
@@ -259,7 +268,9 @@ class Decoders:
             self._add()
 
     def _add(self) -> None:
-        process = DecoderProcess(self._limits, self._memory_bytes, self._grace_s, self._argv)
+        process = DecoderProcess(
+            self._limits, self._memory_bytes, self._grace_s, self._uid, self._argv
+        )
         with self._lock:
             if not self._closed:
                 self._all.add(process)
@@ -270,7 +281,7 @@ class Decoders:
 
     def _return_process(self, process: DecoderProcess) -> None:
         grown = process.commands > 0 and process.resident_bytes > self._resident_bytes
-        worn = grown or process.commands >= self._commands_each
+        worn = grown or process.has_used_up or process.commands >= self._commands_each
         with self._lock:
             # Twice as many, since some wait for bytes while others decode.
             room = len(self._idle) < 2 * self._count
@@ -294,6 +305,19 @@ class Decoders:
         with self._lock:
             if len(self._all) < self._count and not self._closed:
                 self._starter.submit(self._add_if_short)
+
+
+def _yield_until_used_up(
+    segments: Generator[SampledSegment], process: DecoderProcess
+) -> Generator[SampledSegment, None, int | None]:
+    """Yields segments; returns the number with which another process is to go on, or None."""
+    with closing(segments):
+        for segment in segments:
+            yield segment
+            following = segment.number + 1
+            if following < segment.total and process.has_used_up:
+                return following
+    return None
 
 
 def _count_cores() -> int:

@@ -10,9 +10,8 @@ __all__ = ["CHILD", "describe_exit", "make_environment", "open_lossy_pipe"]
 
 CHILD = (sys.executable, "-P", "-m", "videoqa_worker.decoding.child")
 """The command line that starts a process, before its two arguments."""
-_KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "TZ", "VIRTUAL_ENV")
-_KEPT_PREFIXES = ("LC_", "LANG", "LD_", "DYLD_", "PYTHON")
-"""Variables that Python and its libraries need to start; the worker's credentials are not."""
+_KEPT_PREFIXES = ("LD_", "DYLD_", "PYTHON", "TMPDIR")
+"""Variables by which Python finds its libraries; the process forgets them once it is ready."""
 
 
 def describe_exit(code: int | None) -> str:
@@ -39,11 +38,7 @@ def open_lossy_pipe() -> tuple[int, int]:
 
 def make_environment() -> dict[str, str]:
     """Returns the environment of a decoding process, without the worker's credentials."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
-    }
+    kept = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_PREFIXES)}
     # NumPy imports BLAS, which is not used here: this saves a thread and 40 MB of address space
     # per core.
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

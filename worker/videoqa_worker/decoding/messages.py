@@ -10,8 +10,6 @@ taken it over.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, TypeAdapter
@@ -25,6 +23,7 @@ __all__ = [
     "MAX_TEXT",
     "Abort",
     "Command",
+    "Confinement",
     "Continue",
     "Ensure",
     "Failed",
@@ -50,13 +49,15 @@ class Setup(Model):
 
     limits: FrameLimits
     memory_bytes: PositiveInt
+    cpu_s: PositiveInt
+    """CPU time after which the kernel ends the process."""
+    uid: PositiveInt
+    """The user to become, where the worker runs as root."""
 
 
 class Command(Model):
-    """Tells the process which frames of which file to sample."""
+    """Tells the process which frames to sample; the file's descriptor comes with this message."""
 
-    path_hex: str
-    """The path's bytes in hex, since not every file name is text."""
     size_bytes: Offset
     present: SpanList
     sampling: Sampling | None
@@ -75,9 +76,8 @@ class Command(Model):
         end: float | None,
         first: int = 0,
     ) -> Command:
-        """Returns the command to sample this file."""
+        """Returns the command to sample this file, without its descriptor."""
         return cls(
-            path_hex=os.fsencode(file.path.absolute()).hex(),
             size_bytes=file.size_bytes,
             present=tuple(file.present),
             sampling=sampling,
@@ -85,10 +85,6 @@ class Command(Model):
             end=end,
             first=first,
         )
-
-    @property
-    def path(self) -> Path:
-        return Path(os.fsdecode(bytes.fromhex(self.path_hex)))
 
 
 class Present(Model):
@@ -110,10 +106,19 @@ class Abort(Model):
     kind: Literal["abort"] = "abort"
 
 
+class Confinement(Model):
+    """The layers that confine the process, as `confine` found them before the first input."""
+
+    held: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """The others, each with its reason."""
+
+
 class Ready(Model):
-    """The process has imported its libraries and waits for a command."""
+    """The process has imported its libraries, is confined, and waits for a command."""
 
     kind: Literal["ready"] = "ready"
+    confinement: Confinement = Confinement()
 
 
 class Ensure(Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -47,7 +48,7 @@ def read_image(
     check()
     source = CompleteFile(Path(file)) if isinstance(file, str | Path) else file
     try:
-        with closing(FileCursor(source)) as cursor, Image.open(cursor, formats=FORMATS) as image:
+        with closing(FileCursor(source)) as cursor, _open(cursor) as image:
             _check_size(image, limits)
             kind = image.format
             upright = _reduce_to_8_bit(_rotate_upright(image)).convert("RGB")
@@ -68,6 +69,10 @@ def read_image(
         None, None, upright.width, upright.height, None, kind.lower() if kind else None
     )
     return SampledVideo((frame,), info)
+
+
+def _open(cursor: FileCursor) -> Image.Image:
+    return Image.open(cast("IO[bytes]", cursor), formats=FORMATS)
 
 
 def _rotate_upright(image: Image.Image) -> Image.Image:

@@ -109,6 +109,13 @@ class WorkerSettings(Settings):
     decoder_memory_bytes: int = Field(
         default=4 << 30, gt=0, description="address space of one decoding process (Linux)"
     )
+    decoder_uid: int = Field(
+        default=65534,
+        gt=0,
+        lt=2**32 - 1,
+        description="user and group that decoding processes become where the worker runs as root; "
+        "65534: nobody",
+    )
 
     @field_validator("heartbeat_s")
     @classmethod

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from videoqa.errors import (
     InputChanged,
@@ -92,7 +92,7 @@ def _resolve_inside_roots(account: FetchAccount) -> Path:
     if not roots:
         raise _make_denied_error(account, "file:// is closed; open folders with VIDEOQA_FILE_ROOTS")
     try:
-        path = Path(unquote(urlsplit(account.url).path, errors="strict")).resolve()
+        path = Path(os.fsdecode(unquote_to_bytes(urlsplit(account.url).path))).resolve()
     except (OSError, ValueError, RuntimeError) as error:  # a NUL byte or a loop of symlinks
         raise _make_denied_error(account, "is no path that can be followed") from error
     if not any(path.is_relative_to(root.resolve()) for root in roots):

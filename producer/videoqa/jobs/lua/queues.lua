@@ -29,7 +29,7 @@ local function oldest(queue, tenants)
   for _, each in ipairs(tenants) do
     local id = redis.call('ZRANGE', line(queue, each), 0, 0)[1]
     local at = id and get(id, 'created_at')[1]
-    if at and (not found or tonumber(at) < tonumber(found)) then found = at end
+    if num(at) and (not found or num(at) < num(found)) then found = at end
   end
   return found or ''
 end

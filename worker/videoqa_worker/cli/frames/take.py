@@ -22,7 +22,7 @@ from videoqa_worker.frames import SampledVideo
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import LocalCopy, Sources
 
-__all__ = ["FramesView", "take_frames"]
+__all__ = ["FramesView", "new_decoders", "take_frames"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def take_frames(
     (item,) = request.inputs
     with (
         Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url) as sources,
-        _new_decoders(settings) as decoders,
+        new_decoders(settings) as decoders,
     ):
         decoders.start()  # a worker's decoder is running too when a job comes
         begun_s = time.monotonic()
@@ -98,8 +98,14 @@ def _parse_request(
     return parse_request(asked | ({"sampling": sampling} if sampling else {}))
 
 
-def _new_decoders(settings: WorkerSettings) -> Decoders:
-    return Decoders(settings.frames, processes=1, memory_bytes=settings.decoder_memory_bytes)
+def new_decoders(settings: WorkerSettings) -> Decoders:
+    """Makes one decoding process with a worker's limits."""
+    return Decoders(
+        settings.frames,
+        processes=1,
+        memory_bytes=settings.decoder_memory_bytes,
+        uid=settings.decoder_uid,
+    )
 
 
 def _sample(decoders: Decoders, item: Input, copy: LocalCopy, sampling: Sampling) -> SampledVideo:

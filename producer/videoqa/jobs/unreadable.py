@@ -1,0 +1,26 @@
+"""UnreadableLog: one warning for each key in Redis that this release cannot read."""
+
+from __future__ import annotations
+
+import logging
+
+__all__ = ["UnreadableLog"]
+
+log = logging.getLogger(__name__)
+
+_MOST_REMEMBERED = 10_000
+
+
+class UnreadableLog:
+    """Warns of each key once: one may be read a thousand times a second."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def warn(self, key: str, why: object) -> None:
+        if key in self._told:
+            return
+        if len(self._told) >= _MOST_REMEMBERED:
+            self._told.clear()
+        self._told.add(key)
+        log.warning("key %s cannot be read and is skipped: %.300s", key, why)

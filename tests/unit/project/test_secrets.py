@@ -249,8 +249,8 @@ def test_a_redacted_url_still_tells_where(url: str, shown: str) -> None:
 
 def test_redaction_takes_no_time() -> None:
     for text in ("@" * 100_000, "a://" * 25_000, ";a://" * 20_000, "[" * 100_000, "a@?=" * 25_000):
-        begun_s = time.monotonic()
+        begun_s = time.process_time()
         redact_url(text)
         redact_text(text)
         redact_text(text.replace("/", " "))
-        assert time.monotonic() - begun_s < 0.25
+        assert time.process_time() - begun_s < 0.25

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from videoqa.bulk.names import canonical_url
 from videoqa.contract import MAX_URL
+from videoqa.redaction import redact_text
 
 __all__ = [
     "CSV_COLUMNS",
@@ -224,7 +225,9 @@ def _parse_csv_line(number: int, columns: list[str], cells: list[str], base: Pat
     try:
         fields |= _parse_numbers(row)
     except ValueError as error:
-        return SourceLine(number, problem=f"got a cell that is not a number: {error}")
+        return SourceLine(
+            number, problem=f"got a cell that is not a number: {redact_text(str(error))}"
+        )
     return SourceLine(number, fields)
 
 

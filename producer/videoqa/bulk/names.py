@@ -41,7 +41,7 @@ def as_custom_id(name: str) -> str:
     text = printable(name)
     if len(text) <= MAX_CUSTOM_ID and is_short_name(text):
         return text
-    end = text[-MAX_NAME_BYTES:]
+    end = text[-MAX_NAME_BYTES:]  # each turn below looks at all of it
     while not is_short_name(end, MAX_NAME_BYTES - 20):
         end = end[1:]
     return f"{short_digest(text)}-{end}"

@@ -56,7 +56,8 @@ from videoqa.contract.request_fields import (
 )
 from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.contract.text_piece import TextPiece, Transcript
-from videoqa.contract.urls import MAX_URL, as_url, is_image_url, redact_url, split_url
+from videoqa.contract.urls import MAX_URL, as_url, is_image_url, split_url
+from videoqa.redaction import redact_url
 
 __all__ = [
     "DEFAULT_FPS_CAP",

@@ -31,7 +31,8 @@ from videoqa import errors
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.model import Model
 from videoqa.contract.output import check_output
-from videoqa.contract.urls import MAX_URL, is_image_url, redact_url, split_url
+from videoqa.contract.urls import MAX_URL, is_image_url, split_url
+from videoqa.redaction import redact_url
 
 __all__ = [
     "IMAGE_MARK",
@@ -353,7 +354,7 @@ def _describe(found: ErrorDetails) -> str:
         near = get_close_matches(str(found["loc"][-1]), known, 1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
         return f"{where}: unknown field; {hint}"
-    return f"{where}: {found['msg'].removeprefix('Value error, ')}{_show(found['input'])}"
+    return f"{where}: {found['msg'].removeprefix('Value error, ')}{_show(found)}"
 
 
 def _find_model(loc: tuple[int | str, ...]) -> type[Model]:
@@ -364,11 +365,13 @@ def _find_model(loc: tuple[int | str, ...]) -> type[Model]:
     return JobRequest
 
 
-def _show(got: Any) -> str:
-    if not isinstance(got, (str, int, float, bool)):
+def _show(found: ErrorDetails) -> str:
+    """Returns the value that was got, unless it may be secret as a whole: the JSON, or metadata."""
+    got = found["input"]
+    is_whole = found["type"] == "json_invalid" or "metadata" in found["loc"]
+    if is_whole or not isinstance(got, (str, int, float, bool)):
         return ""
-    if isinstance(got, str) and ("@" in got or "?" in got):
-        return ""  # perhaps a password or a signature in a URL
+    got = redact_url(got) if isinstance(got, str) else got
     return f" (got {got!r:.80})"
 
 

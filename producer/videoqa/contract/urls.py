@@ -1,4 +1,4 @@
-"""URLs from outside: split within bounds, shown without secrets, and made of paths."""
+"""URLs from outside: split within bounds, and made of paths."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["MAX_URL", "as_url", "is_image_url", "redact_url", "split_url"]
+__all__ = ["MAX_URL", "as_url", "is_image_url", "split_url"]
 
 MAX_URL = 8192
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -24,7 +24,10 @@ def split_url(url: str) -> SplitResult:
         raise ValueError(
             f"got a URL of {len(url)} characters, expected at most {MAX_URL}, and 1024 in its host"
         )
-    return urlsplit(url)
+    try:
+        return urlsplit(url)
+    except ValueError:  # whose message may quote a password
+        raise ValueError("got no valid host, expected scheme://host/path") from None
 
 
 def is_image_url(url: str) -> bool:
@@ -44,13 +47,3 @@ def as_url(name: str, base: Path = Path()) -> str:
         return name
     path = (base / name).absolute()
     return (path.resolve() if ".." in path.parts else path).as_uri()
-
-
-def redact_url(url: str) -> str:
-    """Returns the URL without user, password, query and fragment, as results and logs may show it."""
-    try:
-        parts = split_url(url)
-    except ValueError:
-        return "(an invalid URL)"
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"

@@ -28,8 +28,9 @@ from videoqa.local_stack import (
     name_setting,
     server_address,
 )
+from videoqa.redaction import redact_text
 from videoqa.redis_url import parse_options, strip_options
-from videoqa.settings import Settings
+from videoqa.settings import Settings, check_server_url
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -135,10 +136,12 @@ def _translate_url_errors(settings: Settings) -> Iterator[None]:
             param="redis_url",
         )
     try:
+        check_server_url(settings.redis_url)  # a URL that code hands in has not been checked yet
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"{name_setting(settings.redis_url)}, for {server_address(settings.redis_url)}: {error}",
+            f"{name_setting(settings.redis_url)}, for {server_address(settings.redis_url)}: "
+            f"{redact_text(str(error))}",
             param="redis_url",
         ) from error
 
@@ -194,7 +197,9 @@ def translate_redis_errors(url: str) -> Iterator[None]:
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         why, next_step = explain_broken(error)
         advice = next_step.format(setting=name_setting(url)) or advise_unreachable(url)
-        raise RedisUnavailable(f"{describe_address(url)} {why} ({error}); {advice}") from error
+        raise RedisUnavailable(
+            f"{describe_address(url)} {why} ({redact_text(str(error))}); {advice}"
+        ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(
             f"{describe_address(url)} is full ({error}); nothing was recorded, try again later "

@@ -169,12 +169,10 @@ def _stop_on_signals() -> None:
 
 
 def _serve(stack: Stack, console: PlainConsole) -> None:
-    """Prints the addresses, then the worker's log, and restarts the worker if it dies."""
+    """Prints what is open, then the worker's log, and restarts the worker if it dies."""
     from videoqa.local_stack import LocalStack
 
-    console.print(f"data      {stack.folder}")
-    console.print(f"redis     127.0.0.1:{stack.redis.port}")
-    console.print(f"results   {stack.results}")
+    _print_openings(stack, console)
     # Before the model is loaded: jobs may wait for it.
     LocalStack(redis_url=stack.redis.url, pid=os.getpid(), model=stack.model).save(stack.folder)
     begun = time.monotonic()
@@ -193,6 +191,28 @@ def _serve(stack: Stack, console: PlainConsole) -> None:
         "\nCtrl-C stops everything.\n"
     )
     _follow_worker(stack, console)
+
+
+def _print_openings(stack: Stack, console: PlainConsole) -> None:
+    """Prints what other programs can reach, and what jobs can make the worker read, write and fetch."""
+    from videoqa_worker.job.result_object import list_roots
+
+    settings = stack.worker_settings
+    written = list_roots(settings.output, settings.output_roots)
+
+    def show(name: str, text: object) -> None:
+        console.print(f"{name:<10}{text}")
+
+    show("data", stack.folder)
+    show(
+        "redis",
+        f"127.0.0.1:{stack.redis.port}, for programs of this machine that have the password",
+    )
+    show("results", settings.output)
+    show("reads", ", ".join(map(str, settings.sources.file_roots)) or "no files")
+    show("writes", ", ".join(dict.fromkeys(map(str, written))) or "no files")
+    private = "and this machine's network" if settings.sources.private_addresses else "alone"
+    show("fetches", f"from public addresses {private}")
 
 
 def _follow_worker(stack: Stack, console: PlainConsole) -> None:

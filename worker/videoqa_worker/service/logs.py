@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 
 from videoqa.printable import PrintableFormatter, printable
+from videoqa.redaction import redact_text
 
 __all__ = ["configure"]
 
 
 class _JobFormatter(PrintableFormatter):
-    """Appends `job_id` and `attempt` where a record carries them."""
+    """Redacts URLs, of libraries' lines too; appends `job_id` and `attempt` where a record carries them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the lines of a record, its traceback included, without what is in its URLs."""
+        return redact_text(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Returns the line without a traceback."""

@@ -97,7 +97,11 @@ def _resolve_inside_roots(account: FetchAccount) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # a NUL byte or a loop of symlinks
         raise _make_denied_error(account, "is no path that can be followed") from error
     if not any(path.is_relative_to(root.resolve()) for root in roots):
-        raise _make_denied_error(account, "lies outside the folders of VIDEOQA_FILE_ROOTS")
+        raise _make_denied_error(
+            account,
+            "lies outside the folders of VIDEOQA_FILE_ROOTS (`videoqa up` opens your home and the folder "
+            "where it is started)",
+        )
     return path
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urljoin
 
 import httpcore2
 
-from videoqa.contract import redact_url, split_url
+from videoqa.contract import split_url
 from videoqa.errors import (
     AddressForbidden,
     InputChanged,
@@ -29,6 +29,7 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
+from videoqa.redaction import redact_text, redact_url
 from videoqa_worker.sources.addresses import GuardedBackend, Resolve
 from videoqa_worker.sources.checksums import Digest
 from videoqa_worker.sources.http_response import make_header_error, read_fields, read_response
@@ -174,7 +175,9 @@ def _resolve_redirect(url: str, response: httpcore2.Response) -> str:
         hop = urljoin(url, _decode_location(location))
         scheme = split_url(hop).scheme
     except ValueError as error:  # brackets that are no IPv6 address, say
-        raise SourceHttpError(f"{redact_url(url)} redirects to an invalid URL: {error}") from error
+        raise SourceHttpError(
+            f"{redact_url(url)} redirects to an invalid URL; check the URL"
+        ) from error
     from_https = split_url(url).scheme == "https"  # a URL may write its scheme in capitals
     if scheme not in ("http", "https") or (from_https and scheme != "https"):
         raise AddressForbidden(
@@ -244,7 +247,7 @@ def _translate_errors(account: FetchAccount) -> Iterator[None]:
         raise _explain_unreachable(account, error) from error
     except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol) as error:
         raise SourceHttpError(
-            f"{account.shown_url} cannot be fetched: {error}; check the URL"
+            f"{account.shown_url} cannot be fetched: {redact_text(str(error))}; check the URL"
         ) from error
 
 

@@ -43,6 +43,7 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
+from videoqa.redaction import redact_text
 from videoqa.storage import bound_error_bodies
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.checksums import Digest, read_object_digest
@@ -239,11 +240,11 @@ def _translate_errors(account: FetchAccount, *, first: bool) -> Iterator[None]:
         ) from error
     except (BotoConnectionError, HTTPClientError) as error:
         raise SourceUnreachable(
-            f"{account.shown_url}: no connection to S3 ({error}); check the endpoint"
+            f"{account.shown_url}: no connection to S3 ({redact_text(str(error))}); check the endpoint"
         ) from error
     except (BotoCoreError, ValueError) as error:
         raise SourceHttpError(
-            f"{account.shown_url}: the request to S3 failed: {error}; check the URL and the endpoint"
+            f"{account.shown_url}: the request to S3 failed: {redact_text(str(error))}; check the URL and the endpoint"
         ) from error
 
 
@@ -258,5 +259,6 @@ def _explain_refusal(error: ClientError, account: FetchAccount, first: bool) -> 
         return BucketNotFound(f"{what}; check the bucket's name, its region and the endpoint")
     if code in _SLOW_CODES or status >= 500:
         status = 429
-    kind, hint = _BY_STATUS.get(status, (SourceHttpError, str(details.get("Message", ""))))
+    told = redact_text(str(details.get("Message", "")))
+    kind, hint = _BY_STATUS.get(status, (SourceHttpError, told))
     return kind(f"{what}; {_DENIED_HINTS.get(code, hint)}")

@@ -72,7 +72,12 @@ class Sources:
                 changed. SpoolFull: the disk or the quota is full.
         """
         account = FetchAccount(url, self._config, check, progress)
-        scheme = split_url(url).scheme
+        try:
+            scheme = split_url(url).scheme
+        except ValueError:
+            raise SourceError(
+                f"got {account.shown_url}, which has no valid host; check it"
+            ) from None
         if scheme == "file":
             with open_local_file(account) as file:
                 yield file

@@ -111,6 +111,8 @@ def parse_options(url: str) -> dict[str, Any]:
         ValueError: an option is unknown, or has a wrong value; the message has no secret.
     """
     parts = urlsplit(url)
+    if "@" in parts.query:  # the rest of a password would be taken for options, and named
+        raise ValueError("got an @ after the ?; in a password write ? as %3F and @ as %40")
     found: dict[str, Any] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name in found:

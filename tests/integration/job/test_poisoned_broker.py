@@ -188,7 +188,7 @@ def test_a_reaper_rings_for_the_other_queues(
     redis_client.zadd(f"{settings.prefix}:delayed", dict.fromkeys(jobs, 0))
     redis_client.set(queues[0], "x")
     info = SimpleNamespace(queues=queues)
-    reaper = Reaper(ledger, app, lambda: cast(WorkerInfo, info), every_s=1, grace_s=0)
+    reaper = Reaper(ledger, app, lambda: cast(WorkerInfo, info), every_s=1, grace_s=60)
     with pytest.raises(errors.RedisUnavailable, match="WRONGTYPE"):
         reaper.reap()
     assert redis_client.llen(queues[1]) == 1

@@ -286,6 +286,7 @@ CALLS = {
 }  # fmt: skip
 OUR_OWN = {
     "settings": "the operator's settings",
+    "redis_url": "the operator's settings",
     "broker.celery_app": "the operator's settings",
     "jobs.connection": "the operator's settings",
     "broker.bells": "a message that this process has made",

@@ -96,7 +96,6 @@ _OPTIONS = {
     ),
 }
 _BEFORE_THE_HOST = ("username", "password")
-_NOT_SHOWN = ("ssl_password",)
 
 
 def speaks_redis(url: str) -> bool:
@@ -111,8 +110,6 @@ def parse_options(url: str) -> dict[str, Any]:
         ValueError: an option is unknown, or has a wrong value; the message has no secret.
     """
     parts = urlsplit(url)
-    if "@" in parts.query:  # the rest of a password would be taken for options, and named
-        raise ValueError("got an @ after the ?; in a password write ? as %3F and @ as %40")
     found: dict[str, Any] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name in found:
@@ -150,7 +147,8 @@ def _parse_option(name: str, text: str, scheme: str) -> Any:
     try:
         return option.parse(text)
     except (ValueError, KeyError):
-        got = "that" if name in _NOT_SHOWN else repr(text)
+        # Other text may be a password that stands in the wrong place.
+        got = repr(text) if text in ("", "nan") or text.isdecimal() else "that"
         raise ValueError(f"got {name}={got}, expected {option.expected}") from None
 
 

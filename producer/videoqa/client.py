@@ -161,7 +161,7 @@ class _LazyDoorbell:
         self._make = make
         self._is_closed = False
         self._reopen()
-        reopen_in_children(self._reopen)
+        reopen_in_children(self)
 
     def _reopen(self) -> None:
         """Starts anew in a forked child, where another thread's lock would be held for ever."""
@@ -206,7 +206,7 @@ class Client:
         self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)
-        reopen_in_children(self._reopen)
+        reopen_in_children(self)
 
     def _reopen(self) -> None:
         """Makes new connections in a forked child, for this client and those of `for_tenant`."""

@@ -22,6 +22,7 @@ from videoqa.jobs import (
     Ledger,
     check_permissions,
     connect,
+    queue_name,
     server_address,
     server_name,
     translate_redis_errors,
@@ -54,7 +55,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
             ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
             workers = ledger.workers()
             yield _check_workers(workers)
-            yield _check_backlog(ledger.queues(), workers)
+            yield _check_backlog(ledger.queues(), workers, settings.prefix)
             yield _check_failures(ledger.count_failures(within_s=HOUR_S))
     points = entry_points(group="videoqa.doctor")
     for point in points:
@@ -196,7 +197,9 @@ def _check_workers(workers: Sequence[WorkerInfo]) -> Check:
     return Check("workers", ok=bool(models), found=found, next_step=next_step)
 
 
-def _check_backlog(queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo]) -> Check:
+def _check_backlog(
+    queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo], prefix: str
+) -> Check:
     """Checks that every queue with waiting jobs is paused or has a worker."""
     waiting = [queue for queue in queues if queue.waiting]
     if not waiting:
@@ -207,17 +210,26 @@ def _check_backlog(queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo]) -
         + (" (paused)" if queue.paused else "")
         for queue in waiting
     ]
-    served = {name for info in workers for name in info.queues}
-    lost = [queue.model for queue in waiting if not (queue.paused or queue.workers)]
-    model = next((model for model in lost if model), None)
-    start = f"start a worker with VIDEOQA_MODEL={model}" if model else "start a worker"
+    lost = [queue for queue in waiting if not (queue.paused or queue.workers)]
     return Check(
         "backlog",
         ok=not lost,
         found=f"{', '.join(names)}; the oldest for {format_age(oldest)}",
-        next_step=f"{start}: no ready worker serves them"
-        + ("" if served else "; none runs at all"),
+        next_step=_advise_backlog(lost, workers, prefix),
     )
+
+
+def _advise_backlog(lost: Sequence[QueueInfo], workers: Sequence[WorkerInfo], prefix: str) -> str:
+    """Returns the next step for queues that no ready worker serves: a worker that loads will serve its own."""
+    announced = {name for info in workers for name in info.queues}
+    unserved = [
+        queue for queue in lost if queue_name(prefix, queue.model, queue.priority) not in announced
+    ]
+    if lost and not unserved:
+        return "wait until a worker has loaded the model"
+    model = next((queue.model for queue in unserved if queue.model), None)
+    start = f"start a worker with VIDEOQA_MODEL={model}" if model else "start a worker"
+    return f"{start}: no worker serves them" + ("" if workers else "; none runs at all")
 
 
 def _check_failures(codes: Mapping[str, int]) -> Check:

@@ -15,7 +15,16 @@ from rich.console import Console
 
 from videoqa.cli.request_lines import format_request
 from videoqa.client import Client
-from videoqa.contract import Event, Job, Result, as_srt, as_vtt, format_timestamp, make_cues
+from videoqa.contract import (
+    Event,
+    Job,
+    Result,
+    as_srt,
+    as_vtt,
+    describe_state,
+    format_timestamp,
+    make_cues,
+)
 from videoqa.errors import InvalidRequest
 
 __all__ = [
@@ -29,16 +38,6 @@ STAGE_VERBS = {
     "sampling": "taking frames",
     "generating": "generating",
     "storing": "storing the result",
-}
-
-
-_STATE_VERBS = {
-    "queued": "is queued",
-    "running": "is running",
-    "succeeded": "has succeeded",
-    "failed": "failed",
-    "canceled": "was canceled",
-    "expired": "has expired",
 }
 
 
@@ -228,7 +227,7 @@ def print_failure(job: Job, *, as_json: bool) -> None:
         _print_json(job)
         return
     why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-    print(f"videoqa: job {job.id} {_STATE_VERBS[job.state]}{why}", file=sys.stderr)
+    print(f"videoqa: job {job.id} {describe_state(job.state)}{why}", file=sys.stderr)
 
 
 def print_error(code: str, message: str, param: str | None, *, as_json: bool) -> None:

@@ -82,10 +82,10 @@ def print_queues(found: Iterable[QueueInfo], *, as_json: bool, wide: bool) -> in
     columns: list[Column[QueueInfo]] = [
         Column("MODEL", lambda queue: queue.model or "(any)", cut="start"),
         Column("PRIORITY", lambda queue: queue.priority),
+        Column("STATE", lambda queue: "paused" if queue.paused else "open"),
         Column("WAITING", lambda queue: str(queue.waiting)),
         Column("OLDEST", lambda queue: format_age(queue.oldest_at) if queue.oldest_at else "-"),
         Column("WORKERS", lambda queue: str(queue.workers)),
-        Column("", lambda queue: "paused" if queue.paused else ""),
     ]
     return _print_rows(columns, found, as_json, wide)
 

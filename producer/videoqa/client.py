@@ -427,7 +427,7 @@ class Client:
         is logged as a warning.
         """
         found = self._ledger.get_many(job_ids, include_request=include_request)
-        return [job if isinstance(job, Job) else None for job in found]
+        return self._ledger.skip_unreadable(job_ids, found)
 
     def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
         """Returns the states of jobs in the order of their ids; None: unknown or expired."""

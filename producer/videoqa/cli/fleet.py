@@ -93,8 +93,8 @@ def list_jobs(
 
 
 def _describe_unreadable(job_ids: Sequence[str]) -> str:
-    more = f" and {len(job_ids) - 1} more" if len(job_ids) > 1 else ""
-    return f"left out {job_ids[0]}{more}, whose records cannot be read; `videoqa status {job_ids[0]}` tells why"
+    more = f" and {len(job_ids) - 1} more, whose records" if len(job_ids) > 1 else ", whose record"
+    return f"left out {job_ids[0]}{more} cannot be read; `videoqa status {job_ids[0]}` tells why"
 
 
 def _print_nothing(text: str, *, as_json: bool) -> None:

@@ -72,6 +72,10 @@ def test_a_page_names_the_records_that_it_leaves_out(
     done = run("list")
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [jobs[2].id]
     assert f"note: left out {jobs[1].id} and 1 more, whose records cannot be read;" in done.stderr
+    assert done.stderr.count("\n") == 1
+    why = run("status", jobs[1].id).stderr
+    assert "does not understand JobRequest.inputs: Field required; a newer release or" in why
+    assert (why.count("\n"), why.count("upgrade this side")) == (1, 1)
     redis_client.hset(ledger.keys.job(jobs[2].id), "request", "{}")
     done = run("list", "--json")
     assert (done.returncode, done.stdout) == (0, "")

@@ -257,7 +257,13 @@ class Client:
         return found
 
     def _take_tenant(self, tenant: str | None) -> None:
-        checked = Settings(tenant=tenant).tenant
+        try:
+            checked = Settings(tenant=tenant).tenant
+        except errors.ConfigurationError as error:
+            raise errors.ConfigurationError(
+                f"got tenant {tenant!r:.150}, expected a name of 1 to 128 characters, or None",
+                param="tenant",
+            ) from error
         self.settings = self.settings.model_copy(update={"tenant": checked})
         self._ledger = Ledger(
             self._redis, url=self.settings.redis_url, prefix=self.settings.prefix, tenant=checked

@@ -26,6 +26,8 @@ __all__ = [
 T = TypeVar("T", bound=BaseModel)
 
 _GAP = "  "
+_LEAST_SHORT = 8
+"""Columns by which the only cell that is cut may miss its least width; one that misses more is left out."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def _fit(
         ]
         left = width - sum(sizes) - len(_GAP) * (len(sizes) - 1)
         flexible = [n for n, column in enumerate(columns) if column.cut != "never"]
-        if left >= 0 or len(flexible) <= 1:
+        if left >= 0 or not flexible or (len(flexible) == 1 and left >= -_LEAST_SHORT):
             break
         del columns[flexible[-1]], natural[flexible[-1]]
     if left < 0 and flexible:

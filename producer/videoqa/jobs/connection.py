@@ -28,7 +28,7 @@ from videoqa.local_stack import (
     name_setting,
     server_address,
 )
-from videoqa.redis_url import parse_options, strip_options
+from videoqa.redis_url import names_server, parse_options, strip_options
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -132,6 +132,13 @@ def _translate_url_errors(settings: Settings) -> Iterator[None]:
     if settings.redis_url.startswith(("http://", "https://")):
         raise ConfigurationError(
             f"got {server_address(settings.redis_url)} over HTTP, expected redis://; there is no HTTP gateway yet",
+            param="redis_url",
+        )
+    if not names_server(settings.redis_url):
+        shown = settings.redis_url.rpartition("@")[2].partition("?")[0]
+        raise ConfigurationError(
+            f"{name_setting(settings.redis_url)}: got {shown!r:.100}, expected redis://HOST:PORT/0, rediss:// "
+            "with TLS, or unix:///PATH",
             param="redis_url",
         )
     try:

@@ -119,6 +119,21 @@ def test_keys_that_are_refused_are_named_in_doctor_as_well(
     assert "ZADD" not in check.found
 
 
+LAST_OF_REDIS = ("workers", "backlog", "failures")
+
+
+def test_doctor_goes_on_where_the_user_may_not_read(
+    user: str, settings: Settings, redis_client: redis.Redis
+) -> None:
+    redis_client.execute_command("ACL", "SETUSER", user, "-zrange", "-evalsha", "-zrevrange")
+    checks = run_checks(limited(settings, user))
+    found = {name: next(each for each in checks if each.name == name) for name in LAST_OF_REDIS}
+    for name, command in (("workers", "zrange"), ("backlog", "zrange"), ("failures", "zrevrange")):
+        assert not found[name].ok
+        assert f"'{command}'" in found[name].found
+        assert "deploy/users.conf" in found[name].next_step
+
+
 @pytest.mark.parametrize("command", ["BRPOP", "RPUSH"])
 def test_a_worker_says_at_its_start_what_its_user_may_not(
     command: str,

@@ -7,7 +7,7 @@
     OUTPUT/archive.json               the root below which videos have their names
 
 The objects are the truth, and a line can be made from them at any time. If a row has both, the later
-one is its outcome. A slash in a custom_id becomes `%2F` in the name. Knows rows and results, and
+one is its outcome. A slash in a custom_id becomes `--` in the name. Knows rows and results, and
 neither jobs in flight nor manifests.
 """
 
@@ -139,11 +139,11 @@ class OutputDir:
         """Returns the stored objects of a row, by its `object_name`; those that are known to be there."""
         found = StoredRow()
         if has_result:
-            url = f"{self.url}/results/{quote(name, safe='')}.json"
+            url = f"{self.url}/results/{quote(name, safe='=')}.json"
             result, version = self._parse(Result, url)
             found = replace(found, result=result, result_version=version)
         if has_failure:
-            url = f"{self.url}/failed/{quote(name, safe='')}.json"
+            url = f"{self.url}/failed/{quote(name, safe='=')}.json"
             failure, version = self._parse(RowFailure, url)
             found = replace(found, failure=failure, failure_version=version)
         return found

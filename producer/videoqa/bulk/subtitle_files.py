@@ -51,7 +51,7 @@ def _write_file(
             return there != content
         return f"NOTE {_ownership_note(row, number)}".encode() not in there.splitlines()
 
-    suffix = f"%25{number}" if number else ""  # a bare percent sign: no custom_id's name has one
+    suffix = f"=={number + 1}" if number else ""  # no custom_id's name has two of them
     for url in _sibling_urls(video, kind):
         try:
             if output.store.write(url, content, keeps=is_foreign, content_type=f"text/{kind}"):

@@ -19,6 +19,7 @@ from support.cli import call_command, clean_environment, start_command
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
+from videoqa.storage import file_path
 from videoqa_worker.embedded import S3Server
 
 Caption = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -98,11 +99,7 @@ def check_all(output: Path, count: int = 40) -> None:
         assert line["ok"], line
         n = int(line["custom_id"].split()[-1].removesuffix(".mp4"))
         assert COLORS[n % 3] in line["answers"][0]["text"].lower()
-        assert json.loads(
-            Path(
-                line["result"].removeprefix("file://").replace("%252F", "%2F").replace("%20", " ")
-            ).read_text()
-        )
+        assert json.loads(file_path(line["result"]).read_text())
 
 
 def start(environment: dict[str, str], *args: str | Path) -> subprocess.Popen[str]:
@@ -354,7 +351,7 @@ def test_s3_is_source_and_output(
     names = [f"a b/{path.name}" for path in sorted((videos / "3").iterdir())]
     assert [line["custom_id"] for line in found] == names
     keys = {item["Key"] for item in s3.list_objects_v2(Bucket="open", Prefix="a")["Contents"]}
-    assert {f"answers/results/{name.replace('/', '%2F')}.json" for name in names} <= keys
+    assert {f"answers/results/{name.replace('/', '--')}.json" for name in names} <= keys
     assert {f"archive/{name.replace('.mp4', '.srt')}" for name in names} <= keys
     assert "answers/results.parquet" in keys
     again = start(environment, *args)

@@ -22,7 +22,7 @@ from videoqa.bulk.output_index import IndexEntry
 from videoqa.bulk.records import RowFailure
 from videoqa.bulk.subtitle_files import SubtitleFormat, write_subtitles
 from videoqa.client import Client
-from videoqa.contract import Failure, Job, JobRequest, JobState, Result
+from videoqa.contract import Failure, Job, JobRequest, JobState, Result, redact_url
 
 __all__ = ["InFlightRow", "collect_result", "record_failure"]
 
@@ -112,6 +112,7 @@ def record_failure(
     row, entry = flight.row, flight.entry
     found = RowFailure(
         custom_id=row.custom_id,
+        inputs=tuple(redact_url(item.url) for item in row.request.inputs),
         digest=row.digest,
         job_id=job_id,
         failure=failure,

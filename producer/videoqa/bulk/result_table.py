@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from videoqa.bulk.formats import Format
+from videoqa.bulk.formats import Table
 from videoqa.bulk.names import object_name
 from videoqa.bulk.outcomes import Outcome
 from videoqa.bulk.output_dir import OutputDir, translate_disk_errors
@@ -40,9 +40,9 @@ _ID = re.compile(rb'\{"custom_id": ?("(?:[^"\\]|\\.)*")')
 class ResultTable:
     """The lines of all rows of OUTPUT; a context manager for one thread."""
 
-    def __init__(self, output: OutputDir, index: RowIndex, formats: Sequence[Format]) -> None:
-        """`formats`: tables that are published beside results.jsonl."""
-        self._output, self._index, self._formats = output, index, formats
+    def __init__(self, output: OutputDir, index: RowIndex, tables: Sequence[Table]) -> None:
+        """`tables`: those that are published beside results.jsonl."""
+        self._output, self._index, self._tables = output, index, tables
         self._url = f"{output.url}/{NAME}"
         self._files = ExitStack()
         self._base: IO[bytes] | None = None
@@ -152,7 +152,7 @@ class ResultTable:
                 self._index.move_line(name, offset)
                 offset += len(line)
             written = [lines]
-            for each in self._formats:
+            for each in self._tables:
                 lines.file.seek(0)
                 part = parts.enter_context(_Part(folder, each.file_name))
                 each.write(part.file, iter(lines.file))
@@ -172,7 +172,7 @@ class ResultTable:
             part.publish(self._output)
 
     def _lacks_table(self) -> bool:
-        names = (each.file_name for each in self._formats)
+        names = (each.file_name for each in self._tables)
         return any(self._output.file_version(name) is None for name in names)
 
     def _read_lines(self, *, by_number: bool) -> Iterator[tuple[str, bytes]]:

@@ -21,7 +21,7 @@ from typing import Literal
 
 from videoqa import errors
 from videoqa.bulk.fleet_limit import FleetLimit
-from videoqa.bulk.formats import FORMATS, Format
+from videoqa.bulk.formats import FORMATS, Table
 from videoqa.bulk.in_flight import InFlightRow, collect_result, record_failure
 from videoqa.bulk.manifest import Manifest, Row
 from videoqa.bulk.outcomes import Outcome
@@ -94,10 +94,10 @@ def run_manifest(
     begun_s = time.monotonic()
     with RowIndex() as index:
         counts = RowCounts(total=manifest.check(index))
-        formats = _find_formats(output, options)
+        tables = _find_tables(output, options)
         with (
             output.lock(),
-            ResultTable(output, index, formats) as table,
+            ResultTable(output, index, tables) as table,
             progress or ProgressReporter(quiet=True) as shown,
         ):
             output.write_root(manifest.root.url)
@@ -119,15 +119,16 @@ def make_planner(index: RowIndex, options: Options) -> Planner:
     )
 
 
-def _find_formats(output: OutputDir, options: Options) -> list[Format]:
-    """Returns the tables to write: those that were asked for, and those that OUTPUT has already.
+def _find_tables(output: OutputDir, options: Options) -> list[Table]:
+    """Returns the tables to write: of formats that were asked for, and those that OUTPUT has already.
 
     Raises:
         ConfigurationError: the library of one is not installed.
     """
     found = [
         each
-        for name, each in FORMATS.items()
+        for name, tables in FORMATS.items()
+        for each in tables
         if name in options.formats or output.file_version(each.file_name) is not None
     ]
     for each in found:

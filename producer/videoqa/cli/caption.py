@@ -137,14 +137,13 @@ def caption(
         ),
     ] = "completion",
     format_: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--format",
-            metavar="jsonl|parquet",
-            show_default=False,
-            help="With parquet: also write results.parquet [jsonl].",
+            metavar="jsonl|csv|parquet",
+            help="Also write the answers as a table, beside results.jsonl; may be given several times.",
         ),
-    ] = "jsonl",
+    ] = None,
     subtitles: Annotated[
         str | None,
         typer.Option(
@@ -206,7 +205,9 @@ def caption(
     options = Options(
         in_flight=in_flight,
         order=check_choice(order, "--order", "completion", "input"),
-        formats=(check_choice(format_, "--format", "jsonl", "parquet"),),
+        formats=tuple(
+            check_choice(each, "--format", "jsonl", "csv", "parquet") for each in format_ or ()
+        ),
         subtitles=check_choice(subtitles, "--subtitles", "vtt", "srt")
         if subtitles is not None
         else None,

@@ -301,7 +301,7 @@ def test_wrong_usage_ends_with_status_2_before_anything_starts(
         ((path, *ASK), "line 2: is not JSON"),
         ((videos,), "line 1: got no question, expected --question"),
         ((videos, *ASK, "--order", "random"), "expected completion or input"),
-        ((videos, *ASK, "--format", "xml"), "expected jsonl or parquet"),
+        ((videos, *ASK, "--format", "xml"), "expected jsonl or csv or parquet"),
         ((videos, *ASK, "--subtitles", ""), "expected vtt or srt"),
         ((tmp_path / "none", *ASK), "there is no"),
     ):

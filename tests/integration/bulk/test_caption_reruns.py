@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -50,6 +51,18 @@ def lines(folder: Path) -> dict[str, dict[str, Any]]:
         assert [(row["custom_id"], row["job_id"]) for row in table] == [
             (line["custom_id"], line["job_id"]) for line in found
         ]
+        flat = pyarrow.parquet.read_table(output / "answers.parquet").to_pylist()
+        assert [(row["custom_id"], row["text"], row["error_code"]) for row in flat] == [
+            (line["custom_id"], line["answers"][0]["text"], None)
+            if line["ok"]
+            else (line["custom_id"], None, line["error"]["code"])
+            for line in found
+        ]
+        with (output / "answers.csv").open(newline="") as file:
+            assert list(csv.DictReader(file)) == [
+                {name: "" if value is None else str(value) for name, value in row.items()}
+                for row in flat
+            ]
     return by_id
 
 
@@ -57,7 +70,7 @@ def test_a_part_with_another_question_replaces_its_own_lines_and_no_others(
     settings: Settings, tmp_path: Path
 ) -> None:
     with working(settings, tmp_path, Model()):
-        captioned(settings, tmp_path, formats=("parquet",))
+        captioned(settings, tmp_path, formats=("csv", "parquet"))
         before = lines(tmp_path)
         tally = captioned(settings, tmp_path, question="Why?", sources=URLS)
         after = lines(tmp_path)
@@ -220,7 +233,7 @@ def test_a_row_that_fails_with_another_question_is_one_failed_line_until_it_is_a
 ) -> None:
     model = Failing()
     with working(settings, tmp_path, model):
-        captioned(settings, tmp_path, formats=("parquet",))
+        captioned(settings, tmp_path, formats=("csv", "parquet"))
         before = lines(tmp_path)
         model.fails = True
         assert captioned(settings, tmp_path, question="Why?", sources=URLS).failed == len(PART)

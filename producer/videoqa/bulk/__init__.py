@@ -9,6 +9,7 @@ from any host. Rows of other runs into the same OUTPUT stay. Nothing here knows 
 Redis holds a job.
 """
 
+from videoqa.bulk.answers import COLUMNS as ANSWER_COLUMNS
 from videoqa.bulk.estimate import (
     Estimate,
     Probe,
@@ -20,10 +21,14 @@ from videoqa.bulk.estimate import (
 from videoqa.bulk.manifest import Manifest, Row
 from videoqa.bulk.output_dir import OutputDir
 from videoqa.bulk.progress import ProgressReporter, RowCounts
+from videoqa.bulk.records import ArchiveRecord, ResultLine, RowFailure
 from videoqa.bulk.row_plan import parse_where
 from videoqa.bulk.run import Options, run_manifest
+from videoqa.bulk.subtitle_files import Subtitles
 
 __all__ = [
+    "ANSWER_COLUMNS",
+    "ArchiveRecord",
     "Estimate",
     "Manifest",
     "Options",
@@ -31,9 +36,12 @@ __all__ = [
     "Probe",
     "ProbeResult",
     "ProgressReporter",
+    "ResultLine",
     "Row",
     "RowCounts",
+    "RowFailure",
     "RunPlan",
+    "Subtitles",
     "estimate_manifest",
     "installed_probe",
     "parse_where",

@@ -20,7 +20,7 @@ from videoqa.bulk.outcomes import Outcome, make_failure, make_outcome
 from videoqa.bulk.output_dir import OutputDir, StoredRow
 from videoqa.bulk.output_index import IndexEntry
 from videoqa.bulk.records import RowFailure
-from videoqa.bulk.subtitle_files import SubtitleFormat, write_subtitles
+from videoqa.bulk.subtitle_files import Subtitles, write_subtitles
 from videoqa.client import Client
 from videoqa.contract import Failure, Job, JobRequest, JobState, Result, redact_url
 
@@ -61,7 +61,7 @@ class InFlightRow:
 
 
 def collect_result(
-    flight: InFlightRow, *, client: Client, output: OutputDir, subtitles: SubtitleFormat | None
+    flight: InFlightRow, *, client: Client, output: OutputDir, subtitles: Subtitles | None
 ) -> Outcome | None:
     """Returns the row's outcome, or None if the row has to be submitted (again)."""
     row, state, job = flight.row, flight.state, flight.job
@@ -76,7 +76,7 @@ def collect_result(
         if flight.entry is not None and flight.entry.failure is not None:
             output.delete_failure(row.custom_id)
         paths = write_subtitles(row, stored.result, subtitles, output) if subtitles else ()
-        return make_outcome(output, stored, subtitles=subtitles or "", paths=paths)
+        return make_outcome(output, stored, subtitles=str(subtitles or ""), paths=paths)
     if job is None or (_met_other_run(job) and flight.replaces != replaced):
         return None
     return record_failure(output, flight, job.id, job.failure or _unexplained_failure(job))

@@ -33,7 +33,7 @@ def make_outcome(
     """Returns the outcome that the objects of a row tell, the later one if there are two; None: no row's.
 
     Arguments:
-        subtitles: kind of the subtitle files that were written, whose URLs are `paths`.
+        subtitles: kind and place of the subtitle files that were written, whose URLs are `paths`.
     """
     result, failure = stored.result, stored.failure
     result_digest = _find_digest(result) if result else None

@@ -123,6 +123,10 @@ class OutputDir:
         data = ArchiveRecord(root=root).model_dump_json(indent=2).encode()
         _retry(lambda: self.store.write(f"{self.url}/{_ARCHIVE}", data))
 
+    def ignores_case(self) -> bool:
+        """Tells if the folder's file system takes names that differ in case only as one; after `write_root`."""
+        return self.folder is not None and (self.folder / _ARCHIVE.upper()).exists()
+
     def list_results(self) -> Iterator[tuple[str, str]]:
         """Yields `object_name`s of rows with a result, each with the object's version."""
         return self._list_names("results")

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -26,6 +27,7 @@ from videoqa.bulk.outcomes import Outcome
 from videoqa.bulk.output_dir import OutputDir, translate_disk_errors
 from videoqa.bulk.output_index import INDEX_NAME, dump_index
 from videoqa.bulk.row_index import FoundLine, RowIndex
+from videoqa.bulk.subtitle_files import find_written
 
 __all__ = ["ResultTable"]
 
@@ -74,7 +76,7 @@ class ResultTable:
         """
         version = self._output.file_version(NAME)
         if version is None or version != indexed_version:
-            self._base = self._open_base(_read_line)
+            self._base = self._open_base(partial(_read_line, self._output.url))
             self._index.drop_unlike_lines()
             # The run before died between two files: all are written again, even if nothing is new.
             self._is_changed = True
@@ -93,7 +95,7 @@ class ResultTable:
     def restore(self, outcome: Outcome) -> None:
         """Adds the outcome of stored objects; a line about the same job stays as it is."""
         if self._base is None:
-            self._base = self._open_base(_read_line)
+            self._base = self._open_base(partial(_read_line, self._output.url))
         line = self._index.find_line(outcome.entry.name)
         if line and (line.job_id, line.ok) == (outcome.line.job_id, outcome.line.ok):
             self._index.add_known([outcome.entry._replace(subtitles=line.subtitles)])
@@ -243,12 +245,12 @@ def _note_offset(name: str, offset: int, line: bytes) -> FoundLine:
     return FoundLine(name, offset)
 
 
-def _read_line(name: str, offset: int, line: bytes) -> FoundLine:
+def _read_line(output_url: str, name: str, offset: int, line: bytes) -> FoundLine:
     """Returns the line with its job, by which it is compared with the row's objects."""
     try:
         found = json.loads(line)
-        kinds = {url.rpartition(".")[2] for url in found.get("subtitles") or ()}
-        return FoundLine(name, offset, found.get("job_id"), found.get("ok") is True, "".join(kinds))
+        written = find_written(found.get("subtitles") or [], output_url)
+        return FoundLine(name, offset, found.get("job_id"), found.get("ok") is True, written)
     except (ValueError, AttributeError, TypeError):
         return FoundLine(name, offset)
 

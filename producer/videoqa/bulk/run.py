@@ -31,7 +31,7 @@ from videoqa.bulk.result_table import ResultTable
 from videoqa.bulk.row_index import RowIndex
 from videoqa.bulk.row_plan import Planner, RowPlan, WhereState
 from videoqa.bulk.stored_rows import load_stored_rows
-from videoqa.bulk.subtitle_files import SubtitleFormat
+from videoqa.bulk.subtitle_files import Subtitles
 from videoqa.client import Client
 from videoqa.contract import FINAL_STATES, Failure, Job
 
@@ -61,7 +61,7 @@ class Options:
     """Order of the lines in results.jsonl; `input` sorts this run's rows at its end."""
     formats: tuple[str, ...] = ()
     """Names of `FORMATS`; tables that OUTPUT has already are written in any case."""
-    subtitles: SubtitleFormat | None = None
+    subtitles: Subtitles | None = None
     retry_failed: bool = False
     where: tuple[WhereState, ...] = ()
     """States of the rows to ask; none: all that have no result."""
@@ -101,6 +101,7 @@ def run_manifest(
             progress or ProgressReporter(quiet=True) as shown,
         ):
             output.write_root(manifest.root.url)
+            _check_case(output, index)
             load_stored_rows(output, index, table, readers=options.readers, note=shown.note)
             planner = make_planner(index, options)
             try:
@@ -110,6 +111,17 @@ def run_manifest(
             table.publish(by_number=options.order == "input")
     counts.seconds = time.monotonic() - begun_s
     return counts
+
+
+def _check_case(output: OutputDir, index: RowIndex) -> None:
+    """Refuses rows whose objects would be one file."""
+    places = index.find_alike() if output.ignores_case() else None
+    if places is not None:
+        raise errors.ManifestRefused(
+            f"{places[0]} and {places[1]} have names that differ in case only, which are one file in "
+            f"{output.folder}; name another output, or give each line its own custom_id",
+            param="source",
+        )
 
 
 def make_planner(index: RowIndex, options: Options) -> Planner:

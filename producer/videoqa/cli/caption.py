@@ -23,6 +23,7 @@ from videoqa.bulk import (
     OutputDir,
     ProgressReporter,
     RowCounts,
+    Subtitles,
     estimate_manifest,
     installed_probe,
     parse_where,
@@ -54,6 +55,7 @@ from videoqa.cli.arguments import (
 from videoqa.cli.options import load_settings
 from videoqa.cli.output import print_note
 from videoqa.client import Client
+from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
 
 __all__ = ["caption"]
@@ -147,9 +149,17 @@ def caption(
     subtitles: Annotated[
         str | None,
         typer.Option(
-            metavar="vtt|srt", help="Also write a subtitle file of this form for each video."
+            metavar="vtt|srt",
+            help="Also write a subtitle file of this form for each video, into OUTPUT/subtitles.",
         ),
     ] = None,
+    beside_videos: Annotated[
+        bool,
+        typer.Option(
+            "--beside-videos",
+            help="With --subtitles: write them beside the videos; no other file is replaced.",
+        ),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry the videos that failed in an earlier run.")
     ] = False,
@@ -208,9 +218,7 @@ def caption(
         formats=tuple(
             check_choice(each, "--format", "jsonl", "csv", "parquet") for each in format_ or ()
         ),
-        subtitles=check_choice(subtitles, "--subtitles", "vtt", "srt")
-        if subtitles is not None
-        else None,
+        subtitles=_build_subtitles(subtitles, beside_videos=beside_videos),
         retry_failed=retry_failed,
         where=parse_where(where) if where is not None else (),
     )
@@ -239,6 +247,14 @@ def caption(
     _print_left_out(manifest, as_json)
     if counts.failed:
         raise typer.Exit(1)
+
+
+def _build_subtitles(kind: str | None, *, beside_videos: bool) -> Subtitles | None:
+    if kind is not None:
+        return Subtitles(check_choice(kind, "--subtitles", "vtt", "srt"), beside_videos)
+    if beside_videos:
+        raise InvalidRequest("got --beside-videos without --subtitles, expected both or neither")
+    return None
 
 
 def _print_counts(counts: RowCounts, manifest: Manifest, output: OutputDir, as_json: bool) -> None:

@@ -246,7 +246,8 @@ def test_tables_and_subtitles_are_written_beside(
     theirs = videos / "2" / "clip 02.vtt"
     theirs.write_text("WEBVTT\n\n00:00.000 --> 00:01.000\nby hand\n")
     args = (videos / "2", *ASK, "-o", output, "--json")
-    done = caption(*args, "--format", "parquet", "--subtitles", "vtt")
+    flags = ("--format", "parquet", "--format", "csv", "--subtitles", "vtt", "--beside-videos")
+    done = caption(*args, *flags)
     assert done.returncode == 0, done.stderr
     table = pyarrow.parquet.read_table(output / "results.parquet")
     assert table.num_rows == 10
@@ -259,9 +260,9 @@ def test_tables_and_subtitles_are_written_beside(
     assert "00:00:00.000 --> 00:00:01.000\n" in text
     assert "by hand" in theirs.read_text(), "a file that is not ours stays"
     assert (output / "subtitles" / "clip 02.mp4.vtt").is_file()
-    assert caption(*args, "--subtitles", "vtt").returncode == 0
     assert caption(*args, "--subtitles", "srt").returncode == 0
-    srt = (videos / "2" / "clip 02.srt").read_text()
+    srt = (output / "subtitles" / "clip 02.mp4.srt").read_text()
+    assert not (videos / "2" / "clip 02.srt").exists()
     assert srt.startswith("1\n00:00:00,000 --> 00:00:01,000\n")
 
 
@@ -282,7 +283,7 @@ def test_long_videos_are_captioned_segment_by_segment(
         texts = [part["answers"][0]["text"] for part in row["segments"]]
         assert texts == [part["answers"][0]["text"] for part in line["segments"]]
         assert len(row["segments"][1]["frames"]) == 4
-    text = (videos / "1" / "clip 01.vtt").read_text()
+    text = (output / "subtitles" / "clip 01.mp4.vtt").read_text()
     assert text.count(" --> ") == 2
     assert "\n\n00:00:00.500 --> 00:00:01.000\n" in text
     (output / "results.jsonl").unlink()
@@ -303,6 +304,7 @@ def test_wrong_usage_ends_with_status_2_before_anything_starts(
         ((videos, *ASK, "--order", "random"), "expected completion or input"),
         ((videos, *ASK, "--format", "xml"), "expected jsonl or csv or parquet"),
         ((videos, *ASK, "--subtitles", ""), "expected vtt or srt"),
+        ((videos, *ASK, "--beside-videos"), "without --subtitles"),
         ((tmp_path / "none", *ASK), "there is no"),
     ):
         done = caption(*args, "-o", output)
@@ -340,7 +342,7 @@ def test_s3_is_source_and_output(
     places = {"VIDEOQA_REDIS_URL": settings.redis_url, "VIDEOQA_PREFIX": settings.prefix}
     environment = clean_environment() | s3_server.environment() | places
     args = ["s3://open/archive/", *ASK, "--output", "s3://open/answers/", "--format", "parquet",
-            "--subtitles", "srt", "--order", "input"]  # fmt: skip
+            "--subtitles", "srt", "--beside-videos", "--order", "input"]  # fmt: skip
     running = start(environment, *args)
     text, noise = running.communicate(timeout=100)
     body = s3.get_object(Bucket="open", Key="answers/results.jsonl")["Body"].read().decode()

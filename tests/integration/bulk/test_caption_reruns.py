@@ -20,6 +20,7 @@ from videoqa.bulk import (
     OutputDir,
     ProgressReporter,
     RowCounts,
+    Subtitles,
     estimate_manifest,
     parse_where,
 )
@@ -138,7 +139,12 @@ def test_a_run_that_goes_on_reads_no_object_unless_its_index_is_lost_or_the_obje
             assert count_reads(settings, tmp_path, sources=rest)[0] == 0
         (tmp_path / "out" / "index.jsonl").unlink()
         count_reads(settings, tmp_path, sources=rest)
-        assert count_reads(settings, tmp_path, sources=rest, subtitles="vtt")[0] == 0
+        assert (
+            count_reads(
+                settings, tmp_path, sources=rest, subtitles=Subtitles("vtt", beside_videos=True)
+            )[0]
+            == 0
+        )
         changed = tmp_path / "out" / "results" / f"{NAMES[0]}.json"
         changed.write_text(changed.read_text().replace('"job_id": "', '"job_id": "another_'))
         count_reads(settings, tmp_path, sources=rest)
@@ -219,6 +225,20 @@ def test_a_dry_run_tells_what_would_be_asked_and_why(settings: Settings, tmp_pat
     }  # fmt: skip
     (tmp_path / "out" / "index.jsonl").unlink()
     assert plan() == {"done": 3, "failed": 1}
+
+
+def test_names_that_differ_in_case_only_are_refused_where_they_are_one_file(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = ["s3://b/a.mp4", "s3://b/É.mp4", "s3://b/e\u0301.mp4"]
+    output = OutputDir(str(tmp_path / "out"), ObjectStore())
+    output.write_root("s3://b")
+    assert not output.ignores_case(), "a file system of Linux"
+    monkeypatch.setattr(OutputDir, "ignores_case", lambda self: True)
+    with pytest.raises(errors.ManifestRefused, match=r"É.*which are one file in .*/out"):
+        captioned(settings, tmp_path, sources=sources)
+    with working(settings, tmp_path, Model()):
+        assert captioned(settings, tmp_path, sources=sources[:2]).done == 2
 
 
 def test_where_is_refused_if_it_is_no_state() -> None:

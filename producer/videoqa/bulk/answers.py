@@ -41,6 +41,7 @@ COLUMNS = (
     Column("finish_reason", str, "`stop`, `length` or `stop_string`."),
     Column("input_tokens", int, "Tokens of the prompt."),
     Column("output_tokens", int, "Tokens of the answer."),
+    Column("warnings", str, "Codes of the warnings about the video's answers, separated by spaces."),
     Column("model", str, "The model that answered."),
     Column("model_revision", str, "Commit of its checkpoint, if known."),
     Column("job_id", str, "The job; empty: its request was refused."),
@@ -59,6 +60,7 @@ def list_answers(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
         error = found["error"] or {}
         row = {name: found[name] for name in ("custom_id", "model", "model_revision", "job_id")}
         row |= {"video": next(iter(found["inputs"]), None), "result": found["result"]}
+        row["warnings"] = " ".join(warning["code"] for warning in found["warnings"]) or None
         if error:
             yield row | {"error_code": error["code"], "error_message": error["message"]}
         for part in found["segments"]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, ConfigDict
 
-from videoqa.contract import Answer, Failure, FrameUsed, Model, Result, Segment, SourceInfo
+from videoqa.contract import Answer, Failure, FrameUsed, Model, Result, Segment, SourceInfo, Warn
 
 __all__ = [
     "ArchiveRecord",
@@ -70,6 +70,8 @@ class ResultLine(Record):
     """The version of each input that was read."""
     segments: tuple[Segment, ...] = ()
     """For a row in segments: the answers about each."""
+    warnings: tuple[Warn, ...] = ()
+    """Remarks about the answers, such as that there were fewer frames than asked for."""
     model: str | None = None
     """The model that answered."""
     model_revision: str | None = None
@@ -103,6 +105,7 @@ def result_line(custom_id: str, url: str, result: Result, subtitles: tuple[str, 
         frames=result.frames,
         sources=result.sources,
         segments=result.segments,
+        warnings=result.warnings,
         model=result.model,
         model_revision=result.model_revision,
         job_id=result.job_id,

@@ -53,7 +53,7 @@ from videoqa.cli.arguments import (
     drop_unset,
 )
 from videoqa.cli.options import load_settings
-from videoqa.cli.output import print_note
+from videoqa.cli.output import print_note, warn_of_summary
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
@@ -240,6 +240,8 @@ def caption(
             _print_left_out(manifest, as_json)
             return
         with Client(settings=found) as client:
+            if summary and not as_json:
+                warn_of_summary(client, model)
             counts = run_manifest(
                 client, manifest, results, options, ProgressReporter(quiet=as_json)
             )

@@ -52,7 +52,10 @@ SEGMENTS = [
     for n in range(2)
 ]  # fmt: skip
 LINES = [
-    line(answers=[answer("A cat."), answer("-5", "q2")], model="m"),
+    line(
+        answers=[answer("A cat."), answer("-5", "q2")], model="m",
+        warnings=[{"code": "fewer_frames", "message": "3"}, {"code": "clip_shortened", "message": "2"}],
+    ),
     line(custom_id="clip", sources=[CLIP | {"start": 5.0, "end": 9.5}], answers=[answer("é, \"x\"\n1")]),
     line(custom_id="long", segments=SEGMENTS, answers=[answer("all", "summary")]),
     failed(),
@@ -71,6 +74,11 @@ def test_each_question_segment_and_failure_is_a_row() -> None:
         ("long", "s3://b/a.mp4", "summary", "all", None, None, None, None),
         ("bad.mp4", "s3://b/bad.mp4", None, None, None, None, None, "not_a_video"),
     ]
+
+
+def test_warnings_are_told_by_their_codes() -> None:
+    rows = list(list_answers(iter(LINES)))
+    assert [row["warnings"] for row in rows[1:3]] == ["fewer_frames clip_shortened", None]
 
 
 def test_csv_and_parquet_hold_the_same_but_for_an_apostrophe_before_formulas() -> None:

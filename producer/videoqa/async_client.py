@@ -17,7 +17,7 @@ import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar, Unpack
+from typing import ParamSpec, Self, TypeVar, Unpack
 
 from videoqa.client import Client
 from videoqa.contract import (
@@ -35,12 +35,11 @@ from videoqa.contract import (
     Transcript,
     WorkerInfo,
 )
+from videoqa.errors import ClientClosed
+from videoqa.forks import reopen_in_children
 from videoqa.jobs import AsyncEventReader, EventCursor, connect_async
 from videoqa.local_stack import find_settings
 from videoqa.settings import Settings
-
-if TYPE_CHECKING:
-    import redis.asyncio
 
 __all__ = ["AsyncClient"]
 
@@ -50,8 +49,30 @@ THREADS = 16
 """Most round trips at the same time."""
 
 
+class _Threads:
+    """The threads of a client and of those that `for_tenant` made of it."""
+
+    def __init__(self) -> None:
+        self._is_closed = False
+        self._reopen()
+        reopen_in_children(self._reopen)
+
+    def _reopen(self) -> None:
+        """Starts anew in a forked child, which has no thread of its parent's but one."""
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-client")
+
+    async def run(self, call: Callable[[], T]) -> T:
+        if self._is_closed:
+            raise ClientClosed
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._pool.shutdown(wait=False)
+
+
 class AsyncClient:
-    """Submits jobs to one Redis, follows them, and reads their results, on one event loop."""
+    """Submits jobs to one Redis, follows them, and reads their results, on any event loop."""
 
     def __init__(
         self,
@@ -63,11 +84,12 @@ class AsyncClient:
         """See `Client`."""
         self._client = Client(url, settings=settings, tenant=tenant)
         self._is_borrower = False
-        self._redis: redis.asyncio.Redis = connect_async(self.settings)
         self._events = AsyncEventReader(
-            self._redis, url=self.settings.redis_url, prefix=self.settings.prefix
+            partial(connect_async, self.settings),
+            url=self.settings.redis_url,
+            prefix=self.settings.prefix,
         )
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-client")
+        self._threads = _Threads()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -96,13 +118,12 @@ class AsyncClient:
         """See `Client.close`."""
         if self._is_borrower:
             return
-        await self._redis.aclose()
-        await self._call(self._client.close)
-        self._threads.shutdown(wait=False)
+        self._threads.close()
+        await asyncio.to_thread(self._client.close)
+        await self._events.close()
 
     async def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(method, *args, **kwargs))
+        return await self._threads.run(partial(method, *args, **kwargs))
 
     async def submit(
         self,

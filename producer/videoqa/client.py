@@ -4,7 +4,7 @@
         job = client.submit(inputs=["s3://videos/cat.mp4"], questions=["What is the cat doing?"])
         print(client.wait(job.id).state, client.result(job.id).answers[0].text)
 
-Thread-safe; connects on first use. Knows nothing of the worker's side.
+Thread-safe; connects on first use, and anew in a forked child. Knows nothing of the worker's side.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar, Unpack, cast, get_args
 
 from videoqa import errors
 from videoqa.contract import (
@@ -42,12 +42,14 @@ from videoqa.contract import (
     parse_request,
     parse_stored,
 )
+from videoqa.forks import reopen_in_children
 from videoqa.jobs import (
     Bell,
     EventCursor,
     Ledger,
     ListCursor,
     Submission,
+    check_permissions,
     connect,
     new_job_id,
     queue_name,
@@ -142,21 +144,40 @@ def _make_page(
     )
 
 
+class _Closed:
+    """The connections of a closed client: asking for one raises ClientClosed."""
+
+    def disconnect(self, *, inuse_connections: bool = True) -> None:
+        """Does nothing: all are closed."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise errors.ClientClosed
+
+
 class _LazyDoorbell:
     """The doorbell of a client, made when the first job is to be recorded. Thread-safe."""
 
     def __init__(self, make: Callable[[], _Rings]) -> None:
         self._make = make
+        self._is_closed = False
+        self._reopen()
+        reopen_in_children(self._reopen)
+
+    def _reopen(self) -> None:
+        """Starts anew in a forked child, where another thread's lock would be held for ever."""
         self._made: _Rings | None = None
         self._lock = threading.Lock()
 
     def get(self) -> _Rings:
         with self._lock:
+            if self._is_closed:
+                raise errors.ClientClosed
             if self._made is None:
                 self._made = self._make()
             return self._made
 
     def close(self) -> None:
+        self._is_closed = True
         if self._made is not None:
             self._made.close()
 
@@ -185,6 +206,12 @@ class Client:
         self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)
+        reopen_in_children(self._reopen)
+
+    def _reopen(self) -> None:
+        """Makes new connections in a forked child, for this client and those of `for_tenant`."""
+        if not isinstance(self._redis.connection_pool, _Closed):
+            self._redis.connection_pool = self._connect().connection_pool
 
     def _connect(self) -> redis.Redis:
         return connect(self.settings)
@@ -192,7 +219,15 @@ class Client:
     def _make_doorbell(self) -> _Rings:
         from videoqa.broker import Doorbell  # Celery takes 0.3 s to import
 
-        return Doorbell(self.settings)
+        settings = self.settings
+        # A script in which the ACL refuses a command ends in the middle, with half of a job recorded.
+        check_permissions(
+            self._redis,
+            url=settings.redis_url,
+            prefix=settings.prefix,
+            publishes=settings.broker_url is None,
+        )
+        return Doorbell(settings)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -229,11 +264,17 @@ class Client:
         )
 
     def close(self) -> None:
-        """Closes the connections to Redis and to the broker, unless they are another client's (`for_tenant`)."""
+        """Closes the connections to Redis and to the broker; calls raise ClientClosed from now on.
+
+        A call that waits in another thread hears of it within 2 s. A client of `for_tenant` has no connections
+        of its own: it is closed with the one that it comes from.
+        """
         if self._is_borrower:
             return
-        self._redis.close()
         self._doorbell.close()
+        pool, self._redis.connection_pool = self._redis.connection_pool, cast("Any", _Closed())
+        # One in use is closed with its call: redis-py has no lock on a connection's buffer.
+        pool.disconnect(inuse_connections=False)
 
     def submit(
         self,

@@ -12,7 +12,7 @@ what was expected, and the next step.
     ├── LookupFailed            about a job id
     │   └── JobNotFound, JobExpired, RecordUnreadable, JobNotFinished, JobFailed, NotRetryable
     ├── ServiceError            about the system around the job
-    │   └── RedisUnavailable, WaitTimeout, ConfigurationError
+    │   └── RedisUnavailable, WaitTimeout, ConfigurationError, ClientClosed
     └── JobError                ends an attempt; becomes the job's Failure
         ├── SourceError         stage "fetching"
         ├── SamplingError       stage "sampling"
@@ -32,6 +32,7 @@ __all__ = [
     "AddressForbidden",
     "BucketNotFound",
     "ChecksumMismatch",
+    "ClientClosed",
     "ClipOutOfRange",
     "ConfigurationError",
     "DecodeTimeout",
@@ -106,6 +107,9 @@ __all__ = [
 Stage = Literal["submitting", "queued", "fetching", "sampling", "generating", "storing"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
+MAX_MESSAGE = 10_000
+"""Characters of an error's message; what was found may be a server's, and of any length."""
+
 
 class VideoQAError(Exception):
     """Base class of all errors that videoqa raises on purpose."""
@@ -115,6 +119,8 @@ class VideoQAError(Exception):
     stage: ClassVar[Stage | None] = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
+        if len(message) > MAX_MESSAGE:
+            message = message[:MAX_MESSAGE] + "..."
         super().__init__(message)
         self.message = message
         self.param = param
@@ -297,6 +303,17 @@ class ConfigurationError(ServiceError):
     """A setting has a wrong value, or does not fit the others."""
 
     code = "configuration_error"
+
+
+class ClientClosed(ServiceError):
+    """A client was used after `close`, or closed while a call was waiting."""
+
+    code = "client_closed"
+
+    def __init__(
+        self, message: str = "this client is closed; make a new one", *, param: str | None = None
+    ) -> None:
+        super().__init__(message, param=param)
 
 
 class JobError(VideoQAError):

@@ -90,6 +90,9 @@ class InMemoryClient(Client):
             ) from error
         return cast("redis.Redis", fakeredis.FakeRedis(decode_responses=True))
 
+    def _reopen(self) -> None:
+        """Keeps the in-memory Redis: the child has a copy of its own."""
+
     def _make_doorbell(self) -> _AnsweringDoorbell:
         return _AnsweringDoorbell(self._answer_bell)
 
@@ -218,6 +221,9 @@ class _PolledEvents:
         while not (found := self._read(job_id, after)) and time.monotonic() < deadline_s:
             await asyncio.sleep(POLL_S)
         return found
+
+    async def close(self) -> None:
+        """Closes nothing: the connection is the blocking client's."""
 
 
 class InMemoryAsyncClient(AsyncClient):

@@ -35,7 +35,7 @@ PAIRS: dict[type[Model], Any] = {
 ALSO: dict[str, set[Any]] = {"url": {Path}, "summary": {bool}}
 """Types that validators turn into the field's own."""
 ITEMS: dict[str, set[Any]] = {"inputs": {str, Path}, "questions": {str}}
-"""The same of a field's items; one item may stand for a sequence of one."""
+"""Types that validators turn into a field's items; one item may stand for a sequence of one."""
 
 
 def members(annotation: Any) -> set[Any]:
@@ -103,6 +103,6 @@ def test_keywords_are_the_same_fields_and_none_is_needed() -> None:
 
 
 def test_literals_are_compared_by_value() -> None:
-    """What the tests above rely on."""
+    """The tests above rely on it."""
     assert members(Literal["a", "b"]) != members(Literal["a"])
     assert widen("tags", tuple[str, ...]) == {(list, frozenset({str})), (tuple, frozenset({str}))}

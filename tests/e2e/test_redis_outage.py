@@ -83,8 +83,9 @@ def test_a_worker_stays_up_with_its_model_while_redis_is_full(tmp_path: Path) ->
 
 def test_the_client_and_the_command_say_clearly_and_soon_that_redis_is_away(tmp_path: Path) -> None:
     url = f"redis://127.0.0.1:{free_port()}/0"
-    with Client(url) as client, pytest.raises(errors.RedisUnavailable, match="videoqa up"):
+    with Client(url) as client, pytest.raises(errors.RedisUnavailable, match="correct the URL"):
         client.submit(inputs=["s3://b/k.mp4"], questions=["What?"])
+    (tmp_path / "clip.mp4").touch()
     command = [str(Path(sys.executable).parent / "videoqa"), "ask", "clip.mp4", "What?"]
     begun = time.monotonic()
     subprocess.run([command[0], "--help"], capture_output=True, check=True)
@@ -92,6 +93,7 @@ def test_the_client_and_the_command_say_clearly_and_soon_that_redis_is_away(tmp_
     ended = subprocess.run(
         command,
         env=os.environ | {"VIDEOQA_REDIS_URL": url},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
@@ -102,4 +104,4 @@ def test_the_client_and_the_command_say_clearly_and_soon_that_redis_is_away(tmp_
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
     assert "does not answer" in line
-    assert "videoqa up" in line
+    assert "start that server, or correct VIDEOQA_REDIS_URL" in line

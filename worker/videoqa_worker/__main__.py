@@ -8,8 +8,14 @@ import sys
 from typing import NoReturn
 
 from videoqa.errors import ConfigurationError, RedisUnavailable, VideoQAError
-from videoqa.jobs import connect, find_eviction_policy, translate_redis_errors
+from videoqa.jobs import (
+    check_permissions,
+    connect,
+    find_eviction_policy,
+    translate_redis_errors,
+)
 from videoqa.local_stack import describe_address
+from videoqa.printable import printable
 from videoqa.settings import unknown_variables
 from videoqa_worker.service.announcement import announce_loading
 from videoqa_worker.service.logs import configure
@@ -29,7 +35,7 @@ def main() -> int:
             log.warning("%s", mistake)
         return _run(settings)
     except VideoQAError as error:
-        print(f"videoqa worker: {error} ({error.code})", file=sys.stderr)
+        print(printable(f"videoqa worker: {error} ({error.code})"), file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
     except KeyboardInterrupt:
         return 130
@@ -51,10 +57,16 @@ def _run(settings: WorkerSettings) -> int:
 
 
 def _check_redis(settings: WorkerSettings) -> None:
-    """Warns at once if Redis is away or may evict keys; the worker loads its model and goes on trying."""
+    """Warns at once if Redis is away, may evict keys or refuses something; the worker loads and goes on trying."""
     try:
         with connect(settings) as client, translate_redis_errors(settings.redis_url):
-            client.ping()
+            check_permissions(
+                client,
+                url=settings.redis_url,
+                prefix=settings.prefix,
+                publishes=settings.broker_url is None,
+                consumes=settings.broker_url is None,
+            )
             policy = find_eviction_policy(client)
     except RedisUnavailable as error:
         log.warning("%s; this worker keeps trying", error)

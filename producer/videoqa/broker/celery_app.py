@@ -15,15 +15,16 @@ from celery import Celery
 from kombu.utils.scheduling import priority_cycle
 from redis.exceptions import RedisError
 
-from videoqa.broker.transport import BrokerAMQP, BrokerConnection
+from videoqa.broker.transport import BrokerApp, BrokerConnection, name_server
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.jobs import (
     MAX_CONNECTIONS,
     Bell,
-    check_database_number,
     explain_broken,
     server_address,
 )
+from videoqa.redaction import redact_text
+from videoqa.redis_url import parse_database, parse_options, speaks_redis, spell_for_celery
 from videoqa.settings import Settings
 
 __all__ = ["TASK", "make_celery", "ring", "task_args", "task_id", "translate_broker_errors"]
@@ -39,7 +40,7 @@ def make_celery(settings: Settings) -> Celery:
         ConfigurationError: no transport here speaks the broker URL, or it names no database.
     """
     _check_broker(settings)
-    app = Celery("videoqa", broker=settings.broker, amqp=BrokerAMQP, set_as_current=False)
+    app = BrokerApp("videoqa", broker=settings.broker, set_as_current=False)
     app.conf.update(
         task_acks_late=True,
         task_ignore_result=True,
@@ -52,8 +53,10 @@ def make_celery(settings: Settings) -> Celery:
         worker_send_task_events=False,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
-        broker_transport_options=_transport_options(settings),
+        broker_transport_options=_transport_options(settings)
+        | {"url_options": _read_url_options(settings)},
     )
+    app.amqp.producer_pool  # noqa: B018 - made here, before there are threads
     return app
 
 
@@ -81,15 +84,28 @@ def _check_broker(settings: Settings) -> None:
 def _check_url(url: str) -> None:
     connection = BrokerConnection(url)  # type: ignore[no-untyped-call]
     if connection.get_transport_cls().driver_type == "redis":
-        check_database_number(str(connection.virtual_host or ""))
-        of_socket = dict(parse_qsl(urlsplit(url).query))
-        check_database_number(of_socket.get("virtual_host", ""))
+        parse_database(str(connection.virtual_host or ""))
+        of_socket = dict(parse_qsl(urlsplit(connection.hostname or "").query))
+        parse_database(of_socket.get("virtual_host", ""))
+
+
+def _read_url_options(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Returns the options of each broker's URL, by the server's name; see `transport.py`."""
+    return {
+        name_server(BrokerConnection(spell_for_celery(url))): parse_options(url)  # type: ignore[no-untyped-call]
+        for url in settings.brokers
+        if speaks_redis(url)
+    }
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     return {
         # The ledger recovers lost jobs within a lease; redelivery is only the last resort.
         "visibility_timeout": 21_600,
+        # By prefix: fleets do not take back each other's messages, and an ACL can name the keys.
+        "unacked_key": f"{settings.prefix}.unacked",
+        "unacked_index_key": f"{settings.prefix}.unacked_index",
+        "unacked_mutex_key": f"{settings.prefix}.unacked_mutex",
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         # With kombu's defaults a half-open connection leaves the worker dead for good.
@@ -166,5 +182,6 @@ def translate_broker_errors(app: Celery) -> Iterator[None]:
             else "did not take the message"
         )
         raise RedisUnavailable(
-            f"broker at {server_address(app.conf.broker_url or '')} {why} ({type(error).__name__}: {error})"
+            f"broker at {server_address(app.conf.broker_url or '')} {why} "
+            f"({type(error).__name__}: {redact_text(str(error))})"
         ) from error

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.connection import Connection, ConnectionPool, PooledConnection
+from kombu.pools import ProducerPool
 from kombu.transport import redis as kombu_redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -16,7 +18,12 @@ from redis.retry import Retry
 
 from videoqa.jobs import make_leaving_class
 
-__all__ = ["BrokerAMQP", "BrokerConnection"]
+__all__ = ["BrokerApp", "BrokerConnection", "name_server"]
+
+
+def name_server(server: Any) -> str:
+    """Returns the name of the server that a connection of kombu's leads to."""
+    return f"{server.hostname or '127.0.0.1'}:{server.port or 6379}/{server.virtual_host}"
 
 
 class Channel(kombu_redis.Channel):
@@ -24,6 +31,9 @@ class Channel(kombu_redis.Channel):
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
+        server = self.connection.client
+        options = server.transport_options.get("url_options", {})
+        found.update(options.get(name_server(server), {}))
         found["connection_class"] = make_leaving_class(found["connection_class"])
         found["retry"] = Retry(
             ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(RedisConnectionError,)
@@ -62,7 +72,32 @@ class BrokerConnection(_OurTransport, Connection):
         return _ConnectionPool(self, limit, **options)  # type: ignore[no-untyped-call]
 
 
-class BrokerAMQP(AMQP):  # type: ignore[misc]
-    """Celery's face to the broker, with our connections."""
+class _BrokerAMQP(AMQP):  # type: ignore[misc]
+    """Celery's face to the broker, with our connections, in a pool of its own.
+
+    kombu's pools are one for all applications of a process: no application could close its connections, and
+    a forked child would inherit the pools with their locks.
+    """
 
     Connection = BrokerConnection
+    _producer_pool: ProducerPool | None
+
+    @property
+    def producer_pool(self) -> ProducerPool:
+        if self._producer_pool is None:
+            limit = self.app.conf.broker_pool_limit
+            connections = self.app.connection_for_write().Pool(limit=limit)
+            self._producer_pool = ProducerPool(connections, limit=limit)  # type: ignore[no-untyped-call]
+        return self._producer_pool
+
+
+class BrokerApp(Celery):  # type: ignore[misc]
+    """A Celery application that closes its connections."""
+
+    amqp_cls = _BrokerAMQP
+
+    def close(self) -> None:
+        producers = self.amqp.producer_pool
+        producers.force_close_all()
+        producers.connections.force_close_all()
+        super().close()

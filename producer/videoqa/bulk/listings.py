@@ -28,6 +28,9 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 """The files taken from folders, globs and prefixes; lists and manifests may name any file."""
 
+_MAX_PATH_BYTES = 4096
+"""Longest path that Linux opens."""
+
 
 def list_rows(
     sources: Sequence[str], store: ObjectStore, stdin: IO[bytes] | None, walker: FolderWalker
@@ -83,6 +86,11 @@ def _list_source(
 
 
 def _list_local(source: str, walker: FolderWalker) -> Iterable[SourceLine]:
+    if len(os.fsencode(source)) > _MAX_PATH_BYTES:
+        raise InvalidRequest(
+            f"got a source of {len(source)} characters, expected a path, a glob or a URL",
+            param="source",
+        )
     path = Path(source)
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return [line_of_name(1, source, Path())]

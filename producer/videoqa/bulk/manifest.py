@@ -28,6 +28,7 @@ from videoqa.bulk.manifest_files import SourceLine
 from videoqa.bulk.names import MAX_NAME_BYTES, is_short_name, object_name, printable
 from videoqa.bulk.row_index import RowIndex
 from videoqa.contract import Input, JobRequest, is_image_url, parse_request
+from videoqa.redaction import redact_url
 from videoqa.storage import ObjectStore
 
 __all__ = ["DIGEST_KEY", "PARTS", "Digester", "Manifest", "Row", "compare_digests"]
@@ -127,7 +128,8 @@ class Manifest:
                 )
             count += 1
             taken += self._is_taken(custom_id)
-        names = printable(" ".join(self.sources))
+        shown = (redact_url(each) if "://" in each else each for each in self.sources)
+        names = printable(" ".join(shown))
         problems.raise_any(names)
         if not taken:
             raise errors.ManifestRefused(

@@ -35,7 +35,7 @@ class RowPlan:
     is_left_out: bool = False
     """`where` does not take it."""
     reasons: tuple[str, ...] = ()
-    """Why a row with an outcome is asked again."""
+    """Reasons to ask again for a row that has an outcome."""
 
 
 class Planner:

@@ -17,7 +17,7 @@ __all__ = ["load_stored_rows"]
 
 T = TypeVar("T")
 MANY = 1000
-"""From so many objects on it is told that they are read."""
+"""Least number of objects of which it is told that they are read."""
 
 
 def load_stored_rows(

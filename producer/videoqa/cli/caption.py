@@ -53,7 +53,7 @@ from videoqa.cli.arguments import (
     drop_unset,
 )
 from videoqa.cli.options import load_settings
-from videoqa.cli.output import print_note, warn_of_summary
+from videoqa.cli.output import print_line, print_note, warn_of_summary
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
@@ -269,7 +269,7 @@ def _print_counts(counts: RowCounts, manifest: Manifest, output: OutputDir, as_j
         }  # fmt: skip
         print(json.dumps(found))
         return
-    print(
+    print_line(
         f"{counts.done} done, {counts.skipped} done before, {counts.failed} failed in "
         f"{counts.seconds:.1f} s; {output.url}/results.jsonl has a line for each"
         + (f"; {counts.left_out} in other states were left out" if counts.left_out else "")
@@ -300,7 +300,7 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
     print(f"  new          {plan.new}")
     print(f"  done         {plan.done}")
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(plan.reasons.items()))
-    print(f"  ask again    {plan.again}" + (f" ({reasons})" if reasons else ""))
+    print_line(f"  ask again    {plan.again}" + (f" ({reasons})" if reasons else ""))
     if plan.failed:
         print(f"  failed       {plan.failed} (--retry-failed asks them again)")
     print(f"videos         {found.videos}")
@@ -310,7 +310,7 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
     print(f"bytes          {_format_sum(found.fetched_bytes, ',')}")
     print(f"errors         {found.failed if found.hours is not None else 'unknown'}")
     for text in found.problems:
-        print(f"  {text}")
+        print_line(f"  {text}")
     for note in _list_notes(found):
         print_note(note)
 

@@ -18,7 +18,14 @@ from videoqa import errors
 from videoqa.cli.output import Check
 from videoqa.cli.tables import format_age
 from videoqa.contract import QueueInfo, WorkerInfo
-from videoqa.jobs import Ledger, connect, server_address, server_name, translate_redis_errors
+from videoqa.jobs import (
+    Ledger,
+    check_permissions,
+    connect,
+    server_address,
+    server_name,
+    translate_redis_errors,
+)
 from videoqa.local_stack import find_stack, state_folder
 from videoqa.settings import Settings, unknown_variables
 
@@ -43,6 +50,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
         first, *others = _check_redis(settings, client)
         yield from (first, *others)
         if first.ok:
+            yield _check_permissions(settings, client)
             ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
             workers = ledger.workers()
             yield _check_workers(workers)
@@ -74,7 +82,7 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
         with translate_redis_errors(settings.redis_url):
             info = client.info()
             clock = client.time()
-    except errors.RedisUnavailable as error:
+    except errors.ServiceError as error:
         found, _, next_step = error.message.rpartition("; ")
         yield Check("redis", ok=False, found=found, next_step=next_step)
         return
@@ -107,6 +115,21 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
         found=f"{skew_s:+.1f} s from Redis' clock",
         next_step="run NTP on both machines: start_by is compared with Redis' clock",
     )
+
+
+def _check_permissions(settings: Settings, client: redis.Redis) -> Check:
+    """Checks that the URL's user may do what a client does; a worker checks its own at its start."""
+    found, next_step = "the user of the URL may do all that a client does", ""
+    try:
+        check_permissions(
+            client,
+            url=settings.redis_url,
+            prefix=settings.prefix,
+            publishes=settings.broker_url is None,
+        )
+    except errors.RedisUnavailable as error:
+        found, _, next_step = error.message.rpartition("; ")
+    return Check("permissions", ok=not next_step, found=found, next_step=next_step)
 
 
 def _check_memory(info: Mapping[str, Any]) -> Check:

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel
-from rich.console import Console
 
 from videoqa.cli.request_lines import format_request
 from videoqa.client import Client
@@ -26,10 +25,12 @@ from videoqa.contract import (
     make_cues,
 )
 from videoqa.errors import InvalidRequest
+from videoqa.printable import printable
+from videoqa.terminal import PlainConsole, unguard
 
 __all__ = [
     "Check", "StreamedAnswer", "describe_event", "format_time", "print_change", "print_checks",
-    "print_error", "print_event", "print_failure", "print_job", "print_note", "print_result",
+    "print_error", "print_event", "print_failure", "print_job", "print_line", "print_note", "print_result",
     "print_submitted", "print_subtitles", "show_progress", "warn_of_summary",
 ]  # fmt: skip
 
@@ -89,9 +90,14 @@ class StreamedAnswer:
         print(event.text, end="", flush=True)
 
 
+def print_line(text: str, *, file: Any = None, flush: bool = False) -> None:
+    """Prints one line: a line break in a name or a message would be a second one of its own choice."""
+    print(printable(text), file=file or sys.stdout, flush=flush)
+
+
 def _print_json(data: BaseModel | dict[str, Any], file: Any = None) -> None:
     text = data.model_dump_json() if isinstance(data, BaseModel) else json.dumps(data)
-    print(text, file=file or sys.stdout)
+    print(text, file=unguard(file or sys.stdout))
 
 
 def format_time(at: datetime | None) -> str:
@@ -104,7 +110,7 @@ def print_submitted(job: Job, *, as_json: bool) -> None:
     if as_json:
         _print_json(job)
         return
-    print(job.id)
+    print_line(job.id)
     if job.waiting_for and job.waiting_for.startswith("no running worker"):
         print_note(f"{job.waiting_for}; the job waits until one starts")
     if job.waiting_for and job.waiting_for.endswith("loading the model"):
@@ -116,14 +122,14 @@ def print_job(job: Job, *, as_json: bool) -> None:
     if as_json:
         _print_json(job)
         return
-    print(f"job       {job.id}")
-    print(
+    print_line(f"job       {job.id}")
+    print_line(
         f"state     {job.state}"
         + (f", {STAGE_VERBS.get(job.stage, job.stage)}" if job.stage else "")
     )
     if job.waiting_for:
         before = f" ({job.position} ahead of it)" if job.position else ""
-        print(f"waiting   {job.waiting_for}{before}")
+        print_line(f"waiting   {job.waiting_for}{before}")
     for name, text in (
         *(format_request(job.request) if job.request else ()),
         ("tenant", job.tenant),
@@ -131,19 +137,19 @@ def print_job(job: Job, *, as_json: bool) -> None:
         ("tags", ", ".join(job.tags)),
     ):
         if text:
-            print(f"{name:<10}{text}")
-    print(f"attempt   {job.attempt} of {job.max_attempts}")
-    print(f"submitted {format_time(job.created_at)}")
+            print_line(f"{name:<10}{text}")
+    print_line(f"attempt   {job.attempt} of {job.max_attempts}")
+    print_line(f"submitted {format_time(job.created_at)}")
     if job.started_at:
-        print(f"started   {format_time(job.started_at)} by {job.worker or '-'}")
+        print_line(f"started   {format_time(job.started_at)} by {job.worker or '-'}")
     if job.next_attempt_at:
-        print(f"next try  {format_time(job.next_attempt_at)}")
+        print_line(f"next try  {format_time(job.next_attempt_at)}")
     if job.finished_at:
-        print(f"finished  {format_time(job.finished_at)}")
+        print_line(f"finished  {format_time(job.finished_at)}")
     if job.failure:
-        print(f"failure   {job.failure.code}: {job.failure.message}")
+        print_line(f"failure   {job.failure.code}: {job.failure.message}")
     if job.result_url:
-        print(f"result    {job.result_url}")
+        print_line(f"result    {job.result_url}")
 
 
 def print_result(
@@ -160,16 +166,17 @@ def print_result(
         for answer in part.answers:
             if (answer.question_id, part.start) not in printed.segments:
                 is_only = len(part.answers) == 1
-                text = answer.text if is_only else f"{answer.question}\n{answer.text}"
+                text = answer.text if is_only else f"{printable(answer.question)}\n{answer.text}"
                 _print_segment(part.start, text)
     is_printed = [printed.text.strip()] == [answer.text.strip() for answer in result.answers]
     if result.segments and result.answers and not is_printed:
         print()
     for answer in () if is_printed else result.answers:
-        print(answer.text if len(result.answers) == 1 else f"{answer.question}\n  {answer.text}")
+        asked = "" if len(result.answers) == 1 else f"{printable(answer.question)}\n  "
+        print(asked + answer.text)
     for warning in result.warnings:
         print_note(warning.message)
-    print(
+    print_line(
         f"{result.model} saw {_describe_frames(result)}{', from the cache' if result.cached else ''}; "
         f"result: {job.result_url}",
         file=sys.stderr,
@@ -224,9 +231,9 @@ def print_event(event: Event, *, as_json: bool) -> None:
     if as_json:
         _print_json(event)
     elif event.type == "text":
-        print(f"{format_time(event.at)}  {event.question_id}: {event.text}")
+        print_line(f"{format_time(event.at)}  {event.question_id}: {event.text}")
     else:
-        print(f"{format_time(event.at)}  {describe_event(event)}")
+        print_line(f"{format_time(event.at)}  {describe_event(event)}")
 
 
 def print_change(job: Job, change: str, *, as_json: bool) -> None:
@@ -234,12 +241,12 @@ def print_change(job: Job, change: str, *, as_json: bool) -> None:
     if as_json:
         _print_json(job)
     else:
-        print(f"{job.id}  {change}")
+        print_line(f"{job.id}  {change}")
 
 
 def print_note(text: str) -> None:
     """Prints a remark on stderr."""
-    print(f"note: {text}", file=sys.stderr)
+    print_line(f"note: {text}", file=sys.stderr)
 
 
 def print_failure(job: Job, *, as_json: bool) -> None:
@@ -248,7 +255,7 @@ def print_failure(job: Job, *, as_json: bool) -> None:
         _print_json(job)
         return
     why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-    print(f"videoqa: job {job.id} {_STATE_VERBS[job.state]}{why}", file=sys.stderr)
+    print_line(f"videoqa: job {job.id} {_STATE_VERBS[job.state]}{why}", file=sys.stderr)
 
 
 def print_error(code: str, message: str, param: str | None, *, as_json: bool) -> None:
@@ -256,7 +263,7 @@ def print_error(code: str, message: str, param: str | None, *, as_json: bool) ->
     if as_json:
         _print_json({"error": {"code": code, "message": message, "param": param}}, sys.stderr)
     else:
-        print(f"videoqa: {message} ({code})", file=sys.stderr)
+        print_line(f"videoqa: {message} ({code})", file=sys.stderr)
 
 
 def print_checks(found: Iterable[Check], *, as_json: bool) -> bool:
@@ -266,12 +273,12 @@ def print_checks(found: Iterable[Check], *, as_json: bool) -> bool:
         done.append(check)
         if as_json:
             continue
-        print(
+        print_line(
             f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{_CHECK_WIDTH}}  {check.found}",
             flush=True,
         )
         if not check.ok and check.next_step:
-            print(f"      {'':<{_CHECK_WIDTH}}  -> {check.next_step}", flush=True)
+            print_line(f"      {'':<{_CHECK_WIDTH}}  -> {check.next_step}", flush=True)
     passed = all(check.ok for check in done)
     if as_json:
         _print_json({"ok": passed, "checks": [asdict(check) for check in done]})
@@ -290,7 +297,7 @@ def show_progress(
     if quiet:
         yield None
         return
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = PlainConsole(stderr=True)
     last = ""
     with console.status(f"{job_id}: submitted") as line:
 
@@ -309,7 +316,7 @@ def show_progress(
                 text += f", waiting: {reason}" if reason else ""
             line.update(text)
             if not console.is_terminal and text != last:
-                console.print(text)
+                console.print(printable(text))
             last = text
 
         yield on_event

@@ -32,6 +32,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _HYPHENS = re.compile(r"[/-]{2,}")
 _NOT_IN_A_NAME = re.compile(r'[=\\<>:"|?*\x00-\x1f\x7f]')
 """The escape character, and those that some file systems refuse."""
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAX_KEY_BYTES = 1024
 _KINDS = "s3://bucket/... or file:///folder/..."
 
@@ -57,7 +58,7 @@ class ObjectUrl:
         )
         if self.bucket is not None and not _BUCKET.fullmatch(self.bucket):
             raise ValueError(
-                f"got bucket {self.bucket!r}, expected a bucket's name: s3://bucket/key"
+                "got something else before the key, expected a bucket's name: s3://bucket/key"
             )
         if not self.name.strip("/"):
             raise ValueError(f"got no name of an object, expected {_KINDS}")
@@ -82,6 +83,8 @@ def parse_object_url(url: str) -> ObjectUrl:
     found = _URL.match(url)
     if found is None or (found[1] == "file" and found[2]):
         raise ValueError(f"expected {_KINDS}")
+    if "@" in found[2]:
+        raise ValueError("got a user or a password in it, expected s3://bucket/key")
     if found.end() < len(url):
         raise ValueError(
             "got '?' or '#' in it, expected a URL without query and fragment; "
@@ -89,6 +92,7 @@ def parse_object_url(url: str) -> ObjectUrl:
         )
     if re.search(r"[\x00-\x1f\x7f]", url):
         raise ValueError("got a control character in it, expected it as %XX")
+    _check_escapes(url)
     name = unquote_to_bytes((found[3] or "").encode(errors="surrogatepass"))
     if found[1] == "file":
         return ObjectUrl(None, os.fsdecode(name))
@@ -96,6 +100,11 @@ def parse_object_url(url: str) -> ObjectUrl:
         return ObjectUrl(found[2], name.decode().removeprefix("/"))
     except UnicodeDecodeError:
         raise ValueError("got a key that is not UTF-8 after its %XX, expected UTF-8") from None
+
+
+def _check_escapes(text: str) -> None:
+    if _BROKEN_ESCAPE.search(text):
+        raise ValueError("got a '%' that is not followed by two hex digits, expected %25 for it")
 
 
 def check_output(template: str) -> frozenset[str]:
@@ -108,9 +117,6 @@ def check_output(template: str) -> frozenset[str]:
         parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise ValueError(f"expected a template: {error}") from error
-    if any(re.search("%[0-9A-Fa-f]?$", text) for text, *_ in parts):
-        # `%{custom_id}` and the custom_id `2E` would make a dot.
-        raise ValueError("got a '%' before a field, expected %25")
     fields = frozenset(str(name) for _, name, _, _ in parts)
     unknown = sorted(fields - set(OUTPUT_FIELDS))
     if unknown:
@@ -118,6 +124,8 @@ def check_output(template: str) -> frozenset[str]:
     if any(spec or conversion for _, _, spec, conversion in parts):
         # `{job_id:>1000000000}` would take a worker's memory.
         raise ValueError("expected bare fields, such as {job_id}")
+    for text, _, _, _ in string.Formatter().parse(template):
+        _check_escapes(text)  # in `%2{custom_id}` a custom_id would choose the character
     one, other = (
         parse_object_url(template.format(**dict.fromkeys(OUTPUT_FIELDS, x))) for x in "ab"
     )

@@ -3,21 +3,22 @@
 from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import (
     MAX_CONNECTIONS,
-    check_database_number,
     connect,
     connect_async,
     explain_broken,
     find_eviction_policy,
+    is_permission_error,
     server_address,
     server_name,
     translate_redis_errors,
 )
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import AsyncEventReader
-from videoqa.jobs.failover import make_leaving_class
 from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import Claim, ClaimResult, Ledger, Progress, Unreadable, WriteReply
 from videoqa.jobs.list_cursor import ListCursor
+from videoqa.jobs.permissions import check_permissions
+from videoqa.jobs.server_checks import make_leaving_class
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
@@ -35,11 +36,12 @@ __all__ = [
     "SubmitResult",
     "Unreadable",
     "WriteReply",
-    "check_database_number",
+    "check_permissions",
     "connect",
     "connect_async",
     "explain_broken",
     "find_eviction_policy",
+    "is_permission_error",
     "make_leaving_class",
     "new_job_id",
     "queue_name",

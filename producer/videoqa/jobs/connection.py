@@ -10,32 +10,39 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from videoqa.errors import ConfigurationError, RedisUnavailable
-from videoqa.jobs.failover import DemotedError, leave_demoted, leave_demoted_async
+from videoqa.jobs.server_checks import (
+    DemotedError,
+    WrongServerError,
+    leave_demoted,
+    leave_demoted_async,
+)
 from videoqa.local_stack import (
     advise_unreachable,
     describe_address,
     name_setting,
     server_address,
 )
-from videoqa.settings import Settings
+from videoqa.redaction import redact_text
+from videoqa.redis_url import parse_options, strip_options
+from videoqa.settings import Settings, check_server_url
 
 if TYPE_CHECKING:
     import redis.asyncio
 
 __all__ = [
     "MAX_CONNECTIONS",
-    "check_database_number",
     "connect",
     "connect_async",
+    "describe_refusal",
     "explain_broken",
     "find_eviction_policy",
+    "is_permission_error",
     "server_address",
     "server_name",
     "translate_redis_errors",
@@ -43,10 +50,8 @@ __all__ = [
 
 _BACKOFF = ExponentialBackoff(cap=0.2, base=0.05)
 _BROKEN = (redis.exceptions.ConnectionError,)
-_NOT_NOW_ERRORS = (redis.exceptions.NoPermissionError,)
 _NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
 """Error codes without a class in redis-py. BUSY: a script runs long."""
-
 MAX_CONNECTIONS = 2**31 - 1
 """Most connections of a pool, unless the URL has `max_connections`: in effect no limit of ours. redis-py's
 is 100, and each thread or task that waits for a job holds one.
@@ -57,6 +62,7 @@ _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
         redis.exceptions.AuthenticationError, "",
         "refused the login", "check the password in {setting}",
     ),
+    (WrongServerError, "", "cannot hold messages", "correct the URL"),
     (DemotedError, "MASTER is down", "lost its primary", _AFTER_FAILOVER),
     (DemotedError, "", "is a replica", _AFTER_FAILOVER),
     (redis.exceptions.BusyLoadingError, "", "is loading its data", "try again later"),
@@ -88,9 +94,10 @@ def connect(settings: Settings) -> redis.Redis:
     """
     retry = Retry(_BACKOFF, 1, supported_errors=_BROKEN)
     with _translate_url_errors(settings):
-        client = redis.Redis.from_url(settings.redis_url, retry=retry, **_make_options(settings))
+        client = redis.Redis.from_url(
+            strip_options(settings.redis_url), retry=retry, **_make_options(settings)
+        )
         leave_demoted(client.connection_pool)
-        _check_options(client.connection_pool)
         return client
 
 
@@ -101,10 +108,9 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
     retry = redis.asyncio.retry.Retry(_BACKOFF, 1, supported_errors=_BROKEN)
     with _translate_url_errors(settings):
         client = redis.asyncio.Redis.from_url(
-            settings.redis_url, retry=retry, **_make_options(settings)
+            strip_options(settings.redis_url), retry=retry, **_make_options(settings)
         )
         leave_demoted_async(client.connection_pool)
-        _check_options(client.connection_pool)
         return client
 
 
@@ -117,29 +123,9 @@ def _make_options(settings: Settings) -> dict[str, Any]:
         "health_check_interval": 15,
         "max_connections": MAX_CONNECTIONS,
     }
-    if settings.redis_url.startswith("unix://"):  # the kernel knows when that one breaks
-        return found
-    return found | {"socket_keepalive": True}
-
-
-def _check_options(pool: Any) -> None:
-    """Makes redis-py refuse unknown options of the URL's query now, not at the first command."""
-    pool.connection_class(**pool.connection_kwargs)
-
-
-def check_database_number(name: str) -> None:
-    """Refuses a database that is not a number.
-
-    redis-py would take it for database 0, and kombu refuse it only after the job is recorded.
-
-    Raises:
-        ValueError: the name is not a number.
-    """
-    database = name.lstrip("/")
-    if database and not database.isdecimal():
-        raise ValueError(  # without the name itself: it may be the rest of a password
-            "expected a number for the database, after the / or as db; in a password write / as %2F and @ as %40"
-        )
+    if not settings.redis_url.startswith("unix://"):  # the kernel knows when that one breaks
+        found["socket_keepalive"] = True
+    return found | parse_options(settings.redis_url)
 
 
 @contextmanager
@@ -150,13 +136,12 @@ def _translate_url_errors(settings: Settings) -> Iterator[None]:
             param="redis_url",
         )
     try:
-        parts = urlsplit(settings.redis_url)
-        if parts.scheme in ("redis", "rediss"):
-            check_database_number(parts.path.rstrip("/"))
+        check_server_url(settings.redis_url)  # a URL that code hands in has not been checked yet
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"{name_setting(settings.redis_url)}, for {server_address(settings.redis_url)}: {error}",
+            f"{name_setting(settings.redis_url)}, for {server_address(settings.redis_url)}: "
+            f"{redact_text(str(error))}",
             param="redis_url",
         ) from error
 
@@ -165,6 +150,22 @@ def server_name(info: Mapping[str, Any]) -> str:
     """Returns `Valkey 9.1.2` or `Redis 8.2.0`, from the reply of INFO."""
     name = "Valkey" if "valkey_version" in info else "Redis"
     return f"{name} {info.get('valkey_version') or info.get('redis_version')}"
+
+
+def is_permission_error(error: BaseException) -> bool:
+    """Returns True if the server's ACL refused a command or a key, also within a script."""
+    in_script = "ACL failure in script", "The user executing the script"  # of Redis 7 and 6
+    return isinstance(error, redis.exceptions.NoPermissionError) or any(
+        text in str(error) for text in in_script
+    )
+
+
+def describe_refusal(refusal: str, url: str) -> str:
+    """Describes what the server's ACL refused, with the next step."""
+    return (
+        f"{describe_address(url)} does not allow this user of the URL: {refusal}; give it the commands "
+        "and keys of deploy/users.conf (see docs/guide/deploy.md)"
+    )
 
 
 def find_eviction_policy(client: redis.Redis) -> str | None:
@@ -189,18 +190,25 @@ def translate_redis_errors(url: str) -> Iterator[None]:
     """Turns redis-py's errors into RedisUnavailable or ConfigurationError, with the next step."""
     try:
         yield
+    except WrongServerError as error:
+        raise ConfigurationError(
+            f"{describe_address(url)} cannot hold jobs: {error}", param="redis_url"
+        ) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         why, next_step = explain_broken(error)
         advice = next_step.format(setting=name_setting(url)) or advise_unreachable(url)
-        raise RedisUnavailable(f"{describe_address(url)} {why} ({error}); {advice}") from error
+        raise RedisUnavailable(
+            f"{describe_address(url)} {why} ({redact_text(str(error))}); {advice}"
+        ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(
             f"{describe_address(url)} is full ({error}); nothing was recorded, try again later "
             "or raise its maxmemory"
         ) from error
     except redis.exceptions.ResponseError as error:
-        # redis-py gives most of these a class and cuts the code off.
-        if isinstance(error, _NOT_NOW_ERRORS) or any(code in str(error) for code in _NOT_NOW_CODES):
+        if is_permission_error(error):
+            raise RedisUnavailable(describe_refusal(str(error), url)) from error
+        if any(code in str(error) for code in _NOT_NOW_CODES):
             raise RedisUnavailable(
                 f"{describe_address(url)} can't take this now: {error}; try again later"
             ) from error

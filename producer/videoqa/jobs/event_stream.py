@@ -7,10 +7,14 @@ its stream does not hold it, since a stream of a single entry takes 530 bytes (m
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from videoqa.contract import Event, to_datetime
+from videoqa.errors import ClientClosed
+from videoqa.forks import reopen_in_children
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import Keys
 from videoqa.jobs.unreadable import UnreadableLog
@@ -79,31 +83,72 @@ def _parse_event(event_id: str, fields: dict[str, str]) -> Event:
     return Event(**(data | {"id": event_id, "at": to_datetime(float(data["at"]))}))
 
 
-class AsyncEventReader:
-    """Reads events on an event loop; a blocking read occupies no thread."""
+_inherited: list[object] = []
+"""Connections of a forked child's parent. If they were collected, they would leave the parent's event loop,
+whose epoll is the child's as well."""
 
-    def __init__(self, client: redis.asyncio.Redis, *, url: str, prefix: str) -> None:
-        self._redis = client
+
+def _refuse() -> NoReturn:
+    raise ClientClosed
+
+
+class AsyncEventReader:
+    """Reads events on any event loop; a blocking read occupies no thread."""
+
+    def __init__(
+        self, connect: Callable[[], redis.asyncio.Redis], *, url: str, prefix: str
+    ) -> None:
+        self._connect = connect
         self._url = url
         self._keys = Keys(prefix)
         self._unreadable = UnreadableLog()
+        self._clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
+        """A connection belongs to the loop on which it was made."""
+        reopen_in_children(self._reopen)
+
+    def _connect_once(self) -> redis.asyncio.Redis:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            for other in [one for one in list(self._clients) if one.is_closed()]:
+                self._clients.pop(other, None)
+            self._clients[loop] = self._connect()
+        return self._clients[loop]
+
+    def _reopen(self) -> None:
+        """Leaves the connections to the parent, in a forked child."""
+        _inherited.append(self._clients)
+        self._clients = {}
+
+    async def close(self) -> None:
+        """Closes the connections of all event loops that run; reads raise ClientClosed from now on."""
+        self._connect = _refuse
+        clients, self._clients = self._clients, {}
+        here = asyncio.get_running_loop()
+        for loop, client in clients.items():
+            if loop is here:
+                await client.aclose()
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(client.aclose(), loop)
 
     async def read_events(
         self, job_id: str, *, after: str = "0", block_s: float = 0.0
     ) -> list[Event]:
         """Returns the events after the id `after`, waiting up to `block_s` for the first."""
+        client = self._connect_once()
         key = self._keys.events(job_id)
         with translate_redis_errors(self._url):
-            first = make_first(await self._read_created_at(job_id)) if includes_first(after) else []
+            created_at = (
+                cast("str | None", await client.hget(self._keys.job(job_id), "created_at"))
+                if includes_first(after)
+                else None
+            )
+            first = make_first(created_at)
             while True:
                 block_ms = limit_block_ms(block_s, first)
-                reply = await self._redis.xread({key: after}, block=block_ms)
+                reply = await client.xread({key: after}, block=block_ms)
                 found = parse_events(reply)
                 for event_id in found.unreadable:
                     self._unreadable.warn(f"{key} {event_id}", "it is no event")
                 if found.events or first or found.last_id is None:
                     return first + found.events
                 after = found.last_id
-
-    async def _read_created_at(self, job_id: str) -> str | None:
-        return cast("str | None", await self._redis.hget(self._keys.job(job_id), "created_at"))

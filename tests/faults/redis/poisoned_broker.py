@@ -87,7 +87,7 @@ def _count_left(rig: Rig) -> int:
     """Counts the messages in the broker, those taken and not acknowledged among them."""
     queues = cast(list[str], rig.plain.keys("faults.default.*"))
     return sum(cast(int, rig.plain.llen(queue)) for queue in queues) + cast(
-        int, rig.plain.hlen("unacked")
+        int, rig.plain.hlen("faults.unacked")
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +25,7 @@ from videoqa.jobs import Ledger, connect
 from videoqa.settings import Settings
 from videoqa_worker.__main__ import _check_redis
 from videoqa_worker.cli import doctor
+from videoqa_worker.decoding.messages import Confinement
 from videoqa_worker.settings import WorkerSettings
 
 Copied = Callable[[str], Path]
@@ -116,8 +118,7 @@ def test_a_gpu_that_torch_cannot_use_is_no_silent_fall_to_the_cpu(
 
 
 def test_a_decoder_that_cannot_run_is_found_by_decoding() -> None:
-    assert doctor._check_video(worker()).ok
-    check = doctor._check_video(worker(decoder_memory_bytes=100 << 20))
+    (check,) = doctor._check_video(worker(decoder_memory_bytes=100 << 20))
     assert not check.ok
     assert "VIDEOQA_DECODER_MEMORY_BYTES" in check.next_step
 
@@ -146,8 +147,9 @@ def announced(**fields: Any) -> WorkerInfo:
 def test_the_folders_of_workers_that_run_here_are_checked_not_those_of_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_check_device", "_check_model", "_check_video"):
+    for name in ("_check_device", "_check_model"):
         monkeypatch.setattr(doctor, name, lambda settings: Check("skipped", ok=True, found=""))
+    monkeypatch.setattr(doctor, "_check_video", lambda settings: ())
     monkeypatch.setenv("VIDEOQA_OUTPUT", f"file://{tmp_path}/shell/{{job_id}}.json")
     monkeypatch.setenv("VIDEOQA_SPOOL_DIR", str(tmp_path / "shell"))
 
@@ -270,3 +272,21 @@ def test_the_client_alone_cannot_tell_a_workers_variable_from_a_mistake() -> Non
 
     assert check("VIDEOQA_MAX_BATCH").ok
     assert not check("VIDEOQA_PREFFIX").ok
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the layers are Linux's")
+def test_the_layers_that_confine_decoding_are_shown() -> None:
+    video, confinement = doctor._check_video(worker())
+    assert video.ok, video
+    assert confinement.ok, confinement
+    assert "no capabilities" in confinement.found
+    for layer in ("Landlock", "seccomp", "user"):
+        assert layer in confinement.found
+
+
+def test_a_kernel_that_takes_no_path_away_is_no_place_for_decoders() -> None:
+    check = doctor._describe_confinement(
+        Confinement(held=("no capabilities",), missing=("Landlock: off", "seccomp: refused"))
+    )
+    assert check.ok is (sys.platform != "linux")
+    assert "no capabilities; not by Landlock: off; not by seccomp: refused" in check.found

@@ -398,7 +398,6 @@ def test_a_socket_of_this_machine_is_as_good_as_a_port(tmp_path: Path) -> None:
         "redis://:secret@h/0?unheard_of=1",
         "sentinel://:secret@h/first",
         "unix://:secret@/r.sock?db=first",
-        "redis://:secret@h/0/",
         "redis://:secret@h/0;redis://:secret@g/first",
     ],
 )

@@ -185,6 +185,7 @@ def test_a_record_of_a_newer_release_is_told_and_costs_no_other_job(
     page = client.list()
     assert ([job.id for job in page.jobs], page.unreadable) == ([well.id], (newer.id,))
     assert [job and job.id for job in client.get_many([newer.id, well.id])] == [None, well.id]
+    assert client.get_states([well.id, "job_never", "job_ü"]) == ["queued", None, None]
     raw.xadd(keys.events(well.id), {"type": "hologram", "at": "1"})
     worker.finish(worker.begin())
     raw.xadd(keys.events(well.id), {"at": "noon"})

@@ -67,6 +67,7 @@ def _calls(client: Any) -> dict[str, Callable[[str], object]]:
     return {
         "get": client.get,
         "get_many": lambda job_id: client.get_many([job_id]),
+        "get_states": lambda job_id: client.get_states([job_id]),
         "result": client.result,
         "wait": lambda job_id: client.wait(job_id, timeout_s=5),
         "events": lambda job_id: list(client.events(job_id, timeout_s=5)),

@@ -123,14 +123,11 @@ def test_a_beat_that_meets_the_unexpected_is_not_the_last(
 ) -> None:
     job = submit(client)
     control = claim(ledger, job)
-    key = ledger.keys.job(job.id)
-    kept = redis_client.hgetall(key)
-    assert isinstance(kept, dict)
+    key = ledger.keys.leases
     with LeaseKeeper(ledger, lease_s=30, heartbeat_s=0.05) as leases, leases.holding(control):
-        redis_client.set(key, "not a record")
+        redis_client.set(key, "no leases")
         wait_for(lambda: "a heartbeat failed" in caplog.text)
         redis_client.delete(key)
-        redis_client.hset(key, mapping=kept)
         client.cancel(job.id)
         wait_for(lambda: not leases._thread.is_alive() or control.is_stopped())
         assert leases._thread.is_alive()

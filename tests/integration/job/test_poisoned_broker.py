@@ -80,7 +80,6 @@ def test_what_is_no_bell_is_dropped_counted_and_told_once_a_fault(
     settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_celery(settings)
-    before = redis_client.hgetall("unacked")
     with Poison(settings) as poison, hear(settings) as hearing:
         for _ in range(2):
             for number, kind in enumerate(POISON.values(), 1):
@@ -90,7 +89,7 @@ def test_what_is_no_bell_is_dropped_counted_and_told_once_a_fault(
         assert hearing.heard == [make_bell(settings, 99)]
         assert hearing.bells.dropped == 2 * len(POISON)
     app.close()
-    assert redis_client.hgetall("unacked") == before, "none comes back"
+    assert redis_client.hgetall(f"{settings.prefix}.unacked") == {}, "none comes back"
     said = [record.getMessage() for record in caplog.records if "no bell" in record.msg]
     assert len(said) == 7
     assert all(line.isprintable() and len(line) < 400 for line in said)
@@ -108,7 +107,7 @@ def test_a_bell_is_heard_and_nothing_else_of_its_message_is_followed(
         wait_until(lambda: len(hearing.heard) == len(STILL_BELLS), within_s=20)
     assert sorted(bell.bell for bell in hearing.heard) == list(range(1, len(STILL_BELLS) + 1))
     assert hearing.bells.dropped == 0
-    assert redis_client.exists("celery", "somewhere") == 0
+    assert redis_client.exists("celery", "somewhere", f"{settings.prefix}.unacked") == 0
 
 
 def test_a_bell_that_is_left_to_other_workers_goes_back_to_its_queue_alone(
@@ -119,7 +118,7 @@ def test_a_bell_that_is_left_to_other_workers_goes_back_to_its_queue_alone(
         hearing._runtime.is_closing = True
         elsewhere = STILL_BELLS["delivery info that is no object"]
         poison.put(elsewhere, bell)
-        wait_until(lambda: redis_client.exists("unacked"), within_s=20)
+        wait_until(lambda: redis_client.exists(f"{settings.prefix}.unacked"), within_s=20)
         hearing._runtime.is_closing = False
         wait_until(lambda: hearing.heard == [bell], within_s=20)
 
@@ -132,16 +131,18 @@ def test_broken_notes_of_unacknowledged_messages_are_dropped(
     notes += ["[" * 50_000, '[{}, "", ""]', '[{"headers": 5, "properties": []}, {}, []]']
     elsewhere = '[{"headers": {}, "properties": {"delivery_info": {}}, "body": ""}, "", "other"]'
     for n, note in enumerate([*notes, elsewhere]):
-        redis_client.hset("unacked", f"tag{n}", note)
-        redis_client.zadd("unacked_index", {f"tag{n}": 0})
+        redis_client.hset(f"{settings.prefix}.unacked", f"tag{n}", note)
+        redis_client.zadd(f"{settings.prefix}.unacked_index", {f"tag{n}": 0})
     app = make_celery(settings)
     with hear(settings) as hearing:
         ring(app, make_bell(settings))
         wait_until(lambda: hearing.heard, within_s=20)
         assert "gave up" not in caplog.text
         tags = [f"tag{n}" for n in range(len(notes) + 1)]
-        wait_until(lambda: not any(redis_client.hmget("unacked", tags)), within_s=20)
-        assert not any(redis_client.zmscore("unacked_index", tags))
+        wait_until(
+            lambda: not any(redis_client.hmget(f"{settings.prefix}.unacked", tags)), within_s=20
+        )
+        assert not any(redis_client.zmscore(f"{settings.prefix}.unacked_index", tags))
     app.close()
     assert redis_client.llen("other") == 1, "another program's message is put back"
     redis_client.delete("other", "celery")

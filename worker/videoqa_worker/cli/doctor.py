@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -22,8 +23,10 @@ from videoqa.cli.output import Check
 from videoqa.contract import Sampling, WorkerInfo
 from videoqa.errors import VideoQAError
 from videoqa.local_stack import LocalStack, find_stack
+from videoqa.redaction import redact_text, redact_url
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
+from videoqa_worker.decoding.messages import Confinement
 from videoqa_worker.frames import CompleteFile
 from videoqa_worker.settings import WorkerSettings
 
@@ -67,7 +70,7 @@ def checks(workers: Sequence[WorkerInfo] = ()) -> Iterator[Check]:
     yield check_variables(os.environ, WorkerSettings)
     yield _check_device(settings)
     yield _check_server(settings.server.url) if settings.server.url else _check_model(settings)
-    yield _check_video(settings)
+    yield from _check_video(settings)
     most = settings.sources.max_bytes
     spools = {(Path(info.spool), info.max_source_bytes or most) for info in here if info.spool}
     own = {(settings.sources.spool_dir or Path(tempfile.gettempdir()), most)}
@@ -132,6 +135,7 @@ def _check_device(settings: WorkerSettings) -> Check:
 
 def _check_server(url: str) -> Check:
     """Checks that a server speaks HTTP at the URL; only the worker asks it a question."""
+    shown = redact_url(url)
     try:
         timeouts = dict.fromkeys(("connect", "read", "write", "pool"), 3.0)
         status = httpcore2.request(
@@ -141,10 +145,10 @@ def _check_server(url: str) -> Check:
         return Check(
             "model's server",
             ok=False,
-            found=f"{url}: {str(error) or type(error).__name__}",
+            found=f"{shown}: {redact_text(str(error)) or type(error).__name__}",
             next_step="start the server, or check VIDEOQA_SERVER_URL",
         )
-    return Check("model's server", ok=True, found=f"{url} answers ({status})")
+    return Check("model's server", ok=True, found=f"{shown} answers ({status})")
 
 
 def _check_model(settings: WorkerSettings) -> Check:
@@ -199,19 +203,20 @@ def _fits_gpu(settings: WorkerSettings, parameters: int) -> bool:
     return bool(needed < _MAX_WEIGHT_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
 
-def _check_video(settings: WorkerSettings) -> Check:
-    """Checks FFmpeg's decoders, and decodes a video in a process of its own."""
+def _check_video(settings: WorkerSettings) -> Iterator[Check]:
+    """Checks FFmpeg's decoders, decodes a video in a process of its own, and tells what confines that."""
     import av
 
     found = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
     lacking = [name for name in _DECODERS if name not in av.codecs_available]
     if lacking:
-        return Check(
+        yield Check(
             "video",
             ok=False,
             found=f"{found}, without the decoders {', '.join(lacking)}",
             next_step="install PyAV's own wheel: pip install --force-reinstall --only-binary av av",
         )
+        return
     decoders = Decoders(
         settings.frames,
         processes=1,
@@ -221,18 +226,30 @@ def _check_video(settings: WorkerSettings) -> Check:
     try:
         with _silence_logs(), decoders, tempfile.TemporaryDirectory() as folder:
             confinement = decoders.start()
-            decoders.sample(CompleteFile(_write_tiny_video(Path(folder))), Sampling(frames=2))
+            decoders.sample(CompleteFile(_write_short_video(Path(folder))), Sampling(frames=2))
     except VideoQAError as error:
-        return Check(
+        yield Check(
             "video",
             ok=False,
             found=error.message,
             next_step="check VIDEOQA_DECODER_MEMORY_BYTES and the limits on processes (ulimit -a)",
         )
-    found = f"{found}; a process of its own decodes, confined by {', '.join(confinement.held)}"
-    if confinement.missing:
-        found += f" (not by {'; '.join(confinement.missing)})"
-    return Check("video", ok=True, found=found)
+        return
+    yield Check("video", ok=True, found=f"{found}; a process of its own decodes")
+    yield _describe_confinement(confinement)
+
+
+def _describe_confinement(confinement: Confinement) -> Check:
+    """Names the layers that confine decoding, and each missing one with its reason."""
+    held = ", ".join(confinement.held) or "none"
+    missing = "".join(f"; not by {layer}" for layer in confinement.missing)
+    return Check(
+        "confinement",
+        ok=confinement.is_closed or sys.platform != "linux",
+        found=f"decoding is confined by {held}{missing}",
+        next_step="allow seccomp filters or Landlock in the container: without either, a video that "
+        "takes a decoder over reads what the worker's user can",
+    )
 
 
 @contextmanager
@@ -245,16 +262,19 @@ def _silence_logs() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _write_tiny_video(folder: Path) -> Path:
-    """Writes a video of two frames with an encoder that every FFmpeg has."""
+def _write_short_video(folder: Path) -> Path:
+    """Writes a video of two frames with an encoder that every FFmpeg has.
+
+    They are large enough that a process without memory to spare cannot decode them.
+    """
     import av
 
     path = folder / "two-pictures.mp4"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=2)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
         for _ in range(2):
-            out.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+            out.mux(stream.encode(av.VideoFrame(1280, 720, "yuv420p")))
         out.mux(stream.encode(None))
     return path
 

@@ -113,6 +113,11 @@ class Confinement(Model):
     missing: tuple[str, ...] = ()
     """The others, each with its reason."""
 
+    @property
+    def is_closed(self) -> bool:
+        """True if a layer holds that takes every path away."""
+        return any(layer.startswith(("Landlock", "seccomp")) for layer in self.held)
+
 
 class Ready(Model):
     """The process has imported its libraries, is confined, and waits for a command."""

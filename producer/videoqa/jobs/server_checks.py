@@ -1,4 +1,6 @@
-"""Connections that leave a Redis which is no longer the primary, for redis-py, its asyncio, and kombu.
+"""Connections that leave a server which cannot hold jobs, for redis-py, its asyncio, and kombu.
+
+A node of a Cluster and a Sentinel say what they are when a connection begins.
 
 After a failover a connection to the demoted primary stays open and answers reads; only writes fail, for
 ever. Here such a refusal counts as a broken connection: the caller's retry connects again, which resolves
@@ -11,8 +13,15 @@ import re
 from typing import Any
 
 import redis
+from redis.utils import str_if_bytes
 
-__all__ = ["DemotedError", "leave_demoted", "leave_demoted_async", "make_leaving_class"]
+__all__ = [
+    "DemotedError",
+    "WrongServerError",
+    "leave_demoted",
+    "leave_demoted_async",
+    "make_leaving_class",
+]
 
 _CLASSES = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 _TEXT = re.compile("^UNBLOCKED|-READONLY")
@@ -21,6 +30,17 @@ _TEXT = re.compile("^UNBLOCKED|-READONLY")
 
 class DemotedError(redis.exceptions.ConnectionError):
     """The server is a replica, or became one."""
+
+
+class WrongServerError(redis.exceptions.ConnectionError):
+    """The server is a Sentinel or a node of a Cluster."""
+
+
+_WRONG_MODES = {
+    "cluster": "it is a node of a Cluster, which would spread the keys of one job over several servers; "
+    "use a Redis without cluster mode",
+    "sentinel": "it is a Sentinel, which holds no data; use the address of the primary that it watches",
+}
 
 
 class _Leaving:
@@ -43,6 +63,8 @@ class _Leaving:
 
 
 class _LeavingConnection(_Leaving):
+    handshake_metadata: Any
+
     def connect(self) -> None:
         if self._is_left_over():
             self.disconnect()  # type: ignore[attr-defined]
@@ -61,8 +83,32 @@ class _LeavingConnection(_Leaving):
                 raise demoted from error
             raise
 
+    def on_connect_check_health(self, *args: Any, **options: Any) -> None:
+        self.handshake_metadata = None
+        try:
+            super().on_connect_check_health(*args, **options)  # type: ignore[misc]
+        except redis.exceptions.ResponseError:
+            self._check_mode()  # the reason of what a Sentinel does not know and a Cluster does not allow
+            raise
+        self._check_mode()
+
+    def _check_mode(self) -> None:
+        """Raises WrongServerError by the reply to HELLO."""
+        reply = self.handshake_metadata or self._say_hello()
+        said = {str_if_bytes(name): str_if_bytes(value) for name, value in reply.items()}
+        if why := _WRONG_MODES.get(said.get("mode", "")):
+            raise WrongServerError(why)
+
+    def _say_hello(self) -> dict[Any, Any]:
+        """Asks for what redis-py asks only with RESP3."""
+        self.send_command("HELLO", 2, check_health=False)  # type: ignore[attr-defined]
+        flat = self.read_response()
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
 
 class _AsyncLeavingConnection(_Leaving):
+    # It reads events alone: a call of the blocking client comes before, and has met a wrong server.
+
     async def connect(self) -> None:
         if self._is_left_over():
             await self.disconnect()  # type: ignore[attr-defined]

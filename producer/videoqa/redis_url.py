@@ -1,0 +1,170 @@
+"""The URL of a Redis: its options, checked, and its spelling for redis-py and for Celery.
+
+redis-py and kombu know different options, spell some differently, and find a mistake at the first connection
+or never. Therefore the options are read here and handed to both as the arguments of a connection; the URLs
+that they get have none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+__all__ = ["parse_database", "parse_options", "speaks_redis", "spell_for_celery", "strip_options"]
+
+SHORTEST_TIMEOUT_S = 2.0
+"""Blocking reads take as long; see `BLOCK_S` of the event cursor."""
+
+
+def _parse_bool(text: str) -> bool:
+    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
+        text.lower()
+    ]
+
+
+def _parse_number(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ValueError
+        return int(text)
+
+    return parse
+
+
+def _parse_seconds(above: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not above < float(text) < 1e6:
+            raise ValueError
+        return float(text)
+
+    return parse
+
+
+def _parse_file(text: str) -> str:
+    if not Path(text).is_file():
+        raise ValueError
+    return text
+
+
+def _parse_folder(text: str) -> str:
+    if not Path(text).is_dir():
+        raise ValueError
+    return text
+
+
+def _parse_text(text: str) -> str:
+    if not text or not text.isprintable() or " " in text:
+        raise ValueError
+    return text
+
+
+class _Option(NamedTuple):
+    parse: Callable[[str], Any]
+    """Raises ValueError or KeyError for a wrong value."""
+    expected: str
+
+
+_OPTIONS = {
+    "db": _Option(_parse_number(0), "a number"),
+    "socket_timeout": _Option(
+        _parse_seconds(SHORTEST_TIMEOUT_S), f"seconds, more than {SHORTEST_TIMEOUT_S:g}"
+    ),
+    "socket_connect_timeout": _Option(_parse_seconds(0), "seconds"),
+    "socket_keepalive": _Option(_parse_bool, "true or false"),
+    "health_check_interval": _Option(_parse_number(0), "whole seconds, or 0 for none"),
+    "max_connections": _Option(_parse_number(1), "a number from 1 on"),
+    "protocol": _Option({"2": 2, "3": 3}.__getitem__, "2 or 3"),
+    "client_name": _Option(_parse_text, "a name without spaces"),
+    "ssl_cert_reqs": _Option(
+        # `CERT_REQUIRED` is Celery's spelling, `required` redis-py's.
+        lambda text: ssl.VerifyMode[f"CERT_{text.removeprefix('CERT_').upper()}"],
+        "required, optional or none",
+    ),
+    "ssl_check_hostname": _Option(_parse_bool, "true or false"),
+    "ssl_ca_certs": _Option(_parse_file, "a readable file of certificates"),
+    "ssl_ca_path": _Option(_parse_folder, "a folder of certificates"),
+    "ssl_certfile": _Option(_parse_file, "a readable file"),
+    "ssl_keyfile": _Option(_parse_file, "a readable file"),
+    "ssl_password": _Option(_parse_text, "the password of the key"),
+    "ssl_ciphers": _Option(_parse_text, "OpenSSL's names of ciphers"),
+    "ssl_min_version": _Option(
+        lambda text: ssl.TLSVersion[f"TLSv1_{text.removeprefix('TLSv1.')}"], "TLSv1.2 or TLSv1.3"
+    ),
+}
+_BEFORE_THE_HOST = ("username", "password")
+_NOT_SHOWN = ("ssl_password",)
+
+
+def speaks_redis(url: str) -> bool:
+    """Returns True for the URLs of a Redis that both libraries are to understand."""
+    return url.startswith(("redis://", "rediss://", "unix://"))
+
+
+def parse_options(url: str) -> dict[str, Any]:
+    """Returns the options of a Redis URL as arguments of redis-py's connections, with the database as `db`.
+
+    Raises:
+        ValueError: an option is unknown, or has a wrong value; the message has no secret.
+    """
+    parts = urlsplit(url)
+    found: dict[str, Any] = {}
+    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        if name in found:
+            raise ValueError(f"option {name} is there twice")
+        found[name] = _parse_option(name, text, parts.scheme)
+    if parts.scheme != "unix" and "db" not in found:
+        found["db"] = parse_database(parts.path)
+    elif parts.scheme != "unix" and parts.path not in ("", "/", f"/{found['db']}"):
+        raise ValueError("a database is named both after the / and as db")
+    return found
+
+
+def parse_database(path: str) -> int:
+    """Returns the number of the database; raises ValueError for a name."""
+    database = unquote(path).strip("/")
+    if database and not database.isdecimal():
+        raise ValueError(  # without the name itself: it may be the rest of a password
+            "expected a number for the database, after the / or as db; in a password write / as %2F and @ as %40"
+        )
+    return int(database or 0)
+
+
+def _parse_option(name: str, text: str, scheme: str) -> Any:
+    if name in _BEFORE_THE_HOST:
+        raise ValueError(f"option {name} belongs before the host: {scheme}://USER:PASSWORD@HOST")
+    option = _OPTIONS.get(name)
+    if option is None:
+        near = difflib.get_close_matches(name, _OPTIONS, 1, cutoff=0.6)
+        advice = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(_OPTIONS)}"
+        raise ValueError(f"option {name!r} is unknown; {advice}")
+    if name.startswith("ssl_") and scheme != "rediss":
+        raise ValueError(f"option {name} is of TLS; write rediss:// in place of {scheme}://")
+    if name.startswith("socket_keep") and scheme == "unix":
+        raise ValueError(f"option {name} is of TCP, and no option of unix://")
+    try:
+        return option.parse(text)
+    except (ValueError, KeyError):
+        got = "that" if name in _NOT_SHOWN else repr(text)
+        raise ValueError(f"got {name}={got}, expected {option.expected}") from None
+
+
+def strip_options(url: str) -> str:
+    """Returns the URL without its options, for redis-py; the database is one of them."""
+    parts = urlsplit(url)
+    path = parts.path if parts.scheme == "unix" else ""
+    return urlunsplit(parts._replace(path=path, query="", fragment=""))
+
+
+def spell_for_celery(url: str) -> str:
+    """Returns the URL without its options but for the database, as Celery spells it."""
+    parts = urlsplit(url)
+    database = parse_options(url).get("db", 0)
+    if parts.scheme == "unix":
+        return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={database}"
+    # An option of TLS has kombu use TLS; our transport replaces it by those of the URL.
+    query = "ssl_cert_reqs=required" if parts.scheme == "rediss" else ""
+    return urlunsplit(parts._replace(path=f"/{database}", query=query, fragment=""))

@@ -1,0 +1,136 @@
+"""Servers that cannot hold jobs: a Cluster's node, a Sentinel, a user without rights. Each is told at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import redis
+from support.processes import wait_until
+
+from videoqa import AsyncClient, Client, Settings, errors
+from videoqa.cli.doctor import run_checks
+from videoqa.jobs.permissions import CONSUMING, PUBLISHING, RECORDS
+from videoqa_worker.__main__ import _check_redis
+from videoqa_worker.embedded.process import ServerProcess, free_port
+from videoqa_worker.embedded.redis_server import RedisServer, find_server
+from videoqa_worker.settings import WorkerSettings
+
+ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
+
+
+@pytest.fixture(scope="module")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with RedisServer(folder, extra="cluster-enabled yes\n") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def sentinel_url(
+    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    folder, port = tmp_path_factory.mktemp("sentinel"), free_port()
+    config = folder / "sentinel.conf"
+    watched = f"sentinel monitor jobs 127.0.0.1 {redis_server.port} 1"
+    config.write_text(f"bind 127.0.0.1\nport {port}\ndir {folder}\n{watched}\n")
+    command = [find_server({}), str(config), "--sentinel"]
+    with ServerProcess("Sentinel", command, log_path=folder / "log") as process:
+        with redis.Redis.from_url(f"redis://127.0.0.1:{port}") as client:
+            wait_until(lambda: _answers(client), process=process)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.exceptions.ConnectionError:
+        return False
+
+
+@pytest.mark.parametrize("kind", ["cluster", "sentinel"])
+@pytest.mark.parametrize("options", ["", "?db=2", "?protocol=2"])
+def test_a_server_of_another_kind_is_told_before_anything_is_recorded(
+    kind: str, options: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(f"{kind}_url").removesuffix("/0") + options
+    named = {"cluster": "node of a Cluster", "sentinel": "Sentinel"}[kind]
+
+    async def submit() -> None:
+        async with AsyncClient(url) as client:
+            await client.submit(**ASKED)
+
+    with Client(url) as client:
+        for call in (lambda: client.submit(**ASKED), client.queues, lambda: asyncio.run(submit())):
+            with pytest.raises(errors.ConfigurationError, match=named) as caught:
+                call()
+            assert caught.value.param == "redis_url"
+    check = next(run_checks(Settings(redis_url=url)))
+    assert (check.name, check.ok) == ("redis", False)
+    assert named in check.found
+    with pytest.raises(errors.ConfigurationError, match=named):
+        _check_redis(WorkerSettings.from_environment({}, redis_url=url, model="demo"))
+
+
+# -- rights
+
+
+@pytest.fixture
+def user(settings: Settings, redis_client: redis.Redis) -> Iterator[str]:
+    """A user who may do everything below the prefix; the name is the password."""
+    name, prefix = settings.prefix, settings.prefix
+    patterns = (f"~{prefix}:*", f"~{prefix}.*", f"~_kombu.binding*.{prefix}.*")
+    redis_client.execute_command("ACL", "SETUSER", name, "on", f">{name}", *patterns, "allcommands")
+    yield name
+    redis_client.execute_command("ACL", "DELUSER", name)
+
+
+def limited(settings: Settings, user: str) -> Settings:
+    host = settings.redis_url.rpartition("@")[2]
+    return settings.model_copy(update={"redis_url": f"redis://{user}:{user}@{host}"})
+
+
+COMMANDS = sorted({call.split()[0] for call in RECORDS + PUBLISHING} | {"EVAL", "EVALSHA", "MULTI"})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_is_refused_is_named_and_nothing_is_recorded(
+    command: str, user: str, settings: Settings, redis_client: redis.Redis
+) -> None:
+    redis_client.execute_command("ACL", "SETUSER", user, f"-{command.lower()}")
+    with (
+        Client(settings=limited(settings, user)) as client,
+        pytest.raises(errors.RedisUnavailable, match=rf"(?i)does not allow.*\b{command}\b.*users"),
+    ):
+        client.submit(**ASKED)
+    assert redis_client.keys(f"*{settings.prefix}*") == []
+
+
+def test_keys_that_are_refused_are_named_in_doctor_as_well(
+    user: str, settings: Settings, redis_client: redis.Redis
+) -> None:
+    theirs = limited(settings, user)
+    assert next(check for check in run_checks(theirs) if check.name == "permissions").ok
+    redis_client.execute_command("ACL", "SETUSER", user, "resetkeys", f"~{settings.prefix}:*")
+    check = next(check for check in run_checks(theirs) if check.name == "permissions")
+    assert not check.ok
+    assert f"{settings.prefix}.*, _kombu.binding.{settings.prefix}.*" in check.found
+    assert "ZADD" not in check.found
+
+
+@pytest.mark.parametrize("command", ["BRPOP", "RPUSH"])
+def test_a_worker_says_at_its_start_what_its_user_may_not(
+    command: str,
+    user: str,
+    settings: Settings,
+    redis_client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert command in {call.split()[0] for call in CONSUMING}
+    redis_client.execute_command("ACL", "SETUSER", user, f"-{command.lower()}")
+    url = limited(settings, user).redis_url
+    _check_redis(
+        WorkerSettings.from_environment({}, redis_url=url, prefix=settings.prefix, model="demo")
+    )
+    assert f"does not allow this user of the URL: {command};" in caplog.text

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from videoqa.bulk.answers import COLUMNS, list_answers, write_csv
-from videoqa.bulk.parquet import write_answers, write_results
-from videoqa.bulk.records import ResultLine, RowFailure, failed_line
+from videoqa.bulk.output.answers import COLUMNS, list_answers, write_csv
+from videoqa.bulk.output.parquet import write_answers, write_results
+from videoqa.bulk.output.records import ResultLine, RowFailure, failed_line
 from videoqa.contract import Failure
 
 CLIP = {"url": "s3://b/a.mp4", "kind": "video", "size_bytes": 1, "width": 2, "height": 2}

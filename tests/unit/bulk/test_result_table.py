@@ -12,13 +12,13 @@ import pytest
 
 SCRIPT = """
 import csv, json, os, resource, signal, sys
-from videoqa.bulk.formats import FORMATS
-from videoqa.bulk.output_dir import OutputDir
-from videoqa.bulk.outcomes import Outcome
-from videoqa.bulk.output_index import IndexEntry
-from videoqa.bulk.records import ResultLine
-from videoqa.bulk.result_table import ResultTable
-from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.output.formats import FORMATS
+from videoqa.bulk.output.output_dir import OutputDir
+from videoqa.bulk.output.outcomes import Outcome
+from videoqa.bulk.index.output_index import IndexEntry
+from videoqa.bulk.output.records import ResultLine
+from videoqa.bulk.output.result_table import ResultTable
+from videoqa.bulk.index.row_index import RowIndex
 from videoqa.errors import OutputUnavailable
 from videoqa.storage import ObjectStore
 

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from videoqa.bulk import OutputDir, Row
-from videoqa.bulk.subtitle_files import SubtitleFormat, Subtitles, find_written, write_subtitles
+from videoqa.bulk.output.subtitle_files import (
+    SubtitleFormat,
+    Subtitles,
+    find_written,
+    write_subtitles,
+)
 from videoqa.contract import JobRequest, Result
 from videoqa.storage import ObjectStore, file_path
 

@@ -20,18 +20,18 @@ from functools import partial
 from typing import Literal
 
 from videoqa import errors
-from videoqa.bulk.fleet_limit import FleetLimit
-from videoqa.bulk.formats import FORMATS, Table
-from videoqa.bulk.in_flight import InFlightRow, collect_result, record_failure
-from videoqa.bulk.manifest import Manifest, Row
-from videoqa.bulk.outcomes import Outcome
-from videoqa.bulk.output_dir import OutputDir
-from videoqa.bulk.progress import ProgressReporter, RowCounts
-from videoqa.bulk.result_table import ResultTable
-from videoqa.bulk.row_index import RowIndex
-from videoqa.bulk.row_plan import Planner, RowPlan, WhereState
-from videoqa.bulk.stored_rows import load_stored_rows
-from videoqa.bulk.subtitle_files import Subtitles
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.manifest.manifest import Manifest, Row
+from videoqa.bulk.output.formats import FORMATS, Table
+from videoqa.bulk.output.outcomes import Outcome
+from videoqa.bulk.output.output_dir import OutputDir
+from videoqa.bulk.output.result_table import ResultTable
+from videoqa.bulk.output.stored_rows import load_stored_rows
+from videoqa.bulk.output.subtitle_files import Subtitles
+from videoqa.bulk.run.fleet_limit import FleetLimit
+from videoqa.bulk.run.in_flight import InFlightRow, collect_result, record_failure
+from videoqa.bulk.run.progress import ProgressReporter, RowCounts
+from videoqa.bulk.run.row_plan import Planner, RowPlan, WhereState
 from videoqa.client import Client
 from videoqa.contract import FINAL_STATES, Failure, Job
 

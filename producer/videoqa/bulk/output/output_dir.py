@@ -24,8 +24,8 @@ from typing import IO, TypeVar
 from urllib.parse import quote, unquote
 
 from videoqa import errors
-from videoqa.bulk.manifest import Row
-from videoqa.bulk.records import ArchiveRecord, RowFailure
+from videoqa.bulk.manifest.manifest import Row
+from videoqa.bulk.output.records import ArchiveRecord, RowFailure
 from videoqa.contract import Result, as_url, parse_object_url, parse_stored, quote_name, redact_url
 from videoqa.storage import ObjectStore, file_path
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from videoqa import errors
-from videoqa.bulk.output_index import IndexEntry
+from videoqa.bulk.index.output_index import IndexEntry
 
 __all__ = ["FoundLine", "RowIndex"]
 

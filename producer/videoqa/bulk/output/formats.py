@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from videoqa.bulk.answers import write_csv
-from videoqa.bulk.parquet import import_pyarrow, write_answers, write_results
+from videoqa.bulk.output.answers import write_csv
+from videoqa.bulk.output.parquet import import_pyarrow, write_answers, write_results
 
 __all__ = ["FORMATS", "Table"]
 

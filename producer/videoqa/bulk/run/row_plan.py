@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from videoqa.bulk.manifest import Row, compare_digests
-from videoqa.bulk.output_index import IndexEntry
-from videoqa.bulk.row_index import RowIndex
-from videoqa.bulk.subtitle_files import Subtitles
+from videoqa.bulk.index.output_index import IndexEntry
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.manifest.manifest import Row, compare_digests
+from videoqa.bulk.output.subtitle_files import Subtitles
 from videoqa.errors import InvalidRequest
 
 __all__ = ["WHERE_STATES", "Planner", "RowPlan", "WhereState", "parse_where"]

@@ -13,8 +13,8 @@ from typing import IO, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from videoqa import errors
-from videoqa.bulk.answers import COLUMNS, list_answers
-from videoqa.bulk.records import ResultLine, parse_line
+from videoqa.bulk.output.answers import COLUMNS, list_answers
+from videoqa.bulk.output.records import ResultLine, parse_line
 
 __all__ = ["import_pyarrow", "write_answers", "write_results"]
 

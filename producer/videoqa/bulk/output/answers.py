@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from videoqa.bulk.records import parse_line
+from videoqa.bulk.output.records import parse_line
 
 __all__ = ["COLUMNS", "Column", "list_answers", "write_csv"]
 

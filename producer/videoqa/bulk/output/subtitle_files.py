@@ -12,8 +12,8 @@ from typing import Literal, get_args
 from urllib.parse import quote
 
 from videoqa import errors
-from videoqa.bulk.manifest import Row
-from videoqa.bulk.output_dir import OutputDir
+from videoqa.bulk.manifest.manifest import Row
+from videoqa.bulk.output.output_dir import OutputDir
 from videoqa.contract import Result, Video, as_srt, as_vtt, make_cues, quote_name
 
 __all__ = ["SubtitleFormat", "Subtitles", "find_written", "write_subtitles"]

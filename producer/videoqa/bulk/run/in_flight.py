@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from videoqa import errors
-from videoqa.bulk.manifest import DIGEST_KEY, Row
-from videoqa.bulk.outcomes import Outcome, make_failure, make_outcome
-from videoqa.bulk.output_dir import OutputDir, StoredRow
-from videoqa.bulk.output_index import IndexEntry
-from videoqa.bulk.records import RowFailure
-from videoqa.bulk.subtitle_files import Subtitles, write_subtitles
+from videoqa.bulk.index.output_index import IndexEntry
+from videoqa.bulk.manifest.manifest import DIGEST_KEY, Row
+from videoqa.bulk.output.outcomes import Outcome, make_failure, make_outcome
+from videoqa.bulk.output.output_dir import OutputDir, StoredRow
+from videoqa.bulk.output.records import RowFailure
+from videoqa.bulk.output.subtitle_files import Subtitles, write_subtitles
 from videoqa.client import Client
 from videoqa.contract import Failure, Job, JobRequest, JobState, Result, redact_url
 

@@ -21,13 +21,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from videoqa.bulk.formats import Table
-from videoqa.bulk.names import object_name
-from videoqa.bulk.outcomes import Outcome
-from videoqa.bulk.output_dir import OutputDir, translate_disk_errors
-from videoqa.bulk.output_index import INDEX_NAME, dump_index
-from videoqa.bulk.row_index import FoundLine, RowIndex
-from videoqa.bulk.subtitle_files import find_written
+from videoqa.bulk.index.output_index import INDEX_NAME, dump_index
+from videoqa.bulk.index.row_index import FoundLine, RowIndex
+from videoqa.bulk.manifest.names import object_name
+from videoqa.bulk.output.formats import Table
+from videoqa.bulk.output.outcomes import Outcome
+from videoqa.bulk.output.output_dir import OutputDir, translate_disk_errors
+from videoqa.bulk.output.subtitle_files import find_written
 
 __all__ = ["ResultTable"]
 

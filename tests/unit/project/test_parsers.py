@@ -305,6 +305,7 @@ OUR_OWN = {
     "decoding.serve": "messages of the worker",
     "decoding.replies": "parses by `decoding.messages`",
     "jobs.failover": "errors of the operator's Redis",
+    "jobs.server_checks": "errors of the operator's Redis",
     "sources.spool.folder": "names of the worker's own folder",
     "cli.frames.image_files": "names of the user's own folder",
     "cli.frames.take": "a URL that the contract has checked",

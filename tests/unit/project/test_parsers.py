@@ -40,6 +40,7 @@ from videoqa.jobs.event_stream import parse_events
 from videoqa.jobs.keys import parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.printable import printable
+from videoqa.redaction import redact_text, redact_url
 from videoqa.storage import ObjectStore
 from videoqa.storage.s3_errors import _drop_strange_body
 from videoqa_worker.decoding.messages import FROM_PROCESS
@@ -200,7 +201,8 @@ PARSERS = (
     *(Parser("contract.model", stored(kind), ("", '{"a":', '{"a":"')) for kind in (
         contract.JobRequest, contract.Result, contract.Failure, contract.WorkerInfo, contract.Segment,
     )),
-    Parser("contract.urls", contract.redact_url, URLS),
+    Parser("redaction", redact_url, URLS),
+    Parser("redaction", redact_text, URLS),
     Parser("contract.urls", contract.is_image_url, URLS),
     Parser("contract.urls", contract.as_url, ("http://",)),
     Parser("contract.output", contract.parse_object_url, URLS, (ValueError,)),
@@ -286,6 +288,7 @@ CALLS = {
 }  # fmt: skip
 OUR_OWN = {
     "settings": "the operator's settings",
+    "redis_url": "the operator's settings",
     "broker.celery_app": "the operator's settings",
     "jobs.connection": "the operator's settings",
     "broker.bells": "a message that this process has made",
@@ -302,6 +305,7 @@ OUR_OWN = {
     "decoding.serve": "messages of the worker",
     "decoding.replies": "parses by `decoding.messages`",
     "jobs.failover": "errors of the operator's Redis",
+    "jobs.server_checks": "errors of the operator's Redis",
     "sources.spool.folder": "names of the worker's own folder",
     "cli.frames.image_files": "names of the user's own folder",
     "cli.frames.take": "a URL that the contract has checked",

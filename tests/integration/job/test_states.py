@@ -473,7 +473,7 @@ def test_a_worker_that_hangs_past_the_deadline_loses_the_job_despite_its_heartbe
     answers = ledger.renew([(bell.job_id, "1")], lease_s=1)
     assert answers == ["ok"]
     wait_until(lambda: ledger.renew([(bell.job_id, "1")], lease_s=1) == ["lost"])
-    ledger.reap(grace_s=60)
+    wait_until(lambda: (ledger.reap(grace_s=60), ledger.get(bell.job_id).final)[1])
     job = ledger.get(bell.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code) == ("failed", "job_timeout")

@@ -107,6 +107,9 @@ __all__ = [
 Stage = Literal["submitting", "queued", "fetching", "sampling", "generating", "storing"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
+MAX_MESSAGE = 10_000
+"""Characters of an error's message; what was found may be a server's, and of any length."""
+
 
 class VideoQAError(Exception):
     """Base class of all errors that videoqa raises on purpose."""
@@ -116,6 +119,8 @@ class VideoQAError(Exception):
     stage: ClassVar[Stage | None] = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
+        if len(message) > MAX_MESSAGE:
+            message = message[:MAX_MESSAGE] + "..."
         super().__init__(message)
         self.message = message
         self.param = param

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
+from videoqa.redaction import redact_url
 from videoqa.settings import DEFAULT_REDIS_URL, Settings
 
 __all__ = [
@@ -104,11 +104,13 @@ def advise_unreachable(url: str) -> str:
 
 def server_address(url: str) -> str:
     """Returns host and port of a Redis URL, without its password, as messages may show them."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "an unreadable URL"
-    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2] or "no host"
+    if "://" not in url:
+        return "no host"
+    found = []
+    for shown in redact_url(url).split(";"):
+        scheme, _, rest = shown.partition("://")
+        found.append(rest if scheme == "unix" else rest.partition("/")[0] or "no host")
+    return "an unreadable URL" if "***" in found else ", ".join(found)
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:

@@ -126,6 +126,10 @@ def parse_options(url: str) -> dict[str, Any]:
         ValueError: an option is unknown, or has a wrong value; the message has no secret.
     """
     parts = urlsplit(url)
+    if "@" in parts.query + parts.fragment:  # the rest of a password, as in `redis://:12?3@host`
+        raise ValueError(
+            "got an @ after the ?; in a password write ? as %3F, # as %23 and @ as %40"
+        )
     found: dict[str, Any] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name in found:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from videoqa.errors import ConfigurationError
+from videoqa.redaction import redact_url
 from videoqa.redis_url import speaks_redis, spell_for_celery
 
 __all__ = [
@@ -37,11 +37,14 @@ __all__ = [
     "HttpUrl",
     "Settings",
     "Variable",
+    "check_server_url",
     "unknown_variables",
 ]
 
 ENV_PREFIX = "VIDEOQA_"
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+_PLACEHOLDERS = ("change-me", "changeme")
+"""Passwords of examples, in lower case, which a server that is reachable must not have."""
 
 
 OTHER_VARIABLES = ("VIDEOQA_HOME", "VIDEOQA_REDIS_SERVER")
@@ -67,9 +70,27 @@ def _require_http(url: str) -> str:
     return url
 
 
-def _hide_password(shown: str) -> str:
-    """Removes the user and password of a value that may be a URL, even one without its scheme."""
-    return re.sub(r"(^.\w[\w+.-]*://|^.).*@", r"\1", shown)
+def check_server_url(url: str | None) -> str | None:
+    """Checks ports and passwords of a server's URL, or of several brokers'.
+
+    Raises:
+        ValueError: a port is not a number, or a password is that of an example.
+    """
+    for one in url.split(";") if url else ():
+        try:
+            parts = urlsplit(one)
+            _ = parts.port
+        except ValueError:  # whose message may quote a password
+            raise ValueError(
+                "expected HOST:PORT with a number; in a password write / as %2F, # as %23, ? as %3F "
+                "and @ as %40"
+            ) from None
+        if parts.password is not None and parts.password.lower() in _PLACEHOLDERS:
+            raise ValueError(
+                "expected a password of your own instead of the example's; `openssl rand -hex 24` "
+                "makes one"
+            )
+    return url
 
 
 HttpUrl = Annotated[str, AfterValidator(_require_http)]
@@ -98,9 +119,10 @@ class Config(BaseModel):
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0]) if first["loc"] else cls.__name__
             why = first["msg"].removeprefix("Value error, ")
-            got = _hide_password(repr(first["input"]))
+            got = first["input"]
+            shown = repr(redact_url(got) if isinstance(got, str) else got)
             raise ConfigurationError(
-                f"{ENV_PREFIX}{name.upper()}={got}: {why}", param=name
+                f"{ENV_PREFIX}{name.upper()}={shown:.200}: {why}", param=name
             ) from error
 
     @classmethod
@@ -177,10 +199,10 @@ def unknown_variables(
 class Settings(Config):
     """Settings of both sides: Redis, how long to wait for it, and the defaults of jobs."""
 
-    redis_url: str = Field(
+    redis_url: Annotated[str, AfterValidator(check_server_url)] = Field(
         default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"
     )
-    broker_url: str | None = Field(
+    broker_url: Annotated[str | None, AfterValidator(check_server_url)] = Field(
         default=None, description="Celery broker of the queue messages; unset: the same Redis"
     )
     prefix: str = Field(

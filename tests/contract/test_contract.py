@@ -260,7 +260,7 @@ def test_a_url_of_a_known_scheme_is_accepted(url: str) -> None:
         ("s3:///key", "expected s3://bucket/key"),
         ("https:///path", "expected http(s)://host/path"),
         ("https://:80/path", "expected http(s)://host/path"),
-        ("http://[bad/", "IPv6"),
+        ("http://[bad/", "no valid host"),
         ("file://host/share/v", "expected file:///absolute/path"),
         ("file:clip.mp4", "expected file:///absolute/path"),
         ("file://", "expected file:///absolute/path"),

@@ -31,7 +31,13 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def up(home: Path) -> Iterator[subprocess.Popen[str]]:
+def shown() -> list[str]:
+    """The lines that `videoqa up` printed until it was ready."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def up(home: Path, shown: list[str]) -> Iterator[subprocess.Popen[str]]:
     with start(
         [VIDEOQA, "up"],
         cwd=home,
@@ -41,6 +47,7 @@ def up(home: Path) -> Iterator[subprocess.Popen[str]]:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
+            shown.append(line.rstrip())
             if "Ctrl-C stops everything" in line:
                 break
         yield process
@@ -60,9 +67,10 @@ def videoqa(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    scene = Scene.single("green", "triangle", "down")
-    return write_clip(scene, tmp_path_factory.mktemp("clips") / "clip.mp4")
+def clip(home: Path) -> Path:
+    """A clip below the folder in which `videoqa up` was started."""
+    (home / "clips").mkdir()
+    return write_clip(Scene.single("green", "triangle", "down"), home / "clips" / "clip.mp4")
 
 
 def test_ask_prints_the_right_answer_alone_on_stdout(
@@ -99,15 +107,46 @@ def test_a_folder_is_captioned_into_another(
     assert json.loads(ended.stdout)["done"] == 1, ended.stderr
     line = json.loads((home / "captions" / "results.jsonl").read_text())
     assert line["answers"][0]["text"] == "a green triangle"
-    elsewhere = videoqa(home, *args, str(clip.parent.parent / "elsewhere"))
+    elsewhere = videoqa(home, *args, str(home.parent / "elsewhere"))
     assert elsewhere.returncode == 6
     assert "VIDEOQA_OUTPUT_ROOTS" in elsewhere.stderr
 
 
 def test_a_failed_job_is_one_line_and_status_1(up: subprocess.Popen[str], home: Path) -> None:
-    ended = videoqa(home, "ask", "/nowhere/clip.mp4", "What?")
+    ended = videoqa(home, "ask", str(home / "none.mp4"), "What?")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.splitlines()[-1].endswith("(source_not_found)")
+
+
+def test_it_prints_what_it_opens_and_opens_no_more(
+    up: subprocess.Popen[str], home: Path, shown: list[str]
+) -> None:
+    told = dict(line.split(maxsplit=1) for line in shown if line and "  " in line)
+    assert told["redis"].startswith("127.0.0.1:")
+    assert told["reads"].split(", ") == [str(Path.home()), str(home)]
+    assert set(told["writes"].split(", ")) == {str(Path.home()), str(home), str(home / "results")}
+    assert told["results"] == (home / "results").as_uri() + "/{job_id}.json"
+    assert told["fetches"] == "from public addresses and this machine's network"
+    ended = videoqa(home, "ask", "/etc/hostname", "What?")
+    assert ended.returncode == 1
+    assert "(source_denied)" in ended.stderr
+    assert "`videoqa up` opens your home and the folder where it is started" in ended.stderr
+    listening = {
+        connection.laddr.ip
+        for child in psutil.Process(up.pid).children(recursive=True)
+        for connection in child.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_no_command_line_has_the_password(up: subprocess.Popen[str], home: Path) -> None:
+    password = (home / "redis" / "password").read_text()
+    stack = psutil.Process(up.pid)
+    lines = [" ".join(each.cmdline()) for each in (stack, *stack.children(recursive=True))]
+    assert len(lines) >= 3
+    assert not any(password in line for line in lines)
+    assert (home / "redis").stat().st_mode & 0o077 == 0
 
 
 def test_doctor_finds_all_well(up: subprocess.Popen[str], home: Path) -> None:

@@ -15,6 +15,7 @@ from videoqa.jobs import (
     translate_redis_errors,
 )
 from videoqa.local_stack import describe_address
+from videoqa.printable import printable
 from videoqa.settings import unknown_variables
 from videoqa_worker.service.announcement import announce_loading
 from videoqa_worker.service.logs import configure
@@ -34,7 +35,7 @@ def main() -> int:
             log.warning("%s", mistake)
         return _run(settings)
     except VideoQAError as error:
-        print(f"videoqa worker: {error} ({error.code})", file=sys.stderr)
+        print(printable(f"videoqa worker: {error} ({error.code})"), file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
     except KeyboardInterrupt:
         return 130

@@ -23,6 +23,7 @@ from videoqa.jobs import (
     explain_broken,
     server_address,
 )
+from videoqa.redaction import redact_text
 from videoqa.redis_url import parse_database, parse_options, speaks_redis, spell_for_celery
 from videoqa.settings import Settings
 
@@ -181,5 +182,6 @@ def translate_broker_errors(app: Celery) -> Iterator[None]:
             else "did not take the message"
         )
         raise RedisUnavailable(
-            f"broker at {server_address(app.conf.broker_url or '')} {why} ({type(error).__name__}: {error})"
+            f"broker at {server_address(app.conf.broker_url or '')} {why} "
+            f"({type(error).__name__}: {redact_text(str(error))})"
         ) from error

@@ -494,6 +494,6 @@ def _parse_seconds(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise InvalidRequest(
-            f"got --times {text!r}, expected seconds with commas between them, for example 1,2.5,4",
+            f"got --times {text!r:.80}, expected seconds with commas between them, for example 1,2.5,4",
             param="sampling.times",
         ) from error

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from videoqa.terminal import trust
+
 __all__ = ["MAX_WIDTH", "App", "TopGroup"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -72,7 +74,19 @@ def _list_options(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
     return {name: sections.get(name, []) for name in order}
 
 
-class _Command(TyperCommand):
+class _OwnStyles:
+    """The part of a command that writes its help, past the guard of the terminal."""
+
+    def get_help(self, ctx: Any) -> str:
+        """Returns the help."""
+        return trust(super().get_help(ctx))  # type: ignore[misc]
+
+    def get_usage(self, ctx: Any) -> str:
+        """Returns the usage line."""
+        return trust(super().get_usage(ctx))  # type: ignore[misc]
+
+
+class _Command(_OwnStyles, TyperCommand):
     """A command whose help shows each argument by its metavar, without braces and types around it."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -93,7 +107,7 @@ class _Command(TyperCommand):
         _write_sections({"Arguments": arguments, **_list_options(self, ctx)}, formatter)
 
 
-class Group(TyperGroup):
+class Group(_OwnStyles, TyperGroup):
     """A group of commands, whose help shows the whole first sentence of each."""
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:

@@ -34,6 +34,7 @@ from videoqa.cli.help import App, TopGroup
 from videoqa.cli.job_commands import add_job_commands
 from videoqa.cli.options import JsonFlag, load_settings
 from videoqa.cli.output import print_checks, print_error
+from videoqa.terminal import guard_streams
 
 __all__ = ["app", "main"]
 
@@ -207,4 +208,5 @@ def main() -> None:
     """Runs the command line; `videoqa_command` is the console script."""
     _open_streams()
     _add_worker_commands()
-    app()
+    with guard_streams():
+        app()

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel
-from rich.console import Console
 
 from videoqa.cli.request_lines import format_request
 from videoqa.client import Client
@@ -22,15 +21,18 @@ from videoqa.contract import (
     as_srt,
     as_vtt,
     describe_state,
+    describe_summary,
     format_timestamp,
     make_cues,
 )
 from videoqa.errors import InvalidRequest
+from videoqa.printable import printable
+from videoqa.terminal import PlainConsole, unguard
 
 __all__ = [
     "Check", "StreamedAnswer", "describe_event", "format_time", "print_change", "print_checks",
-    "print_error", "print_event", "print_failure", "print_job", "print_note", "print_result",
-    "print_submitted", "print_subtitles", "show_progress",
+    "print_error", "print_event", "print_failure", "print_job", "print_line", "print_note", "print_result",
+    "print_submitted", "print_subtitles", "show_progress", "warn_of_summary",
 ]  # fmt: skip
 
 STAGE_VERBS = {
@@ -79,9 +81,14 @@ class StreamedAnswer:
         print(event.text, end="", flush=True)
 
 
+def print_line(text: str, *, file: Any = None, flush: bool = False) -> None:
+    """Prints one line: a line break in a name or a message would be a second one of its own choice."""
+    print(printable(text), file=file or sys.stdout, flush=flush)
+
+
 def _print_json(data: BaseModel | dict[str, Any], file: Any = None) -> None:
     text = data.model_dump_json() if isinstance(data, BaseModel) else json.dumps(data)
-    print(text, file=file or sys.stdout)
+    print(text, file=unguard(file or sys.stdout))
 
 
 def format_time(at: datetime | None) -> str:
@@ -94,7 +101,7 @@ def print_submitted(job: Job, *, as_json: bool) -> None:
     if as_json:
         _print_json(job)
         return
-    print(job.id)
+    print_line(job.id)
     if job.waiting_for and job.waiting_for.startswith("no running worker"):
         print_note(f"{job.waiting_for}; the job waits until one starts")
     if job.waiting_for and job.waiting_for.endswith("loading the model"):
@@ -106,14 +113,14 @@ def print_job(job: Job, *, as_json: bool) -> None:
     if as_json:
         _print_json(job)
         return
-    print(f"job       {job.id}")
-    print(
+    print_line(f"job       {job.id}")
+    print_line(
         f"state     {job.state}"
         + (f", {STAGE_VERBS.get(job.stage, job.stage)}" if job.stage else "")
     )
     if job.waiting_for:
         before = f" ({job.position} ahead of it)" if job.position else ""
-        print(f"waiting   {job.waiting_for}{before}")
+        print_line(f"waiting   {job.waiting_for}{before}")
     for name, text in (
         *(format_request(job.request) if job.request else ()),
         ("tenant", job.tenant),
@@ -121,19 +128,19 @@ def print_job(job: Job, *, as_json: bool) -> None:
         ("tags", ", ".join(job.tags)),
     ):
         if text:
-            print(f"{name:<10}{text}")
-    print(f"attempt   {job.attempt} of {job.max_attempts}")
-    print(f"submitted {format_time(job.created_at)}")
+            print_line(f"{name:<10}{text}")
+    print_line(f"attempt   {job.attempt} of {job.max_attempts}")
+    print_line(f"submitted {format_time(job.created_at)}")
     if job.started_at:
-        print(f"started   {format_time(job.started_at)} by {job.worker or '-'}")
+        print_line(f"started   {format_time(job.started_at)} by {job.worker or '-'}")
     if job.next_attempt_at:
-        print(f"next try  {format_time(job.next_attempt_at)}")
+        print_line(f"next try  {format_time(job.next_attempt_at)}")
     if job.finished_at:
-        print(f"finished  {format_time(job.finished_at)}")
+        print_line(f"finished  {format_time(job.finished_at)}")
     if job.failure:
-        print(f"failure   {job.failure.code}: {job.failure.message}")
+        print_line(f"failure   {job.failure.code}: {job.failure.message}")
     if job.result_url:
-        print(f"result    {job.result_url}")
+        print_line(f"result    {job.result_url}")
 
 
 def print_result(
@@ -150,18 +157,28 @@ def print_result(
         for answer in part.answers:
             if (answer.question_id, part.start) not in printed.segments:
                 is_only = len(part.answers) == 1
-                text = answer.text if is_only else f"{answer.question}\n{answer.text}"
+                text = answer.text if is_only else f"{printable(answer.question)}\n{answer.text}"
                 _print_segment(part.start, text)
     is_printed = [printed.text.strip()] == [answer.text.strip() for answer in result.answers]
     if result.segments and result.answers and not is_printed:
         print()
     for answer in () if is_printed else result.answers:
-        print(answer.text if len(result.answers) == 1 else f"{answer.question}\n  {answer.text}")
+        asked = "" if len(result.answers) == 1 else f"{printable(answer.question)}\n  "
+        print(asked + answer.text)
     for warning in result.warnings:
         print_note(warning.message)
-    print(
-        f"{result.model} saw {_describe_frames(result)}; result: {job.result_url}", file=sys.stderr
+    print_line(
+        f"{result.model} saw {_describe_frames(result)}{', from the cache' if result.cached else ''}; "
+        f"result: {job.result_url}",
+        file=sys.stderr,
     )
+
+
+def warn_of_summary(client: Client, model: str | None) -> None:
+    """Prints a note if no model that may answer a request for a summary can make one."""
+    workers = [info for info in client.workers() if model in (None, info.model)]
+    if workers and not any(info.summarizes for info in workers):
+        print_note(describe_summary(workers[0].model).message)
 
 
 def print_subtitles(result: Result, kind: Literal["vtt", "srt"]) -> None:
@@ -192,7 +209,9 @@ def _print_segment(start_s: float, text: str) -> None:
 
 def _describe_frames(result: Result) -> str:
     if result.segments:
-        return f"{result.usage.frames} frames in {len(result.segments)} segments"
+        # Not those of `usage`, which counts none for answers from the cache.
+        count = sum(len(part.frames) for part in result.segments)
+        return f"{count} frames in {len(result.segments)} segments"
     times = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames[:16])
     more = ", ..." if len(result.frames) > 16 else ""
     return f"the frames at {times}{more} s"
@@ -203,9 +222,9 @@ def print_event(event: Event, *, as_json: bool) -> None:
     if as_json:
         _print_json(event)
     elif event.type == "text":
-        print(f"{format_time(event.at)}  {event.question_id}: {event.text}")
+        print_line(f"{format_time(event.at)}  {event.question_id}: {event.text}")
     else:
-        print(f"{format_time(event.at)}  {describe_event(event)}")
+        print_line(f"{format_time(event.at)}  {describe_event(event)}")
 
 
 def print_change(job: Job, change: str, *, as_json: bool) -> None:
@@ -213,12 +232,12 @@ def print_change(job: Job, change: str, *, as_json: bool) -> None:
     if as_json:
         _print_json(job)
     else:
-        print(f"{job.id}  {change}")
+        print_line(f"{job.id}  {change}")
 
 
 def print_note(text: str) -> None:
     """Prints a remark on stderr."""
-    print(f"note: {text}", file=sys.stderr)
+    print_line(f"note: {text}", file=sys.stderr)
 
 
 def print_failure(job: Job, *, as_json: bool) -> None:
@@ -227,7 +246,7 @@ def print_failure(job: Job, *, as_json: bool) -> None:
         _print_json(job)
         return
     why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-    print(f"videoqa: job {job.id} {describe_state(job.state)}{why}", file=sys.stderr)
+    print_line(f"videoqa: job {job.id} {describe_state(job.state)}{why}", file=sys.stderr)
 
 
 def print_error(code: str, message: str, param: str | None, *, as_json: bool) -> None:
@@ -235,7 +254,7 @@ def print_error(code: str, message: str, param: str | None, *, as_json: bool) ->
     if as_json:
         _print_json({"error": {"code": code, "message": message, "param": param}}, sys.stderr)
     else:
-        print(f"videoqa: {message} ({code})", file=sys.stderr)
+        print_line(f"videoqa: {message} ({code})", file=sys.stderr)
 
 
 def print_checks(found: Iterable[Check], *, as_json: bool) -> bool:
@@ -245,12 +264,12 @@ def print_checks(found: Iterable[Check], *, as_json: bool) -> bool:
         done.append(check)
         if as_json:
             continue
-        print(
+        print_line(
             f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<{_CHECK_WIDTH}}  {check.found}",
             flush=True,
         )
         if not check.ok and check.next_step:
-            print(f"      {'':<{_CHECK_WIDTH}}  -> {check.next_step}", flush=True)
+            print_line(f"      {'':<{_CHECK_WIDTH}}  -> {check.next_step}", flush=True)
     passed = all(check.ok for check in done)
     if as_json:
         _print_json({"ok": passed, "checks": [asdict(check) for check in done]})
@@ -269,7 +288,7 @@ def show_progress(
     if quiet:
         yield None
         return
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = PlainConsole(stderr=True)
     last = ""
     with console.status(f"{job_id}: submitted") as line:
 
@@ -288,7 +307,7 @@ def show_progress(
                 text += f", waiting: {reason}" if reason else ""
             line.update(text)
             if not console.is_terminal and text != last:
-                console.print(text)
+                console.print(printable(text))
             last = text
 
         yield on_event

@@ -18,6 +18,8 @@ from rich.cells import cell_len, set_cell_size
 
 from videoqa.cli.request_lines import join_lines
 from videoqa.contract import Job, QueueInfo, WorkerInfo
+from videoqa.printable import printable
+from videoqa.terminal import unguard
 
 __all__ = [
     "Column", "format_age", "format_table", "print_dead", "print_jobs", "print_queues", "print_workers",
@@ -26,7 +28,7 @@ __all__ = [
 T = TypeVar("T", bound=BaseModel)
 
 _GAP = "  "
-_LEAST_SHORT = 8
+_LEAST_SHORT = 4
 """Columns by which the only cell that is cut may miss its least width; one that misses more is left out."""
 
 
@@ -139,7 +141,7 @@ def _print_rows(columns: Sequence[Column[T]], found: Iterable[T], as_json: bool,
     rows = []
     for item in found:
         if as_json:
-            print(item.model_dump_json())
+            print(item.model_dump_json(), file=unguard(sys.stdout))
         rows.append(item)
     if rows and not as_json:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not wide else None
@@ -158,7 +160,7 @@ def format_table(
         wide: show the columns of `--wide` as well.
     """
     cells = {
-        column: [join_lines(column.text(item)) for item in items]
+        column: [printable(join_lines(column.text(item))) for item in items]
         for column in columns
         if wide or not column.is_wide
     }

@@ -20,6 +20,7 @@ from videoqa.contract.job import (
     Warn,
     WorkerInfo,
     describe_state,
+    describe_summary,
     to_datetime,
 )
 from videoqa.contract.model import Model, parse_stored
@@ -42,11 +43,8 @@ from videoqa.contract.request import (
     Priority,
     Question,
     Video,
-    as_url,
-    is_image_url,
     parse_request,
     redact_request,
-    redact_url,
 )
 from videoqa.contract.request_fields import (
     GenerationFields,
@@ -59,12 +57,15 @@ from videoqa.contract.request_fields import (
 )
 from videoqa.contract.subtitles import Cue, as_srt, as_vtt, format_timestamp, make_cues
 from videoqa.contract.text_piece import TextPiece, Transcript
+from videoqa.contract.urls import MAX_URL, as_url, is_image_url, split_url
+from videoqa.redaction import redact_url
 
 __all__ = [
     "DEFAULT_FPS_CAP",
     "DEFAULT_FRAMES",
     "FINAL_STATES",
     "IMAGE_MARK",
+    "MAX_URL",
     "PRIORITIES",
     "VIDEO_MARK",
     "Answer",
@@ -108,6 +109,7 @@ __all__ = [
     "as_vtt",
     "check_output",
     "describe_state",
+    "describe_summary",
     "fixed_part",
     "format_timestamp",
     "is_image_url",
@@ -119,5 +121,6 @@ __all__ = [
     "redact_request",
     "redact_url",
     "render_output",
+    "split_url",
     "to_datetime",
 ]

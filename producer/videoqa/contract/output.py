@@ -29,7 +29,10 @@ OUTPUT_FIELDS = ("job_id", "custom_id", "date")
 
 _URL = re.compile(r"(s3|file)://([^/?#]*)(/[^?#]*)?", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-_NOT_IN_A_NAME = re.compile(r"[%/\\\x00-\x1f\x7f]")
+_HYPHENS = re.compile(r"[/-]{2,}")
+_NOT_IN_A_NAME = re.compile(r'[=\\<>:"|?*\x00-\x1f\x7f]')
+"""The escape character, and those that some file systems refuse."""
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAX_KEY_BYTES = 1024
 _KINDS = "s3://bucket/... or file:///folder/..."
 
@@ -55,7 +58,7 @@ class ObjectUrl:
         )
         if self.bucket is not None and not _BUCKET.fullmatch(self.bucket):
             raise ValueError(
-                f"got bucket {self.bucket!r}, expected a bucket's name: s3://bucket/key"
+                "got something else before the key, expected a bucket's name: s3://bucket/key"
             )
         if not self.name.strip("/"):
             raise ValueError(f"got no name of an object, expected {_KINDS}")
@@ -80,6 +83,8 @@ def parse_object_url(url: str) -> ObjectUrl:
     found = _URL.match(url)
     if found is None or (found[1] == "file" and found[2]):
         raise ValueError(f"expected {_KINDS}")
+    if "@" in found[2]:
+        raise ValueError("got a user or a password in it, expected s3://bucket/key")
     if found.end() < len(url):
         raise ValueError(
             "got '?' or '#' in it, expected a URL without query and fragment; "
@@ -87,6 +92,7 @@ def parse_object_url(url: str) -> ObjectUrl:
         )
     if re.search(r"[\x00-\x1f\x7f]", url):
         raise ValueError("got a control character in it, expected it as %XX")
+    _check_escapes(url)
     name = unquote_to_bytes((found[3] or "").encode(errors="surrogatepass"))
     if found[1] == "file":
         return ObjectUrl(None, os.fsdecode(name))
@@ -94,6 +100,11 @@ def parse_object_url(url: str) -> ObjectUrl:
         return ObjectUrl(found[2], name.decode().removeprefix("/"))
     except UnicodeDecodeError:
         raise ValueError("got a key that is not UTF-8 after its %XX, expected UTF-8") from None
+
+
+def _check_escapes(text: str) -> None:
+    if _BROKEN_ESCAPE.search(text):
+        raise ValueError("got a '%' that is not followed by two hex digits, expected %25 for it")
 
 
 def check_output(template: str) -> frozenset[str]:
@@ -113,6 +124,8 @@ def check_output(template: str) -> frozenset[str]:
     if any(spec or conversion for _, _, spec, conversion in parts):
         # `{job_id:>1000000000}` would take a worker's memory.
         raise ValueError("expected bare fields, such as {job_id}")
+    for text, _, _, _ in string.Formatter().parse(template):
+        _check_escapes(text)  # in `%2{custom_id}` a custom_id would choose the character
     one, other = (
         parse_object_url(template.format(**dict.fromkeys(OUTPUT_FIELDS, x))) for x in "ab"
     )
@@ -146,9 +159,18 @@ def fixed_part(template: str) -> str:
 
 
 def quote_name(text: str) -> str:
-    """Quotes any text so that it is one name in a URL's path: `a/b` becomes the file `a%2Fb`.
+    """Quotes any text so that it is one name in a URL's path: `a/b 1` becomes `a--b%201`, the file `a--b 1`.
 
-    A name of dots alone is quoted too: `..` would lead to the folder above.
+    A slash becomes two hyphens; a hyphen beside another one or a slash, and characters that some file
+    system refuses, become `=` and two hexadecimal digits. So no two texts have one name. A name of dots
+    alone is escaped too: `..` would lead to the folder above.
     """
-    name = _NOT_IN_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", text)
-    return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
+    name = _HYPHENS.sub(
+        lambda found: found[0].replace("-", "=2D"), _NOT_IN_A_NAME.sub(_escape, text)
+    )
+    name = name.replace("/", "--")
+    return quote(name.replace(".", "=2E") if set(name) == {"."} else name, safe="=")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"={ord(found[0]):02X}"

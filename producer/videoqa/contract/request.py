@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import urlsplit
 
 from pydantic import (
     AwareDatetime,
@@ -32,6 +31,8 @@ from videoqa import errors
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.model import Model
 from videoqa.contract.output import check_output
+from videoqa.contract.urls import MAX_URL, is_image_url, split_url
+from videoqa.redaction import redact_url
 
 __all__ = [
     "IMAGE_MARK",
@@ -45,11 +46,8 @@ __all__ = [
     "Priority",
     "Question",
     "Video",
-    "as_url",
-    "is_image_url",
     "parse_request",
     "redact_request",
-    "redact_url",
 ]
 
 VIDEO_MARK = "<video>"
@@ -62,12 +60,9 @@ PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 SUMMARY = "Summarize the whole video in a few sentences."
 """The question that `summary: true` stands for."""
 
-MAX_URL = 8192
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
 
 def _validate_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme not in ("s3", "http", "https", "file"):
         raise ValueError(
             f"got scheme {parts.scheme!r}, expected s3://, http(s):// or file:// "
@@ -126,11 +121,6 @@ class Video(Model):
                 f"got end={self.end} s, expected more than start={self.start or 0.0} s"
             )
         return self
-
-
-def is_image_url(url: str) -> bool:
-    """Returns True if the URL's path ends like that of a picture file."""
-    return urlsplit(url).path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _as_input(value: Any) -> Any:
@@ -366,7 +356,7 @@ def _describe(found: ErrorDetails) -> str:
     if found["type"] == "extra_forbidden":
         model = _find_model(found["loc"])
         return f"{where}: unknown field; {_suggest_field(str(found['loc'][-1]), model)}"
-    return f"{where}: {found['msg'].removeprefix('Value error, ')}{_show(found['input'])}"
+    return f"{where}: {found['msg'].removeprefix('Value error, ')}{_show(found)}"
 
 
 def _suggest_field(name: str, model: type[Model]) -> str:
@@ -389,30 +379,14 @@ def _find_model(loc: tuple[int | str, ...]) -> type[Model]:
     return JobRequest
 
 
-def _show(got: Any) -> str:
-    if not isinstance(got, (str, int, float, bool)):
+def _show(found: ErrorDetails) -> str:
+    """Returns the value that was got, unless it may be secret as a whole: the JSON, or metadata."""
+    got = found["input"]
+    is_whole = found["type"] == "json_invalid" or "metadata" in found["loc"]
+    if is_whole or not isinstance(got, (str, int, float, bool)):
         return ""
-    if isinstance(got, str) and ("@" in got or "?" in got):
-        return ""  # perhaps a password or a signature in a URL
+    got = redact_url(got) if isinstance(got, str) else got
     return f" (got {got!r:.80})"
-
-
-def as_url(name: str, base: Path = Path()) -> str:
-    """Turns a path, below `base` if it is relative, into a file:// URL; leaves a URL as it is.
-
-    An empty name, which would be the folder itself, stays empty, and the contract refuses it.
-    """
-    if not name or "://" in name:
-        return name
-    path = (base / name).absolute()
-    return (path.resolve() if ".." in path.parts else path).as_uri()
-
-
-def redact_url(url: str) -> str:
-    """Returns the URL without user, password, query and fragment, as results and logs may show it."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def redact_request(request: JobRequest) -> JobRequest:

@@ -15,8 +15,9 @@ from videoqa.contract.job import Result
 
 __all__ = ["Cue", "as_srt", "as_vtt", "format_timestamp", "make_cues"]
 
-_ARROW = re.compile("--+>")
-"""An arrow with all its dashes: without one of them, `--->` would still hold an arrow."""
+_ARROW = re.compile("(?<!-)--+>")
+"""An arrow with all its dashes: without one of them, `--->` would still hold an arrow. It is looked for at the
+first dash of a row only."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from videoqa.local_stack import (
     name_setting,
     server_address,
 )
+from videoqa.redaction import redact_text, redact_url
 from videoqa.redis_url import names_server, parse_options, strip_options
-from videoqa.settings import Settings
+from videoqa.settings import Settings, check_server_url
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -134,18 +135,19 @@ def _translate_url_errors(settings: Settings) -> Iterator[None]:
             f"got {server_address(settings.redis_url)} over HTTP, expected redis://; there is no HTTP gateway yet",
             param="redis_url",
         )
-    if not names_server(settings.redis_url):
-        shown = settings.redis_url.rpartition("@")[2].partition("?")[0]
-        raise ConfigurationError(
-            f"{name_setting(settings.redis_url)}: got {shown!r:.100}, expected redis://HOST:PORT/0, rediss:// "
-            "with TLS, or unix:///PATH",
-            param="redis_url",
-        )
     try:
+        check_server_url(settings.redis_url)  # a URL that code hands in has not been checked yet
+        if not names_server(settings.redis_url):
+            raise ConfigurationError(
+                f"{name_setting(settings.redis_url)}: got {redact_url(settings.redis_url)!r:.100}, expected "
+                "redis://HOST:PORT/0, rediss:// with TLS, or unix:///PATH",
+                param="redis_url",
+            )
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"{name_setting(settings.redis_url)}, for {server_address(settings.redis_url)}: {error}",
+            f"{name_setting(settings.redis_url)}, for {server_address(settings.redis_url)}: "
+            f"{redact_text(str(error))}",
             param="redis_url",
         ) from error
 
@@ -201,7 +203,9 @@ def translate_redis_errors(url: str) -> Iterator[None]:
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         why, next_step = explain_broken(error)
         advice = next_step.format(setting=name_setting(url)) or advise_unreachable(url)
-        raise RedisUnavailable(f"{describe_address(url)} {why} ({error}); {advice}") from error
+        raise RedisUnavailable(
+            f"{describe_address(url)} {why} ({redact_text(str(error))}); {advice}"
+        ) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable(
             f"{describe_address(url)} is full ({error}); nothing was recorded, try again later "

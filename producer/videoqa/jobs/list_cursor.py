@@ -28,6 +28,6 @@ class ListCursor(NamedTuple):
         found = re.fullmatch(r"(\d{1,12}\.\d{6})-(job_[0-9a-f]{27})", text)
         if not found:
             raise errors.InvalidRequest(
-                f"got cursor={text!r}, expected the `next_cursor` of a page", param="cursor"
+                f"got cursor={text!r:.80}, expected the `next_cursor` of a page", param="cursor"
             )
         return cls(float(found[1]), found[2])

@@ -14,8 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from videoqa import errors
-from videoqa.contract import ObjectUrl, parse_object_url, redact_url
+from videoqa.contract import ObjectUrl, parse_object_url
 from videoqa.forks import reopen_in_children
+from videoqa.redaction import redact_text, redact_url
 from videoqa.storage.files import (
     PART_PREFIX,
     delete_file,
@@ -24,6 +25,7 @@ from videoqa.storage.files import (
     read_file,
     write_file,
 )
+from videoqa.storage.s3_errors import bound_error_bodies
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -55,7 +57,9 @@ def s3_client(endpoint_url: str | None) -> S3Client:
     config = Config(
         connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 3}
     )
-    return boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    bound_error_bodies(client)
+    return client
 
 
 def file_path(url: str) -> Path:
@@ -96,7 +100,7 @@ class ObjectStore:
                     self._client = s3_client(self._endpoint)
                 except ValueError as error:
                     raise errors.OutputDenied(
-                        f"S3 can't be asked: {error}; check VIDEOQA_S3_ENDPOINT_URL"
+                        f"S3 can't be asked: {redact_text(str(error))}; check VIDEOQA_S3_ENDPOINT_URL"
                     ) from error
             return self._client
 
@@ -401,7 +405,7 @@ def _output_error(code: str, url: str, bucket: str, text: str) -> errors.OutputE
             f"access to {url} was denied ({code}); check the credentials and the bucket's policy",
             param="output",
         )
-    return errors.OutputUnavailable(f"{url}: {text}", param="output")
+    return errors.OutputUnavailable(f"{url}: {redact_text(text)}", param="output")
 
 
 def _botocore_error(url: str, error: Exception) -> errors.OutputError:
@@ -412,4 +416,4 @@ def _botocore_error(url: str, error: Exception) -> errors.OutputError:
             f"no credentials for {url}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
             param="output",
         )
-    return errors.OutputUnavailable(f"{url}: {error}", param="output")
+    return errors.OutputUnavailable(f"{url}: {redact_text(str(error))}", param="output")

@@ -242,7 +242,8 @@ def test_clients_of_tenants_share_connections_and_close_none(
     for n in range(50):
         with operator.for_tenant(f"t{n}") as client:
             assert client.submit(ASKED).tenant == f"t{n}"
-    assert len(redis_client.client_list()) == before
+    # Other tests' clients may come meanwhile; 50 more would be those of the tenants.
+    assert len(redis_client.client_list()) < before + 25
     assert operator.ping()
 
 

@@ -330,6 +330,48 @@ def test_what_goes_wrong_there_has_a_code_here(
     assert ask(engine, [picture(1)], "What?", SHORT).result(30).text == "fine"
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a" * 100_000,
+        b"[" * 100_000,
+        b'{"a":' * 20_000,
+        b'{"choices":' + b"9" * 100_000 + b"}",
+        b'{"choices":5}',
+        b'{"choices":[{}]}',
+        b'{"choices":[{"delta":{"content":5}}]}',
+        b'{"choices":[],"usage":{"prompt_tokens":"x"}}',
+        b"[]",
+        b"\xff",
+    ],
+    ids=lambda data: data[:20].decode("latin-1"),
+)
+def test_a_chunk_that_is_none_costs_milliseconds_and_has_a_code(
+    data: bytes, engine: ServerEngine, server: Misbehaving
+) -> None:
+    def behave(answer: _Answer) -> None:
+        answer.begin()
+        answer.wfile.write(b"data: " + data + b"\n\n")
+
+    server.behave = behave
+    begun_s = time.process_time()
+    with pytest.raises(ModelServerUnavailable, match="something else than a chat completion"):
+        ask(engine, [clip(1, 2)], "What?", SHORT).result(30)
+    assert time.process_time() - begun_s < 0.5, "with the server's own threads"
+
+
+def test_half_a_surrogate_pair_becomes_the_replacement_character(
+    engine: ServerEngine, server: Misbehaving
+) -> None:
+    def behave(answer: _Answer) -> None:
+        answer.begin()
+        answer.chunk("a\ud83d")
+        answer.chunk(None, "stop")
+
+    server.behave = behave
+    assert ask(engine, [clip(1, 2)], "What?", SHORT).result(30).text == "a\ufffd"
+
+
 def test_a_server_that_never_begins_is_given_up_after_one_silence(
     engine: ServerEngine, server: Misbehaving
 ) -> None:

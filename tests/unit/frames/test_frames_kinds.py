@@ -16,12 +16,15 @@ from pathlib import Path
 import pytest
 from kinds import KINDS, Kind
 from kinds.accuracy import Row, Table
+from support.decoding import assert_same, outcome
 from support.videos import read_number
 
 from videoqa.contract import Sampling
 from videoqa.errors import SamplingError, VideoTruncated
-from videoqa_worker.frames import Frame, sample_frames, sample_segments
+from videoqa_worker.decoding.decoders import Decoders
+from videoqa_worker.frames import CompleteFile, Frame, sample_frames, sample_segments
 from videoqa_worker.frames.container import timing
+from videoqa_worker.settings import FrameLimits
 
 Clip = Callable[[str], Path]
 MATROSKA = [name for name, kind in KINDS.items() if kind.recipe.name.endswith(("mkv", "webm"))]
@@ -38,6 +41,13 @@ def kind_clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
         return made[name]
 
     return make
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders]:
+    """A confined process, which has all that each kind needs although it can open no file."""
+    with Decoders(FrameLimits(), processes=1) as pool:
+        yield pool
 
 
 @dataclass(frozen=True)
@@ -129,10 +139,15 @@ def row_of(name: str, path: Path) -> Row:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_pictures_on_screen_come(name: str, kind_clip: Clip, accuracy_table: Table) -> None:
-    row = row_of(name, kind_clip(name))
+def test_the_pictures_on_screen_come(
+    name: str, kind_clip: Clip, accuracy_table: Table, decoders: Decoders
+) -> None:
+    path, sampling = kind_clip(name), Sampling(frames=4)
+    row = row_of(name, path)
     accuracy_table.add(row)
     assert row.asked or row.refused
+    confined = outcome(lambda: decoders.sample(CompleteFile(path), sampling))
+    assert_same(confined, outcome(lambda: sample_frames(path, sampling)))
 
 
 @pytest.mark.parametrize("name", MATROSKA)

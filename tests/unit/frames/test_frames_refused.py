@@ -33,10 +33,10 @@ NOT_VIDEOS = {
     "a DASH manifest": b'<?xml version="1.0"?><MPD></MPD>',
     "an XML document": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
     "JSON": b'{"error": "not found"}',
-    "text: 'hello world'": b"hello world",
+    "text, expected": b"hello world",
     "a PDF document": b"%PDF-1.7 ...",
     "a JPEG image": b"\xff\xd8\xff\xe0" + bytes(100),
-    "first bytes f5 b1": b"\xf5\xb1" + random.Random(1).randbytes(5000),
+    "an unknown format, expected": b"\xf5\xb1" + random.Random(1).randbytes(5000),
     "an empty file": b"",
 }
 

@@ -29,6 +29,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 WORKERS = ("worker", "worker-cpu")
 OWN = {row.name for row in WorkerSettings.table()}
 COMPOSE_ONLY = {"VIDEOQA_CPU_MODEL"}
+PASSWORD = "4f9d1c2ab7"
 
 
 def example() -> dict[str, str]:
@@ -126,23 +127,35 @@ def test_a_worker_in_the_image_can_talk_to_a_models_server() -> None:
 
 def test_a_worker_takes_the_examples_settings_with_those_of_compose() -> None:
     for name in WORKERS:
-        found = WorkerSettings.from_environment(example() | _filled(name))
-        assert found.redis_url == "redis://:change-me@valkey:6379/0"
+        found = WorkerSettings.from_environment(example() | _fill(SERVICES[name]["environment"]))
+        assert found.redis_url == f"redis://:{PASSWORD}@valkey:6379/0"
         assert found.sources.file_roots == (Path("/media"),)
         assert found.output == "file:///results/{date}/{job_id}.json"
-    assert WorkerSettings.from_environment(_filled("worker-cpu")).model == "demo"
+    assert (
+        WorkerSettings.from_environment(_fill(SERVICES["worker-cpu"]["environment"])).model
+        == "demo"
+    )
 
 
-def _filled(service: str) -> dict[str, str]:
-    """The service's environment as Compose fills it from the example."""
+def _fill(environment: dict[str, str], password: str = PASSWORD) -> dict[str, str]:
+    """A service's environment as Compose fills it from the example and a password."""
+    variables = example() | {"VALKEY_PASSWORD": password}
 
     def fill(match: re.Match[str]) -> str:
         name, default = match[1], match[3] if match[2] == "-" else ""
-        return example().get(name) or default or ""
+        return variables.get(name) or default or ""
 
-    environment: dict[str, str] = SERVICES[service]["environment"]
     pattern = r"\$\{([A-Z_]+)(?::([-?])([^}]*))?\}"
     return {name: re.sub(pattern, fill, text) for name, text in environment.items()}
+
+
+def test_nothing_starts_with_the_examples_password() -> None:
+    assert example()["VALKEY_PASSWORD"] == ""
+    for asked in re.findall(r"\$\{VALKEY_PASSWORD[^}]*\}", (DEPLOY / "compose.yaml").read_text())[
+        :2
+    ]:
+        assert asked.startswith("${VALKEY_PASSWORD:?"), "Compose refuses to start without one"
+    assert "change-me" not in (DEPLOY / "env.example").read_text()
 
 
 # -- valkey.conf and the health check, for real
@@ -153,13 +166,55 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A real server with deploy/valkey.conf; only its address differs."""
     folder = tmp_path_factory.mktemp("valkey")
     port = free_port()
-    command = [find_server(os.environ), str(DEPLOY / "valkey.conf"), "--port", str(port)]
-    command += ["--bind", "127.0.0.1", "--requirepass", "secret"]
-    command += ["--maxmemory", example()["VALKEY_MAXMEMORY"]]
-    settings = Settings(redis_url=f"redis://:secret@127.0.0.1:{port}/0")
-    with ServerProcess("valkey", command, log_path=folder / "log", cwd=folder) as server:
+    settings = Settings(redis_url=f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
+    with _start_valkey(folder, PASSWORD, port) as server:
         server.wait_until(lambda: _answers(settings), timeout_s=15)
         yield settings
+
+
+def _start_valkey(folder: Path, password: str, port: int = 0) -> ServerProcess:
+    """Starts compose.yaml's own command; in the image's place stands its entry point, and notes its arguments."""
+    entry = folder / "docker-entrypoint.sh"
+    entry.write_text(
+        f"""#!/bin/sh
+echo "$@" > {folder}/arguments
+exec {find_server(os.environ)} {DEPLOY}/valkey.conf --port {port} --bind 127.0.0.1 "$3"
+"""
+    )
+    entry.chmod(0o755)
+    command = [part.replace("$$", "$") for part in SERVICES["valkey"]["command"]]
+    return ServerProcess(
+        "valkey",
+        command,
+        log_path=folder / "log",
+        cwd=folder,
+        env=_fill(SERVICES["valkey"]["environment"], password)
+        | {"PATH": f"{folder}:{os.environ['PATH']}"},
+    )
+
+
+def test_no_command_line_has_the_password(
+    valkey: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    noted = tmp_path_factory.getbasetemp() / "valkey0" / "arguments"
+    assert noted.read_text() == "valkey-server /etc/valkey/valkey.conf -\n"
+    with connect(valkey) as client:
+        assert client.config_get("requirepass") == {"requirepass": PASSWORD}
+    for service in SERVICES.values():
+        words = [*service.get("command", ()), *service.get("healthcheck", {}).get("test", ())]
+        assert not any("${VALKEY_PASSWORD" in word for word in words)
+    for name in ("README.md", "compose.yaml"):
+        assert not re.search(r"-e \S*PASSWORD|--requirepass|--pass\b", (DEPLOY / name).read_text())
+
+
+@pytest.mark.parametrize("password", ["change-me", "changeme", "two words", 'a"b'])
+def test_valkey_refuses_the_examples_password_and_what_a_url_would_break(
+    tmp_path: Path, password: str
+) -> None:
+    with _start_valkey(tmp_path, password) as server:
+        assert server.process.wait(10) == 1
+        assert "VALKEY_PASSWORD: expected letters and digits" in server.log_tail()
+        assert password not in server.log_tail()
 
 
 def _answers(settings: Settings) -> bool:

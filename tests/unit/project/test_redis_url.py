@@ -81,10 +81,10 @@ def test_a_certificate_is_asked_for_unless_the_url_says_otherwise(broker_argumen
         ("localhost:6379/0", "localhost:6379/0"),
         ("redis://", "redis://"),
         ("redis:///0", "redis:///0"),
-        ("redis://:secret@/0", "/0"),
+        ("redis://:secret@/0", "redis:///0"),
         ("unix://", "unix://"),
-        ("sentinel://u:secret@h:1", "h:1"),
-        ("amqp://u:se?cret@h", "h"),
+        ("sentinel://u:secret@h:1", "sentinel://h:1"),
+        ("amqp://u:secret@h", "amqp://h"),
         ("u:secret@h:1", "h:1"),
     ],
 )

@@ -6,12 +6,12 @@ Loaded at every start of the command line, so heavy modules are imported inside 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from videoqa.cli.arguments import (
     End,
@@ -22,6 +22,7 @@ from videoqa.cli.arguments import (
     Tolerance,
     build_sampling,
 )
+from videoqa.terminal import PlainConsole, unguard
 
 if TYPE_CHECKING:
     from videoqa_worker.embedded import Stack
@@ -36,6 +37,8 @@ def worker() -> None:
     from videoqa_worker.__main__ import leave, main
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the worker is ready and hears of it
+    # Its log is printable by itself, and the bars of libraries need their carriage returns.
+    sys.stdout, sys.stderr = unguard(sys.stdout), unguard(sys.stderr)
     leave(main())
 
 
@@ -141,7 +144,7 @@ def up(
 
     folder = state_folder(os.environ)
     _stop_on_signals()
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     for mistake in unknown_variables(os.environ, WorkerSettings.table()):
         console.print(f"warning: {mistake}")
     with Stack(folder, os.environ, port=port) as stack:
@@ -165,13 +168,11 @@ def _stop_on_signals() -> None:
     signal.signal(signal.SIGINT, interrupt)
 
 
-def _serve(stack: Stack, console: Console) -> None:
-    """Prints the addresses, then the worker's log, and restarts the worker if it dies."""
+def _serve(stack: Stack, console: PlainConsole) -> None:
+    """Prints what is open, then the worker's log, and restarts the worker if it dies."""
     from videoqa.local_stack import LocalStack
 
-    console.print(f"data      {stack.folder}")
-    console.print(f"redis     127.0.0.1:{stack.redis.port}")
-    console.print(f"results   {stack.results}")
+    _print_openings(stack, console)
     # Before the model is loaded: jobs may wait for it.
     LocalStack(redis_url=stack.redis.url, pid=os.getpid(), model=stack.model).save(stack.folder)
     begun = time.monotonic()
@@ -192,7 +193,29 @@ def _serve(stack: Stack, console: Console) -> None:
     _follow_worker(stack, console)
 
 
-def _follow_worker(stack: Stack, console: Console) -> None:
+def _print_openings(stack: Stack, console: PlainConsole) -> None:
+    """Prints what other programs can reach, and what jobs can make the worker read, write and fetch."""
+    from videoqa_worker.job.result_object import list_roots
+
+    settings = stack.worker_settings
+    written = list_roots(settings.output, settings.output_roots)
+
+    def show(name: str, text: object) -> None:
+        console.print(f"{name:<10}{text}")
+
+    show("data", stack.folder)
+    show(
+        "redis",
+        f"127.0.0.1:{stack.redis.port}, for programs of this machine that have the password",
+    )
+    show("results", settings.output)
+    show("reads", ", ".join(map(str, settings.sources.file_roots)) or "no files")
+    show("writes", ", ".join(dict.fromkeys(map(str, written))) or "no files")
+    private = "and this machine's network" if settings.sources.private_addresses else "alone"
+    show("fetches", f"from public addresses {private}")
+
+
+def _follow_worker(stack: Stack, console: PlainConsole) -> None:
     log = stack.worker.log_path
     with log.open(errors="replace") as lines:
         lines.seek(0, os.SEEK_END)

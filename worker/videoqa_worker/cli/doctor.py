@@ -23,6 +23,7 @@ from videoqa.cli.output import Check
 from videoqa.contract import Sampling, WorkerInfo
 from videoqa.errors import VideoQAError
 from videoqa.local_stack import LocalStack, find_stack
+from videoqa.redaction import redact_text, redact_url
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.messages import Confinement
@@ -134,6 +135,7 @@ def _check_device(settings: WorkerSettings) -> Check:
 
 def _check_server(url: str) -> Check:
     """Checks that a server speaks HTTP at the URL; only the worker asks it a question."""
+    shown = redact_url(url)
     try:
         timeouts = dict.fromkeys(("connect", "read", "write", "pool"), 3.0)
         status = httpcore2.request(
@@ -143,10 +145,10 @@ def _check_server(url: str) -> Check:
         return Check(
             "model's server",
             ok=False,
-            found=f"{url}: {str(error) or type(error).__name__}",
+            found=f"{shown}: {redact_text(str(error)) or type(error).__name__}",
             next_step="start the server, or check VIDEOQA_SERVER_URL",
         )
-    return Check("model's server", ok=True, found=f"{url} answers ({status})")
+    return Check("model's server", ok=True, found=f"{shown} answers ({status})")
 
 
 def _check_model(settings: WorkerSettings) -> Check:

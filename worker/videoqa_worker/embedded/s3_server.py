@@ -60,7 +60,9 @@ class S3Server(ServerProcess):
         self.port = free_port()
         self.endpoint_url = f"http://127.0.0.1:{self.port}"
         identities = [identity.as_json() for identity in (self.admin, *others)]
-        (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+        config = folder / "s3.json"
+        config.touch(mode=0o600)
+        config.write_text(json.dumps({"identities": identities}))
         super().__init__(
             "the S3 server",
             [binary, "mini", *_make_flags(folder, self.port)],

@@ -1,8 +1,7 @@
 """A private Redis and one worker on this machine, for `videoqa up` and `make demo`.
 
-The worker is the production worker in a process of its own; only its settings differ: it may read
-all files of the user, write results below the user's home and the current folder, and fetch from
-this machine.
+The worker is the production worker in a process of its own; only its settings differ: it may read files
+and write results below the user's home and the current folder, and fetch from this machine.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from videoqa.errors import ConfigurationError
 from videoqa.settings import Settings
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.embedded.redis_server import RedisServer
-from videoqa_worker.settings import DEMO_MODEL
+from videoqa_worker.settings import DEMO_MODEL, WorkerSettings
 
 __all__ = ["Stack"]
 
@@ -104,12 +103,23 @@ class Stack:
     def client(self) -> Client:
         return Client(settings=self.settings)
 
+    @property
+    def _own_folders(self) -> tuple[Path, ...]:
+        """The user's home and the current folder, unless one of them holds the other."""
+        home, here = Path.home(), Path.cwd()
+        return (home,) if here.is_relative_to(home) else (home, here)
+
+    @property
+    def worker_settings(self) -> WorkerSettings:
+        """The settings that the worker reads from its environment."""
+        return WorkerSettings.from_environment(self._worker_environment())
+
     def _worker_environment(self) -> dict[str, str]:
         given = {
             "VIDEOQA_MODEL": DEMO_MODEL,
             "VIDEOQA_OUTPUT": self.results.absolute().as_uri() + "/{job_id}.json",
-            "VIDEOQA_FILE_ROOTS": "/",
-            "VIDEOQA_OUTPUT_ROOTS": os.pathsep.join(map(str, (Path.home(), Path.cwd()))),
+            "VIDEOQA_FILE_ROOTS": os.pathsep.join(map(str, self._own_folders)),
+            "VIDEOQA_OUTPUT_ROOTS": os.pathsep.join(map(str, self._own_folders)),
             "VIDEOQA_PRIVATE_ADDRESSES": "true",
             # Less than the 10 s after which a server that does not stop is killed.
             "VIDEOQA_DRAIN_GRACE_S": "3",

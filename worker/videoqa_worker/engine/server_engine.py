@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from videoqa.errors import (
     ModelServerError,
     ModelServerUnavailable,
 )
+from videoqa.redaction import redact_text
 from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.generation import Generated, MediaQuestion, make_canceled
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
@@ -40,6 +41,8 @@ T = TypeVar("T")
 
 _POLL_EVERY_S = 0.1
 """Interval at which `should_stop` of a running request is called."""
+_MAX_ANSWER = 1_000_000
+"""Characters of an answer: 4,096 tokens have some 20,000."""
 _RETRY_EVERY_S = 1.0
 _CONNECT_TIMEOUT_S = 5.0
 _RETRYABLE = (408, 409, 429)
@@ -179,7 +182,7 @@ class ServerEngine:
         assert self._client is not None  # noqa: S101 - set by `start`
         begun_s, first_s, tokens = time.monotonic(), 0.0, 0
         finish: FinishReason | None = None
-        usage: Any = None
+        input_tokens, output_tokens, length = 0, 0, 0
         create: Any = self._client.chat.completions.create
         async with self._turns:
             begun.set()
@@ -198,13 +201,19 @@ class ServerEngine:
                     chunk = await _translate_errors(anext(stream, None))
                     if chunk is None:
                         break
-                    usage = chunk.usage or usage
-                    for choice in chunk.choices:
-                        if choice.delta.content:
-                            tokens += 1
-                            first_s = first_s or time.monotonic() - begun_s
-                            buffer.add(choice.delta.content)
-                        finish = _read_finish_reason(choice) or finish
+                    piece = _read_chunk(chunk)
+                    input_tokens = piece.input_tokens or input_tokens
+                    output_tokens = piece.output_tokens or output_tokens
+                    finish = piece.finish or finish
+                    if piece.text:
+                        tokens, length = tokens + 1, length + len(piece.text)
+                        first_s = first_s or time.monotonic() - begun_s
+                        buffer.add(piece.text)
+                    if length > _MAX_ANSWER:
+                        raise ModelServerError(
+                            f"the model's server wrote more than {_MAX_ANSWER} characters for "
+                            f"max_new_tokens={generation.max_new_tokens}; check the server's settings"
+                        )
         if buffer.stopped:
             finish = "stop_string"
         if finish is None:
@@ -216,8 +225,8 @@ class ServerEngine:
             text=buffer.text.strip(),
             tokens=(),
             finish_reason=finish,
-            input_tokens=usage.prompt_tokens if usage else 0,
-            output_tokens=usage.completion_tokens if usage else tokens,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens or tokens,
             first_token_s=first_s,
         )
 
@@ -294,18 +303,54 @@ def _make_settings(generation: Generation) -> dict[str, Any]:
     return settings
 
 
-def _read_finish_reason(choice: Any) -> FinishReason | None:
-    if choice.finish_reason is None:
-        return None
-    if choice.finish_reason in _ABORTED:
+class _Piece(NamedTuple):
+    """The fields of use in one chunk of a server's answer."""
+
+    text: str = ""
+    finish: FinishReason | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+def _read_chunk(chunk: Any) -> _Piece:
+    """Reads a chunk, of which the client has checked nothing.
+
+    Raises:
+        ModelServerUnavailable: it is not a chunk of a chat completion, or ends an aborted answer.
+    """
+    try:
+        usage = chunk.usage
+        numbers = (int(usage.prompt_tokens), int(usage.completion_tokens)) if usage else (0, 0)
+        if not chunk.choices:
+            return _Piece("", None, *(max(0, number) for number in numbers))
+        choice = chunk.choices[0]
+        text = str.encode(choice.delta.content or "", "utf-16", "surrogatepass")
+        reason = choice.finish_reason
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
+        raise _make_foreign_error(error) from error
+    if reason in _ABORTED:
         raise ModelServerUnavailable(
-            f"the model's server aborted the answer: finish_reason={choice.finish_reason!r}"
+            f"the model's server aborted the answer: finish_reason={reason!r}"
         )
-    return "length" if choice.finish_reason == "length" else "stop"
+    finish: FinishReason = "length" if reason == "length" else "stop"
+    # Half of a surrogate pair is no character, and Redis would refuse the text.
+    return _Piece(
+        text.decode("utf-16", "replace"),
+        None if reason is None else finish,
+        *(max(0, number) for number in numbers),
+    )
+
+
+def _make_foreign_error(error: Exception) -> ModelServerUnavailable:
+    return ModelServerUnavailable(
+        f"the model's server sent something else than a chat completion ({type(error).__name__}); "
+        "check VIDEOQA_SERVER_URL, and the server's log"
+    )
 
 
 async def _translate_errors(call: Awaitable[T], within_s: float | None = None) -> T:
     """Awaits a call of the client; raises its errors as ours."""
+    import httpx
     import openai
 
     try:
@@ -322,6 +367,17 @@ async def _translate_errors(call: Awaitable[T], within_s: float | None = None) -
             f"the model's server does not answer now: {_read_first_line(error)}"
         ) from error
 
+    except httpx.HTTPError as error:  # while a stream is read, the client leaves them as they are
+        raise ModelServerUnavailable(
+            f"the model's server broke the answer off: {_read_first_line(error)}"
+        ) from error
+    except (ValueError, RecursionError) as error:  # of JSON that is none, or too deep
+        raise _make_foreign_error(error) from error
+
 
 def _read_first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+    """Returns the error's first line, without the API key, which some servers repeat."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+    request = getattr(error, "request", None)
+    key = request.headers.get("Authorization", "").removeprefix("Bearer ") if request else ""
+    return redact_text(line.replace(key, "***") if key else line)

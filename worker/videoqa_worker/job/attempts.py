@@ -16,6 +16,7 @@ from urllib.parse import quote
 from videoqa import errors
 from videoqa.contract import Failure, Result, TextPiece, redact_url, to_datetime
 from videoqa.jobs import Bell, CachedObject, Claim, ClaimResult, Unreadable
+from videoqa.redaction import redact_text
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.checkpoints import RecordCheckpoints
@@ -131,7 +132,7 @@ class Attempts:
                 self._fail(claim, error, kept=result)
         except Exception as error:
             log.exception("job met an unexpected error", extra=tags)
-            self._fail(claim, errors.InternalError(f"{type(error).__name__}: {error}"))
+            self._fail(claim, errors.InternalError(redact_text(f"{type(error).__name__}: {error}")))
 
     def _answer(self, job: HeldJob) -> Result | None:
         """Returns the answers of an earlier attempt, of an earlier job, or of the model.

@@ -48,6 +48,8 @@ GUIDE = (
 )
 
 Item = dict[str, str]
+_MAX_SOURCE = 65_536
+"""Characters of a template; the longest on the hub have some 20,000."""
 
 
 class ChatTemplate:
@@ -88,7 +90,7 @@ class ChatTemplate:
         content = [_text(before), {"type": kind}, _text(after)]
         try:
             prompt = self.render(content)
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
             raise ConfigurationError(
                 f"the chat template fails on a question with one {kind}: {error}; expected one "
                 'that takes typed content; set chat_template to "guide" or to a template of yours',
@@ -107,12 +109,23 @@ class ChatTemplate:
 
 
 def _load_source(processor: Any, choice: str) -> str:
+    source = _choose_source(processor, choice)
+    if len(source) > _MAX_SOURCE:
+        raise ConfigurationError(
+            f"the chat template has {len(source)} characters, expected at most {_MAX_SOURCE}; set "
+            'chat_template to "guide" or to a template of yours',
+            param="chat_template",
+        )
+    return source
+
+
+def _choose_source(processor: Any, choice: str) -> str:
     if choice == "guide":
         return GUIDE
     if choice != "checkpoint":
         if "{" not in choice:
             raise ConfigurationError(
-                f'got chat_template={choice!r}, expected "checkpoint", "guide" or a Jinja template',
+                f'got chat_template={choice!r:.80}, expected "checkpoint", "guide" or a Jinja template',
                 param="chat_template",
             )
         return choice

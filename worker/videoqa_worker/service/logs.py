@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import logging
 
+from videoqa.printable import PrintableFormatter, printable
+from videoqa.redaction import redact_text
+
 __all__ = ["configure"]
 
 
-class _JobFormatter(logging.Formatter):
-    """Appends `job_id` and `attempt` where a record carries them."""
+class _JobFormatter(PrintableFormatter):
+    """Redacts URLs, of libraries' lines too; appends `job_id` and `attempt` where a record carries them."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
+        """Returns the lines of a record, its traceback included, without what is in its URLs."""
+        return redact_text(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Returns the line without a traceback."""
+        line = super().formatMessage(record)
         job_id = getattr(record, "job_id", None)
-        return (
-            f"{line} job_id={job_id} attempt={getattr(record, 'attempt', '?')}" if job_id else line
-        )
+        if not job_id:
+            return line
+        return f"{line} job_id={printable(str(job_id))} attempt={getattr(record, 'attempt', '?')}"
 
 
 def configure(level: str) -> None:

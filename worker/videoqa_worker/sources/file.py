@@ -7,8 +7,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
+from videoqa.contract import split_url
 from videoqa.errors import (
     InputChanged,
     SamplingError,
@@ -92,11 +93,15 @@ def _resolve_inside_roots(account: FetchAccount) -> Path:
     if not roots:
         raise _make_denied_error(account, "file:// is closed; open folders with VIDEOQA_FILE_ROOTS")
     try:
-        path = Path(os.fsdecode(unquote_to_bytes(urlsplit(account.url).path))).resolve()
+        path = Path(os.fsdecode(unquote_to_bytes(split_url(account.url).path))).resolve()
     except (OSError, ValueError, RuntimeError) as error:  # a NUL byte or a loop of symlinks
         raise _make_denied_error(account, "is no path that can be followed") from error
     if not any(path.is_relative_to(root.resolve()) for root in roots):
-        raise _make_denied_error(account, "lies outside the folders of VIDEOQA_FILE_ROOTS")
+        raise _make_denied_error(
+            account,
+            "lies outside the folders of VIDEOQA_FILE_ROOTS (`videoqa up` opens your home and the folder "
+            "where it is started)",
+        )
     return path
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from ssl import SSLCertVerificationError, SSLContext
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin
 
 import httpcore2
 
-from videoqa.contract import redact_url
+from videoqa.contract import split_url
 from videoqa.errors import (
     AddressForbidden,
     InputChanged,
@@ -29,6 +29,7 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
+from videoqa.redaction import redact_text, redact_url
 from videoqa_worker.sources.addresses import GuardedBackend, Resolve
 from videoqa_worker.sources.checksums import Digest
 from videoqa_worker.sources.http_response import make_header_error, read_fields, read_response
@@ -122,7 +123,7 @@ class HttpReader:
 
 
 def _make_target(url: str) -> httpcore2.URL:
-    parts = urlsplit(url)
+    parts = split_url(url)
     host, port = _parse_authority(url)
     # Quoted characters stay as they are.
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
@@ -136,7 +137,7 @@ def _make_target(url: str) -> httpcore2.URL:
 def _parse_authority(url: str) -> tuple[str, int | None]:
     """Returns the host in ASCII, and the port."""
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         host = parts.hostname or ""
         return (host if host.isascii() else host.encode("idna").decode()), parts.port
     except ValueError as error:  # UnicodeError is one
@@ -148,11 +149,11 @@ def _parse_authority(url: str) -> tuple[str, int | None]:
 def _make_headers(
     url: str, first_url: str, wanted: ByteRange, version: Version | None
 ) -> list[tuple[str, str]]:
-    parts = urlsplit(url)
+    parts = split_url(url)
     name, port = _parse_authority(url)
     host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
     headers = [("Host", host), ("User-Agent", "videoqa"), ("Accept-Encoding", "identity")]
-    first = urlsplit(first_url)
+    first = split_url(first_url)
     # Redirects mostly repeat the host without the user.
     same_origin = (parts.scheme, name, port) == (first.scheme, *_parse_authority(first_url))
     if first.username is not None and same_origin:
@@ -172,10 +173,12 @@ def _resolve_redirect(url: str, response: httpcore2.Response) -> str:
         raise SourceHttpError(f"{redact_url(url)} redirects without a Location; check the URL")
     try:
         hop = urljoin(url, _decode_location(location))
-        scheme = urlsplit(hop).scheme
+        scheme = split_url(hop).scheme
     except ValueError as error:  # brackets that are no IPv6 address, say
-        raise SourceHttpError(f"{redact_url(url)} redirects to an invalid URL: {error}") from error
-    from_https = urlsplit(url).scheme == "https"  # a URL may write its scheme in capitals
+        raise SourceHttpError(
+            f"{redact_url(url)} redirects to an invalid URL; check the URL"
+        ) from error
+    from_https = split_url(url).scheme == "https"  # a URL may write its scheme in capitals
     if scheme not in ("http", "https") or (from_https and scheme != "https"):
         raise AddressForbidden(
             f"{redact_url(url)} redirects to {scheme}://, expected https (or http from http); "
@@ -244,7 +247,7 @@ def _translate_errors(account: FetchAccount) -> Iterator[None]:
         raise _explain_unreachable(account, error) from error
     except (httpcore2.LocalProtocolError, httpcore2.UnsupportedProtocol) as error:
         raise SourceHttpError(
-            f"{account.shown_url} cannot be fetched: {error}; check the URL"
+            f"{account.shown_url} cannot be fetched: {redact_text(str(error))}; check the URL"
         ) from error
 
 

@@ -7,9 +7,9 @@ for each user, and the signature says nothing about the bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
-from videoqa.contract import redact_url
+from videoqa.contract import split_url
 from videoqa_worker.sources.local_copy import LocalCopy
 
 __all__ = ["SourceVersion", "identify_source", "remove_signature"]
@@ -64,9 +64,10 @@ def remove_signature(url: str) -> str:
     Knows the signatures of S3, Google, CloudFront, Azure, Alibaba and Tencent. An S3 URL has no
     query: all after the bucket is the key.
     """
-    shown, parts = redact_url(url), urlsplit(url)
+    parts = split_url(url)
+    bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if parts.scheme not in ("http", "https"):
-        return shown
+        return bare
     query = parse_qsl(parts.query, keep_blank_values=True)
     signed = _SIGNATURE | _ALIBABA | _TENCENT
     if {"sv", "sig"} <= {name for name, _ in query}:
@@ -76,4 +77,4 @@ def remove_signature(url: str) -> str:
         for name, value in query
         if not name.lower().startswith(("x-amz-", "x-goog-")) and name.lower() not in signed
     ]
-    return f"{shown}?{urlencode(kept)}" if kept else shown
+    return f"{bare}?{urlencode(kept)}" if kept else bare

@@ -43,6 +43,8 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
+from videoqa.redaction import redact_text
+from videoqa.storage import bound_error_bodies
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.checksums import Digest, read_object_digest
 from videoqa_worker.sources.ranges.account import FetchAccount
@@ -95,7 +97,7 @@ class S3Source:
     def _client(self) -> S3Client:
         with self._lock:  # creating clients from the default session is not thread-safe
             if self._made is None:
-                self._made = boto3.session.Session().client(
+                client = boto3.session.Session().client(
                     "s3",
                     endpoint_url=self._endpoint_url,
                     config=Config(
@@ -108,6 +110,8 @@ class S3Source:
                         response_checksum_validation="when_required",
                     ),
                 )
+                bound_error_bodies(client)
+                self._made = client
             return self._made
 
 
@@ -192,7 +196,9 @@ def _lacks_right_to_versions(error: ClientError, added: set[str]) -> bool:
 def _read_response(response: Any) -> RangeResponse:
     length_bytes = int(response["ContentLength"])
     start, total_bytes = 0, length_bytes
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.get("ContentRange", ""))
+    match = re.fullmatch(
+        r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", response.get("ContentRange", "")
+    )
     if match is not None:
         start, total_bytes = int(match[1]), int(match[2])
     etag = response.get("ETag")
@@ -234,11 +240,11 @@ def _translate_errors(account: FetchAccount, *, first: bool) -> Iterator[None]:
         ) from error
     except (BotoConnectionError, HTTPClientError) as error:
         raise SourceUnreachable(
-            f"{account.shown_url}: no connection to S3 ({error}); check the endpoint"
+            f"{account.shown_url}: no connection to S3 ({redact_text(str(error))}); check the endpoint"
         ) from error
     except (BotoCoreError, ValueError) as error:
         raise SourceHttpError(
-            f"{account.shown_url}: the request to S3 failed: {error}; check the URL and the endpoint"
+            f"{account.shown_url}: the request to S3 failed: {redact_text(str(error))}; check the URL and the endpoint"
         ) from error
 
 
@@ -253,5 +259,6 @@ def _explain_refusal(error: ClientError, account: FetchAccount, first: bool) -> 
         return BucketNotFound(f"{what}; check the bucket's name, its region and the endpoint")
     if code in _SLOW_CODES or status >= 500:
         status = 429
-    kind, hint = _BY_STATUS.get(status, (SourceHttpError, str(details.get("Message", ""))))
+    told = redact_text(str(details.get("Message", "")))
+    kind, hint = _BY_STATUS.get(status, (SourceHttpError, told))
     return kind(f"{what}; {_DENIED_HINTS.get(code, hint)}")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
+from videoqa.contract import split_url
 from videoqa.errors import SourceError
 from videoqa_worker.frames import no_check
 from videoqa_worker.settings import SourceConfig
@@ -72,7 +72,12 @@ class Sources:
                 changed. SpoolFull: the disk or the quota is full.
         """
         account = FetchAccount(url, self._config, check, progress)
-        scheme = urlsplit(url).scheme
+        try:
+            scheme = split_url(url).scheme
+        except ValueError:
+            raise SourceError(
+                f"got {account.shown_url}, which has no valid host; check it"
+            ) from None
         if scheme == "file":
             with open_local_file(account) as file:
                 yield file

@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from videoqa.cli.output import print_note
+from videoqa.cli.output import print_line, print_note
+from videoqa.terminal import PlainConsole
 from videoqa_worker.cli.frames import report
 from videoqa_worker.cli.frames.image_files import (
     check_folder,
@@ -50,7 +50,7 @@ def run(
         check_folder(out)
     if sheet is not None:
         check_sheet(sheet)
-    console = Console(stderr=True, highlight=False)
+    console = PlainConsole(stderr=True, soft_wrap=False)
     with show_fetching(console, quiet=as_json) as on_bytes:
         view = take_frames(name, sampling, start, end, settings, on_bytes)
     files = write_frames(out, view.video.frames) if out is not None else []
@@ -60,7 +60,7 @@ def run(
         print(json.dumps(report.build_json(view, files, sheet)))
         return
     for line in report.format_lines(view, files, sheet):
-        print(line)
+        print_line(line)
     sys.stdout.flush()  # before the notes, if stderr goes to the same file
     for note in report.list_notes(view):
         print_note(note)
@@ -81,7 +81,7 @@ def run_past_job(job_id: str, *, out: Path | None, sheet: Path | None, as_json: 
     if sheet is not None:
         check_sheet(sheet)
     job = read_past_job(job_id)
-    console = Console(stderr=True, highlight=False)
+    console = PlainConsole(stderr=True, soft_wrap=False)
     with show_fetching(console, quiet=as_json) as on_bytes:
         views = take_past_frames(job, settings, on_bytes)
     frames = [frame for view in views for frame in view.video.frames]
@@ -98,7 +98,7 @@ def run_past_job(job_id: str, *, out: Path | None, sheet: Path | None, as_json: 
         return
     for view, part in zip(views, parts, strict=True):
         for line in report.format_lines(view, part, sheet if view is views[-1] else None):
-            print(line)
+            print_line(line)
     sys.stdout.flush()
     if job.result is None:
         print_note(
@@ -116,7 +116,9 @@ def _split_files(files: list[Path], views: list[FramesView]) -> list[list[Path]]
 
 
 @contextmanager
-def show_fetching(console: Console, *, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+def show_fetching(
+    console: PlainConsole, *, quiet: bool
+) -> Iterator[Callable[[int, int | None], None]]:
     """Shows a spinner with the bytes fetched so far, on a terminal; yields the callback for them."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     hidden = quiet or not console.is_terminal

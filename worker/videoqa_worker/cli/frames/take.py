@@ -12,10 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from videoqa.cli.arguments import build_inputs
-from videoqa.contract import Image, Input, JobRequest, Sampling, Warn, parse_request, redact_url
+from videoqa.contract import (
+    Image,
+    Input,
+    JobRequest,
+    Sampling,
+    Warn,
+    parse_request,
+    redact_url,
+    split_url,
+)
 from videoqa.errors import SourceNotFound
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import SampledVideo
@@ -45,7 +54,7 @@ class FramesView:
     @property
     def name(self) -> str:
         """The last part of the URL's path."""
-        return unquote(urlsplit(self.source).path).rstrip("/").rpartition("/")[2] or self.source
+        return unquote(split_url(self.source).path).rstrip("/").rpartition("/")[2] or self.source
 
 
 def take_frames(

@@ -14,8 +14,10 @@ def count_held_back(text: str, stops: Sequence[str]) -> int:
 
 
 def _match_beginning(text: str, stop: str) -> int:
-    longest = min(len(stop) - 1, len(text))
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+    at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while at >= 0 and not stop.startswith(text[at:]):
+        at = text.find(stop[0], at + 1)
+    return len(text) - at if at >= 0 else 0
 
 
 class Detokenizer:
@@ -52,25 +54,34 @@ class StopStringBuffer:
     def __init__(self, stops: Sequence[str], on_text: Callable[[str], None] | None) -> None:
         self._stops = stops
         self._on_text = on_text
-        self._sent = 0
-        self.text = ""
+        self._passed: list[str] = []
+        self._held = ""
+        """The end of the text, which may be the beginning of a stop string."""
         self.stopped = False
         """True once a stop string came; `text` ends before it."""
 
     def add(self, chunk: str) -> None:
         """Adds text, and passes on what cannot be part of a stop string."""
-        self.text += chunk
-        ends = [at for stop in self._stops if (at := self.text.find(stop)) >= 0]
+        text = self._held + chunk
+        ends = [at for stop in self._stops if (at := text.find(stop)) >= 0]
         if ends:
-            self.text, self.stopped = self.text[: min(ends)], True
-        held = 0 if self.stopped else count_held_back(self.text, self._stops)
-        self._send(len(self.text) - held)
+            text, self.stopped = text[: min(ends)], True
+        held = 0 if self.stopped else count_held_back(text, self._stops)
+        self._held = text[len(text) - held :]
+        self._pass_on(text[: len(text) - held])
 
     def flush(self) -> None:
         """Passes on what was held back."""
-        self._send(len(self.text))
+        text, self._held = self._held, ""
+        self._pass_on(text)
 
-    def _send(self, until: int) -> None:
-        if self._on_text is not None and until > self._sent:
-            self._on_text(self.text[self._sent : until])
-            self._sent = until
+    @property
+    def text(self) -> str:
+        """All text before the first stop string."""
+        return "".join(self._passed) + self._held
+
+    def _pass_on(self, text: str) -> None:
+        if text:
+            self._passed.append(text)
+            if self._on_text is not None:
+                self._on_text(text)

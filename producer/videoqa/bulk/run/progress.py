@@ -14,6 +14,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from videoqa.printable import printable
+from videoqa.terminal import PlainConsole
+
 __all__ = ["ProgressReporter", "RowCounts"]
 
 LINE_EVERY_S = 5.0
@@ -51,7 +54,7 @@ class ProgressReporter:
         self, *, quiet: bool = False, console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = console or PlainConsole(stderr=True)
         self._quiet, self._clock = quiet, clock
         self._bar: Progress | None = None
         if self._console.is_terminal and not quiet:
@@ -80,7 +83,7 @@ class ProgressReporter:
     def note(self, text: str) -> None:
         """Prints a sentence between the counts; one that repeats the last is left out."""
         if not self._quiet and text != self._last_note:
-            self._console.print(text, markup=False)
+            self._console.print(printable(text), markup=False)
         self._last_note = text
 
     def update(self, counts: RowCounts, in_flight: int) -> None:

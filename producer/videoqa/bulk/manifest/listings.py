@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
-from videoqa.bulk.folders import FolderWalker, fixed_folder
-from videoqa.bulk.manifest_files import SourceLine, line_of_name, read_csv, read_jsonl, read_list
-from videoqa.bulk.names import canonical_url, local_path, printable
+from videoqa.bulk.manifest.folders import FolderWalker, fixed_folder
+from videoqa.bulk.manifest.manifest_files import (
+    SourceLine,
+    line_of_name,
+    read_csv,
+    read_jsonl,
+    read_list,
+)
+from videoqa.bulk.manifest.names import canonical_url, local_path, printable
 from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
 
@@ -27,6 +33,9 @@ VIDEO_SUFFIXES = (
     ".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".vob",
 )  # fmt: skip
 """The files taken from folders, globs and prefixes; lists and manifests may name any file."""
+
+_MAX_PATH_BYTES = 4096
+"""Longest path that Linux opens."""
 
 
 def list_rows(
@@ -83,6 +92,11 @@ def _list_source(
 
 
 def _list_local(source: str, walker: FolderWalker) -> Iterable[SourceLine]:
+    if len(os.fsencode(source)) > _MAX_PATH_BYTES:
+        raise InvalidRequest(
+            f"got a source of {len(source)} characters, expected a path, a glob or a URL",
+            param="source",
+        )
     path = Path(source)
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return [line_of_name(1, source, Path())]

@@ -21,13 +21,14 @@ from typing import IO, Any, Self
 from pydantic import ValidationError
 
 from videoqa import errors
-from videoqa.bulk.archive_root import ArchiveRoot
-from videoqa.bulk.folders import FolderWalker
-from videoqa.bulk.listings import find_place, list_rows
-from videoqa.bulk.manifest_files import SourceLine
-from videoqa.bulk.names import MAX_NAME_BYTES, is_short_name, object_name, printable
-from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.manifest.archive_root import ArchiveRoot
+from videoqa.bulk.manifest.folders import FolderWalker
+from videoqa.bulk.manifest.listings import find_place, list_rows
+from videoqa.bulk.manifest.manifest_files import SourceLine
+from videoqa.bulk.manifest.names import MAX_NAME_BYTES, is_short_name, object_name, printable
 from videoqa.contract import Input, JobRequest, is_image_url, parse_request
+from videoqa.redaction import redact_url
 from videoqa.storage import ObjectStore
 
 __all__ = ["DIGEST_KEY", "PARTS", "Digester", "Manifest", "Row", "compare_digests"]
@@ -127,7 +128,8 @@ class Manifest:
                 )
             count += 1
             taken += self._is_taken(custom_id)
-        names = printable(" ".join(self.sources))
+        shown = (redact_url(each) if "://" in each else each for each in self.sources)
+        names = printable(" ".join(shown))
         problems.raise_any(names)
         if not taken:
             raise errors.ManifestRefused(

@@ -14,7 +14,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
-from videoqa.bulk.names import canonical_url
+from videoqa.bulk.manifest.names import canonical_url
+from videoqa.contract import MAX_URL
+from videoqa.redaction import redact_text
 
 __all__ = [
     "CSV_COLUMNS",
@@ -28,6 +30,8 @@ __all__ = [
 CSV_COLUMNS = (
     "url", "custom_id", "question", "start", "end", "frames", "fps", "max_new_tokens", "model", "tenant",
 )  # fmt: skip
+_MAX_COLUMNS = 100
+"""A job's metadata has 32 entries; each column is compared with the known names."""
 MAX_LINE_BYTES = 2 << 20
 """A request is at most 1 MiB; a line may spell it with escapes."""
 
@@ -52,6 +56,10 @@ class SourceLine:
 
 def line_of_name(number: int, name: str, base: Path) -> SourceLine:
     """Returns the row of a bare path or URL."""
+    if len(name) > MAX_URL:
+        return SourceLine(
+            number, problem=f"got a name of {len(name)} characters, expected at most {MAX_URL}"
+        )
     return SourceLine(number, {"url": canonical_url(name, base)})
 
 
@@ -139,7 +147,10 @@ def read_csv(file: IO[bytes], base: Path) -> Iterator[SourceLine]:
     the row's job.
     """
     rows = csv.reader(
-        (line.decode("utf-8-sig" if n == 0 else "utf-8") for n, line in enumerate(file)),
+        (
+            line.decode("utf-8-sig" if n == 0 else "utf-8")
+            for n, line in enumerate(_read_bounded_lines(file))
+        ),
         strict=True,
     )
     number = 1
@@ -159,8 +170,17 @@ def read_csv(file: IO[bytes], base: Path) -> Iterator[SourceLine]:
         yield SourceLine(number, problem=problem)
 
 
+def _read_bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise csv.Error(f"a line is longer than {MAX_LINE_BYTES} bytes")
+        yield line
+
+
 def _check_columns(columns: list[str]) -> str:
     """Returns the problem of a header; empty: there is none."""
+    if len(columns) > _MAX_COLUMNS:
+        return f"got {len(columns)} columns, expected at most {_MAX_COLUMNS}"
     if "url" not in columns:
         return (
             f"got the columns {columns}, expected url and perhaps {', '.join(CSV_COLUMNS[1:])}"
@@ -192,7 +212,10 @@ def _parse_csv_line(number: int, columns: list[str], cells: list[str], base: Pat
     row = {name: cell for name, cell in zip(columns, cells, strict=True) if cell != ""}
     if "url" not in row:
         return SourceLine(number, problem="got no url, expected a path or URL")
-    fields = line_of_name(number, row["url"], base).fields
+    line = line_of_name(number, row["url"], base)
+    if line.problem:
+        return line
+    fields = line.fields
     fields |= {
         name: row[name] for name in row if name in ("custom_id", "model", "tenant", "question")
     }
@@ -202,7 +225,9 @@ def _parse_csv_line(number: int, columns: list[str], cells: list[str], base: Pat
     try:
         fields |= _parse_numbers(row)
     except ValueError as error:
-        return SourceLine(number, problem=f"got a cell that is not a number: {error}")
+        return SourceLine(
+            number, problem=f"got a cell that is not a number: {redact_text(str(error))}"
+        )
     return SourceLine(number, fields)
 
 

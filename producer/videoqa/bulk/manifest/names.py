@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes
 
-from videoqa.contract import quote_name
+from videoqa.contract import MAX_URL, quote_name, split_url
 
 __all__ = [
     "MAX_NAME_BYTES",
@@ -28,7 +28,7 @@ MAX_NAME_BYTES = 250
 
 def local_path(url: str) -> Path:
     """Returns the path of an input's file:// URL, whose bytes may be those of any name."""
-    return Path(os.fsdecode(unquote_to_bytes(urlsplit(url).path)))
+    return Path(os.fsdecode(unquote_to_bytes(split_url(url).path)))
 
 
 def printable(path: str | os.PathLike[str]) -> str:
@@ -41,7 +41,7 @@ def as_custom_id(name: str) -> str:
     text = printable(name)
     if len(text) <= MAX_CUSTOM_ID and is_short_name(text):
         return text
-    end = text
+    end = text[-MAX_NAME_BYTES:]  # each turn below looks at all of it
     while not is_short_name(end, MAX_NAME_BYTES - 20):
         end = end[1:]
     return f"{short_digest(text)}-{end}"
@@ -68,6 +68,8 @@ def canonical_url(name: str, base: Path = Path()) -> str:
 
     Other URLs stay as they are. An empty name, which would be the folder itself, stays empty.
     """
+    if len(name) > MAX_URL:
+        return name  # the contract refuses it
     if name.startswith("file:///"):
         path = local_path(name)
     elif not name or "://" in name:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Self
 from urllib.parse import unquote
 
-from videoqa.bulk.names import as_custom_id, canonical_url, local_path, short_digest
+from videoqa.bulk.manifest.names import as_custom_id, canonical_url, local_path, short_digest
 from videoqa.contract import redact_url
 from videoqa.errors import InvalidRequest
 
@@ -31,7 +31,8 @@ class ArchiveRoot:
         self.url = url if url.endswith("/") else url + "/"
         if not self.url.startswith(("file:///", "s3://")):
             raise InvalidRequest(
-                f"got the root {place!r}, expected a folder or s3://bucket/prefix/", param="root"
+                f"got the root {redact_url(place)!r}, expected a folder or s3://bucket/prefix/",
+                param="root",
             )
         self._is_local = self.url.startswith("file:")
         self._real = (

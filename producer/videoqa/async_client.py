@@ -55,7 +55,7 @@ class _Threads:
     def __init__(self) -> None:
         self._is_closed = False
         self._reopen()
-        reopen_in_children(self._reopen)
+        reopen_in_children(self)
 
     def _reopen(self) -> None:
         """Starts anew in a forked child, which has no thread of its parent's but one."""

@@ -161,7 +161,7 @@ class _LazyDoorbell:
         self._make = make
         self._is_closed = False
         self._reopen()
-        reopen_in_children(self._reopen)
+        reopen_in_children(self)
 
     def _reopen(self) -> None:
         """Starts anew in a forked child, where another thread's lock would be held for ever."""
@@ -206,7 +206,7 @@ class Client:
         self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)
-        reopen_in_children(self._reopen)
+        reopen_in_children(self)
 
     def _reopen(self) -> None:
         """Makes new connections in a forked child, for this client and those of `for_tenant`."""
@@ -257,7 +257,13 @@ class Client:
         return found
 
     def _take_tenant(self, tenant: str | None) -> None:
-        checked = Settings(tenant=tenant).tenant
+        try:
+            checked = Settings(tenant=tenant).tenant
+        except errors.ConfigurationError as error:
+            raise errors.ConfigurationError(
+                f"got tenant {tenant!r:.150}, expected a name of 1 to 128 characters, or None",
+                param="tenant",
+            ) from error
         self.settings = self.settings.model_copy(update={"tenant": checked})
         self._ledger = Ledger(
             self._redis, url=self.settings.redis_url, prefix=self.settings.prefix, tenant=checked
@@ -427,7 +433,7 @@ class Client:
         is logged as a warning.
         """
         found = self._ledger.get_many(job_ids, include_request=include_request)
-        return [job if isinstance(job, Job) else None for job in found]
+        return self._ledger.skip_unreadable(job_ids, found)
 
     def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
         """Returns the states of jobs in the order of their ids; None: unknown or expired."""

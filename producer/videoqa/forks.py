@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from weakref import WeakMethod
+from typing import Protocol
+from weakref import WeakSet
 
 __all__ = ["reopen_in_children"]
 
-_living: set[WeakMethod[Callable[[], None]]] = set()
+
+class _Reopens(Protocol):
+    """An object that makes what a forked child cannot share anew."""
+
+    def _reopen(self) -> None: ...
 
 
-def reopen_in_children(reopen: Callable[[], None]) -> None:
-    """Has a method called at the start of every forked child, as long as its object lives."""
-    _living.add(WeakMethod(reopen, _living.discard))
+_living: WeakSet[_Reopens] = WeakSet()
+"""A set of WeakMethods would print errors at the end of a program: their callbacks outlive their module."""
+
+
+def reopen_in_children(owner: _Reopens) -> None:
+    """Has `_reopen` of an object called at the start of every forked child, as long as the object lives."""
+    _living.add(owner)
 
 
 def _reopen_all() -> None:
-    for reference in list(_living):
-        if reopen := reference():
-            reopen()
+    for owner in list(_living):
+        owner._reopen()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

@@ -8,13 +8,21 @@ that they get have none.
 from __future__ import annotations
 
 import difflib
+import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-__all__ = ["parse_database", "parse_options", "speaks_redis", "spell_for_celery", "strip_options"]
+__all__ = [
+    "names_server",
+    "parse_database",
+    "parse_options",
+    "speaks_redis",
+    "spell_for_celery",
+    "strip_options",
+]
 
 SHORTEST_TIMEOUT_S = 2.0
 """Blocking reads take as long; see `BLOCK_S` of the event cursor."""
@@ -103,6 +111,13 @@ def speaks_redis(url: str) -> bool:
     return url.startswith(("redis://", "rediss://", "unix://"))
 
 
+def names_server(url: str) -> bool:
+    """Returns True for a URL of those, if it has a host, or the path of a socket."""
+    has_path = re.match(r"unix://([^@]*@)?/[^?#]", url) is not None
+    lacks_host = re.match(r"rediss?://([^@]*@)?([/?#]|$)", url) is not None
+    return has_path or (url.startswith(("redis://", "rediss://")) and not lacks_host)
+
+
 def parse_options(url: str) -> dict[str, Any]:
     """Returns the options of a Redis URL as arguments of redis-py's connections, with the database as `db`.
 
@@ -110,6 +125,10 @@ def parse_options(url: str) -> dict[str, Any]:
         ValueError: an option is unknown, or has a wrong value; the message has no secret.
     """
     parts = urlsplit(url)
+    if "@" in parts.query + parts.fragment:  # the rest of a password, as in `redis://:12?3@host`
+        raise ValueError(
+            "got an @ after the ?; in a password write ? as %3F, # as %23 and @ as %40"
+        )
     found: dict[str, Any] = {}
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name in found:

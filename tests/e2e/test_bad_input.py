@@ -237,7 +237,7 @@ def test_an_output_in_s3_holds_the_same_result_as_the_record(
     assert job.state == "succeeded", job.failure
     assert job.result_url is not None
     key = unquote(job.result_url.removeprefix("s3://open/"))
-    assert key.endswith("/a%2Fb.json")  # a custom id is one name, and no way to other folders
+    assert key.endswith("/a--b.json")  # a custom id is one name, and no way to other folders
     text = s3_server.client().get_object(Bucket="open", Key=key)["Body"].read()
     assert b'"text": "a red circle"' in text
 

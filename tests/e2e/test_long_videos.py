@@ -88,6 +88,7 @@ def test_segments_come_as_they_are_answered_and_the_summary_at_the_end(
     assert [piece.question_id for piece in pieces[3:]] == ["summary"]
     assert pieces[3].text == result.answers[0].text
     assert result.answers[0].question.startswith("Summarize")
+    assert [warning.code for warning in result.warnings] == ["summary_unsupported"]
     again = stack_client.submit(fields)
     found = list(stack_client.stream(again.id, timeout_s=60))
     assert stack_client.result(again.id).cached
@@ -106,6 +107,12 @@ def test_the_command_prints_segments_and_subtitles(
     text = run("result", job_id, **prefix)
     assert text.stdout.splitlines() == [f"00:00:0{n * 4}.000  {TRUTHS[n]}" for n in range(3)]
     assert "saw 24 frames in 3 segments" in text.stderr
+    for cached in ("", ", from the cache"):
+        done = run(
+            "ask", str(film), QUESTION, "--segments", "4", "--end", "12", "--summary", **prefix
+        )
+        assert f"saw 24 frames in 3 segments{cached};" in done.stderr
+        assert done.stderr.count("the model demo cannot summarize") == 2, "at the start and the end"
     vtt = run("result", job_id, "--format", "vtt", **prefix).stdout
     assert vtt.split("\n\n")[:2] == ["WEBVTT", f"00:00:00.000 --> 00:00:04.000\n{TRUTHS[0]}"]
     srt = run("result", job_id, "--format", "srt", **prefix).stdout

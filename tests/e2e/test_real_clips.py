@@ -42,10 +42,10 @@ def test_a_real_clip_gives_the_same_answer_by_file_http_and_s3(
 ) -> None:
     path = path_of(name)
     http_server.routes[f"/{name}"] = Route(path.read_bytes())
-    s3_server.client().upload_file(str(path), "open", f"archive/{name}")
+    s3_server.client().upload_file(str(path), "open", f"real/{name}")
     by_file, by_http, by_s3 = (
         answered(stack_client, url)
-        for url in (path.as_uri(), http_server.url(f"/{name}"), f"s3://open/archive/{name}")
+        for url in (path.as_uri(), http_server.url(f"/{name}"), f"s3://open/real/{name}")
     )
     duration_s, fps, width, height = CLIPS[name]
     for result in (by_file, by_http, by_s3):

@@ -9,7 +9,12 @@ from any host. Rows of other runs into the same OUTPUT stay. Nothing here knows 
 Redis holds a job.
 """
 
-from videoqa.bulk.estimate import (
+from videoqa.bulk.manifest.manifest import Manifest, Row
+from videoqa.bulk.output.answers import COLUMNS as ANSWER_COLUMNS
+from videoqa.bulk.output.output_dir import OutputDir
+from videoqa.bulk.output.records import ArchiveRecord, ResultLine, RowFailure
+from videoqa.bulk.output.subtitle_files import Subtitles
+from videoqa.bulk.run.estimate import (
     Estimate,
     Probe,
     ProbeResult,
@@ -17,13 +22,13 @@ from videoqa.bulk.estimate import (
     estimate_manifest,
     installed_probe,
 )
-from videoqa.bulk.manifest import Manifest, Row
-from videoqa.bulk.output_dir import OutputDir
-from videoqa.bulk.progress import ProgressReporter, RowCounts
-from videoqa.bulk.row_plan import parse_where
-from videoqa.bulk.run import Options, run_manifest
+from videoqa.bulk.run.progress import ProgressReporter, RowCounts
+from videoqa.bulk.run.row_plan import parse_where
+from videoqa.bulk.run.run import Options, run_manifest
 
 __all__ = [
+    "ANSWER_COLUMNS",
+    "ArchiveRecord",
     "Estimate",
     "Manifest",
     "Options",
@@ -31,9 +36,12 @@ __all__ = [
     "Probe",
     "ProbeResult",
     "ProgressReporter",
+    "ResultLine",
     "Row",
     "RowCounts",
+    "RowFailure",
     "RunPlan",
+    "Subtitles",
     "estimate_manifest",
     "installed_probe",
     "parse_where",

@@ -23,6 +23,7 @@ from videoqa.bulk import (
     OutputDir,
     ProgressReporter,
     RowCounts,
+    Subtitles,
     estimate_manifest,
     installed_probe,
     parse_where,
@@ -52,8 +53,9 @@ from videoqa.cli.arguments import (
     drop_unset,
 )
 from videoqa.cli.options import load_settings
-from videoqa.cli.output import print_line, print_note
+from videoqa.cli.output import print_line, print_note, warn_of_summary
 from videoqa.client import Client
+from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
 
 __all__ = ["caption"]
@@ -94,8 +96,8 @@ def caption(
     segments: Segments = None,
     overlap: Overlap = None,
     summary: Summary = False,
-    max_tokens: MaxTokens = None,
     model: Model = None,
+    max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     seed: Seed = None,
     stop: Stop = None,
@@ -137,20 +139,27 @@ def caption(
         ),
     ] = "completion",
     format_: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--format",
-            metavar="jsonl|parquet",
-            show_default=False,
-            help="With parquet: also write results.parquet [jsonl].",
+            metavar="jsonl|csv|parquet",
+            help="Also write the answers as a table, beside results.jsonl; may be given several times.",
         ),
-    ] = "jsonl",
+    ] = None,
     subtitles: Annotated[
         str | None,
         typer.Option(
-            metavar="vtt|srt", help="Also write a subtitle file of this form for each video."
+            metavar="vtt|srt",
+            help="Also write a subtitle file of this form for each video, into OUTPUT/subtitles.",
         ),
     ] = None,
+    beside_videos: Annotated[
+        bool,
+        typer.Option(
+            "--beside-videos",
+            help="With --subtitles: write them beside the videos; no other file is replaced.",
+        ),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry the videos that failed in an earlier run.")
     ] = False,
@@ -206,10 +215,10 @@ def caption(
     options = Options(
         in_flight=in_flight,
         order=check_choice(order, "--order", "completion", "input"),
-        formats=(check_choice(format_, "--format", "jsonl", "parquet"),),
-        subtitles=check_choice(subtitles, "--subtitles", "vtt", "srt")
-        if subtitles is not None
-        else None,
+        formats=tuple(
+            check_choice(each, "--format", "jsonl", "csv", "parquet") for each in format_ or ()
+        ),
+        subtitles=_build_subtitles(subtitles, beside_videos=beside_videos),
         retry_failed=retry_failed,
         where=parse_where(where) if where is not None else (),
     )
@@ -231,6 +240,8 @@ def caption(
             _print_left_out(manifest, as_json)
             return
         with Client(settings=found) as client:
+            if summary and not as_json:
+                warn_of_summary(client, model)
             counts = run_manifest(
                 client, manifest, results, options, ProgressReporter(quiet=as_json)
             )
@@ -238,6 +249,14 @@ def caption(
     _print_left_out(manifest, as_json)
     if counts.failed:
         raise typer.Exit(1)
+
+
+def _build_subtitles(kind: str | None, *, beside_videos: bool) -> Subtitles | None:
+    if kind is not None:
+        return Subtitles(check_choice(kind, "--subtitles", "vtt", "srt"), beside_videos)
+    if beside_videos:
+        raise InvalidRequest("got --beside-videos without --subtitles, expected both or neither")
+    return None
 
 
 def _print_counts(counts: RowCounts, manifest: Manifest, output: OutputDir, as_json: bool) -> None:

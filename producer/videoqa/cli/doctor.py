@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.metadata import entry_points
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from videoqa.jobs import (
     Ledger,
     check_permissions,
     connect,
+    queue_name,
     server_address,
     server_name,
     translate_redis_errors,
@@ -52,16 +53,33 @@ def run_checks(settings: Settings) -> Iterator[Check]:
         if first.ok:
             yield _check_permissions(settings, client)
             ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
-            workers = ledger.workers()
-            yield _check_workers(workers)
-            yield _check_backlog(ledger.queues(), workers)
-            yield _check_failures(ledger.count_failures(within_s=HOUR_S))
+            with suppress(errors.ServiceError):  # the next check tells it
+                workers = ledger.workers()
+            for name, check in (
+                ("workers", lambda: _check_workers(ledger.workers())),
+                ("backlog", lambda: _check_backlog(ledger.queues(), workers, settings.prefix)),
+                ("failures", lambda: _check_failures(ledger.count_failures(within_s=HOUR_S))),
+            ):
+                yield _run_check(name, check)
     points = entry_points(group="videoqa.doctor")
     for point in points:
         check = cast("Callable[[Sequence[WorkerInfo]], Iterator[Check]]", point.load())
         yield from check(workers)
     if not points:
         yield check_variables(os.environ, Settings, similar_only=True)
+
+
+def _run_check(name: str, check: Callable[[], Check]) -> Check:
+    """Returns the check, or a failed one if Redis refuses what it reads: a replica, or a user without rights."""
+    try:
+        return check()
+    except errors.ServiceError as error:
+        return _fail(name, error)
+
+
+def _fail(name: str, error: errors.ServiceError) -> Check:
+    found, _, next_step = error.message.rpartition("; ")
+    return Check(name, ok=False, found=found, next_step=next_step)
 
 
 def check_variables(
@@ -83,8 +101,7 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
             info = client.info()
             clock = client.time()
     except errors.ServiceError as error:
-        found, _, next_step = error.message.rpartition("; ")
-        yield Check("redis", ok=False, found=found, next_step=next_step)
+        yield _fail("redis", error)
         return
     version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
     yield Check(
@@ -119,7 +136,6 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
 
 def _check_permissions(settings: Settings, client: redis.Redis) -> Check:
     """Checks that the URL's user may do what a client does; a worker checks its own at its start."""
-    found, next_step = "the user of the URL may do all that a client does", ""
     try:
         check_permissions(
             client,
@@ -128,8 +144,8 @@ def _check_permissions(settings: Settings, client: redis.Redis) -> Check:
             publishes=settings.broker_url is None,
         )
     except errors.RedisUnavailable as error:
-        found, _, next_step = error.message.rpartition("; ")
-    return Check("permissions", ok=not next_step, found=found, next_step=next_step)
+        return _fail("permissions", error)
+    return Check("permissions", ok=True, found="the user of the URL may do all that a client does")
 
 
 def _check_memory(info: Mapping[str, Any]) -> Check:
@@ -196,7 +212,9 @@ def _check_workers(workers: Sequence[WorkerInfo]) -> Check:
     return Check("workers", ok=bool(models), found=found, next_step=next_step)
 
 
-def _check_backlog(queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo]) -> Check:
+def _check_backlog(
+    queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo], prefix: str
+) -> Check:
     """Checks that every queue with waiting jobs is paused or has a worker."""
     waiting = [queue for queue in queues if queue.waiting]
     if not waiting:
@@ -207,17 +225,26 @@ def _check_backlog(queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo]) -
         + (" (paused)" if queue.paused else "")
         for queue in waiting
     ]
-    served = {name for info in workers for name in info.queues}
-    lost = [queue.model for queue in waiting if not (queue.paused or queue.workers)]
-    model = next((model for model in lost if model), None)
-    start = f"start a worker with VIDEOQA_MODEL={model}" if model else "start a worker"
+    lost = [queue for queue in waiting if not (queue.paused or queue.workers)]
     return Check(
         "backlog",
         ok=not lost,
         found=f"{', '.join(names)}; the oldest for {format_age(oldest)}",
-        next_step=f"{start}: no ready worker serves them"
-        + ("" if served else "; none runs at all"),
+        next_step=_advise_backlog(lost, workers, prefix),
     )
+
+
+def _advise_backlog(lost: Sequence[QueueInfo], workers: Sequence[WorkerInfo], prefix: str) -> str:
+    """Returns the next step for queues that no ready worker serves: a worker that loads will serve its own."""
+    announced = {name for info in workers for name in info.queues}
+    unserved = [
+        queue for queue in lost if queue_name(prefix, queue.model, queue.priority) not in announced
+    ]
+    if lost and not unserved:
+        return "wait until a worker has loaded the model"
+    model = next((queue.model for queue in unserved if queue.model), None)
+    start = f"start a worker with VIDEOQA_MODEL={model}" if model else "start a worker"
+    return f"{start}: no worker serves them" + ("" if workers else "; none runs at all")
 
 
 def _check_failures(codes: Mapping[str, int]) -> Check:

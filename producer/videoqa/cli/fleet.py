@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from difflib import get_close_matches
 from typing import Annotated, cast, get_args
@@ -78,15 +79,22 @@ def list_jobs(
             cursor=cursor,
             include_request=True,
         )
-    if not print_jobs(page.jobs, as_json=as_json, wide=wide):
+    if not print_jobs(page.jobs, as_json=as_json, wide=wide) and not page.unreadable:
         _print_nothing(
             "no job matches; `videoqa list` shows all"
             if state or tag or cursor
             else 'no jobs yet; submit one: videoqa ask clip.mp4 "What is moving?"',
             as_json=as_json,
         )
+    if page.unreadable:
+        print_note(_describe_unreadable(page.unreadable))
     if page.next_cursor and not as_json:
         print_note(f"more with --cursor {page.next_cursor}")
+
+
+def _describe_unreadable(job_ids: Sequence[str]) -> str:
+    more = f" and {len(job_ids) - 1} more, whose records" if len(job_ids) > 1 else ", whose record"
+    return f"left out {job_ids[0]}{more} cannot be read; `videoqa status {job_ids[0]}` tells why"
 
 
 def _print_nothing(text: str, *, as_json: bool) -> None:
@@ -234,10 +242,14 @@ def resume(model: Model = None, priority: OfPriority = None) -> None:
     """Start jobs for a paused model again."""
     chosen = _check_priority(priority)
     with open_client() as client:
-        paused = [queue for queue in client.queues() if queue.paused and queue.model == model]
+        paused = [
+            queue.priority
+            for queue in client.queues()
+            if queue.paused and queue.model == model and chosen in (None, queue.priority)
+        ]
         client.resume(model, priority=chosen)
-    if any(chosen in (None, queue.priority) for queue in paused):
-        print_note(f"resumed {_describe_queues(model, chosen)}")
+    if paused:
+        print_note(f"resumed {_describe_queues(model, paused[0] if len(paused) == 1 else None)}")
     else:
         print_note(
             f"no queue of {model or 'jobs that name no model'} was paused; `videoqa queue stats` "

@@ -24,6 +24,8 @@ MAX_WIDTH = 140
 _LONGEST_LINE = 200
 """Characters of a command's first sentence: longer than any, so that none is cut off."""
 _GENERAL = "Options"
+_HEADINGS = ("Frames", "Answer", "Job")
+"""Headings of options, in the order of every command."""
 _GROUPS = {
     "Start": ("demo", "up", "doctor"),
     "Ask": ("ask", "caption", "frames"),
@@ -64,7 +66,12 @@ def _list_options(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
             sections.setdefault(getattr(param, "rich_help_panel", None) or _GENERAL, []).append(
                 record
             )
-    return sections | {_GENERAL: sections.pop(_GENERAL, [])}
+    order = [
+        *_HEADINGS,
+        *(name for name in sections if name not in (*_HEADINGS, _GENERAL)),
+        _GENERAL,
+    ]
+    return {name: sections.get(name, []) for name in order}
 
 
 class _OwnStyles:

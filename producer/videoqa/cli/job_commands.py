@@ -28,6 +28,7 @@ from videoqa.cli.output import (
     print_submitted,
     print_subtitles,
     show_progress,
+    warn_of_summary,
 )
 from videoqa.cli.question import split_question
 from videoqa.client import Client
@@ -113,6 +114,8 @@ def ask(
     streams = len(fields["questions"]) == 1 or frame_flags.segments is not None
     streamed = StreamedAnswer() if streams and sys.stdout.isatty() and not as_json else None
     with open_client() as client:
+        if frame_flags.summary:
+            warn_of_summary(client, answer_flags.model)
         job = client.submit(parse_request(fields | {"stream": streamed is not None}))
         _wait(client, job.id, timeout, as_json, streamed)
         print_result(client.result(job.id), client.get(job.id), as_json=as_json, streamed=streamed)

@@ -14,7 +14,17 @@ from pydantic import BaseModel
 
 from videoqa.cli.request_lines import format_request
 from videoqa.client import Client
-from videoqa.contract import Event, Job, Result, as_srt, as_vtt, format_timestamp, make_cues
+from videoqa.contract import (
+    Event,
+    Job,
+    Result,
+    as_srt,
+    as_vtt,
+    describe_state,
+    describe_summary,
+    format_timestamp,
+    make_cues,
+)
 from videoqa.errors import InvalidRequest
 from videoqa.printable import printable
 from videoqa.terminal import PlainConsole, unguard
@@ -22,7 +32,7 @@ from videoqa.terminal import PlainConsole, unguard
 __all__ = [
     "Check", "StreamedAnswer", "describe_event", "format_time", "print_change", "print_checks",
     "print_error", "print_event", "print_failure", "print_job", "print_line", "print_note", "print_result",
-    "print_submitted", "print_subtitles", "show_progress",
+    "print_submitted", "print_subtitles", "show_progress", "warn_of_summary",
 ]  # fmt: skip
 
 STAGE_VERBS = {
@@ -30,16 +40,6 @@ STAGE_VERBS = {
     "sampling": "taking frames",
     "generating": "generating",
     "storing": "storing the result",
-}
-
-
-_STATE_VERBS = {
-    "queued": "is queued",
-    "running": "is running",
-    "succeeded": "has succeeded",
-    "failed": "failed",
-    "canceled": "was canceled",
-    "expired": "has expired",
 }
 
 
@@ -168,8 +168,17 @@ def print_result(
     for warning in result.warnings:
         print_note(warning.message)
     print_line(
-        f"{result.model} saw {_describe_frames(result)}; result: {job.result_url}", file=sys.stderr
+        f"{result.model} saw {_describe_frames(result)}{', from the cache' if result.cached else ''}; "
+        f"result: {job.result_url}",
+        file=sys.stderr,
     )
+
+
+def warn_of_summary(client: Client, model: str | None) -> None:
+    """Prints a note if no model that may answer a request for a summary can make one."""
+    workers = [info for info in client.workers() if model in (None, info.model)]
+    if workers and not any(info.summarizes for info in workers):
+        print_note(describe_summary(workers[0].model).message)
 
 
 def print_subtitles(result: Result, kind: Literal["vtt", "srt"]) -> None:
@@ -200,7 +209,9 @@ def _print_segment(start_s: float, text: str) -> None:
 
 def _describe_frames(result: Result) -> str:
     if result.segments:
-        return f"{result.usage.frames} frames in {len(result.segments)} segments"
+        # Not those of `usage`, which counts none for answers from the cache.
+        count = sum(len(part.frames) for part in result.segments)
+        return f"{count} frames in {len(result.segments)} segments"
     times = ", ".join(f"{frame.pts_s:.2f}" for frame in result.frames[:16])
     more = ", ..." if len(result.frames) > 16 else ""
     return f"the frames at {times}{more} s"
@@ -235,7 +246,7 @@ def print_failure(job: Job, *, as_json: bool) -> None:
         _print_json(job)
         return
     why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-    print_line(f"videoqa: job {job.id} {_STATE_VERBS[job.state]}{why}", file=sys.stderr)
+    print_line(f"videoqa: job {job.id} {describe_state(job.state)}{why}", file=sys.stderr)
 
 
 def print_error(code: str, message: str, param: str | None, *, as_json: bool) -> None:

@@ -28,6 +28,8 @@ __all__ = [
 T = TypeVar("T", bound=BaseModel)
 
 _GAP = "  "
+_LEAST_SHORT = 4
+"""Columns by which the only cell that is cut may miss its least width; one that misses more is left out."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,10 @@ def print_queues(found: Iterable[QueueInfo], *, as_json: bool, wide: bool) -> in
     columns: list[Column[QueueInfo]] = [
         Column("MODEL", lambda queue: queue.model or "(any)", cut="start"),
         Column("PRIORITY", lambda queue: queue.priority),
+        Column("STATE", lambda queue: "paused" if queue.paused else "open"),
         Column("WAITING", lambda queue: str(queue.waiting)),
         Column("OLDEST", lambda queue: format_age(queue.oldest_at) if queue.oldest_at else "-"),
         Column("WORKERS", lambda queue: str(queue.workers)),
-        Column("", lambda queue: "paused" if queue.paused else ""),
     ]
     return _print_rows(columns, found, as_json, wide)
 
@@ -190,7 +192,7 @@ def _fit(
         ]
         left = width - sum(sizes) - len(_GAP) * (len(sizes) - 1)
         flexible = [n for n, column in enumerate(columns) if column.cut != "never"]
-        if left >= 0 or len(flexible) <= 1:
+        if left >= 0 or not flexible or (len(flexible) == 1 and left >= -_LEAST_SHORT):
             break
         del columns[flexible[-1]], natural[flexible[-1]]
     if left < 0 and flexible:

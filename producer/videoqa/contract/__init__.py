@@ -20,6 +20,7 @@ from videoqa.contract.job import (
     Warn,
     WorkerInfo,
     describe_state,
+    describe_summary,
     to_datetime,
 )
 from videoqa.contract.model import Model, parse_stored
@@ -108,6 +109,7 @@ __all__ = [
     "as_vtt",
     "check_output",
     "describe_state",
+    "describe_summary",
     "fixed_part",
     "format_timestamp",
     "is_image_url",

@@ -32,6 +32,7 @@ __all__ = [
     "Warn",
     "WorkerInfo",
     "describe_state",
+    "describe_summary",
     "to_datetime",
 ]
 
@@ -303,6 +304,8 @@ class WorkerInfo(Model):
     """Most bytes that it fetches of one input."""
     output: str | None = None
     """URL template of the results of jobs without output."""
+    summarizes: bool = True
+    """False: the model cannot summarize, as the demo model."""
 
 
 class QueueInfo(Model):
@@ -324,6 +327,16 @@ class QueueInfo(Model):
 def describe_state(state: str) -> str:
     """Returns the predicate of a sentence about a job in this state: "has succeeded"."""
     return _PREDICATES.get(state, f"is {state}")
+
+
+def describe_summary(model: str) -> Warn:
+    """Returns the warning about a summary by a model that cannot summarize."""
+    return Warn(
+        code="summary_unsupported",
+        message=f"the model {model} cannot summarize: its summary tells nothing about the video; ask "
+        "another model for one",
+        param="summary",
+    )
 
 
 def to_datetime(timestamp_s: float) -> datetime:

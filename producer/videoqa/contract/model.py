@@ -31,7 +31,9 @@ def parse_stored(kind: type[M], text: str | bytes) -> M:
     try:
         return kind.model_validate_json(text, extra="ignore")
     except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, (kind.__name__, *first["loc"])))
         raise errors.InvalidRequest(
-            f"this release does not understand the {kind.__name__} that a newer one wrote: "
-            f"{error.errors()[0]['msg']}; upgrade this side"
+            f"this release does not understand {where:.120}: {first['msg']:.200}; a newer release or another "
+            "program wrote it: upgrade this side"
         ) from error

@@ -29,7 +29,9 @@ OUTPUT_FIELDS = ("job_id", "custom_id", "date")
 
 _URL = re.compile(r"(s3|file)://([^/?#]*)(/[^?#]*)?", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-_NOT_IN_A_NAME = re.compile(r"[%/\\\x00-\x1f\x7f]")
+_HYPHENS = re.compile(r"[/-]{2,}")
+_NOT_IN_A_NAME = re.compile(r'[=\\<>:"|?*\x00-\x1f\x7f]')
+"""The escape character, and those that some file systems refuse."""
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAX_KEY_BYTES = 1024
 _KINDS = "s3://bucket/... or file:///folder/..."
@@ -157,9 +159,18 @@ def fixed_part(template: str) -> str:
 
 
 def quote_name(text: str) -> str:
-    """Quotes any text so that it is one name in a URL's path: `a/b` becomes the file `a%2Fb`.
+    """Quotes any text so that it is one name in a URL's path: `a/b 1` becomes `a--b%201`, the file `a--b 1`.
 
-    A name of dots alone is quoted too: `..` would lead to the folder above.
+    A slash becomes two hyphens; a hyphen beside another one or a slash, and characters that some file
+    system refuses, become `=` and two hexadecimal digits. So no two texts have one name. A name of dots
+    alone is escaped too: `..` would lead to the folder above.
     """
-    name = _NOT_IN_A_NAME.sub(lambda found: f"%{ord(found[0]):02X}", text)
-    return quote(name.replace(".", "%2E") if set(name) == {"."} else name, safe="")
+    name = _HYPHENS.sub(
+        lambda found: found[0].replace("-", "=2D"), _NOT_IN_A_NAME.sub(_escape, text)
+    )
+    name = name.replace("/", "--")
+    return quote(name.replace(".", "=2E") if set(name) == {"."} else name, safe="=")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"={ord(found[0]):02X}"

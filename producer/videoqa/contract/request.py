@@ -301,6 +301,10 @@ _MODELS: dict[int | str, type[Model]] = {
     "video": Video, "image": Image, "questions": Question, "sampling": Sampling, "generation": Generation,
 }  # fmt: skip
 """Models of a request's parts, by the names that stand in the path to a mistake in one."""
+_PLACES = {
+    "sampling": "sampling={{{}}}", "generation": "generation={{{}}}", "video": "inputs=[{{'url': ..., {}}}]",
+}  # fmt: skip
+"""Forms in which the fields of a part are written, for a field that stands beside it."""
 _MOST_MISTAKES = 20
 """Mistakes that a message lists."""
 
@@ -350,11 +354,21 @@ def _describe(found: ErrorDetails) -> str:
     """Describes one mistake: the field, what is wrong with it, and what was got."""
     where = f"{_param(found['loc']) or 'request':.120}"
     if found["type"] == "extra_forbidden":
-        known = list(_find_model(found["loc"]).model_fields)
-        near = get_close_matches(str(found["loc"][-1]), known, 1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-        return f"{where}: unknown field; {hint}"
+        model = _find_model(found["loc"])
+        return f"{where}: unknown field; {_suggest_field(str(found['loc'][-1]), model)}"
     return f"{where}: {found['msg'].removeprefix('Value error, ')}{_show(found)}"
+
+
+def _suggest_field(name: str, model: type[Model]) -> str:
+    """Returns the nearest field of the model, one of the request's parts with this name, or all fields."""
+    if model is JobRequest:
+        for place, form in _PLACES.items():
+            if name in _MODELS[place].model_fields:
+                return f"it belongs in {form.format(f'{name!r}: ...')}"
+    known = list(model.model_fields)
+    if near := get_close_matches(name, known, 1, cutoff=0.6):
+        return f"did you mean {near[0]}?"
+    return f"expected one of {', '.join(known)}"
 
 
 def _find_model(loc: tuple[int | str, ...]) -> type[Model]:

@@ -28,8 +28,8 @@ from videoqa.local_stack import (
     name_setting,
     server_address,
 )
-from videoqa.redaction import redact_text
-from videoqa.redis_url import parse_options, strip_options
+from videoqa.redaction import redact_text, redact_url
+from videoqa.redis_url import names_server, parse_options, strip_options
 from videoqa.settings import Settings, check_server_url
 
 if TYPE_CHECKING:
@@ -137,6 +137,12 @@ def _translate_url_errors(settings: Settings) -> Iterator[None]:
         )
     try:
         check_server_url(settings.redis_url)  # a URL that code hands in has not been checked yet
+        if not names_server(settings.redis_url):
+            raise ConfigurationError(
+                f"{name_setting(settings.redis_url)}: got {redact_url(settings.redis_url)!r:.100}, expected "
+                "redis://HOST:PORT/0, rediss:// with TLS, or unix:///PATH",
+                param="redis_url",
+            )
         yield
     except (ValueError, TypeError) as error:
         raise ConfigurationError(

@@ -104,7 +104,7 @@ class AsyncEventReader:
         self._unreadable = UnreadableLog()
         self._clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
         """A connection belongs to the loop on which it was made."""
-        reopen_in_children(self._reopen)
+        reopen_in_children(self)
 
     def _connect_once(self) -> redis.asyncio.Redis:
         loop = asyncio.get_running_loop()

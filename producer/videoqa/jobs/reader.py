@@ -186,15 +186,23 @@ class LedgerReader:
         try:
             return _parse_job(job_id, record, include_request=include_request)
         except _UNREADABLE as error:
-            found = self._make_unreadable(job_id, error)
-            self._unreadable.warn(self.keys.job(job_id), error)
-            return found
+            return self._make_unreadable(job_id, error)
 
     def _make_unreadable(self, job_id: str, why: object) -> errors.RecordUnreadable:
+        advice = "a newer release or another program wrote it: upgrade this side"
+        reason = f"{str(why).removesuffix(f'; {advice}'):.300}"
         return errors.RecordUnreadable(
-            f"record {self.keys.job(job_id)} cannot be read: {why!s:.300}; a newer release or another program "
-            "wrote it: upgrade this side, or delete the key"
+            f"record {self.keys.job(job_id)} cannot be read: {reason}; {advice}, or delete the key"
         )
+
+    def skip_unreadable(
+        self, job_ids: Sequence[str], found: Sequence[Job | errors.RecordUnreadable | None]
+    ) -> list[Job | None]:
+        """Returns None in the place of records that cannot be read, and warns of each of them once."""
+        for job_id, job in zip(job_ids, found, strict=True):
+            if isinstance(job, errors.RecordUnreadable):
+                self._unreadable.warn(self.keys.job(job_id), job.message)
+        return [None if isinstance(job, errors.RecordUnreadable) else job for job in found]
 
     def _parse(self, kind: type[_M], job_id: str, text: str) -> _M:
         """Parses JSON of a job's record; raises RecordUnreadable."""

@@ -1,6 +1,7 @@
 """Connections that leave a server which cannot hold jobs, for redis-py, its asyncio, and kombu.
 
-A node of a Cluster and a Sentinel say what they are when a connection begins.
+A node of a Cluster and a Sentinel say what they are when a connection begins, and a server of another kind, such
+as one of HTTP, answers something else. Later such an answer is a broken connection.
 
 After a failover a connection to the demoted primary stays open and answers reads; only writes fail, for
 ever. Here such a refusal counts as a broken connection: the caller's retry connects again, which resolves
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _CLASSES = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+_GARBLED = "the reply is not of Redis' protocol"
 _TEXT = re.compile("^UNBLOCKED|-READONLY")
 """Codes without a class in redis-py: a blocking read met the demotion; a script met it, in Redis 6."""
 
@@ -33,7 +35,11 @@ class DemotedError(redis.exceptions.ConnectionError):
 
 
 class WrongServerError(redis.exceptions.ConnectionError):
-    """The server is a Sentinel or a node of a Cluster."""
+    """The server is a Sentinel, a node of a Cluster, or no Redis."""
+
+
+class GarbledReplyError(redis.exceptions.ConnectionError):
+    """The server's bytes are not of Redis' protocol."""
 
 
 _WRONG_MODES = {
@@ -41,6 +47,7 @@ _WRONG_MODES = {
     "use a Redis without cluster mode",
     "sentinel": "it is a Sentinel, which holds no data; use the address of the primary that it watches",
 }
+_NO_REDIS = "it does not speak Redis' protocol; use the host and the port of a Redis"
 
 
 class _Leaving:
@@ -82,11 +89,16 @@ class _LeavingConnection(_Leaving):
                 self.disconnect()  # type: ignore[attr-defined]
                 raise demoted from error
             raise
+        except redis.exceptions.InvalidResponse as error:
+            self.disconnect()  # type: ignore[attr-defined]
+            raise GarbledReplyError(_GARBLED) from error
 
     def on_connect_check_health(self, *args: Any, **options: Any) -> None:
         self.handshake_metadata = None
         try:
             super().on_connect_check_health(*args, **options)  # type: ignore[misc]
+        except GarbledReplyError as error:
+            raise WrongServerError(_NO_REDIS) from error
         except redis.exceptions.ResponseError:
             self._check_mode()  # the reason of what a Sentinel does not know and a Cluster does not allow
             raise
@@ -126,6 +138,9 @@ class _AsyncLeavingConnection(_Leaving):
                 await self.disconnect()  # type: ignore[attr-defined]
                 raise demoted from error
             raise
+        except redis.exceptions.InvalidResponse as error:
+            await self.disconnect()  # type: ignore[attr-defined]
+            raise GarbledReplyError(_GARBLED) from error
 
 
 def make_leaving_class(base: type) -> type:

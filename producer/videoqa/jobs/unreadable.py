@@ -23,4 +23,4 @@ class UnreadableLog:
         if len(self._told) >= _MOST_REMEMBERED:
             self._told.clear()
         self._told.add(key)
-        log.warning("key %s cannot be read and is skipped: %.300s", key, why)
+        log.warning("key %s is skipped: %.400s", key, why)

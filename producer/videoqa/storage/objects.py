@@ -84,7 +84,7 @@ class ObjectStore:
         self._endpoint = s3_endpoint_url
         self._roots = None if file_roots is None else tuple(root.resolve() for root in file_roots)
         self._reopen()
-        reopen_in_children(self._reopen)
+        reopen_in_children(self)
 
     def _reopen(self) -> None:
         """Starts anew in a forked child: two processes cannot share a connection."""

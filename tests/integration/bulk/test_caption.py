@@ -19,6 +19,7 @@ from support.cli import call_command, clean_environment, start_command
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
+from videoqa.storage import file_path
 from videoqa_worker.embedded import S3Server
 
 Caption = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -98,11 +99,7 @@ def check_all(output: Path, count: int = 40) -> None:
         assert line["ok"], line
         n = int(line["custom_id"].split()[-1].removesuffix(".mp4"))
         assert COLORS[n % 3] in line["answers"][0]["text"].lower()
-        assert json.loads(
-            Path(
-                line["result"].removeprefix("file://").replace("%252F", "%2F").replace("%20", " ")
-            ).read_text()
-        )
+        assert json.loads(file_path(line["result"]).read_text())
 
 
 def start(environment: dict[str, str], *args: str | Path) -> subprocess.Popen[str]:
@@ -249,7 +246,8 @@ def test_tables_and_subtitles_are_written_beside(
     theirs = videos / "2" / "clip 02.vtt"
     theirs.write_text("WEBVTT\n\n00:00.000 --> 00:01.000\nby hand\n")
     args = (videos / "2", *ASK, "-o", output, "--json")
-    done = caption(*args, "--format", "parquet", "--subtitles", "vtt")
+    flags = ("--format", "parquet", "--format", "csv", "--subtitles", "vtt", "--beside-videos")
+    done = caption(*args, *flags)
     assert done.returncode == 0, done.stderr
     table = pyarrow.parquet.read_table(output / "results.parquet")
     assert table.num_rows == 10
@@ -262,9 +260,9 @@ def test_tables_and_subtitles_are_written_beside(
     assert "00:00:00.000 --> 00:00:01.000\n" in text
     assert "by hand" in theirs.read_text(), "a file that is not ours stays"
     assert (output / "subtitles" / "clip 02.mp4.vtt").is_file()
-    assert caption(*args, "--subtitles", "vtt").returncode == 0
     assert caption(*args, "--subtitles", "srt").returncode == 0
-    srt = (videos / "2" / "clip 02.srt").read_text()
+    srt = (output / "subtitles" / "clip 02.mp4.srt").read_text()
+    assert not (videos / "2" / "clip 02.srt").exists()
     assert srt.startswith("1\n00:00:00,000 --> 00:00:01,000\n")
 
 
@@ -272,9 +270,10 @@ def test_long_videos_are_captioned_segment_by_segment(
     caption: Caption, videos: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    args = (videos / "1", *ASK, "-o", output, "--json", "--segments", "0.5", "--summary")
+    args = (videos / "1", *ASK, "-o", output, "--segments", "0.5", "--summary")
     done = caption(*args, "--format", "parquet", "--subtitles", "vtt")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("note: the model demo cannot summarize")
     found = lines(output)
     assert len(found) == 10
     for line in found:
@@ -285,11 +284,11 @@ def test_long_videos_are_captioned_segment_by_segment(
         texts = [part["answers"][0]["text"] for part in row["segments"]]
         assert texts == [part["answers"][0]["text"] for part in line["segments"]]
         assert len(row["segments"][1]["frames"]) == 4
-    text = (videos / "1" / "clip 01.vtt").read_text()
+    text = (output / "subtitles" / "clip 01.mp4.vtt").read_text()
     assert text.count(" --> ") == 2
     assert "\n\n00:00:00.500 --> 00:00:01.000\n" in text
     (output / "results.jsonl").unlink()
-    assert json.loads(caption(*args).stdout)["skipped"] == 10
+    assert json.loads(caption(*args, "--json").stdout)["skipped"] == 10
     again = {line["custom_id"]: line["segments"] for line in lines(output)}
     assert again == {line["custom_id"]: line["segments"] for line in found}
 
@@ -304,8 +303,9 @@ def test_wrong_usage_ends_with_status_2_before_anything_starts(
         ((path, *ASK), "line 2: is not JSON"),
         ((videos,), "line 1: got no question, expected --question"),
         ((videos, *ASK, "--order", "random"), "expected completion or input"),
-        ((videos, *ASK, "--format", "xml"), "expected jsonl or parquet"),
+        ((videos, *ASK, "--format", "xml"), "expected jsonl or csv or parquet"),
         ((videos, *ASK, "--subtitles", ""), "expected vtt or srt"),
+        ((videos, *ASK, "--beside-videos"), "without --subtitles"),
         ((tmp_path / "none", *ASK), "there is no"),
     ):
         done = caption(*args, "-o", output)
@@ -343,7 +343,7 @@ def test_s3_is_source_and_output(
     places = {"VIDEOQA_REDIS_URL": settings.redis_url, "VIDEOQA_PREFIX": settings.prefix}
     environment = clean_environment() | s3_server.environment() | places
     args = ["s3://open/archive/", *ASK, "--output", "s3://open/answers/", "--format", "parquet",
-            "--subtitles", "srt", "--order", "input"]  # fmt: skip
+            "--subtitles", "srt", "--beside-videos", "--order", "input"]  # fmt: skip
     running = start(environment, *args)
     text, noise = running.communicate(timeout=100)
     body = s3.get_object(Bucket="open", Key="answers/results.jsonl")["Body"].read().decode()
@@ -354,7 +354,7 @@ def test_s3_is_source_and_output(
     names = [f"a b/{path.name}" for path in sorted((videos / "3").iterdir())]
     assert [line["custom_id"] for line in found] == names
     keys = {item["Key"] for item in s3.list_objects_v2(Bucket="open", Prefix="a")["Contents"]}
-    assert {f"answers/results/{name.replace('/', '%2F')}.json" for name in names} <= keys
+    assert {f"answers/results/{name.replace('/', '--')}.json" for name in names} <= keys
     assert {f"archive/{name.replace('.mp4', '.srt')}" for name in names} <= keys
     assert "answers/results.parquet" in keys
     again = start(environment, *args)

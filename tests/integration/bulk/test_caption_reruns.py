@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from videoqa.bulk import (
     OutputDir,
     ProgressReporter,
     RowCounts,
+    Subtitles,
     estimate_manifest,
     parse_where,
 )
@@ -50,6 +52,18 @@ def lines(folder: Path) -> dict[str, dict[str, Any]]:
         assert [(row["custom_id"], row["job_id"]) for row in table] == [
             (line["custom_id"], line["job_id"]) for line in found
         ]
+        flat = pyarrow.parquet.read_table(output / "answers.parquet").to_pylist()
+        assert [(row["custom_id"], row["text"], row["error_code"]) for row in flat] == [
+            (line["custom_id"], line["answers"][0]["text"], None)
+            if line["ok"]
+            else (line["custom_id"], None, line["error"]["code"])
+            for line in found
+        ]
+        with (output / "answers.csv").open(newline="") as file:
+            assert list(csv.DictReader(file)) == [
+                {name: "" if value is None else str(value) for name, value in row.items()}
+                for row in flat
+            ]
     return by_id
 
 
@@ -57,7 +71,7 @@ def test_a_part_with_another_question_replaces_its_own_lines_and_no_others(
     settings: Settings, tmp_path: Path
 ) -> None:
     with working(settings, tmp_path, Model()):
-        captioned(settings, tmp_path, formats=("parquet",))
+        captioned(settings, tmp_path, formats=("csv", "parquet"))
         before = lines(tmp_path)
         tally = captioned(settings, tmp_path, question="Why?", sources=URLS)
         after = lines(tmp_path)
@@ -125,7 +139,12 @@ def test_a_run_that_goes_on_reads_no_object_unless_its_index_is_lost_or_the_obje
             assert count_reads(settings, tmp_path, sources=rest)[0] == 0
         (tmp_path / "out" / "index.jsonl").unlink()
         count_reads(settings, tmp_path, sources=rest)
-        assert count_reads(settings, tmp_path, sources=rest, subtitles="vtt")[0] == 0
+        assert (
+            count_reads(
+                settings, tmp_path, sources=rest, subtitles=Subtitles("vtt", beside_videos=True)
+            )[0]
+            == 0
+        )
         changed = tmp_path / "out" / "results" / f"{NAMES[0]}.json"
         changed.write_text(changed.read_text().replace('"job_id": "', '"job_id": "another_'))
         count_reads(settings, tmp_path, sources=rest)
@@ -208,6 +227,20 @@ def test_a_dry_run_tells_what_would_be_asked_and_why(settings: Settings, tmp_pat
     assert plan() == {"done": 3, "failed": 1}
 
 
+def test_names_that_differ_in_case_only_are_refused_where_they_are_one_file(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = ["s3://b/a.mp4", "s3://b/É.mp4", "s3://b/e\u0301.mp4"]
+    output = OutputDir(str(tmp_path / "out"), ObjectStore())
+    output.write_root("s3://b")
+    assert not output.ignores_case(), "a file system of Linux"
+    monkeypatch.setattr(OutputDir, "ignores_case", lambda self: True)
+    with pytest.raises(errors.ManifestRefused, match=r"É.*which are one file in .*/out"):
+        captioned(settings, tmp_path, sources=sources)
+    with working(settings, tmp_path, Model()):
+        assert captioned(settings, tmp_path, sources=sources[:2]).done == 2
+
+
 def test_where_is_refused_if_it_is_no_state() -> None:
     assert parse_where("state=failed,new") == ("new", "failed")
     for text in ("failed", "state=", "state=done", "model=failed"):
@@ -220,7 +253,7 @@ def test_a_row_that_fails_with_another_question_is_one_failed_line_until_it_is_a
 ) -> None:
     model = Failing()
     with working(settings, tmp_path, model):
-        captioned(settings, tmp_path, formats=("parquet",))
+        captioned(settings, tmp_path, formats=("csv", "parquet"))
         before = lines(tmp_path)
         model.fails = True
         assert captioned(settings, tmp_path, question="Why?", sources=URLS).failed == len(PART)

@@ -607,5 +607,11 @@ def test_help_shows_arguments_by_their_metavars(run: Run, command: str, usage: s
     assert not re.search(r"<\w|default:", text)  # a type, or a default in another style
 
 
+@pytest.mark.parametrize("command", ["ask", "submit", "caption"])
+def test_options_have_the_same_headings_in_the_same_order(run: Run, command: str) -> None:
+    headings = re.findall(r"^(\w+):$", run(command, "--help").stdout, re.MULTILINE)
+    assert headings == ["Arguments", "Frames", "Answer", "Job", "Options"]
+
+
 def test_help_of_list_names_every_state(run: Run) -> None:
     assert f"--state {'|'.join(get_args(JobState))}" in run("list", "--help").stdout

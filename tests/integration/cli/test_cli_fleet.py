@@ -63,6 +63,26 @@ def test_jobs_are_listed_with_state_and_failure(run: Run, client: Client, ledger
     assert "got tag '', expected text" in wrong.stderr
 
 
+def test_a_page_names_the_records_that_it_leaves_out(
+    run: Run, client: Client, redis_client: redis.Redis, ledger: Ledger
+) -> None:
+    jobs = client.submit_many([ASKED] * 3)
+    for job in jobs[:2]:
+        redis_client.hset(ledger.keys.job(job.id), "request", "{}")
+    done = run("list")
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [jobs[2].id]
+    assert f"note: left out {jobs[1].id} and 1 more, whose records cannot be read;" in done.stderr
+    assert done.stderr.count("\n") == 1
+    why = run("status", jobs[1].id).stderr
+    assert "does not understand JobRequest.inputs: Field required; a newer release or" in why
+    assert (why.count("\n"), why.count("upgrade this side")) == (1, 1)
+    redis_client.hset(ledger.keys.job(jobs[2].id), "request", "{}")
+    done = run("list", "--json")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"note: left out {jobs[2].id} and 2 more" in done.stderr
+    assert "no jobs yet" not in done.stderr
+
+
 def test_what_happened_to_a_job_is_watched(run: Run, client: Client, ledger: Ledger) -> None:
     job = client.submit(ASKED)
     claim = begin(ledger)
@@ -233,13 +253,13 @@ def test_queues_are_counted_paused_and_resumed(run: Run, client: Client) -> None
     client.submit_many([ASKED] * 2)
     lines = [line.split() for line in run("queue", "stats").stdout.splitlines()]
     assert lines == [
-        ["MODEL", "PRIORITY", "WAITING", "OLDEST", "WORKERS"],
-        ["(any)", "interactive", "2", "0s", "0"],
-        ["org/m", "bulk", "1", "0s", "0"],
+        ["MODEL", "PRIORITY", "STATE", "WAITING", "OLDEST", "WORKERS"],
+        ["(any)", "interactive", "open", "2", "0s", "0"],
+        ["org/m", "bulk", "open", "1", "0s", "0"],
     ]
     assert run("queue", "pause", "org/m", "--priority", "bulk").returncode == 0
-    assert run("queue", "stats").stdout.splitlines()[2].endswith("paused")
-    assert run("queue", "resume", "org/m").returncode == 0
+    assert run("queue", "stats").stdout.splitlines()[2].split()[2] == "paused"
+    assert "resumed the bulk queue of org/m" in run("queue", "resume", "org/m").stderr
     assert not any(queue.paused for queue in client.queues())
     assert run("queue", "pause", "--priority", "some").returncode == 2
 

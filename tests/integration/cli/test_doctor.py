@@ -21,7 +21,7 @@ from videoqa import Client
 from videoqa.cli import doctor as of_producer
 from videoqa.cli.output import Check, print_checks
 from videoqa.contract import Failure, WorkerInfo
-from videoqa.jobs import Ledger, connect
+from videoqa.jobs import Ledger, connect, queue_name
 from videoqa.settings import Settings
 from videoqa_worker.__main__ import _check_redis
 from videoqa_worker.cli import doctor
@@ -209,19 +209,31 @@ def test_a_redis_that_is_full_a_replica_or_a_cluster_is_not_well() -> None:
 def test_jobs_that_wait_for_no_worker_and_failures_of_the_fleet_are_not_well(
     client: Client, ledger: Ledger
 ) -> None:
-    assert of_producer._check_backlog(ledger.queues(), []).found == "no job waits"
+    prefix = ledger.keys.prefix
+    assert of_producer._check_backlog(ledger.queues(), [], prefix).found == "no job waits"
     assert of_producer._check_failures(ledger.count_failures(within_s=60)).found.endswith("none")
     client.submit(inputs=["s3://b/k"], questions=["What?"], model="org/m")
     client.submit_many([{"inputs": ["s3://b/k"], "questions": ["What?"]}] * 3)
-    check = of_producer._check_backlog(ledger.queues(), [])
+    check = of_producer._check_backlog(ledger.queues(), [], prefix)
     assert not check.ok
     assert check.found == (
         "3 interactive for any model, 1 interactive for org/m; the oldest for 0s"
     )
     assert check.next_step.startswith("start a worker with VIDEOQA_MODEL=org/m")
+    served = tuple(queue_name(prefix, model, "interactive") for model in (None, "org/m"))
+    for queues, next_step in (
+        (served, "wait until a worker has loaded the model"),
+        (served[1:], "start a worker: no worker serves them"),
+    ):
+        loading = WorkerInfo(
+            id="w", model="org/m", queues=queues, slots=1, running=0, ready=False,
+            started_at=datetime.now(UTC), seen_at=datetime.now(UTC),
+        )  # fmt: skip
+        check = of_producer._check_backlog(ledger.queues(), [loading], prefix)
+        assert (check.ok, check.next_step) == (False, next_step)
     client.pause()
     client.pause("org/m")
-    assert of_producer._check_backlog(ledger.queues(), []).ok
+    assert of_producer._check_backlog(ledger.queues(), [], prefix).ok
     client.resume()
     for code, ok in (("source_not_found", True), ("model_error", False), ("model_error", False)):
         claim = begin(ledger, code)

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -256,3 +258,18 @@ def test_close_leaves_no_connection_to_redis_or_the_broker(tmp_path: Path) -> No
             other.submit_many([ASKED, ASKED])
         asyncio.run(submit())
         wait_until(lambda: len(only.client_list()) == 1)
+
+
+# -- end of the program
+
+
+def test_a_program_that_ends_with_an_open_client_prints_nothing(settings: Settings) -> None:
+    program = (
+        "import asyncio; from videoqa import AsyncClient, Client\n"
+        f"client = Client({settings.redis_url!r}); client.ping()\n"
+        f"other = AsyncClient({settings.redis_url!r}); asyncio.run(other.ping())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
+import socketserver
+import threading
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -73,6 +78,61 @@ def test_a_server_of_another_kind_is_told_before_anything_is_recorded(
         _check_redis(WorkerSettings.from_environment({}, redis_url=url, model="demo"))
 
 
+@pytest.mark.parametrize(
+    "says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-x\r\n", b"220 mail\r\n"]
+)
+def test_a_server_that_is_no_redis_is_told_as_what_it_is(says: bytes) -> None:
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(says)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        with (
+            Client(url) as client,
+            pytest.raises(errors.ConfigurationError, match="does not speak"),
+        ):
+            client.submit(**ASKED)
+        assert "does not speak" in next(run_checks(Settings(redis_url=url))).found
+        server.shutdown()
+
+
+def test_a_garbled_reply_is_a_broken_connection(client: Client, settings: Settings) -> None:
+    """A proxy on the way may spoil a reply of a server that is the right one."""
+    job = client.submit(**ASKED)
+    spoils = threading.Event()
+
+    class Spoil(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            port = urlsplit(settings.redis_url).port or 0
+            with socket.create_connection(("127.0.0.1", port)) as upstream:
+                pair = (self.request, upstream)
+                while True:
+                    for end in select.select(pair, (), ())[0]:
+                        data = end.recv(65_536)
+                        if not data:
+                            return
+                        if end is upstream and spoils.is_set():
+                            spoils.clear()
+                            data = b"\0" + data
+                        pair[end is self.request].sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Spoil) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        parts = urlsplit(settings.redis_url)
+        url = parts._replace(
+            netloc=f"{parts.netloc.rpartition(':')[0]}:{server.server_address[1]}"
+        ).geturl()
+        with Client(url, settings=settings) as behind:
+            assert behind.get(job.id).state == "queued"
+            spoils.set()
+            assert behind.get(job.id).state == "queued", "the call is repeated on a new connection"
+            assert not spoils.is_set()
+        server.shutdown()
+
+
 # -- rights
 
 
@@ -117,6 +177,21 @@ def test_keys_that_are_refused_are_named_in_doctor_as_well(
     assert not check.ok
     assert f"{settings.prefix}.*, _kombu.binding.{settings.prefix}.*" in check.found
     assert "ZADD" not in check.found
+
+
+LAST_OF_REDIS = ("workers", "backlog", "failures")
+
+
+def test_doctor_goes_on_where_the_user_may_not_read(
+    user: str, settings: Settings, redis_client: redis.Redis
+) -> None:
+    redis_client.execute_command("ACL", "SETUSER", user, "-zrange", "-evalsha", "-zrevrange")
+    checks = run_checks(limited(settings, user))
+    found = {name: next(each for each in checks if each.name == name) for name in LAST_OF_REDIS}
+    for name, command in (("workers", "zrange"), ("backlog", "zrange"), ("failures", "zrevrange")):
+        assert not found[name].ok
+        assert f"'{command}'" in found[name].found
+        assert "deploy/users.conf" in found[name].next_step
 
 
 @pytest.mark.parametrize("command", ["BRPOP", "RPUSH"])

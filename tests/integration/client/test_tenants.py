@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -223,7 +224,11 @@ def test_what_reaches_all_tenants_is_the_operators(operator: Client, a: Client) 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, 7, "\ud800"])
 def test_a_name_that_is_none_makes_no_operator(settings: Settings, name: Any) -> None:
-    with Client(settings=settings) as client, pytest.raises(errors.ConfigurationError):
+    says = re.escape(f"got tenant {name!r}, expected a name")
+    with (
+        Client(settings=settings) as client,
+        pytest.raises(errors.ConfigurationError, match=says),
+    ):
         client.for_tenant(name)
     with pytest.raises(errors.ConfigurationError):
         Client(settings=settings, tenant=name)
@@ -237,7 +242,8 @@ def test_clients_of_tenants_share_connections_and_close_none(
     for n in range(50):
         with operator.for_tenant(f"t{n}") as client:
             assert client.submit(ASKED).tenant == f"t{n}"
-    assert len(redis_client.client_list()) == before
+    # Other tests' clients may come meanwhile; 50 more would be those of the tenants.
+    assert len(redis_client.client_list()) < before + 25
     assert operator.ping()
 
 

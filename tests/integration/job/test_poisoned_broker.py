@@ -106,6 +106,7 @@ def test_what_is_no_bell_is_dropped_counted_and_told_once_a_fault(
 def test_a_bell_is_heard_and_nothing_else_of_its_message_is_followed(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
+    redis_client.delete("celery", "somewhere")  # other tests' programs may use these names
     with Poison(settings) as poison, hear(settings) as hearing:
         for number, kind in enumerate(STILL_BELLS.values(), 1):
             poison.put(kind, make_bell(settings, number))

@@ -15,9 +15,9 @@ import pytest
 
 from videoqa import errors
 from videoqa.bulk import Manifest, Row
-from videoqa.bulk.archive_root import ArchiveRoot
-from videoqa.bulk.manifest import DIGEST_KEY, PARTS, Digester, compare_digests
-from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.manifest.archive_root import ArchiveRoot
+from videoqa.bulk.manifest.manifest import DIGEST_KEY, PARTS, Digester, compare_digests
 from videoqa.contract import JobRequest
 from videoqa.storage import ObjectStore
 
@@ -278,8 +278,8 @@ def test_a_digest_does_not_depend_on_the_rows_before() -> None:
 MEASURED = """
 import sys
 from pathlib import Path
-from videoqa.bulk.manifest import Manifest
-from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.manifest.manifest import Manifest
+from videoqa.bulk.index.row_index import RowIndex
 from videoqa.storage.objects import ObjectStore
 
 def peak_bytes():

@@ -11,14 +11,14 @@ import pyarrow.parquet
 import pytest
 
 SCRIPT = """
-import json, os, resource, signal, sys
-from videoqa.bulk.formats import FORMATS
-from videoqa.bulk.output_dir import OutputDir
-from videoqa.bulk.outcomes import Outcome
-from videoqa.bulk.output_index import IndexEntry
-from videoqa.bulk.records import ResultLine
-from videoqa.bulk.result_table import ResultTable
-from videoqa.bulk.row_index import RowIndex
+import csv, json, os, resource, signal, sys
+from videoqa.bulk.output.formats import FORMATS
+from videoqa.bulk.output.output_dir import OutputDir
+from videoqa.bulk.output.outcomes import Outcome
+from videoqa.bulk.index.output_index import IndexEntry
+from videoqa.bulk.output.records import ResultLine
+from videoqa.bulk.output.result_table import ResultTable
+from videoqa.bulk.index.row_index import RowIndex
 from videoqa.errors import OutputUnavailable
 from videoqa.storage import ObjectStore
 
@@ -29,13 +29,18 @@ folder, way = sys.argv[1:]
 def run(names, model):
     with RowIndex() as index:
         output = OutputDir(folder, ObjectStore())
-        with ResultTable(output, index, list(FORMATS.values())) as table:
+        with ResultTable(output, index, sum(FORMATS.values(), ())) as table:
             table.load(None)
             for name in names:
-                line = ResultLine(custom_id=name, ok=True, model=model, job_id=f"{name} {model}")
+                line = ResultLine(custom_id=name, ok=True, model=model, job_id=f"{name} {model}", answers=[ANSWER])
                 table.add(Outcome(line, IndexEntry(name, "digest", "1", "digest", job_id=line.job_id)))
                 table.publish()
             table.publish()
+
+ANSWER = {
+    "question_id": "q1", "question": "What?", "text": "A cat.", "finish_reason": "stop",
+    "input_tokens": 1, "output_tokens": 1,
+}
 
 def kill_at(number):
     left = [number]
@@ -80,6 +85,8 @@ while not ended:
     assert len(names) == len(set(names)) and set(names) >= set(ROWS), names
     table = pyarrow.parquet.read_table(f"{folder}/results.parquet", use_threads=False)
     assert set(table["custom_id"].to_pylist()) >= set(ROWS)
+    pyarrow.parquet.read_table(f"{folder}/answers.parquet", use_threads=False)
+    assert open(f"{folder}/answers.csv", "rb").read().endswith(b"\\r\\n")
     in_child(lambda: run([], ""))
     with open(f"{folder}/results.jsonl") as file:
         found = [json.loads(line) for line in file]
@@ -87,6 +94,13 @@ while not ended:
     assert [(line["custom_id"], line["model"]) for line in found] == [
         (row["custom_id"], row["model"]) for row in rows
     ]
+    rows = pyarrow.parquet.read_table(f"{folder}/answers.parquet", use_threads=False).to_pylist()
+    with open(f"{folder}/answers.csv", newline="") as file:
+        flat = list(csv.DictReader(file))
+    for table in (rows, flat):
+        assert [(line["custom_id"], line["model"]) for line in found] == [
+            (row["custom_id"], row["model"]) for row in table
+        ]
 print("ended", number)
 """
 
@@ -109,6 +123,8 @@ def test_a_run_that_dies_at_any_step_leaves_whole_lines_and_loses_none(
     ]
     assert sum(line["model"] == "old" for line in found) == 39
     assert {path.name for path in tmp_path.iterdir()} == {
+        "answers.csv",
+        "answers.parquet",
         "index.jsonl",
         "results.jsonl",
         "results.parquet",

@@ -12,8 +12,8 @@ import pytest
 
 from videoqa import errors
 from videoqa.bulk import Manifest, Row
-from videoqa.bulk.names import local_path
-from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.manifest.names import local_path
 from videoqa.storage import ObjectStore
 
 NAMES = ("b.mp4", "a/z.mkv", "a/c/y #1.mp4", "a/ü.webm")

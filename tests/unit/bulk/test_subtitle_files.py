@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from videoqa.bulk import OutputDir, Row
-from videoqa.bulk.subtitle_files import SubtitleFormat, write_subtitles
+from videoqa.bulk.output.subtitle_files import (
+    SubtitleFormat,
+    Subtitles,
+    find_written,
+    write_subtitles,
+)
 from videoqa.contract import JobRequest, Result
 from videoqa.storage import ObjectStore, file_path
 
@@ -21,7 +26,11 @@ def place(tmp_path: Path) -> OutputDir:
 
 
 def write(
-    place: OutputDir, kind: SubtitleFormat, custom_id: str, *clips: dict[str, Any]
+    place: OutputDir,
+    kind: SubtitleFormat,
+    custom_id: str,
+    *clips: dict[str, Any],
+    beside: bool = True,
 ) -> list[str]:
     """Writes the files of a row, and returns their texts once all are written."""
     request = JobRequest.model_validate({"inputs": clips, "questions": ["What?"]})
@@ -38,12 +47,31 @@ def write(
         ],
     }  # fmt: skip
     row = Row(custom_id, request, "digest")
-    urls = write_subtitles(row, Result.model_validate(fields), kind, place)
+    subtitles = Subtitles(kind, beside)
+    urls = write_subtitles(row, Result.model_validate(fields), subtitles, place)
+    assert find_written([], place.url) == ""
+    if beside == any("/out/" not in url for url in urls):
+        assert find_written(list(urls), place.url) == str(subtitles)
     return [file_path(url).read_text() for url in urls]
 
 
 def clip(video: Path, start: float) -> dict[str, Any]:
     return {"url": video.as_uri(), "start": start, "end": start + 5}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_subtitles_go_to_output_unless_their_place_is_beside_the_videos(
+    kind: SubtitleFormat, place: OutputDir, tmp_path: Path
+) -> None:
+    clips = [clip(tmp_path / f"{name}.mp4", 0) for name in ("film", "other")]
+    write(place, kind, "holiday/film 1.mp4", *clips, beside=False)
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob(f"*.{kind}")}
+    assert files == {
+        f"out/subtitles/holiday--film 1.mp4.{kind}",
+        f"out/subtitles/holiday--film 1.mp4==2.{kind}",
+    }
+    write(place, kind, "holiday/film 1.mp4", *clips)
+    assert {path.stem for path in tmp_path.glob(f"*.{kind}")} == {"film", "other"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -36,6 +36,12 @@ def test_a_table_fits_its_terminal_and_shows_ids_whole(columns: list, width: int
     assert all(line.startswith(ID) for line in lines[1:])
 
 
+def test_a_terminal_without_room_for_one_cut_cell_shows_none() -> None:
+    head, row = format_table(_list_job_columns(), [FAILED], width=48)
+    assert head.split() == ["JOB", "STATE", "AGE"]
+    assert "…" not in row
+
+
 def test_a_long_cell_is_cut_with_an_ellipsis_where_it_tells_least() -> None:
     head, row = format_table(_list_job_columns(), [make_job()], width=80)
     assert head.split() == ["JOB", "STATE", "AGE", "INPUT", "QUESTION"]

@@ -14,6 +14,7 @@ from videoqa.contract import (
     check_output,
     parse_object_url,
     parse_request,
+    quote_name,
     render_output,
 )
 from videoqa.jobs import new_job_id
@@ -30,7 +31,7 @@ TEMPLATES = st.builds(
     st.lists(st.tuples(LITERALS, FIELDS | st.just("")), min_size=1, max_size=5),
 )
 CUSTOM_IDS = st.text(
-    st.sampled_from(list("aA./\\%2EFe\u0301é?#{}:@ \x00\n\u202e")), min_size=1, max_size=6
+    st.sampled_from(list("aA./-=\\%2DEFe\u0301é?#{}:@ \x00\n\u202e")), min_size=1, max_size=6
 ) | st.just("x").map(lambda _: new_job_id())
 DATES = st.integers(0, 3).map(lambda days: datetime(2026, 11, 23, tzinfo=UTC) + timedelta(days))
 
@@ -63,6 +64,27 @@ def test_two_jobs_never_render_one_object(
         assert place.bucket == first.bucket
         assert place.name.count("/") == first.name.count("/")
     assert first == render(template, ids[0], one, day), "every attempt writes the same"
+
+
+@given(CUSTOM_IDS, CUSTOM_IDS)
+def test_no_two_custom_ids_have_one_name(one: str, other: str) -> None:
+    assert (quote_name(one) == quote_name(other)) is (one == other)
+
+
+@pytest.mark.parametrize(
+    ("custom_id", "name"),
+    [
+        ("holiday/beach 1.mp4", "holiday--beach%201.mp4"),
+        ("a-b/c.mp4", "a-b--c.mp4"),
+        ("a--b", "a=2D=2Db"),
+        ("a/-b", "a--=2Db"),
+        ("100% who?.mp4", "100%25%20who=3F.mp4"),
+        ("https://h/v.mp4", "https=3A----h--v.mp4"),
+        ("..", "=2E=2E"),
+    ],
+)
+def test_a_name_is_escaped_once_and_stays_readable(custom_id: str, name: str) -> None:
+    assert quote_name(custom_id) == name
 
 
 @pytest.mark.parametrize(

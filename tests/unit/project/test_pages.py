@@ -25,8 +25,7 @@ from support.pages import (
     prose_words,
 )
 
-from videoqa.bulk import Manifest
-from videoqa.bulk.records import ResultLine
+from videoqa.bulk import Manifest, ResultLine
 from videoqa.contract import JobRequest, Result
 from videoqa.storage import ObjectStore
 from videoqa_worker.settings import WorkerSettings

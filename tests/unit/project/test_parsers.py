@@ -29,10 +29,10 @@ from transformers import AutoTokenizer
 import videoqa
 import videoqa_worker
 from videoqa import contract
-from videoqa.bulk.folders import FolderWalker
-from videoqa.bulk.listings import list_rows
-from videoqa.bulk.manifest_files import line_of_name, read_csv, read_jsonl, read_list
-from videoqa.bulk.names import as_custom_id, canonical_url
+from videoqa.bulk.manifest.folders import FolderWalker
+from videoqa.bulk.manifest.listings import list_rows
+from videoqa.bulk.manifest.manifest_files import line_of_name, read_csv, read_jsonl, read_list
+from videoqa.bulk.manifest.names import as_custom_id, canonical_url
 from videoqa.cli.arguments import build_inputs, build_sampling
 from videoqa.errors import VideoQAError
 from videoqa.jobs.event_cursor import EventCursor
@@ -40,6 +40,7 @@ from videoqa.jobs.event_stream import parse_events
 from videoqa.jobs.keys import parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.printable import printable
+from videoqa.redaction import redact_text, redact_url
 from videoqa.storage import ObjectStore
 from videoqa.storage.s3_errors import _drop_strange_body
 from videoqa_worker.decoding.messages import FROM_PROCESS
@@ -200,21 +201,22 @@ PARSERS = (
     *(Parser("contract.model", stored(kind), ("", '{"a":', '{"a":"')) for kind in (
         contract.JobRequest, contract.Result, contract.Failure, contract.WorkerInfo, contract.Segment,
     )),
-    Parser("contract.urls", contract.redact_url, URLS),
+    Parser("redaction", redact_url, URLS),
+    Parser("redaction", redact_text, URLS),
     Parser("contract.urls", contract.is_image_url, URLS),
     Parser("contract.urls", contract.as_url, ("http://",)),
     Parser("contract.output", contract.parse_object_url, URLS, (ValueError,)),
     Parser("contract.subtitles", subtitles),
     Parser("printable", printable),
     Parser("printable", lambda text: printable(text, lines=True)),
-    Parser("bulk.manifest_files", reads(read_list), ("", "{", *URLS)),
-    Parser("bulk.manifest_files", reads(read_jsonl), ("", '{"a":', '{"custom_id": "a", "url": "')),
-    Parser("bulk.manifest_files", reads(read_csv), ("", "url\n", "url,start\na,", 'url\n"')),
-    Parser("bulk.names", as_custom_id),
-    Parser("bulk.names", canonical_url, URLS),
-    Parser("bulk.manifest_files", csv_columns),
-    Parser("bulk.manifest_files", lambda text: line_of_name(1, text, Path("/")), URLS),
-    Parser("bulk.listings", rows_of, ("", "/*", "/[")),
+    Parser("bulk.manifest.manifest_files", reads(read_list), ("", "{", *URLS)),
+    Parser("bulk.manifest.manifest_files", reads(read_jsonl), ("", '{"a":', '{"custom_id": "a", "url": "')),
+    Parser("bulk.manifest.manifest_files", reads(read_csv), ("", "url\n", "url,start\na,", 'url\n"')),
+    Parser("bulk.manifest.names", as_custom_id),
+    Parser("bulk.manifest.names", canonical_url, URLS),
+    Parser("bulk.manifest.manifest_files", csv_columns),
+    Parser("bulk.manifest.manifest_files", lambda text: line_of_name(1, text, Path("/")), URLS),
+    Parser("bulk.manifest.listings", rows_of, ("", "/*", "/[")),
     Parser("cli.arguments", lambda text: build_sampling(times=text), ("", "1,")),
     Parser("cli.arguments", lambda text: build_inputs([text], 1.0, None), URLS),
     Parser("jobs.list_cursor", ListCursor.parse, ("", "1.")),
@@ -293,16 +295,17 @@ OUR_OWN = {
     "jobs.submission": "a request that this process has written",
     "cli.question": "the arguments of the user who runs the command",
     "cli.job_commands": "the request of the user who runs the command",
-    "bulk.archive_root": "paths that `bulk.names` has made URLs of",
-    "bulk.parquet": "the run's own results.jsonl",
-    "bulk.result_table": "the run's own results.jsonl",
-    "bulk.run": "parameters of our own errors",
-    "bulk.output_index": "the run's own index",
-    "bulk.output_dir": "names of the run's own objects",
+    "bulk.manifest.archive_root": "paths that `bulk.manifest.names` has made URLs of",
+    "bulk.output.records": "the run's own results.jsonl",
+    "bulk.output.result_table": "the run's own results.jsonl",
+    "bulk.run.run": "parameters of our own errors",
+    "bulk.index.output_index": "the run's own index",
+    "bulk.output.output_dir": "names of the run's own objects",
     "decoding.child": "a message of the worker",
     "decoding.serve": "messages of the worker",
     "decoding.replies": "parses by `decoding.messages`",
     "jobs.failover": "errors of the operator's Redis",
+    "jobs.server_checks": "errors of the operator's Redis",
     "sources.spool.folder": "names of the worker's own folder",
     "cli.frames.image_files": "names of the user's own folder",
     "cli.frames.take": "a URL that the contract has checked",

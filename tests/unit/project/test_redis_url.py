@@ -75,6 +75,31 @@ def test_a_certificate_is_asked_for_unless_the_url_says_otherwise(broker_argumen
 
 
 @pytest.mark.parametrize(
+    ("url", "got"),
+    [
+        ("127.0.0.1:6379", "127.0.0.1:6379"),
+        ("localhost:6379/0", "localhost:6379/0"),
+        ("redis://", "redis://"),
+        ("redis:///0", "redis:///0"),
+        ("redis://:secret@/0", "redis:///0"),
+        ("unix://", "unix://"),
+        ("sentinel://u:secret@h:1", "sentinel://h:1"),
+        ("amqp://u:secret@h", "amqp://h"),
+        ("u:secret@h:1", "h:1"),
+    ],
+)
+def test_a_url_without_redis_or_a_host_is_refused_with_the_form_that_is_expected(
+    url: str, got: str
+) -> None:
+    for make in (Client, AsyncClient):
+        with pytest.raises(ConfigurationError) as caught:
+            make(url)
+        said = f"the URL of this client: got {got!r}, expected redis://HOST:PORT/0, "
+        assert str(caught.value).startswith(said)
+        assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("url", "said"),
     [
         ("redis://h/0?socket_timout=5", "'socket_timout' is unknown; did you mean socket_timeout?"),

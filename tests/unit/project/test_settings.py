@@ -184,9 +184,9 @@ def test_the_bundled_model_is_named_demo() -> None:
 
 def test_the_references_tables_are_those_of_the_definitions() -> None:
     page = runpy.run_path(str(DOCS / "generate.py"))
-    text = page["PAGE"].read_text()
-    assert text.count("<!-- settings: ") == 2
-    assert page["render"](text) == text, "run: python docs/generate.py"
+    texts = [path.read_text() for path in page["PAGES"]]
+    assert [text.count("<!-- end -->") for text in texts] == [2, 4]
+    assert list(map(page["render"], texts)) == texts, "run: python docs/generate.py"
 
 
 @pytest.mark.parametrize("row", WorkerSettings.table(), ids=lambda row: str(row[0]))

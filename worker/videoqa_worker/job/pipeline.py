@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from videoqa.contract import Answer, Image, Input, Sampling, Video, redact_url
+from videoqa.contract import Answer, Image, Input, Sampling, Video, Warn, redact_url
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering
 from videoqa_worker.frames import SampledVideo
@@ -64,7 +64,16 @@ class OpenedJob:
 class Pipeline:
     """Answers requests with one engine. Thread-safe: each thread carries one job."""
 
-    def __init__(self, sources: Sources, decoders: Decoders, engine: Answering) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        decoders: Decoders,
+        engine: Answering,
+        *,
+        summary_warning: Warn | None = None,
+    ) -> None:
+        """`summary_warning`: goes into each result with a summary, by a model that cannot make one."""
+        self._summary_warning = summary_warning
         self._sources = sources
         self._decoders = decoders
         self._engine = engine
@@ -210,6 +219,8 @@ class Pipeline:
 
         summary = summarize(question, list_notes(job.draft.segments), ask)
         job.draft.answers = (summary,)
+        if self._summary_warning is not None:
+            job.draft.warnings.append(self._summary_warning)
         if job.context.request.stream:
             report(Progress("generating", question_id=SUMMARY_ID, text=summary.text))
 

@@ -60,6 +60,7 @@ def describe_worker(settings: WorkerSettings, *, started_at: datetime) -> Worker
         spool=str(settings.sources.spool_dir or tempfile.gettempdir()),
         max_source_bytes=settings.sources.max_bytes,
         output=settings.output,
+        summarizes=settings.engine.summarizes,
     )
 
 

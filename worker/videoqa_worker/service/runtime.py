@@ -20,7 +20,7 @@ from celery import Celery
 
 from videoqa import errors
 from videoqa.broker import make_celery, ring
-from videoqa.contract import EngineInfo, WorkerInfo
+from videoqa.contract import EngineInfo, WorkerInfo, describe_summary
 from videoqa.jobs import Bell, Ledger, connect
 from videoqa.storage import ObjectStore
 from videoqa_worker.decoding.decoders import Decoders
@@ -111,7 +111,14 @@ class Runtime:
                 tenant_running=settings.tenant_running,
             ),
             self.leases,
-            Pipeline(sources, decoders, engine),
+            Pipeline(
+                sources,
+                decoders,
+                engine,
+                summary_warning=None
+                if settings.engine.summarizes
+                else describe_summary(settings.model),
+            ),
             objects,
             AnswerCache(
                 ledger,

@@ -131,6 +131,11 @@ class EngineConfig(Config):
         """The hub id or folder that the loader opens."""
         return str(DEMO_MODEL_PATH) if self.model == DEMO_MODEL else self.model
 
+    @property
+    def summarizes(self) -> bool:
+        """False for the demo model, which only answers questions about what it sees."""
+        return self.model != DEMO_MODEL
+
 
 class ServerConfig(Config):
     """Settings of a server with OpenAI's chat completions that has the model instead."""

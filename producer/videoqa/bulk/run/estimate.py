@@ -15,13 +15,13 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from videoqa import errors
-from videoqa.bulk.manifest import Manifest, Row
-from videoqa.bulk.output_dir import OutputDir
-from videoqa.bulk.progress import ProgressReporter, RowCounts
-from videoqa.bulk.row_index import RowIndex
-from videoqa.bulk.row_plan import Planner, RowPlan
-from videoqa.bulk.run import Options, make_planner
-from videoqa.bulk.stored_rows import load_stored_rows
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.manifest.manifest import Manifest, Row
+from videoqa.bulk.output.output_dir import OutputDir
+from videoqa.bulk.output.stored_rows import load_stored_rows
+from videoqa.bulk.run.progress import ProgressReporter, RowCounts
+from videoqa.bulk.run.row_plan import Planner, RowPlan
+from videoqa.bulk.run.run import Options, make_planner
 from videoqa.contract import JobRequest
 
 __all__ = ["Estimate", "Probe", "ProbeResult", "RunPlan", "estimate_manifest", "installed_probe"]

@@ -20,18 +20,18 @@ from functools import partial
 from typing import Literal
 
 from videoqa import errors
-from videoqa.bulk.fleet_limit import FleetLimit
-from videoqa.bulk.formats import FORMATS, Format
-from videoqa.bulk.in_flight import InFlightRow, collect_result, record_failure
-from videoqa.bulk.manifest import Manifest, Row
-from videoqa.bulk.outcomes import Outcome
-from videoqa.bulk.output_dir import OutputDir
-from videoqa.bulk.progress import ProgressReporter, RowCounts
-from videoqa.bulk.result_table import ResultTable
-from videoqa.bulk.row_index import RowIndex
-from videoqa.bulk.row_plan import Planner, RowPlan, WhereState
-from videoqa.bulk.stored_rows import load_stored_rows
-from videoqa.bulk.subtitle_files import SubtitleFormat
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.manifest.manifest import Manifest, Row
+from videoqa.bulk.output.formats import FORMATS, Table
+from videoqa.bulk.output.outcomes import Outcome
+from videoqa.bulk.output.output_dir import OutputDir
+from videoqa.bulk.output.result_table import ResultTable
+from videoqa.bulk.output.stored_rows import load_stored_rows
+from videoqa.bulk.output.subtitle_files import Subtitles
+from videoqa.bulk.run.fleet_limit import FleetLimit
+from videoqa.bulk.run.in_flight import InFlightRow, collect_result, record_failure
+from videoqa.bulk.run.progress import ProgressReporter, RowCounts
+from videoqa.bulk.run.row_plan import Planner, RowPlan, WhereState
 from videoqa.client import Client
 from videoqa.contract import FINAL_STATES, Failure, Job
 
@@ -61,7 +61,7 @@ class Options:
     """Order of the lines in results.jsonl; `input` sorts this run's rows at its end."""
     formats: tuple[str, ...] = ()
     """Names of `FORMATS`; tables that OUTPUT has already are written in any case."""
-    subtitles: SubtitleFormat | None = None
+    subtitles: Subtitles | None = None
     retry_failed: bool = False
     where: tuple[WhereState, ...] = ()
     """States of the rows to ask; none: all that have no result."""
@@ -94,13 +94,14 @@ def run_manifest(
     begun_s = time.monotonic()
     with RowIndex() as index:
         counts = RowCounts(total=manifest.check(index))
-        formats = _find_formats(output, options)
+        tables = _find_tables(output, options)
         with (
             output.lock(),
-            ResultTable(output, index, formats) as table,
+            ResultTable(output, index, tables) as table,
             progress or ProgressReporter(quiet=True) as shown,
         ):
             output.write_root(manifest.root.url)
+            _check_case(output, index)
             load_stored_rows(output, index, table, readers=options.readers, note=shown.note)
             planner = make_planner(index, options)
             try:
@@ -112,6 +113,17 @@ def run_manifest(
     return counts
 
 
+def _check_case(output: OutputDir, index: RowIndex) -> None:
+    """Refuses rows whose objects would be one file."""
+    places = index.find_alike() if output.ignores_case() else None
+    if places is not None:
+        raise errors.ManifestRefused(
+            f"{places[0]} and {places[1]} have names that differ in case only, which are one file in "
+            f"{output.folder}; name another output, or give each line its own custom_id",
+            param="source",
+        )
+
+
 def make_planner(index: RowIndex, options: Options) -> Planner:
     """Makes the planner of a run, once `load_stored_rows` has filled the index."""
     return Planner(
@@ -119,15 +131,16 @@ def make_planner(index: RowIndex, options: Options) -> Planner:
     )
 
 
-def _find_formats(output: OutputDir, options: Options) -> list[Format]:
-    """Returns the tables to write: those that were asked for, and those that OUTPUT has already.
+def _find_tables(output: OutputDir, options: Options) -> list[Table]:
+    """Returns the tables to write: of formats that were asked for, and those that OUTPUT has already.
 
     Raises:
         ConfigurationError: the library of one is not installed.
     """
     found = [
         each
-        for name, each in FORMATS.items()
+        for name, tables in FORMATS.items()
+        for each in tables
         if name in options.formats or output.file_version(each.file_name) is not None
     ]
     for each in found:

@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
-from videoqa.bulk.folders import FolderWalker, fixed_folder
-from videoqa.bulk.manifest_files import SourceLine, line_of_name, read_csv, read_jsonl, read_list
-from videoqa.bulk.names import canonical_url, local_path, printable
+from videoqa.bulk.manifest.folders import FolderWalker, fixed_folder
+from videoqa.bulk.manifest.manifest_files import (
+    SourceLine,
+    line_of_name,
+    read_csv,
+    read_jsonl,
+    read_list,
+)
+from videoqa.bulk.manifest.names import canonical_url, local_path, printable
 from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
 

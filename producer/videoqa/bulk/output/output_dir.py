@@ -7,7 +7,7 @@
     OUTPUT/archive.json               the root below which videos have their names
 
 The objects are the truth, and a line can be made from them at any time. If a row has both, the later
-one is its outcome. A slash in a custom_id becomes `%2F` in the name. Knows rows and results, and
+one is its outcome. A slash in a custom_id becomes `--` in the name. Knows rows and results, and
 neither jobs in flight nor manifests.
 """
 
@@ -24,8 +24,8 @@ from typing import IO, TypeVar
 from urllib.parse import quote, unquote
 
 from videoqa import errors
-from videoqa.bulk.manifest import Row
-from videoqa.bulk.records import ArchiveRecord, RowFailure
+from videoqa.bulk.manifest.manifest import Row
+from videoqa.bulk.output.records import ArchiveRecord, RowFailure
 from videoqa.contract import Result, as_url, parse_object_url, parse_stored, quote_name, redact_url
 from videoqa.storage import ObjectStore, file_path
 
@@ -123,6 +123,10 @@ class OutputDir:
         data = ArchiveRecord(root=root).model_dump_json(indent=2).encode()
         _retry(lambda: self.store.write(f"{self.url}/{_ARCHIVE}", data))
 
+    def ignores_case(self) -> bool:
+        """Tells if the folder's file system takes names that differ in case only as one; after `write_root`."""
+        return self.folder is not None and (self.folder / _ARCHIVE.upper()).exists()
+
     def list_results(self) -> Iterator[tuple[str, str]]:
         """Yields `object_name`s of rows with a result, each with the object's version."""
         return self._list_names("results")
@@ -139,11 +143,11 @@ class OutputDir:
         """Returns the stored objects of a row, by its `object_name`; those that are known to be there."""
         found = StoredRow()
         if has_result:
-            url = f"{self.url}/results/{quote(name, safe='')}.json"
+            url = f"{self.url}/results/{quote(name, safe='=')}.json"
             result, version = self._parse(Result, url)
             found = replace(found, result=result, result_version=version)
         if has_failure:
-            url = f"{self.url}/failed/{quote(name, safe='')}.json"
+            url = f"{self.url}/failed/{quote(name, safe='=')}.json"
             failure, version = self._parse(RowFailure, url)
             found = replace(found, failure=failure, failure_version=version)
         return found

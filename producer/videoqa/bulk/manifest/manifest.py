@@ -21,12 +21,12 @@ from typing import IO, Any, Self
 from pydantic import ValidationError
 
 from videoqa import errors
-from videoqa.bulk.archive_root import ArchiveRoot
-from videoqa.bulk.folders import FolderWalker
-from videoqa.bulk.listings import find_place, list_rows
-from videoqa.bulk.manifest_files import SourceLine
-from videoqa.bulk.names import MAX_NAME_BYTES, is_short_name, object_name, printable
-from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.manifest.archive_root import ArchiveRoot
+from videoqa.bulk.manifest.folders import FolderWalker
+from videoqa.bulk.manifest.listings import find_place, list_rows
+from videoqa.bulk.manifest.manifest_files import SourceLine
+from videoqa.bulk.manifest.names import MAX_NAME_BYTES, is_short_name, object_name, printable
 from videoqa.contract import Input, JobRequest, is_image_url, parse_request
 from videoqa.redaction import redact_url
 from videoqa.storage import ObjectStore

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
-from videoqa.bulk.names import canonical_url
+from videoqa.bulk.manifest.names import canonical_url
 from videoqa.contract import MAX_URL
 from videoqa.redaction import redact_text
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from videoqa.bulk.manifest import DIGEST_KEY
-from videoqa.bulk.names import object_name
-from videoqa.bulk.output_dir import OutputDir, StoredRow
-from videoqa.bulk.output_index import IndexEntry
-from videoqa.bulk.records import ResultLine, RowFailure, failed_line, result_line
+from videoqa.bulk.index.output_index import IndexEntry
+from videoqa.bulk.manifest.manifest import DIGEST_KEY
+from videoqa.bulk.manifest.names import object_name
+from videoqa.bulk.output.output_dir import OutputDir, StoredRow
+from videoqa.bulk.output.records import ResultLine, RowFailure, failed_line, result_line
 from videoqa.contract import Result
 
 __all__ = ["Outcome", "make_failure", "make_outcome"]
@@ -33,7 +33,7 @@ def make_outcome(
     """Returns the outcome that the objects of a row tell, the later one if there are two; None: no row's.
 
     Arguments:
-        subtitles: kind of the subtitle files that were written, whose URLs are `paths`.
+        subtitles: kind and place of the subtitle files that were written, whose URLs are `paths`.
     """
     result, failure = stored.result, stored.failure
     result_digest = _find_digest(result) if result else None

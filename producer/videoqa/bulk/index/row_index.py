@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from videoqa import errors
-from videoqa.bulk.output_index import IndexEntry
+from videoqa.bulk.index.output_index import IndexEntry
 
 __all__ = ["FoundLine", "RowIndex"]
 
@@ -52,7 +53,7 @@ class FoundLine:
     job_id: str | None = None
     ok: bool = False
     subtitles: str = ""
-    """Kind of the subtitle files that it names."""
+    """Kind and place of the subtitle files that it names."""
 
 
 class RowIndex:
@@ -93,6 +94,14 @@ class RowIndex:
             return None
         found = self._run("SELECT place FROM ids WHERE name = ?", (name,))
         return str(found.fetchone()[0])
+
+    def find_alike(self) -> tuple[str, str] | None:
+        """Returns the places of two rows whose names differ in case or composition only; None: none do."""
+        self._db.create_function("fold", 1, _fold, deterministic=True)
+        found = self._run(
+            "SELECT min(place), max(place) FROM ids GROUP BY fold(name) HAVING count(*) > 1 LIMIT 1"
+        ).fetchone()
+        return (str(found[0]), str(found[1])) if found else None
 
     # -- the objects of OUTPUT
 
@@ -201,6 +210,10 @@ class RowIndex:
 
     def drop_moves(self) -> None:
         self._run("DELETE FROM moved")
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _temporary_error(error: sqlite3.OperationalError) -> errors.OutputUnavailable:

@@ -33,7 +33,7 @@ class IndexEntry(NamedTuple):
     """Version of the failure's object; None: there is none."""
     job_id: str | None = None
     subtitles: str = ""
-    """Kind of the subtitle files that were written."""
+    """Kind and place of the subtitle files that were written, as `str(Subtitles)`."""
     code: str | None = None
     """Error code of the failure, if that is the outcome; None: the result is."""
     message: str | None = None

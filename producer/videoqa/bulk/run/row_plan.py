@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from videoqa.bulk.manifest import Row, compare_digests
-from videoqa.bulk.output_index import IndexEntry
-from videoqa.bulk.row_index import RowIndex
-from videoqa.bulk.subtitle_files import SubtitleFormat
+from videoqa.bulk.index.output_index import IndexEntry
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.manifest.manifest import Row, compare_digests
+from videoqa.bulk.output.subtitle_files import Subtitles
 from videoqa.errors import InvalidRequest
 
 __all__ = ["WHERE_STATES", "Planner", "RowPlan", "WhereState", "parse_where"]
@@ -47,7 +47,7 @@ class Planner:
         *,
         retry_failed: bool = False,
         where: Collection[WhereState] = (),
-        subtitles: SubtitleFormat | None = None,
+        subtitles: Subtitles | None = None,
     ) -> None:
         """`where`: states of the rows to ask; none: all rows are taken, failed ones by `retry_failed`."""
         self._index, self._where, self._subtitles = index, where, subtitles
@@ -59,7 +59,7 @@ class Planner:
         if entry is None:
             return RowPlan("new", is_asked=self._takes("new"), is_left_out=not self._takes("new"))
         if entry.digest == row.digest and entry.code is None:
-            is_read = self._subtitles is not None and self._subtitles != entry.subtitles
+            is_read = self._subtitles is not None and str(self._subtitles) != entry.subtitles
             return self._plan_done(entry, is_read=is_read)
         if entry.result_digest == row.digest:  # another request failed later
             return self._plan_done(entry, is_read=True)

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-from videoqa.bulk.outcomes import Outcome, make_outcome
-from videoqa.bulk.output_dir import OutputDir
-from videoqa.bulk.output_index import INDEX_NAME, parse_index
-from videoqa.bulk.result_table import ResultTable
-from videoqa.bulk.row_index import RowIndex
+from videoqa.bulk.index.output_index import INDEX_NAME, parse_index
+from videoqa.bulk.index.row_index import RowIndex
+from videoqa.bulk.output.outcomes import Outcome, make_outcome
+from videoqa.bulk.output.output_dir import OutputDir
+from videoqa.bulk.output.result_table import ResultTable
 
 __all__ = ["load_stored_rows"]
 

@@ -1,27 +1,50 @@
-"""Subtitles of a row: a .vtt or .srt file beside each of its videos.
+"""Subtitles of a row: a .vtt or .srt file for each of its videos, in OUTPUT or beside the video.
 
-A file that this row's run did not write is never replaced: the subtitles then go to
+Beside a video, a file that this row's run did not write is never replaced: the subtitles then go to
 OUTPUT/subtitles/, as do those of videos with an http(s) URL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 from urllib.parse import quote
 
 from videoqa import errors
-from videoqa.bulk.manifest import Row
-from videoqa.bulk.output_dir import OutputDir
+from videoqa.bulk.manifest.manifest import Row
+from videoqa.bulk.output.output_dir import OutputDir
 from videoqa.contract import Result, Video, as_srt, as_vtt, make_cues, quote_name
 
-__all__ = ["SubtitleFormat", "write_subtitles"]
+__all__ = ["SubtitleFormat", "Subtitles", "find_written", "write_subtitles"]
 
 SubtitleFormat = Literal["vtt", "srt"]
 
 
+@dataclass(frozen=True)
+class Subtitles:
+    """The subtitle files that a run writes."""
+
+    kind: SubtitleFormat
+    beside_videos: bool = False
+    """Beside the videos, where that may be written; else in OUTPUT/subtitles/."""
+
+    def __str__(self) -> str:
+        """Returns the kind and place as the index of OUTPUT has them."""
+        return f"{self.kind} beside" if self.beside_videos else self.kind
+
+
+def find_written(urls: list[str], output_url: str) -> str:
+    """Returns the kind and place of the subtitle files with these URLs; empty: there are none."""
+    kinds = [kind for kind in get_args(SubtitleFormat) for url in urls if url.endswith(f".{kind}")]
+    if not kinds:
+        return ""
+    is_inside = all(url.startswith(f"{output_url}/subtitles/") for url in urls)
+    return str(Subtitles(kinds[0], beside_videos=not is_inside))
+
+
 def write_subtitles(
-    row: Row, result: Result, kind: SubtitleFormat, output: OutputDir
+    row: Row, result: Result, subtitles: Subtitles, output: OutputDir
 ) -> tuple[str, ...]:
     """Writes one file for each video of the row; returns their URLs.
 
@@ -32,8 +55,9 @@ def write_subtitles(
     for n, item in enumerate(row.request.inputs):
         if isinstance(item, Video):
             found = make_cues(result, n)
-            text = as_vtt(found, _ownership_note(row, n)) if kind == "vtt" else as_srt(found)
-            written.append(_write_file(row, n, item.url, kind, text.encode(), output))
+            is_vtt = subtitles.kind == "vtt"
+            text = as_vtt(found, _ownership_note(row, n)) if is_vtt else as_srt(found)
+            written.append(_write_file(row, n, item.url, subtitles, text.encode(), output))
     return tuple(written)
 
 
@@ -43,16 +67,18 @@ def _ownership_note(row: Row, number: int) -> str:
 
 
 def _write_file(
-    row: Row, number: int, video: str, kind: SubtitleFormat, content: bytes, output: OutputDir
+    row: Row, number: int, video: str, subtitles: Subtitles, content: bytes, output: OutputDir
 ) -> str:
+    kind = subtitles.kind
+
     def is_foreign(there: bytes) -> bool:
         """Returns True for a file of somebody else. SubRip has no comments: only equal content is ours."""
         if kind == "srt":
             return there != content
         return f"NOTE {_ownership_note(row, number)}".encode() not in there.splitlines()
 
-    suffix = f"%25{number}" if number else ""  # a bare percent sign: no custom_id's name has one
-    for url in _sibling_urls(video, kind):
+    suffix = f"=={number + 1}" if number else ""  # no custom_id's name has two of them
+    for url in _sibling_urls(video, kind) if subtitles.beside_videos else ():
         try:
             if output.store.write(url, content, keeps=is_foreign, content_type=f"text/{kind}"):
                 return url

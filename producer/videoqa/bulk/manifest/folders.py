@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from videoqa.bulk.names import printable
+from videoqa.bulk.manifest.names import printable
 from videoqa.errors import InvalidRequest
 
 __all__ = ["FolderWalker", "fixed_folder"]

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from videoqa import errors
-from videoqa.bulk.manifest import DIGEST_KEY, Row
-from videoqa.bulk.outcomes import Outcome, make_failure, make_outcome
-from videoqa.bulk.output_dir import OutputDir, StoredRow
-from videoqa.bulk.output_index import IndexEntry
-from videoqa.bulk.records import RowFailure
-from videoqa.bulk.subtitle_files import SubtitleFormat, write_subtitles
+from videoqa.bulk.index.output_index import IndexEntry
+from videoqa.bulk.manifest.manifest import DIGEST_KEY, Row
+from videoqa.bulk.output.outcomes import Outcome, make_failure, make_outcome
+from videoqa.bulk.output.output_dir import OutputDir, StoredRow
+from videoqa.bulk.output.records import RowFailure
+from videoqa.bulk.output.subtitle_files import Subtitles, write_subtitles
 from videoqa.client import Client
-from videoqa.contract import Failure, Job, JobRequest, JobState, Result
+from videoqa.contract import Failure, Job, JobRequest, JobState, Result, redact_url
 
 __all__ = ["InFlightRow", "collect_result", "record_failure"]
 
@@ -61,7 +61,7 @@ class InFlightRow:
 
 
 def collect_result(
-    flight: InFlightRow, *, client: Client, output: OutputDir, subtitles: SubtitleFormat | None
+    flight: InFlightRow, *, client: Client, output: OutputDir, subtitles: Subtitles | None
 ) -> Outcome | None:
     """Returns the row's outcome, or None if the row has to be submitted (again)."""
     row, state, job = flight.row, flight.state, flight.job
@@ -76,7 +76,7 @@ def collect_result(
         if flight.entry is not None and flight.entry.failure is not None:
             output.delete_failure(row.custom_id)
         paths = write_subtitles(row, stored.result, subtitles, output) if subtitles else ()
-        return make_outcome(output, stored, subtitles=subtitles or "", paths=paths)
+        return make_outcome(output, stored, subtitles=str(subtitles or ""), paths=paths)
     if job is None or (_met_other_run(job) and flight.replaces != replaced):
         return None
     return record_failure(output, flight, job.id, job.failure or _unexplained_failure(job))
@@ -112,6 +112,7 @@ def record_failure(
     row, entry = flight.row, flight.entry
     found = RowFailure(
         custom_id=row.custom_id,
+        inputs=tuple(redact_url(item.url) for item in row.request.inputs),
         digest=row.digest,
         job_id=job_id,
         failure=failure,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Self
 from urllib.parse import unquote
 
-from videoqa.bulk.names import as_custom_id, canonical_url, local_path, short_digest
+from videoqa.bulk.manifest.names import as_custom_id, canonical_url, local_path, short_digest
 from videoqa.contract import redact_url
 from videoqa.errors import InvalidRequest
 

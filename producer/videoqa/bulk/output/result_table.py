@@ -16,16 +16,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from videoqa.bulk.formats import Format
-from videoqa.bulk.names import object_name
-from videoqa.bulk.outcomes import Outcome
-from videoqa.bulk.output_dir import OutputDir, translate_disk_errors
-from videoqa.bulk.output_index import INDEX_NAME, dump_index
-from videoqa.bulk.row_index import FoundLine, RowIndex
+from videoqa.bulk.index.output_index import INDEX_NAME, dump_index
+from videoqa.bulk.index.row_index import FoundLine, RowIndex
+from videoqa.bulk.manifest.names import object_name
+from videoqa.bulk.output.formats import Table
+from videoqa.bulk.output.outcomes import Outcome
+from videoqa.bulk.output.output_dir import OutputDir, translate_disk_errors
+from videoqa.bulk.output.subtitle_files import find_written
 
 __all__ = ["ResultTable"]
 
@@ -40,9 +42,9 @@ _ID = re.compile(rb'\{"custom_id": ?("(?:[^"\\]|\\.)*")')
 class ResultTable:
     """The lines of all rows of OUTPUT; a context manager for one thread."""
 
-    def __init__(self, output: OutputDir, index: RowIndex, formats: Sequence[Format]) -> None:
-        """`formats`: tables that are published beside results.jsonl."""
-        self._output, self._index, self._formats = output, index, formats
+    def __init__(self, output: OutputDir, index: RowIndex, tables: Sequence[Table]) -> None:
+        """`tables`: those that are published beside results.jsonl."""
+        self._output, self._index, self._tables = output, index, tables
         self._url = f"{output.url}/{NAME}"
         self._files = ExitStack()
         self._base: IO[bytes] | None = None
@@ -74,7 +76,7 @@ class ResultTable:
         """
         version = self._output.file_version(NAME)
         if version is None or version != indexed_version:
-            self._base = self._open_base(_read_line)
+            self._base = self._open_base(partial(_read_line, self._output.url))
             self._index.drop_unlike_lines()
             # The run before died between two files: all are written again, even if nothing is new.
             self._is_changed = True
@@ -93,7 +95,7 @@ class ResultTable:
     def restore(self, outcome: Outcome) -> None:
         """Adds the outcome of stored objects; a line about the same job stays as it is."""
         if self._base is None:
-            self._base = self._open_base(_read_line)
+            self._base = self._open_base(partial(_read_line, self._output.url))
         line = self._index.find_line(outcome.entry.name)
         if line and (line.job_id, line.ok) == (outcome.line.job_id, outcome.line.ok):
             self._index.add_known([outcome.entry._replace(subtitles=line.subtitles)])
@@ -152,7 +154,7 @@ class ResultTable:
                 self._index.move_line(name, offset)
                 offset += len(line)
             written = [lines]
-            for each in self._formats:
+            for each in self._tables:
                 lines.file.seek(0)
                 part = parts.enter_context(_Part(folder, each.file_name))
                 each.write(part.file, iter(lines.file))
@@ -172,7 +174,7 @@ class ResultTable:
             part.publish(self._output)
 
     def _lacks_table(self) -> bool:
-        names = (each.file_name for each in self._formats)
+        names = (each.file_name for each in self._tables)
         return any(self._output.file_version(name) is None for name in names)
 
     def _read_lines(self, *, by_number: bool) -> Iterator[tuple[str, bytes]]:
@@ -243,12 +245,12 @@ def _note_offset(name: str, offset: int, line: bytes) -> FoundLine:
     return FoundLine(name, offset)
 
 
-def _read_line(name: str, offset: int, line: bytes) -> FoundLine:
+def _read_line(output_url: str, name: str, offset: int, line: bytes) -> FoundLine:
     """Returns the line with its job, by which it is compared with the row's objects."""
     try:
         found = json.loads(line)
-        kinds = {url.rpartition(".")[2] for url in found.get("subtitles") or ()}
-        return FoundLine(name, offset, found.get("job_id"), found.get("ok") is True, "".join(kinds))
+        written = find_written(found.get("subtitles") or [], output_url)
+        return FoundLine(name, offset, found.get("job_id"), found.get("ok") is True, written)
     except (ValueError, AttributeError, TypeError):
         return FoundLine(name, offset)
 

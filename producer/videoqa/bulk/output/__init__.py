@@ -1,0 +1,1 @@
+"""OUTPUT: results, failures, lines, tables and subtitles, and the outcome of each row."""

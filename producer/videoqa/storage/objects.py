@@ -291,7 +291,8 @@ class ObjectStore:
         while True:
             with translate_s3_errors(prefix, bucket):
                 page = next(pages, None)
-                found = [(item["Key"], item["ETag"]) for item in (page or {}).get("Contents", ())]
+                contents = page.get("Contents", []) if page is not None else []
+                found = [(item["Key"], item["ETag"]) for item in contents]
             if page is None:
                 return
             for key, version in found:

@@ -14,6 +14,7 @@ from kombu.pools import ProducerPool
 from kombu.transport import redis as kombu_redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from videoqa.jobs import make_leaving_class
@@ -39,6 +40,15 @@ class Channel(kombu_redis.Channel):
             ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(RedisConnectionError,)
         )
         return found
+
+    def _size(self, queue: str) -> int:
+        """Returns the number of messages; 1 where the key holds another type, so that the queue is not empty."""
+        try:
+            return int(super()._size(queue))  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            return 1
 
 
 class Transport(kombu_redis.Transport):

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -25,7 +26,12 @@ from videoqa.storage.files import (
     read_file,
     write_file,
 )
-from videoqa.storage.s3_errors import bound_error_bodies
+from videoqa.storage.s3_errors import (
+    MISSING,
+    bound_error_bodies,
+    read_error_code,
+    translate_s3_errors,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -34,19 +40,11 @@ __all__ = ["ObjectStore", "file_path", "s3_client"]
 
 log = logging.getLogger(__name__)
 
-_DENIED = {
-    "AccessDenied",
-    "403",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "AllAccessDisabled",
-}
 _CONDITION_FAILED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _CONDITIONS_UNSUPPORTED = {"NotImplemented", "501"}
 _COMPARED_BYTES = 64 << 20
 """Longest part that is read of an object in the way, or twice the size of the new one if that is more."""
 _MAX_SWAPS = 8
-_MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
 def s3_client(endpoint_url: str | None) -> S3Client:
@@ -206,25 +204,24 @@ class ObjectStore:
         Arguments:
             may_drop: put it without the condition if the store knows no conditions.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import ClientError
 
         bucket, key = _bucket_key(url)
         put: Any = self._s3().put_object
-        try:
-            put(Bucket=bucket, Key=key, Body=data, ContentType=content_type, **condition)
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            # An If-Match on an object that has gone is answered as missing.
-            if condition and code in _CONDITION_FAILED | _MISSING:
-                return False
-            if may_drop and code in _CONDITIONS_UNSUPPORTED:
+        with translate_s3_errors(url, bucket):
+            try:
+                put(Bucket=bucket, Key=key, Body=data, ContentType=content_type, **condition)
+            except ClientError as error:
+                code = read_error_code(error)
+                # An If-Match on an object that has gone is answered as missing.
+                if condition and code in _CONDITION_FAILED | MISSING:
+                    return False
+                if not (may_drop and code in _CONDITIONS_UNSUPPORTED):
+                    raise
                 log.warning(
                     "the store of %s knows no conditional writes; see docs/guide/deploy.md", url
                 )
                 return self._put_s3(url, data, content_type, {})
-            raise _output_error(code, url, bucket, str(error)) from error
-        except BotoCoreError as error:
-            raise _botocore_error(url, error) from error
         return True
 
     def read(self, url: str, max_bytes: int | None = None) -> bytes:
@@ -251,8 +248,6 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputUnavailable
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
         place = _parse_url(url)
         if place.bucket is None:
             try:
@@ -264,15 +259,9 @@ class ObjectStore:
                     f"can't read {place.path}: {error.strerror or error}", param="output"
                 ) from error
         bucket, key = _bucket_key(url)
-        try:
+        with suppress(errors.OutputNotFound), translate_s3_errors(url, bucket):
             return self._s3().head_object(Bucket=bucket, Key=key)["ETag"]
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code in _MISSING:
-                return None
-            raise _output_error(code, url, bucket, str(error)) from error
-        except BotoCoreError as error:
-            raise _botocore_error(url, error) from error
+        return None
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yields the URLs of all objects below a folder or a prefix that ends in `/`, unsorted.
@@ -294,19 +283,19 @@ class ObjectStore:
 
     def _list_s3(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Yields the URLs and ETags below a prefix, in requests of 1,000 each."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         bucket, start = _bucket_key(prefix)
-        try:
-            pages = self._s3().get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=bucket, Prefix=start):
-                for item in page.get("Contents", ()):
-                    yield f"s3://{bucket}/{quote(item['Key'])}", item["ETag"]
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            raise _output_error(code, prefix, bucket, str(error)) from error
-        except BotoCoreError as error:
-            raise _botocore_error(prefix, error) from error
+        with translate_s3_errors(prefix, bucket):
+            pages = iter(
+                self._s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
+            )
+        while True:
+            with translate_s3_errors(prefix, bucket):
+                page = next(pages, None)
+                found = [(item["Key"], item["ETag"]) for item in (page or {}).get("Contents", ())]
+            if page is None:
+                return
+            for key, version in found:
+                yield f"s3://{bucket}/{quote(key)}", version
 
     def delete(self, url: str) -> None:
         """Deletes an object, if it exists.
@@ -314,19 +303,13 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
         place = self.check(url)
         if place.bucket is None:
             delete_file(place.path)
             return
         bucket, key = _bucket_key(url)
-        try:
+        with translate_s3_errors(url, bucket):
             self._s3().delete_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
-        except BotoCoreError as error:
-            raise _botocore_error(url, error) from error
 
     def upload(self, file: IO[bytes], url: str) -> None:
         """Copies a file of any size, from its beginning, to an `s3://` URL, in parts.
@@ -334,20 +317,11 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
-        from boto3.exceptions import S3UploadFailedError
-        from botocore.exceptions import BotoCoreError, ClientError
-
         bucket, key = _bucket_key(url)
-        try:
-            file.seek(0)
-            with os.fdopen(os.dup(file.fileno()), "rb") as copy:  # boto3 closes what it has read
-                self._s3().upload_fileobj(copy, bucket, key)
-        except S3UploadFailedError as error:
-            cause = error.__context__
-            code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
-            raise _output_error(code, url, bucket, str(error)) from error
-        except BotoCoreError as error:
-            raise _botocore_error(url, error) from error
+        file.seek(0)
+        # boto3 closes what it has read
+        with os.fdopen(os.dup(file.fileno()), "rb") as copy, translate_s3_errors(url, bucket):
+            self._s3().upload_fileobj(copy, bucket, key)
 
     def download(self, url: str, file: IO[bytes]) -> None:
         """Copies an object of any size from an `s3://` URL into a file, in parts.
@@ -355,35 +329,23 @@ class ObjectStore:
         Raises:
             OutputDenied, OutputNotFound, OutputUnavailable
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
         bucket, key = _bucket_key(url)
-        try:
+        with translate_s3_errors(url, bucket):
             self._s3().download_fileobj(bucket, key, file)
-        except ClientError as error:
-            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
-        except BotoCoreError as error:
-            raise _botocore_error(url, error) from error
 
     def _read_s3(self, url: str, max_bytes: int | None = None) -> tuple[bytes, str]:
         """Returns the object, or its first `max_bytes`, and its ETag."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         bucket, key = _bucket_key(url)
-        try:
+        with translate_s3_errors(url, bucket):
             reply = self._s3().get_object(Bucket=bucket, Key=key)
+            size, etag = reply["ContentLength"], reply["ETag"]
             data = reply["Body"].read(max_bytes)
-        except ClientError as error:
-            raise _output_error(error.response["Error"]["Code"], url, bucket, str(error)) from error
-        except BotoCoreError as error:
-            raise _botocore_error(url, error) from error
         # boto3 reports a body that ends early as success.
-        size = reply["ContentLength"]
         if len(data) != (size if max_bytes is None else min(size, max_bytes)):
             raise errors.OutputUnavailable(
                 f"got {len(data)} bytes of {url}, expected {size}; try again"
             )
-        return data, reply["ETag"]
+        return data, etag
 
 
 def _bucket_key(url: str) -> tuple[str, str]:
@@ -391,29 +353,3 @@ def _bucket_key(url: str) -> tuple[str, str]:
     if place.bucket is None:
         raise errors.OutputDenied(f"got {url}, expected s3://bucket/key", param="output")
     return place.bucket, place.name
-
-
-def _output_error(code: str, url: str, bucket: str, text: str) -> errors.OutputError:
-    if code == "NoSuchBucket":
-        return errors.OutputNotFound(
-            f"bucket {bucket} does not exist; create it first", param="output"
-        )
-    if code in _MISSING:
-        return errors.OutputNotFound(f"{url} does not exist", param="output")
-    if code in _DENIED:
-        return errors.OutputDenied(
-            f"access to {url} was denied ({code}); check the credentials and the bucket's policy",
-            param="output",
-        )
-    return errors.OutputUnavailable(f"{url}: {redact_text(text)}", param="output")
-
-
-def _botocore_error(url: str, error: Exception) -> errors.OutputError:
-    from botocore.exceptions import NoCredentialsError, PartialCredentialsError
-
-    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-        return errors.OutputDenied(
-            f"no credentials for {url}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
-            param="output",
-        )
-    return errors.OutputUnavailable(f"{url}: {redact_text(str(error))}", param="output")

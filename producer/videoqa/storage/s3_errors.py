@@ -1,10 +1,37 @@
-"""The bound on what a store writes about an error, before boto3 parses it."""
+"""Errors of a store: bounds on their XML, before boto3 parses it, and their translation into ours."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["bound_error_bodies"]
+from videoqa import errors
+from videoqa.redaction import redact_text
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+
+__all__ = [
+    "MISSING",
+    "STRANGE_REPLIES",
+    "bound_error_bodies",
+    "read_error_code",
+    "translate_s3_errors",
+]
+
+_DENIED = {
+    "AccessDenied",
+    "403",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "AllAccessDisabled",
+}
+MISSING = {"NoSuchKey", "404", "NotFound"}
+"""Codes of an object that does not exist."""
+STRANGE_REPLIES = (ValueError, KeyError, TypeError, RecursionError)
+"""Errors of boto3's parser, and of ours, at a reply that no store would send: a length that is no number or is
+missing, a date of the year 99999, a redirect to itself."""
 
 _MAX_BYTES = 65_536
 _MAX_MARKS = 500
@@ -24,3 +51,59 @@ def _drop_strange_body(response_dict: dict[str, Any], **_: Any) -> None:
     is_strange = b"<!" in body or b"\0" in body or body.count(b"<") > _MAX_MARKS
     if len(body) > _MAX_BYTES or is_strange:
         response_dict["body"] = b""
+
+
+def read_error_code(error: ClientError) -> str:
+    """Returns the code of an error, which a store may leave out or nest."""
+    return str(error.response.get("Error", {}).get("Code", "?"))[:100]
+
+
+@contextmanager
+def translate_s3_errors(url: str, bucket: str) -> Iterator[None]:
+    """Turns whatever a request about an object raises into OutputError."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from s3transfer.exceptions import RetriesExceededError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _make_error(read_error_code(error), url, bucket, str(error)) from error
+    except (Boto3Error, RetriesExceededError) as error:
+        cause = error.__context__  # of an upload, whose own error has no code
+        code = read_error_code(cause) if isinstance(cause, ClientError) else ""
+        raise _make_error(code, url, bucket, str(error)) from error
+    except BotoCoreError as error:
+        raise _explain_connection(url, error) from error
+    except STRANGE_REPLIES as error:
+        raise errors.OutputUnavailable(
+            f"{url}: got a reply that is none of S3 ({type(error).__name__}), expected a store that speaks S3; "
+            "check VIDEOQA_S3_ENDPOINT_URL, and try again",
+            param="output",
+        ) from error
+
+
+def _make_error(code: str, url: str, bucket: str, text: str) -> errors.OutputError:
+    if code == "NoSuchBucket":
+        return errors.OutputNotFound(
+            f"bucket {bucket} does not exist; create it first", param="output"
+        )
+    if code in MISSING:
+        return errors.OutputNotFound(f"{url} does not exist", param="output")
+    if code in _DENIED:
+        return errors.OutputDenied(
+            f"access to {url} was denied ({code}); check the credentials and the bucket's policy",
+            param="output",
+        )
+    return errors.OutputUnavailable(f"{url}: {redact_text(text[:500])}", param="output")
+
+
+def _explain_connection(url: str, error: Exception) -> errors.OutputError:
+    from botocore.exceptions import NoCredentialsError, PartialCredentialsError
+
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        return errors.OutputDenied(
+            f"no credentials for {url}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
+            param="output",
+        )
+    return errors.OutputUnavailable(f"{url}: {redact_text(str(error))}", param="output")

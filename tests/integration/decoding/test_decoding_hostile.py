@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import pytest
 from support.videos import Recipe
 
 from videoqa.contract import Sampling
-from videoqa.errors import DecoderCrashed
+from videoqa.errors import DecoderCrashed, DecodeTimeout, JobCanceled
 from videoqa_worker.decoding.channel import MAX_MESSAGE_BYTES, Channel, ProtocolError
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.messages import FROM_PROCESS, Command, Present, Ready, Sampled, Setup
@@ -126,8 +129,28 @@ ATTACKS = {
         "greater than 0",
     ),
     "sends too many pictures": (
-        "say({**sampled, 'frames': [{**frame, 'width': 100}] * 20000}, memory(1 << 26))",
-        "60000000 bytes",
+        "say({**sampled, 'frames': [{**frame, 'width': 100}] * 8}, memory(1 << 16))",
+        "24000 bytes",
+    ),
+    "sends more pictures than were asked for": (
+        "say({**sampled, 'frames': [{**frame, 'width': 1, 'height': 1}] * 9}, memory(64 * 9))",
+        "got 9 frames, expected at most 8",
+    ),
+    "sends a number of a thousand digits": (
+        "info.update(width=10**1000); say(sampled, memory(999))",
+        "a property of the video beyond",
+    ),
+    "sends a picture's number that is too large": (
+        "frame.update(index=10**40); say(sampled, memory(999))",
+        "less than or equal to",
+    ),
+    "sends a time after all times": (
+        "frame.update(pts_s=1e300); say(sampled, memory(999))",
+        "less than or equal to",
+    ),
+    "has a lot to say in a code": (
+        "warning = dict(code='x' * 20_000, message=''); say({**sampled, 'warnings': [warning]}, memory(999))",
+        "more than 10000 characters",
     ),
     "sends times that are no numbers": (
         "frame.update(pts_s=float('nan')); say(sampled, memory(999))",
@@ -147,7 +170,7 @@ def test_a_process_that(attack: str, tmp_path: Path) -> None:
     """...is refused with DecoderCrashed, gone at once, and leaves no descriptor behind."""
     path = tmp_path / "clip"
     path.write_bytes(bytes(100))
-    limits = FrameLimits(max_pixels=1000, max_frames_bytes=1 << 20)
+    limits = FrameLimits(max_pixels=1000, max_frames_bytes=1 << 14)
     code, reason = ATTACKS[attack]
     gc.collect()
     before = psutil.Process().num_fds()
@@ -171,6 +194,60 @@ def test_a_process_that_speaks_well_is_believed(tmp_path: Path) -> None:
         video = decoders.sample(CompleteFile(path), Sampling())
     assert video.frames[0].pixels.shape == (10, 10, 3)
     assert video.info.codec == "x"
+
+
+TALKING = {
+    "asks for the same bytes for ever": "while True: say(ensure); hear()",
+    "sends a message byte by byte": "for byte in packed(b'[' * (4 << 20)): end.send(bytes([byte]))",
+}
+
+
+@linux
+@pytest.mark.parametrize("attack", TALKING)
+def test_a_process_that_talks_for_ever(attack: str, tmp_path: Path) -> None:
+    """...is ended by its deadline, and by a cancel, as one that is silent."""
+    path = tmp_path / "clip"
+    path.write_bytes(bytes(100))
+    limits = FrameLimits(max_pixels=1000, decode_timeout_s=0.5)
+    argv = (sys.executable, "-c", HOSTILE + TALKING[attack])
+    checks = []
+    with Decoders(limits, processes=1, grace_s=0.5, argv=argv) as decoders:
+        killer = threading.Timer(
+            15, lambda: [os.kill(pid, signal.SIGKILL) for pid in decoders.pids]
+        )
+        killer.start()
+        with pytest.raises(DecodeTimeout):
+            decoders.sample(CompleteFile(path), Sampling(), check=lambda: checks.append(1))
+        killer.cancel()
+
+        def cancel() -> None:
+            if len(checks) > 5:
+                raise JobCanceled("no more")
+            checks.append(1)
+
+        checks.clear()
+        with pytest.raises(JobCanceled):
+            decoders.sample(CompleteFile(path), Sampling(), check=cancel)
+
+
+@linux
+def test_a_process_that_asks_on_after_its_command_was_aborted_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "clip"
+    path.write_bytes(bytes(100))
+    attack = "part(0, 9)\nwhile True: hear(); say(ensure)"
+    argv = (sys.executable, "-c", HOSTILE + PART + attack)
+    sampling = Sampling(method="segment", segment_s=1)
+    with Decoders(FrameLimits(max_pixels=1000), processes=1, argv=argv) as decoders:
+        killer = threading.Timer(
+            15, lambda: [os.kill(pid, signal.SIGKILL) for pid in decoders.pids]
+        )
+        killer.start()
+        begun_s = time.monotonic()
+        segments = decoders.segments(CompleteFile(path), sampling)
+        next(segments)
+        segments.close()
+        assert time.monotonic() - begun_s < 12
+        killer.cancel()
 
 
 AMID_SEGMENTS = {

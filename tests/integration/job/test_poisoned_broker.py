@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -18,12 +20,15 @@ from support.attempts import submit
 from support.poison import POISON, STILL_BELLS, Poison
 from support.processes import wait_until
 
+from videoqa import errors
 from videoqa.broker import TASK, make_celery, ring
+from videoqa.contract import WorkerInfo
 from videoqa.jobs import Bell, Ledger
 from videoqa.settings import Settings
 from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.consumer import hear_bells
+from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.runtime import Runtime
 from videoqa_worker.settings import WorkerSettings
 
@@ -149,6 +154,65 @@ def test_broken_notes_of_unacknowledged_messages_are_dropped(
     redis_client.delete("other", "celery")
 
 
+def test_a_queue_whose_key_holds_another_type_is_told_and_the_others_go_on(
+    settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    bell = make_bell(settings)
+    bulk = Bell("job_2", 1, 1, f"{settings.prefix}.default.bulk")
+    app = make_celery(settings)
+    redis_client.set(bell.queue, "x")
+    with hear(settings) as hearing:
+        ring(app, bulk)
+        wait_until(lambda: hearing.heard == [bulk], within_s=20)
+        said = [one.getMessage() for one in caplog.records if "expected a list" in one.msg]
+        assert len(said) == 1
+        assert f"a string under {bell.queue}" in said[0]
+        redis_client.delete(bell.queue)
+        ring(app, bell)
+        wait_until(lambda: hearing.heard == [bulk, bell], within_s=20)
+        redis_client.set(bell.queue, "x")
+        redis_client.set(bulk.queue, "x")
+        wait_until(lambda: f"a string under {bulk.queue}" in caplog.text, within_s=20)
+        redis_client.delete(bell.queue, bulk.queue)
+        ring(app, bulk)
+        wait_until(lambda: hearing.heard == [bulk, bell, bulk], within_s=20)
+    app.close()
+    assert "gave up" not in caplog.text
+
+
+def test_a_reaper_rings_for_the_other_queues(
+    settings: Settings, redis_client: redis.Redis, ledger: Ledger
+) -> None:
+    app = make_celery(settings)
+    queues = tuple(f"{settings.prefix}.default.{name}" for name in ("interactive", "bulk"))
+    jobs = [submit(ledger, priority=name).job_id for name in ("interactive", "bulk")]
+    redis_client.zadd(f"{settings.prefix}:delayed", dict.fromkeys(jobs, 0))
+    redis_client.set(queues[0], "x")
+    info = SimpleNamespace(queues=queues)
+    reaper = Reaper(ledger, app, lambda: cast(WorkerInfo, info), every_s=1, grace_s=0)
+    with pytest.raises(errors.RedisUnavailable, match="WRONGTYPE"):
+        reaper.reap()
+    assert redis_client.llen(queues[1]) == 1
+    app.close()
+
+
+def test_notes_in_keys_of_another_type_are_begun_anew(
+    settings: Settings, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_celery(settings)
+    redis_client.set(f"{settings.prefix}.unacked", "x")
+    redis_client.set(f"{settings.prefix}.unacked_index", "x")
+    with hear(settings) as hearing:
+        ring(app, make_bell(settings, 1))
+        wait_until(lambda: len(hearing.heard) == 1, within_s=20)
+        redis_client.delete(f"{settings.prefix}.unacked")
+        redis_client.rpush(f"{settings.prefix}.unacked", "x")
+        ring(app, make_bell(settings, 2))
+        wait_until(lambda: len(hearing.heard) == 2, within_s=20)
+    app.close()
+    assert "gave up" not in caplog.text
+
+
 def test_other_transports_hand_over_bells_alone_too(settings: Settings) -> None:
     sound = json.dumps([["job_1", 1, 1, make_bell(settings).queue], {}, {}])
     headers = {"task": TASK, "id": "1"}
@@ -165,8 +229,10 @@ def test_other_transports_hand_over_bells_alone_too(settings: Settings) -> None:
         (sound, {"headers": {}}),
         (sound, {"headers": {"task": "celery.backend_cleanup"}}),
         (sound, {"headers": headers | {"compression": "zlib"}}),
+        (zlib.compress(bytes(200 << 20)), {"headers": headers | {"compression": "zlib"}}),
         (sound.replace("job_1", "job\x1b"), {}),
     ]
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with hear(settings, "memory://") as hearing, hearing.app.connection() as connection:
         producer = connection.Producer()
         for body, options in poison:
@@ -184,6 +250,8 @@ def test_other_transports_hand_over_bells_alone_too(settings: Settings) -> None:
         )  # fmt: skip
         wait_until(lambda: hearing.heard == [make_bell(settings, 2)], within_s=20)
         assert hearing.bells.dropped == len(poison)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib
+    assert grown_kib < 100 << 10, "no body is unpacked"
 
 
 def test_a_bell_with_a_forged_number_loses_no_job(settings: Settings, ledger: Ledger) -> None:

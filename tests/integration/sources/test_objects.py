@@ -208,3 +208,73 @@ def test_listing_goes_through_all_pages_and_leaves_out_what_is_being_written(fol
         store.delete(url)
         store.delete(url)
     assert list(store.list(f"{folder}/l/")) == []
+
+
+class _Strange(BaseHTTPRequestHandler):
+    """A store that answers all requests with the same bytes."""
+
+    reply = b""
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.wfile.write(self.reply)
+        self.close_connection = True
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Logs nothing."""
+
+
+def reply_with(status: int, body: bytes = b"", **fields: str) -> bytes:
+    lines = {"Connection": "close", "Content-Length": str(len(body))} | fields
+    head = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in lines.items())]
+    return "\r\n".join(head).replace("_", "-").encode() + b"\r\n\r\n" + body
+
+
+STRANGE = {
+    "an error without a code": reply_with(403, b"<Error><Message>m</Message></Error>"),
+    "an error with a nested code": reply_with(400, b"<Error><Code><A>1</A></Code></Error>"),
+    "an error of 60 kB": reply_with(403, b"<Error><Code>" + b"A" * 60_000 + b"</Code></Error>"),
+    "no version": reply_with(200, b"abc"),
+    "a length that is no number": reply_with(200, b"abc", Content_Length="abc", ETag='"a"'),
+    "a length below zero": reply_with(200, b"abc", Content_Length="-5", ETag='"a"'),
+    "less than its length": reply_with(200, b"abc", Content_Length="100", ETag='"a"'),
+    "a year that no calendar has": reply_with(
+        200, b"abc", ETag='"a"', Last_Modified="Mon, 01 Jan 99999 00:00:00 GMT"
+    ),
+    "no HTTP": b"abc\r\n\r\n",
+    "a redirect to itself": reply_with(307, Location="/b/k"),
+    "a page of nothing": reply_with(200, b"<a>" * 100),
+    "an entry without key": reply_with(
+        200, b"<ListBucketResult><Contents><Size>z</Size></Contents></ListBucketResult>"
+    ),
+}
+"""Answers of a store, or of whatever listens in its place."""
+
+
+@pytest.mark.parametrize("answer", STRANGE)
+@pytest.mark.usefixtures("s3")
+def test_a_strange_answer_of_a_store_is_an_error_of_ours(answer: str, tmp_path: Path) -> None:
+    class Handler(_Strange):
+        reply = STRANGE[answer]
+
+    (tmp_path / "file").write_bytes(b"abc")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        store = ObjectStore(s3_endpoint_url=f"http://127.0.0.1:{server.server_port}")
+        with (tmp_path / "file").open("r+b") as file:
+            calls: list[Callable[[], object]] = [
+                lambda: store.read("s3://b/k"),
+                lambda: store.version("s3://b/k"),
+                lambda: store.write("s3://b/k", b"1"),
+                lambda: store.write("s3://b/k", b"1", keeps=lambda there: False),
+                lambda: next(store.list("s3://b/p/"), None),
+                lambda: store.upload(file, "s3://b/k"),
+                lambda: store.download("s3://b/k", file),
+                lambda: store.delete("s3://b/k"),
+            ]
+            for call in calls:
+                with suppress(errors.OutputError):
+                    call()
+        server.shutdown()

@@ -268,6 +268,31 @@ def test_a_server_that_speaks_no_http_is_unreachable(tmp_path: Path) -> None:
         refusal(SourceUnreachable, f"http://127.0.0.1:{server.getsockname()[1]}/a", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\n\x01", b"HTTP/1.1 200 OK\r\nContent-Encoding: "],
+)
+def test_a_server_that_sends_the_request_back_puts_no_secret_into_a_message(
+    head: bytes, tmp_path: Path
+) -> None:
+    """The library quotes what it cannot parse: there the request's own password and signature."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                echo = connection.recv(4096).replace(b"\r\n", b" ")
+                connection.sendall(head + echo + b"\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://me:marker@127.0.0.1:{server.getsockname()[1]}/a?sig=marker"
+        with opened(tmp_path) as sources, pytest.raises(SourceError) as caught, sources.open(url):
+            pass
+    message = str(caught.value).lower()
+    assert "marker" not in message
+    assert base64.b64encode(b"me:marker").decode().lower() not in message
+
+
 def test_plain_http_at_an_https_address_is_unreachable(
     http_server: HttpServer, tmp_path: Path
 ) -> None:

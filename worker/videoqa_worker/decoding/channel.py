@@ -90,11 +90,15 @@ class Channel:
             ClosedError: the other side is gone. ProtocolError: it broke the protocol.
         """
         ends_s = None if timeout_s is None else time.monotonic() + timeout_s
+        left_s = timeout_s
         while not self._is_complete():
-            left_s = None if ends_s is None else max(0.0, ends_s - time.monotonic())
             if not self._poll.poll(None if left_s is None else left_s * 1000):
                 return None
             self._read()
+            # A sender of single bytes has one ready at each poll, until 4 MB have come.
+            if left_s == 0 and not self._is_complete():
+                return None
+            left_s = None if ends_s is None else max(0.0, ends_s - time.monotonic())
         body = bytes(self._received[_HEADER.size :])
         self._received.clear()
         descriptor, self._descriptor = self._descriptor, None

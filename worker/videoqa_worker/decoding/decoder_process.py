@@ -40,7 +40,7 @@ from videoqa_worker.decoding.messages import (
 from videoqa_worker.decoding.replies import Received, parse_reply
 from videoqa_worker.decoding.shared_memory import UnsealedError
 from videoqa_worker.decoding.turns import CHECK_EVERY_S
-from videoqa_worker.frames import SampledSegment, SampledVideo, SparseFile
+from videoqa_worker.frames import SampledSegment, SampledVideo, SparseFile, no_check
 from videoqa_worker.settings import FrameLimits
 
 __all__ = ["DecoderProcess"]
@@ -83,6 +83,7 @@ class DecoderProcess:
         """The layers that confine it, once it is ready."""
         self._ready = False
         self._deadline_s = 0.0
+        self._most_frames = 0
         self.is_busy = False
         """True amid a command; a process left so is replaced."""
         self.commands = 0
@@ -216,6 +217,7 @@ class DecoderProcess:
     ) -> SampledVideo | SampledSegment:
         self.commands += 1
         self.is_busy = True
+        self._most_frames = command.sampling.cap if command.sampling else 1
         # Each segment once on the way to the first, and once again if a seek fails there.
         return self._exchange(command, file, check, while_fetching, skippable=2 * command.first)
 
@@ -242,6 +244,7 @@ class DecoderProcess:
         while True:
             answer = self._receive(check)
             if isinstance(answer, Ensure):
+                self._check_time(check)
                 self._fetch(answer, file, while_fetching)
             elif isinstance(answer, Skipped):
                 if not left:
@@ -298,14 +301,8 @@ class DecoderProcess:
     def _receive(self, check: Callable[[], None]) -> Received:
         try:
             while (received := self._channel.receive(CHECK_EVERY_S)) is None:
-                check()
-                if time.monotonic() > self._deadline_s:
-                    raise DecodeTimeout(
-                        f"decoding took more than {self._limits.decode_timeout_s:g} s and could "
-                        "only be ended by killing its process; ask for a shorter clip, or "
-                        "raise the worker's VIDEOQA_DECODE_TIMEOUT_S"
-                    )
-            return parse_reply(*received, self._limits)
+                self._check_time(check)
+            return parse_reply(*received, self._limits, self._most_frames)
         except ClosedError as error:
             raise self._make_crash_error("") from error
         except ValidationError as error:
@@ -313,6 +310,15 @@ class DecoderProcess:
             raise self._make_crash_error(f"it sent an invalid message: {first['msg']}") from error
         except (ProtocolError, UnsealedError, OSError) as error:
             raise self._make_crash_error(f"it broke the protocol: {error}") from error
+
+    def _check_time(self, check: Callable[[], None]) -> None:
+        """Raises what `check` raises, or DecodeTimeout; a process that talks all the time has no more of it."""
+        check()
+        if time.monotonic() > self._deadline_s:
+            raise DecodeTimeout(
+                f"decoding took more than {self._limits.decode_timeout_s:g} s and could only be ended by "
+                "killing its process; ask for a shorter clip, or raise the worker's VIDEOQA_DECODE_TIMEOUT_S"
+            )
 
     def _fetch(self, wanted: Ensure, file: SparseFile, while_fetching: Leave) -> None:
         """Fetches the bytes, during which the deadline stands still and another process may decode."""
@@ -331,7 +337,8 @@ class DecoderProcess:
         self._deadline_s = time.monotonic() + _ABORT_TIMEOUT_S
         with suppress(SamplingError):
             self._send(Abort())
-            while isinstance(self._receive(lambda: None), Ensure):
+            while isinstance(self._receive(no_check), Ensure):
+                self._check_time(no_check)
                 self._send(Abort())
             self.is_busy = False
 

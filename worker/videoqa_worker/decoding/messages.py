@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, TypeAdapter
+from pydantic import Field, PositiveInt, TypeAdapter, field_validator
 
 from videoqa.contract import Model, Sampling, Warn
 from videoqa_worker.frames import SparseFile, VideoInfo
@@ -37,11 +37,13 @@ __all__ = [
     "Skipped",
 ]
 
+_MAX_NUMBER = 1 << 62
 MAX_TEXT = 10_000
 """Characters that a process may add to a job's record, at most."""
-Offset = Annotated[int, Field(ge=0, le=1 << 62)]
+Offset = Annotated[int, Field(ge=0, le=_MAX_NUMBER)]
 SpanList = tuple[tuple[Offset, Offset], ...]
 Side = Annotated[int, Field(gt=0, le=1 << 20)]
+Seconds = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
 class Setup(Model):
@@ -142,10 +144,10 @@ class Skipped(Model):
 class FrameHeader(Model):
     """The fields of a frame without its pixels, which the shared memory holds in the same order."""
 
-    index: int | None
-    pts_s: float
+    index: Offset | None
+    pts_s: Seconds
     exact: bool
-    asked_s: float
+    asked_s: Seconds
     height: Side
     width: Side
 
@@ -160,8 +162,8 @@ class SegmentHeader(Model):
 
     number: Offset
     total: Annotated[int, Field(gt=0, le=1 << 30)]
-    start_s: Annotated[float, Field(ge=0)]
-    end_s: float
+    start_s: Annotated[float, Field(ge=0, le=1e9)]
+    end_s: Seconds
 
 
 class Sampled(Model):
@@ -173,6 +175,16 @@ class Sampled(Model):
     warnings: tuple[Warn, ...] = ()
     segment: SegmentHeader | None = None
     """The segment that the frames belong to, for a video in segments."""
+
+    @field_validator("info")
+    @classmethod
+    def _check_info(cls, info: VideoInfo) -> VideoInfo:
+        """Refuses numbers that no file has room for: each is copied into the result."""
+        if any(
+            abs(n or 0) > _MAX_NUMBER for n in (info.duration_s, info.fps, info.width, info.height)
+        ):
+            raise ValueError(f"got a property of the video beyond {_MAX_NUMBER}")
+        return info
 
 
 class Failed(Model):

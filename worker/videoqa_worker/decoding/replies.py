@@ -23,8 +23,13 @@ __all__ = ["Received", "parse_reply"]
 Received = Ready | Ensure | Skipped | Failed | SampledVideo | SampledSegment
 
 
-def parse_reply(body: bytes, descriptor: int | None, limits: FrameLimits) -> Received:
+def parse_reply(
+    body: bytes, descriptor: int | None, limits: FrameLimits, most_frames: int
+) -> Received:
     """Parses a message; frames come with their pixels, from the descriptor, which is closed.
+
+    Arguments:
+        most_frames: as many as were asked for.
 
     Raises:
         ValidationError, ProtocolError, UnsealedError: the message is not to be trusted.
@@ -35,16 +40,14 @@ def parse_reply(body: bytes, descriptor: int | None, limits: FrameLimits) -> Rec
             return message
         if descriptor is None:
             raise ProtocolError("got frames without their pixels")
-        return _assemble(message, descriptor, limits)
+        _check_limits(message, limits, most_frames)
+        return _assemble(message, descriptor)
     finally:
         if descriptor is not None:
             os.close(descriptor)
 
 
-def _assemble(
-    message: Sampled, descriptor: int, limits: FrameLimits
-) -> SampledVideo | SampledSegment:
-    _check_limits(message, limits)
+def _assemble(message: Sampled, descriptor: int) -> SampledVideo | SampledSegment:
     shapes = [header.shape for header in message.frames]
     frames = tuple(
         Frame(header.index, header.pts_s, header.exact, pixels, header.asked_s)
@@ -57,7 +60,9 @@ def _assemble(
     return SampledSegment(segment.number, segment.total, segment.start_s, segment.end_s, video)
 
 
-def _check_limits(message: Sampled, limits: FrameLimits) -> None:
+def _check_limits(message: Sampled, limits: FrameLimits, most_frames: int) -> None:
+    if len(message.frames) > most_frames:
+        raise ProtocolError(f"got {len(message.frames)} frames, expected at most {most_frames}")
     most = limits.max_pixels
     if any(header.height * header.width > most for header in message.frames):
         raise ProtocolError(f"got a frame that has more than {most} pixels")
@@ -65,6 +70,7 @@ def _check_limits(message: Sampled, limits: FrameLimits) -> None:
     most_bytes = max(3 * most, limits.max_frames_bytes)
     if total > most_bytes:
         raise ProtocolError(f"got frames of {total} bytes, expected at most {most_bytes}")
-    texts = (message.info.codec, message.info.format, *(w.message for w in message.warnings))
+    texts = [message.info.codec, message.info.format]
+    texts += [text for w in message.warnings for text in (w.code, w.message, w.param)]
     if sum(len(text or "") for text in texts) > MAX_TEXT:
         raise ProtocolError(f"got more than {MAX_TEXT} characters about the frames")

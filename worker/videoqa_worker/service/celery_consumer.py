@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.worker.consumer import Consumer
+from kombu import compression
 from kombu.connection import Connection
 from kombu.message import Message
 from kombu.transport.redis import Channel
-from redis.exceptions import DataError, RedisError
+from redis.exceptions import DataError, RedisError, ResponseError
 
 from videoqa_worker.service.bell_reader import BellReader
+from videoqa_worker.service.broken_keys import BrokenQueues, is_wrong_type, renew_broken_notes
 
 __all__ = ["BellConsumer"]
 
@@ -28,6 +30,7 @@ class BellConsumer(Consumer):  # type: ignore[misc]
 
     def __init__(self, reader: BellReader, *args: Any, **kwargs: Any) -> None:
         self._reader = reader
+        _refuse_compressed_bodies()
         super().__init__(*args, **kwargs)
 
     def connection_for_read(self, *args: Any, **kwargs: Any) -> Connection:
@@ -35,8 +38,9 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         connection: Connection = super().connection_for_read(*args, **kwargs)
         channel: Any = connection.default_channel
         if isinstance(channel, Channel):
-            _rewrite_replies(channel, self._reader)
+            renew_broken_notes(channel)
             _drop_broken_notes(channel, self._reader)
+            _rewrite_replies(channel, self._reader, BrokenQueues(channel))
         return connection
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Message], Any]:
@@ -60,7 +64,17 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         message.ack_log_error(log, self.connection_errors)
 
 
-def _rewrite_replies(channel: Any, reader: BellReader) -> None:
+def _refuse_compressed_bodies() -> None:
+    """Has kombu unpack no body, in all of this process: 200 kB would become 200 MB before anybody looks at them."""
+    for kind in compression.encoders():
+        compression.register(compression.get_encoder(kind)[0], _refuse_to_unpack, kind)
+
+
+def _refuse_to_unpack(body: bytes) -> bytes:
+    raise ValueError("got a compressed body, expected a bell, which never is")
+
+
+def _rewrite_replies(channel: Any, reader: BellReader, broken: BrokenQueues) -> None:
     """Has the channel see only bells in the replies to BRPOP, by which kombu consumes.
 
     kombu decodes an item before any handler can look at it, and what goes wrong there ends the consumer. The item
@@ -69,7 +83,13 @@ def _rewrite_replies(channel: Any, reader: BellReader) -> None:
     parse_response = channel.client.parse_response
 
     def parse_bell(connection: Any, command: str, **options: Any) -> Any:
-        reply = parse_response(connection, command, **options)
+        try:
+            reply = parse_response(connection, command, **options)
+        except ResponseError as error:
+            if command != "BRPOP" or not is_wrong_type(error):
+                raise
+            broken.look()
+            return None
         if command != "BRPOP" or not reply:
             return reply
         queue, item = reply
@@ -102,6 +122,6 @@ def _drop_broken_notes(channel: Any, reader: BellReader) -> None:
 
 def _is_redis_own(error: Exception) -> bool:
     """Tells if Redis failed, rather than a command that a broken note led to."""
-    if isinstance(error, DataError) or "WRONGTYPE" in str(error):
+    if isinstance(error, DataError) or is_wrong_type(error):
         return False
     return isinstance(error, RedisError | OSError)

@@ -103,12 +103,19 @@ class Reaper:
             empty_queues=empty,
             filled_queues=[queue for queue in queues if queue not in empty],
         )
+        refused: dict[str, errors.RedisUnavailable] = {}
         for bell in bells:
             log.info(
                 "ringing for a job that is due, or that lost its worker or its bell",
                 extra={"job_id": bell.job_id, "attempt": bell.attempt},
             )
-            ring(self._app, bell)
+            try:
+                if bell.queue not in refused:
+                    ring(self._app, bell)
+            except errors.RedisUnavailable as error:  # another queue's may go on
+                refused[bell.queue] = error
+        for error in refused.values():
+            raise error
         return len(bells)
 
     def _list_empty_queues(self) -> list[str]:

@@ -46,6 +46,8 @@ __all__ = ["HttpReader", "HttpSource"]
 MAX_REDIRECTS = 5
 _TOO_LONG = 431
 """The status that h11's error names for a header that has not ended after 100 kB."""
+_CODINGS = ("gzip", "x-gzip", "deflate", "compress", "br", "zstd")
+"""Codings that a message names; another text may be the request's own, with its password, sent back."""
 _JOIN_TIMEOUT_S = 2.0
 """Time for threads whose connections were just shut down, which end within milliseconds."""
 
@@ -203,11 +205,11 @@ def _check_status(
     version: Version | None,
 ) -> None:
     if status == 200 or (status == 206 and wanted is not None):
-        coding = fields.get("content-encoding", "identity").lower()[:80]
+        coding = fields.get("content-encoding", "identity").lower()
         if coding not in ("identity", ""):
+            named = f"the content coding {coding!r}" if coding in _CODINGS else "a content coding"
             raise SourceHttpError(
-                f"{account.shown_url} came with the content coding {coding!r}, "
-                "expected plain bytes; store it uncompressed"
+                f"{account.shown_url} came with {named}, expected plain bytes; store it uncompressed"
             )
         return
     what = f"{account.shown_url} answered HTTP {status}"
@@ -260,7 +262,10 @@ def _explain_unreachable(account: FetchAccount, error: Exception) -> SourceError
             f"the certificate of {account.shown_url} is not valid: {refused.verify_message}; expected "
             "one for this host by an authority that the worker trusts (SSL_CERT_FILE names others)"
         )
+    # The library quotes what came, and a server may send the request back, with its password and signature.
+    said = isinstance(error, httpcore2.NetworkError)
+    why = (str(error) or type(error).__name__) if said else "it sent what is no HTTP response"
     return SourceUnreachable(
-        f"no connection to {account.shown_url}: {error or type(error).__name__}; "
+        f"no connection to {account.shown_url}: {why}; "
         "check host and port, and whether the worker's network reaches it"
     )

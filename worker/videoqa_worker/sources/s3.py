@@ -44,7 +44,7 @@ from videoqa.errors import (
     SourceUnreachable,
 )
 from videoqa.redaction import redact_text
-from videoqa.storage import bound_error_bodies
+from videoqa.storage import STRANGE_REPLIES, bound_error_bodies
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.checksums import Digest, read_object_digest
 from videoqa_worker.sources.ranges.account import FetchAccount
@@ -132,14 +132,16 @@ class S3Reader:
     def get(self, wanted: ByteRange, version: Version | None = None) -> Iterator[RangeResponse]:
         """Sends one request; see `RangeReader.get`, and `_explain_refusal` for the errors."""
         with _translate_errors(self._account, first=version is None):
-            response = self._request(wanted, version)
+            with _refuse_strange(self._account):
+                response = self._request(wanted, version)
+                found = _read_response(response)
             with closing(response["Body"]):
-                yield _read_response(response)
+                yield found
 
     def fetch_digest(self, version: Version) -> Digest | None:
         """Fetches the digest by a HEAD, since S3 sends none with a range; None if that is refused."""
         try:
-            with _translate_errors(self._account, first=False):
+            with _translate_errors(self._account, first=False), _refuse_strange(self._account):
                 self._account.count_requests()
                 response = self._client().head_object(
                     **self._make_arguments(version), ChecksumMode="ENABLED"
@@ -248,9 +250,21 @@ def _translate_errors(account: FetchAccount, *, first: bool) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _refuse_strange(account: FetchAccount) -> Iterator[None]:
+    """Translates what boto3's parser and ours raise at a reply that no store would send."""
+    try:
+        yield
+    except STRANGE_REPLIES as error:
+        raise SourceHttpError(
+            f"{account.shown_url}: got a reply that is none of S3 ({type(error).__name__}), expected a store "
+            "that speaks S3; check the endpoint"
+        ) from error
+
+
 def _explain_refusal(error: ClientError, account: FetchAccount, first: bool) -> SourceError:
     details = error.response.get("Error", {})
-    code = str(details.get("Code", "?"))
+    code = str(details.get("Code", "?"))[:100]
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     what = f"{account.shown_url}: S3 answered {code}"
     if status == 416 and first:

@@ -7,13 +7,14 @@ that they get have none.
 
 from __future__ import annotations
 
-import difflib
 import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+from videoqa.suggestions import suggest
 
 __all__ = [
     "names_server",
@@ -156,9 +157,7 @@ def _parse_option(name: str, text: str, scheme: str) -> Any:
         raise ValueError(f"option {name} belongs before the host: {scheme}://USER:PASSWORD@HOST")
     option = _OPTIONS.get(name)
     if option is None:
-        near = difflib.get_close_matches(name, _OPTIONS, 1, cutoff=0.6)
-        advice = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(_OPTIONS)}"
-        raise ValueError(f"option {name!r} is unknown; {advice}")
+        raise ValueError(f"option {name!r} is unknown; {suggest(name, _OPTIONS)}")
     if name.startswith("ssl_") and scheme != "rediss":
         raise ValueError(f"option {name} is of TLS; write rediss:// in place of {scheme}://")
     if name.startswith("socket_keep") and scheme == "unix":

@@ -63,8 +63,8 @@ def run_checks(settings: Settings) -> Iterator[Check]:
                 yield _run_check(name, make)
     points = entry_points(group="videoqa.doctor")
     for point in points:
-        check = cast("Callable[[Sequence[WorkerInfo]], Iterator[Check]]", point.load())
-        yield from check(workers)
+        run = cast("Callable[[Sequence[WorkerInfo]], Iterator[Check]]", point.load())
+        yield from run(workers)
     if not points:
         yield check_variables(os.environ, Settings, similar_only=True)
 

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -33,6 +32,7 @@ from videoqa.contract.model import Model
 from videoqa.contract.output import check_output
 from videoqa.contract.urls import MAX_URL, is_image_url, split_url
 from videoqa.redaction import redact_url
+from videoqa.suggestions import suggest
 
 __all__ = [
     "IMAGE_MARK",
@@ -365,10 +365,7 @@ def _suggest_field(name: str, model: type[Model]) -> str:
         for place, form in _PLACES.items():
             if name in _MODELS[place].model_fields:
                 return f"it belongs in {form.format(f'{name!r}: ...')}"
-    known = list(model.model_fields)
-    if near := get_close_matches(name, known, 1, cutoff=0.6):
-        return f"did you mean {near[0]}?"
-    return f"expected one of {', '.join(known)}"
+    return suggest(name, model.model_fields)
 
 
 def _find_model(loc: tuple[int | str, ...]) -> type[Model]:

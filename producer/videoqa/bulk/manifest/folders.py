@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from videoqa.bulk.manifest.names import printable
+from videoqa.bulk.manifest.names import decode_path
 from videoqa.errors import InvalidRequest
 
 __all__ = ["FolderWalker", "fixed_folder"]
@@ -99,7 +99,7 @@ class FolderWalker:
         except OSError as error:
             if not self._skips:
                 raise InvalidRequest(
-                    f"can't read the folder {printable(folder)}: {error.strerror or error}; correct "
+                    f"can't read the folder {decode_path(folder)}: {error.strerror or error}; correct "
                     "that, or leave such folders out with --skip-unreadable",
                     param="source",
                 ) from error

@@ -22,7 +22,7 @@ from videoqa.bulk.manifest.manifest_files import (
     read_jsonl,
     read_list,
 )
-from videoqa.bulk.manifest.names import canonical_url, local_path, printable
+from videoqa.bulk.manifest.names import canonical_url, decode_path, local_path
 from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
 
@@ -56,10 +56,10 @@ def list_rows(
         try:
             for line in _list_source(source, store, stdin, walker):
                 # With several sources, the number of a line does not tell where it stands.
-                yield replace(line, source=printable(source)) if len(sources) > 1 else line
+                yield replace(line, source=decode_path(source)) if len(sources) > 1 else line
         except OSError as error:
             raise InvalidRequest(
-                f"can't read {printable(source)}: {error.strerror or error}; check its permissions",
+                f"can't read {decode_path(source)}: {error.strerror or error}; check its permissions",
                 param="source",
             ) from error
 
@@ -107,7 +107,7 @@ def _list_local(source: str, walker: FolderWalker) -> Iterable[SourceLine]:
     if glob.has_magic(source):
         return _number_videos(walker.expand(source))
     raise InvalidRequest(
-        f"there is no {printable(source)!r}, expected a folder, a glob in quotes, s3://bucket/prefix/, "
+        f"there is no {decode_path(source)!r}, expected a folder, a glob in quotes, s3://bucket/prefix/, "
         "or a .jsonl, .csv or .txt file",
         param="source",
     )
@@ -118,7 +118,7 @@ def _read_manifest_file(path: Path) -> Iterator[SourceLine]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InvalidRequest(
-            f"got the file {printable(path)}, expected .jsonl, .csv, .txt or a video",
+            f"got the file {decode_path(path)}, expected .jsonl, .csv, .txt or a video",
             param="source",
         )
     with path.open("rb") as file:

@@ -26,7 +26,7 @@ from videoqa.bulk.manifest.archive_root import ArchiveRoot
 from videoqa.bulk.manifest.folders import FolderWalker
 from videoqa.bulk.manifest.listings import find_place, list_rows
 from videoqa.bulk.manifest.manifest_files import SourceLine
-from videoqa.bulk.manifest.names import MAX_NAME_BYTES, is_short_name, object_name, printable
+from videoqa.bulk.manifest.names import MAX_NAME_BYTES, decode_path, is_short_name, object_name
 from videoqa.contract import Input, JobRequest, is_image_url, parse_request
 from videoqa.redaction import redact_url
 from videoqa.storage import ObjectStore
@@ -129,7 +129,7 @@ class Manifest:
             count += 1
             taken += self._is_taken(custom_id)
         shown = (redact_url(each) if "://" in each else each for each in self.sources)
-        names = printable(" ".join(shown))
+        names = decode_path(" ".join(shown))
         problems.raise_any(names)
         if not taken:
             raise errors.ManifestRefused(
@@ -278,7 +278,7 @@ class Digester:
     def _describe(self, item: Input) -> dict[str, Any]:
         found = item.model_dump(mode="json", exclude_defaults=True)
         path = self._root.find_path(item.url)
-        return found if path is None else found | {"url": printable(path)}
+        return found if path is None else found | {"url": decode_path(path)}
 
 
 _FIELDS = {

@@ -13,10 +13,10 @@ __all__ = [
     "MAX_NAME_BYTES",
     "as_custom_id",
     "canonical_url",
+    "decode_path",
     "is_short_name",
     "local_path",
     "object_name",
-    "printable",
     "short_digest",
 ]
 
@@ -31,14 +31,14 @@ def local_path(url: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(split_url(url).path)))
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    """Returns a path as text that can be printed and sent: bytes that are not UTF-8 are escaped."""
+def decode_path(path: str | os.PathLike[str]) -> str:
+    """Returns a path as text that has a UTF-8: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def as_custom_id(name: str) -> str:
     """Returns a path as a custom_id; one too long for a file's name becomes a digest and its end."""
-    text = printable(name)
+    text = decode_path(name)
     if len(text) <= MAX_CUSTOM_ID and is_short_name(text):
         return text
     end = text[-MAX_NAME_BYTES:]  # each turn below looks at all of it

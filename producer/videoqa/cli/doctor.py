@@ -55,12 +55,12 @@ def run_checks(settings: Settings) -> Iterator[Check]:
             ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
             with suppress(errors.ServiceError):  # the next check tells it
                 workers = ledger.workers()
-            for name, make in (
+            for name, check in (
                 ("workers", lambda: _check_workers(ledger.workers())),
                 ("backlog", lambda: _check_backlog(ledger.queues(), workers, settings.prefix)),
                 ("failures", lambda: _check_failures(ledger.count_failures(within_s=HOUR_S))),
             ):
-                yield _run_check(name, make)
+                yield _run_check(name, check)
     points = entry_points(group="videoqa.doctor")
     for point in points:
         run = cast("Callable[[Sequence[WorkerInfo]], Iterator[Check]]", point.load())

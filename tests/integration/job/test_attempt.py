@@ -379,3 +379,26 @@ def test_a_job_whose_place_was_taken_meanwhile_keeps_its_answer_for_retry(
     assert ledger.get(bell.job_id).state == "succeeded"
     assert Result.model_validate_json(path.read_text()).answers[0].text == "answer 1"
     assert model.asked == 1
+
+
+def test_a_forged_later_attempt_fails_the_job_and_blames_no_worker(
+    attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
+) -> None:
+    """The lease is not left to end: that would look like a worker's death, and have the next attempt run alone."""
+    path = tmp_path / "results" / "c.json"
+
+    def forge() -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'{{"job_id": "{bell.job_id}", "attempt": 99}}')
+
+    template = path.parent.as_uri() + "/{custom_id}.json"
+    bell = submit(ledger, output=template, custom_id="c", max_attempts=3)
+    model.meanwhile = forge
+    attempts.process(bell)
+    job = ledger.get(bell.job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code) == ("failed", "output_conflict")
+    path.unlink()
+    attempts.process(ledger.retry(bell.job_id))
+    assert ledger.get(bell.job_id).state == "succeeded"
+    assert model.asked == 1

@@ -162,7 +162,15 @@ class Attempts:
         claim = job.claim
         url = self._url(claim)
         begun = time.monotonic()
-        data = store_result(self._objects, url, result, claim.request, job.control)
+        try:
+            data = store_result(self._objects, url, result, claim.request, job.control)
+        except errors.LeaseLost as error:
+            job.report(Progress("storing"))  # raises it if the lease is lost indeed
+            raise errors.OutputConflict(
+                f"{url} holds a later attempt of this job than any that was begun: another program wrote it; "
+                "delete it, and retry the job",
+                param="output",
+            ) from error
         storing_s = round(time.monotonic() - begun, 4)
         usage = result.usage.model_copy(update={"storing_s": storing_s})
         result = result.model_copy(update={"usage": usage, "finished_at": datetime.now(UTC)})

@@ -105,7 +105,6 @@ _OPTIONS = {
     ),
 }
 _BEFORE_THE_HOST = ("username", "password")
-_NOT_SHOWN = ("ssl_password",)
 
 
 def speaks_redis(url: str) -> bool:
@@ -166,7 +165,8 @@ def _parse_option(name: str, text: str, scheme: str) -> Any:
     try:
         return option.parse(text)
     except (ValueError, KeyError):
-        got = "that" if name in _NOT_SHOWN else repr(text)
+        # Other text may be a password that stands in the wrong place.
+        got = repr(text) if text in ("", "nan") or text.isdecimal() else "that"
         raise ValueError(f"got {name}={got}, expected {option.expected}") from None
 
 

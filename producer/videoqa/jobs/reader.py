@@ -256,7 +256,8 @@ class LedgerReader:
             return None, "the delay before its next attempt"
         if record["follows"]:
             (leader,) = self._read_records([record["follows"]])
-            name = f"job {record['follows']}" if leader else "a job"
+            is_own = leader is not None and leader["tenant"] == record["tenant"]
+            name = f"job {record['follows']}" if is_own else "a job"
             return None, f"{name}, which asks the same"
         queue = record["queue"] or ""
         position = int(self._run("position", job.id))

@@ -6,6 +6,7 @@ This is the half of `objects.py` that knows the file system.
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -140,15 +141,23 @@ def file_version(found: os.stat_result) -> str:
 def read_file(path: Path, max_bytes: int | None = None) -> tuple[bytes, str]:
     """Reads a file, or its first `max_bytes`, and its version; raises OutputNotFound or OutputDenied."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(EISDIR, "it is no file")
             data = file.read(-1 if max_bytes is None else max_bytes)
-            return data, file_version(os.fstat(file.fileno()))
+            return data, file_version(found)
     except FileNotFoundError as error:
         raise errors.OutputNotFound(f"{path} does not exist") from error
     except OSError as error:
         raise errors.OutputDenied(
             f"can't read {path}: {error.strerror or error}; check the file's permissions"
         ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens without waiting: a named pipe that nobody writes to would hold its reader for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def list_files(folder: Path) -> Iterator[tuple[str, str]]:

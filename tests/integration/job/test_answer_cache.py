@@ -170,8 +170,15 @@ def test_tenants_share_answers_only_where_the_fleet_does(
     # Nor do they wait for each other while the model answers.
     leader = submit(ledger, tenant="c", questions=["Why?"])
     follower = submit(ledger, tenant="d", questions=["Why?"])
-    model.meanwhile = lambda: attempts.process(follower) and None
+    told: list[str] = []
+
+    def meanwhile() -> None:
+        attempts.process(follower)
+        told.append(f"{ledger.get(follower.job_id)} {ledger.read_events(follower.job_id)}")
+
+    model.meanwhile = meanwhile
     attempts.process(leader)
+    assert leader.job_id not in told[0], "an id is another tenant's"
     assert ledger.get(follower.job_id).state == ("succeeded" if alone else "queued")
 
 

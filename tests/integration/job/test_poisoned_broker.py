@@ -166,13 +166,13 @@ def test_a_queue_whose_key_holds_another_type_is_told_and_the_others_go_on(
         wait_until(lambda: hearing.heard == [bulk], within_s=20)
         said = [one.getMessage() for one in caplog.records if "expected a list" in one.msg]
         assert len(said) == 1
-        assert f"a string under {bell.queue}" in said[0]
+        assert f"another type of value under {bell.queue}" in said[0]
         redis_client.delete(bell.queue)
         ring(app, bell)
         wait_until(lambda: hearing.heard == [bulk, bell], within_s=20)
         redis_client.set(bell.queue, "x")
         redis_client.set(bulk.queue, "x")
-        wait_until(lambda: f"a string under {bulk.queue}" in caplog.text, within_s=20)
+        wait_until(lambda: f"another type of value under {bulk.queue}" in caplog.text, within_s=20)
         redis_client.delete(bell.queue, bulk.queue)
         ring(app, bulk)
         wait_until(lambda: hearing.heard == [bulk, bell, bulk], within_s=20)
@@ -189,7 +189,7 @@ def test_a_reaper_rings_for_the_other_queues(
     redis_client.zadd(f"{settings.prefix}:delayed", dict.fromkeys(jobs, 0))
     redis_client.set(queues[0], "x")
     info = SimpleNamespace(queues=queues)
-    reaper = Reaper(ledger, app, lambda: cast(WorkerInfo, info), every_s=1, grace_s=0)
+    reaper = Reaper(ledger, app, lambda: cast(WorkerInfo, info), every_s=1, grace_s=60)
     with pytest.raises(errors.RedisUnavailable, match="WRONGTYPE"):
         reaper.reap()
     assert redis_client.llen(queues[1]) == 1

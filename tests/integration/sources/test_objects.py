@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -278,3 +280,19 @@ def test_a_strange_answer_of_a_store_is_an_error_of_ours(answer: str, tmp_path: 
                 with suppress(errors.OutputError):
                     call()
         server.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
+def test_what_is_no_file_holds_no_reader(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    with socket.socket(socket.AF_UNIX) as end:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            end.bind(str(path))
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/dev/zero")
+        with pytest.raises(errors.OutputDenied):
+            ObjectStore().read(path.as_uri(), 100)

@@ -193,10 +193,14 @@ def test_an_attempt_that_comes_too_late_leaves_the_object_of_a_later_one(tmp_pat
         (some_result(), {"replaces": "job_1", "tenant": "b"}),
         ("[]", {"replaces": "job_1"}),
         ('{"job_id": "job_9", "attempt": "none"}', {}),
+        ('{"job_id": "job_9", "attempt": Infinity}', {}),
+        ('{"job_id": "job_9", "attempt": 1e400}', {}),
+        ('{"job_id": "job_9", "attempt": 1' + "0" * 5000 + "}", {}),
+        ('{"job_id": {"job_9": 1}, "attempt": 1}', {}),
         ("[" * 100_000, {}),
         ("", {}),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_the_object_of_another_job_is_never_replaced(
     tmp_path: Path, there: Result | str, asked: dict[str, object]

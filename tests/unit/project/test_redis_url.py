@@ -108,7 +108,7 @@ def test_a_url_without_redis_or_a_host_is_refused_with_the_form_that_is_expected
         ("redis://h/0?socket_timeout=", "got socket_timeout='', expected seconds"),
         ("redis://h/0?socket_timeout=nan", "expected seconds"),
         ("redis://h/0?max_connections=0", "expected a number from 1 on"),
-        ("redis://h/0?db=two", "got db='two', expected a number"),
+        ("redis://h/0?db=two", "got db=that, expected a number"),
         ("redis://h/0?protocol=4", "expected 2 or 3"),
         ("redis://h/0?db=1&db=2", "db is there twice"),
         ("redis://h/1?db=2", "both after the / and as db"),
@@ -117,7 +117,7 @@ def test_a_url_without_redis_or_a_host_is_refused_with_the_form_that_is_expected
         ("rediss://h/0?ssl_ca_certs=/no/such.pem", "expected a readable file of certificates"),
         ("redis://h/0?password=secret", "password belongs before the host"),
         ("unix:///run/r.sock?socket_keepalive=yes", "is of TCP"),
-        ("rediss://h/0?ssl_password=", "got ssl_password=that"),
+        ("rediss://h/0?ssl_password=", "got ssl_password=''"),
     ],
 )
 def test_a_wrong_option_is_refused_by_its_name_at_once(url: str, said: str) -> None:

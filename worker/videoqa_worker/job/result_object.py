@@ -8,20 +8,23 @@ later one alone.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from videoqa import errors
 from videoqa.contract import (
     JobRequest,
+    Model,
     Result,
     Usage,
     check_output,
     fixed_part,
+    parse_stored,
     render_output,
     to_datetime,
 )
@@ -45,6 +48,14 @@ log = logging.getLogger(__name__)
 TRIES = 3
 _PROBED_BYTES = 4 << 20
 """No more of an object is read before the model is asked; one that is larger is judged at the end."""
+
+
+class _Owner(Model):
+    """The fields of a result object that tell whose it is; anybody may have written it."""
+
+    job_id: str
+    tenant: str | None = None
+    attempt: int = Field(ge=1, le=1_000_000)
 
 
 def build_url(template: str, job_id: str, request: JobRequest, created_at: datetime) -> str:
@@ -173,7 +184,7 @@ def _is_later(there: bytes, url: str, job_id: str, attempt: int, request: JobReq
 def _read_owner(there: bytes) -> tuple[str | None, str | None, int]:
     """Returns the job, tenant and attempt that a result object belongs to; no job if it is none."""
     try:
-        found = json.loads(there)
-        return str(found["job_id"]), found.get("tenant"), int(found["attempt"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        found = parse_stored(_Owner, there)
+    except errors.InvalidRequest:
         return None, None, 0
+    return found.job_id, found.tenant, found.attempt

@@ -43,17 +43,15 @@ class BrokenQueues:
         """Looks at the types of these queues' keys, or of all."""
         channel = self._channel
         for queue in list(queues) or list(channel.active_queues):
-            keys = {channel._q_for_pri(queue, step): "list" for step in channel.priority_steps}
-            broken = _find_broken(channel, keys)
+            keys = [channel._q_for_pri(queue, step) for step in channel.priority_steps]
+            broken = _find_broken(channel, dict.fromkeys(keys, ("LLEN",)))
             if broken:
                 if queue not in self._look_at_s:
-                    key, kind = next(iter(broken.items()))
                     log.error(
-                        "Redis holds a %s under %s, expected a list of messages: no job of this queue begins "
-                        "here, other queues go on; delete the key (DEL), and find out who else writes to "
-                        "this Redis",
-                        kind,
-                        key,
+                        "Redis holds another type of value under %s, expected a list of messages: no job of "
+                        "this queue begins here, other queues go on; delete the key (DEL), and find out who "
+                        "else writes to this Redis",
+                        broken[0],
                     )
                 self._look_at_s[queue] = time.monotonic() + _LOOK_AGAIN_S
             elif self._look_at_s.pop(queue, None):
@@ -70,7 +68,7 @@ class BrokenQueues:
 def renew_broken_notes(channel: Any) -> None:
     """Has the channel delete its notes of unacknowledged messages where their keys hold another type."""
     qos = channel.qos
-    kinds = {qos.unacked_key: "hash", qos.unacked_index_key: "zset"}
+    probes = {qos.unacked_key: ("HEXISTS", ""), qos.unacked_index_key: ("ZCARD",)}
 
     def renewing(call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
@@ -80,11 +78,10 @@ def renew_broken_notes(channel: Any) -> None:
             except ResponseError as error:
                 if not is_wrong_type(error):
                     raise
-                for key, kind in _find_broken(channel, kinds).items():
+                for key in _find_broken(channel, probes):
                     log.warning(
-                        "Redis held a %s under %s, where the broker's library notes unacknowledged messages: "
+                        "Redis held another type of value under %s, expected notes of unacknowledged messages: "
                         "deleted; find out who else writes to this Redis",
-                        kind,
                         key,
                     )
                     with channel.conn_or_acquire() as client:
@@ -97,15 +94,14 @@ def renew_broken_notes(channel: Any) -> None:
         setattr(qos, name, renewing(getattr(qos, name)))
 
 
-def _find_broken(channel: Any, kinds: Mapping[str, str]) -> dict[str, str]:
-    """Returns the keys that hold another type than expected, with that type."""
+def _find_broken(channel: Any, probes: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Returns the keys that hold another type: those on which the probe, a command and its arguments, fails."""
     with channel.conn_or_acquire() as client:
         pipe = client.pipeline(transaction=False)
-        for key in kinds:
-            pipe.type(key)
-        found = [kind.decode() if isinstance(kind, bytes) else kind for kind in pipe.execute()]
-    return {
-        key: kind
-        for (key, expected), kind in zip(kinds.items(), found, strict=True)
-        if kind not in (expected, "none")
-    }
+        for key, (command, *arguments) in probes.items():
+            pipe.execute_command(command, key, *arguments)
+        replies = pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and not is_wrong_type(reply):
+            raise reply
+    return [key for key, reply in zip(probes, replies, strict=True) if isinstance(reply, Exception)]

@@ -291,7 +291,11 @@ class ObjectStore:
         while True:
             with translate_s3_errors(prefix, bucket):
                 page = next(pages, None)
-                found = [(item["Key"], item["ETag"]) for item in (page or {}).get("Contents", ())]
+                found = (
+                    [(item["Key"], item["ETag"]) for item in page.get("Contents", ())]
+                    if page
+                    else []
+                )
             if page is None:
                 return
             for key, version in found:

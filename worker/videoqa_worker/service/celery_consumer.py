@@ -66,8 +66,9 @@ class BellConsumer(Consumer):  # type: ignore[misc]
 
 def _refuse_compressed_bodies() -> None:
     """Has kombu unpack no body, in all of this process: 200 kB would become 200 MB before anybody looks at them."""
-    for kind in compression.encoders():
-        compression.register(compression.get_encoder(kind)[0], _refuse_to_unpack, kind)
+    known: Any = compression  # kombu has no types
+    for kind in known.encoders():
+        known.register(known.get_encoder(kind)[0], _refuse_to_unpack, kind)
 
 
 def _refuse_to_unpack(body: bytes) -> bytes:

@@ -52,6 +52,14 @@ NUMBERS = {
         "tgkill": (234, 131),
         "setsid": (112, 157),
         "landlock_create_ruleset": (444, 444),
+        "ioprio_set": (251, 30),
+        "get_robust_list": (274, 100),
+        "openat2": (437, 437),
+        "timer_create": (222, 107),
+        "keyctl": (250, 219),
+        "fanotify_init": (300, 262),
+        "pidfd_getfd": (438, 438),
+        "kcmp": (312, 272),
     }.items()
 }
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -124,6 +132,22 @@ def connect(kind: int, address: Any) -> None:
                 raise
 
 
+def take_descriptor() -> None:
+    handle = call("pidfd_open", long(PARENT), long(0))
+    try:
+        os.close(call("pidfd_getfd", long(handle), long(0), long(0)))
+    finally:
+        os.close(handle)
+
+
+def send_file(given: int) -> None:
+    target = os.memfd_create("copy")
+    try:
+        os.sendfile(target, given, 0, 8)
+    finally:
+        os.close(target)
+
+
 def own_signals() -> None:
     end, other = os.pipe2(0) if hasattr(os, "pipe2") else os.pipe()
     fcntl.fcntl(end, fcntl.F_SETOWN, PARENT)
@@ -167,6 +191,17 @@ def make_attacks(facts: dict[str, Any], given: int) -> dict[str, Callable[[], ob
         "slow the worker down": lambda: os.setpriority(
             os.PRIO_PROCESS, PARENT, os.getpriority(os.PRIO_PROCESS, PARENT)
         ),
+        "move the worker to other cores": lambda: os.sched_setaffinity(
+            PARENT, os.sched_getaffinity(PARENT)
+        ),
+        "slow the worker's disk down": lambda: call("ioprio_set", long(1), long(PARENT), long(0)),
+        "find the worker's locks": lambda: call(
+            "get_robust_list", long(PARENT), ctypes.create_string_buffer(8), struct.pack("P", 24)
+        ),
+        "compare with the worker": lambda: call(
+            "kcmp", long(os.getpid()), long(PARENT), long(1), long(0), long(0)
+        ),
+        "take a descriptor of the worker": take_descriptor,
         # Files
         "list the home folder": lambda: os.listdir(facts["home"]),
         "read /etc/passwd": lambda: Path("/etc/passwd").read_bytes(),
@@ -189,6 +224,11 @@ def make_attacks(facts: dict[str, Any], given: int) -> dict[str, Callable[[], ob
         "list /proc": lambda: os.listdir("/proc"),
         "list its own descriptors": lambda: os.listdir("/proc/self/fd"),
         "read its own program": lambda: Path("/proc/self/exe").read_bytes(),
+        "open by openat2": lambda: os.close(
+            call("openat2", long(-100), b"/etc/passwd", bytes(24), long(24))
+        ),
+        "copy the input in the kernel": lambda: send_file(given),
+        "watch a whole file system": lambda: os.close(call("fanotify_init", long(0), long(0))),
         "open by handle": lambda: call("open_by_handle_at", long(-1), bytes(16), long(0)),
         "watch files": lambda: os.close(call("inotify_init1", long(0))),
         # Programs and processes
@@ -201,6 +241,9 @@ def make_attacks(facts: dict[str, Any], given: int) -> dict[str, Callable[[], ob
         "open a UDP socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close(),
         "open a Unix socket": lambda: connect(socket.AF_UNIX, "/nonexistent"),
         "open an abstract socket": lambda: connect(socket.AF_UNIX, "\0" + facts["abstract"]),
+        "ask the kernel by netlink": lambda: socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW, 0
+        ).close(),
         "make a pair of sockets": lambda: [end.close() for end in socket.socketpair()],
         # Rights and the kernel
         "become root": lambda: os.setuid(0),
@@ -211,6 +254,8 @@ def make_attacks(facts: dict[str, Any], given: int) -> dict[str, Callable[[], ob
         "make a user namespace": lambda: call("unshare", long(0x10000000)),
         "mount": lambda: call("mount", b"none", b"/", b"no-such-system", long(0), None),
         "add a key": lambda: call("add_key", b"user", b"k", b"v", long(1), long(-2)),
+        "find a keyring": lambda: call("keyctl", long(0), long(-2), long(1)),
+        "set a timer": lambda: call("timer_create", long(0), None, ctypes.create_string_buffer(8)),
         "bpf": lambda: call("bpf", long(99), None, long(0)),
         "perf_event_open": lambda: call(
             "perf_event_open", bytes(128), long(0), long(-1), long(-1), long(0)

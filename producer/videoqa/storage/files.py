@@ -149,9 +149,10 @@ def read_file(path: Path, max_bytes: int | None = None) -> tuple[bytes, str]:
             return data, file_version(found)
     except FileNotFoundError as error:
         raise errors.OutputNotFound(f"{path} does not exist") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = error.strerror if isinstance(error, OSError) else None
         raise errors.OutputDenied(
-            f"can't read {path}: {error.strerror or error}; check the file's permissions"
+            f"can't read {path}: {why or error}; check the file's permissions"
         ) from error
 
 

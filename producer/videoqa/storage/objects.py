@@ -118,7 +118,16 @@ class ObjectStore:
             raise errors.OutputDenied(f"may not write there: {error}", param="output") from error
         if place.bucket is not None:
             return place
-        resolved = place.path.resolve()
+        try:
+            resolved = place.path.resolve()
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # Python 3.11 raises RuntimeError for links in a circle
+            raise errors.OutputDenied(
+                f"may not write {place.path}: it cannot be followed; check its symbolic links",
+                param="output",
+            ) from error
         if self._roots is None or any(resolved.is_relative_to(root) for root in self._roots):
             return ObjectUrl(None, str(resolved))
         allowed = ", ".join(str(root) for root in self._roots) or "no folder"
@@ -254,9 +263,9 @@ class ObjectStore:
                 return file_version(place.path.stat())
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: a NUL in the name
                 raise errors.OutputDenied(
-                    f"can't read {place.path}: {error.strerror or error}", param="output"
+                    f"can't read {place.path}: {error}", param="output"
                 ) from error
         bucket, key = _bucket_key(url)
         with suppress(errors.OutputNotFound), translate_s3_errors(url, bucket):
@@ -291,11 +300,8 @@ class ObjectStore:
         while True:
             with translate_s3_errors(prefix, bucket):
                 page = next(pages, None)
-                found = (
-                    [(item["Key"], item["ETag"]) for item in page.get("Contents", ())]
-                    if page
-                    else []
-                )
+                contents = page.get("Contents", []) if page is not None else []
+                found = [(item["Key"], item["ETag"]) for item in contents]
             if page is None:
                 return
             for key, version in found:

@@ -20,7 +20,7 @@ import pytest
 from support.videos import Recipe
 
 from videoqa.contract import Sampling
-from videoqa.errors import DecoderCrashed, DecodeTimeout, JobCanceled
+from videoqa.errors import DecoderCrashed, DecodeTimeout, JobCanceled, NotAVideo
 from videoqa_worker.decoding.channel import MAX_MESSAGE_BYTES, Channel, ProtocolError
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.messages import FROM_PROCESS, Command, Present, Ready, Sampled, Setup
@@ -248,6 +248,31 @@ def test_a_process_that_asks_on_after_its_command_was_aborted_is_ended(tmp_path:
         segments.close()
         assert time.monotonic() - begun_s < 12
         killer.cancel()
+
+
+REMEMBERING = """
+seen = ""
+hear()
+say(dict(kind="ready"))
+while True:
+    descriptor = socket.recv_fds(end, 1 << 16, 1)[1][0]
+    seen += os.pread(descriptor, 9, 0).decode()
+    say(dict(kind="failed", code="not_a_video", message=seen))
+"""
+
+
+@linux
+@pytest.mark.parametrize("inputs", [1, 1000])
+def test_a_process_sees_no_other_video_if_it_lives_for_one(inputs: int, tmp_path: Path) -> None:
+    code = HOSTILE.rpartition("hear()\nsay(")[0] + REMEMBERING
+    with Decoders(
+        LIMITS, processes=1, commands_each=inputs, argv=(sys.executable, "-c", code)
+    ) as decoders:
+        for name in ("of-a", "of-b"):
+            (tmp_path / name).write_text(name)
+            with pytest.raises(NotAVideo) as caught:
+                decoders.sample(CompleteFile(tmp_path / name), Sampling())
+    assert str(caught.value) == ("of-b" if inputs == 1 else "of-aof-b")
 
 
 AMID_SEGMENTS = {

@@ -296,3 +296,13 @@ def test_what_is_no_file_holds_no_reader(kind: str, tmp_path: Path) -> None:
             path.symlink_to("/dev/zero")
         with pytest.raises(errors.OutputDenied):
             ObjectStore().read(path.as_uri(), 100)
+
+
+def test_a_path_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    store = ObjectStore(file_roots=(tmp_path,))
+    for name in ("circle", "a%00b"):
+        url = f"{tmp_path.as_uri()}/{name}"
+        for call in (store.check, store.read, store.version, lambda url: store.write(url, b"{}")):
+            with pytest.raises(errors.OutputDenied):
+                call(url)

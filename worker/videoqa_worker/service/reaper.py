@@ -114,8 +114,8 @@ class Reaper:
                     ring(self._app, bell)
             except errors.RedisUnavailable as error:  # another queue's may go on
                 refused[bell.queue] = error
-        for refusal in refused.values():
-            raise refusal
+        if refused:
+            raise next(iter(refused.values()))
         return len(bells)
 
     def _list_empty_queues(self) -> list[str]:

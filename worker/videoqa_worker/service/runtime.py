@@ -90,6 +90,7 @@ class Runtime:
                 settings.frames,
                 processes=settings.decoders,
                 memory_bytes=settings.decoder_memory_bytes,
+                commands_each=settings.decoder_inputs,
                 uid=settings.decoder_uid,
             )
         )

@@ -109,6 +109,11 @@ class WorkerSettings(Settings):
     decoder_memory_bytes: int = Field(
         default=4 << 30, gt=0, description="address space of one decoding process (Linux)"
     )
+    decoder_inputs: int = Field(
+        default=1000,
+        ge=1,
+        description="inputs after which a decoding process is replaced; 1: none sees two jobs' videos",
+    )
     decoder_uid: int = Field(
         default=65534,
         gt=0,

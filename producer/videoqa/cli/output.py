@@ -272,8 +272,13 @@ def print_checks(found: Iterable[Check], *, as_json: bool) -> bool:
             print_line(f"      {'':<{_CHECK_WIDTH}}  -> {check.next_step}", flush=True)
     passed = all(check.ok for check in done)
     if as_json:
-        _print_json({"ok": passed, "checks": [asdict(check) for check in done]})
+        _print_json({"ok": passed, "checks": [_describe_check(check) for check in done]})
     return passed
+
+
+def _describe_check(check: Check) -> dict[str, Any]:
+    """Returns the fields of a check, without a next step where there is nothing to do."""
+    return asdict(check) | ({"next_step": ""} if check.ok else {})
 
 
 _CHECK_WIDTH = len("worker settings")

@@ -124,7 +124,7 @@ class EventCursor:
         left_s = self._deadline_s - self._clock()
         if left_s <= 0:
             raise errors.WaitTimeout(
-                f"job {self.job_id} was not finished within {self._timeout_s:g} s; it goes on, "
+                f"job {self.job_id} was not finished within {self._timeout_s:g} s; it continues: "
                 "wait again"
             )
         return min(BLOCK_S, max(left_s, 0.001))

@@ -75,7 +75,12 @@ def hash_script(name: str) -> str:
 
 
 def check_job_id(job_id: str) -> None:
-    """Raises JobNotFound for an id that is not ASCII: one with a lone surrogate could not even be sent."""
+    """Raises JobNotFound for an id that is not ASCII: one with a lone surrogate could not even be sent.
+
+    An id that is no text, such as None from a database, is an InvalidRequest.
+    """
+    if not isinstance(job_id, str):
+        raise errors.InvalidRequest(f"got job id {job_id!r:.100}, expected text", param="job_id")
     if not job_id.isascii():
         raise errors.JobNotFound(f"no job {job_id!r} was ever recorded here; check the id")
 

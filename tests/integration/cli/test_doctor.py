@@ -206,6 +206,13 @@ def test_a_redis_that_is_full_a_replica_or_a_cluster_is_not_well() -> None:
         assert (found.name, says in found.found) == (name, True)
 
 
+def test_a_check_that_passed_has_no_next_step_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    checks = [Check(name, ok, "x", next_step="do it") for name, ok in (("a", True), ("b", False))]
+    assert not print_checks(iter(checks), as_json=True)
+    found = json.loads(capsys.readouterr().out)["checks"]
+    assert [check["next_step"] for check in found] == ["", "do it"]
+
+
 def test_jobs_that_wait_for_no_worker_and_failures_of_the_fleet_are_not_well(
     client: Client, ledger: Ledger
 ) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 import redis
@@ -151,6 +152,8 @@ def test_an_id_that_is_no_text_is_of_no_job(client: Client) -> None:
     for call in (client.get, client.wait, client.cancel, client.retry, client.purge):
         with pytest.raises(errors.JobNotFound, match="job_"):
             call("job_\ud800")
+        with pytest.raises(errors.InvalidRequest, match="got job id None, expected text"):
+            call(cast("str", None))
 
 
 def test_sixteen_threads_with_one_idempotency_key_make_one_job_and_one_bell(
@@ -189,7 +192,7 @@ def test_wait_returns_when_a_worker_finishes_the_job(
 
 def test_wait_gives_up_at_its_timeout_and_the_job_goes_on(client: Client) -> None:
     job = client.submit(ASKED)
-    with pytest.raises(errors.WaitTimeout, match=r"within 0\.05 s; it goes on"):
+    with pytest.raises(errors.WaitTimeout, match=r"within 0\.05 s; it continues: wait again"):
         client.wait(job.id, timeout_s=0.05)
     with pytest.raises(errors.WaitTimeout):
         client.wait(job.id, timeout_s=0)

@@ -137,8 +137,12 @@ class LocalStack:
     def save(self, folder: Path) -> None:
         """Writes the file, once the stack's Redis answers."""
         path = self._path(folder)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        new = path.with_suffix(
+            ".new"
+        )  # renamed when it is whole: a command may read it at any moment
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             json.dump(asdict(self), out)
+        new.replace(path)
 
     @classmethod
     def delete(cls, folder: Path) -> None:

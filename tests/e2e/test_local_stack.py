@@ -50,6 +50,8 @@ def up(home: Path, shown: list[str]) -> Iterator[subprocess.Popen[str]]:
             shown.append(line.rstrip())
             if "Ctrl-C stops everything" in line:
                 break
+        else:
+            pytest.fail(f"videoqa up ended at its start: {shown}")
         yield process
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=GENEROUS_S)

@@ -25,6 +25,7 @@ __all__ = [
     "describe_address",
     "find_settings",
     "find_stack",
+    "is_stack_for",
     "name_setting",
     "server_address",
     "state_folder",
@@ -51,6 +52,12 @@ def find_stack(environ: Mapping[str, str] | None = None) -> LocalStack | None:
         return LocalStack.find(state_folder(os.environ if environ is None else environ))
     except RuntimeError:  # this user has no home
         return None
+
+
+def is_stack_for(url: str, model: str | None) -> bool:
+    """Returns True if the URL is that of the `videoqa up` that runs here, and it serves the model."""
+    stack = find_stack()
+    return stack is not None and stack.redis_url == url and model in (None, stack.model)
 
 
 def _find_origin(url: str) -> Origin:

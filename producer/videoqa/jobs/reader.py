@@ -38,7 +38,7 @@ from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first
 from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.unreadable import UnreadableLog
-from videoqa.local_stack import describe_address
+from videoqa.local_stack import describe_address, is_stack_for
 
 __all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
 
@@ -263,6 +263,11 @@ class LedgerReader:
         position = int(self._run("position", job.id))
         return (position if position >= 0 else None), self._explain_queue(queue, job, record)
 
+    def _explain_absence(self, model: str | None) -> str:
+        if is_stack_for(self._url, model):
+            return "the worker of `videoqa up`, which is starting"
+        return f"no running worker serves {f'model {model}' if model else 'any model'}"
+
     def _explain_queue(self, queue: str, job: Job, record: _Record) -> str:
         """Returns the reason why the first job of the queue waits."""
         with translate_redis_errors(self._url):
@@ -270,7 +275,7 @@ class LedgerReader:
                 return "its queue is paused"
         serving = [info for info in self.workers() if queue in info.queues]
         if not serving:
-            return f"no running worker serves {f'model {job.model}' if job.model else 'any model'}"
+            return self._explain_absence(job.model)
         if not any(info.ready for info in serving):
             return "its workers are still loading the model"
         if _is_exclusive(job, record):

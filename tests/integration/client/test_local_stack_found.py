@@ -55,6 +55,17 @@ def test_both_clients_find_a_running_stack_as_commands_do(home: Path, settings: 
     )
 
 
+def test_a_job_tells_that_the_worker_of_the_stack_is_starting(
+    home: Path, settings: Settings
+) -> None:
+    with Client(settings=settings) as client:
+        job, other = client.submit(ASKED), client.submit(**ASKED, model="org/m")
+        assert client.get(job.id).waiting_for == "no running worker serves any model"
+        save_note(home, settings.redis_url, settings.prefix)
+        assert client.get(job.id).waiting_for == "the worker of `videoqa up`, which is starting"
+        assert client.get(other.id).waiting_for == "no running worker serves model org/m"
+
+
 def message_of(call: Callable[[], object]) -> str:
     with pytest.raises(errors.VideoQAError) as caught:
         call()

@@ -317,9 +317,14 @@ class Client:
         doorbell.ring([result.bell])
         try:
             return self.get(result.bell.job_id)
-        except Exception:  # it was recorded: the caller gets its job, whatever reading it meets
+        except (
+            Exception
+        ) as error:  # it was recorded: the caller gets its job, whatever reading it meets
             log.warning(
-                "job %s is recorded, and could not be read", result.bell.job_id, exc_info=True
+                "job %s is recorded, and could not be read: %s",
+                result.bell.job_id,
+                error,
+                exc_info=not isinstance(error, errors.VideoQAError),
             )
             return _make_queued_job(Submission(result.bell.job_id, checked))
 

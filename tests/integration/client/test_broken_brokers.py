@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from videoqa.broker import make_celery
 from videoqa.contract import Failure, WorkerInfo, to_datetime
 from videoqa.jobs import Ledger
 from videoqa_worker.embedded.process import free_port
+from videoqa_worker.embedded.redis_server import RedisServer
 from videoqa_worker.service.reaper import Reaper
 
 ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
@@ -212,3 +214,23 @@ def test_a_transport_whose_module_raises_is_a_wrong_url(
         with pytest.raises(errors.ConfigurationError, match="for no host: no; expected redis://"):
             client.submit(ASKED)
         assert client.list().jobs == ()
+
+
+def test_a_job_that_cannot_be_read_back_is_returned_and_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RedisServer(tmp_path, password="x") as server:
+
+        class StopRedis:
+            def ring(self, bells: object) -> None:
+                server.stop()
+
+            def close(self) -> None:
+                pass
+
+        monkeypatch.setattr(Client, "_make_doorbell", lambda _client: StopRedis())
+        with Client(server.url) as client:
+            job = client.submit(**ASKED)
+        assert job.state == "queued"
+        (line,) = caplog.text.splitlines()
+        assert f"job {job.id} is recorded, and could not be read: Redis at 127.0.0.1" in line

@@ -11,18 +11,35 @@ import re
 
 __all__ = ["PrintableFormatter", "printable"]
 
-_HIDDEN = (
-    r"\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    r"\ud800-\udfff\U000e0000-\U000e007f"
-)
+_HIDDEN_RANGES = (
+    (0x00, 0x1F), (0x7F, 0x9F), (0xAD, 0xAD), (0x61C, 0x61C), (0x180E, 0x180E), (0x200B, 0x200B), (0x200E, 0x200F),
+    (0x2028, 0x202E), (0x2060, 0x206F), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB), (0xD800, 0xDFFF), (0xE0000, 0xE007F),
+)  # fmt: skip
 """C0, DEL, C1, separators of lines, direction marks and overrides, invisible characters, lone surrogates, tags."""
-_SHOWN = rf"[^\x00-\x7f{_HIDDEN}\u200c\u200d]"
-_JOINER = rf"(?<!{_SHOWN})[\u200c\u200d]|[\u200c\u200d](?!{_SHOWN})"
-"""A joiner that joins nothing: between letters beyond ASCII and in emoji it is part of the writing."""
-_IN_LINE = re.compile(rf"[{_HIDDEN}]|{_JOINER}")
-_IN_TEXT = re.compile(rf"\r(?=\n)|(?![\n\t\xad\u061c\u200e\u200f])[{_HIDDEN}]|{_JOINER}")
+_OF_PROSE = "\n\t\xad\u061c\u200e\u200f"
 """Direction marks and soft hyphens belong to prose in some languages; in a name they only deceive."""
-_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_HIDDEN = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in _HIDDEN_RANGES)
+_SHOWN = rf"[^\x00-\x7f{_HIDDEN}\u200c\u200d]"
+_JOINER = re.compile(
+    rf"[\u200c\u200d]{{2,}}|(?<!{_SHOWN})[\u200c\u200d]|[\u200c\u200d](?!{_SHOWN})"
+)
+"""A joiner that joins nothing: between letters beyond ASCII and in emoji it is part of the writing."""
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+_IN_LINE = {
+    number: _escape(chr(number))
+    for first, last in _HIDDEN_RANGES
+    for number in range(first, last + 1)
+} | {ord("\n"): r"\n", ord("\r"): r"\r", ord("\t"): r"\t"}
+"""What each hidden character becomes."""
+_IN_TEXT = {number: shown for number, shown in _IN_LINE.items() if chr(number) not in _OF_PROSE}
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -33,23 +50,10 @@ def printable(text: str, *, lines: bool = False) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return (_IN_TEXT if lines else _IN_LINE).sub(_escape_text if lines else _escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    character = found[0]
-    number = ord(character)
-    if character in _SHORT:
-        return _SHORT[character]
-    if number < 0x100:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def _escape_text(found: re.Match[str]) -> str:
-    """Returns nothing for the first half of a Windows line break."""
-    is_break = found[0] == "\r" and found.string[found.end() : found.end() + 1] == "\n"
-    return "" if is_break else _escape(found)
+    shown = text.replace("\r\n", "\n").translate(_IN_TEXT) if lines else text.translate(_IN_LINE)
+    if "\u200c" in shown or "\u200d" in shown:
+        return _JOINER.sub(lambda found: "".join(map(_escape, found[0])), shown)
+    return shown
 
 
 class PrintableFormatter(logging.Formatter):

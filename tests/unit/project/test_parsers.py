@@ -274,7 +274,9 @@ def test_100_kilobytes_of_the_worst_input_take_milliseconds(number: int) -> None
     for before in parser.before:
         for text in SHAPES:
             spent_s = measure(parser, before + text)
-            for _ in range(2):  # other threads of this process count as well
+            for _ in range(
+                5
+            ):  # other threads of this process, and what they do to the caches, count as well
                 if spent_s >= LIMIT_S:
                     spent_s = min(spent_s, measure(parser, before + text))
             assert spent_s < LIMIT_S, f"{before + text[:20]!r}... took {spent_s:.2f} s"

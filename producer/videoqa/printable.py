@@ -38,7 +38,7 @@ _IN_LINE = {
     for first, last in _HIDDEN_RANGES
     for number in range(first, last + 1)
 } | {ord("\n"): r"\n", ord("\r"): r"\r", ord("\t"): r"\t"}
-"""What each hidden character becomes."""
+"""The escape of each hidden character."""
 _IN_TEXT = {number: shown for number, shown in _IN_LINE.items() if chr(number) not in _OF_PROSE}
 
 

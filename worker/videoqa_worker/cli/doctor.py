@@ -217,12 +217,7 @@ def _check_video(settings: WorkerSettings) -> Iterator[Check]:
             next_step="install PyAV's own wheel: pip install --force-reinstall --only-binary av av",
         )
         return
-    decoders = Decoders(
-        settings.frames,
-        processes=1,
-        memory_bytes=settings.decoder_memory_bytes,
-        uid=settings.decoder_uid,
-    )
+    decoders = Decoders.of(settings, processes=1)
     try:
         with _silence_logs(), decoders, tempfile.TemporaryDirectory() as folder:
             confinement = decoders.start()

@@ -85,15 +85,7 @@ class Runtime:
         sources = stack.enter_context(
             Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url)
         )
-        decoders = stack.enter_context(
-            Decoders(
-                settings.frames,
-                processes=settings.decoders,
-                memory_bytes=settings.decoder_memory_bytes,
-                commands_each=settings.decoder_inputs,
-                uid=settings.decoder_uid,
-            )
-        )
+        decoders = stack.enter_context(Decoders.of(settings))
         decoders.start()
         self.leases = stack.enter_context(
             LeaseKeeper(ledger, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)

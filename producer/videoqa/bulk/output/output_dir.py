@@ -27,7 +27,7 @@ from videoqa import errors
 from videoqa.bulk.manifest.manifest import Row
 from videoqa.bulk.output.records import ArchiveRecord, RowFailure
 from videoqa.contract import Result, as_url, parse_object_url, parse_stored, quote_name, redact_url
-from videoqa.storage import ObjectStore, file_path
+from videoqa.storage import BucketNotFound, ObjectStore, file_path
 
 __all__ = ["OutputDir", "StoredRow", "translate_disk_errors"]
 
@@ -160,9 +160,9 @@ class OutputDir:
         """Returns an object and its version; without the object if some other file lies there."""
         try:
             text, version = _retry(lambda: self.store.read_version(url))
-        except errors.OutputNotFound as error:
-            if error.message.startswith("bucket "):
-                raise
+        except BucketNotFound:
+            raise
+        except errors.OutputNotFound:
             return None, None
         with suppress(errors.InvalidRequest):
             return parse_stored(kind, text), version

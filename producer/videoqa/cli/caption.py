@@ -52,10 +52,10 @@ from videoqa.cli.arguments import (
     check_summary,
     drop_unset,
 )
-from videoqa.cli.options import load_settings
 from videoqa.cli.output import print_line, print_note, warn_of_summary
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
+from videoqa.local_stack import find_settings
 from videoqa.storage import ObjectStore
 
 __all__ = ["caption"]
@@ -201,7 +201,7 @@ def caption(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask about every video of an archive. The same command continues an interrupted run."""
-    found = load_settings()
+    found = find_settings()
     flags = build_sampling(
         frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance, budget=budget,
         segments=segments, overlap=overlap,

@@ -32,8 +32,9 @@ from videoqa.cli.caption import INTERRUPTED, caption
 from videoqa.cli.fleet import add_fleet_commands
 from videoqa.cli.help import App, TopGroup
 from videoqa.cli.job_commands import add_job_commands
-from videoqa.cli.options import JsonFlag, load_settings
+from videoqa.cli.options import JsonFlag
 from videoqa.cli.output import print_checks, print_error
+from videoqa.local_stack import find_settings
 from videoqa.terminal import guard_streams
 
 __all__ = ["app", "main"]
@@ -155,7 +156,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     """Check Redis, workers and settings, and print what to correct."""
     from videoqa.cli.doctor import run_checks
 
-    if not print_checks(run_checks(load_settings()), as_json=as_json):
+    if not print_checks(run_checks(find_settings()), as_json=as_json):
         raise typer.Exit(1)
 
 

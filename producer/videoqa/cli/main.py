@@ -14,7 +14,6 @@ request or the system as one object {"error": {code, message, param}} on stderr.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -35,6 +34,7 @@ from videoqa.cli.job_commands import add_job_commands
 from videoqa.cli.options import JsonFlag
 from videoqa.cli.output import print_checks, print_error
 from videoqa.local_stack import find_settings
+from videoqa.storage import DISK_FULL
 from videoqa.terminal import guard_streams
 
 __all__ = ["app", "main"]
@@ -67,7 +67,7 @@ class _Commands(TopGroup):
             _discard_stdout()
             raise typer.Exit(0) from None
         except OSError as error:  # `videoqa ... > file`
-            if error.errno not in _DISK_FULL:
+            if error.errno not in DISK_FULL:
                 raise
             _discard_stdout()
             message = (
@@ -75,9 +75,6 @@ class _Commands(TopGroup):
             )
             print_error("output_unavailable", message, None, as_json=as_json)
             raise typer.Exit(6) from None
-
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager

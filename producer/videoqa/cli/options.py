@@ -9,7 +9,6 @@ import typer
 
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
-from videoqa.local_stack import find_settings
 
 __all__ = ["JobId", "JsonFlag", "Timeout", "open_client"]
 
@@ -39,4 +38,4 @@ Timeout = Annotated[
 
 def open_client() -> Client:
     """Returns a client, which connects on first use."""
-    return Client(settings=find_settings())
+    return Client.from_environment()

@@ -12,23 +12,10 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from videoqa.bulk import (
-    Estimate,
-    Manifest,
-    Options,
-    OutputDir,
-    ProgressReporter,
-    RowCounts,
-    Subtitles,
-    estimate_manifest,
-    installed_probe,
-    parse_where,
-    run_manifest,
-)
 from videoqa.cli.arguments import (
     AnswerFlags,
     FrameFlags,
@@ -42,6 +29,9 @@ from videoqa.client import Client
 from videoqa.errors import InvalidRequest
 from videoqa.local_stack import find_settings
 from videoqa.storage import ObjectStore
+
+if TYPE_CHECKING:
+    from videoqa.bulk import Estimate, Manifest, OutputDir, RowCounts, Subtitles
 
 __all__ = ["caption"]
 
@@ -174,6 +164,17 @@ def caption(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask about every video of an archive. The same command continues an interrupted run."""
+    from videoqa.bulk import (  # no other command needs it
+        Manifest,
+        Options,
+        OutputDir,
+        ProgressReporter,
+        estimate_manifest,
+        installed_probe,
+        parse_where,
+        run_manifest,
+    )
+
     found = find_settings()
     own = drop_unset(
         questions=question or None, tags=tags or None, tenant=tenant, timeout_s=timeout_s,
@@ -220,6 +221,8 @@ def caption(
 
 
 def _build_subtitles(kind: str | None, *, beside_videos: bool) -> Subtitles | None:
+    from videoqa.bulk import Subtitles
+
     if kind is not None:
         return Subtitles(check_choice(kind, "--subtitles", "vtt", "srt"), beside_videos)
     if beside_videos:

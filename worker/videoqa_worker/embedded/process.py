@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import re
 import signal
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,7 @@ from videoqa.errors import ConfigurationError
 __all__ = ["ServerProcess", "free_port", "free_ports"]
 
 PR_SET_PDEATHSIG = 1
+SERVER_PORTS = range(20_000, 32_000)
 
 
 def free_port(preferred: int = 0) -> int:
@@ -31,15 +33,24 @@ def free_port(preferred: int = 0) -> int:
 
 
 def free_ports(count: int, first: int = 0) -> list[int]:
-    """Returns different free ports on loopback."""
+    """Returns different free ports on loopback, the first one `first` unless that is 0.
+
+    They are below the ports that systems give to outgoing connections. One of those may be taken by
+    any connection of this machine between now and the start of the server.
+    """
     with ExitStack() as held:
-        found = []
-        for n in range(count):
-            probe = held.enter_context(socket.socket())
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", first if n == 0 else 0))
-            found.append(int(probe.getsockname()[1]))
+        found = [_hold_port(held, first)] if first else []
+        while len(found) < count:
+            with suppress(OSError):
+                found.append(_hold_port(held, random.choice(SERVER_PORTS)))
         return found
+
+
+def _hold_port(held: ExitStack, port: int) -> int:
+    probe = held.enter_context(socket.socket())
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", port))
+    return port
 
 
 def _die_with_parent() -> None:

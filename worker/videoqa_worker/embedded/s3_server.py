@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -16,12 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoqa.errors import ConfigurationError
-from videoqa_worker.embedded.process import ServerProcess, free_port, free_ports
+from videoqa_worker.embedded.process import ServerProcess, free_ports
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 __all__ = ["Identity", "S3Server", "find_seaweedfs"]
+
+PORT_FLAGS = (
+    *(f"-{role}.port{kind}" for role in ("master", "volume", "filer") for kind in ("", ".grpc")),
+    "-s3.port.grpc",
+    "-admin.port",
+)
 
 
 def find_seaweedfs() -> str | None:
@@ -57,7 +64,7 @@ class S3Server(ServerProcess):
             )
         (folder / "data").mkdir(parents=True, exist_ok=True)
         self.admin = Identity("admin")
-        self.port = free_port()
+        self.port, *ports = free_ports(1 + len(PORT_FLAGS))
         self.endpoint_url = f"http://127.0.0.1:{self.port}"
         identities = [identity.as_json() for identity in (self.admin, *others)]
         config = folder / "s3.json"
@@ -65,7 +72,7 @@ class S3Server(ServerProcess):
         config.write_text(json.dumps({"identities": identities}))
         super().__init__(
             "the S3 server",
-            [binary, "mini", *_make_flags(folder, self.port)],
+            [binary, "mini", *_make_flags(folder, self.port, ports)],
             log_path=folder / "server.log",
             env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder)},
             cwd=folder,
@@ -101,6 +108,13 @@ class S3Server(ServerProcess):
             config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}),
         )
 
+    def _read_error(self) -> str:
+        """Returns the last line that tells a fault; stacks of all its threads follow it."""
+        faults = re.findall(
+            r"^(?:[FE]\d{4} |panic: |fatal error: ).*", self.log_path.read_text(errors="replace"), re.M
+        )
+        return faults[-1] if faults else super()._read_error()
+
     def _is_answering(self) -> bool:
         """Returns True once a write succeeds: buckets are listed before the volumes are ready."""
         from botocore.exceptions import BotoCoreError, ClientError
@@ -116,19 +130,15 @@ class S3Server(ServerProcess):
         return True
 
 
-def _make_flags(folder: Path, port: int) -> list[str]:
-    """Returns flags: loopback and free ports only; no admin page, telemetry, WebDAV or tables."""
-    roles = ("master", "volume", "filer")
-    flags = [flag for role in roles for flag in (f"-{role}.port", f"-{role}.port.grpc")]
-    flags += ["-s3.port.grpc", "-admin.port"]
-    ports = free_ports(len(flags))
+def _make_flags(folder: Path, port: int, ports: Sequence[int]) -> list[str]:
+    """Returns flags: loopback and these ports only; no admin page, telemetry, WebDAV or tables."""
     return [
         f"-dir={folder / 'data'}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         f"-s3.port={port}",
         f"-s3.config={folder / 's3.json'}",
-        *(f"{flag}={free}" for flag, free in zip(flags, ports, strict=True)),
+        *(f"{flag}={free}" for flag, free in zip(PORT_FLAGS, ports, strict=True)),
         f"-s3.localSocket={folder / 's3.sock'}",
         f"-filer.localSocket={folder / 'filer.sock'}",
         "-s3.port.lance=0",

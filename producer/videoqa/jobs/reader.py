@@ -40,7 +40,7 @@ from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.unreadable import UnreadableLog
 from videoqa.local_stack import describe_address, is_stack_for
 
-__all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
+__all__ = ["LedgerReader"]
 
 _M = TypeVar("_M", bound=Model)
 _Record = dict[str, str | None]
@@ -114,6 +114,19 @@ class LedgerReader:
             except redis.exceptions.NoScriptError:
                 # Text and call in one: a retry may meet another server, which knows no script yet.
                 return self._redis.eval(load_script(script), 0, *values)
+
+    def _run_many(self, script: str, calls: Sequence[Sequence[str | float]]) -> list[Any]:
+        """Runs a script with the arguments of each call, in one round trip; an error is the reply of its call."""
+        if not calls:
+            return []
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.script_load(load_script(script))  # here: a retry may meet another server
+        for args in calls:
+            pipe.evalsha(hash_script(script), 0, self.keys.prefix, *args)
+        loaded, *replies = pipe.execute(raise_on_error=False)
+        if isinstance(loaded, Exception):
+            raise loaded
+        return replies
 
     def _run_on(self, job_id: str, script: str) -> list[str]:
         """Runs a producer's script on one record, and raises the reason if it refuses that."""

@@ -294,13 +294,12 @@ class LedgerReader:
         if _is_exclusive(job, record):
             return "a worker in which nothing else runs: its last attempt runs by itself"
         limits = [info.tenant_running for info in serving if info.tenant_running]
-        if limits and self._count_running(record) >= min(limits):
+        if limits and self._count_running(job.tenant) >= min(limits):
             return f"a running job of its tenant to end; at most {min(limits)} run at once"
         return "a free worker"
 
-    def _count_running(self, record: dict[str, str | None]) -> int:
-        """Returns how many jobs of the same tenant run."""
-        tenant = parse_stored(JobRequest, record["request"] or "").tenant
+    def _count_running(self, tenant: str | None) -> int:
+        """Returns how many jobs of the tenant run."""
         with translate_redis_errors(self._url):
             return self._redis.zcard(self.keys.running(tenant))
 

@@ -219,15 +219,9 @@ class Client:
     def _make_doorbell(self) -> _Rings:
         from videoqa.broker import Doorbell  # Celery takes 0.3 s to import
 
-        settings = self.settings
         # A script in which the ACL refuses a command ends in the middle, with half of a job recorded.
-        check_permissions(
-            self._redis,
-            url=settings.redis_url,
-            prefix=settings.prefix,
-            publishes=settings.broker_url is None,
-        )
-        return Doorbell(settings)
+        check_permissions(self._redis, self.settings)
+        return Doorbell(self.settings)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -43,6 +43,7 @@ __all__ = [
     "explain_broken",
     "find_eviction_policy",
     "is_permission_error",
+    "make_retry",
     "server_address",
     "server_name",
     "translate_redis_errors",
@@ -85,6 +86,11 @@ _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
 `{setting}` is the name of what holds the URL, and no next step depends on it."""
 
 
+def make_retry() -> Retry:
+    """Returns the rule by which a connection that broke is tried once more."""
+    return Retry(_BACKOFF, 1, supported_errors=_BROKEN)
+
+
 def connect(settings: Settings) -> redis.Redis:
     """Makes a pooled client, which connects on first use and reports a dead Redis in time.
 
@@ -92,10 +98,9 @@ def connect(settings: Settings) -> redis.Redis:
     redis-py retries while connecting and again around it, so that a server that accepts
     and never answers would be reported after 4 x `socket_timeout_s` (measured: 20 s).
     """
-    retry = Retry(_BACKOFF, 1, supported_errors=_BROKEN)
     with _translate_url_errors(settings):
         client = redis.Redis.from_url(
-            strip_options(settings.redis_url), retry=retry, **_make_options(settings)
+            strip_options(settings.redis_url), retry=make_retry(), **_make_options(settings)
         )
         leave_demoted(client.connection_pool)
         return client

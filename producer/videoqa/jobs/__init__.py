@@ -2,6 +2,7 @@
 
 from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import (
+    ENCODING_ERRORS,
     MAX_CONNECTIONS,
     connect,
     connect_async,
@@ -23,6 +24,7 @@ from videoqa.jobs.server_checks import make_leaving_class
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
+    "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
     "AsyncEventReader",
     "Bell",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 __all__ = [
+    "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
     "connect",
     "connect_async",
@@ -57,6 +58,8 @@ MAX_CONNECTIONS = 2**31 - 1
 """Most connections of a pool, unless the URL has `max_connections`: in effect no limit of ours. redis-py's
 is 100, and each thread or task that waits for a job holds one.
 """
+ENCODING_ERRORS = "backslashreplace"
+"""Treatment of bytes that are no UTF-8, and of text that has none: it breaks one record, not the read of many."""
 _AFTER_FAILOVER = "try again after the failover, or set {setting} to the primary"
 _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
     (
@@ -122,7 +125,7 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
 def _make_options(settings: Settings) -> dict[str, Any]:
     found = {
         "decode_responses": True,
-        "encoding_errors": "backslashreplace",  # bytes that are no UTF-8 break one record, not the read
+        "encoding_errors": ENCODING_ERRORS,
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.socket_timeout_s,
         "health_check_interval": 15,

@@ -234,7 +234,7 @@ class LedgerReader:
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
-                pipe.hmget(self.keys.job(job_id if job_id.isascii() else ""), "state", "tenant")
+                pipe.hmget(self.keys.job(job_id), "state", "tenant")
             replies = self._execute(pipe)
         found = (("", None) if isinstance(reply, Exception) else reply for reply in replies)
         return [

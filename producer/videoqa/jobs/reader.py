@@ -5,6 +5,7 @@ Changes nothing; `ledger.py` has the transitions.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from itertools import count, takewhile
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import redis
 
@@ -92,19 +93,20 @@ class LedgerReader:
     a record, and the function `refuse` of `lua/common.lua` to a change of one.
     """
 
-    def __init__(
-        self, client: redis.Redis, *, url: str, prefix: str = "videoqa", tenant: str | None = None
-    ) -> None:
-        """Makes a reader of the records of one tenant, or of all.
-
-        Arguments:
-        tenant: the only one whose records there are; None: all records, for workers and operators.
-        """
-        self.tenant = tenant
+    def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
+        """Makes a reader of all records, for workers and operators."""
+        self.tenant: str | None = None
+        """The only tenant whose records there are; None: those of all."""
         self._redis = client
         self._url = url
         self.keys = Keys(prefix)
         self._unreadable = UnreadableLog()
+
+    def for_tenant(self, tenant: str | None) -> Self:
+        """Returns a reader of one tenant's records, or of all; both together warn of each unreadable key once."""
+        found = copy.copy(self)
+        found.tenant = tenant
+        return found
 
     def _run(self, script: str, *args: str | float) -> Any:
         values = [self.keys.prefix, *args]

@@ -203,6 +203,7 @@ class Client:
         self._is_borrower = False
         """True if the connections are those of another client, which closes them."""
         self._redis = self._connect()
+        self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
         self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)
@@ -219,15 +220,9 @@ class Client:
     def _make_doorbell(self) -> _Rings:
         from videoqa.broker import Doorbell  # Celery takes 0.3 s to import
 
-        settings = self.settings
         # A script in which the ACL refuses a command ends in the middle, with half of a job recorded.
-        check_permissions(
-            self._redis,
-            url=settings.redis_url,
-            prefix=settings.prefix,
-            publishes=settings.broker_url is None,
-        )
-        return Doorbell(settings)
+        check_permissions(self._redis, self.settings)
+        return Doorbell(self.settings)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -265,9 +260,7 @@ class Client:
                 param="tenant",
             ) from error
         self.settings = self.settings.model_copy(update={"tenant": checked})
-        self._ledger = Ledger(
-            self._redis, url=self.settings.redis_url, prefix=self.settings.prefix, tenant=checked
-        )
+        self._ledger = self._ledger.for_tenant(checked)
 
     def close(self) -> None:
         """Closes the connections to Redis and to the broker; calls raise ClientClosed from now on.

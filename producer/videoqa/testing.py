@@ -33,7 +33,7 @@ from videoqa.contract import (
     Segment,
     Usage,
 )
-from videoqa.jobs import Bell, Progress, queue_name
+from videoqa.jobs import ENCODING_ERRORS, Bell, Progress, queue_name
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class InMemoryClient(Client):
             raise errors.ConfigurationError(
                 "InMemoryClient needs fakeredis; install it in your clone: pip install './producer[testing]'"
             ) from error
-        return cast("redis.Redis", fakeredis.FakeRedis(decode_responses=True))
+        found = fakeredis.FakeRedis(decode_responses=True, encoding_errors=ENCODING_ERRORS)
+        return cast("redis.Redis", found)
 
     def _reopen(self) -> None:
         """Keeps the in-memory Redis: the child has a copy of its own."""

@@ -60,13 +60,7 @@ def _check_redis(settings: WorkerSettings) -> None:
     """Warns at once if Redis is away, may evict keys or refuses something; the worker loads and goes on trying."""
     try:
         with connect(settings) as client, translate_redis_errors(settings.redis_url):
-            check_permissions(
-                client,
-                url=settings.redis_url,
-                prefix=settings.prefix,
-                publishes=settings.broker_url is None,
-                consumes=settings.broker_url is None,
-            )
+            check_permissions(client, settings, consumes=True)
             policy = find_eviction_policy(client)
     except RedisUnavailable as error:
         log.warning("%s; this worker keeps trying", error)

@@ -12,12 +12,9 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection, ConnectionPool, PooledConnection
 from kombu.pools import ProducerPool
 from kombu.transport import redis as kombu_redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from redis.retry import Retry
 
-from videoqa.jobs import make_leaving_class
+from videoqa.jobs import make_leaving_class, make_retry
 
 __all__ = ["BrokerApp", "BrokerConnection", "name_server"]
 
@@ -36,9 +33,7 @@ class Channel(kombu_redis.Channel):
         options = server.transport_options.get("url_options", {})
         found.update(options.get(name_server(server), {}))
         found["connection_class"] = make_leaving_class(found["connection_class"])
-        found["retry"] = Retry(
-            ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(RedisConnectionError,)
-        )
+        found["retry"] = make_retry()
         return found
 
     def _size(self, queue: str) -> int:

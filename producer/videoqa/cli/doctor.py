@@ -140,12 +140,7 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
 def _check_permissions(settings: Settings, client: redis.Redis) -> Check:
     """Checks that the URL's user may do what a client does; a worker checks its own at its start."""
     try:
-        check_permissions(
-            client,
-            url=settings.redis_url,
-            prefix=settings.prefix,
-            publishes=settings.broker_url is None,
-        )
+        check_permissions(client, settings)
     except errors.RedisUnavailable as error:
         return _fail("permissions", error)
     return Check("permissions", ok=True, found="the user of the URL may do all that a client does")

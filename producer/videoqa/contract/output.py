@@ -11,6 +11,7 @@ import re
 import string
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
@@ -107,8 +108,9 @@ def _check_escapes(text: str) -> None:
         raise ValueError("got a '%' that is not followed by two hex digits, expected %25 for it")
 
 
+@lru_cache(maxsize=128)
 def check_output(template: str) -> frozenset[str]:
-    """Checks an output template; returns its fields.
+    """Checks an output template; returns its fields. Remembers some: the jobs of an application share one.
 
     Raises:
         ValueError: it cannot be filled, or two jobs would write one object.

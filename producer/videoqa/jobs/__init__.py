@@ -2,12 +2,14 @@
 
 from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import (
+    ENCODING_ERRORS,
     MAX_CONNECTIONS,
     connect,
     connect_async,
     explain_broken,
     find_eviction_policy,
     is_permission_error,
+    make_retry,
     server_address,
     server_name,
     translate_redis_errors,
@@ -22,6 +24,7 @@ from videoqa.jobs.server_checks import make_leaving_class
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
+    "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
     "AsyncEventReader",
     "Bell",
@@ -43,6 +46,7 @@ __all__ = [
     "find_eviction_policy",
     "is_permission_error",
     "make_leaving_class",
+    "make_retry",
     "new_job_id",
     "queue_name",
     "server_address",

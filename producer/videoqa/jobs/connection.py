@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 __all__ = [
+    "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
     "connect",
     "connect_async",
@@ -43,6 +44,7 @@ __all__ = [
     "explain_broken",
     "find_eviction_policy",
     "is_permission_error",
+    "make_retry",
     "server_address",
     "server_name",
     "translate_redis_errors",
@@ -56,6 +58,8 @@ MAX_CONNECTIONS = 2**31 - 1
 """Most connections of a pool, unless the URL has `max_connections`: in effect no limit of ours. redis-py's
 is 100, and each thread or task that waits for a job holds one.
 """
+ENCODING_ERRORS = "backslashreplace"
+"""Treatment of bytes that are no UTF-8, and of text that has none: it breaks one record, not the read of many."""
 _AFTER_FAILOVER = "try again after the failover, or set {setting} to the primary"
 _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
     (
@@ -85,6 +89,11 @@ _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
 `{setting}` is the name of what holds the URL, and no next step depends on it."""
 
 
+def make_retry() -> Retry:
+    """Returns the rule by which a connection that broke is tried once more."""
+    return Retry(_BACKOFF, 1, supported_errors=_BROKEN)
+
+
 def connect(settings: Settings) -> redis.Redis:
     """Makes a pooled client, which connects on first use and reports a dead Redis in time.
 
@@ -92,10 +101,9 @@ def connect(settings: Settings) -> redis.Redis:
     redis-py retries while connecting and again around it, so that a server that accepts
     and never answers would be reported after 4 x `socket_timeout_s` (measured: 20 s).
     """
-    retry = Retry(_BACKOFF, 1, supported_errors=_BROKEN)
     with _translate_url_errors(settings):
         client = redis.Redis.from_url(
-            strip_options(settings.redis_url), retry=retry, **_make_options(settings)
+            strip_options(settings.redis_url), retry=make_retry(), **_make_options(settings)
         )
         leave_demoted(client.connection_pool)
         return client
@@ -117,7 +125,7 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
 def _make_options(settings: Settings) -> dict[str, Any]:
     found = {
         "decode_responses": True,
-        "encoding_errors": "backslashreplace",  # bytes that are no UTF-8 break one record, not the read
+        "encoding_errors": ENCODING_ERRORS,
         "socket_connect_timeout": settings.connect_timeout_s,
         "socket_timeout": settings.socket_timeout_s,
         "health_check_interval": 15,

@@ -41,7 +41,7 @@ from videoqa.contract import (
 from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import WORKER_TTL_S
-from videoqa.jobs.reader import LedgerReader, hash_script, load_script
+from videoqa.jobs.reader import LedgerReader
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, parse_bell
 
 __all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "Unreadable", "WriteReply"]
@@ -161,16 +161,12 @@ class Ledger(LedgerReader):
         Raises:
             RedisUnavailable: Redis did not answer, or refused all. One that fills up refuses some.
         """
-        sha, prefix = hash_script("submit"), self.keys.prefix
+        calls = [
+            submission.lua_args(self.keys.prefix, start_by_default_s, max_queued)
+            for submission in submissions
+        ]
         with translate_redis_errors(self._url):
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.script_load(load_script("submit"))  # here: a retry may meet another server
-            for submission in submissions:
-                args = submission.lua_args(prefix, start_by_default_s, max_queued)
-                pipe.evalsha(sha, 0, prefix, *args)
-            loaded, *replies = pipe.execute(raise_on_error=False)
-            if isinstance(loaded, Exception):
-                raise loaded
+            replies = self._run_many("submit", calls)
             if replies and all(isinstance(reply, Exception) for reply in replies):
                 raise replies[0]
         return [
@@ -287,12 +283,13 @@ class Ledger(LedgerReader):
 
     def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[WriteReply]:
         """Extends the leases of (job id, token) pairs, in one round trip."""
-        code = load_script("renew")
+        calls = [(job_id, token, lease_s) for job_id, token in held]
         with translate_redis_errors(self._url):
-            pipe = self._redis.pipeline(transaction=False)
-            for job_id, token in held:
-                pipe.eval(code, 0, self.keys.prefix, job_id, token, str(lease_s))
-            return cast(list[WriteReply], pipe.execute())
+            replies = self._run_many("renew", calls)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        return cast(list[WriteReply], replies)
 
     def progress(self, job_id: str, token: str, progress: Progress) -> WriteReply:
         """Records where the attempt is; the reply says whether it should go on."""

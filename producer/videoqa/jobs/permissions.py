@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any
 
 import redis
 
@@ -18,8 +17,9 @@ from videoqa.jobs.connection import (
     is_permission_error,
     translate_redis_errors,
 )
+from videoqa.settings import Settings
 
-__all__ = ["CONSUMING", "PUBLISHING", "RECORDS", "check_permissions", "find_missing"]
+__all__ = ["CONSUMING", "PUBLISHING", "RECORDS", "check_permissions"]
 
 RECORDS = (
     "HSET h f 1", "HSETNX h f 1", "HGET h f", "HMGET h f", "HGETALL h", "HEXISTS h f", "HINCRBY h n 1",
@@ -58,8 +58,8 @@ return refused
 """
 
 
-def find_missing(
-    client: redis.Redis, prefix: str, *, publishes: bool = True, consumes: bool = False
+def _find_missing(
+    client: redis.Redis, prefix: str, *, publishes: bool, consumes: bool
 ) -> list[str]:
     """Returns the commands and patterns of keys that the server's ACL refuses; tries all on keys of its own.
 
@@ -107,9 +107,16 @@ def _name_keys(call: str, keys: dict[str, str]) -> str:
     return " ".join(keys[word] if word == short and short else word for word in words)
 
 
-def check_permissions(client: redis.Redis, *, url: str, prefix: str, **needs: Any) -> None:
-    """Raises RedisUnavailable if the user of the URL lacks a command or a key; see `find_missing`."""
-    with translate_redis_errors(url):
-        missing = find_missing(client, prefix, **needs)
+def check_permissions(client: redis.Redis, settings: Settings, *, consumes: bool = False) -> None:
+    """Raises RedisUnavailable if the user of the URL lacks a command or a key.
+
+    Arguments:
+        consumes: it is a worker's user, which also takes messages.
+    """
+    has_broker = settings.broker_url is None
+    with translate_redis_errors(settings.redis_url):
+        missing = _find_missing(
+            client, settings.prefix, publishes=has_broker, consumes=has_broker and consumes
+        )
     if missing:
-        raise RedisUnavailable(describe_refusal(", ".join(missing), url))
+        raise RedisUnavailable(describe_refusal(", ".join(missing), settings.redis_url))

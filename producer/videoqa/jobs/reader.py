@@ -5,6 +5,7 @@ Changes nothing; `ledger.py` has the transitions.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from itertools import count, takewhile
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import redis
 
@@ -40,7 +41,7 @@ from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.unreadable import UnreadableLog
 from videoqa.local_stack import describe_address, is_stack_for
 
-__all__ = ["LedgerReader", "check_job_id", "hash_script", "load_script"]
+__all__ = ["LedgerReader"]
 
 _M = TypeVar("_M", bound=Model)
 _Record = dict[str, str | None]
@@ -92,19 +93,20 @@ class LedgerReader:
     a record, and the function `refuse` of `lua/common.lua` to a change of one.
     """
 
-    def __init__(
-        self, client: redis.Redis, *, url: str, prefix: str = "videoqa", tenant: str | None = None
-    ) -> None:
-        """Makes a reader of the records of one tenant, or of all.
-
-        Arguments:
-        tenant: the only one whose records there are; None: all records, for workers and operators.
-        """
-        self.tenant = tenant
+    def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
+        """Makes a reader of all records, for workers and operators."""
+        self.tenant: str | None = None
+        """The only tenant whose records there are; None: those of all."""
         self._redis = client
         self._url = url
         self.keys = Keys(prefix)
         self._unreadable = UnreadableLog()
+
+    def for_tenant(self, tenant: str | None) -> Self:
+        """Returns a reader of one tenant's records, or of all; both together warn of each unreadable key once."""
+        found = copy.copy(self)
+        found.tenant = tenant
+        return found
 
     def _run(self, script: str, *args: str | float) -> Any:
         values = [self.keys.prefix, *args]
@@ -114,6 +116,19 @@ class LedgerReader:
             except redis.exceptions.NoScriptError:
                 # Text and call in one: a retry may meet another server, which knows no script yet.
                 return self._redis.eval(load_script(script), 0, *values)
+
+    def _run_many(self, script: str, calls: Sequence[Sequence[str | float]]) -> list[Any]:
+        """Runs a script with the arguments of each call, in one round trip; an error is the reply of its call."""
+        if not calls:
+            return []
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.script_load(load_script(script))  # here: a retry may meet another server
+        for args in calls:
+            pipe.evalsha(hash_script(script), 0, self.keys.prefix, *args)
+        loaded, *replies = pipe.execute(raise_on_error=False)
+        if isinstance(loaded, Exception):
+            raise loaded
+        return replies
 
     def _run_on(self, job_id: str, script: str) -> list[str]:
         """Runs a producer's script on one record, and raises the reason if it refuses that."""
@@ -221,7 +236,7 @@ class LedgerReader:
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
-                pipe.hmget(self.keys.job(job_id if job_id.isascii() else ""), "state", "tenant")
+                pipe.hmget(self.keys.job(job_id), "state", "tenant")
             replies = self._execute(pipe)
         found = (("", None) if isinstance(reply, Exception) else reply for reply in replies)
         return [
@@ -281,13 +296,12 @@ class LedgerReader:
         if _is_exclusive(job, record):
             return "a worker in which nothing else runs: its last attempt runs by itself"
         limits = [info.tenant_running for info in serving if info.tenant_running]
-        if limits and self._count_running(record) >= min(limits):
+        if limits and self._count_running(job.tenant) >= min(limits):
             return f"a running job of its tenant to end; at most {min(limits)} run at once"
         return "a free worker"
 
-    def _count_running(self, record: dict[str, str | None]) -> int:
-        """Returns how many jobs of the same tenant run."""
-        tenant = parse_stored(JobRequest, record["request"] or "").tenant
+    def _count_running(self, tenant: str | None) -> int:
+        """Returns how many jobs of the tenant run."""
         with translate_redis_errors(self._url):
             return self._redis.zcard(self.keys.running(tenant))
 

@@ -205,8 +205,9 @@ def test_one_key_is_one_job_and_another_request_is_refused(client: Any) -> None:
 def test_many_are_submitted_read_and_listed(client: Any) -> None:
     jobs = client.submit_many([{**ASKED, "tags": ["t"], "custom_id": str(n)} for n in range(5)])
     assert [job.custom_id for job in jobs] == list("01234")
-    found = client.get_many([jobs[3].id, "job_never"])
-    assert (found[0].id, found[1]) == (jobs[3].id, None)
+    found = client.get_many([jobs[3].id, "job_never", "job_\ud800"])
+    assert (found[0].id, *found[1:]) == (jobs[3].id, None, None)
+    assert client.get_states(["job_\ud800", jobs[0].id]) == [None, "queued"]
     page = client.list(tag="t", limit=3)
     rest = client.list(tag="t", limit=3, cursor=page.next_cursor)
     assert [job.custom_id for job in (*page.jobs, *rest.jobs)] == list("43210")

@@ -276,3 +276,13 @@ def test_async_and_in_memory_clients_have_tenants_too(settings: Settings) -> Non
         assert client.for_tenant("a").result(job.id).answers[0].text == "a cat"
         with pytest.raises(errors.JobNotFound):
             client.for_tenant("b").get(job.id)
+
+
+def test_a_client_made_for_each_call_warns_of_an_unreadable_record_once(
+    operator: Client, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = operator.for_tenant("a").submit(ASKED)
+    redis_client.hset(operator._ledger.keys.job(job.id), "request", "{}")
+    for _ in range(3):
+        assert operator.for_tenant("a").get_many([job.id]) == [None]
+    assert [job.id in record.getMessage() for record in caplog.records] == [True]

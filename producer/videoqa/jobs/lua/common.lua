@@ -38,13 +38,13 @@ end
 -- Tells if a record has what the transitions compute with. They leave one alone that has not: a newer release
 -- or another program wrote it, and an error in a script would stop a queue, a reaper or all leases of a worker.
 local function is_sound(id)
-  local rec = get(id, 'state', 'queue', 'request', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s',
-    'created_at', 'bell', 'rung_at', 'kept_at', 'start_by', 'deadline')
-  for n = 1, 13 do
-    local is_number = n <= 3 or num(rec[n]) and (n > 5 or string.find(rec[n], '^%d+$'))
-    if not rec[n] and n <= 8 or rec[n] and not is_number then return false end
+  local rec = get(id, 'state', 'queue', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s', 'created_at',
+    'bell', 'rung_at', 'kept_at', 'start_by', 'deadline')
+  for n = 1, 12 do
+    local is_number = n <= 2 or num(rec[n]) and (n > 4 or string.find(rec[n], '^%d+$'))
+    if not rec[n] and n <= 7 or rec[n] and not is_number then return false end
   end
-  return true
+  return redis.call('HEXISTS', job_key(id), 'request') == 1 -- its text may be long
 end
 
 local function emit(id, kind, state, attempt, ...)

@@ -72,11 +72,10 @@ def read_past_job(job_id: str) -> PastJob:
     settings = find_settings()
     with Client(settings=settings) as client, connect(settings) as connection:
         state = client.get(job_id).state
-        ledger = Ledger(
-            connection, url=settings.redis_url, prefix=settings.prefix, tenant=settings.tenant
-        )
+        ledger = Ledger(connection, url=settings.redis_url, prefix=settings.prefix)
+        request = ledger.for_tenant(settings.tenant).request(job_id)
         result = client.result(job_id) if state == "succeeded" else None
-        return PastJob(job_id, ledger.request(job_id), result)
+        return PastJob(job_id, request, result)
 
 
 def take_past_frames(

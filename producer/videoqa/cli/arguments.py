@@ -22,37 +22,21 @@ from videoqa.errors import InvalidRequest
 
 __all__ = [
     "AnswerFlags",
-    "Budget",
-    "Cache",
+    "ClipFlags",
     "End",
     "Fps",
     "FrameFlags",
-    "Frames",
     "JobFlags",
-    "JobTimeout",
     "Keyframes",
-    "MaxTokens",
-    "Metadata",
-    "Model",
-    "Overlap",
-    "Seed",
-    "Segments",
     "Start",
-    "Stop",
-    "Summary",
     "Tags",
-    "Temperature",
-    "Tenant",
     "Times",
     "Tolerance",
-    "build_generation",
     "build_inputs",
     "build_sampling",
     "check_choice",
-    "check_summary",
     "drop_unset",
     "expand_flags",
-    "parse_metadata",
 ]
 
 _FRAMES, _ANSWER, _JOB = "Frames", "Answer", "Job"
@@ -250,11 +234,17 @@ Output = Annotated[
 
 
 @dataclass(frozen=True)
-class FrameFlags:
-    """The flags of the clip and of the frames that are taken of it."""
+class ClipFlags:
+    """The flags of the part of each video that is looked at."""
 
     start: Start = None
     end: End = None
+
+
+@dataclass(frozen=True)
+class FrameFlags:
+    """The flags of the frames that are taken of a video or clip."""
+
     frames: Frames = None
     fps: Fps = None
     times: Times = None
@@ -266,13 +256,16 @@ class FrameFlags:
     summary: Summary = False
 
     def build(self) -> dict[str, Any]:
-        """Returns the fields of the request, without its inputs; raises InvalidRequest."""
+        """Returns the fields of the request; raises InvalidRequest."""
         sampling = build_sampling(
             frames=self.frames, fps=self.fps, times=self.times, keyframes=self.keyframes,
             tolerance=self.tolerance, budget=self.budget, segments=self.segments, overlap=self.overlap,
         )  # fmt: skip
-        summary = check_summary(summary=self.summary, segments=self.segments)
-        return drop_unset(sampling=sampling, summary=summary)
+        if self.summary and self.segments is None:
+            raise InvalidRequest(
+                "got --summary without --segments, expected both or neither", param="summary"
+            )
+        return drop_unset(sampling=sampling, summary=self.summary or None)
 
 
 @dataclass(frozen=True)
@@ -288,7 +281,10 @@ class AnswerFlags:
 
     def build(self) -> dict[str, Any]:
         """Returns the fields of the request."""
-        generation = build_generation(self.max_tokens, self.temperature, self.seed, self.stop)
+        generation = drop_unset(
+            max_new_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed,
+            stop=tuple(self.stop or ()),
+        )  # fmt: skip
         return drop_unset(model=self.model, generation=generation, cache=self.cache)
 
 
@@ -308,7 +304,7 @@ class JobFlags:
         return drop_unset(
             tags=self.tags or None,
             tenant=self.tenant,
-            metadata=parse_metadata(self.metadata),
+            metadata=_parse_metadata(self.metadata),
             start_by=_parse_start_by(self.start_by) if self.start_by is not None else None,
             timeout_s=self.job_timeout,
             output=self.output,
@@ -382,31 +378,7 @@ def build_inputs(names: list[str], start: float | None, end: float | None) -> li
     ]
 
 
-def check_summary(*, summary: bool, segments: float | None) -> bool | None:
-    """Returns the field `summary`; raises InvalidRequest for --summary without --segments."""
-    if summary and segments is None:
-        raise InvalidRequest(
-            "got --summary without --segments, expected both or neither", param="summary"
-        )
-    return summary or None
-
-
-def build_generation(
-    max_tokens: int | None,
-    temperature: float | None,
-    seed: int | None,
-    stop: Sequence[str] | None,
-) -> dict[str, Any] | None:
-    """Returns the fields of `Generation` that the flags stand for; None if no flag is given."""
-    return (
-        drop_unset(
-            max_new_tokens=max_tokens, temperature=temperature, seed=seed, stop=tuple(stop or ())
-        )
-        or None
-    )
-
-
-def parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
+def _parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
     """Returns the entries of `--metadata KEY=VALUE`; raises InvalidRequest for one without `=`."""
     found = {}
     for pair in pairs or ():

@@ -12,57 +12,33 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from videoqa.bulk import (
-    Estimate,
-    Manifest,
-    Options,
-    OutputDir,
-    ProgressReporter,
-    RowCounts,
-    Subtitles,
-    estimate_manifest,
-    installed_probe,
-    parse_where,
-    run_manifest,
-)
 from videoqa.cli.arguments import (
-    Budget,
-    Cache,
-    Fps,
-    Frames,
-    Keyframes,
-    MaxTokens,
-    Model,
-    Overlap,
-    Seed,
-    Segments,
-    Stop,
-    Summary,
+    AnswerFlags,
+    FrameFlags,
     Tags,
-    Temperature,
-    Times,
-    Tolerance,
-    build_generation,
-    build_sampling,
     check_choice,
-    check_summary,
     drop_unset,
+    expand_flags,
 )
-from videoqa.cli.options import load_settings
 from videoqa.cli.output import print_line, print_note, warn_of_summary
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
+from videoqa.local_stack import find_settings
 from videoqa.storage import ObjectStore
+
+if TYPE_CHECKING:
+    from videoqa.bulk import Estimate, Manifest, OutputDir, RowCounts, Subtitles
 
 __all__ = ["caption"]
 
 INTERRUPTED = "interrupted; jobs in flight continue, and the same command continues the run"
 
 
+@expand_flags
 def caption(
     source: Annotated[
         list[str],
@@ -78,6 +54,8 @@ def caption(
             "--output", "-o", metavar="OUTPUT", help="Folder or s3://bucket/prefix for the results."
         ),
     ],
+    frame_flags: FrameFlags,
+    answer_flags: AnswerFlags,
     question: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,21 +65,6 @@ def caption(
             help="Question about each video; may be given several times.",
         ),
     ] = None,
-    frames: Frames = None,
-    fps: Fps = None,
-    times: Times = None,
-    keyframes: Keyframes = False,
-    tolerance: Tolerance = None,
-    budget: Budget = None,
-    segments: Segments = None,
-    overlap: Overlap = None,
-    summary: Summary = False,
-    model: Model = None,
-    max_tokens: MaxTokens = None,
-    temperature: Temperature = None,
-    seed: Seed = None,
-    stop: Stop = None,
-    cache: Cache = None,
     tags: Tags = None,
     tenant: Annotated[
         str | None,
@@ -201,17 +164,23 @@ def caption(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask about every video of an archive. The same command continues an interrupted run."""
-    found = load_settings()
-    flags = build_sampling(
-        frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance, budget=budget,
-        segments=segments, overlap=overlap,
+    from videoqa.bulk import (  # no other command needs it
+        Manifest,
+        Options,
+        OutputDir,
+        ProgressReporter,
+        estimate_manifest,
+        installed_probe,
+        parse_where,
+        run_manifest,
+    )
+
+    found = find_settings()
+    own = drop_unset(
+        questions=question or None, tags=tags or None, tenant=tenant, timeout_s=timeout_s,
+        priority="bulk",
     )  # fmt: skip
-    defaults = drop_unset(
-        questions=question or None, sampling=flags, model=model, tenant=tenant, timeout_s=timeout_s,
-        generation=build_generation(max_tokens, temperature, seed, stop),
-        cache=cache, tags=tags or None,
-        priority="bulk", summary=check_summary(summary=summary, segments=segments),
-    )  # fmt: skip
+    defaults = own | frame_flags.build() | answer_flags.build()
     options = Options(
         in_flight=in_flight,
         order=check_choice(order, "--order", "completion", "input"),
@@ -240,8 +209,8 @@ def caption(
             _print_left_out(manifest, as_json)
             return
         with Client(settings=found) as client:
-            if summary and not as_json:
-                warn_of_summary(client, model)
+            if frame_flags.summary and not as_json:
+                warn_of_summary(client, answer_flags.model)
             counts = run_manifest(
                 client, manifest, results, options, ProgressReporter(quiet=as_json)
             )
@@ -252,6 +221,8 @@ def caption(
 
 
 def _build_subtitles(kind: str | None, *, beside_videos: bool) -> Subtitles | None:
+    from videoqa.bulk import Subtitles
+
     if kind is not None:
         return Subtitles(check_choice(kind, "--subtitles", "vtt", "srt"), beside_videos)
     if beside_videos:

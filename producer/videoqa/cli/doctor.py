@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from importlib.metadata import entry_points
 from typing import Any, cast
 
@@ -53,10 +53,13 @@ def run_checks(settings: Settings) -> Iterator[Check]:
         if first.ok:
             yield _check_permissions(settings, client)
             ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
-            with suppress(errors.ServiceError):  # the next check tells it
-                workers = ledger.workers()
+
+            def read_workers() -> Check:
+                workers.extend(ledger.workers())
+                return _check_workers(workers)
+
             for name, check in (
-                ("workers", lambda: _check_workers(ledger.workers())),
+                ("workers", read_workers),
                 ("backlog", lambda: _check_backlog(ledger.queues(), workers, settings.prefix)),
                 ("failures", lambda: _check_failures(ledger.count_failures(within_s=HOUR_S))),
             ):

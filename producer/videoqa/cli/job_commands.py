@@ -12,6 +12,7 @@ import typer
 from videoqa import errors
 from videoqa.cli.arguments import (
     AnswerFlags,
+    ClipFlags,
     FrameFlags,
     JobFlags,
     build_inputs,
@@ -72,6 +73,7 @@ Inputs = Annotated[
 def _build_request(
     names: list[str],
     questions: list[str] | None,
+    clip_flags: ClipFlags,
     frame_flags: FrameFlags,
     answer_flags: AnswerFlags,
     job_flags: JobFlags,
@@ -79,7 +81,7 @@ def _build_request(
     """Returns the request of `INPUT... QUESTION`, or of `INPUT...` with --question options."""
     inputs, asked = split_question(names, questions or ())
     return {
-        "inputs": build_inputs(inputs, frame_flags.start, frame_flags.end),
+        "inputs": build_inputs(inputs, clip_flags.start, clip_flags.end),
         "questions": asked,
         **frame_flags.build(),
         **answer_flags.build(),
@@ -101,6 +103,7 @@ Questions = Annotated[
 @expand_flags
 def ask(
     inputs: Inputs,
+    clip_flags: ClipFlags,
     frame_flags: FrameFlags,
     answer_flags: AnswerFlags,
     job_flags: JobFlags,
@@ -109,7 +112,7 @@ def ask(
     as_json: JsonFlag = False,
 ) -> None:
     """Submit a question, wait for the job and print the answer."""
-    fields = _build_request(inputs, question, frame_flags, answer_flags, job_flags)
+    fields = _build_request(inputs, question, clip_flags, frame_flags, answer_flags, job_flags)
     # Only a terminal: a retried attempt starts the answer again, which a pipe should not see.
     streams = len(fields["questions"]) == 1 or frame_flags.segments is not None
     streamed = StreamedAnswer() if streams and sys.stdout.isatty() and not as_json else None
@@ -123,6 +126,7 @@ def ask(
 
 @expand_flags
 def submit(
+    clip_flags: ClipFlags,
     frame_flags: FrameFlags,
     answer_flags: AnswerFlags,
     job_flags: JobFlags,
@@ -167,10 +171,15 @@ def submit(
 ) -> None:
     """Submit a job and print its id."""
     own = drop_unset(priority=priority, idempotency_key=idempotency_key, custom_id=custom_id)
-    groups = (frame_flags, answer_flags, job_flags)
+    groups = (clip_flags, frame_flags, answer_flags, job_flags)
     if request is None:
         fields = _build_request(inputs or [], question, *groups) | own
-    elif inputs or question or own or groups != (FrameFlags(), AnswerFlags(), JobFlags()):
+    elif (
+        inputs
+        or question
+        or own
+        or groups != (ClipFlags(), FrameFlags(), AnswerFlags(), JobFlags())
+    ):
         raise errors.InvalidRequest(
             "got --request beside other arguments, expected the whole request in its JSON"
         )

@@ -14,7 +14,6 @@ request or the system as one object {"error": {code, message, param}} on stderr.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -32,8 +31,10 @@ from videoqa.cli.caption import INTERRUPTED, caption
 from videoqa.cli.fleet import add_fleet_commands
 from videoqa.cli.help import App, TopGroup
 from videoqa.cli.job_commands import add_job_commands
-from videoqa.cli.options import JsonFlag, load_settings
+from videoqa.cli.options import JsonFlag
 from videoqa.cli.output import print_checks, print_error
+from videoqa.local_stack import find_settings
+from videoqa.storage import DISK_FULL
 from videoqa.terminal import guard_streams
 
 __all__ = ["app", "main"]
@@ -66,7 +67,7 @@ class _Commands(TopGroup):
             _discard_stdout()
             raise typer.Exit(0) from None
         except OSError as error:  # `videoqa ... > file`
-            if error.errno not in _DISK_FULL:
+            if error.errno not in DISK_FULL:
                 raise
             _discard_stdout()
             message = (
@@ -74,9 +75,6 @@ class _Commands(TopGroup):
             )
             print_error("output_unavailable", message, None, as_json=as_json)
             raise typer.Exit(6) from None
-
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -155,7 +153,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     """Check Redis, workers and settings, and print what to correct."""
     from videoqa.cli.doctor import run_checks
 
-    if not print_checks(run_checks(load_settings()), as_json=as_json):
+    if not print_checks(run_checks(find_settings()), as_json=as_json):
         raise typer.Exit(1)
 
 

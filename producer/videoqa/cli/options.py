@@ -9,10 +9,8 @@ import typer
 
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
-from videoqa.local_stack import find_settings
-from videoqa.settings import Settings
 
-__all__ = ["JobId", "JsonFlag", "Timeout", "load_settings", "open_client"]
+__all__ = ["JobId", "JsonFlag", "Timeout", "open_client"]
 
 
 def _check_finite(timeout_s: float | None) -> float | None:
@@ -38,11 +36,6 @@ Timeout = Annotated[
 ]
 
 
-def load_settings() -> Settings:
-    """Returns the settings of this process; see `find_settings`."""
-    return find_settings()
-
-
 def open_client() -> Client:
     """Returns a client, which connects on first use."""
-    return Client(settings=load_settings())
+    return Client.from_environment()

@@ -209,7 +209,7 @@ def _cut(cell: str, size: int, side: str) -> str:
     if cell_len(cell) > size and side == "end":
         cell = set_cell_size(cell, size - 1).rstrip() + "…"
     elif cell_len(cell) > size and side == "start":
-        while cell_len(cell) > size - 1:
-            cell = cell[1:]
+        while (excess := cell_len(cell) - (size - 1)) > 0:
+            cell = cell[(excess + 1) // 2 :]  # a character is two columns wide at most
         cell = "…" + cell
     return cell + " " * (size - cell_len(cell))

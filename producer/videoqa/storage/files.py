@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from errno import (
     EACCES,
+    EDQUOT,
     EEXIST,
+    EFBIG,
     EISDIR,
     ELOOP,
     EMLINK,
     ENAMETOOLONG,
+    ENOSPC,
     ENOSYS,
     ENOTDIR,
     ENOTSUP,
@@ -29,10 +32,20 @@ from pathlib import Path
 
 from videoqa import errors
 
-__all__ = ["PART_PREFIX", "delete_file", "file_version", "list_files", "read_file", "write_file"]
+__all__ = [
+    "DISK_FULL",
+    "PART_PREFIX",
+    "delete_file",
+    "file_version",
+    "list_files",
+    "read_file",
+    "write_file",
+]
 
 PART_PREFIX = ".videoqa-"
 """Prefix of the names of files that are still being written."""
+DISK_FULL = (ENOSPC, EDQUOT, EFBIG)
+"""Errors of a write for which there is no room: on the disk, in the user's quota, by a limit on files."""
 _PERMANENT = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, EEXIST, ENAMETOOLONG, ELOOP}
 _NO_HARD_LINKS = {EPERM, ENOSYS, ENOTSUP, EOPNOTSUPP, EMLINK}
 """Answers of file systems without hard links; there, a new file too is named under the lock."""

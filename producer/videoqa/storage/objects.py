@@ -28,6 +28,7 @@ from videoqa.storage.files import (
 )
 from videoqa.storage.s3_errors import (
     MISSING,
+    BucketNotFound,
     bound_error_bodies,
     read_error_code,
     translate_s3_errors,
@@ -178,9 +179,9 @@ class ObjectStore:
             readable = True
             try:
                 there, etag = self._read_s3(url, limit)
-            except errors.OutputNotFound as error:
-                if error.message.startswith("bucket "):
-                    raise
+            except BucketNotFound:
+                raise
+            except errors.OutputNotFound:
                 condition = {"IfNoneMatch": "*"}
             except errors.OutputDenied:  # so S3 answers for a missing key, too, without ListBucket
                 readable, condition = False, {"IfNoneMatch": "*"}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MISSING",
     "STRANGE_REPLIES",
+    "BucketNotFound",
     "bound_error_bodies",
     "read_error_code",
     "translate_s3_errors",
@@ -36,6 +37,10 @@ missing, a date of the year 99999, a redirect to itself."""
 _MAX_BYTES = 65_536
 _MAX_MARKS = 500
 """An error of S3 has some twenty tags; boto3 recurses into them, and Python's stack ends at 1,000."""
+
+
+class BucketNotFound(errors.OutputNotFound):
+    """The bucket does not exist, so no object of it does."""
 
 
 def bound_error_bodies(client: Any) -> None:
@@ -85,9 +90,7 @@ def translate_s3_errors(url: str, bucket: str) -> Iterator[None]:
 
 def _make_error(code: str, url: str, bucket: str, text: str) -> errors.OutputError:
     if code == "NoSuchBucket":
-        return errors.OutputNotFound(
-            f"bucket {bucket} does not exist; create it first", param="output"
-        )
+        return BucketNotFound(f"bucket {bucket} does not exist; create it first", param="output")
     if code in MISSING:
         return errors.OutputNotFound(f"{url} does not exist", param="output")
     if code in _DENIED:

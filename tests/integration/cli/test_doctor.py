@@ -164,6 +164,23 @@ def test_the_folders_of_workers_that_run_here_are_checked_not_those_of_the_shell
         assert found["spool"].startswith(f"{tmp_path}/{folder}, ")
 
 
+@pytest.mark.parametrize("rest", ["", "-{date}", "{", "{job_id.x}"])
+def test_an_announcement_cannot_have_a_file_of_the_operator_overwritten(
+    rest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_check_device", "_check_model"):
+        monkeypatch.setattr(doctor, name, lambda settings: Check("skipped", ok=True, found=""))
+    monkeypatch.setattr(doctor, "_check_video", lambda settings: ())
+    precious = [tmp_path / name for name in ("precious", "precious-doctor")]
+    for path in precious:
+        path.write_text("precious")
+    forged = announced(host=socket.gethostname(), output=f"file://{tmp_path}/precious{rest}")
+    (check,) = [check for check in doctor.checks([forged]) if check.name == "output"]
+    assert not check.ok
+    assert "is not an output that a worker accepts" in check.found
+    assert [path.read_text() for path in precious] == ["precious", "precious"]
+
+
 def test_storage_that_does_not_answer_does_not_hold_the_others_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -199,14 +199,14 @@ def test_an_object_of_s3_is_read_with_the_users_credentials(
     assert found["bytes_fetched"] == clip.stat().st_size
 
 
-def test_no_model_library_and_no_celery_is_loaded(
+def test_no_model_library_no_celery_and_no_bulk_is_loaded(
     make_clip: MakeClip, environment: dict[str, str]
 ) -> None:
     clip = make_clip(Recipe())
     code = (
         "import atexit, sys\n"
         "from videoqa.cli.main import main\n"
-        "heavy = ('torch', 'transformers', 'celery', 'kombu')\n"
+        "heavy = ('torch', 'transformers', 'celery', 'kombu', 'videoqa.bulk')\n"
         "atexit.register(lambda: print([name for name in heavy if name in sys.modules]))\n"
         "main()"
     )

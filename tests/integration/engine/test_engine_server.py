@@ -341,6 +341,7 @@ def test_what_goes_wrong_there_has_a_code_here(
         b'{"choices":[{}]}',
         b'{"choices":[{"delta":{"content":5}}]}',
         b'{"choices":[],"usage":{"prompt_tokens":"x"}}',
+        b'{"choices":[],"usage":{"prompt_tokens":1e999,"completion_tokens":1}}',
         b"[]",
         b"\xff",
     ],

@@ -16,6 +16,7 @@ import pytest
 from support.servers import WRITE_ONLY
 
 from videoqa import errors
+from videoqa.bulk import OutputDir
 from videoqa.storage import ObjectStore
 from videoqa_worker.embedded import S3Server
 
@@ -56,6 +57,17 @@ def test_what_is_newer_stays(folder: str) -> None:
     assert store.write(url, b"3", keeps=newer_than(3))
     assert store.write(url, b"0")
     assert store.read(url) == b"0"
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_missing_bucket_is_no_missing_object() -> None:
+    store, url = ObjectStore(), "s3://missing/archive"
+    reason = "bucket missing does not exist; create it first"
+    with pytest.raises(errors.OutputNotFound, match=reason):
+        store.write(f"{url}/n.json", b"1", keeps=newer_than(1))
+    with pytest.raises(errors.OutputNotFound, match=reason):
+        OutputDir(url, store).read_root()
+    assert OutputDir("s3://objects/archive", store).read_root() is None
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 
 from videoqa.cli.doctor import check_variables
 from videoqa.cli.output import Check
-from videoqa.contract import Sampling, WorkerInfo
+from videoqa.contract import Sampling, WorkerInfo, check_output, fixed_part
 from videoqa.errors import VideoQAError
 from videoqa.local_stack import LocalStack, find_stack
 from videoqa.redaction import redact_text, redact_url
@@ -95,7 +95,7 @@ def _start(check: Callable[[], Check], output: str) -> Callable[[], Check]:
             else Check(
                 "output",
                 ok=False,
-                found=f"{_folder_of(output)} does not answer within {OUTPUT_LIMIT_S:g} s",
+                found=f"{fixed_part(output)} does not answer within {OUTPUT_LIMIT_S:g} s",
                 next_step="check VIDEOQA_OUTPUT, VIDEOQA_S3_ENDPOINT_URL and the network",
             )
         )
@@ -217,12 +217,7 @@ def _check_video(settings: WorkerSettings) -> Iterator[Check]:
             next_step="install PyAV's own wheel: pip install --force-reinstall --only-binary av av",
         )
         return
-    decoders = Decoders(
-        settings.frames,
-        processes=1,
-        memory_bytes=settings.decoder_memory_bytes,
-        uid=settings.decoder_uid,
-    )
+    decoders = Decoders.of(settings, processes=1)
     try:
         with _silence_logs(), decoders, tempfile.TemporaryDirectory() as folder:
             confinement = decoders.start()
@@ -304,24 +299,29 @@ def _check_spool(folder: Path, max_bytes: int) -> Check:
 
 
 def _check_output(template: str, s3_endpoint_url: str | None) -> Check:
-    """Writes a small object to the place of results, and deletes it if it is a file."""
-    url = _fill(template)
+    """Writes a small object to the place of results, and deletes it if it is a file.
+
+    A worker announced the place, or somebody else who writes to this Redis: without a field for the job's id the
+    small object would take the place of a file.
+    """
+    try:
+        if "job_id" not in check_output(template):
+            raise ValueError("expected {job_id} in it")
+    except ValueError as error:
+        return Check(
+            "output",
+            ok=False,
+            found=f"{redact_url(template)} is not an output that a worker accepts: {error}",
+            next_step="find out with `videoqa workers` who announced it, and who else writes to this Redis",
+        )
+    url = template.format(job_id="doctor-check", custom_id="doctor", date="doctor")
     try:
         ObjectStore(s3_endpoint_url=s3_endpoint_url).write(url, b"{}")
     except VideoQAError as error:
         return Check("output", ok=False, found=str(error), next_step="check VIDEOQA_OUTPUT")
     if url.startswith("file:"):
         _delete_probe(file_path(url))
-    return Check("output", ok=True, found=f"can write to {_folder_of(template)}")
-
-
-def _fill(template: str) -> str:
-    return template.format(job_id="doctor-check", custom_id="doctor", date="doctor")
-
-
-def _folder_of(template: str) -> str:
-    """Returns the part of the template's URL that all results share."""
-    return template.partition("{")[0].rpartition("/")[0]
+    return Check("output", ok=True, found=f"can write to {fixed_part(template)}")
 
 
 def _delete_probe(path: Path) -> None:

@@ -81,8 +81,8 @@ def _become(uid: int) -> str | None:
     """
     if os.geteuid() != 0:
         return f"the worker runs as user {os.geteuid()}, and only root may switch"
-    needed = (_CAP_KILL, _CAP_SETGID, _CAP_SETUID)
-    if not all(_read_capabilities() >> capability & 1 for capability in needed):
+    capabilities = _read_capabilities()
+    if not all(capabilities >> needed & 1 for needed in (_CAP_KILL, _CAP_SETGID, _CAP_SETUID)):
         return "root lacks one of the capabilities KILL, SETGID and SETUID"
     try:
         os.setgroups([])

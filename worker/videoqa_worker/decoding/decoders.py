@@ -25,7 +25,7 @@ from videoqa_worker.decoding.launch import CHILD
 from videoqa_worker.decoding.messages import Command, Confinement
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
 from videoqa_worker.frames import SampledSegment, SampledVideo, SparseFile, no_check
-from videoqa_worker.settings import FrameLimits
+from videoqa_worker.settings import FrameLimits, WorkerSettings
 
 __all__ = ["Decoders"]
 
@@ -75,6 +75,17 @@ class Decoders:
         self._closed = False
         # Linux ends a process with the thread that started it, so this thread lives until `close`.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
+
+    @classmethod
+    def of(cls, settings: WorkerSettings, *, processes: int | None = None) -> Self:
+        """Makes the decoders of a worker with these settings; `processes` in place of their number."""
+        return cls(
+            settings.frames,
+            processes=processes or settings.decoders,
+            memory_bytes=settings.decoder_memory_bytes,
+            commands_each=settings.decoder_inputs,
+            uid=settings.decoder_uid,
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -105,7 +105,7 @@ class Stack:
 
     @property
     def _own_folders(self) -> tuple[Path, ...]:
-        """The user's home and the current folder, unless one of them holds the other."""
+        """The user's home, and the current folder where it lies outside of that."""
         home, here = Path.home(), Path.cwd()
         return (home,) if here.is_relative_to(home) else (home, here)
 

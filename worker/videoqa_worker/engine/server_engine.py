@@ -320,13 +320,14 @@ def _read_chunk(chunk: Any) -> _Piece:
     """
     try:
         usage = chunk.usage
-        numbers = (int(usage.prompt_tokens), int(usage.completion_tokens)) if usage else (0, 0)
+        counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        input_tokens, output_tokens = (max(0, int(count)) for count in counts)
         if not chunk.choices:
-            return _Piece("", None, *(max(0, number) for number in numbers))
+            return _Piece(input_tokens=input_tokens, output_tokens=output_tokens)
         choice = chunk.choices[0]
         text = str.encode(choice.delta.content or "", "utf-16", "surrogatepass")
         reason = choice.finish_reason
-    except (AttributeError, TypeError, ValueError, LookupError) as error:
+    except (AttributeError, TypeError, ValueError, LookupError, OverflowError) as error:
         raise _make_foreign_error(error) from error
     if reason in _ABORTED:
         raise ModelServerUnavailable(
@@ -337,7 +338,8 @@ def _read_chunk(chunk: Any) -> _Piece:
     return _Piece(
         text.decode("utf-16", "replace"),
         None if reason is None else finish,
-        *(max(0, number) for number in numbers),
+        input_tokens,
+        output_tokens,
     )
 
 
@@ -366,7 +368,6 @@ async def _translate_errors(call: Awaitable[T], within_s: float | None = None) -
         raise ModelServerUnavailable(
             f"the model's server does not answer now: {_read_first_line(error)}"
         ) from error
-
     except httpx.HTTPError as error:  # while a stream is read, the client leaves them as they are
         raise ModelServerUnavailable(
             f"the model's server broke the answer off: {_read_first_line(error)}"

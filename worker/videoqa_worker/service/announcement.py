@@ -18,7 +18,7 @@ from videoqa.jobs import Ledger, connect, queue_name
 from videoqa_worker import __version__
 from videoqa_worker.settings import WorkerSettings
 
-__all__ = ["announce_loading", "describe_worker", "list_queues"]
+__all__ = ["announce_loading", "describe_worker", "list_queues", "name_worker"]
 
 
 @contextmanager
@@ -44,9 +44,8 @@ def _reaching(settings: WorkerSettings) -> Iterator[Ledger]:
 
 def describe_worker(settings: WorkerSettings, *, started_at: datetime) -> WorkerInfo:
     """Describes this process as a worker whose model is not loaded yet."""
-    host = socket.gethostname()
     return WorkerInfo(
-        id=f"{host}:{os.getpid()}",
+        id=name_worker(),
         model=settings.model,
         queues=list_queues(settings),
         slots=settings.job_slots,
@@ -55,13 +54,18 @@ def describe_worker(settings: WorkerSettings, *, started_at: datetime) -> Worker
         ready=False,
         started_at=started_at,
         seen_at=datetime.now(UTC),
-        host=host,
+        host=socket.gethostname(),
         version=__version__,
         spool=str(settings.sources.spool_dir or tempfile.gettempdir()),
         max_source_bytes=settings.sources.max_bytes,
         output=settings.output,
         summarizes=settings.engine.summarizes,
     )
+
+
+def name_worker() -> str:
+    """Returns the id of this process among the workers."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def list_queues(settings: WorkerSettings) -> tuple[str, ...]:

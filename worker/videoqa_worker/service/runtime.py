@@ -31,7 +31,7 @@ from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.result_object import list_roots
-from videoqa_worker.service.announcement import describe_worker, list_queues
+from videoqa_worker.service.announcement import describe_worker, list_queues, name_worker
 from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
@@ -54,7 +54,7 @@ class Runtime:
             on_state: called with what is going on while the model loads.
         """
         self.settings = settings
-        self.worker_id = describe_worker(settings, started_at=datetime.now(UTC)).id
+        self.worker_id = name_worker()
         self.app: Celery = make_celery(settings)
         self.bells = BellReader(list_queues(settings))
         self._on_state = on_state
@@ -85,15 +85,7 @@ class Runtime:
         sources = stack.enter_context(
             Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url)
         )
-        decoders = stack.enter_context(
-            Decoders(
-                settings.frames,
-                processes=settings.decoders,
-                memory_bytes=settings.decoder_memory_bytes,
-                commands_each=settings.decoder_inputs,
-                uid=settings.decoder_uid,
-            )
-        )
+        decoders = stack.enter_context(Decoders.of(settings))
         decoders.start()
         self.leases = stack.enter_context(
             LeaseKeeper(ledger, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)

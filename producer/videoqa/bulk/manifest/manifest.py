@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from types import TracebackType
 from typing import IO, Any, Self
 
 from pydantic import ValidationError
@@ -96,12 +95,7 @@ class Manifest:
             shutil.copyfileobj(sys.stdin.buffer, self._stdin)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._stdin is not None:
             self._stdin.close()
 

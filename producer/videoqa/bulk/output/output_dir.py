@@ -13,7 +13,6 @@ neither jobs in flight nor manifests.
 
 from __future__ import annotations
 
-import errno
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,13 +26,12 @@ from videoqa import errors
 from videoqa.bulk.manifest.manifest import Row
 from videoqa.bulk.output.records import ArchiveRecord, RowFailure
 from videoqa.contract import Result, as_url, parse_object_url, parse_stored, quote_name, redact_url
-from videoqa.storage import ObjectStore, file_path
+from videoqa.storage import DISK_FULL, BucketNotFound, ObjectStore, file_path
 
 __all__ = ["OutputDir", "StoredRow", "translate_disk_errors"]
 
 T = TypeVar("T")
 M = TypeVar("M", Result, RowFailure, ArchiveRecord)
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ARCHIVE = "archive.json"
 TRIES = 6
 """For a store that does not answer: 16 s in all, then the run ends and can be continued."""
@@ -160,9 +158,9 @@ class OutputDir:
         """Returns an object and its version; without the object if some other file lies there."""
         try:
             text, version = _retry(lambda: self.store.read_version(url))
-        except errors.OutputNotFound as error:
-            if error.message.startswith("bucket "):
-                raise
+        except BucketNotFound:
+            raise
+        except errors.OutputNotFound:
             return None, None
         with suppress(errors.InvalidRequest):
             return parse_stored(kind, text), version
@@ -209,7 +207,7 @@ def translate_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_FULL:
+        if error.errno in DISK_FULL:
             raise errors.OutputUnavailable(
                 f"can't write into {folder}: {error.strerror}; free some space there and run the same "
                 "command again, nothing is lost",

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from videoqa.bulk.index.output_index import INDEX_NAME, dump_index
@@ -59,12 +58,7 @@ class ResultTable:
             self._files = opened.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._files.close()
 
     def load(self, indexed_version: str | None) -> None:
@@ -199,12 +193,7 @@ class _Part:
         self.file: IO[bytes] = self._path.open("w+b") if self._path else tempfile.TemporaryFile()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._is_kept:
             self.file.close()
         if self._path is not None:

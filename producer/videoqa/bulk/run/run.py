@@ -106,8 +106,9 @@ def run_manifest(
             planner = make_planner(index, options)
             try:
                 _Run(client, manifest, output, options, planner, table, counts, shown).run()
-            finally:
+            except BaseException:
                 table.publish()
+                raise
             table.publish(by_number=options.order == "input")
     counts.seconds = time.monotonic() - begun_s
     return counts

@@ -26,7 +26,7 @@ from videoqa.contract import (
 from videoqa.errors import InputChanged, InvalidRequest
 from videoqa.jobs import Ledger, connect
 from videoqa.local_stack import find_settings
-from videoqa_worker.cli.frames.take import FramesView, new_decoders
+from videoqa_worker.cli.frames.take import FramesView, sample_input
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.frames import SampledVideo
 from videoqa_worker.job.draft import attribute_errors
@@ -95,7 +95,7 @@ def take_past_frames(
     views = []
     with (
         Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url) as sources,
-        new_decoders(settings) as decoders,
+        Decoders.of(settings, processes=1) as decoders,
     ):
         for number, item in enumerate(inputs):
             begun_s = time.monotonic()
@@ -149,10 +149,8 @@ def _check_version(number: int, item: Input, copy: LocalCopy, seen: SourceInfo) 
 
 def _sample(decoders: Decoders, item: Input, copy: LocalCopy, sampling: Sampling) -> SampledVideo:
     """Samples the input by the code of a worker's jobs; the frames of all segments are one sequence."""
-    if isinstance(item, Image):
-        return decoders.read_image(copy)
-    if sampling.method != "segment":
-        return decoders.sample(copy, sampling, start=item.start, end=item.end)
+    if isinstance(item, Image) or sampling.method != "segment":
+        return sample_input(decoders, item, copy, sampling)
     with closing(decoders.segments(copy, sampling, start=item.start, end=item.end)) as segments:
         parts = []
         for segment in segments:

@@ -31,7 +31,7 @@ from videoqa_worker.frames import SampledVideo
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import LocalCopy, Sources
 
-__all__ = ["FramesView", "new_decoders", "take_frames"]
+__all__ = ["FramesView", "sample_input", "take_frames"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +75,12 @@ def take_frames(
     (item,) = request.inputs
     with (
         Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url) as sources,
-        new_decoders(settings) as decoders,
+        Decoders.of(settings, processes=1) as decoders,
     ):
         decoders.start()  # a worker's decoder is running too when a job comes
         begun_s = time.monotonic()
         with sources.open(item.url, progress=on_bytes) as copy:
-            video = _sample(decoders, item, copy, request.sampling)
+            video = sample_input(decoders, item, copy, request.sampling)
             return FramesView(
                 source=redact_url(item.url),
                 kind=item.kind,
@@ -107,17 +107,9 @@ def _parse_request(
     return parse_request(asked | ({"sampling": sampling} if sampling else {}))
 
 
-def new_decoders(settings: WorkerSettings) -> Decoders:
-    """Makes one decoding process with a worker's limits."""
-    return Decoders(
-        settings.frames,
-        processes=1,
-        memory_bytes=settings.decoder_memory_bytes,
-        uid=settings.decoder_uid,
-    )
-
-
-def _sample(decoders: Decoders, item: Input, copy: LocalCopy, sampling: Sampling) -> SampledVideo:
+def sample_input(
+    decoders: Decoders, item: Input, copy: LocalCopy, sampling: Sampling
+) -> SampledVideo:
     """Samples the input by the code of a worker's jobs."""
     if isinstance(item, Image):
         return decoders.read_image(copy)

@@ -32,6 +32,11 @@ def redis_client(settings: Settings) -> Iterator[redis.Redis]:
         yield client
 
 
+def count_blocked(redis_client: redis.Redis) -> int:
+    """Returns how many connections to the server wait in a blocking read."""
+    return int(redis_client.info("clients")["blocked_clients"])
+
+
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Client]:
     with Client(settings=settings) as client:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from videoqa.contract import Answer, Result
+from videoqa.contract import Answer, Failure, Result
 from videoqa.jobs import Bell, Claim, Ledger, queue_name
 
-__all__ = ["begin", "finish", "result_of"]
+__all__ = ["begin", "fail", "finish", "result_of"]
 
 
 def begin(ledger: Ledger, token: str = "t", *, lease_s: float = 60) -> Claim:
@@ -38,3 +38,11 @@ def result_of(claim: Claim, **texts: str) -> Result:
 def finish(ledger: Ledger, claim: Claim, **texts: str) -> None:
     result = result_of(claim, **texts)
     assert ledger.finish(claim.job_id, claim.token, result=result, result_url="u") == "ok"
+
+
+def fail(ledger: Ledger) -> str:
+    """Fails the next interactive job in line for good; returns its id."""
+    claim = begin(ledger)
+    failure = Failure(code="model_error", message="boom", attempt=1)
+    assert ledger.fail(claim.job_id, claim.token, failure, delay_s=0) == "failed"
+    return claim.job_id

@@ -16,6 +16,7 @@ import pyarrow.parquet
 import pytest
 from faults.rig import Rig
 from support.cli import call_command, clean_environment, start_command
+from support.processes import wait_until
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
@@ -108,12 +109,8 @@ def start(environment: dict[str, str], *args: str | Path) -> subprocess.Popen[st
 
 
 def wait_for_lines(output: Path, count: int) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if (output / "results.jsonl").is_file() and len(lines(output)) >= count:
-            return
-        time.sleep(0.02)
-    raise TimeoutError
+    file = output / "results.jsonl"
+    wait_until(lambda: file.is_file() and len(lines(output)) >= count)
 
 
 def test_an_archive_goes_on_after_its_producer_and_a_worker_were_killed(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 from support.cli import Run, start_command
+from support.processes import wait_until
 from support.worker import begin, result_of
 from typer.testing import CliRunner
 
@@ -303,14 +304,6 @@ def on_a_terminal(
     return seen, end
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if condition():
-            return
-        threading.Event().wait(0.02)
-    raise AssertionError("condition did not become true")
-
-
 @pytest.mark.parametrize("width", [80, 120])
 def test_tables_and_help_are_as_wide_as_the_terminal(
     environment: dict[str, str], client: Client, width: int
@@ -341,11 +334,11 @@ def test_on_a_terminal_the_answer_is_printed_while_it_comes(
     environment: dict[str, str], client: Client, ledger: Ledger, last: str
 ) -> None:
     seen, end = on_a_terminal(environment, "ask", "s3://b/clip.mp4", "What is it?")
-    wait_for(lambda: bool(client.list(state="queued").jobs))
+    wait_until(lambda: client.list(state="queued").jobs)
     claim = begin(ledger)
     assert claim.request.stream
     ledger.progress(claim.job_id, "t", Progress("generating", question_id="q1", text="A cat "))
-    wait_for(lambda: "".join(seen) == "A cat ")
+    wait_until(lambda: "".join(seen) == "A cat ")
     ledger.progress(claim.job_id, "t", Progress("generating", question_id="q1", text="sleeps."))
     ledger.finish(claim.job_id, "t", result=result_of(claim, q1=last), result_url="u")
     assert end() == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import COMMAND, Run
-from support.processes import start
+from support.processes import start, wait_until
 from support.servers import HttpServer, Route
 
 from videoqa import Client, Job, Result
@@ -110,9 +110,7 @@ def test_a_stream_on_a_terminal(
     command = [COMMAND, "ask", "s3://b/clip.mp4", "[bold]What?"]
     process = start(command, env=environment, stdout=far, stderr=subprocess.PIPE)
     os.close(far)
-    while not (page := client.list().jobs):
-        assert process.poll() is None
-    (job,) = page
+    (job,) = wait_until(lambda: client.list().jobs, process=process)
     claim(ledger, job)
     pieces = ["fir", "st\n\tsec", "ond \x1b", "[2J\x1b]0;title\x07\u202e", "txt\u2066\x9b1m\x7f"]
     for piece in pieces:

@@ -19,11 +19,11 @@ from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport.memory import Transport as MemoryTransport
 from support.processes import wait_until
-from support.worker import begin
+from support.worker import begin, fail
 
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa.broker import make_celery
-from videoqa.contract import Failure, WorkerInfo, to_datetime
+from videoqa.contract import WorkerInfo, to_datetime
 from videoqa.jobs import Ledger
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
@@ -127,12 +127,6 @@ def broken(
     else:
         url = f"{'sentinel' if kind == 'sentinel' else 'redis'}://:secret@127.0.0.1:{free_port()}/0"
     yield settings.model_copy(update={"broker_url": url})
-
-
-def fail(ledger: Ledger) -> None:
-    claim = begin(ledger)
-    failure = Failure(code="model_error", message="boom", attempt=1)
-    ledger.fail(claim.job_id, claim.token, failure, delay_s=0)
 
 
 def test_jobs_are_recorded_retried_and_canceled_with_a_warning(

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import redis
 from support.processes import wait_until
+from support.redis import count_blocked
 
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa.testing import InMemoryClient
@@ -47,7 +48,7 @@ def in_child(call: Callable[[], str]) -> str:
 
 
 def _wait_blocked(redis_client: redis.Redis, count: int) -> None:
-    wait_until(lambda: int(redis_client.info("clients")["blocked_clients"]) >= count)
+    wait_until(lambda: count_blocked(redis_client) >= count)
 
 
 # -- fork

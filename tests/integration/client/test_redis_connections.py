@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 from support.processes import wait_until
+from support.redis import count_blocked
 
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa_worker.embedded.redis_server import RedisServer
@@ -17,10 +18,6 @@ from videoqa_worker.embedded.redis_server import RedisServer
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
 WAITERS = 150
 """More than redis-py's own limit of 100 connections a pool."""
-
-
-def _count_blocked(redis_client: redis.Redis) -> int:
-    return int(redis_client.info("clients")["blocked_clients"])
 
 
 def _try_to_list(client: Client) -> str:
@@ -35,7 +32,7 @@ def test_150_threads_wait_with_one_client(client: Client, redis_client: redis.Re
     job = client.submit(**ASKED)
     with ThreadPoolExecutor(WAITERS) as pool:
         waiting = [pool.submit(client.wait, job.id, timeout_s=60) for _ in range(WAITERS)]
-        wait_until(lambda: _count_blocked(redis_client) >= WAITERS)
+        wait_until(lambda: count_blocked(redis_client) >= WAITERS)
         client.cancel(job.id)
         assert {each.result().state for each in waiting} == {"canceled"}
 
@@ -47,7 +44,7 @@ def test_150_tasks_wait_with_one_client(settings: Settings, redis_client: redis.
             waiting = [
                 asyncio.create_task(client.wait(job.id, timeout_s=60)) for _ in range(WAITERS)
             ]
-            await asyncio.to_thread(wait_until, lambda: _count_blocked(redis_client) >= WAITERS)
+            await asyncio.to_thread(wait_until, lambda: count_blocked(redis_client) >= WAITERS)
             await client.cancel(job.id)
             return {each.state for each in await asyncio.gather(*waiting)}
 

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 import redis
-from support.worker import begin, finish
+from support.worker import begin, fail, finish
 
 from videoqa import AsyncClient, Client, Settings, errors
-from videoqa.contract import Failure, Job
+from videoqa.contract import Job
 from videoqa.jobs import Ledger
 from videoqa.testing import InMemoryClient
 
@@ -39,13 +39,6 @@ def a(operator: Client) -> Client:
 @pytest.fixture
 def b(operator: Client) -> Client:
     return operator.for_tenant("b")
-
-
-def fail(ledger: Ledger) -> str:
-    claim = begin(ledger)
-    failure = Failure(code="model_error", message="boom", attempt=1)
-    ledger.fail(claim.job_id, claim.token, failure, delay_s=0)
-    return claim.job_id
 
 
 def expire(redis_client: redis.Redis, ledger: Ledger, client: Client) -> Job:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,17 @@ TALKING = {
 }
 
 
+@contextmanager
+def killed_if_it_hangs(decoders: Decoders) -> Iterator[None]:
+    """Kills the pool's processes after 15 s, so that a worker that waits for ever fails the test."""
+    killer = threading.Timer(15, lambda: [os.kill(pid, signal.SIGKILL) for pid in decoders.pids])
+    killer.start()
+    try:
+        yield
+    finally:
+        killer.cancel()
+
+
 @linux
 @pytest.mark.parametrize("attack", TALKING)
 def test_a_process_that_talks_for_ever(attack: str, tmp_path: Path) -> None:
@@ -212,13 +224,8 @@ def test_a_process_that_talks_for_ever(attack: str, tmp_path: Path) -> None:
     argv = (sys.executable, "-c", HOSTILE + TALKING[attack])
     checks = []
     with Decoders(limits, processes=1, grace_s=0.5, argv=argv) as decoders:
-        killer = threading.Timer(
-            15, lambda: [os.kill(pid, signal.SIGKILL) for pid in decoders.pids]
-        )
-        killer.start()
-        with pytest.raises(DecodeTimeout):
+        with killed_if_it_hangs(decoders), pytest.raises(DecodeTimeout):
             decoders.sample(CompleteFile(path), Sampling(), check=lambda: checks.append(1))
-        killer.cancel()
 
         def cancel() -> None:
             if len(checks) > 5:
@@ -237,17 +244,15 @@ def test_a_process_that_asks_on_after_its_command_was_aborted_is_ended(tmp_path:
     attack = "part(0, 9)\nwhile True: hear(); say(ensure)"
     argv = (sys.executable, "-c", HOSTILE + PART + attack)
     sampling = Sampling(method="segment", segment_s=1)
-    with Decoders(FrameLimits(max_pixels=1000), processes=1, argv=argv) as decoders:
-        killer = threading.Timer(
-            15, lambda: [os.kill(pid, signal.SIGKILL) for pid in decoders.pids]
-        )
-        killer.start()
+    with (
+        Decoders(FrameLimits(max_pixels=1000), processes=1, argv=argv) as decoders,
+        killed_if_it_hangs(decoders),
+    ):
         begun_s = time.monotonic()
         segments = decoders.segments(CompleteFile(path), sampling)
         next(segments)
         segments.close()
         assert time.monotonic() - begun_s < 12
-        killer.cancel()
 
 
 REMEMBERING = """

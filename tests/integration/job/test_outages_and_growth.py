@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 from redis import Redis
+from support.processes import wait_until
+from support.redis import count_blocked
 from support.scenes import Scene, write_clip
 
 from videoqa import AsyncClient, errors
@@ -61,8 +63,7 @@ def test_whoever_waits_for_a_job_lives_through_a_failover(
         job = client.submit(inputs=["s3://b/k.mp4"], questions=["What?"])
         waiter = threading.Thread(target=wait, args=(server.url, job.id))
         waiter.start()
-        while not raw.info("clients")["blocked_clients"]:
-            time.sleep(0.01)
+        wait_until(lambda: count_blocked(raw))
         raw.replicaof("127.0.0.1", "1")  # another server is the master for a moment
         raw.replicaof("NO", "ONE")
         client.cancel(job.id)

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 from celery import Celery
+from support.processes import wait_until
 
 from videoqa.broker import TASK
 from videoqa.contract import JobRequest
@@ -98,19 +99,12 @@ def is_closed(room: Admission) -> bool:
     return refused
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_an_exclusive_attempt_begins_when_the_others_have_ended_and_none_begins_beside_it(
     room: Admission,
 ) -> None:
     queue, others = Queue(), [run(room), run(room)]
     exclusive = Attempt(room, queue.claim)
-    wait_for(lambda: len(queue.told) > 2)  # it asks again meanwhile
+    wait_until(lambda: len(queue.told) > 2)  # it asks again meanwhile
     assert is_closed(room)
     others[0].finish()
     assert not exclusive.decided.wait(0.2)
@@ -165,7 +159,7 @@ def test_what_runs_for_a_minute_is_not_waited_for(
 def test_a_worker_is_no_longer_reserved_when_another_has_taken_the_job(room: Admission) -> None:
     queue, other = Queue(), run(room)
     waits = Attempt(room, queue.claim)
-    wait_for(lambda: queue.told)
+    wait_until(lambda: queue.told)
     queue.has_exclusive = False
     assert not waits.was_refused
     assert not is_closed(room)
@@ -176,7 +170,7 @@ def test_a_worker_is_no_longer_reserved_when_another_has_taken_the_job(room: Adm
 def test_waiting_ends_when_the_worker_closes(room: Admission) -> None:
     queue, other = Queue(), run(room)
     waits = Attempt(room, queue.claim)
-    wait_for(lambda: queue.told)
+    wait_until(lambda: queue.told)
     waits.closing.set()
     assert waits.was_refused
     assert not is_closed(room)
@@ -186,7 +180,7 @@ def test_waiting_ends_when_the_worker_closes(room: Admission) -> None:
 def test_a_claim_that_fails_while_the_worker_is_reserved_leaves_it_open(room: Admission) -> None:
     queue, other = Queue(), run(room)
     waits = Attempt(room, queue.claim)
-    wait_for(lambda: queue.told)
+    wait_until(lambda: queue.told)
     queue.raises = InterruptedError()
     assert waits.was_refused
     assert waits.error is queue.raises

@@ -288,6 +288,7 @@ CALLS = {
     "validate_json", "model_validate_json", "fnmatch", "fromisoformat", "strptime", "getexif",
 }  # fmt: skip
 OUR_OWN = {
+    "embedded.s3_server": "the log of our own server",
     "settings": "the operator's settings",
     "redis_url": "the operator's settings",
     "broker.celery_app": "the operator's settings",

@@ -42,7 +42,7 @@ def free_ports(count: int, first: int = 0) -> list[int]:
         found = [_hold_port(held, first)] if first else []
         while len(found) < count:
             with suppress(OSError):
-                found.append(_hold_port(held, random.choice(SERVER_PORTS)))
+                found.append(_hold_port(held, random.choice(SERVER_PORTS)))  # noqa: S311
         return found
 
 

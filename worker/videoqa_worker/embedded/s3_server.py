@@ -111,7 +111,9 @@ class S3Server(ServerProcess):
     def _read_error(self) -> str:
         """Returns the last line that tells a fault; stacks of all its threads follow it."""
         faults = re.findall(
-            r"^(?:[FE]\d{4} |panic: |fatal error: ).*", self.log_path.read_text(errors="replace"), re.M
+            r"^(?:[FE]\d{4} |panic: |fatal error: ).*",
+            self.log_path.read_text(errors="replace"),
+            re.M,
         )
         return faults[-1] if faults else super()._read_error()
 

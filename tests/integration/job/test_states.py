@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -12,12 +13,12 @@ from support.processes import wait_until
 from videoqa import errors
 from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
 from videoqa.jobs import (
-    Bell,
     CachedObject,
     Claim,
     ClaimResult,
     Ledger,
     Progress,
+    Submission,
     SubmitResult,
     new_job_id,
     queue_name,
@@ -32,23 +33,34 @@ def request(**fields: object) -> JobRequest:
     )
 
 
-def submit(ledger: Ledger, **fields: object) -> Bell:
-    result = ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY)
-    assert result.bell is not None
-    return result.bell
+@dataclass(frozen=True)
+class Recorded:
+    """A job that was recorded, and its queue."""
+
+    job_id: str
+    queue: str
+    ring: str | None
+
+
+def submit(ledger: Ledger, **fields: object) -> Recorded:
+    made = request(**fields)
+    result = ledger.submit(Submission(new_job_id(), made), start_by_default_s=DAY)
+    assert result.is_new
+    queue = queue_name(ledger.keys.prefix, made.model, made.priority)
+    return Recorded(str(result.job_id), queue, result.ring)
 
 
 def claim(
     ledger: Ledger,
-    bell: Bell,
+    job: Recorded,
     *,
     lease_s: float = 30,
     token: str | None = None,
     worker: str = "w",
 ) -> Claim:
-    """Claims the bell's job; the token is the attempt's number, unless the test is about tokens."""
-    token = token or str(bell.attempt)
-    result = ledger.claim(bell, worker=worker, lease_s=lease_s, token=token)
+    """Claims from the job's queue; the token is the attempt's number, unless the test is about tokens."""
+    token = token or str(ledger.get(job.job_id).attempt + 1)
+    result = ledger.claim([job.queue], worker=worker, lease_s=lease_s, token=token)
     assert result.claim is not None, result
     return result.claim
 
@@ -93,9 +105,9 @@ def test_a_job_goes_from_queued_over_running_to_succeeded(ledger: Ledger) -> Non
 def test_a_bell_is_answered_once_however_often_it_rings(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
-    assert ledger.claim(bell, worker="w2", lease_s=30, token="b").reason == "running"
+    assert ledger.claim([bell.queue], worker="w2", lease_s=30, token="b").reason == "running"
     ledger.finish(bell.job_id, "1", result=None, result_url="file:///r")
-    assert ledger.claim(bell, worker="w2", lease_s=30, token="c").reason == "succeeded"
+    assert ledger.claim([bell.queue], worker="w2", lease_s=30, token="c").reason == "succeeded"
 
 
 def test_the_same_claim_repeated_after_a_lost_reply_is_the_same_claim(ledger: Ledger) -> None:
@@ -112,7 +124,7 @@ def test_an_old_bell_may_begin_the_next_attempt_and_the_new_one_is_dropped(ledge
     new = ledger.release(bell.job_id, "1")
     assert new is not None
     assert claim(ledger, bell, token="2").attempt == 2
-    assert ledger.claim(new, worker="w", lease_s=30, token="x").reason == "running"
+    assert ledger.claim([new.queue], worker="w", lease_s=30, token="x").reason == "running"
 
 
 def test_whichever_bell_is_heard_the_first_job_in_line_begins(ledger: Ledger) -> None:
@@ -121,7 +133,7 @@ def test_whichever_bell_is_heard_the_first_job_in_line_begins(ledger: Ledger) ->
     again = claim(ledger, second, token="a")  # its reply was lost
     assert (again.job_id, again.attempt) == (first.job_id, 1)
     assert claim(ledger, first, token="b").job_id == second.job_id
-    assert ledger.claim(second, worker="w", lease_s=30, token="c").reason == "running"
+    assert ledger.claim([second.queue], worker="w", lease_s=30, token="c").reason == "running"
 
 
 def test_a_record_that_was_deleted_by_hand_or_evicted_blocks_no_queue(
@@ -135,7 +147,7 @@ def test_a_record_that_was_deleted_by_hand_or_evicted_blocks_no_queue(
     assert _after_grace(ledger, empty=[gone.queue]) == []
 
 
-def begin_all(ledger: Ledger, bells: list[Bell]) -> list[str | None]:
+def begin_all(ledger: Ledger, bells: list[Recorded]) -> list[str | None]:
     """Claims a job for each bell, and returns the tenants of the jobs in order."""
     return [claim(ledger, bell, token=f"t{bell.job_id}").request.tenant or "none" for bell in bells]
 
@@ -207,7 +219,7 @@ def test_a_line_that_one_cancels_out_of_is_forgotten(
         redis_client.exists(ledger.keys.waiting(bell.queue, "a"), ledger.keys.turns(bell.queue))
         == 0
     )
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "canceled"
+    assert ledger.claim([bell.queue], worker="w", lease_s=30, token="x").reason == "canceled"
 
 
 def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledger) -> None:
@@ -215,7 +227,7 @@ def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledg
     assert ledger.pause(first.queue, paused=True)
     assert not ledger.pause(first.queue, paused=True)
     for bell in (first, second):
-        assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "its queue is paused"
+        assert ledger.claim([bell.queue], worker="w", lease_s=30, token="x").reason == "its queue is paused"
     assert ledger.get(first.job_id).waiting_for == "its queue is paused"
     assert ledger.reap(grace_s=0, empty_queues=[first.queue]) == []
     (queue,) = ledger.queues()
@@ -245,8 +257,8 @@ def test_all_tenants_together_fill_a_queue(ledger: Ledger) -> None:
 
 
 def test_a_bell_for_an_unknown_job_is_dropped(ledger: Ledger) -> None:
-    bell = Bell(job_id="job_nope", attempt=1, bell=1, queue="q")
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "unknown"
+    bell = Recorded(job_id="job_nope", attempt=1, bell=1, queue="q")
+    assert ledger.claim([bell.queue], worker="w", lease_s=30, token="x").reason == "unknown"
 
 
 def test_a_worker_that_lost_its_lease_cannot_write(ledger: Ledger) -> None:
@@ -265,7 +277,7 @@ def test_a_worker_that_lost_its_lease_cannot_write(ledger: Ledger) -> None:
 def test_a_late_writer_cannot_disturb_the_next_attempt(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell, lease_s=0.05)
-    second: list[Bell] = []
+    second: list[Recorded] = []
     wait_until(lambda: second.extend(ledger.reap(grace_s=60)) or second)
     claim(ledger, second[0])
     assert (
@@ -309,24 +321,24 @@ def test_a_job_whose_workers_all_vanish_fails_after_its_attempts(ledger: Ledger)
 # -- exclusive attempts
 
 
-def suspects(ledger: Ledger, count: int, **fields: object) -> list[Bell]:
+def suspects(ledger: Ledger, count: int, **fields: object) -> list[Recorded]:
     """The bells of jobs that lost their worker and have one attempt left."""
     bells = [submit(ledger, max_attempts=2, **fields) for _ in range(count)]
     for bell in bells:
         claim(ledger, bell, lease_s=0.01, token=new_job_id())
-    rung: list[Bell] = []
+    rung: list[Recorded] = []
     wait_until(lambda: rung.extend(ledger.reap(grace_s=60)) or len(rung) == count)
     order = [bell.job_id for bell in bells]
     return sorted(rung, key=lambda bell: order.index(bell.job_id))
 
 
-def suspect(ledger: Ledger, **fields: object) -> Bell:
+def suspect(ledger: Ledger, **fields: object) -> Recorded:
     return suspects(ledger, 1, **fields)[0]
 
 
-def claim_busily(ledger: Ledger, bell: Bell, *, worker: str = "w") -> ClaimResult:
+def claim_busily(ledger: Ledger, bell: Recorded, *, worker: str = "w") -> ClaimResult:
     """A claim of a worker in which something else runs."""
-    return ledger.claim(bell, worker=worker, lease_s=30, token=new_job_id(), is_idle=False)
+    return ledger.claim([bell.queue], worker=worker, lease_s=30, token=new_job_id(), is_idle=False)
 
 
 def test_an_exclusive_attempt_is_for_an_idle_worker_and_a_busy_one_is_reserved_for_it(
@@ -359,7 +371,7 @@ def test_while_one_worker_is_reserved_the_other_busy_ones_take_what_stands_behin
         assert result.claim is not None
         assert result.claim.job_id == other.job_id
     assert claim_busily(ledger, first, worker="other").reason == "queued"
-    idle = ledger.claim(first, worker="idle", lease_s=30, token="idle")
+    idle = ledger.claim([first.queue], worker="idle", lease_s=30, token="idle")
     assert idle.claim is not None
     assert (idle.claim.job_id, idle.is_exclusive) == (first.job_id, True)
     assert claim_busily(ledger, first, worker="reserved").must_wait  # for the next one
@@ -498,7 +510,7 @@ def test_a_retryable_failure_waits_and_is_tried_again(ledger: Ledger) -> None:
     assert job.next_attempt_at is not None
     assert job.failure is not None
     assert ledger.reap(grace_s=60) == []
-    rung: list[Bell] = []
+    rung: list[Recorded] = []
     wait_until(lambda: rung.extend(ledger.reap(grace_s=60)) or rung)
     assert claim(ledger, rung[0]).attempt == 2
     ledger.finish(bell.job_id, "2", result=None, result_url="u")
@@ -562,7 +574,7 @@ def test_bells_beyond_one_round_are_rung_in_the_next(ledger: Ledger) -> None:
     assert rung == [10, 10, 5, 0]
 
 
-def _after_grace(ledger: Ledger, empty: list[str] | None = None, limit: int = 100) -> list[Bell]:
+def _after_grace(ledger: Ledger, empty: list[str] | None = None, limit: int = 100) -> list[Recorded]:
     """Returns the bells of two rounds: the first sees that some are missing, the second that they still are."""
     assert ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit) == []
     time.sleep(0.05)
@@ -573,7 +585,7 @@ def test_canceling_a_queued_job_ends_it_at_once(ledger: Ledger) -> None:
     bell = submit(ledger)
     ledger.cancel(bell.job_id)
     assert ledger.get(bell.job_id).state == "canceled"
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "canceled"
+    assert ledger.claim([bell.queue], worker="w", lease_s=30, token="x").reason == "canceled"
 
 
 def test_a_running_job_is_canceling_until_its_worker_stopped(ledger: Ledger) -> None:
@@ -678,7 +690,7 @@ def test_a_job_not_started_by_its_time_expires(ledger: Ledger) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=0.1)
     claimed, reaped = submit(ledger, start_by=soon), submit(ledger, start_by=soon)
     time.sleep(0.15)
-    assert ledger.claim(claimed, worker="w", lease_s=30, token="x").reason == "expired"
+    assert ledger.claim([claimed.queue], worker="w", lease_s=30, token="x").reason == "expired"
     ledger.reap(grace_s=60)
     for bell in (claimed, reaped):
         job = ledger.get(bell.job_id)
@@ -819,7 +831,7 @@ def test_a_lost_job_is_found_however_seldom_anybody_looks(
     bell = submit(ledger)
     claim(ledger, bell, lease_s=0.05)
     ledger.reap(grace_s=60)
-    rung: list[Bell] = []
+    rung: list[Recorded] = []
     for _ in range(2):
         _let_time_go_by(15, ledger, redis_client, bell.job_id)
         rung += ledger.reap(grace_s=60)
@@ -833,7 +845,7 @@ def test_a_job_whose_worker_ended_in_a_long_outage_is_tried_again(
     bell = submit(ledger, timeout_s=20)
     claim(ledger, bell)
     ledger.reap(grace_s=60)
-    rung: list[Bell] = []
+    rung: list[Recorded] = []
     for seconds in (120, 6):
         _let_time_go_by(seconds, ledger, redis_client, bell.job_id)
         rung += ledger.reap(grace_s=60)

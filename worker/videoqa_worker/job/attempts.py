@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from videoqa import errors
 from videoqa.contract import Failure, Result, TextPiece, redact_url, to_datetime
-from videoqa.jobs import Bell, CachedObject, Claim, ClaimResult, Unreadable
+from videoqa.jobs import CachedObject, Claim, ClaimResult, Unreadable
 from videoqa.redaction import redact_text
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
@@ -80,26 +80,25 @@ class Attempts:
         """Jobs are given back instead of run."""
         return self._claims.is_closing
 
-    def process(self, bell: Bell) -> bool:
+    def process(self, heard: str) -> bool:
         """Claims the job whose turn it is and runs the attempt.
 
-        Never raises for a job's sake: its failures go to its record. Returns False if the bell is for
-        another worker: an exclusive attempt runs here, or this worker is reserved for one.
+        Never raises for a job's sake: its failures go to its record. Returns False if nothing was claimed.
         """
-        with self._claims.claiming(bell) as result:
-            if result is None:
+        with self._claims.claiming(heard) as result:
+            if result is None or not result.is_claimed:
+                log.debug("no job: %s", result.reason if result else "this worker is reserved")
                 return False
-            self._start(bell, result)
+            self._start(result)
         return True
 
-    def _start(self, bell: Bell, result: ClaimResult) -> None:
-        """Runs the claimed job, if there is one, under its lease."""
+    def _start(self, result: ClaimResult) -> None:
+        """Runs the claimed job under its lease."""
         if result.unreadable is not None:  # of a newer release; its workers may know it
             self._fail(result.unreadable, result.unreadable.error, retryable=True)
             return
         claim = result.claim
         if claim is None:
-            log.info("bell dropped: %s", result.reason, extra=_tags(bell.job_id, bell.attempt))
             return
         control = JobControl(claim.job_id, claim.attempt, claim.timeout_s, token=claim.token)
         with self._leases.holding(control):

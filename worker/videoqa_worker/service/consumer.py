@@ -18,7 +18,6 @@ from celery.platforms import SecurityWarning
 from celery.worker import state
 
 from videoqa.broker import TASK
-from videoqa.jobs import Bell
 from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.service.celery_consumer import BellConsumer
 from videoqa_worker.service.runtime import Runtime
@@ -33,12 +32,14 @@ def register(runtime: Runtime) -> None:
     logging.getLogger("celery.app.trace").addFilter(_is_no_rejection)
 
     @runtime.app.task(name=TASK, shared=False)  # type: ignore[untyped-decorator]
-    def hear_bell(job_id: str, attempt: int, bell: int, queue: str) -> None:
-        heard = Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue)
+    def hear_bell(queue: str) -> None:
         # Celery still delivers bells while a worker shuts down: it would claim the job that it just gave back.
-        if runtime.is_closing or not runtime.process(heard):
+        if runtime.is_closing:
             time.sleep(0.2)
             raise Reject("this worker takes no more jobs now", requeue=True)
+        heard = queue
+        while not runtime.is_closing and runtime.process(heard):
+            heard = ""
 
 
 def _is_no_rejection(record: logging.LogRecord) -> bool:

@@ -21,7 +21,7 @@ from celery import Celery
 from videoqa import errors
 from videoqa.broker import make_celery, ring
 from videoqa.contract import EngineInfo, WorkerInfo, describe_summary
-from videoqa.jobs import Bell, Ledger, connect
+from videoqa.jobs import Ledger, connect
 from videoqa.storage import ObjectStore
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, ServerEngine, Stats
@@ -98,7 +98,8 @@ class Runtime:
             settings,
             Claims(
                 ledger,
-                lambda bell: ring(self.app, bell),
+                lambda queue: ring(self.app, queue),
+                list_queues(settings),
                 worker_id=self.worker_id,
                 lease_s=settings.lease_s,
                 tenant_running=settings.tenant_running,
@@ -182,9 +183,9 @@ class Runtime:
             }
         return info.model_copy(update=found)
 
-    def process(self, bell: Bell) -> bool:
-        """Claims and runs a job; returns False if the bell is for another worker."""
-        return self._attempts.process(bell)
+    def process(self, heard: str) -> bool:
+        """Claims and runs a job; returns False if there is none for this worker."""
+        return self._attempts.process(heard)
 
     @property
     def is_closing(self) -> bool:

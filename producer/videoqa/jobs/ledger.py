@@ -294,10 +294,18 @@ class Ledger(LedgerReader):
         )
         return ClaimResult(claim, ring=ring)
 
-    def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[WriteReply]:
-        """Extends the leases of (job id, token) pairs, in one call."""
+    def renew(
+        self, held: Iterable[tuple[str, str]], *, lease_s: float, is_draining: bool = False
+    ) -> list[WriteReply]:
+        """Extends the leases of (job id, token) pairs, in one call.
+
+        Arguments:
+            is_draining: the worker shuts down, and may be killed: if a lease ends, the attempt is not counted.
+        """
         leases = [text for pair in held for text in pair]
-        return cast(list[WriteReply], self._run("renew", lease_s, *leases)) if leases else []
+        if not leases:
+            return []
+        return cast(list[WriteReply], self._run("renew", lease_s, int(is_draining), *leases))
 
     def progress(self, job_id: str, token: str, progress: Progress) -> WriteReply:
         """Records where the attempt is; the reply says whether it should go on."""

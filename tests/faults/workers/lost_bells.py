@@ -1,4 +1,4 @@
-"""Row 2: a worker is killed between the broker's pop and its note of the unacknowledged message.
+"""Row 2: a worker is killed between the broker's pop of a bell and its claim.
 
     python tests/faults/workers/lost_bells.py [--jobs 8600] [--seed 1] [--json]
 
@@ -22,7 +22,7 @@ from faults.tally import Tally
 WORKERS = 2
 KILL_AT_THAT_LINE = """
 import os, random, signal
-from kombu.transport.redis import QoS
+from kombu.transport.virtual.base import QoS
 noted = QoS.append
 draw = random.Random(os.environ["FAULTS_SEED"])
 def append(qos, message, delivery_tag):

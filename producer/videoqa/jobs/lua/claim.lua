@@ -130,7 +130,7 @@ local turn = math.max(last, num(redis.call('ZSCORE', turns(queue), tenant)) or l
 redis.call('HSET', BELLS, queue .. ':turn', turn)
 forget_places(rec)
 if redis.call('EXISTS', line(queue, tenant)) == 1 then redis.call('ZADD', turns(queue), turn + 1, tenant) end
-if rec.overdue then redis.call('HDEL', job_key(rec.id), 'overdue') end
+if rec.overdue or rec.draining then redis.call('HDEL', job_key(rec.id), 'overdue', 'draining') end
 -- The attempt is counted before any work is done: a video that kills the process cannot loop.
 rec.attempt = tostring(tonumber(rec.attempt) + 1)
 set(rec.id, 'state', 'running', 'stage', 'fetching', 'attempt', rec.attempt, 'worker', worker,

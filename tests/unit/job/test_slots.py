@@ -122,6 +122,18 @@ def test_a_bell_that_a_reserved_worker_got_is_for_others() -> None:
         assert queue.waiting == 1
 
 
+def test_a_slot_whose_job_broke_the_engine_claims_no_next_one() -> None:
+    queue = Queue(jobs=2)
+    is_broken = threading.Event()
+    with JobSlots(1, queue.process, lambda: not is_broken.is_set()) as slots:
+        assert hear(slots) == "counted"
+        is_broken.set()
+        queue.finish()
+        wait_until(lambda: queue.running == 0)
+        assert hear(slots) in ("refused", "nobody")
+        assert queue.waiting == 1
+
+
 def test_a_slot_survives_a_claim_that_fails_and_the_bell_is_not_heard_for_ever() -> None:
     queue = Queue(jobs=1)
     queue.raises = ValueError("a key of another type")

@@ -109,8 +109,10 @@ class JobSlots:
             return self._changed.wait_for(lambda: not self._unanswered, timeout_s)
 
     def _can_hear(self) -> bool:
-        is_open = not self._is_closed and self._idle > 0 and not self._unanswered
-        return is_open and self._may_claim()
+        return self._idle > 0 and not self._unanswered and self._is_open()
+
+    def _is_open(self) -> bool:
+        return not self._is_closed and self._may_claim()
 
     def _run(self) -> None:
         while (call := self._take_call()) is not None:
@@ -133,7 +135,7 @@ class JobSlots:
         """Claims and runs jobs until nothing waits."""
         note = partial(self._note, call)
         heard = call.heard
-        while not self._is_closed and self._process(heard, note):
+        while self._is_open() and self._process(heard, note):
             heard = ""
 
     def _note(self, call: Call, result: ClaimResult | None) -> None:
@@ -145,7 +147,7 @@ class JobSlots:
 
     def _end(self, call: Call) -> None:
         with self._changed:
-            self._settle(call, "refused" if self._is_closed else "counted")
+            self._settle(call, "counted" if self._is_open() else "refused")
             self._idle += 1
             self._changed.notify_all()
 

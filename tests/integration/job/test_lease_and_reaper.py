@@ -183,7 +183,10 @@ def test_leases_and_reaping_go_on_after_redis_was_killed(
                     wait_until(lambda: raw.zscore(ledger.keys.leases, running.id) != before_s)
                     wait_until(lambda: raw.llen("videoqa.default.interactive"))
                     control.check()
-                    assert ledger.finish(running.id, control.token, result=None, result_url="u") == "ok"
+                    assert (
+                        ledger.finish(running.id, control.token, result=None, result_url="u")
+                        == "ok"
+                    )
                     assert client.get(lost.id).state == "queued"
                     warned = [text for text in caplog.messages if "can't be renewed" in text]
                     assert len(warned) == 1  # once an outage, not once a beat

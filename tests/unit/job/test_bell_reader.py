@@ -45,7 +45,11 @@ def test_an_item_of_redis_keeps_nothing_but_its_queue(reader: BellReader) -> Non
                 "content-type": "application/json",
                 "content-encoding": "utf-8",
                 "headers": {"task": TASK, "timelimit": "x"},
-                "properties": {"body_encoding": "base64", "reply_to": "somewhere", "delivery_tag": {}},
+                "properties": {
+                    "body_encoding": "base64",
+                    "reply_to": "somewhere",
+                    "delivery_tag": {},
+                },
             }
         ).encode()
     )

@@ -93,8 +93,6 @@ class LeaseKeeper:
         if not held:
             return
         tokens = [(control.job_id, control.token) for control in held]
-        statuses = self._ledger.renew(
-            tokens, lease_s=self._lease_s, is_draining=self._is_draining
-        )
+        statuses = self._ledger.renew(tokens, lease_s=self._lease_s, is_draining=self._is_draining)
         for control, status in zip(held, statuses, strict=True):
             apply_status(control, status)

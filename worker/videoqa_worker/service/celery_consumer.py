@@ -114,7 +114,7 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         if call is not None and call.answer == "counted":
             self._ack(message)
         else:
-            message.reject_log_error(log, self.connection_errors, requeue=True)
+            message.reject_log_error(log, self.connection_errors, requeue=True)  # type: ignore[no-untyped-call]
 
     def _ack(self, message: Any) -> None:
         message.ack_log_error(log, self.connection_errors)

@@ -1,7 +1,7 @@
 """Runtime: builds a worker's resident objects in order, and closes them in reverse.
 
-    ledger -> reaper (announces "loading") -> engine (loads the model) -> sources -> decoders
-        -> leases -> job slots -> watchdog
+ledger -> reaper (announces "loading") -> engine (loads the model) -> sources -> decoders
+    -> leases -> job slots -> watchdog
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 _LISTEN_S = 1.0
 """Signals, heartbeats of AMQP and the state of the slots are looked at this often."""
-_LAST_REPLY_S = 1.2
-"""A BRPOP of kombu's is answered within 1 s."""
+_LAST_POLL_S = 0.05
+"""So long a slot that is idle again may wait for the reply to a BRPOP, which comes within 1 s."""
 
 
 class BellConsumer(Consumer):  # type: ignore[misc]
@@ -75,7 +75,6 @@ class BellConsumer(Consumer):  # type: ignore[misc]
                 self._hear(connection, consumer)
             else:
                 self._leave_bells(connection, consumer)
-                self._slots.wait_until_it_can_hear(_LISTEN_S)
             while self._messages:
                 self._answer(self._messages.popleft(), connection, consumer)
 
@@ -91,11 +90,17 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         _drain(connection, _LISTEN_S)
 
     def _leave_bells(self, connection: Connection, consumer: Any) -> None:
-        """Has the broker give the next bells to other workers; one that is on its way here goes back."""
+        """Has the broker give the next bells to other workers, until a slot may be idle again."""
+        self._stop_hearing(consumer)
+        if _is_in_poll(connection):  # kombu returns what comes to its queue
+            _drain(connection, _LAST_POLL_S)
+        else:
+            self._slots.wait_until_it_can_hear(_LISTEN_S)
+
+    def _stop_hearing(self, consumer: Any) -> None:
         if self._is_hearing:
             self._is_hearing = False
             consumer.cancel()
-            _drain(connection, _LAST_REPLY_S)
 
     def _answer(self, message: Message, connection: Connection, consumer: Any) -> None:
         """Has a slot claim for the bell, and acknowledges it once the ledger has counted it."""
@@ -107,10 +112,8 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         while not self._slots.wait_for_answers(_LISTEN_S):
             state.maybe_shutdown()  # the bell goes back with the connection
             self._send_heartbeat(connection)
-        if self._is_hearing and not self._slots.can_hear:
-            # First: with its acknowledgement AMQP would send the next one.
-            self._is_hearing = False
-            consumer.cancel()
+        if not self._slots.can_hear:
+            self._stop_hearing(consumer)  # first: with its acknowledgement AMQP would send the next one
         if call is not None and call.answer == "counted":
             self._ack(message)
         else:
@@ -130,6 +133,12 @@ class BellConsumer(Consumer):  # type: ignore[misc]
 def _drain(connection: Connection, timeout_s: float) -> None:
     with suppress(socket.timeout):
         connection.drain_events(timeout=timeout_s)  # type: ignore[no-untyped-call]
+
+
+def _is_in_poll(connection: Connection) -> bool:
+    """Tells if Redis may still answer with a bell that was asked for earlier."""
+    channel: Any = connection.default_channel
+    return isinstance(channel, Channel) and bool(channel._in_poll)
 
 
 def _refuse_compressed_bodies() -> None:

@@ -13,7 +13,7 @@ from videoqa.jobs import Claim, ClaimResult
 from videoqa_worker.job.slots import JobSlots
 
 REQUEST = JobRequest.model_validate({"inputs": ["s3://b/k.mp4"], "questions": ["What?"]})
-JOB = ClaimResult(Claim("job", 1, REQUEST, 0.0, 600.0, 0.0, token="t"))
+CLAIM = Claim("job", 1, REQUEST, 0.0, 600.0, 0.0, token="t")
 NOTHING = ClaimResult(reason="nothing waits")
 Answered = Callable[[ClaimResult | None], None]
 
@@ -40,7 +40,8 @@ class Queue:
             got = self.waiting > 0 and not self.is_reserved
             self.waiting -= got
             self.running += got
-        on_answer(None if self.is_reserved else JOB if got else NOTHING)
+            job = ClaimResult(CLAIM, more_wait=self.waiting > 0)
+        on_answer(None if self.is_reserved else job if got else NOTHING)
         if got:
             self._end.acquire()
             with self._lock:
@@ -74,7 +75,7 @@ def test_one_bell_fills_as_many_slots_as_jobs_wait_and_is_counted_once() -> None
         assert hear(slots) == "counted"
         assert queue.running == 2
         assert queue.heard.count("q") == 1
-        assert len(queue.heard) == 3, "the last one found nothing"
+        assert len(queue.heard) == 2, "the last one knows that nothing else waits"
         assert slots.can_hear
 
 

@@ -1,7 +1,7 @@
 """JobSlots: the threads of a worker that claim jobs and run them, one job each at a time.
 
-A bell wakes an idle slot, which claims. If it got a job, it wakes the next idle one, as more jobs may wait than
-bells are rung; then it runs the job, and claims again until nothing waits. So all that the consumer has to know is
+A bell wakes an idle slot, which claims. If more jobs wait than the one that it got, it wakes the next idle slot, as
+there are fewer bells than jobs; then it runs its job, and claims again until nothing waits. So all that the consumer has to know is
 whether a slot is idle: only then is a bell heard here, and otherwise it is left to other workers.
 """
 
@@ -139,10 +139,10 @@ class JobSlots:
             heard = ""
 
     def _note(self, call: Call, result: ClaimResult | None) -> None:
-        """Notes the answer to a claim, and has an idle slot look for another job if there was one."""
+        """Notes the answer to a claim, and has an idle slot claim another job if more wait."""
         with self._changed:
             self._settle(call, "refused" if result is None else "counted")
-            if result is not None and result.is_claimed:
+            if result is not None and result.more_wait:
                 self.wake()
 
     def _end(self, call: Call) -> None:

@@ -127,6 +127,7 @@ class Runtime:
         self.slots = stack.enter_context(
             JobSlots(settings.job_slots, self._attempts.process, self._may_claim)
         )
+        stack.callback(self._attempts.close)  # else slots would wait for their jobs to end
         stack.enter_context(self._make_watchdog(engine, reaper))
         self._announce(reaper)
 

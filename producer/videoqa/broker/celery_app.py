@@ -48,6 +48,8 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_timeout=settings.connect_timeout_s,
         worker_send_task_events=False,
         worker_enable_remote_control=False,
+        # Celery runs no tasks here, and warns where this is not set.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_hijack_root_logger=False,
         broker_transport_options=_transport_options(settings)
         | {"url_options": _read_url_options(settings)},

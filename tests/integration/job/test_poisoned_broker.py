@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from videoqa.broker import TASK, make_celery, ring
 from videoqa.contract import WorkerInfo
 from videoqa.jobs import ClaimResult, Ledger
 from videoqa.settings import Settings
+from videoqa_worker.embedded.redis_server import RedisServer
 from videoqa_worker.job.slots import JobSlots
 from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.service.bell_reader import BellReader
@@ -39,6 +41,8 @@ class Hearing:
 
     def __init__(self, settings: WorkerSettings, app: Celery) -> None:
         self.heard: list[str] = []
+        self.looks = 0
+        """Claims without a bell."""
         self.app = app
         self.bells = BellReader(list_queues(settings))
         self.may_claim = True
@@ -52,8 +56,10 @@ class Hearing:
         )
 
     def _process(self, heard: str, on_answer: Callable[[ClaimResult], None]) -> bool:
-        if heard:  # else it is the claim at the start
+        if heard:
             self.heard.append(heard)
+        else:
+            self.looks += 1
         on_answer(ClaimResult(reason="nothing waits"))
         return False
 
@@ -237,3 +243,17 @@ def test_other_transports_hand_over_bells_alone_too(settings: Settings, queue: s
         assert hearing.bells.dropped == len(poison)
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib
     assert grown_kib < 100 << 10, "no body is unpacked"
+
+
+def test_jobs_are_looked_for_while_a_broker_of_its_own_is_away(
+    settings: Settings, queue: str, tmp_path: Path
+) -> None:
+    with RedisServer(tmp_path) as broker, hear(settings, broker.url) as hearing:
+        ring(hearing.app, queue)
+        wait_until(lambda: hearing.heard == [queue], within_s=20)
+        assert hearing.looks == 1, "at the start"
+        broker.kill()
+        wait_until(lambda: hearing.looks >= 3, within_s=20)
+        with RedisServer(tmp_path, port=broker.port, password=broker.password):
+            ring(hearing.app, queue)
+            wait_until(lambda: hearing.heard == [queue] * 2, within_s=20)

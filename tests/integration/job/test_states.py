@@ -115,9 +115,7 @@ def test_a_job_is_claimed_once_however_often_a_bell_rings(ledger: Ledger) -> Non
 def test_a_claim_tells_if_more_jobs_wait_in_the_queues_of_the_worker(ledger: Ledger) -> None:
     first, second = submit(ledger), submit(ledger, priority="bulk")
     queues = [first.queue, second.queue]
-    told = [
-        ledger.claim(queues, worker="w", lease_s=30, token=str(n)).more_wait for n in range(3)
-    ]
+    told = [ledger.claim(queues, worker="w", lease_s=30, token=str(n)).more_wait for n in range(3)]
     assert told == [True, False, False]
 
 

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _LISTEN_S = 1.0
 """Signals, heartbeats of AMQP and the state of the slots are looked at this often."""
+_MOST_RETRY_S = 4.0
+"""Longest time between two tries to connect: a fleet is back at work seconds after its broker is."""
 _LAST_POLL_S = 0.05
 """So long a slot that is idle again may wait for the reply to a BRPOP, which comes within 1 s."""
 
@@ -60,6 +62,30 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         if isinstance(channel, Channel):
             _rewrite_replies(channel, self._reader, BrokenQueues(channel))
         return connection
+
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Connects, however long the broker is away; meanwhile an idle slot looks for jobs every second."""
+        failures: list[Exception] = []
+
+        def note(error: Exception, interval_s: float) -> None:
+            if not failures:
+                log.error(
+                    "cannot connect to the broker at %s: %s; trying again", conn.as_uri(), error
+                )  # type: ignore[no-untyped-call]
+            failures.append(error)
+
+        conn.ensure_connection(  # type: ignore[no-untyped-call]
+            note, interval_start=1, interval_step=1, interval_max=_MOST_RETRY_S,
+            callback=self._look_for_jobs,
+        )  # fmt: skip
+        if failures:
+            log.warning("the broker can be reached again")
+        return conn
+
+    def _look_for_jobs(self) -> None:
+        state.maybe_shutdown()
+        if self._slots.can_hear:
+            self._slots.wake()
 
     def loop(self, _: Any, connection: Connection, consumer: Any, *_rest: Any) -> None:
         """Hears bells until this worker closes or the connection breaks; Celery calls it for each connection."""
@@ -87,11 +113,14 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         if not self._is_hearing:
             consumer.consume()
             self._is_hearing = True
-        _drain(connection, _LISTEN_S)
+        if not self._messages:  # AMQP may have sent the first one by now
+            _drain(connection, _LISTEN_S)
 
     def _leave_bells(self, connection: Connection, consumer: Any) -> None:
         """Has the broker give the next bells to other workers, until a slot may be idle again."""
         self._stop_hearing(consumer)
+        if self._messages:
+            return
         if _is_in_poll(connection):  # kombu returns what comes to its queue
             _drain(connection, _LAST_POLL_S)
         else:
@@ -113,7 +142,9 @@ class BellConsumer(Consumer):  # type: ignore[misc]
             state.maybe_shutdown()  # the bell goes back with the connection
             self._send_heartbeat(connection)
         if not self._slots.can_hear:
-            self._stop_hearing(consumer)  # first: with its acknowledgement AMQP would send the next one
+            self._stop_hearing(
+                consumer
+            )  # first: with its acknowledgement AMQP would send the next one
         if call is not None and call.answer == "counted":
             self._ack(message)
         else:

@@ -196,6 +196,12 @@ local function count_first_bell(queue)
   return count_bell(queue)
 end
 
+-- Tells if the last bell of a queue was rung this long ago; one of the future is of a clock that was set back.
+local function is_bell_old(queue, grace_s)
+  local at = num(redis.call('HGET', BELLS, queue .. ':at')) or 0
+  return now < at or now - at >= grace_s
+end
+
 local function is_begun(rec) return rec.state == 'running' or rec.state == 'canceling' end
 
 local function forget_places(rec)

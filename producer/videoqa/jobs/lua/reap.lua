@@ -96,10 +96,8 @@ end
 
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
   if may_begin(queue) then
-    local bells = redis.call('HMGET', BELLS, queue, queue .. ':at')
-    local is_old = now - (num(bells[2]) or 0) >= grace_s
-    if is_old and redis.call('SISMEMBER', P .. ':paused', queue) == 0 then
-      if (num(bells[1]) or 0) > 0 then
+    if is_bell_old(queue, grace_s) and redis.call('SISMEMBER', P .. ':paused', queue) == 0 then
+      if (num(redis.call('HGET', BELLS, queue)) or 0) > 0 then
         doubtful[#doubtful + 1] = queue
       else
         add_ring(count_bell(queue))

@@ -3,8 +3,7 @@
 local rings = {}
 for n = 3, #ARGV do
   local queue = ARGV[n]
-  local at = num(redis.call('HGET', BELLS, queue .. ':at')) or 0
-  if now - at >= tonumber(ARGV[2]) and redis.call('EXISTS', turns(queue)) == 1 then
+  if is_bell_old(queue, tonumber(ARGV[2])) and redis.call('EXISTS', turns(queue)) == 1 then
     redis.call('HSET', BELLS, queue, 0)
     rings[#rings + 1] = count_bell(queue)
   end

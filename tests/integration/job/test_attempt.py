@@ -68,15 +68,25 @@ def test_retries_wait_longer_each_time_and_never_above_the_cap() -> None:
     assert longest(10) <= 30
 
 
-def test_a_job_that_starts_while_its_worker_shuts_down_is_given_back(
+def test_a_job_that_is_claimed_while_its_worker_shuts_down_is_given_back(
     attempts: Attempts, ledger: Ledger
 ) -> None:
     made = submit(ledger)
-    attempts.close()
-    attempts.process(made.queue)
+    assert attempts.process(made.queue, lambda result: attempts.close())
     job = ledger.get(made.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 4)
     assert job.position == 0
+
+
+def test_a_worker_that_shuts_down_claims_nothing_and_counts_no_bell(
+    attempts: Attempts, ledger: Ledger
+) -> None:
+    made = submit(ledger)
+    attempts.drain()
+    answers: list[object] = []
+    assert not attempts.process(made.queue, answers.append)
+    assert answers == [None]
+    assert ledger.get(made.job_id).attempt == 0
 
 
 def block(folder: Path) -> None:

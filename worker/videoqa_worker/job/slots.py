@@ -1,8 +1,8 @@
 """JobSlots: the threads of a worker that claim jobs and run them, one job each at a time.
 
 A bell wakes an idle slot, which claims. If more jobs wait than the one that it got, it wakes the next idle slot, as
-there are fewer bells than jobs; then it runs its job, and claims again until nothing waits. So all that the consumer has to know is
-whether a slot is idle: only then is a bell heard here, and otherwise it is left to other workers.
+there are fewer bells than jobs; then it runs its job, and claims again until nothing waits. So all that the consumer
+has to know is whether a slot is idle: only then is a bell heard here, and otherwise it is left to other workers.
 """
 
 from __future__ import annotations

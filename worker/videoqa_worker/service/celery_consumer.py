@@ -71,7 +71,7 @@ class BellConsumer(Consumer):  # type: ignore[misc]
             if not failures:
                 log.error(
                     "cannot connect to the broker at %s: %s; trying again", conn.as_uri(), error
-                )  # type: ignore[no-untyped-call]
+                )
             failures.append(error)
 
         conn.ensure_connection(  # type: ignore[no-untyped-call]

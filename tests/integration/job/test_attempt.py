@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import redis
@@ -18,7 +18,7 @@ from support.attempts import Bells, Model, Recorded, due, submit
 
 from videoqa import errors
 from videoqa.contract import Result
-from videoqa.jobs import Ledger
+from videoqa.jobs import ClaimResult, Ledger
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.attempts import Attempts, backoff_s
 
@@ -69,11 +69,18 @@ def test_retries_wait_longer_each_time_and_never_above_the_cap() -> None:
 
 
 def test_a_job_that_starts_while_its_worker_shuts_down_is_given_back(
-    attempts: Attempts, ledger: Ledger
+    attempts: Attempts, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    claim = ledger.claim
+
+    def claim_and_shut_down(*args: Any, **options: Any) -> ClaimResult:
+        result = claim(*args, **options)
+        attempts.close()
+        return result
+
+    monkeypatch.setattr(ledger, "claim", claim_and_shut_down)
     made = submit(ledger)
-    attempts.close()
-    attempts.process(made.queue)
+    assert attempts.process(made.queue)
     job = ledger.get(made.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 4)
     assert job.position == 0

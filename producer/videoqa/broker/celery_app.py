@@ -40,8 +40,6 @@ def make_celery(settings: Settings) -> Celery:
     _check_broker(settings)
     app = BrokerApp("videoqa", broker=settings.broker, set_as_current=False)
     app.conf.update(
-        task_acks_late=True,
-        task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
         worker_prefetch_multiplier=1,
@@ -50,6 +48,8 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_timeout=settings.connect_timeout_s,
         worker_send_task_events=False,
         worker_enable_remote_control=False,
+        # Celery runs no tasks here, and warns where this is not set.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_hijack_root_logger=False,
         broker_transport_options=_transport_options(settings)
         | {"url_options": _read_url_options(settings)},
@@ -98,14 +98,9 @@ def _read_url_options(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     return {
-        # The ledger recovers lost jobs within a lease; redelivery is only the last resort.
-        "visibility_timeout": 21_600,
-        # By prefix: fleets do not take back each other's messages, and an ACL can name the keys.
-        "unacked_key": f"{settings.prefix}.unacked",
-        "unacked_index_key": f"{settings.prefix}.unacked_index",
-        "unacked_mutex_key": f"{settings.prefix}.unacked_mutex",
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
+        # No notes in Redis of messages that are not acknowledged: three writes a bell, and a search every few
+        # seconds. A bell that is lost with a killed worker is rung again by a reaper.
+        "ack_emulation": False,
         # With kombu's defaults a half-open connection leaves the worker dead for good.
         "socket_timeout": settings.socket_timeout_s,
         "socket_connect_timeout": settings.connect_timeout_s,

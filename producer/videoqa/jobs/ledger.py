@@ -105,6 +105,8 @@ class ClaimResult:
 
     claim: Claim | None = None
     unreadable: Unreadable | None = None
+    more_wait: bool = False
+    """More jobs wait that this worker may claim, as far as the script knows."""
     ring: Sequence[str] = ()
     """Queues to ring: jobs are left there, and another worker may be idle."""
     must_wait: bool = False
@@ -275,12 +277,12 @@ class Ledger(LedgerReader):
             return ClaimResult(ring=ring, reason="its record is unreadable")
         if kind == "none":
             return ClaimResult(ring=ring, reason=str(reply[0]))
-        job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, exclusive = reply
+        job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, exclusive, more = reply
         try:
             parsed = parse_stored(JobRequest, request)
         except errors.InvalidRequest as error:
             unreadable = Unreadable(job_id, int(attempt), token, error)
-            return ClaimResult(unreadable=unreadable, ring=ring)
+            return ClaimResult(unreadable=unreadable, ring=ring, more_wait=more == "1")
         claim = Claim(
             job_id=job_id,
             attempt=int(attempt),
@@ -292,12 +294,20 @@ class Ledger(LedgerReader):
             kept=_parse_kept(kept),
             is_exclusive=exclusive == "1",
         )
-        return ClaimResult(claim, ring=ring)
+        return ClaimResult(claim, ring=ring, more_wait=more == "1")
 
-    def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[WriteReply]:
-        """Extends the leases of (job id, token) pairs, in one call."""
+    def renew(
+        self, held: Iterable[tuple[str, str]], *, lease_s: float, is_draining: bool = False
+    ) -> list[WriteReply]:
+        """Extends the leases of (job id, token) pairs, in one call.
+
+        Arguments:
+            is_draining: the worker shuts down, and may be killed: if a lease ends, the attempt is not counted.
+        """
         leases = [text for pair in held for text in pair]
-        return cast(list[WriteReply], self._run("renew", lease_s, *leases)) if leases else []
+        if not leases:
+            return []
+        return cast(list[WriteReply], self._run("renew", lease_s, int(is_draining), *leases))
 
     def progress(self, job_id: str, token: str, progress: Progress) -> WriteReply:
         """Records where the attempt is; the reply says whether it should go on."""

@@ -32,19 +32,13 @@ RECORDS = (
 """Harmless calls of all commands of the ledger; a word of one small letter stands for a key."""
 PUBLISHING = ("LPUSH q m", "LLEN q", "EXISTS q", "SADD b m", "SADD p m", "SMEMBERS b")
 """Those of kombu's for a message, besides MULTI and EXEC."""
-CONSUMING = (
-    "BRPOP q 0", "RPUSH q m", "HSET u f 1", "HGET u f", "HDEL u f", "ZADD i 1 m", "ZRANGE i 0 0", "ZREM i m",
-    "ZREVRANGEBYSCORE i 1 0", "SET m 1", "GET m", "EXPIRE m 9",
-)  # fmt: skip
-"""Those of kombu's for taking a message, besides WATCH and UNWATCH."""
+CONSUMING = ("BRPOP q 0",)
+"""Those of kombu's for taking a message."""
 
 _KEYS = {name: f"{{prefix}}:{{probe}}:{name}" for name in "hzstx"} | {
     "q": "{prefix}.{probe}",
     "b": "_kombu.binding.{prefix}.{probe}",
     "p": "_kombu.binding_permanent.{prefix}.{probe}",
-    "u": "{prefix}.{probe}.unacked",
-    "i": "{prefix}.{probe}.unacked_index",
-    "m": "{prefix}.{probe}.unacked_mutex",
 }
 _PROBE = """\
 local refused = {}

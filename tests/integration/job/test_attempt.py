@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import redis
@@ -18,7 +18,7 @@ from support.attempts import Bells, Model, Recorded, due, submit
 
 from videoqa import errors
 from videoqa.contract import Result
-from videoqa.jobs import ClaimResult, Ledger
+from videoqa.jobs import Ledger
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.attempts import Attempts, backoff_s
 
@@ -68,22 +68,25 @@ def test_retries_wait_longer_each_time_and_never_above_the_cap() -> None:
     assert longest(10) <= 30
 
 
-def test_a_job_that_starts_while_its_worker_shuts_down_is_given_back(
-    attempts: Attempts, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+def test_a_job_that_is_claimed_while_its_worker_shuts_down_is_given_back(
+    attempts: Attempts, ledger: Ledger
 ) -> None:
-    claim = ledger.claim
-
-    def claim_and_shut_down(*args: Any, **options: Any) -> ClaimResult:
-        result = claim(*args, **options)
-        attempts.close()
-        return result
-
-    monkeypatch.setattr(ledger, "claim", claim_and_shut_down)
     made = submit(ledger)
-    assert attempts.process(made.queue)
+    assert attempts.process(made.queue, lambda result: attempts.close())
     job = ledger.get(made.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 4)
     assert job.position == 0
+
+
+def test_a_worker_that_shuts_down_claims_nothing_and_counts_no_bell(
+    attempts: Attempts, ledger: Ledger
+) -> None:
+    made = submit(ledger)
+    attempts.drain()
+    answers: list[object] = []
+    assert not attempts.process(made.queue, answers.append)
+    assert answers == [None]
+    assert ledger.get(made.job_id).attempt == 0
 
 
 def block(folder: Path) -> None:

@@ -112,6 +112,13 @@ def test_a_job_is_claimed_once_however_often_a_bell_rings(ledger: Ledger) -> Non
     assert (again.claim, again.reason) == (None, "nothing waits")
 
 
+def test_a_claim_tells_if_more_jobs_wait_in_the_queues_of_the_worker(ledger: Ledger) -> None:
+    first, second = submit(ledger), submit(ledger, priority="bulk")
+    queues = [first.queue, second.queue]
+    told = [ledger.claim(queues, worker="w", lease_s=30, token=str(n)).more_wait for n in range(3)]
+    assert told == [True, False, False]
+
+
 def test_the_same_claim_repeated_after_a_lost_reply_is_the_same_claim(ledger: Ledger) -> None:
     bell = submit(ledger)
     first = claim(ledger, bell, token="same")

@@ -1,6 +1,6 @@
-"""Attempts: claim a job when a bell is heard, run it under its lease, finish or fail it.
+"""Attempts: claim a job, run it under its lease, finish or fail it.
 
-The claim decides which job a bell leads to, if any: the one whose turn it is in the bell's queue.
+The claim decides which job that is, if any: the one whose turn it is in the worker's queues.
 An answer is not thrown away because the object store is away: then the record keeps it, and the
 next attempt only stores it.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -62,6 +63,11 @@ class Attempts:
         self._objects = objects
         self._cache = cache
 
+    def drain(self) -> None:
+        """Claims nothing more; jobs that run may finish, under leases that are short from now on."""
+        self._claims.drain()
+        self._leases.drain()
+
     def close(self) -> None:
         """Gives every job back, those that start from now on too.
 
@@ -80,16 +86,32 @@ class Attempts:
         """Jobs are given back instead of run."""
         return self._claims.is_closing
 
-    def process(self, heard: str) -> bool:
+    @property
+    def may_claim(self) -> bool:
+        """This worker neither ends nor is reserved for an exclusive attempt."""
+        return self._claims.may_claim
+
+    def process(
+        self,
+        heard: str = "",
+        on_answer: Callable[[ClaimResult | None], None] = lambda result: None,
+    ) -> bool:
         """Claims the job whose turn it is and runs the attempt.
 
         Never raises for a job's sake: its failures go to its record. Returns False if nothing was claimed.
+
+        Arguments:
+            heard, on_answer: as in `Claims.claiming`.
         """
-        with self._claims.claiming(heard) as result:
-            if result is None or not result.is_claimed:
-                log.debug("no job: %s", result.reason if result else "this worker is reserved")
-                return False
-            self._start(result)
+        try:
+            with self._claims.claiming(heard, on_answer) as result:
+                if result is None or not result.is_claimed:
+                    log.debug("no job: %s", result.reason if result else "this worker is reserved")
+                    return False
+                self._start(result)
+        except errors.RedisUnavailable as error:  # closing: nobody waits for Redis any more
+            log.warning("%s; this worker ends", error)
+            return False
         return True
 
     def _start(self, result: ClaimResult) -> None:

@@ -7,6 +7,7 @@ the leases end by themselves.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import threading
@@ -53,48 +54,72 @@ class Claims:
         self._ring = ring
         self._queues = tuple(queues)
         self._bulk_first = tuple(sorted(queues, key=lambda queue: not queue.endswith(".bulk")))
-        self._claims = 0
+        self._claims = itertools.count(1)
         self._worker_id = worker_id
         self._lease_s = lease_s
         self._tenant_running = tenant_running
         self._admission = Admission()
+        self._draining = threading.Event()
         self._closing = threading.Event()
+
+    def drain(self) -> None:
+        """Claims nothing more; what runs goes on."""
+        self._draining.set()
 
     def close(self) -> None:
         """Ends all waiting: for Redis, and for an idle worker."""
+        self._draining.set()
         self._closing.set()
 
     @property
     def is_closing(self) -> bool:
         return self._closing.is_set()
 
+    @property
+    def may_claim(self) -> bool:
+        """This worker neither ends nor is reserved for an exclusive attempt."""
+        return not self._draining.is_set() and not self._admission.is_reserved
+
     @contextmanager
-    def claiming(self, heard: str) -> Iterator[ClaimResult | None]:
+    def claiming(
+        self, heard: str, on_answer: Callable[[ClaimResult | None], None] = lambda result: None
+    ) -> Iterator[ClaimResult | None]:
         """Claims the job whose turn it is; its attempt runs within the block.
 
         Yields None if this worker claims nothing now; see `Admission`.
+
+        Arguments:
+            heard: the queue of the bell that was heard; empty: none was.
+            on_answer: called once the ledger has answered, with None if it was not asked; and again with each
+                answer while this worker is reserved.
         """
         token = secrets.token_hex(8)
-
-        self._claims += 1
-        queues = self._queues if self._claims % _BULK_EVERY else self._bulk_first
+        is_for_bulk = next(self._claims) % _BULK_EVERY == 0
+        queues = self._bulk_first if is_for_bulk else self._queues
+        unheard = [heard]
 
         def claim(is_idle: bool) -> ClaimResult:
             result = self.repeat(
                 lambda: self.ledger.claim(
                     queues,
-                    heard=heard,
+                    heard=unheard[0],
                     worker=self._worker_id,
                     lease_s=self._lease_s,
                     token=token,
                     is_idle=is_idle,
                     tenant_running=self._tenant_running,
-                )
+                ),
+                until=self._draining,
             )
-            self._ring_all(result.ring)
+            unheard[0] = ""  # the bell is counted once, however often this worker asks again
             return result
 
-        with self._admission.claiming(claim, self._closing.is_set) as result:
+        def pass_on(result: ClaimResult | None) -> None:
+            on_answer(result)
+            if result is not None:
+                self._ring_all(result.ring)
+
+        with self._admission.claiming(claim, self._draining.is_set, pass_on) as result:
             yield result
 
     def _ring_all(self, queues: Sequence[str]) -> None:
@@ -111,14 +136,18 @@ class Claims:
         queue = self.repeat(lambda: self.ledger.release(claim.job_id, claim.token, kept=kept))
         self._ring_all([queue] if queue else [])
 
-    def repeat(self, call: Callable[[], T]) -> T:
-        """Repeats an idempotent call until Redis answers; each call is fenced or carries a token."""
+    def repeat(self, call: Callable[[], T], until: threading.Event | None = None) -> T:
+        """Repeats an idempotent call until Redis answers; each call is fenced or carries a token.
+
+        Raises:
+            RedisUnavailable: Redis is away, and `until` is set; by default when this worker closes.
+        """
         delay_s = 0.1
         while True:
             try:
                 return call()
             except errors.RedisUnavailable as error:
-                if self._closing.wait(delay_s):
+                if (until or self._closing).wait(delay_s):
                     raise
                 log.warning("waiting for Redis: %s", error)
                 delay_s = min(2.0, delay_s * 2)

@@ -1,7 +1,7 @@
 """Messages of the broker, read as bells by a strict parser.
 
 Whoever reaches the broker may have written a message. A bell is the name of a queue; all else in a message (time
-limits, callbacks, chains, where to reply) is never looked at. Celery gets a message that is written here, of
+limits, callbacks, chains, where to reply) is never looked at. kombu gets an item of Redis as it is written here, of
 that name alone. What cannot be read is dropped: the record is the job, and a reaper rings again for it.
 """
 
@@ -24,16 +24,7 @@ __all__ = ["BellReader"]
 
 log = logging.getLogger(__name__)
 
-Fault = Literal[
-    "size",
-    "envelope",
-    "content type",
-    "task",
-    "body",
-    "arguments",
-    "queue",
-    "note of an unacknowledged message",
-]
+Fault = Literal["size", "envelope", "content type", "task", "body", "arguments", "queue"]
 
 _MAX_MESSAGE_BYTES = 65_536
 """A bell takes 900 bytes in Redis, most of them Celery's headers."""
@@ -74,19 +65,15 @@ class BellReader:
             self.drop(error.fault, error.found)
             return None
 
-    def rewrite_message(self, message: Message) -> bool:
-        """Leaves nothing in a delivered message but its bell; returns False if it is none."""
+    def read_message(self, message: Message) -> str | None:
+        """Returns the queue that a delivered message rings for, or None if it is no bell."""
         try:
-            queue = self._parse(
+            return self._parse(
                 message.headers, message.body, message.content_type, message.content_encoding
             )
         except _UnreadableError as error:
             self.drop(error.fault, error.found)
-            return False
-        message.headers, message.body = _encode_headers(), _encode_body(queue)
-        message.content_type, message.content_encoding = "application/json", "utf-8"
-        message.properties.pop("reply_to", None)
-        return True
+            return None
 
     def drop(self, fault: Fault, found: object) -> None:
         """Counts a message that is dropped; the first of each fault is logged with its first bytes.
@@ -154,7 +141,6 @@ def _encode_item(queue: str) -> bytes:
     """Writes the bell of a queue as kombu keeps a message in a list of Redis."""
     properties = {
         "body_encoding": "base64",
-        "correlation_id": str(uuid4()),
         "delivery_info": {"exchange": "", "routing_key": queue},
         "delivery_mode": 2,
         "delivery_tag": str(uuid4()),
@@ -162,22 +148,13 @@ def _encode_item(queue: str) -> bytes:
     }
     return json.dumps(
         {
-            "body": base64.b64encode(_encode_body(queue)).decode(),
+            "body": base64.b64encode(json.dumps([[queue], {}, {}]).encode()).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": _encode_headers(),
+            "headers": {"task": TASK},
             "properties": properties,
         }
     ).encode()
-
-
-def _encode_headers() -> dict[str, object]:
-    name = str(uuid4())
-    return {"id": name, "lang": "py", "root_id": name, "task": TASK}
-
-
-def _encode_body(queue: str) -> bytes:
-    return json.dumps([[queue], {}, {}]).encode()
 
 
 def _show(found: object) -> str:

@@ -10,11 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import ChannelError
+from kombu.transport import virtual
 
 from videoqa import errors
 from videoqa.broker import ring, translate_broker_errors
@@ -116,14 +117,25 @@ class Reaper:
         return len(queues)
 
     def _find_empty(self, queues: Sequence[str]) -> list[str]:
-        """Finds those of the queues in which the broker holds no message."""
-        with translate_broker_errors(self._app), self._app.connection_for_read() as connection:
-            return [queue for queue in queues if _is_empty(connection, queue)]
+        """Finds those of the queues in which the broker holds no message, over the connection that rings."""
+        with translate_broker_errors(self._app), self._app.producer_or_acquire() as producer:
+            connection = producer.connection
+            try:
+                return [queue for queue in queues if _is_empty(connection, queue)]
+            except connection.connection_errors:
+                connection.collect()  # else the next round would meet the broken one again
+                raise
 
 
 def _is_empty(connection: Connection, queue: str) -> bool:
+    channel: Any = connection.default_channel
+    is_emulated = isinstance(channel, virtual.Channel)
+    if not is_emulated:  # AMQP closes a channel that asks for a queue which nobody has made yet
+        channel = connection.channel()  # type: ignore[no-untyped-call]
     try:
-        with connection.channel() as channel:  # type: ignore[no-untyped-call]
-            return bool(channel.queue_declare(queue=queue, passive=True).message_count == 0)
+        return bool(channel.queue_declare(queue=queue, passive=True).message_count == 0)
     except ChannelError:  # Redis has no such list: nothing waits in it
         return True
+    finally:
+        if not is_emulated:
+            channel.close()

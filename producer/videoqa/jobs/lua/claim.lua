@@ -1,22 +1,22 @@
 -- prefix, queue of the bell that was heard or '', worker, lease_s, token, is_idle 0|1,
 -- most jobs of a tenant that run at once or '', queues in the order in which they are asked...
--- -> {'run', queues to ring, id, attempt, request, created_at, timeout_s, queued_s, kept, exclusive 0|1},
+-- -> {'run', queues to ring, id, attempt, request, created_at, timeout_s, queued_s, kept, exclusive 0|1, more wait 0|1},
 -- {'wait', queues to ring, id}, {'unreadable', queues to ring, id} or {'none', queues to ring, why}
 local heard, worker, token, is_idle, most = ARGV[2], ARGV[3], ARGV[5], ARGV[6] == '1', tonumber(ARGV[7])
 local CLAIMED, CALL_AGAIN_S, RESERVED_S, MOST_PASSED, MOST_EXPIRED = P .. ':claimed:' .. worker, 600, 10, 100, 100
 
-local function run(rec, rings)
+local function run(rec, rings, more_wait)
   local more = get(rec.id, 'request', 'kept')
   return {'run', rings, rec.id, rec.attempt, more[1] or '', rec.created_at, rec.timeout_s,
     stamp(now - tonumber(rec.rung_at or rec.created_at)), more[2] or '',
-    is_exclusive(rec, tonumber(rec.attempt)) and '1' or '0'}
+    is_exclusive(rec, tonumber(rec.attempt)) and '1' or '0', more_wait and '1' or '0'}
 end
 
 -- A call repeated after a lost reply gets its claim again. A worker makes its claims one at a time.
 local last_token, last_id, reserved_in = string.match(call_anew('GET', CLAIMED) or '', '^(%S*) (%S*) (%S*)$')
 if last_token == token then
   local rec = read(last_id)
-  if rec.state == 'running' and rec.token == token and is_sound(rec) then return run(rec, {}) end
+  if rec.state == 'running' and rec.token == token and is_sound(rec) then return run(rec, {}, true) end
 end
 
 local rings, rung = {}, {}
@@ -130,7 +130,7 @@ local turn = math.max(last, num(redis.call('ZSCORE', turns(queue), tenant)) or l
 redis.call('HSET', BELLS, queue .. ':turn', turn)
 forget_places(rec)
 if redis.call('EXISTS', line(queue, tenant)) == 1 then redis.call('ZADD', turns(queue), turn + 1, tenant) end
-if rec.overdue then redis.call('HDEL', job_key(rec.id), 'overdue') end
+if rec.overdue or rec.draining then redis.call('HDEL', job_key(rec.id), 'overdue', 'draining') end
 -- The attempt is counted before any work is done: a video that kills the process cannot loop.
 rec.attempt = tostring(tonumber(rec.attempt) + 1)
 set(rec.id, 'state', 'running', 'stage', 'fetching', 'attempt', rec.attempt, 'worker', worker,
@@ -142,4 +142,6 @@ redis.call('SET', CLAIMED, token .. ' ' .. rec.id .. ' ', 'EX', CALL_AGAIN_S)
 emit(rec.id, 'state', 'running', rec.attempt, 'stage', 'fetching')
 leave(queue)
 if heard ~= queue then leave(heard) end
-return run(rec, rings)
+local all = {}
+for n = 8, #ARGV do all[#all + 1] = turns(ARGV[n]) end
+return run(rec, rings, redis.call('EXISTS', unpack(all)) > 0)

@@ -37,7 +37,7 @@ end
 
 local FIELDS = {'state', 'queue', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s', 'created_at', 'place', 'rung_at',
   'kept_at', 'start_by', 'deadline', 'tenant', 'token', 'stage', 'worker', 'next_at', 'follows', 'suspect', 'overdue',
-  'flight', 'idem'}
+  'draining', 'flight', 'idem'}
 
 -- Returns a record with the fields that transitions work with; one without `state` is no record.
 local function read(id)

@@ -51,6 +51,11 @@ for _, rec in ipairs(due(':leases')) do
     -- Its worker went on to renew the lease. If it had vanished, the job would be tried again, however late.
     finalize(rec, 'failed', 'failure', failure('job_timeout',
       'the attempt ran longer than timeout_s and its worker did not stop it', rec.stage, false, rec.attempt))
+  elseif rec.draining then
+    redis.call('HINCRBY', job_key(rec.id), 'max_attempts', 1)
+    requeue(rec)
+    emit(rec.id, 'state', 'queued', rec.attempt, 'message', 'its worker was killed while it shut down')
+    add_ring(enqueue(rec))
   else
     local why = failure('worker_lost', 'worker ' .. (rec.worker or '?') .. ' vanished', rec.stage, true, rec.attempt)
     if tonumber(rec.attempt) >= tonumber(rec.max_attempts) then

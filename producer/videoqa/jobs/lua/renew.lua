@@ -1,5 +1,5 @@
--- prefix, lease_s, id and token of each lease... -> 'ok', 'cancel' or 'lost' for each
-local lease_s = tonumber(ARGV[2])
+-- prefix, lease_s, the worker shuts down 0|1, id and token of each lease... -> 'ok', 'cancel' or 'lost' for each
+local lease_s, is_draining = tonumber(ARGV[2]), ARGV[3] == '1'
 
 local function renew(id, token)
   local rec = read(id)
@@ -11,10 +11,12 @@ local function renew(id, token)
     if now > deadline + lease_s then return 'lost' end
     set(id, 'overdue', '1')
   end
+  -- A worker that shuts down may be killed: its job is not to blame.
+  if is_draining and not rec.draining then set(id, 'draining', '1') end
   redis.call('ZADD', LEASES, stamp(now + lease_s), id)
   return answer
 end
 
 local answers = {}
-for n = 3, #ARGV, 2 do answers[#answers + 1] = renew(ARGV[n], ARGV[n + 1]) end
+for n = 4, #ARGV, 2 do answers[#answers + 1] = renew(ARGV[n], ARGV[n + 1]) end
 return answers

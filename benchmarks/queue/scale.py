@@ -6,9 +6,9 @@
 Each size has a private Valkey with that many announced workers and waiting jobs, made by the public calls of
 the ledger and the client. Sizes: the smallest of all; each number raised alone; all raised together. Each call is
 then made some hundred times, one after the other: CPU time of Valkey's process for a call (`INFO cpu`), its ratio
-to that at the smallest size, p50 and p99 of the wall time, CPU time of the client, bytes that Valkey sent and got,
-commands (those within scripts too) and socket reads. Other work on the machine changes the wall times, and the CPU
-times a little.
+to that at the smallest size, which is measured just before in a Valkey beside it, p50 and p99 of the wall time, CPU
+time of the client, bytes that Valkey sent and got, commands (those within scripts too) and socket reads. Other work
+on the machine changes the wall times much, the CPU times a little, and the ratios hardly.
 
 Then, at the smallest size: a second of an idle worker's reaper and lease keeper, also behind TLS; one job with a
 real worker and the bundled demo model; bytes of the records; jobs a second beside bare Celery, dramatiq and rq,
@@ -92,10 +92,29 @@ class Plan:
 
 @dataclass
 class Scene:
-    """Costs of each call at one size."""
+    """Costs of each call at one size, and at the smallest beside it."""
 
     size: Size
     calls: dict[str, Cost] = field(default_factory=dict)
+    least: dict[str, Cost] = field(default_factory=dict)
+    """None of the smallest size itself."""
+
+    def find_ratio(self, name: str) -> float:
+        """Returns Valkey's CPU time for a call, relative to that at the smallest size."""
+        least = self.least.get(name, self.calls[name]).server_ms
+        return self.calls[name].server_ms / least if least else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "size": asdict(self.size),
+            "calls": {
+                name: asdict(cost) | {"ratio": self.find_ratio(name)}
+                for name, cost in self.calls.items()
+            },
+        }
+
+
+Calls = Iterator[tuple[str, Callable[[int], object], int]]
 
 
 def note(text: str) -> None:
@@ -116,22 +135,36 @@ def serving() -> Iterator[tuple[Settings, Meter, redis.Redis]]:
 # -- calls at each size
 
 
-def measure_size(size: Size, plan: Plan) -> Scene:
-    """Measures each call at one size."""
+def measure_size(size: Size, least: Size, plan: Plan) -> Scene:
+    """Measures each call at one size, and just before at the smallest, so that both meet the same other work."""
     note(f"{size}")
-    with serving() as (settings, meter, _), ExitStack() as stack:
-        made = Fleet(settings, size)
-        stack.callback(made.close)
-        scene = Scene(size)
-        fail_some(made)
-        begun_s = time.monotonic()
-        made.fill()
-        note(f"  filled in {time.monotonic() - begun_s:.0f} s")
-        for name, call, calls in list_calls(made, stack, plan.calls):
-            made.announce()
-            scene.calls[name] = meter.measure(call, calls=calls)
-            note(f"  {name:24} {scene.calls[name].server_ms:9.3f} ms of Valkey")
-        return scene
+    scene = Scene(size)
+    with ExitStack() as stack:
+        sides = [
+            make_side(stack, each, plan) for each in ((least, size) if size != least else (size,))
+        ]
+        # Both lists of calls go on together: each call of a list relies on those before it.
+        for steps in zip(*(calls for _, _, calls in sides), strict=True):
+            for (made, meter, _), (name, call, calls), costs in zip(
+                sides, steps, (scene.least, scene.calls)[-len(sides) :], strict=True
+            ):
+                made.announce()
+                costs[name] = meter.measure(call, calls=calls)
+            cost = scene.calls[name]
+            note(f"  {name:24} {cost.server_ms:9.3f} ms of Valkey {scene.find_ratio(name):9.2f}")
+    return scene
+
+
+def make_side(stack: ExitStack, size: Size, plan: Plan) -> tuple[Fleet, Meter, Calls]:
+    """Makes a fleet of one size with its backlog, in a Valkey of its own."""
+    settings, meter, _ = stack.enter_context(serving())
+    made = Fleet(settings, size)
+    stack.callback(made.close)
+    fail_some(made)
+    begun_s = time.monotonic()
+    made.fill()
+    note(f"  filled with {size.queued} in {time.monotonic() - begun_s:.0f} s")
+    return made, meter, list_calls(made, stack, plan.calls)
 
 
 def fail_some(made: Fleet) -> None:
@@ -144,9 +177,7 @@ def fail_some(made: Fleet) -> None:
         made.ledger.fail(claim.job_id, claim.token, failure, delay_s=0)
 
 
-def list_calls(
-    made: Fleet, stack: ExitStack, most: int
-) -> Iterator[tuple[str, Callable[[int], object], int]]:
+def list_calls(made: Fleet, stack: ExitStack, most: int) -> Calls:
     """Yields names of calls, the calls, and how often to make them; each relies on those before it."""
     client, ledger, tenants = made.client, made.ledger, made.size.tenants
     requests = [fleet.make_request(n % tenants) for n in range(most)]
@@ -168,9 +199,9 @@ def list_calls(
         yield name, lambda n, reaper=reaper: reaper.reap(), max(5, most // 4)
     yield "announce", lambda n: ledger.announce(info), most
     yield "queues", lambda n: client.queues(), max(5, most // 10)
-    yield "list", lambda n: client.list(limit=100), max(5, most // 10)
-    yield "list, queued", lambda n: client.list(state="queued", limit=100), max(5, most // 10)
-    yield "list, failed", lambda n: client.list(state="failed", limit=100), max(3, most // 10)
+    for state in (None, "queued", "failed"):
+        title = f"list, {state}" if state else "list"
+        yield title, lambda n, state=state: client.list(state=state, limit=100), max(5, most // 20)
 
 
 # -- an idle worker
@@ -182,6 +213,7 @@ def measure_idle(plan: Plan) -> dict[str, Cost]:
     found = {}
     with serving() as (settings, meter, _):
         quiet = meter.measure_for(plan.idle_s)
+        found["Valkey by itself"] = quiet
         found["plain"] = _measure_idle(settings, meter, quiet, plan.idle_s)
         front = find_tls_front()
         if front is None:
@@ -225,6 +257,12 @@ def _measure_idle(settings: Settings, meter: Meter, quiet: Cost, seconds: float)
         return per(meter.measure_for(seconds), IDLE_WORKERS, less=per(quiet, IDLE_WORKERS))
 
 
+def measure_quiet(seconds: float) -> Cost:
+    """Measures a second of a Valkey that nobody uses."""
+    with serving() as (_, meter, _):
+        return meter.measure_for(seconds)
+
+
 # -- one job with a real worker
 
 
@@ -240,6 +278,7 @@ def measure_job(plan: Plan) -> dict[str, Cost]:
         environ = dict(os.environ) | {"VIDEOQA_CPU_THREADS": "1", "VIDEOQA_FILE_ROOTS": name}
         with Stack(folder / "stack", environ) as stack, stack.client() as client:
             stack.wait_until_ready(lambda state: None)
+            quiet = measure_quiet(plan.idle_s)
             with redis.Redis.from_url(stack.redis.url, decode_responses=True) as plain:
                 meter = Meter(plain)
 
@@ -255,7 +294,7 @@ def measure_job(plan: Plan) -> dict[str, Cost]:
                 ask(cache="off"), ask(stream=True, cache="off"), ask()
                 assert ask(), "an equal job is to be answered by the cache"
                 idle = meter.measure_for(plan.idle_s)
-                found = {"idle, each second": idle}
+                found = {"idle, each second": per(idle, less=quiet)}
                 for title, call in (
                     ("one question", lambda n: ask(cache="off")),
                     ("one question, streamed", lambda n: ask(stream=True, cache="off")),
@@ -295,9 +334,12 @@ def measure_bytes(plan: Plan) -> dict[str, float]:
         assert last is not None
         found["finished, with its cache key"] = (used_memory(plain) - empty) / plan.records
         kinds = {name.split(":")[1]: name for name in plain.scan_iter(f"*{last.job_id}*")}
-        found |= {f"key {kind}:ID": plain.memory_usage(key) for kind, key in sorted(kinds.items())}
+        found |= {
+            f"key {kind}:ID": plain.memory_usage(key, samples=0)
+            for kind, key in sorted(kinds.items())
+        }
         answer = made.ledger.keys.answer(f"{plan.records - 1:064x}")
-        found["cache key"] = plain.memory_usage(answer)
+        found["cache key"] = plain.memory_usage(answer, samples=0)
     return {name: round(float(value)) for name, value in found.items()}
 
 
@@ -370,11 +412,9 @@ def run(plan: Plan, parts: Sequence[str]) -> dict[str, Any]:
     begun_s = time.monotonic()
     found: dict[str, Any] = {}
     if "sizes" in parts:
-        scenes = [measure_size(size, plan) for size in plan.list_sizes()]
-        found["sizes"] = [
-            {"size": asdict(scene.size), "calls": {n: asdict(c) for n, c in scene.calls.items()}}
-            for scene in scenes
-        ]
+        least, *others = plan.list_sizes()
+        scenes = [measure_size(size, least, plan) for size in (least, *others)]
+        found["sizes"] = [scene.to_dict() for scene in scenes]
     if "idle" in parts:
         found["idle"] = {name: asdict(cost) for name, cost in measure_idle(plan).items()}
     if "job" in parts:
@@ -437,19 +477,17 @@ def report(found: dict[str, Any]) -> None:
     """Prints tables in Markdown."""
     print(
         f"{found['machine']}, Python {found['python']}, Valkey {found['server']}, load {found['load']:.1f}, "
-        f"{found['wall_s']} s\n\nw: workers, t: tenants, m: models, q: queued jobs; `ratio`: Valkey's CPU time "
-        "to that at the smallest size\n"
+        f"{found['wall_s']} s\n\nw: workers, t: tenants, m: models, q: queued jobs; ratio: of Valkey's CPU time "
+        "to that at the smallest size, measured just before\n"
     )
     sizes = found.get("sizes", [])
     for name in sizes[0]["calls"] if sizes else ():
         print(f"### {name}\n")
-        base = sizes[0]["calls"][name]["server_ms"]
         rows = []
         for each in sizes:
             cost = each["calls"][name]
             first, *rest = format_cost(cost)
-            ratio = f"{cost['server_ms'] / base:.2f}" if base else "-"
-            rows.append([describe_size(each["size"]), first, ratio, *rest])
+            rows.append([describe_size(each["size"]), first, f"{cost['ratio']:.2f}", *rest])
         print_table(["size", COLUMNS[0], "ratio", *COLUMNS[1:]], rows)
     for part, title in (
         ("idle", "an idle worker's reaper and lease keeper, each second"),
@@ -492,6 +530,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> None:
         return [
             name,
             pair(was["server_ms"], now["server_ms"], ".3f"),
+            pair(was["ratio"], now["ratio"], ".2f") if "ratio" in now else "-",
             f"{was['server_ms'] / now['server_ms']:.1f}" if now["server_ms"] else "-",
             pair(was["client_ms"], now["client_ms"], ".2f"),
             pair(was["bytes_sent"], now["bytes_sent"], ",.0f"),
@@ -503,6 +542,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> None:
     head = [
         "",
         "Valkey, ms",
+        "ratio",
         "times less",
         "client, ms",
         "bytes sent",
@@ -548,8 +588,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     for panel in panels.flat[len(calls) :]:
         panel.set_axis_off()
     for panel, call in zip(panels.flat, calls, strict=False):
-        base = sizes[0]["calls"][call]["server_ms"] or 1.0
-        ratios = [each["calls"][call]["server_ms"] / base for each in sizes]
+        ratios = [each["calls"][call]["ratio"] for each in sizes]
         panel.barh(range(len(names)), ratios, color="#c2410c")
         panel.axvline(1.5, color="#4b5563", lw=0.8)
         panel.set_xscale("log")
@@ -597,7 +636,7 @@ def main() -> None:
         found = run(plan, args.parts)
     else:
         plan = Plan(
-            args.workers, args.tenants, args.models, args.queued, args.calls, 12.0, 20, 5000, 5000
+            args.workers, args.tenants, args.models, args.queued, args.calls, 20.0, 20, 5000, 5000
         )
         found = run(plan, args.parts)
     if args.plot:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from videoqa.client import Client
@@ -183,7 +184,9 @@ class Fleet:
 
     def fill(self) -> None:
         """Submits the backlog: each tenant has jobs for each model, as far as there are enough."""
-        self.client.submit_many(self._make_backlog())
+        backlog = self._make_backlog()
+        while chunk := list(islice(backlog, 5000)):  # their jobs are not kept
+            self.client.submit_many(chunk)
 
     def _make_backlog(self) -> Iterator[JobRequest]:
         for number in range(self.size.queued):

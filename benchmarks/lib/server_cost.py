@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import redis
 
-__all__ = ["Cost", "Meter", "per"]
+__all__ = ["Cost", "Meter", "join", "per"]
 
 COUNTED = (
     "server_ms", "client_ms", "bytes_sent", "bytes_got", "commands", "socket_reads", "connections",
@@ -48,6 +49,13 @@ class Cost:
     """New connections."""
     by_command: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Count and microseconds of each command; a script's include its own commands."""
+    times_s: list[float] = field(default_factory=list, repr=False)
+    """Wall time of each call."""
+
+    def to_dict(self) -> dict[str, Any]:
+        found = asdict(self)
+        del found["times_s"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Meter:
         self._client = client
         self._read()
         looks = [self._subtract(self._read(), self._read()) for _ in range(QUIET_CHECKS)]
-        self._own = tuple(statistics.median(values) for values in zip(*looks, strict=True))
+        self._own_cpu_s = statistics.median(cpu_s for cpu_s, *_ in looks)
 
     def _read(self) -> _Reading:
         pipe = self._client.pipeline(transaction=False)
@@ -99,13 +107,15 @@ class Meter:
     def _subtract(before: _Reading, after: _Reading) -> tuple[float, ...]:
         return tuple(b - a for a, b in zip(before.numbers(), after.numbers(), strict=True))
 
-    def measure(self, call: Callable[[int], object], *, calls: int, most_s: float = 10.0) -> Cost:
-        """Measures `call(0)`, `call(1)` and so on, up to `calls` of them or until `most_s` are over."""
+    def measure(
+        self, call: Callable[[int], object], *, calls: int, first: int = 0, most_s: float = 10.0
+    ) -> Cost:
+        """Measures `call(first)`, `call(first + 1)` and so on, `calls` of them or until `most_s` are over."""
         times_s: list[float] = []
         before, cpu_s = self._read(), time.process_time()
         while len(times_s) < calls and (not times_s or sum(times_s) < most_s):
             at_s = time.perf_counter()
-            call(len(times_s))
+            call(first + len(times_s))
             times_s.append(time.perf_counter() - at_s)
         cpu_s = time.process_time() - cpu_s
         return self._make_cost(before, times_s, cpu_s)
@@ -124,9 +134,12 @@ class Meter:
 
     def _make_cost(self, before: _Reading, times_s: Sequence[float], cpu_s: float) -> Cost:
         after, count = self._read(), len(times_s)
+        # The replies to these looks grow with each command that the server has seen.
+        look = self._subtract(after, self._read())
+        own = (self._own_cpu_s, *look[1:])
         found = [
-            max(0.0, value - own) / count
-            for value, own in zip(self._subtract(before, after), self._own, strict=True)
+            max(0.0, value - less) / count
+            for value, less in zip(self._subtract(before, after), own, strict=True)
         ]
         server_s, sent, got, commands, socket_reads, connections = found
         by_command = {}
@@ -141,6 +154,7 @@ class Meter:
             p50_ms=percentile(times_s, 0.5) * 1000,
             p99_ms=percentile(times_s, 0.99) * 1000,
             client_ms=cpu_s / count * 1000,
+            times_s=list(times_s),
             bytes_sent=sent,
             bytes_got=got,
             commands=commands,
@@ -166,6 +180,33 @@ def per(cost: Cost, count: float = 1.0, *, less: Cost | None = None, seconds: fl
         name: share(getattr(cost, name), getattr(less, name) if less else 0.0) for name in COUNTED
     }
     return replace(cost, by_command=by_command, **counted)  # type: ignore[arg-type]
+
+
+def join(costs: Sequence[Cost]) -> Cost:
+    """Returns the cost of a call over several measurements."""
+    calls, times_s = (
+        sum(cost.calls for cost in costs),
+        [at for cost in costs for at in cost.times_s],
+    )
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(n * cost.calls for n, cost in zip(values, costs, strict=True)) / calls
+
+    names = dict.fromkeys(name for cost in costs for name in cost.by_command)
+    by_command = {}
+    for name in names:
+        found = [cost.by_command.get(name, (0.0, 0.0)) for cost in costs]
+        by_command[name] = mean(n for n, _ in found), mean(usec for _, usec in found)
+    counted = {name: mean(getattr(cost, name) for cost in costs) for name in COUNTED}
+    return Cost(
+        calls=calls,
+        wall_ms=sum(times_s) / calls * 1000,
+        p50_ms=percentile(times_s, 0.5) * 1000,
+        p99_ms=percentile(times_s, 0.99) * 1000,
+        by_command=by_command,
+        times_s=times_s,
+        **counted,
+    )
 
 
 def percentile(values: Sequence[float], share: float) -> float:

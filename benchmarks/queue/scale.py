@@ -6,7 +6,7 @@
 Each size has a private Valkey with that many announced workers and waiting jobs, made by the public calls of
 the ledger and the client. Sizes: the smallest of all; each number raised alone; all raised together. Each call is
 then made some hundred times, one after the other: CPU time of Valkey's process for a call (`INFO cpu`), its ratio
-to that at the smallest size, which is measured just before in a Valkey beside it, p50 and p99 of the wall time, CPU
+to that at the smallest size, which is measured in turn in a Valkey beside it, p50 and p99 of the wall time, CPU
 time of the client, bytes that Valkey sent and got, commands (those within scripts too) and socket reads. Other work
 on the machine changes the wall times much, the CPU times a little, and the ratios hardly.
 
@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import redis
 from lib import fleet, queue_peers
 from lib.fleet import Fleet, Size
-from lib.server_cost import Cost, Meter, per
+from lib.server_cost import Cost, Meter, join, per
 
 from videoqa.broker import make_celery
 from videoqa.contract import Failure
@@ -57,6 +58,10 @@ FAILED = 10
 """Failed jobs, older than all others, that `list` is to find."""
 GRACE_S = 15.0
 IDLE_WORKERS = 20
+ROUNDS = 5
+"""Times that both sizes are measured in turn, so that other work on the machine meets both."""
+SLOW_MS = 10_000.0
+"""A round that took longer is the last of its call."""
 QUESTION = "What is moving?"
 
 CONFIG = "auto-aof-rewrite-percentage 0\n"
@@ -96,19 +101,14 @@ class Scene:
 
     size: Size
     calls: dict[str, Cost] = field(default_factory=dict)
-    least: dict[str, Cost] = field(default_factory=dict)
-    """None of the smallest size itself."""
-
-    def find_ratio(self, name: str) -> float:
-        """Returns Valkey's CPU time for a call, relative to that at the smallest size."""
-        least = self.least.get(name, self.calls[name]).server_ms
-        return self.calls[name].server_ms / least if least else 0.0
+    ratios: dict[str, float] = field(default_factory=dict)
+    """Valkey's CPU time for each call, relative to that at the smallest size: the median of the rounds."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "size": asdict(self.size),
             "calls": {
-                name: asdict(cost) | {"ratio": self.find_ratio(name)}
+                name: cost.to_dict() | {"ratio": self.ratios[name]}
                 for name, cost in self.calls.items()
             },
         }
@@ -136,7 +136,7 @@ def serving() -> Iterator[tuple[Settings, Meter, redis.Redis]]:
 
 
 def measure_size(size: Size, least: Size, plan: Plan) -> Scene:
-    """Measures each call at one size, and just before at the smallest, so that both meet the same other work."""
+    """Measures each call at one size, and in turn at the smallest, so that both meet the same other work."""
     note(f"{size}")
     scene = Scene(size)
     with ExitStack() as stack:
@@ -145,14 +145,32 @@ def measure_size(size: Size, least: Size, plan: Plan) -> Scene:
         ]
         # Both lists of calls go on together: each call of a list relies on those before it.
         for steps in zip(*(calls for _, _, calls in sides), strict=True):
-            for (made, meter, _), (name, call, calls), costs in zip(
-                sides, steps, (scene.least, scene.calls)[-len(sides) :], strict=True
-            ):
+            name = steps[0][0]
+            rounds: list[list[Cost]] = []
+            for made, _, _ in sides:
                 made.announce()
-                costs[name] = meter.measure(call, calls=calls)
-            cost = scene.calls[name]
-            note(f"  {name:24} {cost.server_ms:9.3f} ms of Valkey {scene.find_ratio(name):9.2f}")
+            for start, calls in split_calls(steps[0][2]):
+                rounds.append(
+                    [
+                        meter.measure(call, calls=calls, first=start)
+                        for (_, meter, _), (_, call, _) in zip(sides, steps, strict=True)
+                    ]
+                )
+                if sum(cost.wall_ms * cost.calls for cost in rounds[-1]) > SLOW_MS:
+                    break
+            scene.calls[name] = join([costs[-1] for costs in rounds])
+            scene.ratios[name] = statistics.median(
+                costs[-1].server_ms / costs[0].server_ms for costs in rounds if costs[0].server_ms
+            )
+            cost, ratio = scene.calls[name], scene.ratios[name]
+            note(f"  {name:24} {cost.server_ms:9.3f} ms of Valkey {ratio:9.2f}")
     return scene
+
+
+def split_calls(count: int) -> list[tuple[int, int]]:
+    """Splits so many calls into rounds; returns the first call of each and their number."""
+    size = max(1, count // ROUNDS)
+    return [(start, size) for start in range(0, size * min(count, ROUNDS), size)]
 
 
 def make_side(stack: ExitStack, size: Size, plan: Plan) -> tuple[Fleet, Meter, Calls]:
@@ -416,9 +434,9 @@ def run(plan: Plan, parts: Sequence[str]) -> dict[str, Any]:
         scenes = [measure_size(size, least, plan) for size in (least, *others)]
         found["sizes"] = [scene.to_dict() for scene in scenes]
     if "idle" in parts:
-        found["idle"] = {name: asdict(cost) for name, cost in measure_idle(plan).items()}
+        found["idle"] = {name: cost.to_dict() for name, cost in measure_idle(plan).items()}
     if "job" in parts:
-        found["job"] = {name: asdict(cost) for name, cost in measure_job(plan).items()}
+        found["job"] = {name: cost.to_dict() for name, cost in measure_job(plan).items()}
     if "bytes" in parts:
         found["bytes"] = measure_bytes(plan)
     if "rates" in parts:
@@ -478,7 +496,7 @@ def report(found: dict[str, Any]) -> None:
     print(
         f"{found['machine']}, Python {found['python']}, Valkey {found['server']}, load {found['load']:.1f}, "
         f"{found['wall_s']} s\n\nw: workers, t: tenants, m: models, q: queued jobs; ratio: of Valkey's CPU time "
-        "to that at the smallest size, measured just before\n"
+        "to that at the smallest size, measured in turn\n"
     )
     sizes = found.get("sizes", [])
     for name in sizes[0]["calls"] if sizes else ():

@@ -342,6 +342,7 @@ def measure_bytes(plan: Plan) -> dict[str, float]:
         found["queued, with its bell"] = (used_memory(plain) - empty) / plan.records
         for queue in made.queues:
             plain.delete(queue)  # the broker's messages
+        time.sleep(1.0)  # Valkey frees them in the background
         found["queued"] = (used_memory(plain) - empty) / plan.records
         claims = [fleet.claim(made.ledger, made.queues) for _ in range(plan.records)]
         found["running"] = (used_memory(plain) - empty) / plan.records

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar, Unpack, cast, get_args
@@ -41,6 +40,7 @@ from videoqa.contract import (
     describe_state,
     parse_request,
     parse_stored,
+    to_datetime,
 )
 from videoqa.forks import reopen_in_children
 from videoqa.jobs import (
@@ -48,6 +48,7 @@ from videoqa.jobs import (
     Ledger,
     ListCursor,
     Submission,
+    SubmitResult,
     check_permissions,
     connect,
     new_job_id,
@@ -116,14 +117,14 @@ def _refuse_code(code: str | None) -> errors.InvalidRequest:
     )
 
 
-def _make_queued_job(submission: Submission) -> Job:
+def _make_queued_job(submission: Submission, result: SubmitResult) -> Job:
     """Makes the job of a submission that was recorded just now, without reading its record."""
     request = submission.request
     return Job(
         id=submission.job_id,
         state="queued",
         max_attempts=request.max_attempts,
-        created_at=datetime.now(UTC),
+        created_at=to_datetime(result.created_at_s),
         model=request.model,
         priority=request.priority,
         tenant=request.tenant,
@@ -307,7 +308,7 @@ class Client:
         if result.known_id:
             return self.get(result.known_id)
         doorbell.ring([result.ring] if result.ring else [])
-        return _make_queued_job(submission)
+        return _make_queued_job(submission, result)
 
     def submit_many(self, requests: Iterable[JobRequest | RequestFields]) -> builtins.list[Job]:
         """Records many jobs, some hundred in a round trip, rings for workers, and returns the jobs in order.
@@ -373,7 +374,7 @@ class Client:
             if result.known_id
             else _Submitted(error=result.error)
             if result.error
-            else _Submitted(job=_make_queued_job(submission))
+            else _Submitted(job=_make_queued_job(submission, result))
             for submission, result in zip(submissions, results, strict=True)
         ]
 

@@ -35,6 +35,8 @@ class SubmitResult:
     """The job that was recorded, or that the idempotency key had made before; None: refused."""
     is_new: bool = False
     """The job was recorded now."""
+    created_at_s: float = 0.0
+    """The time of that, by Redis' clock."""
     ring: str | None = None
     """The queue to ring; None: bells enough are on their way, or nothing was recorded."""
     error: errors.VideoQAError | None = None
@@ -96,7 +98,12 @@ class Submission:
         request = self.request
         match reply[0]:
             case "new":
-                return SubmitResult(job_id=self.job_id, is_new=True, ring=str(reply[1]) or None)
+                return SubmitResult(
+                    job_id=self.job_id,
+                    is_new=True,
+                    created_at_s=float(reply[2]),
+                    ring=str(reply[1]) or None,
+                )
             case "same":
                 return SubmitResult(job_id=str(reply[1]))
             case "conflict":

@@ -97,8 +97,7 @@ def test_a_submitted_job_is_queued_and_says_why_it_waits(client: Client) -> None
     job = client.submit(**ASKED, custom_id="mine", metadata={"tenant": "a"}, priority="bulk")
     found = client.get(job.id)
     waits = {"position": 0, "waiting_for": "no running worker serves any model"}
-    assert found == job.model_copy(update={**waits, "created_at": found.created_at})
-    assert abs((found.created_at - job.created_at).total_seconds()) < 10
+    assert found == job.model_copy(update=waits)
     assert (found.state, found.attempt) == ("queued", 0)
     assert (job.custom_id, job.metadata, job.priority) == ("mine", {"tenant": "a"}, "bulk")
 

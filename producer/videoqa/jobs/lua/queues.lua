@@ -13,7 +13,8 @@ if tenant == '' then
   for _, queue in ipairs(redis.call('SMEMBERS', P .. ':paused')) do add(queue) end
 end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
-  if tenant == '' or redis.call('EXISTS', line(queue, tenant)) == 1 then add(queue) end
+  local own = tenant ~= '' and redis.call('EXISTS', line(queue, tenant))
+  if (own or redis.call('EXISTS', waiting(queue), running(queue), delayed(queue))) > 0 then add(queue) end
 end
 
 local found = {}

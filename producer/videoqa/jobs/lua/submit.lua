@@ -1,6 +1,6 @@
 -- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
 -- start_by default, most that may wait, tenant, indexes...
--- -> {'new', queue to ring or ''}, {'same'|'conflict', id} or {'full', waiting}
+-- -> {'new', queue to ring or '', created_at}, {'same'|'conflict', id} or {'full', waiting}
 -- Each new id has two old ones checked, so that at most half of an index are ids of records that are gone.
 local function index(key, id)
   for _, old in ipairs(redis.call('ZRANDMEMBER', key, 2)) do
@@ -11,7 +11,8 @@ local function index(key, id)
 end
 
 local id, queue, idem, body, tenant = ARGV[2], ARGV[4], ARGV[9], ARGV[10], ARGV[13]
-if redis.call('EXISTS', job_key(id)) == 1 then return {'new', queue} end -- a call repeated after a lost reply
+local recorded_at = get(id, 'created_at')[1]
+if recorded_at then return {'new', queue, recorded_at} end -- a call repeated after a lost reply
 if idem ~= '' then
   local key = P .. ':idem:' .. idem
   local have = call_anew('HMGET', key, 'id', 'body')
@@ -36,4 +37,4 @@ for n = 14, #ARGV do index(ARGV[n], id) end
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
 stand_in_line(id, queue, tenant, stamp(now))
 -- The first event of a job is not in its stream: see event_stream.py.
-return {'new', count_bell(queue) or ''}
+return {'new', count_bell(queue) or '', stamp(now)}

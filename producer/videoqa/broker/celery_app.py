@@ -115,6 +115,10 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         "max_connections": MAX_CONNECTIONS,  # kombu's default is 10 a channel
         "queue_order_strategy": f"{__name__}:InteractiveFirst",
+        # RabbitMQ's, which has no time-outs of its own: a message counts when the server has it.
+        "confirm_publish": True,
+        "read_timeout": settings.socket_timeout_s,
+        "write_timeout": settings.socket_timeout_s,
     }
 
 
@@ -152,6 +156,7 @@ def ring(app: Celery, bell: Bell) -> None:
             task_id=task_id(bell),
             retry=True,
             retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
+            confirm_timeout=app.conf.broker_transport_options["read_timeout"],
         )
 
 

@@ -22,13 +22,16 @@ from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.embedded.redis_server import RedisServer, find_server
 from videoqa_worker.settings import WorkerSettings
 
+BEFORE_BUS = 22_768
+"""A node of a Cluster also listens on the port 10,000 above, which is to be below those of outgoing connections."""
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
 
 
 @pytest.fixture(scope="module")
 def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("cluster")
-    with RedisServer(folder, extra="cluster-enabled yes\n") as server:
+    port = next(port for port in iter(free_port, 0) if port < BEFORE_BUS)
+    with RedisServer(folder, port=port, extra="cluster-enabled yes\n") as server:
         yield server.url
 
 

@@ -30,7 +30,7 @@ appendfsync everysec
 maxmemory-policy noeviction
 save ""
 stream-node-max-bytes 256
-hash-max-listpack-value 1024
+hash-max-ziplist-value 1024
 list-compress-depth 1
 daemonize no
 """

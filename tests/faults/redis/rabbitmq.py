@@ -6,7 +6,7 @@ Faults come by turns: SIGKILL and a start with the same queues; an alarm, beside
 that runs for longer than `consumer_timeout`, after which RabbitMQ closes the channel of a consumer that has not
 acknowledged a message. Jobs that come while such a job runs on the only worker are answered before it ends.
 `wrong` counts those that are not, submits that take longer than `SUBMIT_S`, and queues and exchanges beyond one for
-each priority.
+each model and priority.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _hold(rig: Rig, hanging: Hanging) -> float:
 
 def _count_declared(rig: Rig, rabbit: RabbitServer) -> None:
     """Counts queues and exchanges that should not be there, queues that a restart loses, and full ones."""
-    queues = {f"faults.default.{priority}" for priority in PRIORITIES}
+    queues = {f"faults.{model}.{kind}" for model in ("default", "demo") for kind in PRIORITIES}
     lines = rabbit.control(
         "list_queues", "name", "durable", "auto_delete", "exclusive"
     ).splitlines()

@@ -86,7 +86,7 @@ def test_a_submit_to_a_frozen_server_returns_in_time_and_the_job_is_recorded(
             assert time.monotonic() - begun < WITHIN_S
         finally:
             os.kill(rabbit.process.pid, signal.SIGCONT)
-        assert "recorded, and a worker will find it late" in caplog.text
+        assert "a worker will find it late" in caplog.text
         caplog.clear()
         client.submit(ASKED)
         assert caplog.text == ""

@@ -59,7 +59,7 @@ def test_a_job_lives_on_each_version_as_on_any_other(version: Settings, at: redi
 
         def is_in_line() -> bool:
             ledger.reap(grace_s=60)
-            return [queue.waiting for queue in client.queues()] == [1]
+            return sum(queue.waiting for queue in client.queues()) == 1
 
         first = client.submit(ASKED | {"idempotency_key": "one"})
         assert client.submit(ASKED | {"idempotency_key": "one"}).id == first.id
@@ -85,5 +85,5 @@ def test_a_job_lives_on_each_version_as_on_any_other(version: Settings, at: redi
         assert (events[0].state, events[-1].state) == ("queued", "succeeded")
         assert {job.id for job in client.list(state="succeeded").jobs} == {first.id, others[0].id}
         assert len(client.list(tag="t").jobs) == 3
-        assert [queue.waiting for queue in client.queues()] == []
+        assert sum(queue.waiting for queue in client.queues()) == 0
     assert {each.name for each in run_checks(version) if not each.ok} == {"workers", "model"}

@@ -17,17 +17,24 @@ from videoqa.jobs.connection import (
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import AsyncEventReader
 from videoqa.jobs.keys import queue_name
-from videoqa.jobs.ledger import Claim, ClaimResult, Ledger, Progress, Unreadable, WriteReply
+from videoqa.jobs.ledger import (
+    Claim,
+    ClaimResult,
+    Ledger,
+    Progress,
+    ReapResult,
+    Unreadable,
+    WriteReply,
+)
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.permissions import check_permissions
 from videoqa.jobs.server_checks import make_leaving_class
-from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
+from videoqa.jobs.submission import Submission, SubmitResult, new_job_id
 
 __all__ = [
     "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
     "AsyncEventReader",
-    "Bell",
     "CachedObject",
     "Claim",
     "ClaimResult",
@@ -35,6 +42,7 @@ __all__ = [
     "Ledger",
     "ListCursor",
     "Progress",
+    "ReapResult",
     "Submission",
     "SubmitResult",
     "Unreadable",

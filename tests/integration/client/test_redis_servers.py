@@ -81,6 +81,19 @@ def test_a_server_of_another_kind_is_told_before_anything_is_recorded(
         _check_redis(WorkerSettings.from_environment({}, redis_url=url, model="demo"))
 
 
+@pytest.mark.parametrize("scheme", ["redis+cluster", "rediss+cluster"])
+@pytest.mark.parametrize("name", ["redis_url", "broker_url"])
+def test_the_url_of_a_cluster_is_refused_before_anything_is_recorded(
+    name: str, scheme: str, settings: Settings, redis_client: redis.Redis
+) -> None:
+    """kombu would take what follows the plus for a host of its default port."""
+    fields = settings.model_dump() | {name: f"{scheme}://127.0.0.1:7000/0"}
+    with pytest.raises(errors.ConfigurationError, match="Redis without cluster mode") as caught:
+        Client(settings=Settings(**fields)).submit(**ASKED)
+    assert caught.value.param == name
+    assert redis_client.keys(f"{settings.prefix}*") == []
+
+
 @pytest.mark.parametrize(
     "says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-x\r\n", b"220 mail\r\n"]
 )

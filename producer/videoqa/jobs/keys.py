@@ -10,7 +10,7 @@
 | `P:waiting:QUEUE` | zset | waiting jobs by the time when they first stood in line | ids leave when claimed |
 | `P:line:QUEUE:TENANT` | zset | those of one tenant | as `P:waiting:QUEUE` |
 | `P:turns:QUEUE` | zset | tenants whose jobs may begin, by the number of jobs begun | until their last job |
-| `P:held:QUEUE` | zset | tenants that wait and run as many jobs as they may, as in `P:turns:QUEUE` | until one of these ends |
+| `P:held:QUEUE` | zset | tenants that run as many jobs as they may, as in `P:turns:QUEUE` | until one of these ends |
 | `P:holding:TENANT` | set | the queues in which the tenant is held | as `P:held:QUEUE` |
 | `P:wake` | set | queues with a tenant that is held no longer | until the next claim or round |
 | `P:bells` | hash | per queue: bells on their way, time of the last one, turns | for good, three numbers a queue |

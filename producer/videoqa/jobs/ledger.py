@@ -127,7 +127,7 @@ class ClaimResult:
 
 @dataclass(frozen=True)
 class ReapResult:
-    """What a round of the reaper found."""
+    """The queues that a round of the reaper found in need of a bell."""
 
     ring: list[str]
     """Queues to ring: their jobs are due, lost their worker, or have had no bell for too long."""

@@ -30,7 +30,7 @@ class Call:
     def __init__(self, heard: str) -> None:
         self.heard = heard
         self.answer: Literal["", "counted", "refused"] = ""
-        """What became of the bell: the ledger has counted it as heard, or it is for other workers."""
+        """The fate of the bell: the ledger has counted it as heard, or it is for other workers."""
 
 
 class JobSlots:

@@ -39,7 +39,7 @@ _LISTEN_S = 1.0
 _MOST_RETRY_S = 4.0
 """Longest time between two tries to connect: a fleet is back at work seconds after its broker is."""
 _LAST_POLL_S = 0.05
-"""So long a slot that is idle again may wait for the reply to a BRPOP, which comes within 1 s."""
+"""Longest time that a slot which is idle again waits for the reply to a BRPOP."""
 
 
 class BellConsumer(Consumer):  # type: ignore[misc]

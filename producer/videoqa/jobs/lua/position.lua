@@ -6,7 +6,7 @@ if not rank then return -1 end
 local turn = num(redis.call('ZSCORE', turns(queue), mine) or call_anew('ZSCORE', held(queue), mine)) or 0
 local begins = turn + rank
 
--- Of more tenants than MOST, only SOME are looked at, at even distances.
+-- Looks at SOME of the tenants, at even distances, where they are more than MOST.
 local MOST, SOME = 64, 16
 local count = redis.call('ZCARD', turns(queue))
 local looked_at = count <= MOST and count or SOME

@@ -1,6 +1,6 @@
 """RabbitMQ is the broker: it is killed, has memory alarms, and takes back what is not acknowledged in time.
 
-    python tests/faults/redis/rabbitmq.py [--jobs 5000] [--seed 1] [--json]
+    python tests/faults/redis/rabbitmq.py [--jobs 2000] [--seed 1] [--json]
 
 Faults come by turns: SIGKILL and a start with the same queues; an alarm, beside which it takes no messages; a job
 that runs for longer than `consumer_timeout`, after which RabbitMQ closes the channel of a consumer that has not
@@ -134,4 +134,4 @@ def _count_declared(rig: Rig, rabbit: RabbitServer) -> None:
 
 
 if __name__ == "__main__":
-    main(run, jobs=5_000, about=__doc__)
+    main(run, jobs=2_000, about=__doc__)

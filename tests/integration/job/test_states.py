@@ -603,6 +603,16 @@ def test_a_queue_whose_bells_were_all_heard_is_rung_again_if_jobs_still_wait(
     assert ledger.reap(grace_s=0.01) == ReapResult(ring=[jobs[0].queue], doubtful=[])
 
 
+def test_turns_that_were_deleted_or_evicted_are_restored(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    jobs = [submit(ledger, tenant=tenant) for tenant in ("a", "b")]
+    redis_client.delete(ledger.keys.turns(jobs[0].queue))
+    assert ledger.claim([jobs[0].queue], worker="w", lease_s=30, token="x").claim is None
+    ledger.reap(grace_s=60)
+    assert begin_all(ledger, jobs) == ["a", "b"]
+
+
 def test_a_round_just_after_another_one_does_nothing(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell, lease_s=0)

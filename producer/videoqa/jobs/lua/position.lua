@@ -6,10 +6,10 @@ if not rank then return -1 end
 local turn = num(redis.call('ZSCORE', turns(queue), mine) or call_anew('ZSCORE', held(queue), mine)) or 0
 local begins = turn + rank
 
--- Looks at SOME of the tenants, at even distances, where they are more than MOST.
-local MOST, SOME = 64, 16
+-- Looks at MOST tenants, at even distances; of fewer it looks at all.
+local MOST = 16
 local count = redis.call('ZCARD', turns(queue))
-local looked_at = count <= MOST and count or SOME
+local looked_at = math.min(count, MOST)
 local before, others = 0, 0
 for n = 0, looked_at - 1 do
   local place = math.floor(n * count / looked_at)

@@ -85,12 +85,21 @@ end
 for _, queue in ipairs(call_anew('SMEMBERS', P .. ':wake')) do add_ring(count_bell(queue)) end
 redis.call('DEL', P .. ':wake')
 
+-- Gives the tenants of waiting jobs their turns again, after somebody deleted these or Redis evicted them.
+local function restore_turns(queue)
+  for _, id in ipairs(redis.call('ZRANGE', waiting(queue), 0, limit - 1)) do
+    local tenant = get(id, 'tenant')[1] or ''
+    if redis.call('EXISTS', line(queue, tenant)) == 1 then redis.call('ZADD', turns(queue), 0, tenant) end
+  end
+end
+
 -- Tells if jobs of the queue may begin. A tenant whose running jobs somebody deleted is held no longer.
 local function may_begin(queue)
   if most then
     local tenant = call_anew('ZRANDMEMBER', held(queue))
     if tenant and room(tenant, most) > 0 then move_tenant(held(queue), turns(queue), tenant) end
   end
+  if redis.call('EXISTS', turns(queue), held(queue)) == 0 then restore_turns(queue) end
   return redis.call('EXISTS', turns(queue)) == 1
 end
 

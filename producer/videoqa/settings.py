@@ -74,9 +74,14 @@ def check_server_url(url: str | None) -> str | None:
     """Checks ports and passwords of a server's URL, or of several brokers'.
 
     Raises:
-        ValueError: a port is not a number, or a password is that of an example.
+        ValueError: it is a Cluster's, a port is not a number, or a password is that of an example.
     """
     for one in url.split(";") if url else ():
+        if "cluster" in one.partition("://")[0]:
+            raise ValueError(
+                "expected a Redis without cluster mode, as redis://HOST:PORT/0: a Cluster would spread the "
+                "keys of one job over several servers"
+            )
         try:
             parts = urlsplit(one)
             _ = parts.port

@@ -74,7 +74,7 @@ class Rig:
     ) -> None:
         """
         Arguments:
-            environ: more settings of the workers.
+            environ: more settings of the workers; a broker's URL is the client's as well.
             in_flight: so many jobs are submitted before the first of them is final.
             per_fault: so many jobs are submitted at each fault that is counted, so that they meet.
             before: Python that each worker runs first, to break something there; what it draws is by
@@ -106,7 +106,11 @@ class Rig:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self.redis = RedisServer(self.folder / "redis", extra=self._redis_config)
             stack.callback(self._stop_redis)
-            self.settings = Settings(redis_url=self.redis.url, prefix="faults")
+            self.settings = Settings(
+                redis_url=self.redis.url,
+                prefix="faults",
+                broker_url=self.environ.get("VIDEOQA_BROKER_URL"),
+            )
             self.client = stack.enter_context(Client(settings=self.settings))
             self.plain = redis.Redis.from_url(self.redis.url, decode_responses=True)
             stack.callback(self.plain.close)

@@ -107,6 +107,10 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "health_check_interval": 5,
         "socket_keepalive": True,
         "max_connections": MAX_CONNECTIONS,  # kombu's default is 10 a channel
+        # RabbitMQ's, which has no time limits of its own: a message counts when the server has it.
+        "confirm_publish": True,
+        "read_timeout": settings.socket_timeout_s,
+        "write_timeout": settings.socket_timeout_s,
     }
 
 
@@ -123,6 +127,7 @@ def ring(app: Celery, queue: str) -> None:
             queue=queue,
             retry=True,
             retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
+            confirm_timeout=app.conf.broker_transport_options["read_timeout"],
         )
 
 

@@ -73,12 +73,15 @@ def _find_missing(
         for key in used
     ]
     pipe = client.pipeline(transaction=False)
+    if consumes:
+        pipe.brpop(keys["q"], timeout=0.01)
     for call in ("MULTI", "EXEC"):  # kombu's and the ledger's
         pipe.execute_command(call)  # type: ignore[no-untyped-call]
     pipe.script_load(_PROBE)
     pipe.evalsha(hashlib.sha1(_PROBE.encode(), usedforsecurity=False).hexdigest(), 0, "")
     pipe.eval(_PROBE, 0, "\n".join(lines))
     *replies, refused = pipe.execute(raise_on_error=False)
+    popped = replies.pop(0) if consumes else None
     failed = [reply for reply in [*replies, refused] if isinstance(reply, Exception)]
     if besides := [str(error) for error in failed if is_permission_error(error)]:
         return besides
@@ -92,6 +95,8 @@ def _find_missing(
             found[key.partition(names["probe"])[0] + "*" if is_key and key else line.split()[0]] = (
                 None
             )
+    if isinstance(popped, Exception) and is_permission_error(popped) and "command" in str(popped):
+        found["BRPOP"] = None  # before Redis 7.2 no script may call it
     return list(found)
 
 

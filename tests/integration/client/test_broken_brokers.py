@@ -35,7 +35,7 @@ ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is i
 class AmqpServer(socketserver.ThreadingTCPServer):
     """Speaks AMQP 0-9-1 up to the refusal of a login or of a virtual host.
 
-    RabbitMQ needs Erlang, which is not there; these are its replies.
+    RabbitMQ needs Erlang, which is not everywhere; these are its replies.
     """
 
     allow_reuse_address = True

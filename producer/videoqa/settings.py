@@ -27,7 +27,7 @@ from pydantic_core import PydanticUndefined
 
 from videoqa.errors import ConfigurationError
 from videoqa.redaction import redact_url
-from videoqa.redis_url import speaks_redis, spell_for_celery
+from videoqa.redis_url import parse_sentinels, speaks_redis, spell_for_celery
 
 __all__ = [
     "DEFAULT_REDIS_URL",
@@ -77,9 +77,10 @@ def check_server_url(url: str | None) -> str | None:
         ValueError: a port is not a number, or a password is that of an example.
     """
     for one in url.split(";") if url else ():
+        group = parse_sentinels(one)
         try:
             parts = urlsplit(one)
-            _ = parts.port
+            _ = group or parts.port
         except ValueError:  # whose message may quote a password
             raise ValueError(
                 "expected HOST:PORT with a number; in a password write / as %2F, # as %23, ? as %3F "

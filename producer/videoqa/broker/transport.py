@@ -12,9 +12,10 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection, ConnectionPool, PooledConnection
 from kombu.pools import ProducerPool
 from kombu.transport import redis as kombu_redis
+from redis.connection import SSLConnection
 from redis.exceptions import ResponseError
 
-from videoqa.jobs import make_leaving_class, make_retry
+from videoqa.jobs import PrimaryFinder, make_leaving_class, make_retry
 
 __all__ = ["BrokerApp", "BrokerConnection", "name_server"]
 
@@ -32,7 +33,12 @@ class Channel(kombu_redis.Channel):
         server = self.connection.client
         options = server.transport_options.get("url_options", {})
         found.update(options.get(name_server(server), {}))
-        found["connection_class"] = make_leaving_class(found["connection_class"])
+        group = server.transport_options.get("sentinels", {}).get(name_server(server))
+        kind = found["connection_class"]
+        finder = (
+            PrimaryFinder(group, found, uses_tls=issubclass(kind, SSLConnection)) if group else None
+        )
+        found["connection_class"] = make_leaving_class(kind, finder)
         found["retry"] = make_retry()
         return found
 

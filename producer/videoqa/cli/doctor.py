@@ -20,14 +20,17 @@ from videoqa.cli.tables import format_age
 from videoqa.contract import QueueInfo, WorkerInfo
 from videoqa.jobs import (
     Ledger,
+    SentinelReply,
     check_permissions,
     connect,
+    make_finder,
     queue_name,
     server_address,
     server_name,
     translate_redis_errors,
 )
 from videoqa.local_stack import find_stack, state_folder
+from videoqa.redaction import redact_text
 from videoqa.settings import Settings, unknown_variables
 
 __all__ = ["check_variables", "run_checks"]
@@ -47,6 +50,8 @@ _SENDERS_ERRORS = (
 def run_checks(settings: Settings) -> Iterator[Check]:
     """Yields each check when it is done, with those of the worker if that is installed."""
     workers: list[WorkerInfo] = []
+    if finder := make_finder(settings):
+        yield _check_sentinels(finder.ask_all())
     with closing(connect(settings)) as client:
         first, *others = _check_redis(settings, client)
         yield from (first, *others)
@@ -134,6 +139,23 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
         ok=abs(skew_s) < 5,
         found=f"{skew_s:+.1f} s from Redis' clock",
         next_step="run NTP on both machines: start_by is compared with Redis' clock",
+    )
+
+
+def _check_sentinels(replies: Sequence[SentinelReply]) -> Check:
+    """Checks that all Sentinels of the URL answer and name the same primary."""
+    primaries = sorted(
+        {f"{reply.primary[0]}:{reply.primary[1]}" for reply in replies if reply.primary}
+    )
+    silent = [reply for reply in replies if reply.primary is None]
+    named = " or ".join(primaries) or "unknown"
+    found = f"{len(replies) - len(silent)} of {len(replies)} answer; the primary is {named}"
+    return Check(
+        "sentinels",
+        ok=not silent and len(primaries) == 1,
+        found="; ".join([found, *(redact_text(reply.why) for reply in silent)]),
+        next_step="start those that are away, and correct the hosts, the name or sentinel_password in "
+        "VIDEOQA_REDIS_URL: a majority of them is needed for a failover",
     )
 
 

@@ -9,6 +9,7 @@ from videoqa.jobs.connection import (
     explain_broken,
     find_eviction_policy,
     is_permission_error,
+    make_finder,
     make_retry,
     server_address,
     server_name,
@@ -20,6 +21,7 @@ from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import Claim, ClaimResult, Ledger, Progress, Unreadable, WriteReply
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.permissions import check_permissions
+from videoqa.jobs.sentinels import PrimaryFinder, SentinelReply
 from videoqa.jobs.server_checks import make_leaving_class
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
@@ -34,7 +36,9 @@ __all__ = [
     "EventCursor",
     "Ledger",
     "ListCursor",
+    "PrimaryFinder",
     "Progress",
+    "SentinelReply",
     "Submission",
     "SubmitResult",
     "Unreadable",
@@ -45,6 +49,7 @@ __all__ = [
     "explain_broken",
     "find_eviction_policy",
     "is_permission_error",
+    "make_finder",
     "make_leaving_class",
     "make_retry",
     "new_job_id",

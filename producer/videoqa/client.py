@@ -203,7 +203,12 @@ class Client:
         self._is_borrower = False
         """True if the connections are those of another client, which closes them."""
         self._redis = self._connect()
-        self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
+        self._ledger = Ledger(
+            self._redis,
+            url=self.settings.redis_url,
+            prefix=self.settings.prefix,
+            wait_replicas=self.settings.wait_replicas,
+        )
         self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)

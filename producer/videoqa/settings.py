@@ -206,6 +206,13 @@ class Settings(Config):
     broker_url: Annotated[str | None, AfterValidator(check_server_url)] = Field(
         default=None, description="Celery broker of the queue messages; unset: the same Redis"
     )
+    wait_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="replicas of Redis that must have acknowledged a submit, cancel, retry, purge or pause before the "
+        "call returns; with fewer it fails with not_replicated after 1.5 s; 0: a failover may lose the last moment",
+    )
     prefix: str = Field(
         default="videoqa",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",

@@ -132,7 +132,7 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
         next_step="set `maxmemory-policy noeviction`, or a full Redis drops jobs silently",
     )
     yield _check_memory(info)
-    yield _check_replication(info)
+    yield _check_replication(info, settings.wait_replicas)
     skew_s = time.time() - (clock[0] + clock[1] / 1e6)
     yield Check(
         "clock",
@@ -186,8 +186,8 @@ def _format_bytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _check_replication(info: Mapping[str, Any]) -> Check:
-    """Checks that this server is a single primary, and that its replicas follow it."""
+def _check_replication(info: Mapping[str, Any], wait_replicas: int) -> Check:
+    """Checks that this server is a single primary, and that its replicas follow it, as many as are waited for."""
     if int(info.get("cluster_enabled", 0)):
         return Check(
             "replication",
@@ -208,6 +208,13 @@ def _check_replication(info: Mapping[str, Any]) -> Check:
     ]
     behind = sum(state != "online" for state in states)
     plural = "replica" if len(states) == 1 else "replicas"
+    if len(states) - behind < wait_replicas:
+        return Check(
+            "replication",
+            ok=False,
+            found=f"primary, {len(states) - behind} {plural} in step, VIDEOQA_WAIT_REPLICAS={wait_replicas}",
+            next_step="start replicas, or lower VIDEOQA_WAIT_REPLICAS: until then submits fail with not_replicated",
+        )
     return Check(
         "replication",
         ok=not behind,

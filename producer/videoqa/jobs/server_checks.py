@@ -29,8 +29,8 @@ __all__ = [
 
 _CLASSES = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 _GARBLED = "the reply is not of Redis' protocol"
-_TEXT = re.compile("^UNBLOCKED|-READONLY")
-"""Codes without a class in redis-py: a blocking read met the demotion; a script met it, in Redis 6."""
+_TEXT = re.compile("^UNBLOCKED|-READONLY|^WAIT cannot be used with replica")
+"""Errors without a class in redis-py: a blocking read met the demotion; a script met it, in Redis 6; WAIT did."""
 
 
 class DemotedError(redis.exceptions.ConnectionError):

@@ -60,7 +60,8 @@ class Replicated:
         extra: str = "",
     ) -> None:
         self.password = secrets.token_hex(8)
-        self._folder, self._extra = folder, extra
+        self._folder = folder
+        self._login = f"masterauth {self.password}\nrepl-diskless-sync-delay 0\n{extra}"
         self._stack = ExitStack()
         self.servers: list[RedisServer] = []
         """The first is the primary at first."""
@@ -75,10 +76,11 @@ class Replicated:
 
     def _start(self, replicas: int) -> None:
         for number in range(1 + replicas):
-            login = f"masterauth {self.password}\nrepl-diskless-sync-delay 0\n{self._extra}"
             follow = f"replicaof 127.0.0.1 {self.servers[0].port}\n" if self.servers else ""
             server = RedisServer(
-                self._folder / f"server-{number}", password=self.password, extra=login + follow
+                self._folder / f"server-{number}",
+                password=self.password,
+                extra=self._login + follow,
             )
             self.servers.append(self._stack.enter_context(server))
         wait_until(lambda: all(self.is_in_step(server) for server in self.servers[1:]))
@@ -182,14 +184,27 @@ class Replicated:
         with redis.Redis(port=sentinel.port, password=self._sentinel_password or None) as client:
             return int(client.execute_command("SENTINEL MASTER", NAME)["port"])
 
-    def restart(self, server: RedisServer) -> RedisServer:
-        """Starts a killed server again, as a replica of what the Sentinels or the row tell it."""
+    def restart(self, server: RedisServer, *, follow: RedisServer) -> None:
+        """Starts a killed server again, as a replica."""
         at = self.servers.index(server)
         again = RedisServer(
             self._folder / f"server-{at}",
             port=server.port,
             password=self.password,
-            extra=f"masterauth {self.password}\nrepl-diskless-sync-delay 0\n{self._extra}",
+            extra=self._login + f"replicaof 127.0.0.1 {follow.port}\n",
         )
         self.servers[at] = self._stack.enter_context(again)
-        return again
+
+    def is_whole(self) -> bool:
+        """Returns True once all but the primary are replicas in step, and the Sentinels see them all."""
+        primary = self.find_primary()
+        others = [server for server in self.servers if server is not primary]
+        return all(map(self.is_in_step, others)) and all(
+            self._sees(sentinel, len(others)) for sentinel in self.sentinels
+        )
+
+    def _sees(self, sentinel: Sentinel, count: int) -> bool:
+        with redis.Redis(port=sentinel.port, password=self._sentinel_password or None) as client:
+            replicas = client.execute_command("SENTINEL SLAVES", NAME)
+        bad = "is_sdown", "is_odown", "is_disconnected", "is_master"
+        return sum(not any(each[flag] for flag in bad) for each in replicas) == count

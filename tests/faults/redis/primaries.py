@@ -1,0 +1,70 @@
+"""The life of a run on a primary with replicas: fail over again and again, count what is gone, go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from support.processes import wait_until
+
+from faults.rig import Rig
+from videoqa.contract import FINAL_STATES
+from videoqa_worker.embedded.redis_server import RedisServer
+
+__all__ = ["run_failovers"]
+
+
+def run_failovers(
+    rig: Rig,
+    jobs: int,
+    break_primary: Callable[[RedisServer], None],
+    mend: Callable[[RedisServer, RedisServer], None],
+    *,
+    counts_as_lost: bool,
+    longest_s: float,
+) -> None:
+    """Submits jobs, and meanwhile breaks one primary after the other.
+
+    Arguments:
+        break_primary: called with the primary of now.
+        mend: called with the old and the new primary, to make the old one a replica.
+        longest_s: longest time between two of them.
+        counts_as_lost: acknowledged jobs that the new primary does not have break the row's promise.
+    """
+    back_s: list[float] = []
+    gone: set[str] = set()
+    with rig.submitting(jobs) as going:
+        while going():
+            time.sleep(rig.draw.uniform(0.1, longest_s))
+            waiting = rig.open_jobs()
+            old, begun_s = rig.redis, time.monotonic()
+            break_primary(old)
+            rig.redis = wait_until(lambda old=old: rig.replicated.find_primary(besides=old))
+            rig.tally.kills += 1
+            if waiting and wait_until(lambda ids=waiting: has_final(rig, ids)):
+                back_s.append(time.monotonic() - begun_s)
+            lost = find_gone(rig) - gone
+            gone |= lost
+            rig.gone |= lost
+            rig.look_again()
+            mend(old, rig.redis)
+            wait_until(lambda: rig.replicated.is_whole() or not going())
+    rig.tally.held = jobs  # an attempt whose end was not replicated runs again
+    rig.tally.notes |= {
+        "not_replicated": len(gone),
+        "back_at_work_s": {"most": round(max(back_s, default=0.0), 2), "times": len(back_s)},
+        "workers_that_ended": sum(not worker.running() for worker in rig.workers),
+    }
+    if counts_as_lost:
+        rig.tally.lost += len(gone)
+
+
+def has_final(rig: Rig, ids: list[str]) -> bool:
+    """Returns True once one of these jobs is final."""
+    return any(state in FINAL_STATES for state in rig.states(ids))
+
+
+def find_gone(rig: Rig) -> set[str]:
+    """Returns the acknowledged jobs of which the primary of now has no record."""
+    ids = list(rig.acknowledged)
+    return {job_id for job_id, state in zip(ids, rig.states(ids), strict=True) if state is None}

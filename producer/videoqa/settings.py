@@ -203,6 +203,11 @@ class Settings(Config):
     redis_url: Annotated[str, AfterValidator(check_server_url)] = Field(
         default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"
     )
+    redis_read_url: Annotated[str | None, AfterValidator(check_server_url)] = Field(
+        default=None,
+        description="a replica of that Redis, from which clients read jobs, lists, queues and workers; what it lacks "
+        "is looked up at the primary; with redis+sentinel:// a replica that the Sentinels know; unset: the primary",
+    )
     broker_url: Annotated[str | None, AfterValidator(check_server_url)] = Field(
         default=None, description="Celery broker of the queue messages; unset: the same Redis"
     )

@@ -20,7 +20,6 @@ __all__ = ["NAME", "Replicated", "Sentinel"]
 
 NAME = "jobs"
 """The name by which the Sentinels know the primary."""
-QUORUM = 2
 
 
 class Sentinel(ServerProcess):
@@ -56,6 +55,7 @@ class Replicated:
         replicas: int = 1,
         sentinels: int = 0,
         sentinel_password: str = "",
+        quorum: int = 2,
         down_after_ms: int = 1000,
         extra: str = "",
     ) -> None:
@@ -69,7 +69,7 @@ class Replicated:
         self._sentinel_password = sentinel_password
         try:
             self._start(replicas)
-            self._watch(sentinels, sentinel_password, down_after_ms)
+            self._watch(sentinels, sentinel_password, quorum, down_after_ms)
         except BaseException:
             self._stack.close()
             raise
@@ -85,10 +85,10 @@ class Replicated:
             self.servers.append(self._stack.enter_context(server))
         wait_until(lambda: all(self.is_in_step(server) for server in self.servers[1:]))
 
-    def _watch(self, count: int, password: str, down_after_ms: int) -> None:
+    def _watch(self, count: int, password: str, quorum: int, down_after_ms: int) -> None:
         # No TILT, no long waits between two elections: the tests have no time for them.
         config = (
-            f"sentinel monitor {NAME} 127.0.0.1 {self.servers[0].port} {QUORUM}\n"
+            f"sentinel monitor {NAME} 127.0.0.1 {self.servers[0].port} {quorum}\n"
             f"sentinel auth-pass {NAME} {self.password}\n"
             f"sentinel down-after-milliseconds {NAME} {down_after_ms}\n"
             f"sentinel failover-timeout {NAME} 4000\n"

@@ -6,6 +6,7 @@ from videoqa.jobs.connection import (
     MAX_CONNECTIONS,
     connect,
     connect_async,
+    connect_replica,
     explain_broken,
     find_eviction_policy,
     is_permission_error,
@@ -21,6 +22,8 @@ from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import Claim, ClaimResult, Ledger, Progress, Unreadable, WriteReply
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.permissions import check_permissions
+from videoqa.jobs.reader import LedgerReader
+from videoqa.jobs.replica_reads import ReplicaReader
 from videoqa.jobs.sentinels import PrimaryFinder, SentinelReply
 from videoqa.jobs.server_checks import make_leaving_class
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
@@ -35,9 +38,11 @@ __all__ = [
     "ClaimResult",
     "EventCursor",
     "Ledger",
+    "LedgerReader",
     "ListCursor",
     "PrimaryFinder",
     "Progress",
+    "ReplicaReader",
     "SentinelReply",
     "Submission",
     "SubmitResult",
@@ -46,6 +51,7 @@ __all__ = [
     "check_permissions",
     "connect",
     "connect_async",
+    "connect_replica",
     "explain_broken",
     "find_eviction_policy",
     "is_permission_error",

@@ -41,6 +41,7 @@ __all__ = [
     "MAX_CONNECTIONS",
     "connect",
     "connect_async",
+    "connect_replica",
     "describe_refusal",
     "explain_broken",
     "find_eviction_policy",
@@ -100,18 +101,32 @@ def make_retry() -> Retry:
     return Retry(_BACKOFF, 1, supported_errors=_BROKEN)
 
 
-def connect(settings: Settings) -> redis.Redis:
+def connect_replica(settings: Settings) -> redis.Redis | None:
+    """Makes the client of `redis_read_url`; None where it is not set."""
+    if settings.redis_read_url is None:
+        return None
+    there = settings.model_copy(update={"redis_url": settings.redis_read_url})
+    return connect(there, wants_replica=True)
+
+
+def connect(settings: Settings, *, wants_replica: bool = False) -> redis.Redis:
     """Makes a pooled client, which connects on first use and reports a dead Redis in time.
 
     A connection that breaks is tried once more, quickly. One that stays silent is not:
     redis-py retries while connecting and again around it, so that a server that accepts
     and never answers would be reported after 4 x `socket_timeout_s` (measured: 20 s).
+
+    Arguments:
+        wants_replica: where the URL names Sentinels, connect to a replica.
     """
     with _translate_url_errors(settings):
         client = redis.Redis.from_url(
             strip_options(settings.redis_url), retry=make_retry(), **_make_options(settings)
         )
-        leave_demoted(client.connection_pool, make_finder(settings))
+        finder = make_finder(settings)
+        if finder is not None:
+            finder.wants_replica = wants_replica
+        leave_demoted(client.connection_pool, finder)
         return client
 
 

@@ -52,6 +52,8 @@ _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
 lose their leases one after the other. (From Redis 7 on, `#!lua flags=allow-oom` has the same effect.)
 """
+_READING = ("queues", "position")
+"""Scripts that write nothing, so that a replica runs them as well."""
 
 _JOB_FIELDS = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
@@ -66,7 +68,7 @@ _UNREADABLE = (errors.InvalidRequest, ValueError, TypeError, OverflowError, OSEr
 def load_script(name: str) -> str:
     """Returns the text of a script in `lua/`, behind `common.lua`."""
     folder = files("videoqa.jobs") / "lua"
-    begin = "" if name == "submit" else _EVEN_WHEN_FULL
+    begin = "" if name in ("submit", *_READING) else _EVEN_WHEN_FULL
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 

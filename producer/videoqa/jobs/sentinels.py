@@ -7,9 +7,10 @@ the connections of both, and of asyncio; `server_checks.py` has the connections 
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import redis
@@ -62,6 +63,17 @@ def _parse_reply(sentinel: Address, state: Mapping[str, Any]) -> SentinelReply:
     return SentinelReply(sentinel, (str(state["ip"]), int(state["port"])))
 
 
+def _choose_replica(replicas: Sequence[Mapping[str, Any]]) -> Address | None:
+    """Returns the address of a replica that is up and follows its primary; connections spread over all of them."""
+    sound = [
+        (str(each["ip"]), int(each["port"]))
+        for each in replicas
+        if not (each["is_sdown"] or each["is_odown"] or each["is_disconnected"])
+        and each.get("master-link-status") == "ok"
+    ]
+    return random.choice(sound) if sound else None  # noqa: S311 - spreads load
+
+
 def _raise_reason(name: str, replies: list[SentinelReply]) -> NoReturn:
     """Raises the reason why no Sentinel named a primary."""
     said = "; ".join(reply.why for reply in replies)
@@ -86,6 +98,9 @@ def _raise_reason(name: str, replies: list[SentinelReply]) -> NoReturn:
 
 class _Finder:
     """The addresses of Sentinels, the one that answered last in front."""
+
+    wants_replica = False
+    """Looks for a replica, and for the primary only where there is none in step."""
 
     def __init__(self, group: SentinelGroup, options: Mapping[str, Any], *, uses_tls: bool) -> None:
         """
@@ -152,7 +167,11 @@ class PrimaryFinder(_Finder):
         try:
             with redis.Redis(host, port, retry=Retry(NoBackoff(), 0), **self._options) as client:
                 state = client.execute_command("SENTINEL MASTER", self.name)
-                return _parse_reply(sentinel, state)
+                found = _parse_reply(sentinel, state)
+                if self.wants_replica:
+                    replicas = client.execute_command("SENTINEL SLAVES", self.name)
+                    return found._replace(primary=_choose_replica(replicas) or found.primary)
+                return found
         except redis.exceptions.RedisError as error:
             return SentinelReply(sentinel, error=error)
 

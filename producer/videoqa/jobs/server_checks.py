@@ -63,15 +63,15 @@ class _Leaving:
     """The address that it found last for a connection of this class."""
 
     def _lead_to(self, primary: tuple[str, int]) -> None:
-        """Makes the next connection of this object one to the primary."""
-        if type(self)._primary not in (None, primary):
+        """Makes the next connection of this object one to the primary, or to a replica that was found."""
+        if not self.finder.wants_replica and type(self)._primary not in (None, primary):
             type(self).demotions += 1
         type(self)._primary = primary
         self.host, self.port = primary
 
     def _check_role(self, role: str | None) -> None:
         """Raises DemotedError if the Sentinels named a server that is no primary any more, or not yet."""
-        if self.finder is not None and role != "master":
+        if self.finder is not None and role != "master" and not self.finder.wants_replica:
             raise DemotedError(f"{self.host}:{self.port} is not the primary yet")
 
     def _is_left_over(self) -> bool:

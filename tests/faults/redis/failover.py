@@ -26,7 +26,7 @@ FULL = 2_000
 
 
 def run(jobs: int, seed: int) -> Tally:
-    per_fault = 100 if jobs >= FULL else jobs / 3
+    per_fault = 100 if jobs >= FULL else jobs // 2
     with Rig("24 FAILOVER", seed, replicated={}, per_fault=per_fault) as rig:
         rig.start(WORKERS)
 
@@ -40,8 +40,8 @@ def run(jobs: int, seed: int) -> Tally:
             jobs,
             hand_over,
             lambda old, new: None,
+            per_fault=per_fault,
             counts_as_lost=True,
-            longest_s=2 if jobs >= FULL else 0.5,
         )
         return rig.settle()
 

@@ -20,28 +20,30 @@ def run_failovers(
     break_primary: Callable[[RedisServer], None],
     mend: Callable[[RedisServer, RedisServer], None],
     *,
+    per_fault: int,
     counts_as_lost: bool,
-    longest_s: float,
 ) -> None:
-    """Submits jobs, and meanwhile breaks one primary after the other.
+    """Submits jobs, and breaks one primary after the other while they come.
 
     Arguments:
         break_primary: called with the primary of now.
         mend: called with the old and the new primary, to make the old one a replica.
-        longest_s: longest time between two of them.
+        per_fault: jobs that are submitted at each fault, as the rig has it.
         counts_as_lost: acknowledged jobs that the new primary does not have break the row's promise.
     """
     back_s: list[float] = []
     gone: set[str] = set()
+    learned = len(rig.acknowledged)
     with rig.submitting(jobs) as going:
         while going():
-            time.sleep(rig.draw.uniform(0.1, longest_s))
+            begin = learned + int(per_fault * (rig.tally.kills + rig.draw.uniform(0.2, 0.8)))
+            wait_until(lambda begin=begin: len(rig.acknowledged) >= begin or not going())
             waiting = rig.open_jobs()
             old, begun_s = rig.redis, time.monotonic()
             break_primary(old)
             rig.redis = wait_until(lambda old=old: rig.replicated.find_primary(besides=old))
             rig.tally.kills += 1
-            if waiting and wait_until(lambda ids=waiting: has_final(rig, ids)):
+            if until_one_is_final(rig, waiting):
                 back_s.append(time.monotonic() - begun_s)
             lost = find_gone(rig) - gone
             gone |= lost
@@ -59,9 +61,15 @@ def run_failovers(
         rig.tally.lost += len(gone)
 
 
-def has_final(rig: Rig, ids: list[str]) -> bool:
-    """Returns True once one of these jobs is final."""
-    return any(state in FINAL_STATES for state in rig.states(ids))
+def until_one_is_final(rig: Rig, ids: list[str]) -> bool:
+    """Waits until one of these jobs is final; returns False if the new primary has none of them."""
+    begun_s = time.monotonic()
+    while any(states := rig.states(ids)):
+        if any(state in FINAL_STATES for state in states):
+            return True
+        assert time.monotonic() < begun_s + 60, [rig.client.get(job_id) for job_id in ids]
+        time.sleep(0.05)
+    return False
 
 
 def find_gone(rig: Rig) -> set[str]:

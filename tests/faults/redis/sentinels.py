@@ -35,7 +35,7 @@ def run_kind(row: str, jobs: int, seed: int, *, kills: bool, wait_replicas: int 
     """Runs the row with primaries that are killed, or else frozen."""
     name = f"{row} {'killed' if kills else 'frozen'}"
     replicated = {"replicas": 1 + wait_replicas, "sentinels": 3, "down_after_ms": 1000}
-    per_fault = 100 if jobs >= FULL else jobs / 2
+    per_fault = 100 if jobs >= FULL else jobs // 2
     with Rig(
         name, seed, replicated=replicated, per_fault=per_fault, wait_replicas=wait_replicas
     ) as rig:
@@ -58,8 +58,8 @@ def run_kind(row: str, jobs: int, seed: int, *, kills: bool, wait_replicas: int 
             jobs,
             break_primary,
             mend,
+            per_fault=per_fault,
             counts_as_lost=wait_replicas > 0,
-            longest_s=2 if jobs >= FULL else 0.5,
         )
         return rig.settle()
 

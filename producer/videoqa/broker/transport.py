@@ -15,7 +15,7 @@ from kombu.transport import redis as kombu_redis
 from redis.connection import SSLConnection
 from redis.exceptions import ResponseError
 
-from videoqa.jobs import PrimaryFinder, make_leaving_class, make_retry
+from videoqa.jobs import DemotedError, PrimaryFinder, make_leaving_class, make_retry
 
 __all__ = ["BrokerApp", "BrokerConnection", "name_server"]
 
@@ -41,6 +41,13 @@ class Channel(kombu_redis.Channel):
         found["connection_class"] = make_leaving_class(kind, finder)
         found["retry"] = make_retry()
         return found
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Asks for the next message; raises DemotedError where the primary is another one now."""
+        connection = self.client.connection
+        if connection.has_moved():
+            raise DemotedError("the Sentinels name another primary")
+        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
     def _size(self, queue: str) -> int:
         """Returns the number of messages; 1 where the key holds another type, so that the queue is not empty."""

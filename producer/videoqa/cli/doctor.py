@@ -23,6 +23,7 @@ from videoqa.jobs import (
     SentinelReply,
     check_permissions,
     connect,
+    connect_replica,
     make_finder,
     queue_name,
     server_address,
@@ -55,6 +56,9 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     with closing(connect(settings)) as client:
         first, *others = _check_redis(settings, client)
         yield from (first, *others)
+        if replica := connect_replica(settings):
+            url = settings.redis_read_url or ""
+            yield _run_check("reads", lambda: _check_reads(url, replica))
         if first.ok:
             yield _check_permissions(settings, client)
             ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
@@ -156,6 +160,21 @@ def _check_sentinels(replies: Sequence[SentinelReply]) -> Check:
         found="; ".join([found, *(redact_text(reply.why) for reply in silent)]),
         next_step="start those that are away, and correct the hosts, the name or sentinel_password in "
         "VIDEOQA_REDIS_URL: a majority of them is needed for a failover",
+    )
+
+
+def _check_reads(url: str, replica: redis.Redis) -> Check:
+    """Checks that the replica from which clients read follows its primary; closes the connection."""
+    with closing(replica), translate_redis_errors(url):
+        info = replica.info("replication")
+    is_replica = info.get("role") == "slave"
+    linked = info.get("master_link_status") == "up"
+    said = "a replica that follows its primary" if linked else "a replica that has lost its primary"
+    return Check(
+        "reads",
+        ok=linked or not is_replica,
+        found=f"from {server_address(url)}, {said if is_replica else 'which is the primary'}",
+        next_step="look at the replica's log: until it has its primary again, clients read the past",
     )
 
 

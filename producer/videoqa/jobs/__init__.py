@@ -25,7 +25,7 @@ from videoqa.jobs.permissions import check_permissions
 from videoqa.jobs.reader import LedgerReader
 from videoqa.jobs.replica_reads import ReplicaReader
 from videoqa.jobs.sentinels import PrimaryFinder, SentinelReply
-from videoqa.jobs.server_checks import make_leaving_class
+from videoqa.jobs.server_checks import DemotedError, make_leaving_class
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "CachedObject",
     "Claim",
     "ClaimResult",
+    "DemotedError",
     "EventCursor",
     "Ledger",
     "LedgerReader",

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import redis
 import redis.asyncio
@@ -32,6 +32,10 @@ Address = tuple[str, int]
 
 _FRESH_S = 0.1
 """Age up to which threads that connect at the same time share one reply."""
+LOOK_EVERY_S = 1.0
+"""Time between two looks for a failover that left the old primary alive, and its connections open."""
+_AWAY_S = 5.0
+"""Time for which Sentinels that do not answer are not asked again, as long as connections are open."""
 
 
 class NoPrimaryError(redis.exceptions.ConnectionError):
@@ -131,8 +135,10 @@ class PrimaryFinder(_Finder):
     def __init__(self, group: SentinelGroup, options: Mapping[str, Any], *, uses_tls: bool) -> None:
         super().__init__(group, options, uses_tls=uses_tls)
         self._lock = threading.Lock()
+        self._clients: dict[Address, redis.Redis] = {}
         self._found: Address | None = None
         self._found_s = float("-inf")
+        self._look_at_s = float("-inf")
 
     def find(self) -> Address:
         """Returns host and port of the primary.
@@ -144,10 +150,29 @@ class PrimaryFinder(_Finder):
         """
         with self._lock:
             if self._found is None or time.monotonic() - self._found_s > _FRESH_S:
-                self._found = None
-                self._found = self._search()
-                self._found_s = time.monotonic()
-            return self._found
+                self._search_now()
+            return cast("Address", self._found)
+
+    def look(self) -> Address | None:
+        """Returns the primary's address once a second, and None in between, or if nobody knows it."""
+        if time.monotonic() < self._look_at_s or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            self._search_now()
+        except NoPrimaryError:
+            return None
+        except redis.exceptions.RedisError:
+            self._look_at_s = time.monotonic() + _AWAY_S
+            return None
+        finally:
+            self._lock.release()
+        return self._found
+
+    def _search_now(self) -> None:
+        self._found = None
+        self._look_at_s = time.monotonic() + LOOK_EVERY_S
+        self._found = self._search()
+        self._found_s = time.monotonic()
 
     def _search(self) -> Address:
         replies: list[SentinelReply] = []
@@ -163,15 +188,18 @@ class PrimaryFinder(_Finder):
         return [self._ask(sentinel) for sentinel in self._sentinels]
 
     def _ask(self, sentinel: Address) -> SentinelReply:
-        host, port = sentinel
+        client = self._clients.get(sentinel)
+        if client is None:
+            host, port = sentinel
+            client = redis.Redis(host, port, retry=Retry(NoBackoff(), 0), **self._options)
+            self._clients[sentinel] = client
         try:
-            with redis.Redis(host, port, retry=Retry(NoBackoff(), 0), **self._options) as client:
-                state = client.execute_command("SENTINEL MASTER", self.name)
-                found = _parse_reply(sentinel, state)
-                if self.wants_replica:
-                    replicas = client.execute_command("SENTINEL SLAVES", self.name)
-                    return found._replace(primary=_choose_replica(replicas) or found.primary)
-                return found
+            state = client.execute_command("SENTINEL MASTER", self.name)  # type: ignore[no-untyped-call]
+            found = _parse_reply(sentinel, state)
+            if self.wants_replica:
+                replicas = client.execute_command("SENTINEL SLAVES", self.name)  # type: ignore[no-untyped-call]
+                return found._replace(primary=_choose_replica(replicas) or found.primary)
+            return found
         except redis.exceptions.RedisError as error:
             return SentinelReply(sentinel, error=error)
 

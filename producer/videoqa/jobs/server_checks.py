@@ -64,10 +64,14 @@ class _Leaving:
 
     def _lead_to(self, primary: tuple[str, int]) -> None:
         """Makes the next connection of this object one to the primary, or to a replica that was found."""
+        self._note(primary)
+        self.host, self.port = primary
+
+    def _note(self, primary: tuple[str, int]) -> None:
+        """Has all connections of this class leave another server than this one."""
         if not self.finder.wants_replica and type(self)._primary not in (None, primary):
             type(self).demotions += 1
         type(self)._primary = primary
-        self.host, self.port = primary
 
     def _check_role(self, role: str | None) -> None:
         """Raises DemotedError if the Sentinels named a server that is no primary any more, or not yet."""
@@ -89,9 +93,19 @@ class _LeavingConnection(_Leaving):
     handshake_metadata: Any
 
     def connect(self) -> None:
-        if self._is_left_over():
+        if self.has_moved():
             self.disconnect()  # type: ignore[attr-defined]
         super().connect()  # type: ignore[misc]
+
+    def has_moved(self) -> bool:
+        """Tells if the connection is open to a server that is known to be no primary any more.
+
+        A failover may leave the old one alive, with its connections open, for some ten seconds: the Sentinels are
+        asked once a second.
+        """
+        if self.finder is not None and self.is_connected and (found := self.finder.look()):  # type: ignore[attr-defined]
+            self._note(found)
+        return self._is_left_over()
 
     def connect_check_health(self, *args: Any, **options: Any) -> None:
         if self.finder is not None and not self.is_connected:  # type: ignore[attr-defined]

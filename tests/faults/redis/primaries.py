@@ -45,12 +45,12 @@ def run_failovers(
             rig.tally.kills += 1
             if until_one_is_final(rig, waiting):
                 back_s.append(time.monotonic() - begun_s)
-            lost = find_gone(rig) - gone
-            gone |= lost
-            rig.gone |= lost
-            rig.look_again()
             mend(old, rig.redis)
+            # Until the old primary is a replica it may go on acknowledging, and so losing, jobs.
             wait_until(lambda: rig.replicated.is_whole() or not going())
+            rig.look_again()
+            gone |= find_gone(rig)
+            rig.gone |= gone
     rig.tally.held = jobs  # an attempt whose end was not replicated runs again
     rig.tally.notes |= {
         "not_replicated": len(gone),

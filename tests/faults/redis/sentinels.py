@@ -34,7 +34,7 @@ def run(jobs: int, seed: int) -> Tally:
 def run_kind(row: str, jobs: int, seed: int, *, kills: bool, wait_replicas: int = 0) -> Tally:
     """Runs the row with primaries that are killed, or else frozen."""
     name = f"{row} {'killed' if kills else 'frozen'}"
-    replicated = {"replicas": 1 + wait_replicas, "sentinels": 3, "down_after_ms": 1000}
+    replicated = {"sentinels": 3, "down_after_ms": 1000}
     per_fault = 100 if jobs >= FULL else jobs // 2
     with Rig(
         name, seed, replicated=replicated, per_fault=per_fault, wait_replicas=wait_replicas

@@ -1,8 +1,9 @@
-"""Row 26: row 25 with VIDEOQA_WAIT_REPLICAS=1 and two replicas: no acknowledged job is lost.
+"""Row 26: row 25 with VIDEOQA_WAIT_REPLICAS=1: no acknowledged job is lost.
 
     python tests/faults/redis/wait_replicas.py [--jobs 5000] [--seed 1] [--json]
 
-With an odd seed primaries are frozen, with an even one they are killed.
+With an odd seed primaries are frozen, with an even one they are killed. While the only replica is away no
+submit succeeds; workers go on.
 """
 
 from __future__ import annotations

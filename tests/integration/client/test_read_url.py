@@ -14,6 +14,8 @@ from support.sentinels import NAME, Replicated
 from support.worker import begin, finish
 
 from videoqa import Client, Settings, errors
+from videoqa.cli.doctor import run_checks
+from videoqa.cli.output import Check
 from videoqa.jobs import Ledger, connect, connect_replica
 from videoqa_worker.embedded.process import free_port
 
@@ -162,3 +164,15 @@ def test_the_primary_answers_while_the_replica_does_not(
             replica.config_set("replica-serve-stale-data", "yes")
     told = [record for record in caplog.records if "reading at the primary" in record.getMessage()]
     assert len(told) == 1
+
+
+def test_doctor_looks_at_the_replica(replicated: Replicated, reading: Settings) -> None:
+    def look(settings: Settings) -> Check:
+        return next(check for check in run_checks(settings) if check.name == "reads")
+
+    assert look(reading).ok
+    with behind(replicated):
+        assert not look(reading).ok
+    away = reading.model_copy(update={"redis_read_url": f"redis://127.0.0.1:{free_port()}/0"})
+    assert not look(away).ok
+    assert "does not answer" in look(away).found

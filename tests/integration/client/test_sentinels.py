@@ -104,10 +104,14 @@ def test_a_sentinel_that_names_a_replica_is_not_believed(replicated: Replicated)
     (replica,) = (server for server in replicated.servers if server is not primary)
 
     class Stale:
+        wants_replica = False
+
         def find(self) -> tuple[str, int]:
             return "127.0.0.1", replica.port
 
     class AsyncStale:
+        wants_replica = False
+
         async def find(self) -> tuple[str, int]:
             return "127.0.0.1", replica.port
 
@@ -213,3 +217,26 @@ def _make_broker_pool(settings: Settings) -> Any:
         if name in connection.transport_options:
             setattr(channel, name, connection.transport_options[name])
     return channel._get_pool()
+
+
+def test_an_old_primary_that_lives_on_is_left_within_a_second_or_two(
+    replicated: Replicated,
+) -> None:
+    """A failover that the old primary does not hear of leaves its connections open for some ten seconds."""
+    settings = Settings(redis_url=replicated.url, prefix="left")
+    old = replicated.find_primary()
+    assert old is not None
+    (new,) = (server for server in replicated.servers if server is not old)
+    with Client(settings=settings) as client:
+        client.submit(**ASKED)
+        with redis.Redis(port=replicated.sentinels[0].port, password=PASSWORD) as sentinel:
+            sentinel.execute_command("SENTINEL FAILOVER", NAME)
+        wait_until(lambda: replicated.read_replication(new).get("role") == "master")
+        assert replicated.read_replication(old)["role"] == "master", "it has not heard of it yet"
+        with replicated.connect(new) as plain:
+
+            def is_recorded_there() -> bool:
+                return bool(plain.exists(client._ledger.keys.job(client.submit(**ASKED).id)))
+
+            wait_until(is_recorded_there)
+        assert replicated.read_replication(old)["role"] == "master", "we were faster than it"

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar, Unpack, cast, get_args
@@ -41,16 +40,17 @@ from videoqa.contract import (
     describe_state,
     parse_request,
     parse_stored,
+    to_datetime,
 )
 from videoqa.forks import reopen_in_children
 from videoqa.jobs import (
-    Bell,
     EventCursor,
     Ledger,
     LedgerReader,
     ListCursor,
     ReplicaReader,
     Submission,
+    SubmitResult,
     check_permissions,
     connect,
     connect_replica,
@@ -81,7 +81,7 @@ MOST_LISTED = 1000
 class _Rings(Protocol):
     """Rings for recorded jobs, without raising."""
 
-    def ring(self, bells: Sequence[Bell], /) -> None: ...
+    def ring(self, queues: Sequence[str], /) -> None: ...
 
     def close(self) -> None: ...
 
@@ -120,14 +120,14 @@ def _refuse_code(code: str | None) -> errors.InvalidRequest:
     )
 
 
-def _make_queued_job(submission: Submission) -> Job:
+def _make_queued_job(submission: Submission, result: SubmitResult) -> Job:
     """Makes the job of a submission that was recorded just now, without reading its record."""
     request = submission.request
     return Job(
         id=submission.job_id,
         state="queued",
         max_attempts=request.max_attempts,
-        created_at=datetime.now(UTC),
+        created_at=to_datetime(result.created_at_s),
         model=request.model,
         priority=request.priority,
         tenant=request.tenant,
@@ -331,27 +331,16 @@ class Client:
             )
         checked = self._parse(request if request is not None else fields)
         doorbell = self._doorbell.get()
+        submission = Submission(new_job_id(), checked)
         result = self._ledger.submit(
-            new_job_id(),
-            checked,
+            submission,
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
-        if result.bell is None:
-            return self._get_now(str(result.job_id))
-        doorbell.ring([result.bell])
-        try:
-            return self._get_now(result.bell.job_id)
-        except (
-            Exception
-        ) as error:  # it was recorded: the caller gets its job, whatever reading it meets
-            log.warning(
-                "job %s is recorded, and could not be read: %s",
-                result.bell.job_id,
-                error,
-                exc_info=not isinstance(error, errors.VideoQAError),
-            )
-            return _make_queued_job(Submission(result.bell.job_id, checked))
+        if result.known_id:
+            return self._get_now(result.known_id)
+        doorbell.ring([result.ring] if result.ring else [])
+        return _make_queued_job(submission, result)
 
     def submit_many(self, requests: Iterable[JobRequest | RequestFields]) -> builtins.list[Job]:
         """Records many jobs, some hundred in a round trip, rings for workers, and returns the jobs in order.
@@ -410,14 +399,14 @@ class Client:
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
-        doorbell.ring([result.bell for result in results if result.bell])
+        doorbell.ring([result.ring for result in results if result.ring])
         known = self._get_known([result.known_id for result in results if result.known_id])
         return [
             known[result.known_id]
             if result.known_id
             else _Submitted(error=result.error)
             if result.error
-            else _Submitted(job=_make_queued_job(submission))
+            else _Submitted(job=_make_queued_job(submission, result))
             for submission, result in zip(submissions, results, strict=True)
         ]
 
@@ -633,7 +622,8 @@ class Client:
             ConfigurationError: the broker URL cannot be used; nothing was changed.
         """
         doorbell = self._doorbell.get()
-        doorbell.ring([self._ledger.retry(job_id)])
+        queue = self._ledger.retry(job_id)
+        doorbell.ring([queue] if queue else [])
         return self._get_now(job_id)
 
     def dead(self, *, code: str | None = None, include_request: bool = False) -> Iterator[Job]:
@@ -691,13 +681,18 @@ class Client:
             InvalidRequest: the model's name is empty.
             OperatorOnly: the client is one tenant's.
         """
-        self._pause(model, priority, paused=True)
+        for queue in self._list_queues(model, priority):
+            self._ledger.pause(queue)
 
     def resume(self, model: str | None = None, *, priority: Priority | None = None) -> None:
         """Resumes the model's queues; see `pause`."""
-        self._pause(model, priority, paused=False)
+        doorbell = self._doorbell.get()
+        for queue in self._list_queues(model, priority):
+            _, ring = self._ledger.resume(queue)
+            doorbell.ring([ring] if ring else [])
 
-    def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
+    def _list_queues(self, model: str | None, priority: Priority | None) -> builtins.list[str]:
+        """Lists the queues to pause or to resume; only an operator may."""
         if self.settings.tenant is not None:
             raise errors.OperatorOnly(
                 f"got a client of tenant {self.settings.tenant!r}, expected one without a tenant: a queue is "
@@ -708,8 +703,10 @@ class Client:
                 "got an empty model, expected its name, or None for jobs that name no model",
                 param="model",
             )
-        for each in (priority,) if priority else PRIORITIES:
-            self._ledger.pause(queue_name(self.settings.prefix, model, each), paused=paused)
+        return [
+            queue_name(self.settings.prefix, model, each)
+            for each in ((priority,) if priority else PRIORITIES)
+        ]
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Returns the workers that announced themselves within the last minute."""

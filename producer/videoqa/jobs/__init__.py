@@ -19,20 +19,27 @@ from videoqa.jobs.connection import (
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import AsyncEventReader
 from videoqa.jobs.keys import queue_name
-from videoqa.jobs.ledger import Claim, ClaimResult, Ledger, Progress, Unreadable, WriteReply
+from videoqa.jobs.ledger import (
+    Claim,
+    ClaimResult,
+    Ledger,
+    Progress,
+    ReapResult,
+    Unreadable,
+    WriteReply,
+)
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.permissions import check_permissions
 from videoqa.jobs.reader import LedgerReader
 from videoqa.jobs.replica_reads import ReplicaReader
 from videoqa.jobs.sentinels import PrimaryFinder, SentinelReply
 from videoqa.jobs.server_checks import DemotedError, make_leaving_class
-from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
+from videoqa.jobs.submission import Submission, SubmitResult, new_job_id
 
 __all__ = [
     "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
     "AsyncEventReader",
-    "Bell",
     "CachedObject",
     "Claim",
     "ClaimResult",
@@ -43,6 +50,7 @@ __all__ = [
     "ListCursor",
     "PrimaryFinder",
     "Progress",
+    "ReapResult",
     "ReplicaReader",
     "SentinelReply",
     "Submission",

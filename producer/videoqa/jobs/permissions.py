@@ -22,29 +22,24 @@ from videoqa.settings import Settings
 __all__ = ["CONSUMING", "PUBLISHING", "RECORDS", "check_permissions"]
 
 RECORDS = (
-    "HSET h f 1", "HSETNX h f 1", "HGET h f", "HMGET h f", "HGETALL h", "HEXISTS h f", "HINCRBY h n 1",
+    "HSET h f 1", "HGET h f", "HMGET h f", "HGETALL h", "HEXISTS h f", "HINCRBY h n 1",
     "ZADD z 1 m", "ZCARD z", "ZRANGE z 0 0", "ZRANGEBYSCORE z 0 1", "ZREVRANGEBYSCORE z 1 0", "ZRANK z m",
-    "ZSCORE z m", "ZREVRANGE z 0 0", "ZINTERSTORE z 1 z", "ZRANDMEMBER z", "ZREMRANGEBYSCORE z 0 1", "ZREM z m",
-    "SADD s m", "SMEMBERS s", "SISMEMBER s m", "SREM s m", "SET t 1", "GET t", "GETSET t 1", "EXISTS t",
+    "ZSCORE z m", "ZCOUNT z 0 1", "ZREVRANGE z 0 0", "ZINTERSTORE z 1 z", "ZRANDMEMBER z",
+    "ZREMRANGEBYSCORE z 0 1", "ZREM z m",
+    "SADD s m", "SMEMBERS s", "SISMEMBER s m", "SREM s m", "SET t 1", "GET t", "EXISTS t",
     "EXPIRE t 9", "PERSIST t",
     "XADD x * f 1", "XREAD STREAMS x 0", "TIME", "HDEL h f",
 )  # fmt: skip
 """Harmless calls of all commands of the ledger; a word of one small letter stands for a key."""
 PUBLISHING = ("LPUSH q m", "LLEN q", "EXISTS q", "SADD b m", "SADD p m", "SMEMBERS b")
 """Those of kombu's for a message, besides MULTI and EXEC."""
-CONSUMING = (
-    "BRPOP q 0", "RPUSH q m", "HSET u f 1", "HGET u f", "HDEL u f", "ZADD i 1 m", "ZRANGE i 0 0", "ZREM i m",
-    "ZREVRANGEBYSCORE i 1 0", "SET m 1", "GET m", "EXPIRE m 9",
-)  # fmt: skip
-"""Those of kombu's for taking a message, besides WATCH and UNWATCH."""
+CONSUMING = ("BRPOP q 0",)
+"""Those of kombu's for taking a message."""
 
 _KEYS = {name: f"{{prefix}}:{{probe}}:{name}" for name in "hzstx"} | {
     "q": "{prefix}.{probe}",
     "b": "_kombu.binding.{prefix}.{probe}",
     "p": "_kombu.binding_permanent.{prefix}.{probe}",
-    "u": "{prefix}.{probe}.unacked",
-    "i": "{prefix}.{probe}.unacked_index",
-    "m": "{prefix}.{probe}.unacked_mutex",
 }
 _PROBE = """\
 local refused = {}

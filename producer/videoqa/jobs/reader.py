@@ -322,7 +322,7 @@ class LedgerReader:
     def _count_running(self, tenant: str | None) -> int:
         """Returns how many jobs of the tenant run."""
         with translate_redis_errors(self._url):
-            return self._redis.zcard(self.keys.running(tenant))
+            return self._redis.zcard(self.keys.share(tenant))
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
         """Returns the job, and its result if the record holds it."""
@@ -404,7 +404,7 @@ class LedgerReader:
     def _describe_queue(
         self, row: Sequence[Any], workers: Sequence[WorkerInfo]
     ) -> QueueInfo | None:
-        name, waiting, tenants, paused, oldest_at = row
+        name, waiting, tenants, paused, oldest_at, *_ = row
         model, priority = parse_queue_name(self.keys.prefix, name)
         if queue_name(self.keys.prefix, model, priority) != name:
             self._unreadable.warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")

@@ -195,7 +195,7 @@ class AsyncClient:
             yield event
 
     async def _follow(self, cursor: EventCursor) -> AsyncIterator[Event]:
-        cursor.begin(await self.get(cursor.job_id))
+        cursor.begin(await self._call(self._client._get_now, cursor.job_id))
         while cursor.is_open:
             await asyncio.sleep(cursor.pause_s)
             with cursor.reading():
@@ -206,7 +206,7 @@ class AsyncClient:
                 ):
                     yield event
                 if cursor.needs_job:
-                    cursor.check(await self.get(cursor.job_id))
+                    cursor.check(await self._call(self._client._get_now, cursor.job_id))
 
     async def stream(
         self, job_id: str, *, timeout_s: float | None = None

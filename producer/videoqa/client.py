@@ -46,11 +46,14 @@ from videoqa.forks import reopen_in_children
 from videoqa.jobs import (
     EventCursor,
     Ledger,
+    LedgerReader,
     ListCursor,
+    ReplicaReader,
     Submission,
     SubmitResult,
     check_permissions,
     connect,
+    connect_replica,
     new_job_id,
     queue_name,
     server_name,
@@ -203,7 +206,14 @@ class Client:
         self._is_borrower = False
         """True if the connections are those of another client, which closes them."""
         self._redis = self._connect()
-        self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
+        self._ledger = Ledger(
+            self._redis,
+            url=self.settings.redis_url,
+            prefix=self.settings.prefix,
+            wait_replicas=self.settings.wait_replicas,
+        )
+        self._replica = self._connect_replica()
+        self._replica_reader = self._make_replica_reader()
         self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)
@@ -213,9 +223,27 @@ class Client:
         """Makes new connections in a forked child, for this client and those of `for_tenant`."""
         if not isinstance(self._redis.connection_pool, _Closed):
             self._redis.connection_pool = self._connect().connection_pool
+            if self._replica is not None and (new := self._connect_replica()):
+                self._replica.connection_pool = new.connection_pool
 
     def _connect(self) -> redis.Redis:
         return connect(self.settings)
+
+    def _connect_replica(self) -> redis.Redis | None:
+        return connect_replica(self.settings)
+
+    def _make_replica_reader(self) -> ReplicaReader | None:
+        url = self.settings.redis_read_url
+        if self._replica is None or url is None:
+            return None
+        return ReplicaReader(
+            self._replica, url=url, prefix=self.settings.prefix, primary=self._ledger
+        )
+
+    @property
+    def _reads(self) -> LedgerReader:
+        """Reader of what may be some milliseconds old."""
+        return self._replica_reader or self._ledger
 
     def _make_doorbell(self) -> _Rings:
         from videoqa.broker import Doorbell  # Celery takes 0.3 s to import
@@ -261,6 +289,8 @@ class Client:
             ) from error
         self.settings = self.settings.model_copy(update={"tenant": checked})
         self._ledger = self._ledger.for_tenant(checked)
+        if self._replica_reader is not None:
+            self._replica_reader = self._replica_reader.for_tenant(checked)
 
     def close(self) -> None:
         """Closes the connections to Redis and to the broker; calls raise ClientClosed from now on.
@@ -271,9 +301,11 @@ class Client:
         if self._is_borrower:
             return
         self._doorbell.close()
-        pool, self._redis.connection_pool = self._redis.connection_pool, cast("Any", _Closed())
-        # One in use is closed with its call: redis-py has no lock on a connection's buffer.
-        pool.disconnect(inuse_connections=False)
+        for connected in (self._redis, self._replica):
+            if connected is not None:
+                pool, connected.connection_pool = connected.connection_pool, cast("Any", _Closed())
+                # One in use is closed with its call: redis-py has no lock on a connection's buffer.
+                pool.disconnect(inuse_connections=False)
 
     def submit(
         self,
@@ -306,7 +338,7 @@ class Client:
             max_queued=self.settings.max_queued,
         )
         if result.known_id:
-            return self.get(result.known_id)
+            return self._get_now(result.known_id)
         doorbell.ring([result.ring] if result.ring else [])
         return _make_queued_job(submission, result)
 
@@ -409,7 +441,13 @@ class Client:
             JobExpired: the job's `result_ttl_s` is over, or it was purged.
             RecordUnreadable: a newer release or another program wrote its record.
         """
-        return self._ledger.get(job_id, include_request=include_request)
+        return self._reads.get(job_id, include_request=include_request)
+
+    def _get_now(self, job_id: str) -> Job:
+        """Returns the job as the primary has it: after a change of it, and while its events are followed."""
+        if self._replica_reader is not None:
+            self._replica_reader.note_change(job_id)
+        return self._ledger.get(job_id)
 
     def get_many(
         self, job_ids: Sequence[str], *, include_request: bool = False
@@ -419,12 +457,12 @@ class Client:
         The jobs have neither `position` nor `waiting_for`, which only `get` looks up. An unreadable record
         is logged as a warning.
         """
-        found = self._ledger.get_many(job_ids, include_request=include_request)
-        return self._ledger.skip_unreadable(job_ids, found)
+        found = self._reads.get_many(job_ids, include_request=include_request)
+        return self._reads.skip_unreadable(job_ids, found)
 
     def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
         """Returns the states of jobs in the order of their ids; None: unknown or expired."""
-        return [state for ids in _split(job_ids, CHUNK) for state in self._ledger.get_states(ids)]
+        return [state for ids in _split(job_ids, CHUNK) for state in self._reads.get_states(ids)]
 
     def list(
         self,
@@ -460,9 +498,9 @@ class Client:
         after = ListCursor.parse(cursor) if cursor else None
         found: list[tuple[ListCursor, Job | errors.RecordUnreadable]] = []
         while True:
-            cursors = self._ledger.list_index(tag=tag, after=after, limit=MOST_LISTED)
+            cursors = self._reads.list_index(tag=tag, after=after, limit=MOST_LISTED)
             ids = [at.job_id for at in cursors]
-            jobs = self._ledger.get_many(ids, include_request=include_request)
+            jobs = self._reads.get_many(ids, include_request=include_request)
             self._ledger.forget(
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
@@ -524,7 +562,7 @@ class Client:
         yield from self._follow(EventCursor(job_id, after=after, timeout_s=timeout_s))
 
     def _follow(self, cursor: EventCursor) -> Iterator[Event]:
-        cursor.begin(self.get(cursor.job_id))
+        cursor.begin(self._get_now(cursor.job_id))
         while cursor.is_open:
             time.sleep(cursor.pause_s)
             with cursor.reading():
@@ -534,7 +572,7 @@ class Client:
                     )
                 )
                 if cursor.needs_job:
-                    cursor.check(self.get(cursor.job_id))
+                    cursor.check(self._get_now(cursor.job_id))
 
     def result(self, job_id: str) -> Result:
         """Returns the result of a succeeded job.
@@ -544,7 +582,7 @@ class Client:
             JobFailed: the job ended without a result; `failure` has the reason, with its code.
             OutputError: the result is in object storage and could not be read.
         """
-        job, result = self._ledger.result(job_id)
+        job, result = self._reads.result(job_id)
         if result is not None:
             return result
         if not job.final:
@@ -574,7 +612,7 @@ class Client:
     def cancel(self, job_id: str) -> Job:
         """Cancels the job, unless it is final already, and returns it as it is then."""
         self._ledger.cancel(job_id)
-        return self.get(job_id)
+        return self._get_now(job_id)
 
     def retry(self, job_id: str) -> Job:
         """Reopens a failed, canceled or expired job under the same id.
@@ -586,7 +624,7 @@ class Client:
         doorbell = self._doorbell.get()
         queue = self._ledger.retry(job_id)
         doorbell.ring([queue] if queue else [])
-        return self.get(job_id)
+        return self._get_now(job_id)
 
     def dead(self, *, code: str | None = None, include_request: bool = False) -> Iterator[Job]:
         """Yields the failed jobs, each with its failure, those whose records end first in front.
@@ -630,7 +668,7 @@ class Client:
 
     def queues(self) -> builtins.list[QueueInfo]:
         """Returns the queues of each model and priority, with the number of jobs that wait."""
-        return self._ledger.queues()
+        return self._reads.queues()
 
     def pause(self, model: str | None = None, *, priority: Priority | None = None) -> None:
         """Pauses the model's queues: no job begins until `resume`; running jobs go on, and new ones wait.
@@ -672,7 +710,7 @@ class Client:
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Returns the workers that announced themselves within the last minute."""
-        return self._ledger.workers()
+        return self._reads.workers()
 
     def ping(self) -> str:
         """Returns the server's name and version; raises RedisUnavailable."""

@@ -91,6 +91,9 @@ class InMemoryClient(Client):
         found = fakeredis.FakeRedis(decode_responses=True, encoding_errors=ENCODING_ERRORS)
         return cast("redis.Redis", found)
 
+    def _connect_replica(self) -> None:
+        """Has none: there is one Redis, in memory."""
+
     def _reopen(self) -> None:
         """Keeps the in-memory Redis: the child has a copy of its own."""
 

@@ -149,7 +149,7 @@ def test_the_file_names_the_commands_that_are_checked() -> None:
     assert tuple(users) == NAMES
     besides = {
         "del", "eval", "evalsha", "script|load", "multi", "exec", "ping", "info", "select",
-        "client|setname", "client|setinfo",
+        "client|setname", "client|setinfo", "wait",
     }  # fmt: skip
     producer = besides | {call.split()[0].lower() for call in RECORDS + PUBLISHING}
     consuming = {call.split()[0].lower() for call in CONSUMING}

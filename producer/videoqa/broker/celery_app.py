@@ -22,7 +22,14 @@ from videoqa.jobs import (
     server_address,
 )
 from videoqa.redaction import redact_text
-from videoqa.redis_url import parse_database, parse_options, speaks_redis, spell_for_celery
+from videoqa.redis_url import (
+    SentinelGroup,
+    parse_database,
+    parse_options,
+    parse_sentinels,
+    speaks_redis,
+    spell_for_celery,
+)
 from videoqa.settings import Settings
 
 __all__ = ["TASK", "make_celery", "ring", "translate_broker_errors"]
@@ -52,7 +59,7 @@ def make_celery(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_hijack_root_logger=False,
         broker_transport_options=_transport_options(settings)
-        | {"url_options": _read_url_options(settings)},
+        | {"url_options": _read_url_options(settings), "sentinels": _read_sentinels(settings)},
     )
     app.amqp.producer_pool  # noqa: B018 - made here, before there are threads
     return app
@@ -80,6 +87,8 @@ def _check_broker(settings: Settings) -> None:
 
 
 def _check_url(url: str) -> None:
+    if url.startswith("sentinel://"):
+        raise ValueError("write redis+sentinel://HOST,HOST/NAME/0, with the name of the primary")
     connection = BrokerConnection(url)  # type: ignore[no-untyped-call]
     if connection.get_transport_cls().driver_type == "redis":
         parse_database(str(connection.virtual_host or ""))
@@ -89,11 +98,17 @@ def _check_url(url: str) -> None:
 
 def _read_url_options(settings: Settings) -> dict[str, dict[str, Any]]:
     """Returns the options of each broker's URL, by the server's name; see `transport.py`."""
-    return {
-        name_server(BrokerConnection(spell_for_celery(url))): parse_options(url)  # type: ignore[no-untyped-call]
-        for url in settings.brokers
-        if speaks_redis(url)
-    }
+    return {_name_server(url): parse_options(url) for url in settings.brokers if speaks_redis(url)}
+
+
+def _read_sentinels(settings: Settings) -> dict[str, SentinelGroup]:
+    """Returns the Sentinels of each broker that has some, by the same name."""
+    groups = {url: parse_sentinels(url) for url in settings.brokers}
+    return {_name_server(url): group for url, group in groups.items() if group}
+
+
+def _name_server(url: str) -> str:
+    return name_server(BrokerConnection(spell_for_celery(url)))  # type: ignore[no-untyped-call]
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
@@ -135,8 +150,8 @@ def ring(app: Celery, queue: str) -> None:
 def translate_broker_errors(app: Celery) -> Iterator[None]:
     """Turns whatever the broker's library raises into RedisUnavailable.
 
-    No list of classes is complete: py-amqp raises its own for a wrong password, kombu a ValueError for a
-    Sentinel without its master's name, and an AttributeError where it uses a channel that it has closed.
+    No list of classes is complete: py-amqp raises its own for a wrong password, kombu an
+    AttributeError where it uses a channel that it has closed.
     """
     try:
         yield

@@ -15,9 +15,10 @@ from kombu.connection import Connection, ConnectionPool, PooledConnection
 from kombu.pools import ProducerPool
 from kombu.transport import pyamqp
 from kombu.transport import redis as kombu_redis
+from redis.connection import SSLConnection
 from redis.exceptions import ResponseError
 
-from videoqa.jobs import make_leaving_class, make_retry
+from videoqa.jobs import DemotedError, PrimaryFinder, make_leaving_class, make_retry
 
 __all__ = ["BrokerApp", "BrokerBlockedError", "BrokerConnection", "name_server"]
 
@@ -39,9 +40,21 @@ class Channel(kombu_redis.Channel):
         server = self.connection.client
         options = server.transport_options.get("url_options", {})
         found.update(options.get(name_server(server), {}))
-        found["connection_class"] = make_leaving_class(found["connection_class"])
+        group = server.transport_options.get("sentinels", {}).get(name_server(server))
+        kind = found["connection_class"]
+        finder = (
+            PrimaryFinder(group, found, uses_tls=issubclass(kind, SSLConnection)) if group else None
+        )
+        found["connection_class"] = make_leaving_class(kind, finder)
         found["retry"] = make_retry()
         return found
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Asks for the next message; raises DemotedError where the primary is another one now."""
+        connection = self.client.connection
+        if connection.has_moved():
+            raise DemotedError("the Sentinels name another primary")
+        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
     def _size(self, queue: str) -> int:
         """Returns the number of messages; 1 where the key holds another type, so that the queue is not empty."""

@@ -6,9 +6,11 @@ from videoqa.jobs.connection import (
     MAX_CONNECTIONS,
     connect,
     connect_async,
+    connect_replica,
     explain_broken,
     find_eviction_policy,
     is_permission_error,
+    make_finder,
     make_retry,
     server_address,
     server_name,
@@ -28,7 +30,10 @@ from videoqa.jobs.ledger import (
 )
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.permissions import check_permissions
-from videoqa.jobs.server_checks import make_leaving_class
+from videoqa.jobs.reader import LedgerReader
+from videoqa.jobs.replica_reads import ReplicaReader
+from videoqa.jobs.sentinels import PrimaryFinder, SentinelReply
+from videoqa.jobs.server_checks import DemotedError, make_leaving_class
 from videoqa.jobs.submission import Submission, SubmitResult, new_job_id
 
 __all__ = [
@@ -38,11 +43,16 @@ __all__ = [
     "CachedObject",
     "Claim",
     "ClaimResult",
+    "DemotedError",
     "EventCursor",
     "Ledger",
+    "LedgerReader",
     "ListCursor",
+    "PrimaryFinder",
     "Progress",
     "ReapResult",
+    "ReplicaReader",
+    "SentinelReply",
     "Submission",
     "SubmitResult",
     "Unreadable",
@@ -50,9 +60,11 @@ __all__ = [
     "check_permissions",
     "connect",
     "connect_async",
+    "connect_replica",
     "explain_broken",
     "find_eviction_policy",
     "is_permission_error",
+    "make_finder",
     "make_leaving_class",
     "make_retry",
     "new_job_id",

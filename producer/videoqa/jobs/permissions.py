@@ -54,13 +54,14 @@ return refused
 
 
 def _find_missing(
-    client: redis.Redis, prefix: str, *, publishes: bool, consumes: bool
+    client: redis.Redis, prefix: str, *, publishes: bool, consumes: bool, waits: bool
 ) -> list[str]:
     """Returns the commands and patterns of keys that the server's ACL refuses; tries all on keys of its own.
 
     Arguments:
         publishes: also what the broker needs to take messages.
         consumes: also what it needs to hand them to a worker.
+        waits: also WAIT, for replicas.
     """
     names = {"prefix": prefix, "probe": f"probe-{secrets.token_hex(8)}"}
     keys = {short: pattern.format(**names) for short, pattern in _KEYS.items()}
@@ -77,6 +78,8 @@ def _find_missing(
         pipe.brpop(keys["q"], timeout=0.01)
     for call in ("MULTI", "EXEC"):  # kombu's and the ledger's
         pipe.execute_command(call)  # type: ignore[no-untyped-call]
+    if waits:
+        pipe.execute_command("WAIT", 0, 1)  # type: ignore[no-untyped-call]
     pipe.script_load(_PROBE)
     pipe.evalsha(hashlib.sha1(_PROBE.encode(), usedforsecurity=False).hexdigest(), 0, "")
     pipe.eval(_PROBE, 0, "\n".join(lines))
@@ -116,7 +119,11 @@ def check_permissions(client: redis.Redis, settings: Settings, *, consumes: bool
     has_broker = settings.broker_url is None
     with translate_redis_errors(settings.redis_url):
         missing = _find_missing(
-            client, settings.prefix, publishes=has_broker, consumes=has_broker and consumes
+            client,
+            settings.prefix,
+            publishes=has_broker,
+            consumes=has_broker and consumes,
+            waits=settings.wait_replicas > 0,
         )
     if missing:
         raise RedisUnavailable(describe_refusal(", ".join(missing), settings.redis_url))

@@ -63,7 +63,7 @@ def run(jobs: int, seed: int) -> Tally:
             "VIDEOQA_SLOTS": "4",
         }
         with RabbitRig(
-            "24 RabbitMQ", seed, environ=environ, per_fault=max(jobs / FAULTS, 10)
+            "27 RabbitMQ", seed, environ=environ, per_fault=max(jobs / FAULTS, 10)
         ) as rig:
             rig.start(1)
             hanging = Hanging()

@@ -125,7 +125,8 @@ def broken(
         monkeypatch.setitem(TRANSPORT_ALIASES, "raising", f"{__name__}:RaisingTransport")
         url = "raising://"
     else:
-        url = f"{'sentinel' if kind == 'sentinel' else 'redis'}://:secret@127.0.0.1:{free_port()}/0"
+        host = f":secret@127.0.0.1:{free_port()}"
+        url = f"redis+sentinel://{host}/jobs/0" if kind == "sentinel" else f"redis://{host}/0"
     yield settings.model_copy(update={"broker_url": url})
 
 

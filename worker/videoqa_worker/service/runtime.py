@@ -75,7 +75,12 @@ class Runtime:
         client = connect(settings)
         stack.callback(client.close)
         stack.callback(self.app.close)
-        ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
+        ledger = Ledger(
+            client,
+            url=settings.redis_url,
+            prefix=settings.prefix,
+            wait_replicas=settings.wait_replicas,
+        )
         reaper = stack.enter_context(self._make_reaper(ledger))
         self._announce(reaper)
         engine = self._make_engine()

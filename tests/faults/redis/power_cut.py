@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -26,6 +27,7 @@ import redis
 from faults.rig import Rig
 from faults.script import main
 from faults.tally import Tally
+from videoqa.jobs import Submission, SubmitResult
 
 EVERYSEC_S = 2.0
 
@@ -71,12 +73,12 @@ def note_acknowledgements(rig: Rig) -> dict[str, float]:
     ledger = rig.client._ledger
     submit = ledger.submit
 
-    def noting(job_id: str, *args: object, **options: object) -> object:
-        made = submit(job_id, *args, **options)  # type: ignore[arg-type]
-        at_s[job_id] = time.monotonic()
+    def noting(submission: Submission, **options: Any) -> SubmitResult:
+        made = submit(submission, **options)
+        at_s[submission.job_id] = time.monotonic()
         return made
 
-    ledger.submit = noting  # type: ignore[assignment, method-assign]
+    ledger.submit = noting  # type: ignore[method-assign]
     return at_s
 
 

@@ -464,6 +464,19 @@ def test_a_job_that_is_for_an_idle_worker_tells_why_it_waits(ledger: Ledger) -> 
     assert ledger.get(bell.job_id).waiting_for is None
 
 
+def test_a_worker_that_asks_late_leaves_the_reservation_of_another_one(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    job = suspect(ledger)
+    key = f"{ledger.keys.prefix}:reserved:{job.queue}"
+    assert claim_busily(ledger, job, worker="late").must_wait
+    redis_client.delete(key)  # its 10 s are over
+    assert claim_busily(ledger, job, worker="new").must_wait
+    assert claim_busily(ledger, job, worker="late").reason == "nothing waits"
+    assert redis_client.hget(key, "worker") == "new"
+    assert claim_busily(ledger, job, worker="new").must_wait
+
+
 def test_a_job_whose_last_exclusive_attempt_loses_its_worker_fails(ledger: Ledger) -> None:
     bell = suspect(ledger)
     claim(ledger, bell, lease_s=0.01)

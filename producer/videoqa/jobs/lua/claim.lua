@@ -58,23 +58,25 @@ local function reserve_for(rec)
   return {'wait', rings, rec.id}
 end
 
--- Returns the record of the job that this worker is reserved for, if it still may begin.
-local function find_reserved(queue)
-  local reserved = call_anew('HMGET', P .. ':reserved:' .. queue, 'worker', 'job')
-  if reserved[1] ~= worker or not reserved[2] then return nil end
-  local rec = read(reserved[2])
-  local stands = is_well_placed(rec, queue, rec.tenant) and redis.call('ZSCORE', line(queue, rec.tenant), rec.id)
-  if stands and room(rec.tenant, most) > 0 then return rec end
-  redis.call('DEL', P .. ':reserved:' .. queue)
+-- Returns the record of the job that this worker is reserved for, and how it may begin now: 'run' or 'wait'; nothing
+-- if it may not begin any more, or if another worker is reserved by now.
+local function take_reserved(queue)
+  local key = P .. ':reserved:' .. queue
+  local reserved = call_anew('HMGET', key, 'worker', 'job')
+  if reserved[1] ~= worker then return nil end
+  local rec = reserved[2] and read(reserved[2])
+  local stands = rec and is_well_placed(rec, queue, rec.tenant) and redis.call('ZSCORE', line(queue, rec.tenant), rec.id)
+  local may_begin = stands and room(rec.tenant, most) > 0
+  if may_begin and may_be_passed_by(rec) then return rec, 'wait' end
+  redis.call('DEL', key)
+  if may_begin then return rec, 'run' end
 end
 
 -- Returns the record of the job of this queue that is to begin, and how: 'run', 'wait', 'unreadable' or 'expired'.
 local function choose(queue)
   if reserved_in == queue then
-    local rec = find_reserved(queue)
-    if rec and may_be_passed_by(rec) then return rec, 'wait' end
-    redis.call('DEL', P .. ':reserved:' .. queue)
-    if rec then return rec, 'run' end
+    local rec, how = take_reserved(queue)
+    if how then return rec, how end
   end
   local reserves, has_asked, is_reserved, passed, count = false, false, false, {}, 0
   local function is_passed_by(rec)

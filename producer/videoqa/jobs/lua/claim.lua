@@ -5,7 +5,7 @@
 local heard, worker, token, is_idle, most = ARGV[2], ARGV[3], ARGV[5], ARGV[6] == '1', tonumber(ARGV[7])
 local CLAIMED, CALL_AGAIN_S, RESERVED_S, MOST_PASSED, MOST_EXPIRED = P .. ':claimed:' .. worker, 600, 10, 100, 100
 
-local function run(rec, rings, more_wait)
+local function run(rec, more_wait)
   local more = get(rec.id, 'request', 'kept')
   return {'run', rings, rec.id, rec.attempt, more[1] or '', rec.created_at, rec.timeout_s,
     stamp(now - tonumber(rec.rung_at or rec.created_at)), more[2] or '',
@@ -16,21 +16,14 @@ end
 local last_token, last_id, reserved_in = string.match(call_anew('GET', CLAIMED) or '', '^(%S*) (%S*) (%S*)$')
 if last_token == token then
   local rec = read(last_id)
-  if rec.state == 'running' and rec.token == token and is_sound(rec) then return run(rec, {}, true) end
+  if rec.state == 'running' and rec.token == token and is_sound(rec) then return run(rec, true) end
 end
 
-local rings, rung = {}, {}
-local function add_ring(queue)
-  if queue and not rung[queue] then rung[queue], rings[#rings + 1] = true, queue end
-end
 if heard ~= '' then
   local count = num(redis.call('HGET', BELLS, heard)) or 0
   redis.call('HSET', BELLS, heard, math.max(count - 1, 0), heard .. ':at', stamp(now))
 end
-if most then
-  for _, queue in ipairs(call_anew('SMEMBERS', P .. ':wake')) do add_ring(count_bell(queue)) end
-  redis.call('DEL', P .. ':wake')
-end
+if most then ring_for_freed() end
 
 local paused = {}
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':paused')) do paused[queue] = true end
@@ -146,4 +139,4 @@ leave(queue)
 if heard ~= queue then leave(heard) end
 local all = {}
 for n = 8, #ARGV do all[#all + 1] = turns(ARGV[n]) end
-return run(rec, rings, redis.call('EXISTS', unpack(all)) > 0)
+return run(rec, redis.call('EXISTS', unpack(all)) > 0)

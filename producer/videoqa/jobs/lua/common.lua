@@ -189,6 +189,18 @@ local function count_bell(queue)
   return queue
 end
 
+-- The queues for which the caller is to ring, each once.
+local rings, rung = {}, {}
+local function add_ring(queue)
+  if queue and not rung[queue] then rung[queue], rings[#rings + 1] = true, queue end
+end
+
+-- Rings for queues with a tenant that is held no longer.
+local function ring_for_freed()
+  for _, queue in ipairs(call_anew('SMEMBERS', P .. ':wake')) do add_ring(count_bell(queue)) end
+  redis.call('DEL', P .. ':wake')
+end
+
 -- Counts a bell for a queue that has jobs which may begin, if none is on its way.
 local function count_first_bell(queue)
   if redis.call('EXISTS', turns(queue)) == 0 then return nil end

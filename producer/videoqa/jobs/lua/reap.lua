@@ -3,14 +3,10 @@
 -- -> {queues to ring, queues whose bells may be lost, ids of unreadable records}, each a list; none of them if
 -- another caller has just made a round
 local grace_s, limit, most, every_s = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local rings, rung, doubtful, unreadable = {}, {}, {}, {}
+local doubtful, unreadable = {}, {}
 local last = num(call_anew('GET', P .. ':round'))
 if last and now >= last and now - last < every_s then return {rings, doubtful, unreadable} end
 redis.call('SET', P .. ':round', stamp(now))
-
-local function add_ring(queue)
-  if queue and not rung[queue] then rung[queue], rings[#rings + 1] = true, queue end
-end
 
 -- After a time without any round, Redis or all workers were away, and no lease could be renewed. Workers that
 -- live get the time to renew theirs, once: rounds may be that far apart.
@@ -82,8 +78,7 @@ for _, rec in ipairs(due(':startby')) do
   if rec.state == 'queued' and rec.attempt == '0' then expire_now(rec) end
 end
 
-for _, queue in ipairs(call_anew('SMEMBERS', P .. ':wake')) do add_ring(count_bell(queue)) end
-redis.call('DEL', P .. ':wake')
+ring_for_freed()
 
 -- Gives the tenants of waiting jobs their turns again, after somebody deleted these or Redis evicted them.
 local function restore_turns(queue)

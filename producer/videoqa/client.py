@@ -686,8 +686,9 @@ class Client:
 
     def resume(self, model: str | None = None, *, priority: Priority | None = None) -> None:
         """Resumes the model's queues; see `pause`."""
+        queues = self._list_queues(model, priority)
         doorbell = self._doorbell.get()
-        for queue in self._list_queues(model, priority):
+        for queue in queues:
             _, ring = self._ledger.resume(queue)
             doorbell.ring([ring] if ring else [])
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 1.5
 """Longest wait for the acknowledgements; below every `socket_timeout`, which is more than 2 s."""
-_CALLERS = ("submit", "cancel", "retry", "purge", "pause", "resume")
+_CALLERS = ("submit", "cancel", "retry", "purge", "pause")
 """Scripts whose outcome somebody is told of, and relies on."""
 _WORKERS = ("finish", "fail")
 """Scripts that end an attempt. What is lost of them runs again: the worker is warned, and goes on."""

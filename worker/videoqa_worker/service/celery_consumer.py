@@ -141,10 +141,8 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         while not self._slots.wait_for_answers(_LISTEN_S):
             state.maybe_shutdown()  # the bell goes back with the connection
             self._send_heartbeat(connection)
-        if not self._slots.can_hear:
-            self._stop_hearing(
-                consumer
-            )  # first: with its acknowledgement AMQP would send the next one
+        if not self._slots.can_hear:  # first: with its acknowledgement AMQP would send the next one
+            self._stop_hearing(consumer)
         if call is not None and call.answer == "counted":
             self._ack(message)
         else:

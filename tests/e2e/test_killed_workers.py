@@ -225,16 +225,22 @@ def test_a_job_that_kills_each_of_its_workers_ends_in_the_dead_letters(
     assert client.wait(job.id, timeout_s=60).state == "succeeded"
 
 
+def _submit_silent(client: Client, clip: Path, port: int) -> Job:
+    """Submits a job that is in the middle of its only attempt: its video's server says nothing."""
+    url = f"http://127.0.0.1:{port}/clip.mp4"
+    job = client.submit(request(clip, inputs=[url], max_attempts=1))
+    for event in client.events(job.id, timeout_s=30):
+        if event.stage == "fetching":
+            break
+    return job
+
+
 def test_a_worker_that_is_killed_while_it_drains_costs_its_job_no_attempt(
     client: Client, workers: Workers, clip: Path
 ) -> None:
     worker = workers.current()
     with silent_server() as port:
-        url = f"http://127.0.0.1:{port}/clip.mp4"
-        job = client.submit(request(clip, inputs=[url], max_attempts=1))
-        for event in client.events(job.id, timeout_s=30):
-            if event.stage == "fetching":
-                break
+        job = _submit_silent(client, clip, port)
         worker.signal(signal.SIGTERM)
         with connect(client.settings) as redis_client:
             key = Keys(client.settings.prefix).job(job.id)
@@ -249,15 +255,11 @@ def test_a_worker_that_is_killed_while_it_drains_costs_its_job_no_attempt(
 def test_a_worker_that_stops_gives_its_jobs_back(
     client: Client, workers: Workers, clip: Path, how: signal.Signals
 ) -> None:
-    # SIGTERM would let the job finish for a minute; the others give it back at once.
+    # SIGTERM would let the job finish for 25 s; the others give it back at once.
     grace = {"VIDEOQA_DRAIN_GRACE_S": "0"} if how == signal.SIGTERM else {}
     worker = workers.current(**grace)
     with silent_server() as port:
-        url = f"http://127.0.0.1:{port}/clip.mp4"
-        job = client.submit(request(clip, inputs=[url], max_attempts=1))
-        for event in client.events(job.id, timeout_s=30):
-            if event.stage == "fetching":
-                break
+        job = _submit_silent(client, clip, port)
         worker.signal(how)
         assert worker.wait() == 0
     given_back = client.get(job.id)

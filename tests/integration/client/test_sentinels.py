@@ -6,11 +6,10 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
-from kombu.transport.redis import Channel
+from support.broker import make_channel
 from support.processes import wait_until
 from support.redis import count_blocked
 from support.sentinels import NAME, Replicated
@@ -204,19 +203,9 @@ def test_the_sentinels_of_rediss_are_asked_over_tls(replicated: Replicated, tmp_
         return await connect_async(settings).connection_pool.connection_class.finder.find()
 
     with front:
-        for pool in (connect(settings).connection_pool, _make_broker_pool(settings)):
+        for pool in (connect(settings).connection_pool, make_channel(settings)._get_pool()):
             assert pool.connection_class.finder.find() == ("127.0.0.1", primary.port)
         assert asyncio.run(find()) == ("127.0.0.1", primary.port)
-
-
-def _make_broker_pool(settings: Settings) -> Any:
-    connection = make_celery(settings).producer_pool.connections.new()
-    channel = object.__new__(connection.get_transport_cls().Channel)
-    channel.connection = connection.transport
-    for name in Channel.from_transport_options:
-        if name in connection.transport_options:
-            setattr(channel, name, connection.transport_options[name])
-    return channel._get_pool()
 
 
 def test_an_old_primary_that_lives_on_is_left_within_a_second_or_two(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import redis
+from support.attempts import Recorded
 from support.processes import wait_until
 
 from videoqa import errors
@@ -32,15 +32,6 @@ def request(**fields: object) -> JobRequest:
     return JobRequest.model_validate(
         {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"], **fields}
     )
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A job that was recorded, and its queue."""
-
-    job_id: str
-    queue: str
-    ring: str | None
 
 
 def submit(ledger: Ledger, **fields: object) -> Recorded:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kombu.transport.redis import Channel
+from support.broker import make_channel
 
 from videoqa import AsyncClient, Client, Settings
 from videoqa.broker import make_celery
@@ -15,20 +15,10 @@ from videoqa.errors import ConfigurationError
 from videoqa.jobs import connect, connect_async
 
 
-@pytest.fixture
-def broker_arguments(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Returns the arguments of the broker's connections, made without a server."""
-
-    def read(settings: Settings) -> dict[str, Any]:
-        connection = make_celery(settings).producer_pool.connections.new()
-        channel = object.__new__(connection.get_transport_cls().Channel)
-        channel.connection = connection.transport
-        for name in Channel.from_transport_options:
-            if name in connection.transport_options:
-                setattr(channel, name, connection.transport_options[name])
-        return channel._connparams()
-
-    return read
+def broker_arguments(settings: Settings) -> dict[str, Any]:
+    """Returns the arguments of the broker's connections."""
+    found: dict[str, Any] = make_channel(settings)._connparams()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -53,7 +43,7 @@ def broker_arguments(monkeypatch: pytest.MonkeyPatch) -> Any:
         (f"ssl_keyfile={__file__}", __file__),
     ],
 )
-def test_an_option_reaches_both_libraries(option: str, value: Any, broker_arguments: Any) -> None:
+def test_an_option_reaches_both_libraries(option: str, value: Any) -> None:
     name = option.partition("=")[0]
     scheme = "rediss" if name.startswith("ssl_") else "redis"
     settings = Settings(redis_url=f"{scheme}://:pw@h:1?{option}")
@@ -65,7 +55,7 @@ def test_an_option_reaches_both_libraries(option: str, value: Any, broker_argume
     assert "SSL" in of_broker["connection_class"].__name__ or scheme == "redis"
 
 
-def test_a_certificate_is_asked_for_unless_the_url_says_otherwise(broker_arguments: Any) -> None:
+def test_a_certificate_is_asked_for_unless_the_url_says_otherwise() -> None:
     arguments = broker_arguments(Settings(redis_url="rediss://:pw@h:1/0"))
     connection = arguments["connection_class"](**{
         name: value for name, value in arguments.items()
@@ -74,7 +64,7 @@ def test_a_certificate_is_asked_for_unless_the_url_says_otherwise(broker_argumen
     assert connection.cert_reqs == ssl.CERT_REQUIRED
 
 
-def test_a_url_of_sentinels_leads_both_libraries_to_them(broker_arguments: Any) -> None:
+def test_a_url_of_sentinels_leads_both_libraries_to_them() -> None:
     url = "rediss+sentinel://me:pw@h1,h2:7,[::1]:8/jobs/2?sentinel_password=sp%40&socket_timeout=7&ssl_cert_reqs=none"
     settings = Settings(redis_url=url)
     of_broker = broker_arguments(settings)

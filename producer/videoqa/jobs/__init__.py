@@ -5,7 +5,6 @@ from videoqa.jobs.connection import (
     ENCODING_ERRORS,
     MAX_CONNECTIONS,
     connect,
-    connect_async,
     explain_broken,
     find_eviction_policy,
     is_permission_error,
@@ -15,18 +14,18 @@ from videoqa.jobs.connection import (
     translate_redis_errors,
 )
 from videoqa.jobs.event_cursor import EventCursor
-from videoqa.jobs.event_stream import AsyncEventReader
 from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import Claim, ClaimResult, Ledger, Progress, Unreadable, WriteReply
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.permissions import check_permissions
+from videoqa.jobs.reader import check_job_id
 from videoqa.jobs.server_checks import make_leaving_class
+from videoqa.jobs.shared_reader import SharedReader
 from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
 
 __all__ = [
     "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
-    "AsyncEventReader",
     "Bell",
     "CachedObject",
     "Claim",
@@ -35,13 +34,14 @@ __all__ = [
     "Ledger",
     "ListCursor",
     "Progress",
+    "SharedReader",
     "Submission",
     "SubmitResult",
     "Unreadable",
     "WriteReply",
+    "check_job_id",
     "check_permissions",
     "connect",
-    "connect_async",
     "explain_broken",
     "find_eviction_policy",
     "is_permission_error",

@@ -9,7 +9,7 @@ import errno
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -20,7 +20,6 @@ from videoqa.jobs.server_checks import (
     DemotedError,
     WrongServerError,
     leave_demoted,
-    leave_demoted_async,
 )
 from videoqa.local_stack import (
     advise_unreachable,
@@ -32,14 +31,10 @@ from videoqa.redaction import redact_text, redact_url
 from videoqa.redis_url import names_server, parse_options, strip_options
 from videoqa.settings import Settings, check_server_url
 
-if TYPE_CHECKING:
-    import redis.asyncio
-
 __all__ = [
     "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
     "connect",
-    "connect_async",
     "describe_refusal",
     "explain_broken",
     "find_eviction_policy",
@@ -56,7 +51,7 @@ _NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
 """Error codes without a class in redis-py. BUSY: a script runs long."""
 MAX_CONNECTIONS = 2**31 - 1
 """Most connections of a pool, unless the URL has `max_connections`: in effect no limit of ours. redis-py's
-is 100, and each thread or task that waits for a job holds one.
+is 100, and each thread in the middle of a call holds one.
 """
 ENCODING_ERRORS = "backslashreplace"
 """Treatment of bytes that are no UTF-8, and of text that has none: it breaks one record, not the read of many."""
@@ -106,19 +101,6 @@ def connect(settings: Settings) -> redis.Redis:
             strip_options(settings.redis_url), retry=make_retry(), **_make_options(settings)
         )
         leave_demoted(client.connection_pool)
-        return client
-
-
-def connect_async(settings: Settings) -> redis.asyncio.Redis:
-    """Makes the client of `connect` for asyncio."""
-    import redis.asyncio
-
-    retry = redis.asyncio.retry.Retry(_BACKOFF, 1, supported_errors=_BROKEN)
-    with _translate_url_errors(settings):
-        client = redis.asyncio.Redis.from_url(
-            strip_options(settings.redis_url), retry=retry, **_make_options(settings)
-        )
-        leave_demoted_async(client.connection_pool)
         return client
 
 

@@ -1,4 +1,4 @@
-"""Connections that leave a server which cannot hold jobs, for redis-py, its asyncio, and kombu.
+"""Connections that leave a server which cannot hold jobs, for redis-py and kombu.
 
 A node of a Cluster and a Sentinel say what they are when a connection begins, and a server of another kind, such
 as one of HTTP, answers something else. Later such an answer is a broken connection.
@@ -20,7 +20,6 @@ __all__ = [
     "DemotedError",
     "WrongServerError",
     "leave_demoted",
-    "leave_demoted_async",
     "make_leaving_class",
 ]
 
@@ -118,31 +117,6 @@ class _LeavingConnection(_Leaving):
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-class _AsyncLeavingConnection(_Leaving):
-    # It reads events alone: a call of the blocking client comes before, and has met a wrong server.
-
-    async def connect(self) -> None:
-        if self._is_left_over():
-            await self.disconnect()  # type: ignore[attr-defined]
-        await super().connect()  # type: ignore[misc]
-
-    async def _connect(self) -> Any:
-        self._met = self.demotions
-        return await super()._connect()  # type: ignore[misc]
-
-    async def read_response(self, *args: Any, **options: Any) -> Any:
-        try:
-            return await super().read_response(*args, **options)  # type: ignore[misc]
-        except redis.exceptions.ResponseError as error:
-            if demoted := self._explain(error):
-                await self.disconnect()  # type: ignore[attr-defined]
-                raise demoted from error
-            raise
-        except redis.exceptions.InvalidResponse as error:
-            await self.disconnect()  # type: ignore[attr-defined]
-            raise GarbledReplyError(_GARBLED) from error
-
-
 def make_leaving_class(base: type) -> type:
     """Derives the class for the connections of one pool; they share its count of demotions."""
     return type(base.__name__, (_LeavingConnection, base), {})
@@ -151,9 +125,3 @@ def make_leaving_class(base: type) -> type:
 def leave_demoted(pool: redis.ConnectionPool) -> None:
     """Makes the connections of a new pool leave a server that is no longer the primary."""
     pool.connection_class = make_leaving_class(pool.connection_class)
-
-
-def leave_demoted_async(pool: Any) -> None:
-    """Does the same as `leave_demoted` for a pool of asyncio."""
-    base = pool.connection_class
-    pool.connection_class = type(base.__name__, (_AsyncLeavingConnection, base), {})

@@ -12,7 +12,7 @@ from kombu.transport.redis import Channel
 from videoqa import AsyncClient, Client, Settings
 from videoqa.broker import make_celery
 from videoqa.errors import ConfigurationError
-from videoqa.jobs import connect, connect_async
+from videoqa.jobs import connect
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def test_an_option_reaches_both_libraries(option: str, value: Any, broker_argume
     name = option.partition("=")[0]
     scheme = "rediss" if name.startswith("ssl_") else "redis"
     settings = Settings(redis_url=f"{scheme}://:pw@h:1?{option}")
-    for pool in (connect(settings).connection_pool, connect_async(settings).connection_pool):
-        assert (pool.connection_kwargs | {"max_connections": pool.max_connections})[name] == value
-        pool.connection_class(**pool.connection_kwargs)
+    pool = connect(settings).connection_pool
+    assert (pool.connection_kwargs | {"max_connections": pool.max_connections})[name] == value
+    pool.connection_class(**pool.connection_kwargs)
     of_broker = broker_arguments(settings)
     assert of_broker[name] == value
     assert "SSL" in of_broker["connection_class"].__name__ or scheme == "redis"

@@ -52,8 +52,8 @@ dist: $(VENV)/.dev
 
 # The fault matrix at full size; each line is a row's counts. Some hours on two cores.
 FAULTS := "kill_workers --seed 1" "kill_workers --seed 2" lost_bells rolling_restart "kill_redis --seed 1" "kill_redis --seed 2" kill_both \
-	"power_cut --seed 1" "power_cut --seed 2" slow_redis full_redis flushed_redis failing_s3 lying_s3 store_away full_disk \
-	kill_decoders gpu_errors hanging_source cancel clock_jumps zombie poison killers duplicates poisoned_broker backlog idempotency archive segments soak
+	"power_cut --seed 1" "power_cut --seed 2" failover "sentinels --seed 1" "sentinels --seed 2" "wait_replicas --seed 1" "wait_replicas --seed 2" slow_redis full_redis flushed_redis failing_s3 lying_s3 store_away full_disk \
+	kill_decoders gpu_errors hanging_source cancel clock_jumps zombie poison killers duplicates poisoned_broker rabbitmq backlog idempotency archive segments soak
 faults: $(VENV)/.dev
 	@for row in $(FAULTS); do set -- $$row; $(BIN)/python tests/faults/*/$$1.py $$2 $$3 || failed=1; done; exit $$failed
 

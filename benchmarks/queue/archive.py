@@ -92,14 +92,13 @@ def work(url: str, slots: int) -> None:
     import redis
 
     from videoqa.contract import WorkerInfo
-    from videoqa.jobs import Bell, Ledger, queue_name
+    from videoqa.jobs import Ledger, queue_name
     from videoqa.storage import ObjectStore
     from videoqa_worker.job.result_object import build_url
 
     plain = redis.Redis.from_url(url, decode_responses=True)
     ledger, objects = Ledger(plain, url=url), ObjectStore()
     queue = queue_name("videoqa", None, "bulk")
-    bell = Bell("job_any", 1, 0, queue)
     announced_s = 0.0
     number = 0
     while True:
@@ -111,7 +110,7 @@ def work(url: str, slots: int) -> None:
             )  # fmt: skip
             ledger.announce(info)
         number += 1
-        claim = ledger.claim(bell, worker="fake", lease_s=60, token=f"t{number}").claim
+        claim = ledger.claim([queue], worker="fake", lease_s=60, token=f"t{number}").claim
         if claim is None:
             plain.delete(queue)  # the broker's messages, which nobody else takes
             time.sleep(0.01)

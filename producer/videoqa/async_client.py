@@ -203,7 +203,9 @@ class AsyncClient:
 
     async def _read_job(self, job_id: str) -> Job:
         job = await asyncio.wrap_future(self._client._ask_job(job_id))
-        return job or await self.get(job_id)
+        if job is None:
+            return await self._call(self._client._get_now, job_id)
+        return job
 
     async def _wait_for_events(self, cursor: EventCursor) -> builtins.list[Event]:
         asked = asyncio.wrap_future(self._client._ask_events(cursor))

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar, Unpack, cast, get_args
@@ -42,18 +41,22 @@ from videoqa.contract import (
     describe_state,
     parse_request,
     parse_stored,
+    to_datetime,
 )
 from videoqa.forks import reopen_in_children
 from videoqa.jobs import (
-    Bell,
     EventCursor,
     Ledger,
+    LedgerReader,
     ListCursor,
+    ReplicaReader,
     SharedReader,
     Submission,
+    SubmitResult,
     check_job_id,
     check_permissions,
     connect,
+    connect_replica,
     new_job_id,
     queue_name,
     server_name,
@@ -81,7 +84,7 @@ MOST_LISTED = 1000
 class _Rings(Protocol):
     """Rings for recorded jobs, without raising."""
 
-    def ring(self, bells: Sequence[Bell], /) -> None: ...
+    def ring(self, queues: Sequence[str], /) -> None: ...
 
     def close(self) -> None: ...
 
@@ -120,14 +123,14 @@ def _refuse_code(code: str | None) -> errors.InvalidRequest:
     )
 
 
-def _make_queued_job(submission: Submission) -> Job:
+def _make_queued_job(submission: Submission, result: SubmitResult) -> Job:
     """Makes the job of a submission that was recorded just now, without reading its record."""
     request = submission.request
     return Job(
         id=submission.job_id,
         state="queued",
         max_attempts=request.max_attempts,
-        created_at=datetime.now(UTC),
+        created_at=to_datetime(result.created_at_s),
         model=request.model,
         priority=request.priority,
         tenant=request.tenant,
@@ -206,7 +209,14 @@ class Client:
         self._is_borrower = False
         """True if the connections are those of another client, which closes them."""
         self._redis = self._connect()
-        self._ledger = Ledger(self._redis, url=self.settings.redis_url, prefix=self.settings.prefix)
+        self._ledger = Ledger(
+            self._redis,
+            url=self.settings.redis_url,
+            prefix=self.settings.prefix,
+            wait_replicas=self.settings.wait_replicas,
+        )
+        self._replica = self._connect_replica()
+        self._replica_reader = self._make_replica_reader()
         self._reader = self._make_reader()
         self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
@@ -217,12 +227,30 @@ class Client:
         """Makes new connections in a forked child, for this client and those of `for_tenant`."""
         if not isinstance(self._redis.connection_pool, _Closed):
             self._redis.connection_pool = self._connect().connection_pool
+            if self._replica is not None and (new := self._connect_replica()):
+                self._replica.connection_pool = new.connection_pool
 
     def _connect(self) -> redis.Redis:
         return connect(self.settings)
 
     def _make_reader(self) -> SharedReader:
         return SharedReader(self._ledger, self._connect)
+
+    def _connect_replica(self) -> redis.Redis | None:
+        return connect_replica(self.settings)
+
+    def _make_replica_reader(self) -> ReplicaReader | None:
+        url = self.settings.redis_read_url
+        if self._replica is None or url is None:
+            return None
+        return ReplicaReader(
+            self._replica, url=url, prefix=self.settings.prefix, primary=self._ledger
+        )
+
+    @property
+    def _reads(self) -> LedgerReader:
+        """Reader of what may be some milliseconds old."""
+        return self._replica_reader or self._ledger
 
     def _make_doorbell(self) -> _Rings:
         from videoqa.broker import Doorbell  # Celery takes 0.3 s to import
@@ -268,6 +296,8 @@ class Client:
             ) from error
         self.settings = self.settings.model_copy(update={"tenant": checked})
         self._ledger = self._ledger.for_tenant(checked)
+        if self._replica_reader is not None:
+            self._replica_reader = self._replica_reader.for_tenant(checked)
 
     def close(self) -> None:
         """Closes the connections to Redis and to the broker; calls raise ClientClosed from now on.
@@ -279,9 +309,11 @@ class Client:
             return
         self._doorbell.close()
         self._reader.close()
-        pool, self._redis.connection_pool = self._redis.connection_pool, cast("Any", _Closed())
-        # One in use is closed with its call: redis-py has no lock on a connection's buffer.
-        pool.disconnect(inuse_connections=False)
+        for connected in (self._redis, self._replica):
+            if connected is not None:
+                pool, connected.connection_pool = connected.connection_pool, cast("Any", _Closed())
+                # One in use is closed with its call: redis-py has no lock on a connection's buffer.
+                pool.disconnect(inuse_connections=False)
 
     def submit(
         self,
@@ -307,27 +339,16 @@ class Client:
             )
         checked = self._parse(request if request is not None else fields)
         doorbell = self._doorbell.get()
+        submission = Submission(new_job_id(), checked)
         result = self._ledger.submit(
-            new_job_id(),
-            checked,
+            submission,
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
-        if result.bell is None:
-            return self.get(str(result.job_id))
-        doorbell.ring([result.bell])
-        try:
-            return self.get(result.bell.job_id)
-        except (
-            Exception
-        ) as error:  # it was recorded: the caller gets its job, whatever reading it meets
-            log.warning(
-                "job %s is recorded, and could not be read: %s",
-                result.bell.job_id,
-                error,
-                exc_info=not isinstance(error, errors.VideoQAError),
-            )
-            return _make_queued_job(Submission(result.bell.job_id, checked))
+        if result.known_id:
+            return self._get_now(result.known_id)
+        doorbell.ring([result.ring] if result.ring else [])
+        return _make_queued_job(submission, result)
 
     def submit_many(self, requests: Iterable[JobRequest | RequestFields]) -> builtins.list[Job]:
         """Records many jobs, some hundred in a round trip, rings for workers, and returns the jobs in order.
@@ -386,14 +407,14 @@ class Client:
             start_by_default_s=self.settings.start_by_default_s,
             max_queued=self.settings.max_queued,
         )
-        doorbell.ring([result.bell for result in results if result.bell])
+        doorbell.ring([result.ring for result in results if result.ring])
         known = self._get_known([result.known_id for result in results if result.known_id])
         return [
             known[result.known_id]
             if result.known_id
             else _Submitted(error=result.error)
             if result.error
-            else _Submitted(job=_make_queued_job(submission))
+            else _Submitted(job=_make_queued_job(submission, result))
             for submission, result in zip(submissions, results, strict=True)
         ]
 
@@ -428,7 +449,17 @@ class Client:
             JobExpired: the job's `result_ttl_s` is over, or it was purged.
             RecordUnreadable: a newer release or another program wrote its record.
         """
-        return self._ledger.get(job_id, include_request=include_request)
+        return self._reads.get(job_id, include_request=include_request)
+
+    def _get_now(self, job_id: str) -> Job:
+        """Returns the job as the primary has it: after a change of it, and while its events are followed."""
+        self._note_change(job_id)
+        return self._ledger.get(job_id)
+
+    def _note_change(self, job_id: str) -> None:
+        """Has the job read at the primary for some seconds."""
+        if self._replica_reader is not None:
+            self._replica_reader.note_change(job_id)
 
     def get_many(
         self, job_ids: Sequence[str], *, include_request: bool = False
@@ -438,12 +469,12 @@ class Client:
         The jobs have neither `position` nor `waiting_for`, which only `get` looks up. An unreadable record
         is logged as a warning.
         """
-        found = self._ledger.get_many(job_ids, include_request=include_request)
-        return self._ledger.skip_unreadable(job_ids, found)
+        found = self._reads.get_many(job_ids, include_request=include_request)
+        return self._reads.skip_unreadable(job_ids, found)
 
     def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
         """Returns the states of jobs in the order of their ids; None: unknown or expired."""
-        return [state for ids in _split(job_ids, CHUNK) for state in self._ledger.get_states(ids)]
+        return [state for ids in _split(job_ids, CHUNK) for state in self._reads.get_states(ids)]
 
     def list(
         self,
@@ -479,9 +510,9 @@ class Client:
         after = ListCursor.parse(cursor) if cursor else None
         found: list[tuple[ListCursor, Job | errors.RecordUnreadable]] = []
         while True:
-            cursors = self._ledger.list_index(tag=tag, after=after, limit=MOST_LISTED)
+            cursors = self._reads.list_index(tag=tag, after=after, limit=MOST_LISTED)
             ids = [at.job_id for at in cursors]
-            jobs = self._ledger.get_many(ids, include_request=include_request)
+            jobs = self._reads.get_many(ids, include_request=include_request)
             self._ledger.forget(
                 [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
             )
@@ -544,13 +575,13 @@ class Client:
 
     def _follow(self, cursor: EventCursor) -> Iterator[Event]:
         job_id = cursor.job_id
-        cursor.begin(self._ask_job(job_id).result() or self.get(job_id))
+        cursor.begin(self._ask_job(job_id).result() or self._get_now(job_id))
         while cursor.is_open:
             time.sleep(cursor.pause_s)
             with cursor.reading():
                 yield from cursor.receive(self._wait_for_events(cursor))
                 if cursor.needs_state and cursor.is_over(self._ask_state(job_id).result()):
-                    cursor.end(self._ask_job(job_id).result() or self.get(job_id))
+                    cursor.end(self._ask_job(job_id).result() or self._get_now(job_id))
 
     def _wait_for_events(self, cursor: EventCursor) -> builtins.list[Event]:
         future = self._ask_events(cursor)
@@ -562,11 +593,13 @@ class Client:
             future.cancel()
 
     def _ask_job(self, job_id: str) -> Future[Job | None]:
-        """Asks for a job; the answer is None if there is none, and `get` says why."""
+        """Asks for a job; the answer is None if there is none, and `_get_now` says why."""
         check_job_id(job_id)
+        self._note_change(job_id)
         return cast("Future[Job | None]", self._reader.ask(self._ledger.get_many, job_id))
 
     def _ask_state(self, job_id: str) -> Future[JobState | None]:
+        self._note_change(job_id)
         return self._reader.ask(self._ledger.get_states, job_id)
 
     def _ask_events(self, cursor: EventCursor) -> Future[builtins.list[Event]]:
@@ -584,7 +617,7 @@ class Client:
             JobFailed: the job ended without a result; `failure` has the reason, with its code.
             OutputError: the result is in object storage and could not be read.
         """
-        job, result = self._ledger.result(job_id)
+        job, result = self._reads.result(job_id)
         if result is not None:
             return result
         if not job.final:
@@ -614,7 +647,7 @@ class Client:
     def cancel(self, job_id: str) -> Job:
         """Cancels the job, unless it is final already, and returns it as it is then."""
         self._ledger.cancel(job_id)
-        return self.get(job_id)
+        return self._get_now(job_id)
 
     def retry(self, job_id: str) -> Job:
         """Reopens a failed, canceled or expired job under the same id.
@@ -624,8 +657,9 @@ class Client:
             ConfigurationError: the broker URL cannot be used; nothing was changed.
         """
         doorbell = self._doorbell.get()
-        doorbell.ring([self._ledger.retry(job_id)])
-        return self.get(job_id)
+        queue = self._ledger.retry(job_id)
+        doorbell.ring([queue] if queue else [])
+        return self._get_now(job_id)
 
     def dead(self, *, code: str | None = None, include_request: bool = False) -> Iterator[Job]:
         """Yields the failed jobs, each with its failure, those whose records end first in front.
@@ -669,7 +703,7 @@ class Client:
 
     def queues(self) -> builtins.list[QueueInfo]:
         """Returns the queues of each model and priority, with the number of jobs that wait."""
-        return self._ledger.queues()
+        return self._reads.queues()
 
     def pause(self, model: str | None = None, *, priority: Priority | None = None) -> None:
         """Pauses the model's queues: no job begins until `resume`; running jobs go on, and new ones wait.
@@ -682,13 +716,18 @@ class Client:
             InvalidRequest: the model's name is empty.
             OperatorOnly: the client is one tenant's.
         """
-        self._pause(model, priority, paused=True)
+        for queue in self._list_queues(model, priority):
+            self._ledger.pause(queue)
 
     def resume(self, model: str | None = None, *, priority: Priority | None = None) -> None:
         """Resumes the model's queues; see `pause`."""
-        self._pause(model, priority, paused=False)
+        doorbell = self._doorbell.get()
+        for queue in self._list_queues(model, priority):
+            _, ring = self._ledger.resume(queue)
+            doorbell.ring([ring] if ring else [])
 
-    def _pause(self, model: str | None, priority: Priority | None, *, paused: bool) -> None:
+    def _list_queues(self, model: str | None, priority: Priority | None) -> builtins.list[str]:
+        """Lists the queues to pause or to resume; only an operator may."""
         if self.settings.tenant is not None:
             raise errors.OperatorOnly(
                 f"got a client of tenant {self.settings.tenant!r}, expected one without a tenant: a queue is "
@@ -699,12 +738,14 @@ class Client:
                 "got an empty model, expected its name, or None for jobs that name no model",
                 param="model",
             )
-        for each in (priority,) if priority else PRIORITIES:
-            self._ledger.pause(queue_name(self.settings.prefix, model, each), paused=paused)
+        return [
+            queue_name(self.settings.prefix, model, each)
+            for each in ((priority,) if priority else PRIORITIES)
+        ]
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Returns the workers that announced themselves within the last minute."""
-        return self._ledger.workers()
+        return self._reads.workers()
 
     def ping(self) -> str:
         """Returns the server's name and version; raises RedisUnavailable."""

@@ -12,7 +12,7 @@ what was expected, and the next step.
     ├── LookupFailed            about a job id
     │   └── JobNotFound, JobExpired, RecordUnreadable, JobNotFinished, JobFailed, NotRetryable
     ├── ServiceError            about the system around the job
-    │   └── RedisUnavailable, WaitTimeout, ConfigurationError, ClientClosed
+    │   └── RedisUnavailable (NotReplicated), WaitTimeout, ConfigurationError, ClientClosed
     └── JobError                ends an attempt; becomes the job's Failure
         ├── SourceError         stage "fetching"
         ├── SamplingError       stage "sampling"
@@ -66,6 +66,7 @@ __all__ = [
     "NoMedia",
     "NoVideoStream",
     "NotAVideo",
+    "NotReplicated",
     "NotRetryable",
     "OperatorOnly",
     "OutOfMemory",
@@ -295,6 +296,12 @@ class RedisUnavailable(ServiceError):
 
     code = "redis_unavailable"
     retryable = True
+
+
+class NotReplicated(RedisUnavailable):
+    """Redis has recorded it, but too few replicas have acknowledged it in time; repeat the call."""
+
+    code = "not_replicated"
 
 
 class WaitTimeout(ServiceError):

@@ -42,7 +42,12 @@ def find_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if stack is None:
         return found
     # Its worker has its own prefix and no other broker, whatever the variables of this shell are.
-    place = {"redis_url": stack.redis_url, "broker_url": None, "prefix": stack.prefix}
+    place = {
+        "redis_url": stack.redis_url,
+        "redis_read_url": None,
+        "broker_url": None,
+        "prefix": stack.prefix,
+    }
     return found.model_copy(update=place)
 
 
@@ -84,6 +89,8 @@ def describe_address(url: str) -> str:
 
 def name_setting(url: str) -> str:
     """Returns the name of what has to be changed for another URL."""
+    if os.environ.get("VIDEOQA_REDIS_READ_URL") == url != os.environ.get("VIDEOQA_REDIS_URL"):
+        return "VIDEOQA_REDIS_READ_URL"
     named = {"variable": "VIDEOQA_REDIS_URL", "default": "VIDEOQA_REDIS_URL"}
     return named.get(_find_origin(url), "the URL of this client")
 

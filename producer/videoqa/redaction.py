@@ -29,14 +29,19 @@ def _redact_one(url: str) -> str:
     shown = _END.split(rest, maxsplit=1)[0]
     authority, slash, path = shown.partition("/")
     host = authority.rpartition("@")[2]
-    port = _HOST.fullmatch(host)
     # `redis://:pa/ss@host` and `redis://:pa?ss@host` have the beginning of a password for a port.
-    is_clear = port is not None and (not port[1] or port[1].isdigit())
+    hosts = host.split(",") if scheme.lower().endswith("+sentinel") else [host]
+    is_clear = all(_has_clear_port(one) for one in hosts)
     if ":" in host and "@" not in authority and "@" in rest:
         is_clear = is_clear and bool(slash) and scheme.lower() in ("http", "https")
     return (
         f"{scheme.lower()}://{host}{slash}{path}" if is_clear else f"{scheme.lower()}://{_HIDDEN}"
     )
+
+
+def _has_clear_port(host: str) -> bool:
+    port = _HOST.fullmatch(host)
+    return port is not None and (not port[1] or port[1].isdigit())
 
 
 def _redact_nameless(text: str) -> str:

@@ -3,6 +3,9 @@
 redis-py and kombu know different options, spell some differently, and find a mistake at the first connection
 or never. Therefore the options are read here and handed to both as the arguments of a connection; the URLs
 that they get have none.
+
+A URL with `+sentinel` in its scheme names Sentinels and the primary that they watch; `parse_sentinels` takes it
+apart, and the rest of it is that of any Redis.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from videoqa.suggestions import suggest
 
 __all__ = [
+    "SentinelGroup",
     "names_server",
     "parse_database",
     "parse_options",
+    "parse_sentinels",
     "speaks_redis",
     "spell_for_celery",
     "strip_options",
@@ -104,16 +109,75 @@ _OPTIONS = {
         lambda text: ssl.TLSVersion[f"TLSv1_{text.removeprefix('TLSv1.')}"], "TLSv1.2 or TLSv1.3"
     ),
 }
+_SENTINEL_OPTIONS = {
+    "sentinel_username": _Option(_parse_text, "the user of the Sentinels"),
+    "sentinel_password": _Option(_parse_text, "the password of the Sentinels"),
+}
 _BEFORE_THE_HOST = ("username", "password")
+_WITH_SENTINELS = ("redis+sentinel://", "rediss+sentinel://")
+_SENTINEL_URL = re.compile(
+    r"(?P<scheme>rediss?)\+sentinel://(?P<login>[^/?#]*@)?(?P<hosts>[^/?#]*)"
+    r"(?:/(?P<name>[^/?#]*)(?:/(?P<database>[^?#]*))?)?(?P<rest>.*)",
+    re.DOTALL,
+)
+_SENTINEL_PORT = 26379
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:,\s]+)(?::([0-9]{1,5}))?")
+
+
+class SentinelGroup(NamedTuple):
+    """Sentinels, and the primary that they watch."""
+
+    addresses: tuple[tuple[str, int], ...]
+    name: str
+    """Name of the primary in the Sentinels' configuration."""
+    username: str | None = None
+    password: str | None = None
 
 
 def speaks_redis(url: str) -> bool:
     """Returns True for the URLs of a Redis that both libraries are to understand."""
-    return url.startswith(("redis://", "rediss://", "unix://"))
+    return url.startswith(("redis://", "rediss://", "unix://", *_WITH_SENTINELS))
+
+
+def parse_sentinels(url: str) -> SentinelGroup | None:
+    """Returns the Sentinels of a `redis+sentinel://` or `rediss+sentinel://` URL; None for any other URL.
+
+    Raises:
+        ValueError: a host or the primary's name is missing, or a port is not a number; the message has no secret.
+    """
+    match = _SENTINEL_URL.match(url)
+    if match is None:
+        return None
+    found = [_ADDRESS.fullmatch(address) for address in match["hosts"].split(",")]
+    addresses = tuple(
+        (each[1].strip("[]"), int(each[2] or _SENTINEL_PORT)) for each in found if each
+    )
+    if len(addresses) < len(found) or any(not 0 < port < 65_536 for _, port in addresses):
+        raise ValueError(
+            "expected HOST or HOST:PORT of each Sentinel, with commas between them; in a password write / as %2F, "
+            "# as %23, ? as %3F and @ as %40"
+        )
+    if not match["name"]:
+        raise ValueError("expected /NAME after the Sentinels: that of the primary which they watch")
+    options = dict(parse_qsl(match["rest"].partition("?")[2], keep_blank_values=True))
+    login = (options.get(f"sentinel_{part}") for part in ("username", "password"))
+    return SentinelGroup(addresses, unquote(match["name"]), *login)
+
+
+def _name_one_host(url: str) -> str:
+    """Returns a URL of Sentinels in the form of a single server's, that of the first; another one as it is."""
+    group, match = parse_sentinels(url), _SENTINEL_URL.match(url)
+    if group is None or match is None:
+        return url
+    host, port = group.addresses[0]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{match['scheme']}://{match['login'] or ''}{shown}:{port}/{match['database'] or ''}{match['rest']}"
 
 
 def names_server(url: str) -> bool:
     """Returns True for a URL of those, if it has a host, or the path of a socket."""
+    if match := _SENTINEL_URL.match(url):
+        return bool(match["hosts"] and match["name"])
     has_path = re.match(r"unix://([^@]*@)?/[^?#]", url) is not None
     lacks_host = re.match(r"rediss?://([^@]*@)?([/?#]|$)", url) is not None
     return has_path or (url.startswith(("redis://", "rediss://")) and not lacks_host)
@@ -125,7 +189,9 @@ def parse_options(url: str) -> dict[str, Any]:
     Raises:
         ValueError: an option is unknown, or has a wrong value; the message has no secret.
     """
-    parts = urlsplit(url)
+    scheme = url.partition("://")[0]
+    has_sentinels = parse_sentinels(url) is not None
+    parts = urlsplit(_name_one_host(url))
     if "@" in parts.query + parts.fragment:  # the rest of a password, as in `redis://:12?3@host`
         raise ValueError(
             "got an @ after the ?; in a password write ? as %3F, # as %23 and @ as %40"
@@ -134,7 +200,14 @@ def parse_options(url: str) -> dict[str, Any]:
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name in found:
             raise ValueError(f"option {name} is there twice")
-        found[name] = _parse_option(name, text, parts.scheme)
+        value = _parse_option(name, text, scheme)
+        if name in _SENTINEL_OPTIONS:
+            if not has_sentinels:
+                raise ValueError(
+                    f"option {name} is of Sentinels; write redis+sentinel://HOST,HOST/NAME/0"
+                )
+            continue
+        found[name] = value
     if parts.scheme != "unix" and "db" not in found:
         found["db"] = parse_database(parts.path)
     elif parts.scheme != "unix" and parts.path not in ("", "/", f"/{found['db']}"):
@@ -155,11 +228,13 @@ def parse_database(path: str) -> int:
 def _parse_option(name: str, text: str, scheme: str) -> Any:
     if name in _BEFORE_THE_HOST:
         raise ValueError(f"option {name} belongs before the host: {scheme}://USER:PASSWORD@HOST")
-    option = _OPTIONS.get(name)
+    known = _OPTIONS | _SENTINEL_OPTIONS if "+" in scheme or name in _SENTINEL_OPTIONS else _OPTIONS
+    option = known.get(name)
     if option is None:
-        raise ValueError(f"option {name!r} is unknown; {suggest(name, _OPTIONS)}")
-    if name.startswith("ssl_") and scheme != "rediss":
-        raise ValueError(f"option {name} is of TLS; write rediss:// in place of {scheme}://")
+        raise ValueError(f"option {name!r} is unknown; {suggest(name, known)}")
+    if name.startswith("ssl_") and not scheme.startswith("rediss"):
+        secure = scheme.replace("redis", "rediss") if "redis" in scheme else "rediss"
+        raise ValueError(f"option {name} is of TLS; write {secure}:// in place of {scheme}://")
     if name.startswith("socket_keep") and scheme == "unix":
         raise ValueError(f"option {name} is of TCP, and no option of unix://")
     try:
@@ -172,14 +247,14 @@ def _parse_option(name: str, text: str, scheme: str) -> Any:
 
 def strip_options(url: str) -> str:
     """Returns the URL without its options, for redis-py; the database is one of them."""
-    parts = urlsplit(url)
+    parts = urlsplit(_name_one_host(url))
     path = parts.path if parts.scheme == "unix" else ""
     return urlunsplit(parts._replace(path=path, query="", fragment=""))
 
 
 def spell_for_celery(url: str) -> str:
-    """Returns the URL without its options but for the database, as Celery spells it."""
-    parts = urlsplit(url)
+    """Returns the URL without its options but for the database, as Celery spells it; of Sentinels the first."""
+    parts = urlsplit(_name_one_host(url))
     database = parse_options(url).get("db", 0)
     if parts.scheme == "unix":
         return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={database}"

@@ -27,7 +27,7 @@ from pydantic_core import PydanticUndefined
 
 from videoqa.errors import ConfigurationError
 from videoqa.redaction import redact_url
-from videoqa.redis_url import speaks_redis, spell_for_celery
+from videoqa.redis_url import parse_sentinels, speaks_redis, spell_for_celery
 
 __all__ = [
     "DEFAULT_REDIS_URL",
@@ -74,12 +74,18 @@ def check_server_url(url: str | None) -> str | None:
     """Checks ports and passwords of a server's URL, or of several brokers'.
 
     Raises:
-        ValueError: a port is not a number, or a password is that of an example.
+        ValueError: it is a Cluster's, a port is not a number, or a password is that of an example.
     """
     for one in url.split(";") if url else ():
+        if "cluster" in one.partition("://")[0]:
+            raise ValueError(
+                "expected a Redis without cluster mode, as redis://HOST:PORT/0: a Cluster would spread the "
+                "keys of one job over several servers"
+            )
+        group = parse_sentinels(one)
         try:
             parts = urlsplit(one)
-            _ = parts.port
+            _ = group or parts.port
         except ValueError:  # whose message may quote a password
             raise ValueError(
                 "expected HOST:PORT with a number; in a password write / as %2F, # as %23, ? as %3F "
@@ -202,8 +208,20 @@ class Settings(Config):
     redis_url: Annotated[str, AfterValidator(check_server_url)] = Field(
         default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"
     )
+    redis_read_url: Annotated[str | None, AfterValidator(check_server_url)] = Field(
+        default=None,
+        description="a replica of that Redis, from which clients read jobs, lists, queues and workers; what it lacks "
+        "is looked up at the primary; with redis+sentinel:// a replica that the Sentinels know; unset: the primary",
+    )
     broker_url: Annotated[str | None, AfterValidator(check_server_url)] = Field(
         default=None, description="Celery broker of the queue messages; unset: the same Redis"
+    )
+    wait_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="replicas of Redis that must have acknowledged a submit, cancel, retry, purge or pause before the "
+        "call returns; with fewer it fails with not_replicated after 1.5 s; 0: a failover may lose the last moment",
     )
     prefix: str = Field(
         default="videoqa",

@@ -30,7 +30,7 @@ from videoqa.contract import (
     Segment,
     Usage,
 )
-from videoqa.jobs import ENCODING_ERRORS, Bell, Progress, SharedReader, queue_name
+from videoqa.jobs import ENCODING_ERRORS, Claim, Progress, SharedReader, queue_name
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ POLL_S = 0.01
 class _AnsweringDoorbell:
     """A doorbell that no worker hears: the job is answered at once, if the test has an answer."""
 
-    def __init__(self, answer: Callable[[Bell], None]) -> None:
+    def __init__(self, answer: Callable[[str], None]) -> None:
         self._answer = answer
 
-    def ring(self, bells: Sequence[Bell]) -> None:
-        for bell in bells:
-            self._answer(bell)
+    def ring(self, queues: Sequence[str]) -> None:
+        for queue in queues:
+            self._answer(queue)
 
     def close(self) -> None:
         pass
@@ -88,6 +88,9 @@ class InMemoryClient(Client):
         found = fakeredis.FakeRedis(decode_responses=True, encoding_errors=ENCODING_ERRORS)
         return cast("redis.Redis", found)
 
+    def _connect_replica(self) -> None:
+        """Has none: there is one Redis, in memory."""
+
     def _reopen(self) -> None:
         """Keeps the in-memory Redis: the child has a copy of its own."""
 
@@ -95,11 +98,19 @@ class InMemoryClient(Client):
         return SharedReader(self._ledger, lambda: self._redis, poll_s=POLL_S)
 
     def _make_doorbell(self) -> _AnsweringDoorbell:
-        return _AnsweringDoorbell(self._answer_bell)
+        return _AnsweringDoorbell(self._answer_queue)
 
-    def _answer_bell(self, bell: Bell) -> None:
+    def _answer_queue(self, queue: str) -> None:
         if self._answer is not None:
-            self._answer_job(bell.job_id, self._answer)
+            while claim := self._claim(queue):
+                self._answer_job(claim.job_id, self._answer)
+
+    def _claim(self, queue: str) -> Claim | None:
+        """Claims the next job of the queue; None: nothing waits, or the queue is paused."""
+        token = secrets.token_hex(8)
+        return self._ledger.claim(
+            [queue], heard=queue, worker=WORKER, lease_s=LEASE_S, token=token
+        ).claim
 
     def _answer_job(self, job_id: str, answer: str | Callable[[JobRequest, Question], str]) -> None:
         request = self._ledger.request(job_id)
@@ -117,15 +128,9 @@ class InMemoryClient(Client):
         """Starts the job, and those whose turn comes before it, as if there were enough workers."""
         job = self.get(job_id)
         self._ledger.reap(grace_s=LEASE_S)  # requeues jobs that are due after a failed attempt
-        bell = Bell(
-            job_id, job.attempt + 1, 0, queue_name(self.settings.prefix, job.model, job.priority)
-        )
-        while self.get(job_id).state == "queued":
-            result = self._ledger.claim(
-                bell, worker=WORKER, lease_s=LEASE_S, token=secrets.token_hex(8)
-            )
-            if result.claim is None:  # its queue is paused, for example
-                break
+        queue = queue_name(self.settings.prefix, job.model, job.priority)
+        while self.get(job_id).state == "queued" and self._claim(queue):
+            pass
         return self.get(job_id)
 
     def say(self, job_id: str, text: str, *, question_id: str = "q1") -> None:

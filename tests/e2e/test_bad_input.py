@@ -252,7 +252,7 @@ def test_a_model_that_no_worker_serves_is_said_while_waiting_and_expires(
     job = stack_client.submit(
         inputs=[clip.as_uri()], questions=["What?"], model="org/nobody", start_by=soon
     )
-    assert job.waiting_for == "no running worker serves model org/nobody"
+    assert stack_client.get(job.id).waiting_for == "no running worker serves model org/nobody"
     ended = stack_client.wait(job.id, timeout_s=30)
     assert ended.state == "expired"
     assert ended.failure is not None

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import wait_until
 from support.scenes import Scene, write_clip
 from support.servers import WRITER
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
 from videoqa.contract import Job
+from videoqa.jobs import connect
+from videoqa.jobs.keys import Keys
 from videoqa.settings import Settings
 from videoqa_worker.embedded import S3Server
 
@@ -220,6 +223,26 @@ def test_a_job_that_kills_each_of_its_workers_ends_in_the_dead_letters(
     )
     assert client.retry(job.id).state in ("queued", "running")  # the worker may have it already
     assert client.wait(job.id, timeout_s=60).state == "succeeded"
+
+
+def test_a_worker_that_is_killed_while_it_drains_costs_its_job_no_attempt(
+    client: Client, workers: Workers, clip: Path
+) -> None:
+    worker = workers.current()
+    with silent_server() as port:
+        url = f"http://127.0.0.1:{port}/clip.mp4"
+        job = client.submit(request(clip, inputs=[url], max_attempts=1))
+        for event in client.events(job.id, timeout_s=30):
+            if event.stage == "fetching":
+                break
+        worker.signal(signal.SIGTERM)
+        with connect(client.settings) as redis_client:
+            key = Keys(client.settings.prefix).job(job.id)
+            wait_until(lambda: redis_client.hexists(key, "draining"))
+        assert worker.running(), "the job may finish"
+        worker.kill()
+    with _serving(clip, port):
+        expect_answered_by_another(client, workers, client.get(job.id))
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])

@@ -189,7 +189,7 @@ def test_nothing_outlives_a_killed_stack(tmp_path: Path) -> None:
         # Jobs may be submitted, and are told why they wait.
         with Client.from_environment({"VIDEOQA_HOME": str(tmp_path)}) as client:
             job = client.submit(inputs=["s3://b/k"], questions=["What is it?"])
-        assert job.waiting_for == "its workers are still loading the model"
+            assert client.get(job.id).waiting_for == "its workers are still loading the model"
         children = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait()

@@ -21,13 +21,14 @@ import redis
 from support.forking.workers import ForkedWorker, clean_environ
 from support.processes import wait_until
 from support.scenes import Scene, write_clip
+from support.sentinels import Replicated
 
 from faults.proxies import Store, Wire
 from faults.tally import Tally
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import FINAL_STATES, PRIORITIES, Result, WorkerInfo
-from videoqa.jobs import Ledger, queue_name
+from videoqa.jobs import Ledger, connect, queue_name
 from videoqa.settings import Settings
 from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.redis_server import RedisServer
@@ -71,16 +72,20 @@ class Rig:
         per_fault: float = math.inf,
         store: Mapping[str, float] | None = None,
         wire: Mapping[str, float] | None = None,
+        replicated: Mapping[str, Any] | None = None,
+        wait_replicas: int = 0,
     ) -> None:
         """
         Arguments:
-            environ: more settings of the workers.
+            environ: more settings of the workers; a broker's URL is the client's as well.
             in_flight: so many jobs are submitted before the first of them is final.
             per_fault: so many jobs are submitted at each fault that is counted, so that they meet.
             before: Python that each worker runs first, to break something there; what it draws is by
                 `FAULTS_SEED`, the seed with the worker's ordinal.
             store: clips and results are in S3, behind a `Store` with these faults.
             wire: workers reach Redis through a `Wire` with these faults.
+            replicated: arguments of a `Replicated`, found by its Sentinels, or else by one name for the primary.
+            wait_replicas: the setting, of the client and the workers.
         """
         self.tally = Tally(row)
         self.draw = random.Random(seed)
@@ -94,6 +99,7 @@ class Rig:
         self._max_attempts, self.before = max_attempts, before
         self._in_flight, self._per_fault = in_flight, per_fault
         self._seed, self._faulty_store, self._faulty_wire = seed, store, wire
+        self._replicated, self._wait_replicas = replicated, wait_replicas
         self._s3: Any = None
         self._results: Path | None = None
         self._stack = ExitStack()
@@ -104,13 +110,21 @@ class Rig:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            self.redis = RedisServer(self.folder / "redis", extra=self._redis_config)
-            stack.callback(self._stop_redis)
-            self.settings = Settings(redis_url=self.redis.url, prefix="faults")
+            self.redis_url = self._start_redis(stack)
+            self.settings = Settings(
+                redis_url=self.redis_url,
+                prefix="faults",
+                broker_url=self.environ.get("VIDEOQA_BROKER_URL"),
+                wait_replicas=self._wait_replicas,
+            )
             self.client = stack.enter_context(Client(settings=self.settings))
-            self.plain = redis.Redis.from_url(self.redis.url, decode_responses=True)
+            self.plain = (
+                redis.Redis.from_url(self.redis_url, decode_responses=True)
+                if self._replicated is None
+                else connect(self.settings)
+            )
             stack.callback(self.plain.close)
-            self.ledger = Ledger(self.plain, url=self.redis.url, prefix="faults")
+            self.ledger = Ledger(self.plain, url=self.redis_url, prefix="faults")
             self.clips = [
                 write_clip(
                     Scene.single(*words),
@@ -122,7 +136,6 @@ class Rig:
             ]
             self.inputs = [clip.as_uri() for clip in self.clips]
             self.put_results(self.folder / "results")
-            self.redis_url = self.redis.url
             if self._faulty_store is not None:
                 self._use_s3(stack, self._faulty_store)
             if self._faulty_wire is not None:
@@ -133,6 +146,19 @@ class Rig:
             stack.callback(self._end_workers)
             self._stack = stack.pop_all()
         return self
+
+    def _start_redis(self, stack: ExitStack) -> str:
+        """Starts the server or the servers; returns the URL by which clients find the primary."""
+        if self._replicated is None:
+            self.redis = RedisServer(self.folder / "redis", extra=self._redis_config)
+            stack.callback(self._stop_redis)
+            return self.redis.url
+        self.replicated = stack.enter_context(Replicated(self.folder / "redis", **self._replicated))
+        self.redis = self.replicated.servers[0]
+        if self.replicated.sentinels:
+            return self.replicated.url
+        self.wire = stack.enter_context(Wire(self.redis.port, self._seed))
+        return self.redis.url.replace(f":{self.redis.port}", f":{self.wire.port}")
 
     def _use_s3(self, stack: ExitStack, faults: Mapping[str, float]) -> None:
         (self.folder / "s3").mkdir()
@@ -192,6 +218,7 @@ class Rig:
         own = {
             "VIDEOQA_REDIS_URL": self.redis_url,
             "VIDEOQA_PREFIX": "faults",
+            "VIDEOQA_WAIT_REPLICAS": str(self._wait_replicas),
             "VIDEOQA_OUTPUT": self.output,
             "FAULTS_SEED": f"{self._seed}.{self._count}",
         }

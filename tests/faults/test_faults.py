@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.rabbitmq import MISSING, find_rabbitmq
 
 ROWS = {
     "kill_workers": 100,
@@ -15,6 +16,9 @@ ROWS = {
     "kill_redis": 60,
     "kill_both": 60,
     "power_cut": 40,
+    "failover": 120,
+    "sentinels": 100,
+    "wait_replicas": 100,
     "slow_redis": 12,
     "full_redis": 80,
     "flushed_redis": 20,
@@ -32,6 +36,7 @@ ROWS = {
     "killers": 70,
     "duplicates": 24,
     "poisoned_broker": 60,
+    "rabbitmq": 30,
     "backlog": 200,
     "idempotency": 10,
     "archive": 20,
@@ -40,7 +45,12 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("row", ROWS)
+NO_RABBITMQ = pytest.mark.skipif(find_rabbitmq() is None, reason=MISSING)
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=[NO_RABBITMQ] if row == "rabbitmq" else []) for row in ROWS]
+)
 def test_nothing_is_lost(row: str) -> None:
     (program,) = Path(__file__).parent.glob(f"*/{row}.py")
     tally = importlib.import_module(f"faults.{program.parent.name}.{row}").run(ROWS[row], seed=1)

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from videoqa.contract import Answer, JobRequest, Sampling
-from videoqa.jobs import Bell, Ledger, Progress, new_job_id
+from videoqa.contract import PRIORITIES, Answer, JobRequest, Sampling
+from videoqa.jobs import Ledger, Progress, Submission, new_job_id, queue_name
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
@@ -24,7 +24,7 @@ from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import SourceVersion
 
-__all__ = ["Bells", "Model", "OpenedInputs", "due", "make_attempts", "submit"]
+__all__ = ["Bells", "Model", "OpenedInputs", "Recorded", "due", "make_attempts", "submit"]
 
 
 @dataclass
@@ -64,10 +64,10 @@ class Model:
 
 
 class Bells:
-    """The bells that were rung."""
+    """The queues that were rung."""
 
     def __init__(self) -> None:
-        self.rung: list[Bell] = []
+        self.rung: list[str] = []
 
 
 @pytest.fixture
@@ -105,12 +105,19 @@ def make_attempts(
     model: Model,
     objects: ObjectStore,
     cache: AnswerCache,
-    ring: Callable[[Bell], None] = lambda bell: None,
+    ring: Callable[[str], None] = lambda queue: None,
 ) -> Attempts:
     """Attempts of a worker with the model as its pipeline."""
     return Attempts(
         settings,
-        Claims(ledger, ring, worker_id="w", lease_s=30, tenant_running=settings.tenant_running),
+        Claims(
+            ledger,
+            ring,
+            [queue_name(ledger.keys.prefix, None, priority) for priority in PRIORITIES],
+            worker_id="w",
+            lease_s=30,
+            tenant_running=settings.tenant_running,
+        ),
         LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
         cast(Any, model),
         objects,
@@ -118,18 +125,29 @@ def make_attempts(
     )
 
 
-def due(ledger: Ledger) -> Bell:
-    """The bell of the one job whose next attempt is due."""
-    bells: list[Bell] = []
-    while not bells:
-        bells = ledger.reap(grace_s=60)
-    return bells[0]
+def due(ledger: Ledger) -> str:
+    """The queue of the one job whose next attempt is due."""
+    queues: list[str] = []
+    while not queues:
+        queues = ledger.reap(grace_s=60).ring
+    return queues[0]
 
 
-def submit(ledger: Ledger, **fields: object) -> Bell:
+@dataclass(frozen=True)
+class Recorded:
+    """A job that was recorded, and its queue."""
+
+    job_id: str
+    queue: str
+    ring: str | None
+    """The queue, if it is to be rung."""
+
+
+def submit(ledger: Ledger, **fields: object) -> Recorded:
     request = JobRequest.model_validate(
         {"inputs": ["s3://b/k.mp4"], "questions": ["What?"], **fields}
     )
-    bell = ledger.submit(new_job_id(), request, start_by_default_s=3600).bell
-    assert bell is not None
-    return bell
+    result = ledger.submit(Submission(new_job_id(), request), start_by_default_s=3600)
+    assert result.is_new
+    queue = queue_name(ledger.keys.prefix, request.model, request.priority)
+    return Recorded(str(result.job_id), queue, result.ring)

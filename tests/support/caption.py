@@ -11,7 +11,7 @@ from typing import Any
 from support.attempts import Model, make_attempts
 from videoqa.bulk import Manifest, Options, OutputDir, ProgressReporter, RowCounts, run_manifest
 from videoqa.client import Client
-from videoqa.jobs import Bell, Ledger, connect, queue_name
+from videoqa.jobs import Ledger, connect, queue_name
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
@@ -53,11 +53,11 @@ def working(settings: Settings, folder: Path, model: Model) -> Iterator[None]:
             objects,
             AnswerCache(ledger, objects, model="demo", revision=None, ttl_s=0),
         )
-        bell = Bell("job_any", 1, 0, queue_name(settings.prefix, None, "bulk"))
+        queue = queue_name(settings.prefix, None, "bulk")
 
         def work() -> None:
             while not over.wait(0.05):
-                attempts.process(bell)
+                attempts.process(queue)
 
         thread = threading.Thread(target=work)
         thread.start()

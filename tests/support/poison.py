@@ -12,7 +12,6 @@ from celery import Celery
 from kombu.transport.redis import Channel
 
 from videoqa.broker import TASK, make_celery
-from videoqa.jobs import Bell
 from videoqa.settings import Settings
 
 __all__ = ["POISON", "STILL_BELLS", "Poison"]
@@ -80,7 +79,7 @@ STILL_BELLS: dict[str, Kind] = {
     "compression that is none": _with_headers(compression="zlib"),
     "reply": _with_properties(reply_to="somewhere", correlation_id=[1]),
 }
-"""Their four values can be read; the rest is not looked at."""
+"""Their queue can be read; the rest is not looked at."""
 
 POISON: dict[str, Kind] = {
     "no bytes": lambda message: b"",
@@ -117,12 +116,10 @@ POISON: dict[str, Kind] = {
     "deep body": _with_body(b"[" * 4_000),
     "no arguments": _with_args(lambda args: []),
     "arguments that are a string": _with_args(lambda args: "args"),
-    "job id that is no string": _with_args(lambda args: [{"$ne": 1}, *args[1:]]),
-    "job id with control characters": _with_args(lambda args: ["job_\x1b]0;x\x07", *args[1:]]),
-    "bell of 300 digits": _with_args(lambda args: [*args[:2], 10**300, args[3]]),
-    "bell of 13 digits": _with_args(lambda args: [*args[:2], 10**12, args[3]]),
-    "bell that is true": _with_args(lambda args: [*args[:2], True, args[3]]),
-    "queue of another model": _with_args(lambda args: [*args[:3], "faults.other.interactive"]),
+    "queue that is no string": _with_args(lambda args: [{"$ne": 1}]),
+    "queue with control characters": _with_args(lambda args: [f"{args[0]}\x1b]0;x\x07"]),
+    "arguments of an older release": _with_args(lambda args: ["job_1", 1, 1, *args]),
+    "queue of another model": _with_args(lambda args: ["faults.other.interactive"]),
 }
 
 
@@ -140,22 +137,22 @@ class Poison:
         self._connection.release()
         self._app.close()
 
-    def put(self, kind: Kind, bell: Bell) -> None:
-        """Puts a message of this kind, made of the bell's, at the end of its queue."""
+    def put(self, kind: Kind, queue: str) -> None:
+        """Puts a message of this kind, made of the queue's bell, at the end of the queue."""
         channel = self._connection.default_channel
         assert isinstance(channel, Channel)
         with channel.conn_or_acquire() as client:
-            client.lpush(bell.queue, kind(self._message(channel, bell)))
+            client.lpush(queue, kind(self._message(channel, queue)))
 
-    def _message(self, channel: Any, bell: Bell) -> Message:
+    def _message(self, channel: Any, queue: str) -> Message:
         """Returns the message that kombu would push."""
         taken: list[Message] = []
         put, channel._put = channel._put, lambda queue, message, **options: taken.append(message)
         try:
             self._app.send_task(
                 TASK,
-                args=(bell.job_id, bell.attempt, bell.bell, bell.queue),
-                queue=bell.queue,
+                args=(queue,),
+                queue=queue,
                 producer=self._app.amqp.Producer(channel, auto_declare=False),
             )
         finally:

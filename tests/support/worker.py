@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from videoqa.contract import Answer, Failure, Result
-from videoqa.jobs import Bell, Claim, Ledger, queue_name
+from videoqa.jobs import Claim, Ledger, queue_name
 
 __all__ = ["begin", "fail", "finish", "result_of"]
 
 
 def begin(ledger: Ledger, token: str = "t", *, lease_s: float = 60) -> Claim:
     """The next interactive job in line."""
-    bell = Bell("job_any", 1, 0, queue_name(ledger.keys.prefix, None, "interactive"))
-    result = ledger.claim(bell, worker="host:1", lease_s=lease_s, token=token)
+    queue = queue_name(ledger.keys.prefix, None, "interactive")
+    result = ledger.claim([queue], worker="host:1", lease_s=lease_s, token=token)
     assert result.claim is not None, result
     return result.claim
 

@@ -6,28 +6,33 @@ none of them makes the transport lossless, which is why a message is only a door
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
-from kombu.utils.scheduling import priority_cycle
 from redis.exceptions import RedisError
 
 from videoqa.broker.transport import BrokerApp, BrokerConnection, name_server
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.jobs import (
     MAX_CONNECTIONS,
-    Bell,
     explain_broken,
     server_address,
 )
 from videoqa.redaction import redact_text
-from videoqa.redis_url import parse_database, parse_options, speaks_redis, spell_for_celery
+from videoqa.redis_url import (
+    SentinelGroup,
+    parse_database,
+    parse_options,
+    parse_sentinels,
+    speaks_redis,
+    spell_for_celery,
+)
 from videoqa.settings import Settings
 
-__all__ = ["TASK", "make_celery", "ring", "task_args", "task_id", "translate_broker_errors"]
+__all__ = ["TASK", "make_celery", "ring", "translate_broker_errors"]
 
 TASK = "videoqa.answer"
 """Celery task that a bell calls; producers send it by name and never import it."""
@@ -42,8 +47,6 @@ def make_celery(settings: Settings) -> Celery:
     _check_broker(settings)
     app = BrokerApp("videoqa", broker=settings.broker, set_as_current=False)
     app.conf.update(
-        task_acks_late=True,
-        task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
         worker_prefetch_multiplier=1,
@@ -52,9 +55,11 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_timeout=settings.connect_timeout_s,
         worker_send_task_events=False,
         worker_enable_remote_control=False,
+        # Celery runs no tasks here, and warns where this is not set.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_hijack_root_logger=False,
         broker_transport_options=_transport_options(settings)
-        | {"url_options": _read_url_options(settings)},
+        | {"url_options": _read_url_options(settings), "sentinels": _read_sentinels(settings)},
     )
     app.amqp.producer_pool  # noqa: B018 - made here, before there are threads
     return app
@@ -82,6 +87,8 @@ def _check_broker(settings: Settings) -> None:
 
 
 def _check_url(url: str) -> None:
+    if url.startswith("sentinel://"):
+        raise ValueError("write redis+sentinel://HOST,HOST/NAME/0, with the name of the primary")
     connection = BrokerConnection(url)  # type: ignore[no-untyped-call]
     if connection.get_transport_cls().driver_type == "redis":
         parse_database(str(connection.virtual_host or ""))
@@ -91,55 +98,39 @@ def _check_url(url: str) -> None:
 
 def _read_url_options(settings: Settings) -> dict[str, dict[str, Any]]:
     """Returns the options of each broker's URL, by the server's name; see `transport.py`."""
-    return {
-        name_server(BrokerConnection(spell_for_celery(url))): parse_options(url)  # type: ignore[no-untyped-call]
-        for url in settings.brokers
-        if speaks_redis(url)
-    }
+    return {_name_server(url): parse_options(url) for url in settings.brokers if speaks_redis(url)}
+
+
+def _read_sentinels(settings: Settings) -> dict[str, SentinelGroup]:
+    """Returns the Sentinels of each broker that has some, by the same name."""
+    groups = {url: parse_sentinels(url) for url in settings.brokers}
+    return {_name_server(url): group for url, group in groups.items() if group}
+
+
+def _name_server(url: str) -> str:
+    return name_server(BrokerConnection(spell_for_celery(url)))  # type: ignore[no-untyped-call]
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     return {
-        # The ledger recovers lost jobs within a lease; redelivery is only the last resort.
-        "visibility_timeout": 21_600,
-        # By prefix: fleets do not take back each other's messages, and an ACL can name the keys.
-        "unacked_key": f"{settings.prefix}.unacked",
-        "unacked_index_key": f"{settings.prefix}.unacked_index",
-        "unacked_mutex_key": f"{settings.prefix}.unacked_mutex",
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
+        # No notes in Redis of messages that are not acknowledged: three writes a bell, and a search every few
+        # seconds. A bell that is lost with a killed worker is rung again by a reaper.
+        "ack_emulation": False,
         # With kombu's defaults a half-open connection leaves the worker dead for good.
         "socket_timeout": settings.socket_timeout_s,
         "socket_connect_timeout": settings.connect_timeout_s,
         "health_check_interval": 5,
         "socket_keepalive": True,
         "max_connections": MAX_CONNECTIONS,  # kombu's default is 10 a channel
-        "queue_order_strategy": f"{__name__}:InteractiveFirst",
+        # RabbitMQ's, which has no time limits of its own: a message counts when the server has it.
+        "confirm_publish": True,
+        "read_timeout": settings.socket_timeout_s,
+        "write_timeout": settings.socket_timeout_s,
     }
 
 
-class InteractiveFirst(priority_cycle):
-    """The order in which a worker polls its queues: as it names them, which is interactive ones first.
-
-    Each eighth time bulk queues come first, so that their jobs go on under any load.
-    """
-
-    _BULK_EVERY = 8
-
-    def __init__(self, it: Iterable[str] | None = None) -> None:
-        super().__init__(list(it or ()))  # type: ignore[no-untyped-call]
-        self._asked = 0
-
-    def consume(self, n: int) -> list[str]:
-        queues: list[str] = super().consume(n)  # type: ignore[no-untyped-call]
-        self._asked += 1
-        if self._asked % self._BULK_EVERY:
-            return queues
-        return sorted(queues, key=lambda queue: not queue.endswith(".bulk"))
-
-
-def ring(app: Celery, bell: Bell) -> None:
-    """Publishes the doorbell of a recorded job.
+def ring(app: Celery, queue: str) -> None:
+    """Publishes a bell: a message that says nothing but that jobs wait in this queue.
 
     Raises:
         RedisUnavailable: the bell was not published; the reaper will ring again.
@@ -147,30 +138,20 @@ def ring(app: Celery, bell: Bell) -> None:
     with translate_broker_errors(app):
         app.send_task(
             TASK,
-            args=task_args(bell),
-            queue=bell.queue,
-            task_id=task_id(bell),
+            args=(queue,),
+            queue=queue,
             retry=True,
             retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_max": 0.1},
+            confirm_timeout=app.conf.broker_transport_options["read_timeout"],
         )
-
-
-def task_args(bell: Bell) -> tuple[str, int, int, str]:
-    """Returns the arguments of the Celery task."""
-    return (bell.job_id, bell.attempt, bell.bell, bell.queue)
-
-
-def task_id(bell: Bell) -> str:
-    """Returns the Celery id of the bell's message."""
-    return f"{bell.job_id}.{bell.attempt}.{bell.bell}"
 
 
 @contextmanager
 def translate_broker_errors(app: Celery) -> Iterator[None]:
     """Turns whatever the broker's library raises into RedisUnavailable.
 
-    No list of classes is complete: py-amqp raises its own for a wrong password, kombu a ValueError for a
-    Sentinel without its master's name, and an AttributeError where it uses a channel that it has closed.
+    No list of classes is complete: py-amqp raises its own for a wrong password, kombu an
+    AttributeError where it uses a channel that it has closed.
     """
     try:
         yield

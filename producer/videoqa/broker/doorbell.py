@@ -6,9 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from videoqa import errors
-from videoqa.broker.bells import ring_many
 from videoqa.broker.celery_app import make_celery, ring
-from videoqa.jobs import Bell
 from videoqa.settings import Settings
 
 __all__ = ["Doorbell"]
@@ -23,16 +21,13 @@ class Doorbell:
         """Raises ConfigurationError for a broker URL that cannot be used: before any job is recorded."""
         self._app = make_celery(settings)
 
-    def ring(self, bells: Sequence[Bell]) -> None:
-        """Publishes the bells, or logs a warning: the record is the job, and a reaper rings for it."""
+    def ring(self, queues: Sequence[str]) -> None:
+        """Rings for each of the queues, or logs a warning: the record is the job, and a reaper rings for it."""
         try:
-            if len(bells) == 1:
-                ring(self._app, bells[0])
-            elif bells:
-                ring_many(self._app, bells)
+            for queue in queues:
+                ring(self._app, queue)
         except errors.RedisUnavailable as error:
-            jobs = f"job {bells[0].job_id} is" if len(bells) == 1 else f"{len(bells)} jobs are"
-            log.warning("%s recorded, and a worker will find it late: %s", jobs, error)
+            log.warning("what was recorded waits, and a worker will find it late: %s", error)
 
     def close(self) -> None:
         """Closes the connections to the broker."""

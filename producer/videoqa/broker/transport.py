@@ -1,5 +1,7 @@
 """The connection to the broker: kombu's, with pools that leave a demoted Redis and have no small limit.
 
+A RabbitMQ that takes no messages, since it is short of memory or disk, is left at once.
+
 Chosen by class for this application's connections only; kombu's own classes stay as they are.
 """
 
@@ -11,12 +13,18 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.connection import Connection, ConnectionPool, PooledConnection
 from kombu.pools import ProducerPool
+from kombu.transport import pyamqp
 from kombu.transport import redis as kombu_redis
+from redis.connection import SSLConnection
 from redis.exceptions import ResponseError
 
-from videoqa.jobs import make_leaving_class, make_retry
+from videoqa.jobs import DemotedError, PrimaryFinder, make_leaving_class, make_retry
 
-__all__ = ["BrokerApp", "BrokerConnection", "name_server"]
+__all__ = ["BrokerApp", "BrokerBlockedError", "BrokerConnection", "name_server"]
+
+
+class BrokerBlockedError(Exception):
+    """RabbitMQ has an alarm and reads nothing from connections that publish."""
 
 
 def name_server(server: Any) -> str:
@@ -32,9 +40,21 @@ class Channel(kombu_redis.Channel):
         server = self.connection.client
         options = server.transport_options.get("url_options", {})
         found.update(options.get(name_server(server), {}))
-        found["connection_class"] = make_leaving_class(found["connection_class"])
+        group = server.transport_options.get("sentinels", {}).get(name_server(server))
+        kind = found["connection_class"]
+        finder = (
+            PrimaryFinder(group, found, uses_tls=issubclass(kind, SSLConnection)) if group else None
+        )
+        found["connection_class"] = make_leaving_class(kind, finder)
         found["retry"] = make_retry()
         return found
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Asks for the next message; raises DemotedError where the primary is another one now."""
+        connection = self.client.connection
+        if connection.has_moved():
+            raise DemotedError("the Sentinels name another primary")
+        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
     def _size(self, queue: str) -> int:
         """Returns the number of messages; 1 where the key holds another type, so that the queue is not empty."""
@@ -52,12 +72,32 @@ class Transport(kombu_redis.Transport):
     Channel = Channel
 
 
+class RabbitTransport(pyamqp.Transport):
+    """kombu's transport for RabbitMQ, whose connections break when the server says that it takes no messages.
+
+    Otherwise what we publish waits in the socket without a word, and closing it waits for the alarm's end.
+    """
+
+    def establish_connection(self) -> Any:
+        connection = super().establish_connection()  # type: ignore[no-untyped-call]
+
+        def leave(reason: str) -> None:
+            connection.collect()
+            raise BrokerBlockedError("it is short of memory or disk, and takes no messages")
+
+        connection.on_blocked = leave
+        return connection
+
+
+_TRANSPORTS = {kombu_redis.Transport: Transport, pyamqp.Transport: RabbitTransport}
+
+
 class _OurTransport:
-    """Mixed into kombu's connections: our transport in place of kombu's if the broker is Redis."""
+    """Mixed into kombu's connections: our transports in place of kombu's for Redis and RabbitMQ."""
 
     def get_transport_cls(self) -> Any:
         found = super().get_transport_cls()  # type: ignore[misc]
-        return Transport if found is kombu_redis.Transport else found
+        return _TRANSPORTS.get(found, found)
 
 
 class _PooledConnection(_OurTransport, PooledConnection):

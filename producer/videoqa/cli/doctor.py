@@ -20,14 +20,18 @@ from videoqa.cli.tables import format_age
 from videoqa.contract import QueueInfo, WorkerInfo
 from videoqa.jobs import (
     Ledger,
+    SentinelReply,
     check_permissions,
     connect,
+    connect_replica,
+    make_finder,
     queue_name,
     server_address,
     server_name,
     translate_redis_errors,
 )
 from videoqa.local_stack import find_stack, state_folder
+from videoqa.redaction import redact_text
 from videoqa.settings import Settings, unknown_variables
 
 __all__ = ["check_variables", "run_checks"]
@@ -47,9 +51,14 @@ _SENDERS_ERRORS = (
 def run_checks(settings: Settings) -> Iterator[Check]:
     """Yields each check when it is done, with those of the worker if that is installed."""
     workers: list[WorkerInfo] = []
+    if finder := make_finder(settings):
+        yield _check_sentinels(finder.ask_all())
     with closing(connect(settings)) as client:
         first, *others = _check_redis(settings, client)
         yield from (first, *others)
+        if replica := connect_replica(settings):
+            url = settings.redis_read_url or ""
+            yield _run_check("reads", lambda: _check_reads(url, replica))
         if first.ok:
             yield _check_permissions(settings, client)
             ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
@@ -127,13 +136,45 @@ def _check_redis(settings: Settings, client: redis.Redis) -> Iterator[Check]:
         next_step="set `maxmemory-policy noeviction`, or a full Redis drops jobs silently",
     )
     yield _check_memory(info)
-    yield _check_replication(info)
+    yield _check_replication(info, settings.wait_replicas)
     skew_s = time.time() - (clock[0] + clock[1] / 1e6)
     yield Check(
         "clock",
         ok=abs(skew_s) < 5,
         found=f"{skew_s:+.1f} s from Redis' clock",
         next_step="run NTP on both machines: start_by is compared with Redis' clock",
+    )
+
+
+def _check_sentinels(replies: Sequence[SentinelReply]) -> Check:
+    """Checks that all Sentinels of the URL answer and name the same primary."""
+    primaries = sorted(
+        {f"{reply.primary[0]}:{reply.primary[1]}" for reply in replies if reply.primary}
+    )
+    silent = [reply for reply in replies if reply.primary is None]
+    named = " or ".join(primaries) or "unknown"
+    found = f"{len(replies) - len(silent)} of {len(replies)} answer; the primary is {named}"
+    return Check(
+        "sentinels",
+        ok=not silent and len(primaries) == 1,
+        found="; ".join([found, *(redact_text(reply.why) for reply in silent)]),
+        next_step="start those that are away, and correct the hosts, the name or sentinel_password in "
+        "VIDEOQA_REDIS_URL: a majority of them is needed for a failover",
+    )
+
+
+def _check_reads(url: str, replica: redis.Redis) -> Check:
+    """Checks that the replica from which clients read follows its primary; closes the connection."""
+    with closing(replica), translate_redis_errors(url):
+        info = replica.info("replication")
+    is_replica = info.get("role") == "slave"
+    linked = info.get("master_link_status") == "up"
+    said = "a replica that follows its primary" if linked else "a replica that has lost its primary"
+    return Check(
+        "reads",
+        ok=linked or not is_replica,
+        found=f"from {server_address(url)}, {said if is_replica else 'which is the primary'}",
+        next_step="look at the replica's log: until it has its primary again, clients read the past",
     )
 
 
@@ -164,8 +205,8 @@ def _format_bytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _check_replication(info: Mapping[str, Any]) -> Check:
-    """Checks that this server is a single primary, and that its replicas follow it."""
+def _check_replication(info: Mapping[str, Any], wait_replicas: int) -> Check:
+    """Checks that this server is a single primary, and that its replicas follow it, as many as are waited for."""
     if int(info.get("cluster_enabled", 0)):
         return Check(
             "replication",
@@ -186,6 +227,13 @@ def _check_replication(info: Mapping[str, Any]) -> Check:
     ]
     behind = sum(state != "online" for state in states)
     plural = "replica" if len(states) == 1 else "replicas"
+    if len(states) - behind < wait_replicas:
+        return Check(
+            "replication",
+            ok=False,
+            found=f"primary, {len(states) - behind} {plural} in step, VIDEOQA_WAIT_REPLICAS={wait_replicas}",
+            next_step="start replicas, or lower VIDEOQA_WAIT_REPLICAS: until then submits fail with not_replicated",
+        )
     return Check(
         "replication",
         ok=not behind,

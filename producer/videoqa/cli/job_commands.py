@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -187,6 +188,8 @@ def submit(
         fields = _read_json(request)
     with open_client() as client:
         job = client.submit(parse_request(fields))
+        with suppress(errors.VideoQAError):  # it is recorded, though nobody can tell why it waits
+            job = client.get(job.id)
         print_submitted(job, as_json=as_json)
 
 

@@ -5,9 +5,11 @@ from videoqa.jobs.connection import (
     ENCODING_ERRORS,
     MAX_CONNECTIONS,
     connect,
+    connect_replica,
     explain_broken,
     find_eviction_policy,
     is_permission_error,
+    make_finder,
     make_retry,
     server_address,
     server_name,
@@ -15,25 +17,40 @@ from videoqa.jobs.connection import (
 )
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.keys import queue_name
-from videoqa.jobs.ledger import Claim, ClaimResult, Ledger, Progress, Unreadable, WriteReply
+from videoqa.jobs.ledger import (
+    Claim,
+    ClaimResult,
+    Ledger,
+    Progress,
+    ReapResult,
+    Unreadable,
+    WriteReply,
+)
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.permissions import check_permissions
-from videoqa.jobs.reader import check_job_id
-from videoqa.jobs.server_checks import make_leaving_class
+from videoqa.jobs.reader import LedgerReader, check_job_id
+from videoqa.jobs.replica_reads import ReplicaReader
+from videoqa.jobs.sentinels import PrimaryFinder, SentinelReply
+from videoqa.jobs.server_checks import DemotedError, make_leaving_class
 from videoqa.jobs.shared_reader import SharedReader
-from videoqa.jobs.submission import Bell, Submission, SubmitResult, new_job_id
+from videoqa.jobs.submission import Submission, SubmitResult, new_job_id
 
 __all__ = [
     "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
-    "Bell",
     "CachedObject",
     "Claim",
     "ClaimResult",
+    "DemotedError",
     "EventCursor",
     "Ledger",
+    "LedgerReader",
     "ListCursor",
+    "PrimaryFinder",
     "Progress",
+    "ReapResult",
+    "ReplicaReader",
+    "SentinelReply",
     "SharedReader",
     "Submission",
     "SubmitResult",
@@ -42,9 +59,11 @@ __all__ = [
     "check_job_id",
     "check_permissions",
     "connect",
+    "connect_replica",
     "explain_broken",
     "find_eviction_policy",
     "is_permission_error",
+    "make_finder",
     "make_leaving_class",
     "make_retry",
     "new_job_id",

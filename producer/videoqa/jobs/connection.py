@@ -16,6 +16,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from videoqa.errors import ConfigurationError, RedisUnavailable
+from videoqa.jobs.sentinels import NoPrimaryError, PrimaryFinder
 from videoqa.jobs.server_checks import (
     DemotedError,
     WrongServerError,
@@ -28,17 +29,19 @@ from videoqa.local_stack import (
     server_address,
 )
 from videoqa.redaction import redact_text, redact_url
-from videoqa.redis_url import names_server, parse_options, strip_options
+from videoqa.redis_url import names_server, parse_options, parse_sentinels, strip_options
 from videoqa.settings import Settings, check_server_url
 
 __all__ = [
     "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
     "connect",
+    "connect_replica",
     "describe_refusal",
     "explain_broken",
     "find_eviction_policy",
     "is_permission_error",
+    "make_finder",
     "make_retry",
     "server_address",
     "server_name",
@@ -60,6 +63,10 @@ _BROKEN_KINDS: tuple[tuple[type[BaseException], str, str, str], ...] = (
     (
         redis.exceptions.AuthenticationError, "",
         "refused the login", "check the password in {setting}",
+    ),
+    (
+        NoPrimaryError, "",
+        "has no primary that its Sentinels see", "try again after the failover",
     ),
     (WrongServerError, "", "cannot hold messages", "correct the URL"),
     (DemotedError, "MASTER is down", "lost its primary", _AFTER_FAILOVER),
@@ -89,19 +96,47 @@ def make_retry() -> Retry:
     return Retry(_BACKOFF, 1, supported_errors=_BROKEN)
 
 
-def connect(settings: Settings) -> redis.Redis:
+def connect_replica(settings: Settings) -> redis.Redis | None:
+    """Makes the client of `redis_read_url`; None where it is not set."""
+    if settings.redis_read_url is None:
+        return None
+    there = settings.model_copy(update={"redis_url": settings.redis_read_url})
+    return connect(there, wants_replica=True)
+
+
+def connect(settings: Settings, *, wants_replica: bool = False) -> redis.Redis:
     """Makes a pooled client, which connects on first use and reports a dead Redis in time.
 
     A connection that breaks is tried once more, quickly. One that stays silent is not:
     redis-py retries while connecting and again around it, so that a server that accepts
     and never answers would be reported after 4 x `socket_timeout_s` (measured: 20 s).
+
+    Arguments:
+        wants_replica: where the URL names Sentinels, connect to a replica.
     """
     with _translate_url_errors(settings):
         client = redis.Redis.from_url(
             strip_options(settings.redis_url), retry=make_retry(), **_make_options(settings)
         )
-        leave_demoted(client.connection_pool)
+        finder = make_finder(settings)
+        if finder is not None:
+            finder.wants_replica = wants_replica
+        leave_demoted(client.connection_pool, finder)
         return client
+
+
+def make_finder(settings: Settings) -> PrimaryFinder | None:
+    """Makes what asks the URL's Sentinels for the primary; None if the URL names none."""
+    group = parse_sentinels(settings.redis_url)
+    return (
+        PrimaryFinder(group, _make_options(settings), uses_tls=_uses_tls(settings))
+        if group
+        else None
+    )
+
+
+def _uses_tls(settings: Settings) -> bool:
+    return settings.redis_url.startswith("rediss")
 
 
 def _make_options(settings: Settings) -> dict[str, Any]:
@@ -130,7 +165,7 @@ def _translate_url_errors(settings: Settings) -> Iterator[None]:
         if not names_server(settings.redis_url):
             raise ConfigurationError(
                 f"{name_setting(settings.redis_url)}: got {redact_url(settings.redis_url)!r:.100}, expected "
-                "redis://HOST:PORT/0, rediss:// with TLS, or unix:///PATH",
+                "redis://HOST:PORT/0, rediss:// with TLS, redis+sentinel://HOST,HOST/NAME/0, or unix:///PATH",
                 param="redis_url",
             )
         yield

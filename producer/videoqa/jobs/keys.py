@@ -7,22 +7,27 @@
 | `P:segments:ID` | hash | answered segments, for the job's next attempt | until it succeeds, or as the record |
 | `P:gone:ID` | string | its final state and tenant: an expired id differs from an unknown one | record + 7 days |
 | `P:idem:KEY` | hash | id and body digest of a tenant's idempotency key | as the record |
-| `P:waiting:QUEUE`, with `:TENANT` | zset | queued jobs by the serial number of their bell | ids leave when claimed |
-| `P:turns:QUEUE` | zset | tenants with queued jobs, by the number of jobs begun | until their last job |
-| `P:bells` | hash | per queue: bells rung, heard, turns, since when some are missing | for good, four numbers a queue |
-| `P:claimed:TOKEN` | string | the job that a claim got, if it is not the bell's | 10 minutes |
+| `P:waiting:QUEUE` | zset | waiting jobs by the time when they first stood in line | ids leave when claimed |
+| `P:line:QUEUE:TENANT` | zset | those of one tenant | as `P:waiting:QUEUE` |
+| `P:turns:QUEUE` | zset | tenants whose jobs may begin, by the number of jobs begun | until their last job |
+| `P:held:QUEUE` | zset | tenants that run as many jobs as they may, as in `P:turns:QUEUE` | until one of these ends |
+| `P:holding:TENANT` | set | the queues in which the tenant is held | as `P:held:QUEUE` |
+| `P:wake` | set | queues with a tenant that is held no longer | until the next claim or round |
+| `P:bells` | hash | per queue: bells on their way, time of the last one, turns | for good, three numbers a queue |
+| `P:claimed:WORKER` | string | token and job of the worker's last claim | 10 minutes |
 | `P:answer:KEY` | string | SHA-256, size and URL of the result with this cache key | the worker's `cache_ttl_s` |
 | `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
 | `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
 | `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
 | `P:tenant:TENANT`, with `:TAG` | zset | the same of one tenant, whose name is quoted | as `P:jobs` |
-| `P:queues` | set | names of the queues in which jobs wait | a name leaves with the reaper's next round |
+| `P:queues` | set | names of the queues in which jobs wait or run | a name leaves with the reaper's next round |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
-| `P:running`, with `:TENANT` | zset | a tenant's running jobs | ids leave when final or requeued |
+| `P:running:QUEUE` | zset | the queue's running jobs by the time of their claim | ids leave when final or requeued |
+| `P:share:TENANT` | zset | the tenant's running jobs, where a limit is set | ids leave when final or requeued |
 | `P:reserved:QUEUE` | hash | the worker that waits for an exclusive attempt, and the job | 10 s after its claim |
 | `P:paused` | set | queues from which no job begins | for good |
 | `P:round` | string | when a reaper was last heard | for good, one number |
-| `P:delayed` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
+| `P:delayed`, with `:QUEUE` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
 | `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
 | `P:dead`, with `:TENANT` | zset | failed jobs, or a tenant's, by the end of their record's life | as the record |
 | `P:worker:ID` | hash | a worker's announcement | 60 s after its last word |
@@ -83,11 +88,14 @@ class Keys:
     def final_state(self, job_id: str) -> str:
         return f"{self.prefix}:gone:{job_id}"
 
-    def waiting(self, queue: str, tenant: str | None = None) -> str:
-        return f"{self.prefix}:waiting:{queue}" + (f":{tenant}" if tenant else "")
+    def waiting(self, queue: str) -> str:
+        return f"{self.prefix}:waiting:{queue}"
 
-    def running(self, tenant: str | None) -> str:
-        return f"{self.prefix}:running" + (f":{tenant}" if tenant else "")
+    def line(self, queue: str, tenant: str | None = None) -> str:
+        return f"{self.prefix}:line:{queue}:{tenant or ''}"
+
+    def share(self, tenant: str | None) -> str:
+        return f"{self.prefix}:share:{tenant or ''}"
 
     def index(self, tag: str | None, tenant: str | None = None) -> str:
         if tenant:  # quoted, so that it ends where the tag begins

@@ -12,11 +12,10 @@ carry the token of its claim, the fence: a write of an older attempt, or after t
 went to somebody else, is refused as `lost`. The attempt's number would not do: a Redis that
 lost its last second counts it twice.
 
-A bell says that a job waits in a queue, not which: the worker that hears it takes the job whose
-turn it is. Tenants take turns, each with its own jobs first in, first out. Bells carry serial
-numbers, counted for each queue. The broker's queue is first in, first out too, so hearing bell 7
-proves that bell 6 is no longer in it: if more jobs wait than bells came after the last that
-was heard, some are lost, and the reaper rings as many again. What still waits is left alone.
+A bell is a wake-up, not a job: it says that jobs wait in a queue. The worker that hears it claims the
+jobs whose turn it is until nothing waits. Tenants take turns, each with its own jobs first in, first
+out. A few bells of a queue are on their way at most; a claim that leaves work behind rings one more if
+there are none, and so does the reaper if they were lost.
 
 This module knows records and bells, and nothing of Celery, videos or models.
 """
@@ -42,9 +41,9 @@ from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.keys import WORKER_TTL_S
 from videoqa.jobs.reader import LedgerReader
-from videoqa.jobs.submission import Bell, Submission, SubmitResult, parse_bell
+from videoqa.jobs.submission import Submission, SubmitResult
 
-__all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "Unreadable", "WriteReply"]
+__all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "ReapResult", "Unreadable", "WriteReply"]
 
 WriteReply = Literal["ok", "cancel", "lost"]
 """The reply to a fenced write: it counts, it counts but the attempt is to stop, or it was refused."""
@@ -106,6 +105,10 @@ class ClaimResult:
 
     claim: Claim | None = None
     unreadable: Unreadable | None = None
+    more_wait: bool = False
+    """More jobs wait that this worker may claim, as far as the script knows."""
+    ring: Sequence[str] = ()
+    """Queues to ring: jobs are left there, and another worker may be idle."""
     must_wait: bool = False
     """The next job is for an idle worker, and this one is reserved for it: it is to claim nothing else, and to
     repeat this claim every few seconds until it is idle."""
@@ -122,6 +125,16 @@ class ClaimResult:
         return self.claim is not None and self.claim.is_exclusive
 
 
+@dataclass(frozen=True)
+class ReapResult:
+    """The queues that a round of the reaper found in need of a bell."""
+
+    ring: list[str]
+    """Queues to ring: their jobs are due, lost their worker, or have had no bell for too long."""
+    doubtful: list[str]
+    """Queues whose bells may be lost: see `Ledger.ring_again`."""
+
+
 class Ledger(LedgerReader):
     """The job records of one prefix in one Redis. Thread-safe."""
 
@@ -129,8 +142,7 @@ class Ledger(LedgerReader):
 
     def submit(
         self,
-        job_id: str,
-        request: JobRequest,
+        submission: Submission,
         *,
         start_by_default_s: float,
         max_queued: int = 2**53,
@@ -139,10 +151,8 @@ class Ledger(LedgerReader):
 
         Raises:
             IdempotencyConflict: the key belongs to another request.
-            InvalidRequest: the request is over 1 MiB as JSON.
             QueueFull: `max_queued` jobs wait in the request's queue.
         """
-        submission = Submission(job_id, request)
         args = submission.lua_args(self.keys.prefix, start_by_default_s, max_queued)
         result = submission.parse_reply(self._run("submit", *args), max_queued)
         if result.error is not None:
@@ -191,8 +201,8 @@ class Ledger(LedgerReader):
         """
         self._run_on(job_id, "cancel")
 
-    def retry(self, job_id: str) -> Bell:
-        """Reopens a failed, canceled or expired job under its id, with the next attempt.
+    def retry(self, job_id: str) -> str | None:
+        """Reopens a failed, canceled or expired job under its id, with the next attempt; returns the queue to ring.
 
         Raises:
             NotRetryable: the job is queued, running, canceling or succeeded.
@@ -204,7 +214,7 @@ class Ledger(LedgerReader):
                 f"job {job_id} {describe_state(reply[1])}; only failed, canceled or expired jobs can be "
                 "retried"
             )
-        return parse_bell(reply[1:])
+        return reply[1] or None
 
     def dead(self) -> list[str]:
         """Returns the ids of failed jobs with a record, those whose records end first in front."""
@@ -235,39 +245,44 @@ class Ledger(LedgerReader):
 
     def claim(
         self,
-        bell: Bell,
+        queues: Sequence[str],
         *,
+        heard: str = "",
         worker: str,
         lease_s: float,
         token: str,
         is_idle: bool = True,
         tenant_running: int | None = None,
     ) -> ClaimResult:
-        """Claims the job whose turn it is in the bell's queue.
+        """Claims the job whose turn it is in the first of the queues that has one.
+
+        A worker makes its claims one at a time.
 
         Arguments:
+            heard: the queue whose bell led to this claim; empty: none did.
             token: names this very call: the same call repeated after a lost reply gets its claim again,
                 another one does not.
             is_idle: nothing runs in the worker, so that it may get an exclusive attempt.
             tenant_running: most jobs of one tenant that run at once, in all workers; its other jobs keep their
-                places, and `ring_next` rings for them.
+                places until one of them ends.
         """
-        reply = self._run(
-            "claim", bell.job_id, bell.attempt, bell.bell, worker, lease_s, token, bell.queue,
-            int(is_idle), tenant_running or "",
-        )  # fmt: skip
-        if reply[0] == "wait":
-            return ClaimResult(must_wait=True, reason=f"job {reply[1]} is for an idle worker")
-        if reply[0] == "unreadable":
-            self._unreadable.warn(self.keys.job(reply[1]), "it was taken out of its queue")
-            return ClaimResult(reason="its record is unreadable")
-        if reply[0] == "drop":
-            return ClaimResult(reason=str(reply[1]))
-        _, job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, exclusive = reply
+        limit = tenant_running or ""
+        reply = self._run("claim", heard, worker, lease_s, token, int(is_idle), limit, *queues)
+        kind, ring, *reply = reply
+        if kind == "wait":
+            reason = f"job {reply[0]} is for an idle worker"
+            return ClaimResult(ring=ring, must_wait=True, reason=reason)
+        if kind == "unreadable":
+            self._unreadable.warn(self.keys.job(reply[0]), "it was taken out of its queue")
+            return ClaimResult(ring=ring, reason="its record is unreadable")
+        if kind == "none":
+            return ClaimResult(ring=ring, reason=str(reply[0]))
+        job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, exclusive, more = reply
         try:
             parsed = parse_stored(JobRequest, request)
         except errors.InvalidRequest as error:
-            return ClaimResult(unreadable=Unreadable(job_id, int(attempt), token, error))
+            unreadable = Unreadable(job_id, int(attempt), token, error)
+            return ClaimResult(unreadable=unreadable, ring=ring, more_wait=more == "1")
         claim = Claim(
             job_id=job_id,
             attempt=int(attempt),
@@ -279,17 +294,20 @@ class Ledger(LedgerReader):
             kept=_parse_kept(kept),
             is_exclusive=exclusive == "1",
         )
-        return ClaimResult(claim)
+        return ClaimResult(claim, ring=ring, more_wait=more == "1")
 
-    def renew(self, held: Iterable[tuple[str, str]], *, lease_s: float) -> list[WriteReply]:
-        """Extends the leases of (job id, token) pairs, in one round trip."""
-        calls = [(job_id, token, lease_s) for job_id, token in held]
-        with translate_redis_errors(self._url):
-            replies = self._run_many("renew", calls)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        return cast(list[WriteReply], replies)
+    def renew(
+        self, held: Iterable[tuple[str, str]], *, lease_s: float, is_draining: bool = False
+    ) -> list[WriteReply]:
+        """Extends the leases of (job id, token) pairs, in one call.
+
+        Arguments:
+            is_draining: the worker shuts down, and may be killed: if a lease ends, the attempt is not counted.
+        """
+        leases = [text for pair in held for text in pair]
+        if not leases:
+            return []
+        return cast(list[WriteReply], self._run("renew", lease_s, int(is_draining), *leases))
 
     def progress(self, job_id: str, token: str, progress: Progress) -> WriteReply:
         """Records where the attempt is; the reply says whether it should go on."""
@@ -378,53 +396,57 @@ class Ledger(LedgerReader):
             return None
         return CachedObject.parse(text) if text else None
 
-    def release(self, job_id: str, token: str, *, kept: Result | None = None) -> Bell | None:
-        """Gives a running job back without counting the attempt, and returns the bell to ring.
+    def release(self, job_id: str, token: str, *, kept: Result | None = None) -> str | None:
+        """Gives a running job back without counting the attempt, and returns the queue to ring.
 
         Arguments:
             kept: the result that is not stored yet, for the next attempt.
         """
-        reply = self._run("release", job_id, token, kept.model_dump_json() if kept else "")
-        return parse_bell(reply) if reply else None
-
-    def ring_next(self, job_id: str, *, tenant_running: int) -> list[Bell]:
-        """Returns bells to ring for jobs that may begin since the attempt at this one has ended."""
-        return [parse_bell(item) for item in self._run("ring_next", job_id, tenant_running)]
+        text = kept.model_dump_json() if kept else ""
+        return cast(str, self._run("release", job_id, token, text)) or None
 
     def reap(
         self,
         *,
         grace_s: float,
         tenant_running: int | None = None,
-        empty_queues: Sequence[str] = (),
-        filled_queues: Sequence[str] = (),
+        every_s: float = 0.0,
         limit: int = 100,
-    ) -> list[Bell]:
-        """Requeues or ends jobs that lost their worker, their bell or their time; returns bells to ring.
+    ) -> ReapResult:
+        """Requeues or ends jobs that lost their worker, their bell or their time.
 
         Arguments:
-            grace_s: time that bells must have been missing before they are rung again: until then they
-                may be on their way.
-            tenant_running: as in `claim`; jobs that may not begin need no bell.
-            empty_queues: queues in which the broker holds no message.
-            filled_queues: queues in which it holds some.
-            limit: most jobs of each kind, and most bells of a queue, in one round.
+            grace_s: time without any bell after which a queue with waiting jobs is rung again: until then
+                one may be on its way.
+            tenant_running: as in `claim`.
+            every_s: nothing is done if the last round, of any caller, is younger than this.
+            limit: most jobs of each kind in one round.
         """
-        queues: tuple[str | int, ...] = (len(empty_queues), *empty_queues, *filled_queues)
-        bells, unreadable = self._run("reap", grace_s, limit, tenant_running or "", *queues)
+        ring, doubtful, unreadable = self._run(
+            "reap", grace_s, limit, tenant_running or "", every_s
+        )
         for job_id in unreadable:
             self._unreadable.warn(
                 self.keys.job(job_id), "the reaper leaves it alone for some minutes"
             )
-        return [parse_bell(bell) for bell in bells]
+        return ReapResult(ring=ring, doubtful=doubtful)
 
-    def pause(self, queue: str, *, paused: bool) -> bool:
-        """Pauses or resumes a queue: of a paused one no job begins, and running jobs go on.
+    def ring_again(self, queues: Sequence[str], *, grace_s: float) -> list[str]:
+        """Returns which of these queues to ring, in which the broker holds no message.
 
-        Returns:
-            True if that changed anything.
+        Arguments:
+            grace_s: as in `reap`.
         """
-        return bool(self._run("pause", queue, int(paused)))
+        return cast(list[str], self._run("ring_again", grace_s, *queues)) if queues else []
+
+    def pause(self, queue: str) -> bool:
+        """Pauses a queue: none of its jobs begins, and running jobs go on. Returns True if it was not paused."""
+        return bool(self._run("pause", queue, 1)[0])
+
+    def resume(self, queue: str) -> tuple[bool, str | None]:
+        """Resumes a queue; returns True if it was paused, and the queue if it is to be rung."""
+        was_paused, ring = self._run("pause", queue, 0)
+        return bool(was_paused), ring or None
 
     # -- workers
 

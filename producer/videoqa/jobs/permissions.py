@@ -22,10 +22,11 @@ from videoqa.settings import Settings
 __all__ = ["CONSUMING", "PUBLISHING", "RECORDS", "check_permissions"]
 
 RECORDS = (
-    "HSET h f 1", "HSETNX h f 1", "HGET h f", "HMGET h f", "HGETALL h", "HEXISTS h f", "HINCRBY h n 1",
+    "HSET h f 1", "HGET h f", "HMGET h f", "HGETALL h", "HEXISTS h f", "HINCRBY h n 1",
     "ZADD z 1 m", "ZCARD z", "ZRANGE z 0 0", "ZRANGEBYSCORE z 0 1", "ZREVRANGEBYSCORE z 1 0", "ZRANK z m",
-    "ZSCORE z m", "ZREVRANGE z 0 0", "ZINTERSTORE z 1 z", "ZRANDMEMBER z", "ZREMRANGEBYSCORE z 0 1", "ZREM z m",
-    "SADD s m", "SMEMBERS s", "SISMEMBER s m", "SREM s m", "SET t 1", "GET t", "GETSET t 1", "EXISTS t",
+    "ZSCORE z m", "ZCOUNT z 0 1", "ZREVRANGE z 0 0", "ZINTERSTORE z 1 z", "ZRANDMEMBER z",
+    "ZREMRANGEBYSCORE z 0 1", "ZREM z m",
+    "SADD s m", "SMEMBERS s", "SISMEMBER s m", "SREM s m", "SET t 1", "GET t", "EXISTS t",
     "EXPIRE t 9", "PERSIST t",
     "XADD x * f 1", "XREAD STREAMS x 0", "TIME", "HDEL h f",
 )  # fmt: skip
@@ -34,19 +35,13 @@ OUTSIDE_SCRIPTS = ("MULTI", "EXEC", "CLIENT ID", "CLIENT UNBLOCK 0")
 """Harmless calls that no script may make: kombu's and the ledger's, and those of waiting for jobs."""
 PUBLISHING = ("LPUSH q m", "LLEN q", "EXISTS q", "SADD b m", "SADD p m", "SMEMBERS b")
 """Those of kombu's for a message, besides MULTI and EXEC."""
-CONSUMING = (
-    "BRPOP q 0", "RPUSH q m", "HSET u f 1", "HGET u f", "HDEL u f", "ZADD i 1 m", "ZRANGE i 0 0", "ZREM i m",
-    "ZREVRANGEBYSCORE i 1 0", "SET m 1", "GET m", "EXPIRE m 9",
-)  # fmt: skip
-"""Those of kombu's for taking a message, besides WATCH and UNWATCH."""
+CONSUMING = ("BRPOP q 0",)
+"""Those of kombu's for taking a message."""
 
 _KEYS = {name: f"{{prefix}}:{{probe}}:{name}" for name in "hzstx"} | {
     "q": "{prefix}.{probe}",
     "b": "_kombu.binding.{prefix}.{probe}",
     "p": "_kombu.binding_permanent.{prefix}.{probe}",
-    "u": "{prefix}.{probe}.unacked",
-    "i": "{prefix}.{probe}.unacked_index",
-    "m": "{prefix}.{probe}.unacked_mutex",
 }
 _PROBE = """\
 local refused = {}
@@ -61,13 +56,14 @@ return refused
 
 
 def _find_missing(
-    client: redis.Redis, prefix: str, *, publishes: bool, consumes: bool
+    client: redis.Redis, prefix: str, *, publishes: bool, consumes: bool, waits: bool
 ) -> list[str]:
     """Returns the commands and patterns of keys that the server's ACL refuses; tries all on keys of its own.
 
     Arguments:
         publishes: also what the broker needs to take messages.
         consumes: also what it needs to hand them to a worker.
+        waits: also WAIT, for replicas.
     """
     names = {"prefix": prefix, "probe": f"probe-{secrets.token_hex(8)}"}
     keys = {short: pattern.format(**names) for short, pattern in _KEYS.items()}
@@ -80,12 +76,17 @@ def _find_missing(
         for key in used
     ]
     pipe = client.pipeline(transaction=False)
+    if consumes:
+        pipe.brpop(keys["q"], timeout=0.01)
     for call in OUTSIDE_SCRIPTS:
         pipe.execute_command(*call.split())  # type: ignore[no-untyped-call]
+    if waits:
+        pipe.execute_command("WAIT", 0, 1)  # type: ignore[no-untyped-call]
     pipe.script_load(_PROBE)
     pipe.evalsha(hashlib.sha1(_PROBE.encode(), usedforsecurity=False).hexdigest(), 0, "")
     pipe.eval(_PROBE, 0, "\n".join(lines))
     *replies, refused = pipe.execute(raise_on_error=False)
+    popped = replies.pop(0) if consumes else None
     failed = [reply for reply in [*replies, refused] if isinstance(reply, Exception)]
     if besides := [str(error) for error in failed if is_permission_error(error)]:
         return besides
@@ -99,6 +100,8 @@ def _find_missing(
             found[key.partition(names["probe"])[0] + "*" if is_key and key else line.split()[0]] = (
                 None
             )
+    if isinstance(popped, Exception) and is_permission_error(popped) and "command" in str(popped):
+        found["BRPOP"] = None  # before Redis 7.2 no script may call it
     return list(found)
 
 
@@ -118,7 +121,11 @@ def check_permissions(client: redis.Redis, settings: Settings, *, consumes: bool
     has_broker = settings.broker_url is None
     with translate_redis_errors(settings.redis_url):
         missing = _find_missing(
-            client, settings.prefix, publishes=has_broker, consumes=has_broker and consumes
+            client,
+            settings.prefix,
+            publishes=has_broker,
+            consumes=has_broker and consumes,
+            waits=settings.wait_replicas > 0,
         )
     if missing:
         raise RedisUnavailable(describe_refusal(", ".join(missing), settings.redis_url))

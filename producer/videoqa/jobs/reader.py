@@ -38,6 +38,7 @@ from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.event_stream import EventsRead, includes_first, make_first, parse_streams
 from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
+from videoqa.jobs.replication import ReplicaWait
 from videoqa.jobs.unreadable import UnreadableLog
 from videoqa.local_stack import describe_address, is_stack_for
 
@@ -51,6 +52,8 @@ _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
 lose their leases one after the other. (From Redis 7 on, `#!lua flags=allow-oom` has the same effect.)
 """
+_READING = ("queues", "position")
+"""Scripts that write nothing, so that a replica runs them as well."""
 
 _JOB_FIELDS = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
@@ -65,7 +68,7 @@ _UNREADABLE = (errors.InvalidRequest, ValueError, TypeError, OverflowError, OSEr
 def load_script(name: str) -> str:
     """Returns the text of a script in `lua/`, behind `common.lua`."""
     folder = files("videoqa.jobs") / "lua"
-    begin = "" if name == "submit" else _EVEN_WHEN_FULL
+    begin = "" if name in ("submit", *_READING) else _EVEN_WHEN_FULL
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 
@@ -93,13 +96,25 @@ class LedgerReader:
     a record, and the function `refuse` of `lua/common.lua` to a change of one.
     """
 
-    def __init__(self, client: redis.Redis, *, url: str, prefix: str = "videoqa") -> None:
-        """Makes a reader of all records, for workers and operators."""
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        url: str,
+        prefix: str = "videoqa",
+        wait_replicas: int = 0,
+    ) -> None:
+        """Makes a reader of all records, for workers and operators.
+
+        Arguments:
+            wait_replicas: replicas that must have what a call recorded, before it returns.
+        """
         self.tenant: str | None = None
         """The only tenant whose records there are; None: those of all."""
         self._redis = client
         self._url = url
         self.keys = Keys(prefix)
+        self._replicas = ReplicaWait(wait_replicas, url=url, prefix=prefix)
         self._unreadable = UnreadableLog()
 
     def for_tenant(self, tenant: str | None) -> Self:
@@ -112,10 +127,13 @@ class LedgerReader:
         values = [self.keys.prefix, *args]
         with translate_redis_errors(self._url):
             try:
-                return self._redis.evalsha(hash_script(script), 0, *values)
+                call = "EVALSHA", hash_script(script), 0, *values
+                return self._replicas.run(self._redis, script, *call)
             except redis.exceptions.NoScriptError:
                 # Text and call in one: a retry may meet another server, which knows no script yet.
-                return self._redis.eval(load_script(script), 0, *values)
+                return self._replicas.run(
+                    self._redis, script, "EVAL", load_script(script), 0, *values
+                )
 
     def _run_many(self, script: str, calls: Sequence[Sequence[str | float]]) -> list[Any]:
         """Runs a script with the arguments of each call, in one round trip; an error is the reply of its call."""
@@ -125,7 +143,8 @@ class LedgerReader:
         pipe.script_load(load_script(script))  # here: a retry may meet another server
         for args in calls:
             pipe.evalsha(hash_script(script), 0, self.keys.prefix, *args)
-        loaded, *replies = pipe.execute(raise_on_error=False)
+        self._replicas.add(pipe, script)
+        loaded, *replies = self._replicas.check(script, pipe.execute(raise_on_error=False))
         if isinstance(loaded, Exception):
             raise loaded
         return replies
@@ -303,7 +322,7 @@ class LedgerReader:
     def _count_running(self, tenant: str | None) -> int:
         """Returns how many jobs of the tenant run."""
         with translate_redis_errors(self._url):
-            return self._redis.zcard(self.keys.running(tenant))
+            return self._redis.zcard(self.keys.share(tenant))
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
         """Returns the job, and its result if the record holds it."""
@@ -430,7 +449,7 @@ class LedgerReader:
     def _describe_queue(
         self, row: Sequence[Any], workers: Sequence[WorkerInfo]
     ) -> QueueInfo | None:
-        name, waiting, tenants, paused, oldest_at = row
+        name, waiting, tenants, paused, oldest_at, *_ = row
         model, priority = parse_queue_name(self.keys.prefix, name)
         if queue_name(self.keys.prefix, model, priority) != name:
             self._unreadable.warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")

@@ -17,20 +17,9 @@ from videoqa import errors
 from videoqa.contract import JobRequest
 from videoqa.jobs.keys import Keys, queue_name
 
-__all__ = ["Bell", "Submission", "SubmitResult", "new_job_id", "parse_bell"]
+__all__ = ["Submission", "SubmitResult", "new_job_id"]
 
 MAX_REQUEST_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Bell:
-    """A doorbell: the content of a Celery message, which tells that a job waits in this queue."""
-
-    job_id: str
-    """The job that it was rung for; the worker that hears it may find another one first in line."""
-    attempt: int
-    bell: int
-    queue: str
 
 
 def new_job_id() -> str:
@@ -38,27 +27,25 @@ def new_job_id() -> str:
     return f"job_{int(time.time() * 1000):011x}{secrets.token_hex(8)}"
 
 
-def parse_bell(reply: Sequence[Any]) -> Bell:
-    """Parses the bell in a script's reply."""
-    job_id, attempt, bell, queue = reply
-    return Bell(job_id=str(job_id), attempt=int(attempt), bell=int(bell), queue=str(queue))
-
-
 @dataclass(frozen=True)
 class SubmitResult:
-    """Outcome of one submission: recorded (`bell`), known before (`job_id` alone), or refused (`error`)."""
+    """Outcome of one submission: recorded, known before, or refused (`error`)."""
 
     job_id: str | None = None
     """The job that was recorded, or that the idempotency key had made before; None: refused."""
-    bell: Bell | None = None
-    """The bell to ring; None: nothing new was recorded."""
+    is_new: bool = False
+    """The job was recorded now."""
+    created_at_s: float = 0.0
+    """The time of that, by Redis' clock."""
+    ring: str | None = None
+    """The queue to ring; None: bells enough are on their way, or nothing was recorded."""
     error: errors.VideoQAError | None = None
     """The reason why nothing was recorded."""
 
     @property
     def known_id(self) -> str | None:
         """The job that the idempotency key had made before; None: it is new, or was refused."""
-        return None if self.bell else self.job_id
+        return None if self.is_new else self.job_id
 
 
 class Submission:
@@ -111,8 +98,12 @@ class Submission:
         request = self.request
         match reply[0]:
             case "new":
-                bell = parse_bell(reply[1:])
-                return SubmitResult(job_id=bell.job_id, bell=bell)
+                return SubmitResult(
+                    job_id=self.job_id,
+                    is_new=True,
+                    created_at_s=float(reply[2]),
+                    ring=str(reply[1]) or None,
+                )
             case "same":
                 return SubmitResult(job_id=str(reply[1]))
             case "conflict":

@@ -24,7 +24,7 @@ from faults.rig import Rig
 from faults.script import main
 from faults.tally import Tally
 from videoqa.contract import parse_request
-from videoqa.jobs import Bell, new_job_id
+from videoqa.jobs import Submission, new_job_id
 
 WORKERS = 2
 EVERY = 10
@@ -46,8 +46,8 @@ def run(jobs: int, seed: int) -> Tally:
             if number % len(kinds) == 0:
                 rig.draw.shuffle(kinds)
             kind = kinds[number % len(kinds)]
-            bell = _record(rig, number)
-            poison.put((POISON | STILL_BELLS)[kind], bell)
+            queue = _record(rig, number)
+            poison.put((POISON | STILL_BELLS)[kind], queue)
             dropped += kind in POISON
         rig.drain()
         rig.tally.seconds = time.monotonic() - begun
@@ -69,26 +69,23 @@ def run(jobs: int, seed: int) -> Tally:
         return rig.settle()
 
 
-def _record(rig: Rig, number: int) -> Bell:
-    """Submits a job, each tenth without ringing for it; returns a bell of its queue."""
+def _record(rig: Rig, number: int) -> str:
+    """Submits a job, each tenth without ringing for it; returns its queue."""
+    queue = f"faults.default.{rig.request(number)['priority']}"
     if number % EVERY:
         rig.submit(1)
-        job_id = list(rig.acknowledged)[-1]
-        return Bell(job_id, 1, 1, f"faults.default.{rig.request(number)['priority']}")
-    request = parse_request(rig.request(number))
-    bell = rig.ledger.submit(new_job_id(), request, start_by_default_s=3600).bell
-    assert bell is not None
-    rig.acknowledged[bell.job_id] = number
+        return queue
+    submission = Submission(new_job_id(), parse_request(rig.request(number)))
+    rig.ledger.submit(submission, start_by_default_s=3600)
+    rig.acknowledged[submission.job_id] = number
     rig.tally.jobs += 1
-    return bell
+    return queue
 
 
 def _count_left(rig: Rig) -> int:
-    """Counts the messages in the broker, those taken and not acknowledged among them."""
+    """Counts the messages in the broker."""
     queues = cast(list[str], rig.plain.keys("faults.default.*"))
-    return sum(cast(int, rig.plain.llen(queue)) for queue in queues) + cast(
-        int, rig.plain.hlen("faults.unacked")
-    )
+    return sum(cast(int, rig.plain.llen(queue)) for queue in queues)
 
 
 if __name__ == "__main__":

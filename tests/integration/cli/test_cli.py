@@ -34,7 +34,7 @@ from videoqa.contract import (
     Warn,
     WorkerInfo,
 )
-from videoqa.jobs import Bell, Ledger, Progress
+from videoqa.jobs import Ledger, Progress
 from videoqa.local_stack import LocalStack
 from videoqa_worker.embedded.process import free_port
 from videoqa_worker.embedded.redis_server import RedisServer
@@ -48,8 +48,9 @@ def submit(client: Client, **fields: Any) -> Job:
 
 def start(ledger: Ledger, job: Job) -> None:
     queue = f"{ledger.keys.prefix}.default.interactive"
-    result = ledger.claim(Bell(job.id, 1, 1, queue), worker="host:1", lease_s=30, token="1")
-    assert result.is_claimed, result
+    result = ledger.claim([queue], worker="host:1", lease_s=30, token="1")
+    assert result.claim is not None, result
+    assert result.claim.job_id == job.id
 
 
 def fail(ledger: Ledger, job: Job) -> None:

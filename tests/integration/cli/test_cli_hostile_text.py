@@ -17,7 +17,7 @@ from support.servers import HttpServer, Route
 
 from videoqa import Client, Job, Result
 from videoqa.contract import Answer, Failure, Generation, Sampling, Usage, Warn
-from videoqa.jobs import Bell, Ledger, Progress
+from videoqa.jobs import Ledger, Progress
 from videoqa_worker.__main__ import main as run_worker
 from videoqa_worker.service.logs import configure
 from videoqa_worker.settings import SourceConfig
@@ -31,8 +31,9 @@ CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 def claim(ledger: Ledger, job: Job) -> None:
     queue = f"{ledger.keys.prefix}.default.interactive"
-    claimed = ledger.claim(Bell(job.id, 1, 1, queue), worker=f"host{EVIL}", lease_s=30, token="1")
-    assert claimed.is_claimed
+    claim = ledger.claim([queue], worker=f"host{EVIL}", lease_s=30, token="1").claim
+    assert claim is not None
+    assert claim.job_id == job.id
 
 
 def answer(ledger: Ledger, job: Job) -> None:

@@ -217,7 +217,7 @@ def test_a_redis_that_is_full_a_replica_or_a_cluster_is_not_well() -> None:
             "replication", "2 replicas, 1 of them not in step",
         ),
     ]:  # fmt: skip
-        checks = (of_producer._check_memory, of_producer._check_replication)
+        checks = (of_producer._check_memory, lambda info: of_producer._check_replication(info, 0))
         assert all(check(well).ok for check in checks)
         (found,) = [check for each in checks if not (check := each(well | info)).ok]
         assert (found.name, says in found.found) == (name, True)

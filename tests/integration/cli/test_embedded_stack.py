@@ -10,7 +10,7 @@ import pytest
 
 from videoqa.errors import ConfigurationError
 from videoqa_worker.embedded import Stack
-from videoqa_worker.embedded.redis_server import RedisServer
+from videoqa_worker.embedded.redis_server import RedisServer, find_server
 
 
 def test_a_second_stack_in_a_folder_is_refused_while_the_first_one_starts(tmp_path: Path) -> None:
@@ -49,3 +49,12 @@ def test_a_redis_that_takes_connections_and_says_nothing_is_given_up(tmp_path: P
             tmp_path / "redis", environ={"VIDEOQA_REDIS_SERVER": str(binary)}, timeout_s=1.5
         )
     assert time.monotonic() - begun < 20
+
+
+def test_a_server_may_be_named_by_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").symlink_to(find_server({}))
+    monkeypatch.chdir(tmp_path)
+    with RedisServer(tmp_path / "redis", environ={"VIDEOQA_REDIS_SERVER": "./here"}) as server:
+        assert server.running()

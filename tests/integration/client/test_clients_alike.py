@@ -422,7 +422,7 @@ def test_an_in_memory_client_fails_as_the_test_says() -> None:
         raise errors.SourceNotFound("no such video")
 
     with InMemoryClient(answer=answer) as client:
-        job = client.submit(ASKED)
+        job = client.get(client.submit(ASKED).id)
         assert (job.state, job.failure and job.failure.code) == ("failed", "source_not_found")
 
 
@@ -455,10 +455,11 @@ def test_the_test_plays_the_worker_of_an_in_memory_async_client() -> None:
             with pytest.raises(errors.JobFailed) as caught:
                 async for _ in client.stream(other.id):
                     pass
+            state = (await waiting).state
             await client.expire(one.id)
             with pytest.raises(errors.JobExpired):
                 await client.get(one.id)
-            return [(await waiting).state, caught.value.failure.code]  # type: ignore[union-attr]
+            return [state, caught.value.failure.code]  # type: ignore[union-attr]
 
     assert asyncio.run(ask()) == ["succeeded", "source_not_found"]
 

@@ -13,7 +13,7 @@ from support.processes import wait_until
 
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa.contract import Event
-from videoqa.jobs import Bell, Ledger, Progress
+from videoqa.jobs import Ledger, Progress
 from videoqa.jobs.shared_reader import SharedReader
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
@@ -125,7 +125,7 @@ def test_a_slow_reader_gets_each_event_once_and_keeps_none_here(
     ledger = Ledger(redis_client, url=settings.redis_url, prefix=settings.prefix)
     job = client.submit(**ASKED)
     queue = f"{settings.prefix}.default.interactive"
-    ledger.claim(Bell(job.id, 1, 0, queue), worker="w", lease_s=600, token="t")
+    ledger.claim([queue], worker="w", lease_s=600, token="t")
     events = client.events(job.id, timeout_s=60)
     read: list[Event] = [next(events), next(events)]
     for n in range(450):  # more than one reply holds

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from support.attempts import Model, due, make_attempts, submit
+from support.attempts import Model, Recorded, due, make_attempts, submit
 
 from videoqa import errors
 from videoqa.contract import Result
-from videoqa.jobs import Bell, Ledger
+from videoqa.jobs import Ledger
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
@@ -18,9 +18,9 @@ from videoqa_worker.job.attempts import Attempts
 from videoqa_worker.settings import WorkerSettings
 
 
-def answer(attempts: Attempts, ledger: Ledger, bell: Bell) -> Result:
-    attempts.process(bell)
-    result = ledger.result(bell.job_id)[1]
+def answer(attempts: Attempts, ledger: Ledger, made: Recorded) -> Result:
+    attempts.process(made.queue)
+    result = ledger.result(made.job_id)[1]
     assert result is not None
     return result
 
@@ -173,11 +173,11 @@ def test_tenants_share_answers_only_where_the_fleet_does(
     told: list[str] = []
 
     def meanwhile() -> None:
-        attempts.process(follower)
+        attempts.process(follower.queue)
         told.append(f"{ledger.get(follower.job_id)} {ledger.read_events(follower.job_id)}")
 
     model.meanwhile = meanwhile
-    attempts.process(leader)
+    attempts.process(leader.queue)
     assert leader.job_id not in told[0], "an id is another tenant's"
     assert ledger.get(follower.job_id).state == ("succeeded" if alone else "queued")
 
@@ -188,7 +188,7 @@ def test_equal_jobs_in_flight_share_one_run(
     leader, follower = submit(ledger), submit(ledger)
 
     def meanwhile() -> None:
-        attempts.process(follower)
+        attempts.process(follower.queue)
         job = ledger.get(follower.job_id)
         assert (job.state, job.position) == ("queued", None)
         assert job.waiting_for == f"job {leader.job_id}, which asks the same"
@@ -201,9 +201,9 @@ def test_equal_jobs_in_flight_share_one_run(
     assert (job.attempt, job.max_attempts) == (1, 3)  # waiting was no attempt
 
 
-def answer_when_due(attempts: Attempts, ledger: Ledger, bell: Bell) -> Result:
+def answer_when_due(attempts: Attempts, ledger: Ledger, made: Recorded) -> Result:
     attempts.process(due(ledger))
-    result = ledger.result(bell.job_id)[1]
+    result = ledger.result(made.job_id)[1]
     assert result is not None
     return result
 
@@ -215,13 +215,13 @@ def test_followers_of_a_job_that_ends_without_an_answer_ask_themselves(
     leader, follower = submit(ledger), submit(ledger)
 
     def meanwhile() -> None:
-        attempts.process(follower)
+        attempts.process(follower.queue)
         if end == "fails":
             raise errors.UnsupportedInput("the model is no good")
         ledger.cancel(leader.job_id)
 
     model.meanwhile = meanwhile
-    attempts.process(leader)
+    attempts.process(leader.queue)
     assert ledger.get(leader.job_id).state == ("failed" if end == "fails" else "canceled")
     assert not answer_when_due(attempts, ledger, follower).cached
     assert model.asked == 2
@@ -233,13 +233,13 @@ def test_a_follower_can_be_canceled(
     leader, follower = submit(ledger), submit(ledger)
 
     def meanwhile() -> None:
-        attempts.process(follower)
+        attempts.process(follower.queue)
         ledger.cancel(follower.job_id)
         assert ledger.get(follower.job_id).state == "canceled"
 
     model.meanwhile = meanwhile
     answer(attempts, ledger, leader)
-    assert ledger.reap(grace_s=60) == []
+    assert ledger.reap(grace_s=60).ring == []
     assert ledger.get(follower.job_id).state == "canceled"
     prefix = ledger.keys.prefix
     assert redis_client.keys(f"{prefix}:fl*") == redis_client.keys(f"{prefix}:followers*") == []
@@ -249,10 +249,10 @@ def test_a_follower_that_was_canceled_and_retried_keeps_its_place(
     attempts: Attempts, ledger: Ledger, model: Model
 ) -> None:
     leader, follower = submit(ledger), submit(ledger)
-    behind: list[Bell] = []
+    behind: list[Recorded] = []
 
     def meanwhile() -> None:
-        attempts.process(follower)
+        attempts.process(follower.queue)
         ledger.cancel(follower.job_id)
         ledger.retry(follower.job_id)
         behind.append(submit(ledger))
@@ -260,7 +260,7 @@ def test_a_follower_that_was_canceled_and_retried_keeps_its_place(
     model.meanwhile = meanwhile
     answer(attempts, ledger, leader)
     ledger.reap(grace_s=60)
-    places = [ledger.get(bell.job_id).position for bell in (follower, *behind)]
+    places = [ledger.get(made.job_id).position for made in (follower, *behind)]
     assert places == [0, 1]
 
 
@@ -270,12 +270,12 @@ def test_followers_do_not_wait_for_a_job_whose_next_attempt_asks_something_else(
     leader, follower = submit(ledger, max_attempts=5), submit(ledger)
 
     def meanwhile() -> None:
-        attempts.process(follower)
+        attempts.process(follower.queue)
         model.etag = "two"  # the file was replaced meanwhile, or the next worker is of another kind
         raise errors.ModelError("boom")
 
     model.meanwhile = meanwhile
-    attempts.process(leader)
+    attempts.process(leader.queue)
     attempts.process(due(ledger))
     assert ledger.get(leader.job_id).state == "succeeded"
     assert answer_when_due(attempts, ledger, follower).cached
@@ -287,15 +287,18 @@ def test_followers_go_on_waiting_for_a_job_whose_worker_vanished(
     attempts: Attempts, ledger: Ledger, model: Model, redis_client: redis.Redis
 ) -> None:
     leader, follower = submit(ledger), submit(ledger)
-    claim = ledger.claim(leader, worker="dies", lease_s=0.01, token="t").claim
+    claim = ledger.claim([leader.queue], worker="dies", lease_s=0.01, token="t").claim
     assert claim is not None
     key = attempts._cache.make_key(claim.request, claim.request.sampling, []).lookup
     assert key is not None
     assert ledger.lead(leader.job_id, "t", key) == "ok"
     assert ledger.lead(leader.job_id, "t", key) == "ok"  # its reply was lost
-    assert ledger.claim(follower, worker="w", lease_s=30, token="u").is_claimed
+    assert ledger.claim([follower.queue], worker="w", lease_s=30, token="u").is_claimed
     assert ledger.lead(follower.job_id, "u", key) == "follow"
     assert ledger.lead(follower.job_id, "u", key) == "lost"  # its reply was lost
-    rung = due(ledger)
-    assert rung.job_id == leader.job_id
+    due(ledger)
+    again = ledger.claim([leader.queue], worker="w", lease_s=30, token="v").claim
+    assert again is not None
+    assert again.job_id == leader.job_id
+    assert ledger.claim([leader.queue], worker="w", lease_s=30, token="x").reason == "nothing waits"
     assert ledger.get(follower.job_id).state == "queued"

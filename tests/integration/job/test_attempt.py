@@ -14,18 +14,18 @@ from typing import cast
 
 import pytest
 import redis
-from support.attempts import Bells, Model, due, submit
+from support.attempts import Bells, Model, Recorded, due, submit
 
 from videoqa import errors
 from videoqa.contract import Result
-from videoqa.jobs import Bell, Ledger
+from videoqa.jobs import Ledger
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.attempts import Attempts, backoff_s
 
 
-def rewrite(redis_client: redis.Redis, ledger: Ledger, bell: Bell, **fields: object) -> None:
+def rewrite(redis_client: redis.Redis, ledger: Ledger, made: Recorded, **fields: object) -> None:
     """Writes the request as a newer release would have."""
-    key = ledger.keys.job(bell.job_id)
+    key = ledger.keys.job(made.job_id)
     text = cast("str", redis_client.hget(key, "request"))
     redis_client.hset(key, "request", json.dumps(json.loads(text) | fields))
 
@@ -33,11 +33,11 @@ def rewrite(redis_client: redis.Redis, ledger: Ledger, bell: Bell, **fields: obj
 def test_a_request_of_a_newer_release_is_left_to_newer_workers(
     attempts: Attempts, ledger: Ledger, redis_client: redis.Redis
 ) -> None:
-    bell = submit(ledger)
-    rewrite(redis_client, ledger, bell, sampling={"method": "psychic"})
-    attempts.process(bell)
-    rewrite(redis_client, ledger, bell, sampling={"method": "uniform"})
-    job = ledger.get(bell.job_id)
+    made = submit(ledger)
+    rewrite(redis_client, ledger, made, sampling={"method": "psychic"})
+    attempts.process(made.queue)
+    rewrite(redis_client, ledger, made, sampling={"method": "uniform"})
+    job = ledger.get(made.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code, job.failure.retryable) == (
         "queued",
@@ -50,14 +50,14 @@ def test_a_request_of_a_newer_release_is_left_to_newer_workers(
 def test_a_field_that_only_a_newer_release_knows_does_not_disturb(
     ledger: Ledger, redis_client: redis.Redis
 ) -> None:
-    bell = submit(ledger)
-    rewrite(redis_client, ledger, bell, mood="good")
-    assert ledger.get(bell.job_id).state == "queued"
-    assert ledger.claim(bell, worker="w", lease_s=30, token="t").is_claimed
+    made = submit(ledger)
+    rewrite(redis_client, ledger, made, mood="good")
+    assert ledger.get(made.job_id).state == "queued"
+    assert ledger.claim([made.queue], worker="w", lease_s=30, token="t").is_claimed
 
 
 def test_a_bell_that_leads_nowhere_is_dropped(attempts: Attempts) -> None:
-    attempts.process(Bell(job_id="job_none", attempt=1, bell=1, queue="q"))
+    assert not attempts.process("q")
 
 
 def test_retries_wait_longer_each_time_and_never_above_the_cap() -> None:
@@ -68,15 +68,25 @@ def test_retries_wait_longer_each_time_and_never_above_the_cap() -> None:
     assert longest(10) <= 30
 
 
-def test_a_job_that_starts_while_its_worker_shuts_down_is_given_back(
+def test_a_job_that_is_claimed_while_its_worker_shuts_down_is_given_back(
     attempts: Attempts, ledger: Ledger
 ) -> None:
-    bell = submit(ledger)
-    attempts.close()
-    attempts.process(bell)
-    job = ledger.get(bell.job_id)
+    made = submit(ledger)
+    assert attempts.process(made.queue, lambda result: attempts.close())
+    job = ledger.get(made.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 4)
     assert job.position == 0
+
+
+def test_a_worker_that_shuts_down_claims_nothing_and_counts_no_bell(
+    attempts: Attempts, ledger: Ledger
+) -> None:
+    made = submit(ledger)
+    attempts.drain()
+    answers: list[object] = []
+    assert not attempts.process(made.queue, answers.append)
+    assert answers == [None]
+    assert ledger.get(made.job_id).attempt == 0
 
 
 def block(folder: Path) -> None:
@@ -101,16 +111,16 @@ def test_answers_that_could_not_be_stored_are_stored_later_and_the_model_is_not_
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bell = submit(ledger)
+    made = submit(ledger)
     with monkeypatch.context() as patch:
         away(patch)
-        attempts.process(bell)
+        attempts.process(made.queue)
         for _ in range(5):  # more often than the job has attempts
-            job = ledger.get(bell.job_id)
+            job = ledger.get(made.job_id)
             assert (job.state, job.failure and job.failure.code) == ("queued", "output_unavailable")
             attempts.process(due(ledger))
     attempts.process(due(ledger))
-    job, result = ledger.result(bell.job_id)
+    job, result = ledger.result(made.job_id)
     assert (job.state, job.attempt, job.failure, model.asked) == ("succeeded", 7, None, 1)
     stored = Result.model_validate_json((tmp_path / "results" / f"{job.id}.json").read_text())
     assert result is not None
@@ -125,18 +135,19 @@ def test_a_store_that_stays_away_ends_the_job_and_a_retry_needs_no_model(
     model: Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bell = submit(ledger)
+    made = submit(ledger)
     with monkeypatch.context() as patch:
         away(patch)
-        attempts.process(bell)
-        an_hour_ago = float(cast(str, redis_client.hget(ledger.keys.job(bell.job_id), "kept_at")))
-        redis_client.hset(ledger.keys.job(bell.job_id), "kept_at", an_hour_ago - 3601)
+        attempts.process(made.queue)
+        an_hour_ago = float(cast(str, redis_client.hget(ledger.keys.job(made.job_id), "kept_at")))
+        redis_client.hset(ledger.keys.job(made.job_id), "kept_at", an_hour_ago - 3601)
         attempts.process(due(ledger))
-        assert ledger.get(bell.job_id).state == "failed"
-        attempts.process(ledger.retry(bell.job_id))
-        assert ledger.get(bell.job_id).state == "queued"  # it has an hour again
+        assert ledger.get(made.job_id).state == "failed"
+        ledger.retry(made.job_id)
+        attempts.process(made.queue)
+        assert ledger.get(made.job_id).state == "queued"  # it has an hour again
     attempts.process(due(ledger))
-    assert ledger.get(bell.job_id).state == "succeeded"
+    assert ledger.get(made.job_id).state == "succeeded"
     assert model.asked == 1
 
 
@@ -144,13 +155,14 @@ def test_answers_for_a_place_that_is_refused_are_kept_for_a_retry(
     attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
 ) -> None:
     block(tmp_path / "results")
-    bell = submit(ledger)
-    attempts.process(bell)
-    job = ledger.get(bell.job_id)
+    made = submit(ledger)
+    attempts.process(made.queue)
+    job = ledger.get(made.job_id)
     assert (job.state, job.failure and job.failure.code) == ("failed", "output_denied")
     (tmp_path / "results").unlink()
-    attempts.process(ledger.retry(bell.job_id))
-    assert (ledger.get(bell.job_id).state, model.asked) == ("succeeded", 1)
+    ledger.retry(made.job_id)
+    attempts.process(made.queue)
+    assert (ledger.get(made.job_id).state, model.asked) == ("succeeded", 1)
 
 
 def test_a_worker_that_stops_while_storing_gives_its_answers_back_too(
@@ -163,35 +175,35 @@ def test_a_worker_that_stops_while_storing_gives_its_answers_back_too(
     def stop(*_: object) -> None:
         raise errors.WorkerStopping("this worker shuts down")
 
-    bell = submit(ledger)
+    made = submit(ledger)
     with monkeypatch.context() as patch:
         patch.setattr("videoqa_worker.job.attempts.store_result", stop)
-        attempts.process(bell)
-    assert ledger.get(bell.job_id).state == "queued"
+        attempts.process(made.queue)
+    assert ledger.get(made.job_id).state == "queued"
     attempts.process(bells.rung[0])
-    assert (ledger.get(bell.job_id).state, model.asked) == ("succeeded", 1)
+    assert (ledger.get(made.job_id).state, model.asked) == ("succeeded", 1)
 
 
 def test_kept_answers_of_a_newer_release_are_asked_for_again(
     ledger: Ledger, redis_client: redis.Redis
 ) -> None:
-    bell = submit(ledger)
-    redis_client.hset(ledger.keys.job(bell.job_id), "kept", '{"answers": "in another shape"}')
-    claim = ledger.claim(bell, worker="w", lease_s=30, token="t").claim
+    made = submit(ledger)
+    redis_client.hset(ledger.keys.job(made.job_id), "kept", '{"answers": "in another shape"}')
+    claim = ledger.claim([made.queue], worker="w", lease_s=30, token="t").claim
     assert claim is not None
     assert claim.kept is None
 
 
-def lost(ledger: Ledger) -> Bell:
+def lost(ledger: Ledger) -> Recorded:
     """A job whose worker is gone, and which has one attempt left."""
-    bell = submit(ledger, max_attempts=2)
-    ledger.claim(bell, worker="w", lease_s=0.01, token="lost")
+    made = submit(ledger, max_attempts=2)
+    ledger.claim([made.queue], worker="w", lease_s=0.01, token="lost")
     time.sleep(0.03)
-    return bell
+    return made
 
 
 @contextmanager
-def running(attempts: Attempts, model: Model, bell: Bell) -> Iterator[None]:
+def running(attempts: Attempts, model: Model, made: Recorded) -> Iterator[None]:
     """An attempt that has begun, and ends with the block."""
     began, end = threading.Event(), threading.Event()
 
@@ -200,7 +212,7 @@ def running(attempts: Attempts, model: Model, bell: Bell) -> Iterator[None]:
         assert end.wait(10)
 
     model.meanwhile = meanwhile
-    thread = threading.Thread(target=attempts.process, args=(bell,))
+    thread = threading.Thread(target=attempts.process, args=(made.queue,))
     thread.start()
     assert began.wait(10)
     try:
@@ -210,12 +222,12 @@ def running(attempts: Attempts, model: Model, bell: Bell) -> Iterator[None]:
         thread.join(10)
 
 
-def wait_reserved(attempts: Attempts, ledger: Ledger, bell: Bell) -> threading.Thread:
+def wait_reserved(attempts: Attempts, ledger: Ledger, queue: str) -> threading.Thread:
     """A thread that has met an exclusive attempt, and waits until its worker is idle."""
-    thread = threading.Thread(target=attempts.process, args=(bell,), daemon=True)
+    thread = threading.Thread(target=attempts.process, args=(queue,), daemon=True)
     thread.start()
     until = time.monotonic() + 10
-    while not ledger._redis.exists(f"{ledger.keys.prefix}:reserved:{bell.queue}"):
+    while not ledger._redis.exists(f"{ledger.keys.prefix}:reserved:{queue}"):
         assert time.monotonic() < until
         time.sleep(0.01)
     return thread
@@ -229,12 +241,12 @@ def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
     tried: list[bool] = []
 
     def last() -> None:
-        tried.append(attempts.process(submit(ledger, questions=["And now?"])))
+        tried.append(attempts.process(submit(ledger, questions=["And now?"]).queue))
 
     with running(attempts, model, other):
         model.meanwhile = last
         thread = wait_reserved(attempts, ledger, due(ledger))
-        assert not attempts.process(submit(ledger, questions=["And this?"]))
+        assert not attempts.process(submit(ledger, questions=["And this?"]).queue)
         time.sleep(0.7)  # it has asked again
         job = ledger.get(suspect.job_id)
         assert (job.state, job.attempt, model.asked) == ("queued", 1, 1)
@@ -249,14 +261,14 @@ def test_an_idle_worker_takes_the_job_for_which_another_is_reserved(
 ) -> None:
     suspect = lost(ledger)
     with running(attempts, model, submit(ledger, questions=["What else?"])):
-        bell = due(ledger)
-        thread = wait_reserved(attempts, ledger, bell)
-        claim = ledger.claim(bell, worker="idle", lease_s=30, token="idle").claim
+        queue = due(ledger)
+        thread = wait_reserved(attempts, ledger, queue)
+        claim = ledger.claim([queue], worker="idle", lease_s=30, token="idle").claim
         assert claim is not None
         assert claim.job_id == suspect.job_id
         thread.join(10)  # there is nothing left to claim
         behind = submit(ledger, questions=["What else?"], cache="off")
-        assert attempts.process(behind)
+        assert attempts.process(behind.queue)
         assert ledger.get(behind.job_id).state == "succeeded"
 
 
@@ -278,7 +290,7 @@ def test_a_job_that_is_only_to_be_stored_is_not_exclusive(
         stored.append(ledger.get(suspect.job_id).state)
 
     model.meanwhile = store_it
-    attempts.process(submit(ledger, questions=["What else?"]))
+    attempts.process(submit(ledger, questions=["What else?"]).queue)
     assert (stored, model.asked) == (["succeeded"], 2)
 
 
@@ -302,14 +314,14 @@ def test_a_question_that_only_waited_as_the_engine_broke_is_not_held_against_its
         error.had_begun = had_begun
         raise error
 
-    bell = submit(ledger)
+    made = submit(ledger)
     model.meanwhile = partial(broken, had_begun=False)
-    attempts.process(bell)
-    job = ledger.get(bell.job_id)
+    attempts.process(made.queue)
+    job = ledger.get(made.job_id)
     assert (job.state, job.failure, job.attempt, job.max_attempts) == ("queued", None, 1, 4)
     model.meanwhile = partial(broken, had_begun=True)
-    attempts.process(bell)
-    job = ledger.get(bell.job_id)
+    attempts.process(made.queue)
+    job = ledger.get(made.job_id)
     assert (job.state, job.attempt, job.max_attempts) == ("queued", 2, 4)
     assert job.failure is not None
 
@@ -318,9 +330,9 @@ def test_the_line_of_a_success_tells_what_was_asked_and_what_it_cost(
     attempts: Attempts, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = "https://user:secret@h/my film\u202e.mp4?X-Amz-Signature=abc#t=1"
-    bell = submit(ledger, inputs=[url, "s3://b/k.mp4"], questions=["What?", "Where?"])
+    made = submit(ledger, inputs=[url, "s3://b/k.mp4"], questions=["What?", "Where?"])
     with caplog.at_level(logging.INFO):
-        attempts.process(bell)
+        attempts.process(made.queue)
     (line,) = [text for text in caplog.messages if text.startswith("job has succeeded ")]
     found = dict(word.split("=", 1) for word in line.removeprefix("job has succeeded ").split(" "))
     assert float(found.pop("seconds")) >= 0
@@ -340,14 +352,14 @@ def test_no_job_replaces_the_object_of_another_by_its_custom_id(
     attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
 ) -> None:
     first = submit(ledger)
-    attempts.process(first)
+    attempts.process(first.queue)
     url = ledger.get(first.job_id).result_url
     assert url is not None
     before = ObjectStore().read(url)
     template = (tmp_path / "results").as_uri() + "/{custom_id}.json"
-    bell = submit(ledger, output=template, custom_id=first.job_id, cache="off", max_attempts=3)
-    attempts.process(bell)
-    job = ledger.get(bell.job_id)
+    made = submit(ledger, output=template, custom_id=first.job_id, cache="off", max_attempts=3)
+    attempts.process(made.queue)
+    job = ledger.get(made.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code, job.failure.param, job.attempt) == (
         "failed", "output_conflict", "output", 1,
@@ -368,15 +380,16 @@ def test_a_job_whose_place_was_taken_meanwhile_keeps_its_answer_for_retry(
         path.write_text("a stranger's")
 
     model.meanwhile = take_the_place
-    bell = submit(ledger, output=template, custom_id="c", max_attempts=3)
-    attempts.process(bell)
-    job = ledger.get(bell.job_id)
+    made = submit(ledger, output=template, custom_id="c", max_attempts=3)
+    attempts.process(made.queue)
+    job = ledger.get(made.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code, job.attempt) == ("failed", "output_conflict", 1)
     assert path.read_text() == "a stranger's"
     path.unlink()
-    attempts.process(ledger.retry(bell.job_id))
-    assert ledger.get(bell.job_id).state == "succeeded"
+    ledger.retry(made.job_id)
+    attempts.process(made.queue)
+    assert ledger.get(made.job_id).state == "succeeded"
     assert Result.model_validate_json(path.read_text()).answers[0].text == "answer 1"
     assert model.asked == 1
 
@@ -389,16 +402,17 @@ def test_a_forged_later_attempt_fails_the_job_and_blames_no_worker(
 
     def forge() -> None:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f'{{"job_id": "{bell.job_id}", "attempt": 99}}')
+        path.write_text(f'{{"job_id": "{made.job_id}", "attempt": 99}}')
 
     template = path.parent.as_uri() + "/{custom_id}.json"
-    bell = submit(ledger, output=template, custom_id="c", max_attempts=3)
+    made = submit(ledger, output=template, custom_id="c", max_attempts=3)
     model.meanwhile = forge
-    attempts.process(bell)
-    job = ledger.get(bell.job_id)
+    attempts.process(made.queue)
+    job = ledger.get(made.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code) == ("failed", "output_conflict")
     path.unlink()
-    attempts.process(ledger.retry(bell.job_id))
-    assert ledger.get(bell.job_id).state == "succeeded"
+    ledger.retry(made.job_id)
+    attempts.process(made.queue)
+    assert ledger.get(made.job_id).state == "succeeded"
     assert model.asked == 1

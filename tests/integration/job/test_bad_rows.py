@@ -13,15 +13,17 @@ from support.worker import begin, result_of
 
 from videoqa import Client, Settings, errors
 from videoqa.contract import Failure, JobPage, WorkerInfo, to_datetime
-from videoqa.jobs import Bell, CachedObject, Claim, Ledger, keys, queue_name
+from videoqa.jobs import CachedObject, Claim, Ledger, keys, queue_name
 
 ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"], "tags": ["t"]}
 JUNK = (b"\xff\xfe", b"", b"nonsense", b"[]", b'{"a":1}', b"-1e999", b"0x10", b"900000000000")
 PER_JOB = (
     "job", "events", "segments", "gone", "idem", "answer", "flight", "followers", "claimed",
-    "worker", "reserved",
+    "worker", "reserved", "holding", "wake", "running", "share",
 )  # fmt: skip
-"""Kinds of keys of one job, worker or claim; the others are about all of them."""
+"""Kinds of keys of one job, worker, claim or tenant, and those of hints; the others are about all jobs."""
+MOST = 100
+"""Most jobs of a tenant that run at once, in the checks."""
 
 
 class Fleet:
@@ -31,6 +33,7 @@ class Fleet:
         self.raw = raw
         self.prefix = settings.prefix
         self.queue = queue_name(self.prefix, None, "interactive")
+        self.other = queue_name(self.prefix, "m", "interactive")
         self.client = Client(settings=settings)
         self.ledger = Ledger(self.client._redis, url=settings.redis_url, prefix=self.prefix)
         self.failed = [self._fail(self._submit(tenant="a")) for _ in range(2)]
@@ -43,6 +46,7 @@ class Fleet:
         follower = self._begin(self._submit(), "f")
         assert self.ledger.lead(follower.job_id, follower.token, "key0") == "follow"
         self.running = [claim.job_id for claim in self.leaders]
+        self._fail(self._submit(), delay_s=3600)
         self.queued = [self._submit() for _ in range(2)]
         self.client.pause("other")
         for name in ("w1", "w2"):
@@ -51,11 +55,23 @@ class Fleet:
         raw.set(f"{self.prefix}:claimed:c0", self.running[0])
         self.ledger.reap(grace_s=60)
         self.raw.zadd(f"{self.prefix}:delayed", dict.fromkeys(self.delayed, 0.0))
+        self.held = [self._hold(tenant) for tenant in ("h1", "h2")]
+        raw.sadd(f"{self.prefix}:wake", self.other)
         self._saved = {key: (raw.dump(key), raw.pttl(key)) for key in self.list_keys()}
 
     def _submit(self, **fields: str) -> str:
         number = self.raw.incr("number-of-keys")
         return self.client.submit({**ASKED, **fields, "idempotency_key": f"k{number}"}).id
+
+    def _hold(self, tenant: str) -> str:
+        """Submits two jobs of a tenant that may run one at once; returns the one that is held."""
+        running, held = (self._submit(tenant=tenant, model="m") for _ in range(2))
+        for n in range(2):
+            claim = self.ledger.claim(
+                [self.other], worker="w0", lease_s=60, token=f"{tenant}.{n}", tenant_running=1
+            ).claim
+            assert (claim.job_id if claim else None) == (None if n else running)
+        return held
 
     def _begin(self, job_id: str, token: str) -> Claim:
         claim = begin(self.ledger, token)
@@ -103,7 +119,9 @@ class Fleet:
     def check(self, spoiled: set[str]) -> None:
         """Makes every call; jobs that are not spoiled must get through all of them."""
         client, ledger = self.client, self.ledger
-        everything = [*self.failed, *self.succeeded, *self.delayed, *self.running, *self.queued]
+        everything = [
+            *self.failed, *self.succeeded, *self.delayed, *self.running, *self.queued, *self.held
+        ]  # fmt: skip
         for job_id in (*(spoiled & set(everything)), self.failed[1], self.queued[1]):
             self._read_by_id(job_id, is_sound=job_id not in spoiled)
         new = [client.submit(ASKED).id, *(job.id for job in client.submit_many([ASKED] * 2))]
@@ -123,9 +141,13 @@ class Fleet:
                 assert ledger.renew([(claim.job_id, f"r{n}")], lease_s=60) == ["ok"]
         tokens = [(claim.job_id, claim.token) for claim in self.leaders]
         assert len(ledger.renew(tokens, lease_s=60)) == 2
-        ledger.reap(grace_s=-1, empty_queues=[self.queue])
-        begun = set(self._claim_all())
-        assert {*self.queued, *self.delayed, *new} - spoiled <= begun
+        rung: set[str] = set()
+        for _ in range(4):  # a round frees one tenant of a queue, which may be junk
+            found = ledger.reap(grace_s=-1, tenant_running=MOST)
+            rung |= {*found.ring, *ledger.ring_again(found.doubtful, grace_s=-1)}
+        assert {self.queue, self.other} <= rung
+        begun = set(self.claim_all())
+        assert {*self.queued, *self.delayed, *new, *self.held} - spoiled <= begun
         for claim in self.leaders:
             ledger.segments(claim.job_id, "v1")
             ledger.find_cached(self.succeeded[0])
@@ -164,19 +186,20 @@ class Fleet:
                 if cursor is None:
                     break
 
-    def _claim_all(self) -> Iterator[str]:
+    def claim_all(self) -> Iterator[str]:
         for n in range(40):
-            bell = self.ledger.claim(
-                Bell("job_any", 1, 0, self.queue),
+            result = self.ledger.claim(
+                [self.queue, self.other],
+                heard=self.queue,
                 worker="w",
                 lease_s=60,
                 token=f"c{n}",
-                is_idle=True,
+                tenant_running=MOST,
             )
-            found = bell.claim or bell.unreadable
+            found = result.claim or result.unreadable
             if found is not None:
                 yield found.job_id
-            elif bell.reason in ("unknown", "its queue is paused"):
+            elif result.reason == "nothing waits":
                 return
 
 
@@ -298,6 +321,17 @@ def test_keys_of_all_jobs_may_hold_junk_beside_what_is_ours(fleet: Fleet) -> Non
     for key in fleet.list_keys():
         if kind_of(key) not in PER_JOB:
             spoil_and_check(fleet, key, set(), changes_type=False)
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+def test_a_count_or_a_time_of_bells_that_is_junk_silences_no_queue(
+    fleet: Fleet, junk: bytes
+) -> None:
+    for field in (fleet.queue, f"{fleet.queue}:at", f"{fleet.queue}:turn"):
+        fleet.raw.hset(fleet.ledger.keys.bells, field, junk)
+    found = fleet.ledger.reap(grace_s=0)
+    assert fleet.queue in {*found.ring, *fleet.ledger.ring_again(found.doubtful, grace_s=0)}
+    assert set(fleet.queued) <= set(fleet.claim_all())
 
 
 def test_a_key_of_all_jobs_that_another_program_took_is_a_wrong_prefix(fleet: Fleet) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import redis
-from support.attempts import Model, OpenedInputs, due, submit
+from support.attempts import Model, OpenedInputs, Recorded, due, submit
 
 from videoqa import errors
 from videoqa.client import Client
 from videoqa.contract import Answer, JobRequest, Segment
-from videoqa.jobs import Bell, Claim, Ledger
+from videoqa.jobs import Claim, Ledger
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
@@ -63,12 +63,12 @@ def model() -> Segmented:
 
 
 @pytest.fixture
-def key(ledger: Ledger) -> Callable[[Bell], str]:
-    return lambda bell: ledger.keys.segments(bell.job_id)
+def key(ledger: Ledger) -> Callable[[Recorded], str]:
+    return lambda made: ledger.keys.segments(made.job_id)
 
 
-def texts(ledger: Ledger, bell: Bell) -> list[str]:
-    result = ledger.result(bell.job_id)[1]
+def texts(ledger: Ledger, made: Recorded) -> list[str]:
+    result = ledger.result(made.job_id)[1]
     assert result is not None
     return [part.text for part in result.segments]
 
@@ -76,16 +76,16 @@ def texts(ledger: Ledger, bell: Bell) -> list[str]:
 def test_an_attempt_begins_behind_the_last_segment_of_those_before(
     attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
 ) -> None:
-    bell = submit(ledger, **IN_SEGMENTS)
+    made = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [2, 4]
-    attempts.process(bell)
+    attempts.process(made.queue)
     attempts.process(due(ledger))
-    assert ledger.get(bell.job_id).failure is not None
-    assert redis_client.ttl(key(bell)) == -1
+    assert ledger.get(made.job_id).failure is not None
+    assert redis_client.ttl(key(made)) == -1
     attempts.process(due(ledger))
     assert model.asked_for == list(range(FIVE))
-    assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
-    assert not redis_client.exists(key(bell))
+    assert texts(ledger, made) == [f"one {n}" for n in range(FIVE)]
+    assert not redis_client.exists(key(made))
 
 
 def test_a_retry_begins_behind_them_too(
@@ -96,28 +96,28 @@ def test_a_retry_begins_behind_them_too(
     redis_client: redis.Redis,
     key: Any,
 ) -> None:
-    bell = submit(ledger, max_attempts=1, result_ttl_s=600, **IN_SEGMENTS)
+    made = submit(ledger, max_attempts=1, result_ttl_s=600, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.process(bell)
-    assert ledger.get(bell.job_id).state == "failed"
-    assert 0 < redis_client.ttl(key(bell)) <= 600, "they live as long as the record"
-    ledger.retry(bell.job_id)
-    assert redis_client.ttl(key(bell)) == -1
-    attempts.process(bell)
+    attempts.process(made.queue)
+    assert ledger.get(made.job_id).state == "failed"
+    assert 0 < redis_client.ttl(key(made)) <= 600, "they live as long as the record"
+    ledger.retry(made.job_id)
+    assert redis_client.ttl(key(made)) == -1
+    attempts.process(made.queue)
     assert model.asked_for == list(range(FIVE))
-    assert len(texts(ledger, bell)) == FIVE
+    assert len(texts(ledger, made)) == FIVE
 
 
 def test_segments_of_other_bytes_are_not_used(
     attempts: Attempts, ledger: Ledger, model: Segmented
 ) -> None:
-    bell = submit(ledger, **IN_SEGMENTS)
+    made = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.process(bell)
+    attempts.process(made.queue)
     model.etag = "two"
     attempts.process(due(ledger))
     assert model.asked_for == [0, 1, 2, *range(FIVE)]
-    assert texts(ledger, bell) == [f"two {n}" for n in range(FIVE)]
+    assert texts(ledger, made) == [f"two {n}" for n in range(FIVE)]
 
 
 @pytest.mark.parametrize(
@@ -152,23 +152,23 @@ def test_segments_that_the_model_saw_in_another_form_are_not_used(
 def test_a_cancel_is_heard_at_the_next_checkpoint(
     attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
 ) -> None:
-    bell = submit(ledger, result_ttl_s=60, **IN_SEGMENTS)
+    made = submit(ledger, result_ttl_s=60, **IN_SEGMENTS)
 
     def cancel() -> None:
         if len(model.asked_for) == 2:
-            ledger.cancel(bell.job_id)
+            ledger.cancel(made.job_id)
 
     model.meanwhile = cancel
-    attempts.process(bell)
-    assert ledger.get(bell.job_id).state == "canceled"
+    attempts.process(made.queue)
+    assert ledger.get(made.job_id).state == "canceled"
     assert model.asked_for == [0, 1, 2]
-    assert 0 < redis_client.ttl(key(bell)) <= 60
+    assert 0 < redis_client.ttl(key(made)) <= 60
 
 
 @pytest.fixture
 def claimed(ledger: Ledger) -> Claim:
-    bell = submit(ledger, **IN_SEGMENTS)
-    claim = ledger.claim(bell, worker="w", lease_s=0.0, token="mine").claim
+    made = submit(ledger, **IN_SEGMENTS)
+    claim = ledger.claim([made.queue], worker="w", lease_s=0.0, token="mine").claim
     assert claim is not None
     return claim
 
@@ -192,25 +192,25 @@ def test_only_segments_without_a_gap_are_gone_on_from(ledger: Ledger, claimed: C
 def test_segments_that_this_release_cannot_read_are_answered_again(
     attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
 ) -> None:
-    bell = submit(ledger, **IN_SEGMENTS)
+    made = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [4]
-    attempts.process(bell)
+    attempts.process(made.queue)
     newer = segment(2).model_dump_json().replace('"stop"', '"thought_enough"')
-    redis_client.hset(key(bell), "2", newer)
+    redis_client.hset(key(made), "2", newer)
     attempts.process(due(ledger))
-    assert ledger.get(bell.job_id).state == "succeeded"
+    assert ledger.get(made.job_id).state == "succeeded"
     assert model.asked_for == [*range(4), *range(2, FIVE)]
 
 
 def test_checkpoints_do_not_repeat_the_questions(
     attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
 ) -> None:
-    bell = submit(ledger, **IN_SEGMENTS)
+    made = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.process(bell)
-    assert "What?" not in str(redis_client.hgetall(key(bell)))
+    attempts.process(made.queue)
+    assert "What?" not in str(redis_client.hgetall(key(made)))
     attempts.process(due(ledger))
-    result = ledger.result(bell.job_id)[1]
+    result = ledger.result(made.job_id)[1]
     assert result is not None
     assert result.segments == tuple(segment(n, f"one {n}") for n in range(FIVE))
 
@@ -225,31 +225,31 @@ def test_of_very_long_answers_no_more_is_kept_than_redis_has_room_for(
 ) -> None:
     each_bytes = len(segment(2, "one 2").model_dump_json()) - len("What?")
     monkeypatch.setattr("videoqa_worker.job.checkpoints.KEPT_BYTES", 3 * each_bytes)
-    bell = submit(ledger, **IN_SEGMENTS)
+    made = submit(ledger, **IN_SEGMENTS)
     model.fails_at = [4, 4]
-    attempts.process(bell)
+    attempts.process(made.queue)
     attempts.process(due(ledger))
-    assert sorted(redis_client.hkeys(key(bell))) == ["0", "1", "2", "of"]
+    assert sorted(redis_client.hkeys(key(made))) == ["0", "1", "2", "of"]
     attempts.process(due(ledger))
     assert model.asked_for == [*range(4), 3, 3, 4]
-    assert texts(ledger, bell) == [f"one {n}" for n in range(FIVE)]
+    assert texts(ledger, made) == [f"one {n}" for n in range(FIVE)]
 
 
 def test_a_purged_job_leaves_no_segments(
     attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
 ) -> None:
-    bell = submit(ledger, max_attempts=1, **IN_SEGMENTS)
+    made = submit(ledger, max_attempts=1, **IN_SEGMENTS)
     model.fails_at = [3]
-    attempts.process(bell)
-    assert redis_client.exists(key(bell))
-    ledger.purge(bell.job_id)
-    assert not redis_client.exists(key(bell))
+    attempts.process(made.queue)
+    assert redis_client.exists(key(made))
+    ledger.purge(made.job_id)
+    assert not redis_client.exists(key(made))
 
 
 def test_the_stored_object_has_all_segments(
     attempts: Attempts, ledger: Ledger, tmp_path: Path
 ) -> None:
-    bell = submit(ledger, **IN_SEGMENTS)
-    attempts.process(bell)
-    stored = (tmp_path / "results" / f"{bell.job_id}.json").read_text()
+    made = submit(ledger, **IN_SEGMENTS)
+    attempts.process(made.queue)
+    stored = (tmp_path / "results" / f"{made.job_id}.json").read_text()
     assert stored.count('"number"') == FIVE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -12,12 +13,13 @@ from support.processes import wait_until
 from videoqa import errors
 from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
 from videoqa.jobs import (
-    Bell,
     CachedObject,
     Claim,
     ClaimResult,
     Ledger,
     Progress,
+    ReapResult,
+    Submission,
     SubmitResult,
     new_job_id,
     queue_name,
@@ -32,23 +34,34 @@ def request(**fields: object) -> JobRequest:
     )
 
 
-def submit(ledger: Ledger, **fields: object) -> Bell:
-    result = ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY)
-    assert result.bell is not None
-    return result.bell
+@dataclass(frozen=True)
+class Recorded:
+    """A job that was recorded, and its queue."""
+
+    job_id: str
+    queue: str
+    ring: str | None
+
+
+def submit(ledger: Ledger, **fields: object) -> Recorded:
+    made = request(**fields)
+    result = ledger.submit(Submission(new_job_id(), made), start_by_default_s=DAY)
+    assert result.is_new
+    queue = queue_name(ledger.keys.prefix, made.model, made.priority)
+    return Recorded(str(result.job_id), queue, result.ring)
 
 
 def claim(
     ledger: Ledger,
-    bell: Bell,
+    job: Recorded,
     *,
     lease_s: float = 30,
     token: str | None = None,
     worker: str = "w",
 ) -> Claim:
-    """Claims the bell's job; the token is the attempt's number, unless the test is about tokens."""
-    token = token or str(bell.attempt)
-    result = ledger.claim(bell, worker=worker, lease_s=lease_s, token=token)
+    """Claims from the job's queue; the token is the attempt's number, unless the test is about tokens."""
+    token = token or str(ledger.get(job.job_id).attempt + 1)
+    result = ledger.claim([job.queue], worker=worker, lease_s=lease_s, token=token)
     assert result.claim is not None, result
     return result.claim
 
@@ -90,12 +103,20 @@ def test_a_job_goes_from_queued_over_running_to_succeeded(ledger: Ledger) -> Non
     assert states(ledger, bell.job_id) == ["queued", "running", "succeeded"]
 
 
-def test_a_bell_is_answered_once_however_often_it_rings(ledger: Ledger) -> None:
+def test_a_job_is_claimed_once_however_often_a_bell_rings(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
-    assert ledger.claim(bell, worker="w2", lease_s=30, token="b").reason == "running"
+    assert ledger.claim([bell.queue], worker="w2", lease_s=30, token="b").claim is None
     ledger.finish(bell.job_id, "1", result=None, result_url="file:///r")
-    assert ledger.claim(bell, worker="w2", lease_s=30, token="c").reason == "succeeded"
+    again = ledger.claim([bell.queue], worker="w2", lease_s=30, token="c")
+    assert (again.claim, again.reason) == (None, "nothing waits")
+
+
+def test_a_claim_tells_if_more_jobs_wait_in_the_queues_of_the_worker(ledger: Ledger) -> None:
+    first, second = submit(ledger), submit(ledger, priority="bulk")
+    queues = [first.queue, second.queue]
+    told = [ledger.claim(queues, worker="w", lease_s=30, token=str(n)).more_wait for n in range(3)]
+    assert told == [True, False, False]
 
 
 def test_the_same_claim_repeated_after_a_lost_reply_is_the_same_claim(ledger: Ledger) -> None:
@@ -106,22 +127,30 @@ def test_the_same_claim_repeated_after_a_lost_reply_is_the_same_claim(ledger: Le
     assert ledger.get(bell.job_id).attempt == 1
 
 
-def test_an_old_bell_may_begin_the_next_attempt_and_the_new_one_is_dropped(ledger: Ledger) -> None:
+def test_a_job_that_was_given_back_begins_its_next_attempt(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
-    new = ledger.release(bell.job_id, "1")
-    assert new is not None
+    assert ledger.release(bell.job_id, "1") == bell.queue
     assert claim(ledger, bell, token="2").attempt == 2
-    assert ledger.claim(new, worker="w", lease_s=30, token="x").reason == "running"
+    assert ledger.claim([bell.queue], worker="w2", lease_s=30, token="x").claim is None
 
 
-def test_whichever_bell_is_heard_the_first_job_in_line_begins(ledger: Ledger) -> None:
+def test_the_first_job_in_line_begins(ledger: Ledger) -> None:
     first, second = submit(ledger), submit(ledger)
     assert claim(ledger, second, token="a").job_id == first.job_id
     again = claim(ledger, second, token="a")  # its reply was lost
     assert (again.job_id, again.attempt) == (first.job_id, 1)
     assert claim(ledger, first, token="b").job_id == second.job_id
-    assert ledger.claim(second, worker="w", lease_s=30, token="c").reason == "running"
+
+
+def test_a_claim_takes_from_the_first_of_its_queues_that_has_a_job(ledger: Ledger) -> None:
+    bulk, other = submit(ledger, priority="bulk"), submit(ledger, model="m")
+    queues = [queue_name(ledger.keys.prefix, None, "interactive"), bulk.queue, other.queue]
+    found = []
+    for n in range(3):
+        got = ledger.claim(queues, worker="w", lease_s=30, token=f"t{n}").claim
+        found.append(got and got.job_id)
+    assert found == [bulk.job_id, other.job_id, None]
 
 
 def test_a_record_that_was_deleted_by_hand_or_evicted_blocks_no_queue(
@@ -129,13 +158,12 @@ def test_a_record_that_was_deleted_by_hand_or_evicted_blocks_no_queue(
 ) -> None:
     gone, alone, lives = submit(ledger), submit(ledger, tenant="a"), submit(ledger, tenant="b")
     redis_client.delete(ledger.keys.job(gone.job_id), ledger.keys.job(alone.job_id))
-    rung = _after_grace(ledger, empty=[gone.queue])
-    assert claim(ledger, rung[0], token="x").job_id == lives.job_id
-    assert redis_client.zcard(ledger.keys.turns(gone.queue)) == 0
-    assert _after_grace(ledger, empty=[gone.queue]) == []
+    assert claim(ledger, lives, token="x").job_id == lives.job_id
+    assert ledger.claim([gone.queue], worker="w", lease_s=30, token="y").claim is None
+    assert redis_client.exists(ledger.keys.turns(gone.queue), ledger.keys.waiting(gone.queue)) == 0
 
 
-def begin_all(ledger: Ledger, bells: list[Bell]) -> list[str | None]:
+def begin_all(ledger: Ledger, bells: list[Recorded]) -> list[str | None]:
     """Claims a job for each bell, and returns the tenants of the jobs in order."""
     return [claim(ledger, bell, token=f"t{bell.job_id}").request.tenant or "none" for bell in bells]
 
@@ -157,7 +185,7 @@ def test_jobs_of_one_tenant_begin_in_their_order(ledger: Ledger) -> None:
         ids[tenant].append(bells[-1].job_id)
     found: dict[str, list[str]] = {"a": [], "b": []}
     for bell in bells:
-        got = claim(ledger, bell, token=f"t{bell.bell}")
+        got = claim(ledger, bell, token=f"t{bell.job_id}")
         found[str(got.request.tenant)].append(got.job_id)
     assert found == ids
 
@@ -178,8 +206,8 @@ def test_a_job_that_has_begun_keeps_its_place_before_a_backlog_that_came_later(
     assert began == [bell.job_id for bell in bells]
     assert ledger.fail(bells[0].job_id, "u0", failure(retryable=False), delay_s=0) == "failed"
     late = submit(ledger)
-    again = ledger.retry(bells[0].job_id)  # whoever retries stands in line anew
-    assert claim(ledger, again, token="v").job_id == late.job_id
+    ledger.retry(bells[0].job_id)  # whoever retries stands in line anew
+    assert claim(ledger, late, token="v").job_id == late.job_id
 
 
 def test_who_comes_late_does_not_get_all_the_turns_that_were_missed(ledger: Ledger) -> None:
@@ -193,7 +221,7 @@ def test_a_position_counts_the_turns_of_others(ledger: Ledger) -> None:
     bells = [submit(ledger, tenant=tenant) for tenant in ("a", "a", "a", "b", "c", "b")]
     places = {bell.job_id: ledger.get(bell.job_id).position for bell in bells}
     for bell in bells:
-        ledger_place = claim(ledger, bell, token=f"t{bell.bell}").job_id
+        ledger_place = claim(ledger, bell, token=f"t{bell.job_id}").job_id
         assert places.pop(ledger_place) == bells.index(bell)
     assert places == {}
 
@@ -203,21 +231,23 @@ def test_a_line_that_one_cancels_out_of_is_forgotten(
 ) -> None:
     bell = submit(ledger, tenant="a")
     ledger.cancel(bell.job_id)
-    assert (
-        redis_client.exists(ledger.keys.waiting(bell.queue, "a"), ledger.keys.turns(bell.queue))
-        == 0
-    )
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "canceled"
+    keys = ledger.keys
+    lines = keys.waiting(bell.queue), keys.line(bell.queue, "a"), keys.turns(bell.queue)
+    assert redis_client.exists(*lines) == 0
+    assert ledger.claim([bell.queue], worker="w", lease_s=30, token="x").claim is None
 
 
 def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledger) -> None:
     first, second = submit(ledger), submit(ledger, tenant="a")
-    assert ledger.pause(first.queue, paused=True)
-    assert not ledger.pause(first.queue, paused=True)
+    assert ledger.pause(first.queue)
+    assert not ledger.pause(first.queue)
     for bell in (first, second):
-        assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "its queue is paused"
+        assert (
+            ledger.claim([bell.queue], worker="w", lease_s=30, token="x").reason
+            == "its queue is paused"
+        )
     assert ledger.get(first.job_id).waiting_for == "its queue is paused"
-    assert ledger.reap(grace_s=0, empty_queues=[first.queue]) == []
+    assert ledger.reap(grace_s=0) == ReapResult(ring=[], doubtful=[])
     (queue,) = ledger.queues()
     assert queue == QueueInfo(
         model=None,
@@ -228,31 +258,34 @@ def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledg
         workers=0,
         oldest_at=ledger.get(first.job_id).created_at,
     )
-    assert ledger.pause(first.queue, paused=False)
-    rung = ledger.reap(grace_s=30)
-    assert {claim(ledger, bell, token=str(bell.bell)).job_id for bell in rung} == {
+    assert ledger.resume(first.queue) == (True, first.queue)
+    assert ledger.resume(first.queue) == (False, None)
+    assert [claim(ledger, job, token=job.job_id).job_id for job in (first, second)] == [
         first.job_id,
         second.job_id,
-    }
-    assert ledger.queues() == []  # not paused any more, and no job waits
+    ]
+    (queue,) = ledger.queues()
+    assert (queue.paused, queue.waiting) == (False, 0)
 
 
 def test_all_tenants_together_fill_a_queue(ledger: Ledger) -> None:
     for tenant in ("a", "b"):
         submit(ledger, tenant=tenant)
     with pytest.raises(errors.QueueFull):
-        ledger.submit(new_job_id(), request(tenant="c"), start_by_default_s=DAY, max_queued=2)
+        ledger.submit(
+            Submission(new_job_id(), request(tenant="c")), start_by_default_s=DAY, max_queued=2
+        )
 
 
-def test_a_bell_for_an_unknown_job_is_dropped(ledger: Ledger) -> None:
-    bell = Bell(job_id="job_nope", attempt=1, bell=1, queue="q")
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "unknown"
+def test_a_claim_of_a_queue_without_jobs_gets_none(ledger: Ledger) -> None:
+    result = ledger.claim(["q"], heard="q", worker="w", lease_s=30, token="x")
+    assert (result.claim, result.reason, list(result.ring)) == (None, "nothing waits", [])
 
 
 def test_a_worker_that_lost_its_lease_cannot_write(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell, lease_s=0.05)
-    wait_until(lambda: ledger.reap(grace_s=60))
+    wait_until(lambda: ledger.reap(grace_s=60).ring)
     assert ledger.get(bell.job_id).state == "queued"
     assert ledger.renew([(bell.job_id, "1")], lease_s=30) == ["lost"]
     assert ledger.progress(bell.job_id, "1", Progress("storing")) == "lost"
@@ -265,9 +298,8 @@ def test_a_worker_that_lost_its_lease_cannot_write(ledger: Ledger) -> None:
 def test_a_late_writer_cannot_disturb_the_next_attempt(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell, lease_s=0.05)
-    second: list[Bell] = []
-    wait_until(lambda: second.extend(ledger.reap(grace_s=60)) or second)
-    claim(ledger, second[0])
+    wait_until(lambda: ledger.reap(grace_s=60).ring)
+    claim(ledger, bell)
     assert (
         ledger.finish(bell.job_id, "1", result=some_result(bell.job_id), result_url="u") == "lost"
     )
@@ -283,7 +315,7 @@ def test_a_renewed_lease_is_not_reaped(ledger: Ledger, redis_client: redis.Redis
     for _ in range(5):
         _let_time_go_by(40, ledger, redis_client, bell.job_id)
         assert ledger.renew([(bell.job_id, "1")], lease_s=60) == ["ok"]
-        assert ledger.reap(grace_s=60) == []
+        assert ledger.reap(grace_s=60).ring == []
     assert ledger.get(bell.job_id).state == "running"
 
 
@@ -293,9 +325,7 @@ def test_a_job_whose_workers_all_vanish_fails_after_its_attempts(ledger: Ledger)
         claim(ledger, bell, lease_s=0.03, token=str(attempt))
         ledger.progress(bell.job_id, str(attempt), Progress("fetching"))
         time.sleep(0.05)
-        rung = ledger.reap(grace_s=60)
-        if attempt == 1:
-            (bell,) = rung
+        assert ledger.reap(grace_s=60).ring == ([bell.queue] if attempt == 1 else [])
     job = ledger.get(bell.job_id)
     assert job.state == "failed"
     assert job.failure is not None
@@ -309,24 +339,23 @@ def test_a_job_whose_workers_all_vanish_fails_after_its_attempts(ledger: Ledger)
 # -- exclusive attempts
 
 
-def suspects(ledger: Ledger, count: int, **fields: object) -> list[Bell]:
-    """The bells of jobs that lost their worker and have one attempt left."""
+def suspects(ledger: Ledger, count: int, **fields: object) -> list[Recorded]:
+    """Jobs that lost their worker and have one attempt left."""
     bells = [submit(ledger, max_attempts=2, **fields) for _ in range(count)]
     for bell in bells:
         claim(ledger, bell, lease_s=0.01, token=new_job_id())
-    rung: list[Bell] = []
-    wait_until(lambda: rung.extend(ledger.reap(grace_s=60)) or len(rung) == count)
-    order = [bell.job_id for bell in bells]
-    return sorted(rung, key=lambda bell: order.index(bell.job_id))
+    ids = [bell.job_id for bell in bells]
+    wait_until(lambda: (ledger.reap(grace_s=60), set(ledger.get_states(ids)) == {"queued"})[1])
+    return bells
 
 
-def suspect(ledger: Ledger, **fields: object) -> Bell:
+def suspect(ledger: Ledger, **fields: object) -> Recorded:
     return suspects(ledger, 1, **fields)[0]
 
 
-def claim_busily(ledger: Ledger, bell: Bell, *, worker: str = "w") -> ClaimResult:
+def claim_busily(ledger: Ledger, bell: Recorded, *, worker: str = "w") -> ClaimResult:
     """A claim of a worker in which something else runs."""
-    return ledger.claim(bell, worker=worker, lease_s=30, token=new_job_id(), is_idle=False)
+    return ledger.claim([bell.queue], worker=worker, lease_s=30, token=new_job_id(), is_idle=False)
 
 
 def test_an_exclusive_attempt_is_for_an_idle_worker_and_a_busy_one_is_reserved_for_it(
@@ -358,8 +387,8 @@ def test_while_one_worker_is_reserved_the_other_busy_ones_take_what_stands_behin
         result = claim_busily(ledger, first, worker="other")
         assert result.claim is not None
         assert result.claim.job_id == other.job_id
-    assert claim_busily(ledger, first, worker="other").reason == "queued"
-    idle = ledger.claim(first, worker="idle", lease_s=30, token="idle")
+    assert claim_busily(ledger, first, worker="other").reason == "nothing waits"
+    idle = ledger.claim([first.queue], worker="idle", lease_s=30, token="idle")
     assert idle.claim is not None
     assert (idle.claim.job_id, idle.is_exclusive) == (first.job_id, True)
     assert claim_busily(ledger, first, worker="reserved").must_wait  # for the next one
@@ -439,7 +468,7 @@ def test_a_job_whose_last_exclusive_attempt_loses_its_worker_fails(ledger: Ledge
     bell = suspect(ledger)
     claim(ledger, bell, lease_s=0.01)
     time.sleep(0.03)
-    assert ledger.reap(grace_s=60) == []
+    assert ledger.reap(grace_s=60).ring == []
     job = ledger.get(bell.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code, job.attempt) == ("failed", "worker_lost", 2)
@@ -450,11 +479,10 @@ def test_only_a_job_whose_worker_ended_gets_its_last_attempt_to_itself(ledger: L
     for code, alone in (("model_error", False), ("engine_stopped", False), ("model_error", True)):
         last = claim(ledger, bell)
         assert last.is_exclusive == alone
-        why = failure(retryable=True, attempt=bell.attempt).model_copy(update={"code": code})
-        ledger.fail(bell.job_id, str(bell.attempt), why, delay_s=0)
-        if not alone:
-            (bell,) = ledger.reap(grace_s=60)
-    bell = ledger.retry(bell.job_id)
+        why = failure(retryable=True, attempt=last.attempt).model_copy(update={"code": code})
+        ledger.fail(bell.job_id, str(last.attempt), why, delay_s=0)
+        assert ledger.reap(grace_s=60).ring == ([] if alone else [bell.queue])
+    ledger.retry(bell.job_id)
     assert not claim(ledger, bell).is_exclusive
 
 
@@ -480,10 +508,9 @@ def test_a_job_whose_worker_vanished_within_its_time_is_tried_again_though_the_l
     ledger.reap(grace_s=60)
     _let_time_go_by(24, ledger, redis_client, bell.job_id)
     assert ledger.renew([(bell.job_id, "1")], lease_s=6.5) == ["ok"]  # its last word
-    assert ledger.reap(grace_s=60) == []
+    assert ledger.reap(grace_s=60).ring == []
     _let_time_go_by(7, ledger, redis_client, bell.job_id)
-    (rung,) = ledger.reap(grace_s=60)
-    assert (rung.job_id, rung.attempt) == (bell.job_id, 2)
+    assert ledger.reap(grace_s=60).ring == [bell.queue]
     job = ledger.get(bell.job_id)
     assert job.failure is not None
     assert (job.state, job.failure.code) == ("queued", "worker_lost")
@@ -497,10 +524,9 @@ def test_a_retryable_failure_waits_and_is_tried_again(ledger: Ledger) -> None:
     assert job.state == "queued"
     assert job.next_attempt_at is not None
     assert job.failure is not None
-    assert ledger.reap(grace_s=60) == []
-    rung: list[Bell] = []
-    wait_until(lambda: rung.extend(ledger.reap(grace_s=60)) or rung)
-    assert claim(ledger, rung[0]).attempt == 2
+    assert ledger.reap(grace_s=60).ring == []
+    wait_until(lambda: ledger.reap(grace_s=60).ring)
+    assert claim(ledger, bell).attempt == 2
     ledger.finish(bell.job_id, "2", result=None, result_url="u")
     assert ledger.get(bell.job_id).failure is None
 
@@ -512,68 +538,95 @@ def test_a_failure_that_cannot_help_ends_the_job_at_once(ledger: Ledger) -> None
     assert ledger.get(bell.job_id).state == "failed"
 
 
-def test_a_bell_that_was_never_sent_is_rung_by_the_reaper(ledger: Ledger) -> None:
+# -- bells
+
+
+def hear(ledger: Ledger, queue: str, token: str) -> ClaimResult:
+    return ledger.claim([queue], heard=queue, worker="w", lease_s=30, token=token)
+
+
+def test_a_backlog_is_rung_for_by_a_few_bells(ledger: Ledger) -> None:
+    jobs = [submit(ledger) for _ in range(100)]
+    assert [job.ring for job in jobs] == [jobs[0].queue] * 64 + [None] * 36
+    heard = [hear(ledger, jobs[0].queue, f"t{n}") for n in range(63)]
+    assert not any(result.ring for result in heard)  # one is on its way
+    assert submit(ledger).ring == jobs[0].queue
+
+
+def test_a_claim_that_leaves_work_behind_rings_if_no_bell_is_on_its_way(ledger: Ledger) -> None:
+    first, second, third = (submit(ledger) for _ in range(3))
+    assert [hear(ledger, first.queue, "a").ring, hear(ledger, first.queue, "b").ring] == [[], []]
+    submit(ledger), submit(ledger)
+    for token in "cde":
+        left = hear(ledger, first.queue, token).ring
+    assert left == []  # nothing was left
+    assert {first.ring, second.ring, third.ring} == {first.queue}
+    job = submit(ledger)
+    submit(ledger)
+    hear(ledger, job.queue, "f")
+    claim(ledger, job, token="g")
+    assert ledger.claim([job.queue], worker="w", lease_s=30, token="h").claim is None
+
+
+def test_a_worker_that_takes_another_queues_job_rings_for_the_one_whose_bell_it_heard(
+    ledger: Ledger,
+) -> None:
+    bulk, wanted = submit(ledger, priority="bulk"), submit(ledger)
+    got = ledger.claim(
+        [wanted.queue, bulk.queue], heard=bulk.queue, worker="w", lease_s=30, token="a"
+    )
+    assert got.claim is not None
+    assert (got.claim.job_id, list(got.ring)) == (wanted.job_id, [bulk.queue])
+
+
+def test_a_bell_that_was_lost_is_rung_again_when_the_broker_says_that_it_holds_none(
+    ledger: Ledger,
+) -> None:
     never = submit(ledger)
-    (rung,) = _after_grace(ledger, empty=[never.queue])
-    assert (rung.job_id, rung.attempt) == (never.job_id, 1)
-    assert rung.bell > never.bell
-    assert claim(ledger, rung).job_id == never.job_id
-    assert ledger.reap(grace_s=5, empty_queues=[never.queue]) == []
+    assert ledger.reap(grace_s=60) == ReapResult(ring=[], doubtful=[])  # it may be on its way
+    time.sleep(0.05)
+    assert ledger.reap(grace_s=0.01) == ReapResult(ring=[], doubtful=[never.queue])
+    assert ledger.ring_again([never.queue], grace_s=0.01) == [never.queue]
+    assert ledger.ring_again([never.queue], grace_s=60) == []  # another reaper was faster
+    assert claim(ledger, never).job_id == never.job_id
+    time.sleep(0.05)
+    assert ledger.reap(grace_s=0.01) == ReapResult(ring=[], doubtful=[])
 
 
-def test_a_bell_behind_one_that_was_heard_is_rung_again(ledger: Ledger) -> None:
-    lost, heard = submit(ledger), submit(ledger)
-    assert claim(ledger, heard, token="a").job_id == lost.job_id  # the first in line
-    (rung,) = _after_grace(ledger)
-    assert claim(ledger, rung, token="b").job_id == heard.job_id
-    assert _after_grace(ledger) == []
-
-
-def test_what_still_waits_in_the_broker_is_left_alone(
+def test_a_queue_whose_bells_were_all_heard_is_rung_again_if_jobs_still_wait(
     ledger: Ledger, redis_client: redis.Redis
 ) -> None:
-    first = submit(ledger)
-    waiting = [submit(ledger) for _ in range(300)]
-    claim(ledger, first)
-    assert _after_grace(ledger) == []
-    assert redis_client.zcard(ledger.keys.waiting(first.queue)) == len(waiting)
-
-
-def test_a_bell_still_on_its_way_is_not_rung_again(ledger: Ledger) -> None:
-    bell = submit(ledger)
-    assert ledger.reap(grace_s=60, empty_queues=[bell.queue]) == []
-
-
-def test_one_round_of_the_reaper_rings_a_bounded_number_of_bells(ledger: Ledger) -> None:
-    bells = [submit(ledger, tenant="ab"[n % 2]) for n in range(30)]
-    assert len(_after_grace(ledger, [bells[0].queue], limit=10)) == 10
-
-
-def test_bells_beyond_one_round_are_rung_in_the_next(ledger: Ledger) -> None:
-    queues = [{submit(ledger).queue for _ in range(25)}.pop()]
-    assert ledger.reap(grace_s=0.3, empty_queues=queues, limit=10) == []
-    time.sleep(0.35)
-    rung = []
-    for _ in range(4):
-        bells = ledger.reap(grace_s=0.3, empty_queues=queues, limit=10)
-        rung.append(len(bells))
-        for bell in bells:
-            claim(ledger, bell, token=str(bell.bell))
-    assert rung == [10, 10, 5, 0]
-
-
-def _after_grace(ledger: Ledger, empty: list[str] | None = None, limit: int = 100) -> list[Bell]:
-    """Returns the bells of two rounds: the first sees that some are missing, the second that they still are."""
-    assert ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit) == []
+    jobs = [submit(ledger) for _ in range(3)]
+    hear(ledger, jobs[0].queue, "a")
+    redis_client.hset(ledger.keys.bells, jobs[0].queue, 0)  # one was rung, and its publisher died
     time.sleep(0.05)
-    return ledger.reap(grace_s=0.01, empty_queues=empty or [], limit=limit)
+    assert ledger.reap(grace_s=0.01) == ReapResult(ring=[jobs[0].queue], doubtful=[])
+
+
+def test_turns_that_were_deleted_or_evicted_are_restored(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    jobs = [submit(ledger, tenant=tenant) for tenant in ("a", "b")]
+    redis_client.delete(ledger.keys.turns(jobs[0].queue))
+    assert ledger.claim([jobs[0].queue], worker="w", lease_s=30, token="x").claim is None
+    ledger.reap(grace_s=60)
+    assert begin_all(ledger, jobs) == ["a", "b"]
+
+
+def test_a_round_just_after_another_one_does_nothing(ledger: Ledger) -> None:
+    bell = submit(ledger)
+    claim(ledger, bell, lease_s=0)
+    ledger.reap(grace_s=60)
+    claim(ledger, bell, lease_s=0)
+    assert ledger.reap(grace_s=60, every_s=30).ring == []
+    assert ledger.reap(grace_s=60).ring == [bell.queue]
 
 
 def test_canceling_a_queued_job_ends_it_at_once(ledger: Ledger) -> None:
     bell = submit(ledger)
     ledger.cancel(bell.job_id)
     assert ledger.get(bell.job_id).state == "canceled"
-    assert ledger.claim(bell, worker="w", lease_s=30, token="x").reason == "canceled"
+    assert ledger.claim([bell.queue], worker="w", lease_s=30, token="x").claim is None
 
 
 def test_a_running_job_is_canceling_until_its_worker_stopped(ledger: Ledger) -> None:
@@ -626,11 +679,10 @@ def test_retry_reopens_an_ended_job_under_its_id_with_the_next_attempt(
     if end == "cancel":
         ledger.cancel(bell.job_id)
         ledger.fail(bell.job_id, "1", failure(retryable=True), delay_s=0)
-    again = ledger.retry(bell.job_id)
-    assert (again.job_id, again.attempt) == (bell.job_id, 2)
+    assert ledger.retry(bell.job_id) == bell.queue
     job = ledger.get(bell.job_id)
     assert (job.state, job.failure, job.max_attempts) == ("queued", None, 2)
-    claim(ledger, again)
+    claim(ledger, bell)
     assert ledger.finish(bell.job_id, "2", result=None, result_url="u") == "ok"
 
 
@@ -678,7 +730,7 @@ def test_a_job_not_started_by_its_time_expires(ledger: Ledger) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=0.1)
     claimed, reaped = submit(ledger, start_by=soon), submit(ledger, start_by=soon)
     time.sleep(0.15)
-    assert ledger.claim(claimed, worker="w", lease_s=30, token="x").reason == "expired"
+    assert ledger.claim([claimed.queue], worker="w", lease_s=30, token="x").claim is None
     ledger.reap(grace_s=60)
     for bell in (claimed, reaped):
         job = ledger.get(bell.job_id)
@@ -691,7 +743,11 @@ def test_one_claim_expires_a_bounded_number_of_jobs(ledger: Ledger) -> None:
     late = [submit(ledger, start_by=soon) for _ in range(120)]
     last = submit(ledger)
     time.sleep(1.05)
-    assert ledger.claim(late[0], worker="w", lease_s=30, token="a").reason == "start_by has passed"
+    result = hear(ledger, last.queue, "a")
+    assert (result.reason, list(result.ring)) == (
+        "start_by has passed",
+        [],
+    )  # bells are on their way
     assert ledger.get(late[99].job_id).state == "expired"
     assert ledger.get(late[100].job_id).state == "queued"
     assert claim(ledger, late[1], token="b").job_id == last.job_id
@@ -707,18 +763,21 @@ def test_a_running_job_does_not_expire_by_start_by(ledger: Ledger) -> None:
 
 def test_the_same_idempotency_key_and_request_make_one_job(ledger: Ledger) -> None:
     bell = submit(ledger, idempotency_key="k")
-    again = ledger.submit(new_job_id(), request(idempotency_key="k"), start_by_default_s=DAY)
+    again = ledger.submit(
+        Submission(new_job_id(), request(idempotency_key="k")), start_by_default_s=DAY
+    )
     assert again.known_id == bell.job_id
     with pytest.raises(errors.IdempotencyConflict, match=bell.job_id):
         ledger.submit(
-            new_job_id(), request(idempotency_key="k", questions=["Other?"]), start_by_default_s=DAY
+            Submission(new_job_id(), request(idempotency_key="k", questions=["Other?"])),
+            start_by_default_s=DAY,
         )
 
 
 def test_a_submit_repeated_after_a_lost_reply_makes_one_job(ledger: Ledger) -> None:
-    job_id = new_job_id()
-    first = ledger.submit(job_id, request(idempotency_key="z"), start_by_default_s=DAY)
-    again = ledger.submit(job_id, request(idempotency_key="z"), start_by_default_s=DAY)
+    submission = Submission(new_job_id(), request(idempotency_key="z"))
+    first = ledger.submit(submission, start_by_default_s=DAY)
+    again = ledger.submit(submission, start_by_default_s=DAY)
     assert first == again
 
 
@@ -742,9 +801,8 @@ def test_a_queued_job_says_why_it_waits(ledger: Ledger) -> None:
 def test_a_released_job_keeps_all_its_attempts(ledger: Ledger) -> None:
     bell = submit(ledger, max_attempts=1)
     claim(ledger, bell)
-    again = ledger.release(bell.job_id, "1")
-    assert again is not None
-    claim(ledger, again)
+    ledger.release(bell.job_id, "1")
+    claim(ledger, bell)
     assert ledger.fail(bell.job_id, "2", failure(retryable=True), delay_s=0) == "failed"
 
 
@@ -786,7 +844,7 @@ def test_an_attempt_number_that_redis_hands_out_twice_fences_all_the_same(
     # Redis loses its last second: the record is as it was before the claim.
     redis_client.hset(ledger.keys.job(bell.job_id), mapping={"state": "queued", "attempt": 0})
     redis_client.hdel(ledger.keys.job(bell.job_id), "token")
-    redis_client.zadd(ledger.keys.waiting(bell.queue), {bell.job_id: bell.bell})
+    redis_client.zadd(ledger.keys.line(bell.queue), {bell.job_id: 1})
     redis_client.zadd(ledger.keys.turns(bell.queue), {"": 1})
     claim(ledger, bell, token="after")
     assert ledger.renew([(bell.job_id, "before")], lease_s=30) == ["lost"]
@@ -803,14 +861,15 @@ def test_after_an_outage_live_workers_may_renew_before_their_jobs_are_reaped(
     ledger.reap(grace_s=60)
     lives, dead = submit(ledger), submit(ledger)
     for bell in (lives, dead):
-        claim(ledger, bell, lease_s=0.05)
+        claim(ledger, bell, lease_s=0.05, token=bell.job_id)
     time.sleep(0.1)
     # Nobody could reach Redis for a minute, so no reaper was heard either.
     redis_client.set(ledger.keys.round, time.time() - 60)
-    assert ledger.reap(grace_s=60) == []
-    assert ledger.renew([(lives.job_id, "1")], lease_s=30) == ["ok"]
+    assert ledger.reap(grace_s=60).ring == []
+    assert ledger.renew([(lives.job_id, lives.job_id)], lease_s=30) == ["ok"]
     redis_client.zadd(ledger.keys.leases, {dead.job_id: time.time() - 1})
-    assert [bell.job_id for bell in ledger.reap(grace_s=60)] == [dead.job_id]
+    assert ledger.reap(grace_s=60).ring == [dead.queue]
+    assert ledger.get_states([lives.job_id, dead.job_id]) == ["running", "queued"]
 
 
 def test_a_lost_job_is_found_however_seldom_anybody_looks(
@@ -819,11 +878,11 @@ def test_a_lost_job_is_found_however_seldom_anybody_looks(
     bell = submit(ledger)
     claim(ledger, bell, lease_s=0.05)
     ledger.reap(grace_s=60)
-    rung: list[Bell] = []
+    rung: list[str] = []
     for _ in range(2):
         _let_time_go_by(15, ledger, redis_client, bell.job_id)
-        rung += ledger.reap(grace_s=60)
-    assert [again.job_id for again in rung] == [bell.job_id]
+        rung += ledger.reap(grace_s=60).ring
+    assert rung == [bell.queue]
 
 
 def test_a_job_whose_worker_ended_in_a_long_outage_is_tried_again(
@@ -833,11 +892,12 @@ def test_a_job_whose_worker_ended_in_a_long_outage_is_tried_again(
     bell = submit(ledger, timeout_s=20)
     claim(ledger, bell)
     ledger.reap(grace_s=60)
-    rung: list[Bell] = []
+    rung: list[str] = []
     for seconds in (120, 6):
         _let_time_go_by(seconds, ledger, redis_client, bell.job_id)
-        rung += ledger.reap(grace_s=60)
-    assert [(again.job_id, again.attempt) for again in rung] == [(bell.job_id, 2)]
+        rung += ledger.reap(grace_s=60).ring
+    assert rung == [bell.queue]
+    assert claim(ledger, bell).attempt == 2
 
 
 def _let_time_go_by(seconds: float, ledger: Ledger, redis_client: redis.Redis, job_id: str) -> None:
@@ -851,20 +911,21 @@ def test_start_by_is_about_the_first_attempt(ledger: Ledger) -> None:
     bell = submit(ledger, start_by=datetime.now(UTC) + timedelta(seconds=1))
     claim(ledger, bell)
     time.sleep(1.05)
-    again = ledger.release(bell.job_id, "1")
-    assert again is not None
-    assert claim(ledger, again).attempt == 2
+    ledger.release(bell.job_id, "1")
+    assert claim(ledger, bell).attempt == 2
 
 
 def test_the_same_request_in_another_spelling_is_the_same_request(ledger: Ledger) -> None:
     noon = datetime(2100, 1, 1, 12, tzinfo=UTC)
     one = submit(ledger, idempotency_key="s", metadata={"a": "1", "b": "2"}, start_by=noon)
     again = ledger.submit(
-        new_job_id(),
-        request(
-            idempotency_key="s",
-            metadata={"b": "2", "a": "1"},
-            start_by=noon.astimezone(timezone(timedelta(hours=2))),
+        Submission(
+            new_job_id(),
+            request(
+                idempotency_key="s",
+                metadata={"b": "2", "a": "1"},
+                start_by=noon.astimezone(timezone(timedelta(hours=2))),
+            ),
         ),
         start_by_default_s=DAY,
     )
@@ -881,7 +942,9 @@ def test_a_queue_that_is_full_refuses_and_records_nothing(
     ledger: Ledger, redis_client: redis.Redis
 ) -> None:
     def put(**fields: object) -> SubmitResult:
-        return ledger.submit(new_job_id(), request(**fields), start_by_default_s=DAY, max_queued=2)
+        return ledger.submit(
+            Submission(new_job_id(), request(**fields)), start_by_default_s=DAY, max_queued=2
+        )
 
     first = put(idempotency_key="a")
     put()
@@ -890,12 +953,12 @@ def test_a_queue_that_is_full_refuses_and_records_nothing(
         put(idempotency_key="b")
     assert refused.value.retryable
     assert sorted(redis_client.keys("*")) == before
-    assert first.bell is not None
     assert put(idempotency_key="a").known_id == first.job_id  # it is there already
     put(priority="bulk")
     put(model="other/model")
-    claim(ledger, first.bell)
-    assert put(idempotency_key="b").bell is not None
+    queue = queue_name(ledger.keys.prefix, None, "interactive")
+    assert ledger.claim([queue], worker="w", lease_s=30, token="t").claim
+    assert put(idempotency_key="b").is_new
 
 
 def test_failed_jobs_are_listed_until_they_are_retried_or_purged(

@@ -5,20 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
-from celery import Celery
 from support.processes import wait_until
 
-from videoqa.broker import TASK
 from videoqa.contract import JobRequest
 from videoqa.jobs import Claim, ClaimResult
 from videoqa_worker.job import admission
 from videoqa_worker.job.admission import Admission
-from videoqa_worker.service.consumer import register
-from videoqa_worker.service.runtime import Runtime
 
 REQUEST = JobRequest.model_validate({"inputs": ["s3://b/k.mp4"], "questions": ["What?"]})
 WAIT, NOTHING = ClaimResult(must_wait=True), ClaimResult(reason="unknown")
@@ -199,11 +193,33 @@ def test_a_bell_that_finds_nothing_does_not_count_as_running(room: Admission) ->
         one.finish()
 
 
-def test_bells_that_are_left_to_other_workers_do_not_fill_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with Celery(broker="memory://") as app:
-        reserved = SimpleNamespace(app=app, is_closing=False, process=lambda bell: False)
-        register(cast(Runtime, reserved))
-        assert app.tasks[TASK].apply(args=("job", 1, 1, "queue")).state == "REJECTED"
-    assert caplog.records == []
+def test_nothing_is_claimed_by_a_worker_that_closes(room: Admission) -> None:
+    def claim(is_idle: bool) -> ClaimResult:
+        raise AssertionError
+
+    with room.claiming(claim, lambda: True) as result:
+        assert result is None
+
+
+def test_each_answer_is_passed_on_while_the_worker_is_reserved(room: Admission) -> None:
+    queue, other = Queue(), run(room)
+    answers: list[ClaimResult | None] = []
+    end = threading.Event()
+
+    def process() -> None:
+        with room.claiming(queue.claim, lambda: False, answers.append):
+            end.wait(10)
+
+    thread = threading.Thread(target=process)
+    thread.start()
+    wait_until(lambda: len(answers) > 1)
+    assert room.is_reserved
+    with room.claiming(queue.claim, lambda: False, answers.append) as refused:
+        assert refused is None
+    other.finish()
+    wait_until(lambda: answers[-1] and answers[-1].is_exclusive)
+    assert room.is_reserved
+    end.set()
+    thread.join(10)
+    assert not room.is_reserved
+    assert None in answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 
@@ -29,17 +30,37 @@ def make_message(body: object, **headers: object) -> Message:
     )
 
 
-def test_a_message_keeps_nothing_but_its_bell(reader: BellReader) -> None:
-    message = make_message([["job_1", 2, 3, QUEUE], {"a": 1}, {"chain": [1]}], timelimit="x", eta=5)
-    assert reader.rewrite_message(message)
-    assert message.decode() == [["job_1", 2, 3, QUEUE], {}, {}]
-    assert message.headers == {
-        "id": "job_1.2.3",
-        "lang": "py",
-        "root_id": "job_1.2.3",
-        "task": TASK,
-    }
-    assert message.properties == {"delivery_tag": "1"}
+def test_nothing_of_a_message_is_read_but_its_queue(reader: BellReader) -> None:
+    message = make_message([[QUEUE], {"a": 1}, {"chain": [1]}], timelimit="x", eta=5)
+    assert reader.read_message(message) == QUEUE
+    assert reader.dropped == 0
+
+
+def test_an_item_of_redis_keeps_nothing_but_its_queue(reader: BellReader) -> None:
+    body = base64.b64encode(json.dumps([[QUEUE], {"a": 1}, {"chain": [1]}]).encode()).decode()
+    found = reader.rewrite_item(
+        json.dumps(
+            {
+                "body": body,
+                "content-type": "application/json",
+                "content-encoding": "utf-8",
+                "headers": {"task": TASK, "timelimit": "x"},
+                "properties": {
+                    "body_encoding": "base64",
+                    "reply_to": "somewhere",
+                    "delivery_tag": {},
+                },
+            }
+        ).encode()
+    )
+    assert found is not None
+    item = json.loads(found)
+    assert json.loads(base64.b64decode(item["body"])) == [[QUEUE], {}, {}]
+    assert item["headers"] == {"task": TASK}
+    assert set(item["properties"]) == {
+        "body_encoding", "delivery_info", "delivery_mode", "delivery_tag", "priority",
+    }  # fmt: skip
+    assert item["properties"]["delivery_info"] == {"exchange": "", "routing_key": QUEUE}
 
 
 @pytest.mark.parametrize(

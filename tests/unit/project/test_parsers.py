@@ -293,7 +293,6 @@ OUR_OWN = {
     "redis_url": "the operator's settings",
     "broker.celery_app": "the operator's settings",
     "jobs.connection": "the operator's settings",
-    "broker.bells": "a message that this process has made",
     "jobs.submission": "a request that this process has written",
     "cli.question": "the arguments of the user who runs the command",
     "cli.job_commands": "the request of the user who runs the command",

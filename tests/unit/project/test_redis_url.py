@@ -74,6 +74,24 @@ def test_a_certificate_is_asked_for_unless_the_url_says_otherwise(broker_argumen
     assert connection.cert_reqs == ssl.CERT_REQUIRED
 
 
+def test_a_url_of_sentinels_leads_both_libraries_to_them(broker_arguments: Any) -> None:
+    url = "rediss+sentinel://me:pw@h1,h2:7,[::1]:8/jobs/2?sentinel_password=sp%40&socket_timeout=7&ssl_cert_reqs=none"
+    settings = Settings(redis_url=url)
+    of_broker = broker_arguments(settings)
+    ledger = connect(settings).connection_pool
+    for kind, arguments in (
+        (of_broker["connection_class"], of_broker),
+        (ledger.connection_class, ledger.connection_kwargs),
+    ):
+        assert {name: arguments[name] for name in ("username", "password", "db", "socket_timeout")} == {
+            "username": "me", "password": "pw", "db": 2, "socket_timeout": 7.0,
+        }  # fmt: skip
+        assert "SSL" in kind.__name__
+        assert kind.finder._sentinels == [("h1", 26379), ("h2", 7), ("::1", 8)]
+        assert (kind.finder.name, kind.finder._options["password"]) == ("jobs", "sp@")
+        assert kind.finder._options["ssl_cert_reqs"] == ssl.CERT_NONE
+
+
 @pytest.mark.parametrize(
     ("url", "got"),
     [
@@ -102,6 +120,28 @@ def test_a_url_without_redis_or_a_host_is_refused_with_the_form_that_is_expected
 @pytest.mark.parametrize(
     ("url", "said"),
     [
+        ("redis+sentinel://:secret@h1,h2:26379", "expected /NAME after the Sentinels"),
+        ("redis+sentinel://:secret@h1,h2:x/jobs", "expected HOST or HOST:PORT of each Sentinel"),
+        (
+            "redis+sentinel://:secret@h1,h2:99999/jobs",
+            "expected HOST or HOST:PORT of each Sentinel",
+        ),
+        ("redis+sentinel://:se/cret@h1/jobs", "expected HOST or HOST:PORT of each Sentinel"),
+        ("redis+sentinel://:secret@/jobs/0", "expected HOST or HOST:PORT of each Sentinel"),
+    ],
+)
+def test_a_wrong_url_of_sentinels_is_refused_at_once(url: str, said: str) -> None:
+    for name in ("redis_url", "broker_url"):
+        with pytest.raises(ConfigurationError, match=f"VIDEOQA_{name.upper()}=") as caught:
+            Settings.from_environment({}, **{name: url})
+        assert said in str(caught.value)
+        assert "cret" not in str(caught.value)
+        assert caught.value.param == name
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
         ("redis://h/0?socket_timout=5", "'socket_timout' is unknown; did you mean socket_timeout?"),
         ("redis://h/0?decode_responses=no", "'decode_responses' is unknown; expected one of db, "),
         ("redis://h/0?socket_timeout=1", "got socket_timeout='1', expected seconds, more than 2"),
@@ -118,6 +158,19 @@ def test_a_url_without_redis_or_a_host_is_refused_with_the_form_that_is_expected
         ("redis://h/0?password=secret", "password belongs before the host"),
         ("unix:///run/r.sock?socket_keepalive=yes", "is of TCP"),
         ("rediss://h/0?ssl_password=", "got ssl_password=''"),
+        (
+            "redis://h/0?sentinel_password=secret",
+            "is of Sentinels; write redis+sentinel://HOST,HOST/",
+        ),
+        (
+            "redis+sentinel://h1,h2/jobs/0?ssl_cert_reqs=none",
+            "write rediss+sentinel:// in place of redis+",
+        ),
+        ("redis+sentinel://h1,h2/jobs/x", "expected a number for the database"),
+        (
+            "redis+sentinel://h1,h2/jobs/0?sentinel_pasword=secret",
+            "did you mean sentinel_password?",
+        ),
     ],
 )
 def test_a_wrong_option_is_refused_by_its_name_at_once(url: str, said: str) -> None:

@@ -240,6 +240,11 @@ def test_what_a_library_logs_is_redacted(capsys: pytest.CaptureFixture[str]) -> 
         ("http://h:80/@user/v.mp4", "http://h:80/@user/v.mp4"),
         ("http://[::1]:80/v?x", "http://[::1]:80/v"),
         ("redis://:pa/ss@h/0", "redis://***"),
+        (
+            "redis+sentinel://me:x@h1:26379,h2/jobs/0?sentinel_password=x",
+            "redis+sentinel://h1:26379,h2/jobs/0",
+        ),
+        ("redis+sentinel://:1,2/x@h1/jobs/0", "redis+sentinel://***"),
         ("amqp://a:b@h;amqp://a:b@g", "amqp://h;amqp://g"),
         ("me:x@h/v", "h/v"),
         ("plain", "plain"),

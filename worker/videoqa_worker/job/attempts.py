@@ -1,6 +1,6 @@
-"""Attempts: claim a job when a bell is heard, run it under its lease, finish or fail it.
+"""Attempts: claim a job, run it under its lease, finish or fail it.
 
-The claim decides which job a bell leads to, if any: the one whose turn it is in the bell's queue.
+The claim decides which job that is, if any: the one whose turn it is in the worker's queues.
 An answer is not thrown away because the object store is away: then the record keeps it, and the
 next attempt only stores it.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 from videoqa import errors
 from videoqa.contract import Failure, Result, TextPiece, redact_url, to_datetime
-from videoqa.jobs import Bell, CachedObject, Claim, ClaimResult, Unreadable
+from videoqa.jobs import CachedObject, Claim, ClaimResult, Unreadable
 from videoqa.redaction import redact_text
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.answer_cache import AnswerCache
@@ -62,6 +63,11 @@ class Attempts:
         self._objects = objects
         self._cache = cache
 
+    def drain(self) -> None:
+        """Claims nothing more; jobs that run may finish, under leases that are short from now on."""
+        self._claims.drain()
+        self._leases.drain()
+
     def close(self) -> None:
         """Gives every job back, those that start from now on too.
 
@@ -80,26 +86,41 @@ class Attempts:
         """Jobs are given back instead of run."""
         return self._claims.is_closing
 
-    def process(self, bell: Bell) -> bool:
+    @property
+    def may_claim(self) -> bool:
+        """This worker neither ends nor is reserved for an exclusive attempt."""
+        return self._claims.may_claim
+
+    def process(
+        self,
+        heard: str = "",
+        on_answer: Callable[[ClaimResult | None], None] = lambda result: None,
+    ) -> bool:
         """Claims the job whose turn it is and runs the attempt.
 
-        Never raises for a job's sake: its failures go to its record. Returns False if the bell is for
-        another worker: an exclusive attempt runs here, or this worker is reserved for one.
+        Never raises for a job's sake: its failures go to its record. Returns False if nothing was claimed.
+
+        Arguments:
+            heard, on_answer: as in `Claims.claiming`.
         """
-        with self._claims.claiming(bell) as result:
-            if result is None:
-                return False
-            self._start(bell, result)
+        try:
+            with self._claims.claiming(heard, on_answer) as result:
+                if result is None or not result.is_claimed:
+                    log.debug("no job: %s", result.reason if result else "this worker is reserved")
+                    return False
+                self._start(result)
+        except errors.RedisUnavailable as error:  # closing: nobody waits for Redis any more
+            log.warning("%s; this worker ends", error)
+            return False
         return True
 
-    def _start(self, bell: Bell, result: ClaimResult) -> None:
-        """Runs the claimed job, if there is one, under its lease."""
+    def _start(self, result: ClaimResult) -> None:
+        """Runs the claimed job under its lease."""
         if result.unreadable is not None:  # of a newer release; its workers may know it
             self._fail(result.unreadable, result.unreadable.error, retryable=True)
             return
         claim = result.claim
         if claim is None:
-            log.info("bell dropped: %s", result.reason, extra=_tags(bell.job_id, bell.attempt))
             return
         control = JobControl(claim.job_id, claim.attempt, claim.timeout_s, token=claim.token)
         with self._leases.holding(control):

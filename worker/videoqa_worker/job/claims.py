@@ -7,17 +7,18 @@ the leases end by themselves.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from videoqa import errors
 from videoqa.contract import Result, Segment
-from videoqa.jobs import Bell, Claim, ClaimResult, Ledger, Progress, WriteReply
+from videoqa.jobs import Claim, ClaimResult, Ledger, Progress, WriteReply
 from videoqa_worker.job.admission import Admission
 from videoqa_worker.job.context import JobControl, apply_status
 
@@ -26,6 +27,9 @@ __all__ = ["Claims", "HeldJob"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_BULK_EVERY = 8
+"""Each eighth claim asks bulk queues first, so that their jobs go on under any load."""
+
 
 class Claims:
     """Claims jobs for one worker, and gives them back. Thread-safe."""
@@ -33,7 +37,8 @@ class Claims:
     def __init__(
         self,
         ledger: Ledger,
-        ring: Callable[[Bell], None],
+        ring: Callable[[str], None],
+        queues: Sequence[str],
         *,
         worker_id: str,
         lease_s: float,
@@ -41,56 +46,86 @@ class Claims:
     ) -> None:
         """
         Arguments:
-            ring: called with the bell of a job that was given back, or may begin since another one has ended.
+            ring: called with a queue in which jobs wait that another worker may take.
+            queues: those that this worker serves, interactive ones first.
             tenant_running: most jobs of one tenant that run at once.
         """
         self.ledger = ledger
         self._ring = ring
+        self._queues = tuple(queues)
+        self._bulk_first = tuple(sorted(queues, key=lambda queue: not queue.endswith(".bulk")))
+        self._claims = itertools.count(1)
         self._worker_id = worker_id
         self._lease_s = lease_s
         self._tenant_running = tenant_running
         self._admission = Admission()
+        self._draining = threading.Event()
         self._closing = threading.Event()
+
+    def drain(self) -> None:
+        """Claims nothing more; what runs goes on."""
+        self._draining.set()
 
     def close(self) -> None:
         """Ends all waiting: for Redis, and for an idle worker."""
+        self._draining.set()
         self._closing.set()
 
     @property
     def is_closing(self) -> bool:
         return self._closing.is_set()
 
+    @property
+    def may_claim(self) -> bool:
+        """This worker neither ends nor is reserved for an exclusive attempt."""
+        return not self._draining.is_set() and not self._admission.is_reserved
+
     @contextmanager
-    def claiming(self, bell: Bell) -> Iterator[ClaimResult | None]:
+    def claiming(
+        self, heard: str, on_answer: Callable[[ClaimResult | None], None] = lambda result: None
+    ) -> Iterator[ClaimResult | None]:
         """Claims the job whose turn it is; its attempt runs within the block.
 
         Yields None if this worker claims nothing now; see `Admission`.
+
+        Arguments:
+            heard: the queue of the bell that was heard; empty: none was.
+            on_answer: called once the ledger has answered, with None if it was not asked; and again with each
+                answer while this worker is reserved.
         """
         token = secrets.token_hex(8)
+        is_for_bulk = next(self._claims) % _BULK_EVERY == 0
+        queues = self._bulk_first if is_for_bulk else self._queues
+        unheard = [heard]
 
         def claim(is_idle: bool) -> ClaimResult:
-            return self.repeat(
+            result = self.repeat(
                 lambda: self.ledger.claim(
-                    bell,
+                    queues,
+                    heard=unheard[0],
                     worker=self._worker_id,
                     lease_s=self._lease_s,
                     token=token,
                     is_idle=is_idle,
                     tenant_running=self._tenant_running,
-                )
+                ),
+                until=self._draining,
             )
+            unheard[0] = ""  # the bell is counted once, however often this worker asks again
+            return result
 
-        with self._admission.claiming(claim, self._closing.is_set) as result:
+        def pass_on(result: ClaimResult | None) -> None:
+            on_answer(result)
+            if result is not None:
+                self._ring_all(result.ring)
+
+        with self._admission.claiming(claim, self._draining.is_set, pass_on) as result:
             yield result
-        attempt = result and (result.claim or result.unreadable)
-        if attempt and self._tenant_running:
-            self._ring_next(attempt.job_id, self._tenant_running)
 
-    def _ring_next(self, job_id: str, tenant_running: int) -> None:
-        """Rings for jobs of the tenant that its limit held back until this attempt ended."""
+    def _ring_all(self, queues: Sequence[str]) -> None:
         with suppress(errors.RedisUnavailable):  # a reaper rings
-            for bell in self.ledger.ring_next(job_id, tenant_running=tenant_running):
-                self._ring(bell)
+            for queue in queues:
+                self._ring(queue)
 
     def give_back(self, claim: Claim, kept: Result | None) -> None:
         """Queues the job again without counting the attempt, and rings for it.
@@ -98,19 +133,21 @@ class Claims:
         Arguments:
             kept: the answers, where they only could not be stored.
         """
-        bell = self.repeat(lambda: self.ledger.release(claim.job_id, claim.token, kept=kept))
-        if bell is not None:
-            with suppress(errors.RedisUnavailable):  # the reaper of another worker rings
-                self._ring(bell)
+        queue = self.repeat(lambda: self.ledger.release(claim.job_id, claim.token, kept=kept))
+        self._ring_all([queue] if queue else [])
 
-    def repeat(self, call: Callable[[], T]) -> T:
-        """Repeats an idempotent call until Redis answers; each call is fenced or carries a token."""
+    def repeat(self, call: Callable[[], T], until: threading.Event | None = None) -> T:
+        """Repeats an idempotent call until Redis answers; each call is fenced or carries a token.
+
+        Raises:
+            RedisUnavailable: Redis is away, and `until` is set; by default when this worker closes.
+        """
         delay_s = 0.1
         while True:
             try:
                 return call()
             except errors.RedisUnavailable as error:
-                if self._closing.wait(delay_s):
+                if (until or self._closing).wait(delay_s):
                     raise
                 log.warning("waiting for Redis: %s", error)
                 delay_s = min(2.0, delay_s * 2)

@@ -22,6 +22,11 @@ __all__ = ["LeaseKeeper"]
 log = logging.getLogger(__name__)
 
 
+_DRAINING_LEASE_S = 5.0
+"""A worker that drains may be killed at any time; its jobs are elsewhere after this."""
+_DRAINING_HEARTBEAT_S = 1.0
+
+
 class LeaseKeeper:
     """Renews every held lease each `heartbeat_s`."""
 
@@ -31,7 +36,9 @@ class LeaseKeeper:
         self._heartbeat_s = heartbeat_s
         self._held: set[JobControl] = set()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._is_draining = False
+        self._stopped = False
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def __enter__(self) -> Self:
@@ -39,8 +46,16 @@ class LeaseKeeper:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._stopped = True
+        self._woken.set()
         self._thread.join(timeout=10)
+
+    def drain(self) -> None:
+        """Renews leases for a short time only from now on, and marks their jobs as a draining worker's."""
+        self._lease_s = min(self._lease_s, _DRAINING_LEASE_S)
+        self._heartbeat_s = min(self._heartbeat_s, _DRAINING_HEARTBEAT_S)
+        self._is_draining = True
+        self._woken.set()
 
     @contextmanager
     def holding(self, control: JobControl) -> Iterator[None]:
@@ -59,7 +74,9 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         away = False
-        while not self._stop.wait(self._heartbeat_s):
+        while not self._stopped:
+            if self._woken.wait(self._heartbeat_s):
+                self._woken.clear()
             try:
                 self.beat()
                 away = False
@@ -76,6 +93,6 @@ class LeaseKeeper:
         if not held:
             return
         tokens = [(control.job_id, control.token) for control in held]
-        statuses = self._ledger.renew(tokens, lease_s=self._lease_s)
+        statuses = self._ledger.renew(tokens, lease_s=self._lease_s, is_draining=self._is_draining)
         for control, status in zip(held, statuses, strict=True):
             apply_status(control, status)

@@ -1,8 +1,8 @@
 """Messages of the broker, read as bells by a strict parser.
 
-Whoever reaches the broker may have written a message. A bell is four plain values; all else in a message (time
-limits, callbacks, chains, where to reply) is never looked at. Celery gets a message that is written here, of
-those four values alone. What cannot be read is dropped: the record is the job, and a reaper rings again for it.
+Whoever reaches the broker may have written a message. A bell is the name of a queue; all else in a message (time
+limits, callbacks, chains, where to reply) is never looked at. kombu gets an item of Redis as it is written here, of
+that name alone. What cannot be read is dropped: the record is the job, and a reaper rings again for it.
 """
 
 from __future__ import annotations
@@ -18,30 +18,17 @@ from uuid import uuid4
 
 from kombu.message import Message
 
-from videoqa.broker import TASK, task_args, task_id
-from videoqa.jobs import Bell
+from videoqa.broker import TASK
 
 __all__ = ["BellReader"]
 
 log = logging.getLogger(__name__)
 
-Fault = Literal[
-    "size",
-    "envelope",
-    "content type",
-    "task",
-    "body",
-    "arguments",
-    "queue",
-    "note of an unacknowledged message",
-]
+Fault = Literal["size", "envelope", "content type", "task", "body", "arguments", "queue"]
 
 _MAX_MESSAGE_BYTES = 65_536
 """A bell takes 900 bytes in Redis, most of them Celery's headers."""
 _MAX_BODY_BYTES = 4_096
-_MAX_NUMBER = 10**11
-"""The ledger counts on from the largest bell heard, and takes no number from 10^12 on."""
-_JOB_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
 _SHOWN_CHARS = 48
 _SECRETS = re.compile(r"(?<=://)\S+|[\w+/=%~-]{16,}", re.ASCII)
 """The rest of a URL, and words that are long enough for a token, a signature or base64."""
@@ -78,19 +65,15 @@ class BellReader:
             self.drop(error.fault, error.found)
             return None
 
-    def rewrite_message(self, message: Message) -> bool:
-        """Leaves nothing in a delivered message but its bell; returns False if it is none."""
+    def read_message(self, message: Message) -> str | None:
+        """Returns the queue that a delivered message rings for, or None if it is no bell."""
         try:
-            bell = self._parse(
+            return self._parse(
                 message.headers, message.body, message.content_type, message.content_encoding
             )
         except _UnreadableError as error:
             self.drop(error.fault, error.found)
-            return False
-        message.headers, message.body = _encode_headers(bell), _encode_body(bell)
-        message.content_type, message.content_encoding = "application/json", "utf-8"
-        message.properties.pop("reply_to", None)
-        return True
+            return None
 
     def drop(self, fault: Fault, found: object) -> None:
         """Counts a message that is dropped; the first of each fault is logged with its first bytes.
@@ -110,7 +93,7 @@ class BellReader:
                 _show(found),
             )
 
-    def _parse_item(self, item: bytes) -> Bell:
+    def _parse_item(self, item: bytes) -> str:
         if len(item) > _MAX_MESSAGE_BYTES:
             raise _UnreadableError("size", item)
         body: str | bytes
@@ -128,7 +111,7 @@ class BellReader:
 
     def _parse(
         self, headers: object, body: object, content_type: object, content_encoding: object
-    ) -> Bell:
+    ) -> str:
         if content_type != "application/json" or content_encoding != "utf-8":
             raise _UnreadableError("content type", (content_type, content_encoding))
         if not isinstance(headers, dict) or headers.get("task") != TASK:
@@ -138,15 +121,13 @@ class BellReader:
         if len(body) > _MAX_BODY_BYTES:
             raise _UnreadableError("size", body)
         match _load(body, "body"):
-            case [[str(job_id), attempt, bell, str(queue)], *_]:
+            case [[str(queue)], *_]:
                 pass
             case _:
                 raise _UnreadableError("arguments", body)
-        if not _JOB_ID.fullmatch(job_id) or not _is_count(attempt) or not _is_count(bell):
-            raise _UnreadableError("arguments", body)
         if queue not in self._queues:
             raise _UnreadableError("queue", queue)
-        return Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue)
+        return queue
 
 
 def _load(text: str | bytes, fault: Fault) -> Any:
@@ -156,38 +137,24 @@ def _load(text: str | bytes, fault: Fault) -> Any:
         raise _UnreadableError(fault, text) from error
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_NUMBER
-
-
-def _encode_item(bell: Bell) -> bytes:
-    """Writes the bell as kombu keeps a message in a list of Redis."""
+def _encode_item(queue: str) -> bytes:
+    """Writes the bell of a queue as kombu keeps a message in a list of Redis."""
     properties = {
         "body_encoding": "base64",
-        "correlation_id": task_id(bell),
-        "delivery_info": {"exchange": "", "routing_key": bell.queue},
+        "delivery_info": {"exchange": "", "routing_key": queue},
         "delivery_mode": 2,
         "delivery_tag": str(uuid4()),
         "priority": 0,
     }
     return json.dumps(
         {
-            "body": base64.b64encode(_encode_body(bell)).decode(),
+            "body": base64.b64encode(json.dumps([[queue], {}, {}]).encode()).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": _encode_headers(bell),
+            "headers": {"task": TASK},
             "properties": properties,
         }
     ).encode()
-
-
-def _encode_headers(bell: Bell) -> dict[str, object]:
-    name = task_id(bell)
-    return {"id": name, "lang": "py", "root_id": name, "task": TASK}
-
-
-def _encode_body(bell: Bell) -> bytes:
-    return json.dumps([task_args(bell), {}, {}]).encode()
 
 
 def _show(found: object) -> str:

@@ -1,20 +1,19 @@
 """Keys of the broker in Redis that hold another type of value: told once, and the consumer goes on.
 
 Whoever reaches the broker may write them. A queue's key is left as it is, and alone: its bells are rung for again
-once it has gone. kombu's notes of unacknowledged messages are begun anew: leases recover what they were for.
+once it has gone.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
 
-__all__ = ["BrokenQueues", "is_wrong_type", "renew_broken_notes"]
+__all__ = ["BrokenQueues", "is_wrong_type"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class BrokenQueues:
         channel = self._channel
         for queue in list(queues) or list(channel.active_queues):
             keys = [channel._q_for_pri(queue, step) for step in channel.priority_steps]
-            broken = _find_broken(channel, dict.fromkeys(keys, ("LLEN",)))
+            broken = _find_broken(channel, keys)
             if broken:
                 if queue not in self._look_at_s:
                     log.error(
@@ -65,43 +64,14 @@ class BrokenQueues:
         return [queue for queue in queues if queue not in self._look_at_s]
 
 
-def renew_broken_notes(channel: Any) -> None:
-    """Has the channel delete its notes of unacknowledged messages where their keys hold another type."""
-    qos = channel.qos
-    probes = {qos.unacked_key: ("HEXISTS", ""), qos.unacked_index_key: ("ZCARD",)}
-
-    def renewing(call: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(call)
-        def call_again(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return call(*args, **kwargs)
-            except ResponseError as error:
-                if not is_wrong_type(error):
-                    raise
-                for key in _find_broken(channel, probes):
-                    log.warning(
-                        "Redis held another type of value under %s, expected notes of unacknowledged messages: "
-                        "deleted; find out who else writes to this Redis",
-                        key,
-                    )
-                    with channel.conn_or_acquire() as client:
-                        client.delete(key)
-                return call(*args, **kwargs)
-
-        return call_again
-
-    for name in ("append", "ack", "reject", "restore_by_tag", "restore_visible"):
-        setattr(qos, name, renewing(getattr(qos, name)))
-
-
-def _find_broken(channel: Any, probes: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Returns the keys that hold another type: those on which the probe, a command and its arguments, fails."""
+def _find_broken(channel: Any, keys: Sequence[str]) -> list[str]:
+    """Returns the keys that hold no list."""
     with channel.conn_or_acquire() as client:
         pipe = client.pipeline(transaction=False)
-        for key, (command, *arguments) in probes.items():
-            pipe.execute_command(command, key, *arguments)
+        for key in keys:
+            pipe.llen(key)
         replies = pipe.execute(raise_on_error=False)
     for reply in replies:
         if isinstance(reply, Exception) and not is_wrong_type(reply):
             raise reply
-    return [key for key, reply in zip(probes, replies, strict=True) if isinstance(reply, Exception)]
+    return [key for key, reply in zip(keys, replies, strict=True) if isinstance(reply, Exception)]

@@ -1,4 +1,4 @@
-"""Celery's side of a worker: the task that a bell calls, and the consumer that hears bells."""
+"""Celery's side of a worker: its consumer, which hears bells until a signal."""
 
 from __future__ import annotations
 
@@ -13,58 +13,33 @@ from functools import partial
 from typing import Any
 
 from celery import signals
-from celery.exceptions import Reject
 from celery.platforms import SecurityWarning
 from celery.worker import state
 
-from videoqa.broker import TASK
-from videoqa.jobs import Bell
 from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.service.celery_consumer import BellConsumer
 from videoqa_worker.service.runtime import Runtime
 
-__all__ = ["hear_bells", "register"]
+__all__ = ["hear_bells"]
 
 log = logging.getLogger(__name__)
 
 
-def register(runtime: Runtime) -> None:
-    """Puts the task on the runtime's Celery application."""
-    logging.getLogger("celery.app.trace").addFilter(_is_no_rejection)
-
-    @runtime.app.task(name=TASK, shared=False)  # type: ignore[untyped-decorator]
-    def hear_bell(job_id: str, attempt: int, bell: int, queue: str) -> None:
-        heard = Bell(job_id=job_id, attempt=attempt, bell=bell, queue=queue)
-        # Celery still delivers bells while a worker shuts down: it would claim the job that it just gave back.
-        if runtime.is_closing or not runtime.process(heard):
-            time.sleep(0.2)
-            raise Reject("this worker takes no more jobs now", requeue=True)
-
-
-def _is_no_rejection(record: logging.LogRecord) -> bool:
-    """Tells if a log record is about anything but a bell that was left to other workers.
-
-    Each thread leaves a bell up to five times a second, and Celery would warn of each with a traceback.
-    """
-    data = getattr(record, "data", None)
-    return not (isinstance(data, dict) and data.get("description") == "rejected")
-
-
 def hear_bells(runtime: Runtime) -> int:
-    """Consumes this worker's queues until a signal; returns the exit status.
+    """Consumes this worker's queues until a signal, and lets its jobs end; returns the exit status.
 
     SIGTERM: running jobs may finish within `drain_grace_s`. SIGINT, SIGQUIT: they are given
     back at once.
     """
-    register(runtime)
     # Celery warns root about pickled messages; we accept only JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     stopping = threading.Event()
     with _handle_signals(runtime, stopping):
         while True:
-            worker = _celery_worker(runtime)
+            worker = _make_worker(runtime)
             worker.start()
             if stopping.is_set() or not worker.exitcode:
+                runtime.wait_for_jobs()
                 return int(worker.exitcode or 0)
             # A broker that is full or lacks replicas is an "unrecoverable error" to Celery.
             log.warning("Celery gave up on the broker; connecting again, the model stays loaded")
@@ -81,7 +56,7 @@ def _handle_signals(runtime: Runtime, stopping: threading.Event) -> Iterator[Non
             runtime.drain(runtime.settings.drain_grace_s)
 
     def at_once(*_: Any) -> None:
-        # Celery's own cold shutdown waits for the pool before it tells anybody.
+        # Celery's own cold shutdown would not tell the jobs.
         stopping.set()
         runtime.drain(0.0)
         state.should_stop = 0
@@ -99,12 +74,14 @@ def _handle_signals(runtime: Runtime, stopping: threading.Event) -> Iterator[Non
         signals.worker_ready.disconnect(ready)
 
 
-def _celery_worker(runtime: Runtime) -> Any:
+def _make_worker(runtime: Runtime) -> Any:
+    """Makes Celery's worker; it runs no tasks, so that its pool is the one without processes or threads."""
     return runtime.app.Worker(
         hostname=f"videoqa@{runtime.worker_id}",
-        pool="videoqa_worker.service.celery_pool:TaskPool",
-        consumer_cls=partial(BellConsumer, runtime.bells),
-        concurrency=runtime.settings.job_slots,
+        pool="solo",
+        concurrency=1,
+        use_eventloop=False,
+        consumer_cls=partial(BellConsumer, runtime.bells, runtime.slots),
         queues=list(list_queues(runtime.settings)),
         without_gossip=True,
         without_mingle=True,

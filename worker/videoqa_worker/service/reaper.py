@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import ChannelError
+from kombu.transport import virtual
 
 from videoqa import errors
 from videoqa.broker import ring, translate_broker_errors
@@ -89,44 +90,52 @@ class Reaper:
                 log.exception("a round of the reaper failed")
 
     def reap(self) -> int:
-        """Makes one round; returns how many bells it rang."""
-        queues = self._describe().queues
-        try:
-            empty = self._list_empty_queues()
-        except errors.RedisUnavailable as error:
-            # Leases and deadlines still end while a separate broker is away.
-            log.debug("the broker does not say which queues are empty: %s", error)
-            empty, queues = [], ()
-        bells = self._ledger.reap(
-            grace_s=self._grace_s,
-            tenant_running=self._tenant_running,
-            empty_queues=empty,
-            filled_queues=[queue for queue in queues if queue not in empty],
+        """Makes one round, unless another worker has just made one; returns how many bells it rang."""
+        found = self._ledger.reap(
+            grace_s=self._grace_s, tenant_running=self._tenant_running, every_s=self._every_s / 2
         )
-        refused: dict[str, errors.RedisUnavailable] = {}
-        for bell in bells:
+        queues = list(found.ring)
+        if found.doubtful:
+            try:
+                queues += self._ledger.ring_again(
+                    self._find_empty(found.doubtful), grace_s=self._grace_s
+                )
+            except errors.RedisUnavailable as error:
+                # Leases and deadlines still end while a separate broker is away.
+                log.debug("the broker does not say which queues are empty: %s", error)
+        refused: errors.RedisUnavailable | None = None
+        for queue in queues:
             log.info(
-                "ringing for a job that is due, or that lost its worker or its bell",
-                extra={"job_id": bell.job_id, "attempt": bell.attempt},
+                "ringing for jobs of %s that are due, or that lost their worker or bell", queue
             )
             try:
-                if bell.queue not in refused:
-                    ring(self._app, bell)
+                ring(self._app, queue)
             except errors.RedisUnavailable as error:  # another queue's may go on
-                refused[bell.queue] = error
+                refused = error
         if refused:
-            raise next(iter(refused.values()))
-        return len(bells)
+            raise refused
+        return len(queues)
 
-    def _list_empty_queues(self) -> list[str]:
-        """Lists those of this worker's queues in which the broker holds no message."""
-        with translate_broker_errors(self._app), self._app.connection_for_read() as connection:
-            return [queue for queue in self._describe().queues if _is_empty(connection, queue)]
+    def _find_empty(self, queues: Sequence[str]) -> list[str]:
+        """Finds those of the queues in which the broker holds no message, over the connection that rings."""
+        with translate_broker_errors(self._app), self._app.producer_or_acquire() as producer:
+            connection = producer.connection
+            try:
+                return [queue for queue in queues if _is_empty(connection, queue)]
+            except connection.connection_errors:
+                connection.collect()  # else the next round would meet the broken one again
+                raise
 
 
 def _is_empty(connection: Connection, queue: str) -> bool:
+    channel: Any = connection.default_channel
+    is_emulated = isinstance(channel, virtual.Channel)
+    if not is_emulated:  # AMQP closes a channel that asks for a queue which nobody has made yet
+        channel = connection.channel()  # type: ignore[no-untyped-call]
     try:
-        with connection.channel() as channel:  # type: ignore[no-untyped-call]
-            return bool(channel.queue_declare(queue=queue, passive=True).message_count == 0)
+        return bool(channel.queue_declare(queue=queue, passive=True).message_count == 0)
     except ChannelError:  # Redis has no such list: nothing waits in it
         return True
+    finally:
+        if not is_emulated:
+            channel.close()

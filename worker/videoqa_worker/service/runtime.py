@@ -1,9 +1,7 @@
 """Runtime: builds a worker's resident objects in order, and closes them in reverse.
 
-    ledger -> reaper (announces "loading") -> engine (loads the model) -> sources -> decoders
-        -> leases -> watchdog
-
-Nothing here is a global: the Celery task calls the `Runtime` that it was made with.
+ledger -> reaper (announces "loading") -> engine (loads the model) -> sources -> decoders
+    -> leases -> job slots -> watchdog
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from celery import Celery
 from videoqa import errors
 from videoqa.broker import make_celery, ring
 from videoqa.contract import EngineInfo, WorkerInfo, describe_summary
-from videoqa.jobs import Bell, Ledger, connect
+from videoqa.jobs import Ledger, connect
 from videoqa.storage import ObjectStore
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, ServerEngine, Stats
@@ -31,6 +29,7 @@ from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.result_object import list_roots
+from videoqa_worker.job.slots import JobSlots
 from videoqa_worker.service.announcement import describe_worker, list_queues, name_worker
 from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.reaper import Reaper
@@ -76,7 +75,12 @@ class Runtime:
         client = connect(settings)
         stack.callback(client.close)
         stack.callback(self.app.close)
-        ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
+        ledger = Ledger(
+            client,
+            url=settings.redis_url,
+            prefix=settings.prefix,
+            wait_replicas=settings.wait_replicas,
+        )
         reaper = stack.enter_context(self._make_reaper(ledger))
         self._announce(reaper)
         engine = self._make_engine()
@@ -98,7 +102,8 @@ class Runtime:
             settings,
             Claims(
                 ledger,
-                lambda bell: ring(self.app, bell),
+                lambda queue: ring(self.app, queue),
+                list_queues(settings),
                 worker_id=self.worker_id,
                 lease_s=settings.lease_s,
                 tenant_running=settings.tenant_running,
@@ -124,6 +129,10 @@ class Runtime:
             ),
         )
         self._engine = engine
+        self.slots = stack.enter_context(
+            JobSlots(settings.job_slots, self._attempts.process, self._may_claim)
+        )
+        stack.callback(self._attempts.close)  # else slots would wait for their jobs to end
         stack.enter_context(self._make_watchdog(engine, reaper))
         self._announce(reaper)
 
@@ -182,20 +191,22 @@ class Runtime:
             }
         return info.model_copy(update=found)
 
-    def process(self, bell: Bell) -> bool:
-        """Claims and runs a job; returns False if the bell is for another worker."""
-        return self._attempts.process(bell)
-
-    @property
-    def is_closing(self) -> bool:
-        """Bells are left to other workers."""
-        return self._attempts.is_closing or self._engine is None or not self._engine.ready
-
     def drain(self, grace_s: float) -> None:
-        """Running jobs may finish within the grace; what still runs then is given back."""
+        """Claims nothing more; running jobs may finish within the grace, and then are given back."""
+        self.slots.close()
+        self._attempts.drain()
         timer = threading.Timer(grace_s, self._attempts.close)
         timer.daemon = True
         timer.start()
+
+    def wait_for_jobs(self) -> None:
+        """Waits until no job runs, after `drain`."""
+        self.slots.close()
+        self.slots.join()
+
+    def _may_claim(self) -> bool:
+        is_ready = self._engine is not None and self._engine.ready
+        return is_ready and self._attempts.may_claim
 
 
 def _info(stats: Stats) -> EngineInfo:

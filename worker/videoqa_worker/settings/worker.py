@@ -66,7 +66,7 @@ class WorkerSettings(Settings):
         description="a queue message that no worker got for this long may be sent again",
     )
     drain_grace_s: float = Field(
-        default=60.0,
+        default=25.0,
         ge=0,
         description="after SIGTERM running jobs may finish for this long; then they are given back",
     )

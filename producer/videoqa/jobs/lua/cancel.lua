@@ -1,15 +1,15 @@
 -- prefix, id, tenant -> {state after the call}, {'unknown'} or {'unreadable'}
 local id = ARGV[2]
-local refusal = refuse(id, ARGV[3])
+local rec = read(id)
+local refusal = refuse(rec, ARGV[3])
 if refusal then return {refusal} end
-local rec = get(id, 'state', 'attempt')
-if rec[1] == 'queued' then
-  cancel_now(id, rec[2], 'queued')
+if rec.state == 'queued' then
+  cancel_now(rec, 'queued')
   return {'canceled'}
 end
-if rec[1] == 'running' then
+if rec.state == 'running' then
   set(id, 'state', 'canceling')
-  emit(id, 'state', 'canceling', rec[2])
+  emit(id, 'state', 'canceling', rec.attempt)
   return {'canceling'}
 end
-return {rec[1]}
+return {rec.state}

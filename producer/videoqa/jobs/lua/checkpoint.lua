@@ -1,6 +1,6 @@
 -- prefix, id, token, fingerprint, number, segment -> 'ok', 'cancel' or 'lost'
 local id, of = ARGV[2], ARGV[4]
-local answer = fence(id, ARGV[3])
+local answer = fence(read(id), ARGV[3])
 if answer ~= 'ok' then return answer end
 local key = segments_key(id)
 -- Segments under another fingerprint, of another version of the video for example, are dropped.

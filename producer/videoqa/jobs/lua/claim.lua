@@ -1,99 +1,147 @@
--- prefix, id, attempt, bell, worker, lease_s, token, queue, is_idle 0|1, most jobs of a tenant that run at once or ''
--- -> {'run', id, attempt, request, created_at, timeout_s, queued_s, kept, exclusive 0|1}, {'wait', id} or
--- {'drop', why} or {'unreadable', id}
-local named, bell, worker, token, queue = ARGV[2], tonumber(ARGV[4]), ARGV[5], ARGV[7], ARGV[8]
-local is_idle, most = ARGV[9] == '1', tonumber(ARGV[10])
-local CALL_AGAIN_S = 600
-local heard = num(redis.call('HGET', P .. ':bells', queue .. ':heard')) or 0
-if bell > heard then redis.call('HSET', P .. ':bells', queue .. ':heard', bell) end
+-- prefix, queue of the bell that was heard or '', worker, lease_s, token, is_idle 0|1,
+-- most jobs of a tenant that run at once or '', queues in the order in which they are asked...
+-- -> {'run', queues to ring, id, attempt, request, created_at, timeout_s, queued_s, kept, exclusive 0|1, more wait 0|1},
+-- {'wait', queues to ring, id}, {'unreadable', queues to ring, id} or {'none', queues to ring, why}
+local heard, worker, token, is_idle, most = ARGV[2], ARGV[3], ARGV[5], ARGV[6] == '1', tonumber(ARGV[7])
+local CLAIMED, CALL_AGAIN_S, RESERVED_S, MOST_PASSED, MOST_EXPIRED = P .. ':claimed:' .. worker, 600, 10, 100, 100
 
-local function run(id)
-  local rec = get(id, 'attempt', 'request', 'created_at', 'timeout_s', 'rung_at', 'kept')
-  return {'run', id, rec[1], rec[2], rec[3], rec[4], stamp(now - tonumber(rec[5] or rec[3])), rec[6] or '',
-    is_exclusive(id, rec[1]) and '1' or '0'}
+local function run(rec, rings, more_wait)
+  local more = get(rec.id, 'request', 'kept')
+  return {'run', rings, rec.id, rec.attempt, more[1] or '', rec.created_at, rec.timeout_s,
+    stamp(now - tonumber(rec.rung_at or rec.created_at)), more[2] or '',
+    is_exclusive(rec, tonumber(rec.attempt)) and '1' or '0', more_wait and '1' or '0'}
 end
 
--- A call repeated after a lost reply gets its claim again.
-local mine = call_anew('GET', P .. ':claimed:' .. token) or named
-local before = get(mine, 'state', 'token')
-if before[1] == 'running' and before[2] == token and is_sound(mine) then return run(mine) end
+-- A call repeated after a lost reply gets its claim again. A worker makes its claims one at a time.
+local last_token, last_id, reserved_in = string.match(call_anew('GET', CLAIMED) or '', '^(%S*) (%S*) (%S*)$')
+if last_token == token then
+  local rec = read(last_id)
+  if rec.state == 'running' and rec.token == token and is_sound(rec) then return run(rec, {}, true) end
+end
 
-if redis.call('SISMEMBER', P .. ':paused', queue) == 1 then return {'drop', 'its queue is paused'} end
+local rings, rung = {}, {}
+local function add_ring(queue)
+  if queue and not rung[queue] then rung[queue], rings[#rings + 1] = true, queue end
+end
+if heard ~= '' then
+  local count = num(redis.call('HGET', BELLS, heard)) or 0
+  redis.call('HSET', BELLS, heard, math.max(count - 1, 0), heard .. ':at', stamp(now))
+end
+if most then
+  for _, queue in ipairs(call_anew('SMEMBERS', P .. ':wake')) do add_ring(count_bell(queue)) end
+  redis.call('DEL', P .. ':wake')
+end
+
+local paused = {}
+for _, queue in ipairs(redis.call('SMEMBERS', P .. ':paused')) do paused[queue] = true end
+
+-- Rings for what is left behind here: another worker may be idle.
+local function leave(queue)
+  if queue ~= '' and not paused[queue] then add_ring(count_first_bell(queue)) end
+end
 
 -- An exclusive attempt is for an idle worker. A busy one that meets such a job is reserved for it: it
 -- claims nothing until it is idle and gets the job, or another worker did, so that a fleet that is always
 -- busy comes to it. One worker a queue is reserved, as long as it calls again; the others pass the job by and
 -- take what stands behind it.
-local RESERVED, RESERVED_S, MOST_PASSED = P .. ':reserved:' .. queue, 10, 100
-local reserved = call_anew('HMGET', RESERVED, 'worker', 'job')
-
-local function may_be_passed_by(id)
-  return not is_idle and is_exclusive(id, get(id, 'attempt')[1] + 1)
+local function may_be_passed_by(rec)
+  return not is_idle and is_exclusive(rec, rec.attempt + 1)
 end
 
-local function reserve_for(id)
-  redis.call('HSET', RESERVED, 'worker', worker, 'job', id)
-  redis.call('EXPIRE', RESERVED, RESERVED_S)
-  return {'wait', id}
+local function reserve_for(rec)
+  local key = P .. ':reserved:' .. rec.queue
+  redis.call('HSET', key, 'worker', worker, 'job', rec.id)
+  redis.call('EXPIRE', key, RESERVED_S)
+  redis.call('SET', CLAIMED, ' ' .. rec.id .. ' ' .. rec.queue, 'EX', CALL_AGAIN_S)
+  leave(rec.queue)
+  leave(heard)
+  return {'wait', rings, rec.id}
 end
 
-local id, tenant
-if reserved[1] == worker and reserved[2] then
-  tenant = get(reserved[2], 'tenant')[1] or ''
-  local stands = is_well_placed(reserved[2], queue, tenant) and redis.call('ZSCORE', line(queue, tenant), reserved[2])
-  if stands and room(tenant, most) > 0 then
-    id = reserved[2]
-    if may_be_passed_by(id) then return reserve_for(id) end
+-- Returns the record of the job that this worker is reserved for, if it still may begin.
+local function find_reserved(queue)
+  local reserved = call_anew('HMGET', P .. ':reserved:' .. queue, 'worker', 'job')
+  if reserved[1] ~= worker or not reserved[2] then return nil end
+  local rec = read(reserved[2])
+  local stands = is_well_placed(rec, queue, rec.tenant) and redis.call('ZSCORE', line(queue, rec.tenant), rec.id)
+  if stands and room(rec.tenant, most) > 0 then return rec end
+  redis.call('DEL', P .. ':reserved:' .. queue)
+end
+
+-- Returns the record of the job of this queue that is to begin, and how: 'run', 'wait', 'unreadable' or 'expired'.
+local function choose(queue)
+  if reserved_in == queue then
+    local rec = find_reserved(queue)
+    if rec and may_be_passed_by(rec) then return rec, 'wait' end
+    redis.call('DEL', P .. ':reserved:' .. queue)
+    if rec then return rec, 'run' end
   end
-  redis.call('DEL', RESERVED)
-  reserved = {}
-end
-
-local reserves, passed, count = false, {}, 0
-local function is_passed_by(id)
-  if reserves or not may_be_passed_by(id) then return false end
-  -- A claim passes by no more than these: where so many wait, more workers are reserved.
-  reserves = not reserved[1] or count >= MOST_PASSED
-  if not reserves and not passed[id] then passed[id], count = true, count + 1 end
-  return not reserves
-end
-
-local MOST_EXPIRED = 100
-for n = 0, id and -1 or MOST_EXPIRED do
-  -- A day's backlog does not block Redis: there are as many bells as jobs, and each expires some.
-  if n == MOST_EXPIRED then return {'drop', 'start_by has passed'} end
-  id, tenant = next_in_line(queue, most, is_passed_by)
-  if not id then
-    if waiting(queue, most) < waiting(queue) then
-      return {'drop', 'the tenants that wait run as many jobs as they may'}
+  local reserves, has_asked, is_reserved, passed, count = false, false, false, {}, 0
+  local function is_passed_by(rec)
+    if reserves or not may_be_passed_by(rec) then return false end
+    if not has_asked then
+      has_asked, is_reserved = true, call_anew('HEXISTS', P .. ':reserved:' .. queue, 'worker') == 1
     end
-    return {'drop', get(named, 'state')[1] or 'unknown'}
+    -- A claim passes by no more than these: where so many wait, more workers are reserved.
+    reserves = not is_reserved or count >= MOST_PASSED
+    if not reserves and not passed[rec.id] then passed[rec.id], count = true, count + 1 end
+    return not reserves
   end
-  if reserves then return reserve_for(id) end
-  if not is_well_placed(id, queue, tenant) then
-    redis.call('ZREM', line(queue, tenant), id)
-    return {'unreadable', id}
+  for _ = 1, MOST_EXPIRED do
+    local rec, tenant = next_in_line(queue, most, is_passed_by)
+    if not rec then return nil end
+    if reserves then return rec, 'wait' end
+    if not is_well_placed(rec, queue, tenant) then
+      leave_line(rec.id, queue, tenant)
+      return rec, 'unreadable'
+    end
+    if rec.attempt ~= '0' or not rec.start_by or now <= tonumber(rec.start_by) then return rec, 'run' end
+    expire_now(rec)
   end
-  local rec = get(id, 'attempt', 'start_by')
-  if not rec[2] or now <= tonumber(rec[2]) then break end
-  expire_now(id, rec[1])
+  return nil, 'expired' -- a day's backlog does not block Redis: the next claim goes on
+end
+
+local rec, how, queue
+local why = 'nothing waits'
+for n = 8, #ARGV do
+  queue = ARGV[n]
+  if paused[queue] then
+    why = 'its queue is paused'
+  else
+    rec, how = choose(queue)
+    if how == 'expired' then why = 'start_by has passed' end
+    if how then break end
+    if most and call_anew('EXISTS', held(queue)) == 1 then
+      why = 'the tenants that wait run as many jobs as they may'
+    end
+  end
+end
+if how == 'wait' then return reserve_for(rec) end
+if how ~= 'run' then
+  if how then leave(queue) end -- else nothing is left that this worker could begin
+  if rec then return {'unreadable', rings, rec.id} end
+  return {'none', rings, why}
 end
 
 -- A tenant whose job was passed by has an old turn; it gets one job for it, not one for each turn missed.
-local last = num(redis.call('HGET', P .. ':bells', queue .. ':turn')) or 0
+local tenant = rec.tenant
+local last = num(redis.call('HGET', BELLS, queue .. ':turn')) or 0
 local turn = math.max(last, num(redis.call('ZSCORE', turns(queue), tenant)) or last)
-redis.call('HSET', P .. ':bells', queue .. ':turn', turn)
-redis.call('ZADD', turns(queue), turn + 1, tenant)
-if id ~= named then redis.call('SET', P .. ':claimed:' .. token, id, 'EX', CALL_AGAIN_S) end
-forget_places(id)
--- A job that was started in time does not expire before a later attempt.
-redis.call('HDEL', job_key(id), 'start_by', 'overdue')
+redis.call('HSET', BELLS, queue .. ':turn', turn)
+forget_places(rec)
+if redis.call('EXISTS', line(queue, tenant)) == 1 then redis.call('ZADD', turns(queue), turn + 1, tenant) end
+if rec.overdue or rec.draining then redis.call('HDEL', job_key(rec.id), 'overdue', 'draining') end
 -- The attempt is counted before any work is done: a video that kills the process cannot loop.
-local rec = get(id, 'attempt', 'timeout_s')
-local attempt = tonumber(rec[1]) + 1
-set(id, 'state', 'running', 'stage', 'fetching', 'attempt', attempt, 'worker', worker,
-  'token', token, 'started_at', stamp(now), 'deadline', stamp(now + tonumber(rec[2])))
-redis.call('ZADD', LEASES, stamp(now + tonumber(ARGV[6])), id)
-call_anew('ZADD', running(tenant), 0, id)
-emit(id, 'state', 'running', attempt, 'stage', 'fetching')
-return run(id)
+rec.attempt = tostring(tonumber(rec.attempt) + 1)
+set(rec.id, 'state', 'running', 'stage', 'fetching', 'attempt', rec.attempt, 'worker', worker,
+  'token', token, 'started_at', stamp(now), 'deadline', stamp(now + tonumber(rec.timeout_s)))
+redis.call('ZADD', LEASES, stamp(now + tonumber(ARGV[4])), rec.id)
+call_anew('ZADD', running(queue), stamp(now), rec.id)
+if most then call_anew('ZADD', share(tenant), 0, rec.id) end
+redis.call('SET', CLAIMED, token .. ' ' .. rec.id .. ' ', 'EX', CALL_AGAIN_S)
+emit(rec.id, 'state', 'running', rec.attempt, 'stage', 'fetching')
+leave(queue)
+if heard ~= queue then leave(heard) end
+local all = {}
+for n = 8, #ARGV do all[#all + 1] = turns(ARGV[n]) end
+return run(rec, rings, redis.call('EXISTS', unpack(all)) > 0)

@@ -35,16 +35,33 @@ local function num(text)
   if n and n > -1e12 and n < 1e12 then return n end
 end
 
+local FIELDS = {'state', 'queue', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s', 'created_at', 'place', 'rung_at',
+  'kept_at', 'start_by', 'deadline', 'tenant', 'token', 'stage', 'worker', 'next_at', 'follows', 'suspect', 'overdue',
+  'draining', 'flight', 'idem'}
+
+-- Returns a record with the fields that transitions work with; one without `state` is no record.
+local function read(id)
+  local values = get(id, unpack(FIELDS))
+  local rec = {id = id}
+  for n, field in ipairs(FIELDS) do rec[field] = values[n] or nil end
+  rec.tenant = rec.tenant or ''
+  return rec
+end
+
 -- Tells if a record has what the transitions compute with. They leave one alone that has not: a newer release
 -- or another program wrote it, and an error in a script would stop a queue, a reaper or all leases of a worker.
-local function is_sound(id)
-  local rec = get(id, 'state', 'queue', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s', 'created_at',
-    'bell', 'rung_at', 'kept_at', 'start_by', 'deadline')
-  for n = 1, 12 do
-    local is_number = n <= 2 or num(rec[n]) and (n > 4 or string.find(rec[n], '^%d+$'))
-    if not rec[n] and n <= 7 or rec[n] and not is_number then return false end
+local function is_sound(rec)
+  if not rec.state or not rec.queue then return false end
+  for _, field in ipairs({'attempt', 'max_attempts'}) do
+    if not num(rec[field]) or not string.find(rec[field], '^%d+$') then return false end
   end
-  return redis.call('HEXISTS', job_key(id), 'request') == 1 -- its text may be long
+  for _, field in ipairs({'ttl_s', 'timeout_s', 'created_at'}) do
+    if not num(rec[field]) then return false end
+  end
+  for _, field in ipairs({'place', 'rung_at', 'kept_at', 'start_by', 'deadline'}) do
+    if rec[field] and not num(rec[field]) then return false end
+  end
+  return true
 end
 
 local function emit(id, kind, state, attempt, ...)
@@ -58,152 +75,180 @@ local function failure(code, message, stage, retryable, attempt)
   return cjson.encode(body)
 end
 
--- Tenants take turns in a queue: each has a line of its own, and `turns` orders them by the
--- number of jobs begun. A tenant that comes to stand in line again joins at the end of this round.
-local function line(queue, tenant)
-  return P .. ':waiting:' .. queue .. (tenant == '' and '' or ':' .. tenant)
-end
+-- A queue's jobs stand in `waiting` by their place, which is the time when they first stood in line. Tenants take
+-- turns: each has a line of its own, and `turns` orders them by the number of jobs begun. A tenant that comes to
+-- stand in line again joins at the end of this round. One that has as many jobs running as it may is `held` until
+-- one of them ends.
+local function waiting(queue) return P .. ':waiting:' .. queue end
+local function line(queue, tenant) return P .. ':line:' .. queue .. ':' .. tenant end
 local function turns(queue) return P .. ':turns:' .. queue end
+local function held(queue) return P .. ':held:' .. queue end
+local function holding(tenant) return P .. ':holding:' .. tenant end
+local BELLS = P .. ':bells'
+
+-- Running jobs: of all by the end of their leases, of a queue, and of a tenant where a limit is set.
+local LEASES = P .. ':leases'
+local function running(queue) return P .. ':running:' .. queue end
+local function share(tenant) return P .. ':share:' .. tenant end
+local function delayed(queue) return P .. ':delayed:' .. queue end
 
 -- Tells if a job that stands in this line can be begun, or passed by: its record is sound, and of this line.
-local function is_well_placed(id, queue, tenant)
-  local rec = get(id, 'queue', 'tenant')
-  return rec[1] == queue and (rec[2] or '') == tenant and is_sound(id)
+local function is_well_placed(rec, queue, tenant)
+  return rec.queue == queue and rec.tenant == tenant and is_sound(rec)
 end
 
 local function stand_in_line(id, queue, tenant, place)
   local key = line(queue, tenant)
   if redis.call('EXISTS', key) == 0 then
-    local turn = num(redis.call('HGET', P .. ':bells', queue .. ':turn')) or 0
+    local turn = num(redis.call('HGET', BELLS, queue .. ':turn')) or 0
     redis.call('ZADD', turns(queue), turn + 1, tenant)
+    redis.call('SADD', P .. ':queues', queue)
   end
   redis.call('ZADD', key, place, id)
-  redis.call('SADD', P .. ':queues', queue)
+  redis.call('ZADD', waiting(queue), place, id)
 end
 
--- Running jobs of a tenant, by their leases: an id without a lease there does not run.
-local LEASES = P .. ':leases'
-local function running(tenant) return P .. ':running' .. (tenant == '' and '' or ':' .. tenant) end
+local function leave_line(id, queue, tenant)
+  redis.call('ZREM', waiting(queue), id)
+  if redis.call('ZREM', line(queue, tenant), id) == 1 and redis.call('EXISTS', line(queue, tenant)) == 0 then
+    if redis.call('ZREM', turns(queue), tenant) == 0 then redis.call('ZREM', held(queue), tenant) end
+  end
+end
 
 -- Returns how many more jobs of the tenant may begin; `most` of them may run at once, nil: any number.
 local function room(tenant, most)
   if not most then return math.huge end
-  local count = call_anew('ZCARD', running(tenant))
+  local count = call_anew('ZCARD', share(tenant))
   -- Only a record that somebody deleted leaves an id behind.
-  if count >= most then count = redis.call('ZINTERSTORE', running(tenant), 2, running(tenant), LEASES) end
+  if count >= most then count = redis.call('ZINTERSTORE', share(tenant), 2, share(tenant), LEASES) end
   return math.max(most - count, 0)
 end
 
-local function leave_line(id)
-  local rec = get(id, 'queue', 'tenant')
-  if not rec[1] then return end
-  local queue, tenant = rec[1], rec[2] or ''
-  local key = line(queue, tenant)
-  if redis.call('ZREM', key, id) == 1 and redis.call('EXISTS', key) == 0 then
-    redis.call('ZREM', turns(queue), tenant)
-  end
+local function move_tenant(from, to, tenant)
+  local turn = redis.call('ZSCORE', from, tenant)
+  if not turn then return end
+  redis.call('ZREM', from, tenant)
+  call_anew('ZADD', to, turn, tenant)
 end
 
--- Returns the job whose turn it is and its tenant, or nothing; jobs that `is_passed_by` accepts, and those of
--- tenants that have `most` jobs running, keep their places. One without a record, which somebody deleted or
--- Redis evicted, leaves its line. One that is not well placed is returned, and the caller takes it out.
+local function hold(queue, tenant)
+  move_tenant(turns(queue), held(queue), tenant)
+  call_anew('SADD', holding(tenant), queue)
+end
+
+-- Puts a tenant back that was held, since one of its jobs has ended. The next claim rings for its queues: they may
+-- be none of the queues that the worker serves.
+local function free_room(tenant)
+  for _, queue in ipairs(call_anew('SMEMBERS', holding(tenant))) do
+    move_tenant(held(queue), turns(queue), tenant)
+    call_anew('SADD', P .. ':wake', queue)
+  end
+  redis.call('DEL', holding(tenant))
+end
+
+-- Returns the record of the job whose turn it is, or nothing; jobs that `is_passed_by` accepts, and those of tenants
+-- that have `most` jobs running, keep their places. One without a record, which somebody deleted or Redis evicted,
+-- leaves its line. One that is not well placed is returned, and the caller takes it out.
 local function next_in_line(queue, most, is_passed_by)
   local round = 0
   while true do
     local tenant = redis.call('ZRANGE', turns(queue), round, round)[1]
-    if not tenant then return nil end
-    local key, place = line(queue, tenant), 0
-    local is_full = room(tenant, most) == 0
-    while not is_full do
-      local id = redis.call('ZRANGE', key, place, place)[1]
-      if not id then break end
-      if redis.call('EXISTS', job_key(id)) == 0 then
-        redis.call('ZREM', key, id)
-      elseif is_well_placed(id, queue, tenant) and is_passed_by(id) then
-        place = place + 1
-      else
-        return id, tenant
+    if not tenant then
+      tenant = not most and call_anew('ZRANGE', held(queue), 0, 0)[1]
+      if not tenant then return nil end
+      move_tenant(held(queue), turns(queue), tenant)
+    elseif room(tenant, most) == 0 then
+      hold(queue, tenant)
+    else
+      local key, place = line(queue, tenant), 0
+      while true do
+        local id = redis.call('ZRANGE', key, place, place)[1]
+        if not id then break end
+        local rec = read(id)
+        if not rec.state and redis.call('EXISTS', job_key(id)) == 0 then
+          redis.call('ZREM', key, id)
+          redis.call('ZREM', waiting(queue), id)
+        elseif is_well_placed(rec, queue, tenant) and is_passed_by(rec) then
+          place = place + 1
+        else
+          return rec, tenant
+        end
       end
-    end
-    if is_full or place > 0 then round = round + 1 else redis.call('ZREM', turns(queue), tenant) end
-  end
-end
-
--- Returns how many jobs wait in a queue; where `most` is given, only those that may begin now.
-local function waiting(queue, most)
-  local count = 0
-  for _, tenant in ipairs(redis.call('ZRANGE', turns(queue), 0, -1)) do
-    count = count + math.min(redis.call('ZCARD', line(queue, tenant)), room(tenant, most))
-  end
-  return count
-end
-
-local function forget_places(id)
-  leave_line(id)
-  redis.call('ZREM', LEASES, id)
-  call_anew('ZREM', running(get(id, 'tenant')[1] or ''), id)
-  redis.call('ZREM', P .. ':delayed', id)
-  redis.call('ZREM', P .. ':startby', id)
-end
-
--- Counts one more bell for a queue and returns it; the caller publishes it. The worker that hears it claims
--- the job whose turn it is; `id` only says for which job it was rung.
-local function count_bell(id, attempt, queue)
-  local rung = queue .. ':rung'
-  if not num(redis.call('HGET', P .. ':bells', rung) or '0') then redis.call('HDEL', P .. ':bells', rung) end
-  local bell = redis.call('HINCRBY', P .. ':bells', rung, 1)
-  return {id, tostring(tonumber(attempt) + 1), tostring(bell), queue}
-end
-
--- Counts the bells that a queue lacks: fewer are on their way than jobs wait that may begin. Bells after the last
--- one heard are on their way, since a queue is first in, first out; none if the broker says that it is empty.
-local function count_lacking(queue, most, is_empty)
-  local numbers = redis.call('HMGET', P .. ':bells', queue .. ':rung', queue .. ':heard')
-  local rung, heard = num(numbers[1]) or 0, num(numbers[2]) or 0
-  if heard > rung then redis.call('HSET', P .. ':bells', queue .. ':rung', heard) end
-  return waiting(queue, most) - (is_empty and 0 or math.max(rung - heard, 0))
-end
-
--- Returns bells for jobs whose tenant could run no more until the attempt at this one ended.
-local function ring_next(id, most)
-  local tenant, bells = get(id, 'tenant')[1] or '', {}
-  if not most then return bells end
-  for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
-    local count = math.min(room(tenant, most), count_lacking(queue, most, false))
-    if count > 0 and redis.call('SISMEMBER', P .. ':paused', queue) == 0 then
-      for _, next_id in ipairs(redis.call('ZRANGE', line(queue, tenant), 0, count - 1)) do
-        bells[#bells + 1] = count_bell(next_id, num(get(next_id, 'attempt')[1]) or 0, queue)
-      end
+      if place > 0 then round = round + 1 else redis.call('ZREM', turns(queue), tenant) end
     end
   end
-  return bells
 end
 
--- Tells if the job's next attempt is to run with nothing beside it. One at most of the jobs of a process that
--- died is guilty, so the last attempt of a job that lost its workers is exclusive; unless its answers are kept
+-- Counts one more bell for a queue and returns its name if one is to be rung; a few bells wake as many workers as
+-- many do, and a worker that is awake claims until nothing waits.
+local MOST_BELLS = 64
+local function count_bell(queue)
+  local count = num(redis.call('HGET', BELLS, queue)) or 0
+  if count >= MOST_BELLS then return nil end
+  redis.call('HSET', BELLS, queue, count + 1, queue .. ':at', stamp(now))
+  return queue
+end
+
+-- Counts a bell for a queue that has jobs which may begin, if none is on its way.
+local function count_first_bell(queue)
+  if redis.call('EXISTS', turns(queue)) == 0 then return nil end
+  if (num(redis.call('HGET', BELLS, queue)) or 0) > 0 then return nil end
+  return count_bell(queue)
+end
+
+-- Tells if the last bell of a queue was rung this long ago; one of the future is of a clock that was set back.
+local function is_bell_old(queue, grace_s)
+  local at = num(redis.call('HGET', BELLS, queue .. ':at')) or 0
+  return now < at or now - at >= grace_s
+end
+
+local function is_begun(rec) return rec.state == 'running' or rec.state == 'canceling' end
+
+local function forget_places(rec)
+  if is_begun(rec) then
+    redis.call('ZREM', LEASES, rec.id)
+    call_anew('ZREM', running(rec.queue), rec.id)
+    if call_anew('ZREM', share(rec.tenant), rec.id) == 1 then free_room(rec.tenant) end
+    return
+  end
+  leave_line(rec.id, rec.queue, rec.tenant)
+  redis.call('ZREM', P .. ':delayed', rec.id)
+  if rec.next_at then call_anew('ZREM', delayed(rec.queue), rec.id) end
+  if rec.start_by then redis.call('ZREM', P .. ':startby', rec.id) end
+end
+
+-- Tells if the job's attempt of this number is to run with nothing beside it. One at most of the jobs of a process
+-- that died is guilty, so the last attempt of a job that lost its workers is exclusive; unless its answers are kept
 -- and only to be stored.
-local function is_exclusive(id, attempt)
-  local rec = get(id, 'suspect', 'max_attempts')
-  if not rec[1] or tonumber(attempt) < tonumber(rec[2]) then return false end
-  return redis.call('HEXISTS', job_key(id), 'kept') == 0
+local function is_exclusive(rec, attempt)
+  if not rec.suspect or attempt < tonumber(rec.max_attempts) then return false end
+  return redis.call('HEXISTS', job_key(rec.id), 'kept') == 0
 end
 
--- Puts the job into its line and returns the bell to ring. The job has the place of its first bell: a
--- backlog that came later does not begin before its next attempt.
-local function enqueue(id)
-  local rec = get(id, 'queue', 'attempt', 'tenant', 'created_at', 'bell')
-  local bell = count_bell(id, rec[2], rec[1])
-  if not rec[5] then set(id, 'bell', bell[3]) end
-  if rec[4] ~= stamp(now) then set(id, 'rung_at', stamp(now)) end
-  redis.call('HDEL', job_key(id), 'next_at')
-  stand_in_line(id, rec[1], rec[3] or '', rec[5] or bell[3])
-  return bell
+-- Puts the job into its line; returns the name of its queue if a bell is to be rung. The job has the place of its
+-- first time: a backlog that came later does not begin before its next attempt.
+local function enqueue(rec)
+  if not rec.place then set(rec.id, 'place', stamp(now)) end
+  set(rec.id, 'rung_at', stamp(now))
+  redis.call('ZREM', P .. ':delayed', rec.id)
+  if rec.next_at then
+    redis.call('HDEL', job_key(rec.id), 'next_at')
+    call_anew('ZREM', delayed(rec.queue), rec.id)
+  end
+  stand_in_line(rec.id, rec.queue, rec.tenant, rec.place or stamp(now))
+  return count_bell(rec.queue)
+end
+
+-- Makes the job due later; it is queued, but stands in no line until then.
+local function delay(rec, at)
+  set(rec.id, 'next_at', stamp(at))
+  redis.call('ZADD', P .. ':delayed', stamp(at), rec.id)
+  call_anew('ZADD', delayed(rec.queue), stamp(at), rec.id)
+  redis.call('SADD', P .. ':queues', rec.queue)
 end
 
 -- Makes the followers of a job that has ended due: they find its answer, or ask themselves.
-local function release_followers(id)
-  local key = get(id, 'flight')[1]
-  if not key then return end
+local function release_followers(id, key)
   redis.call('HDEL', job_key(id), 'flight')
   redis.call('DEL', P .. ':flight:' .. key)
   for _, follower in ipairs(call_anew('SMEMBERS', P .. ':followers:' .. key)) do
@@ -217,28 +262,27 @@ local function release_followers(id)
 end
 
 -- Calls a command on the lists of failed jobs that this one belongs in: of all, and of its tenant.
-local function call_on_dead(id, command, ...)
-  local tenant = get(id, 'tenant')[1]
+local function call_on_dead(rec, command, ...)
   redis.call(command, P .. ':dead', ...)
-  if tenant then redis.call(command, P .. ':dead:' .. tenant, ...) end
+  if rec.tenant ~= '' then redis.call(command, P .. ':dead:' .. rec.tenant, ...) end
 end
 
-local function finalize(id, state, ...)
-  local rec = get(id, 'ttl_s', 'attempt', 'idem', 'tenant')
-  forget_places(id)
-  release_followers(id)
+local function finalize(rec, state, ...)
+  local id = rec.id
+  forget_places(rec)
+  if rec.flight then release_followers(id, rec.flight) end
   set(id, 'state', state, 'finished_at', stamp(now), ...)
   redis.call('HDEL', job_key(id), 'stage', 'next_at', 'follows')
-  local ttl = math.ceil(tonumber(rec[1]))
+  local ttl = math.ceil(tonumber(rec.ttl_s))
   redis.call('EXPIRE', job_key(id), ttl)
-  redis.call('SET', P .. ':gone:' .. id, state .. ':' .. (rec[4] or ''), 'EX', ttl + GONE_EXTRA_S)
-  if rec[3] then redis.call('EXPIRE', P .. ':idem:' .. rec[3], ttl) end
+  redis.call('SET', P .. ':gone:' .. id, state .. ':' .. rec.tenant, 'EX', ttl + GONE_EXTRA_S)
+  if rec.idem then redis.call('EXPIRE', P .. ':idem:' .. rec.idem, ttl) end
   if state == 'failed' then
-    call_on_dead(id, 'ZREMRANGEBYSCORE', '-inf', stamp(now))
-    call_on_dead(id, 'ZADD', stamp(now + ttl), id)
-    call_on_dead(id, 'EXPIRE', INDEX_S)
+    call_on_dead(rec, 'ZREMRANGEBYSCORE', '-inf', stamp(now))
+    call_on_dead(rec, 'ZADD', stamp(now + ttl), id)
+    call_on_dead(rec, 'EXPIRE', INDEX_S)
   end
-  emit(id, 'state', state, rec[2])
+  emit(id, 'state', state, rec.attempt)
   redis.call('EXPIRE', P .. ':events:' .. id, ttl)
   if state == 'succeeded' then
     redis.call('DEL', segments_key(id))
@@ -247,44 +291,42 @@ local function finalize(id, state, ...)
   end
 end
 
-local function cancel_now(id, attempt, stage)
-  finalize(id, 'canceled', 'failure',
-    failure('canceled', 'canceled on request', stage, false, attempt))
+local function cancel_now(rec, stage)
+  finalize(rec, 'canceled', 'failure',
+    failure('canceled', 'canceled on request', stage, false, rec.attempt))
 end
 
-local function expire_now(id, attempt)
-  finalize(id, 'expired', 'failure', failure('start_by_passed',
-    'no worker started the job before start_by', 'queued', false, attempt))
+local function expire_now(rec)
+  finalize(rec, 'expired', 'failure', failure('start_by_passed',
+    'no worker started the job before start_by', 'queued', false, rec.attempt))
 end
 
--- Takes a running job back to queued; the caller decides when its bell is rung.
-local function requeue(id, ...)
-  forget_places(id)
-  set(id, 'state', 'queued', ...)
-  redis.call('HDEL', job_key(id), 'stage', 'worker', 'token')
+-- Takes a running job back to queued; the caller decides when it stands in line.
+local function requeue(rec, ...)
+  forget_places(rec)
+  set(rec.id, 'state', 'queued', ...)
+  redis.call('HDEL', job_key(rec.id), 'stage', 'worker', 'token')
 end
 
 -- Keeps the result of an attempt that could not store it, for the next one; returns since when it waits.
-local function keep(id, result)
-  redis.call('HSETNX', job_key(id), 'kept_at', stamp(now))
-  set(id, 'kept', result)
-  return tonumber(get(id, 'kept_at')[1])
+local function keep(rec, result)
+  set(rec.id, 'kept', result, 'kept_at', rec.kept_at or stamp(now))
+  return tonumber(rec.kept_at) or now
 end
 
 -- Returns why a producer's write is refused: the record is 'unknown' or 'unreadable'; nil: it is not. To the client
 -- of a tenant the records of others are unknown; an operator's, with the tenant '', sees all.
-local function refuse(id, tenant)
-  if redis.call('EXISTS', job_key(id)) == 0 then return 'unknown' end
-  if tenant ~= '' and get(id, 'tenant')[1] ~= tenant then return 'unknown' end
-  if not is_sound(id) then return 'unreadable' end
+local function refuse(rec, tenant)
+  if not rec.state and redis.call('EXISTS', job_key(rec.id)) == 0 then return 'unknown' end
+  if tenant ~= '' and rec.tenant ~= tenant then return 'unknown' end
+  if not is_sound(rec) then return 'unreadable' end
 end
 
 -- Tells if a worker's write still counts: 'ok', 'cancel', or 'lost' if it must be refused. The fence is the
 -- claim's token, not the attempt's number: a Redis that lost its last second hands out attempt numbers twice.
-local function fence(id, token)
-  local rec = get(id, 'state', 'token', 'attempt')
-  if rec[2] ~= token or not is_sound(id) then return 'lost' end
-  if rec[1] == 'running' then return 'ok', rec[3] end
-  if rec[1] == 'canceling' then return 'cancel', rec[3] end
+local function fence(rec, token)
+  if rec.token ~= token or not is_sound(rec) then return 'lost' end
+  if rec.state == 'running' then return 'ok' end
+  if rec.state == 'canceling' then return 'cancel' end
   return 'lost'
 end

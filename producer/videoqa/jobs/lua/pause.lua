@@ -1,6 +1,5 @@
--- prefix, queue, paused 0|1 -> 1 if that changed anything, else 0
+-- prefix, queue, paused 0|1 -> {1 if that changed anything, else 0, queue to ring or ''}
 local queue = ARGV[2]
-if ARGV[3] == '1' then return redis.call('SADD', P .. ':paused', queue) end
--- Bells that were heard during the pause are missing now: the next round of the reaper rings again.
-redis.call('HSET', P .. ':bells', queue .. ':short', '0')
-return redis.call('SREM', P .. ':paused', queue)
+if ARGV[3] == '1' then return {redis.call('SADD', P .. ':paused', queue), ''} end
+local changed = redis.call('SREM', P .. ':paused', queue)
+return {changed, changed == 1 and redis.call('EXISTS', turns(queue)) == 1 and count_bell(queue) or ''}

@@ -1,43 +1,30 @@
 -- prefix, tenant, queues that workers serve...
--- -> {{queue, waiting, tenants, paused 0|1, submission of its oldest job}...}
--- of the queues in which jobs wait, that are paused, or that are served; for a tenant, only of its own jobs
+-- -> {{queue, waiting, tenants, paused 0|1, submission of its oldest job, running, delayed, due}...}
+-- of the queues in which jobs wait or run, that are paused, or that are served; for a tenant, only of its own jobs
 local tenant, names, listed = ARGV[2], {}, {}
-local function add(queues)
-  for _, queue in ipairs(queues) do
-    if not listed[queue] then listed[queue], names[#names + 1] = true, queue end
-  end
+local function add(queue)
+  if not listed[queue] then listed[queue], names[#names + 1] = true, queue end
 end
 
-local function tenants_of(queue)
-  if tenant == '' then return redis.call('ZRANGE', turns(queue), 0, -1) end
-  return redis.call('EXISTS', line(queue, tenant)) == 1 and {tenant} or {}
-end
+local function count(key) return tonumber(call_anew('ZCARD', key)) end
 
-local function count(queue)
-  return tenant == '' and waiting(queue) or redis.call('ZCARD', line(queue, tenant))
+for n = 3, #ARGV do add(ARGV[n]) end
+if tenant == '' then
+  for _, queue in ipairs(redis.call('SMEMBERS', P .. ':paused')) do add(queue) end
 end
-
-for n = 3, #ARGV do add({ARGV[n]}) end
-if tenant == '' then add(redis.call('SMEMBERS', P .. ':paused')) end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
-  if count(queue) > 0 then add({queue}) end
-end
-
--- A tenant's jobs stand in the order of their bells, so the oldest of all is first in one of the lines.
-local function oldest(queue, tenants)
-  local found
-  for _, each in ipairs(tenants) do
-    local id = redis.call('ZRANGE', line(queue, each), 0, 0)[1]
-    local at = id and get(id, 'created_at')[1]
-    if num(at) and (not found or num(at) < num(found)) then found = at end
-  end
-  return found or ''
+  local own = tenant ~= '' and redis.call('EXISTS', line(queue, tenant))
+  if (own or redis.call('EXISTS', waiting(queue), running(queue), delayed(queue))) > 0 then add(queue) end
 end
 
 local found = {}
 for n, queue in ipairs(names) do
-  local tenants = tenants_of(queue)
-  found[n] = {queue, count(queue), #tenants,
-    redis.call('SISMEMBER', P .. ':paused', queue), oldest(queue, tenants)}
+  local all = tenant == '' and waiting(queue) or line(queue, tenant)
+  local first, size = redis.call('ZRANGE', all, 0, 0)[1], redis.call('ZCARD', all)
+  local tenants = tenant == '' and count(turns(queue)) + count(held(queue)) or math.min(size, 1)
+  local own = tenant == ''
+  found[n] = {queue, size, tenants, redis.call('SISMEMBER', P .. ':paused', queue),
+    first and get(first, 'created_at')[1] or '', own and count(running(queue)) or 0,
+    own and count(delayed(queue)) or 0, own and call_anew('ZCOUNT', delayed(queue), '-inf', stamp(now)) or 0}
 end
 return found

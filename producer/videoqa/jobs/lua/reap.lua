@@ -1,14 +1,20 @@
 -- Finds jobs that lost their worker, their bell or their time. Atomic, so any number of workers may call it.
--- prefix, grace_s, limit, most jobs of a tenant that run at once or '', how many of the queues are empty, queues
--- that the broker says are empty, and others that it says are not... -> {{id, attempt, bell, queue}...} to ring,
--- and the ids of unreadable records
-local grace_s, limit, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local bells, ended, unreadable = {}, {}, {}
+-- prefix, grace_s, limit, most jobs of a tenant that run at once or '', shortest time between two rounds
+-- -> {queues to ring, queues whose bells may be lost, ids of unreadable records}, each a list; none of them if
+-- another caller has just made a round
+local grace_s, limit, most, every_s = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local rings, rung, doubtful, unreadable = {}, {}, {}, {}
+local last = num(call_anew('GET', P .. ':round'))
+if last and now >= last and now - last < every_s then return {rings, doubtful, unreadable} end
+redis.call('SET', P .. ':round', stamp(now))
+
+local function add_ring(queue)
+  if queue and not rung[queue] then rung[queue], rings[#rings + 1] = true, queue end
+end
 
 -- After a time without any round, Redis or all workers were away, and no lease could be renewed. Workers that
 -- live get the time to renew theirs, once: rounds may be that far apart.
 local AWAY_S, SECOND_CHANCE_S = 10, 5
-local last = num(call_anew('GETSET', P .. ':round', stamp(now)))
 if last and now - last > AWAY_S then
   local chance, had = stamp(now + SECOND_CHANCE_S), stamp(last + SECOND_CHANCE_S)
   local ends = redis.call('ZRANGEBYSCORE', LEASES, '-inf', chance, 'WITHSCORES')
@@ -17,14 +23,15 @@ if last and now - last > AWAY_S then
   end
 end
 
--- Lists the ids that are due. An unreadable record is looked at again later, so that it neither stops this
+-- Lists the records that are due. An unreadable record is looked at again later, so that it neither stops this
 -- round nor fills the next ones.
 local LATER_S = 300
 local function due(key)
   local found = {}
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. key, '-inf', stamp(now), 'LIMIT', 0, limit)) do
-    if is_sound(id) then
-      found[#found + 1] = id
+    local rec = read(id)
+    if is_sound(rec) then
+      found[#found + 1] = rec
     elseif redis.call('EXISTS', job_key(id)) == 0 then
       redis.call('ZREM', P .. key, id)
     else
@@ -35,78 +42,78 @@ local function due(key)
   return found
 end
 
-for _, id in ipairs(due(':leases')) do
-  ended[#ended + 1] = id
-  local rec = get(id, 'state', 'attempt', 'max_attempts', 'overdue', 'stage', 'worker')
-  local attempt = rec[2]
-  local stage = rec[5] or nil
-  if rec[1] == 'canceling' then
-    cancel_now(id, attempt, stage)
-  elseif rec[1] ~= 'running' then
-    redis.call('ZREM', LEASES, id)
-  elseif rec[4] then
+for _, rec in ipairs(due(':leases')) do
+  if rec.state == 'canceling' then
+    cancel_now(rec, rec.stage)
+  elseif rec.state ~= 'running' then
+    redis.call('ZREM', LEASES, rec.id)
+  elseif rec.overdue then
     -- Its worker went on to renew the lease. If it had vanished, the job would be tried again, however late.
-    finalize(id, 'failed', 'failure', failure('job_timeout',
-      'the attempt ran longer than timeout_s and its worker did not stop it', stage, false, attempt))
+    finalize(rec, 'failed', 'failure', failure('job_timeout',
+      'the attempt ran longer than timeout_s and its worker did not stop it', rec.stage, false, rec.attempt))
+  elseif rec.draining then
+    redis.call('HINCRBY', job_key(rec.id), 'max_attempts', 1)
+    requeue(rec)
+    emit(rec.id, 'state', 'queued', rec.attempt, 'message', 'its worker was killed while it shut down')
+    add_ring(enqueue(rec))
   else
-    local why = failure('worker_lost', 'worker ' .. (rec[6] or '?') .. ' vanished', stage, true, attempt)
-    if tonumber(attempt) >= tonumber(rec[3]) then
-      finalize(id, 'failed', 'failure', why)
+    local why = failure('worker_lost', 'worker ' .. (rec.worker or '?') .. ' vanished', rec.stage, true, rec.attempt)
+    if tonumber(rec.attempt) >= tonumber(rec.max_attempts) then
+      finalize(rec, 'failed', 'failure', why)
     else
-      requeue(id, 'failure', why, 'suspect', '1')
-      emit(id, 'retry', 'queued', attempt, 'message', 'its worker vanished')
-      bells[#bells + 1] = enqueue(id)
+      requeue(rec, 'failure', why, 'suspect', '1')
+      emit(rec.id, 'retry', 'queued', rec.attempt, 'message', 'its worker vanished')
+      add_ring(enqueue(rec))
     end
   end
 end
 
-for _, id in ipairs(due(':delayed')) do
-  redis.call('ZREM', P .. ':delayed', id)
-  if get(id, 'state')[1] == 'queued' then bells[#bells + 1] = enqueue(id) end
-end
-
-for _, id in ipairs(due(':startby')) do
-  local rec = get(id, 'state', 'attempt')
-  redis.call('ZREM', P .. ':startby', id)
-  if rec[1] == 'queued' then expire_now(id, rec[2]) end
-end
-
-for _, id in ipairs(ended) do
-  for _, bell in ipairs(ring_next(id, most)) do bells[#bells + 1] = bell end
-end
-
--- Counts the lost bells of a queue: it has lacked them for longer than bells take. A caller that did not ask the
--- broker (nil) cannot say that none is missing.
-local function missing(queue, is_empty)
-  local short = count_lacking(queue, most, is_empty)
-  local since = redis.call('HGET', P .. ':bells', queue .. ':short')
-  if short <= 0 then
-    if since and is_empty ~= nil then redis.call('HDEL', P .. ':bells', queue .. ':short') end
-    return 0
-  end
-  if not num(since) then redis.call('HSET', P .. ':bells', queue .. ':short', stamp(now)) end
-  if now - (num(since) or now) < grace_s then return 0 end
-  if short > limit then return limit end -- the next round rings for the others, which have missed theirs as long
-  redis.call('HDEL', P .. ':bells', queue .. ':short')
-  return short
-end
-
-local function ring_again(queue, count)
-  for _, tenant in ipairs(redis.call('ZRANGE', turns(queue), 0, -1)) do
-    for _, id in ipairs(redis.call('ZRANGE', line(queue, tenant), 0, count - 1)) do
-      bells[#bells + 1] = count_bell(id, num(get(id, 'attempt')[1]) or 0, queue)
-      count = count - 1
-    end
-    if count == 0 then return end
+for _, rec in ipairs(due(':delayed')) do
+  if rec.state == 'queued' then
+    add_ring(enqueue(rec))
+  else
+    redis.call('ZREM', P .. ':delayed', rec.id)
+    call_anew('ZREM', delayed(rec.queue), rec.id)
   end
 end
 
-local empty = {}
-for n = 6, #ARGV do empty[ARGV[n]] = n < 6 + tonumber(ARGV[5]) end
+for _, rec in ipairs(due(':startby')) do
+  redis.call('ZREM', P .. ':startby', rec.id)
+  if rec.state == 'queued' and rec.attempt == '0' then expire_now(rec) end
+end
+
+for _, queue in ipairs(call_anew('SMEMBERS', P .. ':wake')) do add_ring(count_bell(queue)) end
+redis.call('DEL', P .. ':wake')
+
+-- Gives the tenants of waiting jobs their turns again, after somebody deleted these or Redis evicted them.
+local function restore_turns(queue)
+  for _, id in ipairs(redis.call('ZRANGE', waiting(queue), 0, limit - 1)) do
+    local tenant = get(id, 'tenant')[1] or ''
+    if redis.call('EXISTS', line(queue, tenant)) == 1 then redis.call('ZADD', turns(queue), 0, tenant) end
+  end
+end
+
+-- Tells if jobs of the queue may begin. A tenant whose running jobs somebody deleted is held no longer.
+local function may_begin(queue)
+  if most then
+    local tenant = call_anew('ZRANDMEMBER', held(queue))
+    if tenant and room(tenant, most) > 0 then move_tenant(held(queue), turns(queue), tenant) end
+  end
+  if redis.call('EXISTS', turns(queue), held(queue)) == 0 then restore_turns(queue) end
+  return redis.call('EXISTS', turns(queue)) == 1
+end
+
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
-  local paused = redis.call('SISMEMBER', P .. ':paused', queue) == 1
-  local count = paused and 0 or missing(queue, empty[queue])
-  if count > 0 then ring_again(queue, count) end
-  if redis.call('EXISTS', turns(queue)) == 0 then redis.call('SREM', P .. ':queues', queue) end
+  if may_begin(queue) then
+    if is_bell_old(queue, grace_s) and redis.call('SISMEMBER', P .. ':paused', queue) == 0 then
+      if (num(redis.call('HGET', BELLS, queue)) or 0) > 0 then
+        doubtful[#doubtful + 1] = queue
+      else
+        add_ring(count_bell(queue))
+      end
+    end
+  elseif redis.call('EXISTS', waiting(queue), running(queue), delayed(queue)) == 0 then
+    redis.call('SREM', P .. ':queues', queue)
+  end
 end
-return {bells, unreadable}
+return {rings, doubtful, unreadable}

@@ -1,12 +1,22 @@
--- prefix, id, token, lease_s -> 'ok', 'cancel' or 'lost'
-local id, lease_s = ARGV[2], tonumber(ARGV[4])
-local answer = fence(id, ARGV[3])
-if answer == 'lost' then return answer end
--- A worker that hangs past its deadline cannot keep the job by a healthy heartbeat.
-local deadline = num(get(id, 'deadline')[1]) or now
-if now > deadline then
-  if now > deadline + lease_s then return 'lost' end
-  set(id, 'overdue', '1')
+-- prefix, lease_s, the worker shuts down 0|1, id and token of each lease... -> 'ok', 'cancel' or 'lost' for each
+local lease_s, is_draining = tonumber(ARGV[2]), ARGV[3] == '1'
+
+local function renew(id, token)
+  local rec = read(id)
+  local answer = fence(rec, token)
+  if answer == 'lost' then return answer end
+  -- A worker that hangs past its deadline cannot keep the job by a healthy heartbeat.
+  local deadline = num(rec.deadline) or now
+  if now > deadline then
+    if now > deadline + lease_s then return 'lost' end
+    set(id, 'overdue', '1')
+  end
+  -- A worker that shuts down may be killed: its job is not to blame.
+  if is_draining and not rec.draining then set(id, 'draining', '1') end
+  redis.call('ZADD', LEASES, stamp(now + lease_s), id)
+  return answer
 end
-redis.call('ZADD', LEASES, stamp(now + lease_s), id)
-return answer
+
+local answers = {}
+for n = 4, #ARGV, 2 do answers[#answers + 1] = renew(ARGV[n], ARGV[n + 1]) end
+return answers

@@ -1,6 +1,6 @@
 -- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
 -- start_by default, most that may wait, tenant, indexes...
--- -> {'new'|'same'|'conflict', id, attempt, bell, queue} or {'full', waiting}
+-- -> {'new', queue to ring or '', created_at}, {'same'|'conflict', id} or {'full', waiting}
 -- Each new id has two old ones checked, so that at most half of an index are ids of records that are gone.
 local function index(key, id)
   for _, old in ipairs(redis.call('ZRANDMEMBER', key, 2)) do
@@ -10,12 +10,9 @@ local function index(key, id)
   redis.call('EXPIRE', key, INDEX_S)
 end
 
-local id, queue, idem, body = ARGV[2], ARGV[4], ARGV[9], ARGV[10]
-if redis.call('EXISTS', job_key(id)) == 1 then
-  -- A call repeated after a lost reply.
-  local rec = get(id, 'bell')
-  return {'new', id, '1', rec[1], queue}
-end
+local id, queue, idem, body, tenant = ARGV[2], ARGV[4], ARGV[9], ARGV[10], ARGV[13]
+local recorded_at = get(id, 'created_at')[1]
+if recorded_at then return {'new', queue, recorded_at} end -- a call repeated after a lost reply
 if idem ~= '' then
   local key = P .. ':idem:' .. idem
   local have = call_anew('HMGET', key, 'id', 'body')
@@ -24,19 +21,20 @@ if idem ~= '' then
     return {'same', have[1]}
   end
 end
-local before = waiting(queue)
+local before = redis.call('ZCARD', waiting(queue))
 if before >= tonumber(ARGV[12]) then return {'full', tostring(before)} end
+local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
+local fields = {'request', ARGV[3], 'state', 'queued', 'queue', queue, 'attempt', 0, 'max_attempts', ARGV[5],
+  'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now), 'place', stamp(now), 'start_by', stamp(start_by)}
+local function add(field, value) fields[#fields + 1], fields[#fields + 2] = field, value end
+if tenant ~= '' then add('tenant', tenant) end
 if idem ~= '' then
   redis.call('HSET', P .. ':idem:' .. idem, 'id', id, 'body', body)
-  set(id, 'idem', idem)
+  add('idem', idem)
 end
-set(id, 'request', ARGV[3], 'state', 'queued', 'queue', queue, 'attempt', 0,
-  'max_attempts', ARGV[5], 'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now))
-if ARGV[13] ~= '' then set(id, 'tenant', ARGV[13]) end
+set(id, unpack(fields))
 for n = 14, #ARGV do index(ARGV[n], id) end
-local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
-set(id, 'start_by', stamp(start_by))
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
+stand_in_line(id, queue, tenant, stamp(now))
 -- The first event of a job is not in its stream: see event_stream.py.
-local bell = enqueue(id)
-return {'new', id, bell[2], bell[3], queue}
+return {'new', count_bell(queue) or '', stamp(now)}

@@ -1,0 +1,11 @@
+-- Counts a bell anew for queues in which the broker holds no message though bells are on their way by our count.
+-- prefix, grace_s, queues... -> queues to ring
+local rings = {}
+for n = 3, #ARGV do
+  local queue = ARGV[n]
+  if is_bell_old(queue, tonumber(ARGV[2])) and redis.call('EXISTS', turns(queue)) == 1 then
+    redis.call('HSET', BELLS, queue, 0)
+    rings[#rings + 1] = count_bell(queue)
+  end
+end
+return rings

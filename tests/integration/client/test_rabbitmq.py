@@ -1,0 +1,104 @@
+"""RabbitMQ as the broker: what stands there, and submits when it takes nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.rabbitmq import MISSING, RabbitServer, find_rabbitmq
+
+from videoqa import Client, Settings
+
+pytestmark = pytest.mark.skipif(find_rabbitmq() is None, reason=MISSING)
+WITHIN_S = 3.0
+ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
+
+
+@pytest.fixture(scope="module")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    with RabbitServer(tmp_path_factory.mktemp("rabbitmq") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def rabbit_settings(settings: Settings, rabbit: RabbitServer) -> Settings:
+    return settings.model_copy(update={"broker_url": rabbit.url})
+
+
+def test_a_fleet_has_one_durable_queue_for_each_priority(
+    rabbit: RabbitServer, rabbit_settings: Settings
+) -> None:
+    with Client(settings=rabbit_settings) as client:
+        for number in range(6):
+            client.submit(ASKED | {"priority": ("interactive", "bulk")[number % 2]})
+    listed = rabbit.control("list_queues", "name", "durable", "auto_delete", "messages")
+    ours = sorted(line.split() for line in listed.splitlines() if rabbit_settings.prefix in line)
+    queues = [f"{rabbit_settings.prefix}.default.{kind}" for kind in ("bulk", "interactive")]
+    assert [[name, *rest[:2]] for name, *rest in ours] == [[q, "true", "false"] for q in queues]
+    assert all(1 <= int(rest[-1]) <= 3 for _, *rest in ours)
+    exchanges = rabbit.control("list_exchanges", "name").split()
+    assert [name for name in exchanges if not name.startswith(("amq.", *queues))] == []
+
+
+def test_a_submit_beside_a_memory_alarm_returns_at_once_and_the_job_is_recorded(
+    rabbit: RabbitServer, rabbit_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    def submit(client: Client) -> None:
+        begun = time.monotonic()
+        with caplog.at_level(logging.WARNING):
+            job = client.submit(ASKED)
+        assert time.monotonic() - begun < WITHIN_S
+        assert client.get(job.id).state == "queued"
+        assert "short of memory" in caplog.text
+        caplog.clear()
+
+    with Client(settings=rabbit_settings) as connected:
+        connected.submit(ASKED)
+        rabbit.control("set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            for _ in range(3):
+                submit(connected)
+            begun = time.monotonic()
+            with Client(settings=rabbit_settings) as fresh:
+                submit(fresh)
+            assert time.monotonic() - begun < WITHIN_S, "to close waits for nothing"
+        finally:
+            rabbit.control("set_vm_memory_high_watermark", "0.4")
+        connected.submit(ASKED)
+        assert caplog.text == ""
+
+
+def test_a_submit_to_a_frozen_server_returns_in_time_and_the_job_is_recorded(
+    rabbit: RabbitServer, rabbit_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    quick = rabbit_settings.model_copy(update={"socket_timeout_s": 0.5, "connect_timeout_s": 0.5})
+    with Client(settings=quick) as client:
+        client.submit(ASKED)
+        os.kill(rabbit.process.pid, signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            client.submit(ASKED)
+            assert time.monotonic() - begun < WITHIN_S
+        finally:
+            os.kill(rabbit.process.pid, signal.SIGCONT)
+        assert "a worker will find it late" in caplog.text
+        caplog.clear()
+        client.submit(ASKED)
+        assert caplog.text == ""
+
+
+def test_a_submit_after_the_server_was_killed_reaches_the_new_one(
+    rabbit: RabbitServer, rabbit_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Client(settings=rabbit_settings) as client:
+        for _ in range(3):
+            client.submit(ASKED)
+        rabbit.restart()
+        client.submit(ASKED)
+    assert caplog.text == ""
+    assert rabbit.count_messages(f"{rabbit_settings.prefix}.default.interactive") >= 1

@@ -15,6 +15,7 @@ away, and when the job or the caller's time is over. Its driver makes the calls:
 from __future__ import annotations
 
 import math
+import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +26,8 @@ from videoqa.contract import FINAL_STATES, Event, Job, JobState
 
 __all__ = ["EventCursor"]
 
-CHECK_S = 10.0
-"""Limit of one blocking read: a record that ends without an event, as an expired one does, is noticed then."""
+CHECK_S = 30.0
+"""Most seconds of one blocking read: a record that ends without an event, as an expired one does, is noticed then."""
 OUTAGE_S = 30.0
 """Limit of an outage of Redis that a waiting caller does not hear of."""
 PAUSE_S = 0.5
@@ -124,15 +125,16 @@ class EventCursor:
         self.is_open = not job.final
 
     def _limit_block(self) -> float:
+        limit_s = CHECK_S * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the looks of many waiters
         if self._deadline_s is None:
-            return CHECK_S
+            return limit_s
         left_s = self._deadline_s - self._clock()
         if left_s <= 0:
             raise errors.WaitTimeout(
                 f"job {self.job_id} was not finished within {self._timeout_s:g} s; it continues: "
                 "wait again"
             )
-        return min(CHECK_S, max(left_s, 0.001))
+        return min(limit_s, max(left_s, 0.001))
 
     def _bridge(self, error: errors.RedisUnavailable) -> float:
         now_s = self._clock()

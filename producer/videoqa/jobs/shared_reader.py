@@ -6,7 +6,7 @@ a time, behind the last event that it has: what it does not read yet stays in Re
 lost, doubled, or kept here for a slow one.
 
 A read that joins while XREAD blocks has it ended by CLIENT UNBLOCK, which writes nothing and also works
-on a server that is full. XREAD costs the server time by the number of its streams (about 1 us each); so the
+on a server that is full. XREAD costs the server time by the number of its streams; so the
 reader pauses after each call by that number, and takes what came meanwhile together.
 """
 
@@ -234,7 +234,7 @@ class SharedReader:
                 self._end(found)
                 time.sleep(PAUSE_PER_STREAM_S * len(streams))
         finally:
-            if client is not None:
+            if client is not None and self._poll_s is None:  # that one is the client's own
                 client.close()
 
     def _read_streams(self, client: redis.Redis, streams: dict[str, str]) -> Any:

@@ -5,8 +5,8 @@
         async for piece in client.stream(job.id):
             print(piece.text, end="")
 
-Events are awaited on the event loop itself, so that any number of jobs can be waited for at once.
-Calls of one round trip run in a few threads, where Celery's publishing and boto3 have to run anyway.
+Any number of jobs can be waited for at once: one thread reads their events for all event loops. Other
+calls run in a few threads, where Celery's publishing and boto3 have to run anyway.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from videoqa.contract import (
 )
 from videoqa.errors import ClientClosed
 from videoqa.forks import reopen_in_children
-from videoqa.jobs import AsyncEventReader, EventCursor, connect_async
+from videoqa.jobs import EventCursor
 from videoqa.local_stack import find_settings
 from videoqa.settings import Settings
 
@@ -84,11 +84,6 @@ class AsyncClient:
         """See `Client`."""
         self._client = Client(url, settings=settings, tenant=tenant)
         self._is_borrower = False
-        self._events = AsyncEventReader(
-            partial(connect_async, self.settings),
-            url=self.settings.redis_url,
-            prefix=self.settings.prefix,
-        )
         self._threads = _Threads()
 
     @classmethod
@@ -120,7 +115,6 @@ class AsyncClient:
             return
         self._threads.close()
         await asyncio.to_thread(self._client.close)
-        await self._events.close()
 
     async def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._threads.run(partial(method, *args, **kwargs))
@@ -195,18 +189,30 @@ class AsyncClient:
             yield event
 
     async def _follow(self, cursor: EventCursor) -> AsyncIterator[Event]:
-        cursor.begin(await self._call(self._client._get_now, cursor.job_id))
+        job_id = cursor.job_id
+        cursor.begin(await self._read_job(job_id))
         while cursor.is_open:
             await asyncio.sleep(cursor.pause_s)
             with cursor.reading():
-                for event in cursor.receive(
-                    await self._events.read_events(
-                        cursor.job_id, after=cursor.after, block_s=cursor.block_s
-                    )
-                ):
+                for event in cursor.receive(await self._wait_for_events(cursor)):
                     yield event
-                if cursor.needs_job:
-                    cursor.check(await self._call(self._client._get_now, cursor.job_id))
+                if cursor.needs_state:
+                    state = await asyncio.wrap_future(self._client._ask_state(job_id))
+                    if cursor.is_over(state):
+                        cursor.end(await self._read_job(job_id))
+
+    async def _read_job(self, job_id: str) -> Job:
+        job = await asyncio.wrap_future(self._client._ask_job(job_id))
+        if job is None:
+            return await self._call(self._client._get_now, job_id)
+        return job
+
+    async def _wait_for_events(self, cursor: EventCursor) -> builtins.list[Event]:
+        asked = asyncio.wrap_future(self._client._ask_events(cursor))
+        try:
+            return await asyncio.wait_for(asked, cursor.block_s or None)
+        except TimeoutError:
+            return []
 
     async def stream(
         self, job_id: str, *, timeout_s: float | None = None

@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -49,8 +50,10 @@ from videoqa.jobs import (
     LedgerReader,
     ListCursor,
     ReplicaReader,
+    SharedReader,
     Submission,
     SubmitResult,
+    check_job_id,
     check_permissions,
     connect,
     connect_replica,
@@ -214,6 +217,7 @@ class Client:
         )
         self._replica = self._connect_replica()
         self._replica_reader = self._make_replica_reader()
+        self._reader = self._make_reader()
         self._take_tenant(self.settings.tenant if tenant is None else tenant)
         self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
         self._doorbell = _LazyDoorbell(self._make_doorbell)
@@ -228,6 +232,9 @@ class Client:
 
     def _connect(self) -> redis.Redis:
         return connect(self.settings)
+
+    def _make_reader(self) -> SharedReader:
+        return SharedReader(self._ledger, self._connect)
 
     def _connect_replica(self) -> redis.Redis | None:
         return connect_replica(self.settings)
@@ -295,12 +302,13 @@ class Client:
     def close(self) -> None:
         """Closes the connections to Redis and to the broker; calls raise ClientClosed from now on.
 
-        A call that waits in another thread hears of it within 2 s. A client of `for_tenant` has no connections
+        A call that waits in another thread raises it as well. A client of `for_tenant` has no connections
         of its own: it is closed with the one that it comes from.
         """
         if self._is_borrower:
             return
         self._doorbell.close()
+        self._reader.close()
         for connected in (self._redis, self._replica):
             if connected is not None:
                 pool, connected.connection_pool = connected.connection_pool, cast("Any", _Closed())
@@ -445,9 +453,13 @@ class Client:
 
     def _get_now(self, job_id: str) -> Job:
         """Returns the job as the primary has it: after a change of it, and while its events are followed."""
+        self._note_change(job_id)
+        return self._ledger.get(job_id)
+
+    def _note_change(self, job_id: str) -> None:
+        """Has the job read at the primary for some seconds."""
         if self._replica_reader is not None:
             self._replica_reader.note_change(job_id)
-        return self._ledger.get(job_id)
 
     def get_many(
         self, job_ids: Sequence[str], *, include_request: bool = False
@@ -534,7 +546,7 @@ class Client:
         timeout_s: float | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> Job:
-        """Waits until the job is final, and returns it; blocks on the job's events and does not poll.
+        """Waits until the job is final, and returns it; any number of waits of a client share one blocking read.
 
         Arguments:
             on_event: called with each event of the job, from its beginning.
@@ -562,17 +574,40 @@ class Client:
         yield from self._follow(EventCursor(job_id, after=after, timeout_s=timeout_s))
 
     def _follow(self, cursor: EventCursor) -> Iterator[Event]:
-        cursor.begin(self._get_now(cursor.job_id))
+        job_id = cursor.job_id
+        cursor.begin(self._ask_job(job_id).result() or self._get_now(job_id))
         while cursor.is_open:
             time.sleep(cursor.pause_s)
             with cursor.reading():
-                yield from cursor.receive(
-                    self._ledger.read_events(
-                        cursor.job_id, after=cursor.after, block_s=cursor.block_s
-                    )
-                )
-                if cursor.needs_job:
-                    cursor.check(self._get_now(cursor.job_id))
+                yield from cursor.receive(self._wait_for_events(cursor))
+                if cursor.needs_state and cursor.is_over(self._ask_state(job_id).result()):
+                    cursor.end(self._ask_job(job_id).result() or self._get_now(job_id))
+
+    def _wait_for_events(self, cursor: EventCursor) -> builtins.list[Event]:
+        future = self._ask_events(cursor)
+        try:
+            return future.result(cursor.block_s or None)
+        except TimeoutError:
+            return []
+        finally:
+            future.cancel()
+
+    def _ask_job(self, job_id: str) -> Future[Job | None]:
+        """Asks for a job; the answer is None if there is none, and `_get_now` says why."""
+        check_job_id(job_id)
+        self._note_change(job_id)
+        return cast("Future[Job | None]", self._reader.ask(self._ledger.get_many, job_id))
+
+    def _ask_state(self, job_id: str) -> Future[JobState | None]:
+        self._note_change(job_id)
+        return self._reader.ask(self._ledger.get_states, job_id)
+
+    def _ask_events(self, cursor: EventCursor) -> Future[builtins.list[Event]]:
+        """Asks for the events that the cursor reads next: those of now, or the next ones."""
+        if cursor.block_s:
+            return self._reader.read(cursor.job_id, after=cursor.after)
+        asked = self._reader.ask(self._ledger.read_events_many, (cursor.job_id, cursor.after))
+        return cast("Future[builtins.list[Event]]", asked)
 
     def result(self, job_id: str) -> Result:
         """Returns the result of a succeeded job.

@@ -12,9 +12,7 @@ is the same for asyncio, on any event loop.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
@@ -24,7 +22,6 @@ from videoqa.async_client import AsyncClient
 from videoqa.client import Client
 from videoqa.contract import (
     Answer,
-    Event,
     Failure,
     Job,
     JobRequest,
@@ -33,7 +30,7 @@ from videoqa.contract import (
     Segment,
     Usage,
 )
-from videoqa.jobs import ENCODING_ERRORS, Claim, Progress, queue_name
+from videoqa.jobs import ENCODING_ERRORS, Claim, Progress, SharedReader, queue_name
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +41,7 @@ __all__ = ["InMemoryAsyncClient", "InMemoryClient"]
 WORKER = "in-memory"
 LEASE_S = 1e9
 POLL_S = 0.01
-"""Time between two looks at the events in memory."""
+"""Limit of one blocking read in memory, which nothing can wake."""
 
 
 class _AnsweringDoorbell:
@@ -96,6 +93,9 @@ class InMemoryClient(Client):
 
     def _reopen(self) -> None:
         """Keeps the in-memory Redis: the child has a copy of its own."""
+
+    def _make_reader(self) -> SharedReader:
+        return SharedReader(self._ledger, lambda: self._redis, poll_s=POLL_S)
 
     def _make_doorbell(self) -> _AnsweringDoorbell:
         return _AnsweringDoorbell(self._answer_queue)
@@ -214,24 +214,6 @@ class InMemoryClient(Client):
         return str(self._redis.hget(self._ledger.keys.job(job_id), "token"))
 
 
-class _PolledEvents:
-    """Events of an in-memory Redis, read without a connection that would belong to one event loop."""
-
-    def __init__(self, read: Callable[[str, str], list[Event]]) -> None:
-        self._read = read
-
-    async def read_events(
-        self, job_id: str, *, after: str = "0", block_s: float = 0.0
-    ) -> list[Event]:
-        deadline_s = time.monotonic() + block_s
-        while not (found := self._read(job_id, after)) and time.monotonic() < deadline_s:
-            await asyncio.sleep(POLL_S)
-        return found
-
-    async def close(self) -> None:
-        """Closes nothing: the connection is the blocking client's."""
-
-
 class InMemoryAsyncClient(AsyncClient):
     """`InMemoryClient` for asyncio; the test plays the worker by the same methods, to be awaited.
 
@@ -256,10 +238,6 @@ class InMemoryAsyncClient(AsyncClient):
         self.memory = memory or InMemoryClient(answer=answer, settings=settings, tenant=tenant)
         """The jobs of this client, as a client that blocks."""
         self._client = self.memory
-        self._events = _PolledEvents(self._read_events)  # type: ignore[assignment]
-
-    def _read_events(self, job_id: str, after: str) -> list[Event]:
-        return self.memory._ledger.read_events(job_id, after=after)
 
     async def begin(self, job_id: str) -> Job:
         """See `InMemoryClient.begin`."""

@@ -149,7 +149,7 @@ def test_the_file_names_the_commands_that_are_checked() -> None:
     assert tuple(users) == NAMES
     besides = {
         "del", "eval", "evalsha", "script|load", "multi", "exec", "ping", "info", "select",
-        "client|setname", "client|setinfo", "wait",
+        "client|setname", "client|setinfo", "client|id", "client|unblock", "wait",
     }  # fmt: skip
     producer = besides | {call.split()[0].lower() for call in RECORDS + PUBLISHING}
     consuming = {call.split()[0].lower() for call in CONSUMING}
@@ -166,7 +166,7 @@ def test_the_commands_of_all_scripts_and_calls_are_checked() -> None:
     called = set(re.findall(r"(?:redis\.p?call\(|call_anew\(|call_on_dead\(id, )'(\w+)'", texts))
     assert called
     methods = set(re.findall(r"(?:_redis|pipe|client)\.([a-z]+)\(", texts))
-    others = {"eval", "evalsha", "execute", "info", "pipeline", "delete", "aclose"}
+    others = {"eval", "evalsha", "execute", "info", "pipeline", "delete", "close", "brpop"}
     assert called | {method.upper() for method in methods - others} <= checked
 
 

@@ -5,7 +5,6 @@ from videoqa.jobs.connection import (
     ENCODING_ERRORS,
     MAX_CONNECTIONS,
     connect,
-    connect_async,
     connect_replica,
     explain_broken,
     find_eviction_policy,
@@ -17,7 +16,6 @@ from videoqa.jobs.connection import (
     translate_redis_errors,
 )
 from videoqa.jobs.event_cursor import EventCursor
-from videoqa.jobs.event_stream import AsyncEventReader
 from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import (
     Claim,
@@ -30,16 +28,16 @@ from videoqa.jobs.ledger import (
 )
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.permissions import check_permissions
-from videoqa.jobs.reader import LedgerReader
+from videoqa.jobs.reader import LedgerReader, check_job_id
 from videoqa.jobs.replica_reads import ReplicaReader
 from videoqa.jobs.sentinels import PrimaryFinder, SentinelReply
 from videoqa.jobs.server_checks import DemotedError, make_leaving_class
+from videoqa.jobs.shared_reader import SharedReader
 from videoqa.jobs.submission import Submission, SubmitResult, new_job_id
 
 __all__ = [
     "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
-    "AsyncEventReader",
     "CachedObject",
     "Claim",
     "ClaimResult",
@@ -53,13 +51,14 @@ __all__ = [
     "ReapResult",
     "ReplicaReader",
     "SentinelReply",
+    "SharedReader",
     "Submission",
     "SubmitResult",
     "Unreadable",
     "WriteReply",
+    "check_job_id",
     "check_permissions",
     "connect",
-    "connect_async",
     "connect_replica",
     "explain_broken",
     "find_eviction_policy",

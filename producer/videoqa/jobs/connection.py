@@ -9,19 +9,18 @@ import errno
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from videoqa.errors import ConfigurationError, RedisUnavailable
-from videoqa.jobs.sentinels import AsyncPrimaryFinder, NoPrimaryError, PrimaryFinder
+from videoqa.jobs.sentinels import NoPrimaryError, PrimaryFinder
 from videoqa.jobs.server_checks import (
     DemotedError,
     WrongServerError,
     leave_demoted,
-    leave_demoted_async,
 )
 from videoqa.local_stack import (
     advise_unreachable,
@@ -33,14 +32,10 @@ from videoqa.redaction import redact_text, redact_url
 from videoqa.redis_url import names_server, parse_options, parse_sentinels, strip_options
 from videoqa.settings import Settings, check_server_url
 
-if TYPE_CHECKING:
-    import redis.asyncio
-
 __all__ = [
     "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
     "connect",
-    "connect_async",
     "connect_replica",
     "describe_refusal",
     "explain_broken",
@@ -59,7 +54,7 @@ _NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
 """Error codes without a class in redis-py. BUSY: a script runs long."""
 MAX_CONNECTIONS = 2**31 - 1
 """Most connections of a pool, unless the URL has `max_connections`: in effect no limit of ours. redis-py's
-is 100, and each thread or task that waits for a job holds one.
+is 100, and each thread in the middle of a call holds one.
 """
 ENCODING_ERRORS = "backslashreplace"
 """Treatment of bytes that are no UTF-8, and of text that has none: it breaks one record, not the read of many."""
@@ -142,25 +137,6 @@ def make_finder(settings: Settings) -> PrimaryFinder | None:
 
 def _uses_tls(settings: Settings) -> bool:
     return settings.redis_url.startswith("rediss")
-
-
-def connect_async(settings: Settings) -> redis.asyncio.Redis:
-    """Makes the client of `connect` for asyncio."""
-    import redis.asyncio
-
-    retry = redis.asyncio.retry.Retry(_BACKOFF, 1, supported_errors=_BROKEN)
-    with _translate_url_errors(settings):
-        client = redis.asyncio.Redis.from_url(
-            strip_options(settings.redis_url), retry=retry, **_make_options(settings)
-        )
-        group = parse_sentinels(settings.redis_url)
-        finder = (
-            AsyncPrimaryFinder(group, _make_options(settings), uses_tls=_uses_tls(settings))
-            if group
-            else None
-        )
-        leave_demoted_async(client.connection_pool, finder)
-        return client
 
 
 def _make_options(settings: Settings) -> dict[str, Any]:

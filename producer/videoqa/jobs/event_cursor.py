@@ -3,30 +3,31 @@
 Sans-io: decides what to read next, how long the read may block, how long to pause while Redis is
 away, and when the job or the caller's time is over. Its driver makes the calls:
 
-    cursor.begin(get(job_id))
+    cursor.begin(read_job(job_id))
     while cursor.is_open:
         sleep(cursor.pause_s)
         with cursor.reading():
             yield from cursor.receive(read_events(job_id, after=cursor.after, block_s=cursor.block_s))
-            if cursor.needs_job:
-                cursor.check(get(job_id))
+            if cursor.needs_state and cursor.is_over(read_state(job_id)):
+                cursor.end(read_job(job_id))
 """
 
 from __future__ import annotations
 
 import math
+import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from videoqa import errors
-from videoqa.contract import FINAL_STATES, Event, Job
+from videoqa.contract import FINAL_STATES, Event, Job, JobState
 
 __all__ = ["EventCursor"]
 
-BLOCK_S = 2.0
-"""Limit of one blocking read; below the socket time-out, so that a dead Redis is noticed."""
+CHECK_S = 30.0
+"""Most seconds of one blocking read: a record that ends without an event, as an expired one does, is noticed then."""
 OUTAGE_S = 30.0
 """Limit of an outage of Redis that a waiting caller does not hear of."""
 PAUSE_S = 0.5
@@ -73,7 +74,7 @@ class EventCursor:
         """Time to sleep before the next read."""
         self.is_open = True
         """False once the job is final and all its events were received."""
-        self.needs_job = False
+        self.needs_state = False
         """True if the events received last may be the job's last ones: its record decides."""
         self._replays = replays
         self._timeout_s = timeout_s
@@ -111,23 +112,29 @@ class EventCursor:
             self.after = event.id
             yield event
         # A retried job's events go on after its first final one.
-        self.needs_job = not events or events[-1].state in FINAL_STATES
+        self.needs_state = not events or events[-1].state in FINAL_STATES
 
-    def check(self, job: Job) -> None:
+    @staticmethod
+    def is_over(state: JobState | None) -> bool:
+        """Returns True if a job in this state gets no more events; None: its record is gone."""
+        return state is None or state in FINAL_STATES
+
+    def end(self, job: Job) -> None:
         """Closes the cursor if the job's record is final."""
         self.job = job
         self.is_open = not job.final
 
     def _limit_block(self) -> float:
+        limit_s = CHECK_S * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the looks of many waiters
         if self._deadline_s is None:
-            return BLOCK_S
+            return limit_s
         left_s = self._deadline_s - self._clock()
         if left_s <= 0:
             raise errors.WaitTimeout(
                 f"job {self.job_id} was not finished within {self._timeout_s:g} s; it continues: "
                 "wait again"
             )
-        return min(BLOCK_S, max(left_s, 0.001))
+        return min(limit_s, max(left_s, 0.001))
 
     def _bridge(self, error: errors.RedisUnavailable) -> float:
         now_s = self._clock()

@@ -31,6 +31,8 @@ RECORDS = (
     "XADD x * f 1", "XREAD STREAMS x 0", "TIME", "HDEL h f",
 )  # fmt: skip
 """Harmless calls of all commands of the ledger; a word of one small letter stands for a key."""
+OUTSIDE_SCRIPTS = ("MULTI", "EXEC", "CLIENT ID", "CLIENT UNBLOCK 0")
+"""Harmless calls that no script may make: kombu's and the ledger's, and those of waiting for jobs."""
 PUBLISHING = ("LPUSH q m", "LLEN q", "EXISTS q", "SADD b m", "SADD p m", "SMEMBERS b")
 """Those of kombu's for a message, besides MULTI and EXEC."""
 CONSUMING = ("BRPOP q 0",)
@@ -76,8 +78,8 @@ def _find_missing(
     pipe = client.pipeline(transaction=False)
     if consumes:
         pipe.brpop(keys["q"], timeout=0.01)
-    for call in ("MULTI", "EXEC"):  # kombu's and the ledger's
-        pipe.execute_command(call)  # type: ignore[no-untyped-call]
+    for call in OUTSIDE_SCRIPTS:
+        pipe.execute_command(*call.split())  # type: ignore[no-untyped-call]
     if waits:
         pipe.execute_command("WAIT", 0, 1)  # type: ignore[no-untyped-call]
     pipe.script_load(_PROBE)

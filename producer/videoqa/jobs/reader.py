@@ -9,7 +9,7 @@ import copy
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from importlib.resources import files
 from itertools import count, takewhile
@@ -35,14 +35,14 @@ from videoqa.contract import (
     to_datetime,
 )
 from videoqa.jobs.connection import translate_redis_errors
-from videoqa.jobs.event_stream import includes_first, limit_block_ms, make_first, parse_events
+from videoqa.jobs.event_stream import EventsRead, includes_first, make_first, parse_streams
 from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.replication import ReplicaWait
 from videoqa.jobs.unreadable import UnreadableLog
 from videoqa.local_stack import describe_address, is_stack_for
 
-__all__ = ["LedgerReader"]
+__all__ = ["LedgerReader", "check_job_id"]
 
 _M = TypeVar("_M", bound=Model)
 _Record = dict[str, str | None]
@@ -357,22 +357,67 @@ class LedgerReader:
             raise self._explain_missing(job_id)
         return self._parse(JobRequest, job_id, record["request"] or "")
 
-    def read_events(self, job_id: str, *, after: str = "0", block_s: float = 0.0) -> list[Event]:
-        """Returns the events after the id `after`, waiting up to `block_s` for the first."""
-        key = self.keys.events(job_id)
-        with translate_redis_errors(self._url):
-            first = make_first(self._read_created_at(job_id)) if includes_first(after) else []
-            while True:
-                block_ms = limit_block_ms(block_s, first)
-                found = parse_events(self._redis.xread({key: after}, block=block_ms))
-                for event_id in found.unreadable:
-                    self._unreadable.warn(f"{key} {event_id}", "it is no event")
-                if found.events or first or found.last_id is None:
-                    return first + found.events
-                after = found.last_id
+    def read_events(self, job_id: str, *, after: str = "0") -> list[Event]:
+        """Returns the events after the id `after`."""
+        (found,) = self.read_events_many([(job_id, after)])
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    def _read_created_at(self, job_id: str) -> str | None:
-        return cast("str | None", self._redis.hget(self.keys.job(job_id), "created_at"))
+    def read_events_many(self, reads: Sequence[tuple[str, str]]) -> list[list[Event] | Exception]:
+        """Returns the events after an id of each of many jobs, or its error, in one round trip."""
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id, after in reads:
+                if includes_first(after):
+                    pipe.hget(self.keys.job(job_id), "created_at")
+                pipe.xread({self.keys.events(job_id): after})
+            replies = iter(self._execute(pipe))
+        found: list[list[Event] | Exception] = []
+        for job_id, after in reads:
+            key = self.keys.events(job_id)
+            created_at = next(replies) if includes_first(after) else None
+            reply = next(replies)
+            bad = [one for one in (created_at, reply) if isinstance(one, Exception)]
+            if bad:
+                found.append(self._translate(bad[0]))
+                continue
+            news = parse_streams(reply).get(key, EventsRead())
+            self.warn_of_entries(key, news.unreadable)
+            found.append(make_first(created_at) + news.events)
+        return found
+
+    def check_streams(self, keys: Sequence[str]) -> list[Exception | None]:
+        """Returns the error with which reading each of these streams fails, or None."""
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for key in keys:
+                pipe.xread({key: "$"})
+            replies = self._execute(pipe)
+        return [
+            self._translate(reply) if isinstance(reply, Exception) else None for reply in replies
+        ]
+
+    def warn_of_entries(self, key: str, event_ids: Sequence[str]) -> None:
+        """Warns once of each entry of a stream that is no event."""
+        for event_id in event_ids:
+            self._unreadable.warn(f"{key} {event_id}", "it is no event")
+
+    def unblock(self, connection_id: int) -> bool:
+        """Ends the blocking read of a connection as if its time were over; False: it did not block."""
+        with translate_redis_errors(self._url):
+            return bool(self._redis.client_unblock(connection_id))
+
+    def translate_errors(self) -> AbstractContextManager[None]:
+        """Encloses a read on another connection to this Redis."""
+        return translate_redis_errors(self._url)
+
+    def _translate(self, error: Exception) -> Exception:
+        try:
+            with translate_redis_errors(self._url):
+                raise error
+        except Exception as translated:  # noqa: BLE001 - its caller raises it
+            return translated
 
     def _explain_missing(self, job_id: str) -> errors.LookupFailed:
         with translate_redis_errors(self._url):

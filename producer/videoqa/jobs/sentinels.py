@@ -2,7 +2,7 @@
 
 redis-py's own pools for Sentinels leave the primary's other connections where they are after a failover, and say of
 a wrong name that there is no primary; kombu's take no password of the Sentinels from a URL. Here one finder serves
-the connections of both, and of asyncio; `server_checks.py` has the connections that ask it.
+the connections of both; `server_checks.py` has the connections that ask it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, cast
 
 import redis
-import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from videoqa.redis_url import SentinelGroup
 
 __all__ = [
-    "AsyncPrimaryFinder",
     "NoPrimaryError",
     "PrimaryFinder",
     "SentinelReply",
@@ -100,8 +98,8 @@ def _raise_reason(name: str, replies: list[SentinelReply]) -> NoReturn:
     raise redis.exceptions.ConnectionError(f"no Sentinel answers: {said}")
 
 
-class _Finder:
-    """The addresses of Sentinels, the one that answered last in front."""
+class PrimaryFinder:
+    """Asks Sentinels for the primary's address, first the one that answered last. Thread-safe."""
 
     wants_replica = False
     """Looks for a replica, and for the primary only where there is none in step."""
@@ -124,16 +122,6 @@ class _Finder:
             "socket_connect_timeout": options["socket_connect_timeout"],
             "decode_responses": True,
         }
-
-    def _prefer(self, sentinel: Address) -> None:
-        self._sentinels = [sentinel, *(each for each in self._sentinels if each != sentinel)]
-
-
-class PrimaryFinder(_Finder):
-    """Asks Sentinels for the primary's address. Thread-safe."""
-
-    def __init__(self, group: SentinelGroup, options: Mapping[str, Any], *, uses_tls: bool) -> None:
-        super().__init__(group, options, uses_tls=uses_tls)
         self._lock = threading.Lock()
         self._clients: dict[Address, redis.Redis] = {}
         self._found: Address | None = None
@@ -179,7 +167,8 @@ class PrimaryFinder(_Finder):
         for sentinel in self._sentinels:
             replies.append(self._ask(sentinel))
             if (primary := replies[-1].primary) is not None:
-                self._prefer(sentinel)
+                others = (each for each in self._sentinels if each != sentinel)
+                self._sentinels = [sentinel, *others]
                 return primary
         _raise_reason(self.name, replies)
 
@@ -200,31 +189,5 @@ class PrimaryFinder(_Finder):
                 replicas = client.execute_command("SENTINEL SLAVES", self.name)  # type: ignore[no-untyped-call]
                 return found._replace(primary=_choose_replica(replicas) or found.primary)
             return found
-        except redis.exceptions.RedisError as error:
-            return SentinelReply(sentinel, error=error)
-
-
-class AsyncPrimaryFinder(_Finder):
-    """Does the same as `PrimaryFinder` on an event loop."""
-
-    async def find(self) -> Address:
-        """Returns host and port of the primary; raises what `PrimaryFinder.find` does."""
-        replies: list[SentinelReply] = []
-        for sentinel in self._sentinels:
-            replies.append(await self._ask(sentinel))
-            if (primary := replies[-1].primary) is not None:
-                self._prefer(sentinel)
-                return primary
-        _raise_reason(self.name, replies)
-
-    async def _ask(self, sentinel: Address) -> SentinelReply:
-        host, port = sentinel
-        retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
-        try:
-            async with redis.asyncio.Redis(
-                host=host, port=port, retry=retry, **self._options
-            ) as client:
-                state = await client.execute_command("SENTINEL MASTER", self.name)  # type: ignore[no-untyped-call]
-                return _parse_reply(sentinel, state)
         except redis.exceptions.RedisError as error:
             return SentinelReply(sentinel, error=error)

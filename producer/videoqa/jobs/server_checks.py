@@ -1,4 +1,4 @@
-"""Connections that leave a server which cannot hold jobs, for redis-py, its asyncio, and kombu.
+"""Connections that leave a server which cannot hold jobs, for redis-py and kombu.
 
 A node of a Cluster and a Sentinel say what they are when a connection begins, and a server of another kind, such
 as one of HTTP, answers something else. Later such an answer is a broken connection.
@@ -17,13 +17,12 @@ from typing import Any
 import redis
 from redis.utils import str_if_bytes
 
-from videoqa.jobs.sentinels import AsyncPrimaryFinder, PrimaryFinder, WrongServerError
+from videoqa.jobs.sentinels import PrimaryFinder, WrongServerError
 
 __all__ = [
     "DemotedError",
     "WrongServerError",
     "leave_demoted",
-    "leave_demoted_async",
     "make_leaving_class",
 ]
 
@@ -154,52 +153,6 @@ class _LeavingConnection(_Leaving):
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-class _AsyncLeavingConnection(_Leaving):
-    # It reads events alone: a call of the blocking client comes before, and has met a wrong server.
-
-    async def connect(self) -> None:
-        if self._is_left_over():
-            await self.disconnect()  # type: ignore[attr-defined]
-        await super().connect()  # type: ignore[misc]
-
-    async def connect_check_health(self, *args: Any, **options: Any) -> None:
-        if self.finder is not None and not self.is_connected:  # type: ignore[attr-defined]
-            self._lead_to(await self.finder.find())
-        await super().connect_check_health(*args, **options)  # type: ignore[misc]
-
-    async def _connect(self) -> Any:
-        self._met = self.demotions
-        return await super()._connect()  # type: ignore[misc]
-
-    async def on_connect_check_health(self, *args: Any, **options: Any) -> None:
-        await super().on_connect_check_health(*args, **options)  # type: ignore[misc]
-        if self.finder is not None:
-            await self.send_command("HELLO", check_health=False)  # type: ignore[attr-defined]
-            reply = await self.read_response()
-            pairs = (
-                reply
-                if isinstance(reply, dict)
-                else dict(zip(reply[::2], reply[1::2], strict=True))
-            )
-            self._check_role(
-                {str_if_bytes(name): str_if_bytes(value) for name, value in pairs.items()}.get(
-                    "role"
-                )
-            )
-
-    async def read_response(self, *args: Any, **options: Any) -> Any:
-        try:
-            return await super().read_response(*args, **options)  # type: ignore[misc]
-        except redis.exceptions.ResponseError as error:
-            if demoted := self._explain(error):
-                await self.disconnect()  # type: ignore[attr-defined]
-                raise demoted from error
-            raise
-        except redis.exceptions.InvalidResponse as error:
-            await self.disconnect()  # type: ignore[attr-defined]
-            raise GarbledReplyError(_GARBLED) from error
-
-
 def make_leaving_class(base: type, finder: PrimaryFinder | None = None) -> type:
     """Derives the class for the connections of one pool; they share its count of demotions."""
     return type(base.__name__, (_LeavingConnection, base), {"finder": finder})
@@ -208,9 +161,3 @@ def make_leaving_class(base: type, finder: PrimaryFinder | None = None) -> type:
 def leave_demoted(pool: redis.ConnectionPool, finder: PrimaryFinder | None = None) -> None:
     """Makes the connections of a new pool leave a server that is no longer the primary."""
     pool.connection_class = make_leaving_class(pool.connection_class, finder)
-
-
-def leave_demoted_async(pool: Any, finder: AsyncPrimaryFinder | None = None) -> None:
-    """Does the same as `leave_demoted` for a pool of asyncio."""
-    base = pool.connection_class
-    pool.connection_class = type(base.__name__, (_AsyncLeavingConnection, base), {"finder": finder})

@@ -177,9 +177,7 @@ def test_an_async_client_works_on_one_event_loop_after_another(settings: Setting
     assert [asyncio.run(follow(close)) for close in (False, False, True)] == ["canceled"] * 3
 
 
-def test_an_async_client_works_on_two_event_loops_at_once(
-    settings: Settings, redis_client: redis.Redis
-) -> None:
+def test_an_async_client_works_on_two_event_loops_at_once(settings: Settings) -> None:
     client = AsyncClient(settings=settings)
 
     async def follow(job_id: str) -> str:
@@ -188,7 +186,7 @@ def test_an_async_client_works_on_two_event_loops_at_once(
     with Client(settings=settings) as other, ThreadPoolExecutor(2) as pool:
         job = other.submit(**ASKED)
         waiting = [pool.submit(asyncio.run, follow(job.id)) for _ in range(2)]
-        _wait_blocked(redis_client, 2)
+        wait_until(lambda: client._client._reader.waiting == 2)
         other.cancel(job.id)
         assert [each.result() for each in waiting] == ["canceled"] * 2
     asyncio.run(client.close())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import pytest
 import redis
 from support.processes import wait_until
-from support.redis import count_blocked
 
-from videoqa import AsyncClient, Client, Settings, errors
+from videoqa import Client, Settings, errors
 from videoqa_worker.embedded.redis_server import RedisServer
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
-WAITERS = 150
+CALLERS = 150
 """More than redis-py's own limit of 100 connections a pool."""
 
 
@@ -28,38 +26,43 @@ def _try_to_list(client: Client) -> str:
     return ""
 
 
-def test_150_threads_wait_with_one_client(client: Client, redis_client: redis.Redis) -> None:
-    job = client.submit(**ASKED)
-    with ThreadPoolExecutor(WAITERS) as pool:
-        waiting = [pool.submit(client.wait, job.id, timeout_s=60) for _ in range(WAITERS)]
-        wait_until(lambda: count_blocked(redis_client) >= WAITERS)
-        client.cancel(job.id)
-        assert {each.result().state for each in waiting} == {"canceled"}
+def test_150_calls_at_once_with_one_client(client: Client) -> None:
+    barrier = threading.Barrier(CALLERS)
 
+    def ask() -> list[object]:
+        barrier.wait()
+        return list(client.queues())
 
-def test_150_tasks_wait_with_one_client(settings: Settings, redis_client: redis.Redis) -> None:
-    async def follow() -> set[str]:
-        async with AsyncClient(settings=settings) as client:
-            job = await client.submit(**ASKED)
-            waiting = [
-                asyncio.create_task(client.wait(job.id, timeout_s=60)) for _ in range(WAITERS)
-            ]
-            await asyncio.to_thread(wait_until, lambda: count_blocked(redis_client) >= WAITERS)
-            await client.cancel(job.id)
-            return {each.state for each in await asyncio.gather(*waiting)}
-
-    assert asyncio.run(follow()) == {"canceled"}
+    with ThreadPoolExecutor(CALLERS) as pool:
+        assert [each.result() for each in [pool.submit(ask) for _ in range(CALLERS)]] == [
+            []
+        ] * CALLERS
 
 
 def test_a_limit_of_the_url_is_told_as_what_it_is(settings: Settings, client: Client) -> None:
-    job = client.submit(**ASKED)
+    told: list[str] = []
     with Client(f"{settings.redis_url}?max_connections=1", settings=settings) as narrow:
-        waiter = threading.Thread(target=narrow.wait, args=(job.id,))
-        waiter.start()
-        # Between two blocking reads the one connection is free for a moment.
-        wait_until(lambda: "raise max_connections in" in _try_to_list(narrow))
-        client.cancel(job.id)
-        waiter.join()
+
+        def ask() -> None:
+            while not told:
+                if message := _try_to_list(narrow):
+                    told.append(message)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: told)
+        for thread in threads:
+            thread.join()
+        assert "raise max_connections in" in told[0]
+        # Waiting has a connection of its own.
+        job = client.submit(**ASKED)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(narrow.wait, job.id, timeout_s=60)
+            wait_until(lambda: narrow._reader.waiting == 1)
+            assert narrow.get(job.id).state == "queued"
+            client.cancel(job.id)
+            assert waiting.result().state == "canceled"
 
 
 def test_a_limit_of_the_server_is_told_as_what_it_is(tmp_path: Path) -> None:

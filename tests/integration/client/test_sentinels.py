@@ -18,7 +18,7 @@ from support.tls import TlsFront
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa.broker import make_celery
 from videoqa.cli.doctor import run_checks
-from videoqa.jobs import connect, connect_async
+from videoqa.jobs import connect
 from videoqa_worker.embedded.process import free_port
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
@@ -76,13 +76,6 @@ def test_what_is_wrong_is_told_before_anything_is_recorded(
         async with AsyncClient(url) as client:
             await client.submit(**ASKED)
 
-    async def read() -> None:
-        client = connect_async(Settings(redis_url=url))
-        try:
-            await client.ping()
-        finally:
-            await client.aclose()
-
     with Client(url) as client:
         for call in (lambda: client.submit(**ASKED), client.queues, lambda: asyncio.run(submit())):
             with pytest.raises((errors.ConfigurationError, errors.RedisUnavailable)) as caught:
@@ -90,8 +83,6 @@ def test_what_is_wrong_is_told_before_anything_is_recorded(
             assert said in str(caught.value)
             assert PASSWORD not in str(caught.value)
             assert replicated.password not in str(caught.value)
-    with pytest.raises(redis.exceptions.ConnectionError):
-        asyncio.run(read())
     check = next(check for check in run_checks(Settings(redis_url=url)) if check.name == "redis")
     assert not check.ok
     assert said in check.found + check.next_step
@@ -108,26 +99,10 @@ def test_a_sentinel_that_names_a_replica_is_not_believed(replicated: Replicated)
         def find(self) -> tuple[str, int]:
             return "127.0.0.1", replica.port
 
-    class AsyncStale:
-        wants_replica = False
-
-        async def find(self) -> tuple[str, int]:
-            return "127.0.0.1", replica.port
-
-    async def read() -> None:
-        client = connect_async(Settings(redis_url=replicated.url))
-        client.connection_pool.connection_class.finder = AsyncStale()
-        try:
-            await client.ping()
-        finally:
-            await client.aclose()
-
     with connect(Settings(redis_url=replicated.url)) as client:
         client.connection_pool.connection_class.finder = Stale()  # type: ignore[attr-defined]
         with pytest.raises(redis.exceptions.ConnectionError, match="not the primary"):
             client.ping()
-    with pytest.raises(redis.exceptions.ConnectionError, match="not the primary"):
-        asyncio.run(read())
 
 
 def test_doctor_tells_what_each_sentinel_says(replicated: Replicated) -> None:
@@ -199,13 +174,9 @@ def test_the_sentinels_of_rediss_are_asked_over_tls(replicated: Replicated, tmp_
     primary = replicated.find_primary()
     assert primary is not None
 
-    async def find() -> tuple[str, int]:
-        return await connect_async(settings).connection_pool.connection_class.finder.find()
-
     with front:
         for pool in (connect(settings).connection_pool, make_channel(settings)._get_pool()):
             assert pool.connection_class.finder.find() == ("127.0.0.1", primary.port)
-        assert asyncio.run(find()) == ("127.0.0.1", primary.port)
 
 
 def test_an_old_primary_that_lives_on_is_left_within_a_second_or_two(

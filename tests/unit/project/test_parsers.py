@@ -36,7 +36,7 @@ from videoqa.bulk.manifest.names import as_custom_id, canonical_url
 from videoqa.cli.arguments import build_inputs, build_sampling
 from videoqa.errors import VideoQAError
 from videoqa.jobs.event_cursor import EventCursor
-from videoqa.jobs.event_stream import parse_events
+from videoqa.jobs.event_stream import parse_streams
 from videoqa.jobs.keys import parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.printable import printable
@@ -189,7 +189,7 @@ def subtitles(text: str) -> object:
 
 
 def events(text: str) -> object:
-    return parse_events({"k": [("1-0", {"type": "text", "at": text, "text": text})]})
+    return parse_streams({"k": [("1-0", {"type": "text", "at": text, "text": text})]})["k"]
 
 
 PARSERS = (

@@ -12,7 +12,7 @@ from support.broker import make_channel
 from videoqa import AsyncClient, Client, Settings
 from videoqa.broker import make_celery
 from videoqa.errors import ConfigurationError
-from videoqa.jobs import connect, connect_async
+from videoqa.jobs import connect
 
 
 def broker_arguments(settings: Settings) -> dict[str, Any]:
@@ -47,9 +47,9 @@ def test_an_option_reaches_both_libraries(option: str, value: Any) -> None:
     name = option.partition("=")[0]
     scheme = "rediss" if name.startswith("ssl_") else "redis"
     settings = Settings(redis_url=f"{scheme}://:pw@h:1?{option}")
-    for pool in (connect(settings).connection_pool, connect_async(settings).connection_pool):
-        assert (pool.connection_kwargs | {"max_connections": pool.max_connections})[name] == value
-        pool.connection_class(**pool.connection_kwargs)
+    pool = connect(settings).connection_pool
+    assert (pool.connection_kwargs | {"max_connections": pool.max_connections})[name] == value
+    pool.connection_class(**pool.connection_kwargs)
     of_broker = broker_arguments(settings)
     assert of_broker[name] == value
     assert "SSL" in of_broker["connection_class"].__name__ or scheme == "redis"
@@ -68,11 +68,10 @@ def test_a_url_of_sentinels_leads_both_libraries_to_them() -> None:
     url = "rediss+sentinel://me:pw@h1,h2:7,[::1]:8/jobs/2?sentinel_password=sp%40&socket_timeout=7&ssl_cert_reqs=none"
     settings = Settings(redis_url=url)
     of_broker = broker_arguments(settings)
-    ledger, events = (connect(settings).connection_pool, connect_async(settings).connection_pool)
+    ledger = connect(settings).connection_pool
     for kind, arguments in (
         (of_broker["connection_class"], of_broker),
         (ledger.connection_class, ledger.connection_kwargs),
-        (events.connection_class, events.connection_kwargs),
     ):
         assert {name: arguments[name] for name in ("username", "password", "db", "socket_timeout")} == {
             "username": "me", "password": "pw", "db": 2, "socket_timeout": 7.0,

@@ -26,7 +26,7 @@ from support.pages import (
 )
 
 from videoqa.bulk import Manifest, ResultLine
-from videoqa.contract import JobRequest, Result
+from videoqa.contract import JobRequest, QueueInfo, Result
 from videoqa.storage import ObjectStore
 from videoqa_worker.settings import WorkerSettings
 

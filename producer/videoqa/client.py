@@ -77,6 +77,9 @@ T = TypeVar("T")
 CHUNK = 500
 """Jobs that `submit_many` records in one round trip: 1 MB of requests, 0.1 s of Redis' time."""
 
+ROUND_S = 15.0
+"""Time without a reaper's round after which `queues` makes one: workers make one each 2 s."""
+
 MOST_LISTED = 1000
 """Most jobs of one page, and records that are read in one round trip."""
 
@@ -702,8 +705,22 @@ class Client:
         self._ledger.purge(job_id)
 
     def queues(self) -> builtins.list[QueueInfo]:
-        """Returns the queues of each model and priority, with the number of jobs that wait."""
-        return self._reads.queues()
+        """Returns the queues of each model and priority, with the numbers of their jobs, workers and slots.
+
+        If no reaper has looked for lost jobs and due retries for 15 s, since no worker lives, the client does.
+        """
+        found, is_round_due = self._reads.read_queues(idle_s=ROUND_S)
+        return self._reads.queues() if is_round_due and self._reap() else found
+
+    def _reap(self) -> bool:
+        """Makes a reaper's round and rings for what it found; returns False if this client may not, or cannot."""
+        try:
+            doorbell = self._doorbell.get()
+            doorbell.ring(self._ledger.reap(grace_s=ROUND_S, every_s=ROUND_S).ring)
+        except (errors.RedisUnavailable, errors.ConfigurationError) as error:
+            log.debug("the numbers of the queues are those before a reaper's round: %s", error)
+            return False
+        return True
 
     def pause(self, model: str | None = None, *, priority: Priority | None = None) -> None:
         """Pauses the model's queues: no job begins until `resume`; running jobs go on, and new ones wait.

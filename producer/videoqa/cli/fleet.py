@@ -209,7 +209,7 @@ def _choose_jobs(
 
 @queue.command()
 def stats(wide: Wide = False, as_json: JsonFlag = False) -> None:
-    """Print how many jobs wait, by model and priority."""
+    """Count jobs, workers and slots, by model and priority."""
     with open_client() as client:
         if not print_queues(client.queues(), as_json=as_json, wide=wide):
             _print_nothing(

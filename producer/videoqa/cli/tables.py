@@ -82,14 +82,18 @@ def print_dead(found: Iterable[Job], *, as_json: bool, wide: bool) -> int:
 
 
 def print_queues(found: Iterable[QueueInfo], *, as_json: bool, wide: bool) -> int:
-    """Prints a row for each queue, with the numbers of waiting jobs and of workers; returns their number."""
+    """Prints a row for each queue, with the numbers of jobs, workers and slots; returns their number."""
     columns: list[Column[QueueInfo]] = [
         Column("MODEL", lambda queue: queue.model or "(any)", cut="start"),
         Column("PRIORITY", lambda queue: queue.priority),
         Column("STATE", lambda queue: "paused" if queue.paused else "open"),
         Column("WAITING", lambda queue: str(queue.waiting)),
+        Column("RUNNING", lambda queue: str(queue.running)),
+        Column("DELAYED", lambda queue: str(queue.delayed)),
         Column("OLDEST", lambda queue: format_age(queue.oldest_at) if queue.oldest_at else "-"),
+        Column("DUE", lambda queue: str(queue.due), is_wide=True),
         Column("WORKERS", lambda queue: str(queue.workers)),
+        Column("SLOTS", lambda queue: str(queue.slots)),
     ]
     return _print_rows(columns, found, as_json, wide)
 

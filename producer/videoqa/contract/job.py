@@ -315,13 +315,24 @@ class QueueInfo(Model):
     """Model of the jobs; None: jobs that name none."""
     priority: Priority
     waiting: int = Field(ge=0)
+    """Number of jobs that may begin now, or once their tenant has room."""
+    running: int = Field(default=0, ge=0)
+    """Number of claimed jobs; 0 in the sight of a tenant."""
+    delayed: int = Field(default=0, ge=0)
+    """Number of jobs between two attempts; 0 in the sight of a tenant."""
+    due: int = Field(default=0, ge=0)
+    """Number of delayed jobs whose delay is over; they wait, once a reaper has seen them."""
     tenants: int = Field(ge=0)
     """Number of tenants with waiting jobs."""
     paused: bool
     workers: int = Field(ge=0)
     """Number of ready workers that serve the queue."""
+    slots: int = Field(default=0, ge=0)
+    """Number of jobs that these workers run at a time, of all their queues."""
     oldest_at: AwareDatetime | None = None
     """Submission of the job that waits longest; None: no job waits."""
+    oldest_s: float | None = None
+    """Seconds since then, on the clock of Redis."""
 
 
 def describe_state(state: str) -> str:

@@ -30,8 +30,11 @@
 | `P:delayed`, with `:QUEUE` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
 | `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
 | `P:dead`, with `:TENANT` | zset | failed jobs, or a tenant's, by the end of their record's life | as the record |
-| `P:worker:ID` | hash | a worker's announcement | 60 s after its last word |
+| `P:worker:ID` | hash | a worker's announcement, and the keys below that it stands in | 60 s after its last word |
 | `P:workers` | zset | worker ids by their last word | 60 s after its last word |
+| `P:serving:QUEUE` | zset | ids of the workers that serve the queue, by their last word | as `P:workers` |
+| `P:ready:QUEUE` | zset | the ready ones: slots, running jobs allowed per tenant, id | as `P:workers` |
+| `P:served` | zset | names of the queues that workers serve, by the last word of one | as `P:workers` |
 
 `P` is the prefix, "videoqa" by default. QUEUE is also the name of the broker's queue.
 """
@@ -46,9 +49,6 @@ __all__ = ["Keys", "parse_queue_name", "queue_name"]
 
 DEFAULT_MODEL = "default"
 """Model part of the queue name of jobs that name no model."""
-
-WORKER_TTL_S = 60
-"""Lifetime of a worker's announcement."""
 
 
 def queue_name(prefix: str, model: str | None, priority: Priority) -> str:
@@ -111,6 +111,12 @@ class Keys:
 
     def answer(self, key: str) -> str:
         return f"{self.prefix}:answer:{key}"
+
+    def serving(self, queue: str) -> str:
+        return f"{self.prefix}:serving:{queue}"
+
+    def ready(self, queue: str) -> str:
+        return f"{self.prefix}:ready:{queue}"
 
     def worker(self, worker_id: str) -> str:
         return f"{self.prefix}:worker:{worker_id}"

@@ -39,7 +39,6 @@ from videoqa.contract import (
 )
 from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import translate_redis_errors
-from videoqa.jobs.keys import WORKER_TTL_S
 from videoqa.jobs.reader import LedgerReader
 from videoqa.jobs.submission import Submission, SubmitResult
 
@@ -451,25 +450,13 @@ class Ledger(LedgerReader):
     # -- workers
 
     def announce(self, info: WorkerInfo) -> None:
-        """Records that a worker lives; the announcement expires after `WORKER_TTL_S`."""
-        key = self.keys.worker(info.id)
-        with translate_redis_errors(self._url):
-            # Redis' clock: a worker's own may be wrong, and would prune all others.
-            now_s = self._redis.time()[0]
-            pipe = self._redis.pipeline()
-            pipe.hset(key, "info", info.model_dump_json())
-            pipe.expire(key, WORKER_TTL_S)
-            pipe.zadd(self.keys.workers, {info.id: now_s})
-            pipe.zremrangebyscore(self.keys.workers, "-inf", now_s - WORKER_TTL_S)
-            pipe.execute()
+        """Records that a worker lives; the announcement expires a minute after the last one."""
+        member = f"{info.slots} {info.tenant_running or ''} {info.id}" if info.ready else ""
+        self._run("announce", info.id, info.model_dump_json(), member, *info.queues)
 
     def leave(self, worker_id: str) -> None:
         """Removes a worker's announcement."""
-        with translate_redis_errors(self._url):
-            pipe = self._redis.pipeline()
-            pipe.delete(self.keys.worker(worker_id))
-            pipe.zrem(self.keys.workers, worker_id)
-            pipe.execute()
+        self._run("announce", worker_id, "", "")
 
 
 def _parse_kept(text: str) -> Result | None:

@@ -52,13 +52,12 @@ _EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
 write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
 lose their leases one after the other. (From Redis 7 on, `#!lua flags=allow-oom` has the same effect.)
 """
-_READING = ("queues", "position")
+_READING = ("queues", "explain")
 """Scripts that write nothing, so that a replica runs them as well."""
 
 _JOB_FIELDS = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
-    "next_at", "worker", "failure", "result_url", "request", "queue", "follows",
-    "suspect", "kept_at", "tenant",
+    "next_at", "worker", "failure", "result_url", "request", "tenant",
 )  # fmt: skip
 _UNREADABLE = (errors.InvalidRequest, ValueError, TypeError, OverflowError, OSError)
 """Errors of parsing a record: of JSON, of models and numbers, and of times that no calendar has."""
@@ -68,7 +67,7 @@ _UNREADABLE = (errors.InvalidRequest, ValueError, TypeError, OverflowError, OSEr
 def load_script(name: str) -> str:
     """Returns the text of a script in `lua/`, behind `common.lua`."""
     folder = files("videoqa.jobs") / "lua"
-    begin = "" if name in ("submit", *_READING) else _EVEN_WHEN_FULL
+    begin = "" if name in ("submit", "announce", *_READING) else _EVEN_WHEN_FULL
     return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
 
 
@@ -175,8 +174,7 @@ class LedgerReader:
             raise self._explain_missing(job_id)
         if isinstance(job, errors.RecordUnreadable):
             raise job
-        position, waiting_for = self._explain_wait(job, record or {})
-        return job.model_copy(update={"position": position, "waiting_for": waiting_for})
+        return self._explain_wait(job)
 
     def get_many(
         self, job_ids: Sequence[str], *, include_request: bool = False
@@ -282,47 +280,34 @@ class LedgerReader:
         ]
         return [cursor for cursor in cursors if after is None or cursor < after]
 
-    def _explain_wait(self, job: Job, record: _Record) -> tuple[int | None, str | None]:
-        """Returns a queued job's position in its queue, and the reason why it waits."""
+    def _explain_wait(self, job: Job) -> Job:
+        """Returns the job; if it is queued, with its position in its queue and the reason why it waits."""
         if job.state != "queued":
-            return None, None
-        if record["next_at"]:
-            return None, "the delay before its next attempt"
-        if record["follows"]:
-            (leader,) = self._read_records([record["follows"]])
-            is_own = leader is not None and leader["tenant"] == record["tenant"]
-            name = f"job {record['follows']}" if is_own else "a job"
-            return None, f"{name}, which asks the same"
-        queue = record["queue"] or ""
-        position = int(self._run("position", job.id))
-        return (position if position >= 0 else None), self._explain_queue(queue, job, record)
+            return job
+        position, why, detail = self._run("explain", job.id)
+        found = {
+            "position": position if position >= 0 else None,
+            "waiting_for": self._describe_wait(why, detail, job.model),
+        }
+        return job.model_copy(update=found)
+
+    def _describe_wait(self, why: str, detail: str, model: str | None) -> str | None:
+        """Returns the reason as a sentence's end; None: the job began meanwhile."""
+        reasons = {
+            "delay": "the delay before its next attempt",
+            "leader": f"{f'job {detail}' if detail else 'a job'}, which asks the same",
+            "paused": "its queue is paused",
+            "loading": "its workers are still loading the model",
+            "exclusive": "a worker in which nothing else runs: its last attempt runs by itself",
+            "tenant": f"a running job of its tenant to end; at most {detail} run at once",
+            "slots": "a free worker",
+        }
+        return self._explain_absence(model) if why == "unserved" else reasons.get(why)
 
     def _explain_absence(self, model: str | None) -> str:
         if is_stack_for(self._url, model):
             return "the worker of `videoqa up`, which is starting"
         return f"no running worker serves {f'model {model}' if model else 'any model'}"
-
-    def _explain_queue(self, queue: str, job: Job, record: _Record) -> str:
-        """Returns the reason why the first job of the queue waits."""
-        with translate_redis_errors(self._url):
-            if self._redis.sismember(self.keys.paused, queue):
-                return "its queue is paused"
-        serving = [info for info in self.workers() if queue in info.queues]
-        if not serving:
-            return self._explain_absence(job.model)
-        if not any(info.ready for info in serving):
-            return "its workers are still loading the model"
-        if _is_exclusive(job, record):
-            return "a worker in which nothing else runs: its last attempt runs by itself"
-        limits = [info.tenant_running for info in serving if info.tenant_running]
-        if limits and self._count_running(job.tenant) >= min(limits):
-            return f"a running job of its tenant to end; at most {min(limits)} run at once"
-        return "a free worker"
-
-    def _count_running(self, tenant: str | None) -> int:
-        """Returns how many jobs of the tenant run."""
-        with translate_redis_errors(self._url):
-            return self._redis.zcard(self.keys.share(tenant))
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
         """Returns the job, and its result if the record holds it."""
@@ -434,22 +419,32 @@ class LedgerReader:
         )
 
     def queues(self) -> list[QueueInfo]:
-        """Returns the queues in which jobs wait, that are paused, or that workers serve; by their names.
+        """Returns the queues in which jobs wait or run, that are paused, or that workers serve; by their names.
 
-        For a tenant: those in which its jobs wait, or that workers serve, with its own jobs only.
+        For a tenant: those in which its jobs wait, or that workers serve, with its own waiting jobs only.
         """
-        workers = self.workers()
-        served = {name for info in workers for name in info.queues}
-        found = (
-            self._describe_queue(row, workers)
-            for row in sorted(self._run("queues", self.tenant or "", *sorted(served)))
-        )
-        return [queue for queue in found if queue is not None]
+        return self.read_queues(idle_s=0.0)[0]
 
-    def _describe_queue(
-        self, row: Sequence[Any], workers: Sequence[WorkerInfo]
-    ) -> QueueInfo | None:
-        name, waiting, tenants, paused, oldest_at, *_ = row
+    def read_queues(self, *, idle_s: float) -> tuple[list[QueueInfo], bool]:
+        """Returns the queues, and whether jobs may be lost or due of which no reaper has made sure for `idle_s`."""
+        is_due, *rows = self._run("queues", self.tenant or "", idle_s)
+        found = (self._describe_queue(row) for row in sorted(rows))
+        return [queue for queue in found if queue is not None], bool(is_due)
+
+    def _describe_queue(self, row: Sequence[Any]) -> QueueInfo | None:
+        (
+            name,
+            waiting,
+            tenants,
+            paused,
+            oldest_at,
+            oldest_s,
+            running,
+            delayed,
+            due,
+            workers,
+            slots,
+        ) = row
         model, priority = parse_queue_name(self.keys.prefix, name)
         if queue_name(self.keys.prefix, model, priority) != name:
             self._unreadable.warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")
@@ -458,10 +453,15 @@ class LedgerReader:
             model=model,
             priority=priority,
             waiting=int(waiting),
+            running=int(running),
+            delayed=int(delayed),
+            due=int(due),
             tenants=int(tenants),
             paused=bool(paused),
-            workers=sum(info.ready and name in info.queues for info in workers),
+            workers=int(workers),
+            slots=int(slots),
             oldest_at=_parse_oldest(oldest_at),
+            oldest_s=float(oldest_s) if oldest_s else None,
         )
 
     def count_failures(self, *, within_s: float, most: int = 10_000) -> dict[str, int]:
@@ -481,7 +481,7 @@ class LedgerReader:
         return {code: count for code, count in counts.most_common() if count}
 
     def workers(self) -> list[WorkerInfo]:
-        """Returns the workers whose announcements are younger than `WORKER_TTL_S`."""
+        """Returns the workers whose announcements are younger than a minute."""
         with translate_redis_errors(self._url):
             ids = cast("list[str]", self._redis.zrange(self.keys.workers, 0, -1))
             pipe = self._redis.pipeline(transaction=False)
@@ -541,10 +541,3 @@ def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) ->
         metadata=request.metadata,
         request=redact_request(request) if include_request else None,
     )
-
-
-def _is_exclusive(job: Job, record: _Record) -> bool:
-    """See `lua/common.lua`. A kept answer is too large to look for; `kept_at` comes and goes with it."""
-    if not record["suspect"] or record["kept_at"]:
-        return False
-    return job.attempt + 1 >= job.max_attempts

@@ -147,8 +147,8 @@ class ReplicaReader(LedgerReader):
         return super().list_index(tag=tag, after=after, limit=limit)
 
     @_or_at_primary
-    def queues(self) -> list[QueueInfo]:
-        return super().queues()
+    def read_queues(self, *, idle_s: float) -> tuple[list[QueueInfo], bool]:
+        return super().read_queues(idle_s=idle_s)
 
     @_or_at_primary
     def workers(self) -> list[WorkerInfo]:

@@ -240,7 +240,7 @@ def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledg
     assert ledger.get(first.job_id).waiting_for == "its queue is paused"
     assert ledger.reap(grace_s=0) == ReapResult(ring=[], doubtful=[])
     (queue,) = ledger.queues()
-    assert queue == QueueInfo(
+    assert queue.model_copy(update={"oldest_s": None}) == QueueInfo(
         model=None,
         priority="interactive",
         waiting=2,

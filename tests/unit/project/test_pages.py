@@ -26,7 +26,7 @@ from support.pages import (
 )
 
 from videoqa.bulk import Manifest, ResultLine
-from videoqa.contract import JobRequest, Result
+from videoqa.contract import JobRequest, QueueInfo, Result
 from videoqa.storage import ObjectStore
 from videoqa_worker.settings import WorkerSettings
 
@@ -123,6 +123,7 @@ KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], object]], ...] = (
     ({"custom_id", "ok"}, ResultLine.model_validate),
     ({"custom_id"}, _check_manifest_line),
     ({"inputs", "questions"}, JobRequest.model_validate),
+    ({"oldest_s", "slots"}, QueueInfo.model_validate),
     ({"error"}, _check_error),
 )
 

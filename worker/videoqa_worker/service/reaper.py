@@ -26,11 +26,11 @@ __all__ = ["Reaper"]
 
 log = logging.getLogger(__name__)
 
-ANNOUNCE_EVERY_S = 10.0
+ANNOUNCE_EVERY_S = 20.0
 
 
 class Reaper:
-    """Reaps every `every_s` seconds and announces its worker every 10 s."""
+    """Reaps every `every_s` seconds and announces its worker every 20 s."""
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local STREAM_LENGTH = 1000
 local GONE_EXTRA_S = 7 * 86400
 local INDEX_S = 100 * 86400 -- longer than any record lives after its job
+local WORKER_TTL_S = 60 -- a worker that said nothing for so long is gone
 
 local function stamp(seconds) return string.format('%.6f', seconds) end
 local function job_key(id) return P .. ':job:' .. id end
@@ -91,6 +92,10 @@ local LEASES = P .. ':leases'
 local function running(queue) return P .. ':running:' .. queue end
 local function share(tenant) return P .. ':share:' .. tenant end
 local function delayed(queue) return P .. ':delayed:' .. queue end
+
+-- The workers of a queue by their last word, and those of them that are ready, each as 'slots limit id'.
+local function serving(queue) return P .. ':serving:' .. queue end
+local function ready(queue) return P .. ':ready:' .. queue end
 
 -- Tells if a job that stands in this line can be begun, or passed by: its record is sound, and of this line.
 local function is_well_placed(rec, queue, tenant)

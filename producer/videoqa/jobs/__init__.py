@@ -18,6 +18,7 @@ from videoqa.jobs.connection import (
 )
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import AsyncEventReader
+from videoqa.jobs.job_filter import JobFilter
 from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import (
     Claim,
@@ -45,6 +46,7 @@ __all__ = [
     "ClaimResult",
     "DemotedError",
     "EventCursor",
+    "JobFilter",
     "Ledger",
     "LedgerReader",
     "ListCursor",

@@ -4,7 +4,6 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local STREAM_LENGTH = 1000
 local GONE_EXTRA_S = 7 * 86400
-local INDEX_S = 100 * 86400 -- longer than any record lives after its job
 
 local function stamp(seconds) return string.format('%.6f', seconds) end
 local function job_key(id) return P .. ':job:' .. id end
@@ -37,7 +36,7 @@ end
 
 local FIELDS = {'state', 'queue', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s', 'created_at', 'place', 'rung_at',
   'kept_at', 'start_by', 'deadline', 'tenant', 'token', 'stage', 'worker', 'next_at', 'follows', 'suspect', 'overdue',
-  'draining', 'flight', 'idem'}
+  'draining', 'flight', 'idem', 'filters'}
 
 -- Returns a record with the fields that transitions work with; one without `state` is no record.
 local function read(id)
@@ -73,6 +72,53 @@ local function failure(code, message, stage, retryable, attempt)
   local body = {code = code, message = message, retryable = retryable, attempt = tonumber(attempt)}
   if stage then body.stage = stage end
   return cjson.encode(body)
+end
+
+-- Jobs are listed by state, tenant and filter, which is one of their tags, their model, or '' for all jobs: a key
+-- `P:list:STATE:TENANT:FILTER` has ids by the time of their submission. A job that is canceled while it runs is
+-- listed as running until it ends. One that ends in such a list looks for ids whose records are gone, in one of 16
+-- cases: at the oldest, and at some others, since not all records live equally long.
+local LISTED_S = 100 * 86400 -- longer than any record lives after its job
+local TRIMMED = 16
+
+local function list_keys(rec, state)
+  local is_json, filters = pcall(cjson.decode, rec.filters or '[]')
+  if not is_json or type(filters) ~= 'table' then filters = {} end
+  local owners = {''}
+  if rec.tenant ~= '' then owners[2] = string.gsub(rec.tenant, '[%%:]', {['%'] = '%25', [':'] = '%3A'}) end
+  local keys = {}
+  for _, owner in ipairs(owners) do
+    local own = P .. ':list:' .. state .. ':' .. owner .. ':'
+    keys[#keys + 1] = own
+    for _, filter in ipairs(filters) do
+      if type(filter) == 'string' then keys[#keys + 1] = own .. filter end
+    end
+  end
+  return keys
+end
+
+local function trim(key)
+  local ids, keys, gone = redis.call('ZRANGE', key, 0, TRIMMED - 1), {}, {}
+  for _, id in ipairs(redis.call('ZRANDMEMBER', key, TRIMMED)) do ids[#ids + 1] = id end
+  for n, id in ipairs(ids) do keys[n] = job_key(id) end
+  if redis.call('EXISTS', unpack(keys)) == #keys then return end
+  for n, id in ipairs(ids) do
+    if redis.call('EXISTS', keys[n]) == 0 then gone[#gone + 1] = id end
+  end
+  redis.call('ZREM', key, unpack(gone))
+end
+
+-- Moves a job from the lists of one state to those of another; nil: it is in none before, or is to be in none.
+local function move_in_lists(rec, from, to, lives)
+  if from then
+    for _, key in ipairs(list_keys(rec, from)) do call_anew('ZREM', key, rec.id) end
+  end
+  if not to then return end
+  for _, key in ipairs(list_keys(rec, to)) do
+    call_anew('ZADD', key, rec.created_at, rec.id)
+    if lives then redis.call('EXPIRE', key, lives) end
+    if string.sub(rec.id, -1) == '0' then trim(key) end
+  end
 end
 
 -- A queue's jobs stand in `waiting` by their place, which is the time when they first stood in line. Tenants take
@@ -261,12 +307,6 @@ local function release_followers(id, key)
   redis.call('DEL', P .. ':followers:' .. key)
 end
 
--- Calls a command on the lists of failed jobs that this one belongs in: of all, and of its tenant.
-local function call_on_dead(rec, command, ...)
-  redis.call(command, P .. ':dead', ...)
-  if rec.tenant ~= '' then redis.call(command, P .. ':dead:' .. rec.tenant, ...) end
-end
-
 local function finalize(rec, state, ...)
   local id = rec.id
   forget_places(rec)
@@ -277,11 +317,7 @@ local function finalize(rec, state, ...)
   redis.call('EXPIRE', job_key(id), ttl)
   redis.call('SET', P .. ':gone:' .. id, state .. ':' .. rec.tenant, 'EX', ttl + GONE_EXTRA_S)
   if rec.idem then redis.call('EXPIRE', P .. ':idem:' .. rec.idem, ttl) end
-  if state == 'failed' then
-    call_on_dead(rec, 'ZREMRANGEBYSCORE', '-inf', stamp(now))
-    call_on_dead(rec, 'ZADD', stamp(now + ttl), id)
-    call_on_dead(rec, 'EXPIRE', INDEX_S)
-  end
+  move_in_lists(rec, is_begun(rec) and 'running' or 'queued', state, LISTED_S)
   emit(id, 'state', state, rec.attempt)
   redis.call('EXPIRE', P .. ':events:' .. id, ttl)
   if state == 'succeeded' then
@@ -304,6 +340,7 @@ end
 -- Takes a running job back to queued; the caller decides when it stands in line.
 local function requeue(rec, ...)
   forget_places(rec)
+  move_in_lists(rec, 'running', 'queued')
   set(rec.id, 'state', 'queued', ...)
   redis.call('HDEL', job_key(rec.id), 'stage', 'worker', 'token')
 end

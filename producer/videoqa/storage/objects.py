@@ -186,8 +186,13 @@ class ObjectStore:
             except errors.OutputDenied:  # so S3 answers for a missing key, too, without ListBucket
                 readable, condition = False, {"IfNoneMatch": "*"}
             else:
-                if keeps(there):
-                    return False
+                try:
+                    if keeps(there):
+                        return False
+                except errors.OutputConflict:
+                    if self._read_s3(url, limit)[0] != there:
+                        continue  # bytes were broken on the way: it may be this job's own object
+                    raise
                 condition = {"IfMatch": etag}
             if self._put_s3(url, data, content_type, condition, may_drop=readable):
                 return True

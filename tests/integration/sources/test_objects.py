@@ -97,6 +97,28 @@ def test_of_many_writers_at_once_the_newest_stays(folder: str, seed: int) -> Non
     assert int(store.read(url)) == max(numbers) == max(written)
 
 
+@pytest.mark.usefixtures("s3")
+def test_bytes_that_were_broken_on_the_way_make_no_conflict(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store, url = ObjectStore(), f"s3://objects/{tmp_path.name}/own.json"
+    store.write(url, b"own 1")
+    read, broken = ObjectStore._read_s3, [True]
+
+    def read_once_broken(self: ObjectStore, url: str, limit: int | None) -> tuple[bytes, str]:
+        there, etag = read(self, url, limit)
+        return (b"\xff" + there[1:] if broken and broken.pop() else there), etag
+
+    def judge(there: bytes) -> bool:
+        if not there.startswith(b"own"):
+            raise errors.OutputConflict("not own")
+        return False
+
+    monkeypatch.setattr(ObjectStore, "_read_s3", read_once_broken)
+    assert store.write(url, b"own 2", keeps=judge)
+    assert store.read(url) == b"own 2"
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_of_jobs_that_write_one_object_at_once_one_is_stored_and_the_others_are_told(
     folder: str, seed: int

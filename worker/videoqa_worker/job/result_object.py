@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,15 @@ def check_output_free(objects: ObjectStore, url: str, claim: Claim) -> None:
         return
     try:
         there = objects.read(url, _PROBED_BYTES)
+        if len(there) < _PROBED_BYTES:
+            _is_later(there, url, claim.job_id, claim.attempt, claim.request)
+    except errors.OutputConflict:
+        with suppress(errors.OutputError):
+            if objects.read(url, _PROBED_BYTES) != there:
+                return  # bytes were broken on the way
+        raise
     except errors.OutputError:  # nothing is there, or it can't be told yet
         return
-    if len(there) < _PROBED_BYTES:
-        _is_later(there, url, claim.job_id, claim.attempt, claim.request)
 
 
 def build_result(claim: Claim, draft: AttemptDraft, cache: AnswerCache, key: CacheKey) -> Result:

@@ -17,7 +17,7 @@
 | `P:claimed:WORKER` | string | token and job of the worker's last claim | 10 minutes |
 | `P:answer:KEY` | string | SHA-256, size and URL of the result with this cache key | the worker's `cache_ttl_s` |
 | `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
-| `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
+| `P:followers:KEY` | zset | jobs that wait for it, interactive ones first | as `P:flight:KEY` |
 | `P:list:STATE:TENANT:FILTER` | zset | jobs in a state by time of submission | ids leave with state or record |
 | `P:queues` | set | names of the queues in which jobs wait or run | a name leaves with the reaper's next round |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
@@ -106,6 +106,12 @@ class Keys:
 
     def answer(self, key: str) -> str:
         return f"{self.prefix}:answer:{key}"
+
+    def flight(self, key: str) -> str:
+        return f"{self.prefix}:flight:{key}"
+
+    def followers(self, key: str) -> str:
+        return f"{self.prefix}:followers:{key}"
 
     def worker(self, worker_id: str) -> str:
         return f"{self.prefix}:worker:{worker_id}"

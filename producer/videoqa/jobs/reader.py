@@ -333,13 +333,22 @@ class LedgerReader:
         if record["next_at"]:
             return None, "the delay before its next attempt"
         if record["follows"]:
-            (leader,) = self._read_records([record["follows"]])
+            leader_id = self._find_leader(record["follows"])
+            (leader,) = self._read_records([leader_id])
             is_own = leader is not None and leader["tenant"] == record["tenant"]
-            name = f"job {record['follows']}" if is_own else "a job"
+            name = f"job {leader_id}" if is_own else "a job"
             return None, f"{name}, which asks the same"
         queue = record["queue"] or ""
         position = int(self._run("position", job.id))
         return (position if position >= 0 else None), self._explain_queue(queue, job, record)
+
+    def _find_leader(self, key: str) -> str:
+        """Returns the id of the job that asks the model, of all jobs with this cache key; empty if there is none."""
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.get(self.keys.flight(key))
+            (found,) = self._execute(pipe)
+        return found if isinstance(found, str) else ""
 
     def _explain_absence(self, model: str | None) -> str:
         if is_stack_for(self._url, model):

@@ -293,24 +293,79 @@ local function delay(rec, at)
   redis.call('SADD', P .. ':queues', rec.queue)
 end
 
--- Makes the followers of a job that has ended due: they find its answer, or ask themselves.
-local function release_followers(id, key)
-  redis.call('HDEL', job_key(id), 'flight')
-  redis.call('DEL', P .. ':flight:' .. key)
-  for _, follower in ipairs(call_anew('SMEMBERS', P .. ':followers:' .. key)) do
-    local rec = get(follower, 'state', 'follows')
-    if rec[1] == 'queued' and rec[2] then -- unless it was canceled, and perhaps retried
-      redis.call('HDEL', job_key(follower), 'follows')
-      redis.call('ZADD', P .. ':delayed', stamp(now), follower)
+-- Of equal jobs one asks the model, the leader of their flight. Those that are claimed meanwhile follow it, and stand
+-- in no line. At its end MOST_RELEASED of them stand in line again, interactive ones first, and the first of these is
+-- the leader of the rest: its own end releases the next ones. So no call takes long, however many follow.
+local MOST_RELEASED, MOST_MISSING, BULK_LATER = 50, 1000, 1e11
+local function flight(key) return P .. ':flight:' .. key end
+local function followers(key) return P .. ':followers:' .. key end
+local function is_bulk(rec) return string.sub(rec.queue, -5) == '.bulk' end
+
+local function follow(rec, key)
+  local place = num(rec.place) or now
+  call_anew('ZADD', followers(key), stamp(is_bulk(rec) and place + BULK_LATER or place), rec.id)
+end
+
+-- Returns the record of the flight's leader, if it is another job than this one.
+local function find_other_leader(key, id)
+  local leader = call_anew('GET', flight(key))
+  if not leader or leader == id then return nil end
+  local rec = read(leader)
+  if rec.flight == key and is_sound(rec) then return rec end
+end
+
+local function make_leader(id, key)
+  redis.call('SET', flight(key), id)
+  set(id, 'flight', key)
+end
+
+-- Puts the follower that is first into its line, and returns its id; nil if there is none.
+local function release_first(key)
+  for _ = 1, MOST_MISSING do
+    local id = call_anew('ZPOPMIN', followers(key))[1]
+    if not id then return nil end
+    local rec = read(id)
+    if rec.state == 'queued' and rec.follows == key and is_sound(rec) then
+      redis.call('HDEL', job_key(id), 'follows')
+      set(id, 'rung_at', stamp(now))
+      stand_in_line(id, rec.queue, rec.tenant, rec.place or stamp(now))
+      call_anew('SADD', P .. ':wake', rec.queue)
+      return id
     end
   end
-  redis.call('DEL', P .. ':followers:' .. key)
+end
+
+local function release_followers(rec)
+  local key = rec.flight
+  rec.flight = nil
+  redis.call('HDEL', job_key(rec.id), 'flight')
+  if find_other_leader(key, rec.id) then return end
+  redis.call('DEL', flight(key))
+  local first = release_first(key)
+  if not first then return end
+  for _ = 2, MOST_RELEASED do
+    if not release_first(key) then return end
+  end
+  if redis.call('EXISTS', followers(key)) == 1 then make_leader(first, key) end
+end
+
+-- Hands the flight of a bulk job that is queued again to an interactive follower, which would else wait as long.
+local function hand_over(rec)
+  if not rec.flight or not is_bulk(rec) or find_other_leader(rec.flight, rec.id) then return end
+  local first = call_anew('ZRANGE', followers(rec.flight), 0, 0, 'WITHSCORES')[2]
+  if not first or tonumber(first) >= BULK_LATER then return end
+  local heir = release_first(rec.flight)
+  if not heir then return end
+  redis.call('HDEL', job_key(rec.id), 'flight')
+  make_leader(heir, rec.flight)
+  rec.flight = nil
 end
 
 local function finalize(rec, state, ...)
   local id = rec.id
   forget_places(rec)
-  if rec.flight then release_followers(id, rec.flight) end
+  if rec.flight then release_followers(rec) end
+  if rec.follows then call_anew('ZREM', followers(rec.follows), id) end
   set(id, 'state', state, 'finished_at', stamp(now), ...)
   redis.call('HDEL', job_key(id), 'stage', 'next_at', 'follows')
   local ttl = math.ceil(tonumber(rec.ttl_s))
@@ -343,6 +398,7 @@ local function requeue(rec, ...)
   move_in_lists(rec, 'running', 'queued')
   set(rec.id, 'state', 'queued', ...)
   redis.call('HDEL', job_key(rec.id), 'stage', 'worker', 'token')
+  hand_over(rec)
 end
 
 -- Keeps the result of an attempt that could not store it, for the next one; returns since when it waits.

@@ -541,7 +541,12 @@ class Client:
         found: list[tuple[ListCursor, Job | errors.RecordUnreadable]] = []
         looked_at = 0
         while True:
-            most = MOST_LISTED if which.is_walked else limit + 1 - len(found)
+            # Where few jobs of an index are selected, more of them are looked at in each round trip.
+            most = (
+                min(limit + 1 + 3 * looked_at, MOST_LISTED)
+                if which.is_walked
+                else limit + 1 - len(found)
+            )
             listed = self._reads.list_index(which, after=after, limit=most)
             # One more than the page has, which tells that another page follows.
             cursors = listed.found[: limit + 1 - len(found)]

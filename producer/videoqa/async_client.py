@@ -16,6 +16,7 @@ import builtins
 import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from typing import ParamSpec, Self, TypeVar, Unpack
 
@@ -153,6 +154,9 @@ class AsyncClient:
         *,
         state: JobState | None = None,
         tag: str | None = None,
+        model: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         cursor: str | None = None,
         limit: int = 100,
         include_request: bool = False,
@@ -162,6 +166,9 @@ class AsyncClient:
             self._client.list,
             state=state,
             tag=tag,
+            model=model,
+            since=since,
+            until=until,
             cursor=cursor,
             limit=limit,
             include_request=include_request,

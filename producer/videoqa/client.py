@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar, Unpack, cast, get_args
@@ -46,6 +47,7 @@ from videoqa.contract import (
 from videoqa.forks import reopen_in_children
 from videoqa.jobs import (
     EventCursor,
+    JobFilter,
     Ledger,
     LedgerReader,
     ListCursor,
@@ -82,6 +84,9 @@ ROUND_S = 15.0
 
 MOST_LISTED = 1000
 """Most jobs of one page, and records that are read in one round trip."""
+
+MOST_LOOKED_AT = 10_000
+"""Jobs after which a page ends whose jobs no index holds by themselves."""
 
 
 class _Rings(Protocol):
@@ -144,13 +149,35 @@ def _make_queued_job(submission: Submission, result: SubmitResult) -> Job:
 
 
 def _make_page(
-    found: Sequence[tuple[ListCursor, Job | errors.RecordUnreadable]], *, has_more: bool
+    found: Sequence[tuple[ListCursor, Job | errors.RecordUnreadable]],
+    *,
+    next_after: ListCursor | None,
 ) -> JobPage:
     return JobPage(
         jobs=tuple(job for _, job in found if isinstance(job, Job)),
         unreadable=tuple(at.job_id for at, job in found if not isinstance(job, Job)),
-        next_cursor=found[-1][0].text if has_more else None,
+        next_cursor=next_after.text if next_after else None,
     )
+
+
+def _check_filter(name: str, text: str | None) -> None:
+    if text is not None and not (text and _can_be_sent(text)):
+        raise errors.InvalidRequest(
+            f"got {name} {text!r}, expected text, or None for jobs with any {name}", param=name
+        )
+
+
+def _check_instant(name: str, at: datetime | None) -> float | None:
+    """Returns the UNIX time; a time without a zone would depend on the machine's."""
+    if at is None:
+        return None
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise errors.InvalidRequest(
+            f"got {name}={at!r}, expected a datetime with a time zone, such as "
+            "datetime.now(UTC) - timedelta(hours=1)",
+            param=name,
+        )
+    return at.timestamp()
 
 
 class _Closed:
@@ -484,15 +511,25 @@ class Client:
         *,
         state: JobState | None = None,
         tag: str | None = None,
+        model: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         cursor: str | None = None,
         limit: int = 100,
         include_request: bool = False,
     ) -> JobPage:
         """Returns a page of the recorded jobs, newest first.
 
+        A page costs its own jobs, however many others there are. Only with both `tag` and `model`, or the
+        state `canceling`, others are looked at: a page of these ends after 10,000 of them, so it may have
+        fewer jobs than `limit` and yet a `next_cursor`.
+
         Arguments:
             state: only jobs in this state.
             tag: only jobs with this tag.
+            model: only jobs that name this model.
+            since: only jobs submitted at this time or later.
+            until: only jobs submitted before this time.
             cursor: `next_cursor` of the previous page; None: the first page.
             limit: most jobs of the page.
             include_request: also the request of each job, as in `get`.
@@ -506,29 +543,46 @@ class Client:
                 f"got state {state!r}, expected one of {', '.join(get_args(JobState))}",
                 param="state",
             )
-        if tag is not None and not (tag and _can_be_sent(tag)):
-            raise errors.InvalidRequest(
-                f"got tag {tag!r}, expected text, or None for jobs with any tag", param="tag"
-            )
+        _check_filter("tag", tag)
+        _check_filter("model", model)
+        which = JobFilter(
+            state=state,
+            tag=tag,
+            model=model,
+            since_s=_check_instant("since", since),
+            until_s=_check_instant("until", until),
+        )
         after = ListCursor.parse(cursor) if cursor else None
         found: list[tuple[ListCursor, Job | errors.RecordUnreadable]] = []
+        looked_at = 0
         while True:
-            cursors = self._reads.list_index(tag=tag, after=after, limit=MOST_LISTED)
+            # The fewer jobs of an index are selected, the more of them are looked at in a round trip.
+            most = (
+                min(limit + 1 + 3 * looked_at, MOST_LISTED)
+                if which.is_walked
+                else limit + 1 - len(found)
+            )
+            listed = self._reads.list_index(which, after=after, limit=most)
+            # One more than the page has, which tells that another page follows.
+            cursors = listed.found[: limit + 1 - len(found)]
             ids = [at.job_id for at in cursors]
             jobs = self._reads.get_many(ids, include_request=include_request)
             self._ledger.forget(
-                [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], tag=tag
+                [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], which
             )
             for at, job in zip(cursors, jobs, strict=True):
-                if job is None:
-                    continue
-                if state is None or (isinstance(job, Job) and job.state == state):
+                if job is not None and (
+                    state is None or (isinstance(job, Job) and job.state == state)
+                ):
                     if len(found) == limit:
-                        return _make_page(found, has_more=True)
+                        return _make_page(found, next_after=found[-1][0])
                     found.append((at, job))
-            if not cursors:
-                return _make_page(found, has_more=False)
-            after = cursors[-1]
+            after = cursors[-1] if len(cursors) < len(listed.found) else listed.last
+            if after is None:
+                return _make_page(found, next_after=None)
+            looked_at += most
+            if which.is_walked and looked_at >= MOST_LOOKED_AT:
+                return _make_page(found, next_after=after)
 
     def stream(self, job_id: str, *, timeout_s: float | None = None) -> Iterator[TextPiece]:
         """Yields the answers as they are generated, for a job with `stream`; else whole, once they are there.
@@ -665,7 +719,7 @@ class Client:
         return self._get_now(job_id)
 
     def dead(self, *, code: str | None = None, include_request: bool = False) -> Iterator[Job]:
-        """Yields the failed jobs, each with its failure, those whose records end first in front.
+        """Yields the failed jobs, each with its failure, those submitted first in front.
 
         `retry` replays one of them, `replay` all, and `purge` deletes one.
 

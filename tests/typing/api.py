@@ -109,7 +109,7 @@ def following(client: Client, job_id: str) -> None:
     assert_type(client.workers(), list[WorkerInfo])
     assert_type(client.submit_many([{"inputs": "s3://b/k", "questions": "?"}]), list[Job])
     assert_type(client.get_many(["job_1"]), list[Job | None])
-    page = client.list(state="failed", tag="nightly", limit=10)
+    page = client.list(state="failed", tag="nightly", model="m", since=None, limit=10)
     assert_type(page.jobs, tuple[Job, ...])
     assert_type(page.next_cursor, str | None)
     for piece in client.stream("job_1", timeout_s=60):

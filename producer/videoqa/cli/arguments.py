@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -305,7 +305,7 @@ class JobFlags:
             tags=self.tags or None,
             tenant=self.tenant,
             metadata=_parse_metadata(self.metadata),
-            start_by=_parse_start_by(self.start_by) if self.start_by is not None else None,
+            start_by=parse_instant("--start-by", self.start_by, from_now=1),
             timeout_s=self.job_timeout,
             output=self.output,
         )
@@ -392,18 +392,21 @@ def _parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
-def _parse_start_by(text: str) -> datetime:
-    """Returns the instant of `--start-by`: a time from now, or a date and time in the local zone."""
+def parse_instant(flag: str, text: str | None, *, from_now: Literal[-1, 1]) -> datetime | None:
+    """Returns the instant of a flag: a time from now or, with -1, before now, or a date and time in the local zone."""
+    if text is None:
+        return None
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     try:
         if found := re.fullmatch(r"(\d{1,6})([smhd])", text):
-            return datetime.now(UTC) + timedelta(**{units[found[2]]: int(found[1])})
+            return datetime.now(UTC) + from_now * timedelta(**{units[found[2]]: int(found[1])})
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:
+        relation = "from now" if from_now == 1 else "ago"
         raise InvalidRequest(
-            f"got --start-by {text!r}, expected 30s, 10m, 2h or 1d from now, or a time such as "
+            f"got {flag} {text!r}, expected 30s, 10m, 2h or 1d {relation}, or a time such as "
             "2026-12-31T18:00",
-            param="start_by",
+            param=flag.removeprefix("--").replace("-", "_"),
         ) from error
 
 

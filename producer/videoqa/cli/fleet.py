@@ -12,6 +12,7 @@ from typing import Annotated, cast, get_args
 import typer
 
 from videoqa import errors
+from videoqa.cli.arguments import parse_instant
 from videoqa.cli.help import App
 from videoqa.cli.options import JobId, JsonFlag, Timeout, open_client
 from videoqa.cli.output import print_change, print_event, print_job, print_note
@@ -59,6 +60,23 @@ def list_jobs(
         typer.Option(metavar="|".join(get_args(JobState)), help="Only jobs in this state."),
     ] = None,
     tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Only jobs that name this model.")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only jobs of this tenant.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only jobs submitted at this time or later: 30s, 10m, 2h or 1d ago, or 2026-12-31T18:00.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only jobs submitted before this time, as in --since."),
+    ] = None,
     limit: Limit = 20,
     cursor: Annotated[
         str | None,
@@ -72,9 +90,12 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with open_client() as client:
-        page = client.list(
+        page = (client.for_tenant(tenant) if tenant is not None else client).list(
             state=cast("JobState | None", state),
             tag=tag,
+            model=model,
+            since=parse_instant("--since", since, from_now=-1),
+            until=parse_instant("--until", until, from_now=-1),
             limit=limit,
             cursor=cursor,
             include_request=True,
@@ -82,7 +103,7 @@ def list_jobs(
     if not print_jobs(page.jobs, as_json=as_json, wide=wide) and not page.unreadable:
         _print_nothing(
             "no job matches; `videoqa list` shows all"
-            if state or tag or cursor
+            if state or tag or model or tenant or since or until or cursor
             else 'no jobs yet; submit one: videoqa ask clip.mp4 "What is moving?"',
             as_json=as_json,
         )

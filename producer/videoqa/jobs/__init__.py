@@ -16,6 +16,7 @@ from videoqa.jobs.connection import (
     translate_redis_errors,
 )
 from videoqa.jobs.event_cursor import EventCursor
+from videoqa.jobs.job_filter import JobFilter
 from videoqa.jobs.keys import queue_name
 from videoqa.jobs.ledger import (
     Claim,
@@ -43,6 +44,7 @@ __all__ = [
     "ClaimResult",
     "DemotedError",
     "EventCursor",
+    "JobFilter",
     "Ledger",
     "LedgerReader",
     "ListCursor",

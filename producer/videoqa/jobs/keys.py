@@ -17,9 +17,8 @@
 | `P:claimed:WORKER` | string | token and job of the worker's last claim | 10 minutes |
 | `P:answer:KEY` | string | SHA-256, size and URL of the result with this cache key | the worker's `cache_ttl_s` |
 | `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
-| `P:followers:KEY` | set | jobs that wait for it | as `P:flight:KEY` |
-| `P:jobs`, `P:tag:TAG` | zset | ids of all jobs, or of those with a tag, by time | somewhat longer than the records |
-| `P:tenant:TENANT`, with `:TAG` | zset | the same of one tenant, whose name is quoted | as `P:jobs` |
+| `P:followers:KEY` | zset | jobs that wait for it, interactive ones first | as `P:flight:KEY` |
+| `P:list:STATE:TENANT:FILTER` | zset | jobs in a state by time of submission | ids leave with state or record |
 | `P:queues` | set | names of the queues in which jobs wait or run | a name leaves with the reaper's next round |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
 | `P:running:QUEUE` | zset | the queue's running jobs by the time of their claim | ids leave when final or requeued |
@@ -29,14 +28,14 @@
 | `P:round` | string | when a reaper was last heard | for good, one number |
 | `P:delayed`, with `:QUEUE` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
 | `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
-| `P:dead`, with `:TENANT` | zset | failed jobs, or a tenant's, by the end of their record's life | as the record |
 | `P:worker:ID` | hash | a worker's announcement, and the keys below that it stands in | 60 s after its last word |
 | `P:workers` | zset | worker ids by their last word | 60 s after its last word |
 | `P:serving:QUEUE` | zset | ids of the workers that serve the queue, by their last word | as `P:workers` |
 | `P:ready:QUEUE` | zset | the ready ones: slots, running jobs allowed per tenant, id | as `P:workers` |
 | `P:served` | zset | names of the queues that workers serve, by the last word of one | as `P:workers` |
 
-`P` is the prefix, "videoqa" by default. QUEUE is also the name of the broker's queue.
+TENANT of a list is a quoted name, or empty: the jobs of all tenants; FILTER is `tag=TAG`, `model=MODEL`, or empty:
+all jobs. `P` is the prefix, "videoqa" by default. QUEUE is also the name of the broker's queue.
 """
 
 from __future__ import annotations
@@ -97,14 +96,10 @@ class Keys:
     def share(self, tenant: str | None) -> str:
         return f"{self.prefix}:share:{tenant or ''}"
 
-    def index(self, tag: str | None, tenant: str | None = None) -> str:
-        if tenant:  # quoted, so that it ends where the tag begins
-            own = f"{self.prefix}:tenant:{quote(tenant, safe='')}"
-            return f"{own}:{tag}" if tag else own
-        return f"{self.prefix}:tag:{tag}" if tag else f"{self.prefix}:jobs"
-
-    def dead(self, tenant: str | None) -> str:
-        return f"{self.prefix}:dead" + (f":{tenant}" if tenant else "")
+    def job_list(self, state: str, tenant: str | None = None, of: str = "") -> str:
+        """Returns the key of the jobs in a state: of a tenant or of all, and with one filter or all."""
+        owner = (tenant or "").replace("%", "%25").replace(":", "%3A")  # it ends where `of` begins
+        return f"{self.prefix}:list:{state}:{owner}:{of}"
 
     def turns(self, queue: str) -> str:
         return f"{self.prefix}:turns:{queue}"
@@ -117,6 +112,12 @@ class Keys:
 
     def ready(self, queue: str) -> str:
         return f"{self.prefix}:ready:{queue}"
+
+    def flight(self, key: str) -> str:
+        return f"{self.prefix}:flight:{key}"
+
+    def followers(self, key: str) -> str:
+        return f"{self.prefix}:followers:{key}"
 
     def worker(self, worker_id: str) -> str:
         return f"{self.prefix}:worker:{worker_id}"

@@ -23,9 +23,9 @@ This module knows records and bells, and nothing of Celery, videos or models.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from videoqa import errors
 from videoqa.contract import (
@@ -39,6 +39,8 @@ from videoqa.contract import (
 )
 from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import translate_redis_errors
+from videoqa.jobs.job_filter import JobFilter
+from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.reader import LedgerReader
 from videoqa.jobs.submission import Submission, SubmitResult
 
@@ -46,6 +48,8 @@ __all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "ReapResult", "Unreadab
 
 WriteReply = Literal["ok", "cancel", "lost"]
 """The reply to a fenced write: it counts, it counts but the attempt is to stop, or it was refused."""
+DEAD_CHUNK = 1000
+"""Ids of failed jobs that are read in one round trip."""
 LeadReply = Literal["ok", "cancel", "lost", "follow"]
 
 
@@ -215,10 +219,24 @@ class Ledger(LedgerReader):
             )
         return reply[1] or None
 
-    def dead(self) -> list[str]:
-        """Returns the ids of failed jobs with a record, those whose records end first in front."""
-        with translate_redis_errors(self._url):
-            return cast(list[str], self._redis.zrange(self.keys.dead(self.tenant), 0, -1))
+    def dead(self) -> Iterator[str]:
+        """Yields the ids of failed jobs, those submitted first in front; their records may be gone."""
+        key, after = self.keys.job_list("failed", self.tenant), ListCursor(0.0, "")
+        skipped = 0
+        while True:
+            with translate_redis_errors(self._url):
+                found = self._redis.zrangebyscore(
+                    key, after.at_s, "+inf", start=skipped, num=DEAD_CHUNK, withscores=True
+                )
+            cursors = [
+                ListCursor(float(at_s), str(job_id)) for job_id, at_s in cast("list[Any]", found)
+            ]
+            new = [at for at in cursors if at > after]
+            yield from (at.job_id for at in new)
+            if not cursors:
+                return
+            skipped = 0 if new else skipped + len(cursors)
+            after = max([after, *new])
 
     def purge(self, job_id: str) -> None:
         """Deletes a failed job's record; its result objects stay.
@@ -234,11 +252,16 @@ class Ledger(LedgerReader):
                 "others expire by themselves"
             )
 
-    def forget(self, job_ids: Sequence[str], *, tag: str | None) -> None:
-        """Removes ids whose records are gone from the index."""
-        if job_ids:
-            with translate_redis_errors(self._url):
-                self._redis.zrem(self.keys.index(tag, self.tenant), *job_ids)
+    def forget(self, job_ids: Sequence[str], which: JobFilter) -> None:
+        """Removes ids whose records are gone from the indexes of a list."""
+        if not job_ids:
+            return
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for name in which.names or [""]:
+                for state in which.states:
+                    pipe.zrem(self.keys.job_list(state, self.tenant, name), *job_ids)
+            pipe.execute()
 
     # -- the worker's transitions, each fenced by its claim's token
 

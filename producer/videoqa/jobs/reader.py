@@ -36,6 +36,7 @@ from videoqa.contract import (
 )
 from videoqa.jobs.connection import translate_redis_errors
 from videoqa.jobs.event_stream import EventsRead, includes_first, make_first, parse_streams
+from videoqa.jobs.job_filter import JobFilter, ListedJobs
 from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.replication import ReplicaWait
@@ -261,24 +262,67 @@ class LedgerReader:
             for state, tenant in found
         ]
 
-    def list_index(
-        self, *, tag: str | None, after: ListCursor | None, limit: int
-    ) -> list[ListCursor]:
-        """Returns positions in the index, newest first, behind `after`; their records may be gone."""
-        start = after.at_s if after else "+inf"
+    def list_index(self, which: JobFilter, *, after: ListCursor | None, limit: int) -> ListedJobs:
+        """Looks at up to `limit` positions of selected jobs behind `after`, newest first."""
         with translate_redis_errors(self._url):
-            found = self._redis.zrevrangebyscore(
-                self.keys.index(tag, self.tenant),
-                start,
-                "-inf",
-                start=0,
-                num=limit,
-                withscores=True,
-            )
-        cursors = [
-            ListCursor(float(at_s), str(job_id)) for job_id, at_s in cast("list[Any]", found)
-        ]
-        return [cursor for cursor in cursors if after is None or cursor < after]
+            looked_at, has_more = self._read_index(which, after, limit)
+            is_kept = self._match([at.job_id for at in looked_at], which)
+        return ListedJobs(
+            found=[at for at, keeps in zip(looked_at, is_kept, strict=True) if keeps],
+            last=looked_at[-1] if has_more else None,
+        )
+
+    def _read_index(
+        self, which: JobFilter, after: ListCursor | None, limit: int
+    ) -> tuple[list[ListCursor], bool]:
+        """Returns positions of the smallest index that holds the selected jobs, and True if it may have more."""
+        start = f"({which.until_s}" if which.until_s is not None else "+inf"
+        if after is not None and (which.until_s is None or after.at_s < which.until_s):
+            start = str(after.at_s)
+        end = "-inf" if which.since_s is None else which.since_s
+        index, skipped = self._choose_index(which), 0 if after is None else 1
+        while True:
+            # At once, so that a job that changes its state meanwhile is in one of them.
+            pipe = self._redis.pipeline(transaction=True)
+            for state in which.states:
+                key = self.keys.job_list(state, self.tenant, index)
+                pipe.zrevrangebyscore(
+                    key, start, end, start=0, num=limit + skipped, withscores=True
+                )
+            replies = pipe.execute()
+            positions = {
+                ListCursor(float(at_s), str(job_id)) for found in replies for job_id, at_s in found
+            }
+            merged = sorted(positions, reverse=True)[: limit + skipped]
+            found = [at for at in merged if after is None or at < after]
+            has_more = len(merged) == limit + skipped
+            if found or not has_more:
+                return found[:limit], has_more
+            skipped += limit  # as many jobs as that were submitted at the very time of the cursor
+
+    def _choose_index(self, which: JobFilter) -> str:
+        if len(which.names) < 2:
+            return "".join(which.names)
+        pipe = self._redis.pipeline(transaction=False)
+        for name in which.names:
+            for state in which.states:
+                pipe.zcard(self.keys.job_list(state, self.tenant, name))
+        sizes = cast("list[int]", pipe.execute())
+        size = {
+            name: sum(sizes[n * len(which.states) : (n + 1) * len(which.states)])
+            for n, name in enumerate(which.names)
+        }
+        return min(size, key=size.__getitem__)
+
+    def _match(self, job_ids: Sequence[str], which: JobFilter) -> list[bool]:
+        """Tells of jobs of an index if they are selected; one without a record is: its reader finds that out."""
+        if not which.is_walked or not job_ids:
+            return [True] * len(job_ids)
+        pipe = self._redis.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipe.hmget(self.keys.job(job_id), "state", "filters")
+        replies = self._execute(pipe)
+        return [not isinstance(reply, Exception) and which.selects(*reply) for reply in replies]
 
     def _explain_wait(self, job: Job) -> Job:
         """Returns the job; if it is queued, with its position in its queue and the reason why it waits."""
@@ -467,13 +511,13 @@ class LedgerReader:
     def count_failures(self, *, within_s: float, most: int = 10_000) -> dict[str, int]:
         """Counts the jobs that failed within the last seconds, by code, the most frequent in front.
 
-        Looks at the `most` failed jobs whose records live longest: without a `result_ttl_s` of their own
-        these are the newest.
+        Looks at the `most` failed jobs that were submitted last.
         """
         counts: Counter[str] = Counter()
         with translate_redis_errors(self._url):
             since = to_datetime(self._redis.time()[0] - within_s)
-            ids = cast("list[str]", self._redis.zrevrange(self.keys.dead(self.tenant), 0, most - 1))
+            key = self.keys.job_list("failed", self.tenant)
+            ids = cast("list[str]", self._redis.zrevrange(key, 0, most - 1))
         for start in range(0, len(ids), 1000):
             for job in self.get_many(ids[start : start + 1000]):
                 if isinstance(job, Job) and job.failure and job.finished_at:

@@ -17,6 +17,7 @@ import redis
 
 from videoqa import errors
 from videoqa.contract import Job, JobState, QueueInfo, Result, WorkerInfo
+from videoqa.jobs.job_filter import JobFilter, ListedJobs
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.reader import LedgerReader
 
@@ -141,10 +142,8 @@ class ReplicaReader(LedgerReader):
         return (job, result) if result is not None else self._primary.result(job_id)
 
     @_or_at_primary
-    def list_index(
-        self, *, tag: str | None, after: ListCursor | None, limit: int
-    ) -> list[ListCursor]:
-        return super().list_index(tag=tag, after=after, limit=limit)
+    def list_index(self, which: JobFilter, *, after: ListCursor | None, limit: int) -> ListedJobs:
+        return super().list_index(which, after=after, limit=limit)
 
     @_or_at_primary
     def read_queues(self, *, idle_s: float) -> tuple[list[QueueInfo], bool]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from videoqa import errors
 from videoqa.contract import JobRequest
-from videoqa.jobs.keys import Keys, queue_name
+from videoqa.jobs.job_filter import make_filters
+from videoqa.jobs.keys import queue_name
 
 __all__ = ["Submission", "SubmitResult", "new_job_id"]
 
@@ -84,14 +85,13 @@ class Submission:
             start_by_default_s,
             max_queued,
             request.tenant or "",
-            *self._list_indexes(Keys(prefix)),
+            self._write_filters(),
         ]
 
-    def _list_indexes(self, keys: Keys) -> list[str]:
-        """Lists the indexes that the job stands in: of all jobs and of its tenant's, each also by tag."""
-        tags, tenant = (None, *self.request.tags), self.request.tenant
-        found = [keys.index(tag) for tag in tags]
-        return found + [keys.index(tag, tenant) for tag in tags] if tenant else found
+    def _write_filters(self) -> str:
+        """Returns the filters by which the job is listed as JSON; empty: none."""
+        filters = make_filters(self.request.tags, self.request.model)
+        return json.dumps(filters, ensure_ascii=False, separators=(",", ":")) if filters else ""
 
     def parse_reply(self, reply: Sequence[Any], max_queued: int) -> SubmitResult:
         """Parses the reply of the `submit` script."""

@@ -177,6 +177,11 @@ def test_where_nothing_is_to_be_shown_the_next_step_is_said(run: Run, client: Cl
     for command, says in [
         (["list"], "no jobs yet; submit one: videoqa ask"),
         (["list", "--tag", "a"], "no job matches; `videoqa list` shows all"),
+        (["list", "--model", "a", "--tenant", "b"], "no job matches; `videoqa list` shows all"),
+        (
+            ["list", "--since", "1h", "--until", "2026-01-01"],
+            "no job matches; `videoqa list` shows all",
+        ),
         (["dead", "list"], "no failed job\n"),
         (["dead", "replay", "--all"], "no failed job\n"),
         (["dead", "purge", "--all", "--code", "worker_lost"], "no failed job with worker_lost"),

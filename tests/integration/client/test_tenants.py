@@ -161,8 +161,8 @@ def test_lists_tags_and_dead_letters_are_a_tenants_own(
     assert [(queue.waiting, queue.tenants) for queue in operator.queues()] == [(4, 3)]
     assert [(queue.waiting, queue.tenants) for queue in a.queues()] == [(1, 1)]
     assert operator.for_tenant("c").queues() == []
-    # The index of a tenant is read, and not the one of all jobs.
-    redis_client.delete(ledger.keys.index(None))
+    # The lists of a tenant are read, and not those of all.
+    redis_client.delete(*redis_client.scan_iter(f"{ledger.keys.prefix}:list:*::"))
     assert [job.id for job in a.list().jobs] == [of_a]
 
 

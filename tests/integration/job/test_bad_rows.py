@@ -335,6 +335,6 @@ def test_a_count_or_a_time_of_bells_that_is_junk_silences_no_queue(
 
 
 def test_a_key_of_all_jobs_that_another_program_took_is_a_wrong_prefix(fleet: Fleet) -> None:
-    change_type(fleet.raw, f"{fleet.prefix}:jobs".encode())
+    change_type(fleet.raw, f"{fleet.prefix}:list:queued::".encode())
     with pytest.raises(errors.ConfigurationError, match="set another VIDEOQA_PREFIX"):
         fleet.client.list()

@@ -37,6 +37,7 @@ from videoqa.cli.arguments import build_inputs, build_sampling
 from videoqa.errors import VideoQAError
 from videoqa.jobs.event_cursor import EventCursor
 from videoqa.jobs.event_stream import parse_streams
+from videoqa.jobs.job_filter import parse_filters
 from videoqa.jobs.keys import parse_queue_name
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.printable import printable
@@ -219,6 +220,7 @@ PARSERS = (
     Parser("bulk.manifest.listings", rows_of, ("", "/*", "/[")),
     Parser("cli.arguments", lambda text: build_sampling(times=text), ("", "1,")),
     Parser("cli.arguments", lambda text: build_inputs([text], 1.0, None), URLS),
+    Parser("jobs.job_filter", parse_filters, ("[", "[\"a\",")),
     Parser("jobs.list_cursor", ListCursor.parse, ("", "1.")),
     Parser("jobs.event_cursor", lambda text: EventCursor("job", after=text), ("", "1-")),
     Parser("jobs.event_stream", events, ("", "1"), (VideoQAError, ValueError, OverflowError)),

@@ -124,6 +124,7 @@ local last = num(redis.call('HGET', BELLS, queue .. ':turn')) or 0
 local turn = math.max(last, num(redis.call('ZSCORE', turns(queue), tenant)) or last)
 redis.call('HSET', BELLS, queue .. ':turn', turn)
 forget_places(rec)
+move_in_lists(rec, 'queued', 'running')
 if redis.call('EXISTS', line(queue, tenant)) == 1 then redis.call('ZADD', turns(queue), turn + 1, tenant) end
 if rec.overdue or rec.draining then redis.call('HDEL', job_key(rec.id), 'overdue', 'draining') end
 -- The attempt is counted before any work is done: a video that kills the process cannot loop.

@@ -4,7 +4,6 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local STREAM_LENGTH = 1000
 local GONE_EXTRA_S = 7 * 86400
-local INDEX_S = 100 * 86400 -- longer than any record lives after its job
 local WORKER_TTL_S = 60 -- a worker that said nothing for so long is gone
 
 local function stamp(seconds) return string.format('%.6f', seconds) end
@@ -38,7 +37,7 @@ end
 
 local FIELDS = {'state', 'queue', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s', 'created_at', 'place', 'rung_at',
   'kept_at', 'start_by', 'deadline', 'tenant', 'token', 'stage', 'worker', 'next_at', 'follows', 'suspect', 'overdue',
-  'draining', 'flight', 'idem'}
+  'draining', 'flight', 'idem', 'filters'}
 
 -- Returns a record with the fields that transitions work with; one without `state` is no record.
 local function read(id)
@@ -74,6 +73,53 @@ local function failure(code, message, stage, retryable, attempt)
   local body = {code = code, message = message, retryable = retryable, attempt = tonumber(attempt)}
   if stage then body.stage = stage end
   return cjson.encode(body)
+end
+
+-- Jobs are listed by state, tenant and filter, which is one of their tags, their model, or '' for all jobs: a key
+-- `P:list:STATE:TENANT:FILTER` has ids by the time of their submission. A job that is canceled while it runs is
+-- listed as running until it ends. One that ends in such a list looks for ids whose records are gone, in one of 16
+-- cases: at the oldest, and at some others, since not all records live equally long.
+local LISTED_S = 100 * 86400 -- longer than any record lives after its job
+local TRIMMED = 16
+
+local function list_keys(rec, state)
+  local is_json, filters = pcall(cjson.decode, rec.filters or '[]')
+  if not is_json or type(filters) ~= 'table' then filters = {} end
+  local owners = {''}
+  if rec.tenant ~= '' then owners[2] = string.gsub(rec.tenant, '[%%:]', {['%'] = '%25', [':'] = '%3A'}) end
+  local keys = {}
+  for _, owner in ipairs(owners) do
+    local own = P .. ':list:' .. state .. ':' .. owner .. ':'
+    keys[#keys + 1] = own
+    for _, filter in ipairs(filters) do
+      if type(filter) == 'string' then keys[#keys + 1] = own .. filter end
+    end
+  end
+  return keys
+end
+
+local function trim(key)
+  local ids, keys, gone = redis.call('ZRANGE', key, 0, TRIMMED - 1), {}, {}
+  for _, id in ipairs(redis.call('ZRANDMEMBER', key, TRIMMED)) do ids[#ids + 1] = id end
+  for n, id in ipairs(ids) do keys[n] = job_key(id) end
+  if redis.call('EXISTS', unpack(keys)) == #keys then return end
+  for n, id in ipairs(ids) do
+    if redis.call('EXISTS', keys[n]) == 0 then gone[#gone + 1] = id end
+  end
+  redis.call('ZREM', key, unpack(gone))
+end
+
+-- Moves a job from the lists of one state to those of another; nil: it is in none before, or is to be in none.
+local function move_in_lists(rec, from, to, lives)
+  if from then
+    for _, key in ipairs(list_keys(rec, from)) do call_anew('ZREM', key, rec.id) end
+  end
+  if not to then return end
+  for _, key in ipairs(list_keys(rec, to)) do
+    call_anew('ZADD', key, rec.created_at, rec.id)
+    if lives then redis.call('EXPIRE', key, lives) end
+    if string.sub(rec.id, -1) == '0' then trim(key) end
+  end
 end
 
 -- A queue's jobs stand in `waiting` by their place, which is the time when they first stood in line. Tenants take
@@ -264,41 +310,86 @@ local function delay(rec, at)
   redis.call('SADD', P .. ':queues', rec.queue)
 end
 
--- Makes the followers of a job that has ended due: they find its answer, or ask themselves.
-local function release_followers(id, key)
-  redis.call('HDEL', job_key(id), 'flight')
-  redis.call('DEL', P .. ':flight:' .. key)
-  for _, follower in ipairs(call_anew('SMEMBERS', P .. ':followers:' .. key)) do
-    local rec = get(follower, 'state', 'follows')
-    if rec[1] == 'queued' and rec[2] then -- unless it was canceled, and perhaps retried
-      redis.call('HDEL', job_key(follower), 'follows')
-      redis.call('ZADD', P .. ':delayed', stamp(now), follower)
-    end
-  end
-  redis.call('DEL', P .. ':followers:' .. key)
+-- One of several equal jobs asks the model, the leader of their flight. Those that are claimed meanwhile follow it, and stand
+-- in no line. At its end MOST_RELEASED of them stand in line again, interactive ones first, and the first of these is
+-- the leader of the rest: its own end releases the next ones. So no call takes long, however many follow.
+local MOST_RELEASED, MOST_MISSING, BULK_LATER = 50, 1000, 1e11
+local function flight(key) return P .. ':flight:' .. key end
+local function followers(key) return P .. ':followers:' .. key end
+local function is_bulk(rec) return string.sub(rec.queue, -5) == '.bulk' end
+
+local function follow(rec, key)
+  local place = num(rec.place) or now
+  call_anew('ZADD', followers(key), stamp(is_bulk(rec) and place + BULK_LATER or place), rec.id)
 end
 
--- Calls a command on the lists of failed jobs that this one belongs in: of all, and of its tenant.
-local function call_on_dead(rec, command, ...)
-  redis.call(command, P .. ':dead', ...)
-  if rec.tenant ~= '' then redis.call(command, P .. ':dead:' .. rec.tenant, ...) end
+-- Returns the record of the flight's leader, if it is another job than this one.
+local function find_other_leader(key, id)
+  local leader = call_anew('GET', flight(key))
+  if not leader or leader == id then return nil end
+  local rec = read(leader)
+  if rec.flight == key and is_sound(rec) then return rec end
+end
+
+local function make_leader(id, key)
+  redis.call('SET', flight(key), id)
+  set(id, 'flight', key)
+end
+
+-- Puts the follower that is first into its line, and returns its id; nil if there is none.
+local function release_first(key)
+  for _ = 1, MOST_MISSING do
+    local id = call_anew('ZPOPMIN', followers(key))[1]
+    if not id then return nil end
+    local rec = read(id)
+    if rec.state == 'queued' and rec.follows == key and is_sound(rec) then
+      redis.call('HDEL', job_key(id), 'follows')
+      set(id, 'rung_at', stamp(now))
+      stand_in_line(id, rec.queue, rec.tenant, rec.place or stamp(now))
+      call_anew('SADD', P .. ':wake', rec.queue)
+      return id
+    end
+  end
+end
+
+local function release_followers(rec)
+  local key = rec.flight
+  rec.flight = nil
+  redis.call('HDEL', job_key(rec.id), 'flight')
+  if find_other_leader(key, rec.id) then return end
+  redis.call('DEL', flight(key))
+  local first = release_first(key)
+  if not first then return end
+  for _ = 2, MOST_RELEASED do
+    if not release_first(key) then return end
+  end
+  if redis.call('EXISTS', followers(key)) == 1 then make_leader(first, key) end
+end
+
+-- Hands the flight of a bulk job that is queued again to an interactive follower, which would else wait as long.
+local function hand_over(rec)
+  if not rec.flight or not is_bulk(rec) or find_other_leader(rec.flight, rec.id) then return end
+  local first = call_anew('ZRANGE', followers(rec.flight), 0, 0, 'WITHSCORES')[2]
+  if not first or tonumber(first) >= BULK_LATER then return end
+  local heir = release_first(rec.flight)
+  if not heir then return end
+  redis.call('HDEL', job_key(rec.id), 'flight')
+  make_leader(heir, rec.flight)
+  rec.flight = nil
 end
 
 local function finalize(rec, state, ...)
   local id = rec.id
   forget_places(rec)
-  if rec.flight then release_followers(id, rec.flight) end
+  if rec.flight then release_followers(rec) end
+  if rec.follows then call_anew('ZREM', followers(rec.follows), id) end
   set(id, 'state', state, 'finished_at', stamp(now), ...)
   redis.call('HDEL', job_key(id), 'stage', 'next_at', 'follows')
   local ttl = math.ceil(tonumber(rec.ttl_s))
   redis.call('EXPIRE', job_key(id), ttl)
   redis.call('SET', P .. ':gone:' .. id, state .. ':' .. rec.tenant, 'EX', ttl + GONE_EXTRA_S)
   if rec.idem then redis.call('EXPIRE', P .. ':idem:' .. rec.idem, ttl) end
-  if state == 'failed' then
-    call_on_dead(rec, 'ZREMRANGEBYSCORE', '-inf', stamp(now))
-    call_on_dead(rec, 'ZADD', stamp(now + ttl), id)
-    call_on_dead(rec, 'EXPIRE', INDEX_S)
-  end
+  move_in_lists(rec, is_begun(rec) and 'running' or 'queued', state, LISTED_S)
   emit(id, 'state', state, rec.attempt)
   redis.call('EXPIRE', P .. ':events:' .. id, ttl)
   if state == 'succeeded' then
@@ -321,8 +412,10 @@ end
 -- Takes a running job back to queued; the caller decides when it stands in line.
 local function requeue(rec, ...)
   forget_places(rec)
+  move_in_lists(rec, 'running', 'queued')
   set(rec.id, 'state', 'queued', ...)
   redis.call('HDEL', job_key(rec.id), 'stage', 'worker', 'token')
+  hand_over(rec)
 end
 
 -- Keeps the result of an attempt that could not store it, for the next one; returns since when it waits.

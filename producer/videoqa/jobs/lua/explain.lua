@@ -44,7 +44,7 @@ end
 
 if rec.next_at then return {-1, 'delay', ''} end
 if rec.follows then
-  local leader = get(rec.follows, 'state', 'tenant')
-  return {-1, 'leader', leader[1] and (leader[2] or '') == mine and rec.follows or ''}
+  local leader = find_other_leader(rec.follows, rec.id)
+  return {-1, 'leader', leader and leader.tenant == mine and leader.id or ''}
 end
 return {find_position(), explain_queue()}

@@ -4,18 +4,20 @@ local rec = read(id)
 local answer = fence(rec, ARGV[3])
 if answer ~= 'ok' then return answer end
 -- An earlier attempt may have asked something else: another version of the video, or another model.
-if rec.flight and rec.flight ~= key then release_followers(id, rec.flight) end
-local leader = call_anew('GET', P .. ':flight:' .. key)
-if leader and leader ~= id and get(leader, 'flight')[1] == key then
+if rec.flight and rec.flight ~= key then release_followers(rec) end
+local leader = find_other_leader(key, id)
+if leader and is_bulk(leader) and not is_begun(leader) and not is_bulk(rec) then
+  redis.call('HDEL', job_key(leader.id), 'flight') -- it waits in a line behind this one: this one asks
+  leader = nil
+end
+if leader then
   local before = redis.call('HINCRBY', job_key(id), 'attempt', -1)  -- the model was not asked
-  requeue(rec, 'follows', leader)
-  call_anew('SADD', P .. ':followers:' .. key, id)
+  requeue(rec, 'follows', key)
+  follow(rec, key)
   if before == 0 and rec.start_by then redis.call('ZADD', P .. ':startby', rec.start_by, id) end
-  local is_own = (get(leader, 'tenant')[1] or '') == rec.tenant
   emit(id, 'state', 'queued', before, 'message',
-    'waits for ' .. (is_own and leader or 'a job') .. ', which asks the same')
+    'waits for ' .. (leader.tenant == rec.tenant and leader.id or 'a job') .. ', which asks the same')
   return 'follow'
 end
-redis.call('SET', P .. ':flight:' .. key, id)
-set(id, 'flight', key)
+make_leader(id, key)
 return answer

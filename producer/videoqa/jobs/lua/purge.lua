@@ -4,7 +4,7 @@ local rec = read(id)
 local refusal = refuse(rec, ARGV[3])
 if refusal then return {refusal} end
 if rec.state ~= 'failed' then return {'state', rec.state} end
-call_on_dead(rec, 'ZREM', id)
+move_in_lists(rec, 'failed', nil)
 if rec.idem then redis.call('DEL', P .. ':idem:' .. rec.idem) end
 redis.call('DEL', job_key(id), P .. ':events:' .. id, segments_key(id))
 return {'ok'}

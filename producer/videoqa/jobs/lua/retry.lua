@@ -14,7 +14,7 @@ redis.call('PERSIST', P .. ':events:' .. id)
 redis.call('PERSIST', segments_key(id))
 if rec.idem then redis.call('PERSIST', P .. ':idem:' .. rec.idem) end
 redis.call('DEL', P .. ':gone:' .. id)
-call_on_dead(rec, 'ZREM', id)
+move_in_lists(rec, rec.state, 'queued')
 set(id, 'state', 'queued', 'max_attempts', tonumber(rec.attempt) + allowed)
 -- A retried job is wanted now: its old start_by no longer holds, and it stands in line anew.
 redis.call('HDEL', job_key(id), 'failure', 'finished_at', 'start_by', 'worker', 'kept_at', 'suspect', 'place')

@@ -1,16 +1,8 @@
 -- prefix, id, request, queue, max_attempts, timeout_s, ttl_s, start_by, idempotency key, body digest,
--- start_by default, most that may wait, tenant, indexes...
+-- start_by default, most that may wait, tenant, filters by which it is listed, as JSON, or ''
 -- -> {'new', queue to ring or '', created_at}, {'same'|'conflict', id} or {'full', waiting}
--- Each new id has two old ones checked, so that at most half of an index are ids of records that are gone.
-local function index(key, id)
-  for _, old in ipairs(redis.call('ZRANDMEMBER', key, 2)) do
-    if redis.call('EXISTS', job_key(old)) == 0 then redis.call('ZREM', key, old) end
-  end
-  redis.call('ZADD', key, stamp(now), id)
-  redis.call('EXPIRE', key, INDEX_S)
-end
-
 local id, queue, idem, body, tenant = ARGV[2], ARGV[4], ARGV[9], ARGV[10], ARGV[13]
+local filters = ARGV[14] ~= '' and ARGV[14] or nil
 local recorded_at = get(id, 'created_at')[1]
 if recorded_at then return {'new', queue, recorded_at} end -- a call repeated after a lost reply
 if idem ~= '' then
@@ -28,12 +20,13 @@ local fields = {'request', ARGV[3], 'state', 'queued', 'queue', queue, 'attempt'
   'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now), 'place', stamp(now), 'start_by', stamp(start_by)}
 local function add(field, value) fields[#fields + 1], fields[#fields + 2] = field, value end
 if tenant ~= '' then add('tenant', tenant) end
+if filters then add('filters', filters) end
 if idem ~= '' then
   redis.call('HSET', P .. ':idem:' .. idem, 'id', id, 'body', body)
   add('idem', idem)
 end
 set(id, unpack(fields))
-for n = 14, #ARGV do index(ARGV[n], id) end
+move_in_lists({id = id, tenant = tenant, created_at = stamp(now), filters = filters}, nil, 'queued')
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
 stand_in_line(id, queue, tenant, stamp(now))
 -- The first event of a job is not in its stream: see event_stream.py.

@@ -35,6 +35,6 @@ end
 set(id, unpack(fields))
 for n = 14, #ARGV do index(ARGV[n], id) end
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
-stand_in_line(id, queue, tenant, stamp(now))
+local ring = stand_in_line(id, queue, tenant, stamp(now))
 -- The first event of a job is not in its stream: see event_stream.py.
-return {'new', count_bell(queue) or '', stamp(now)}
+return {'new', ring or '', stamp(now)}

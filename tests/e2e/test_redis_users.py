@@ -160,7 +160,7 @@ def test_the_file_names_the_commands_that_are_checked() -> None:
 
 
 def test_the_commands_of_all_scripts_and_calls_are_checked() -> None:
-    checked = {call.split()[0] for call in RECORDS} | {"DEL"}
+    checked = {call.split()[0] for call in (*RECORDS, *CONSUMING)} | {"DEL"}
     folder = Path(__file__).parents[2] / "producer" / "videoqa" / "jobs"
     texts = "".join(path.read_text() for path in [*folder.glob("lua/*.lua"), *folder.glob("*.py")])
     called = set(re.findall(r"(?:redis\.p?call\(|call_anew\(|call_on_dead\(id, )'(\w+)'", texts))

@@ -29,7 +29,7 @@ PASSWORD = "of-the-sentinels"
 @pytest.fixture(scope="module")
 def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
     folder = tmp_path_factory.mktemp("replicated")
-    with Replicated(folder, sentinels=3, sentinel_password=PASSWORD) as found:
+    with Replicated(folder, sentinels=3, sentinel_password=PASSWORD, down_after_ms=60_000) as found:
         yield found
 
 

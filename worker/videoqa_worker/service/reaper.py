@@ -41,13 +41,20 @@ class Reaper:
         every_s: float,
         grace_s: float,
         tenant_running: int | None = None,
+        wake: Callable[[str], bool] = lambda queue: False,
     ) -> None:
+        """
+        Arguments:
+            wake: called with a queue to ring; True: this worker is idle and claims from it at once, which takes
+                no broker that is full or away.
+        """
         self._ledger = ledger
         self._app = app
         self._describe = describe
         self._every_s = every_s
         self._grace_s = grace_s
         self._tenant_running = tenant_running
+        self._wake = wake
         self._stop = threading.Event()
         self._announced_s = float("-inf")
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -109,7 +116,8 @@ class Reaper:
                 "ringing for jobs of %s that are due, or that lost their worker or bell", queue
             )
             try:
-                ring(self._app, queue)
+                if not self._wake(queue):
+                    ring(self._app, queue)
             except errors.RedisUnavailable as error:  # another queue's may go on
                 refused = error
         if refused:

@@ -128,10 +128,10 @@ class Runtime:
                 per_tenant=settings.cache_scope == "tenant",
             ),
         )
-        self._engine = engine
         self.slots = stack.enter_context(
             JobSlots(settings.job_slots, self._attempts.process, self._may_claim)
         )
+        self._engine = engine
         stack.callback(self._attempts.close)  # else slots would wait for their jobs to end
         stack.enter_context(self._make_watchdog(engine, reaper))
         self._announce(reaper)
@@ -168,7 +168,14 @@ class Runtime:
             every_s=self.settings.reap_every_s,
             grace_s=self.settings.bell_grace_s,
             tenant_running=self.settings.tenant_running,
+            wake=self._wake,
         )
+
+    def _wake(self, queue: str) -> bool:
+        """Has an idle slot claim from a queue; returns False if there is none, or the queue is not served here."""
+        if self._engine is None or queue not in list_queues(self.settings):
+            return False
+        return self.slots.can_hear and self.slots.wake(queue) is not None
 
     def _announce(self, reaper: Reaper) -> None:
         try:

@@ -12,7 +12,7 @@
 | `P:turns:QUEUE` | zset | tenants whose jobs may begin, by the number of jobs begun | until their last job |
 | `P:held:QUEUE` | zset | tenants that run as many jobs as they may, as in `P:turns:QUEUE` | until one of these ends |
 | `P:holding:TENANT` | set | the queues in which the tenant is held | as `P:held:QUEUE` |
-| `P:wake` | set | queues with a tenant that is held no longer | until the next claim or round |
+| `P:wake` | set | queues in which jobs came to wait by a call that cannot ring | until the next claim or round |
 | `P:bells` | hash | per queue: bells on their way, time of the last one, turns | for good, three numbers a queue |
 | `P:claimed:WORKER` | string | token and job of the worker's last claim | 10 minutes |
 | `P:answer:KEY` | string | SHA-256, size and URL of the result with this cache key | the worker's `cache_ttl_s` |

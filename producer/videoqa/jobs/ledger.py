@@ -326,10 +326,11 @@ class Ledger(LedgerReader):
         Arguments:
             is_draining: the worker shuts down, and may be killed: if a lease ends, the attempt is not counted.
         """
-        leases = [text for pair in held for text in pair]
+        # Packed: a heartbeat's bytes grow with the jobs that the worker runs.
+        leases = " ".join(f"{job_id.removeprefix('job_')} {token}" for job_id, token in held)
         if not leases:
             return []
-        return cast(list[WriteReply], self._run("renew", lease_s, int(is_draining), *leases))
+        return cast(list[WriteReply], self._run("renew", lease_s, int(is_draining), leases))
 
     def progress(self, job_id: str, token: str, progress: Progress) -> WriteReply:
         """Records where the attempt is; the reply says whether it should go on."""

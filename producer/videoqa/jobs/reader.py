@@ -48,7 +48,21 @@ __all__ = ["LedgerReader", "check_job_id"]
 _M = TypeVar("_M", bound=Model)
 _Record = dict[str, str | None]
 
-_EVEN_WHEN_FULL = "redis.call('HDEL', P .. ':bells', '')\n"
+_EVEN_WHEN_FULL = """local server = redis
+local redis = {}
+function redis.pcall(...)
+  local reply = server.pcall(...)
+  local is_full = type(reply) == 'table' and reply.err and string.find(reply.err, 'OOM', 1, true)
+  if not is_full then return reply end
+  server.call('HDEL', ARGV[1] .. ':bells', '')
+  return server.pcall(...)
+end
+function redis.call(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  return server.call(...) -- raises
+end
+"""
 """Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
 write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
 lose their leases one after the other. (From Redis 7 on, `#!lua flags=allow-oom` has the same effect.)
@@ -69,7 +83,7 @@ def load_script(name: str) -> str:
     """Returns the text of a script in `lua/`, behind `common.lua`."""
     folder = files("videoqa.jobs") / "lua"
     begin = "" if name in ("submit", "announce", *_READING) else _EVEN_WHEN_FULL
-    return (folder / "common.lua").read_text() + begin + (folder / f"{name}.lua").read_text()
+    return begin + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 
 @cache

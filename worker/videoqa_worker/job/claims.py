@@ -93,7 +93,7 @@ class Claims:
             on_answer: called once the ledger has answered, with None if it was not asked; and again with each
                 answer while this worker is reserved.
         """
-        token = secrets.token_hex(8)
+        token = secrets.token_urlsafe(8)  # 11 characters: each heartbeat carries it
         is_for_bulk = next(self._claims) % _BULK_EVERY == 0
         queues = self._bulk_first if is_for_bulk else self._queues
         unheard = [heard]

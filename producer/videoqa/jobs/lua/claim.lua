@@ -19,17 +19,38 @@ if last_token == token then
   if rec.state == 'running' and rec.token == token and is_sound(rec) then return run(rec, true) end
 end
 
-if heard ~= '' then
-  local count = num(redis.call('HGET', BELLS, heard)) or 0
-  redis.call('HSET', BELLS, heard, math.max(count - 1, 0), heard .. ':at', stamp(now))
+-- The keys of all queues that this call asks for are looked at, and their bells and turns read, in one go.
+local line_heads, eligible, bell_fields = {}, {}, {heard}
+for n = 8, #ARGV do
+  eligible[#eligible + 1], bell_fields[#bell_fields + 1] = turns(ARGV[n]), ARGV[n] .. ':turn'
+  line_heads[#line_heads + 1], line_heads[#line_heads + 2] = turns(ARGV[n]), held(ARGV[n])
 end
-if most then ring_for_freed() end
+
+-- Writes that the bell was heard, together with other fields: once, before any bell is counted.
+local bells, is_heard = nil, heard == ''
+local function read_bells()
+  if not bells then bells = redis.call('HMGET', BELLS, unpack(bell_fields)) end
+  return bells
+end
+local function write_bells(...)
+  local fields = {...}
+  if not is_heard then
+    is_heard = true
+    local count = math.max((num(read_bells()[1]) or 0) - 1, 0)
+    for _, value in ipairs({heard, count, heard .. ':at', stamp(now)}) do fields[#fields + 1] = value end
+  end
+  if #fields > 0 then redis.call('HSET', BELLS, unpack(fields)) end
+end
+ring_for_woken(write_bells)
+-- A claim that no bell led to finds nothing as a rule: it follows the last job of a burst.
+if heard == '' and redis.call('EXISTS', unpack(line_heads)) == 0 then return {'none', rings, 'nothing waits'} end
 
 local paused = {}
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':paused')) do paused[queue] = true end
 
 -- Rings for what is left behind here: another worker may be idle.
 local function leave(queue)
+  write_bells()
   if queue ~= '' and not paused[queue] then add_ring(count_first_bell(queue)) end
 end
 
@@ -96,10 +117,10 @@ local function choose(queue)
   return nil, 'expired' -- a day's backlog does not block Redis: the next claim goes on
 end
 
-local rec, how, queue
+local rec, how, queue, queue_number
 local why = 'nothing waits'
 for n = 8, #ARGV do
-  queue = ARGV[n]
+  queue, queue_number = ARGV[n], n - 7
   if paused[queue] then
     why = 'its queue is paused'
   else
@@ -113,6 +134,7 @@ for n = 8, #ARGV do
 end
 if how == 'wait' then return reserve_for(rec) end
 if how ~= 'run' then
+  write_bells()
   if how then leave(queue) end -- else nothing is left that this worker could begin
   if rec then return {'unreadable', rings, rec.id} end
   return {'none', rings, why}
@@ -120,12 +142,16 @@ end
 
 -- A tenant whose job was passed by has an old turn; it gets one job for it, not one for each turn missed.
 local tenant = rec.tenant
-local last = num(redis.call('HGET', BELLS, queue .. ':turn')) or 0
+local last = num(read_bells()[queue_number + 1]) or 0
 local turn = math.max(last, num(redis.call('ZSCORE', turns(queue), tenant)) or last)
-redis.call('HSET', BELLS, queue .. ':turn', turn)
-forget_places(rec)
+write_bells(queue .. ':turn', turn)
+leave_line(rec.id, queue, tenant, turn + 1)
+if rec.next_at then
+  redis.call('ZREM', P .. ':delayed', rec.id)
+  call_anew('ZREM', delayed(queue), rec.id)
+end
+if rec.start_by then redis.call('ZREM', P .. ':startby', rec.id) end
 move_in_lists(rec, 'queued', 'running')
-if redis.call('EXISTS', line(queue, tenant)) == 1 then redis.call('ZADD', turns(queue), turn + 1, tenant) end
 if rec.overdue or rec.draining then redis.call('HDEL', job_key(rec.id), 'overdue', 'draining') end
 -- The attempt is counted before any work is done: a video that kills the process cannot loop.
 rec.attempt = tostring(tonumber(rec.attempt) + 1)
@@ -136,8 +162,7 @@ call_anew('ZADD', running(queue), stamp(now), rec.id)
 if most then call_anew('ZADD', share(tenant), 0, rec.id) end
 redis.call('SET', CLAIMED, token .. ' ' .. rec.id .. ' ', 'EX', CALL_AGAIN_S)
 emit(rec.id, 'state', 'running', rec.attempt, 'stage', 'fetching')
-leave(queue)
+local more_wait = redis.call('EXISTS', unpack(eligible)) > 0
+if more_wait then leave(queue) end
 if heard ~= queue then leave(heard) end
-local all = {}
-for n = 8, #ARGV do all[#all + 1] = turns(ARGV[n]) end
-return run(rec, redis.call('EXISTS', unpack(all)) > 0)
+return run(rec, more_wait)

@@ -37,7 +37,7 @@ end
 
 local FIELDS = {'state', 'queue', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s', 'created_at', 'place', 'rung_at',
   'kept_at', 'start_by', 'deadline', 'tenant', 'token', 'stage', 'worker', 'next_at', 'follows', 'suspect', 'overdue',
-  'draining', 'flight', 'idem', 'filters'}
+  'draining', 'flight', 'idem', 'filters', 'segments'}
 
 -- Returns a record with the fields that transitions work with; one without `state` is no record.
 local function read(id)
@@ -148,20 +148,36 @@ local function is_well_placed(rec, queue, tenant)
   return rec.queue == queue and rec.tenant == tenant and is_sound(rec)
 end
 
+-- Counts one more bell for a queue and returns its name if one is to be rung; a few bells wake as many workers as
+-- many do, and a worker that is awake claims until nothing waits.
+local MOST_BELLS = 64
+local function count_bell(queue, before)
+  local count = num(before or redis.call('HGET', BELLS, queue)) or 0
+  if count >= MOST_BELLS then return nil end
+  redis.call('HSET', BELLS, queue, count + 1, queue .. ':at', stamp(now))
+  return queue
+end
+
+-- Puts a job into its line; returns the number of bells that are on their way to its queue, a text.
 local function stand_in_line(id, queue, tenant, place)
-  local key = line(queue, tenant)
+  local bells, key = redis.call('HMGET', BELLS, queue, queue .. ':turn'), line(queue, tenant)
   if redis.call('EXISTS', key) == 0 then
-    local turn = num(redis.call('HGET', BELLS, queue .. ':turn')) or 0
-    redis.call('ZADD', turns(queue), turn + 1, tenant)
+    redis.call('ZADD', turns(queue), (num(bells[2]) or 0) + 1, tenant)
     redis.call('SADD', P .. ':queues', queue)
   end
   redis.call('ZADD', key, place, id)
   redis.call('ZADD', waiting(queue), place, id)
+  return bells[1] or '0'
 end
 
-local function leave_line(id, queue, tenant)
+-- Takes a job out of its line; a tenant whose job begins gets its next turn if others of its jobs wait.
+local function leave_line(id, queue, tenant, next_turn)
   redis.call('ZREM', waiting(queue), id)
-  if redis.call('ZREM', line(queue, tenant), id) == 1 and redis.call('EXISTS', line(queue, tenant)) == 0 then
+  local was_there = redis.call('ZREM', line(queue, tenant), id) == 1
+  if not was_there and not next_turn then return end
+  if redis.call('EXISTS', line(queue, tenant)) == 1 then
+    if next_turn then redis.call('ZADD', turns(queue), next_turn, tenant) end
+  elseif was_there then
     if redis.call('ZREM', turns(queue), tenant) == 0 then redis.call('ZREM', held(queue), tenant) end
   end
 end
@@ -230,33 +246,27 @@ local function next_in_line(queue, most, is_passed_by)
   end
 end
 
--- Counts one more bell for a queue and returns its name if one is to be rung; a few bells wake as many workers as
--- many do, and a worker that is awake claims until nothing waits.
-local MOST_BELLS = 64
-local function count_bell(queue)
-  local count = num(redis.call('HGET', BELLS, queue)) or 0
-  if count >= MOST_BELLS then return nil end
-  redis.call('HSET', BELLS, queue, count + 1, queue .. ':at', stamp(now))
-  return queue
-end
-
 -- The queues for which the caller is to ring, each once.
 local rings, rung = {}, {}
 local function add_ring(queue)
   if queue and not rung[queue] then rung[queue], rings[#rings + 1] = true, queue end
 end
 
--- Rings for queues with a tenant that is held no longer.
-local function ring_for_freed()
-  for _, queue in ipairs(call_anew('SMEMBERS', P .. ':wake')) do add_ring(count_bell(queue)) end
+-- Rings for queues in which jobs came to wait by a call that cannot ring; calls `before` first if there are any.
+local function ring_for_woken(before)
+  local woken = call_anew('SMEMBERS', P .. ':wake')
+  if #woken == 0 then return end
+  if before then before() end
+  for _, queue in ipairs(woken) do add_ring(count_bell(queue)) end
   redis.call('DEL', P .. ':wake')
 end
 
 -- Counts a bell for a queue that has jobs which may begin, if none is on its way.
 local function count_first_bell(queue)
   if redis.call('EXISTS', turns(queue)) == 0 then return nil end
-  if (num(redis.call('HGET', BELLS, queue)) or 0) > 0 then return nil end
-  return count_bell(queue)
+  local before = redis.call('HGET', BELLS, queue) or '0'
+  if (num(before) or 0) > 0 then return nil end
+  return count_bell(queue, before)
 end
 
 -- Tells if the last bell of a queue was rung this long ago; one of the future is of a clock that was set back.
@@ -298,8 +308,7 @@ local function enqueue(rec)
     redis.call('HDEL', job_key(rec.id), 'next_at')
     call_anew('ZREM', delayed(rec.queue), rec.id)
   end
-  stand_in_line(rec.id, rec.queue, rec.tenant, rec.place or stamp(now))
-  return count_bell(rec.queue)
+  return count_bell(rec.queue, stand_in_line(rec.id, rec.queue, rec.tenant, rec.place or stamp(now)))
 end
 
 -- Makes the job due later; it is queued, but stands in no line until then.
@@ -310,9 +319,9 @@ local function delay(rec, at)
   redis.call('SADD', P .. ':queues', rec.queue)
 end
 
--- One of several equal jobs asks the model, the leader of their flight. Those that are claimed meanwhile follow it, and stand
--- in no line. At its end MOST_RELEASED of them stand in line again, interactive ones first, and the first of these is
--- the leader of the rest: its own end releases the next ones. So no call takes long, however many follow.
+-- One of several equal jobs asks the model, the leader of their flight. Those that are claimed meanwhile follow it,
+-- and stand in no line. At its end MOST_RELEASED of them stand in line again, interactive ones first, and the first
+-- of these is the leader of the rest: its own end releases the next ones. So no call takes long, however many follow.
 local MOST_RELEASED, MOST_MISSING, BULK_LATER = 50, 1000, 1e11
 local function flight(key) return P .. ':flight:' .. key end
 local function followers(key) return P .. ':followers:' .. key end
@@ -383,8 +392,10 @@ local function finalize(rec, state, ...)
   forget_places(rec)
   if rec.flight then release_followers(rec) end
   if rec.follows then call_anew('ZREM', followers(rec.follows), id) end
+  local old = {'stage', 'next_at', 'follows'}
+  if state == 'succeeded' then old = {'stage', 'next_at', 'follows', 'failure', 'kept', 'kept_at', 'segments'} end
+  redis.call('HDEL', job_key(id), unpack(old))
   set(id, 'state', state, 'finished_at', stamp(now), ...)
-  redis.call('HDEL', job_key(id), 'stage', 'next_at', 'follows')
   local ttl = math.ceil(tonumber(rec.ttl_s))
   redis.call('EXPIRE', job_key(id), ttl)
   redis.call('SET', P .. ':gone:' .. id, state .. ':' .. rec.tenant, 'EX', ttl + GONE_EXTRA_S)
@@ -392,6 +403,7 @@ local function finalize(rec, state, ...)
   move_in_lists(rec, is_begun(rec) and 'running' or 'queued', state, LISTED_S)
   emit(id, 'state', state, rec.attempt)
   redis.call('EXPIRE', P .. ':events:' .. id, ttl)
+  if not rec.segments then return end
   if state == 'succeeded' then
     redis.call('DEL', segments_key(id))
   else

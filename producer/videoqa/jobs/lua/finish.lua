@@ -10,7 +10,6 @@ if answer == 'cancel' then
   cancel_now(rec, 'storing')
   return answer
 end
-redis.call('HDEL', job_key(id), 'failure', 'kept', 'kept_at')
 if ARGV[6] ~= '' then redis.call('SET', P .. ':answer:' .. ARGV[6], ARGV[8], 'EX', ARGV[7]) end
 if ARGV[4] ~= '' then
   finalize(rec, 'succeeded', 'result_url', ARGV[5], 'result', ARGV[4])

@@ -78,7 +78,7 @@ for _, rec in ipairs(due(':startby')) do
   if rec.state == 'queued' and rec.attempt == '0' then expire_now(rec) end
 end
 
-ring_for_freed()
+ring_for_woken()
 
 -- Gives the tenants of waiting jobs their turns again, after somebody deleted these or Redis evicted them.
 local function restore_turns(queue)

@@ -1,4 +1,5 @@
--- prefix, lease_s, the worker shuts down 0|1, id and token of each lease... -> 'ok', 'cancel' or 'lost' for each
+-- prefix, lease_s, the worker shuts down 0|1, leases: id and token of each in one text, ids without their `job_`
+-- -> 'ok', 'cancel' or 'lost' for each
 local lease_s, is_draining = tonumber(ARGV[2]), ARGV[3] == '1'
 
 local function renew(id, token)
@@ -18,5 +19,5 @@ local function renew(id, token)
 end
 
 local answers = {}
-for n = 4, #ARGV, 2 do answers[#answers + 1] = renew(ARGV[n], ARGV[n + 1]) end
+for id, token in string.gmatch(ARGV[4], '(%S+) (%S+)') do answers[#answers + 1] = renew('job_' .. id, token) end
 return answers

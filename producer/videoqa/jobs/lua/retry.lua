@@ -11,7 +11,7 @@ if rec.state ~= 'failed' and rec.state ~= 'canceled' and rec.state ~= 'expired' 
 end
 redis.call('PERSIST', job_key(id))
 redis.call('PERSIST', P .. ':events:' .. id)
-redis.call('PERSIST', segments_key(id))
+if rec.segments then redis.call('PERSIST', segments_key(id)) end
 if rec.idem then redis.call('PERSIST', P .. ':idem:' .. rec.idem) end
 redis.call('DEL', P .. ':gone:' .. id)
 move_in_lists(rec, rec.state, 'queued')

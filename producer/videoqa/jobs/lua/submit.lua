@@ -28,6 +28,6 @@ end
 set(id, unpack(fields))
 move_in_lists({id = id, tenant = tenant, created_at = stamp(now), filters = filters}, nil, 'queued')
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
-stand_in_line(id, queue, tenant, stamp(now))
+local ring = count_bell(queue, stand_in_line(id, queue, tenant, stamp(now)))
 -- The first event of a job is not in its stream: see event_stream.py.
-return {'new', count_bell(queue) or '', stamp(now)}
+return {'new', ring or '', stamp(now)}

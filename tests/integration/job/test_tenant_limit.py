@@ -199,7 +199,7 @@ def limited(settings: Settings, ledger: Ledger, tmp_path: Path, model: Model) ->
         output=(tmp_path / "results").as_uri() + "/{job_id}.json",
         tenant_running=1,
     )
-    cache = AnswerCache(ledger, ObjectStore(), model="demo", revision="sha256:demo", ttl_s=0)
+    cache = AnswerCache(ObjectStore(), model="demo", revision="sha256:demo", ttl_s=0)
     return make_attempts(own, ledger, model, ObjectStore(file_roots=(tmp_path,)), cache)
 
 

@@ -25,6 +25,7 @@ from videoqa_worker.job.claims import Claims, HeldJob
 from videoqa_worker.job.context import AttemptContext, JobControl, Progress
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
+from videoqa_worker.job.progress import ProgressWriter
 from videoqa_worker.job.result_object import (
     build_result,
     build_url,
@@ -52,6 +53,7 @@ class Attempts:
         settings: WorkerSettings,
         claims: Claims,
         leases: LeaseKeeper,
+        progress: ProgressWriter,
         pipeline: Pipeline,
         objects: ObjectStore,
         cache: AnswerCache,
@@ -59,6 +61,7 @@ class Attempts:
         self._settings = settings
         self._claims = claims
         self._leases = leases
+        self._progress = progress
         self._pipeline = pipeline
         self._objects = objects
         self._cache = cache
@@ -127,7 +130,8 @@ class Attempts:
             if self.is_closing:  # after it was held, so that `close` cannot miss it
                 control.stop(_stopping())
             log.info("job started", extra=_tags(claim.job_id, claim.attempt))
-            self._run(HeldJob(self._claims, claim, control))
+            self._run(HeldJob(self._claims, claim, control, self._progress))
+            self._progress.take(control)  # its end says more
 
     def _run(self, job: HeldJob) -> None:
         """Answers and stores; whatever goes wrong ends in the job's record."""
@@ -186,7 +190,7 @@ class Attempts:
         try:
             data = store_result(self._objects, url, result, claim.request, job.control)
         except errors.LeaseLost as error:
-            job.report(Progress("storing"))  # raises it if the lease is lost indeed
+            job.check_lease()
             raise errors.OutputConflict(
                 f"{url} holds a later attempt of this job than any that was begun: another program wrote it; "
                 "delete it, and retry the job",
@@ -259,12 +263,14 @@ class Attempts:
 def _stream_known(context: AttemptContext, known: Result) -> None:
     """Reports the text of known answers, where the request asks for a stream."""
     if context.request.stream:
-        for piece in TextPiece.of_result(known, heard={}):
-            context.report(
+        context.report(
+            *(
                 Progress(
                     "generating", question_id=piece.question_id, text=piece.text, start=piece.start
                 )
+                for piece in TextPiece.of_result(known, heard={})
             )
+        )
 
 
 def _stopping() -> errors.WorkerStopping:

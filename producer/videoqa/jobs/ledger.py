@@ -46,6 +46,7 @@ from videoqa.jobs.submission import Submission, SubmitResult
 __all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "ReapResult", "Unreadable", "WriteReply"]
 
 WriteReply = Literal["ok", "cancel", "lost"]
+FinishReply = Literal["ok", "woken", "cancel", "lost"]
 """The reply to a fenced write: it counts, it counts but the attempt is to stop, or it was refused."""
 DEAD_CHUNK = 1000
 """Ids of failed jobs that are read in one round trip."""
@@ -363,7 +364,7 @@ class Ledger(LedgerReader):
         cache_key: str | None = None,
         cached: CachedObject | None = None,
         cache_ttl_s: float = 0.0,
-    ) -> WriteReply:
+    ) -> FinishReply:
         """Ends the job as succeeded.
 
         Arguments:
@@ -381,7 +382,7 @@ class Ledger(LedgerReader):
             math.ceil(cache_ttl_s),
             str(cached or ""),
         )
-        return cast(WriteReply, reply)
+        return cast(FinishReply, reply)
 
     def fail(
         self,

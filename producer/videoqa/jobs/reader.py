@@ -183,14 +183,21 @@ class LedgerReader:
         Raises:
             JobNotFound, JobExpired, RecordUnreadable
         """
+        job, _ = self._get(job_id, include_request=include_request)
+        return self._explain_wait(job)
+
+    def _get(
+        self, job_id: str, also: Sequence[str] = (), *, include_request: bool = False
+    ) -> tuple[Job, _Record]:
+        """Returns the job, and its record with the fields named `also`."""
         check_job_id(job_id)
-        (record,) = self._read_records([job_id])
+        (record,) = self._read_records([job_id], also)
         job = self._parse_job(job_id, record, include_request=include_request)
-        if job is None:
+        if job is None or record is None:
             raise self._explain_missing(job_id)
         if isinstance(job, errors.RecordUnreadable):
             raise job
-        return self._explain_wait(job)
+        return job, record
 
     def get_many(
         self, job_ids: Sequence[str], *, include_request: bool = False
@@ -205,21 +212,26 @@ class LedgerReader:
             for job_id, record in zip(job_ids, records, strict=True)
         ]
 
-    def _read_records(self, job_ids: Sequence[str]) -> list[_Record | None]:
+    def _read_records(
+        self, job_ids: Sequence[str], also: Sequence[str] = ()
+    ) -> list[_Record | None]:
         """Reads records in one round trip: None where this tenant has none, an empty one where the type is another."""
+        fields = [*_JOB_FIELDS, *also]
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
-                pipe.hmget(self.keys.job(job_id), _JOB_FIELDS)
+                pipe.hmget(self.keys.job(job_id), fields)
             replies = self._execute(pipe)
-        return [self._see_record(values) for values in replies]
+        return [self._see_record(fields, values) for values in replies]
 
-    def _see_record(self, values: Sequence[str | None] | Exception) -> _Record | None:
-        record: _Record = dict.fromkeys(_JOB_FIELDS)
+    def _see_record(
+        self, fields: Sequence[str], values: Sequence[str | None] | Exception
+    ) -> _Record | None:
+        record: _Record = dict.fromkeys(fields)
         if not isinstance(values, Exception):
             if not any(values):
                 return None
-            record = dict(zip(_JOB_FIELDS, values, strict=True))
+            record = dict(zip(fields, values, strict=True))
         return record if self.tenant in (None, record["tenant"]) else None
 
     @staticmethod
@@ -387,9 +399,8 @@ class LedgerReader:
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
         """Returns the job, and its result if the record holds it."""
-        job = self.get(job_id)
-        with translate_redis_errors(self._url):
-            text = cast("str | None", self._redis.hget(self.keys.job(job_id), "result"))
+        job, record = self._get(job_id, ["result"])
+        text = record["result"]
         return job, self._parse(Result, job_id, text) if text else None
 
     def segments(self, job_id: str, fingerprint: str) -> list[Segment]:

@@ -156,7 +156,9 @@ local function holding(tenant) return P .. ':holding:' .. tenant end
 -- wait by a call that cannot ring.
 local DISPATCH = P .. ':dispatch'
 local function is_paused(queue) return redis.call('HEXISTS', DISPATCH, queue .. ':paused') == 1 end
+local has_woken = false
 local function wake(queue)
+  has_woken = true
   local woken = redis.call('HGET', DISPATCH, 'wake') or ''
   if string.find(woken .. ' ', ' ' .. queue .. ' ', 1, true) then return end
   redis.call('HSET', DISPATCH, 'wake', woken .. ' ' .. queue)

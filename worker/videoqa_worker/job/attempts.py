@@ -131,7 +131,7 @@ class Attempts:
                 control.stop(_stopping())
             log.info("job started", extra=_tags(claim.job_id, claim.attempt))
             has_woken = self._run(HeldJob(self._claims, claim, control, self._progress))
-            self._progress.take(control)  # its end says more
+            self._progress.drop(control)
         return has_woken
 
     def _run(self, job: HeldJob) -> bool:

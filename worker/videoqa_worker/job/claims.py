@@ -173,7 +173,8 @@ class HeldJob:
         """Records where the attempt is: text at once, and anything else within a moment."""
         self.control.check()
         if any(step.text for step in steps):
-            self._report_now([*self._writer.take(self.control), *steps])
+            self._writer.drop(self.control)  # the text has its stage, too
+            self._report_now(steps)
         else:
             for step in steps:
                 self._writer.note(self.control, step)

@@ -50,11 +50,10 @@ class ProgressWriter:
             self._latest[control] = progress
             self._changed.notify()
 
-    def take(self, control: JobControl) -> list[Progress]:
-        """Returns the attempt's report that waits, if there is one; it is the caller's to write it, or not to."""
+    def drop(self, control: JobControl) -> None:
+        """Drops the attempt's report that waits, if there is one: another write says more."""
         with self._changed:
-            found = self._latest.pop(control, None)
-        return [] if found is None else [found]
+            self._latest.pop(control, None)
 
     def _run(self) -> None:
         while True:

@@ -91,7 +91,7 @@ end
 
 -- Returns the record of the job of this queue that is to begin, and how: 'run', 'wait', 'unreadable' or 'expired';
 -- and its tenant's turn, and true if no other job of the tenant waits there, as far as they were looked up.
-local function choose(queue)
+local function choose(queue, takes_held)
   if reserved_in == queue then
     local rec, how = take_reserved(queue)
     if how then return rec, how end
@@ -108,7 +108,7 @@ local function choose(queue)
     return not reserves
   end
   for _ = 1, MOST_EXPIRED do
-    local rec, tenant, turn, is_last = next_in_line(queue, most, is_passed_by)
+    local rec, tenant, turn, is_last = next_in_line(queue, most, is_passed_by, takes_held)
     if not rec then return nil end
     if reserves then return rec, 'wait' end
     if not is_well_placed(rec, queue, tenant) then
@@ -125,19 +125,23 @@ end
 
 local rec, how, turn, is_last, queue
 local why = 'nothing waits'
-for n = 8, #ARGV do
-  queue = ARGV[n]
-  if paused[queue] then
-    why = 'its queue is paused'
-  else
-    rec, how, turn, is_last = choose(queue)
-    if how == 'expired' then why = 'start_by has passed' end
-    if how then break end
-    if most and call_anew('EXISTS', held(queue)) == 1 then
-      why = 'the tenants that wait run as many jobs as they may'
+local function look(takes_held)
+  for n = 8, #ARGV do
+    queue = ARGV[n]
+    if paused[queue] then
+      why = 'its queue is paused'
+    else
+      rec, how, turn, is_last = choose(queue, takes_held)
+      if how == 'expired' then why = 'start_by has passed' end
+      if how then return end
+      if most and call_anew('EXISTS', held(queue)) == 1 then
+        why = 'the tenants that wait run as many jobs as they may'
+      end
     end
   end
 end
+look(false)
+if not how and not most then look(true) end
 if how == 'wait' then return reserve_for(rec) end
 if how ~= 'run' then
   note_heard()

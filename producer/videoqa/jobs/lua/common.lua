@@ -249,14 +249,15 @@ end
 -- Returns the record of the job whose turn it is, or nothing; jobs that `is_passed_by` accepts, and those of tenants
 -- that have `most` jobs running, keep their places. One without a record, which somebody deleted or Redis evicted,
 -- leaves its line. One that is not well placed is returned, and the caller takes it out. Besides, returns the tenant,
--- its turn, and true if no other of its jobs waits here.
-local function next_in_line(queue, most, is_passed_by)
+-- its turn, and true if no other of its jobs waits here. `takes_held`: of a tenant that others held, if there is no
+-- other job.
+local function next_in_line(queue, most, is_passed_by, takes_held)
   local round = 0
   while true do
     local found = redis.call('ZRANGE', turns(queue), round, round, 'WITHSCORES')
     local tenant = found[1]
     if not tenant then
-      tenant = not most and call_anew('ZRANGE', held(queue), 0, 0)[1]
+      tenant = takes_held and call_anew('ZRANGE', held(queue), 0, 0)[1]
       if not tenant then return nil end
       move_tenant(held(queue), turns(queue), tenant)
     elseif room(tenant, most) == 0 then

@@ -4,16 +4,13 @@ local function report(id, token, stage, message, done, total, question_id, text,
   local rec = read(id)
   local answer = fence(rec, token)
   if answer == 'lost' then return answer end
+  local is_new = rec.stage ~= stage
+  if is_new then set(id, 'stage', stage) end
   if text ~= '' then
     emit(id, 'text', rec.state, rec.attempt, 'stage', stage, 'question_id', question_id, 'text', text, 'start', start)
     return answer
   end
-  local kind = 'progress'
-  if rec.stage ~= stage then
-    set(id, 'stage', stage)
-    kind = 'stage'
-  end
-  emit(id, kind, rec.state, rec.attempt, 'stage', stage, 'message', message, 'done', done, 'total', total)
+  emit(id, is_new and 'stage' or 'progress', rec.state, rec.attempt, 'stage', stage, 'message', message, 'done', done, 'total', total)
   return answer
 end
 

@@ -26,7 +26,7 @@ def queue(settings: Settings) -> str:
 def describe(queue: str, name: str = "w", *, ready: bool = True, slots: int = 16) -> WorkerInfo:
     now = datetime.now(UTC)
     return WorkerInfo(
-        id=name, model="org/m", queues=(queue, queue.replace(".interactive", ".bulk")), slots=slots, running=0, ready=ready,
+        id=name, model="org/m", queues=(queue, queue.replace("org%2Fm", "default")), slots=slots, running=0, ready=ready,
         started_at=now, seen_at=now, output="s3://results/{date}/{job_id}.json",
     )  # fmt: skip
 

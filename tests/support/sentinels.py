@@ -188,9 +188,16 @@ class Replicated:
             return {}
 
     def is_in_step(self, server: RedisServer) -> bool:
-        """Returns True for a replica that has all of its primary."""
+        """Returns True for a replica that has all that its primary had just before.
+
+        A replica says that its link is up some milliseconds before it gets what was written since its sync began.
+        """
+        if (primary := self.find_primary(besides=server)) is None:
+            return False
+        sent = int(self.read_replication(primary).get("master_repl_offset", -1))
         info = self.read_replication(server)
-        return info.get("role") == "slave" and info.get("master_link_status") == "up"
+        is_linked = info.get("role") == "slave" and info.get("master_link_status") == "up"
+        return is_linked and 0 <= sent <= int(info["slave_repl_offset"])
 
     def find_primary(self, *, besides: RedisServer | None = None) -> RedisServer | None:
         """Returns the server that says that it is the primary."""

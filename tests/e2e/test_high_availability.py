@@ -1,8 +1,8 @@
 """High availability on one machine: three Sentinels, a primary with a replica, TLS, RabbitMQ and one worker.
 
-All servers are real. Redis, its replica and the Sentinels speak TLS of their own, and ask for certificates; the tests'
-Valkey is built without TLS, so they are Debian's Redis. One thing is a stand-in: the test starts the primary that it
-killed again, as a replica, which a supervisor would do. RabbitMQ is reached without TLS, on loopback.
+All servers are real, speak TLS of their own, and ask clients for a certificate. The tests' Valkey is built without TLS,
+so the primary, its replica and the Sentinels are Debian's Redis. One thing is a stand-in: the test starts the primary
+that it killed again, as a replica, which a supervisor would do.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Fleet:
     def __init__(self, folder: Path, replicated: Replicated, rabbit: RabbitServer) -> None:
         self.replicated, self.rabbit = replicated, rabbit
         self.settings = Settings(
-            redis_url=replicated.url, broker_url=rabbit.url, prefix="ha", wait_replicas=1
+            redis_url=replicated.url, broker_url=rabbit.tls_url, prefix="ha", wait_replicas=1
         )
         self.clips = [
             write_clip(Scene.single(*words), folder / f"{words[0]}.mp4", duration_s=1.0)
             for words in SCENES
         ]
         self._environ = {
-            "VIDEOQA_BROKER_URL": rabbit.url,
+            "VIDEOQA_BROKER_URL": rabbit.tls_url,
             "VIDEOQA_WAIT_REPLICAS": "1",
         }
         self.worker = WorkerProcess(self.settings, folder / "worker", **self._environ)
@@ -72,14 +72,15 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    certificates = Certificates(tmp_path / "certificates")
     with ThreadPoolExecutor() as pool:
-        starting = pool.submit(RabbitServer, tmp_path / "rabbitmq")
+        starting = pool.submit(RabbitServer, tmp_path / "rabbitmq", certificates=certificates)
         with (
             Replicated(
                 tmp_path / "redis",
                 sentinels=3,
                 sentinel_password="of-the-sentinels",
-                certificates=Certificates(tmp_path / "certificates"),
+                certificates=certificates,
                 environ={"VIDEOQA_REDIS_SERVER": str(TLS_SERVER)},
             ) as replicated,
             starting.result() as rabbit,

@@ -14,7 +14,12 @@ from urllib.parse import parse_qsl, urlsplit
 from celery import Celery
 from redis.exceptions import RedisError
 
-from videoqa.broker.transport import BrokerApp, BrokerConnection, name_server
+from videoqa.broker.transport import (
+    BrokerApp,
+    BrokerConnection,
+    name_server,
+    spell_tls_for_amqp,
+)
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.jobs import (
     MAX_CONNECTIONS,
@@ -93,7 +98,10 @@ def _check_url(url: str) -> None:
     if url.startswith("sentinel://"):
         raise ValueError("write redis+sentinel://HOST,HOST/NAME/0, with the name of the primary")
     connection = BrokerConnection(url)  # type: ignore[no-untyped-call]
-    if connection.get_transport_cls().driver_type == "redis":
+    kind = connection.get_transport_cls()
+    if kind.driver_type == "amqp" and connection.ssl:
+        spell_tls_for_amqp(connection)
+    if kind.driver_type == "redis":
         parse_database(str(connection.virtual_host or ""))
         of_socket = dict(parse_qsl(urlsplit(connection.hostname or "").query))
         parse_database(of_socket.get("virtual_host", ""))

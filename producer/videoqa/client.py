@@ -568,7 +568,7 @@ class Client:
             ids = [at.job_id for at in cursors]
             jobs = self._reads.get_many(ids, include_request=include_request)
             self._ledger.forget(
-                [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], which
+                [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], listed.keys
             )
             for at, job in zip(cursors, jobs, strict=True):
                 if job is not None and (

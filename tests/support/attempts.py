@@ -21,6 +21,7 @@ from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.context import AttemptContext
 from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.job.leases import LeaseKeeper
+from videoqa_worker.job.progress import ProgressWriter
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import SourceVersion
 
@@ -94,7 +95,7 @@ def attempts(
         ledger,
         model,
         ObjectStore(file_roots=(tmp_path,)),
-        AnswerCache(ledger, ObjectStore(), model="demo", revision="sha256:demo", ttl_s=86_400),
+        AnswerCache(ObjectStore(), model="demo", revision="sha256:demo", ttl_s=86_400),
         bells.rung.append,
     )
 
@@ -119,6 +120,7 @@ def make_attempts(
             tenant_running=settings.tenant_running,
         ),
         LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
+        ProgressWriter(ledger),
         cast(Any, model),
         objects,
         cache,

@@ -51,7 +51,7 @@ def working(settings: Settings, folder: Path, model: Model) -> Iterator[None]:
             ledger,
             model,
             objects,
-            AnswerCache(ledger, objects, model="demo", revision=None, ttl_s=0),
+            AnswerCache(objects, model="demo", revision=None, ttl_s=0),
         )
         queue = queue_name(settings.prefix, None, "bulk")
 

@@ -66,4 +66,6 @@ def _parse_event(event_id: str, fields: dict[str, str]) -> Event:
     data: dict[str, Any] = {
         name: value for name, value in fields.items() if value != "" and name in Event.model_fields
     }
-    return Event(**(data | {"id": event_id, "at": to_datetime(float(data["at"]))}))
+    return Event(
+        **(data | {"id": event_id, "at": to_datetime(int(event_id.partition("-")[0]) / 1000)})
+    )

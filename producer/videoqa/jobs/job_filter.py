@@ -11,8 +11,6 @@ from videoqa.jobs.list_cursor import ListCursor
 
 __all__ = ["JobFilter", "ListedJobs", "make_filters", "parse_filters"]
 
-_INDEXED: tuple[JobState, ...] = ("queued", "running", *sorted(FINAL_STATES))
-
 
 def make_filters(tags: Sequence[str], model: str | None) -> list[str]:
     """Returns the names of the indexes in which a job with these tags and this model stands."""
@@ -47,22 +45,16 @@ class JobFilter:
         return make_filters([] if self.tag is None else [self.tag], self.model)
 
     @property
-    def states(self) -> tuple[JobState, ...]:
-        """The states whose indexes hold the jobs; one that is canceled while it runs is indexed as running."""
-        if self.state is None:
-            return _INDEXED
-        return ("running",) if self.state == "canceling" else (self.state,)
+    def is_walked(self) -> bool:
+        """No index holds just these jobs, so each job of one is looked at."""
+        is_of_state = self.state in FINAL_STATES
+        return (self.state is not None and not is_of_state) or len(self.names) + is_of_state > 1
 
     def selects(self, state: str | None, filters: str | None) -> bool:
         """Tells of the fields of a job's record if it is selected; the time of its submission is not looked at."""
         if state is None:
             return True  # it has no record: who reads that finds out
         return self.state in (None, state) and set(self.names) <= parse_filters(filters or "")
-
-    @property
-    def is_walked(self) -> bool:
-        """No index holds just these jobs, so each job of an index is looked at."""
-        return len(self.names) > 1 or self.state == "canceling"
 
 
 @dataclass(frozen=True)
@@ -71,5 +63,7 @@ class ListedJobs:
 
     found: list[ListCursor]
     """Those of selected jobs."""
+    keys: Sequence[str]
+    """The keys of the index."""
     last: ListCursor | None
     """The last position that was looked at; None: the index has no more."""

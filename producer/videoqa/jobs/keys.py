@@ -12,19 +12,17 @@
 | `P:turns:QUEUE` | zset | tenants whose jobs may begin, by the number of jobs begun | until their last job |
 | `P:held:QUEUE` | zset | tenants that run as many jobs as they may, as in `P:turns:QUEUE` | until one of these ends |
 | `P:holding:TENANT` | set | the queues in which the tenant is held | as `P:held:QUEUE` |
-| `P:wake` | set | queues in which jobs came to wait by a call that cannot ring | until the next claim or round |
-| `P:bells` | hash | per queue: bells on their way, time of the last one, turns | for good, three numbers a queue |
+| `P:dispatch` | hash | per queue: bells on their way, time of the last one, turns, pause | for good, 4 fields a queue |
 | `P:claimed:WORKER` | string | token and job of the worker's last claim | 10 minutes |
 | `P:answer:KEY` | string | SHA-256, size and URL of the result with this cache key | the worker's `cache_ttl_s` |
 | `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
 | `P:followers:KEY` | zset | jobs that wait for it, interactive ones first | as `P:flight:KEY` |
-| `P:list:STATE:TENANT:FILTER` | zset | jobs in a state by time of submission | ids leave with state or record |
+| `P:list:STATE:TENANT:FILTER` | zset | jobs in a state or of a filter, by submission | ids leave with state or record |
 | `P:queues` | set | names of the queues in which jobs wait or run | a name leaves with the reaper's next round |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
-| `P:running:QUEUE` | zset | the queue's running jobs by the time of their claim | ids leave when final or requeued |
+| `P:running:QUEUE` | zset | the queue's running jobs, by submission | ids leave when final or requeued |
 | `P:share:TENANT` | zset | the tenant's running jobs, where a limit is set | ids leave when final or requeued |
 | `P:reserved:QUEUE` | hash | the worker that waits for an exclusive attempt, and the job | 10 s after its claim |
-| `P:paused` | set | queues from which no job begins | for good |
 | `P:round` | string | when a reaper was last heard | for good, one number |
 | `P:delayed`, with `:QUEUE` | zset | jobs waiting for their next attempt, by due time | ids leave when due |
 | `P:startby` | zset | queued jobs by their `start_by` | ids leave when started or expired |
@@ -34,8 +32,9 @@
 | `P:ready:QUEUE` | zset | the ready ones: slots, running jobs allowed per tenant, id | as `P:workers` |
 | `P:served` | zset | names of the queues that workers serve, by the last word of one | as `P:workers` |
 
-TENANT of a list is a quoted name, or empty: the jobs of all tenants; FILTER is `tag=TAG`, `model=MODEL`, or empty:
-all jobs. `P` is the prefix, "videoqa" by default. QUEUE is also the name of the broker's queue.
+STATE of a list is `open`, of all jobs that are not final, or a final state, and FILTER is empty; or STATE is `any`
+and FILTER `tag=TAG` or `model=MODEL`. Its TENANT is a quoted name, or empty: the jobs of all tenants. `P` is the
+prefix, "videoqa" by default. QUEUE is also the name of the broker's queue.
 """
 
 from __future__ import annotations
@@ -70,10 +69,10 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.workers = f"{prefix}:workers"
+        self.queues = f"{prefix}:queues"
         self.leases = f"{prefix}:leases"
-        self.bells = f"{prefix}:bells"
+        self.dispatch = f"{prefix}:dispatch"
         self.round = f"{prefix}:round"
-        self.paused = f"{prefix}:paused"
 
     def job(self, job_id: str) -> str:
         return f"{self.prefix}:job:{job_id}"
@@ -96,8 +95,11 @@ class Keys:
     def share(self, tenant: str | None) -> str:
         return f"{self.prefix}:share:{tenant or ''}"
 
+    def running(self, queue: str) -> str:
+        return f"{self.prefix}:running:{queue}"
+
     def job_list(self, state: str, tenant: str | None = None, of: str = "") -> str:
-        """Returns the key of the jobs in a state: of a tenant or of all, and with one filter or all."""
+        """Returns the key of the jobs in a state, or of a filter with the state `any`; of a tenant or of all."""
         owner = (tenant or "").replace("%", "%25").replace(":", "%3A")  # it ends where `of` begins
         return f"{self.prefix}:list:{state}:{owner}:{of}"
 

@@ -39,7 +39,6 @@ from videoqa.contract import (
 )
 from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import translate_redis_errors
-from videoqa.jobs.job_filter import JobFilter
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.reader import LedgerReader
 from videoqa.jobs.submission import Submission, SubmitResult
@@ -47,6 +46,7 @@ from videoqa.jobs.submission import Submission, SubmitResult
 __all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "ReapResult", "Unreadable", "WriteReply"]
 
 WriteReply = Literal["ok", "cancel", "lost"]
+FinishReply = Literal["ok", "woken", "cancel", "lost"]
 """The reply to a fenced write: it counts, it counts but the attempt is to stop, or it was refused."""
 DEAD_CHUNK = 1000
 """Ids of failed jobs that are read in one round trip."""
@@ -252,15 +252,14 @@ class Ledger(LedgerReader):
                 "others expire by themselves"
             )
 
-    def forget(self, job_ids: Sequence[str], which: JobFilter) -> None:
-        """Removes ids whose records are gone from the indexes of a list."""
+    def forget(self, job_ids: Sequence[str], keys: Sequence[str]) -> None:
+        """Removes ids whose records are gone from an index."""
         if not job_ids:
             return
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
-            for name in which.names or [""]:
-                for state in which.states:
-                    pipe.zrem(self.keys.job_list(state, self.tenant, name), *job_ids)
+            for key in keys:
+                pipe.zrem(key, *job_ids)
             pipe.execute()
 
     # -- the worker's transitions, each fenced by its claim's token
@@ -332,9 +331,22 @@ class Ledger(LedgerReader):
             return []
         return cast(list[WriteReply], self._run("renew", lease_s, int(is_draining), leases))
 
+    def report(self, reports: Sequence[tuple[str, str, Progress]]) -> list[WriteReply]:
+        """Records where attempts are; each reply says whether the attempt should go on.
+
+        Arguments:
+            reports: job id, token of the claim, and progress of each.
+        """
+        args = [
+            arg
+            for job_id, token, progress in reports
+            for arg in (job_id, token, *progress.lua_args())
+        ]
+        return cast(list[WriteReply], self._run("report", *args))
+
     def progress(self, job_id: str, token: str, progress: Progress) -> WriteReply:
-        """Records where the attempt is; the reply says whether it should go on."""
-        return cast(WriteReply, self._run("progress", job_id, token, *progress.lua_args()))
+        """Records where one attempt is."""
+        return self.report([(job_id, token, progress)])[0]
 
     def checkpoint(self, job_id: str, token: str, fingerprint: str, segment: Segment) -> WriteReply:
         """Stores an answered segment for a later attempt; see `segments`."""
@@ -352,7 +364,7 @@ class Ledger(LedgerReader):
         cache_key: str | None = None,
         cached: CachedObject | None = None,
         cache_ttl_s: float = 0.0,
-    ) -> WriteReply:
+    ) -> FinishReply:
         """Ends the job as succeeded.
 
         Arguments:
@@ -370,7 +382,7 @@ class Ledger(LedgerReader):
             math.ceil(cache_ttl_s),
             str(cached or ""),
         )
-        return cast(WriteReply, reply)
+        return cast(FinishReply, reply)
 
     def fail(
         self,
@@ -400,24 +412,22 @@ class Ledger(LedgerReader):
         )
         return cast(Literal["failed", "retry", "canceled", "lost"], reply)
 
-    def lead(self, job_id: str, token: str, key: str) -> LeadReply:
+    def lead(
+        self, job_id: str, token: str, key: str, *, asks_anyway: bool = False
+    ) -> LeadReply | CachedObject:
         """Makes this attempt the one that asks the model, of all jobs whose answers have this key.
 
-        Returns:
-            `follow` if another job asks already: this one is queued again when that one ends, and the
-            attempt is not counted.
-        """
-        return cast(LeadReply, self._run("lead", job_id, token, key))
+        Arguments:
+            asks_anyway: the answer of an earlier job cannot be used.
 
-    def find_cached(self, key: str) -> CachedObject | None:
-        """Returns the object of the result with this cache key."""
-        try:
-            with translate_redis_errors(self._url):
-                text = cast("str | None", self._redis.get(self.keys.answer(key)))
-        except errors.ConfigurationError as error:  # another type of value
-            self._unreadable.warn(self.keys.answer(key), error)
-            return None
-        return CachedObject.parse(text) if text else None
+        Returns:
+            The object of an earlier job's result, if there is one: nobody is to ask. `follow` if another job
+            asks already: this one is queued again when that one ends, and the attempt is not counted.
+        """
+        status, *entry = self._run("lead", job_id, token, key, int(asks_anyway))
+        if status != "known":
+            return cast(LeadReply, status)
+        return CachedObject.parse(*entry) or self.lead(job_id, token, key, asks_anyway=True)
 
     def release(self, job_id: str, token: str, *, kept: Result | None = None) -> str | None:
         """Gives a running job back without counting the attempt, and returns the queue to ring.

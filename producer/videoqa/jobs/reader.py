@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from importlib.resources import files
-from itertools import count, takewhile
+from itertools import count, islice, takewhile
 from typing import Any, Self, TypeVar, cast
 
 import redis
 
 from videoqa import errors
 from videoqa.contract import (
+    FINAL_STATES,
     Event,
     Failure,
     Job,
@@ -54,7 +55,7 @@ function redis.pcall(...)
   local reply = server.pcall(...)
   local is_full = type(reply) == 'table' and reply.err and string.find(reply.err, 'OOM', 1, true)
   if not is_full then return reply end
-  server.call('HDEL', ARGV[1] .. ':bells', '')
+  server.call('HDEL', ARGV[1] .. ':dispatch', '')
   return server.pcall(...)
 end
 function redis.call(...)
@@ -182,14 +183,21 @@ class LedgerReader:
         Raises:
             JobNotFound, JobExpired, RecordUnreadable
         """
+        job, _ = self._get(job_id, include_request=include_request)
+        return self._explain_wait(job)
+
+    def _get(
+        self, job_id: str, also: Sequence[str] = (), *, include_request: bool = False
+    ) -> tuple[Job, _Record]:
+        """Returns the job, and its record with the fields named `also`."""
         check_job_id(job_id)
-        (record,) = self._read_records([job_id])
+        (record,) = self._read_records([job_id], also)
         job = self._parse_job(job_id, record, include_request=include_request)
-        if job is None:
+        if job is None or record is None:
             raise self._explain_missing(job_id)
         if isinstance(job, errors.RecordUnreadable):
             raise job
-        return self._explain_wait(job)
+        return job, record
 
     def get_many(
         self, job_ids: Sequence[str], *, include_request: bool = False
@@ -204,21 +212,26 @@ class LedgerReader:
             for job_id, record in zip(job_ids, records, strict=True)
         ]
 
-    def _read_records(self, job_ids: Sequence[str]) -> list[_Record | None]:
+    def _read_records(
+        self, job_ids: Sequence[str], also: Sequence[str] = ()
+    ) -> list[_Record | None]:
         """Reads records in one round trip: None where this tenant has none, an empty one where the type is another."""
+        fields = [*_JOB_FIELDS, *also]
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
-                pipe.hmget(self.keys.job(job_id), _JOB_FIELDS)
+                pipe.hmget(self.keys.job(job_id), fields)
             replies = self._execute(pipe)
-        return [self._see_record(values) for values in replies]
+        return [self._see_record(fields, values) for values in replies]
 
-    def _see_record(self, values: Sequence[str | None] | Exception) -> _Record | None:
-        record: _Record = dict.fromkeys(_JOB_FIELDS)
+    def _see_record(
+        self, fields: Sequence[str], values: Sequence[str | None] | Exception
+    ) -> _Record | None:
+        record: _Record = dict.fromkeys(fields)
         if not isinstance(values, Exception):
             if not any(values):
                 return None
-            record = dict(zip(_JOB_FIELDS, values, strict=True))
+            record = dict(zip(fields, values, strict=True))
         return record if self.tenant in (None, record["tenant"]) else None
 
     @staticmethod
@@ -279,27 +292,53 @@ class LedgerReader:
     def list_index(self, which: JobFilter, *, after: ListCursor | None, limit: int) -> ListedJobs:
         """Looks at up to `limit` positions of selected jobs behind `after`, newest first."""
         with translate_redis_errors(self._url):
-            looked_at, has_more = self._read_index(which, after, limit)
+            keys = self._choose_index(which)
+            looked_at, has_more = self._read_index(keys, which, after, limit)
             is_kept = self._match([at.job_id for at in looked_at], which)
         return ListedJobs(
             found=[at for at, keeps in zip(looked_at, is_kept, strict=True) if keeps],
+            keys=keys,
             last=looked_at[-1] if has_more else None,
         )
 
+    def _choose_index(self, which: JobFilter) -> list[str]:
+        """Returns the keys of the smallest index that holds the selected jobs."""
+        choices = [[self._list_key("any", name)] for name in which.names]
+        if which.state in FINAL_STATES:
+            choices.append([self._list_key(which.state)])
+        elif which.state is not None:
+            choices.append([self._list_key("open")])
+            if which.state != "queued":
+                queues = cast("set[str]", self._redis.smembers(self.keys.queues))
+                choices.append([self.keys.running(queue) for queue in sorted(queues)])
+        elif not choices:
+            choices.append([self._list_key(state) for state in ("open", *sorted(FINAL_STATES))])
+        if len(choices) == 1:
+            return choices[0]
+        pipe = self._redis.pipeline(transaction=False)
+        for keys in choices:
+            for key in keys:
+                pipe.zcard(key)
+        sizes = iter(cast("list[int]", pipe.execute()))
+        size = [sum(islice(sizes, len(keys))) for keys in choices]
+        return choices[size.index(min(size))]
+
+    def _list_key(self, state: str, name: str = "") -> str:
+        return self.keys.job_list(state, self.tenant, name)
+
     def _read_index(
-        self, which: JobFilter, after: ListCursor | None, limit: int
+        self, keys: Sequence[str], which: JobFilter, after: ListCursor | None, limit: int
     ) -> tuple[list[ListCursor], bool]:
-        """Returns positions of the smallest index that holds the selected jobs, and True if it may have more."""
+        """Returns positions of an index, and True if it may have more."""
         start = f"({which.until_s}" if which.until_s is not None else "+inf"
         if after is not None and (which.until_s is None or after.at_s < which.until_s):
             start = str(after.at_s)
         end = "-inf" if which.since_s is None else which.since_s
-        index, skipped = self._choose_index(which), 0 if after is None else 1
+        skipped = 0 if after is None else 1
         while True:
             # At once, so that a job that changes its state meanwhile is in one of them.
             pipe = self._redis.pipeline(transaction=True)
-            for state in which.states:
-                key = self.keys.job_list(state, self.tenant, index)
+            for key in keys:
                 pipe.zrevrangebyscore(
                     key, start, end, start=0, num=limit + skipped, withscores=True
                 )
@@ -314,29 +353,20 @@ class LedgerReader:
                 return found[:limit], has_more
             skipped += limit  # as many jobs as that were submitted at the very time of the cursor
 
-    def _choose_index(self, which: JobFilter) -> str:
-        if len(which.names) < 2:
-            return "".join(which.names)
-        pipe = self._redis.pipeline(transaction=False)
-        for name in which.names:
-            for state in which.states:
-                pipe.zcard(self.keys.job_list(state, self.tenant, name))
-        sizes = cast("list[int]", pipe.execute())
-        size = {
-            name: sum(sizes[n * len(which.states) : (n + 1) * len(which.states)])
-            for n, name in enumerate(which.names)
-        }
-        return min(size, key=size.__getitem__)
-
     def _match(self, job_ids: Sequence[str], which: JobFilter) -> list[bool]:
         """Tells of jobs of an index if they are selected; one without a record is: its reader finds that out."""
         if not which.is_walked or not job_ids:
             return [True] * len(job_ids)
         pipe = self._redis.pipeline(transaction=False)
         for job_id in job_ids:
-            pipe.hmget(self.keys.job(job_id), "state", "filters")
+            pipe.hmget(self.keys.job(job_id), "state", "filters", "tenant")
         replies = self._execute(pipe)
-        return [not isinstance(reply, Exception) and which.selects(*reply) for reply in replies]
+        return [
+            not isinstance(reply, Exception)
+            and which.selects(*reply[:2])
+            and (reply[0] is None or self.tenant in (None, reply[2]))
+            for reply in replies
+        ]
 
     def _explain_wait(self, job: Job) -> Job:
         """Returns the job; if it is queued, with its position in its queue and the reason why it waits."""
@@ -369,9 +399,8 @@ class LedgerReader:
 
     def result(self, job_id: str) -> tuple[Job, Result | None]:
         """Returns the job, and its result if the record holds it."""
-        job = self.get(job_id)
-        with translate_redis_errors(self._url):
-            text = cast("str | None", self._redis.hget(self.keys.job(job_id), "result"))
+        job, record = self._get(job_id, ["result"])
+        text = record["result"]
         return job, self._parse(Result, job_id, text) if text else None
 
     def segments(self, job_id: str, fingerprint: str) -> list[Segment]:

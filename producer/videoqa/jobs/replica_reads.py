@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Self, TypeVar, cast
 
 import redis
@@ -96,9 +96,11 @@ class ReplicaReader(LedgerReader):
         self._shared.is_away = True
         self._shared.rests_until_s = time.monotonic() + REST_S
 
-    def _read_records(self, job_ids: Sequence[str]) -> list[dict[str, str | None] | None]:
-        records = super()._read_records(job_ids)
-        return self._look_again(job_ids, records, self._primary._read_records)
+    def _read_records(
+        self, job_ids: Sequence[str], also: Sequence[str] = ()
+    ) -> list[dict[str, str | None] | None]:
+        records = super()._read_records(job_ids, also)
+        return self._look_again(job_ids, records, partial(self._primary._read_records, also=also))
 
     def _look_again(
         self,

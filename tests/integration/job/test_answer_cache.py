@@ -157,9 +157,7 @@ def test_tenants_share_answers_only_where_the_fleet_does(
         ledger,
         model,
         objects,
-        AnswerCache(
-            ledger, objects, model="demo", revision="1", ttl_s=60, per_tenant=scope == "tenant"
-        ),
+        AnswerCache(objects, model="demo", revision="1", ttl_s=60, per_tenant=scope == "tenant"),
     )
     alone = scope == "tenant"
     for tenant, is_first in (("a", True), ("a", False), ("b", alone), (None, alone), (None, False)):

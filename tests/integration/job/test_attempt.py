@@ -268,7 +268,7 @@ def test_an_idle_worker_takes_the_job_for_which_another_is_reserved(
         assert claim.job_id == suspect.job_id
         thread.join(10)  # there is nothing left to claim
         behind = submit(ledger, questions=["What else?"], cache="off")
-        assert attempts.process(behind.queue)
+        attempts.process(behind.queue)
         assert ledger.get(behind.job_id).state == "succeeded"
 
 

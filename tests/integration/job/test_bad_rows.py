@@ -19,7 +19,7 @@ ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is i
 JUNK = (b"\xff\xfe", b"", b"nonsense", b"[]", b'{"a":1}', b"-1e999", b"0x10", b"900000000000")
 PER_JOB = (
     "job", "events", "segments", "gone", "idem", "answer", "flight", "followers", "claimed",
-    "worker", "reserved", "holding", "wake", "running", "share",
+    "worker", "reserved", "holding", "running", "share",
 )  # fmt: skip
 """Kinds of keys of one job, worker, claim or tenant, and those of hints; the others are about all jobs."""
 MOST = 100
@@ -56,7 +56,7 @@ class Fleet:
         self.ledger.reap(grace_s=60)
         self.raw.zadd(f"{self.prefix}:delayed", dict.fromkeys(self.delayed, 0.0))
         self.held = [self._hold(tenant) for tenant in ("h1", "h2")]
-        raw.sadd(f"{self.prefix}:wake", self.other)
+        raw.hset(f"{self.prefix}:dispatch", "wake", f" {self.other}")
         self._saved = {key: (raw.dump(key), raw.pttl(key)) for key in self.list_keys()}
 
     def _submit(self, **fields: str) -> str:
@@ -150,7 +150,7 @@ class Fleet:
         assert {*self.queued, *self.delayed, *new, *self.held} - spoiled <= begun
         for claim in self.leaders:
             ledger.segments(claim.job_id, "v1")
-            ledger.find_cached(self.succeeded[0])
+            ledger.lead(claim.job_id, claim.token, self.succeeded[0])
             if claim.job_id not in spoiled:
                 assert client.cancel(claim.job_id).state == "canceling"
                 finish_or_cancel(ledger, claim)
@@ -327,14 +327,14 @@ def test_keys_of_all_jobs_may_hold_junk_beside_what_is_ours(fleet: Fleet) -> Non
 def test_a_count_or_a_time_of_bells_that_is_junk_silences_no_queue(
     fleet: Fleet, junk: bytes
 ) -> None:
-    for field in (fleet.queue, f"{fleet.queue}:at", f"{fleet.queue}:turn"):
-        fleet.raw.hset(fleet.ledger.keys.bells, field, junk)
+    for field in (fleet.queue, f"{fleet.queue}:at", f"{fleet.queue}:turn", "wake"):
+        fleet.raw.hset(fleet.ledger.keys.dispatch, field, junk)
     found = fleet.ledger.reap(grace_s=0)
     assert fleet.queue in {*found.ring, *fleet.ledger.ring_again(found.doubtful, grace_s=0)}
     assert set(fleet.queued) <= set(fleet.claim_all())
 
 
 def test_a_key_of_all_jobs_that_another_program_took_is_a_wrong_prefix(fleet: Fleet) -> None:
-    change_type(fleet.raw, f"{fleet.prefix}:list:queued::".encode())
+    change_type(fleet.raw, f"{fleet.prefix}:list:open::".encode())
     with pytest.raises(errors.ConfigurationError, match="set another VIDEOQA_PREFIX"):
         fleet.client.list()

@@ -136,7 +136,7 @@ def test_segments_that_the_model_saw_in_another_form_are_not_used(
 ) -> None:
     def found(**fields: Any) -> str:
         cache = AnswerCache(
-            ledger, ObjectStore(), model="demo", revision="1", ttl_s=60,
+            ObjectStore(), model="demo", revision="1", ttl_s=60,
             answer_settings=WorkerSettings.from_environment({}, **fields).answer_settings,
         )  # fmt: skip
         versions = [SourceVersion("s3://b/k", "1", None, 1)]

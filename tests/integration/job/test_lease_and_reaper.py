@@ -220,7 +220,7 @@ def reaper(ledger: Ledger, app: Celery, *queues: str, every_s: float = 1e-6) -> 
 
 def age_bells(ledger: Ledger, redis_client: redis.Redis, queue: str) -> None:
     """Lets the last bell of the queue be a minute old."""
-    redis_client.hincrbyfloat(ledger.keys.bells, f"{queue}:at", -60)
+    redis_client.hincrbyfloat(ledger.keys.dispatch, f"{queue}:at", -60)
 
 
 @pytest.mark.parametrize("broker", ["redis", "memory"])

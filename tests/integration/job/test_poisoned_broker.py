@@ -194,7 +194,7 @@ def test_a_reaper_rings_for_the_other_queues(
     queues = tuple(f"{settings.prefix}.default.{name}" for name in ("interactive", "bulk"))
     for name in ("interactive", "bulk"):
         submit(ledger, priority=name)
-    redis_client.delete(ledger.keys.bells)  # none was ever rung
+    redis_client.delete(ledger.keys.dispatch)  # none was ever rung
     redis_client.set(queues[0], "x")
     info = SimpleNamespace(queues=queues)
     reaper = Reaper(ledger, app, lambda: cast(WorkerInfo, info), every_s=1, grace_s=60)

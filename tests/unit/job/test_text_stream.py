@@ -16,8 +16,8 @@ class Events:
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
 
-    def __call__(self, progress: Progress) -> None:
-        self.found.append((progress.question_id, progress.text))
+    def __call__(self, *steps: Progress) -> None:
+        self.found += [(step.question_id, step.text) for step in steps]
 
     def text(self, question_id: str) -> str:
         return "".join(text for name, text in self.found if name == question_id)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from videoqa import errors
 from videoqa.contract import JobRequest, Result, Sampling, parse_stored
-from videoqa.jobs import Ledger
+from videoqa.jobs import CachedObject
 from videoqa.storage import ObjectStore
 from videoqa_worker.job.claims import HeldJob
 from videoqa_worker.sources import SourceVersion
@@ -103,7 +103,6 @@ class AnswerCache:
 
     def __init__(
         self,
-        ledger: Ledger,
         objects: ObjectStore,
         *,
         model: str,
@@ -117,7 +116,6 @@ class AnswerCache:
             ttl_s: how long answers are found again; 0: never.
             per_tenant: a tenant finds the answers of its own jobs only.
         """
-        self._ledger = ledger
         self._objects = objects
         self.model, self.revision = model, revision
         self._answer_settings = answer_settings
@@ -145,17 +143,17 @@ class AnswerCache:
         """Looks for answers with this key; if there are none, this job is the one that asks."""
         if key is None or job.claim.request.cache != "use":
             return Lookup()
-        known = self.find(key)
-        if known is not None:
-            return Lookup(known=known)
-        return Lookup(must_follow=not job.lead(key))
+        found = job.lead(key)
+        if isinstance(found, CachedObject):
+            known = self._read(found)
+            if known is not None:
+                return Lookup(known=known)
+            found = job.lead(key, asks_anyway=True)
+        return Lookup(must_follow=found == "follow")
 
-    def find(self, key: str) -> Result | None:
+    def _read(self, cached: CachedObject) -> Result | None:
         """Returns the result of an earlier job, if its object is there as it was stored."""
         try:
-            cached = self._ledger.find_cached(key)
-            if cached is None:
-                return None
             data = self._objects.read(cached.url, cached.size_bytes + 1)
             if cached.holds(data):
                 return parse_stored(Result, data)
@@ -164,6 +162,6 @@ class AnswerCache:
                 "job replaced it, find out who may write into the results' storage",
                 cached.url,
             )
-        except (errors.OutputError, errors.InvalidRequest, errors.RedisUnavailable) as error:
+        except (errors.OutputError, errors.InvalidRequest) as error:
             log.info("cannot read the answer of an earlier job, asking the model again: %s", error)
         return None

@@ -25,6 +25,7 @@ from videoqa_worker.job.claims import Claims, HeldJob
 from videoqa_worker.job.context import AttemptContext, JobControl, Progress
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
+from videoqa_worker.job.progress import ProgressWriter
 from videoqa_worker.job.result_object import (
     build_result,
     build_url,
@@ -52,6 +53,7 @@ class Attempts:
         settings: WorkerSettings,
         claims: Claims,
         leases: LeaseKeeper,
+        progress: ProgressWriter,
         pipeline: Pipeline,
         objects: ObjectStore,
         cache: AnswerCache,
@@ -59,6 +61,7 @@ class Attempts:
         self._settings = settings
         self._claims = claims
         self._leases = leases
+        self._progress = progress
         self._pipeline = pipeline
         self._objects = objects
         self._cache = cache
@@ -98,7 +101,8 @@ class Attempts:
     ) -> bool:
         """Claims the job whose turn it is and runs the attempt.
 
-        Never raises for a job's sake: its failures go to its record. Returns False if nothing was claimed.
+        Never raises for a job's sake: its failures go to its record. Returns True if more jobs may wait that no
+        bell is to be expected for.
 
         Arguments:
             heard, on_answer: as in `Claims.claiming`.
@@ -108,38 +112,39 @@ class Attempts:
                 if result is None or not result.is_claimed:
                     log.debug("no job: %s", result.reason if result else "this worker is reserved")
                     return False
-                self._start(result)
+                return self._start(result) or result.more_wait
         except errors.RedisUnavailable as error:  # closing: nobody waits for Redis any more
             log.warning("%s; this worker ends", error)
             return False
-        return True
 
-    def _start(self, result: ClaimResult) -> None:
-        """Runs the claimed job under its lease."""
+    def _start(self, result: ClaimResult) -> bool:
+        """Runs the claimed job under its lease; returns True if other jobs may have come to wait by its end."""
         if result.unreadable is not None:  # of a newer release; its workers may know it
             self._fail(result.unreadable, result.unreadable.error, retryable=True)
-            return
+            return True
         claim = result.claim
         if claim is None:
-            return
+            return True
         control = JobControl(claim.job_id, claim.attempt, claim.timeout_s, token=claim.token)
         with self._leases.holding(control):
             if self.is_closing:  # after it was held, so that `close` cannot miss it
                 control.stop(_stopping())
             log.info("job started", extra=_tags(claim.job_id, claim.attempt))
-            self._run(HeldJob(self._claims, claim, control))
+            has_woken = self._run(HeldJob(self._claims, claim, control, self._progress))
+            self._progress.take(control)  # its end says more
+        return has_woken
 
-    def _run(self, job: HeldJob) -> None:
-        """Answers and stores; whatever goes wrong ends in the job's record."""
+    def _run(self, job: HeldJob) -> bool:
+        """Answers and stores; whatever goes wrong ends in the job's record. Returns as `_start` does."""
         claim, tags = job.claim, _tags(job.claim.job_id, job.claim.attempt)
         result: Result | None = None
         try:
             result = self._answer(job)
             if result is None:
                 log.info("another job asks the same; this one waits for it", extra=tags)
-                return
+                return True
             job.report(Progress("storing"))
-            self._finish(job, result)
+            return self._finish(job, result)
         except errors.LeaseLost as error:
             log.warning("%s", error, extra=tags)
         except errors.WorkerStopping:
@@ -154,6 +159,7 @@ class Attempts:
         except Exception as error:
             log.exception("job met an unexpected error", extra=tags)
             self._fail(claim, errors.InternalError(redact_text(f"{type(error).__name__}: {error}")))
+        return True
 
     def _answer(self, job: HeldJob) -> Result | None:
         """Returns the answers of an earlier attempt, of an earlier job, or of the model.
@@ -178,15 +184,15 @@ class Attempts:
             draft = self._pipeline.answer(opened, RecordCheckpoints(job, key.fingerprint))
         return build_result(claim, draft, self._cache, key)
 
-    def _finish(self, job: HeldJob, result: Result) -> None:
-        """Stores the result object, then ends the job as succeeded."""
+    def _finish(self, job: HeldJob, result: Result) -> bool:
+        """Stores the result object, then ends the job as succeeded. Returns as `_start` does."""
         claim = job.claim
         url = self._url(claim)
         begun = time.monotonic()
         try:
             data = store_result(self._objects, url, result, claim.request, job.control)
         except errors.LeaseLost as error:
-            job.report(Progress("storing"))  # raises it if the lease is lost indeed
+            job.check_lease()
             raise errors.OutputConflict(
                 f"{url} holds a later attempt of this job than any that was begun: another program wrote it; "
                 "delete it, and retry the job",
@@ -208,11 +214,12 @@ class Attempts:
             )
         )
         outcome = {
-            "ok": f"job has succeeded {_describe(job, result)}",
             "cancel": "job was canceled",
             "lost": "job is another worker's",
         }
-        log.info(outcome[status], extra=_tags(claim.job_id, claim.attempt))
+        succeeded = f"job has succeeded {_describe(job, result)}"
+        log.info(outcome.get(status, succeeded), extra=_tags(claim.job_id, claim.attempt))
+        return status != "ok"
 
     def _give_back(self, claim: Claim, result: Result | None) -> None:
         self._claims.give_back(claim, kept=result)
@@ -259,12 +266,14 @@ class Attempts:
 def _stream_known(context: AttemptContext, known: Result) -> None:
     """Reports the text of known answers, where the request asks for a stream."""
     if context.request.stream:
-        for piece in TextPiece.of_result(known, heard={}):
-            context.report(
+        context.report(
+            *(
                 Progress(
                     "generating", question_id=piece.question_id, text=piece.text, start=piece.start
                 )
+                for piece in TextPiece.of_result(known, heard={})
             )
+        )
 
 
 def _stopping() -> errors.WorkerStopping:

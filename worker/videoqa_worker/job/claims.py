@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from videoqa import errors
 from videoqa.contract import Result, Segment
-from videoqa.jobs import Claim, ClaimResult, Ledger, Progress, WriteReply
+from videoqa.jobs import CachedObject, Claim, ClaimResult, Ledger, Progress, WriteReply
 from videoqa_worker.job.admission import Admission
 from videoqa_worker.job.context import JobControl, apply_status
+from videoqa_worker.job.progress import ProgressWriter
 
 __all__ = ["Claims", "HeldJob"]
 
@@ -159,16 +160,32 @@ class HeldJob:
     Each write raises the reason if the attempt should end, as `JobControl.check` does.
     """
 
-    def __init__(self, claims: Claims, claim: Claim, control: JobControl) -> None:
+    def __init__(
+        self, claims: Claims, claim: Claim, control: JobControl, writer: ProgressWriter
+    ) -> None:
         self._claims = claims
+        self._writer = writer
         self.claim = claim
         self.control = control
         self.begun_s = time.monotonic()
 
-    def report(self, progress: Progress) -> None:
-        """Records where the attempt is."""
+    def report(self, *steps: Progress) -> None:
+        """Records where the attempt is: text at once, and anything else within a moment."""
         self.control.check()
-        self._write(lambda job_id, token: self._claims.ledger.progress(job_id, token, progress))
+        if any(step.text for step in steps):
+            self._report_now([*self._writer.take(self.control), *steps])
+        else:
+            for step in steps:
+                self._writer.note(self.control, step)
+
+    def check_lease(self) -> None:
+        """Raises LeaseLost if the job is another worker's by now, or JobCanceled."""
+        self._report_now([Progress("storing")])
+
+    def _report_now(self, steps: Sequence[Progress]) -> None:
+        reports = [(self.claim.job_id, self.claim.token, step) for step in steps]
+        statuses = self._claims.repeat(lambda: self._claims.ledger.report(reports))
+        self._apply(statuses[-1])
 
     def save_segment(self, fingerprint: str, segment: Segment) -> None:
         """Keeps an answered segment for the job's next attempt."""
@@ -184,19 +201,23 @@ class HeldJob:
             lambda: self._claims.ledger.segments(self.claim.job_id, fingerprint)
         )
 
-    def lead(self, key: str) -> bool:
-        """Makes this job the one that asks, of all jobs whose answers have this key.
+    def lead(
+        self, key: str, *, asks_anyway: bool = False
+    ) -> CachedObject | Literal["ok", "follow"]:
+        """Makes this job the one that asks, of all jobs whose answers have this key, unless it was asked before.
 
-        Returns False if another job asks already: then this one is queued behind it, and the attempt
-        is over.
+        Returns:
+            The object of an earlier job's result; or `follow` if another job asks already: then this one is
+            queued behind it, and the attempt is over.
         """
-        status = self._claims.repeat(
-            lambda: self._claims.ledger.lead(self.claim.job_id, self.claim.token, key)
+        ledger, job_id, token = self._claims.ledger, self.claim.job_id, self.claim.token
+        found = self._claims.repeat(
+            lambda: ledger.lead(job_id, token, key, asks_anyway=asks_anyway)
         )
-        if status == "follow":
-            return False
-        self._apply(status)
-        return True
+        if isinstance(found, CachedObject) or found == "follow":
+            return found
+        self._apply(found)
+        return "ok"
 
     def _write(self, call: Callable[[str, str], WriteReply]) -> None:
         self._apply(self._claims.repeat(lambda: call(self.claim.job_id, self.claim.token)))

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from videoqa.contract import JobRequest
 from videoqa.errors import JobCanceled, JobError, JobTimeout, LeaseLost
@@ -17,8 +18,11 @@ from videoqa.jobs import Progress, WriteReply
 
 __all__ = ["AttemptContext", "JobControl", "Progress", "Report", "apply_status"]
 
-Report = Callable[[Progress], None]
-"""Reports progress; raises the reason if the attempt should end, as `JobControl.check` does."""
+
+class Report(Protocol):
+    """Reports progress, of one step or of several; raises the reason if the attempt should end."""
+
+    def __call__(self, *steps: Progress) -> None: ...
 
 
 class JobControl:

@@ -1,8 +1,9 @@
 """JobSlots: the threads of a worker that claim jobs and run them, one job each at a time.
 
 A bell wakes an idle slot, which claims. If more jobs wait than the one that it got, it wakes the next idle slot, as
-there are fewer bells than jobs; then it runs its job, and claims again until nothing waits. So all that the consumer
-has to know is whether a slot is idle: only then is a bell heard here, and otherwise it is left to other workers.
+there are fewer bells than jobs; then it runs its job, and claims again unless nothing else waited at its last claim:
+for what came since, there is a bell. So all that the consumer has to know is whether a slot is idle: only then is a
+bell heard here, and otherwise it is left to other workers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["Call", "JobSlots"]
 log = logging.getLogger(__name__)
 
 Process = Callable[[str, Callable[[ClaimResult | None], None]], bool]
-"""Claims a job and runs it: `Attempts.process`."""
+"""Claims a job and runs it, and returns True if it should be called again: `Attempts.process`."""
 
 
 class Call:
@@ -132,7 +133,7 @@ class JobSlots:
             return self._calls.popleft()
 
     def _follow(self, call: Call) -> None:
-        """Claims and runs jobs until nothing waits."""
+        """Claims and runs jobs as long as more may wait."""
         note = partial(self._note, call)
         heard = call.heard
         while self._is_open() and self._process(heard, note):

@@ -57,6 +57,10 @@ class TextStream:
             found = {name: "".join(texts) for name, texts in self._waiting.items()}
             for texts in self._waiting.values():
                 texts.clear()
-        for name, text in found.items():
-            if text:
-                self._report(Progress("generating", question_id=name, text=text))
+        pieces = [
+            Progress("generating", question_id=name, text=text)
+            for name, text in found.items()
+            if text
+        ]
+        if pieces:
+            self._report(*pieces)

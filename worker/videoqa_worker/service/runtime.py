@@ -28,6 +28,7 @@ from videoqa_worker.job.attempts import Attempts
 from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
+from videoqa_worker.job.progress import ProgressWriter
 from videoqa_worker.job.result_object import list_roots
 from videoqa_worker.job.slots import JobSlots
 from videoqa_worker.service.announcement import describe_worker, list_queues, name_worker
@@ -94,6 +95,7 @@ class Runtime:
         self.leases = stack.enter_context(
             LeaseKeeper(ledger, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
         )
+        progress = stack.enter_context(ProgressWriter(ledger))
         objects = ObjectStore(
             s3_endpoint_url=settings.s3_endpoint_url,
             file_roots=list_roots(settings.output, settings.output_roots),
@@ -109,6 +111,7 @@ class Runtime:
                 tenant_running=settings.tenant_running,
             ),
             self.leases,
+            progress,
             Pipeline(
                 sources,
                 decoders,
@@ -119,7 +122,6 @@ class Runtime:
             ),
             objects,
             AnswerCache(
-                ledger,
                 objects,
                 model=settings.model,
                 revision=engine.revision,

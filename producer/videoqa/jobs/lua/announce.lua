@@ -1,7 +1,7 @@
 -- prefix, worker, announcement or '' of one that leaves, 'slots limit worker' of one that is ready or '',
 -- queues that it serves... -> 'ok'
 local worker, info, member, queues = ARGV[2], ARGV[3], ARGV[4], table.concat(ARGV, ' ', 5)
-local key, silent = P .. ':worker:' .. worker, '(' .. stamp(now - WORKER_TTL_S)
+local key, silent = P .. ':worker:' .. worker, '(' .. stamp(now() - WORKER_TTL_S)
 
 local had = call_anew('HMGET', key, 'ready', 'queues')
 if had[1] ~= member or had[2] ~= queues then
@@ -20,7 +20,7 @@ redis.call('EXPIRE', key, WORKER_TTL_S)
 
 -- Prunes those that said nothing for long, too.
 local function note(zset, name)
-  call_anew('ZADD', zset, stamp(now), name)
+  call_anew('ZADD', zset, stamp(now()), name)
   redis.call('ZREMRANGEBYSCORE', zset, '-inf', silent)
   redis.call('EXPIRE', zset, WORKER_TTL_S)
 end

@@ -5,10 +5,11 @@
 local heard, worker, token, is_idle, most = ARGV[2], ARGV[3], ARGV[5], ARGV[6] == '1', tonumber(ARGV[7])
 local CLAIMED, CALL_AGAIN_S, RESERVED_S, MOST_PASSED, MOST_EXPIRED = P .. ':claimed:' .. worker, 600, 10, 100, 100
 
+for _, field in ipairs({'request', 'kept'}) do FIELDS[#FIELDS + 1] = field end -- the worker gets them
+
 local function run(rec, more_wait)
-  local more = get(rec.id, 'request', 'kept')
-  return {'run', rings, rec.id, rec.attempt, more[1] or '', rec.created_at, rec.timeout_s,
-    stamp(now - tonumber(rec.rung_at or rec.created_at)), more[2] or '',
+  return {'run', rings, rec.id, rec.attempt, rec.request or '', rec.created_at, rec.timeout_s,
+    stamp(now() - tonumber(rec.rung_at or rec.created_at)), rec.kept or '',
     is_exclusive(rec, tonumber(rec.attempt)) and '1' or '0', more_wait and '1' or '0'}
 end
 
@@ -19,38 +20,40 @@ if last_token == token then
   if rec.state == 'running' and rec.token == token and is_sound(rec) then return run(rec, true) end
 end
 
--- The keys of all queues that this call asks for are looked at, and their bells and turns read, in one go.
-local line_heads, eligible, bell_fields = {}, {}, {heard}
+-- The lines of all queues that this call asks for are looked at, and what a claim has to know of them, in one go.
+local line_heads, eligible, asked = {}, {}, {'wake', heard}
 for n = 8, #ARGV do
-  eligible[#eligible + 1], bell_fields[#bell_fields + 1] = turns(ARGV[n]), ARGV[n] .. ':turn'
+  eligible[#eligible + 1] = turns(ARGV[n])
   line_heads[#line_heads + 1], line_heads[#line_heads + 2] = turns(ARGV[n]), held(ARGV[n])
+  asked[#asked + 1], asked[#asked + 2] = ARGV[n] .. ':turn', ARGV[n] .. ':paused'
+end
+local values = redis.call('HMGET', DISPATCH, unpack(asked))
+local woken, paused, last_turn = values[1] or '', {}, {}
+for n = 8, #ARGV do
+  last_turn[ARGV[n]], paused[ARGV[n]] = num(values[2 * n - 13]) or 0, values[2 * n - 12] and true
 end
 
 -- Writes that the bell was heard, together with other fields: once, before any bell is counted.
-local bells, is_heard = nil, heard == ''
-local function read_bells()
-  if not bells then bells = redis.call('HMGET', BELLS, unpack(bell_fields)) end
-  return bells
-end
-local function write_bells(...)
+local is_heard = heard == ''
+local function note_heard(...)
   local fields = {...}
   if not is_heard then
     is_heard = true
-    local count = math.max((num(read_bells()[1]) or 0) - 1, 0)
-    for _, value in ipairs({heard, count, heard .. ':at', stamp(now)}) do fields[#fields + 1] = value end
+    local count = math.max((num(values[2]) or 0) - 1, 0)
+    for _, value in ipairs({heard, count, heard .. ':at', stamp(now())}) do fields[#fields + 1] = value end
   end
-  if #fields > 0 then redis.call('HSET', BELLS, unpack(fields)) end
+  if #fields > 0 then redis.call('HSET', DISPATCH, unpack(fields)) end
 end
-ring_for_woken(write_bells)
+if woken ~= '' then
+  note_heard()
+  ring_for_woken(woken)
+end
 -- A claim that no bell led to finds nothing as a rule: it follows the last job of a burst.
 if heard == '' and redis.call('EXISTS', unpack(line_heads)) == 0 then return {'none', rings, 'nothing waits'} end
 
-local paused = {}
-for _, queue in ipairs(redis.call('SMEMBERS', P .. ':paused')) do paused[queue] = true end
-
 -- Rings for what is left behind here: another worker may be idle.
 local function leave(queue)
-  write_bells()
+  note_heard()
   if queue ~= '' and not paused[queue] then add_ring(count_first_bell(queue)) end
 end
 
@@ -86,7 +89,8 @@ local function take_reserved(queue)
   if may_begin then return rec, 'run' end
 end
 
--- Returns the record of the job of this queue that is to begin, and how: 'run', 'wait', 'unreadable' or 'expired'.
+-- Returns the record of the job of this queue that is to begin, and how: 'run', 'wait', 'unreadable' or 'expired';
+-- and its tenant's turn, and true if no other job of the tenant waits there, as far as they were looked up.
 local function choose(queue)
   if reserved_in == queue then
     local rec, how = take_reserved(queue)
@@ -104,27 +108,29 @@ local function choose(queue)
     return not reserves
   end
   for _ = 1, MOST_EXPIRED do
-    local rec, tenant = next_in_line(queue, most, is_passed_by)
+    local rec, tenant, turn, is_last = next_in_line(queue, most, is_passed_by)
     if not rec then return nil end
     if reserves then return rec, 'wait' end
     if not is_well_placed(rec, queue, tenant) then
       leave_line(rec.id, queue, tenant)
       return rec, 'unreadable'
     end
-    if rec.attempt ~= '0' or not rec.start_by or now <= tonumber(rec.start_by) then return rec, 'run' end
+    if rec.attempt ~= '0' or not rec.start_by or now() <= tonumber(rec.start_by) then
+      return rec, 'run', turn, is_last
+    end
     expire_now(rec)
   end
   return nil, 'expired' -- a day's backlog does not block Redis: the next claim goes on
 end
 
-local rec, how, queue, queue_number
+local rec, how, turn, is_last, queue
 local why = 'nothing waits'
 for n = 8, #ARGV do
-  queue, queue_number = ARGV[n], n - 7
+  queue = ARGV[n]
   if paused[queue] then
     why = 'its queue is paused'
   else
-    rec, how = choose(queue)
+    rec, how, turn, is_last = choose(queue)
     if how == 'expired' then why = 'start_by has passed' end
     if how then break end
     if most and call_anew('EXISTS', held(queue)) == 1 then
@@ -134,7 +140,7 @@ for n = 8, #ARGV do
 end
 if how == 'wait' then return reserve_for(rec) end
 if how ~= 'run' then
-  write_bells()
+  note_heard()
   if how then leave(queue) end -- else nothing is left that this worker could begin
   if rec then return {'unreadable', rings, rec.id} end
   return {'none', rings, why}
@@ -142,23 +148,22 @@ end
 
 -- A tenant whose job was passed by has an old turn; it gets one job for it, not one for each turn missed.
 local tenant = rec.tenant
-local last = num(read_bells()[queue_number + 1]) or 0
-local turn = math.max(last, num(redis.call('ZSCORE', turns(queue), tenant)) or last)
-write_bells(queue .. ':turn', turn)
-leave_line(rec.id, queue, tenant, turn + 1)
+turn = math.max(last_turn[queue], turn or num(redis.call('ZSCORE', turns(queue), tenant)) or 0)
+note_heard(queue .. ':turn', turn)
+leave_line(rec.id, queue, tenant, turn + 1, is_last)
 if rec.next_at then
   redis.call('ZREM', P .. ':delayed', rec.id)
   call_anew('ZREM', delayed(queue), rec.id)
 end
 if rec.start_by then redis.call('ZREM', P .. ':startby', rec.id) end
-move_in_lists(rec, 'queued', 'running')
 if rec.overdue or rec.draining then redis.call('HDEL', job_key(rec.id), 'overdue', 'draining') end
 -- The attempt is counted before any work is done: a video that kills the process cannot loop.
 rec.attempt = tostring(tonumber(rec.attempt) + 1)
 set(rec.id, 'state', 'running', 'stage', 'fetching', 'attempt', rec.attempt, 'worker', worker,
-  'token', token, 'started_at', stamp(now), 'deadline', stamp(now + tonumber(rec.timeout_s)))
-redis.call('ZADD', LEASES, stamp(now + tonumber(ARGV[4])), rec.id)
-call_anew('ZADD', running(queue), stamp(now), rec.id)
+  'token', token, 'started_at', stamp(now()), 'deadline', stamp(now() + tonumber(rec.timeout_s)),
+  'shared', most and '1' or '0')
+redis.call('ZADD', LEASES, stamp(now() + tonumber(ARGV[4])), rec.id)
+call_anew('ZADD', running(queue), rec.created_at, rec.id)
 if most then call_anew('ZADD', share(tenant), 0, rec.id) end
 redis.call('SET', CLAIMED, token .. ' ' .. rec.id .. ' ', 'EX', CALL_AGAIN_S)
 emit(rec.id, 'state', 'running', rec.attempt, 'stage', 'fetching')

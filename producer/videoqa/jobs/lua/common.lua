@@ -1,11 +1,17 @@
 -- Functions that all transitions share. ARGV[1] is the prefix; the clock is Redis' own.
 local P = ARGV[1]
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local STREAM_LENGTH = 1000
 local GONE_EXTRA_S = 7 * 86400
 local WORKER_TTL_S = 60 -- a worker that said nothing for so long is gone
 
+local clock
+local function now()
+  if not clock then
+    local found = redis.call('TIME')
+    clock = tonumber(found[1]) + tonumber(found[2]) / 1e6
+  end
+  return clock
+end
 local function stamp(seconds) return string.format('%.6f', seconds) end
 local function job_key(id) return P .. ':job:' .. id end
 local function segments_key(id) return P .. ':segments:' .. id end
@@ -37,7 +43,7 @@ end
 
 local FIELDS = {'state', 'queue', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s', 'created_at', 'place', 'rung_at',
   'kept_at', 'start_by', 'deadline', 'tenant', 'token', 'stage', 'worker', 'next_at', 'follows', 'suspect', 'overdue',
-  'draining', 'flight', 'idem', 'filters', 'segments'}
+  'draining', 'flight', 'idem', 'filters', 'segments', 'shared'}
 
 -- Returns a record with the fields that transitions work with; one without `state` is no record.
 local function read(id)
@@ -64,9 +70,10 @@ local function is_sound(rec)
   return true
 end
 
+-- Writes an event; its time is in its id.
 local function emit(id, kind, state, attempt, ...)
   call_anew('XADD', P .. ':events:' .. id, 'MAXLEN', '~', STREAM_LENGTH, '*',
-    'type', kind, 'state', state, 'attempt', attempt, 'at', stamp(now), ...)
+    'type', kind, 'state', state, 'attempt', attempt, ...)
 end
 
 local function failure(code, message, stage, retryable, attempt)
@@ -75,27 +82,31 @@ local function failure(code, message, stage, retryable, attempt)
   return cjson.encode(body)
 end
 
--- Jobs are listed by state, tenant and filter, which is one of their tags, their model, or '' for all jobs: a key
--- `P:list:STATE:TENANT:FILTER` has ids by the time of their submission. A job that is canceled while it runs is
--- listed as running until it ends. One that ends in such a list looks for ids whose records are gone, in one of 16
--- cases: at the oldest, and at some others, since not all records live equally long.
+-- Lists have ids by the time of their submission. `P:list:STATE:TENANT:` has the jobs of a tenant, '' for all, in a
+-- final state, or those that are `open`: not final. `P:list:any:TENANT:FILTER` has those with a tag or of a model, in
+-- any state: a filter is walked together with the records, or a state is if it has fewer jobs. A job that joins a list
+-- looks, in one of 16 cases, for ids whose records are gone: at the oldest, and at some others, since not all records
+-- live equally long.
 local LISTED_S = 100 * 86400 -- longer than any record lives after its job
 local TRIMMED = 16
 
-local function list_keys(rec, state)
-  local is_json, filters = pcall(cjson.decode, rec.filters or '[]')
-  if not is_json or type(filters) ~= 'table' then filters = {} end
-  local owners = {''}
-  if rec.tenant ~= '' then owners[2] = string.gsub(rec.tenant, '[%%:]', {['%'] = '%25', [':'] = '%3A'}) end
-  local keys = {}
-  for _, owner in ipairs(owners) do
-    local own = P .. ':list:' .. state .. ':' .. owner .. ':'
-    keys[#keys + 1] = own
-    for _, filter in ipairs(filters) do
-      if type(filter) == 'string' then keys[#keys + 1] = own .. filter end
-    end
+local function make_list_keys(rec, state, filter)
+  local keys = {P .. ':list:' .. state .. '::' .. filter}
+  if rec.tenant ~= '' then
+    local tenant = string.gsub(rec.tenant, '[%%:]', {['%'] = '%25', [':'] = '%3A'})
+    keys[2] = P .. ':list:' .. state .. ':' .. tenant .. ':' .. filter
   end
   return keys
+end
+
+local function parse_filters(text)
+  local is_json, filters = pcall(cjson.decode, text or '[]')
+  if not is_json or type(filters) ~= 'table' then return {} end
+  local found = {}
+  for _, filter in ipairs(filters) do
+    if type(filter) == 'string' then found[#found + 1] = filter end
+  end
+  return found
 end
 
 local function trim(key)
@@ -109,16 +120,24 @@ local function trim(key)
   redis.call('ZREM', key, unpack(gone))
 end
 
--- Moves a job from the lists of one state to those of another; nil: it is in none before, or is to be in none.
-local function move_in_lists(rec, from, to, lives)
-  if from then
-    for _, key in ipairs(list_keys(rec, from)) do call_anew('ZREM', key, rec.id) end
-  end
-  if not to then return end
-  for _, key in ipairs(list_keys(rec, to)) do
-    call_anew('ZADD', key, rec.created_at, rec.id)
-    if lives then redis.call('EXPIRE', key, lives) end
-    if string.sub(rec.id, -1) == '0' then trim(key) end
+local function list_under(rec, key, lives)
+  call_anew('ZADD', key, rec.created_at, rec.id)
+  if lives then redis.call('EXPIRE', key, LISTED_S) end
+  if string.sub(rec.id, -1) == '0' then trim(key) end
+end
+
+local function unlist(rec, state)
+  for _, key in ipairs(make_list_keys(rec, state, '')) do call_anew('ZREM', key, rec.id) end
+end
+
+-- Lists the job in a state. The lists of all tenants live for good, others come and go.
+local function list_in(rec, state)
+  for n, key in ipairs(make_list_keys(rec, state, '')) do list_under(rec, key, state ~= 'open' and n > 1) end
+end
+
+local function list_by_filters(rec)
+  for _, filter in ipairs(parse_filters(rec.filters)) do
+    for _, key in ipairs(make_list_keys(rec, 'any', filter)) do list_under(rec, key, true) end
   end
 end
 
@@ -131,7 +150,19 @@ local function line(queue, tenant) return P .. ':line:' .. queue .. ':' .. tenan
 local function turns(queue) return P .. ':turns:' .. queue end
 local function held(queue) return P .. ':held:' .. queue end
 local function holding(tenant) return P .. ':holding:' .. tenant end
-local BELLS = P .. ':bells'
+
+-- What a claim has to know of each queue: QUEUE has the number of bells on their way, QUEUE:at the time of the last
+-- one, QUEUE:turn the last turn, QUEUE:paused is there if no job begins. `wake` has queues in which jobs came to
+-- wait by a call that cannot ring.
+local DISPATCH = P .. ':dispatch'
+local function is_paused(queue) return redis.call('HEXISTS', DISPATCH, queue .. ':paused') == 1 end
+local has_woken = false
+local function wake(queue)
+  has_woken = true
+  local woken = redis.call('HGET', DISPATCH, 'wake') or ''
+  if string.find(woken .. ' ', ' ' .. queue .. ' ', 1, true) then return end
+  redis.call('HSET', DISPATCH, 'wake', woken .. ' ' .. queue)
+end
 
 -- Running jobs: of all by the end of their leases, of a queue, and of a tenant where a limit is set.
 local LEASES = P .. ':leases'
@@ -152,15 +183,15 @@ end
 -- many do, and a worker that is awake claims until nothing waits.
 local MOST_BELLS = 64
 local function count_bell(queue, before)
-  local count = num(before or redis.call('HGET', BELLS, queue)) or 0
+  local count = num(before or redis.call('HGET', DISPATCH, queue)) or 0
   if count >= MOST_BELLS then return nil end
-  redis.call('HSET', BELLS, queue, count + 1, queue .. ':at', stamp(now))
+  redis.call('HSET', DISPATCH, queue, count + 1, queue .. ':at', stamp(now()))
   return queue
 end
 
 -- Puts a job into its line; returns the number of bells that are on their way to its queue, a text.
 local function stand_in_line(id, queue, tenant, place)
-  local bells, key = redis.call('HMGET', BELLS, queue, queue .. ':turn'), line(queue, tenant)
+  local bells, key = redis.call('HMGET', DISPATCH, queue, queue .. ':turn'), line(queue, tenant)
   if redis.call('EXISTS', key) == 0 then
     redis.call('ZADD', turns(queue), (num(bells[2]) or 0) + 1, tenant)
     redis.call('SADD', P .. ':queues', queue)
@@ -170,12 +201,14 @@ local function stand_in_line(id, queue, tenant, place)
   return bells[1] or '0'
 end
 
--- Takes a job out of its line; a tenant whose job begins gets its next turn if others of its jobs wait.
-local function leave_line(id, queue, tenant, next_turn)
+-- Takes a job out of its line. A tenant whose job begins gets its next turn, unless the job was its `is_last` one;
+-- nil: that is not known.
+local function leave_line(id, queue, tenant, next_turn, is_last)
   redis.call('ZREM', waiting(queue), id)
   local was_there = redis.call('ZREM', line(queue, tenant), id) == 1
   if not was_there and not next_turn then return end
-  if redis.call('EXISTS', line(queue, tenant)) == 1 then
+  if is_last == nil then is_last = redis.call('EXISTS', line(queue, tenant)) == 0 end
+  if not is_last then
     if next_turn then redis.call('ZADD', turns(queue), next_turn, tenant) end
   elseif was_there then
     if redis.call('ZREM', turns(queue), tenant) == 0 then redis.call('ZREM', held(queue), tenant) end
@@ -208,18 +241,20 @@ end
 local function free_room(tenant)
   for _, queue in ipairs(call_anew('SMEMBERS', holding(tenant))) do
     move_tenant(held(queue), turns(queue), tenant)
-    call_anew('SADD', P .. ':wake', queue)
+    wake(queue)
   end
   redis.call('DEL', holding(tenant))
 end
 
 -- Returns the record of the job whose turn it is, or nothing; jobs that `is_passed_by` accepts, and those of tenants
 -- that have `most` jobs running, keep their places. One without a record, which somebody deleted or Redis evicted,
--- leaves its line. One that is not well placed is returned, and the caller takes it out.
+-- leaves its line. One that is not well placed is returned, and the caller takes it out. Besides, returns the tenant,
+-- its turn, and true if no other of its jobs waits here.
 local function next_in_line(queue, most, is_passed_by)
   local round = 0
   while true do
-    local tenant = redis.call('ZRANGE', turns(queue), round, round)[1]
+    local found = redis.call('ZRANGE', turns(queue), round, round, 'WITHSCORES')
+    local tenant = found[1]
     if not tenant then
       tenant = not most and call_anew('ZRANGE', held(queue), 0, 0)[1]
       if not tenant then return nil end
@@ -229,7 +264,8 @@ local function next_in_line(queue, most, is_passed_by)
     else
       local key, place = line(queue, tenant), 0
       while true do
-        local id = redis.call('ZRANGE', key, place, place)[1]
+        local ids = redis.call('ZRANGE', key, place, place + 1)
+        local id = ids[1]
         if not id then break end
         local rec = read(id)
         if not rec.state and redis.call('EXISTS', job_key(id)) == 0 then
@@ -238,7 +274,7 @@ local function next_in_line(queue, most, is_passed_by)
         elseif is_well_placed(rec, queue, tenant) and is_passed_by(rec) then
           place = place + 1
         else
-          return rec, tenant
+          return rec, tenant, num(found[2]) or 0, place == 0 and not ids[2]
         end
       end
       if place > 0 then round = round + 1 else redis.call('ZREM', turns(queue), tenant) end
@@ -252,27 +288,24 @@ local function add_ring(queue)
   if queue and not rung[queue] then rung[queue], rings[#rings + 1] = true, queue end
 end
 
--- Rings for queues in which jobs came to wait by a call that cannot ring; calls `before` first if there are any.
-local function ring_for_woken(before)
-  local woken = call_anew('SMEMBERS', P .. ':wake')
-  if #woken == 0 then return end
-  if before then before() end
-  for _, queue in ipairs(woken) do add_ring(count_bell(queue)) end
-  redis.call('DEL', P .. ':wake')
+-- Rings for the queues that `wake` noted.
+local function ring_for_woken(woken)
+  redis.call('HDEL', DISPATCH, 'wake')
+  for queue in string.gmatch(woken, '%S+') do add_ring(count_bell(queue)) end
 end
 
 -- Counts a bell for a queue that has jobs which may begin, if none is on its way.
 local function count_first_bell(queue)
   if redis.call('EXISTS', turns(queue)) == 0 then return nil end
-  local before = redis.call('HGET', BELLS, queue) or '0'
+  local before = redis.call('HGET', DISPATCH, queue) or '0'
   if (num(before) or 0) > 0 then return nil end
   return count_bell(queue, before)
 end
 
 -- Tells if the last bell of a queue was rung this long ago; one of the future is of a clock that was set back.
 local function is_bell_old(queue, grace_s)
-  local at = num(redis.call('HGET', BELLS, queue .. ':at')) or 0
-  return now < at or now - at >= grace_s
+  local at = num(redis.call('HGET', DISPATCH, queue .. ':at')) or 0
+  return now() < at or now() - at >= grace_s
 end
 
 local function is_begun(rec) return rec.state == 'running' or rec.state == 'canceling' end
@@ -281,7 +314,7 @@ local function forget_places(rec)
   if is_begun(rec) then
     redis.call('ZREM', LEASES, rec.id)
     call_anew('ZREM', running(rec.queue), rec.id)
-    if call_anew('ZREM', share(rec.tenant), rec.id) == 1 then free_room(rec.tenant) end
+    if rec.shared == '1' and call_anew('ZREM', share(rec.tenant), rec.id) == 1 then free_room(rec.tenant) end
     return
   end
   leave_line(rec.id, rec.queue, rec.tenant)
@@ -301,14 +334,14 @@ end
 -- Puts the job into its line; returns the name of its queue if a bell is to be rung. The job has the place of its
 -- first time: a backlog that came later does not begin before its next attempt.
 local function enqueue(rec)
-  if not rec.place then set(rec.id, 'place', stamp(now)) end
-  set(rec.id, 'rung_at', stamp(now))
+  if not rec.place then set(rec.id, 'place', stamp(now())) end
+  set(rec.id, 'rung_at', stamp(now()))
   redis.call('ZREM', P .. ':delayed', rec.id)
   if rec.next_at then
     redis.call('HDEL', job_key(rec.id), 'next_at')
     call_anew('ZREM', delayed(rec.queue), rec.id)
   end
-  return count_bell(rec.queue, stand_in_line(rec.id, rec.queue, rec.tenant, rec.place or stamp(now)))
+  return count_bell(rec.queue, stand_in_line(rec.id, rec.queue, rec.tenant, rec.place or stamp(now())))
 end
 
 -- Makes the job due later; it is queued, but stands in no line until then.
@@ -328,7 +361,7 @@ local function followers(key) return P .. ':followers:' .. key end
 local function is_bulk(rec) return string.sub(rec.queue, -5) == '.bulk' end
 
 local function follow(rec, key)
-  local place = num(rec.place) or now
+  local place = num(rec.place) or now()
   call_anew('ZADD', followers(key), stamp(is_bulk(rec) and place + BULK_LATER or place), rec.id)
 end
 
@@ -353,19 +386,18 @@ local function release_first(key)
     local rec = read(id)
     if rec.state == 'queued' and rec.follows == key and is_sound(rec) then
       redis.call('HDEL', job_key(id), 'follows')
-      set(id, 'rung_at', stamp(now))
-      stand_in_line(id, rec.queue, rec.tenant, rec.place or stamp(now))
-      call_anew('SADD', P .. ':wake', rec.queue)
+      set(id, 'rung_at', stamp(now()))
+      stand_in_line(id, rec.queue, rec.tenant, rec.place or stamp(now()))
+      wake(rec.queue)
       return id
     end
   end
 end
 
+-- Ends the flight of a job that leads it.
 local function release_followers(rec)
   local key = rec.flight
   rec.flight = nil
-  redis.call('HDEL', job_key(rec.id), 'flight')
-  if find_other_leader(key, rec.id) then return end
   redis.call('DEL', flight(key))
   local first = release_first(key)
   if not first then return end
@@ -392,15 +424,18 @@ local function finalize(rec, state, ...)
   forget_places(rec)
   if rec.flight then release_followers(rec) end
   if rec.follows then call_anew('ZREM', followers(rec.follows), id) end
-  local old = {'stage', 'next_at', 'follows'}
-  if state == 'succeeded' then old = {'stage', 'next_at', 'follows', 'failure', 'kept', 'kept_at', 'segments'} end
+  local old = {'stage', 'next_at', 'follows', 'flight'}
+  if state == 'succeeded' then
+    for _, field in ipairs({'failure', 'kept', 'kept_at', 'segments'}) do old[#old + 1] = field end
+  end
   redis.call('HDEL', job_key(id), unpack(old))
-  set(id, 'state', state, 'finished_at', stamp(now), ...)
+  set(id, 'state', state, 'finished_at', stamp(now()), ...)
   local ttl = math.ceil(tonumber(rec.ttl_s))
   redis.call('EXPIRE', job_key(id), ttl)
   redis.call('SET', P .. ':gone:' .. id, state .. ':' .. rec.tenant, 'EX', ttl + GONE_EXTRA_S)
   if rec.idem then redis.call('EXPIRE', P .. ':idem:' .. rec.idem, ttl) end
-  move_in_lists(rec, is_begun(rec) and 'running' or 'queued', state, LISTED_S)
+  unlist(rec, 'open')
+  list_in(rec, state)
   emit(id, 'state', state, rec.attempt)
   redis.call('EXPIRE', P .. ':events:' .. id, ttl)
   if not rec.segments then return end
@@ -424,7 +459,6 @@ end
 -- Takes a running job back to queued; the caller decides when it stands in line.
 local function requeue(rec, ...)
   forget_places(rec)
-  move_in_lists(rec, 'running', 'queued')
   set(rec.id, 'state', 'queued', ...)
   redis.call('HDEL', job_key(rec.id), 'stage', 'worker', 'token')
   hand_over(rec)
@@ -432,8 +466,8 @@ end
 
 -- Keeps the result of an attempt that could not store it, for the next one; returns since when it waits.
 local function keep(rec, result)
-  set(rec.id, 'kept', result, 'kept_at', rec.kept_at or stamp(now))
-  return tonumber(rec.kept_at) or now
+  set(rec.id, 'kept', result, 'kept_at', rec.kept_at or stamp(now()))
+  return tonumber(rec.kept_at) or now()
 end
 
 -- Returns why a producer's write is refused: the record is 'unknown' or 'unreadable'; nil: it is not. To the client

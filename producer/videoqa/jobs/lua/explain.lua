@@ -31,11 +31,11 @@ end
 
 -- Returns the reason why the first job of the queue waits. Reads no announcement: there may be thousands.
 local function explain_queue()
-  if redis.call('SISMEMBER', P .. ':paused', queue) == 1 then return 'paused', '' end
-  local heard_since = stamp(now - WORKER_TTL_S)
+  if is_paused(queue) then return 'paused', '' end
+  local heard_since = stamp(now() - WORKER_TTL_S)
   if call_anew('ZCOUNT', serving(queue), heard_since, '+inf') == 0 then return 'unserved', '' end
   local last = call_anew('ZREVRANGE', ready(queue), 0, 0, 'WITHSCORES')
-  if not last[1] or tonumber(last[2]) < now - WORKER_TTL_S then return 'loading', '' end
+  if not last[1] or tonumber(last[2]) < now() - WORKER_TTL_S then return 'loading', '' end
   if is_exclusive(rec, tonumber(rec.attempt) + 1) then return 'exclusive', '' end
   local limit = tonumber(string.match(last[1], '^%d+ (%d+) '))
   if limit and call_anew('ZCARD', share(mine)) >= limit then return 'tenant', tostring(limit) end

@@ -10,7 +10,7 @@ end
 local last = tonumber(rec.attempt) >= tonumber(rec.max_attempts)
 if kept ~= '' then
   -- Storing alone is tried again, for `keep_s`, whatever attempts are left.
-  last = now > keep(rec, kept) + tonumber(ARGV[8])
+  last = now() > keep(rec, kept) + tonumber(ARGV[8])
 end
 if ARGV[5] == '0' or last then
   finalize(rec, 'failed', 'failure', ARGV[4])
@@ -19,6 +19,6 @@ end
 if kept ~= '' then redis.call('HINCRBY', job_key(id), 'max_attempts', 1) end
 requeue(rec, 'failure', ARGV[4])
 if cjson.decode(ARGV[4]).code == 'engine_stopped' then set(id, 'suspect', '1') end
-delay(rec, now + tonumber(ARGV[6]))
+delay(rec, now() + tonumber(ARGV[6]))
 emit(id, 'retry', 'queued', rec.attempt, 'message', cjson.decode(ARGV[4]).message)
 return 'retry'

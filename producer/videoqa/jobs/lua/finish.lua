@@ -1,4 +1,5 @@
--- prefix, id, token, result, result_url, cache key, its ttl_s, its entry -> 'ok', 'cancel' (canceled instead) or 'lost'
+-- prefix, id, token, result, result_url, cache key, its ttl_s, its entry
+-- -> 'ok', 'woken' (also ok: jobs came to wait by it), 'cancel' (canceled instead) or 'lost'
 local id, token = ARGV[2], ARGV[3]
 local rec = read(id)
 local answer = fence(rec, token)
@@ -16,4 +17,4 @@ if ARGV[4] ~= '' then
 else
   finalize(rec, 'succeeded', 'result_url', ARGV[5])
 end
-return answer
+return has_woken and 'woken' or answer

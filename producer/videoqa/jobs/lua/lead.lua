@@ -1,10 +1,16 @@
--- prefix, id, token, key -> 'ok', 'follow', 'cancel' or 'lost'
+-- prefix, id, token, key, ask the model even if it has answered 0|1
+-- -> 'ok', 'follow', 'cancel' or 'lost'; or 'known' with the entry of an earlier job's answer
 local id, key = ARGV[2], ARGV[4]
 local rec = read(id)
 local answer = fence(rec, ARGV[3])
-if answer ~= 'ok' then return answer end
+if answer ~= 'ok' then return {answer} end
 -- An earlier attempt may have asked something else: another version of the video, or another model.
-if rec.flight and rec.flight ~= key then release_followers(rec) end
+if rec.flight and rec.flight ~= key then
+  release_followers(rec)
+  redis.call('HDEL', job_key(id), 'flight')
+end
+local entry = ARGV[5] == '0' and call_anew('GET', P .. ':answer:' .. key)
+if entry then return {'known', entry} end
 local leader = find_other_leader(key, id)
 if leader and is_bulk(leader) and not is_begun(leader) and not is_bulk(rec) then
   redis.call('HDEL', job_key(leader.id), 'flight') -- it waits in a line behind this one: this one asks
@@ -17,7 +23,7 @@ if leader then
   if before == 0 and rec.start_by then redis.call('ZADD', P .. ':startby', rec.start_by, id) end
   emit(id, 'state', 'queued', before, 'message',
     'waits for ' .. (leader.tenant == rec.tenant and leader.id or 'a job') .. ', which asks the same')
-  return 'follow'
+  return {'follow'}
 end
 make_leader(id, key)
-return answer
+return {answer}

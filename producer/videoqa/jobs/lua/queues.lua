@@ -9,10 +9,13 @@ end
 
 local function count(key) return tonumber(call_anew('ZCARD', key)) end
 
-local heard_since = stamp(now - WORKER_TTL_S)
+local heard_since = stamp(now() - WORKER_TTL_S)
 for _, queue in ipairs(call_anew('ZRANGEBYSCORE', P .. ':served', heard_since, '+inf')) do add(queue) end
 if tenant == '' then
-  for _, queue in ipairs(redis.call('SMEMBERS', P .. ':paused')) do add(queue) end
+  for _, text in ipairs(redis.call('HGETALL', DISPATCH)) do
+    local queue = string.match(text, '^(.+):paused$')
+    if queue then add(queue) end
+  end
 end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
   local own = tenant ~= '' and redis.call('EXISTS', line(queue, tenant))
@@ -26,7 +29,7 @@ local function count_workers(queue)
 end
 
 local last = num(call_anew('GET', P .. ':round'))
-local is_due = not last or now < last or now - last >= tonumber(ARGV[3])
+local is_due = not last or now() < last or now() - last >= tonumber(ARGV[3])
 local found = {is_due and redis.call('EXISTS', LEASES, P .. ':delayed', P .. ':startby') > 0 and 1 or 0}
 for _, queue in ipairs(names) do
   local all = tenant == '' and waiting(queue) or line(queue, tenant)
@@ -34,10 +37,10 @@ for _, queue in ipairs(names) do
   local tenants = tenant == '' and count(turns(queue)) + count(held(queue)) or math.min(size, 1)
   local own = tenant == ''
   local oldest_at = first and get(first, 'created_at')[1] or ''
-  local oldest_s = num(oldest_at) and stamp(math.max(0, now - num(oldest_at))) or ''
+  local oldest_s = num(oldest_at) and stamp(math.max(0, now() - num(oldest_at))) or ''
   local workers, slots = count_workers(queue)
-  found[#found + 1] = {queue, size, tenants, redis.call('SISMEMBER', P .. ':paused', queue), oldest_at, oldest_s,
+  found[#found + 1] = {queue, size, tenants, is_paused(queue) and 1 or 0, oldest_at, oldest_s,
     own and count(running(queue)) or 0, own and count(delayed(queue)) or 0,
-    own and call_anew('ZCOUNT', delayed(queue), '-inf', stamp(now)) or 0, workers, slots}
+    own and call_anew('ZCOUNT', delayed(queue), '-inf', stamp(now())) or 0, workers, slots}
 end
 return found

@@ -5,14 +5,14 @@
 local grace_s, limit, most, every_s = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local doubtful, unreadable = {}, {}
 local last = num(call_anew('GET', P .. ':round'))
-if last and now >= last and now - last < every_s then return {rings, doubtful, unreadable} end
-redis.call('SET', P .. ':round', stamp(now))
+if last and now() >= last and now() - last < every_s then return {rings, doubtful, unreadable} end
+redis.call('SET', P .. ':round', stamp(now()))
 
 -- After a time without any round, Redis or all workers were away, and no lease could be renewed. Workers that
 -- live get the time to renew theirs, once: rounds may be that far apart.
 local AWAY_S, SECOND_CHANCE_S = 10, 5
-if last and now - last > AWAY_S then
-  local chance, had = stamp(now + SECOND_CHANCE_S), stamp(last + SECOND_CHANCE_S)
+if last and now() - last > AWAY_S then
+  local chance, had = stamp(now() + SECOND_CHANCE_S), stamp(last + SECOND_CHANCE_S)
   local ends = redis.call('ZRANGEBYSCORE', LEASES, '-inf', chance, 'WITHSCORES')
   for n = 1, #ends, 2 do
     if stamp(ends[n + 1]) ~= had then redis.call('ZADD', LEASES, chance, ends[n]) end
@@ -24,14 +24,14 @@ end
 local LATER_S = 300
 local function due(key)
   local found = {}
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. key, '-inf', stamp(now), 'LIMIT', 0, limit)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. key, '-inf', stamp(now()), 'LIMIT', 0, limit)) do
     local rec = read(id)
     if is_sound(rec) then
       found[#found + 1] = rec
     elseif redis.call('EXISTS', job_key(id)) == 0 then
       redis.call('ZREM', P .. key, id)
     else
-      redis.call('ZADD', P .. key, stamp(now + LATER_S), id)
+      redis.call('ZADD', P .. key, stamp(now() + LATER_S), id)
       unreadable[#unreadable + 1] = id
     end
   end
@@ -78,7 +78,7 @@ for _, rec in ipairs(due(':startby')) do
   if rec.state == 'queued' and rec.attempt == '0' then expire_now(rec) end
 end
 
-ring_for_woken()
+ring_for_woken(redis.call('HGET', DISPATCH, 'wake') or '')
 
 -- Gives the tenants of waiting jobs their turns again, after somebody deleted these or Redis evicted them.
 local function restore_turns(queue)
@@ -100,8 +100,8 @@ end
 
 for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
   if may_begin(queue) then
-    if is_bell_old(queue, grace_s) and redis.call('SISMEMBER', P .. ':paused', queue) == 0 then
-      if (num(redis.call('HGET', BELLS, queue)) or 0) > 0 then
+    if is_bell_old(queue, grace_s) and not is_paused(queue) then
+      if (num(redis.call('HGET', DISPATCH, queue)) or 0) > 0 then
         doubtful[#doubtful + 1] = queue
       else
         add_ring(count_bell(queue))

@@ -7,14 +7,14 @@ local function renew(id, token)
   local answer = fence(rec, token)
   if answer == 'lost' then return answer end
   -- A worker that hangs past its deadline cannot keep the job by a healthy heartbeat.
-  local deadline = num(rec.deadline) or now
-  if now > deadline then
-    if now > deadline + lease_s then return 'lost' end
+  local deadline = num(rec.deadline) or now()
+  if now() > deadline then
+    if now() > deadline + lease_s then return 'lost' end
     set(id, 'overdue', '1')
   end
   -- A worker that shuts down may be killed: its job is not to blame.
   if is_draining and not rec.draining then set(id, 'draining', '1') end
-  redis.call('ZADD', LEASES, stamp(now + lease_s), id)
+  redis.call('ZADD', LEASES, stamp(now() + lease_s), id)
   return answer
 end
 

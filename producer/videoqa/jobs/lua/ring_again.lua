@@ -3,7 +3,7 @@
 for n = 3, #ARGV do
   local queue = ARGV[n]
   if is_bell_old(queue, tonumber(ARGV[2])) and redis.call('EXISTS', turns(queue)) == 1 then
-    redis.call('HSET', BELLS, queue, 0)
+    redis.call('HSET', DISPATCH, queue, 0)
     add_ring(count_bell(queue))
   end
 end

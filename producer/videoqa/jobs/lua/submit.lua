@@ -15,9 +15,9 @@ if idem ~= '' then
 end
 local before = redis.call('ZCARD', waiting(queue))
 if before >= tonumber(ARGV[12]) then return {'full', tostring(before)} end
-local start_by = ARGV[8] == '' and now + tonumber(ARGV[11]) or tonumber(ARGV[8])
+local start_by = ARGV[8] == '' and now() + tonumber(ARGV[11]) or tonumber(ARGV[8])
 local fields = {'request', ARGV[3], 'state', 'queued', 'queue', queue, 'attempt', 0, 'max_attempts', ARGV[5],
-  'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now), 'place', stamp(now), 'start_by', stamp(start_by)}
+  'timeout_s', ARGV[6], 'ttl_s', ARGV[7], 'created_at', stamp(now()), 'place', stamp(now()), 'start_by', stamp(start_by)}
 local function add(field, value) fields[#fields + 1], fields[#fields + 2] = field, value end
 if tenant ~= '' then add('tenant', tenant) end
 if filters then add('filters', filters) end
@@ -26,8 +26,10 @@ if idem ~= '' then
   add('idem', idem)
 end
 set(id, unpack(fields))
-move_in_lists({id = id, tenant = tenant, created_at = stamp(now), filters = filters}, nil, 'queued')
+local rec = {id = id, tenant = tenant, created_at = stamp(now()), filters = filters}
+list_in(rec, 'open')
+list_by_filters(rec)
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
-local ring = count_bell(queue, stand_in_line(id, queue, tenant, stamp(now)))
+local ring = count_bell(queue, stand_in_line(id, queue, tenant, stamp(now())))
 -- The first event of a job is not in its stream: see event_stream.py.
-return {'new', ring or '', stamp(now)}
+return {'new', ring or '', stamp(now())}

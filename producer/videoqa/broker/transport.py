@@ -102,7 +102,7 @@ class RabbitTransport(pyamqp.Transport):
 
 
 class RabbitTlsTransport(RabbitTransport, pyamqp.SSLTransport):
-    """The same over TLS, with the options of a URL as a Redis' has them, and with the server's name checked.
+    """RabbitMQ over TLS, with the options of a URL as a Redis' has them, and with the server's name checked.
 
     kombu hands them on under names that py-amqp does not know, and has no name checked.
     """

@@ -20,7 +20,7 @@ from kombu.pools import ProducerPool
 from kombu.transport import pyamqp
 from kombu.transport import redis as kombu_redis
 from redis.connection import SSLConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from videoqa.jobs import DemotedError, PrimaryFinder, make_leaving_class, make_retry
 
@@ -60,10 +60,20 @@ class Channel(kombu_redis.Channel):
         return found
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Asks for the next message; raises DemotedError where the primary is another one now."""
+        """Asks for the next message.
+
+        Raises:
+            DemotedError: the primary is another one now.
+            ConnectionError: the connection broke since the last message. redis-py connects anew in a check of its
+                health, and kombu would wait at the socket of before, for ever.
+        """
         connection = self.client.connection
+        polled = connection._sock
         if connection.has_moved():
             raise DemotedError("the Sentinels name another primary")
+        connection.check_health()
+        if connection._sock is not polled:
+            raise ConnectionError("the connection broke while it waited for nothing")
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
     def _size(self, queue: str) -> int:

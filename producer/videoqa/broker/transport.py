@@ -118,7 +118,7 @@ class RabbitTlsTransport(RabbitTransport, pyamqp.SSLTransport):
     """
 
     def establish_connection(self) -> Any:
-        self.client.ssl = spell_tls_for_amqp(self.client)
+        self.client.ssl = spell_tls_for_amqp(self.client)  # type: ignore[union-attr]
         return super().establish_connection()
 
 

@@ -91,6 +91,8 @@ class Rig:
         self.draw = random.Random(seed)
         self.acknowledged: dict[str, int] = {}
         """Job id -> number of the job."""
+        self.acknowledged_s: dict[str, float] = {}
+        """Job id -> time of its acknowledgement, on the monotonic clock."""
         self.gone: set[str] = set()
         """Jobs whose loss a row counts itself."""
         self.workers: list[ForkedWorker] = []
@@ -320,6 +322,7 @@ class Rig:
             except errors.RedisUnavailable:
                 time.sleep(0.05)
             else:
+                self.acknowledged_s[job.id] = time.monotonic()
                 self.acknowledged[job.id] = number
                 return
 

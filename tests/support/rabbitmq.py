@@ -17,6 +17,7 @@ from typing import Self
 from amqp import Connection
 from amqp.exceptions import NotFound
 
+from support.tls import Certificates
 from videoqa_worker.embedded.process import ServerProcess, free_ports
 
 __all__ = ["MISSING", "RabbitServer", "find_rabbitmq"]
@@ -64,15 +65,18 @@ class RabbitServer:
     Its queues lie in `folder`, across restarts.
     """
 
-    def __init__(self, folder: Path, **options: str) -> None:
+    def __init__(
+        self, folder: Path, *, certificates: Certificates | None = None, **options: str
+    ) -> None:
         """
         Arguments:
+            certificates: clients may speak TLS, on a port of its own (`tls_url`).
             options: lines of `rabbitmq.conf`, with `__` for a dot.
         """
         scripts = find_rabbitmq()
         assert scripts is not None, MISSING
-        self._scripts, self.folder = scripts, folder
-        self.port, distribution, self._mapper_port = free_ports(3)
+        self._scripts, self.folder, self._certificates = scripts, folder, certificates
+        self.port, self._tls_port, distribution, self._mapper_port = free_ports(4)
         self.password = secrets.token_urlsafe(16)
         folder.mkdir(mode=0o700, parents=True)
         self._write_config(options)
@@ -97,7 +101,17 @@ class RabbitServer:
             "default_user": "videoqa",
             "default_pass": self.password,
             "disk_free_limit.absolute": "1MB",
-        } | {name.replace("__", "."): value for name, value in options.items()}
+        }
+        if found := self._certificates:
+            lines |= {
+                "listeners.ssl.1": f"127.0.0.1:{self._tls_port}",
+                "ssl_options.cacertfile": str(found.ca),
+                "ssl_options.certfile": str(found.server_certificate),
+                "ssl_options.keyfile": str(found.server_key),
+                "ssl_options.verify": "verify_peer",
+                "ssl_options.fail_if_no_peer_cert": "true",
+            }
+        lines |= {name.replace("__", "."): value for name, value in options.items()}
         config = self.folder / "rabbitmq.conf"
         config.write_text("".join(f"{name} = {value}\n" for name, value in lines.items()))
         (self.folder / "plugins").write_text("[].")
@@ -151,6 +165,13 @@ class RabbitServer:
     @property
     def url(self) -> str:
         return f"amqp://videoqa:{self.password}@127.0.0.1:{self.port}//"
+
+    @property
+    def tls_url(self) -> str:
+        assert self._certificates is not None
+        login = f"videoqa:{self.password}"
+        options = self._certificates.url_options
+        return f"amqps://{login}@localhost:{self._tls_port}//?{options}"
 
     def connect(self) -> Connection:
         """Returns a connection to the server; raises OSError where it takes none."""

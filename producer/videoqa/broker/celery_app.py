@@ -7,17 +7,23 @@ none of them makes the transport lossless, which is why a message is only a door
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
 from redis.exceptions import RedisError
 
-from videoqa.broker.transport import BrokerApp, BrokerConnection, name_server
+from videoqa.broker.transport import (
+    BrokerApp,
+    BrokerConnection,
+    name_server,
+    spell_tls_for_amqp,
+)
 from videoqa.errors import ConfigurationError, RedisUnavailable
 from videoqa.jobs import (
     MAX_CONNECTIONS,
+    WrongServerError,
     explain_broken,
     server_address,
 )
@@ -32,10 +38,12 @@ from videoqa.redis_url import (
 )
 from videoqa.settings import Settings
 
-__all__ = ["TASK", "make_celery", "ring", "translate_broker_errors"]
+__all__ = ["TASK", "check_broker", "make_celery", "ring", "translate_broker_errors"]
 
 TASK = "videoqa.answer"
 """Celery task that a bell calls; producers send it by name and never import it."""
+_SETTING = "the broker's URL"
+"""It is in VIDEOQA_BROKER_URL, or that of the records."""
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -90,7 +98,10 @@ def _check_url(url: str) -> None:
     if url.startswith("sentinel://"):
         raise ValueError("write redis+sentinel://HOST,HOST/NAME/0, with the name of the primary")
     connection = BrokerConnection(url)  # type: ignore[no-untyped-call]
-    if connection.get_transport_cls().driver_type == "redis":
+    kind = connection.get_transport_cls()
+    if kind.driver_type == "amqp" and connection.ssl:
+        spell_tls_for_amqp(connection)
+    if kind.driver_type == "redis":
         parse_database(str(connection.virtual_host or ""))
         of_socket = dict(parse_qsl(urlsplit(connection.hostname or "").query))
         parse_database(of_socket.get("virtual_host", ""))
@@ -146,6 +157,20 @@ def ring(app: Celery, queue: str) -> None:
         )
 
 
+def check_broker(settings: Settings) -> None:
+    """Connects to each broker that Celery may use, and opens a channel, as the first bell would.
+
+    Raises:
+        ConfigurationError: a URL cannot be used.
+        RedisUnavailable: a broker does not answer, refuses the login, or cannot hold messages.
+    """
+    for url in settings.brokers:
+        app = make_celery(settings.model_copy(update={"broker_url": url}))
+        with closing(app), translate_broker_errors(app), app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            connection.channel().close()
+
+
 @contextmanager
 def translate_broker_errors(app: Celery) -> Iterator[None]:
     """Turns whatever the broker's library raises into RedisUnavailable.
@@ -156,13 +181,19 @@ def translate_broker_errors(app: Celery) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
-        why = (
-            explain_broken(cause)[0]
-            if isinstance(cause, RedisError)
-            else "did not take the message"
-        )
         raise RedisUnavailable(
-            f"broker at {server_address(app.conf.broker_url or '')} {why} "
-            f"({type(error).__name__}: {redact_text(str(error))})"
+            f"broker at {server_address(app.conf.broker_url or '')} {_explain(error)}"
         ) from error
+
+
+def _explain(error: Exception) -> str:
+    """Returns what became of the broker, the library's words for it, and the next step."""
+    cause = error.__cause__ if isinstance(error.__cause__, RedisError) else error
+    why, next_step = "did not take the message", ""
+    if isinstance(cause, RedisError):
+        why, next_step = explain_broken(cause)
+    if isinstance(cause, WrongServerError):
+        return f"{why}: {cause}"
+    said = redact_text(f"{type(error).__name__}: {error}")
+    advice = next_step.format(setting=_SETTING) or f"start that server, or correct {_SETTING}"
+    return f"{why} ({said}); {advice}"

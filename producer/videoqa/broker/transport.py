@@ -7,6 +7,10 @@ Chosen by class for this application's connections only; kombu's own classes sta
 
 from __future__ import annotations
 
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -16,11 +20,17 @@ from kombu.pools import ProducerPool
 from kombu.transport import pyamqp
 from kombu.transport import redis as kombu_redis
 from redis.connection import SSLConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from videoqa.jobs import DemotedError, PrimaryFinder, make_leaving_class, make_retry
 
-__all__ = ["BrokerApp", "BrokerBlockedError", "BrokerConnection", "name_server"]
+__all__ = [
+    "BrokerApp",
+    "BrokerBlockedError",
+    "BrokerConnection",
+    "name_server",
+    "spell_tls_for_amqp",
+]
 
 
 class BrokerBlockedError(Exception):
@@ -50,10 +60,20 @@ class Channel(kombu_redis.Channel):
         return found
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Asks for the next message; raises DemotedError where the primary is another one now."""
+        """Asks for the next message.
+
+        Raises:
+            DemotedError: the primary is another one now.
+            ConnectionError: the connection broke since the last message. redis-py connects anew in a check of its
+                health, and kombu would wait at the socket of before, for ever.
+        """
         connection = self.client.connection
+        polled = connection._sock
         if connection.has_moved():
             raise DemotedError("the Sentinels name another primary")
+        connection.check_health()
+        if connection._sock is not polled:
+            raise ConnectionError("the connection broke while it waited for nothing")
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
     def _size(self, queue: str) -> int:
@@ -82,6 +102,8 @@ class RabbitTransport(pyamqp.Transport):
         connection = super().establish_connection()  # type: ignore[no-untyped-call]
 
         def leave(reason: str) -> None:
+            with suppress(OSError):  # below TLS, whose farewell would wait for an answer
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
             connection.collect()
             raise BrokerBlockedError("it is short of memory or disk, and takes no messages")
 
@@ -89,7 +111,57 @@ class RabbitTransport(pyamqp.Transport):
         return connection
 
 
-_TRANSPORTS = {kombu_redis.Transport: Transport, pyamqp.Transport: RabbitTransport}
+class RabbitTlsTransport(RabbitTransport, pyamqp.SSLTransport):
+    """RabbitMQ over TLS, with the options of a URL as a Redis' has them, and with the server's name checked.
+
+    kombu hands them on under names that py-amqp does not know, and has no name checked.
+    """
+
+    def establish_connection(self) -> Any:
+        self.client.ssl = spell_tls_for_amqp(self.client)  # type: ignore[union-attr]
+        return super().establish_connection()
+
+
+_TLS_OPTIONS = {
+    "ssl_ca_certs": "ca_certs",
+    "ssl_certfile": "certfile",
+    "ssl_keyfile": "keyfile",
+    "ssl_cert_reqs": "cert_reqs",
+    "ssl_ciphers": "ciphers",
+}
+_CHECKS_NAME = "ssl_check_hostname"
+_SPELLED = "do_handshake_on_connect"
+"""Argument of py-amqp, False as by default: with none at all it would speak without TLS."""
+
+
+def spell_tls_for_amqp(server: Any) -> dict[str, Any]:
+    """Returns py-amqp's arguments for the TLS options of a connection of kombu's.
+
+    Raises:
+        ValueError: an option is unknown, or names a file that is none.
+    """
+    given = dict(server.ssl) if isinstance(server.ssl, dict) else {}
+    if _SPELLED in given:
+        return given  # of an earlier connection
+    checks_name = given.pop(_CHECKS_NAME, True) and given.get("ssl_cert_reqs") != ssl.CERT_NONE
+    for name, text in given.items():
+        if name not in _TLS_OPTIONS:
+            raise ValueError(
+                f"got the option {name}, expected one of {', '.join((*_TLS_OPTIONS, _CHECKS_NAME))}"
+            )
+        if name.endswith(("certs", "file")) and not Path(text).is_file():
+            raise ValueError(f"got {name}, whose value is no readable file")
+    found = {_TLS_OPTIONS[name]: value for name, value in given.items()}
+    # kombu has the name checked where the key is there, whatever its value.
+    name_checked = {"server_hostname": server.hostname} if checks_name else {}
+    return found | name_checked | {_SPELLED: False}
+
+
+_TRANSPORTS = {
+    kombu_redis.Transport: Transport,
+    pyamqp.Transport: RabbitTransport,
+    pyamqp.SSLTransport: RabbitTlsTransport,
+}
 
 
 class _OurTransport:

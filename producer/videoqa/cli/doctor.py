@@ -15,6 +15,7 @@ from typing import Any, cast
 import redis
 
 from videoqa import errors
+from videoqa.broker import check_broker
 from videoqa.cli.output import Check
 from videoqa.cli.tables import format_age
 from videoqa.contract import QueueInfo, WorkerInfo
@@ -59,6 +60,8 @@ def run_checks(settings: Settings) -> Iterator[Check]:
         if replica := connect_replica(settings):
             url = settings.redis_read_url or ""
             yield _run_check("reads", lambda: _check_reads(url, replica))
+        if settings.broker_url:
+            yield _run_check("broker", lambda: _check_broker(settings))
         if first.ok:
             yield _check_permissions(settings, client)
             ledger = Ledger(client, url=settings.redis_url, prefix=settings.prefix)
@@ -176,6 +179,13 @@ def _check_reads(url: str, replica: redis.Redis) -> Check:
         found=f"from {server_address(url)}, {said if is_replica else 'which is the primary'}",
         next_step="look at the replica's log: until it has its primary again, clients read the past",
     )
+
+
+def _check_broker(settings: Settings) -> Check:
+    """Checks that a bell would reach the broker, where that is another server than the one of the records."""
+    check_broker(settings)
+    address = server_address(settings.broker_url or "")
+    return Check("broker", ok=True, found=f"takes messages at {address}")
 
 
 def _check_permissions(settings: Settings, client: redis.Redis) -> Check:

@@ -32,7 +32,7 @@ from videoqa.jobs.permissions import check_permissions
 from videoqa.jobs.reader import LedgerReader, check_job_id
 from videoqa.jobs.replica_reads import ReplicaReader
 from videoqa.jobs.sentinels import PrimaryFinder, SentinelReply
-from videoqa.jobs.server_checks import DemotedError, make_leaving_class
+from videoqa.jobs.server_checks import DemotedError, WrongServerError, make_leaving_class
 from videoqa.jobs.shared_reader import SharedReader
 from videoqa.jobs.submission import Submission, SubmitResult, new_job_id
 
@@ -58,6 +58,7 @@ __all__ = [
     "SubmitResult",
     "Unreadable",
     "WriteReply",
+    "WrongServerError",
     "check_job_id",
     "check_permissions",
     "connect",

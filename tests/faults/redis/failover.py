@@ -22,11 +22,10 @@ from faults.tally import Tally
 from videoqa_worker.embedded.redis_server import RedisServer
 
 WORKERS = 2
-FULL = 2_000
 
 
 def run(jobs: int, seed: int) -> Tally:
-    per_fault = 100 if jobs >= FULL else jobs // 2
+    per_fault = min(jobs // 2, 100)
     with Rig("24 FAILOVER", seed, replicated={}, per_fault=per_fault) as rig:
         rig.start(WORKERS)
 

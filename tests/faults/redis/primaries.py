@@ -32,28 +32,37 @@ def run_failovers(
         counts_as_lost: acknowledged jobs that the new primary does not have break the row's promise.
     """
     back_s: list[float] = []
-    gone: set[str] = set()
-    learned = len(rig.acknowledged)
+    gone: dict[str, float] = {}
     with rig.submitting(jobs) as going:
         while going():
-            begin = learned + int(per_fault * (rig.tally.kills + rig.draw.uniform(0.2, 0.8)))
+            begin = len(rig.acknowledged) + int(per_fault * rig.draw.uniform(0.2, 0.8))
             wait_until(lambda begin=begin: len(rig.acknowledged) >= begin or not going())
             waiting = rig.open_jobs()
             old, begun_s = rig.redis, time.monotonic()
             break_primary(old)
             rig.redis = wait_until(lambda old=old: rig.replicated.find_primary(besides=old))
-            rig.tally.kills += 1
+            promoted_s = time.monotonic()
+            # Half of the old ones are back before the Sentinels have told of the promotion.
+            is_back_early = rig.draw.random() < 0.5
+            if is_back_early:
+                mend(old, rig.redis)
             if until_one_is_final(rig, waiting):
                 back_s.append(time.monotonic() - begun_s)
-            mend(old, rig.redis)
+            if not is_back_early:
+                mend(old, rig.redis)
             # Until the old primary is a replica it may go on acknowledging, and so losing, jobs.
             wait_until(lambda: rig.replicated.is_whole() or not going())
             rig.look_again()
-            gone |= find_gone(rig)
-            rig.gone |= gone
+            for job_id in find_gone(rig) - gone.keys():
+                gone[job_id] = rig.acknowledged_s[job_id] - promoted_s
+            rig.gone |= gone.keys()
+            rig.tally.kills += 1  # and the next jobs come
     rig.tally.held = jobs  # an attempt whose end was not replicated runs again
+    after_s = [late_s for late_s in gone.values() if late_s > 0]
     rig.tally.notes |= {
         "not_replicated": len(gone),
+        "acknowledged_after_a_promotion": len(after_s),
+        "latest_after_it_s": round(max(after_s, default=0.0), 2),
         "back_at_work_s": {"most": round(max(back_s, default=0.0), 2), "times": len(back_s)},
         "workers_that_ended": sum(not worker.running() for worker in rig.workers),
     }

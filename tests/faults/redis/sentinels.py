@@ -24,7 +24,6 @@ from faults.tally import Tally
 from videoqa_worker.embedded.redis_server import RedisServer
 
 WORKERS = 2
-FULL = 2_000
 
 
 def run(jobs: int, seed: int) -> Tally:
@@ -35,7 +34,7 @@ def run_kind(row: str, jobs: int, seed: int, *, kills: bool, wait_replicas: int 
     """Runs the row with primaries that are killed, or else frozen."""
     name = f"{row} {'killed' if kills else 'frozen'}"
     replicated = {"sentinels": 3, "down_after_ms": 1000}
-    per_fault = 100 if jobs >= FULL else jobs // 2
+    per_fault = min(jobs // 2, 100)
     with Rig(
         name, seed, replicated=replicated, per_fault=per_fault, wait_replicas=wait_replicas
     ) as rig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import redis
 from support.processes import wait_until
 
 from videoqa import Client, Settings, errors
+from videoqa.broker import make_celery, ring
 from videoqa_worker.embedded.redis_server import RedisServer
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
@@ -74,3 +76,26 @@ def test_a_limit_of_the_server_is_told_as_what_it_is(tmp_path: Path) -> None:
         only.config_set("maxclients", 1)
         with pytest.raises(errors.RedisUnavailable, match="takes no more clients"):
             client.queues()
+
+
+def test_a_consumer_whose_idle_connection_died_connects_again(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """redis-py connects anew by itself where a check of its health fails; kombu would poll the socket of before."""
+    queue = f"{settings.prefix}.default.bulk"
+    with closing(make_celery(settings)) as app, app.connection_for_read() as connection:
+        ring(app, queue)
+        heard: list[str] = []
+        with connection.SimpleQueue(queue) as simple:
+            simple.get(timeout=5).ack()
+            channel = simple.channel
+            waiting = channel.client.connection
+            name = waiting._sock.getsockname()
+            waiting.next_health_check = 0  # as some seconds later
+            redis_client.client_kill(f"{name[0]}:{name[1]}")
+            ring(app, queue)
+            with pytest.raises(connection.connection_errors, match="broke"):
+                heard.append(simple.get(timeout=5).payload)
+        with app.connection_for_read() as again, again.SimpleQueue(queue) as simple:
+            simple.get(timeout=5).ack()
+    assert heard == []

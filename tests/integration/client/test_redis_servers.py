@@ -81,6 +81,35 @@ def test_a_server_of_another_kind_is_told_before_anything_is_recorded(
         _check_redis(WorkerSettings.from_environment({}, redis_url=url, model="demo"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "advised"),
+    [
+        ("cluster", "cannot hold messages: it is a node of a Cluster", "without cluster mode"),
+        ("sentinel", "cannot hold messages: it is a Sentinel", "redis+sentinel://"),
+        ("nobody", "does not answer", "correct the broker's URL"),
+        ("wrong login", "refused the login", "check the password in the broker's URL"),
+    ],
+)
+def test_doctor_names_a_broker_that_would_take_no_bell(
+    kind: str, said: str, advised: str, settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    """The jobs are recorded, so that a submit only warns, and workers find them late."""
+    urls = {
+        "nobody": f"redis://127.0.0.1:{free_port()}/0",
+        "wrong login": limited(settings, "nobody-of-this-name").redis_url,
+    }
+    url = urls.get(kind) or request.getfixturevalue(f"{kind}_url")
+    apart = settings.model_copy(update={"broker_url": url})
+    checks = {check.name: check for check in run_checks(apart)}
+    assert checks["redis"].ok
+    assert not checks["broker"].ok
+    assert said in checks["broker"].found
+    assert advised in checks["broker"].next_step
+    well = settings.model_copy(update={"broker_url": settings.redis_url})
+    assert {check.name: check for check in run_checks(well)}["broker"].ok
+    assert "broker" not in {check.name for check in run_checks(settings)}, "it is the same server"
+
+
 @pytest.mark.parametrize("scheme", ["redis+cluster", "rediss+cluster"])
 @pytest.mark.parametrize("name", ["redis_url", "broker_url"])
 def test_the_url_of_a_cluster_is_refused_before_anything_is_recorded(

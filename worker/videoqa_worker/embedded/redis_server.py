@@ -90,7 +90,6 @@ class RedisServer(ServerProcess):
         folder.chmod(0o700)  # its log of commands has every request
         self.port = port or free_port()
         self.password = password or secrets.token_urlsafe(16)
-        self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
         config = folder / "server.conf"
         config.touch(mode=0o600)
         config.write_text(
@@ -104,6 +103,11 @@ class RedisServer(ServerProcess):
         except BaseException:
             self.stop()
             raise
+
+    @property
+    def url(self) -> str:
+        """The URL that leads clients to it."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def _is_answering(self) -> bool:
         try:

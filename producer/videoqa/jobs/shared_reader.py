@@ -8,17 +8,19 @@ lost, doubled, or kept here for a slow one.
 A read that joins while XREAD blocks has it ended by CLIENT UNBLOCK, which writes nothing and also works
 on a server that is full. XREAD costs the server time by the number of its streams; so the
 reader pauses after each call by that number, and takes what came meanwhile together.
+
+A waiter is few objects, and a call of XREAD makes none for each stream: Python's garbage collector stops
+all threads for the time that it takes to look at every object there is (150 ms with 5,000 waiters of 60 objects),
+and does so the more often the more are made.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
 import redis
@@ -26,14 +28,17 @@ import redis
 from videoqa.contract import Event
 from videoqa.errors import ClientClosed, RedisUnavailable
 from videoqa.forks import reopen_in_children
+from videoqa.jobs.blocking_read import StreamRead, read_streams
 from videoqa.jobs.event_stream import EventsRead, parse_streams
 from videoqa.jobs.reader import LedgerReader
+from videoqa.jobs.settling import AnyFuture, settle_all
 
 __all__ = ["SharedReader"]
 
 log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+F = TypeVar("F", bound=AnyFuture)
 
 BLOCK_S = 2.0
 """Limit of one XREAD; below the socket time-out, so that a dead Redis is noticed."""
@@ -52,10 +57,11 @@ MOST_EVENTS = 200
 class _Read:
     """A waiter's read of one stream, until there are events after `after`."""
 
-    def __init__(self, key: str, after: str) -> None:
-        self.key = key
+    __slots__ = ("after", "future")
+
+    def __init__(self, after: str, future: AnyFuture) -> None:
         self.after = after
-        self.future: Future[list[Event]] = Future()
+        self.future = future
 
     def take(self, news: EventsRead | Exception) -> list[Event] | Exception:
         """Returns the events that are new to this waiter; none if it has them, or if none could be parsed."""
@@ -65,6 +71,26 @@ class _Read:
         if news.last_id is not None and _order(news.last_id) > after:
             self.after = news.last_id
         return [event for event in news.events if _order(event.id) > after]
+
+
+class _Waited:
+    """A stream that is waited for, with its reads."""
+
+    __slots__ = ("packed", "reads")
+
+    def __init__(self, key: str, reads: list[_Read]) -> None:
+        self.reads = reads
+        self.packed = StreamRead(key, _find_least(reads))
+
+    def add(self, read: _Read) -> None:
+        self.reads.append(read)
+        if _order(read.after) < _order(self.packed.after):
+            self.packed = StreamRead(self.packed.key, read.after)
+
+
+def _find_least(reads: Sequence[_Read]) -> str:
+    """Returns the least id after which one of the reads begins."""
+    return reads[0].after if len(reads) == 1 else min((read.after for read in reads), key=_order)
 
 
 class SharedReader:
@@ -96,9 +122,9 @@ class SharedReader:
         self._lock = threading.Lock()
         self._has_reads = threading.Condition(self._lock)
         self._has_asks = threading.Condition(self._lock)
-        self._reads: dict[str, list[_Read]] = {}
-        """Reads that wait, by their streams."""
-        self._asks: list[tuple[Callable[[Sequence[Any]], Sequence[Any]], Any, Future[Any]]] = []
+        self._waited: dict[str, _Waited] = {}
+        """Streams that are waited for, by their keys."""
+        self._asks: list[tuple[Callable[[Sequence[Any]], Sequence[Any]], Any, AnyFuture]] = []
         self._streams: dict[str, str] = {}
         """Streams of the XREAD in progress, each with the id after which it reads."""
         self._blocked_id: int | None = None
@@ -115,42 +141,48 @@ class SharedReader:
             return sum(not read.future.done() for read in self._list_reads())
 
     def _list_reads(self) -> list[_Read]:
-        return [read for reads in self._reads.values() for read in reads]
+        return [read for waited in self._waited.values() for read in waited.reads]
 
     def close(self) -> None:
         """Ends all reads with ClientClosed; both threads end by themselves."""
         with self._lock:
             self._is_closed = True
             futures = [read.future for read in self._list_reads()] + [ask[2] for ask in self._asks]
-            self._reads, self._asks = {}, []
+            self._waited, self._asks = {}, []
             self._has_reads.notify()
             self._has_asks.notify()
-        for future in futures:
-            _settle(future, ClientClosed())
+        settle_all([(future, ClientClosed()) for future in futures])
 
-    def ask(self, call: Callable[[Sequence[K]], Sequence[V]], key: K) -> Future[V]:
-        """Asks `call` about one key, together with all who ask it meanwhile; an error in its reply is raised."""
-        future: Future[V] = Future()
+    def ask(self, call: Callable[[Sequence[K]], Sequence[Any]], key: K, future: F) -> F:
+        """Asks `call` about one key, together with all who ask it meanwhile; an error in its reply is raised.
+
+        Arguments:
+            future: gets the reply; one of a thread, or of an event loop.
+        """
         with self._lock:
             self._check_open()
             self._asks.append((call, key, future))
             self._notify_desk()
         return future
 
-    def read(self, job_id: str, *, after: str) -> Future[list[Event]]:
+    def read(self, job_id: str, *, after: str, future: F) -> F:
         """Reads the next events of a job after an id, as soon as there are any; cancel it to stop waiting."""
-        read = _Read(self._ledger.keys.events(job_id), after)
+        key = self._ledger.keys.events(job_id)
+        read = _Read(after, future)
         with self._lock:
             self._check_open()
-            self._reads.setdefault(read.key, []).append(read)
+            if waited := self._waited.get(key):
+                waited.add(read)
+            else:
+                self._waited[key] = _Waited(key, [read])
             self._start(self._serve_reads)
             self._has_reads.notify()
-            since = self._streams.get(read.key)
+            since = self._streams.get(key)
             is_read = since is not None and _order(since) <= _order(after)
             if self._blocked_id is not None and not is_read:
                 self._must_wake = True
                 self._notify_desk()
-        return read.future
+        return future
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -179,8 +211,9 @@ class SharedReader:
                         replies = call([key for key, _ in chunk])
                     except Exception as error:  # noqa: BLE001 - each waiter raises it
                         replies = [error] * len(chunk)
-                    for (_, future), reply in zip(chunk, replies, strict=True):
-                        _settle(future, reply)
+                    settle_all(
+                        [(future, reply) for (_, future), reply in zip(chunk, replies, strict=True)]
+                    )
             self._wake()
 
     def _take_asks(self) -> list[Any] | None:
@@ -226,8 +259,9 @@ class SharedReader:
                     client = client or self._connect()
                     with self._ledger.translate_errors():
                         blocked_id = None if self._poll_s else int(client.client_id())
-                        streams = self._begin(blocked_id)
-                        reply = self._read_streams(client, streams) if streams else {}
+                        reads = self._begin(blocked_id)
+                        streams = self._streams
+                        reply = self._read_streams(client, reads) if reads else {}
                     found: Mapping[str, Any] = parse_streams(reply)
                 except Exception as error:  # noqa: BLE001 - each waiter raises it
                     found = self._find_error(streams, error)
@@ -237,43 +271,48 @@ class SharedReader:
             if client is not None and self._poll_s is None:  # that one is the client's own
                 client.close()
 
-    def _read_streams(self, client: redis.Redis, streams: dict[str, str]) -> Any:
-        block_s = BLOCK_S if self._poll_s is None else self._poll_s
-        return client.xread(cast("Any", streams), count=MOST_EVENTS, block=int(block_s * 1000))
+    def _read_streams(self, client: redis.Redis, reads: Sequence[StreamRead]) -> Any:
+        if self._poll_s is None:
+            return read_streams(client, reads, count=MOST_EVENTS, block_s=BLOCK_S)
+        streams = cast("Any", {read.key: read.after for read in reads})
+        return client.xread(streams, count=MOST_EVENTS, block=int(self._poll_s * 1000))
 
     def _wait_for_reads(self) -> bool:
         """Returns True once there are reads; False: the thread has to end."""
         with self._lock:
-            if not self._reads:
+            if not self._waited:
                 self._has_reads.wait(IDLE_S)
-            if self._is_closed or not self._reads:
+            if self._is_closed or not self._waited:
                 self._running.discard(self._serve_reads)
                 return False
             return True
 
-    def _begin(self, blocked_id: int | None) -> dict[str, str]:
+    def _begin(self, blocked_id: int | None) -> list[StreamRead]:
         """Returns the streams of the next XREAD, each with the least id after which a waiter reads."""
         with self._lock:
             if time.monotonic() - self._swept_s > BLOCK_S:
                 self._sweep()
-            streams = {
-                key: reads[0].after
-                if len(reads) == 1
-                else min((read.after for read in reads), key=_order)
-                for key, reads in self._reads.items()
-            }
-            self._streams, self._blocked_id, self._must_wake = streams, blocked_id, False
-            return streams
+            reads = [waited.packed for waited in self._waited.values()]
+            self._streams = {read.key: read.after for read in reads}
+            self._blocked_id, self._must_wake = blocked_id, False
+            return reads
 
     def _sweep(self) -> None:
         """Drops the reads that were canceled; until then their streams are read in vain."""
         self._swept_s = time.monotonic()
-        for key, reads in list(self._reads.items()):
-            left = [read for read in reads if not read.future.done()]
-            if left:
-                self._reads[key] = left
-            else:
-                del self._reads[key]
+        done = [
+            (key, waited.reads)
+            for key, waited in self._waited.items()
+            if any(read.future.done() for read in waited.reads)
+        ]
+        for key, reads in done:
+            self._replace(key, [read for read in reads if not read.future.done()])
+
+    def _replace(self, key: str, reads: list[_Read]) -> None:
+        if reads:
+            self._waited[key] = _Waited(key, reads)
+        else:
+            del self._waited[key]
 
     def _find_error(self, streams: dict[str, str], error: Exception) -> dict[str, Exception]:
         """Returns the streams to whose readers an error belongs: one of another type fails the XREAD of all."""
@@ -285,38 +324,27 @@ class SharedReader:
             if bad := {key: one for key, one in zip(streams, replies, strict=False) if one}:
                 return bad
         with self._lock:
-            return dict.fromkeys(streams or self._reads, error)
+            return dict.fromkeys(streams or self._waited, error)
 
     def _end(self, found: Mapping[str, Any]) -> None:
         """Passes each stream's events, or its error, to those that wait for them."""
-        done: list[tuple[Future[Any], Any]] = []
+        done: list[tuple[AnyFuture, Any]] = []
         with self._lock:
             self._streams, self._blocked_id, self._must_wake = {}, None, False
             for key, news in found.items():
+                if key not in self._waited:
+                    continue
                 left = []
-                for read in self._reads.pop(key, ()):
+                for read in self._waited[key].reads:
                     if value := read.take(news):
                         done.append((read.future, value))
                     else:
                         left.append(read)
-                if left:
-                    self._reads[key] = left
-        for future, value in done:
-            _settle(future, value)
+                self._replace(key, left)
+        settle_all(done)
         for key, news in found.items():
             if not isinstance(news, Exception):
                 self._ledger.warn_of_entries(key, news.unreadable)
-
-
-def _settle(future: Future[Any], value: Any) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    if isinstance(value, Exception):
-        error = copy.copy(value)  # each waiter's raise adds its own traceback
-        error.__cause__ = value.__cause__
-        future.set_exception(error)
-    else:
-        future.set_result(value)
 
 
 def _order(event_id: str) -> tuple[int, int]:

@@ -19,7 +19,7 @@ def settle_all(values: Iterable[tuple[AnyFuture, Any]]) -> None:
     """Gives each future its value, or raises it there if it is an exception; each event loop is called once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[_Settled]] = defaultdict(list)
     for future, value in values:
-        if isinstance(future, asyncio.Future):
+        if not isinstance(future, Future):
             by_loop[future.get_loop()].append((future, value))
         elif future.set_running_or_notify_cancel():
             _set(future, value)

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from typing import ParamSpec, Self, TypeVar, Unpack
+from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from videoqa.client import Client
 from videoqa.contract import (
@@ -70,6 +70,15 @@ class _Threads:
     def close(self) -> None:
         self._is_closed = True
         self._pool.shutdown(wait=False)
+
+
+def _make_future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+def _end_wait(future: asyncio.Future[builtins.list[Event]]) -> None:
+    if not future.done():
+        future.set_result([])
 
 
 class AsyncClient:
@@ -197,29 +206,36 @@ class AsyncClient:
 
     async def _follow(self, cursor: EventCursor) -> AsyncIterator[Event]:
         job_id = cursor.job_id
-        cursor.begin(await self._read_job(job_id))
+        for event in cursor.begin(await self._read_job(job_id)):
+            yield event
         while cursor.is_open:
             await asyncio.sleep(cursor.pause_s)
             with cursor.reading():
                 for event in cursor.receive(await self._wait_for_events(cursor)):
                     yield event
-                if cursor.needs_state:
-                    state = await asyncio.wrap_future(self._client._ask_state(job_id))
-                    if cursor.is_over(state):
-                        cursor.end(await self._read_job(job_id))
+                if cursor.may_be_over or (
+                    cursor.needs_state
+                    and cursor.is_over(await self._client._ask_state(job_id, _make_future()))
+                ):
+                    cursor.end(await self._read_job(job_id))
 
     async def _read_job(self, job_id: str) -> Job:
-        job = await asyncio.wrap_future(self._client._ask_job(job_id))
+        job: Job | None = await self._client._ask_job(job_id, _make_future())
         if job is None:
             return await self._call(self._client._get_now, job_id)
         return job
 
     async def _wait_for_events(self, cursor: EventCursor) -> builtins.list[Event]:
-        asked = asyncio.wrap_future(self._client._ask_events(cursor))
+        future: asyncio.Future[builtins.list[Event]] = _make_future()
+        self._client._ask_events(cursor, future)
+        if not cursor.block_s:
+            return await future
+        timer = future.get_loop().call_later(cursor.block_s, _end_wait, future)
         try:
-            return await asyncio.wait_for(asked, cursor.block_s or None)
-        except TimeoutError:
-            return []
+            return await future
+        finally:
+            timer.cancel()
+            future.cancel()
 
     async def stream(
         self, job_id: str, *, timeout_s: float | None = None

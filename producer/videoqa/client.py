@@ -46,6 +46,7 @@ from videoqa.contract import (
 )
 from videoqa.forks import reopen_in_children
 from videoqa.jobs import (
+    AnyFuture,
     EventCursor,
     JobFilter,
     Ledger,
@@ -75,6 +76,7 @@ __all__ = ["Client"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+F = TypeVar("F", bound=AnyFuture)
 
 CHUNK = 500
 """Jobs that `submit_many` records in one round trip: 1 MB of requests, 0.1 s of Redis' time."""
@@ -632,16 +634,23 @@ class Client:
 
     def _follow(self, cursor: EventCursor) -> Iterator[Event]:
         job_id = cursor.job_id
-        cursor.begin(self._ask_job(job_id).result() or self._get_now(job_id))
+        yield from cursor.begin(self._read_job(job_id))
         while cursor.is_open:
             time.sleep(cursor.pause_s)
             with cursor.reading():
                 yield from cursor.receive(self._wait_for_events(cursor))
-                if cursor.needs_state and cursor.is_over(self._ask_state(job_id).result()):
-                    cursor.end(self._ask_job(job_id).result() or self._get_now(job_id))
+                if cursor.may_be_over or (
+                    cursor.needs_state
+                    and cursor.is_over(self._ask_state(job_id, Future()).result())
+                ):
+                    cursor.end(self._read_job(job_id))
+
+    def _read_job(self, job_id: str) -> Job:
+        job: Job | None = self._ask_job(job_id, Future()).result()
+        return job or self._get_now(job_id)
 
     def _wait_for_events(self, cursor: EventCursor) -> builtins.list[Event]:
-        future = self._ask_events(cursor)
+        future: Future[builtins.list[Event]] = self._ask_events(cursor, Future())
         try:
             return future.result(cursor.block_s or None)
         except TimeoutError:
@@ -649,22 +658,22 @@ class Client:
         finally:
             future.cancel()
 
-    def _ask_job(self, job_id: str) -> Future[Job | None]:
+    def _ask_job(self, job_id: str, future: F) -> F:
         """Asks for a job; the answer is None if there is none, and `_get_now` says why."""
         check_job_id(job_id)
         self._note_change(job_id)
-        return cast("Future[Job | None]", self._reader.ask(self._ledger.get_many, job_id))
+        return self._reader.ask(self._ledger.get_many, job_id, future)
 
-    def _ask_state(self, job_id: str) -> Future[JobState | None]:
+    def _ask_state(self, job_id: str, future: F) -> F:
         self._note_change(job_id)
-        return self._reader.ask(self._ledger.get_states, job_id)
+        return self._reader.ask(self._ledger.get_states, job_id, future)
 
-    def _ask_events(self, cursor: EventCursor) -> Future[builtins.list[Event]]:
+    def _ask_events(self, cursor: EventCursor, future: F) -> F:
         """Asks for the events that the cursor reads next: those of now, or the next ones."""
         if cursor.block_s:
-            return self._reader.read(cursor.job_id, after=cursor.after)
-        asked = self._reader.ask(self._ledger.read_events_many, (cursor.job_id, cursor.after))
-        return cast("Future[builtins.list[Event]]", asked)
+            return self._reader.read(cursor.job_id, after=cursor.after, future=future)
+        asked = cursor.job_id, cursor.after
+        return self._reader.ask(self._ledger.read_events_many, asked, future)
 
     def result(self, job_id: str) -> Result:
         """Returns the result of a succeeded job.

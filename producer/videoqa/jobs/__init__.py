@@ -33,12 +33,14 @@ from videoqa.jobs.reader import LedgerReader, check_job_id
 from videoqa.jobs.replica_reads import ReplicaReader
 from videoqa.jobs.sentinels import PrimaryFinder, SentinelReply
 from videoqa.jobs.server_checks import DemotedError, WrongServerError, make_leaving_class
+from videoqa.jobs.settling import AnyFuture
 from videoqa.jobs.shared_reader import SharedReader
 from videoqa.jobs.submission import Submission, SubmitResult, new_job_id
 
 __all__ = [
     "ENCODING_ERRORS",
     "MAX_CONNECTIONS",
+    "AnyFuture",
     "CachedObject",
     "Claim",
     "ClaimResult",

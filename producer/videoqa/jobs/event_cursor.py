@@ -3,12 +3,12 @@
 Sans-io: decides what to read next, how long the read may block, how long to pause while Redis is
 away, and when the job or the caller's time is over. Its driver makes the calls:
 
-    cursor.begin(read_job(job_id))
+    yield from cursor.begin(read_job(job_id))
     while cursor.is_open:
         sleep(cursor.pause_s)
         with cursor.reading():
             yield from cursor.receive(read_events(job_id, after=cursor.after, block_s=cursor.block_s))
-            if cursor.needs_state and cursor.is_over(read_state(job_id)):
+            if cursor.may_be_over or (cursor.needs_state and cursor.is_over(read_state(job_id))):
                 cursor.end(read_job(job_id))
 """
 
@@ -23,6 +23,7 @@ from contextlib import contextmanager
 
 from videoqa import errors
 from videoqa.contract import FINAL_STATES, Event, Job, JobState
+from videoqa.jobs.event_stream import includes_first, make_first
 
 __all__ = ["EventCursor"]
 
@@ -69,13 +70,15 @@ class EventCursor:
         self.after = after
         """Id of the last event that was received."""
         self.block_s = 0.0
-        """Limit of the next read. The first does not block: a final job gets no more events."""
+        """Limit of the next read; 0: it does not block, since a final job gets no more events."""
         self.pause_s = 0.0
         """Time to sleep before the next read."""
         self.is_open = True
         """False once the job is final and all its events were received."""
+        self.may_be_over = False
+        """True if the last event was a final one: the record decides."""
         self.needs_state = False
-        """True if the events received last may be the job's last ones: its record decides."""
+        """True if there were no events: the record may have ended without one, and its state tells."""
         self._replays = replays
         self._timeout_s = timeout_s
         self._clock = clock
@@ -83,10 +86,15 @@ class EventCursor:
         self._has_read = False
         self._away_since_s: float | None = None
 
-    def begin(self, job: Job) -> None:
-        """Takes the job's record, as it is before the first read."""
+    def begin(self, job: Job) -> list[Event]:
+        """Takes the job's record, as it is before the first read; returns its first event, if it goes on."""
         self.job = job
         self.is_open = self._replays or not job.final
+        if job.final or not includes_first(self.after):
+            return []
+        first = make_first(f"{job.created_at.timestamp():.6f}")
+        self.after = first[-1].id
+        return first
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -96,7 +104,7 @@ class EventCursor:
             WaitTimeout: `timeout_s` is over.
             RedisUnavailable: Redis has been away for `OUTAGE_S`.
         """
-        if self._has_read:
+        if self._has_read or not self.job.final:
             self.block_s = self._limit_block()
         self._has_read = True
         self.pause_s = 0.0
@@ -111,8 +119,9 @@ class EventCursor:
         for event in events:
             self.after = event.id
             yield event
+        self.needs_state = not events
         # A retried job's events go on after its first final one.
-        self.needs_state = not events or events[-1].state in FINAL_STATES
+        self.may_be_over = bool(events) and events[-1].state in FINAL_STATES
 
     @staticmethod
     def is_over(state: JobState | None) -> bool:
@@ -129,12 +138,12 @@ class EventCursor:
         if self._deadline_s is None:
             return limit_s
         left_s = self._deadline_s - self._clock()
-        if left_s <= 0:
+        if left_s <= 0 and self._has_read:
             raise errors.WaitTimeout(
                 f"job {self.job_id} was not finished within {self._timeout_s:g} s; it continues: "
                 "wait again"
             )
-        return min(limit_s, max(left_s, 0.001))
+        return min(limit_s, max(left_s, 0.001)) if left_s > 0 else 0.0
 
     def _bridge(self, error: errors.RedisUnavailable) -> float:
         now_s = self._clock()

@@ -610,7 +610,7 @@ def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) ->
     return Job(
         id=job_id,
         state=record["state"],
-        stage=record["stage"],
+        stage=record["stage"] or None,
         attempt=int(record["attempt"]),
         max_attempts=int(record["max_attempts"]),
         created_at=_parse_time(record["created_at"]),

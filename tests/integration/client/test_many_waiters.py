@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 import redis
@@ -13,7 +15,9 @@ from support.processes import wait_until
 
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa.contract import Event
-from videoqa.jobs import Ledger, Progress
+from videoqa.jobs import Ledger, Progress, read_lane
+from videoqa.jobs.blocking_read import StreamRead, _pack_command
+from videoqa.jobs.settling import settle_all
 from videoqa.jobs.shared_reader import SharedReader
 
 ASKED = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
@@ -82,12 +86,95 @@ def test_a_wait_that_joins_a_blocking_read_hears_what_comes_next(
         waiting = pool.submit(client.wait, first.id, timeout_s=60)
         wait_until(lambda: client._reader.waiting == 1)
         joining = pool.submit(client.wait, second.id, timeout_s=60)
-        wait_until(lambda: len(client._reader._streams) == 2)
+        wait_until(lambda: len(client._reader._lane.streams) == 2)
         client.cancel(second.id)
         assert joining.result().state == "canceled"
         assert not waiting.done()
         client.cancel(first.id)
         assert waiting.result().state == "canceled"
+
+
+def test_reads_that_wait_for_long_leave_the_lane_of_new_ones(
+    named: tuple[Settings, str],
+    settings: Settings,
+    client: Client,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(read_lane, "PATIENT_S", 0.1)
+    monkeypatch.setattr(read_lane, "IDLE_S", 0.2)
+    ids = [job.id for job in client.submit_many([ASKED] * (read_lane.MANY_STREAMS + 2))]
+    joining = ids.pop()
+
+    async def follow() -> None:
+        async with AsyncClient(settings=named[0]) as waiter:
+            reader = waiter._client._reader
+            waits = {each: asyncio.create_task(waiter.wait(each, timeout_s=60)) for each in ids}
+            await asyncio.to_thread(
+                wait_until, lambda: len(reader._patient_lane.streams) == len(ids)
+            )
+            waits[joining] = asyncio.create_task(waiter.wait(joining, timeout_s=60))
+            own = client._ledger.keys.events(joining)
+            await asyncio.to_thread(wait_until, lambda: list(reader._lane.streams) == [own])
+            for job_id in (ids[0], joining):
+                await asyncio.to_thread(cancel_all, redis_client, settings, [job_id])
+                assert (await waits[job_id]).state == "canceled"
+            assert reader.waiting == len(ids) - 1
+            assert count_connections(redis_client, named[1]) <= 3
+            await asyncio.to_thread(cancel_all, redis_client, settings, ids[1:])
+            assert {(await each).state for each in waits.values()} == {"canceled"}
+
+    asyncio.run(follow())
+
+
+def test_a_waiting_task_is_few_objects_for_the_garbage_collector(
+    settings: Settings, client: Client
+) -> None:
+    ids = [job.id for job in client.submit_many([ASKED] * 220)]
+
+    async def follow() -> float:
+        async with AsyncClient(settings=settings) as waiter:
+            reader = waiter._client._reader
+
+            async def count(some: list[str]) -> tuple[int, list[asyncio.Task[Any]]]:
+                before = reader.waiting
+                waits = [asyncio.create_task(waiter.wait(each)) for each in some]
+                await asyncio.to_thread(wait_until, lambda: reader.waiting == before + len(some))
+                gc.collect()
+                return len(gc.get_objects()), waits
+
+            few, waits = await count(ids[:20])
+            many, others = await count(ids[20:])
+            waits += others
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            return (many - few) / 200
+
+    assert asyncio.run(follow()) < 45  # 64 with a concurrent future, its bridge and wait_for
+
+
+def test_the_packed_command_is_that_of_redis_py(redis_client: redis.Redis) -> None:
+    streams = {"a": "0", "pr\u00e4fix:events:1": "1764490000000-12", "b" * 9000: "$"}
+    reads = [StreamRead(key, after) for key, after in streams.items()]
+    connection: Any = redis_client.connection_pool.make_connection()
+    words = ["XREAD", "COUNT", 200, "BLOCK", 2000, "STREAMS", *streams, *streams.values()]
+    packed = b"".join(connection.pack_command(*words))
+    assert _pack_command(reads, count=200, block_s=2.0) == packed
+
+
+def test_a_closed_event_loop_harms_no_other_waiter() -> None:
+    loop = asyncio.new_event_loop()
+    gone = loop.create_future()
+    loop.close()
+    thread: Future[str] = Future()
+
+    async def receive() -> str:
+        future = asyncio.get_running_loop().create_future()
+        settle_all([(gone, "news"), (future, "news"), (thread, "news")])
+        return cast("str", await future)
+
+    assert asyncio.run(receive()) == thread.result(timeout=0) == "news"
 
 
 def run_with_noise(
@@ -97,7 +184,7 @@ def run_with_noise(
     good, bad = client.submit_many([ASKED, ASKED])
     with ThreadPoolExecutor(2) as pool:
         waits = {job.id: pool.submit(client.wait, job.id, timeout_s=60) for job in (good, bad)}
-        wait_until(lambda: len(client._reader._streams) == 2)
+        wait_until(lambda: len(client._reader._lane.streams) == 2)
         spoil(client._ledger.keys.events(bad.id))
         if loser is not None:
             with pytest.raises(loser):

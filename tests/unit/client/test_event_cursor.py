@@ -43,14 +43,30 @@ def lose_redis(cursor: EventCursor) -> None:
         raise errors.RedisUnavailable("away")
 
 
-def test_the_first_read_does_not_block_and_later_ones_do() -> None:
+def test_reads_block_unless_the_job_is_final() -> None:
     cursor = EventCursor("job_1")
+    (first,) = cursor.begin(make_job("running"))
+    assert (first.state, first.at, cursor.after) == ("queued", NOW, first.id)
+    assert receive(cursor, make_event(1, "running")) == ["1-0"]
+    assert 15 <= cursor.block_s <= 30, "not all waiters look at their records at once"
+    assert (cursor.after, cursor.needs_state, cursor.may_be_over) == ("1-0", False, False)
+    assert receive(cursor) == []
+    assert cursor.needs_state
+    assert receive(cursor, make_event(2, "failed")) == ["2-0"]
+    assert (cursor.needs_state, cursor.may_be_over) == (False, True)
+    final = EventCursor("job_1")
+    assert final.begin(make_job("failed")) == [], "its events are all read at once"
+    receive(final, make_event(1, "failed"))
+    assert final.block_s == 0
+
+
+def test_without_time_the_events_so_far_are_read() -> None:
+    cursor = EventCursor("job_1", timeout_s=0)
     cursor.begin(make_job("running"))
     assert receive(cursor, make_event(1, "running")) == ["1-0"]
-    assert (cursor.block_s, cursor.after, cursor.needs_state) == (0.0, "1-0", False)
-    assert receive(cursor) == []
-    assert 15 <= cursor.block_s <= 30, "not all waiters look at their records at once"
-    assert cursor.needs_state
+    assert cursor.block_s == 0
+    with pytest.raises(errors.WaitTimeout):
+        receive(cursor)
 
 
 def test_a_job_is_over_when_its_record_says_so_after_its_last_event() -> None:

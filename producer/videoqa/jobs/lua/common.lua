@@ -45,11 +45,12 @@ local FIELDS = {'state', 'queue', 'attempt', 'max_attempts', 'ttl_s', 'timeout_s
   'kept_at', 'start_by', 'deadline', 'tenant', 'token', 'stage', 'worker', 'next_at', 'follows', 'suspect', 'overdue',
   'draining', 'flight', 'idem', 'filters', 'segments', 'shared'}
 
--- Returns a record with the fields that transitions work with; one without `state` is no record.
+-- Returns a record with the fields that transitions work with; one without `state` is no record. An empty field is
+-- as none: it costs no further command to write one.
 local function read(id)
   local values = get(id, unpack(FIELDS))
   local rec = {id = id}
-  for n, field in ipairs(FIELDS) do rec[field] = values[n] or nil end
+  for n, field in ipairs(FIELDS) do rec[field] = values[n] and values[n] ~= '' and values[n] or nil end
   rec.tenant = rec.tenant or ''
   return rec
 end
@@ -151,7 +152,7 @@ local function turns(queue) return P .. ':turns:' .. queue end
 local function held(queue) return P .. ':held:' .. queue end
 local function holding(tenant) return P .. ':holding:' .. tenant end
 
--- What a claim has to know of each queue: QUEUE has the number of bells on their way, QUEUE:at the time of the last
+-- A claim reads all of this of each queue: QUEUE has the number of bells on their way, QUEUE:at the time of the last
 -- one, QUEUE:turn the last turn, QUEUE:paused is there if no job begins. `wake` has queues in which jobs came to
 -- wait by a call that cannot ring.
 local DISPATCH = P .. ':dispatch'
@@ -192,8 +193,7 @@ end
 -- Puts a job into its line; returns the number of bells that are on their way to its queue, a text.
 local function stand_in_line(id, queue, tenant, place)
   local bells, key = redis.call('HMGET', DISPATCH, queue, queue .. ':turn'), line(queue, tenant)
-  if redis.call('EXISTS', key) == 0 then
-    redis.call('ZADD', turns(queue), (num(bells[2]) or 0) + 1, tenant)
+  if redis.call('ZADD', turns(queue), 'NX', (num(bells[2]) or 0) + 1, tenant) == 1 then
     redis.call('SADD', P .. ':queues', queue)
   end
   redis.call('ZADD', key, place, id)
@@ -421,16 +421,18 @@ local function hand_over(rec)
 end
 
 local function finalize(rec, state, ...)
-  local id = rec.id
+  local id, was = rec.id, {stage = rec.stage, flight = rec.flight, next_at = rec.next_at, follows = rec.follows}
   forget_places(rec)
   if rec.flight then release_followers(rec) end
   if rec.follows then call_anew('ZREM', followers(rec.follows), id) end
-  local old = {'stage', 'next_at', 'follows', 'flight'}
-  if state == 'succeeded' then
-    for _, field in ipairs({'failure', 'kept', 'kept_at', 'segments'}) do old[#old + 1] = field end
+  if state == 'succeeded' and (rec.attempt ~= '1' or rec.segments) then
+    redis.call('HDEL', job_key(id), 'failure', 'kept', 'kept_at', 'segments')
   end
-  redis.call('HDEL', job_key(id), unpack(old))
-  set(id, 'state', state, 'finished_at', stamp(now()), ...)
+  local fields = {'state', state, 'finished_at', stamp(now()), ...}
+  for _, field in ipairs({'stage', 'flight', 'next_at', 'follows'}) do
+    if was[field] then fields[#fields + 1], fields[#fields + 2] = field, '' end
+  end
+  set(id, unpack(fields))
   local ttl = math.ceil(tonumber(rec.ttl_s))
   redis.call('EXPIRE', job_key(id), ttl)
   redis.call('SET', P .. ':gone:' .. id, state .. ':' .. rec.tenant, 'EX', ttl + GONE_EXTRA_S)

@@ -1,0 +1,59 @@
+"""The Redis commands and socket reads that a job costs, from its submission to its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import redis
+from support.scenes import Scene, write_clip
+from support.stack import WorkerProcess
+
+from videoqa.client import Client
+
+OWN = ("info", "config|resetstat")
+"""Commands of this test."""
+TRIES = 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "most_commands", "most_reads"),
+    [("waited for", 60, 12), ("streamed", 65, 14), ("cached", 54, 12)],
+)
+def test_a_job_costs_few_commands_and_reads(
+    worker: WorkerProcess,
+    stack_client: Client,
+    tmp_path: Path,
+    kind: str,
+    most_commands: int,
+    most_reads: int,
+) -> None:
+    """The least of a few jobs: rounds, heartbeats and announcements, which are not theirs, come between some."""
+    clip = write_clip(Scene.single("green", "triangle", "down"), tmp_path / "clip.mp4").as_uri()
+    server = redis.Redis.from_url(stack_client.settings.redis_url, decode_responses=True)
+
+    def ask(number: int) -> None:
+        question = "What color is it?" if kind == "cached" else f"What color is it, {number}?"
+        job = stack_client.submit(inputs=[clip], questions=[question], stream=kind == "streamed")
+        if kind == "streamed":
+            assert [event for event in stack_client.events(job.id, timeout_s=60) if event.text]
+        else:
+            stack_client.wait(job.id, timeout_s=60)
+        assert stack_client.result(job.id).cached == (kind == "cached" and number > 0)
+
+    def read() -> tuple[int, int]:
+        stats = cast("dict[str, dict[str, Any]]", server.info("commandstats"))
+        counts = {name.removeprefix("cmdstat_"): int(row["calls"]) for name, row in stats.items()}
+        reads = cast("dict[str, int]", server.info("stats"))["total_reads_processed"]
+        return sum(count for name, count in counts.items() if name not in OWN), reads
+
+    ask(0)  # everything is connected, and the scripts are loaded
+    found = []
+    for number in range(1, TRIES):
+        server.config_resetstat()
+        ask(number)
+        commands, reads = read()
+        found.append((commands, reads - 2))  # two of `read` itself
+    commands, reads = (min(numbers) for numbers in zip(*found, strict=True))
+    assert (commands <= most_commands, reads <= most_reads) == (True, True), found

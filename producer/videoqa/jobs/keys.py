@@ -18,7 +18,7 @@
 | `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
 | `P:followers:KEY` | zset | jobs that wait for it, interactive ones first | as `P:flight:KEY` |
 | `P:list:STATE:TENANT:FILTER` | zset | jobs in a state or of a filter, by submission | ids leave with state or record |
-| `P:queues` | set | names of the queues in which jobs wait or run | a name leaves with the reaper's next round |
+| `P:queues` | zset | queues in which jobs wait or run, by a reaper's last look | a name leaves with such a look |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
 | `P:running:QUEUE` | zset | the queue's running jobs, by submission | ids leave when final or requeued |
 | `P:share:TENANT` | zset | the tenant's running jobs, where a limit is set | ids leave when final or requeued |

@@ -309,7 +309,7 @@ class LedgerReader:
         elif which.state is not None:
             choices.append([self._list_key("open")])
             if which.state != "queued":
-                queues = cast("set[str]", self._redis.smembers(self.keys.queues))
+                queues = cast("list[str]", self._redis.zrange(self.keys.queues, 0, -1))
                 choices.append([self.keys.running(queue) for queue in sorted(queues)])
         elif not choices:
             choices.append([self._list_key(state) for state in ("open", *sorted(FINAL_STATES))])

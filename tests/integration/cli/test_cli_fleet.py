@@ -249,7 +249,7 @@ def test_queues_without_jobs_and_workers_are_forgotten(
     client.cancel(job.id)
     assert client.queues() == []
     ledger.reap(grace_s=1)
-    assert ledger._redis.smembers(f"{ledger.keys.prefix}:queues") == set()
+    assert not ledger._redis.exists(ledger.keys.queues)
     client.retry(job.id)
     assert client.queues()[0].waiting == 1
 

@@ -155,7 +155,7 @@ local function holding(tenant) return P .. ':holding:' .. tenant end
 -- A claim reads all of this of each queue: QUEUE has the number of bells on their way, QUEUE:at the time of the last
 -- one, QUEUE:turn the last turn, QUEUE:paused is there if no job begins. `wake` has queues in which jobs came to
 -- wait by a call that cannot ring.
-local DISPATCH = P .. ':dispatch'
+local DISPATCH, QUEUES = P .. ':dispatch', P .. ':queues'
 local function is_paused(queue) return redis.call('HEXISTS', DISPATCH, queue .. ':paused') == 1 end
 local has_woken = false
 local function wake(queue)
@@ -194,7 +194,7 @@ end
 local function stand_in_line(id, queue, tenant, place)
   local bells, key = redis.call('HMGET', DISPATCH, queue, queue .. ':turn'), line(queue, tenant)
   if redis.call('ZADD', turns(queue), 'NX', (num(bells[2]) or 0) + 1, tenant) == 1 then
-    redis.call('SADD', P .. ':queues', queue)
+    redis.call('ZADD', QUEUES, 'NX', 0, queue)
   end
   redis.call('ZADD', key, place, id)
   redis.call('ZADD', waiting(queue), place, id)
@@ -303,10 +303,10 @@ local function count_first_bell(queue)
   return count_bell(queue, before)
 end
 
--- Tells if the last bell of a queue was rung this long ago; one of the future is of a clock that was set back.
-local function is_bell_old(queue, grace_s)
-  local at = num(redis.call('HGET', DISPATCH, queue .. ':at')) or 0
-  return now() < at or now() - at >= grace_s
+-- Tells if a bell that was rung at this time, as text, is this old; one of the future is of a clock that was set back.
+local function is_old(at, age_s)
+  at = num(at) or 0
+  return now() < at or now() - at >= age_s
 end
 
 local function is_begun(rec) return rec.state == 'running' or rec.state == 'canceling' end
@@ -350,7 +350,7 @@ local function delay(rec, at)
   set(rec.id, 'next_at', stamp(at))
   redis.call('ZADD', P .. ':delayed', stamp(at), rec.id)
   call_anew('ZADD', delayed(rec.queue), stamp(at), rec.id)
-  redis.call('SADD', P .. ':queues', rec.queue)
+  redis.call('ZADD', QUEUES, 'NX', 0, rec.queue)
 end
 
 -- One of several equal jobs asks the model, the leader of their flight. Those that are claimed meanwhile follow it,

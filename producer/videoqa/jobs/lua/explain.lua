@@ -11,7 +11,7 @@ local function find_position()
   local begins = turn + rank
 
   -- Looks at MOST tenants, at even distances; of fewer it looks at all.
-  local MOST = 16
+  local MOST = 8
   local count = redis.call('ZCARD', turns(queue))
   local looked_at = math.min(count, MOST)
   local before, others = 0, 0

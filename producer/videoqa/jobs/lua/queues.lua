@@ -17,7 +17,7 @@ if tenant == '' then
     if queue then add(queue) end
   end
 end
-for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
+for _, queue in ipairs(redis.call('ZRANGE', QUEUES, 0, -1)) do
   local own = tenant ~= '' and redis.call('EXISTS', line(queue, tenant))
   if (own or redis.call('EXISTS', waiting(queue), running(queue), delayed(queue))) > 0 then add(queue) end
 end

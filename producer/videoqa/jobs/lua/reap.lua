@@ -98,17 +98,27 @@ local function may_begin(queue)
   return redis.call('EXISTS', turns(queue)) == 1
 end
 
-for _, queue in ipairs(redis.call('SMEMBERS', P .. ':queues')) do
+-- A round looks at a few queues, those that none has looked at for longest: it costs the same however many there are.
+local MOST_QUEUES = 16
+local queues = redis.call('ZRANGE', QUEUES, 0, MOST_QUEUES - 1)
+local looked_at, fields = {}, {}
+for _, queue in ipairs(queues) do
+  looked_at[#looked_at + 1], looked_at[#looked_at + 2] = stamp(now()), queue
+  for _, suffix in ipairs({'', ':at', ':paused'}) do fields[#fields + 1] = queue .. suffix end
+end
+local states = {}
+if #queues > 0 then
+  redis.call('ZADD', QUEUES, unpack(looked_at))
+  states = redis.call('HMGET', DISPATCH, unpack(fields))
+end
+for n, queue in ipairs(queues) do
+  local count, at, is_paused = num(states[3 * n - 2]) or 0, states[3 * n - 1], states[3 * n]
   if may_begin(queue) then
-    if is_bell_old(queue, grace_s) and not is_paused(queue) then
-      if (num(redis.call('HGET', DISPATCH, queue)) or 0) > 0 then
-        doubtful[#doubtful + 1] = queue
-      else
-        add_ring(count_bell(queue))
-      end
+    if is_old(at, grace_s) and not is_paused then
+      if count > 0 then doubtful[#doubtful + 1] = queue else add_ring(count_bell(queue)) end
     end
   elseif redis.call('EXISTS', waiting(queue), running(queue), delayed(queue)) == 0 then
-    redis.call('SREM', P .. ':queues', queue)
+    redis.call('ZREM', QUEUES, queue)
   end
 end
 return {rings, doubtful, unreadable}

@@ -135,7 +135,7 @@ class ReapResult:
     ring: list[str]
     """Queues to ring: their jobs are due, lost their worker, or have had no bell for too long."""
     doubtful: list[str]
-    """Queues whose bells may be lost: see `Ledger.ring_again`."""
+    """Queues whose bells may be lost, each once in `grace_s`: see `Ledger.ring_again`."""
 
 
 class Ledger(LedgerReader):
@@ -464,13 +464,9 @@ class Ledger(LedgerReader):
             )
         return ReapResult(ring=ring, doubtful=doubtful)
 
-    def ring_again(self, queues: Sequence[str], *, grace_s: float) -> list[str]:
-        """Returns which of these queues to ring, in which the broker holds no message.
-
-        Arguments:
-            grace_s: as in `reap`.
-        """
-        return cast(list[str], self._run("ring_again", grace_s, *queues)) if queues else []
+    def ring_again(self, queues: Sequence[str]) -> list[str]:
+        """Returns which of these queues to ring, in which the broker holds no message."""
+        return cast(list[str], self._run("ring_again", *queues)) if queues else []
 
     def pause(self, queue: str) -> bool:
         """Pauses a queue: none of its jobs begins, and running jobs go on. Returns True if it was not paused."""

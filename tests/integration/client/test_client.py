@@ -421,7 +421,7 @@ def test_a_job_whose_bell_could_not_be_published_is_recorded_all_the_same(
     assert "secret" not in caplog.text
     queue = f"{settings.prefix}.default.interactive"
     assert ledger.reap(grace_s=0).doubtful == [queue]
-    assert ledger.ring_again([queue], grace_s=0) == [queue]
+    assert ledger.ring_again([queue]) == [queue]
 
 
 def test_a_full_redis_refuses_jobs_and_records_nothing_of_them(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ class Fleet:
         rung: set[str] = set()
         for _ in range(4):  # a round frees one tenant of a queue, which may be junk
             found = ledger.reap(grace_s=-1, tenant_running=MOST)
-            rung |= {*found.ring, *ledger.ring_again(found.doubtful, grace_s=-1)}
+            rung |= {*found.ring, *ledger.ring_again(found.doubtful)}
         assert {self.queue, self.other} <= rung
         begun = set(self.claim_all())
         assert {*self.queued, *self.delayed, *new, *self.held} - spoiled <= begun
@@ -330,7 +330,7 @@ def test_a_count_or_a_time_of_bells_that_is_junk_silences_no_queue(
     for field in (fleet.queue, f"{fleet.queue}:at", f"{fleet.queue}:turn", "wake"):
         fleet.raw.hset(fleet.ledger.keys.dispatch, field, junk)
     found = fleet.ledger.reap(grace_s=0)
-    assert fleet.queue in {*found.ring, *fleet.ledger.ring_again(found.doubtful, grace_s=0)}
+    assert fleet.queue in {*found.ring, *fleet.ledger.ring_again(found.doubtful)}
     assert set(fleet.queued) <= set(fleet.claim_all())
 
 

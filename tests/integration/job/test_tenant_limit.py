@@ -105,7 +105,7 @@ def test_a_bell_that_is_lost_when_a_job_ends_is_rung_again(ledger: Ledger) -> No
     assert ledger.reap(grace_s=60, tenant_running=2).ring == [queue]
     found = ledger.reap(grace_s=0, tenant_running=2)  # and that bell is lost
     assert (found.ring, found.doubtful) == ([], [queue])
-    assert ledger.ring_again([queue], grace_s=0) == [queue]
+    assert ledger.ring_again([queue]) == [queue]
     begun = begin(ledger, jobs[2], "later")
     assert begun is not None
     assert begun.job_id == jobs[2].job_id

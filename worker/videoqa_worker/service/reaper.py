@@ -104,9 +104,7 @@ class Reaper:
         queues = list(found.ring)
         if found.doubtful:
             try:
-                queues += self._ledger.ring_again(
-                    self._find_empty(found.doubtful), grace_s=self._grace_s
-                )
+                queues += self._ledger.ring_again(self._find_empty(found.doubtful))
             except errors.RedisUnavailable as error:
                 # Leases and deadlines still end while a separate broker is away.
                 log.debug("the broker does not say which queues are empty: %s", error)

@@ -94,7 +94,8 @@ local function may_begin(queue)
     local tenant = call_anew('ZRANDMEMBER', held(queue))
     if tenant and room(tenant, most) > 0 then move_tenant(held(queue), turns(queue), tenant) end
   end
-  if redis.call('EXISTS', turns(queue), held(queue)) == 0 then restore_turns(queue) end
+  if redis.call('EXISTS', turns(queue)) == 1 then return true end
+  if redis.call('EXISTS', held(queue)) == 0 then restore_turns(queue) end
   return redis.call('EXISTS', turns(queue)) == 1
 end
 
@@ -111,14 +112,21 @@ if #queues > 0 then
   redis.call('ZADD', QUEUES, unpack(looked_at))
   states = redis.call('HMGET', DISPATCH, unpack(fields))
 end
+local asked = {}
 for n, queue in ipairs(queues) do
   local count, at, is_paused = num(states[3 * n - 2]) or 0, states[3 * n - 1], states[3 * n]
   if may_begin(queue) then
     if is_old(at, grace_s) and not is_paused then
-      if count > 0 then doubtful[#doubtful + 1] = queue else add_ring(count_bell(queue)) end
+      if count > 0 then
+        doubtful[#doubtful + 1] = queue
+        asked[#asked + 1], asked[#asked + 2] = queue .. ':at', stamp(now()) -- the broker is asked once in this time
+      else
+        add_ring(count_bell(queue))
+      end
     end
   elseif redis.call('EXISTS', waiting(queue), running(queue), delayed(queue)) == 0 then
     redis.call('ZREM', QUEUES, queue)
   end
 end
+if #asked > 0 then redis.call('HSET', DISPATCH, unpack(asked)) end
 return {rings, doubtful, unreadable}

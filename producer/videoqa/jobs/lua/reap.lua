@@ -100,7 +100,7 @@ local function may_begin(queue)
 end
 
 -- A round looks at a few queues, those that none has looked at for longest: it costs the same however many there are.
-local MOST_QUEUES = 16
+local MOST_QUEUES = 8
 local queues = redis.call('ZRANGE', QUEUES, 0, MOST_QUEUES - 1)
 local looked_at, fields = {}, {}
 for _, queue in ipairs(queues) do

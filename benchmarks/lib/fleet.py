@@ -5,7 +5,6 @@ Everything goes through the public calls of the ledger and the client, so that i
 
 from __future__ import annotations
 
-import inspect
 import json
 import secrets
 import threading
@@ -34,8 +33,6 @@ from videoqa.settings import Settings
 __all__ = ["Fleet", "Size", "announce", "claim", "finish", "list_queues", "make_request", "work"]
 
 LEASE_S = 600.0
-TAKES_QUEUES = "queues" in inspect.signature(Ledger.claim).parameters
-"""A claim takes the worker's queues; before wake-up bells it took the bell that was heard."""
 ANSWER = "A red circle moves from left to right, and a blue square stays where it is."
 
 
@@ -117,18 +114,8 @@ def claim(
     ledger: Ledger, queues: Sequence[str], *, worker: str = "gpu-host-0000:1000"
 ) -> Claim | None:
     """Claims the job whose turn it is, the way that this release's worker does after a bell."""
-    token = secrets.token_hex(8)
-    if TAKES_QUEUES:
-        return ledger.claim(queues, worker=worker, lease_s=LEASE_S, token=token).claim
-    from videoqa.jobs import Bell
-
-    number = int(time.monotonic() * 1e6)
-    for queue in queues:
-        bell = Bell("job_any", 1, number, queue)
-        found = ledger.claim(bell, worker=worker, lease_s=LEASE_S, token=token).claim
-        if found is not None:
-            return found
-    return None
+    token = secrets.token_urlsafe(8)
+    return ledger.claim(queues, worker=worker, lease_s=LEASE_S, token=token).claim
 
 
 def make_result(claim: Claim) -> Result:

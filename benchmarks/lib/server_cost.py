@@ -1,7 +1,7 @@
 """Cost of calls to a Redis or Valkey server, in the server's own accounts.
 
-CPU time is that of the server's process (`INFO cpu`), so that other work on the machine changes it little;
-the wall time of each call, which it does change, is beside it.
+CPU time is that of the server's main thread (`INFO cpu`), which all calls share: not of its helpers, which write the
+log. Other work on the machine changes it little; the wall time of each call, which it does change, is beside it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Cost:
 
     calls: int
     server_ms: float
-    """CPU time of the server."""
+    """CPU time of the server's main thread."""
     wall_ms: float
     """Wall time of a call at the client."""
     p50_ms: float
@@ -94,7 +94,7 @@ class Meter:
             if name != "cmdstat_info"
         }
         return _Reading(
-            cpu_s=cpu["used_cpu_user"] + cpu["used_cpu_sys"],
+            cpu_s=cpu["used_cpu_user_main_thread"] + cpu["used_cpu_sys_main_thread"],
             sent=stats["total_net_output_bytes"],
             got=stats["total_net_input_bytes"],
             commands=sum(calls for calls, _ in by_command.values()),

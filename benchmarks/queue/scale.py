@@ -5,7 +5,7 @@
 
 Each size has a private Valkey with that many announced workers and waiting jobs, made by the public calls of
 the ledger and the client. Sizes: the smallest of all; each number raised alone; all raised together. Each call is
-then made some hundred times, one after the other: CPU time of Valkey's process for a call (`INFO cpu`), its ratio
+then made some hundred times, one after the other: CPU time of Valkey's main thread for a call, its ratio
 to that at the smallest size, which is measured in turn in a Valkey beside it, p50 and p99 of the wall time, CPU
 time of the client, bytes that Valkey sent and got, commands (those within scripts too) and socket reads. Other work
 on the machine changes the wall times much, the CPU times a little, and the ratios hardly.

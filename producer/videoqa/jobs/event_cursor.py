@@ -83,7 +83,9 @@ class EventCursor:
         self._timeout_s = timeout_s
         self._clock = clock
         self._deadline_s = None if timeout_s is None else clock() + timeout_s
+        self._has_tried = False
         self._has_read = False
+        self._last: Event | None = None
         self._away_since_s: float | None = None
 
     def begin(self, job: Job) -> list[Event]:
@@ -104,9 +106,11 @@ class EventCursor:
             WaitTimeout: `timeout_s` is over.
             RedisUnavailable: Redis has been away for `OUTAGE_S`.
         """
-        if self._has_read or not self.job.final:
-            self.block_s = self._limit_block()
-        self._has_read = True
+        limit_s = self._limit_block()
+        # Not while the job may be over: there may be no further event.
+        may_block = not self.may_be_over and (self._has_read or not self.job.final)
+        self.block_s = limit_s if may_block else 0.0
+        self._has_tried = True
         self.pause_s = 0.0
         try:
             yield
@@ -116,8 +120,10 @@ class EventCursor:
     def receive(self, events: Sequence[Event]) -> Iterator[Event]:
         """Passes on the events that a read returned."""
         self._away_since_s = None
+        self._has_read = True
         for event in events:
             self.after = event.id
+            self._last = event
             yield event
         self.needs_state = not events
         # A retried job's events go on after its first final one.
@@ -129,16 +135,19 @@ class EventCursor:
         return state is None or state in FINAL_STATES
 
     def end(self, job: Job) -> None:
-        """Closes the cursor if the job's record is final."""
+        """Closes the cursor if the job's record is final, and not by another attempt than the last event tells of."""
         self.job = job
-        self.is_open = not job.final
+        last = self._last if self.may_be_over else None
+        has_more = last is not None and (last.state, last.attempt) != (job.state, job.attempt)
+        self.is_open = not job.final or has_more
+        self.may_be_over = False
 
     def _limit_block(self) -> float:
         limit_s = CHECK_S * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the looks of many waiters
         if self._deadline_s is None:
             return limit_s
         left_s = self._deadline_s - self._clock()
-        if left_s <= 0 and self._has_read:
+        if left_s <= 0 and self._has_tried:
             raise errors.WaitTimeout(
                 f"job {self.job_id} was not finished within {self._timeout_s:g} s; it continues: "
                 "wait again"

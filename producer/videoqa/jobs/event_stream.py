@@ -15,6 +15,10 @@ from videoqa.contract import Event, to_datetime
 __all__ = ["EventsRead", "includes_first", "make_first", "parse_streams"]
 
 
+FIRST_ID = "0-1"
+"""Id of the first event: before all that a stream holds, whatever its server's clock says."""
+
+
 def includes_first(after: str) -> bool:
     """Returns True if the events after this id begin with the job's first one."""
     return after in ("0", "0-0")
@@ -28,9 +32,7 @@ def make_first(created_at: str | None) -> list[Event]:
         at = to_datetime(float(created_at))
     except (ValueError, OverflowError, OSError):
         return []
-    # Its id comes before all that the stream will hold.
-    first_id = f"{int(float(created_at) * 1000) - 1}-0"
-    return [Event(id=first_id, type="state", state="queued", at=at)]
+    return [Event(id=FIRST_ID, type="state", state="queued", at=at)]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@
 | `P:answer:KEY` | string | SHA-256, size and URL of the result with this cache key | the worker's `cache_ttl_s` |
 | `P:flight:KEY` | string | the job that asks the model, of all jobs with this cache key | until that job is final |
 | `P:followers:KEY` | zset | jobs that wait for it, interactive ones first | as `P:flight:KEY` |
+| `P:flights` | zset | flights that have followers, by a reaper's last look | a key leaves with such a look |
 | `P:list:STATE:TENANT:FILTER` | zset | jobs in a state or of a filter, by submission | ids leave with state or record |
 | `P:queues` | zset | queues in which jobs wait or run, by a reaper's last look | a name leaves with such a look |
 | `P:leases` | zset | running jobs by the end of their lease | ids leave when final or requeued |
@@ -70,6 +71,7 @@ class Keys:
         self.prefix = prefix
         self.workers = f"{prefix}:workers"
         self.queues = f"{prefix}:queues"
+        self.flights = f"{prefix}:flights"
         self.leases = f"{prefix}:leases"
         self.dispatch = f"{prefix}:dispatch"
         self.round = f"{prefix}:round"

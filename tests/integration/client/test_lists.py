@@ -202,3 +202,16 @@ def test_lists_of_jobs_that_ended_shrink_with_their_records(
     assert all(redis_client.zcard(key) < 400 for key in keys)
     assert redis_client.ttl(keys[1]) > 90 * 86400
     assert not client.list(tag="t").jobs
+
+
+def test_a_list_by_tag_lives_as_long_as_its_jobs(
+    client: Client, ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    client.submit({**ASKED, "tags": ["t"]})
+    key = ledger.keys.job_list("any", of="tag=t")
+    redis_client.expire(key, 1000)  # 99 days later
+    client.retry(fail(ledger))
+    assert redis_client.ttl(key) > 90 * 86400
+    redis_client.expire(key, 1000)
+    finish(ledger, begin(ledger, "u"), q1="a cat")
+    assert redis_client.ttl(key) > 90 * 86400

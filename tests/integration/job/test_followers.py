@@ -12,7 +12,7 @@ import redis
 from support.attempts import Recorded, submit
 
 from videoqa.contract import Failure
-from videoqa.jobs import Ledger
+from videoqa.jobs import Ledger, queue_name
 
 T = TypeVar("T")
 FOLLOWERS = int(os.environ.get("FOLLOWERS", "300"))
@@ -181,3 +181,37 @@ def test_a_follower_whose_start_by_passes_expires(
     assert job.failure.code == "start_by_passed"
     assert redis_client.zrange(ledger.keys.followers(KEY), 0, -1) == [other.job_id]
     assert ledger.get(leader[0]).state == "running"
+
+
+def test_followers_whose_neighbours_and_leader_were_deleted_go_on(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    fleet = Fleet(ledger, redis_client)
+    leader, followers = make_flight(fleet, 300)
+    gone = [leader[0], *(made.job_id for made in followers[10:290])]
+    redis_client.delete(*(ledger.keys.job(job_id) for job_id in gone))
+    assert ledger.reap(grace_s=60).ring == [followers[0].queue]
+    while held := fleet.claim(followers[0].queue):
+        fleet.finish(held)
+    assert count_states(ledger, followers) == {None: 280, "succeeded": 20}
+    ledger.reap(grace_s=60)
+    assert not redis_client.exists(ledger.keys.flights)
+
+
+def test_a_job_asks_itself_if_the_leader_may_not_begin(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    fleet = Fleet(ledger, redis_client)
+    leader, _ = make_flight(fleet, 0)
+    queue = queue_name(ledger.keys.prefix, None, "interactive")
+    ledger.pause(queue)
+    assert fleet.fail(leader, delay_s=0) == "retry"
+    bulk = submit(ledger, priority="bulk")
+    held = fleet.begin(bulk)
+    assert fleet.lead(held) == "ok"
+    fleet.finish(held)
+    ledger.resume(queue)
+    ledger.reap(grace_s=60)
+    again = fleet.claim(queue)
+    assert again is not None
+    assert again[0] == leader[0]

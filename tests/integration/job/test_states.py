@@ -994,3 +994,16 @@ def test_failed_jobs_are_listed_until_they_are_retried_or_purged(
         ledger.purge(failed[1])
     # Its idempotency key is free again.
     assert submit(ledger, idempotency_key="k0").job_id != failed[0]
+
+
+def test_new_queues_do_not_keep_others_from_the_reaper(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    old = submit(ledger, model="old").queue
+    redis_client.hset(ledger.keys.dispatch, mapping={old: 0, f"{old}:at": 1})
+    rung: set[str] = set()
+    for round_ in range(5):
+        for n in range(8):
+            submit(ledger, model=f"0{round_}{n}")
+        rung |= set(ledger.reap(grace_s=1).ring)
+    assert old in rung

@@ -23,12 +23,12 @@ class Clock:
         return self.now_s
 
 
-def make_job(state: JobState) -> Job:
-    return Job(id="job_1", state=state, created_at=NOW)
+def make_job(state: JobState, attempt: int = 0) -> Job:
+    return Job(id="job_1", state=state, attempt=attempt, created_at=NOW)
 
 
-def make_event(number: int, state: JobState) -> Event:
-    return Event(id=f"{number}-0", type="state", state=state, at=NOW)
+def make_event(number: int, state: JobState, attempt: int = 0) -> Event:
+    return Event(id=f"{number}-0", type="state", state=state, attempt=attempt, at=NOW)
 
 
 def receive(cursor: EventCursor, *events: Event) -> list[str]:
@@ -127,3 +127,32 @@ def test_a_position_that_is_no_events_id_is_refused(after: str) -> None:
     with pytest.raises(errors.InvalidRequest, match="expected the id of an event") as caught:
         EventCursor("job_1", after=after)
     assert caught.value.param == "after"
+
+
+def test_a_job_that_was_retried_behind_its_final_event_is_read_on() -> None:
+    cursor = EventCursor("job_1")
+    cursor.begin(make_job("running"))
+    receive(cursor, make_event(1, "failed"))
+    cursor.end(make_job("succeeded", attempt=2))  # its events are there by now
+    assert cursor.is_open
+    receive(cursor, make_event(2, "succeeded", attempt=2))
+    cursor.end(make_job("succeeded", attempt=2))
+    assert not cursor.is_open
+
+
+def test_no_read_blocks_while_only_the_record_of_a_final_event_is_missing() -> None:
+    cursor = EventCursor("job_1")
+    cursor.begin(make_job("running"))
+    with cursor.reading():
+        assert len(list(cursor.receive([make_event(1, "succeeded")]))) == 1
+        raise errors.RedisUnavailable("away")
+    receive(cursor)
+    assert (cursor.block_s, cursor.needs_state) == (0, True)
+
+
+def test_the_first_read_of_a_final_job_is_repeated_as_it_was_after_an_outage() -> None:
+    cursor = EventCursor("job_1")
+    cursor.begin(make_job("succeeded"))
+    lose_redis(cursor)
+    receive(cursor)
+    assert (cursor.block_s, cursor.after) == (0, "0")

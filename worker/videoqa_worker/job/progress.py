@@ -31,6 +31,8 @@ class ProgressWriter:
         self._ledger = ledger
         self._latest: dict[JobControl, Progress] = {}
         self._changed = threading.Condition()
+        self._writing = threading.Lock()
+        """Held while reports are on their way, so that none comes after a later write of its attempt."""
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -51,8 +53,8 @@ class ProgressWriter:
             self._changed.notify()
 
     def drop(self, control: JobControl) -> None:
-        """Drops the attempt's report that waits, if there is one: another write says more."""
-        with self._changed:
+        """Drops the attempt's report that waits, if there is one: another write says more. Waits for one on its way."""
+        with self._writing, self._changed:
             self._latest.pop(control, None)
 
     def _run(self) -> None:
@@ -68,11 +70,12 @@ class ProgressWriter:
 
     def write(self) -> None:
         """Writes all reports that wait; they are lost if Redis is away, as the next ones say more."""
-        with self._changed:
-            latest, self._latest = self._latest, {}
-        if not latest:
-            return
-        reports = [(one.job_id, one.token, progress) for one, progress in latest.items()]
-        with suppress(errors.RedisUnavailable):  # the heartbeat tells
-            for control, status in zip(latest, self._ledger.report(reports), strict=True):
-                apply_status(control, status)
+        with self._writing:
+            with self._changed:
+                latest, self._latest = self._latest, {}
+            if not latest:
+                return
+            reports = [(one.job_id, one.token, progress) for one, progress in latest.items()]
+            with suppress(errors.RedisUnavailable):  # the heartbeat tells
+                for control, status in zip(latest, self._ledger.report(reports), strict=True):
+                    apply_status(control, status)

@@ -17,7 +17,12 @@ end
 local last_token, last_id, reserved_in = string.match(call_anew('GET', CLAIMED) or '', '^(%S*) (%S*) (%S*)$')
 if last_token == token then
   local rec = read(last_id)
-  if rec.state == 'running' and rec.token == token and is_sound(rec) then return run(rec, true) end
+  if rec.state == 'running' and rec.token == token and is_sound(rec) then
+    for _, queue in ipairs({rec.queue, heard}) do -- the bells of the first call may have been lost with its reply
+      if queue ~= '' and redis.call('EXISTS', turns(queue)) == 1 then add_ring(queue) end
+    end
+    return run(rec, true)
+  end
 end
 
 -- The lines of all queues that this call asks for are looked at, and what a claim has to know of them, in one go.

@@ -142,6 +142,13 @@ local function list_by_filters(rec)
   end
 end
 
+-- Has the lists of the job's filters live as long as its record.
+local function prolong_lists(rec)
+  for _, filter in ipairs(parse_filters(rec.filters)) do
+    for _, key in ipairs(make_list_keys(rec, 'any', filter)) do redis.call('EXPIRE', key, LISTED_S) end
+  end
+end
+
 -- A queue's jobs stand in `waiting` by their place, which is the time when they first stood in line. Tenants take
 -- turns: each has a line of its own, and `turns` orders them by the number of jobs begun. A tenant that comes to
 -- stand in line again joins at the end of this round. One that has as many jobs running as it may is `held` until
@@ -194,7 +201,7 @@ end
 local function stand_in_line(id, queue, tenant, place)
   local bells, key = redis.call('HMGET', DISPATCH, queue, queue .. ':turn'), line(queue, tenant)
   if redis.call('ZADD', turns(queue), 'NX', (num(bells[2]) or 0) + 1, tenant) == 1 then
-    redis.call('ZADD', QUEUES, 'NX', 0, queue)
+    redis.call('ZADD', QUEUES, 'NX', stamp(now()), queue)
   end
   redis.call('ZADD', key, place, id)
   redis.call('ZADD', waiting(queue), place, id)
@@ -211,7 +218,7 @@ local function leave_line(id, queue, tenant, next_turn, is_last)
   if not is_last then
     if next_turn then redis.call('ZADD', turns(queue), next_turn, tenant) end
   elseif was_there then
-    if redis.call('ZREM', turns(queue), tenant) == 0 then redis.call('ZREM', held(queue), tenant) end
+    if redis.call('ZREM', turns(queue), tenant) == 0 then call_anew('ZREM', held(queue), tenant) end
   end
 end
 
@@ -225,9 +232,9 @@ local function room(tenant, most)
 end
 
 local function move_tenant(from, to, tenant)
-  local turn = redis.call('ZSCORE', from, tenant)
+  local turn = call_anew('ZSCORE', from, tenant)
   if not turn then return end
-  redis.call('ZREM', from, tenant)
+  call_anew('ZREM', from, tenant)
   call_anew('ZADD', to, turn, tenant)
 end
 
@@ -260,6 +267,7 @@ local function next_in_line(queue, most, is_passed_by, takes_held)
       tenant = takes_held and call_anew('ZRANGE', held(queue), 0, 0)[1]
       if not tenant then return nil end
       move_tenant(held(queue), turns(queue), tenant)
+      round = 0
     elseif room(tenant, most) == 0 then
       hold(queue, tenant)
     else
@@ -350,13 +358,14 @@ local function delay(rec, at)
   set(rec.id, 'next_at', stamp(at))
   redis.call('ZADD', P .. ':delayed', stamp(at), rec.id)
   call_anew('ZADD', delayed(rec.queue), stamp(at), rec.id)
-  redis.call('ZADD', QUEUES, 'NX', 0, rec.queue)
+  redis.call('ZADD', QUEUES, 'NX', stamp(now()), rec.queue)
 end
 
 -- One of several equal jobs asks the model, the leader of their flight. Those that are claimed meanwhile follow it,
 -- and stand in no line. At its end MOST_RELEASED of them stand in line again, interactive ones first, and the first
 -- of these is the leader of the rest: its own end releases the next ones. So no call takes long, however many follow.
-local MOST_RELEASED, MOST_MISSING, BULK_LATER = 50, 1000, 1e11
+local MOST_RELEASED, BULK_LATER = 50, 1e11
+local FLIGHTS = P .. ':flights' -- flights with followers, by a reaper's last look
 local function flight(key) return P .. ':flight:' .. key end
 local function followers(key) return P .. ':followers:' .. key end
 local function is_bulk(rec) return string.sub(rec.queue, -5) == '.bulk' end
@@ -364,6 +373,7 @@ local function is_bulk(rec) return string.sub(rec.queue, -5) == '.bulk' end
 local function follow(rec, key)
   local place = num(rec.place) or now()
   call_anew('ZADD', followers(key), stamp(is_bulk(rec) and place + BULK_LATER or place), rec.id)
+  call_anew('ZADD', FLIGHTS, 'NX', stamp(now()), key)
 end
 
 -- Returns the record of the flight's leader, if it is another job than this one.
@@ -381,7 +391,7 @@ end
 
 -- Puts the follower that is first into its line, and returns its id; nil if there is none.
 local function release_first(key)
-  for _ = 1, MOST_MISSING do
+  while true do
     local id = call_anew('ZPOPMIN', followers(key))[1]
     if not id then return nil end
     local rec = read(id)
@@ -395,10 +405,8 @@ local function release_first(key)
   end
 end
 
--- Ends the flight of a job that leads it.
-local function release_followers(rec)
-  local key = rec.flight
-  rec.flight = nil
+-- Ends a flight whose leader has ended, or is gone.
+local function end_flight(key)
   redis.call('DEL', flight(key))
   local first = release_first(key)
   if not first then return end
@@ -406,6 +414,12 @@ local function release_followers(rec)
     if not release_first(key) then return end
   end
   if redis.call('EXISTS', followers(key)) == 1 then make_leader(first, key) end
+end
+
+local function release_followers(rec)
+  local key = rec.flight
+  rec.flight = nil
+  end_flight(key)
 end
 
 -- Hands the flight of a bulk job that is queued again to an interactive follower, which would else wait as long.
@@ -439,6 +453,7 @@ local function finalize(rec, state, ...)
   if rec.idem then redis.call('EXPIRE', P .. ':idem:' .. rec.idem, ttl) end
   unlist(rec, 'open')
   list_in(rec, state)
+  prolong_lists(rec)
   emit(id, 'state', state, rec.attempt)
   redis.call('EXPIRE', P .. ':events:' .. id, ttl)
   if not rec.segments then return end

@@ -12,8 +12,8 @@ end
 local entry = ARGV[5] == '0' and call_anew('GET', P .. ':answer:' .. key)
 if entry then return {'known', entry} end
 local leader = find_other_leader(key, id)
-if leader and is_bulk(leader) and not is_begun(leader) and not is_bulk(rec) then
-  redis.call('HDEL', job_key(leader.id), 'flight') -- it waits in a line behind this one: this one asks
+if leader and not is_begun(leader) then
+  redis.call('HDEL', job_key(leader.id), 'flight') -- it waits, who knows for how long: this one asks
   leader = nil
 end
 if leader then

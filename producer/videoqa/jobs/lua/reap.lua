@@ -78,6 +78,16 @@ for _, rec in ipairs(due(':startby')) do
   if rec.state == 'queued' and rec.attempt == '0' then expire_now(rec) end
 end
 
+-- Ends flights whose leaders somebody deleted, or Redis evicted: a few in each round, as with queues.
+local MOST_FLIGHTS = 4
+for _, key in ipairs(call_anew('ZRANGE', FLIGHTS, 0, MOST_FLIGHTS - 1)) do
+  if call_anew('EXISTS', followers(key)) == 0 then
+    redis.call('ZREM', FLIGHTS, key)
+  else
+    redis.call('ZADD', FLIGHTS, stamp(now()), key)
+    if not find_other_leader(key, '') then end_flight(key) end
+  end
+end
 ring_for_woken(redis.call('HGET', DISPATCH, 'wake') or '')
 
 -- Gives the tenants of waiting jobs their turns again, after somebody deleted these or Redis evicted them.

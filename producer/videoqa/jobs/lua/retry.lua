@@ -16,6 +16,7 @@ if rec.idem then redis.call('PERSIST', P .. ':idem:' .. rec.idem) end
 redis.call('DEL', P .. ':gone:' .. id)
 unlist(rec, rec.state)
 list_in(rec, 'open')
+prolong_lists(rec)
 set(id, 'state', 'queued', 'max_attempts', tonumber(rec.attempt) + allowed)
 -- A retried job is wanted now: its old start_by no longer holds, and it stands in line anew.
 redis.call('HDEL', job_key(id), 'failure', 'finished_at', 'start_by', 'worker', 'kept_at', 'suspect', 'place')

@@ -112,6 +112,9 @@ def _kill_worker(rig: Rig, worker: ForkedWorker) -> None:
 def _settle(rig: Rig, count: int) -> None:
     tally = rig.tally
     _adopt(rig)
+    until = time.monotonic() + 120  # a worker may have died between a result and its record
+    while rig.open_jobs() and time.monotonic() < until:
+        time.sleep(0.05)
     tally.stuck = len(rig.open_jobs())
     tally.conflict += len(rig.acknowledged) - len(set(rig.acknowledged.values()))
     for job_id in rig.acknowledged:

@@ -319,7 +319,9 @@ def test_interrupted_it_says_how_to_go_on(
     args = (videos, *ASK, "-o", output, "--in-flight", "4")
     running = start(environment, *args)
     wait_for_lines(output, 4)
+    running.send_signal(signal.SIGSTOP)  # else it may be done before the second run looks
     second = caption(*args)
+    running.send_signal(signal.SIGCONT)
     assert (second.returncode, "another run" in second.stderr) == (6, True)
     running.send_signal(how)
     _, noise = running.communicate(timeout=20)

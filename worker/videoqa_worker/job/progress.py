@@ -20,15 +20,13 @@ __all__ = ["ProgressWriter"]
 
 log = logging.getLogger(__name__)
 
-_PAUSE_S = 0.1
-"""Time for which a report waits."""
-
 
 class ProgressWriter:
     """Writes the latest report of each attempt. Thread-safe. A context manager."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, every_s: float = 0.1) -> None:
         self._ledger = ledger
+        self._every_s = every_s
         self._latest: dict[JobControl, Progress] = {}
         self._changed = threading.Condition()
         self._writing = threading.Lock()
@@ -61,7 +59,7 @@ class ProgressWriter:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._latest or self._is_closed.is_set())
-            if self._is_closed.wait(_PAUSE_S):
+            if self._is_closed.wait(self._every_s):
                 return
             try:
                 self.write()

@@ -95,7 +95,7 @@ class Runtime:
         self.leases = stack.enter_context(
             LeaseKeeper(ledger, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
         )
-        progress = stack.enter_context(ProgressWriter(ledger))
+        progress = stack.enter_context(ProgressWriter(ledger, every_s=settings.progress_every_s))
         objects = ObjectStore(
             s3_endpoint_url=settings.s3_endpoint_url,
             file_roots=list_roots(settings.output, settings.output_roots),

@@ -57,6 +57,12 @@ class WorkerSettings(Settings):
         validate_default=True,
         description="leases are renewed and cancels noticed this often; at most a third of a lease",
     )
+    progress_every_s: float = Field(
+        default=0.1,
+        ge=0,
+        le=10,
+        description="a report of progress waits so long for the attempt's next one, which takes its place",
+    )
     reap_every_s: float = Field(
         default=2.0, gt=0, description="lost jobs are looked for this often"
     )

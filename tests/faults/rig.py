@@ -441,6 +441,12 @@ class Rig:
         except (errors.JobNotFound, errors.JobExpired):
             tally.lost += 1
             return
+        until = time.monotonic() + DRAIN_S
+        while (
+            not job.final and time.monotonic() < until
+        ):  # a failover since `drain` has taken its end back
+            time.sleep(0.1)
+            job = self.client.get(job_id)
         if not job.final:
             tally.stuck += 1
             return

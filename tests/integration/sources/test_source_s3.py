@@ -296,3 +296,12 @@ def test_cancel_is_heard_while_s3_is_silent(
     ):
         pass
     s3_proxy.silent.set()
+
+
+def test_a_reply_that_is_none_of_s3_may_come_from_something_between(
+    http_server: HttpServer, tmp_path: Path
+) -> None:
+    http_server.routes["/open/a"] = Route(BODY, declares_length=False, ranges=False)
+    message = refusal(SourceUnavailable, "s3://open/a", http_server.url(""), tmp_path)
+    assert "got a reply that is none of S3 (KeyError)" in message
+    assert SourceUnavailable.retryable

@@ -252,13 +252,13 @@ def _translate_errors(account: FetchAccount, *, first: bool) -> Iterator[None]:
 
 @contextmanager
 def _refuse_strange(account: FetchAccount) -> Iterator[None]:
-    """Translates what boto3's parser and ours raise at a reply that no store would send."""
+    """Translates what boto3's parser and ours raise at a reply that no store would send; a proxy may, for once."""
     try:
         yield
     except STRANGE_REPLIES as error:
-        raise SourceHttpError(
+        raise SourceUnavailable(
             f"{account.shown_url}: got a reply that is none of S3 ({type(error).__name__}), expected a store "
-            "that speaks S3; check the endpoint"
+            "that speaks S3; check the endpoint, and try again"
         ) from error
 
 

@@ -522,9 +522,9 @@ class Client:
     ) -> JobPage:
         """Returns a page of the recorded jobs, newest first.
 
-        A page costs its own jobs, however many others there are. Only with both `tag` and `model`, or the
-        state `canceling`, others are looked at: a page of these ends after 10,000 of them, so it may have
-        fewer jobs than `limit` and yet a `next_cursor`.
+        A page costs its own jobs, however many others there are. With more than one of `state`, `tag` and
+        `model`, or a state that is not final, the smallest list that has them is walked: such a page ends after
+        10,000 jobs, so it may have fewer than `limit` and yet a `next_cursor`.
 
         Arguments:
             state: only jobs in this state.

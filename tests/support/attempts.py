@@ -120,7 +120,7 @@ def make_attempts(
             tenant_running=settings.tenant_running,
         ),
         LeaseKeeper(ledger, lease_s=30, heartbeat_s=1),
-        ProgressWriter(ledger),
+        ProgressWriter(ledger, every_s=settings.progress_every_s),
         cast(Any, model),
         objects,
         cache,

@@ -94,9 +94,9 @@ class EventCursor:
         self.is_open = self._replays or not job.final
         if job.final or not includes_first(self.after):
             return []
-        first = make_first(f"{job.created_at.timestamp():.6f}")
-        self.after = first[-1].id
-        return first
+        first = make_first(job.created_at)
+        self.after = first.id
+        return [first]
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -8,11 +8,12 @@ its stream does not hold it, since a stream of a single entry takes 530 bytes (m
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from videoqa.contract import Event, to_datetime
 
-__all__ = ["EventsRead", "includes_first", "make_first", "parse_streams"]
+__all__ = ["EventsRead", "includes_first", "make_first", "parse_first", "parse_streams"]
 
 
 FIRST_ID = "0-1"
@@ -24,15 +25,17 @@ def includes_first(after: str) -> bool:
     return after in ("0", "0-0")
 
 
-def make_first(created_at: str | None) -> list[Event]:
+def make_first(created_at: datetime) -> Event:
+    """Makes the job's first event."""
+    return Event(id=FIRST_ID, type="state", state="queued", at=created_at)
+
+
+def parse_first(created_at: str | None) -> list[Event]:
     """Makes the job's first event from its record's `created_at`; none if the record is gone."""
-    if created_at is None:
-        return []
     try:
-        at = to_datetime(float(created_at))
+        return [] if created_at is None else [make_first(to_datetime(float(created_at)))]
     except (ValueError, OverflowError, OSError):
         return []
-    return [Event(id=FIRST_ID, type="state", state="queued", at=at)]
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,9 @@ from videoqa.jobs.submission import Submission, SubmitResult
 __all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "ReapResult", "Unreadable", "WriteReply"]
 
 WriteReply = Literal["ok", "cancel", "lost"]
-FinishReply = Literal["ok", "woken", "cancel", "lost"]
 """The reply to a fenced write: it counts, it counts but the attempt is to stop, or it was refused."""
+FinishReply = Literal["ok", "woken", "cancel", "lost"]
+"""The reply to the end of an attempt; `woken`: as `ok`, and jobs came to wait by it."""
 DEAD_CHUNK = 1000
 """Ids of failed jobs that are read in one round trip."""
 LeadReply = Literal["ok", "cancel", "lost", "follow"]

@@ -36,7 +36,7 @@ from videoqa.contract import (
     to_datetime,
 )
 from videoqa.jobs.connection import translate_redis_errors
-from videoqa.jobs.event_stream import EventsRead, includes_first, make_first, parse_streams
+from videoqa.jobs.event_stream import EventsRead, includes_first, parse_first, parse_streams
 from videoqa.jobs.job_filter import JobFilter, ListedJobs
 from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
 from videoqa.jobs.list_cursor import ListCursor
@@ -456,7 +456,7 @@ class LedgerReader:
                 continue
             news = parse_streams(reply).get(key, EventsRead())
             self.warn_of_entries(key, news.unreadable)
-            found.append(make_first(created_at) + news.events)
+            found.append(parse_first(created_at) + news.events)
         return found
 
     def check_streams(self, keys: Sequence[str]) -> list[Exception | None]:

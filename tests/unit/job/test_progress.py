@@ -28,7 +28,10 @@ class Slow:
 def test_only_the_latest_report_is_written_and_a_dropped_one_is_not() -> None:
     ledger = Slow()
     ledger.may_end.set()
-    writer, control = ProgressWriter(cast(Any, ledger)), JobControl("job_1", 1, 60, token="t")
+    writer, control = (
+        ProgressWriter(cast(Any, ledger), every_s=0.1),
+        JobControl("job_1", 1, 60, token="t"),
+    )
     writer.note(control, Progress("fetching"))
     writer.note(control, Progress("sampling"))
     writer.write()
@@ -40,7 +43,10 @@ def test_only_the_latest_report_is_written_and_a_dropped_one_is_not() -> None:
 
 def test_a_report_on_its_way_is_written_before_what_follows() -> None:
     ledger = Slow()
-    writer, control = ProgressWriter(cast(Any, ledger)), JobControl("job_1", 1, 60, token="t")
+    writer, control = (
+        ProgressWriter(cast(Any, ledger), every_s=0.1),
+        JobControl("job_1", 1, 60, token="t"),
+    )
     writer.note(control, Progress("sampling"))
     thread = threading.Thread(target=writer.write)
     thread.start()

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class ProgressWriter:
     """Writes the latest report of each attempt. Thread-safe. A context manager."""
 
-    def __init__(self, ledger: Ledger, *, every_s: float = 0.1) -> None:
+    def __init__(self, ledger: Ledger, *, every_s: float) -> None:
         self._ledger = ledger
         self._every_s = every_s
         self._latest: dict[JobControl, Progress] = {}

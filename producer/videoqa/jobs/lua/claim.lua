@@ -160,10 +160,7 @@ local tenant = rec.tenant
 turn = math.max(last_turn[queue], turn or num(redis.call('ZSCORE', turns(queue), tenant)) or 0)
 note_heard(queue .. ':turn', turn)
 leave_line(rec.id, queue, tenant, turn + 1, is_last)
-if rec.next_at then
-  redis.call('ZREM', P .. ':delayed', rec.id)
-  call_anew('ZREM', delayed(queue), rec.id)
-end
+if rec.next_at then leave_delayed(rec) end
 if rec.start_by then redis.call('ZREM', P .. ':startby', rec.id) end
 if rec.overdue or rec.draining then redis.call('HDEL', job_key(rec.id), 'overdue', 'draining') end
 -- The attempt is counted before any work is done: a video that kills the process cannot loop.

@@ -100,14 +100,17 @@ local function make_list_keys(rec, state, filter)
   return keys
 end
 
-local function parse_filters(text)
-  local is_json, filters = pcall(cjson.decode, text or '[]')
+-- Returns the keys of the lists by the job's tags and model.
+local function make_filter_keys(rec)
+  local is_json, filters = pcall(cjson.decode, rec.filters or '[]')
   if not is_json or type(filters) ~= 'table' then return {} end
-  local found = {}
+  local keys = {}
   for _, filter in ipairs(filters) do
-    if type(filter) == 'string' then found[#found + 1] = filter end
+    if type(filter) == 'string' then
+      for _, key in ipairs(make_list_keys(rec, 'any', filter)) do keys[#keys + 1] = key end
+    end
   end
-  return found
+  return keys
 end
 
 local function trim(key)
@@ -136,17 +139,9 @@ local function list_in(rec, state)
   for n, key in ipairs(make_list_keys(rec, state, '')) do list_under(rec, key, state ~= 'open' and n > 1) end
 end
 
-local function list_by_filters(rec)
-  for _, filter in ipairs(parse_filters(rec.filters)) do
-    for _, key in ipairs(make_list_keys(rec, 'any', filter)) do list_under(rec, key, true) end
-  end
-end
-
 -- Has the lists of the job's filters live as long as its record.
 local function prolong_lists(rec)
-  for _, filter in ipairs(parse_filters(rec.filters)) do
-    for _, key in ipairs(make_list_keys(rec, 'any', filter)) do redis.call('EXPIRE', key, LISTED_S) end
-  end
+  for _, key in ipairs(make_filter_keys(rec)) do redis.call('EXPIRE', key, LISTED_S) end
 end
 
 -- A queue's jobs stand in `waiting` by their place, which is the time when they first stood in line. Tenants take
@@ -319,6 +314,11 @@ end
 
 local function is_begun(rec) return rec.state == 'running' or rec.state == 'canceling' end
 
+local function leave_delayed(rec)
+  redis.call('ZREM', P .. ':delayed', rec.id)
+  if rec.next_at then call_anew('ZREM', delayed(rec.queue), rec.id) end
+end
+
 local function forget_places(rec)
   if is_begun(rec) then
     redis.call('ZREM', LEASES, rec.id)
@@ -327,8 +327,7 @@ local function forget_places(rec)
     return
   end
   leave_line(rec.id, rec.queue, rec.tenant)
-  redis.call('ZREM', P .. ':delayed', rec.id)
-  if rec.next_at then call_anew('ZREM', delayed(rec.queue), rec.id) end
+  leave_delayed(rec)
   if rec.start_by then redis.call('ZREM', P .. ':startby', rec.id) end
 end
 
@@ -345,11 +344,8 @@ end
 local function enqueue(rec)
   if not rec.place then set(rec.id, 'place', stamp(now())) end
   set(rec.id, 'rung_at', stamp(now()))
-  redis.call('ZREM', P .. ':delayed', rec.id)
-  if rec.next_at then
-    redis.call('HDEL', job_key(rec.id), 'next_at')
-    call_anew('ZREM', delayed(rec.queue), rec.id)
-  end
+  leave_delayed(rec)
+  if rec.next_at then redis.call('HDEL', job_key(rec.id), 'next_at') end
   return count_bell(rec.queue, stand_in_line(rec.id, rec.queue, rec.tenant, rec.place or stamp(now())))
 end
 
@@ -416,12 +412,6 @@ local function end_flight(key)
   if redis.call('EXISTS', followers(key)) == 1 then make_leader(first, key) end
 end
 
-local function release_followers(rec)
-  local key = rec.flight
-  rec.flight = nil
-  end_flight(key)
-end
-
 -- Hands the flight of a bulk job that is queued again to an interactive follower, which would else wait as long.
 local function hand_over(rec)
   if not rec.flight or not is_bulk(rec) or find_other_leader(rec.flight, rec.id) then return end
@@ -435,16 +425,16 @@ local function hand_over(rec)
 end
 
 local function finalize(rec, state, ...)
-  local id, was = rec.id, {stage = rec.stage, flight = rec.flight, next_at = rec.next_at, follows = rec.follows}
+  local id = rec.id
   forget_places(rec)
-  if rec.flight then release_followers(rec) end
+  if rec.flight then end_flight(rec.flight) end
   if rec.follows then call_anew('ZREM', followers(rec.follows), id) end
   if state == 'succeeded' and (rec.attempt ~= '1' or rec.segments) then
     redis.call('HDEL', job_key(id), 'failure', 'kept', 'kept_at', 'segments')
   end
   local fields = {'state', state, 'finished_at', stamp(now()), ...}
   for _, field in ipairs({'stage', 'flight', 'next_at', 'follows'}) do
-    if was[field] then fields[#fields + 1], fields[#fields + 2] = field, '' end
+    if rec[field] then fields[#fields + 1], fields[#fields + 2] = field, '' end
   end
   set(id, unpack(fields))
   local ttl = math.ceil(tonumber(rec.ttl_s))

@@ -6,8 +6,9 @@ local answer = fence(rec, ARGV[3])
 if answer ~= 'ok' then return {answer} end
 -- An earlier attempt may have asked something else: another version of the video, or another model.
 if rec.flight and rec.flight ~= key then
-  release_followers(rec)
+  end_flight(rec.flight)
   redis.call('HDEL', job_key(id), 'flight')
+  rec.flight = nil
 end
 local entry = ARGV[5] == '0' and call_anew('GET', P .. ':answer:' .. key)
 if entry then return {'known', entry} end

@@ -5,9 +5,7 @@ local refusal = refuse(rec, ARGV[3])
 if refusal then return {refusal} end
 if rec.state ~= 'failed' then return {'state', rec.state} end
 unlist(rec, 'failed')
-for _, filter in ipairs(parse_filters(rec.filters)) do
-  for _, key in ipairs(make_list_keys(rec, 'any', filter)) do call_anew('ZREM', key, id) end
-end
+for _, key in ipairs(make_filter_keys(rec)) do call_anew('ZREM', key, id) end
 if rec.idem then redis.call('DEL', P .. ':idem:' .. rec.idem) end
 redis.call('DEL', job_key(id), P .. ':events:' .. id, segments_key(id))
 return {'ok'}

@@ -28,7 +28,7 @@ end
 set(id, unpack(fields))
 local rec = {id = id, tenant = tenant, created_at = stamp(now()), filters = filters}
 list_in(rec, 'open')
-list_by_filters(rec)
+for _, key in ipairs(make_filter_keys(rec)) do list_under(rec, key, true) end
 redis.call('ZADD', P .. ':startby', stamp(start_by), id)
 local ring = count_bell(queue, stand_in_line(id, queue, tenant, stamp(now())))
 -- The first event of a job is not in its stream: see event_stream.py.

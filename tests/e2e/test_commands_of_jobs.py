@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import redis
+from support.redis import read_commands
 from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
 
-OWN = ("info", "config|resetstat")
-"""Commands of this test."""
 TRIES = 8
 
 
@@ -43,10 +42,8 @@ def test_a_job_costs_few_commands_and_reads(
         assert stack_client.result(job.id).cached == (kind == "cached" and number > 0)
 
     def read() -> tuple[int, int]:
-        stats = cast("dict[str, dict[str, Any]]", server.info("commandstats"))
-        counts = {name.removeprefix("cmdstat_"): int(row["calls"]) for name, row in stats.items()}
-        reads = cast("dict[str, int]", server.info("stats"))["total_reads_processed"]
-        return sum(count for name, count in counts.items() if name not in OWN), reads
+        commands = read_commands(server).total()
+        return commands, cast("dict[str, int]", server.info("stats"))["total_reads_processed"]
 
     ask(0)  # everything is connected, and the scripts are loaded
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def settings(redis_server: RedisServer) -> Settings:
 def redis_client(settings: Settings) -> Iterator[redis.Redis]:
     with connect(settings) as client:
         yield client
+
+
+def read_commands(redis_client: redis.Redis) -> Counter[str]:
+    """Returns how often the server has run each command, those within scripts too, but not those of such looks."""
+    stats = redis_client.info("commandstats")
+    counts = {name.removeprefix("cmdstat_"): int(of["calls"]) for name, of in stats.items()}
+    return Counter(
+        {name: count for name, count in counts.items() if name not in ("info", "config|resetstat")}
+    )
 
 
 def count_blocked(redis_client: redis.Redis) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from support.redis import read_commands
 from support.worker import begin, finish
 
 from videoqa import Client, Job, errors
@@ -23,18 +24,10 @@ MANY = 3000
 def count(redis_client: redis.Redis) -> Callable[[Callable[[], object]], Counter[str]]:
     """Returns a function that counts the server's commands during a call; the server serves this test alone."""
 
-    def read() -> Counter[str]:
-        stats = redis_client.info("commandstats")
-        return Counter(
-            {name.removeprefix("cmdstat_"): int(of["calls"]) for name, of in stats.items()}
-        )
-
     def count(call: Callable[[], object]) -> Counter[str]:
-        before = read()
+        before = read_commands(redis_client)
         call()
-        found = read() - before
-        found.pop("info", None)
-        return found
+        return read_commands(redis_client) - before
 
     return count
 

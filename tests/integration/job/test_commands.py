@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import redis
+from support.redis import read_commands
 
 from videoqa.contract import JobRequest
 from videoqa.jobs import Ledger, Progress, Submission, new_job_id, queue_name
 
-NOT_COUNTED = ("cmdstat_info", "cmdstat_config|resetstat", "cmdstat_script|load", "cmdstat_eval")
+NOT_COUNTED = ("script|load", "eval")
 
 MOST = {
     "submit": 13,
@@ -28,8 +29,8 @@ def count_commands(client: redis.Redis, call: Callable[[], object]) -> int:
     """Returns how many commands a call leads to, with those that scripts call."""
     client.config_resetstat()
     call()
-    stats = cast("dict[str, dict[str, Any]]", client.info("commandstats"))
-    return sum(int(row["calls"]) for name, row in stats.items() if name not in NOT_COUNTED)
+    found = read_commands(client)
+    return sum(calls for name, calls in found.items() if name not in NOT_COUNTED)
 
 
 def run_job(ledger: Ledger, client: redis.Redis) -> dict[str, int]:

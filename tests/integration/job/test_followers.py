@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import redis
 from support.attempts import Recorded, submit
+from support.redis import read_commands
 
 from videoqa.contract import Failure
 from videoqa.jobs import Ledger, queue_name
@@ -32,8 +33,7 @@ class Fleet:
         self._claims = 0
 
     def _count(self) -> int:
-        stats = self._client.info("commandstats")
-        return sum(int(of["calls"]) for of in stats.values())
+        return read_commands(self._client).total()
 
     def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Makes a call, and notes how many commands the server ran for it."""

@@ -1,9 +1,4 @@
-"""The guard against SSRF: checks the network addresses that a worker connects to.
-
-A job's submitter chooses the URL that the worker, inside our network, will fetch. Therefore a
-host name is resolved once, each of its addresses is checked against a table, and the connection
-goes to a checked address: a second answer of the name server changes nothing (DNS rebinding).
-"""
+"""The guard against SSRF: connections of a worker, to addresses that `videoqa.net` has checked."""
 
 from __future__ import annotations
 
@@ -13,90 +8,18 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 import httpcore2
 
 from videoqa.errors import AddressForbidden, SourceTimeout, SourceUnreachable
+from videoqa.net import Resolve, find_forbidden, resolve_name
 from videoqa_worker.sources.ranges.account import FetchAccount
 
-__all__ = ["GuardedBackend", "Resolve", "classify_address", "resolve_name"]
-
-Resolve = Callable[[str, int], Sequence[str]]
-"""Resolves a host name and port to addresses; raises OSError."""
+__all__ = ["GuardedBackend"]
 
 _POLL_S = 0.5
 """Interval at which a blocked read checks that its caller still waits."""
-
-# Named here and not taken from `ipaddress.is_private`, whose tables depend on Python's patch
-# level and call shared address space (100.64/10) neither private nor global.
-# Sources: the IANA special-purpose registries (RFC 6890 and successors).
-_PRIVATE = [
-    ip_network(text)
-    for text in (
-        "10.0.0.0/8",
-        "127.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "100.64.0.0/10",  # shared by carriers and by cloud-internal services
-        "::1/128",
-        "fc00::/7",
-    )
-]
-_NEVER = [
-    ip_network(text)
-    for text in (
-        "0.0.0.0/8",
-        "169.254.0.0/16",  # link-local: the metadata services of most clouds
-        "100.100.100.200/32",  # metadata of Alibaba, among private addresses
-        "fd00:100::100:200/128",  # metadata of Alibaba over IPv6
-        "fd00:ec2::/32",  # AWS' services for instances, which give out credentials too
-        "fd20:ce::254/128",  # metadata of Google
-        "fd00:c1::a9fe:a9fe/128",  # metadata of Oracle
-        "fd00:42::42/128",  # metadata of Scaleway
-        "fd00:a9fe:a9fe::1/128",  # metadata of Linode
-        "168.63.129.16/32",  # the host of a machine in Azure, as seen from there alone
-        "192.0.0.0/24",
-        "192.0.2.0/24",
-        "192.88.99.0/24",
-        "198.18.0.0/15",
-        "198.51.100.0/24",
-        "203.0.113.0/24",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-        "2001::/23",  # Teredo and other tunnels, which can carry any IPv4 address
-        "2001:db8::/32",
-        "2002::/16",  # 6to4, likewise
-        "3fff::/20",
-    )
-]
-_GLOBAL_UNICAST = IPv6Network("2000::/3")
-"""The addresses that IANA has allocated; 64:ff9b::/96, fe80::/10, fec0::/10 and ff00::/8 lie outside."""
-
-
-def classify_address(address: str) -> str:
-    """Returns "public", "private" (a setting may allow it) or "never"."""
-    try:
-        parsed: IPv4Address | IPv6Address = ip_address(address)
-    except ValueError:
-        return "never"
-    if isinstance(parsed, IPv6Address):
-        if parsed.scope_id is not None:
-            return "never"
-        parsed = parsed.ipv4_mapped or parsed
-    if any(parsed in network for network in _NEVER):
-        return "never"
-    if any(parsed in network for network in _PRIVATE):
-        return "private"
-    outside = isinstance(parsed, IPv6Address) and parsed not in _GLOBAL_UNICAST
-    return "never" if outside else "public"
-
-
-def resolve_name(host: str, port: int) -> Sequence[str]:
-    """Resolves a host name by the system's resolver."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class GuardedBackend(httpcore2.NetworkBackend):
@@ -169,14 +92,14 @@ class GuardedBackend(httpcore2.NetworkBackend):
         if (host, port) in self._checked:
             return self._checked[host, port]
         addresses = self._resolve_in_thread(host, port)
-        verdicts = {classify_address(address) for address in addresses}
+        verdict = find_forbidden(addresses, private=self._account.config.private_addresses)
         # The message leaves out the address, so that nobody maps the inner network by it.
-        if "never" in verdicts:
+        if verdict == "never":
             raise AddressForbidden(
                 f"{host} leads to a special-purpose address (link-local, multicast, reserved, "
                 "...) that workers never fetch from; use a public address"
             )
-        if "private" in verdicts and not self._account.config.private_addresses:
+        if verdict == "private":
             raise AddressForbidden(
                 f"{host} leads to a private or loopback address; if this fleet may fetch from "
                 "its own network, set VIDEOQA_PRIVATE_ADDRESSES=true on the workers"

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.model import Model
-from videoqa.contract.request import Generation, JobRequest, Priority
+from videoqa.contract.request import GenerationInForce, JobRequest, Priority
 from videoqa.errors import Stage
 
 __all__ = [
@@ -24,13 +24,16 @@ __all__ = [
     "Job",
     "JobPage",
     "JobState",
+    "JobSummary",
     "QueueInfo",
     "Result",
     "Segment",
+    "Sheet",
     "SourceInfo",
     "Usage",
     "Warn",
     "WorkerInfo",
+    "WorkerState",
     "describe_state",
     "describe_summary",
     "to_datetime",
@@ -68,6 +71,19 @@ class Warn(Model):
     param: str | None = None
 
 
+class JobSummary(Model):
+    """The beginning of a job's request, short enough for lists."""
+
+    question: str
+    """Beginning of the first question, 200 characters at most."""
+    questions: int = Field(ge=1)
+    """Number of questions."""
+    input: str
+    """Name of the first input: the last part of its path, or the id of an uploaded file."""
+    inputs: int = Field(ge=1)
+    """Number of inputs."""
+
+
 class Job(Model):
     """The current state of a job, as its record in Redis has it."""
 
@@ -80,6 +96,8 @@ class Job(Model):
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+    """Time at which the record of a finished job ends; None: it is not finished."""
     next_attempt_at: AwareDatetime | None = None
     """Time at which the job, after a failed attempt, will be tried again."""
     position: int | None = None
@@ -96,6 +114,10 @@ class Job(Model):
     custom_id: str | None = None
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = Field(default_factory=dict)
+    summary: JobSummary | None = None
+    """The beginning of its request; None: another program recorded it."""
+    trace_id: str | None = None
+    """Trace of the job, the caller's if it traces; log lines have it as well."""
     request: JobRequest | None = None
     """The request, with inputs, questions and sampling; its URLs have no credentials and no query.
     None: it was not asked for (`include_request`)."""
@@ -114,6 +136,8 @@ class JobPage(Model):
     """Ids of jobs of this page whose records this release can't read; none if a state was asked for."""
     next_cursor: str | None = None
     """Cursor of the next page; None: there is none."""
+    looked_at: int = Field(default=0, ge=0)
+    """Number of jobs that were looked at for this page; with a `next_cursor` more may follow."""
 
 
 class Answer(Model):
@@ -162,6 +186,10 @@ class Segment(Model):
         return "\n".join(answer.text.strip() for answer in self.answers)
 
 
+DynamicRange = Literal["sdr", "hlg", "pq"]
+"""Standard dynamic range, or one of the two kinds of HDR."""
+
+
 class SourceInfo(Model):
     """The version of an input that was read, and its properties."""
 
@@ -175,11 +203,31 @@ class SourceInfo(Model):
     """Start of the clip, as requested."""
     end: float | None = None
     duration_s: float | None = None
+    start_offset_s: float | None = None
+    """Time on a player's clock at which the first picture is shown, which is time 0 of all other fields."""
     fps: float | None = None
     width: int = Field(ge=0)
     height: int = Field(ge=0)
     codec: str | None = None
     format: str | None = None
+    dynamic_range: DynamicRange | None = None
+    """The dynamic range of the file, in which `hlg` and `pq` are HDR."""
+    tone_mapped: bool | None = None
+    """True if the pictures are HDR and the model saw them mapped to SDR, as a player shows them."""
+
+
+class Sheet(Model):
+    """Layout of a sheet: a JPEG with thumbnails of the frames that the model saw, in tiles of equal size, line by line.
+
+    Tile `n` is in column `n % columns` and line `n // columns`, without space between tiles.
+    """
+
+    columns: int = Field(ge=1)
+    tile_width: int = Field(ge=1)
+    tile_height: int = Field(ge=1)
+    frames: tuple[int, ...]
+    """For each tile, the number of its frame, from 0: in `frames` of the result, or in those of all segments
+    one after the other."""
 
 
 class Usage(Model):
@@ -210,7 +258,7 @@ class Result(Model):
     model: str
     model_revision: str | None = None
     sampling: Sampling
-    generation: Generation
+    generation: GenerationInForce
     usage: Usage
     warnings: tuple[Warn, ...] = ()
     attempt: int = Field(ge=1)
@@ -224,6 +272,10 @@ class Result(Model):
     """True if the answers come from an earlier, equal job; `usage` has no tokens then."""
     cache_key: str | None = None
     """Key of the answers in the cache: a digest of all that decides them."""
+    sheet_url: str | None = None
+    """URL of the sheet with thumbnails of the frames; None: none was kept."""
+    sheet: Sheet | None = None
+    """Layout of the sheet, by which each frame is found on it."""
 
 
 EventType = Literal["state", "stage", "progress", "retry", "text"]
@@ -273,6 +325,17 @@ class EngineInfo(Model):
     prefix_misses: int = Field(ge=0)
     kept_bytes: int = Field(ge=0)
     """Memory of both caches."""
+    batch: float | None = None
+    """Mean batch size of the decode steps between the worker's last two words; None: there were none."""
+    max_batch: int | None = None
+    """Most sequences that are decoded together."""
+    kv_used: int | None = None
+    """Positions of the KV cache that sequences take now."""
+    kv_positions: int | None = None
+    """Positions of the KV cache."""
+
+
+WorkerState = Literal["loading", "ready", "draining", "broken"]
 
 
 class WorkerInfo(Model):
@@ -285,6 +348,13 @@ class WorkerInfo(Model):
     slots: int
     running: int
     ready: bool
+    state: WorkerState = "loading"
+    """loading: no model yet; ready: it takes jobs; draining: it ends its jobs, and then itself; broken: its engine
+    has stopped, and it will end."""
+    job_ids: tuple[str, ...] = ()
+    """Ids of the jobs that it runs, at most 16 of them."""
+    tokens_s: float | None = None
+    """Tokens a second that were generated between its last two words; None: not measured yet."""
     engine: EngineInfo | None = None
     """Counters of the engine; None while the model loads, or if a model server runs it."""
     tenant_running: int | None = None
@@ -293,9 +363,17 @@ class WorkerInfo(Model):
     """Messages of the broker that were no bells, since the worker's start."""
     started_at: AwareDatetime
     seen_at: AwareDatetime
+    heard_s: float | None = None
+    """Seconds since its last word, on the clock of Redis."""
     host: str | None = None
     device: str | None = None
     """Device of the model, as `cuda:0`; `server`: a model server has it; None: the model still loads."""
+    device_name: str | None = None
+    """Name of the device, as `NVIDIA H200`; None: it is unknown."""
+    device_used_bytes: int | None = None
+    """Memory of the device that is in use, by this and other processes; None: unknown."""
+    device_bytes: int | None = None
+    """Memory of the device."""
     version: str | None = None
     """Release of videoqa-worker."""
     spool: str | None = None
@@ -322,6 +400,8 @@ class QueueInfo(Model):
     """Number of jobs between two attempts; 0 in the sight of a tenant."""
     due: int = Field(default=0, ge=0)
     """Number of delayed jobs whose delay is over; they wait, once a reaper has seen them."""
+    due_s: float | None = None
+    """Seconds since the delay of the first of these was over; None: there are none."""
     tenants: int = Field(ge=0)
     """Number of tenants with waiting jobs."""
     paused: bool
@@ -332,7 +412,15 @@ class QueueInfo(Model):
     oldest_at: AwareDatetime | None = None
     """Submission of the job that waits longest; None: no job waits."""
     oldest_s: float | None = None
-    """Seconds since then, on the clock of Redis."""
+    """Seconds since this job came to stand in line, also after a failed attempt, on the clock of Redis."""
+    start_by_s: float | None = None
+    """Seconds until this job's `start_by`, by which it must begin; None: it began before, or no job waits."""
+    paused_s: float | None = None
+    """Seconds since the queue was paused; None: it is not."""
+    served_s: float | None = None
+    """Seconds since a worker that serves the queue was heard; None: none was within a day."""
+    all_workers: int = Field(default=0, ge=0)
+    """Number of workers that serve the queue, those included that are not ready."""
 
 
 def describe_state(state: str) -> str:

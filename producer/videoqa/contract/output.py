@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
+from videoqa.contract.urls import MAX_KEY_BYTES, check_bucket
+
 __all__ = [
     "OUTPUT_FIELDS",
     "ObjectUrl",
@@ -29,12 +31,10 @@ OUTPUT_FIELDS = ("job_id", "custom_id", "date")
 """Fields that an output template may have in braces; `date` is the day of submission, UTC."""
 
 _URL = re.compile(r"(s3|file)://([^/?#]*)(/[^?#]*)?", re.DOTALL)
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _HYPHENS = re.compile(r"[/-]{2,}")
 _NOT_IN_A_NAME = re.compile(r'[=\\<>:"|?*\x00-\x1f\x7f]')
 """The escape character, and those that some file systems refuse."""
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_MAX_KEY_BYTES = 1024
 _KINDS = "s3://bucket/... or file:///folder/..."
 
 
@@ -57,10 +57,8 @@ class ObjectUrl:
         names = (
             self.name.removeprefix("/").split("/") if self.bucket is None else self.name.split("/")
         )
-        if self.bucket is not None and not _BUCKET.fullmatch(self.bucket):
-            raise ValueError(
-                "got something else before the key, expected a bucket's name: s3://bucket/key"
-            )
+        if self.bucket is not None:
+            check_bucket(self.bucket)
         if not self.name.strip("/"):
             raise ValueError(f"got no name of an object, expected {_KINDS}")
         if "\0" in self.name:
@@ -69,9 +67,9 @@ class ObjectUrl:
             raise ValueError(
                 f"got the name {self.name!r}, expected one without empty segments, '.' and '..'"
             )
-        if self.bucket is not None and len(self.name.encode()) > _MAX_KEY_BYTES:
+        if self.bucket is not None and len(self.name.encode()) > MAX_KEY_BYTES:
             raise ValueError(
-                f"got a key of {len(self.name.encode())} bytes, expected {_MAX_KEY_BYTES} at most"
+                f"got a key of {len(self.name.encode())} bytes, expected {MAX_KEY_BYTES} at most"
             )
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AwareDatetime,
     BeforeValidator,
     Field,
+    JsonValue,
     SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
@@ -28,9 +30,19 @@ from pydantic_core import ErrorDetails
 
 from videoqa import errors
 from videoqa.contract.frame_sampling import Sampling
+from videoqa.contract.mistakes import describe_mistake
 from videoqa.contract.model import Model
 from videoqa.contract.output import check_output
-from videoqa.contract.urls import MAX_URL, is_image_url, split_url
+from videoqa.contract.urls import (
+    MAX_URL,
+    guess_kind,
+    is_file_id,
+    is_image_url,
+    is_s3_url,
+    parse_s3_url,
+    split_url,
+)
+from videoqa.contract.webhook import Webhook, WebhookOrUrl
 from videoqa.redaction import redact_url
 from videoqa.suggestions import suggest
 
@@ -40,6 +52,7 @@ __all__ = [
     "SUMMARY",
     "VIDEO_MARK",
     "Generation",
+    "GenerationInForce",
     "Image",
     "Input",
     "JobRequest",
@@ -62,18 +75,21 @@ SUMMARY = "Summarize the whole video in a few sentences."
 
 
 def _validate_url(url: str) -> str:
+    if is_file_id(url):
+        return url
+    if is_s3_url(url):
+        parse_s3_url(url)
+        return url
     parts = split_url(url)
-    if parts.scheme not in ("s3", "http", "https", "file"):
+    if parts.scheme not in ("http", "https", "file"):
         raise ValueError(
             f"got scheme {parts.scheme!r}, expected s3://, http(s):// or file:// "
             "(a local path becomes file:// with Path(path).absolute().as_uri())"
         )
-    if parts.scheme == "s3" and not (parts.netloc and parts.path.strip("/")):
-        raise ValueError("got no bucket or no key, expected s3://bucket/key")
-    if parts.scheme == "s3" and "@" in parts.netloc:
-        raise ValueError("got credentials in an s3:// URL, expected s3://bucket/key")
     if parts.scheme in ("http", "https") and not parts.hostname:
         raise ValueError("got no host, expected http(s)://host/path")
+    if parts.scheme in ("http", "https") and re.search(r"[\x00-\x20\x7f\\]", parts.netloc):
+        raise ValueError("got a host with a space, a backslash or a control character in it")
     if parts.scheme == "file" and not (
         parts.netloc in ("", "localhost") and parts.path.startswith("/")
     ):
@@ -94,6 +110,8 @@ class Image(Model):
 
     kind: Literal["image"] = "image"
     url: Url
+    guessed: bool = False
+    """True: the kind is a guess from the name of a bare URL, so a file that moves is a video."""
 
     _check_url = field_validator("url")(_validate_url)
 
@@ -124,16 +142,20 @@ class Video(Model):
 
 
 def _as_input(value: Any) -> Any:
-    """Turns a bare URL or path into a video, or into an image if its path ends like that of one."""
+    """Turns a bare URL or path into a video, or into an image if its path ends like that of a still one."""
     value = _spell_path(value)
     if isinstance(value, str):
-        return {"kind": "image" if is_image_url(value) else "video", "url": value}
+        kind = guess_kind(value)
+        return {"kind": kind, "url": value} | ({"guessed": True} if kind == "image" else {})
     if isinstance(value, dict) and "kind" not in value:
         return {"kind": "video", **value}
     return value
 
 
-Input = Annotated[Annotated[Video | Image, Field(discriminator="kind")], BeforeValidator(_as_input)]
+Input = Annotated[
+    Annotated[Video | Image, Field(discriminator="kind")],
+    BeforeValidator(_as_input, json_schema_input_type=Video | Image | str),
+]
 
 
 class Question(Model):
@@ -143,18 +165,58 @@ class Question(Model):
     text: str = Field(max_length=32_768)
 
 
+_MOST_PENALTY = 10.0
+
+
 class Generation(Model):
     """Options of text generation; it is greedy unless `temperature` is above 0."""
 
     max_new_tokens: int = Field(default=100, ge=1, le=4096)
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=-1, lt=2**31)
+    """With a temperature: only so many of the most likely tokens are drawn from; 0 or -1: all."""
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    """With a temperature: only tokens that have this share of the likeliest one's probability are drawn from."""
+    repetition_penalty: float | None = Field(default=None, gt=0, le=_MOST_PENALTY)
+    """Above 1: tokens of the prompt and the answer become less likely; None: as the checkpoint states."""
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    """Subtracted from a token's logit for each time that it stands in the answer."""
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    """Subtracted from the logits of all tokens that stand in the answer."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Seed that makes sampling repeatable; None: each attempt draws anew."""
     stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
         default=(), max_length=8
     )
     """Strings that end the answer: it stops before the first of them."""
+
+    @field_validator("top_k")
+    @classmethod
+    def _spell_all(cls, top_k: int) -> int:
+        """Turns -1, which vLLM has for all tokens, into 0."""
+        return max(0, top_k)
+
+
+class GenerationInForce(Generation):
+    """Options of text generation that were in force, from the request and from the checkpoint."""
+
+    from_checkpoint: dict[str, JsonValue] = Field(default_factory=dict)
+    """Settings of the checkpoint's generation_config.json that were in force, by transformers' names; long lists
+    by their size. The other options are the request's, or its defaults."""
+
+    @classmethod
+    def of(
+        cls, generation: Generation, stated: Mapping[str, Any] = MappingProxyType({})
+    ) -> GenerationInForce:
+        """Returns what is in force for a request, on a checkpoint that states these settings."""
+        asked = generation.model_dump(exclude_unset=True)
+        found = dict(stated)
+        if generation.repetition_penalty is not None:
+            found.pop("repetition_penalty", None)
+        elif 0 < found.get("repetition_penalty", 0) <= _MOST_PENALTY:
+            asked["repetition_penalty"] = found["repetition_penalty"]
+        return cls.model_validate({**asked, "from_checkpoint": found})
 
 
 def _number_questions(value: Any) -> Any:
@@ -176,20 +238,38 @@ def _expand_summary(value: Any) -> Any:
 
 
 def _wrap_single(value: Any) -> Any:
-    return (value,) if isinstance(value, (str, Path, dict, Video, Image)) else value
+    if isinstance(value, (str, Path, dict, Video, Image)):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+_Text = Annotated[str, Field(min_length=1, max_length=32_768)]
+_InputsGiven = Annotated[list[Input], Field(min_length=1, max_length=32)] | Video | Image | str
+_QuestionsGiven = (
+    Annotated[list[Question | _Text], Field(min_length=1, max_length=64)] | Question | _Text
+)
+"""Types of the values that stand for inputs and questions in JSON, for its schema."""
 
 
 class JobRequest(Model):
     """One or more questions about the same videos and images."""
 
-    inputs: Annotated[tuple[Input, ...], BeforeValidator(_wrap_single)] = Field(max_length=32)
-    questions: Annotated[tuple[Question, ...], BeforeValidator(_number_questions)] = Field(
-        min_length=1, max_length=64
-    )
+    inputs: Annotated[
+        tuple[Input, ...],
+        Field(max_length=32),
+        BeforeValidator(_wrap_single, json_schema_input_type=_InputsGiven),
+    ]
+    questions: Annotated[
+        tuple[Question, ...],
+        Field(min_length=1, max_length=64),
+        BeforeValidator(_number_questions, json_schema_input_type=_QuestionsGiven),
+    ]
     sampling: Sampling = Sampling()
-    summary: Annotated[str | None, BeforeValidator(_expand_summary)] = Field(
-        default=None, min_length=1, max_length=32_768
-    )
+    summary: Annotated[
+        str | None,
+        Field(min_length=1, max_length=32_768),
+        BeforeValidator(_expand_summary, json_schema_input_type=_Text | bool | None),
+    ] = None
     """Question about the answers of all segments together, for the method `segment`: the model gets
     them with their times, and no pictures. True: `SUMMARY`."""
     generation: Generation = Generation()
@@ -216,6 +296,8 @@ class JobRequest(Model):
     job that asks it now; refresh: the model is asked, and its answer cached; off: no cache."""
     stream: bool = False
     """True: answers also come as `text` events while they are generated."""
+    sheet: bool | None = None
+    """True: the worker keeps a sheet with thumbnails of the frames; None: as its setting says."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
     custom_id: str | None = Field(default=None, min_length=1, max_length=256)
     tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
@@ -225,12 +307,25 @@ class JobRequest(Model):
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]] = (
         Field(default_factory=dict, max_length=32)
     )
+    webhook: WebhookOrUrl | None = None
+    """URL that a gateway calls when the job ends; a bare URL stands for all events. None: nobody is called."""
+
+    @field_validator("start_by", mode="before")
+    @classmethod
+    def _refuse_number(cls, start_by: Any) -> Any:
+        """Refuses a number in quotes, which pydantic takes for a UNIX time."""
+        if isinstance(start_by, str) and re.fullmatch(r"\s*[+-]?[\d.]+\s*", start_by):
+            raise ValueError("expected a time such as 2026-11-30T09:30:00Z")
+        return start_by
 
     @field_validator("start_by")
     @classmethod
     def _normalize_start_by(cls, start_by: datetime | None) -> datetime | None:
         """Converts to UTC: the digest of a request must not depend on the zone."""
-        return start_by.astimezone(UTC) if start_by else None
+        try:
+            return start_by.astimezone(UTC) if start_by else None
+        except OverflowError:
+            raise ValueError("expected a time of the years 1 to 9999 in UTC") from None
 
     @field_validator("output")
     @classmethod
@@ -288,7 +383,7 @@ def _find_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
                 f"got an empty question ({question.id}), expected text to answer", param=where
             )
         marks = Counter(re.findall(r"<(video|image)>", question.text))
-        if marks and marks != have:
+        if marks and marks != have and not _fit(marks, request.inputs):
             yield errors.MarkMismatch(
                 f"question {question.id} places {marks['video']} <video> and {marks['image']} "
                 f"<image> marks, the job has {have['video']} videos and {have['image']} images; "
@@ -297,8 +392,17 @@ def _find_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
             )
 
 
+def _fit(marks: Counter[str], inputs: Sequence[Input]) -> bool:
+    """Returns True if there is a mark for each input; one that is named like a picture may be of either kind."""
+    sure = Counter(
+        item.kind for item in inputs if item.kind == "image" or not is_image_url(item.url)
+    )
+    return marks.total() == len(inputs) and all(marks[kind] >= sure[kind] for kind in sure)
+
+
 _MODELS: dict[int | str, type[Model]] = {
     "video": Video, "image": Image, "questions": Question, "sampling": Sampling, "generation": Generation,
+    "webhook": Webhook,
 }  # fmt: skip
 """Models of a request's parts, by the names that stand in the path to a mistake in one."""
 _PLACES = {
@@ -309,8 +413,11 @@ _MOST_MISTAKES = 20
 """Mistakes that a message lists."""
 
 
-def parse_request(data: Any) -> JobRequest:
+def parse_request(data: Any, *, strict: bool = False) -> JobRequest:
     """Validates a request from a caller: a JobRequest, a mapping, or JSON text.
+
+    Arguments:
+        strict: JSON text has the types of the schema: no number in quotes, no number for a time.
 
     Raises:
         InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch: the message has all mistakes, `param` names the
@@ -320,14 +427,15 @@ def parse_request(data: Any) -> JobRequest:
         if isinstance(data, JobRequest):
             request = data
         elif isinstance(data, (str, bytes)):
-            request = JobRequest.model_validate_json(data)
+            request = JobRequest.model_validate_json(data, strict=strict or None)
         else:
             request = JobRequest.model_validate(data)
     except ValidationError as error:
         raise _make_error(error) from error
     if mistakes := list(_find_mistakes(request)):
         first = mistakes[0]
-        raise type(first)(_join([each.message for each in mistakes]), param=first.param)
+        messages = [each.message for each in mistakes]
+        raise type(first)(_join(messages, len(messages)), param=first.param)
     return request
 
 
@@ -337,12 +445,14 @@ def _make_error(error: ValidationError) -> errors.InvalidRequest:
         error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"
     )
     return errors.InvalidRequest(
-        _join([_describe(each) for each in found]), param=_param(found[0]["loc"]) or None
+        _join([_describe(each) for each in found[:_MOST_MISTAKES]], len(found)),
+        param=_param(found[0]["loc"]) or None,
     )
 
 
-def _join(messages: Sequence[str]) -> str:
-    more = len(messages) - _MOST_MISTAKES
+def _join(messages: Sequence[str], count: int) -> str:
+    """Joins the first messages of so many."""
+    more = count - _MOST_MISTAKES
     return "; ".join(messages[:_MOST_MISTAKES]) + (f"; and {more} more" if more > 0 else "")
 
 
@@ -356,7 +466,7 @@ def _describe(found: ErrorDetails) -> str:
     if found["type"] == "extra_forbidden":
         model = _find_model(found["loc"])
         return f"{where}: unknown field; {_suggest_field(str(found['loc'][-1]), model)}"
-    return f"{where}: {found['msg'].removeprefix('Value error, ')}{_show(found)}"
+    return f"{where}: {describe_mistake(found)}"
 
 
 def _suggest_field(name: str, model: type[Model]) -> str:
@@ -376,17 +486,10 @@ def _find_model(loc: tuple[int | str, ...]) -> type[Model]:
     return JobRequest
 
 
-def _show(found: ErrorDetails) -> str:
-    """Returns the value that was got, unless it may be secret as a whole: the JSON, or metadata."""
-    got = found["input"]
-    is_whole = found["type"] == "json_invalid" or "metadata" in found["loc"]
-    if is_whole or not isinstance(got, (str, int, float, bool)):
-        return ""
-    got = redact_url(got) if isinstance(got, str) else got
-    return f" (got {got!r:.80})"
-
-
 def redact_request(request: JobRequest) -> JobRequest:
-    """Returns the request with the URLs of its inputs redacted, as jobs and messages may show it."""
+    """Returns the request with the URLs of its inputs and its webhook redacted, as jobs and messages may show it."""
     inputs = tuple(item.model_copy(update={"url": redact_url(item.url)}) for item in request.inputs)
-    return request.model_copy(update={"inputs": inputs})
+    webhook = request.webhook
+    if webhook is not None:
+        webhook = webhook.model_copy(update={"url": redact_url(webhook.url)})
+    return request.model_copy(update={"inputs": inputs, "webhook": webhook})

@@ -13,6 +13,7 @@ from typing import Literal, TypedDict
 
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.request import Generation, Image, Question, Video
+from videoqa.contract.webhook import Webhook, WebhookEvent
 
 __all__ = [
     "GenerationFields",
@@ -22,6 +23,7 @@ __all__ = [
     "RequestKeywords",
     "SamplingFields",
     "VideoFields",
+    "WebhookFields",
 ]
 
 
@@ -37,11 +39,15 @@ class VideoFields(_VideoUrl, total=False):
     end: float | None
 
 
-class ImageFields(TypedDict):
-    """The fields of an `Image`; without its kind an input is a video."""
-
+class _ImageUrl(TypedDict):
     kind: Literal["image"]
     url: str | Path
+
+
+class ImageFields(_ImageUrl, total=False):
+    """The fields of an `Image`; without its kind an input is a video."""
+
+    guessed: bool
 
 
 class QuestionFields(TypedDict):
@@ -70,8 +76,23 @@ class GenerationFields(TypedDict, total=False):
     max_new_tokens: int
     temperature: float
     top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float | None
+    frequency_penalty: float
+    presence_penalty: float
     seed: int | None
     stop: list[str] | tuple[str, ...]
+
+
+class _WebhookUrl(TypedDict):
+    url: str
+
+
+class WebhookFields(_WebhookUrl, total=False):
+    """The fields of a `Webhook`."""
+
+    events: Sequence[WebhookEvent]
 
 
 _OneInput = str | Path | Video | Image | VideoFields | ImageFields
@@ -93,10 +114,12 @@ class _Options(TypedDict, total=False):
     replaces: str | None
     cache: Literal["use", "refresh", "off"]
     stream: bool
+    sheet: bool | None
     idempotency_key: str | None
     custom_id: str | None
     tags: list[str] | tuple[str, ...]
     metadata: Mapping[str, str]
+    webhook: Webhook | WebhookFields | str | None
 
 
 class RequestFields(_Options):

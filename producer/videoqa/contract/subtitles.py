@@ -1,7 +1,7 @@
 """Subtitles: a result as the cues of a .vtt or .srt file.
 
 One cue covers the clip that was asked about; a result in segments has one cue for each segment, and
-the cues of overlapping segments are on screen together. Formats: WebVTT (https://www.w3.org/TR/webvtt1/)
+the cues of overlapping segments are on screen together. Times are a player's. Formats: WebVTT (https://www.w3.org/TR/webvtt1/)
 and SubRip.
 """
 
@@ -30,15 +30,24 @@ class Cue:
 
 
 def make_cues(result: Result, number: int = 0) -> list[Cue]:
-    """Makes the cues about the request's input with this number."""
+    """Makes the cues about the request's input with this number.
+
+    Their times are those of a player's clock, on which sound may begin before the first picture.
+    """
     if result.segments:
-        return [Cue(part.start, part.end, part.text) for part in result.segments]
+        later_s = next((one.start_offset_s for one in result.sources if one.kind == "video"), None)
+        return [
+            Cue(part.start + (later_s or 0.0), part.end + (later_s or 0.0), part.text)
+            for part in result.segments
+        ]
     source = result.sources[number]
+    later_s = source.start_offset_s or 0.0
     start_s = source.start or 0.0
     ends = [end for end in (source.end, source.duration_s) if end is not None]
     shown = [frame.pts_s for frame in result.frames if frame.input == number]
     end_s = min(ends, default=max(shown, default=start_s) + 1)
-    return [Cue(start_s, max(end_s, start_s), "\n".join(one.text for one in result.answers))]
+    text = "\n".join(one.text for one in result.answers)
+    return [Cue(start_s + later_s, max(end_s, start_s) + later_s, text)]
 
 
 def as_vtt(found: Sequence[Cue], note: str = "") -> str:

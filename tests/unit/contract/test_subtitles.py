@@ -45,6 +45,17 @@ def test_the_cue_covers_the_clip(
     assert (cue.start_s, cue.end_s) == (start_s, end_s)
 
 
+@pytest.mark.parametrize("clip", [{}, {"start": 2.5, "end": 4.0}])
+def test_cues_are_on_the_clock_of_a_player(clip: dict[str, float]) -> None:
+    """Sound begins 2.5 s before the first picture, from which the times of a request and its result count."""
+    (cue,) = make_cues(result(**clip, duration_s=8.0, start_offset_s=2.5))
+    assert (cue.start_s, cue.end_s) == (clip.get("start", 0.0) + 2.5, clip.get("end", 8.0) + 2.5)
+    part = {"number": 0, "start": 2.0, "end": 4.0, "frames": [], "answers": []}
+    found = result(duration_s=8.0, start_offset_s=2.5)
+    (cue,) = make_cues(found.model_copy(update={"segments": (Segment.model_validate(part),)}))
+    assert (cue.start_s, cue.end_s) == (4.5, 6.5)
+
+
 def test_text_neither_ends_its_cue_nor_is_markup() -> None:
     found = [Cue(3599.9996, 3661.25, "a <b> & c\n\n00:00 --> 00:01\n")]
     assert as_vtt(found, "about x").splitlines() == [

@@ -10,15 +10,18 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, NamedTuple, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -32,6 +35,8 @@ from videoqa.redis_url import parse_sentinels, speaks_redis, spell_for_celery
 __all__ = [
     "DEFAULT_REDIS_URL",
     "ENV_PREFIX",
+    "GATEWAY_PREFIXES",
+    "MAX_SOURCE_BYTES",
     "OTHER_VARIABLES",
     "Config",
     "HttpUrl",
@@ -42,6 +47,9 @@ __all__ = [
 ]
 
 ENV_PREFIX = "VIDEOQA_"
+MAX_SOURCE_BYTES = 4 << 30
+"""Default of the largest input, in workers and gateways. An hour of 1080p has about 4 GB; times the slots of a worker
+this fills a disk."""
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 _PLACEHOLDERS = ("change-me", "changeme")
 """Passwords of examples, in lower case, which a server that is reachable must not have."""
@@ -49,6 +57,8 @@ _PLACEHOLDERS = ("change-me", "changeme")
 
 OTHER_VARIABLES = ("VIDEOQA_HOME", "VIDEOQA_REDIS_SERVER")
 """Variables that only `videoqa up` and the commands beside it read, to find their own files."""
+GATEWAY_PREFIXES = ("VIDEOQA_GATEWAY_", "VIDEOQA_WEBHOOK_")
+"""Beginnings of the variables of `GatewaySettings`, which this layer does not import; the gateway checks them."""
 
 
 class Variable(NamedTuple):
@@ -97,6 +107,10 @@ def check_server_url(url: str | None) -> str | None:
                 "makes one"
             )
     return url
+
+
+def _upper(level: Any) -> Any:
+    return level.upper() if isinstance(level, str) else level
 
 
 HttpUrl = Annotated[str, AfterValidator(_require_http)]
@@ -187,12 +201,16 @@ def unknown_variables(
         similar_only: leave out those that resemble no known name; where the worker's settings are
             not installed, they may be its own.
     """
+    known = list(known)
+    checks_gateway = any(row.name.startswith(GATEWAY_PREFIXES) for row in known)
     names = [
         name.removeprefix(ENV_PREFIX) for name in (*(row.name for row in known), *OTHER_VARIABLES)
     ]
     found = []
     for name in sorted(environ):
         rest = name.removeprefix(ENV_PREFIX)
+        if name.startswith(GATEWAY_PREFIXES) and not checks_gateway:
+            continue
         if name.startswith(ENV_PREFIX) and rest not in names:
             nearest = difflib.get_close_matches(rest, names, 1, cutoff=0.75)
             if nearest:
@@ -205,6 +223,15 @@ def unknown_variables(
 class Settings(Config):
     """Settings of both sides: Redis, how long to wait for it, and the defaults of jobs."""
 
+    url: HttpUrl | None = Field(
+        default=None,
+        description="gateway that a client or a command asks in place of Redis, such as https://videoqa.example.com; "
+        "workers and gateways do not read it",
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="API key for that gateway; unset: that of `videoqa login`, if it is for it",
+    )
     redis_url: Annotated[str, AfterValidator(check_server_url)] = Field(
         default=DEFAULT_REDIS_URL, description="Redis or Valkey of the job records"
     )
@@ -261,9 +288,38 @@ class Settings(Config):
         ge=0,
         description="a larger result is kept in object storage only, and its URL in Redis",
     )
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
+    ] = Field(
+        default="INFO",
+        description="level of the log lines of workers and gateways; those of libraries begin at WARNING",
+    )
+    log_format: Literal["console", "json"] | None = Field(
+        default=None,
+        description="console: lines for people; json: an object a line; unset: console on a terminal, else json",
+    )
+    hide_text: bool = Field(
+        default=False,
+        description="questions and answers stand in no log line, no span and no page of the gateway",
+    )
+    trace_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^{}]*\{trace_id\}[^{}]*$",
+        description="URL of a trace in your viewer, with {trace_id}, as http://jaeger:16686/trace/{trace_id}; pages of "
+        "jobs link there",
+    )
     s3_endpoint_url: HttpUrl | None = Field(
         default=None,
         description="S3-compatible server; unset: boto3's own chain (AWS_ENDPOINT_URL...)",
+    )
+
+    sheet_output: str = Field(
+        default_factory=lambda: (
+            (Path.home() / ".local/share/videoqa/sheets").as_uri() + "/{date}/{job_id}.jpg"
+        ),
+        pattern=r"^(s3|file)://[^{}]+(\{date\}[^{}]*)?\{job_id\}[^{}/]*$",
+        description="URL template of the sheets with thumbnails, file:// or s3://, with {job_id} and perhaps {date}: "
+        "workers write there, and clients and gateways read nowhere else",
     )
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from videoqa import errors
 from videoqa.broker.celery_app import make_celery, ring
 from videoqa.settings import Settings
+from videoqa.telemetry import log_events
 
 __all__ = ["Doorbell"]
 
@@ -27,7 +28,7 @@ class Doorbell:
             for queue in queues:
                 ring(self._app, queue)
         except errors.RedisUnavailable as error:
-            log.warning("what was recorded waits, and a worker will find it late: %s", error)
+            log_events.BELL_NOT_RUNG.log(log, error=error)
 
     def close(self) -> None:
         """Closes the connections to the broker."""

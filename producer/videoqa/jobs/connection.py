@@ -9,7 +9,7 @@ import errno
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -38,6 +38,7 @@ __all__ = [
     "connect",
     "connect_replica",
     "describe_refusal",
+    "execute_each",
     "explain_broken",
     "find_eviction_policy",
     "is_permission_error",
@@ -214,6 +215,15 @@ def explain_broken(error: BaseException) -> tuple[str, str]:
         if isinstance(error, kind) and re.search(pattern, str(error)):
             return why, next_step
     return "does not answer", ""
+
+
+def execute_each(pipe: Any) -> list[Any]:
+    """Runs a pipeline; where a key holds another type than expected, that error is its reply."""
+    replies = cast("list[Any]", pipe.execute(raise_on_error=False))
+    for reply in replies:
+        if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
+            raise reply
+    return replies
 
 
 @contextmanager

@@ -58,9 +58,10 @@ class EventCursor:
         Raises:
             InvalidRequest: `after` is no event's id, or `timeout_s` is not a number.
         """
-        if not re.fullmatch(r"\d+(-\d+)?", after):
+        found = re.fullmatch(r"(\d{1,20})(?:-(\d{1,20}))?", after, re.ASCII)
+        if not found or any(int(number or 0) >= 1 << 64 for number in found.groups()):
             raise errors.InvalidRequest(
-                f"got after={after!r}, expected the id of an event, or 0", param="after"
+                f"got after={after!r:.80}, expected the id of an event, or 0", param="after"
             )
         if timeout_s is not None and math.isnan(timeout_s):  # no clock is ever past it
             raise errors.InvalidRequest(
@@ -114,7 +115,7 @@ class EventCursor:
         self.pause_s = 0.0
         try:
             yield
-        except errors.RedisUnavailable as error:
+        except errors.Unavailable as error:
             self.pause_s = self._bridge(error)
 
     def receive(self, events: Sequence[Event]) -> Iterator[Event]:
@@ -154,7 +155,7 @@ class EventCursor:
             )
         return min(limit_s, max(left_s, 0.001)) if left_s > 0 else 0.0
 
-    def _bridge(self, error: errors.RedisUnavailable) -> float:
+    def _bridge(self, error: errors.Unavailable) -> float:
         now_s = self._clock()
         self._away_since_s = self._away_since_s or now_s
         if now_s - self._away_since_s > OUTAGE_S:

@@ -7,13 +7,22 @@ its stream does not hold it, since a stream of a single entry takes 530 bytes (m
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from videoqa.contract import Event, to_datetime
 
-__all__ = ["EventsRead", "includes_first", "make_first", "parse_first", "parse_streams"]
+__all__ = [
+    "FIRST_ID",
+    "EventsRead",
+    "find_before",
+    "includes_first",
+    "make_first",
+    "parse_first",
+    "parse_streams",
+]
 
 
 FIRST_ID = "0-1"
@@ -23,6 +32,15 @@ FIRST_ID = "0-1"
 def includes_first(after: str) -> bool:
     """Returns True if the events after this id begin with the job's first one."""
     return after in ("0", "0-0")
+
+
+def find_before(event_id: str) -> str | None:
+    """Returns the greatest id below an event's, behind which a read begins with that event; None: it is no id."""
+    match = re.fullmatch(r"([0-9]{1,19})-([0-9]{1,19})", event_id)
+    if match is None:
+        return None
+    at, number = int(match[1]), int(match[2])
+    return f"{at}-{number - 1}" if number else f"{max(at, 1) - 1}-{2**64 - 1}"
 
 
 def make_first(created_at: datetime) -> Event:

@@ -23,6 +23,7 @@ This module knows records and bells, and nothing of Celery, videos or models.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -39,9 +40,14 @@ from videoqa.contract import (
 )
 from videoqa.jobs.cached_object import CachedObject
 from videoqa.jobs.connection import translate_redis_errors
+from videoqa.jobs.failure_groups import digest_group
+from videoqa.jobs.key_quota import KeyQuota
 from videoqa.jobs.list_cursor import ListCursor
 from videoqa.jobs.reader import LedgerReader
+from videoqa.jobs.rings import pack_stages, pack_sums
+from videoqa.jobs.selection import DEAD_CODES, find_index_code
 from videoqa.jobs.submission import Submission, SubmitResult
+from videoqa.jobs.usage import pack_use
 
 __all__ = ["Claim", "ClaimResult", "Ledger", "Progress", "ReapResult", "Unreadable", "WriteReply"]
 
@@ -68,8 +74,19 @@ class Claim:
     """The fencing token: every write of this attempt carries it."""
     kept: Result | None = None
     """The answers of an earlier attempt that could not be stored."""
+    traceparent: str = ""
+    """The span of the caller, as `TraceContext` parses it; empty: the job has a trace of its own."""
+    previous: str = ""
+    """The fencing token of the attempt before this one; empty: there was none."""
+    claim_s: float = 0.0
+    """Seconds that the claim took."""
     is_exclusive: bool = False
     """The last attempt of a job that lost its workers: nothing is to run beside it."""
+
+
+def _is_retried_once(code: str) -> bool:
+    kind = errors.REGISTRY.get(code)
+    return kind is not None and kind.retried_once
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,7 @@ class Unreadable:
     attempt: int
     token: str
     error: errors.InvalidRequest
+    traceparent: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,6 +174,7 @@ class Ledger(LedgerReader):
         Raises:
             IdempotencyConflict: the key belongs to another request.
             QueueFull: `max_queued` jobs wait in the request's queue.
+            RateLimited: a limit of the submission's API key.
         """
         args = submission.lua_args(self.keys.prefix, start_by_default_s, max_queued)
         result = submission.parse_reply(self._run("submit", *args), max_queued)
@@ -205,19 +224,28 @@ class Ledger(LedgerReader):
         """
         self._run_on(job_id, "cancel")
 
-    def retry(self, job_id: str) -> str | None:
+    def retry(self, job_id: str, *, key: KeyQuota | None = None) -> str | None:
         """Reopens a failed, canceled or expired job under its id, with the next attempt; returns the queue to ring.
 
+        Arguments:
+            key: the API key for which it is counted as a new job.
+
         Raises:
+            RateLimited: the key may submit no job now.
             NotRetryable: the job is queued, running, canceling or succeeded.
             JobNotFound, JobExpired, RecordUnreadable
         """
-        reply = self._run_on(job_id, "retry")
+        reply = self._run_on(job_id, "retry", *(key.lua_args() if key else ("", "")))
+        if reply[0] == "limit" and key:
+            key.note(reply[2])
+            raise key.refuse(reply[1])
         if reply[0] == "state":
             raise errors.NotRetryable(
                 f"job {job_id} {describe_state(reply[1])}; only failed, canceled or expired jobs can be "
                 "retried"
             )
+        if key and len(reply) > 2:
+            key.note(reply[2])
         return reply[1] or None
 
     def dead(self) -> Iterator[str]:
@@ -240,17 +268,17 @@ class Ledger(LedgerReader):
             after = max([after, *new])
 
     def purge(self, job_id: str) -> None:
-        """Deletes a failed job's record; its result objects stay.
+        """Deletes a final job's record; its result objects stay.
 
         Raises:
-            NotRetryable: the job has not failed.
+            NotRetryable: the job is queued, running or canceling.
             JobNotFound, JobExpired, RecordUnreadable
         """
         reply = self._run_on(job_id, "purge")
         if reply[0] == "state":
             raise errors.NotRetryable(
-                f"job {job_id} {describe_state(reply[1])}; only failed jobs can be purged, the records of "
-                "others expire by themselves"
+                f"job {job_id} {describe_state(reply[1])}; only the record of a job that has ended can be deleted: "
+                "cancel it first"
             )
 
     def forget(self, job_ids: Sequence[str], keys: Sequence[str]) -> None:
@@ -262,6 +290,10 @@ class Ledger(LedgerReader):
             for key in keys:
                 pipe.zrem(key, *job_ids)
             pipe.execute()
+
+    def sweep_dead(self) -> None:
+        """Removes ids whose records are gone from the lists of dead letters, some hundred of each."""
+        self._run("sweep", self.tenant or "", "", *DEAD_CODES)
 
     # -- the worker's transitions, each fenced by its claim's token
 
@@ -289,6 +321,7 @@ class Ledger(LedgerReader):
                 places until one of them ends.
         """
         limit = tenant_running or ""
+        begun_s = time.monotonic()
         reply = self._run("claim", heard, worker, lease_s, token, int(is_idle), limit, *queues)
         kind, ring, *reply = reply
         if kind == "wait":
@@ -299,11 +332,23 @@ class Ledger(LedgerReader):
             return ClaimResult(ring=ring, reason="its record is unreadable")
         if kind == "none":
             return ClaimResult(ring=ring, reason=str(reply[0]))
-        job_id, attempt, request, created_at_s, timeout_s, queued_s, kept, exclusive, more = reply
+        (
+            job_id,
+            attempt,
+            request,
+            created_at_s,
+            timeout_s,
+            queued_s,
+            kept,
+            exclusive,
+            more,
+            *trace,
+        ) = reply
+        traceparent, previous = trace
         try:
             parsed = parse_stored(JobRequest, request)
         except errors.InvalidRequest as error:
-            unreadable = Unreadable(job_id, int(attempt), token, error)
+            unreadable = Unreadable(job_id, int(attempt), token, error, traceparent)
             return ClaimResult(unreadable=unreadable, ring=ring, more_wait=more == "1")
         claim = Claim(
             job_id=job_id,
@@ -315,6 +360,9 @@ class Ledger(LedgerReader):
             token=token,
             kept=_parse_kept(kept),
             is_exclusive=exclusive == "1",
+            traceparent=traceparent,
+            previous=previous,
+            claim_s=time.monotonic() - begun_s,
         )
         return ClaimResult(claim, ring=ring, more_wait=more == "1")
 
@@ -349,11 +397,28 @@ class Ledger(LedgerReader):
         """Records where one attempt is."""
         return self.report([(job_id, token, progress)])[0]
 
-    def checkpoint(self, job_id: str, token: str, fingerprint: str, segment: Segment) -> WriteReply:
-        """Stores an answered segment for a later attempt; see `segments`."""
-        text = segment.model_dump_json()
-        reply = self._run("checkpoint", job_id, token, fingerprint, segment.number, text)
-        return cast(WriteReply, reply)
+    def checkpoint(
+        self,
+        job_id: str,
+        token: str,
+        fingerprint: str,
+        segment: Segment,
+        *,
+        is_streamed: bool = False,
+    ) -> WriteReply:
+        """Stores an answered segment for a later attempt; see `segments`.
+
+        Arguments:
+            is_streamed: its answers become events of the job, once.
+        """
+        told = [
+            text
+            for answer in segment.answers
+            if is_streamed and answer.text
+            for text in (answer.question_id, answer.text)
+        ]
+        args: list[str | float] = [segment.number, segment.model_dump_json(), segment.start, *told]
+        return cast(WriteReply, self._run("checkpoint", job_id, token, fingerprint, *args))
 
     def finish(
         self,
@@ -365,11 +430,13 @@ class Ledger(LedgerReader):
         cache_key: str | None = None,
         cached: CachedObject | None = None,
         cache_ttl_s: float = 0.0,
+        counted: Result | None = None,
     ) -> FinishReply:
         """Ends the job as succeeded.
 
         Arguments:
             result: stored in the record; None: it is too large for that.
+            counted: result whose use is counted; None: that of `result`.
             cache_key: key under which later jobs find the `cached` object for `cache_ttl_s`.
         """
         text = result.model_dump_json() if result else ""
@@ -382,6 +449,9 @@ class Ledger(LedgerReader):
             cache_key or "" if cached else "",
             math.ceil(cache_ttl_s),
             str(cached or ""),
+            pack_use(counted or result),
+            pack_sums(counted or result),
+            pack_stages(counted or result),
         )
         return cast(FinishReply, reply)
 
@@ -397,6 +467,8 @@ class Ledger(LedgerReader):
     ) -> Literal["failed", "retry", "canceled", "lost"]:
         """Ends the attempt; the job fails, or waits `delay_s` for its next one.
 
+        A failure that is retried once is final when the same input led to it in an earlier attempt.
+
         Arguments:
             kept: the result that could not be stored. The record holds it for the next attempts, which are
                 not counted but go on for `keep_s`, and for a `retry`.
@@ -410,6 +482,9 @@ class Ledger(LedgerReader):
             delay_s,
             kept.model_dump_json() if kept else "",
             keep_s,
+            find_index_code(failure.code),
+            digest_group(failure.code, failure.message),
+            int(_is_retried_once(failure.code)),
         )
         return cast(Literal["failed", "retry", "canceled", "lost"], reply)
 
@@ -483,7 +558,8 @@ class Ledger(LedgerReader):
     def announce(self, info: WorkerInfo) -> None:
         """Records that a worker lives; the announcement expires a minute after the last one."""
         member = f"{info.slots} {info.tenant_running or ''} {info.id}" if info.ready else ""
-        self._run("announce", info.id, info.model_dump_json(), member, *info.queues)
+        text = info.model_dump_json(exclude_none=True)
+        self._run("announce", info.id, text, member, *info.queues)
 
     def leave(self, worker_id: str) -> None:
         """Removes a worker's announcement."""

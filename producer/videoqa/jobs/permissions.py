@@ -22,11 +22,11 @@ from videoqa.settings import Settings
 __all__ = ["CONSUMING", "PUBLISHING", "RECORDS", "check_permissions"]
 
 RECORDS = (
-    "HSET h f 1", "HGET h f", "HMGET h f", "HGETALL h", "HEXISTS h f", "HINCRBY h n 1",
+    "HSET h f 1", "HGET h f", "HMGET h f", "HGETALL h", "HLEN h", "HEXISTS h f", "HINCRBY h n 1",
     "ZADD z 1 m", "ZCARD z", "ZRANGE z 0 0", "ZRANGEBYSCORE z 0 1", "ZREVRANGEBYSCORE z 1 0", "ZRANK z m",
     "ZSCORE z m", "ZCOUNT z 0 1", "ZPOPMIN z", "ZREVRANGE z 0 0", "ZINTERSTORE z 1 z", "ZRANDMEMBER z",
     "ZREMRANGEBYSCORE z 0 1", "ZREM z m",
-    "SADD s m", "SMEMBERS s", "SISMEMBER s m", "SREM s m", "SET t 1", "GET t", "EXISTS t",
+    "SADD s m", "SMEMBERS s", "SISMEMBER s m", "SREM s m", "SET t 1", "GET t", "GETDEL t", "MGET t", "EXISTS t",
     "EXPIRE t 9", "PERSIST t",
     "XADD x * f 1", "XREAD STREAMS x 0", "TIME", "HDEL h f",
 )  # fmt: skip

@@ -1,96 +1,72 @@
-"""Reading from Redis: jobs, one or many, the index, results, events, queues and workers.
+"""Reading from Redis: jobs, one or many, the lists of them, results and events.
 
-Changes nothing; `ledger.py` has the transitions.
+Changes nothing; `ledger.py` has the transitions, `fleet_reader.py` reads what belongs to no single job.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from functools import cache
-from importlib.resources import files
-from itertools import count, islice, takewhile
-from typing import Any, Self, TypeVar, cast
-
-import redis
+from datetime import timedelta
+from itertools import count, takewhile
+from typing import Any, TypeVar, cast
 
 from videoqa import errors
 from videoqa.contract import (
     FINAL_STATES,
+    DeadCount,
+    DeadGroup,
+    DeadGroups,
     Event,
     Failure,
     Job,
+    JobCount,
+    JobFilter,
     JobRequest,
     JobState,
+    JobSummary,
+    JobTimeline,
     Model,
-    QueueInfo,
     Result,
     Segment,
-    WorkerInfo,
     describe_state,
     parse_stored,
     redact_request,
     to_datetime,
 )
-from videoqa.jobs.connection import translate_redis_errors
-from videoqa.jobs.event_stream import EventsRead, includes_first, parse_first, parse_streams
-from videoqa.jobs.job_filter import JobFilter, ListedJobs
-from videoqa.jobs.keys import Keys, parse_queue_name, queue_name
+from videoqa.jobs.connection import execute_each, translate_redis_errors
+from videoqa.jobs.event_stream import (
+    FIRST_ID,
+    EventsRead,
+    find_before,
+    includes_first,
+    parse_first,
+    parse_streams,
+)
+from videoqa.jobs.fleet_reader import FleetReader, parse_clock
 from videoqa.jobs.list_cursor import ListCursor
-from videoqa.jobs.replication import ReplicaWait
-from videoqa.jobs.unreadable import UnreadableLog
+from videoqa.jobs.selection import DEAD_CODES, JobSelection, ListedJobs, has_text
+from videoqa.jobs.timeline import MOST_ATTEMPTS, make_timeline
 from videoqa.local_stack import describe_address, is_stack_for
+from videoqa.telemetry.trace_context import find_trace_id
 
 __all__ = ["LedgerReader", "check_job_id"]
 
 _M = TypeVar("_M", bound=Model)
 _Record = dict[str, str | None]
 
-_EVEN_WHEN_FULL = """local server = redis
-local redis = {}
-function redis.pcall(...)
-  local reply = server.pcall(...)
-  local is_full = type(reply) == 'table' and reply.err and string.find(reply.err, 'OOM', 1, true)
-  if not is_full then return reply end
-  server.call('HDEL', ARGV[1] .. ':dispatch', '')
-  return server.pcall(...)
-end
-function redis.call(...)
-  local reply = redis.pcall(...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  return server.call(...) -- raises
-end
-"""
-"""Over `maxmemory` Redis refuses a script's first write that needs memory, and none after a
-write that needs none. Leases must be renewed and jobs must end even then, or running jobs would
-lose their leases one after the other. (From Redis 7 on, `#!lua flags=allow-oom` has the same effect.)
-"""
-_READING = ("queues", "explain")
-"""Scripts that write nothing, so that a replica runs them as well."""
+LOOKED_AT = 1000
+"""Records that one call of a script looks at, which takes Redis a few milliseconds."""
+GROUPED = 2000
+"""Newest failures of a code that are grouped by their messages."""
 
 _JOB_FIELDS = (
     "state", "stage", "attempt", "max_attempts", "created_at", "started_at", "finished_at",
-    "next_at", "worker", "failure", "result_url", "request", "tenant",
+    "next_at", "worker", "failure", "result_url", "request", "tenant", "summary",
+    "traceparent",
 )  # fmt: skip
 _UNREADABLE = (errors.InvalidRequest, ValueError, TypeError, OverflowError, OSError)
 """Errors of parsing a record: of JSON, of models and numbers, and of times that no calendar has."""
-
-
-@cache
-def load_script(name: str) -> str:
-    """Returns the text of a script in `lua/`, behind `common.lua`."""
-    folder = files("videoqa.jobs") / "lua"
-    begin = "" if name in ("submit", "announce", *_READING) else _EVEN_WHEN_FULL
-    return begin + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
-
-
-@cache
-def hash_script(name: str) -> str:
-    """Returns the SHA-1 of a script, by which Redis knows it."""
-    return hashlib.sha1(load_script(name).encode(), usedforsecurity=False).hexdigest()
 
 
 def check_job_id(job_id: str) -> None:
@@ -104,70 +80,17 @@ def check_job_id(job_id: str) -> None:
         raise errors.JobNotFound(f"no job {job_id!r} was ever recorded here; check the id")
 
 
-class LedgerReader:
+class LedgerReader(FleetReader):
     """Reads the job records of one prefix in one Redis. Thread-safe.
 
     To the reader of a tenant, records of other tenants are not there: `_read_records` is the only way to
-    a record, and the function `refuse` of `lua/common.lua` to a change of one.
+    a record, and the function `refuse` of `lua/records.lua` to a change of one.
     """
 
-    def __init__(
-        self,
-        client: redis.Redis,
-        *,
-        url: str,
-        prefix: str = "videoqa",
-        wait_replicas: int = 0,
-    ) -> None:
-        """Makes a reader of all records, for workers and operators.
-
-        Arguments:
-            wait_replicas: replicas that must have what a call recorded, before it returns.
-        """
-        self.tenant: str | None = None
-        """The only tenant whose records there are; None: those of all."""
-        self._redis = client
-        self._url = url
-        self.keys = Keys(prefix)
-        self._replicas = ReplicaWait(wait_replicas, url=url, prefix=prefix)
-        self._unreadable = UnreadableLog()
-
-    def for_tenant(self, tenant: str | None) -> Self:
-        """Returns a reader of one tenant's records, or of all; both together warn of each unreadable key once."""
-        found = copy.copy(self)
-        found.tenant = tenant
-        return found
-
-    def _run(self, script: str, *args: str | float) -> Any:
-        values = [self.keys.prefix, *args]
-        with translate_redis_errors(self._url):
-            try:
-                call = "EVALSHA", hash_script(script), 0, *values
-                return self._replicas.run(self._redis, script, *call)
-            except redis.exceptions.NoScriptError:
-                # Text and call in one: a retry may meet another server, which knows no script yet.
-                return self._replicas.run(
-                    self._redis, script, "EVAL", load_script(script), 0, *values
-                )
-
-    def _run_many(self, script: str, calls: Sequence[Sequence[str | float]]) -> list[Any]:
-        """Runs a script with the arguments of each call, in one round trip; an error is the reply of its call."""
-        if not calls:
-            return []
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.script_load(load_script(script))  # here: a retry may meet another server
-        for args in calls:
-            pipe.evalsha(hash_script(script), 0, self.keys.prefix, *args)
-        self._replicas.add(pipe, script)
-        loaded, *replies = self._replicas.check(script, pipe.execute(raise_on_error=False))
-        if isinstance(loaded, Exception):
-            raise loaded
-        return replies
-
-    def _run_on(self, job_id: str, script: str) -> list[str]:
+    def _run_on(self, job_id: str, script: str, *args: str) -> list[str]:
         """Runs a producer's script on one record, and raises the reason if it refuses that."""
         check_job_id(job_id)
-        reply = cast("list[str]", self._run(script, job_id, self.tenant or ""))
+        reply = cast("list[str]", self._run(script, job_id, self.tenant or "", *args))
         match reply[0]:
             case "unknown":
                 raise self._explain_missing(job_id)
@@ -221,7 +144,7 @@ class LedgerReader:
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
                 pipe.hmget(self.keys.job(job_id), fields)
-            replies = self._execute(pipe)
+            replies = execute_each(pipe)
         return [self._see_record(fields, values) for values in replies]
 
     def _see_record(
@@ -233,15 +156,6 @@ class LedgerReader:
                 return None
             record = dict(zip(fields, values, strict=True))
         return record if self.tenant in (None, record["tenant"]) else None
-
-    @staticmethod
-    def _execute(pipe: Any) -> list[Any]:
-        """Runs a pipeline; where a key holds another type than expected, that error is its reply."""
-        replies = cast("list[Any]", pipe.execute(raise_on_error=False))
-        for reply in replies:
-            if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
-                raise reply
-        return replies
 
     def _parse_job(
         self, job_id: str, record: _Record | None, *, include_request: bool
@@ -282,91 +196,123 @@ class LedgerReader:
             pipe = self._redis.pipeline(transaction=False)
             for job_id in job_ids:
                 pipe.hmget(self.keys.job(job_id), "state", "tenant")
-            replies = self._execute(pipe)
+            replies = execute_each(pipe)
         found = (("", None) if isinstance(reply, Exception) else reply for reply in replies)
         return [
             cast("JobState", state) if state and self.tenant in (None, tenant) else None
             for state, tenant in found
         ]
 
-    def list_index(self, which: JobFilter, *, after: ListCursor | None, limit: int) -> ListedJobs:
-        """Looks at up to `limit` positions of selected jobs behind `after`, newest first."""
+    def list_index(
+        self, which: JobSelection, *, after: ListCursor | None, limit: int, most: int
+    ) -> ListedJobs:
+        """Returns up to `limit` positions of selected jobs behind `after`, after a look at up to `most`.
+
+        The text of a filter is not looked at, which `filter_by_text` does.
+        """
+        place = (f"{after.at_s:.6f}", after.job_id) if after else ("", "")
+        reply = self._run("select", which.to_json(self.tenant), *place, limit, most)
+        looked_at, keys, gone, last, flat = reply
+        found = [
+            ListCursor(float(at_s), str(job_id))
+            for job_id, at_s in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        last_at = ListCursor(float(last[0]), str(last[1])) if last else None
+        return ListedJobs(found, keys, gone, int(looked_at), last_at)
+
+    def filter_by_text(self, job_ids: Sequence[str], text: str) -> set[str]:
+        """Returns those of the ids whose requests have the text."""
         with translate_redis_errors(self._url):
-            keys = self._choose_index(which)
-            looked_at, has_more = self._read_index(keys, which, after, limit)
-            is_kept = self._match([at.job_id for at in looked_at], which)
-        return ListedJobs(
-            found=[at for at, keeps in zip(looked_at, is_kept, strict=True) if keeps],
-            keys=keys,
-            last=looked_at[-1] if has_more else None,
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hget(self.keys.job(job_id), "request")
+            replies = execute_each(pipe)
+        return {
+            job_id
+            for job_id, reply in zip(job_ids, replies, strict=True)
+            if isinstance(reply, str) and has_text(reply, text)
+        }
+
+    def count_index(self, which: JobSelection, *, most: int) -> JobCount:
+        """Returns the number of selected jobs: exact where an index has it, else of the first `most`."""
+        table, place = which.to_json(self.tenant), ("", "")
+        count = looked_at = 0
+        while True:
+            kind, found, *rest = self._run("count", table, *place, min(most - looked_at, LOOKED_AT))
+            if kind == "exact":
+                return JobCount(count=int(found))
+            count, looked_at = count + int(found), looked_at + int(rest[0])
+            place = (str(rest[1]), str(rest[2]))
+            if not place[1] or looked_at >= most:
+                return JobCount(count=count, is_exact=not place[1], looked_at=looked_at)
+
+    def count_dead(self) -> list[DeadCount]:
+        """Returns the numbers of dead letters by code, the most frequent first; codes without any are left out."""
+        hour, day = 3600, 86400
+        rows = self._run("dead", self.tenant or "", hour, day, 7 * day, "", *DEAD_CODES)
+        found = [
+            DeadCount(code=code, hour=row[0], day=row[1], week=row[2], all=row[3])
+            for code, row in zip(DEAD_CODES, rows, strict=True)
+            if row[3]
+        ]
+        return sorted(found, key=lambda one: (-one.all, one.code))
+
+    def group_dead(self, code: str, *, most: int = GROUPED) -> DeadGroups:
+        """Returns the newest failures of a code by their groups, the largest first."""
+        which = JobSelection(JobFilter(code=code))
+        listed = self.list_index(which, after=None, limit=most, most=most)
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for at in listed.found:
+                pipe.hmget(self.keys.job(at.job_id), "group", "failure")
+            replies = execute_each(pipe)
+        groups: dict[str, list[tuple[ListCursor, str]]] = {}
+        for at, reply in zip(listed.found, replies, strict=True):
+            if not isinstance(reply, Exception) and all(isinstance(one, str) for one in reply):
+                groups.setdefault(reply[0], []).append((at, reply[1]))
+        made = [self._make_group(code, name, rows) for name, rows in groups.items()]
+        return DeadGroups(
+            code=code,
+            groups=tuple(sorted((one for one in made if one), key=lambda one: -one.count)),
+            looked_at=len(listed.found),
+            has_more=listed.last is not None,
         )
 
-    def _choose_index(self, which: JobFilter) -> list[str]:
-        """Returns the keys of the smallest index that holds the selected jobs."""
-        choices = [[self._list_key("any", name)] for name in which.names]
-        if which.state in FINAL_STATES:
-            choices.append([self._list_key(which.state)])
-        elif which.state is not None:
-            choices.append([self._list_key("open")])
-            if which.state != "queued":
-                queues = cast("list[str]", self._redis.zrange(self.keys.queues, 0, -1))
-                choices.append([self.keys.running(queue) for queue in sorted(queues)])
-        elif not choices:
-            choices.append([self._list_key(state) for state in ("open", *sorted(FINAL_STATES))])
-        if len(choices) == 1:
-            return choices[0]
-        pipe = self._redis.pipeline(transaction=False)
-        for keys in choices:
-            for key in keys:
-                pipe.zcard(key)
-        sizes = iter(cast("list[int]", pipe.execute()))
-        size = [sum(islice(sizes, len(keys))) for keys in choices]
-        return choices[size.index(min(size))]
+    def _make_group(
+        self, code: str, name: str, rows: Sequence[tuple[ListCursor, str]]
+    ) -> DeadGroup | None:
+        """Returns a group of these failures, newest first; None if another program wrote them."""
+        try:
+            return DeadGroup(
+                code=code,
+                group=name,
+                failure=parse_stored(Failure, rows[0][1]),
+                count=len(rows),
+                job_ids=tuple(at.job_id for at, _ in rows[:5]),
+                first_at=to_datetime(rows[-1][0].at_s),
+                last_at=to_datetime(rows[0][0].at_s),
+            )
+        except _UNREADABLE as error:
+            self._unreadable.warn(self.keys.job(rows[0][0].job_id), error)
+            return None
 
-    def _list_key(self, state: str, name: str = "") -> str:
-        return self.keys.job_list(state, self.tenant, name)
-
-    def _read_index(
-        self, keys: Sequence[str], which: JobFilter, after: ListCursor | None, limit: int
-    ) -> tuple[list[ListCursor], bool]:
-        """Returns positions of an index, and True if it may have more."""
-        start = f"({which.until_s}" if which.until_s is not None else "+inf"
-        if after is not None and (which.until_s is None or after.at_s < which.until_s):
-            start = str(after.at_s)
-        end = "-inf" if which.since_s is None else which.since_s
-        skipped = 0 if after is None else 1
-        while True:
-            # At once, so that a job that changes its state meanwhile is in one of them.
-            pipe = self._redis.pipeline(transaction=True)
-            for key in keys:
-                pipe.zrevrangebyscore(
-                    key, start, end, start=0, num=limit + skipped, withscores=True
-                )
-            replies = pipe.execute()
-            positions = {
-                ListCursor(float(at_s), str(job_id)) for found in replies for job_id, at_s in found
-            }
-            merged = sorted(positions, reverse=True)[: limit + skipped]
-            found = [at for at in merged if after is None or at < after]
-            has_more = len(merged) == limit + skipped
-            if found or not has_more:
-                return found[:limit], has_more
-            skipped += limit  # as many jobs as that were submitted at the very time of the cursor
-
-    def _match(self, job_ids: Sequence[str], which: JobFilter) -> list[bool]:
-        """Tells of jobs of an index if they are selected; one without a record is: its reader finds that out."""
-        if not which.is_walked or not job_ids:
-            return [True] * len(job_ids)
-        pipe = self._redis.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipe.hmget(self.keys.job(job_id), "state", "filters", "tenant")
-        replies = self._execute(pipe)
-        return [
-            not isinstance(reply, Exception)
-            and which.selects(*reply[:2])
-            and (reply[0] is None or self.tenant in (None, reply[2]))
-            for reply in replies
-        ]
+    def timeline(self, job_id: str) -> JobTimeline:
+        """Returns the job with its attempts; raises as `get`."""
+        job, record = self._get(job_id, ("rung_at", "stages"))
+        numbers = range(max(1, job.attempt - MOST_ATTEMPTS), job.attempt + 1)
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.time()
+            if numbers:
+                pipe.hmget(self.keys.job(job_id), [f"attempt:{number}" for number in numbers])
+            time, *noted = execute_each(pipe)
+        texts = noted[0] if noted and not isinstance(noted[0], Exception) else [None] * len(numbers)
+        return make_timeline(
+            self._explain_wait(job),
+            record,
+            dict(zip(numbers, texts, strict=True)),
+            now_s=parse_clock(time),
+        )
 
     def _explain_wait(self, job: Job) -> Job:
         """Returns the job; if it is queued, with its position in its queue and the reason why it waits."""
@@ -386,6 +332,8 @@ class LedgerReader:
             "leader": f"{f'job {detail}' if detail else 'a job'}, which asks the same",
             "paused": "its queue is paused",
             "loading": "its workers are still loading the model",
+            "draining": "another worker: those that there are shut down",
+            "broken": "another worker: the engines of those that there are have stopped",
             "exclusive": "a worker in which nothing else runs: its last attempt runs by itself",
             "tenant": f"a running job of its tenant to end; at most {detail} run at once",
             "slots": "a free worker",
@@ -412,7 +360,7 @@ class LedgerReader:
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(self.keys.segments(job_id))
-            (found,) = self._execute(pipe)
+            (found,) = execute_each(pipe)
         if isinstance(found, Exception) or found.get("of") != fingerprint:
             return []
         texts = takewhile(bool, (found.get(str(number)) for number in count()))
@@ -444,7 +392,7 @@ class LedgerReader:
                 if includes_first(after):
                     pipe.hget(self.keys.job(job_id), "created_at")
                 pipe.xread({self.keys.events(job_id): after})
-            replies = iter(self._execute(pipe))
+            replies = iter(execute_each(pipe))
         found: list[list[Event] | Exception] = []
         for job_id, after in reads:
             key = self.keys.events(job_id)
@@ -459,13 +407,35 @@ class LedgerReader:
             found.append(parse_first(created_at) + news.events)
         return found
 
+    def has_event(self, job_id: str, event_id: str) -> bool:
+        """Tells if the job's stream has this event still, so that all events after it can be read.
+
+        The first event is in no stream; it counts as there as long as the second one is.
+        """
+        before = find_before(event_id)
+        if before is None:
+            return False
+        key = self.keys.events(job_id)
+        with translate_redis_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.xread({key: "0" if event_id == FIRST_ID else before}, count=1)
+            (reply,) = execute_each(pipe)
+        if isinstance(reply, Exception):
+            raise self._translate(reply)
+        found = parse_streams(reply).get(key, EventsRead())
+        if event_id != FIRST_ID:
+            return found.last_id == event_id
+        return found.last_id is None or any(
+            event.type == "state" and event.attempt <= 1 for event in found.events
+        )
+
     def check_streams(self, keys: Sequence[str]) -> list[Exception | None]:
         """Returns the error with which reading each of these streams fails, or None."""
         with translate_redis_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for key in keys:
                 pipe.xread({key: "$"})
-            replies = self._execute(pipe)
+            replies = execute_each(pipe)
         return [
             self._translate(reply) if isinstance(reply, Exception) else None for reply in replies
         ]
@@ -505,108 +475,16 @@ class LedgerReader:
             f"{self.keys.prefix}; check the id"
         )
 
-    def queues(self) -> list[QueueInfo]:
-        """Returns the queues in which jobs wait or run, that are paused, or that workers serve; by their names.
-
-        For a tenant: those in which its jobs wait, or that workers serve, with its own waiting jobs only.
-        """
-        return self.read_queues(idle_s=0.0)[0]
-
-    def read_queues(self, *, idle_s: float) -> tuple[list[QueueInfo], bool]:
-        """Returns the queues, and whether jobs may be lost or due of which no reaper has made sure for `idle_s`."""
-        is_due, *rows = self._run("queues", self.tenant or "", idle_s)
-        found = (self._describe_queue(row) for row in sorted(rows))
-        return [queue for queue in found if queue is not None], bool(is_due)
-
-    def _describe_queue(self, row: Sequence[Any]) -> QueueInfo | None:
-        (
-            name,
-            waiting,
-            tenants,
-            paused,
-            oldest_at,
-            oldest_s,
-            running,
-            delayed,
-            due,
-            workers,
-            slots,
-        ) = row
-        model, priority = parse_queue_name(self.keys.prefix, name)
-        if queue_name(self.keys.prefix, model, priority) != name:
-            self._unreadable.warn(f"{self.keys.prefix}:queues {name}", "it is no queue's name")
-            return None
-        return QueueInfo(
-            model=model,
-            priority=priority,
-            waiting=int(waiting),
-            running=int(running),
-            delayed=int(delayed),
-            due=int(due),
-            tenants=int(tenants),
-            paused=bool(paused),
-            workers=int(workers),
-            slots=int(slots),
-            oldest_at=_parse_oldest(oldest_at),
-            oldest_s=float(oldest_s) if oldest_s else None,
-        )
-
-    def count_failures(self, *, within_s: float, most: int = 10_000) -> dict[str, int]:
-        """Counts the jobs that failed within the last seconds, by code, the most frequent in front.
-
-        Looks at the `most` failed jobs that were submitted last.
-        """
-        counts: Counter[str] = Counter()
-        with translate_redis_errors(self._url):
-            since = to_datetime(self._redis.time()[0] - within_s)
-            key = self.keys.job_list("failed", self.tenant)
-            ids = cast("list[str]", self._redis.zrevrange(key, 0, most - 1))
-        for start in range(0, len(ids), 1000):
-            for job in self.get_many(ids[start : start + 1000]):
-                if isinstance(job, Job) and job.failure and job.finished_at:
-                    counts[job.failure.code] += job.finished_at >= since
-        return {code: count for code, count in counts.most_common() if count}
-
-    def workers(self) -> list[WorkerInfo]:
-        """Returns the workers whose announcements are younger than a minute."""
-        with translate_redis_errors(self._url):
-            ids = cast("list[str]", self._redis.zrange(self.keys.workers, 0, -1))
-            pipe = self._redis.pipeline(transaction=False)
-            for worker_id in ids:
-                pipe.hget(self.keys.worker(worker_id), "info")
-            replies = self._execute(pipe)
-        found = (
-            self._parse_worker(worker_id, reply)
-            for worker_id, reply in zip(ids, replies, strict=True)
-            if reply is not None
-        )
-        return [info for info in found if info is not None]
-
-    def _parse_worker(self, worker_id: str, reply: str | Exception) -> WorkerInfo | None:
-        try:
-            if isinstance(reply, Exception):
-                raise errors.InvalidRequest(str(reply))
-            return parse_stored(WorkerInfo, reply)
-        except errors.InvalidRequest as error:
-            self._unreadable.warn(self.keys.worker(worker_id), error)
-            return None
-
 
 def _parse_time(text: str | None) -> Any:
     return to_datetime(float(text)) if text else None
 
 
-def _parse_oldest(text: str) -> Any:
-    """Parses the time of a job that is not read otherwise, whose record may hold anything."""
-    try:
-        return _parse_time(text)
-    except _UNREADABLE:
-        return None
-
-
 def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) -> Job:
     """Returns the job of a record, without position and reason for waiting, which are not in it."""
     request = parse_stored(JobRequest, record["request"])
+    finished_at = _parse_time(record["finished_at"])
+    is_final = record["state"] in FINAL_STATES and finished_at is not None
     return Job(
         id=job_id,
         state=record["state"],
@@ -615,7 +493,8 @@ def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) ->
         max_attempts=int(record["max_attempts"]),
         created_at=_parse_time(record["created_at"]),
         started_at=_parse_time(record["started_at"]),
-        finished_at=_parse_time(record["finished_at"]),
+        finished_at=finished_at,
+        expires_at=finished_at + timedelta(seconds=request.result_ttl_s) if is_final else None,
         next_attempt_at=_parse_time(record["next_at"]),
         model=request.model,
         priority=request.priority,
@@ -626,5 +505,7 @@ def _parse_job(job_id: str, record: dict[str, Any], *, include_request: bool) ->
         custom_id=request.custom_id,
         tags=request.tags,
         metadata=request.metadata,
+        summary=parse_stored(JobSummary, record["summary"]) if record["summary"] else None,
+        trace_id=find_trace_id(job_id, record["traceparent"]),
         request=redact_request(request) if include_request else None,
     )

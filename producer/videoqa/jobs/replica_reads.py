@@ -16,10 +16,22 @@ from typing import Any, Self, TypeVar, cast
 import redis
 
 from videoqa import errors
-from videoqa.contract import Job, JobState, QueueInfo, Result, WorkerInfo
-from videoqa.jobs.job_filter import JobFilter, ListedJobs
+from videoqa.contract import (
+    DeadCount,
+    DeadGroups,
+    Job,
+    JobCount,
+    JobState,
+    JobTimeline,
+    QueueInfo,
+    Result,
+    WorkerInfo,
+)
+from videoqa.jobs.fleet_stats import RingsRead
 from videoqa.jobs.list_cursor import ListCursor
-from videoqa.jobs.reader import LedgerReader
+from videoqa.jobs.reader import GROUPED, LedgerReader
+from videoqa.jobs.selection import JobSelection, ListedJobs
+from videoqa.telemetry import log_events
 
 __all__ = ["ReplicaReader"]
 
@@ -92,7 +104,7 @@ class ReplicaReader(LedgerReader):
 
     def _leave_for_a_while(self, error: errors.RedisUnavailable) -> None:
         if not self._shared.is_away:
-            log.warning("reading at the primary, because the replica cannot be read: %s", error)
+            log_events.REPLICA_AWAY.log(log, error=error)
         self._shared.is_away = True
         self._shared.rests_until_s = time.monotonic() + REST_S
 
@@ -144,8 +156,26 @@ class ReplicaReader(LedgerReader):
         return (job, result) if result is not None else self._primary.result(job_id)
 
     @_or_at_primary
-    def list_index(self, which: JobFilter, *, after: ListCursor | None, limit: int) -> ListedJobs:
-        return super().list_index(which, after=after, limit=limit)
+    def list_index(
+        self, which: JobSelection, *, after: ListCursor | None, limit: int, most: int
+    ) -> ListedJobs:
+        return super().list_index(which, after=after, limit=limit, most=most)
+
+    @_or_at_primary
+    def filter_by_text(self, job_ids: Sequence[str], text: str) -> set[str]:
+        return super().filter_by_text(job_ids, text)
+
+    @_or_at_primary
+    def count_index(self, which: JobSelection, *, most: int) -> JobCount:
+        return super().count_index(which, most=most)
+
+    @_or_at_primary
+    def count_dead(self) -> list[DeadCount]:
+        return super().count_dead()
+
+    @_or_at_primary
+    def group_dead(self, code: str, *, most: int = GROUPED) -> DeadGroups:
+        return super().group_dead(code, most=most)
 
     @_or_at_primary
     def read_queues(self, *, idle_s: float) -> tuple[list[QueueInfo], bool]:
@@ -156,5 +186,15 @@ class ReplicaReader(LedgerReader):
         return super().workers()
 
     @_or_at_primary
-    def count_failures(self, *, within_s: float, most: int = 10_000) -> dict[str, int]:
-        return super().count_failures(within_s=within_s, most=most)
+    def read_rings(self, *, all_of_them: bool) -> RingsRead:
+        return super().read_rings(all_of_them=all_of_them)
+
+    @_or_at_primary
+    def timeline(self, job_id: str) -> JobTimeline:
+        if self._is_own(job_id):
+            return self._primary.timeline(job_id)
+        return super().timeline(job_id)
+
+    @_or_at_primary
+    def count_failures(self, *, within_s: float) -> dict[str, int]:
+        return super().count_failures(within_s=within_s)

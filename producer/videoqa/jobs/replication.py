@@ -14,6 +14,7 @@ import redis
 
 from videoqa.errors import NotReplicated
 from videoqa.local_stack import describe_address
+from videoqa.telemetry import log_events
 
 __all__ = ["ReplicaWait"]
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 1.5
 """Longest wait for the acknowledgements; below every `socket_timeout`, which is more than 2 s."""
-_CALLERS = ("submit", "cancel", "retry", "purge", "pause")
+_CALLERS = ("submit", "cancel", "retry", "purge", "pause", "bulk", "change")
 """Scripts whose outcome somebody is told of, and relies on."""
 _WORKERS = ("finish", "fail")
 """Scripts that end an attempt. What is lost of them runs again: the worker is warned, and goes on."""
@@ -84,7 +85,5 @@ class ReplicaWait:
                 f"{why}; repeat the call, a submit with the same idempotency_key, and look at the replicas"
             )
         if not self._has_warned:
-            log.warning(
-                "%s; what is lost of this worker's jobs runs again; look at the replicas", why
-            )
+            log_events.REPLICAS_MISSING.log(log, reason=why)
         self._has_warned = True

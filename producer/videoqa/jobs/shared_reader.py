@@ -28,6 +28,7 @@ from videoqa.forks import reopen_in_children
 from videoqa.jobs.read_lane import IDLE_S, ReadLane
 from videoqa.jobs.reader import LedgerReader
 from videoqa.jobs.settling import AnyFuture, settle_all
+from videoqa.telemetry import log_events
 
 __all__ = ["SharedReader"]
 
@@ -184,7 +185,7 @@ class SharedReader:
         except (
             RedisUnavailable
         ) as error:  # the next XREAD takes the read along, at the latest in BLOCK_S
-            log.debug("a blocking read could not be woken: %s", error)
+            log_events.READ_NOT_WOKEN.log(log, error=error)
             is_woken = True
         except ClientClosed:
             return

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from videoqa import errors
-from videoqa.contract import JobRequest
-from videoqa.jobs.job_filter import make_filters
+from videoqa.contract import JobRequest, is_file_id, name_receiver
+from videoqa.jobs.key_quota import KeyQuota
 from videoqa.jobs.keys import queue_name
+from videoqa.jobs.selection import make_filters, summarize_request
 
 __all__ = ["Submission", "SubmitResult", "new_job_id"]
 
 MAX_REQUEST_BYTES = 1 << 20
+MAX_TOLD_METADATA_BYTES = 8_000
+"""Larger metadata is left out of a webhook's call, which is to stay below 20 kB."""
 
 
 def new_job_id() -> str:
@@ -52,10 +55,32 @@ class SubmitResult:
 class Submission:
     """A request with the id of the job that it becomes once the `submit` script has recorded it."""
 
-    def __init__(self, job_id: str, request: JobRequest) -> None:
-        """Raises InvalidRequest if the request is over 1 MiB as JSON."""
+    def __init__(
+        self,
+        job_id: str,
+        request: JobRequest,
+        *,
+        key: KeyQuota | None = None,
+        traceparent: str = "",
+    ) -> None:
+        """Raises InvalidRequest if it is over 1 MiB as JSON, or names a file that only its gateway can find.
+
+        Arguments:
+            key: the API key for which the job is counted.
+            traceparent: the span of the caller, as `TraceContext` writes it; empty: the job has a trace of its own.
+        """
+        for n, each in enumerate(request.inputs):
+            if is_file_id(each.url):
+                raise errors.InvalidRequest(
+                    f"inputs.{n}.url: got {each.url}, the id of an uploaded file, expected a URL; submit the job to "
+                    "the gateway that has the file",
+                    param=f"inputs.{n}.url",
+                )
         self.job_id = job_id
         self.request = request
+        self.key = key
+        self.traceparent = traceparent
+        self.summary = summarize_request(request)
         # Sorted and compact: the digest of a request must not depend on its spelling.
         data = json.loads(request.model_dump_json(exclude_defaults=True))
         data["max_attempts"] = request.max_attempts
@@ -79,13 +104,17 @@ class Submission:
             request.timeout_s,
             request.result_ttl_s,
             request.start_by.timestamp() if request.start_by else "",
-            # A tenant's keys are its own: another's is neither found nor in conflict.
-            _digest(json.dumps([request.tenant, key])) if key else "",
+            digest_idempotency_key(request.tenant, key) if key else "",
             _digest(self.text),
             start_by_default_s,
             max_queued,
             request.tenant or "",
             self._write_filters(),
+            *self._write_webhook(),
+            *(self.key.lua_args() if self.key else ("", "")),
+            self.summary.model_dump_json(),
+            request.custom_id or "",
+            self.traceparent,
         ]
 
     def _write_filters(self) -> str:
@@ -93,17 +122,41 @@ class Submission:
         filters = make_filters(self.request.tags, self.request.model)
         return json.dumps(filters, ensure_ascii=False, separators=(",", ":")) if filters else ""
 
+    def _write_webhook(self) -> tuple[str, str]:
+        """Returns the final states that are told, and the URL and the job's own words as JSON; empty: no webhook."""
+        request, webhook = self.request, self.request.webhook
+        if webhook is None:
+            return "", ""
+        own: dict[str, Any] = {
+            "custom_id": request.custom_id,
+            "model": request.model,
+            "tags": request.tags,
+            "metadata": request.metadata,
+        }
+        if len(json.dumps(request.metadata, ensure_ascii=False).encode()) > MAX_TOLD_METADATA_BYTES:
+            own |= {"metadata": None, "metadata_omitted": True}
+        told = {"url": webhook.url, "receiver": name_receiver(webhook.url), "job": own}
+        if self.traceparent:
+            told["traceparent"] = self.traceparent
+        states = " ".join(event.removeprefix("job.") for event in webhook.events)
+        return states, json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+
     def parse_reply(self, reply: Sequence[Any], max_queued: int) -> SubmitResult:
         """Parses the reply of the `submit` script."""
         request = self.request
         match reply[0]:
             case "new":
+                if self.key and len(reply) > 3:
+                    self.key.note(str(reply[3]))
                 return SubmitResult(
                     job_id=self.job_id,
                     is_new=True,
                     created_at_s=float(reply[2]),
                     ring=str(reply[1]) or None,
                 )
+            case "limit" if self.key:
+                self.key.note(str(reply[2]))
+                return SubmitResult(error=self.key.refuse(str(reply[1])))
             case "same":
                 return SubmitResult(job_id=str(reply[1]))
             case "conflict":
@@ -121,6 +174,11 @@ class Submission:
                 "workers, or raise VIDEOQA_MAX_QUEUED"
             )
         )
+
+
+def digest_idempotency_key(tenant: str | None, key: str) -> str:
+    """Returns the name of an idempotency key; a tenant's are its own: another's is neither found nor in conflict."""
+    return _digest(json.dumps([tenant, key]))
 
 
 def _digest(text: str) -> str:

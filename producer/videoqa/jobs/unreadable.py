@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from videoqa.telemetry import log_events
+
 __all__ = ["UnreadableLog"]
 
 log = logging.getLogger(__name__)
@@ -23,4 +25,4 @@ class UnreadableLog:
         if len(self._told) >= _MOST_REMEMBERED:
             self._told.clear()
         self._told.add(key)
-        log.warning("key %s is skipped: %.400s", key, why)
+        log_events.KEY_SKIPPED.log(log, key=key, reason=why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
 from support.attempts import Model, Recorded, due, make_attempts, submit
@@ -12,7 +13,7 @@ from videoqa import errors
 from videoqa.contract import Result
 from videoqa.jobs import Ledger
 from videoqa.settings import Settings
-from videoqa.storage import ObjectStore
+from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
 from videoqa_worker.settings import WorkerSettings
@@ -300,3 +301,34 @@ def test_followers_go_on_waiting_for_a_job_whose_worker_vanished(
     assert again.job_id == leader.job_id
     assert ledger.claim([leader.queue], worker="w", lease_s=30, token="x").reason == "nothing waits"
     assert ledger.get(follower.job_id).state == "queued"
+
+
+def test_a_job_that_gets_the_answers_of_an_earlier_one_has_a_sheet_of_its_own(
+    attempts: Attempts, ledger: Ledger, model: Model, tmp_path: Path
+) -> None:
+    without = answer(attempts, ledger, submit(ledger, sheet=True, questions=["Why?"]))
+    assert [(w.code, without.sheet) for w in without.warnings] == [("sheet_not_stored", None)]
+    model.frames = [np.full((90, 160, 3), 99, np.uint8)] * 2
+    first = answer(attempts, ledger, submit(ledger, sheet=True))
+    again = answer(attempts, ledger, submit(ledger, sheet=True))
+    unasked = answer(attempts, ledger, submit(ledger))
+    assert (again.cached, unasked.cached) == (True, True)
+    assert again.sheet == first.sheet is not None
+    assert (unasked.sheet, unasked.sheet_url, unasked.warnings) == (None, None, ())
+    one, other = (ObjectStore().read(str(result.sheet_url)) for result in (first, again))
+    assert first.job_id.encode() in one
+    assert other == one.replace(first.job_id.encode(), again.job_id.encode())
+    file_path(str(again.sheet_url)).write_bytes(b"no sheet")
+    file_path(str(first.sheet_url)).unlink()
+    third = answer(attempts, ledger, submit(ledger, sheet=True))
+    assert (third.cached, third.sheet_url) == (True, None)
+    assert [warning.code for warning in third.warnings] == ["sheet_not_stored"]
+
+
+def test_answers_of_a_job_without_a_sheet_say_how_to_get_one(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    answer(attempts, ledger, submit(ledger))
+    again = answer(attempts, ledger, submit(ledger, sheet=True))
+    assert again.cached
+    assert [warning.code for warning in again.warnings] == ["sheet_not_kept"]

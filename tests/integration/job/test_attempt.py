@@ -15,12 +15,15 @@ from typing import cast
 import pytest
 import redis
 from support.attempts import Bells, Model, Recorded, due, submit
+from support.logs import configured_logs, parse_lines
 
 from videoqa import errors
 from videoqa.contract import Result
 from videoqa.jobs import Ledger
 from videoqa.storage import ObjectStore
+from videoqa.telemetry.trace_context import derive_trace_id
 from videoqa_worker.job.attempts import Attempts, backoff_s
+from videoqa_worker.settings import WorkerSettings
 
 
 def rewrite(redis_client: redis.Redis, ledger: Ledger, made: Recorded, **fields: object) -> None:
@@ -87,6 +90,23 @@ def test_a_worker_that_shuts_down_claims_nothing_and_counts_no_bell(
     assert not attempts.process(made.queue, answers.append)
     assert answers == [None]
     assert ledger.get(made.job_id).attempt == 0
+
+
+def test_a_second_attempt_with_nan_logits_is_the_last(
+    attempts: Attempts, ledger: Ledger, model: Model
+) -> None:
+    def overflow() -> None:
+        raise errors.NanLogits("NaN logits", param="questions.0.text")
+
+    made = submit(ledger)
+    for _ in range(2):
+        assert ledger.get(made.job_id).state == "queued"
+        model.meanwhile = overflow
+        attempts.process(due(ledger) if model.asked else made.queue)
+    job = ledger.get(made.job_id)
+    assert job.failure is not None
+    assert (job.state, job.attempt, job.max_attempts) == ("failed", 2, 3)
+    assert (job.failure.code, job.failure.retryable) == ("nan_logits", False)
 
 
 def block(folder: Path) -> None:
@@ -416,3 +436,36 @@ def test_a_forged_later_attempt_fails_the_job_and_blames_no_worker(
     attempts.process(made.queue)
     assert ledger.get(made.job_id).state == "succeeded"
     assert model.asked == 1
+
+
+def test_each_line_of_an_attempt_names_its_job_and_a_cancel_is_no_warning(
+    attempts: Attempts, ledger: Ledger, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines of libraries on the job's thread as well."""
+    made = submit(ledger, tenant="acme", timeout_s=60)
+
+    def cancel() -> None:
+        logging.getLogger("boto3").warning("a library's line")
+        ledger.cancel(made.job_id)
+
+    model.meanwhile = cancel
+    with configured_logs("json"):
+        attempts.process(made.queue)
+        logging.getLogger("boto3").warning("behind the job")
+    *lines, behind = parse_lines(capsys.readouterr().err)
+    assert ledger.get(made.job_id).state == "canceled"
+    assert [(line["level"], line["event"]) for line in lines] == [
+        ("info", "job_started"),
+        ("warning", "library_line"),
+        ("info", "job_canceled"),
+    ]
+    for line in lines:
+        found = {name: line[name] for name in ("job_id", "attempt", "model", "tenant", "trace_id")}
+        assert found == {
+            "job_id": made.job_id,
+            "attempt": 1,
+            "model": WorkerSettings().model,
+            "tenant": "acme",
+            "trace_id": derive_trace_id(made.job_id),
+        }
+    assert "job_id" not in behind

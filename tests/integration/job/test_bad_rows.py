@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,18 +13,71 @@ import redis
 from support.worker import begin, result_of
 
 from videoqa import Client, Settings, errors
-from videoqa.contract import Failure, JobPage, WorkerInfo, to_datetime
-from videoqa.jobs import CachedObject, Claim, Ledger, keys, queue_name
+from videoqa.contract import Failure, JobPage, RunReport, WorkerInfo, to_datetime
+from videoqa.gateway.access.audit import AuditLog
+from videoqa.gateway.access.keys import KeyStore
+from videoqa.gateway.access.rate_limits import RateLimits
+from videoqa.gateway.access.sessions import SessionStore
+from videoqa.jobs import (
+    BulkActions,
+    CachedObject,
+    Claim,
+    KeyQuota,
+    Ledger,
+    RunLog,
+    keys,
+    queue_name,
+)
 
-ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"], "tags": ["t"]}
+ASKED: dict[str, Any] = {
+    "inputs": ["s3://b/clip.mp4"],
+    "questions": ["What is it?"],
+    "tags": ["t"],
+    "webhook": "https://receiver.example/hook",
+}
 JUNK = (b"\xff\xfe", b"", b"nonsense", b"[]", b'{"a":1}', b"-1e999", b"0x10", b"900000000000")
 PER_JOB = (
     "job", "events", "segments", "gone", "idem", "answer", "flight", "followers", "claimed",
-    "worker", "reserved", "holding", "running", "share",
+    "worker", "reserved", "holding", "running", "share", "outbox",
+    "run", "key", "limits", "submitted", "login", "session", "bulk", "stats",
 )  # fmt: skip
 """Kinds of keys of one job, worker, claim or tenant, and those of hints; the others are about all jobs."""
+OF_GATEWAYS = {"batch", "batches", "chat", "file", "files", "upload"}
+"""Kinds of keys that only gateways have; they are spoiled in `gateway/test_files.py` and `test_openai_batches.py`."""
 MOST = 100
 """Most jobs of a tenant that run at once, in the checks."""
+
+
+class Gate:
+    """API keys, sessions and the audit log of a gateway."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        at = {"url": settings.redis_url, "prefix": settings.prefix}
+        self.keys = KeyStore(client, **at)
+        self.limits = RateLimits(client, **at)
+        self.sessions = SessionStore(client, **at)
+        self.audit = AuditLog(client, **at)
+        made = [self.keys.create("k", ["read"], rate="1000/m") for _ in range(2)]
+        self.texts = {one.key.id: one.text for one in made}
+        for one in made:
+            self.limits.count_request(one.key)
+            self.sessions.make_login(one.key.id)
+        tokens = (self.sessions.begin(self.sessions.make_login(one.key.id)) for one in made)
+        self.tokens = {hashlib.sha256(token.encode()).hexdigest(): token for token in tokens}
+
+    def check(self, spoiled: set[str]) -> None:
+        """Checks all keys and sessions; those that are not spoiled must be right."""
+        for key_id, text in self.texts.items():
+            if key_id in spoiled:
+                with suppress(errors.VideoQAError):
+                    self.keys.check(text)
+            else:
+                self.limits.count_request(self.keys.check(text))
+        for digest, token in self.tokens.items():
+            if digest not in spoiled:
+                assert self.sessions.find(token).key_id in self.texts
+        assert {key.id for key in self.keys.list()} >= set(self.texts) - spoiled
+        assert len(self.audit.read()) >= 2
 
 
 class Fleet:
@@ -35,7 +89,8 @@ class Fleet:
         self.queue = queue_name(self.prefix, None, "interactive")
         self.other = queue_name(self.prefix, "m", "interactive")
         self.client = Client(settings=settings)
-        self.ledger = Ledger(self.client._redis, url=settings.redis_url, prefix=self.prefix)
+        self.keyed = self.client._for_key(KeyQuota("k", jobs=10**14))
+        self.ledger = Ledger(self.client._backend.redis, url=settings.redis_url, prefix=self.prefix)
         self.failed = [self._fail(self._submit(tenant="a")) for _ in range(2)]
         self.succeeded = [self._finish(self._submit()) for _ in range(2)]
         self.delayed = [self._fail(self._submit(), delay_s=0.0) for _ in range(2)]
@@ -53,15 +108,23 @@ class Fleet:
             self._announce(name)
         raw.hset(f"{self.prefix}:reserved:{self.queue}", mapping={"worker": "w", "job": "job_1"})
         raw.set(f"{self.prefix}:claimed:c0", self.running[0])
+        self.bulks = [
+            self.client.start_bulk("cancel", tag="none", key=str(n), cut_off=to_datetime(9e8)).id
+            for n in range(2)
+        ]
         self.ledger.reap(grace_s=60)
         self.raw.zadd(f"{self.prefix}:delayed", dict.fromkeys(self.delayed, 0.0))
         self.held = [self._hold(tenant) for tenant in ("h1", "h2")]
         raw.hset(f"{self.prefix}:dispatch", "wake", f" {self.other}")
+        self.runs = RunLog(self.client._backend.redis, url=settings.redis_url, prefix=self.prefix)
+        for n in range(2):
+            self._announce_run(f"run_{n:024}")
+        self.gate = Gate(settings, self.client._backend.redis)
         self._saved = {key: (raw.dump(key), raw.pttl(key)) for key in self.list_keys()}
 
     def _submit(self, **fields: str) -> str:
         number = self.raw.incr("number-of-keys")
-        return self.client.submit({**ASKED, **fields, "idempotency_key": f"k{number}"}).id
+        return self.keyed.submit({**ASKED, **fields, "idempotency_key": f"k{number}"}).id
 
     def _hold(self, tenant: str) -> str:
         """Submits two jobs of a tenant that may run one at once; returns the one that is held."""
@@ -74,7 +137,7 @@ class Fleet:
         return held
 
     def _begin(self, job_id: str, token: str) -> Claim:
-        claim = begin(self.ledger, token)
+        claim = begin(self.ledger, token, lease_s=3600)  # longer than these tests on a busy machine
         assert claim.job_id == job_id
         return claim
 
@@ -105,6 +168,9 @@ class Fleet:
             )
         )  # fmt: skip
 
+    def _announce_run(self, run_id: str) -> None:
+        self.runs.announce(RunReport(id=run_id, kind="caption", name="videos/"), begins=False)
+
     def list_keys(self) -> list[bytes]:
         return sorted(self.raw.scan_iter(f"{self.prefix}:*", count=1000))
 
@@ -114,17 +180,18 @@ class Fleet:
         for key, (value, ttl_ms) in self._saved.items():
             pipe.restore(key, max(ttl_ms, 0), value)
         pipe.execute()
-        self.client._ledger._unreadable._told.clear()
+        self.client._backend.ledger._unreadable._told.clear()
 
     def check(self, spoiled: set[str]) -> None:
         """Makes every call; jobs that are not spoiled must get through all of them."""
         client, ledger = self.client, self.ledger
+        self.gate.check(spoiled)
         everything = [
             *self.failed, *self.succeeded, *self.delayed, *self.running, *self.queued, *self.held
         ]  # fmt: skip
         for job_id in (*(spoiled & set(everything)), self.failed[1], self.queued[1]):
             self._read_by_id(job_id, is_sound=job_id not in spoiled)
-        new = [client.submit(ASKED).id, *(job.id for job in client.submit_many([ASKED] * 2))]
+        new = [self.keyed.submit(ASKED).id, *(job.id for job in client.submit_many([ASKED] * 2))]
         well = {job_id for job_id in everything if job_id not in spoiled} | set(new)
         jobs = {job.id for job in client.get_many([*everything, *new]) if job}
         assert well <= jobs
@@ -132,15 +199,26 @@ class Fleet:
         assert well <= {job.id for page in pages for job in page.jobs}
         listed = {*(job.id for page in pages for job in page.jobs)}
         assert spoiled & set(everything) <= listed | {i for page in pages for i in page.unreadable}
+        assert client.stats("day").all.totals.submitted < 1e15
+        for job_id in (*(spoiled & set(everything)), self.delayed[1]):
+            with suppress(errors.RecordUnreadable, errors.JobNotFound):
+                assert client.timeline(job_id).attempts or job_id != self.delayed[1]
         assert len(client.workers()) >= 2 - ("w1" in spoiled)
         assert [queue.model for queue in client.queues()][:1] == [None]
-        assert ledger.count_failures(within_s=60).keys() <= {"x"}
+        assert ledger.count_failures(within_s=60).keys() <= {"other"}
+        assert {each.code for each in client.count_dead()} <= {"other"}
+        for group in client.group_dead("other").groups:
+            found = {job.id for job in client.list(code="other", group=group.group).jobs}
+            assert {*group.job_ids} - spoiled <= found
+        assert client.count(worker="w").looked_at >= len(well) - 2
+        self._check_runs(spoiled)
         assert {job.id for job in client.dead()} >= set(self.failed) - spoiled
         for n, claim in enumerate(self.leaders):
             if claim.job_id not in spoiled:
                 assert ledger.renew([(claim.job_id, f"r{n}")], lease_s=60) == ["ok"]
         tokens = [(claim.job_id, claim.token) for claim in self.leaders]
         assert len(ledger.renew(tokens, lease_s=60)) == 2
+        self._check_bulk_actions(spoiled)
         rung: set[str] = set()
         for _ in range(4):  # a round frees one tenant of a queue, which may be junk
             found = ledger.reap(grace_s=-1, tenant_running=MOST)
@@ -159,6 +237,31 @@ class Fleet:
             for change in (client.cancel, client.retry, client.purge):
                 with suppress(errors.VideoQAError):
                     change(job_id)
+
+    def _check_runs(self, spoiled: set[str]) -> None:
+        """Reads both runs, of which one may be spoiled, and has both speak again."""
+        runs = {f"run_{n:024}" for n in range(2)}
+        listed = {run.id for run in self.client.runs().runs}
+        assert listed <= runs
+        for run_id in runs - spoiled:
+            assert self.client.get_run(run_id).id == run_id
+        for run_id in sorted(runs):
+            with suppress(errors.RunNotFound):  # a tenant stands in it
+                self._announce_run(run_id)
+        assert {run.id for run in self.client.runs().runs} >= runs - spoiled
+
+    def _check_bulk_actions(self, spoiled: set[str]) -> None:
+        """Carries bulk actions out; those that are not spoiled must be right."""
+        assert {one.id for one in self.client.list_bulk()} >= set(self.bulks) - spoiled
+        for bulk_id in self.bulks:
+            with suppress(errors.VideoQAError):
+                actions = self.client.follow_bulk(bulk_id)
+                assert next(actions).status == "completed" or bulk_id in spoiled
+        bulk = BulkActions(self.ledger)
+        while taken := bulk.take("someone"):
+            bulk.end(taken, "someone", "failed", "")
+        new = self.client.start_bulk("cancel", tag="none")
+        assert [one.status for one in self.client.follow_bulk(new.id)][-1] == "completed"
 
     def _read_by_id(self, job_id: str, *, is_sound: bool) -> None:
         client = self.client
@@ -271,7 +374,7 @@ def change_type(raw: redis.Redis, key: bytes) -> None:
 
 def test_the_fleet_of_these_tests_has_every_kind_of_key(fleet: Fleet) -> None:
     named = re.findall(r"`P:(\w+)", keys.__doc__ or "")
-    assert {kind_of(key) for key in fleet.list_keys()} == set(named)
+    assert {kind_of(key) for key in fleet.list_keys()} == set(named) - OF_GATEWAYS
 
 
 def spoil_and_check(
@@ -313,6 +416,7 @@ def test_what_belongs_to_one_job_or_worker_may_be_anything(fleet: Fleet) -> None
             continue
         seen.add(kind)
         spoiled = {"w1"} if kind == "worker" else of_jobs if kind == "events" else set()
+        spoiled |= {last} if kind in ("key", "session", "run", "bulk") else set()
         spoil_and_check(fleet, key, spoiled, changes_type=True)
     assert seen == set(PER_JOB) - {"job"}
 

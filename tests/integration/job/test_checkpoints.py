@@ -182,6 +182,23 @@ def test_a_worker_that_lost_the_job_keeps_nothing(ledger: Ledger, claimed: Claim
     assert ledger.segments(*of) == [segment(0)]
 
 
+def test_readers_of_a_stream_are_told_each_segment_once_with_its_checkpoint(
+    ledger: Ledger, client: Client, claimed: Claim
+) -> None:
+    """A worker that dies behind a checkpoint has told; a script that runs again, its reply lost, tells nothing."""
+    for number in (0, 0, 1):
+        ledger.checkpoint(
+            claimed.job_id, "mine", "fingerprint", segment(number, f"s{number}"), is_streamed=True
+        )
+    ledger.checkpoint(claimed.job_id, "mine", "fingerprint", segment(2))
+    ledger.finish(claimed.job_id, "mine", result=None, result_url="")
+    told = [event for event in client.events(claimed.job_id, timeout_s=60) if event.text]
+    assert [(event.text, event.start, event.question_id) for event in told] == [
+        ("s0", 0.0, "q1"),
+        ("s1", 10.0, "q1"),
+    ]
+
+
 def test_only_segments_without_a_gap_are_gone_on_from(ledger: Ledger, claimed: Claim) -> None:
     for number in (0, 1, 3):
         ledger.checkpoint(claimed.job_id, "mine", "fingerprint", segment(number))

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import cast
 
 import redis
 from support.redis import read_commands
 
-from videoqa.contract import JobRequest
+from videoqa.contract import EngineInfo, JobRequest, WorkerInfo
 from videoqa.jobs import Ledger, Progress, Submission, new_job_id, queue_name
 
 NOT_COUNTED = ("script|load", "eval")
 
 MOST = {
-    "submit": 13,
+    "submit": 15,
     "claim": 19,
     "stage": 4,
     "progress": 3,
-    "finish": 12,
+    "finish": 17,
     "claim of nothing": 4,
 }
 """Most commands of each step; a change that needs more is to be weighed."""
@@ -66,7 +67,9 @@ def run_job(ledger: Ledger, client: redis.Redis) -> dict[str, int]:
 
 def test_a_job_costs_few_commands(ledger: Ledger, redis_client: redis.Redis) -> None:
     run_job(ledger, redis_client)  # loads the scripts
-    found = run_job(ledger, redis_client)
+    # The least of a few: other connections of this server say something now and then.
+    runs = [run_job(ledger, redis_client) for _ in range(4)]
+    found = {name: min(run[name] for run in runs) for name in runs[0]}
     assert found.keys() == MOST.keys()
     assert {name: count for name, count in found.items() if count > MOST[name]} == {}
 
@@ -86,3 +89,27 @@ def test_a_heartbeat_of_16_jobs_is_under_1_kb(ledger: Ledger, redis_client: redi
 
     less = measure(lambda: None)
     assert 0 < measure(lambda: ledger.renew(held, lease_s=30)) - less < 1_000
+
+
+def test_the_word_of_a_worker_with_16_jobs_is_under_3_kb(
+    ledger: Ledger, redis_client: redis.Redis
+) -> None:
+    engine = EngineInfo(
+        running=16, steps=10**9, rows=10**10, prompt_tokens=10**12, shared=10**6, feature_hits=10**6,
+        feature_misses=10**6, prefix_hits=10**6, prefix_misses=10**6, kept_bytes=10**10, batch=12.345, max_batch=32,
+        kv_used=10**6, kv_positions=10**6,
+    )  # fmt: skip
+    now = datetime.now(UTC)
+    info = WorkerInfo(
+        id="gpu-node-17.example.org:123456", model="llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        model_revision="0" * 40, queues=tuple(f"videoqa.llava-onevision.{n}" for n in range(4)), slots=64, running=16,
+        ready=True, state="ready", job_ids=tuple(new_job_id() for _ in range(16)), tokens_s=1234.567,
+        engine=engine, tenant_running=100, started_at=now, seen_at=now, host="gpu-node-17.example.org",
+        device="cuda:0", device_name="NVIDIA H200", device_used_bytes=10**11, device_bytes=10**11, version="0.1.0",
+        spool="/var/tmp/videoqa", max_source_bytes=10**10, output="s3://results/{date}/{job_id}.json",
+    )  # fmt: skip
+    ledger.announce(info)
+    assert len(redis_client.hget(ledger.keys.worker(info.id), "info") or "") < 2_600
+    (found,) = ledger.workers()
+    assert found.model_copy(update={"heard_s": None}) == info
+    assert 0 <= (found.heard_s or 0) < 60

@@ -11,7 +11,15 @@ from support.attempts import Recorded
 from support.processes import wait_until
 
 from videoqa import errors
-from videoqa.contract import Answer, Failure, JobRequest, QueueInfo, Result, WorkerInfo
+from videoqa.contract import (
+    Answer,
+    Failure,
+    GenerationInForce,
+    JobRequest,
+    QueueInfo,
+    Result,
+    WorkerInfo,
+)
 from videoqa.jobs import (
     CachedObject,
     Claim,
@@ -70,7 +78,7 @@ def some_result(job_id: str, attempt: int = 1) -> Result:
             Answer(question_id="q1", question="What is it?", text="a cat", finish_reason="stop",
                    input_tokens=5, output_tokens=2),
         ),
-        frames=(), sources=(), model="demo", sampling=made.sampling, generation=made.generation,
+        frames=(), sources=(), model="demo", sampling=made.sampling, generation=GenerationInForce.of(made.generation),
         usage={"frames": 0}, attempt=attempt, created_at=now, finished_at=now,
     )  # fmt: skip
 
@@ -240,7 +248,12 @@ def test_no_job_of_a_paused_queue_begins_and_all_do_when_it_goes_on(ledger: Ledg
     assert ledger.get(first.job_id).waiting_for == "its queue is paused"
     assert ledger.reap(grace_s=0) == ReapResult(ring=[], doubtful=[])
     (queue,) = ledger.queues()
-    assert queue.model_copy(update={"oldest_s": None}) == QueueInfo(
+    assert queue.paused_s is not None
+    assert 0 <= queue.paused_s < 60
+    assert queue.start_by_s is not None
+    assert 0 < queue.start_by_s <= DAY
+    since = dict.fromkeys(("oldest_s", "paused_s", "start_by_s"))
+    assert queue.model_copy(update=since) == QueueInfo(
         model=None,
         priority="interactive",
         waiting=2,
@@ -535,6 +548,56 @@ def test_a_retryable_failure_waits_and_is_tried_again(ledger: Ledger) -> None:
     assert ledger.get(bell.job_id).failure is None
 
 
+def nan(param: str, attempt: int) -> Failure:
+    message = "the model produced NaN or infinite logits"
+    return Failure(code="nan_logits", message=message, retryable=True, attempt=attempt, param=param)
+
+
+def fail_attempt(ledger: Ledger, job: Recorded, failed: Failure) -> str:
+    """Claims the job for another worker, and ends that attempt with the failure."""
+    worker, token = f"w{failed.attempt}", str(failed.attempt)
+
+    def is_claimed() -> bool:
+        ledger.reap(grace_s=60)
+        return bool(ledger.claim([job.queue], worker=worker, lease_s=30, token=token).claim)
+
+    wait_until(is_claimed)
+    return ledger.fail(job.job_id, token, failed, delay_s=0)
+
+
+def test_nan_logits_are_retried_once_on_the_same_input(ledger: Ledger) -> None:
+    job = submit(ledger, max_attempts=9)
+    assert fail_attempt(ledger, job, nan("questions.0", 1)) == "retry"
+    assert fail_attempt(ledger, job, nan("questions.1", 2)) == "retry", "another input"
+    assert fail_attempt(ledger, job, failure(retryable=True, attempt=3)) == "retry"
+    assert fail_attempt(ledger, job, nan("questions.0", 4)) == "failed"
+    found = ledger.get(job.job_id).failure
+    assert found is not None
+    assert (found.code, found.retryable, found.attempt) == ("nan_logits", False, 4)
+    assert "attempt 1 failed in this way on the same input" in found.message
+    # Whoever retries it may have changed the model's dtype.
+    assert ledger.retry(job.job_id)
+    assert fail_attempt(ledger, job, nan("questions.0", 5)) == "retry"
+    assert fail_attempt(ledger, job, nan("questions.0", 6)) == "failed"
+
+
+def test_a_video_that_crashed_two_decoders_is_not_given_to_a_third(ledger: Ledger) -> None:
+    job = submit(ledger, max_attempts=9)
+    crashes = [
+        Failure(
+            code="decoder_crashed", message="SIGSEGV", retryable=True, attempt=n, param="inputs.0"
+        )
+        for n in (1, 2)
+    ]
+    assert [fail_attempt(ledger, job, crash) for crash in crashes] == ["retry", "failed"]
+
+
+def test_other_failures_are_retried_as_often_as_the_job_allows(ledger: Ledger) -> None:
+    job = submit(ledger, max_attempts=4)
+    ends = [fail_attempt(ledger, job, failure(retryable=True, attempt=n)) for n in (1, 2, 3, 4)]
+    assert ends == ["retry", "retry", "retry", "failed"]
+
+
 def test_a_failure_that_cannot_help_ends_the_job_at_once(ledger: Ledger) -> None:
     bell = submit(ledger)
     claim(ledger, bell)
@@ -798,6 +861,13 @@ def test_a_queued_job_says_why_it_waits(ledger: Ledger) -> None:
     assert ledger.get(second.job_id).waiting_for == "its workers are still loading the model"
     ledger.announce(info.model_copy(update={"ready": True}))
     assert ledger.get(second.job_id).waiting_for == "a free worker"
+    ledger.announce(info.model_copy(update={"state": "draining"}))
+    assert ledger.get(second.job_id).waiting_for == "another worker: those that there are shut down"
+    ledger.announce(info.model_copy(update={"id": "w2", "state": "loading"}))
+    assert ledger.get(second.job_id).waiting_for == "its workers are still loading the model"
+    ledger.leave("w2")
+    ledger.announce(info.model_copy(update={"state": "broken"}))
+    assert (ledger.get(second.job_id).waiting_for or "").startswith("another worker: the engines")
     ledger.leave("w")
     assert ledger.workers() == []
 
@@ -827,7 +897,10 @@ def test_nothing_of_a_finished_job_stays_in_the_indexes(
     for key in redis_client.scan_iter(f"{prefix}:*"):
         if key.removeprefix(f"{prefix}:") in (
             "dispatch",
+            "ended",
             "list:canceled::",
+            "list:dead::",
+            "list:dead::model_error",
             "list:failed::",
             "list:succeeded::",
             "queues",
@@ -959,11 +1032,12 @@ def test_a_queue_that_is_full_refuses_and_records_nothing(
 
     first = put(idempotency_key="a")
     put()
-    before = sorted(redis_client.keys("*"))
+    own = f"*{ledger.keys.prefix}*"  # the server has those of other tests too, which may expire
+    before = sorted(redis_client.keys(own))
     with pytest.raises(errors.QueueFull, match="2 interactive jobs wait") as refused:
         put(idempotency_key="b")
     assert refused.value.retryable
-    assert sorted(redis_client.keys("*")) == before
+    assert sorted(redis_client.keys(own)) == before
     assert put(idempotency_key="a").known_id == first.job_id  # it is there already
     put(priority="bulk")
     put(model="other/model")

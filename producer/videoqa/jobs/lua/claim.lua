@@ -1,16 +1,18 @@
 -- prefix, queue of the bell that was heard or '', worker, lease_s, token, is_idle 0|1,
 -- most jobs of a tenant that run at once or '', queues in the order in which they are asked...
--- -> {'run', queues to ring, id, attempt, request, created_at, timeout_s, queued_s, kept, exclusive 0|1, more wait 0|1},
+-- -> {'run', queues to ring, id, attempt, request, created_at, timeout_s, queued_s, kept, exclusive 0|1, more wait 0|1,
+--    traceparent, token of the previous attempt},
 -- {'wait', queues to ring, id}, {'unreadable', queues to ring, id} or {'none', queues to ring, why}
 local heard, worker, token, is_idle, most = ARGV[2], ARGV[3], ARGV[5], ARGV[6] == '1', tonumber(ARGV[7])
 local CLAIMED, CALL_AGAIN_S, RESERVED_S, MOST_PASSED, MOST_EXPIRED = P .. ':claimed:' .. worker, 600, 10, 100, 100
 
-for _, field in ipairs({'request', 'kept'}) do FIELDS[#FIELDS + 1] = field end -- the worker gets them
+for _, field in ipairs({'request', 'kept', 'traceparent', 'previous'}) do FIELDS[#FIELDS + 1] = field end -- the worker gets them
 
 local function run(rec, more_wait)
   return {'run', rings, rec.id, rec.attempt, rec.request or '', rec.created_at, rec.timeout_s,
     stamp(now() - tonumber(rec.rung_at or rec.created_at)), rec.kept or '',
-    is_exclusive(rec, tonumber(rec.attempt)) and '1' or '0', more_wait and '1' or '0'}
+    is_exclusive(rec, tonumber(rec.attempt)) and '1' or '0', more_wait and '1' or '0',
+    rec.traceparent or '', rec.previous or ''}
 end
 
 -- A call repeated after a lost reply gets its claim again. A worker makes its claims one at a time.
@@ -165,9 +167,10 @@ if rec.start_by then redis.call('ZREM', P .. ':startby', rec.id) end
 if rec.overdue or rec.draining then redis.call('HDEL', job_key(rec.id), 'overdue', 'draining') end
 -- The attempt is counted before any work is done: a video that kills the process cannot loop.
 rec.attempt = tostring(tonumber(rec.attempt) + 1)
+rec.previous = rec.token or rec.previous
 set(rec.id, 'state', 'running', 'stage', 'fetching', 'attempt', rec.attempt, 'worker', worker,
   'token', token, 'started_at', stamp(now()), 'deadline', stamp(now() + tonumber(rec.timeout_s)),
-  'shared', most and '1' or '0')
+  'shared', most and '1' or '0', 'stages', 'fetching@' .. stamp(now()))
 redis.call('ZADD', LEASES, stamp(now() + tonumber(ARGV[4])), rec.id)
 call_anew('ZADD', running(queue), rec.created_at, rec.id)
 if most then call_anew('ZADD', share(tenant), 0, rec.id) end

@@ -29,13 +29,26 @@ local function find_position()
   return math.min(rank + before, redis.call('ZCARD', waiting(queue)) - 1)
 end
 
--- Returns the reason why the first job of the queue waits. Reads no announcement: there may be thousands.
+-- Returns the state of the workers of a queue of which none is ready: 'loading' if one of them is, else that of the one
+-- heard last. Looks at MOST announcements: there may be thousands.
+local function find_workers_state(heard_since)
+  local MOST, found = 8, nil
+  for _, worker in ipairs(redis.call('ZREVRANGEBYSCORE', serving(queue), '+inf', heard_since, 'LIMIT', 0, MOST)) do
+    local is_json, info = pcall(cjson.decode, call_anew('HGET', P .. ':worker:' .. worker, 'info') or '')
+    local state = is_json and type(info) == 'table' and info.state
+    if state ~= 'draining' and state ~= 'broken' then return 'loading' end
+    found = found or state
+  end
+  return found or 'loading'
+end
+
+-- Returns the reason why the first job of the queue waits.
 local function explain_queue()
   if is_paused(queue) then return 'paused', '' end
   local heard_since = stamp(now() - WORKER_TTL_S)
   if call_anew('ZCOUNT', serving(queue), heard_since, '+inf') == 0 then return 'unserved', '' end
   local last = call_anew('ZREVRANGE', ready(queue), 0, 0, 'WITHSCORES')
-  if not last[1] or tonumber(last[2]) < now() - WORKER_TTL_S then return 'loading', '' end
+  if not last[1] or tonumber(last[2]) < now() - WORKER_TTL_S then return find_workers_state(heard_since), '' end
   if is_exclusive(rec, tonumber(rec.attempt) + 1) then return 'exclusive', '' end
   local limit = tonumber(string.match(last[1], '^%d+ (%d+) '))
   if limit and call_anew('ZCARD', share(mine)) >= limit then return 'tenant', tostring(limit) end

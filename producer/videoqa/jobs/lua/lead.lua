@@ -10,9 +10,10 @@ if rec.flight and rec.flight ~= key then
   redis.call('HDEL', job_key(id), 'flight')
   rec.flight = nil
 end
-local entry = ARGV[5] == '0' and call_anew('GET', P .. ':answer:' .. key)
-if entry then return {'known', entry} end
-local leader = find_other_leader(key, id)
+local found = redis.call('MGET', flight(key), P .. ':answer:' .. key)
+if found[2] and ARGV[5] == '0' then return {'known', found[2]} end
+local named = found[1] or ''
+local leader = find_other_leader(key, id, named)
 if leader and not is_begun(leader) then
   redis.call('HDEL', job_key(leader.id), 'flight') -- it waits, who knows for how long: this one asks
   leader = nil
@@ -21,10 +22,11 @@ if leader then
   local before = redis.call('HINCRBY', job_key(id), 'attempt', -1)  -- the model was not asked
   requeue(rec, 'follows', key)
   follow(rec, key)
+  redis.call('SET', flight(key), leader.id .. FOLLOWED)
   if before == 0 and rec.start_by then redis.call('ZADD', P .. ':startby', rec.start_by, id) end
   emit(id, 'state', 'queued', before, 'message',
     'waits for ' .. (leader.tenant == rec.tenant and leader.id or 'a job') .. ', which asks the same')
   return {'follow'}
 end
-make_leader(id, key)
+make_leader(id, key, string.find(named, FOLLOWED, 1, true))
 return {answer}

@@ -38,6 +38,8 @@ local function due(key)
   return found
 end
 
+-- Groups of the two failures that are the reaper's own, as failure_groups.py would name them.
+local GROUPS = {job_timeout = '00000001', worker_lost = '00000002'}
 for _, rec in ipairs(due(':leases')) do
   if rec.state == 'canceling' then
     cancel_now(rec, rec.stage)
@@ -45,19 +47,23 @@ for _, rec in ipairs(due(':leases')) do
     redis.call('ZREM', LEASES, rec.id)
   elseif rec.overdue then
     -- Its worker went on to renew the lease. If it had vanished, the job would be tried again, however late.
-    finalize(rec, 'failed', 'failure', failure('job_timeout',
-      'the attempt ran longer than timeout_s and its worker did not stop it', rec.stage, false, rec.attempt))
+    fail_for_good(rec, failure('job_timeout',
+      'the attempt ran longer than timeout_s and its worker did not stop it', rec.stage, false, rec.attempt),
+      'job_timeout', GROUPS.job_timeout)
   elseif rec.draining then
     redis.call('HINCRBY', job_key(rec.id), 'max_attempts', 1)
+    note_attempt(rec, 'returned')
     requeue(rec)
     emit(rec.id, 'state', 'queued', rec.attempt, 'message', 'its worker was killed while it shut down')
     add_ring(enqueue(rec))
   else
     local why = failure('worker_lost', 'worker ' .. (rec.worker or '?') .. ' vanished', rec.stage, true, rec.attempt)
     if tonumber(rec.attempt) >= tonumber(rec.max_attempts) then
-      finalize(rec, 'failed', 'failure', why)
+      fail_for_good(rec, why, 'worker_lost', GROUPS.worker_lost)
     else
+      note_attempt(rec, 'failed', why)
       requeue(rec, 'failure', why, 'suspect', '1')
+      count_retry(rec, why)
       emit(rec.id, 'retry', 'queued', rec.attempt, 'message', 'its worker vanished')
       add_ring(enqueue(rec))
     end
@@ -85,7 +91,7 @@ for _, key in ipairs(call_anew('ZRANGE', FLIGHTS, 0, MOST_FLIGHTS - 1)) do
     redis.call('ZREM', FLIGHTS, key)
   else
     redis.call('ZADD', FLIGHTS, stamp(now()), key)
-    if not find_other_leader(key, '') then end_flight(key) end
+    if not find_other_leader(key, '') then end_flight(key, true) end
   end
 end
 ring_for_woken(redis.call('HGET', DISPATCH, 'wake') or '')

@@ -10,6 +10,7 @@ if answer == 'cancel' then
 end
 if ARGV[4] ~= '' then keep(rec, ARGV[4]) end
 redis.call('HINCRBY', job_key(id), 'max_attempts', 1)
+note_attempt(rec, 'returned')
 requeue(rec)
 emit(id, 'state', 'queued', rec.attempt, 'message', 'given back by a worker that shuts down')
 return enqueue(rec) or ''

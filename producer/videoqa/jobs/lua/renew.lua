@@ -14,7 +14,7 @@ local function renew(id, token)
   end
   -- A worker that shuts down may be killed: its job is not to blame.
   if is_draining and not rec.draining then set(id, 'draining', '1') end
-  redis.call('ZADD', LEASES, stamp(now() + lease_s), id)
+  redis.call('ZADD', P .. ':leases', stamp(now() + lease_s), id)
   return answer
 end
 

@@ -5,12 +5,16 @@ local function report(id, token, stage, message, done, total, question_id, text,
   local answer = fence(rec, token)
   if answer == 'lost' then return answer end
   local is_new = rec.stage ~= stage
-  if is_new then set(id, 'stage', stage) end
+  local event
   if text ~= '' then
-    emit(id, 'text', rec.state, rec.attempt, 'stage', stage, 'question_id', question_id, 'text', text, 'start', start)
-    return answer
+    event = emit(id, 'text', rec.state, rec.attempt, 'stage', stage, 'question_id', question_id, 'text', text, 'start', start)
+  else
+    event = emit(id, is_new and 'stage' or 'progress', rec.state, rec.attempt, 'stage', stage, 'message', message, 'done', done,
+      'total', total)
   end
-  emit(id, is_new and 'stage' or 'progress', rec.state, rec.attempt, 'stage', stage, 'message', message, 'done', done, 'total', total)
+  if not is_new then return answer end
+  local seconds, ms = string.match(event, '^(%d+)(%d%d%d)%-') -- the event's time, so that the clock need not be asked
+  set(id, 'stage', stage, 'stages', add_stage(rec, stage, (seconds or '0') .. '.' .. (ms or '0')))
   return answer
 end
 

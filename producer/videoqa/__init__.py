@@ -23,9 +23,11 @@ from videoqa.contract import (
     Segment,
     TextPiece,
     Video,
+    Webhook,
 )
 from videoqa.errors import VideoQAError
 from videoqa.settings import Settings
+from videoqa.webhooks import WebhookCall, verify_webhook
 
 __version__ = "0.1.0"
 __all__ = [
@@ -49,5 +51,8 @@ __all__ = [
     "TextPiece",
     "Video",
     "VideoQAError",
+    "Webhook",
+    "WebhookCall",
     "__version__",
+    "verify_webhook",
 ]

@@ -6,7 +6,8 @@
             print(piece.text, end="")
 
 Any number of jobs can be waited for at once: one thread reads their events for all event loops. Other
-calls run in a few threads, where Celery's publishing and boto3 have to run anyway.
+calls run in a few threads, where Celery's publishing and boto3 have to run anyway; those that read object storage
+have threads of their own, so that a store that hangs holds up no other call.
 """
 
 from __future__ import annotations
@@ -14,40 +15,61 @@ from __future__ import annotations
 import asyncio
 import builtins
 import copy
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from contextvars import copy_context
+from datetime import date, datetime
 from functools import partial
-from typing import Any, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, cast
 
-from videoqa.client import Client
+from videoqa.client import BULK_POLL_S, Client
 from videoqa.contract import (
+    ArchiveRun,
+    BulkAction,
+    BulkKind,
+    BulkPreview,
+    DeadCount,
+    DeadGroups,
     Event,
+    FilterKeywords,
     Job,
+    JobCount,
     JobPage,
     JobRequest,
     JobState,
+    JobTimeline,
     Priority,
     QueueInfo,
     RequestFields,
     RequestKeywords,
     Result,
+    RunPage,
+    RunReport,
+    RunState,
+    Stats,
+    StatsSpan,
     TextPiece,
     Transcript,
+    UsageBy,
+    UsageRow,
     WorkerInfo,
 )
 from videoqa.errors import ClientClosed
 from videoqa.forks import reopen_in_children
-from videoqa.jobs import EventCursor
-from videoqa.local_stack import find_settings
+from videoqa.jobs import EventCursor, KeyQuota
+from videoqa.login import find_client_settings
 from videoqa.settings import Settings
+
+if TYPE_CHECKING:
+    from videoqa.backends.redis_backend import RedisBackend
 
 __all__ = ["AsyncClient"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 16
-"""Most round trips at the same time."""
+"""Most round trips at the same time, and most reads of object storage."""
 
 
 class _Threads:
@@ -61,15 +83,18 @@ class _Threads:
     def _reopen(self) -> None:
         """Starts anew in a forked child, which has no thread of its parent's but one."""
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-client")
+        self._storage_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="videoqa-storage")
 
-    async def run(self, call: Callable[[], T]) -> T:
+    async def run(self, call: Callable[[], T], *, reads_storage: bool = False) -> T:
         if self._is_closed:
             raise ClientClosed
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        pool = self._storage_pool if reads_storage else self._pool
+        return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)
 
     def close(self) -> None:
         self._is_closed = True
         self._pool.shutdown(wait=False)
+        self._storage_pool.shutdown(wait=False)
 
 
 def _make_future() -> asyncio.Future[Any]:
@@ -82,7 +107,7 @@ def _end_wait(future: asyncio.Future[builtins.list[Event]]) -> None:
 
 
 class AsyncClient:
-    """Submits jobs to one Redis, follows them, and reads their results, on any event loop."""
+    """Submits jobs to one Redis, or to a gateway, follows them, and reads their results, on any event loop."""
 
     def __init__(
         self,
@@ -90,16 +115,22 @@ class AsyncClient:
         *,
         settings: Settings | None = None,
         tenant: str | None = None,
+        api_key: str | None = None,
     ) -> None:
         """See `Client`."""
-        self._client = Client(url, settings=settings, tenant=tenant)
+        self._client = self._make_client(url, settings, tenant, api_key)
         self._is_borrower = False
         self._threads = _Threads()
 
+    def _make_client(
+        self, url: str | None, settings: Settings | None, tenant: str | None, api_key: str | None
+    ) -> Client:
+        return Client(url, settings=settings, tenant=tenant, api_key=api_key)
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Makes a client from the VIDEOQA_* variables; without VIDEOQA_REDIS_URL it finds a running `videoqa up`."""
-        return cls(settings=find_settings(environ))
+        """See `Client.from_environment`."""
+        return cls(settings=find_client_settings(environ))
 
     @property
     def settings(self) -> Settings:
@@ -110,6 +141,13 @@ class AsyncClient:
         """See `Client.for_tenant`."""
         found = copy.copy(self)
         found._client = self._client.for_tenant(tenant)
+        found._is_borrower = True
+        return found
+
+    def _for_key(self, key: KeyQuota) -> Self:
+        """Returns a client, for a gateway, whose jobs are counted for an API key."""
+        found = copy.copy(self)
+        found._client = self._client._for_key(key)
         found._is_borrower = True
         return found
 
@@ -127,7 +165,10 @@ class AsyncClient:
         await asyncio.to_thread(self._client.close)
 
     async def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._threads.run(partial(method, *args, **kwargs))
+        return await self._run(partial(method, *args, **kwargs))
+
+    async def _run(self, call: Callable[[], T], *, reads_storage: bool = False) -> T:
+        return await self._threads.run(call, reads_storage=reads_storage)
 
     async def submit(
         self,
@@ -161,27 +202,25 @@ class AsyncClient:
     async def list(
         self,
         *,
-        state: JobState | None = None,
-        tag: str | None = None,
-        model: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
         cursor: str | None = None,
         limit: int = 100,
         include_request: bool = False,
+        **filters: Unpack[FilterKeywords],
     ) -> JobPage:
         """See `Client.list`."""
         return await self._call(
-            self._client.list,
-            state=state,
-            tag=tag,
-            model=model,
-            since=since,
-            until=until,
-            cursor=cursor,
-            limit=limit,
-            include_request=include_request,
+            partial(
+                self._client.list,
+                cursor=cursor,
+                limit=limit,
+                include_request=include_request,
+                **filters,
+            )
         )
+
+    async def count(self, **filters: Unpack[FilterKeywords]) -> JobCount:
+        """See `Client.count`."""
+        return await self._call(partial(self._client.count, **filters))
 
     async def wait(
         self,
@@ -215,19 +254,21 @@ class AsyncClient:
                     yield event
                 if cursor.may_be_over or (
                     cursor.needs_state
-                    and cursor.is_over(await self._client._ask_state(job_id, _make_future()))
+                    and cursor.is_over(
+                        await self._client._backend.ask_state(job_id, _make_future())
+                    )
                 ):
                     cursor.end(await self._read_job(job_id))
 
     async def _read_job(self, job_id: str) -> Job:
-        job: Job | None = await self._client._ask_job(job_id, _make_future())
+        job: Job | None = await self._client._backend.ask_job(job_id, _make_future())
         if job is None:
-            return await self._call(self._client._get_now, job_id)
+            return await self._call(self._client._backend.get_now, job_id)
         return job
 
     async def _wait_for_events(self, cursor: EventCursor) -> builtins.list[Event]:
         future: asyncio.Future[builtins.list[Event]] = _make_future()
-        self._client._ask_events(cursor, future)
+        self._client._backend.ask_events(cursor, future)
         if not cursor.block_s:
             return await future
         timer = future.get_loop().call_later(cursor.block_s, _end_wait, future)
@@ -250,7 +291,12 @@ class AsyncClient:
 
     async def result(self, job_id: str) -> Result:
         """See `Client.result`."""
-        return await self._call(self._client.result, job_id)
+        return await self._run(partial(self._client.result, job_id), reads_storage=True)
+
+    async def sheet(self, job_id: str, *, thumbnail: bool = False) -> bytes:
+        """See `Client.sheet`."""
+        read = partial(self._client.sheet, job_id, thumbnail=thumbnail)
+        return await self._run(read, reads_storage=True)
 
     async def cancel(self, job_id: str) -> Job:
         """See `Client.cancel`."""
@@ -268,6 +314,14 @@ class AsyncClient:
         for job in await self._call(lambda: builtins.list(found())):
             yield job
 
+    async def count_dead(self, *, tenant: str | None = None) -> builtins.list[DeadCount]:
+        """See `Client.count_dead`."""
+        return await self._call(self._client.count_dead, tenant=tenant)
+
+    async def group_dead(self, code: str, *, tenant: str | None = None) -> DeadGroups:
+        """See `Client.group_dead`."""
+        return await self._call(self._client.group_dead, code, tenant=tenant)
+
     async def replay(self, *, code: str | None = None) -> builtins.list[Job]:
         """See `Client.replay`."""
         return await self._call(self._client.replay, code=code)
@@ -275,6 +329,70 @@ class AsyncClient:
     async def purge(self, job_id: str) -> None:
         """See `Client.purge`."""
         await self._call(self._client.purge, job_id)
+
+    async def preview_bulk(
+        self,
+        action: BulkKind,
+        *,
+        cut_off: datetime | None = None,
+        **filters: Unpack[FilterKeywords],
+    ) -> BulkPreview:
+        """See `Client.preview_bulk`."""
+        return await self._call(
+            partial(self._client.preview_bulk, action, cut_off=cut_off, **filters)
+        )
+
+    async def start_bulk(
+        self,
+        action: BulkKind,
+        *,
+        expected: int | None = None,
+        cut_off: datetime | None = None,
+        key: str | None = None,
+        **filters: Unpack[FilterKeywords],
+    ) -> BulkAction:
+        """See `Client.start_bulk`."""
+        return await self._call(
+            partial(
+                self._client.start_bulk,
+                action,
+                expected=expected,
+                cut_off=cut_off,
+                key=key,
+                **filters,
+            )
+        )
+
+    async def get_bulk(self, bulk_id: str) -> BulkAction:
+        """See `Client.get_bulk`."""
+        return await self._call(self._client.get_bulk, bulk_id)
+
+    async def list_bulk(self, *, limit: int = 50) -> builtins.list[BulkAction]:
+        """See `Client.list_bulk`."""
+        return await self._call(self._client.list_bulk, limit=limit)
+
+    async def stop_bulk(self, bulk_id: str) -> BulkAction:
+        """See `Client.stop_bulk`."""
+        return await self._call(self._client.stop_bulk, bulk_id)
+
+    async def follow_bulk(self, bulk_id: str) -> AsyncIterator[BulkAction]:
+        """See `Client.follow_bulk`."""
+        holder, seen_at = secrets.token_hex(8), None
+        while True:
+            action = await self._call(self._client._backend.advance_bulk, bulk_id, holder)
+            yield action
+            if action.has_ended:
+                return
+            if action.updated_at == seen_at:
+                await asyncio.sleep(BULK_POLL_S)
+            seen_at = action.updated_at
+
+    async def _advance_bulk(
+        self, bulk_id: str, holder: str, before: Callable[[Sequence[str]], None]
+    ) -> BulkAction:
+        """Changes the next jobs of a bulk action, for a gateway; see `RedisBackend.advance_bulk`."""
+        backend = cast("RedisBackend", self._client._backend)
+        return await self._call(backend.advance_bulk, bulk_id, holder, before)
 
     async def queues(self) -> builtins.list[QueueInfo]:
         """See `Client.queues`."""
@@ -288,9 +406,51 @@ class AsyncClient:
         """See `Client.resume`."""
         await self._call(self._client.resume, model, priority=priority)
 
+    async def usage(
+        self,
+        *,
+        first_day: date | None = None,
+        last_day: date | None = None,
+        by: UsageBy = "day",
+        tenant: str | None = None,
+    ) -> builtins.list[UsageRow]:
+        """See `Client.usage`."""
+        return await self._call(
+            self._client.usage, first_day=first_day, last_day=last_day, by=by, tenant=tenant
+        )
+
     async def workers(self) -> builtins.list[WorkerInfo]:
         """See `Client.workers`."""
         return await self._call(self._client.workers)
+
+    async def stats(self, span: StatsSpan = "hour", *, model: str | None = None) -> Stats:
+        """See `Client.stats`."""
+        return await self._call(self._client.stats, span, model=model)
+
+    async def timeline(self, job_id: str) -> JobTimeline:
+        """See `Client.timeline`."""
+        return await self._call(self._client.timeline, job_id)
+
+    async def announce_run(self, report: RunReport, *, begins: bool = False) -> None:
+        """See `Client.announce_run`."""
+        await self._call(self._client.announce_run, report, begins=begins)
+
+    async def runs(
+        self,
+        *,
+        state: RunState | None = None,
+        text: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> RunPage:
+        """See `Client.runs`."""
+        return await self._call(
+            self._client.runs, state=state, text=text, cursor=cursor, limit=limit
+        )
+
+    async def get_run(self, run_id: str) -> ArchiveRun:
+        """See `Client.get_run`."""
+        return await self._call(self._client.get_run, run_id)
 
     async def ping(self) -> str:
         """See `Client.ping`."""

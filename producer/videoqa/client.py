@@ -1,4 +1,4 @@
-"""Client: submit jobs, follow them, read their results.
+"""Client: submit jobs, follow them, read their results, at a Redis or at a gateway.
 
     with Client("redis://127.0.0.1:6379/0") as client:
         job = client.submit(inputs=["s3://videos/cat.mp4"], questions=["What is the cat doing?"])
@@ -11,119 +11,84 @@ from __future__ import annotations
 
 import builtins
 import copy
-import logging
-import threading
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar, Unpack, cast, get_args
+from typing import Self, TypeVar, Unpack, cast, get_args
+
+from pydantic import SecretStr
 
 from videoqa import errors
+from videoqa.backends.backend import Backend, QueueId, naming_request
+from videoqa.backends.http.address import GatewayAddress, is_gateway_url
+from videoqa.backends.redis_backend import RedisBackend
 from videoqa.contract import (
+    OTHER_CODE,
     PRIORITIES,
+    ArchiveRun,
+    BulkAction,
+    BulkKind,
+    BulkPreview,
+    DeadCount,
+    DeadGroups,
     Event,
+    FilterKeywords,
     Job,
+    JobCount,
+    JobFilter,
     JobPage,
     JobRequest,
     JobState,
+    JobTimeline,
     Priority,
     QueueInfo,
     RequestFields,
     RequestKeywords,
     Result,
+    RunPage,
+    RunReport,
+    RunState,
+    Stats,
+    StatsSpan,
     TextPiece,
     Transcript,
+    UsageBy,
+    UsageRow,
     WorkerInfo,
-    describe_state,
+    check_instant,
+    parse_filter,
     parse_request,
-    parse_stored,
-    to_datetime,
 )
-from videoqa.forks import reopen_in_children
-from videoqa.jobs import (
-    AnyFuture,
-    EventCursor,
-    JobFilter,
-    Ledger,
-    LedgerReader,
-    ListCursor,
-    ReplicaReader,
-    SharedReader,
-    Submission,
-    SubmitResult,
-    check_job_id,
-    check_permissions,
-    connect,
-    connect_replica,
-    new_job_id,
-    queue_name,
-    server_name,
-    translate_redis_errors,
-)
-from videoqa.local_stack import find_settings
+from videoqa.jobs import EventCursor, KeyQuota
+from videoqa.login import find_client_settings, find_key
 from videoqa.settings import Settings
-from videoqa.storage import ObjectStore
-
-if TYPE_CHECKING:
-    import redis
 
 __all__ = ["Client"]
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
-F = TypeVar("F", bound=AnyFuture)
 
 CHUNK = 500
 """Jobs that `submit_many` records in one round trip: 1 MB of requests, 0.1 s of Redis' time."""
 
-ROUND_S = 15.0
-"""Time without a reaper's round after which `queues` makes one: workers make one each 2 s."""
-
 MOST_LISTED = 1000
-"""Most jobs of one page, and records that are read in one round trip."""
+"""Most jobs of one page."""
 
-MOST_LOOKED_AT = 10_000
-"""Jobs after which a page ends whose jobs no index holds by themselves."""
+BULK_POLL_S = 0.25
+"""Time between two looks at a bulk action that another process carries out."""
 
-
-class _Rings(Protocol):
-    """Rings for recorded jobs, without raising."""
-
-    def ring(self, queues: Sequence[str], /) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class _Submitted:
-    """Outcome of one request of `submit_many`: its job, or the error that refused it."""
-
-    job: Job | None = None
-    error: errors.VideoQAError | None = None
-
-    @property
-    def job_id(self) -> str | None:
-        return self.job.id if self.job else None
+MOST_USAGE_DAYS = 400
+"""Most days of one call of `usage`, for which the counters are kept."""
 
 
 def _split(items: Iterable[T], size: int) -> Iterator[list[T]]:
     left = iter(items)
     while chunk := list(islice(left, size)):
         yield chunk
-
-
-def _can_be_sent(text: str) -> bool:
-    """Returns False for a text with a lone surrogate, which has no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refuse_code(code: str | None) -> errors.InvalidRequest:
@@ -133,95 +98,34 @@ def _refuse_code(code: str | None) -> errors.InvalidRequest:
     )
 
 
-def _make_queued_job(submission: Submission, result: SubmitResult) -> Job:
-    """Makes the job of a submission that was recorded just now, without reading its record."""
-    request = submission.request
-    return Job(
-        id=submission.job_id,
-        state="queued",
-        max_attempts=request.max_attempts,
-        created_at=to_datetime(result.created_at_s),
-        model=request.model,
-        priority=request.priority,
-        tenant=request.tenant,
-        custom_id=request.custom_id,
-        tags=request.tags,
-        metadata=request.metadata,
-    )
-
-
-def _make_page(
-    found: Sequence[tuple[ListCursor, Job | errors.RecordUnreadable]],
-    *,
-    next_after: ListCursor | None,
-) -> JobPage:
-    return JobPage(
-        jobs=tuple(job for _, job in found if isinstance(job, Job)),
-        unreadable=tuple(at.job_id for at, job in found if not isinstance(job, Job)),
-        next_cursor=next_after.text if next_after else None,
-    )
-
-
-def _check_filter(name: str, text: str | None) -> None:
-    if text is not None and not (text and _can_be_sent(text)):
+def _check_day(name: str, day: date | None) -> date | None:
+    if day is not None and (not isinstance(day, date) or isinstance(day, datetime)):
         raise errors.InvalidRequest(
-            f"got {name} {text!r}, expected text, or None for jobs with any {name}", param=name
+            f"got {name}={day!r:.100}, expected a datetime.date, a day of UTC", param=name
         )
+    return day
 
 
-def _check_instant(name: str, at: datetime | None) -> float | None:
-    """Returns the UNIX time; a time without a zone would depend on the machine's."""
-    if at is None:
-        return None
-    if not isinstance(at, datetime) or at.tzinfo is None:
-        raise errors.InvalidRequest(
-            f"got {name}={at!r}, expected a datetime with a time zone, such as "
-            "datetime.now(UTC) - timedelta(hours=1)",
-            param=name,
-        )
-    return at.timestamp()
-
-
-class _Closed:
-    """The connections of a closed client: asking for one raises ClientClosed."""
-
-    def disconnect(self, *, inuse_connections: bool = True) -> None:
-        """Does nothing: all are closed."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise errors.ClientClosed
-
-
-class _LazyDoorbell:
-    """The doorbell of a client, made when the first job is to be recorded. Thread-safe."""
-
-    def __init__(self, make: Callable[[], _Rings]) -> None:
-        self._make = make
-        self._is_closed = False
-        self._reopen()
-        reopen_in_children(self)
-
-    def _reopen(self) -> None:
-        """Starts anew in a forked child, where another thread's lock would be held for ever."""
-        self._made: _Rings | None = None
-        self._lock = threading.Lock()
-
-    def get(self) -> _Rings:
-        with self._lock:
-            if self._is_closed:
-                raise errors.ClientClosed
-            if self._made is None:
-                self._made = self._make()
-            return self._made
-
-    def close(self) -> None:
-        self._is_closed = True
-        if self._made is not None:
-            self._made.close()
+def _choose_settings(url: str | None, settings: Settings | None, api_key: str | None) -> Settings:
+    """Returns the settings of a client, with the one place where its jobs are."""
+    found = settings or (Settings() if url else find_client_settings())
+    if url is not None and not is_gateway_url(url):
+        found = found.model_copy(update={"redis_url": url, "url": None})
+    elif url is not None:
+        found = found.model_copy(update={"url": url})
+    if found.url is None:
+        if api_key is not None:
+            raise errors.ConfigurationError(
+                "got an api_key for a Redis, expected the URL of a gateway: https://...",
+                param="api_key",
+            )
+        return found
+    key = SecretStr(api_key) if api_key is not None else found.api_key or find_key(found.url)
+    return found.model_copy(update={"api_key": key})
 
 
 class Client:
-    """Submits jobs to one Redis, follows them, and reads their results."""
+    """Submits jobs to one Redis, or to a gateway, follows them, and reads their results."""
 
     def __init__(
         self,
@@ -229,72 +133,45 @@ class Client:
         *,
         settings: Settings | None = None,
         tenant: str | None = None,
+        api_key: str | None = None,
     ) -> None:
-        """Makes a client of the Redis at `url`, or of that in `settings`; the rest comes from `settings`.
+        """Makes a client of the gateway or Redis at `url`, or of that in `settings`; the rest comes from `settings`.
+
+        With neither, the client is that of `from_environment`.
 
         Arguments:
+            url: https:// or http:// of a gateway, or redis:// and its kin.
+            settings: None: defaults, whatever the variables are.
+            api_key: key for the gateway; None: that of VIDEOQA_API_KEY, or of `videoqa login`.
             tenant: the only one whose jobs the client submits and sees; None: that of `settings`, and
                 without one the client is an operator's and sees all.
         """
-        base = settings or Settings()
-        self.settings = base.model_copy(update={"redis_url": url}) if url else base
+        self.settings = _choose_settings(url, settings, api_key)
         self._is_borrower = False
         """True if the connections are those of another client, which closes them."""
-        self._redis = self._connect()
-        self._ledger = Ledger(
-            self._redis,
-            url=self.settings.redis_url,
-            prefix=self.settings.prefix,
-            wait_replicas=self.settings.wait_replicas,
-        )
-        self._replica = self._connect_replica()
-        self._replica_reader = self._make_replica_reader()
-        self._reader = self._make_reader()
+        self._backend = self._make_backend()
         self._take_tenant(self.settings.tenant if tenant is None else tenant)
-        self._objects = ObjectStore(s3_endpoint_url=self.settings.s3_endpoint_url)
-        self._doorbell = _LazyDoorbell(self._make_doorbell)
-        reopen_in_children(self)
 
-    def _reopen(self) -> None:
-        """Makes new connections in a forked child, for this client and those of `for_tenant`."""
-        if not isinstance(self._redis.connection_pool, _Closed):
-            self._redis.connection_pool = self._connect().connection_pool
-            if self._replica is not None and (new := self._connect_replica()):
-                self._replica.connection_pool = new.connection_pool
+    def _make_backend(self) -> Backend:
+        if self.settings.url is None:
+            return RedisBackend(self.settings)
+        from videoqa.backends.http_backend import HttpBackend
 
-    def _connect(self) -> redis.Redis:
-        return connect(self.settings)
-
-    def _make_reader(self) -> SharedReader:
-        return SharedReader(self._ledger, self._connect)
-
-    def _connect_replica(self) -> redis.Redis | None:
-        return connect_replica(self.settings)
-
-    def _make_replica_reader(self) -> ReplicaReader | None:
-        url = self.settings.redis_read_url
-        if self._replica is None or url is None:
-            return None
-        return ReplicaReader(
-            self._replica, url=url, prefix=self.settings.prefix, primary=self._ledger
-        )
+        return HttpBackend(GatewayAddress.of(self.settings))
 
     @property
-    def _reads(self) -> LedgerReader:
-        """Reader of what may be some milliseconds old."""
-        return self._replica_reader or self._ledger
-
-    def _make_doorbell(self) -> _Rings:
-        from videoqa.broker import Doorbell  # Celery takes 0.3 s to import
-
-        # A script in which the ACL refuses a command ends in the middle, with half of a job recorded.
-        check_permissions(self._redis, self.settings)
-        return Doorbell(self.settings)
+    def sets_output(self) -> bool:
+        """True if requests may name their `output`; of a gateway its keys decide where results go."""
+        return self._backend.sets_output
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Makes a client from the VIDEOQA_* variables; without VIDEOQA_REDIS_URL it finds a running `videoqa up`."""
-        return cls(settings=find_settings(environ))
+        """Makes a client from the VIDEOQA_* variables.
+
+        The first of these that there is has the jobs: VIDEOQA_URL, VIDEOQA_REDIS_URL, the gateway of `videoqa login`,
+        a running `videoqa up`.
+        """
+        return cls(settings=find_client_settings(environ))
 
     def __enter__(self) -> Self:
         return self
@@ -318,6 +195,13 @@ class Client:
         found._take_tenant(tenant)
         return found
 
+    def _for_key(self, key: KeyQuota) -> Self:
+        """Returns a client, for a gateway, whose jobs are counted for an API key; it shares this one's connections."""
+        found = copy.copy(self)
+        found._is_borrower = True
+        found._backend = cast(RedisBackend, self._backend).for_key(key)
+        return found
+
     def _take_tenant(self, tenant: str | None) -> None:
         try:
             checked = Settings(tenant=tenant).tenant
@@ -327,9 +211,7 @@ class Client:
                 param="tenant",
             ) from error
         self.settings = self.settings.model_copy(update={"tenant": checked})
-        self._ledger = self._ledger.for_tenant(checked)
-        if self._replica_reader is not None:
-            self._replica_reader = self._replica_reader.for_tenant(checked)
+        self._backend = self._backend.for_tenant(checked)
 
     def close(self) -> None:
         """Closes the connections to Redis and to the broker; calls raise ClientClosed from now on.
@@ -337,15 +219,8 @@ class Client:
         A call that waits in another thread raises it as well. A client of `for_tenant` has no connections
         of its own: it is closed with the one that it comes from.
         """
-        if self._is_borrower:
-            return
-        self._doorbell.close()
-        self._reader.close()
-        for connected in (self._redis, self._replica):
-            if connected is not None:
-                pool, connected.connection_pool = connected.connection_pool, cast("Any", _Closed())
-                # One in use is closed with its call: redis-py has no lock on a connection's buffer.
-                pool.disconnect(inuse_connections=False)
+        if not self._is_borrower:
+            self._backend.close()
 
     def submit(
         self,
@@ -370,17 +245,7 @@ class Client:
                 f"got a request and the keywords {sorted(fields)}, expected one or the other"
             )
         checked = self._parse(request if request is not None else fields)
-        doorbell = self._doorbell.get()
-        submission = Submission(new_job_id(), checked)
-        result = self._ledger.submit(
-            submission,
-            start_by_default_s=self.settings.start_by_default_s,
-            max_queued=self.settings.max_queued,
-        )
-        if result.known_id:
-            return self._get_now(result.known_id)
-        doorbell.ring([result.ring] if result.ring else [])
-        return _make_queued_job(submission, result)
+        return self._backend.submit(checked)
 
     def submit_many(self, requests: Iterable[JobRequest | RequestFields]) -> builtins.list[Job]:
         """Records many jobs, some hundred in a round trip, rings for workers, and returns the jobs in order.
@@ -397,10 +262,10 @@ class Client:
             first = len(jobs)
             ids: list[str | None] = [job.id for job in jobs]
             try:
-                submissions = [
-                    self._make_submission(first + n, request) for n, request in enumerate(chunk)
-                ]
-                found = self._submit_chunk(submissions)
+                found = self._backend.submit_many(
+                    [self._parse_one(first + n, request) for n, request in enumerate(chunk)],
+                    first=first,
+                )
             except errors.VideoQAError as error:
                 if first == 0:
                     raise
@@ -423,52 +288,10 @@ class Client:
             )
         return checked.model_copy(update={"tenant": tenant})
 
-    def _make_submission(self, number: int, request: JobRequest | RequestFields) -> Submission:
+    def _parse_one(self, number: int, request: JobRequest | RequestFields) -> JobRequest:
         """Checks one request of `submit_many`; an error's `param` begins with its number."""
-        try:
-            return Submission(new_job_id(), self._parse(request))
-        except errors.RequestError as error:
-            where = f"requests.{number}"
-            error.param = f"{where}.{error.param}" if error.param else where
-            raise
-
-    def _submit_chunk(self, submissions: Sequence[Submission]) -> builtins.list[_Submitted]:
-        doorbell = self._doorbell.get()
-        results = self._ledger.submit_many(
-            submissions,
-            start_by_default_s=self.settings.start_by_default_s,
-            max_queued=self.settings.max_queued,
-        )
-        doorbell.ring([result.ring for result in results if result.ring])
-        known = self._get_known([result.known_id for result in results if result.known_id])
-        return [
-            known[result.known_id]
-            if result.known_id
-            else _Submitted(error=result.error)
-            if result.error
-            else _Submitted(job=_make_queued_job(submission, result))
-            for submission, result in zip(submissions, results, strict=True)
-        ]
-
-    def _get_known(self, job_ids: Sequence[str]) -> dict[str, _Submitted]:
-        """Reads the jobs that idempotency keys had made before, as they are now."""
-        try:
-            jobs = self._ledger.get_many(job_ids) if job_ids else []
-        except errors.ServiceError as error:
-            return dict.fromkeys(job_ids, _Submitted(error=error))
-        gone = _Submitted(
-            error=errors.JobExpired(
-                "the job of this idempotency key has just expired; submit the request again"
-            )
-        )
-        return {
-            job_id: _Submitted(job=job)
-            if isinstance(job, Job)
-            else _Submitted(error=job)
-            if job
-            else gone
-            for job_id, job in zip(job_ids, jobs, strict=True)
-        }
+        with naming_request(number):
+            return self._parse(request)
 
     def get(self, job_id: str, *, include_request: bool = False) -> Job:
         """Returns the job as it is now.
@@ -481,17 +304,15 @@ class Client:
             JobExpired: the job's `result_ttl_s` is over, or it was purged.
             RecordUnreadable: a newer release or another program wrote its record.
         """
-        return self._reads.get(job_id, include_request=include_request)
+        return self._backend.get(job_id, include_request=include_request)
 
-    def _get_now(self, job_id: str) -> Job:
-        """Returns the job as the primary has it: after a change of it, and while its events are followed."""
-        self._note_change(job_id)
-        return self._ledger.get(job_id)
+    def timeline(self, job_id: str) -> JobTimeline:
+        """Returns the job with its attempts: worker, seconds by stage, failure and next step of each.
 
-    def _note_change(self, job_id: str) -> None:
-        """Has the job read at the primary for some seconds."""
-        if self._replica_reader is not None:
-            self._replica_reader.note_change(job_id)
+        Raises:
+            JobNotFound, JobExpired, RecordUnreadable
+        """
+        return self._backend.timeline(job_id)
 
     def get_many(
         self, job_ids: Sequence[str], *, include_request: bool = False
@@ -501,90 +322,70 @@ class Client:
         The jobs have neither `position` nor `waiting_for`, which only `get` looks up. An unreadable record
         is logged as a warning.
         """
-        found = self._reads.get_many(job_ids, include_request=include_request)
-        return self._reads.skip_unreadable(job_ids, found)
+        return self._backend.get_many(job_ids, include_request=include_request)
 
     def get_states(self, job_ids: Sequence[str]) -> builtins.list[JobState | None]:
         """Returns the states of jobs in the order of their ids; None: unknown or expired."""
-        return [state for ids in _split(job_ids, CHUNK) for state in self._reads.get_states(ids)]
+        return [state for ids in _split(job_ids, CHUNK) for state in self._backend.get_states(ids)]
 
     def list(
         self,
         *,
-        state: JobState | None = None,
-        tag: str | None = None,
-        model: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
         cursor: str | None = None,
         limit: int = 100,
         include_request: bool = False,
+        **filters: Unpack[FilterKeywords],
     ) -> JobPage:
-        """Returns a page of the recorded jobs, newest first.
+        """Returns a page of the recorded jobs that a filter selects, newest first.
 
-        A page costs its own jobs, however many others there are. With more than one of `state`, `tag` and
-        `model`, or a state that is not final, the smallest list that has them is walked: such a page ends after
-        10,000 jobs, so it may have fewer than `limit` and yet a `next_cursor`.
+        A page costs its own jobs, however many others there are. Where no index has just the selected jobs, the
+        smallest one that has them all is walked: such a page ends after 10,000 jobs, and with `text` after 2,000, so
+        it may have fewer than `limit` and yet a `next_cursor`; `looked_at` tells how many it has seen. With a `code`,
+        a `group`, or the state failed and a time of the end, the jobs come by the time of their failure.
 
         Arguments:
-            state: only jobs in this state.
-            tag: only jobs with this tag.
-            model: only jobs that name this model.
-            since: only jobs submitted at this time or later.
-            until: only jobs submitted before this time.
             cursor: `next_cursor` of the previous page; None: the first page.
             limit: most jobs of the page.
-            include_request: also the request of each job, as in `get`.
+            include_request: also the request of each job, as in `get`; each has its `summary` anyway.
+            filters: fields of a `JobFilter`, which combine: `state`, `tenant`, `model`, `tag`, `code`, `group`,
+                `worker`, `custom_id`, `job_id`, `text`, `since`, `until`, `ended_since`, `ended_until`.
         """
         if not 1 <= limit <= MOST_LISTED:
             raise errors.InvalidRequest(
                 f"got limit={limit}, expected 1 to {MOST_LISTED}", param="limit"
             )
-        if state is not None and state not in get_args(JobState):
-            raise errors.InvalidRequest(
-                f"got state {state!r}, expected one of {', '.join(get_args(JobState))}",
-                param="state",
-            )
-        _check_filter("tag", tag)
-        _check_filter("model", model)
-        which = JobFilter(
-            state=state,
-            tag=tag,
-            model=model,
-            since_s=_check_instant("since", since),
-            until_s=_check_instant("until", until),
+        which = self._parse_filter(filters)
+        return self._backend.list_page(
+            which, cursor=cursor, limit=limit, include_request=include_request
         )
-        after = ListCursor.parse(cursor) if cursor else None
-        found: list[tuple[ListCursor, Job | errors.RecordUnreadable]] = []
-        looked_at = 0
-        while True:
-            # The fewer jobs of an index are selected, the more of them are looked at in a round trip.
-            most = (
-                min(limit + 1 + 3 * looked_at, MOST_LISTED)
-                if which.is_walked
-                else limit + 1 - len(found)
+
+    def count(self, **filters: Unpack[FilterKeywords]) -> JobCount:
+        """Returns the number of jobs that a filter of `list` selects.
+
+        It is exact where an index has it: without a filter, or with a state in which jobs end, a tag, a model or a
+        code alone, each with the times by which that index goes. Otherwise it is that of the newest 10,000 jobs, or
+        2,000 with `text`, and `is_exact` tells if there may be more. A job whose record has just expired may be
+        counted for a while.
+        """
+        return self._backend.count(self._parse_filter(filters))
+
+    def _parse_filter(self, fields: FilterKeywords) -> JobFilter:
+        """Checks a filter; raises OperatorOnly if it names another tenant than the client's."""
+        which = parse_filter(cast("Mapping[str, object]", fields))
+        if which.tenant is not None:
+            self._check_tenant(which.tenant)
+        if which.code is not None and which.code not in (*errors.REGISTRY, OTHER_CODE):
+            raise _refuse_code(which.code)
+        return which
+
+    def _check_tenant(self, tenant: str | None) -> str | None:
+        """Returns the tenant, or the client's own for None; raises OperatorOnly for another one's."""
+        own = self.settings.tenant
+        if tenant is not None and own not in (None, tenant):
+            raise errors.OperatorOnly(
+                f"got tenant {tenant!r}, expected {own!r}, whose client this is; ask a client without a tenant"
             )
-            listed = self._reads.list_index(which, after=after, limit=most)
-            # One more than the page has, which tells that another page follows.
-            cursors = listed.found[: limit + 1 - len(found)]
-            ids = [at.job_id for at in cursors]
-            jobs = self._reads.get_many(ids, include_request=include_request)
-            self._ledger.forget(
-                [job_id for job_id, job in zip(ids, jobs, strict=True) if job is None], listed.keys
-            )
-            for at, job in zip(cursors, jobs, strict=True):
-                if job is not None and (
-                    state is None or (isinstance(job, Job) and job.state == state)
-                ):
-                    if len(found) == limit:
-                        return _make_page(found, next_after=found[-1][0])
-                    found.append((at, job))
-            after = cursors[-1] if len(cursors) < len(listed.found) else listed.last
-            if after is None:
-                return _make_page(found, next_after=None)
-            looked_at += most
-            if which.is_walked and looked_at >= MOST_LOOKED_AT:
-                return _make_page(found, next_after=after)
+        return own if tenant is None else tenant
 
     def stream(self, job_id: str, *, timeout_s: float | None = None) -> Iterator[TextPiece]:
         """Yields the answers as they are generated, for a job with `stream`; else whole, once they are there.
@@ -641,39 +442,22 @@ class Client:
                 yield from cursor.receive(self._wait_for_events(cursor))
                 if cursor.may_be_over or (
                     cursor.needs_state
-                    and cursor.is_over(self._ask_state(job_id, Future()).result())
+                    and cursor.is_over(self._backend.ask_state(job_id, Future()).result())
                 ):
                     cursor.end(self._read_job(job_id))
 
     def _read_job(self, job_id: str) -> Job:
-        job: Job | None = self._ask_job(job_id, Future()).result()
-        return job or self._get_now(job_id)
+        job: Job | None = self._backend.ask_job(job_id, Future()).result()
+        return job or self._backend.get_now(job_id)
 
     def _wait_for_events(self, cursor: EventCursor) -> builtins.list[Event]:
-        future: Future[builtins.list[Event]] = self._ask_events(cursor, Future())
+        future: Future[builtins.list[Event]] = self._backend.ask_events(cursor, Future())
         try:
             return future.result(cursor.block_s or None)
         except TimeoutError:
             return []
         finally:
             future.cancel()
-
-    def _ask_job(self, job_id: str, future: F) -> F:
-        """Asks for a job; the answer is None if there is none, and `_get_now` says why."""
-        check_job_id(job_id)
-        self._note_change(job_id)
-        return self._reader.ask(self._ledger.get_many, job_id, future)
-
-    def _ask_state(self, job_id: str, future: F) -> F:
-        self._note_change(job_id)
-        return self._reader.ask(self._ledger.get_states, job_id, future)
-
-    def _ask_events(self, cursor: EventCursor, future: F) -> F:
-        """Asks for the events that the cursor reads next: those of now, or the next ones."""
-        if cursor.block_s:
-            return self._reader.read(cursor.job_id, after=cursor.after, future=future)
-        asked = cursor.job_id, cursor.after
-        return self._reader.ask(self._ledger.read_events_many, asked, future)
 
     def result(self, job_id: str) -> Result:
         """Returns the result of a succeeded job.
@@ -683,37 +467,27 @@ class Client:
             JobFailed: the job ended without a result; `failure` has the reason, with its code.
             OutputError: the result is in object storage and could not be read.
         """
-        job, result = self._reads.result(job_id)
-        if result is not None:
-            return result
-        if not job.final:
-            raise errors.JobNotFinished(
-                f"job {job_id} {describe_state(job.state)}; wait for it first"
-            )
-        if job.state != "succeeded" or job.result_url is None:
-            why = f": {job.failure.message} ({job.failure.code})" if job.failure else ""
-            raise errors.JobFailed(
-                f"job {job_id} {describe_state(job.state)}{why}", failure=job.failure
-            )
-        try:
-            found = parse_stored(Result, self._objects.read(job.result_url))
-        except errors.InvalidRequest as error:
-            raise errors.OutputNotFound(
-                f"{job.result_url} no longer holds a result of videoqa: another program overwrote it; "
-                "submit the request again"
-            ) from error
-        if (found.job_id, found.attempt) != (job_id, job.attempt):
-            raise errors.OutputNotFound(
-                f"{job.result_url} holds attempt {found.attempt} of {found.job_id}, expected "
-                f"attempt {job.attempt} of {job_id}: a late writer overwrote it; submit the "
-                "request again"
-            )
-        return found
+        return self._backend.result(job_id)
+
+    def sheet(self, job_id: str, *, thumbnail: bool = False) -> bytes:
+        """Returns the JPEG with thumbnails of the frames that the model saw; `result` has its layout.
+
+        It is read only from the place that `sheet_output` of the settings names, whatever the result says.
+
+        Arguments:
+            thumbnail: return a small picture of one frame instead, of some 5 KB; only the sheet's head is read.
+
+        Raises:
+            JobNotFinished, JobFailed: as `result`.
+            SheetNotKept: neither the request nor the worker's settings asked for a sheet, or it could not be kept.
+            SheetExpired: it was deleted.
+            OutputError: it could not be read.
+        """
+        return self._backend.sheet(job_id, thumbnail=thumbnail)
 
     def cancel(self, job_id: str) -> Job:
         """Cancels the job, unless it is final already, and returns it as it is then."""
-        self._ledger.cancel(job_id)
-        return self._get_now(job_id)
+        return self._backend.cancel(job_id)
 
     def retry(self, job_id: str) -> Job:
         """Reopens a failed, canceled or expired job under the same id.
@@ -722,10 +496,7 @@ class Client:
             NotRetryable: the job is queued, running, canceling or succeeded.
             ConfigurationError: the broker URL cannot be used; nothing was changed.
         """
-        doorbell = self._doorbell.get()
-        queue = self._ledger.retry(job_id)
-        doorbell.ring([queue] if queue else [])
-        return self._get_now(job_id)
+        return self._backend.retry(job_id)
 
     def dead(self, *, code: str | None = None, include_request: bool = False) -> Iterator[Job]:
         """Yields the failed jobs, each with its failure, those submitted first in front.
@@ -733,22 +504,43 @@ class Client:
         `retry` replays one of them, `replay` all, and `purge` deletes one.
 
         Arguments:
-            code: only jobs that failed with this error code.
+            code: only jobs that failed with this error code; `other`: with one that this release does not know.
             include_request: also the request of each job, as in `get`.
 
         Raises:
             InvalidRequest: no error has this code, and no job failed with it.
         """
-        known = code is None or code in errors.REGISTRY
-        for ids in _split(self._ledger.dead(), CHUNK):
+        known = code in (None, OTHER_CODE, *errors.REGISTRY)
+        for ids in _split(self._backend.list_dead(), CHUNK):
             for job in self.get_many(ids, include_request=include_request):
                 if job is None or job.state != "failed":
                     continue  # its record ended, or it was retried or purged meanwhile
-                if code is None or (job.failure is not None and job.failure.code == code):
+                found = job.failure.code if job.failure else None
+                is_other = code == OTHER_CODE and found not in errors.REGISTRY
+                if code is None or found == code or is_other:
                     known = True  # a worker of a later release knows it
                     yield job
         if not known:
             raise _refuse_code(code)
+
+    def count_dead(self, *, tenant: str | None = None) -> builtins.list[DeadCount]:
+        """Returns the numbers of dead letters by error code: of the last hour, day and week, and of all.
+
+        No record is read. `list(code=..., ended_since=...)` has the jobs of each number.
+
+        Arguments:
+            tenant: only this one's jobs; None: those of the client's tenant, or of all.
+        """
+        return self._backend.count_dead(self._check_tenant(tenant))
+
+    def group_dead(self, code: str, *, tenant: str | None = None) -> DeadGroups:
+        """Returns the newest 2,000 dead letters with this code by groups of alike messages.
+
+        Those of a group differ in names, numbers and URLs only. `list(code=..., group=...)` has the jobs of a group.
+        """
+        if code not in (*errors.REGISTRY, OTHER_CODE):
+            raise _refuse_code(code)
+        return self._backend.group_dead(code, self._check_tenant(tenant))
 
     def replay(self, *, code: str | None = None) -> builtins.list[Job]:
         """Retries all failed jobs, or those that failed with this code, and returns them; raises as `dead`."""
@@ -759,31 +551,95 @@ class Client:
         return replayed
 
     def purge(self, job_id: str) -> None:
-        """Deletes a failed job's record and events; its objects in storage stay.
+        """Deletes the record and events of a job that has ended; its objects in storage, and its use, stay.
 
         Raises:
-            NotRetryable: the job has not failed.
+            NotRetryable: the job is queued, running or canceling; cancel it first.
             JobNotFound, JobExpired
         """
-        self._ledger.purge(job_id)
+        self._backend.purge(job_id)
+
+    def preview_bulk(
+        self,
+        action: BulkKind,
+        *,
+        cut_off: datetime | None = None,
+        **filters: Unpack[FilterKeywords],
+    ) -> BulkPreview:
+        """Returns the number of jobs that a bulk action would change, and some of them; changes nothing.
+
+        The number is exact for dead letters of a code; else it is that of the oldest 20,000 jobs that are looked at, or
+        2,000 with `text`.
+
+        Arguments:
+            action: `cancel` queued and running jobs; `retry` failed ones, or canceled or expired ones if `state` says
+                so; `purge` the records of final ones.
+            cut_off: only jobs that have been in their state since this time; None: now.
+            filters: as in `list`; at least one, since an action on all jobs there are is refused.
+        """
+        which = self._parse_filter(filters)
+        check_instant("cut_off", cut_off)
+        return self._backend.preview_bulk(action, which, cut_off)
+
+    def start_bulk(
+        self,
+        action: BulkKind,
+        *,
+        expected: int | None = None,
+        cut_off: datetime | None = None,
+        key: str | None = None,
+        **filters: Unpack[FilterKeywords],
+    ) -> BulkAction:
+        """Begins to change all jobs that a filter selects, the oldest first, in batches; see `preview_bulk`.
+
+        A gateway carries it out. Without one `follow_bulk` does.
+
+        Arguments:
+            expected: number of jobs that the preview had; a purge is refused without it, and if more match.
+            cut_off: that of the preview: what comes to match later stays as it is. None: now.
+            key: idempotency key, with which a repeated call returns the action of the first one.
+
+        Raises:
+            CountChanged: more jobs would be purged than expected; nothing was changed.
+        """
+        which = self._parse_filter(filters)
+        check_instant("cut_off", cut_off)
+        return self._backend.start_bulk(action, which, expected=expected, cut_off=cut_off, key=key)
+
+    def get_bulk(self, bulk_id: str) -> BulkAction:
+        """Returns a bulk action and its progress; raises BulkActionNotFound 7 days after its end."""
+        return self._backend.get_bulk(bulk_id)
+
+    def list_bulk(self, *, limit: int = 50) -> builtins.list[BulkAction]:
+        """Returns the newest bulk actions, the last one first."""
+        if not 1 <= limit <= MOST_LISTED:
+            raise errors.InvalidRequest(
+                f"got limit={limit}, expected 1 to {MOST_LISTED}", param="limit"
+            )
+        return self._backend.list_bulk(limit)
+
+    def stop_bulk(self, bulk_id: str) -> BulkAction:
+        """Stops a bulk action, unless it has ended; what it has changed stays changed."""
+        return self._backend.stop_bulk(bulk_id)
+
+    def follow_bulk(self, bulk_id: str) -> Iterator[BulkAction]:
+        """Yields a bulk action as it goes on, until it has ended; carries it out where no gateway does."""
+        holder, seen_at = secrets.token_hex(8), None
+        while True:
+            action = self._backend.advance_bulk(bulk_id, holder)
+            yield action
+            if action.has_ended:
+                return
+            if action.updated_at == seen_at:
+                time.sleep(BULK_POLL_S)
+            seen_at = action.updated_at
 
     def queues(self) -> builtins.list[QueueInfo]:
         """Returns the queues of each model and priority, with the numbers of their jobs, workers and slots.
 
         If no reaper has looked for lost jobs and due retries for 15 s, since no worker lives, the client does.
         """
-        found, is_round_due = self._reads.read_queues(idle_s=ROUND_S)
-        return self._reads.queues() if is_round_due and self._reap() else found
-
-    def _reap(self) -> bool:
-        """Makes a reaper's round and rings for what it found; returns False if this client may not, or cannot."""
-        try:
-            doorbell = self._doorbell.get()
-            doorbell.ring(self._ledger.reap(grace_s=ROUND_S, every_s=ROUND_S).ring)
-        except (errors.RedisUnavailable, errors.ConfigurationError) as error:
-            log.debug("the numbers of the queues are those before a reaper's round: %s", error)
-            return False
-        return True
+        return self._backend.queues()
 
     def pause(self, model: str | None = None, *, priority: Priority | None = None) -> None:
         """Pauses the model's queues: no job begins until `resume`; running jobs go on, and new ones wait.
@@ -796,18 +652,13 @@ class Client:
             InvalidRequest: the model's name is empty.
             OperatorOnly: the client is one tenant's.
         """
-        for queue in self._list_queues(model, priority):
-            self._ledger.pause(queue)
+        self._backend.pause(self._list_queues(model, priority))
 
     def resume(self, model: str | None = None, *, priority: Priority | None = None) -> None:
         """Resumes the model's queues; see `pause`."""
-        queues = self._list_queues(model, priority)
-        doorbell = self._doorbell.get()
-        for queue in queues:
-            _, ring = self._ledger.resume(queue)
-            doorbell.ring([ring] if ring else [])
+        self._backend.resume(self._list_queues(model, priority))
 
-    def _list_queues(self, model: str | None, priority: Priority | None) -> builtins.list[str]:
+    def _list_queues(self, model: str | None, priority: Priority | None) -> builtins.list[QueueId]:
         """Lists the queues to pause or to resume; only an operator may."""
         if self.settings.tenant is not None:
             raise errors.OperatorOnly(
@@ -819,16 +670,114 @@ class Client:
                 "got an empty model, expected its name, or None for jobs that name no model",
                 param="model",
             )
-        return [
-            queue_name(self.settings.prefix, model, each)
-            for each in ((priority,) if priority else PRIORITIES)
-        ]
+        return [QueueId(model, each) for each in ((priority,) if priority else PRIORITIES)]
+
+    def usage(
+        self,
+        *,
+        first_day: date | None = None,
+        last_day: date | None = None,
+        by: UsageBy = "day",
+        tenant: str | None = None,
+    ) -> builtins.list[UsageRow]:
+        """Returns the counted use of the jobs that ended on these UTC days; rows without any are left out.
+
+        Counters are kept for 400 days.
+
+        Arguments:
+            first_day: None: 29 days before the last one.
+            last_day: None: today.
+            by: a row for each day, model, tag, API key or tenant. A job with several tags is in the row of each.
+            tenant: only this one's jobs; None: those of the client's tenant, or of all.
+
+        Raises:
+            OperatorOnly: the client is another tenant's.
+        """
+        last = _check_day("last_day", last_day) or datetime.now(UTC).date()
+        first = _check_day("first_day", first_day) or date.fromordinal(
+            max(1, last.toordinal() - 29)
+        )
+        if not 0 <= (last - first).days < MOST_USAGE_DAYS:
+            raise errors.InvalidRequest(
+                f"got {first} to {last}, expected at most {MOST_USAGE_DAYS} days, the first one in front",
+                param="first_day",
+            )
+        if by not in get_args(UsageBy):
+            raise errors.InvalidRequest(
+                f"got by={by!r:.100}, expected one of {', '.join(get_args(UsageBy))}", param="by"
+            )
+        tenant = self.settings.tenant if tenant is None else self.for_tenant(tenant).settings.tenant
+        return self._backend.usage(first, last, by=by, tenant=tenant)
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Returns the workers that announced themselves within the last minute."""
-        return self._reads.workers()
+        return self._backend.workers()
+
+    def stats(self, span: StatsSpan = "hour", *, model: str | None = None) -> Stats:
+        """Returns the figures of the fleet by model, their course in the last hour or day, and what needs attention.
+
+        Arguments:
+            span: `hour`, by minutes, or `day`, by quarters of an hour; both with the running step.
+            model: only this one in `models`; None: all.
+
+        Raises:
+            OperatorOnly: the client is one tenant's, while the figures are of all.
+        """
+        if self.settings.tenant is not None:
+            raise errors.OperatorOnly(
+                f"got a client of tenant {self.settings.tenant!r}, expected one without a tenant: the figures are "
+                "those of all tenants; `usage` and `queues` have its own"
+            )
+        if span not in get_args(StatsSpan):
+            raise errors.InvalidRequest(
+                f"got span={span!r:.100}, expected {' or '.join(get_args(StatsSpan))}", param="span"
+            )
+        if model == "":
+            raise errors.InvalidRequest(
+                "got an empty model, expected its name, or None for all", param="model"
+            )
+        return self._backend.stats(span, model=model)
+
+    def announce_run(self, report: RunReport, *, begins: bool = False) -> None:
+        """Tells the fleet about a run over an archive, as `videoqa caption` does every few seconds.
+
+        Arguments:
+            begins: the run was started just now, perhaps once more.
+
+        Raises:
+            RunNotFound: another tenant has a run with this id.
+        """
+        self._backend.announce_run(report, begins=begins)
+
+    def runs(
+        self,
+        *,
+        state: RunState | None = None,
+        text: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> RunPage:
+        """Returns a page of the runs of `videoqa caption` and of batches, the last start in front.
+
+        A run is kept for 30 days after its last word, of a tenant at most 500 and of all 2,000. One without a word
+        for a minute is `interrupted`. Rows that failed stand in `get_run`.
+
+        Arguments:
+            state: only runs in this state.
+            text: only runs with this text in their id, name, output, tenant, user or host, in any case.
+            cursor: `next_cursor` of the previous page; None: the first page.
+            limit: most runs of the page, 1 to 200.
+        """
+        return self._backend.runs(state=state, text=text, cursor=cursor, limit=limit)
+
+    def get_run(self, run_id: str) -> ArchiveRun:
+        """Returns a run as it is now, with the first rows of each code of failure.
+
+        Raises:
+            RunNotFound: there is none, or its last word was more than 30 days ago.
+        """
+        return self._backend.get_run(run_id)
 
     def ping(self) -> str:
         """Returns the server's name and version; raises RedisUnavailable."""
-        with translate_redis_errors(self.settings.redis_url):
-            return server_name(self._redis.info("server"))
+        return self._backend.ping()

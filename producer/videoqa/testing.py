@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, cast
 
 from videoqa import errors
 from videoqa.async_client import AsyncClient
+from videoqa.backends.redis_backend import RedisBackend
 from videoqa.client import Client
 from videoqa.contract import (
     Answer,
     Failure,
+    GenerationInForce,
     Job,
     JobRequest,
     Question,
@@ -30,7 +32,7 @@ from videoqa.contract import (
     Segment,
     Usage,
 )
-from videoqa.jobs import ENCODING_ERRORS, Claim, Progress, SharedReader, queue_name
+from videoqa.jobs import ENCODING_ERRORS, Claim, Ledger, Progress, SharedReader, queue_name
 from videoqa.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,25 +60,12 @@ class _AnsweringDoorbell:
         pass
 
 
-class InMemoryClient(Client):
-    """A client whose jobs are answered by `answer`, or by the test."""
+class _InMemoryBackend(RedisBackend):
+    """The jobs of an in-memory Redis, whose queue messages answer them."""
 
-    def __init__(
-        self,
-        *,
-        answer: str | Callable[[JobRequest, Question], str] | None = None,
-        settings: Settings | None = None,
-        tenant: str | None = None,
-    ) -> None:
-        """Makes a client with an empty Redis of its own.
-
-        Arguments:
-            tenant: see `Client`.
-            answer: the answer to each question, given as soon as its job is submitted; if it raises an
-                `errors.JobError`, that is the job's failure. None: jobs wait for `finish`.
-        """
+    def __init__(self, settings: Settings, answer: Callable[[str], None]) -> None:
         self._answer = answer
-        super().__init__(settings=settings, tenant=tenant)
+        super().__init__(settings)
 
     def _connect(self) -> redis.Redis:
         try:
@@ -95,10 +84,42 @@ class InMemoryClient(Client):
         """Keeps the in-memory Redis: the child has a copy of its own."""
 
     def _make_reader(self) -> SharedReader:
-        return SharedReader(self._ledger, lambda: self._redis, poll_s=POLL_S)
+        return SharedReader(self.ledger, lambda: self.redis, poll_s=POLL_S)
 
     def _make_doorbell(self) -> _AnsweringDoorbell:
-        return _AnsweringDoorbell(self._answer_queue)
+        return _AnsweringDoorbell(self._answer)
+
+
+class InMemoryClient(Client):
+    """A client whose jobs are answered by `answer`, or by the test."""
+
+    def __init__(
+        self,
+        *,
+        answer: str | Callable[[JobRequest, Question], str] | None = None,
+        settings: Settings | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """Makes a client with an empty Redis of its own.
+
+        Arguments:
+            tenant: see `Client`.
+            answer: the answer to each question, given as soon as its job is submitted; if it raises an
+                `errors.JobError`, that is the job's failure. None: jobs wait for `finish`.
+        """
+        self._answer = answer
+        super().__init__(settings=settings or Settings(), tenant=tenant)
+
+    def _make_backend(self) -> RedisBackend:
+        return _InMemoryBackend(self.settings, self._answer_queue)
+
+    @property
+    def _memory(self) -> RedisBackend:
+        return cast("RedisBackend", self._backend)
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._memory.ledger
 
     def _answer_queue(self, queue: str) -> None:
         if self._answer is not None:
@@ -173,7 +194,7 @@ class InMemoryClient(Client):
             sources=(),
             model=request.model or WORKER,
             sampling=request.sampling,
-            generation=request.generation,
+            generation=GenerationInForce.of(request.generation),
             usage=Usage(),
             attempt=job.attempt,
             created_at=job.created_at,
@@ -204,14 +225,14 @@ class InMemoryClient(Client):
 
     def expire(self, job_id: str) -> None:
         """Removes a final job's record, as if its `result_ttl_s` were over."""
-        self._redis.delete(self._ledger.keys.job(job_id), self._ledger.keys.events(job_id))
+        self._memory.redis.delete(self._ledger.keys.job(job_id), self._ledger.keys.events(job_id))
 
     def _ensure_running(self, job_id: str) -> Job:
         job = self.get(job_id)
         return self.begin(job_id) if job.state == "queued" else job
 
     def _read_token(self, job_id: str) -> str:
-        return str(self._redis.hget(self._ledger.keys.job(job_id), "token"))
+        return str(self._memory.redis.hget(self._ledger.keys.job(job_id), "token"))
 
 
 class InMemoryAsyncClient(AsyncClient):
@@ -234,10 +255,12 @@ class InMemoryAsyncClient(AsyncClient):
             answer: see `InMemoryClient`.
             tenant: see `Client`.
         """
-        super().__init__(settings=settings, tenant=tenant)  # connects to nothing until it is used
         self.memory = memory or InMemoryClient(answer=answer, settings=settings, tenant=tenant)
         """The jobs of this client, as a client that blocks."""
-        self._client = self.memory
+        super().__init__()
+
+    def _make_client(self, *_: object) -> Client:
+        return self.memory
 
     async def begin(self, job_id: str) -> Job:
         """See `InMemoryClient.begin`."""

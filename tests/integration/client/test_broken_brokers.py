@@ -22,6 +22,7 @@ from support.processes import wait_until
 from support.worker import begin, fail
 
 from videoqa import AsyncClient, Client, Settings, errors
+from videoqa.backends.redis_backend import RedisBackend
 from videoqa.broker import make_celery
 from videoqa.contract import WorkerInfo, to_datetime
 from videoqa.jobs import Ledger
@@ -225,7 +226,7 @@ def test_a_submit_asks_redis_for_nothing_once_its_jobs_are_recorded(
             def close(self) -> None:
                 pass
 
-        monkeypatch.setattr(Client, "_make_doorbell", lambda _client: StopRedis())
+        monkeypatch.setattr(RedisBackend, "_make_doorbell", lambda _backend: StopRedis())
         with Client(server.url) as client:
             jobs = [client.submit(ASKED)] if count == 1 else client.submit_many([ASKED] * count)
         assert [job.state for job in jobs] == ["queued"] * count

@@ -19,7 +19,13 @@ import redis
 from kombu.transport.redis import Channel
 
 from videoqa import Client, Event, Job, JobRequest, Result, Settings, errors
-from videoqa.contract import Answer, Failure, Generation, Sampling, Usage
+from videoqa.contract import (
+    Answer,
+    Failure,
+    GenerationInForce,
+    Sampling,
+    Usage,
+)
 from videoqa.jobs import Ledger, Progress, connect, queue_name
 from videoqa.storage import ObjectStore
 from videoqa_worker.embedded.process import free_port
@@ -71,7 +77,7 @@ def result_of(job: Job, text: str = "a cat") -> Result:
         sources=(),
         model="demo",
         sampling=Sampling(),
-        generation=Generation(),
+        generation=GenerationInForce(),
         usage=Usage(),
         attempt=1,
         created_at=job.created_at,

@@ -20,6 +20,7 @@ from support.processes import wait_until
 from support.redis import count_blocked
 
 from videoqa import AsyncClient, Client, Settings, errors
+from videoqa.backends.redis_backend import RedisBackend
 from videoqa.testing import InMemoryClient
 from videoqa_worker.embedded.redis_server import RedisServer
 
@@ -83,14 +84,18 @@ def test_a_fork_in_the_middle_of_a_submit_leaves_the_child_no_lock_to_wait_for(
 ) -> None:
     parent, entered, leave = os.getpid(), threading.Event(), threading.Event()
 
-    class Slow(Client):
+    class Slow(RedisBackend):
         def _make_doorbell(self):  # type: ignore[no-untyped-def]
             if os.getpid() == parent:
                 entered.set()
                 leave.wait(60)
             return super()._make_doorbell()
 
-    with Slow(settings=settings) as client, ThreadPoolExecutor(1) as pool:
+    class SlowClient(Client):
+        def _make_backend(self) -> Slow:
+            return Slow(self.settings)
+
+    with SlowClient(settings=settings) as client, ThreadPoolExecutor(1) as pool:
         submitting = pool.submit(client.submit, **ASKED)
         entered.wait(60)
         try:
@@ -186,7 +191,7 @@ def test_an_async_client_works_on_two_event_loops_at_once(settings: Settings) ->
     with Client(settings=settings) as other, ThreadPoolExecutor(2) as pool:
         job = other.submit(**ASKED)
         waiting = [pool.submit(asyncio.run, follow(job.id)) for _ in range(2)]
-        wait_until(lambda: client._client._reader.waiting == 2)
+        wait_until(lambda: client._client._backend.reader.waiting == 2)
         other.cancel(job.id)
         assert [each.result() for each in waiting] == ["canceled"] * 2
     asyncio.run(client.close())

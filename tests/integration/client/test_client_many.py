@@ -114,14 +114,14 @@ def test_known_jobs_are_read_together_and_if_that_fails_the_new_ones_are_told(
 ) -> None:
     keyed = [{**ASKED, "idempotency_key": f"k{n}"} for n in range(5)]
     first = client.submit_many(keyed)
-    monkeypatch.setattr(client._ledger, "get", None)  # not one by one
+    monkeypatch.setattr(client._backend.ledger, "get", None)  # not one by one
     jobs = client.submit_many([*keyed, ASKED])
     assert [job.id for job in jobs[:5]] == [job.id for job in first]
 
     def away(job_ids: object) -> None:
         raise errors.RedisUnavailable("away")
 
-    monkeypatch.setattr(client._ledger, "get_many", away)
+    monkeypatch.setattr(client._backend.ledger, "get_many", away)
     with pytest.raises(errors.SubmittedInPart) as caught:
         client.submit_many([keyed[0], ASKED])
     assert caught.value.job_ids[0] is None
@@ -253,7 +253,7 @@ def test_no_job_is_left_out_of_pages_when_the_last_of_one_is_gone(
 def test_no_job_is_left_out_when_the_last_record_of_a_round_trip_is_gone(
     client: Client, redis_client: redis.Redis, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("videoqa.client.MOST_LISTED", 10)
+    monkeypatch.setattr("videoqa.backends.redis_backend.MOST_READ", 10)
     jobs = client.submit_many([ASKED] * 25)
     redis_client.delete(ledger.keys.job(jobs[15].id))
     pages = [client.list(limit=10)]

@@ -44,9 +44,13 @@ class Web:
             self._client = TestClient(module.app)
         else:
             import django
+            from django.conf import settings
             from django.test import Client as Browser
+            from django.urls import clear_url_caches
 
             django.setup()
+            settings.ROOT_URLCONF = "django_app"  # the first app of this process has set its own
+            clear_url_caches()
             module.client = lambda: memory
             self._client = Browser()
 

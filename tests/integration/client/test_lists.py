@@ -108,8 +108,10 @@ def test_a_job_is_in_the_list_of_its_state_and_in_no_other(
             key for key in redis_client.scan_iter(f"{ledger.keys.prefix}:list:*")
             if redis_client.zscore(key, job_id) is not None
         ]  # fmt: skip
-        assert len(stands_in) == 6  # two owners; all, the tag and the model
-        assert len({key.split(":")[2] for key in stands_in} - {"any"}) == 1
+        dead = [key for key in stands_in if ":list:dead:" in key]
+        assert len(dead) == (4 if found[0] == {"failed"} else 0)  # two owners; all, and the code
+        assert len(stands_in) - len(dead) == 6  # two owners; all, the tag and the model
+        assert len({key.split(":")[2] for key in stands_in} - {"any", "dead"}) == 1
         return found[0]
 
     job_id = client.submit({**ASKED, "tags": ["t", "t"], "model": "m", "tenant": "a:b%"}).id
@@ -150,8 +152,8 @@ def test_a_job_is_in_the_list_of_its_state_and_in_no_other(
 def test_pages_by_tag_and_model_leave_nothing_out(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("videoqa.client.MOST_LISTED", 20)
-    monkeypatch.setattr("videoqa.client.MOST_LOOKED_AT", 40)
+    monkeypatch.setattr("videoqa.backends.redis_backend.MOST_READ", 20)
+    monkeypatch.setattr("videoqa.backends.redis_backend.MOST_LOOKED_AT", 40)
     made = client.submit_many(
         [
             {**ASKED, "tags": ["a"] if n % 2 else ["b"], "model": "m" if n % 3 else "n"}
@@ -208,3 +210,40 @@ def test_a_list_by_tag_lives_as_long_as_its_jobs(
     redis_client.expire(key, 1000)
     finish(ledger, begin(ledger, "u"), q1="a cat")
     assert redis_client.ttl(key) > 90 * 86400
+
+
+def test_filters_combine_whatever_their_texts_are_made_of(client: Client, ledger: Ledger) -> None:
+    odd = ['a"tag=x\\', "x", "tag=x", "Ünï/ \u2028%:\U0001f600", '"', "\\"]
+    jobs = {tag: client.submit({**ASKED, "tags": [tag], "custom_id": tag}).id for tag in odd}
+    for tag, job_id in jobs.items():
+        assert ids_of(client.list(tag=tag, state="queued")) == [job_id]
+        assert job_id in ids_of(client.list(custom_id=tag[:1], tag=tag))
+        assert ids_of(client.list(job_id=job_id, tag=tag)) == [job_id]
+        assert client.count(tag=tag, state="queued", custom_id=tag).count == 1
+    claim = begin(ledger)
+    assert ids_of(client.list(worker="host:1")) == [claim.job_id]
+    assert ids_of(client.list(job_id=claim.job_id[:-1])) == [claim.job_id]
+    assert not ids_of(client.list(job_id=claim.job_id, state="queued"))
+    finish(ledger, claim, q1="a cat")
+    ended = client.get(claim.job_id).finished_at
+    assert ids_of(client.list(state="succeeded", ended_since=ended)) == [claim.job_id]
+    assert not ids_of(client.list(state="succeeded", ended_until=ended))
+    with pytest.raises(errors.InvalidRequest, match="expected failed or none"):
+        client.list(state="succeeded", code="model_error")
+
+
+def test_a_filter_that_nothing_matches_ends_its_page_and_its_count(
+    client: Client, count: Callable[[Callable[[], object]], Counter[str]]
+) -> None:
+    client.submit_many([{**ASKED, "tags": ["t"]}] * 2500)
+    pages: list[JobPage] = []
+    client.list(custom_id="none", tag="t", limit=1)  # loads the script, which is a command more
+    calls = count(lambda: pages.append(client.list(custom_id="none", tag="t", limit=10)))
+    assert (pages[0].looked_at, pages[0].next_cursor, calls["evalsha"]) == (2500, None, 3)
+    page = client.list(text="zebra", limit=10)
+    assert (page.jobs, page.looked_at) == ((), 2000)
+    assert ids_of(client.list(text="zebra", cursor=page.next_cursor)) == []
+    found = client.count(text="What is", tag="t")
+    assert (found.text, found.is_exact, found.looked_at) == ("2,000+", False, 2000)
+    assert client.count(tag="t").text == "2,500"
+    assert count(lambda: client.count(tag="t")).total() <= 4

@@ -53,7 +53,7 @@ def test_5000_tasks_wait_over_three_connections(
             waits = [
                 asyncio.create_task(waiter.wait(ids[n % JOBS], timeout_s=60)) for n in range(TASKS)
             ]
-            reader = waiter._client._reader
+            reader = waiter._client._backend.reader
             await asyncio.to_thread(wait_until, lambda: reader.waiting == TASKS)
             assert count_connections(redis_client, named[1]) <= 3
             await asyncio.to_thread(cancel_all, redis_client, settings, ids)
@@ -70,7 +70,7 @@ def test_500_threads_wait_over_three_connections_and_submit_over_a_fourth(
     ids = [job.id for job in client.submit_many([ASKED] * THREADS)]
     with Client(settings=named[0]) as waiter, ThreadPoolExecutor(THREADS) as pool:
         waits = [pool.submit(waiter.wait, job_id, timeout_s=60) for job_id in ids]
-        wait_until(lambda: waiter._reader.waiting == THREADS)
+        wait_until(lambda: waiter._backend.reader.waiting == THREADS)
         assert count_connections(redis_client, named[1]) <= 3
         assert waiter.submit(**ASKED).state == "queued"
         cancel_all(redis_client, settings, ids)
@@ -84,9 +84,9 @@ def test_a_wait_that_joins_a_blocking_read_hears_what_comes_next(
     first, second = client.submit_many([ASKED, ASKED])
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(client.wait, first.id, timeout_s=60)
-        wait_until(lambda: client._reader.waiting == 1)
+        wait_until(lambda: client._backend.reader.waiting == 1)
         joining = pool.submit(client.wait, second.id, timeout_s=60)
-        wait_until(lambda: len(client._reader._lane.streams) == 2)
+        wait_until(lambda: len(client._backend.reader._lane.streams) == 2)
         client.cancel(second.id)
         assert joining.result().state == "canceled"
         assert not waiting.done()
@@ -108,13 +108,13 @@ def test_reads_that_wait_for_long_leave_the_lane_of_new_ones(
 
     async def follow() -> None:
         async with AsyncClient(settings=named[0]) as waiter:
-            reader = waiter._client._reader
+            reader = waiter._client._backend.reader
             waits = {each: asyncio.create_task(waiter.wait(each, timeout_s=60)) for each in ids}
             await asyncio.to_thread(
                 wait_until, lambda: len(reader._patient_lane.streams) == len(ids)
             )
             waits[joining] = asyncio.create_task(waiter.wait(joining, timeout_s=60))
-            own = client._ledger.keys.events(joining)
+            own = client._backend.ledger.keys.events(joining)
             await asyncio.to_thread(wait_until, lambda: list(reader._lane.streams) == [own])
             for job_id in (ids[0], joining):
                 await asyncio.to_thread(cancel_all, redis_client, settings, [job_id])
@@ -134,7 +134,7 @@ def test_a_waiting_task_is_few_objects_for_the_garbage_collector(
 
     async def follow() -> float:
         async with AsyncClient(settings=settings) as waiter:
-            reader = waiter._client._reader
+            reader = waiter._client._backend.reader
 
             async def count(some: list[str]) -> tuple[int, list[asyncio.Task[Any]]]:
                 before = reader.waiting
@@ -184,8 +184,8 @@ def run_with_noise(
     good, bad = client.submit_many([ASKED, ASKED])
     with ThreadPoolExecutor(2) as pool:
         waits = {job.id: pool.submit(client.wait, job.id, timeout_s=60) for job in (good, bad)}
-        wait_until(lambda: len(client._reader._lane.streams) == 2)
-        spoil(client._ledger.keys.events(bad.id))
+        wait_until(lambda: len(client._backend.reader._lane.streams) == 2)
+        spoil(client._backend.ledger.keys.events(bad.id))
         if loser is not None:
             with pytest.raises(loser):
                 waits[bad.id].result()
@@ -217,7 +217,7 @@ def test_a_slow_reader_gets_each_event_once_and_keeps_none_here(
     read: list[Event] = [next(events), next(events)]
     for n in range(450):  # more than one reply holds
         ledger.progress(job.id, "t", Progress("generating", done=n, total=450))
-    assert client._reader.waiting == 0
+    assert client._backend.reader.waiting == 0
     client.cancel(job.id)
     ledger.reap(grace_s=0)
     for event in events:
@@ -233,7 +233,7 @@ def test_a_cancelled_wait_leaves_the_reader(settings: Settings, client: Client) 
 
     async def leave() -> None:
         async with AsyncClient(settings=settings) as waiter:
-            reader: SharedReader = waiter._client._reader
+            reader: SharedReader = waiter._client._backend.reader
             task = asyncio.create_task(waiter.wait(job.id))
             await asyncio.to_thread(wait_until, lambda: reader.waiting == 1)
             task.cancel()

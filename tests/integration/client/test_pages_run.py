@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,24 +13,37 @@ from pathlib import Path
 
 import pytest
 import typer.testing
-from support.pages import PAGES, Block, blocks_of, command_line
+from support.gateway import serve_gateway
+from support.pages import PAGES, Block, blocks_of, command_line, commands_of
+from support.processes import GENEROUS_S
 from support.scenes import Scene, write_clip
+from support.servers import HttpServer, Route
+from support.shown_output import find_difference
 from support.stack import WorkerProcess
 
 from videoqa import Client, Settings
+from videoqa.gateway import GatewayServer
+from videoqa.gateway.access.keys import KeyStore
+from videoqa.jobs import connect
 from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.redis_server import RedisServer
 
 pytestmark = pytest.mark.xdist_group("pages")
 """They share a worker."""
 
-PYTHON = [block for page in PAGES for block in blocks_of(page) if block.language == "python"]
+PYTHON = [
+    block
+    for page in PAGES
+    for block in blocks_of(page)
+    if block.language == "python" and (block.not_run is None or page.parent.name != "internals")
+]
 SHELL = [
     block
     for page in PAGES
     for block in blocks_of(page)
     if block.language == "sh" and block.not_run is None
 ]
+COMMANDS = [command for page in PAGES for command in commands_of(page)]
 ELSEWHERE = ("git ", "make ", ". ")
 """Commands that prepare the shell or install: `make test` itself is the proof that they work."""
 
@@ -88,10 +102,28 @@ def _user(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+def make_key(stack: Stack) -> str:
+    """Makes an API key of a tenant."""
+    settings = stack.client.settings
+    with connect(settings) as redis:
+        store = KeyStore(redis, url=settings.redis_url, prefix=settings.prefix)
+        return store.create("guide", ["submit", "read"], tenant="acme").text
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=str)
-def test_a_python_block_runs(block: Block, stack: Stack) -> None:
+def test_a_python_block_runs(
+    block: Block, stack: Stack, gateway: GatewayServer, http_server: HttpServer
+) -> None:
     assert block.not_run is None
-    code = block.code.replace("redis://127.0.0.1:6379/0", stack.client.settings.redis_url)
+    http_server.routes["/cat.mp4"] = Route((stack.folder / "clip.mp4").read_bytes())
+    code = block.code
+    for shown, real in {
+        "redis://127.0.0.1:6379/0": stack.client.settings.redis_url,
+        "https://videoqa.example.org": gateway.url,
+        "https://videos.example.org": http_server.url(""),
+        "vqa_...": make_key(stack),
+    }.items():
+        code = code.replace(shown, real)
     job = stack.client.submit(
         inputs=["s3://videos/cat.mp4"],
         questions=["What is moving?"],
@@ -115,3 +147,45 @@ def test_a_shell_block_runs(block: Block, monkeypatch: pytest.MonkeyPatch) -> No
         assert done.exit_code == 0, f"{line}: {done.output}"
         if kept:
             job_id = done.stdout.strip()
+
+
+@pytest.fixture
+def gateway(stack: Stack) -> Iterator[GatewayServer]:
+    """A gateway before the worker, which knows where its sheets lie."""
+    sheets = (stack.folder / "worker" / "sheets").as_uri() + "/{job_id}.jpg"
+    files = str(stack.folder / "files")
+    with serve_gateway(stack.client.settings, sheet_output=sheets, gateway_files=files) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "page", sorted({one.block.page for one in COMMANDS}), ids=lambda page: page.name
+)
+def test_the_curl_lines_of_a_page_print_what_it_shows(
+    page: Path, stack: Stack, gateway: GatewayServer, http_server: HttpServer
+) -> None:
+    """All blocks of a page run in one bash, so that a variable of one is there in the next."""
+    commands = commands_of(page)
+    http_server.routes["/cat.mp4"] = Route((stack.folder / "clip.mp4").read_bytes())
+    script = "set -euo pipefail\n" + "".join(
+        f"{{\n{one.block.code}}} > printed-{n}\n" for n, one in enumerate(commands)
+    )
+    folder = stack.folder / page.stem
+    folder.mkdir()
+    done = subprocess.run(
+        ["bash", "-c", script.replace("https://videos.example.org", http_server.url(""))],
+        cwd=folder,
+        env=os.environ | {"VIDEOQA_URL": gateway.url, "VIDEOQA_API_KEY": make_key(stack)},
+        capture_output=True,
+        text=True,
+        timeout=GENEROUS_S,
+        check=False,
+    )
+    printed = sorted(folder.glob("printed-*"))
+    last = commands[max(0, len(printed) - 1)].block
+    assert done.returncode == 0, f"{last} ended with {done.returncode}: {done.stderr}"
+    for n, one in enumerate(commands):
+        if one.shown is not None:
+            found = (folder / f"printed-{n}").read_text()
+            wrong = find_difference(one.shown.language, one.shown.code, found)
+            assert wrong is None, f"{one.shown}: {wrong}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from support.processes import wait_until
 from support.rabbitmq import MISSING, RabbitServer, find_rabbitmq
 from support.tls import Certificates
 
@@ -18,9 +19,11 @@ from videoqa import Client, Settings, errors
 from videoqa.cli.doctor import run_checks
 
 pytestmark = pytest.mark.skipif(find_rabbitmq() is None, reason=MISSING)
-WITHIN_S = 3.0
-AT_ONCE_S = 1.5
-"""Below every time limit."""
+LIMIT_S = 60.0
+"""Time limit of connections, where none is to be waited for."""
+AT_ONCE_S = LIMIT_S / 2
+FROZEN_S = 10.0
+"""Far above the limits of the client of a frozen server, which would answer never."""
 ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"]}
 
 
@@ -59,8 +62,9 @@ def test_a_submit_beside_a_memory_alarm_returns_at_once_and_the_job_is_recorded(
     rabbit_settings: Settings,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if is_over_tls:
-        rabbit_settings = rabbit_settings.model_copy(update={"broker_url": rabbit.tls_url})
+    limits = {"socket_timeout_s": LIMIT_S, "connect_timeout_s": LIMIT_S}
+    urls = {"broker_url": rabbit.tls_url} if is_over_tls else {}
+    rabbit_settings = rabbit_settings.model_copy(update=limits | urls)
 
     def submit(client: Client) -> None:
         begun = time.monotonic()
@@ -80,7 +84,7 @@ def test_a_submit_beside_a_memory_alarm_returns_at_once_and_the_job_is_recorded(
             begun = time.monotonic()
             with Client(settings=rabbit_settings) as fresh:
                 submit(fresh)
-            assert time.monotonic() - begun < WITHIN_S, "to close waits for nothing"
+            assert time.monotonic() - begun < AT_ONCE_S, "to close waits for nothing"
         finally:
             rabbit.control("set_vm_memory_high_watermark", "0.4")
         connected.submit(ASKED)
@@ -97,13 +101,17 @@ def test_a_submit_to_a_frozen_server_returns_in_time_and_the_job_is_recorded(
         try:
             begun = time.monotonic()
             client.submit(ASKED)
-            assert time.monotonic() - begun < WITHIN_S
+            assert time.monotonic() - begun < FROZEN_S
         finally:
             os.kill(rabbit.process.pid, signal.SIGCONT)
         assert "a worker will find it late" in caplog.text
-        caplog.clear()
-        client.submit(ASKED)
-        assert caplog.text == ""
+
+        def is_taken() -> bool:
+            caplog.clear()
+            client.submit(ASKED)
+            return caplog.text == ""
+
+        wait_until(is_taken)  # on a busy machine the server needs a while to catch up
 
 
 def test_a_submit_after_the_server_was_killed_reaches_the_new_one(

@@ -140,7 +140,7 @@ def test_no_list_takes_a_job_out_of_the_index_because_a_replica_lacks_it(
         with behind(replicated):
             with replicated.connect(replicated.servers[1]) as replica:
                 replica.config_set("replica-read-only", "no")
-                replica.delete(client._ledger.keys.job(job.id))
+                replica.delete(client._backend.ledger.keys.job(job.id))
                 replica.config_set("replica-read-only", "yes")
             assert len(client.list().jobs) == 2
     with Client(

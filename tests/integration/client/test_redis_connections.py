@@ -61,7 +61,7 @@ def test_a_limit_of_the_url_is_told_as_what_it_is(settings: Settings, client: Cl
         job = client.submit(**ASKED)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(narrow.wait, job.id, timeout_s=60)
-            wait_until(lambda: narrow._reader.waiting == 1)
+            wait_until(lambda: narrow._backend.reader.waiting == 1)
             assert narrow.get(job.id).state == "queued"
             client.cancel(job.id)
             assert waiting.result().state == "canceled"

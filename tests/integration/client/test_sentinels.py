@@ -196,7 +196,9 @@ def test_an_old_primary_that_lives_on_is_left_within_a_second_or_two(
         with replicated.connect(new) as plain:
 
             def is_recorded_there() -> bool:
-                return bool(plain.exists(client._ledger.keys.job(client.submit(**ASKED).id)))
+                return bool(
+                    plain.exists(client._backend.ledger.keys.job(client.submit(**ASKED).id))
+                )
 
             wait_until(is_recorded_there)
         assert replicated.read_replication(old)["role"] == "master", "we were faster than it"

@@ -21,7 +21,9 @@ from videoqa.testing import InMemoryClient
 ASKED: dict[str, Any] = {"inputs": ["s3://b/clip.mp4"], "questions": ["What is it?"], "tags": ["t"]}
 HAS_NO_JOB_ID = {
     "submit", "submit_many", "list", "dead", "replay", "queues", "pause", "resume", "workers", "ping",
-    "close", "for_tenant", "from_environment",
+    "close", "for_tenant", "from_environment", "usage", "count", "count_dead", "group_dead",
+    "announce_run", "runs", "get_run", "preview_bulk", "start_bulk", "get_bulk", "list_bulk", "stop_bulk",
+    "follow_bulk", "stats",
 }  # fmt: skip
 
 
@@ -63,6 +65,8 @@ def _calls(client: Any) -> dict[str, Callable[[str], object]]:
         "get_many": lambda job_id: client.get_many([job_id]),
         "get_states": lambda job_id: client.get_states([job_id]),
         "result": client.result,
+        "sheet": client.sheet,
+        "timeline": client.timeline,
         "wait": lambda job_id: client.wait(job_id, timeout_s=5),
         "events": lambda job_id: list(client.events(job_id, timeout_s=5)),
         "stream": lambda job_id: list(client.stream(job_id, timeout_s=5)),
@@ -201,7 +205,7 @@ def test_a_job_that_waits_for_a_foreign_one_does_not_name_it(
         claim = begin(ledger, name)
         ledger.lead(claim.job_id, claim.token, "key")
     assert b.get(waiting.id).waiting_for == "a job, which asks the same"
-    told = [event.message for event in b._ledger.read_events(waiting.id)]
+    told = [event.message for event in b._backend.ledger.read_events(waiting.id)]
     assert "waits for a job, which asks the same" in told
     assert operator.get(waiting.id).waiting_for == "a job, which asks the same"
 
@@ -275,7 +279,7 @@ def test_a_client_made_for_each_call_warns_of_an_unreadable_record_once(
     operator: Client, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = operator.for_tenant("a").submit(ASKED)
-    redis_client.hset(operator._ledger.keys.job(job.id), "request", "{}")
+    redis_client.hset(operator._backend.ledger.keys.job(job.id), "request", "{}")
     for _ in range(3):
         assert operator.for_tenant("a").get_many([job.id]) == [None]
     assert [job.id in record.getMessage() for record in caplog.records] == [True]

@@ -53,7 +53,7 @@ def test_what_a_call_recorded_is_in_the_replica(replicated: Replicated, waiting:
     with Client(settings=waiting) as client, replicated.connect(replicated.servers[1]) as replica:
 
         def read_state(job_id: str) -> str | None:
-            return replica.hget(client._ledger.keys.job(job_id), "state")
+            return replica.hget(client._backend.ledger.keys.job(job_id), "state")
 
         for _ in range(20):
             assert read_state(client.submit(**ASKED).id) == "queued"

@@ -1,0 +1,1 @@
+"""Backends: the places where a client's jobs are, behind one interface."""

@@ -14,7 +14,9 @@ from videoqa.bulk.output.answers import COLUMNS as ANSWER_COLUMNS
 from videoqa.bulk.output.output_dir import OutputDir
 from videoqa.bulk.output.records import ArchiveRecord, ResultLine, RowFailure
 from videoqa.bulk.output.subtitle_files import Subtitles
+from videoqa.bulk.run.announcer import REDIS_EVERY_S, RunAnnouncer, RunProgress
 from videoqa.bulk.run.estimate import (
+    PROBES,
     Estimate,
     Probe,
     ProbeResult,
@@ -22,14 +24,20 @@ from videoqa.bulk.run.estimate import (
     estimate_manifest,
     installed_probe,
 )
+from videoqa.bulk.run.fleet_limit import FleetLimit
+from videoqa.bulk.run.job_loop import JobLoop
 from videoqa.bulk.run.progress import ProgressReporter, RowCounts
 from videoqa.bulk.run.row_plan import parse_where
 from videoqa.bulk.run.run import Options, run_manifest
 
 __all__ = [
     "ANSWER_COLUMNS",
+    "PROBES",
+    "REDIS_EVERY_S",
     "ArchiveRecord",
     "Estimate",
+    "FleetLimit",
+    "JobLoop",
     "Manifest",
     "Options",
     "OutputDir",
@@ -40,7 +48,9 @@ __all__ = [
     "Row",
     "RowCounts",
     "RowFailure",
+    "RunAnnouncer",
     "RunPlan",
+    "RunProgress",
     "Subtitles",
     "estimate_manifest",
     "installed_probe",

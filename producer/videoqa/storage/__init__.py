@@ -1,8 +1,13 @@
 """Object storage: reading and writing small objects whole, by s3:// and file:// URLs."""
 
 from videoqa.storage.files import DISK_FULL
-from videoqa.storage.objects import ObjectStore, file_path
-from videoqa.storage.s3_errors import STRANGE_REPLIES, BucketNotFound, bound_error_bodies
+from videoqa.storage.objects import ObjectStore, file_path, make_s3_client
+from videoqa.storage.s3_errors import (
+    STRANGE_REPLIES,
+    BucketNotFound,
+    bound_error_bodies,
+    translate_s3_errors,
+)
 
 __all__ = [
     "DISK_FULL",
@@ -11,4 +16,6 @@ __all__ = [
     "ObjectStore",
     "bound_error_bodies",
     "file_path",
+    "make_s3_client",
+    "translate_s3_errors",
 ]

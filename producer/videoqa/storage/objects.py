@@ -33,11 +33,12 @@ from videoqa.storage.s3_errors import (
     read_error_code,
     translate_s3_errors,
 )
+from videoqa.telemetry import log_events
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["ObjectStore", "file_path", "s3_client"]
+__all__ = ["ObjectStore", "file_path", "make_s3_client"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ _COMPARED_BYTES = 64 << 20
 _MAX_SWAPS = 8
 
 
-def s3_client(endpoint_url: str | None) -> S3Client:
+def make_s3_client(endpoint_url: str | None) -> S3Client:
     """Makes boto3's client, with its usual chain of credentials, bounded time-outs and retries."""
     import boto3
     from botocore.config import Config
@@ -56,7 +57,8 @@ def s3_client(endpoint_url: str | None) -> S3Client:
     config = Config(
         connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 3}
     )
-    client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    # A session of its own: the default one keeps the credentials of whoever came first, and is not thread-safe.
+    client = boto3.session.Session().client("s3", endpoint_url=endpoint_url, config=config)
     bound_error_bodies(client)
     return client
 
@@ -96,7 +98,7 @@ class ObjectStore:
         with self._lock:
             if self._client is None:
                 try:
-                    self._client = s3_client(self._endpoint)
+                    self._client = make_s3_client(self._endpoint)
                 except ValueError as error:
                     raise errors.OutputDenied(
                         f"S3 can't be asked: {redact_text(str(error))}; check VIDEOQA_S3_ENDPOINT_URL"
@@ -233,9 +235,7 @@ class ObjectStore:
                     return False
                 if not (may_drop and code in _CONDITIONS_UNSUPPORTED):
                     raise
-                log.warning(
-                    "the store of %s knows no conditional writes; see docs/guide/deploy.md", url
-                )
+                log_events.NO_CONDITIONAL_WRITES.log(log, store=url)
                 return self._put_s3(url, data, content_type, {})
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ STRANGE_REPLIES = (ValueError, KeyError, TypeError, RecursionError)
 """Errors of boto3's parser, and of ours, at a reply that no store would send: a length that is no number or is
 missing, a date of the year 99999, a redirect to itself."""
 
+_CODE = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _MAX_BYTES = 65_536
 _MAX_MARKS = 500
 """An error of S3 has some twenty tags; boto3 recurses into them, and Python's stack ends at 1,000."""
@@ -59,8 +61,9 @@ def _drop_strange_body(response_dict: dict[str, Any], **_: Any) -> None:
 
 
 def read_error_code(error: ClientError) -> str:
-    """Returns the code of an error, which a store may leave out or nest."""
-    return str(error.response.get("Error", {}).get("Code", "?"))[:100]
+    """Returns the code of an error; "?" where a store leaves it out, nests it, or writes a text in its place."""
+    code = str(error.response.get("Error", {}).get("Code", "?"))
+    return code if _CODE.fullmatch(code) else "?"
 
 
 @contextmanager
@@ -98,7 +101,9 @@ def _make_error(code: str, url: str, bucket: str, text: str) -> errors.OutputErr
             f"access to {url} was denied ({code}); check the credentials and the bucket's policy",
             param="output",
         )
-    return errors.OutputUnavailable(f"{url}: {redact_text(text[:500])}", param="output")
+    # The store's own text is left out: it may repeat the request, with its signature.
+    told = f"the store answered {code}" if code else redact_text(text[:500])
+    return errors.OutputUnavailable(f"{url}: {told}; try again, or check the store", param="output")
 
 
 def _explain_connection(url: str, error: Exception) -> errors.OutputError:

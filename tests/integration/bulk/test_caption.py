@@ -316,16 +316,17 @@ def test_interrupted_it_says_how_to_go_on(
     environment: dict[str, str], caption: Caption, videos: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     output = tmp_path / "out"
-    args = (videos, *ASK, "-o", output, "--in-flight", "4")
+    args = (videos, *ASK, "-o", output, "--in-flight", "1")
     running = start(environment, *args)
     wait_for_lines(output, 4)
     running.send_signal(signal.SIGSTOP)  # else it may be done before the second run looks
+    assert len(lines(output)) < 40
     second = caption(*args)
     running.send_signal(signal.SIGCONT)
     assert (second.returncode, "another run" in second.stderr) == (6, True)
     running.send_signal(how)
     _, noise = running.communicate(timeout=20)
-    assert running.returncode == 130
+    assert running.returncode == 130, noise
     assert "the same command continues" in noise
     assert caption(*args).returncode == 0
     check_all(output)

@@ -69,6 +69,17 @@ def test_a_folder_gives_its_videos_by_their_relative_paths(folder: Path) -> None
     assert {row.request.priority for row in found} == {"bulk"}
 
 
+def test_files_that_are_left_out_are_counted_by_suffix(folder: Path) -> None:
+    for name in ("c.jpg", "a/d.JPG", "README", "a/e.mxf", "f.y4m"):
+        (folder / name).write_bytes(b"")
+    with Manifest([str(folder)], defaults={"questions": "What?"}, store=ObjectStore()) as manifest:
+        for _ in range(2):  # each listing counts anew
+            assert [Path(url(row)).suffix for row in manifest.rows()] == [
+                ".mp4", ".y4m", ".webm", ".mxf", ".MKV",
+            ]  # fmt: skip
+            assert manifest.walker.others == {".jpg": 2, ".txt": 1, "none": 1}
+
+
 def test_a_glob_gives_what_it_matches_below_its_fixed_part(folder: Path) -> None:
     assert ids(rows(f"{folder}/**/*.M*")) == ["a/z.MKV"]
     assert ids(rows(f"{folder}/*.mp4")) == ["b.mp4"]

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from videoqa.bulk.manifest.names import decode_path
 from videoqa.errors import InvalidRequest
 
 __all__ = ["FolderWalker", "fixed_folder"]
+
+
+_MAX_SUFFIX, _MAX_SUFFIXES = 16, 100
 
 
 class FolderWalker:
@@ -30,6 +34,7 @@ class FolderWalker:
         """Begins to count anew: the same folders are walked again."""
         self._links: set[Path] = set()
         self._unreadable: set[Path] = set()
+        self._others: Counter[str] = Counter()
 
     @property
     def links(self) -> int:
@@ -40,6 +45,20 @@ class FolderWalker:
     def unreadable(self) -> int:
         """Number of folders that could not be read."""
         return len(self._unreadable)
+
+    @property
+    def others(self) -> dict[str, int]:
+        """Number of files that are no videos by their names, by suffix, the most frequent first."""
+        return dict(self._others.most_common())
+
+    def count_other(self, name: str) -> None:
+        """Counts a file that is left out since its suffix is none of a video."""
+        suffix = PurePath(name).suffix.lower()
+        if len(suffix) > _MAX_SUFFIX or (
+            suffix not in self._others and len(self._others) >= _MAX_SUFFIXES
+        ):
+            suffix = "other"
+        self._others[suffix or "none"] += 1
 
     def walk(self, folder: Path) -> Iterator[Path]:
         """Yields the files of a folder and of those below it, the names of each folder in order.

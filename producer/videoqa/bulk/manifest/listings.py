@@ -23,16 +23,11 @@ from videoqa.bulk.manifest.manifest_files import (
     read_list,
 )
 from videoqa.bulk.manifest.names import canonical_url, decode_path, local_path
+from videoqa.contract import VIDEO_SUFFIXES
 from videoqa.errors import InvalidRequest
 from videoqa.storage import ObjectStore
 
-__all__ = ["VIDEO_SUFFIXES", "find_place", "list_rows"]
-
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts",
-    ".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".vob",
-)  # fmt: skip
-"""The files taken from folders, globs and prefixes; lists and manifests may name any file."""
+__all__ = ["find_place", "list_rows"]
 
 _MAX_PATH_BYTES = 4096
 """Longest path that Linux opens."""
@@ -85,7 +80,7 @@ def _list_source(
     if source == "-" and stdin is not None:
         return read_list(stdin, Path())
     if source.startswith("s3://") and not source.lower().endswith(VIDEO_SUFFIXES):
-        return _list_prefix(source if source.endswith("/") else source + "/", store)
+        return _list_prefix(source if source.endswith("/") else source + "/", store, walker)
     if "://" in source:
         return [line_of_name(1, source, Path())]
     return _list_local(source, walker)
@@ -101,11 +96,11 @@ def _list_local(source: str, walker: FolderWalker) -> Iterable[SourceLine]:
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return [line_of_name(1, source, Path())]
     if path.is_dir():
-        return _number_videos(walker.walk(path))
+        return _number_videos(walker.walk(path), walker)
     if path.is_file():
         return _read_manifest_file(path)
     if glob.has_magic(source):
-        return _number_videos(walker.expand(source))
+        return _number_videos(walker.expand(source), walker)
     raise InvalidRequest(
         f"there is no {decode_path(source)!r}, expected a folder, a glob in quotes, s3://bucket/prefix/, "
         "or a .jsonl, .csv or .txt file",
@@ -128,22 +123,28 @@ def _read_manifest_file(path: Path) -> Iterator[SourceLine]:
 # -- places that hold videos
 
 
-def _number_videos(paths: Iterator[Path]) -> Iterator[SourceLine]:
-    videos = (path for path in paths if _is_video(path.name))
+def _number_videos(paths: Iterator[Path], walker: FolderWalker) -> Iterator[SourceLine]:
+    videos = (path for path in paths if _is_video(path.name, walker))
     for number, path in enumerate(videos, 1):
         yield SourceLine(number, {"url": canonical_url(os.fspath(path))})
 
 
-def _list_prefix(prefix: str, store: ObjectStore) -> Iterator[SourceLine]:
+def _list_prefix(prefix: str, store: ObjectStore, walker: FolderWalker) -> Iterator[SourceLine]:
     """Yields the videos below a prefix. Inputs name keys as they are, the store percent-encodes them."""
     bucket, _, start = prefix.removeprefix("s3://").partition("/")
     number = 0
     for url in store.list(f"s3://{bucket}/{quote(start)}"):
         key = unquote(url.removeprefix(f"s3://{bucket}/"))
-        if _is_video(key.rpartition("/")[2]):
+        if _is_video(key.rpartition("/")[2], walker):
             number += 1
             yield SourceLine(number, {"url": f"s3://{bucket}/{key}"})
 
 
-def _is_video(name: str) -> bool:
-    return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
+def _is_video(name: str, walker: FolderWalker) -> bool:
+    """Returns True for the name of a video; `walker` counts the others, but for hidden files."""
+    if not name or name.startswith("."):
+        return False
+    is_video = name.lower().endswith(VIDEO_SUFFIXES)
+    if not is_video:
+        walker.count_other(name)
+    return is_video

@@ -26,7 +26,7 @@ from videoqa.bulk.manifest.folders import FolderWalker
 from videoqa.bulk.manifest.listings import find_place, list_rows
 from videoqa.bulk.manifest.manifest_files import SourceLine
 from videoqa.bulk.manifest.names import MAX_NAME_BYTES, decode_path, is_short_name, object_name
-from videoqa.contract import Input, JobRequest, is_image_url, parse_request
+from videoqa.contract import Input, JobRequest, guess_kind, parse_request
 from videoqa.redaction import redact_url
 from videoqa.storage import ObjectStore
 
@@ -99,6 +99,17 @@ class Manifest:
         if self._stdin is not None:
             self._stdin.close()
 
+    @property
+    def tenant(self) -> str | None:
+        """The tenant of rows that name none."""
+        found = self._defaults.get("tenant")
+        return found if isinstance(found, str) else None
+
+    def describe_sources(self) -> str:
+        """Returns the names of the sources, URLs without credentials and query."""
+        shown = (redact_url(each) if "://" in each else each for each in self.sources)
+        return decode_path(" ".join(shown))
+
     def check(self, index: RowIndex) -> int:
         """Reads all lines; returns how many rows there are.
 
@@ -122,8 +133,7 @@ class Manifest:
                 )
             count += 1
             taken += self._is_taken(custom_id)
-        shown = (redact_url(each) if "://" in each else each for each in self.sources)
-        names = decode_path(" ".join(shown))
+        names = self.describe_sources()
         problems.raise_any(names)
         if not taken:
             raise errors.ManifestRefused(
@@ -241,7 +251,7 @@ def _pop_clip(own: dict[str, Any]) -> Any:
     clip = {name: own.pop(name) for name in ("start", "end") if name in own}
     if not clip and isinstance(url, str):
         return url  # the contract takes a bare URL, and tells an image by its suffix
-    kind = "image" if isinstance(url, str) and is_image_url(url) else "video"
+    kind = guess_kind(url) if isinstance(url, str) else "video"
     return {"kind": kind, "url": url, **clip}
 
 

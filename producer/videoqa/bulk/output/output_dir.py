@@ -13,6 +13,7 @@ neither jobs in flight nor manifests.
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -116,10 +117,13 @@ class OutputDir:
             )
         return record.root if record else None
 
-    def write_root(self, root: str) -> None:
-        """Notes the root for later runs."""
-        data = ArchiveRecord(root=root).model_dump_json(indent=2).encode()
+    def write_root(self, root: str) -> str:
+        """Notes the root for later runs; returns the random text that all of them share."""
+        before, _ = self._parse(ArchiveRecord, f"{self.url}/{_ARCHIVE}")
+        run = (before.run if before else None) or secrets.token_hex(16)
+        data = ArchiveRecord(root=root, run=run).model_dump_json(indent=2).encode()
         _retry(lambda: self.store.write(f"{self.url}/{_ARCHIVE}", data))
+        return run
 
     def ignores_case(self) -> bool:
         """Tells if the folder's file system takes names that differ in case only as one; after `write_root`."""
@@ -166,10 +170,18 @@ class OutputDir:
             return parse_stored(kind, text), version
         return None, version
 
-    def write_result(self, row: Row, result: Result) -> StoredRow:
-        """Writes a result that only the job's record in Redis has, unless an object has come there since."""
+    def write_result(self, row: Row, result: Result, *, replaces: str | None) -> StoredRow:
+        """Writes a result that only the job's record has, unless an object has come there since.
+
+        Arguments:
+            replaces: job whose result, of an earlier request of the row, is replaced.
+        """
         data, url = result.model_dump_json(indent=2).encode(), self.result_url(row.custom_id)
-        if not _retry(lambda: self.store.write(url, data, keeps=lambda there: there != data)):
+
+        def keeps(there: bytes) -> bool:
+            return there != data and (replaces is None or _find_job_id(there) != replaces)
+
+        if not _retry(lambda: self.store.write(url, data, keeps=keeps)):
             return StoredRow()
         return StoredRow(result, _retry(lambda: self.store.version(url)))
 
@@ -233,6 +245,13 @@ def _lock(descriptor: int, folder: Path) -> None:
         ) from error
     except OSError:  # a file system without locks
         return
+
+
+def _find_job_id(text: bytes) -> str | None:
+    try:
+        return parse_stored(Result, text).job_id
+    except errors.InvalidRequest:
+        return None
 
 
 def _retry(call: Callable[[], T]) -> T:

@@ -34,6 +34,8 @@ class ArchiveRecord(Record):
 
     root: str
     """URL of the folder or prefix below which videos have their names."""
+    run: str | None = None
+    """Random text from which the id is made under which runs into OUTPUT announce themselves."""
 
 
 class RowFailure(Record):

@@ -24,9 +24,18 @@ from videoqa.bulk.run.row_plan import Planner, RowPlan
 from videoqa.bulk.run.run import Options, make_planner
 from videoqa.contract import JobRequest
 
-__all__ = ["Estimate", "Probe", "ProbeResult", "RunPlan", "estimate_manifest", "installed_probe"]
+__all__ = [
+    "PROBES",
+    "Estimate",
+    "Probe",
+    "ProbeResult",
+    "RunPlan",
+    "estimate_manifest",
+    "installed_probe",
+]
 
-GROUP = "videoqa.probe"
+PROBES = "videoqa.probe"
+"""Group of the entry points of probes."""
 THREADS = 8
 SHOWN = 20
 """Problems that are reported one by one."""
@@ -202,7 +211,7 @@ def _count_videos(row: Row) -> int:
 
 def installed_probe(environ: Mapping[str, str]) -> AbstractContextManager[Probe] | None:
     """Returns the probe of the worker's package, or None where that is not installed."""
-    for point in entry_points(group=GROUP):
+    for point in entry_points(group=PROBES):
         make: Callable[[Mapping[str, str]], Any] = point.load()
         return make(environ)  # type: ignore[no-any-return]
     return None

@@ -50,13 +50,19 @@ class InFlightRow:
     def __post_init__(self) -> None:
         self.replaces = self.entry.result_job_id if self.entry else None
 
-    def request(self, output: OutputDir) -> JobRequest:
-        """Returns the request of the row's job."""
+    def request(self, output: OutputDir, *, sets_output: bool) -> JobRequest:
+        """Returns the request of the row's job.
+
+        Arguments:
+            sets_output: its worker writes the result into OUTPUT; else the run does, by `collect_result`.
+        """
         body = self.row.request.model_copy(
             update={"output": output.template, "replaces": self.replaces}
         )
         text = f"{body.model_dump_json(exclude_defaults=True)}\n{self.number}"
         key = "caption-" + hashlib.sha256(text.encode()).hexdigest()
+        if not sets_output:
+            body = body.model_copy(update={"output": None, "replaces": None})
         return body.model_copy(update={"idempotency_key": key})
 
 
@@ -71,7 +77,10 @@ def collect_result(
     if stored.result is not None and stored.result.metadata.get(DIGEST_KEY) != row.digest:
         flight.replaces, stored = stored.result.job_id, StoredRow()
     if stored.result is None and state == "succeeded":
-        stored = _restore_from_redis(client, output, flight)
+        try:
+            stored = _take_from_record(client, output, flight)
+        except errors.Unavailable:  # by its idempotency key the row finds its job again
+            return None
     if stored.result is not None:
         if flight.entry is not None and flight.entry.failure is not None:
             output.delete_failure(row.custom_id)
@@ -86,10 +95,15 @@ def _met_other_run(job: Job) -> bool:
     return job.failure is not None and job.failure.code == errors.OutputConflict.code
 
 
-def _restore_from_redis(client: Client, output: OutputDir, flight: InFlightRow) -> StoredRow:
-    """Writes a deleted result object again if the job's record has the result; else asks for a new job."""
+def _take_from_record(client: Client, output: OutputDir, flight: InFlightRow) -> StoredRow:
+    """Writes the result that a client reads into OUTPUT; without one, asks for a new job.
+
+    The result is not there if somebody deleted it, or if no worker writes there, as behind a gateway.
+    """
     with suppress(errors.LookupFailed, errors.OutputError):
-        stored = output.write_result(flight.row, _read_result(client, flight))
+        stored = output.write_result(
+            flight.row, _read_result(client, flight), replaces=flight.replaces
+        )
         if stored.result is not None:
             return stored
     flight.number += 1

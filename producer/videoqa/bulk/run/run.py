@@ -1,22 +1,19 @@
-"""Run: rows become jobs, a bounded number at a time, and final jobs become lines.
-
-    take rows -> submit them -> poll the open jobs -> collect their results from OUTPUT
+"""Run: the rows of a manifest become jobs, by `JobLoop`, and final jobs become lines.
 
 A row is done if OUTPUT has its result; Redis only carries jobs. The index of OUTPUT and its listing
 tell which rows those are. A job whose record is gone is looked for there, and submitted again if it
-left nothing. While Redis is away or the queue is full the run waits, and reports that.
+left nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+import socket
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from videoqa import errors
@@ -28,25 +25,28 @@ from videoqa.bulk.output.output_dir import OutputDir
 from videoqa.bulk.output.result_table import ResultTable
 from videoqa.bulk.output.stored_rows import load_stored_rows
 from videoqa.bulk.output.subtitle_files import Subtitles
+from videoqa.bulk.run.announcer import (
+    HTTP_EVERY_S,
+    REDIS_EVERY_S,
+    RunAnnouncer,
+    RunProgress,
+)
 from videoqa.bulk.run.fleet_limit import FleetLimit
 from videoqa.bulk.run.in_flight import InFlightRow, collect_result, record_failure
+from videoqa.bulk.run.job_loop import JobLoop
 from videoqa.bulk.run.progress import ProgressReporter, RowCounts
 from videoqa.bulk.run.row_plan import Planner, RowPlan, WhereState
 from videoqa.client import Client
-from videoqa.contract import FINAL_STATES, Failure, Job
+from videoqa.contract import Failure, Job, RunReport, redact_url
+from videoqa.login import name_shell_user
 
 __all__ = ["Options", "make_planner", "run_manifest"]
 
-PAUSE_S = 1.0
-"""Pause after Redis did not answer or the queue was full."""
+INTERRUPTED = "interrupted; the same command continues it"
 SHOWN = 20
 """Failures that are reported one by one."""
-BATCH = 500
-"""Rows that are submitted in one round trip."""
 TAKEN = 1000
 """Rows that are taken from the manifest between two looks at the open jobs."""
-COLLECTED = 16
-"""Results that one thread reads in a row."""
 _REQUEST_NUMBER = re.compile(r"^requests\.(\d+)\.?")
 _OUTPUT_CODES = frozenset({errors.OutputDenied.code, errors.OutputNotFound.code})
 
@@ -100,18 +100,57 @@ def run_manifest(
             ResultTable(output, index, tables) as table,
             progress or ProgressReporter(quiet=True) as shown,
         ):
-            output.write_root(manifest.root.url)
+            seed = output.write_root(manifest.root.url)
             _check_case(output, index)
-            load_stored_rows(output, index, table, readers=options.readers, note=shown.note)
-            planner = make_planner(index, options)
-            try:
-                _Run(client, manifest, output, options, planner, table, counts, shown).run()
-            except BaseException:
-                table.publish()
-                raise
-            table.publish(by_number=options.order == "input")
+            with _announce(client, manifest, output, seed, counts) as announcer:
+                load_stored_rows(output, index, table, readers=options.readers, note=shown.note)
+                planner = make_planner(index, options)
+                try:
+                    _Run(
+                        client, manifest, output, options, planner, table, counts, shown, announcer
+                    ).run()
+                except BaseException:
+                    table.publish()
+                    raise
+                table.publish(by_number=options.order == "input")
     counts.seconds = time.monotonic() - begun_s
     return counts
+
+
+@contextmanager
+def _announce(
+    client: Client, manifest: Manifest, output: OutputDir, seed: str, counts: RowCounts
+) -> Iterator[RunAnnouncer]:
+    """Announces the run to the fleet while the block lasts, and its end by the way in which the block ends."""
+    is_http = client.settings.url is not None
+    about = RunReport(
+        id=_make_run_id(seed, output.url, client.settings.tenant),
+        kind="caption",
+        name=manifest.describe_sources()[:200],
+        output=redact_url(output.url)[:2048],
+        tenant=client.settings.tenant or manifest.tenant,
+        who=name_shell_user()[:200],
+        host=socket.gethostname()[:200],
+    )
+    announcer = RunAnnouncer(client, about, every_s=HTTP_EVERY_S if is_http else REDIS_EVERY_S)
+    announcer.update(RunProgress(total=counts.total))
+    try:
+        yield announcer
+    except errors.VideoQAError as error:
+        announcer.close("failed", f"{error.message} ({error.code})")
+        raise
+    except BaseException as error:
+        is_broken = isinstance(error, Exception)
+        why = f"{type(error).__name__}: {error}" if is_broken else INTERRUPTED
+        announcer.close("failed" if is_broken else "interrupted", why)
+        raise
+    announcer.close("finished")
+
+
+def _make_run_id(seed: str, url: str, tenant: str | None) -> str:
+    """Makes the id that all runs into one output share; a copy of the output elsewhere has another one."""
+    text = "\n".join((seed, url, tenant or ""))
+    return "run_" + hashlib.sha256(text.encode(errors="replace")).hexdigest()[:24]
 
 
 def _check_case(output: OutputDir, index: RowIndex) -> None:
@@ -149,7 +188,7 @@ def _find_tables(output: OutputDir, options: Options) -> list[Table]:
     return found
 
 
-class _Run:
+class _Run(JobLoop[InFlightRow, Outcome]):
     """The loop of one run, and the rows in it."""
 
     def __init__(
@@ -162,36 +201,35 @@ class _Run:
         table: ResultTable,
         counts: RowCounts,
         progress: ProgressReporter,
+        announcer: RunAnnouncer,
     ) -> None:
+        super().__init__(
+            client,
+            FleetLimit(client, options.in_flight),
+            poll_s=options.poll_s,
+            readers=options.readers,
+        )
         self._client, self._output, self._options = client, output, options
         self._planner, self._table = planner, table
         self._counts, self._progress = counts, progress
-        self._rows: Iterator[Row] | None = manifest.rows()
-        self._limit = FleetLimit(client, options.in_flight)
-        self._waiting: deque[InFlightRow] = deque()
-        self._open: dict[str, InFlightRow] = {}
-        """Submitted rows by the ids of their jobs."""
-        self._collecting: dict[Future[list[Outcome | None]], list[InFlightRow]] = {}
-        self._collect_result = partial(
-            collect_result, client=client, output=output, subtitles=options.subtitles
-        )
-        self._pool = ThreadPoolExecutor(options.readers, thread_name_prefix="caption")
-        self._paused_until_s = 0.0
-        self._poll_at_s = 0.0
+        self._announcer = announcer
+        self._rows: Iterator[Row] = manifest.rows()
         self._reached_redis = False
         """True once Redis has answered: from then on its absence is waited out."""
 
-    def run(self) -> None:
-        try:
-            while self._rows is not None or self._waiting or self._open or self._collecting:
-                self._take_rows()
-                self._submit_waiting()
-                self._poll_open()
-                self._collect()
-                self._table.publish_due()
-                self._progress.update(self._counts, len(self._open))
-        finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+    def _after_round(self) -> None:
+        self._table.publish_due()
+        self._progress.update(self._counts, len(self._open))
+        counts = self._counts
+        self._announcer.update(
+            RunProgress(counts.total, counts.done, counts.failed, counts.skipped, len(self._open))
+        )
+        if self._may_submit() and self._limit.has_workers:
+            self._announcer.note(None)
+
+    def _note(self, text: str) -> None:
+        self._progress.note(text)
+        self._announcer.note(text)
 
     # -- rows to jobs
 
@@ -201,14 +239,14 @@ class _Run:
         limit = self._limit.read()
         for _ in range(TAKEN):
             if (
-                self._rows is None
+                not self._has_more
                 or len(self._open) + len(self._waiting) >= limit
                 or self._count_collecting() + len(to_read) >= self._most_collecting
             ):
                 break
             row = next(self._rows, None)
             if row is None:
-                self._rows = None
+                self._has_more = False
                 break
             plan = self._planner.plan(row)
             if plan.is_asked:
@@ -227,83 +265,49 @@ class _Run:
             self._counts.total -= 1
             self._counts.left_out += 1
         elif entry is not None and entry.code is not None:
-            self._count_failure(row.custom_id, entry.message or "", entry.code)
+            self._count_failure(row.custom_id, entry.message or "", entry.code, entry.job_id)
         else:
             self._counts.skipped += 1
 
-    def _submit_waiting(self) -> None:
-        while (
-            self._waiting
-            and len(self._open) < self._limit.read()
-            and time.monotonic() >= self._paused_until_s
-        ):
-            room = min(BATCH, self._limit.read() - len(self._open), len(self._waiting))
-            self._submit([self._waiting.popleft() for _ in range(room)])
-            if not self._limit.has_workers:
-                self._progress.note(self._limit.describe_missing())
-
-    def _submit(self, flights: Sequence[InFlightRow]) -> None:
-        """Submits rows; those that cannot be submitted now wait again, in front."""
+    def _submit_rows(
+        self, flights: Sequence[InFlightRow]
+    ) -> Sequence[Job | errors.VideoQAError | None]:
         refused: Mapping[int, errors.VideoQAError] = {}
         try:
             jobs: Sequence[Job | None] = self._client.submit_many(
-                flight.request(self._output) for flight in flights
+                flight.request(self._output, sets_output=self._client.sets_output)
+                for flight in flights
             )
         except errors.SubmittedInPart as error:
             refused = error.refused
             jobs = self._get_jobs(error.job_ids)
         except errors.RequestError as error:  # nothing was recorded
             refused, jobs = {_parse_number(error): error}, [None] * len(flights)
-        except errors.RedisUnavailable as error:
-            self._waiting.extendleft(reversed(flights))
-            if not self._reached_redis:
-                raise
-            self._pause(f"waiting for Redis: {error.message}")
-            return
         self._reached_redis = True
-        again: list[InFlightRow] = []
-        for number, (flight, job) in enumerate(zip(flights, jobs, strict=True)):
-            if job is None or not self._open_job(flight, job):
-                again += self._refuse(flight, refused.get(number))
-        self._waiting.extendleft(reversed(again))
+        return [job or refused.get(number) for number, job in enumerate(jobs)]
 
     def _get_jobs(self, job_ids: Sequence[str | None]) -> Sequence[Job | None]:
         """Reads the jobs of a batch that was refused in part; None: refused, or not to be read now."""
         known = [job_id for job_id in job_ids if job_id is not None]
         try:
             found = dict(zip(known, self._client.get_many(known), strict=True)) if known else {}
-        except errors.RedisUnavailable:  # by its idempotency key each row finds its job again
+        except errors.Unavailable:  # by its idempotency key each row finds its job again
             found = {}
         return [found.get(job_id) if job_id else None for job_id in job_ids]
 
-    def _refuse(self, flight: InFlightRow, error: errors.VideoQAError | None) -> list[InFlightRow]:
-        """Handles a row that was not submitted; returns it if it is to be submitted again."""
-        match error:
-            case errors.IdempotencyConflict() | errors.LookupFailed():
-                flight.number += 1  # the job of this key is another one, gone, or unreadable
-            case errors.RequestError():
-                param = _REQUEST_NUMBER.sub("", error.param or "") or None
-                failure = Failure(code=error.code, message=error.message, attempt=0, param=param)
-                self._finish(flight, record_failure(self._output, flight, None, failure))
-                return []
-            case errors.QueueFull():
-                self._pause(f"waiting for room in the queue: {error.message}")
-            case errors.RedisUnavailable():
-                self._pause(f"waiting for Redis: {error.message}")
-        return [flight]
+    def _refuse(self, flight: InFlightRow, error: errors.VideoQAError) -> Outcome | None:
+        if not isinstance(error, errors.RequestError | errors.GatewayError) or error.retryable:
+            return None
+        param = _REQUEST_NUMBER.sub("", error.param or "") or None
+        failure = Failure(code=error.code, message=error.message, attempt=0, param=param)
+        return record_failure(self._output, flight, None, failure)
 
-    def _open_job(self, flight: InFlightRow, job: Job) -> bool:
-        """Opens a submitted row; returns False if its failed job has to be retried and cannot be now."""
-        try:
-            self._reopen_failed(flight, job)
-        except errors.RedisUnavailable as error:
-            self._pause(f"waiting for Redis: {error.message}")
-            return False
-        flight.job_id = job.id
-        self._open[job.id] = flight
-        return True
+    def _wait_for_server(self, error: errors.VideoQAError) -> None:
+        if not self._reached_redis:
+            raise error
+        super()._wait_for_server(error)
 
-    def _reopen_failed(self, flight: InFlightRow, job: Job) -> None:
+    def _reopen(self, flight: InFlightRow, job: Job) -> None:
         """Retries a job that an earlier run submitted under the same key and that failed."""
         if not job.final or job.state == "succeeded" or flight.reopened:
             return
@@ -314,40 +318,9 @@ class _Run:
                 self._client.retry(job.id)
             flight.reopened = True
 
-    def _pause(self, why: str) -> None:
-        self._progress.note(why)
-        self._paused_until_s = time.monotonic() + PAUSE_S
-
     # -- jobs to lines
 
-    def _poll_open(self) -> None:
-        """Reads the states of all open jobs, every `poll_s`; sooner if most had ended at the last poll."""
-        now_s = time.monotonic()
-        if now_s < max(self._poll_at_s, self._paused_until_s) or not self._open:
-            return
-        ids = list(self._open)
-        try:
-            states = self._client.get_states(ids)
-            ended = [
-                job_id
-                for job_id, state in zip(ids, states, strict=True)
-                if state is None or state in FINAL_STATES
-            ]
-            by_id = dict(zip(ids, states, strict=True))
-            failed = [job_id for job_id in ended if by_id[job_id] not in (None, "succeeded")]
-            jobs = dict(zip(failed, self._client.get_many(failed), strict=True)) if failed else {}
-        except errors.RedisUnavailable as error:
-            self._pause(f"waiting for Redis: {error.message}")
-            return
-        if 2 * len(ended) < len(ids):
-            self._poll_at_s = now_s + self._options.poll_s
-        flights = [self._open.pop(job_id) for job_id in ended]
-        for job_id, flight in zip(ended, flights, strict=True):
-            flight.state, flight.job = by_id[job_id], jobs.get(job_id)
-            self._check_output(flight.job)
-        self._start_collecting(flights)
-
-    def _check_output(self, job: Job | None) -> None:
+    def _check_ended(self, job: Job | None) -> None:
         """Ends the run if a worker can't write into OUTPUT: it could not for any other row."""
         if job is not None and job.failure is not None and job.failure.code in _OUTPUT_CODES:
             kind = errors.REGISTRY[job.failure.code]
@@ -357,50 +330,30 @@ class _Run:
                 param="output",
             )
 
-    @property
-    def _most_collecting(self) -> int:
-        return 4 * COLLECTED * self._options.readers
-
-    def _count_collecting(self) -> int:
-        return sum(map(len, self._collecting.values()))
-
-    def _start_collecting(self, flights: Sequence[InFlightRow]) -> None:
-        size = max(1, min(COLLECTED, len(flights) // self._options.readers))
-        for first in range(0, len(flights), size):
-            batch = list(flights[first : first + size])
-            self._collecting[self._pool.submit(self._collect_batch, batch)] = batch
-
-    def _collect_batch(self, flights: Sequence[InFlightRow]) -> list[Outcome | None]:
-        return [self._collect_result(flight) for flight in flights]
-
-    def _collect(self) -> None:
-        """Waits briefly for results that are being read; this is also the pause of the loop."""
-        rest_s = min(self._options.poll_s, PAUSE_S) / 5
-        if not self._collecting:
-            if time.monotonic() < max(self._poll_at_s, self._paused_until_s):
-                time.sleep(rest_s)
-            return
-        ended, _ = wait(self._collecting, timeout=rest_s, return_when=FIRST_COMPLETED)
-        for future in ended:
-            for flight, outcome in zip(self._collecting.pop(future), future.result(), strict=True):
-                if outcome is None:
-                    self._waiting.append(flight)
-                else:
-                    self._finish(flight, outcome)
+    def _collect_result(self, flight: InFlightRow) -> Outcome | None:
+        return collect_result(
+            flight,
+            client=self._client,
+            output=self._output,
+            subtitles=self._options.subtitles,
+        )
 
     def _finish(self, flight: InFlightRow, outcome: Outcome) -> None:
         """Writes the row's line and counts it."""
         line = outcome.line
         self._table.add(outcome)
         if line.error is not None:
-            self._count_failure(line.custom_id, line.error.message, line.error.code)
+            self._count_failure(line.custom_id, line.error.message, line.error.code, flight.job_id)
         elif flight.job_id is not None:
             self._counts.done += 1
         else:
             self._counts.skipped += 1
 
-    def _count_failure(self, custom_id: str, message: str, code: str) -> None:
+    def _count_failure(
+        self, custom_id: str, message: str, code: str, job_id: str | None = None
+    ) -> None:
         self._counts.failed += 1
+        self._announcer.note_failure(code, custom_id, message, job_id)
         if self._counts.failed <= SHOWN:
             self._progress.note(f"{custom_id}: {message} ({code})")
         elif self._counts.failed == SHOWN + 1:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from videoqa.contract import as_url, is_image_url
+from videoqa.contract import as_url, guess_kind
 from videoqa.errors import InvalidRequest
 
 __all__ = [
@@ -158,6 +158,54 @@ Temperature = Annotated[
         metavar="T", rich_help_panel=_ANSWER, help="Sampling temperature, 0 to 2; 0: greedy [0]."
     ),
 ]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P",
+        rich_help_panel=_ANSWER,
+        help="With --temperature: draw from the likeliest tokens that reach this probability [1].",
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=_ANSWER,
+        help="With --temperature: draw from so many of the likeliest tokens; 0: all [0].",
+    ),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P",
+        rich_help_panel=_ANSWER,
+        help="With --temperature: draw from tokens with this share of the likeliest one's probability [0].",
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        rich_help_panel=_ANSWER,
+        help="Above 1: tokens of question and answer become less likely; unset: as the checkpoint states.",
+    ),
+]
+FrequencyPenalty = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        rich_help_panel=_ANSWER,
+        help="Less likely for each time that a token stands in the answer, -2 to 2 [0].",
+    ),
+]
+PresencePenalty = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        rich_help_panel=_ANSWER,
+        help="Less likely once a token stands in the answer, -2 to 2 [0].",
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(
@@ -275,6 +323,12 @@ class AnswerFlags:
     model: Model = None
     max_tokens: MaxTokens = None
     temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
+    min_p: MinP = None
+    repetition_penalty: RepetitionPenalty = None
+    frequency_penalty: FrequencyPenalty = None
+    presence_penalty: PresencePenalty = None
     seed: Seed = None
     stop: Stop = None
     cache: Cache = None
@@ -282,8 +336,9 @@ class AnswerFlags:
     def build(self) -> dict[str, Any]:
         """Returns the fields of the request."""
         generation = drop_unset(
-            max_new_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed,
-            stop=tuple(self.stop or ()),
+            max_new_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k,
+            min_p=self.min_p, repetition_penalty=self.repetition_penalty, frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty, seed=self.seed, stop=tuple(self.stop or ()),
         )  # fmt: skip
         return drop_unset(model=self.model, generation=generation, cache=self.cache)
 
@@ -372,7 +427,7 @@ def build_inputs(names: list[str], start: float | None, end: float | None) -> li
         return urls
     return [
         url  # an image has no clip
-        if is_image_url(url)
+        if guess_kind(url) == "image"
         else drop_unset(kind="video", url=url, start=start, end=end)
         for url in urls
     ]

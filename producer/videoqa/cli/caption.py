@@ -27,13 +27,16 @@ from videoqa.cli.arguments import (
 from videoqa.cli.output import print_line, print_note, warn_of_summary
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
-from videoqa.local_stack import find_settings
+from videoqa.login import find_client_settings
 from videoqa.storage import ObjectStore
 
 if TYPE_CHECKING:
     from videoqa.bulk import Estimate, Manifest, OutputDir, RowCounts, Subtitles
 
 __all__ = ["caption"]
+
+_MOST_SUFFIXES = 8
+"""Suffixes of files that were left out, in a note."""
 
 INTERRUPTED = "interrupted; jobs in flight continue, and the same command continues the run"
 
@@ -175,7 +178,11 @@ def caption(
         run_manifest,
     )
 
-    found = find_settings()
+    found = find_client_settings()
+    if found.log_format is not None:
+        from videoqa.telemetry.log_setup import configure_logs
+
+        configure_logs(found.log_level, found.log_format, hide_text=found.hide_text)
     own = drop_unset(
         questions=question or None, tags=tags or None, tenant=tenant, timeout_s=timeout_s,
         priority="bulk",
@@ -235,8 +242,8 @@ def _print_counts(counts: RowCounts, manifest: Manifest, output: OutputDir, as_j
         found = {
             "done": counts.done, "failed": counts.failed, "skipped": counts.skipped,
             "left_out": counts.left_out, "unreadable_folders": manifest.walker.unreadable,
-            "linked_folders": manifest.walker.links, "seconds": round(counts.seconds, 3),
-            "output": output.url,
+            "linked_folders": manifest.walker.links, "other_files": manifest.walker.others,
+            "seconds": round(counts.seconds, 3), "output": output.url,
         }  # fmt: skip
         print(json.dumps(found))
         return
@@ -255,6 +262,17 @@ def _print_left_out(manifest: Manifest, as_json: bool) -> None:
     walker = manifest.walker
     if walker.unreadable and not as_json:
         print_note(f"{walker.unreadable} folders could not be read and were left out")
+    if walker.others and not as_json:
+        shown = [f"{count} {suffix}" for suffix, count in walker.others.items()]
+        more = (
+            f", and {len(shown) - _MOST_SUFFIXES} more suffixes"
+            if len(shown) > _MOST_SUFFIXES
+            else ""
+        )
+        print_note(
+            f"{sum(walker.others.values())} files were left out, since their suffixes are none of videos: "
+            f"{', '.join(shown[:_MOST_SUFFIXES])}{more}; a manifest file may name any file"
+        )
     if walker.links and not as_json:
         print_note(
             f"{walker.links} symbolic links to folders were left out; name such a folder as one more "

@@ -16,6 +16,7 @@ import redis
 
 from videoqa import errors
 from videoqa.broker import check_broker
+from videoqa.cli.gateway_checks import check_gateway
 from videoqa.cli.output import Check
 from videoqa.cli.tables import format_age
 from videoqa.contract import QueueInfo, WorkerInfo
@@ -52,6 +53,10 @@ _SENDERS_ERRORS = (
 def run_checks(settings: Settings) -> Iterator[Check]:
     """Yields each check when it is done, with those of the worker if that is installed."""
     workers: list[WorkerInfo] = []
+    if settings.url is not None:
+        yield from check_gateway(settings)
+        yield check_variables(os.environ, Settings, similar_only=True)
+        return
     if finder := make_finder(settings):
         yield _check_sentinels(finder.ask_all())
     with closing(connect(settings)) as client:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import date
 from difflib import get_close_matches
 from typing import Annotated, cast, get_args
 
@@ -14,11 +15,11 @@ import typer
 from videoqa import errors
 from videoqa.cli.arguments import parse_instant
 from videoqa.cli.help import App
-from videoqa.cli.options import JobId, JsonFlag, Timeout, open_client
+from videoqa.cli.options import JobId, JsonFlag, Timeout, WideFlag, open_client
 from videoqa.cli.output import print_change, print_event, print_job, print_note
-from videoqa.cli.tables import print_dead, print_jobs, print_queues, print_workers
+from videoqa.cli.tables import print_dead, print_jobs, print_queues, print_usage, print_workers
 from videoqa.client import Client
-from videoqa.contract import PRIORITIES, JobState, Priority
+from videoqa.contract import PRIORITIES, JobState, Priority, UsageBy, describe_state
 
 __all__ = ["add_fleet_commands"]
 
@@ -27,10 +28,6 @@ Limit = Annotated[
     typer.Option(
         "--limit", "-n", metavar="N", show_default=False, help="Limit on the number of jobs [20]."
     ),
-]
-Wide = Annotated[
-    bool,
-    typer.Option("--wide", help="Show all columns and whole cells, however wide the table is."),
 ]
 Model = Annotated[
     str | None,
@@ -50,6 +47,7 @@ def add_fleet_commands(app: typer.Typer) -> None:
     app.command()(watch)
     app.command()(retry)
     app.command()(workers)
+    app.command()(usage)
     app.add_typer(dead, name="dead")
     app.add_typer(queue, name="queue")
 
@@ -62,6 +60,12 @@ def list_jobs(
     tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only jobs with this tag.")] = None,
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Only jobs that name this model.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Only jobs with this text in a question or an input's URL."
+        ),
     ] = None,
     tenant: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only jobs of this tenant.")
@@ -85,7 +89,7 @@ def list_jobs(
             help="Continue where the previous page ended; its last line prints the value.",
         ),
     ] = None,
-    wide: Wide = False,
+    wide: WideFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """List jobs, newest first."""
@@ -94,6 +98,7 @@ def list_jobs(
             state=cast("JobState | None", state),
             tag=tag,
             model=model,
+            text=text,
             since=parse_instant("--since", since, from_now=-1),
             until=parse_instant("--until", until, from_now=-1),
             limit=limit,
@@ -103,7 +108,7 @@ def list_jobs(
     if not print_jobs(page.jobs, as_json=as_json, wide=wide) and not page.unreadable:
         _print_nothing(
             "no job matches; `videoqa list` shows all"
-            if state or tag or model or tenant or since or until or cursor
+            if state or tag or model or text or tenant or since or until or cursor
             else 'no jobs yet; submit one: videoqa ask clip.mp4 "What is moving?"',
             as_json=as_json,
         )
@@ -124,7 +129,7 @@ def _print_nothing(text: str, *, as_json: bool) -> None:
         print_note(text)
 
 
-def workers(wide: Wide = False, as_json: JsonFlag = False) -> None:
+def workers(wide: WideFlag = False, as_json: JsonFlag = False) -> None:
     """List the workers that were heard within the last minute."""
     with open_client() as client:
         if not print_workers(client.workers(), as_json=as_json, wide=wide):
@@ -133,6 +138,47 @@ def workers(wide: Wide = False, as_json: JsonFlag = False) -> None:
                 "`videoqa up`",
                 as_json=as_json,
             )
+
+
+def usage(
+    by: Annotated[
+        str,
+        typer.Option(metavar="|".join(get_args(UsageBy)), help="A row for each of these [day]."),
+    ] = "day",
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DAY", help="First day, of UTC: 2026-12-31; unset: 29 days before the last."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Last day, of UTC; unset: today.")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only jobs of this tenant.")
+    ] = None,
+    wide: WideFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count the jobs that ended, and what they used."""
+    with open_client() as client:
+        rows = client.usage(
+            by=cast("UsageBy", by),
+            first_day=_parse_day("--since", since),
+            last_day=_parse_day("--until", until),
+            tenant=tenant,
+        )
+    if not print_usage(rows, as_json=as_json, wide=wide):
+        _print_nothing("no job ended on these days", as_json=as_json)
+
+
+def _parse_day(option: str, text: str | None) -> date | None:
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError as error:
+        raise errors.InvalidRequest(
+            f"{option}: got {text!r:.50}, expected a day of UTC, as 2026-12-31", param=option
+        ) from error
 
 
 def watch(job_id: JobId, timeout: Timeout = None, as_json: JsonFlag = False) -> None:
@@ -160,7 +206,7 @@ Code = Annotated[
 
 
 @dead.command(name="list")
-def list_dead(code: Code = None, wide: Wide = False, as_json: JsonFlag = False) -> None:
+def list_dead(code: Code = None, wide: WideFlag = False, as_json: JsonFlag = False) -> None:
     """List failed jobs with their errors."""
     with open_client() as client:
         found = client.dead(code=code, include_request=True)
@@ -199,6 +245,11 @@ def purge(
         for job_id in chosen:
             with _skip_changed(all_of_them):
                 job = client.get(job_id)
+                if job.state != "failed":
+                    raise errors.NotRetryable(
+                        f"job {job_id} {describe_state(job.state)}, expected a failed one; the records of others "
+                        "expire by themselves"
+                    )
                 client.purge(job_id)
                 print_change(job, "deleted", as_json=as_json)
         if not chosen:
@@ -229,7 +280,7 @@ def _choose_jobs(
 
 
 @queue.command()
-def stats(wide: Wide = False, as_json: JsonFlag = False) -> None:
+def stats(wide: WideFlag = False, as_json: JsonFlag = False) -> None:
     """Count jobs, workers and slots, by model and priority."""
     with open_client() as client:
         if not print_queues(client.queues(), as_json=as_json, wide=wide):

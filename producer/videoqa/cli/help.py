@@ -27,10 +27,11 @@ _GENERAL = "Options"
 _HEADINGS = ("Frames", "Answer", "Job")
 """Headings of options, in the order of every command."""
 _GROUPS = {
-    "Start": ("demo", "up", "doctor"),
+    "Start": ("demo", "up", "login", "logout", "doctor"),
     "Ask": ("ask", "caption", "frames"),
     "Jobs": ("submit", "status", "wait", "result", "watch", "list", "cancel", "retry"),
-    "Operate": ("worker", "workers", "queue", "dead"),
+    "Operate": ("worker", "workers", "queue", "dead", "usage"),
+    "Gateway": ("gateway", "keys", "webhooks"),
 }
 """Commands by heading, in the order in which a new user meets them. Those of the worker come by entry points,
 so a command cannot state its own heading."""

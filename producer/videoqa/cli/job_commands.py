@@ -168,10 +168,23 @@ def submit(
             help="Your own id for the job, kept in its result.",
         ),
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            rich_help_panel="Job",
+            help="URL that a gateway calls when the job ends.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Submit a job and print its id."""
-    own = drop_unset(priority=priority, idempotency_key=idempotency_key, custom_id=custom_id)
+    own = drop_unset(
+        priority=priority,
+        idempotency_key=idempotency_key,
+        custom_id=custom_id,
+        webhook=webhook,
+    )
     groups = (clip_flags, frame_flags, answer_flags, job_flags)
     if request is None:
         fields = _build_request(inputs or [], question, *groups) | own

@@ -3,7 +3,7 @@
 Commands that need the worker (`up`, `worker`, `demo`, `frames`) come from `videoqa-worker` by the
 entry point group `videoqa.commands`. Exit codes, for scripts:
 
-    0  success                       4  Redis does not answer, or its queue is full
+    0  success                       4  Redis or gateway does not answer, or is full
     1  the job did not succeed       5  --timeout is over; the job continues
     2  the request or usage is wrong 6  a result can't be read, or an output not be written
     3  unknown or expired job id     130  interrupted
@@ -29,11 +29,14 @@ import typer
 from videoqa import __version__, errors
 from videoqa.cli.caption import INTERRUPTED, caption
 from videoqa.cli.fleet import add_fleet_commands
+from videoqa.cli.gateway import add_gateway_commands
 from videoqa.cli.help import App, TopGroup
 from videoqa.cli.job_commands import add_job_commands
+from videoqa.cli.login import add_login_commands
 from videoqa.cli.options import JsonFlag
 from videoqa.cli.output import print_checks, print_error
-from videoqa.local_stack import find_settings
+from videoqa.cli.webhooks import webhooks
+from videoqa.login import find_client_settings
 from videoqa.storage import DISK_FULL
 from videoqa.terminal import guard_streams
 
@@ -106,7 +109,7 @@ def _open_streams() -> None:
 def _describe_interrupt(ctx: Any) -> str:
     if ctx.invoked_subcommand == "caption":
         return INTERRUPTED
-    is_local = ctx.invoked_subcommand in WORKER_COMMANDS
+    is_local = ctx.invoked_subcommand in (*WORKER_COMMANDS, "gateway")
     return "interrupted" if is_local else "interrupted; a submitted job continues"
 
 
@@ -150,23 +153,28 @@ add_job_commands(app)
 
 @app.command()
 def doctor(as_json: JsonFlag = False) -> None:
-    """Check Redis, workers and settings, and print what to correct."""
+    """Check the gateway, or Redis and workers, and settings; print what to correct."""
     from videoqa.cli.doctor import run_checks
 
-    if not print_checks(run_checks(find_settings()), as_json=as_json):
+    if not print_checks(run_checks(find_client_settings()), as_json=as_json):
         raise typer.Exit(1)
 
 
 add_fleet_commands(app)
+add_gateway_commands(app)
+add_login_commands(app)
+app.add_typer(webhooks, name="webhooks")
 app.command()(caption)
 
 EXIT_CODES: tuple[tuple[type[errors.VideoQAError], int], ...] = (
     (errors.RequestError, 2),
     (errors.ConfigurationError, 2),
+    (errors.WrongKey, 2),
     (errors.JobNotFound, 3),
     (errors.JobExpired, 3),
-    (errors.RedisUnavailable, 4),
+    (errors.Unavailable, 4),
     (errors.QueueFull, 4),
+    (errors.RateLimited, 4),
     (errors.WaitTimeout, 5),
     (errors.OutputError, 6),
 )

@@ -10,7 +10,7 @@ import typer
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
 
-__all__ = ["JobId", "JsonFlag", "Timeout", "open_client"]
+__all__ = ["JobId", "JsonFlag", "Timeout", "WideFlag", "open_client"]
 
 
 def _check_finite(timeout_s: float | None) -> float | None:
@@ -39,3 +39,9 @@ Timeout = Annotated[
 def open_client() -> Client:
     """Returns a client, which connects on first use."""
     return Client.from_environment()
+
+
+WideFlag = Annotated[
+    bool,
+    typer.Option("--wide", help="Show all columns and whole cells, however wide the table is."),
+]

@@ -25,7 +25,7 @@ from videoqa.contract import (
     format_timestamp,
     make_cues,
 )
-from videoqa.errors import InvalidRequest
+from videoqa.errors import InvalidRequest, OperatorOnly
 from videoqa.printable import printable
 from videoqa.terminal import PlainConsole, unguard
 
@@ -176,7 +176,10 @@ def print_result(
 
 def warn_of_summary(client: Client, model: str | None) -> None:
     """Prints a note if no model that may answer a request for a summary can make one."""
-    workers = [info for info in client.workers() if model in (None, info.model)]
+    try:
+        workers = [info for info in client.workers() if model in (None, info.model)]
+    except OperatorOnly:  # a gateway shows its workers to operators only
+        return
     if workers and not any(info.summarizes for info in workers):
         print_note(describe_summary(workers[0].model).message)
 

@@ -70,6 +70,9 @@ def _describe_generation(generation: Generation) -> str:
         parts.append(f"temperature {generation.temperature:g}{seed}")
     if generation.top_p != 1:
         parts.append(f"top_p {generation.top_p:g}")
+    for name in ("top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"):
+        if value := getattr(generation, name):
+            parts.append(f"{name} {value:g}")
     if generation.stop:
         parts.append("ends before " + " or ".join(map(repr, generation.stop)))
     return ", ".join(parts)

@@ -17,12 +17,13 @@ from pydantic import BaseModel
 from rich.cells import cell_len, set_cell_size
 
 from videoqa.cli.request_lines import join_lines
-from videoqa.contract import Job, QueueInfo, WorkerInfo
+from videoqa.contract import Job, QueueInfo, UsageRow, WorkerInfo
 from videoqa.printable import printable
 from videoqa.terminal import unguard
 
 __all__ = [
-    "Column", "format_age", "format_table", "print_dead", "print_jobs", "print_queues", "print_workers",
+    "Column", "format_age", "format_table", "print_dead", "print_jobs", "print_queues", "print_rows",
+    "print_workers",
 ]  # fmt: skip
 
 T = TypeVar("T", bound=BaseModel)
@@ -73,12 +74,12 @@ def _list_dead_columns() -> list[Column[Job]]:
 
 def print_jobs(found: Iterable[Job], *, as_json: bool, wide: bool) -> int:
     """Prints a row for each job, and returns their number."""
-    return _print_rows(_list_job_columns(), found, as_json, wide)
+    return print_rows(_list_job_columns(), found, as_json, wide)
 
 
 def print_dead(found: Iterable[Job], *, as_json: bool, wide: bool) -> int:
     """Prints a row for each failed job, with its failure in front; returns their number."""
-    return _print_rows(_list_dead_columns(), found, as_json, wide)
+    return print_rows(_list_dead_columns(), found, as_json, wide)
 
 
 def print_queues(found: Iterable[QueueInfo], *, as_json: bool, wide: bool) -> int:
@@ -95,14 +96,33 @@ def print_queues(found: Iterable[QueueInfo], *, as_json: bool, wide: bool) -> in
         Column("WORKERS", lambda queue: str(queue.workers)),
         Column("SLOTS", lambda queue: str(queue.slots)),
     ]
-    return _print_rows(columns, found, as_json, wide)
+    return print_rows(columns, found, as_json, wide)
+
+
+def print_usage(found: Iterable[UsageRow], *, as_json: bool, wide: bool) -> int:
+    """Prints a row for each day, model, tag, key or tenant, and returns their number."""
+    columns: list[Column[UsageRow]] = [
+        Column("NAME", lambda row: "(others)" if row.other else row.name or "(none)"),
+        Column("SUCCEEDED", lambda row: str(row.succeeded)),
+        Column("FAILED", lambda row: str(row.failed)),
+        Column("CANCELED", lambda row: str(row.canceled)),
+        Column("EXPIRED", lambda row: str(row.expired)),
+        Column("ANSWERS", lambda row: str(row.answers)),
+        Column("FRAMES", lambda row: str(row.frames)),
+        Column("TOKENS IN", lambda row: str(row.input_tokens)),
+        Column("OUT", lambda row: str(row.output_tokens)),
+        Column("VIDEO S", lambda row: f"{row.video_s:.0f}"),
+        Column("BYTES", lambda row: str(row.bytes_fetched), is_wide=True),
+        Column("PROCESSING S", lambda row: f"{row.processing_s:.0f}", is_wide=True),
+    ]
+    return print_rows(columns, found, as_json, wide)
 
 
 def print_workers(found: Iterable[WorkerInfo], *, as_json: bool, wide: bool) -> int:
     """Prints a row for each worker, and returns their number."""
     columns: list[Column[WorkerInfo]] = [
         Column("WORKER", lambda worker: worker.id),
-        Column("STATE", lambda worker: "ready" if worker.ready else "loading"),
+        Column("STATE", lambda worker: worker.state),
         Column("RUNNING", lambda worker: str(worker.running)),
         Column("SLOTS", lambda worker: str(worker.slots)),
         Column("SEEN", lambda worker: f"{format_age(worker.seen_at)} ago"),
@@ -112,7 +132,7 @@ def print_workers(found: Iterable[WorkerInfo], *, as_json: bool, wide: bool) -> 
         Column("HOST", lambda worker: worker.host or "", cut="end", least=4),
         Column("UP", lambda worker: format_age(worker.started_at), is_wide=True),
     ]
-    return _print_rows(columns, found, as_json, wide)
+    return print_rows(columns, found, as_json, wide)
 
 
 def _first_input(job: Job) -> str:
@@ -141,7 +161,8 @@ def format_age(since: datetime) -> str:
     return f"{int(seconds)}s"
 
 
-def _print_rows(columns: Sequence[Column[T]], found: Iterable[T], as_json: bool, wide: bool) -> int:
+def print_rows(columns: Sequence[Column[T]], found: Iterable[T], as_json: bool, wide: bool) -> int:
+    """Prints a row for each item, as a table or as JSON lines; returns their number."""
     rows = []
     for item in found:
         if as_json:

@@ -28,6 +28,7 @@ from videoqa.contract import (
     Failure,
     FrameUsed,
     Generation,
+    GenerationInForce,
     JobState,
     Sampling,
     Usage,
@@ -80,7 +81,7 @@ def answer(ledger: Ledger, job: Job, *, questions: int = 1) -> None:
         sources=(),
         model="demo",
         sampling=Sampling(),
-        generation=Generation(),
+        generation=GenerationInForce(),
         usage=Usage(),
         warnings=(Warn(code="fewer_frames", message="the clip has 20 frames"),),
         attempt=1,
@@ -171,7 +172,7 @@ def test_submit_prints_only_the_id_and_warns_where_nobody_would_answer(
     assert request.model_dump(exclude_defaults=True) == {
         "inputs": (
             {"url": (tmp_path / "my clip.mp4").as_uri(), "start": 0.0, "end": 2.5},
-            {"kind": "image", "url": "s3://b/p.png"},
+            {"kind": "image", "url": "s3://b/p.png", "guessed": True},
         ),
         "questions": ({"id": "q1", "text": "One?"}, {"id": "q2", "text": "Two?"}),
         "sampling": {"frames": 4},
@@ -227,6 +228,8 @@ def test_every_field_that_a_shell_can_write_has_a_flag(run: Run, ledger: Ledger)
     before = datetime.now(UTC)
     done = run(
         "submit", CLIP, "What?", "--tag", "a", "--tag", "b", "--tenant", "acme", "--temperature", "0.5",
+        "--top-p", "0.9", "--top-k", "40", "--min-p", "0.1", "--repetition-penalty", "1.2",
+        "--frequency-penalty", "0.5", "--presence-penalty", "-1",
         "--seed", "3", "--stop", "END", "--stop", ".", "--cache", "off", "--metadata", "shop=17",
         "--metadata", "url=a=b", "--start-by", "2h", "--job-timeout", "30",
     )  # fmt: skip
@@ -234,7 +237,10 @@ def test_every_field_that_a_shell_can_write_has_a_flag(run: Run, ledger: Ledger)
     request = ledger.request(done.stdout.strip())
     assert (request.tags, request.tenant, request.cache) == (("a", "b"), "acme", "off")
     assert request.metadata == {"shop": "17", "url": "a=b"}
-    assert request.generation == Generation(temperature=0.5, seed=3, stop=("END", "."))
+    assert request.generation == Generation(
+        temperature=0.5, seed=3, stop=("END", "."), top_p=0.9, top_k=40, min_p=0.1, repetition_penalty=1.2,
+        frequency_penalty=0.5, presence_penalty=-1,
+    )  # fmt: skip
     assert request.start_by is not None
     assert 7100 < (request.start_by - before).total_seconds() < 7300
     assert request.timeout_s == 30
@@ -581,10 +587,15 @@ def test_help_shows_every_command_under_a_heading(environment: dict[str, str]) -
         section.partition(":")[0]: re.findall(r"^  (\w+)  ", section, re.MULTILINE)
         for section in text.split("\n\n")
     }
-    assert groups["Start"] == ["demo", "up", "doctor"]
+    assert groups["Start"] == ["demo", "up", "login", "logout", "doctor"]
     assert groups["Ask"] == ["ask", "caption", "frames"]
-    assert groups["Operate"] == ["worker", "workers", "queue", "dead"]
-    shown = [name for heading in ("Start", "Ask", "Jobs", "Operate") for name in groups[heading]]
+    assert groups["Operate"] == ["worker", "workers", "queue", "dead", "usage"]
+    assert groups["Gateway"] == ["gateway", "keys", "webhooks"]
+    shown = [
+        name
+        for heading in ("Start", "Ask", "Jobs", "Operate", "Gateway")
+        for name in groups[heading]
+    ]
     assert sorted(shown) == sorted(typer.main.get_group(cli.app).commands)
     assert "..." not in text.partition("Start:")[2]  # no sentence is cut off
 

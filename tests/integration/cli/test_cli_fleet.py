@@ -61,7 +61,7 @@ def test_jobs_are_listed_with_state_and_failure(run: Run, client: Client, ledger
     assert "got state 'done', expected one of queued, " in wrong.stderr
     wrong = run("list", "--tag", "")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert "got tag '', expected text" in wrong.stderr
+    assert "tag: got '', expected at least 1 characters" in wrong.stderr
 
 
 def test_a_page_names_the_records_that_it_leaves_out(
@@ -123,6 +123,24 @@ def test_dead_jobs_are_listed_shown_replayed_and_purged(
         assert "expected ids of jobs, or --all" in done.stderr
     assert run("dead", "purge", "--all").returncode == 0
     assert list(client.dead()) == []
+
+
+def test_use_is_counted_and_jobs_are_found_by_their_text(run: Run, client: Client) -> None:
+    assert "no job ended on these days" in run("usage").stderr
+    job = client.submit({**ASKED, "questions": ["Is it a cat?"], "tags": ["t"]})
+    client.cancel(job.id)
+    client.submit(ASKED)
+    (head, row) = run("usage", "--by", "tag").stdout.splitlines()
+    assert (head.split()[:4], row.split()[:4]) == (
+        ["NAME", "SUCCEEDED", "FAILED", "CANCELED"], ["t", "0", "0", "1"],
+    )  # fmt: skip
+    assert json.loads(run("usage", "--json").stdout)["canceled"] == 1
+    assert run("usage", "--until", "2020-01-01").stdout == ""
+    assert json.loads(run("list", "--text", "CAT", "--json").stdout)["id"] == job.id
+    for wrong in (["--by", "moon"], ["--since", "yesterday"], ["--since", "2020-01-01"]):
+        assert run("usage", *wrong).returncode == 2
+    client.retry(job.id)
+    assert "expected a failed one" in run("dead", "purge", job.id).stderr
 
 
 @pytest.mark.parametrize("command", [["list"], ["replay", "--all"], ["purge", "--all"]])
@@ -198,7 +216,7 @@ def announce(ledger: Ledger, model: str = "org/m") -> WorkerInfo:
     now = datetime.now(UTC)
     queues = tuple(queue_name(ledger.keys.prefix, model, priority) for priority in PRIORITIES)
     info = WorkerInfo(
-        id="gpu-1:42", model=model, queues=queues, slots=8, running=3, ready=True, started_at=now,
+        id="gpu-1:42", model=model, queues=queues, slots=8, running=3, ready=True, state="ready", started_at=now,
         seen_at=now, host="gpu-1", device="cuda:0", version="0.1.0",
     )  # fmt: skip
     ledger.announce(info)
@@ -214,7 +232,9 @@ def test_workers_are_listed_with_device_version_and_host(run: Run, ledger: Ledge
     assert row.split() == [
         "gpu-1:42", "ready", "3", "8", "0s", "ago", "org/m", "cuda:0", "0.1.0", "gpu-1",
     ]  # fmt: skip
-    assert WorkerInfo.model_validate_json(run("workers", "--json").stdout) == info
+    found = WorkerInfo.model_validate_json(run("workers", "--json").stdout)
+    assert found.heard_s is not None
+    assert found.model_copy(update={"heard_s": None}) == info
 
 
 def test_a_model_that_nobody_knows_is_paused_only_if_that_is_meant(

@@ -12,14 +12,22 @@ from pathlib import Path
 
 import pytest
 from support.cli import COMMAND, Run
+from support.logs import configured_logs
 from support.processes import start, wait_until
 from support.servers import HttpServer, Route
 
 from videoqa import Client, Job, Result
-from videoqa.contract import Answer, Failure, Generation, Sampling, Usage, Warn
+from videoqa.contract import (
+    Answer,
+    Failure,
+    GenerationInForce,
+    Sampling,
+    Usage,
+    Warn,
+)
 from videoqa.jobs import Ledger, Progress
+from videoqa.telemetry.log_context import job_context
 from videoqa_worker.__main__ import main as run_worker
-from videoqa_worker.service.logs import configure
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources import Sources
 
@@ -47,7 +55,7 @@ def answer(ledger: Ledger, job: Job) -> None:
                 input_tokens=1, output_tokens=1,
             ),
         ),
-        frames=(), sources=(), model=f"m{EVIL}", sampling=Sampling(), generation=Generation(),
+        frames=(), sources=(), model=f"m{EVIL}", sampling=Sampling(), generation=GenerationInForce(),
         usage=Usage(), warnings=(Warn(code="w", message=f"warned {EVIL}\nnote: forged"),), attempt=1,
         created_at=job.created_at, finished_at=datetime.now(UTC),
     )  # fmt: skip
@@ -140,10 +148,11 @@ def test_the_log_of_a_worker(
     """A reason phrase, a redirect and a server's own error, as the worker's handler writes them."""
     import logging
 
-    before = logging.getLogger().handlers[:], logging.getLogger().level
-    configure("INFO")
     log = logging.getLogger("videoqa_worker.test")
-    try:
+    with (
+        configured_logs("console"),
+        job_context(job_id=f"job_1{EVIL}\nx", attempt=1, model="m", tenant=None, trace_id="1"),
+    ):
         for status, headers in (
             (200, {"Content-Encoding": "x\u00e9\x1b[2J"}),
             (302, {"Location": "gopher\x1b[2J://h"}),
@@ -156,11 +165,8 @@ def test_the_log_of_a_worker(
                     with sources.open(http_server.url("/a")):
                         pass
                 except Exception as error:
-                    log.warning("%s", error, exc_info=error, extra={"job_id": f"job_1{EVIL}\nx"})
+                    log.warning("%s", error, exc_info=error)
         log.error("%s\n2026-11-30 INFO forged", EVIL)
-    finally:
-        logging.getLogger().handlers[:], level = before
-        logging.getLogger().setLevel(level)
     written = capfd.readouterr().err
     assert SHOWN in written
     assert "job_id=job_1" + SHOWN in written
@@ -171,6 +177,6 @@ def test_the_log_of_a_worker(
 def test_an_error_before_the_log_is_open(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("VIDEOQA_JOB_SLOTS", f"x{EVIL}")
+    monkeypatch.setenv("VIDEOQA_SLOTS", f"x{EVIL}")
     assert run_worker() == 2
     assert not CONTROLS.search(capsys.readouterr().err)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +17,15 @@ from support.videos import Recipe
 
 from videoqa.bulk import Estimate, Manifest, OutputDir, ProgressReporter, estimate_manifest
 from videoqa.client import Client
+from videoqa.contract import JobRequest
 from videoqa.storage import ObjectStore
 from videoqa_worker.cli.dry_run import probe
+from videoqa_worker.cli.dry_run.__main__ import TimeOver, estimate
+from videoqa_worker.cli.dry_run.preview import Preview, TooLarge
+from videoqa_worker.cli.dry_run.probe import open_probe
 from videoqa_worker.cli.frames.command import load_settings
 from videoqa_worker.cli.frames.take import take_frames
+from videoqa_worker.settings import WorkerSettings
 
 ENVIRON = {"VIDEOQA_MODEL": "demo", "VIDEOQA_DOWNLOAD_BELOW_BYTES": "100000"}
 NOTHING = OutputDir("/nowhere/output", ObjectStore())
@@ -114,3 +122,41 @@ def test_without_the_worker_it_says_what_to_install(
     found = dry_run(make_clip(Recipe()), environ={})
     assert (found.rows, found.videos, found.hours, found.frames) == (1, 1, None, None)
     assert "pip install ./worker" in found.note
+
+
+def test_a_request_of_a_gateway_ends_in_its_time(http_server: HttpServer) -> None:
+    """A source that says nothing would hold one of a few threads for minutes."""
+    hanging = threading.Event()
+    http_server.routes["/x.mp4"] = Route(b"x" * 1000, on_request=lambda route: hanging.wait(20))
+    request = JobRequest.model_validate(
+        {"inputs": [http_server.url("/x.mp4")], "questions": ["What?"]}
+    )
+    settings = WorkerSettings.from_environment(ENVIRON, private_addresses=True)
+    begun = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() > begun + 1.0:
+            raise TimeOver
+
+    with open_probe(settings) as found, pytest.raises(TimeOver):
+        estimate(found, request, check)
+    hanging.set()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_preview_fetches_no_more_than_it_may(
+    make_clip: Callable[[Recipe], Path], http_server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = make_clip(Recipe(frames=300, size=(320, 240))).read_bytes()
+    http_server.routes["/x.mp4"] = Route(body)
+    url = http_server.url("/x.mp4")
+    asked = {"inputs": [url], "questions": ["?"], "sampling": {"frames": 8}}
+    request = JobRequest.model_validate(asked)
+    settings = WorkerSettings.from_environment(ENVIRON, private_addresses=True)
+    with open_probe(settings) as found:
+        answer = estimate(found, request, lambda: None, Preview())
+        assert (answer["taken"], len(answer["shown"])) == (8, 8)
+        module = sys.modules["videoqa_worker.cli.dry_run.probe"]
+        monkeypatch.setattr(module, "MOST_FETCHED_BYTES", len(body) // 4)
+        with pytest.raises(TooLarge):
+            estimate(found, request, lambda: None, Preview())

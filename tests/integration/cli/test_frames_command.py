@@ -89,11 +89,14 @@ def test_the_json_is_one_object_of_known_fields(show: Show, make_clip: MakeClip)
         "source": clip.as_uri(),
         "kind": "video",
         "duration_s": 2.0,
+        "start_offset_s": 0.0,
         "fps": 25.0,
         "width": 96,
         "height": 72,
         "codec": "h264",
         "format": "mov",
+        "dynamic_range": "sdr",
+        "tone_mapped": False,
         "size_bytes": clip.stat().st_size,
         "frames": [{"index": 26, "pts_s": 1.04, "asked_s": 1.05, "exact": True, "file": None}],
         "sheet": None,
@@ -138,6 +141,17 @@ def test_a_sheet_shows_every_frame_in_its_place(show: Show, make_clip: MakeClip)
     for number, frame in enumerate(found["frames"]):
         left, top = 12 + number % 3 * 332, 76 + number // 3 * 296
         assert read_number(sheet[top : top + 240, left : left + 320]) == frame["index"]
+
+
+def test_a_file_that_is_named_like_a_picture_and_moves_is_a_video(
+    show: Show, make_clip: MakeClip, tmp_path: Path
+) -> None:
+    pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "lime", "blue")]
+    pictures[0].save(tmp_path / "p.png", save_all=True, append_images=pictures[1:], duration=500)
+    make_clip(Recipe()).rename(tmp_path / "v.jpg")
+    for name, frames in (("p.png", 3), ("v.jpg", 8)):
+        found = report(show(name, "-n", str(frames), "--json"))
+        assert (found["kind"], len(found["frames"]), found["warnings"]) == ("video", frames, [])
 
 
 def test_an_image_is_one_frame(show: Show, tmp_path: Path) -> None:

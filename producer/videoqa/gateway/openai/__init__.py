@@ -1,0 +1,1 @@
+"""OpenAI's protocol: chat completions as interactive jobs, for OpenAI's own clients."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,11 @@ __all__ = [
     "PAGES",
     "ROOT",
     "Block",
+    "Command",
     "anchors_of",
     "blocks_of",
     "command_line",
+    "commands_of",
     "links_of",
     "prose_words",
 ]
@@ -51,6 +54,10 @@ class Block:
     code: str
     not_run: str | None
     """The reason in the comment above it; None: the block is run."""
+    end: int
+    """Offset of its end in the page."""
+    follows: int
+    """Offset of its beginning."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -73,7 +80,32 @@ def _find_blocks(page: Path) -> Iterator[Block]:
             language=found["language"],
             code=found["code"],
             not_run=mark["reason"] if mark else None,
+            end=found.end(),
+            follows=found.start(),
         )
+
+
+@dataclass(frozen=True)
+class Command:
+    """A `bash` block, and the output that the page shows of it, in a block right behind."""
+
+    block: Block
+    shown: Block | None
+
+
+def commands_of(page: Path) -> list[Command]:
+    """Returns the `bash` blocks of a page that are run, in order."""
+    text, blocks = page.read_text(), blocks_of(page)
+    found = []
+    for block, after in zip_longest(blocks, blocks[1:]):
+        if block.language == "bash" and block.not_run is None:
+            is_shown = (
+                after is not None
+                and after.language in ("json", "text")
+                and not text[block.end : after.follows].strip()
+            )
+            found.append(Command(block, after if is_shown else None))
+    return found
 
 
 def _without_code(text: str) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from av.error import FFmpegError
 
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video
+from videoqa_worker.frames.library_failures import LIBRARY_FAILURES
 
 __all__ = ["Index", "read_cues", "read_index"]
 
@@ -49,7 +49,7 @@ def read_index(video: OpenVideo) -> Index:
 def read_cues(video: OpenVideo) -> Index:
     """Reads the keyframes of a Matroska file, whose cues FFmpeg reads at the first seek only."""
     with open_video(video.file, video.limits, probe=False) as fresh:
-        with suppress(FFmpegError):
+        with suppress(*LIBRARY_FAILURES):
             fresh.container.seek(0, stream=fresh.stream)
         return _build_index(fresh.stream.index_entries)
 

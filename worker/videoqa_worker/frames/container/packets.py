@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from av import Packet
-from av.error import FFmpegError
 from av.stream import Stream
 from av.video.stream import VideoStream
 
 from videoqa_worker.frames.budget import DecodeBudget
 from videoqa_worker.frames.container.demuxer import OpenVideo, read_packets
+from videoqa_worker.frames.library_failures import LIBRARY_FAILURES
 
 __all__ = ["PacketTable", "find_last_pts", "is_shown", "scan_packets"]
 
@@ -63,7 +63,7 @@ def scan_packets(video: OpenVideo, budget: DecodeBudget) -> PacketTable:
             for packet in read_packets(fresh.container):
                 budget.tick()
                 _add_packet(table, packet, fresh.stream)
-        except FFmpegError:
+        except LIBRARY_FAILURES:
             table.complete = False  # the rest is unreadable; the packets so far are kept
     _sort_table(table)
     return table
@@ -72,7 +72,7 @@ def scan_packets(video: OpenVideo, budget: DecodeBudget) -> PacketTable:
 def find_last_pts(video: OpenVideo, last_key: int, budget: DecodeBudget) -> int:
     """Returns the last picture's pts; reads from the last keyframe on, as far as possible."""
     last = last_key
-    with video.reopen() as fresh, suppress(FFmpegError):
+    with video.reopen() as fresh, suppress(*LIBRARY_FAILURES):
         fresh.container.seek(last_key, stream=fresh.stream, backward=True)
         for packet in read_packets(fresh.container, fresh.stream):
             budget.tick()

@@ -15,7 +15,6 @@ from itertools import islice
 import av
 import numpy as np
 import numpy.typing as npt
-from av.error import FFmpegError
 
 from videoqa.errors import VideoTooLong
 from videoqa_worker.frames.budget import DecodeBudget
@@ -24,12 +23,15 @@ from videoqa_worker.frames.container.demuxer import OpenVideo, read_packets
 from videoqa_worker.frames.container.index import read_cues, read_index
 from videoqa_worker.frames.container.packets import PacketTable, find_last_pts, scan_packets
 from videoqa_worker.frames.container.timeline import Timeline
+from videoqa_worker.frames.library_failures import LIBRARY_FAILURES
 
 __all__ = ["SCAN_BELOW_BYTES", "has_constant_lag", "read_timeline"]
 
 _COUNTED_FORMATS = ("avi",)
 """Formats without presentation times: an AVI shows picture n at n times a frame's length."""
-_UNSEEKABLE_FORMATS = ("avi", "gif")
+_UNSEEKABLE_FORMATS = ("avi", "gif", "apng")
+_UNTIMED_FORMATS = ("obu", "mjpeg")
+"""Formats without any times, for which FFmpeg invents 25 pictures a second."""
 SCAN_BELOW_BYTES = 16 << 20
 """A smaller Matroska file is scanned, which numbers its pictures; else its cues must do."""
 _PROBED_PACKETS = 48
@@ -57,6 +59,8 @@ def read_timeline(
         timeline = _read_header_timeline(video, origin, budget)
     if timeline is None:
         timeline = _build_from_packets(video, origin, scan_packets(video, budget))
+    if video.format in _UNTIMED_FORMATS:
+        timeline = replace(timeline, trusted=False)
     limit_s = video.limits.max_duration_s
     if timeline.duration_s > limit_s:
         raise VideoTooLong(
@@ -84,7 +88,7 @@ def has_constant_lag(times: Sequence[tuple[int, int]], video: OpenVideo) -> bool
 def _has_decoding_times_only(video: OpenVideo) -> bool:
     """Returns True if the pts are decoding times, as some muxers write them."""
     times: list[tuple[int, int]] = []
-    with video.reopen() as fresh, suppress(FFmpegError):
+    with video.reopen() as fresh, suppress(*LIBRARY_FAILURES):
         for packet in islice(read_packets(fresh.container, fresh.stream), _PROBED_PACKETS):
             if packet.pts is not None and packet.dts is not None:
                 times.append((packet.pts, packet.dts))
@@ -209,7 +213,7 @@ def _count_reordered(video: OpenVideo, budget: DecodeBudget) -> Timeline:
 def _build_by_count(video: OpenVideo, table: PacketTable) -> Timeline:
     """Builds a timeline that shows picture n of the decoder at the n-th decoding time."""
     times: Sequence[int] = sorted(set(table.dts))
-    timed = len(times) == table.count
+    timed = 0 < len(times) == table.count
     step = _compute_step(video, times, table.last_duration)
     if not timed:
         # The demuxer of a raw stream invents times at 25 a second; the stream may know better.

@@ -29,10 +29,24 @@ _ON_LINUX = sys.platform == "linux"
 _LATE_MODULES = (
     "array",
     "linecache",
+    "PIL.ImageCms",
     *(f"encodings.{name}" for name in ("ascii", "latin_1", "utf_16", "utf_16_be", "utf_16_le")),
     *(
         f"PIL.{name}ImagePlugin"
-        for name in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Ppm", "Tiff", "WebP")
+        for name in (
+            "Avif",
+            "Bmp",
+            "Cur",
+            "Gif",
+            "Ico",
+            "Jpeg",
+            "Jpeg2K",
+            "Mpo",
+            "Png",
+            "Ppm",
+            "Tiff",
+            "WebP",
+        )
     ),
 )
 _PROGRAMS = ("av.__main__", "av.datasets")
@@ -60,7 +74,7 @@ def main(argv: list[str]) -> None:
     ):
         body, _ = channel.receive() or (b"", None)
         setup = Setup.model_validate_json(body)
-        pixels_bytes = max(setup.limits.max_frames_bytes, 3 * setup.limits.max_pixels)
+        pixels_bytes = max(setup.limits.max_frames_bytes, 3 * setup.limits.max_picture_pixels)
         _limit_memory(setup.memory_bytes, pixels_bytes)
         resource.setrlimit(resource.RLIMIT_CPU, (setup.cpu_s, setup.cpu_s))
         confinement = confine(setup.uid, lambda: _die_with_parent(int(argv[1])))

@@ -22,6 +22,8 @@ from videoqa.errors import (
     SamplingError,
     VideoQAError,
 )
+from videoqa.telemetry.log_event import LogEvent
+from videoqa_worker import log_events
 from videoqa_worker.decoding.channel import Channel, ClosedError, ProtocolError
 from videoqa_worker.decoding.confine import hide_memory
 from videoqa_worker.decoding.launch import describe_exit, make_environment, open_lossy_pipe
@@ -32,6 +34,7 @@ from videoqa_worker.decoding.messages import (
     Continue,
     Ensure,
     Failed,
+    Inspected,
     Present,
     Ready,
     Setup,
@@ -40,7 +43,13 @@ from videoqa_worker.decoding.messages import (
 from videoqa_worker.decoding.replies import Received, parse_reply
 from videoqa_worker.decoding.shared_memory import UnsealedError
 from videoqa_worker.decoding.turns import CHECK_EVERY_S
-from videoqa_worker.frames import SampledSegment, SampledVideo, SparseFile, no_check
+from videoqa_worker.frames import (
+    SampledSegment,
+    SampledVideo,
+    SparseFile,
+    VideoHeader,
+    no_check,
+)
 from videoqa_worker.settings import FrameLimits
 
 __all__ = ["DecoderProcess"]
@@ -167,9 +176,19 @@ class DecoderProcess:
         """
         answer = self._start_command(command, file, check, while_fetching)
         if not isinstance(answer, SampledVideo):
-            raise self._make_crash_error("it gave a segment, expected the frames of a video")
+            raise self._make_crash_error("it gave something else, expected the frames of a video")
         self._finish_command()
         return answer
+
+    def run_header_command(
+        self, command: Command, file: SparseFile, check: Callable[[], None], while_fetching: Leave
+    ) -> VideoHeader:
+        """Returns the header that the command asks for; see `run_command`."""
+        answer = self._start_command(command, file, check, while_fetching)
+        if not isinstance(answer, Inspected):
+            raise self._make_crash_error("it gave frames, expected the header of a video")
+        self._finish_command()
+        return answer.read()
 
     def run_segments_command(
         self,
@@ -188,7 +207,7 @@ class DecoderProcess:
         while True:
             if not isinstance(answer, SampledSegment):
                 raise self._make_crash_error(
-                    "it gave the frames of a video, expected those of a segment"
+                    "it gave something else, expected the frames of a segment"
                 )
             if number is None or total is None:
                 total = min(answer.total, self._limits.max_segments)
@@ -214,7 +233,7 @@ class DecoderProcess:
 
     def _start_command(
         self, command: Command, file: SparseFile, check: Callable[[], None], while_fetching: Leave
-    ) -> SampledVideo | SampledSegment:
+    ) -> SampledVideo | SampledSegment | Inspected:
         self.commands += 1
         self.is_busy = True
         self._most_frames = command.sampling.cap if command.sampling else 1
@@ -229,7 +248,7 @@ class DecoderProcess:
         while_fetching: Leave,
         *,
         skippable: int,
-    ) -> SampledVideo | SampledSegment:
+    ) -> SampledVideo | SampledSegment | Inspected:
         """Sends the message and returns the frames; serves requests for bytes until they come.
 
         Arguments:
@@ -266,7 +285,7 @@ class DecoderProcess:
 
     def _finish_command(self, *, unforeseen: bool = False) -> None:
         self.is_busy = False
-        self._log_printed(logging.WARNING if unforeseen else logging.DEBUG)
+        self._log_printed(log_events.DECODER_PRINTED if unforeseen else log_events.DECODER_CHATTER)
 
     def end(self) -> None:
         """Kills the process, whatever it does, and waits for its end; callable from any thread."""
@@ -356,18 +375,18 @@ class DecoderProcess:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_ABORT_TIMEOUT_S)  # its socket closes before it has ended
             why = describe_exit(self._process.poll())
-        printed = self._log_printed(logging.WARNING)
+        printed = self._log_printed(log_events.DECODER_PRINTED)
         if printed and (self._process.returncode or 0) > 0:
             why += f" ({printed.splitlines()[-1][:200]})"  # Python's own error, if it failed at the start
         return DecoderCrashed(f"the decoding process failed: {why}; the worker goes on")
 
-    def _log_printed(self, level: int) -> str:
+    def _log_printed(self, event: LogEvent) -> str:
         """Logs and returns what the process has printed since the last call."""
         text = ""
         with suppress(BlockingIOError):
             text = os.read(self._stderr, 1 << 16).decode("utf-8", "replace").strip()
         if text:
-            log.log(level, "decoding process %d printed: %s", self.pid, json.dumps(text))
+            event.log(log, pid=self.pid, printed=json.dumps(text))
         return text
 
 

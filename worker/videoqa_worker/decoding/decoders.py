@@ -20,11 +20,18 @@ from typing import Self
 
 from videoqa.contract import Sampling
 from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
+from videoqa_worker import log_events
 from videoqa_worker.decoding.decoder_process import DecoderProcess
 from videoqa_worker.decoding.launch import CHILD
-from videoqa_worker.decoding.messages import Command, Confinement
+from videoqa_worker.decoding.messages import Command, Confinement, HeaderWish
 from videoqa_worker.decoding.turns import CHECK_EVERY_S, Turn, Turns
-from videoqa_worker.frames import SampledSegment, SampledVideo, SparseFile, no_check
+from videoqa_worker.frames import (
+    SampledSegment,
+    SampledVideo,
+    SparseFile,
+    VideoHeader,
+    no_check,
+)
 from videoqa_worker.settings import FrameLimits, WorkerSettings
 
 __all__ = ["Decoders"]
@@ -128,7 +135,7 @@ class Decoders:
                 self._return_process(process)
         confinement = fresh[0].confinement if fresh else Confinement()
         for missing in confinement.missing:
-            log.warning("decoding is not confined by %s", missing)
+            log_events.NOT_CONFINED.log(log, layers=missing)
         return confinement
 
     def sample(
@@ -138,6 +145,7 @@ class Decoders:
         *,
         start: float | None = None,
         end: float | None = None,
+        most_side: int | None = None,
         check: Check = no_check,
     ) -> SampledVideo:
         """Returns what `frames.sample_frames` returns for this file, or raises its error.
@@ -148,7 +156,7 @@ class Decoders:
             SamplingError: as `sample_frames`; DecodeTimeout, DecoderOutOfMemory, DecoderCrashed.
             SourceError: the file could not be fetched. WorkerStopping: the pool was closed meanwhile.
         """
-        return self._run(file, sampling, start, end, check)
+        return self._run(Command.of(file, sampling, start, end, most_side=most_side), file, check)
 
     def segments(
         self,
@@ -158,6 +166,7 @@ class Decoders:
         start: float | None = None,
         end: float | None = None,
         first: int = 0,
+        most_side: int | None = None,
         check: Check = no_check,
     ) -> Generator[SampledSegment]:
         """Yields what `frames.sample_segments` yields for this file, or raises its error; see `sample`.
@@ -169,7 +178,7 @@ class Decoders:
         following: int | None = first
         while following is not None:
             with self._lend_process(check) as (process, turn, check_open):
-                command = Command.of(file, sampling, start, end, following)
+                command = Command.of(file, sampling, start, end, following, most_side=most_side)
                 segments = process.run_segments_command(
                     command,
                     file,
@@ -179,10 +188,30 @@ class Decoders:
                 )
                 following = yield from _yield_until_used_up(segments, process)
 
-    def read_image(self, file: SparseFile, *, check: Check = no_check) -> SampledVideo:
+    def read_image(
+        self, file: SparseFile, *, most_side: int | None = None, check: Check = no_check
+    ) -> SampledVideo:
         """Returns what `frames.read_image` returns for this file, or raises its error; see `sample`."""
         file.ensure([(0, file.size_bytes)])
-        return self._run(file, None, None, None, check)
+        return self._run(Command.of(file, None, None, None, most_side=most_side), file, check)
+
+    def read_header(
+        self,
+        file: SparseFile,
+        sampling: Sampling,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        whole: bool,
+        check: Check = no_check,
+    ) -> VideoHeader:
+        """Returns what `frames.read_header` returns for this file, or raises its error; see `sample`."""
+        with self._lend_process(check) as (process, turn, check_open):
+            wish: HeaderWish = "header_alone" if whole else "header"
+            command = Command.of(file, sampling, start, end, wish=wish)
+            return process.run_header_command(
+                command, file, check_open, while_fetching=partial(turn.yield_turn, front=True)
+            )
 
     def close(self) -> None:
         """Ends all processes; commands under way raise WorkerStopping."""
@@ -196,16 +225,8 @@ class Decoders:
             process.release()
         self._starter.shutdown(cancel_futures=True)
 
-    def _run(
-        self,
-        file: SparseFile,
-        sampling: Sampling | None,
-        start: float | None,
-        end: float | None,
-        check: Check,
-    ) -> SampledVideo:
+    def _run(self, command: Command, file: SparseFile, check: Check) -> SampledVideo:
         with self._lend_process(check) as (process, turn, check_open):
-            command = Command.of(file, sampling, start, end)
             return process.run_command(
                 command, file, check_open, while_fetching=partial(turn.yield_turn, front=True)
             )
@@ -249,7 +270,7 @@ class Decoders:
             elif process.is_usable():
                 return process
             else:
-                log.warning("decoding process %d ended between two commands", process.pid)
+                log_events.DECODER_ENDED.log(log, pid=process.pid)
                 self._discard(process)
 
     def _add_and_wait(self, check: Check) -> None:

@@ -2,7 +2,7 @@
 
 The two sides send in turn, and the worker begins with a `Command`. The process then either asks
 for bytes (`Ensure`, answered by `Present` or `Abort`, as often as needed) or ends the command with
-`Sampled` or `Failed`. For a video in segments it sends a `Sampled` for each, and a `Skipped` for each
+`Sampled`, `Inspected` or `Failed`. For a video in segments it sends a `Sampled` for each, and a `Skipped` for each
 segment that it decodes through on the way to the first wanted one; after both it waits for `Continue`
 or `Abort`. The worker trusts the process no further than these fields and limits go: a video may have
 taken it over.
@@ -10,12 +10,13 @@ taken it over.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, TypeAdapter, field_validator
 
 from videoqa.contract import Model, Sampling, Warn
-from videoqa_worker.frames import SparseFile, VideoInfo
+from videoqa_worker.frames import SparseFile, VideoHeader, VideoInfo
 from videoqa_worker.settings import FrameLimits
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "Failed",
     "FrameHeader",
     "FromProcess",
+    "HeaderWish",
+    "Inspected",
     "Present",
     "Ready",
     "Sampled",
@@ -43,6 +46,7 @@ MAX_TEXT = 10_000
 Offset = Annotated[int, Field(ge=0, le=_MAX_NUMBER)]
 SpanList = tuple[tuple[Offset, Offset], ...]
 Side = Annotated[int, Field(gt=0, le=1 << 20)]
+HeaderWish = Literal["frames", "header", "header_alone"]
 Seconds = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
@@ -68,6 +72,10 @@ class Command(Model):
     end: float | None = None
     first: Offset = 0
     """Number of the segment to begin with."""
+    wish: HeaderWish = "frames"
+    """header: no frame is decoded; header_alone: not even the index is read, since the file is fetched whole."""
+    most_side: PositiveInt | None = None
+    """Pixels of the longer side to which frames are scaled down; None: as they are."""
 
     @classmethod
     def of(
@@ -77,6 +85,8 @@ class Command(Model):
         start: float | None,
         end: float | None,
         first: int = 0,
+        wish: HeaderWish = "frames",
+        most_side: int | None = None,
     ) -> Command:
         """Returns the command to sample this file, without its descriptor."""
         return cls(
@@ -86,6 +96,8 @@ class Command(Model):
             start=start,
             end=end,
             first=first,
+            wish=wish,
+            most_side=most_side,
         )
 
 
@@ -180,11 +192,35 @@ class Sampled(Model):
     @classmethod
     def _check_info(cls, info: VideoInfo) -> VideoInfo:
         """Refuses numbers that no file has room for: each is copied into the result."""
-        if any(
-            abs(n or 0) > _MAX_NUMBER for n in (info.duration_s, info.fps, info.width, info.height)
-        ):
+        numbers = (info.duration_s, info.fps, info.width, info.height, info.start_offset_s)
+        if any(abs(n or 0) > _MAX_NUMBER for n in numbers):
             raise ValueError(f"got a property of the video beyond {_MAX_NUMBER}")
         return info
+
+
+class Inspected(Model):
+    """The header of a video, in place of frames."""
+
+    kind: Literal["inspected"] = "inspected"
+    width: Annotated[int, Field(ge=0, le=1 << 20)]
+    height: Annotated[int, Field(ge=0, le=1 << 20)]
+    seconds: Annotated[float, Field(ge=0, le=1e9)] | None
+    frames: Annotated[int, Field(ge=0, le=1 << 30)] | None
+    segments: Annotated[int, Field(gt=0, le=1 << 30)]
+    spans: SpanList | None
+    is_image: bool = False
+
+    @classmethod
+    def of(cls, header: VideoHeader) -> Inspected:
+        """Returns the message about a header."""
+        return cls.model_validate(asdict(header))
+
+    def read(self) -> VideoHeader:
+        """Returns the header."""
+        spans = None if self.spans is None else list(self.spans)
+        return VideoHeader(
+            self.width, self.height, self.seconds, self.frames, self.segments, spans, self.is_image
+        )  # fmt: skip
 
 
 class Failed(Model):
@@ -196,5 +232,6 @@ class Failed(Model):
     param: str | None = Field(default=None, max_length=MAX_TEXT)
 
 
-FromProcess = Annotated[Ready | Ensure | Skipped | Sampled | Failed, Field(discriminator="kind")]
-FROM_PROCESS: TypeAdapter[Ready | Ensure | Skipped | Sampled | Failed] = TypeAdapter(FromProcess)
+_AnyMessage = Ready | Ensure | Skipped | Sampled | Inspected | Failed
+FromProcess = Annotated[_AnyMessage, Field(discriminator="kind")]
+FROM_PROCESS: TypeAdapter[_AnyMessage] = TypeAdapter(FromProcess)

@@ -10,6 +10,7 @@ from videoqa_worker.decoding.messages import (
     MAX_TEXT,
     Ensure,
     Failed,
+    Inspected,
     Ready,
     Sampled,
     Skipped,
@@ -20,7 +21,7 @@ from videoqa_worker.settings import FrameLimits
 
 __all__ = ["Received", "parse_reply"]
 
-Received = Ready | Ensure | Skipped | Failed | SampledVideo | SampledSegment
+Received = Ready | Ensure | Skipped | Failed | Inspected | SampledVideo | SampledSegment
 
 
 def parse_reply(
@@ -63,7 +64,7 @@ def _assemble(message: Sampled, descriptor: int) -> SampledVideo | SampledSegmen
 def _check_limits(message: Sampled, limits: FrameLimits, most_frames: int) -> None:
     if len(message.frames) > most_frames:
         raise ProtocolError(f"got {len(message.frames)} frames, expected at most {most_frames}")
-    most = limits.max_pixels
+    most = limits.max_image_pixels if message.info.is_image else limits.max_pixels
     if any(header.height * header.width > most for header in message.frames):
         raise ProtocolError(f"got a frame that has more than {most} pixels")
     total = sum(3 * header.height * header.width for header in message.frames)

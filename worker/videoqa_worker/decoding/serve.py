@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, TypeAdapter
 
+from videoqa.contract import Sampling
 from videoqa.errors import DecoderOutOfMemory, DecodingFailed, SamplingError
 from videoqa_worker.decoding.channel import Channel, ClosedError, ProtocolError
 from videoqa_worker.decoding.messages import (
@@ -26,6 +27,7 @@ from videoqa_worker.decoding.messages import (
     Ensure,
     Failed,
     FrameHeader,
+    Inspected,
     Present,
     Ready,
     Sampled,
@@ -38,6 +40,8 @@ from videoqa_worker.frames import (
     SampledVideo,
     Span,
     Spans,
+    VideoHeader,
+    read_header,
     read_image,
     sample_frames,
     sample_segments,
@@ -109,6 +113,9 @@ def serve(channel: Channel, limits: FrameLimits, confinement: Confinement) -> No
 
 def _run_command(channel: Channel, file: WorkerFile, command: Command, limits: FrameLimits) -> None:
     try:
+        if command.wish != "frames":
+            channel.send(Inspected.of(_inspect(file, command, limits)))
+            return
         for video, segment in _sample(channel, file, command, limits):
             sampled, pixels = _split_pixels(video)
             del video
@@ -133,8 +140,9 @@ def _sample(
         _await_continue(channel)
 
     sampling, start, end = command.sampling, command.start, command.end
+    side = command.most_side
     if sampling is None:
-        yield read_image(file, limits=limits), None
+        yield read_image(file, most_side=side, limits=limits), None
     elif sampling.method == "segment":
         first = command.first
         parts = sample_segments(
@@ -143,13 +151,24 @@ def _sample(
             start=start,
             end=end,
             first=first,
+            most_side=side,
             limits=limits,
             on_skipped=report_skipped,
         )
         # A loop's variable would hold a segment until the next is decoded, and both take memory.
         yield from map(_add_header, parts)
     else:
-        yield sample_frames(file, sampling, start=start, end=end, limits=limits), None
+        yield (
+            sample_frames(file, sampling, start=start, end=end, most_side=side, limits=limits),
+            None,
+        )
+
+
+def _inspect(file: WorkerFile, command: Command, limits: FrameLimits) -> VideoHeader:
+    """Reads the header of a video; decodes nothing."""
+    sampling = command.sampling or Sampling()
+    is_whole = command.wish == "header_alone"
+    return read_header(file, sampling, command.start, command.end, limits, whole=is_whole)
 
 
 def _add_header(part: SampledSegment) -> tuple[SampledVideo, SegmentHeader]:

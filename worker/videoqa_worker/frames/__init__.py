@@ -2,8 +2,11 @@
 
 from videoqa_worker.frames.budget import DecodeBudget, no_check
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video
+from videoqa_worker.frames.container.sniff import identify_head
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
+from videoqa_worker.frames.header import VideoHeader, read_header
 from videoqa_worker.frames.image import read_image
+from videoqa_worker.frames.picture.thumbnail import make_thumbnail
 from videoqa_worker.frames.sample import sample_frames, warn_if_fewer
 from videoqa_worker.frames.segment_sampler import SampledSegment, sample_segments
 from videoqa_worker.frames.selection.clip import resolve_clip
@@ -21,11 +24,15 @@ __all__ = [
     "Span",
     "Spans",
     "SparseFile",
+    "VideoHeader",
     "VideoInfo",
     "compute_instants",
+    "identify_head",
+    "make_thumbnail",
     "no_check",
     "open_video",
     "plan_spans",
+    "read_header",
     "read_image",
     "resolve_clip",
     "sample_frames",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from videoqa.contract import Warn
+from videoqa.contract import DynamicRange, Warn
 
 __all__ = ["Frame", "SampledVideo", "VideoInfo"]
 
@@ -39,6 +39,13 @@ class VideoInfo:
     height: int
     codec: str | None
     format: str | None
+    dynamic_range: DynamicRange = "sdr"
+    tone_mapped: bool = False
+    """True if the pictures are HDR and were mapped to SDR."""
+    is_image: bool = False
+    """True for a still picture, also if it was sent as a video."""
+    start_offset_s: float | None = None
+    """Time on a player's clock at which the first picture is shown; None for a still picture."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,19 +16,23 @@ from pathlib import Path
 
 from videoqa.contract import Sampling
 from videoqa_worker.frames.budget import DecodeBudget, TimedFile, no_check
+from videoqa_worker.frames.container.declared_shape import read_declared_shape
 from videoqa_worker.frames.container.file_cursor import is_complete
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
+from videoqa_worker.frames.decode.animated_picture import open_playable
 from videoqa_worker.frames.decode.picture_stream import DecodedPicture
 from videoqa_worker.frames.decode.walk import Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo
-from videoqa_worker.frames.pixels import RgbConverter
+from videoqa_worker.frames.picture.converter import RgbConverter
+from videoqa_worker.frames.picture.shape import ShapeRule
 from videoqa_worker.frames.sample import (
     check_grown_memory,
     check_memory,
     decode_first_picture,
     decode_on_screen,
     describe_video,
+    make_converter,
     make_frame,
     refuse_truncated,
     warn_if_fewer,
@@ -38,6 +42,7 @@ from videoqa_worker.frames.selection.fetch_plan import FetchPlan, read_fetch_pla
 from videoqa_worker.frames.selection.instants import SegmentSpan, cut_segments, spread_evenly
 from videoqa_worker.frames.selection.targets import Target
 from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
+from videoqa_worker.frames.still import is_still, read_still
 from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
 
 __all__ = ["SampledSegment", "sample_segments"]
@@ -66,6 +71,7 @@ def sample_segments(
     start: float | None = None,
     end: float | None = None,
     first: int = 0,
+    most_side: int | None = None,
     limits: FrameLimits = DEFAULT_LIMITS,
     check: Callable[[], None] = no_check,
     on_skipped: Callable[[], None] = no_check,
@@ -74,6 +80,7 @@ def sample_segments(
 
     Arguments:
         first: number of the first segment to yield; the last one, if there are fewer.
+        most_side: as for `sample_frames`.
         limits: `decode_timeout_s` holds for each segment, also for those that are decoded through
             on the way to `first`, or again where no seek leads to the next picture.
         on_skipped: called after each segment that is decoded through and not yielded.
@@ -83,17 +90,28 @@ def sample_segments(
     """
     budget = DecodeBudget(limits, check)
     source = TimedFile(CompleteFile(Path(file)) if isinstance(file, str | Path) else file, budget)
+    if is_still(source):
+        still = read_still(
+            source, sampling, start, end, most_side=most_side, limits=limits, check=check
+        )
+        yield SampledSegment(number=0, total=1, start_s=0.0, end_s=0.0, video=still)
+        return
     plan = None if is_complete(source) else read_fetch_plan(source, limits, budget)
     if plan is None:
         source.ensure([(0, source.size_bytes)])
-    with Walk(source, limits, budget) as walk:
-        picture = decode_first_picture(walk)
+    with (
+        open_playable(source, limits, budget.tick) as playable,
+        Walk(playable, limits, budget) as walk,
+    ):
+        first_picture = decode_first_picture(walk)
         doubtful = walk.lacks_reordering()
-        timeline = read_timeline(walk.video, picture.pts, budget, doubtful=doubtful)
+        timeline = read_timeline(walk.video, first_picture.picture.pts, budget, doubtful=doubtful)
         walk.use_timeline(timeline)
         clip = _SegmentedClip.of(sampling, timeline, start, end, limits)
-        check_memory(picture.width * picture.height, clip.frames_held, limits)
-        yield from _SegmentSampler(walk, timeline, clip, source, plan, budget).sample(
+        shape = ShapeRule(read_declared_shape(walk.video), limits.max_pixels)
+        check_memory(first_picture, shape, clip.frames_held, limits)
+        converter = make_converter(walk.video, shape, most_side)
+        yield from _SegmentSampler(walk, timeline, clip, source, plan, budget, converter).sample(
             first, on_skipped
         )
 
@@ -150,10 +168,11 @@ class _SegmentSampler:
         source: SparseFile,
         plan: FetchPlan | None,
         budget: DecodeBudget,
+        converter: RgbConverter,
     ) -> None:
         self._walk, self._timeline, self._clip = walk, timeline, clip
         self._source, self._plan, self._budget = source, plan, budget
-        self._converter = RgbConverter()
+        self._converter = converter
         self._latest: Frame | None = None
         self._latest_pts: int | None = None
 
@@ -237,7 +256,11 @@ class _SegmentSampler:
         doubtful = self._walk.times_contradict or self._walk.begins_late
         frames = tuple(replace(frame, exact=frame.exact and not doubtful) for frame in done.frames)
         is_last = done.segment.number == len(self._clip.segments) - 1
-        warnings = (*self._clip.clip.warnings, *self._converter.warnings) if is_last else ()
+        warnings = (
+            (*self._clip.clip.warnings, *self._converter.warnings, *self._walk.video.warnings)
+            if is_last
+            else ()
+        )
         return SampledSegment(
             number=done.segment.number,
             total=len(self._clip.segments),
@@ -245,7 +268,7 @@ class _SegmentSampler:
             end_s=float(done.segment.end_s),
             video=SampledVideo(
                 frames,
-                describe_video(self._walk, self._timeline, frames[0]),
+                describe_video(self._walk, self._timeline, frames[0], self._converter),
                 warnings + warn_if_fewer(done.asked, len(frames)),
             ),
         )

@@ -4,7 +4,7 @@ They lie here and not in the packages that use them, since importing the engine 
 """
 
 from videoqa_worker.settings.engine import DEMO_MODEL, DEMO_MODEL_PATH, EngineConfig, ServerConfig
-from videoqa_worker.settings.frames import DEFAULT_LIMITS, FrameLimits
+from videoqa_worker.settings.frames import DEFAULT_LIMITS, FrameLimits, HdrMode
 from videoqa_worker.settings.sources import SourceConfig
 from videoqa_worker.settings.worker import WorkerSettings
 
@@ -14,6 +14,7 @@ __all__ = [
     "DEMO_MODEL_PATH",
     "EngineConfig",
     "FrameLimits",
+    "HdrMode",
     "ServerConfig",
     "SourceConfig",
     "WorkerSettings",

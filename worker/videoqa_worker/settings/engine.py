@@ -34,6 +34,15 @@ class EngineConfig(Config):
         default=None,
         description="commit of the hub's checkpoint; pin it, or answers may change unannounced",
     )
+    adapter: str | None = Field(
+        default=None,
+        min_length=1,
+        description="folder or hub id of a LoRA adapter that is merged into the model at the start "
+        "(`pip install './worker[adapters]'`); none: leave out one that lies beside the model",
+    )
+    adapter_revision: str | None = Field(
+        default=None, description="commit of the hub's adapter; pin it, as `revision`"
+    )
     device: str = Field(
         default="auto", description="cuda, cuda:1, mps or cpu; auto: the best available"
     )
@@ -129,7 +138,9 @@ class EngineConfig(Config):
     @property
     def checkpoint(self) -> str:
         """The hub id or folder that the loader opens."""
-        return str(DEMO_MODEL_PATH) if self.model == DEMO_MODEL else self.model
+        if self.model == DEMO_MODEL:
+            return str(DEMO_MODEL_PATH)
+        return str(Path(self.model).expanduser()) if self.model.startswith("~") else self.model
 
     @property
     def summarizes(self) -> bool:

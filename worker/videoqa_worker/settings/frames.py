@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
+from videoqa.contract import VIDEO_DEMUXERS
 from videoqa.settings import Config
 
-__all__ = ["DEFAULT_LIMITS", "FrameLimits"]
+__all__ = ["DEFAULT_LIMITS", "FrameLimits", "HdrMode"]
 
-FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,ogg,flv,gif,asf"
-)
-"""Demuxers that tests cover. None of them opens a second file or URL."""
+HdrMode = Literal["tonemap", "off"]
 
 
 class FrameLimits(Config):
@@ -19,13 +19,25 @@ class FrameLimits(Config):
 
     # NotAVideo, VideoCorrupt
     formats: str = Field(
-        default=FORMATS, description="FFmpeg demuxers that may open an input, comma-separated"
+        default=VIDEO_DEMUXERS,
+        description="FFmpeg demuxers that may open an input, comma-separated",
+    )
+    # Models were trained on SDR pictures.
+    hdr: HdrMode = Field(
+        default="tonemap",
+        description="HDR video (HLG, PQ): `tonemap` maps it to SDR; `off` leaves its signal as it is, with a warning",
     )
     # PictureTooLarge. A 420 KB file can claim 16384x8704 and take 3 GB.
     max_pixels: int = Field(
         default=8192 * 4320,
         gt=0,
         description="largest frame, width x height (8K); decoding may take 100 bytes per pixel",
+    )
+    # PictureTooLarge. The whole picture is in memory, several times while it is turned and put on white.
+    max_image_pixels: int = Field(
+        default=1 << 27,
+        gt=0,
+        description="largest still picture, width x height (134 megapixels); reading may take 16 bytes per pixel",
     )
     # VideoTooLong. Longer files are surveillance archives or lies: ask for them in parts.
     max_duration_s: float = Field(default=24 * 3600.0, gt=0, description="longest video: a day")
@@ -55,6 +67,11 @@ class FrameLimits(Config):
         gt=0,
         description="longest decoding of one input, or segment, without its download",
     )
+
+    @property
+    def max_picture_pixels(self) -> int:
+        """The larger of both limits of a picture's size."""
+        return max(self.max_pixels, self.max_image_pixels)
 
 
 DEFAULT_LIMITS = FrameLimits()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from videoqa.settings import Config
+from videoqa.settings import MAX_SOURCE_BYTES, Config
 
 __all__ = ["Folders", "SourceConfig"]
 
@@ -28,7 +28,7 @@ class SourceConfig(Config):
 
     file_roots: Folders = Field(
         default=(),
-        description="folders from which file:// inputs may be read; none: no file:// inputs",
+        description="folders, with : between them, from which file:// inputs may be read; none: no file:// inputs",
     )
     # Whoever may submit a job could read the worker's network through it.
     private_addresses: bool = Field(
@@ -57,18 +57,43 @@ class SourceConfig(Config):
         alias="source_read_timeout_s",
         description="a source that sends nothing for this long fails with source_timeout, and is tried again",
     )
+    # A drip would hold a slot for the whole deadline. The time is that of the silence above.
+    least_bytes_per_s: int = Field(
+        default=16 << 10,
+        ge=0,
+        alias="source_least_bytes_per_s",
+        description=(
+            "a source that sends less than this over `VIDEOQA_SOURCE_READ_TIMEOUT_S` while more is due fails with "
+            "source_timeout, and is tried again; 0: no least rate"
+        ),
+    )
     deadline_s: float = Field(
         default=600.0,
         gt=0,
         alias="source_deadline_s",
         description="longest fetch of one input in all, however steadily it sends",
     )
-    # An hour of 1080p has about 4 GB; times the slots of a worker this fills a disk.
+    # The worker's account would pay for whatever a job names.
+    requester_pays: bool = Field(
+        default=False,
+        alias="source_requester_pays",
+        description="read objects of S3 buckets whose requester pays, at the cost of the worker's account",
+    )
     max_bytes: int = Field(
-        default=4 << 30,
+        default=MAX_SOURCE_BYTES,
         gt=0,
         alias="max_source_bytes",
         description="most bytes fetched of one input; of a larger file only the needed ranges count",
+    )
+    # Ten seconds at 50 MB/s. Servers behind one address often send different ETags for one file.
+    whole_read_bytes: int = Field(
+        default=512 << 20,
+        ge=0,
+        alias="source_whole_read_bytes",
+        description=(
+            "an input whose ETag or date changes between two requests is read whole up to this size; a larger one "
+            "fails with input_changed, and is tried again"
+        ),
     )
     # A second round trip costs as much as these bytes.
     download_below_bytes: int = Field(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from videoqa.contract import check_output
+from videoqa.errors import ConfigurationError
 from videoqa.settings import Settings
 from videoqa_worker.settings.engine import EngineConfig, ServerConfig
 from videoqa_worker.settings.frames import FrameLimits
 from videoqa_worker.settings.sources import Folders, SourceConfig
 
 __all__ = ["WorkerSettings"]
-
-
-def _upper(level: Any) -> Any:
-    return level.upper() if isinstance(level, str) else level
 
 
 class WorkerSettings(Settings):
@@ -106,9 +103,16 @@ class WorkerSettings(Settings):
     output_roots: Folders = Field(
         default=(), description="further folders into which the results of jobs may be written"
     )
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
-    ] = Field(default="INFO", description="level of the worker's log")
+    sheets: bool = Field(
+        default=False,
+        description="keep a sheet with thumbnails of the frames of each job whose request does not say otherwise",
+    )
+    metrics_address: str | None = Field(
+        default=None,
+        pattern=r"^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$",
+        description="HOST:PORT at which the worker serves its metrics to Prometheus, without a key; each worker of a "
+        "machine needs a port of its own; unset: none",
+    )
     decoders: int | None = Field(
         default=None, ge=1, description="decoding processes; unset: as many as cores"
     )
@@ -145,6 +149,22 @@ class WorkerSettings(Settings):
             raise ValueError("expected {job_id} in it: not every job has a custom_id of its own")
         return template
 
+    @field_validator("sheet_output")
+    @classmethod
+    def _name_sheets(cls, template: str) -> str:
+        check_output(template)
+        return template
+
+    @model_validator(mode="after")
+    def _refuse_unused_adapter(self) -> Self:
+        if self.engine.adapter is not None and self.server.url is not None:
+            raise ConfigurationError(
+                f"got VIDEOQA_ADAPTER={self.engine.adapter!r} with VIDEOQA_SERVER_URL, expected one of them: the "
+                "server has the model; have it load the adapter, and leave VIDEOQA_ADAPTER out",
+                param="adapter",
+            )
+        return self
+
     @property
     def model(self) -> str:
         """The model's name, as jobs ask for it and the worker announces it."""
@@ -165,6 +185,7 @@ class WorkerSettings(Settings):
             engine.quantization,
             server.model,
             server.images,
+            self.frames.hdr,
         )
 
     @property

@@ -1,7 +1,7 @@
-"""Decodes a packet; retries an HEVC packet without its SEI messages if it is refused.
+"""Decodes a packet; retries it without what players ignore if it is refused.
 
 With `err_detect=explode`, which reports missing references, the HEVC decoder also refuses a packet
-for a single malformed SEI message, which players ignore.
+for a single malformed SEI message. All decoders refuse a packet for malformed EXIF beside it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from av import Packet, VideoFrame
-from av.error import FFmpegError
 from av.stream import Stream
 
 from videoqa_worker.frames.container.demuxer import OpenVideo
+from videoqa_worker.frames.library_failures import LIBRARY_FAILURES
 
 __all__ = ["decode_packet"]
 
@@ -36,21 +36,37 @@ def decode_packet(
         The pictures that come out, and whether the decoder was given all that it needs.
 
     Raises:
-        FFmpegError.
+        One of LIBRARY_FAILURES.
     """
     try:
         return video.decoder.decode(packet), True
-    except FFmpegError:
-        if packet is None or video.decoder.name != "hevc":
+    except LIBRARY_FAILURES:
+        if packet is None:
             raise
-        for shortened, complete in _drop_messages(packet, _length_prefix_bytes(video)):
+        for shortened, complete in _shorten(packet, video):
             if (
                 packet.is_keyframe and is_empty
             ):  # the failure made the decoder forget that it starts here
                 video.decoder.flush_buffers()
-            with suppress(FFmpegError):
+            with suppress(*LIBRARY_FAILURES):
                 return video.decoder.decode(shortened), complete
         raise
+
+
+def _shorten(packet: Packet[Stream], video: OpenVideo) -> Iterator[tuple[Packet[Stream], bool]]:
+    """Yields shortened packets to try, and whether each has all that decoding needs."""
+    if _has_foreign_side_data(packet):
+        yield _copy_packet(packet, bytes(packet)), True
+    if video.decoder.name == "hevc":
+        yield from _drop_messages(packet, _length_prefix_bytes(video))
+
+
+def _has_foreign_side_data(packet: Packet[Stream]) -> bool:
+    """Returns True if there is side data that PyAV's table lacks; its rows end before EXIF's."""
+    try:
+        return not all(data.data_type for data in packet.iter_sidedata())
+    except LookupError:
+        return True
 
 
 def _drop_messages(packet: Packet[Stream], size: int) -> Iterator[tuple[Packet[Stream], bool]]:

@@ -37,6 +37,8 @@ class NonRefSkipper:
 
     def __init__(self, video: OpenVideo, targets: Sequence[int]) -> None:
         self.targets = targets
+        self.near_ticks = 0
+        """Ticks before a target in which no frame is skipped, since an interlaced one needs its neighbour."""
         self._video = video
         self._can_skip = _marks_nonref(video)
         self._on = False
@@ -72,7 +74,9 @@ class NonRefSkipper:
 
     def _may_skip(self, pts: int) -> bool:
         next_target = self.targets[bisect_left(self.targets, pts) :][:1]
-        return any(self.is_replaced(pts, tick) for tick in next_target)
+        return any(
+            tick - pts >= self.near_ticks and self.is_replaced(pts, tick) for tick in next_target
+        )
 
 
 def _marks_nonref(video: OpenVideo) -> bool:

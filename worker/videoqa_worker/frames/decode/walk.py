@@ -12,6 +12,7 @@ come by then.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,15 +21,19 @@ from itertools import chain
 from types import TracebackType
 from typing import Self
 
-from av import Packet, VideoFrame
-from av.error import FFmpegError
+from av import Packet
 from av.stream import Stream
 
 from videoqa_worker.frames.budget import DecodeBudget
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video
 from videoqa_worker.frames.container.timeline import Timeline
-from videoqa_worker.frames.decode.picture_stream import DecodedPicture, PictureStream
+from videoqa_worker.frames.decode.picture_stream import (
+    DecodedPicture,
+    Neighbour,
+    PictureStream,
+)
 from videoqa_worker.frames.decode.skip import NonRefSkipper
+from videoqa_worker.frames.library_failures import LIBRARY_FAILURES
 from videoqa_worker.frames.sparse_file import SparseFile
 from videoqa_worker.settings import FrameLimits
 
@@ -105,11 +110,11 @@ class Walk:
         """True once a picture came after one with a later time: no time can be trusted."""
         return self._contradicted or self._stream.times_contradict
 
-    def read_first(self) -> VideoFrame | None:
+    def read_first(self) -> DecodedPicture | None:
         """Returns the video's first picture; None if nothing decodes."""
         decoded = self._peek()
         self.begins_late = decoded is not None and decoded.after_loss
-        return decoded.picture if decoded else None
+        return decoded
 
     def lacks_reordering(self) -> bool:
         """Returns True if the first packets' pts may be decoding times."""
@@ -120,6 +125,8 @@ class Walk:
         self._timeline = self._stream.timeline = timeline
         if timeline.stamps is not None:
             self._open()
+        elif not timeline.trusted and self._next is not None:
+            self._next = replace(self._next, exact=False)
 
     def set_targets(self, targets: Sequence[int]) -> None:
         """Sets all ticks that `advance_to` will be called with, ascending."""
@@ -127,14 +134,52 @@ class Walk:
 
     def advance_to(self, tick: int) -> DecodedPicture | None:
         """Advances to the last picture with pts <= tick; ticks are targets and do not descend."""
-        self._until = self._stream.until = tick if self._is_last_before_seek(tick) else None
+        self._until = None
+        if self._timeline is not None and self._has_neighbours:
+            self._skip.near_ticks = math.ceil(2 * self._timeline.step)
+        if self._is_last_before_seek(tick):
+            self._until = tick + self._count_ticks_after(tick)
+        self._stream.until = self._until
         self._seek_near(tick)
         while (following := self._peek()) is not None and following.pts <= tick:
             self._current, self._next = following, None
         lost = following.after_loss if following is not None else self._stream.lost
         if self._current is not None and (lost or self._is_outdated(self._current.pts, tick)):
-            return replace(self._current, exact=False)
-        return self._current or self._next
+            return self._find_neighbour(replace(self._current, exact=False))
+        return self._find_neighbour(self._current or self._next)
+
+    @property
+    def _has_neighbours(self) -> bool:
+        """True for interlaced pictures, unless all are keyframes: that would take up to 1.9 times the time."""
+        here, timeline = self._current or self._next, self._timeline
+        if timeline is None or here is None or not here.is_woven:
+            return False
+        keys = timeline.keyframes
+        return len(keys) < 2 or keys[-1] - keys[0] > 1.5 * timeline.step * (len(keys) - 1)
+
+    def _count_ticks_after(self, tick: int) -> int:
+        """Returns the ticks of one more picture to decode, if a keyframe is on screen that has its neighbour there."""
+        if self._timeline is None or not self._has_neighbours:
+            return 0
+        keyframes = self._timeline.keyframes_until(tick)
+        is_on_screen = bool(keyframes) and tick - keyframes[-1] < self._timeline.step
+        return math.ceil(self._timeline.step) if is_on_screen else 0
+
+    def _find_neighbour(self, decoded: DecodedPicture | None) -> DecodedPicture | None:
+        """Gives an interlaced picture its neighbour, which does not depend on the way to it.
+
+        It is the picture before, and after a keyframe, to which a seek may have led, the picture after.
+        """
+        if decoded is None or not decoded.is_woven:
+            return decoded
+        near = decoded.neighbour
+        following = self._next
+        if decoded.picture.key_frame and following is not None and following.pts > decoded.pts:
+            near = Neighbour(following.picture, following.pts)
+        if near is None or self._timeline is None or not self._has_neighbours:
+            return replace(decoded, neighbour=None)
+        is_adjacent = abs(near.pts - decoded.pts) <= 1.5 * self._timeline.step
+        return replace(decoded, neighbour=replace(near, is_adjacent=is_adjacent))
 
     def _is_outdated(self, pts: int, tick: int) -> bool:
         """Returns True if a later picture is known that should be on screen at the tick.
@@ -160,7 +205,7 @@ class Walk:
         """Decodes the keyframe at about this pts alone; returns None if there is none."""
         here = self._next
         if here is not None and here.pts == key and here.picture.key_frame:
-            return here
+            return replace(here, neighbour=None)
         if not self._may_seek:
             return None
         landed = self._land_on(key)
@@ -235,7 +280,7 @@ class Walk:
         """Seeks, and returns the packet of the first keyframe from there on."""
         try:
             self.video.container.seek(key, stream=self.video.stream, backward=True)
-        except FFmpegError:
+        except LIBRARY_FAILURES:
             return None
         self.video.decoder.flush_buffers()
         self._end_stream()

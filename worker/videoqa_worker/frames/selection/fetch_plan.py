@@ -20,7 +20,7 @@ from videoqa_worker.frames.container.boxes import fetch_index
 from videoqa_worker.frames.container.demuxer import open_video
 from videoqa_worker.frames.container.file_cursor import is_complete
 from videoqa_worker.frames.container.index import Index
-from videoqa_worker.frames.container.sniff import identify
+from videoqa_worker.frames.container.sniff import MATROSKA, MP4, identify
 from videoqa_worker.frames.container.timeline import Timeline
 from videoqa_worker.frames.container.timing import read_timeline
 from videoqa_worker.frames.selection.targets import Target, select_targets
@@ -115,9 +115,9 @@ def read_fetch_plan(
 
 def _fetch_index(file: SparseFile) -> bool:
     file_type = identify(file)
-    if "MP4" in file_type.text:
+    if file_type == MP4:
         return fetch_index(file)
-    return "Matroska" in file_type.text
+    return file_type == MATROSKA
 
 
 def _span_packets(index: Index, timeline: Timeline, target: Target) -> Span | None:

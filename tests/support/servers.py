@@ -243,6 +243,32 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 # A connection that breaks
 
 
+@contextmanager
+def serve_raw(answer: Callable[[str, int, socket.socket], None]) -> Iterator[str]:
+    """A server whose answers are written byte by byte; `answer` gets the request, its number and the socket."""
+    count = iter(range(10**6))
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                lines = []
+                while line := self.rfile.readline().strip():
+                    lines.append(line.decode("latin-1"))
+                answer("\n".join(lines), next(count), self.request)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Ignores clients that hang up."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
 class CuttingProxy(socketserver.ThreadingTCPServer):
     """A proxy that passes connections on to a port, and breaks some off.
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from support.servers import WRITE_ONLY
+from support.servers import WRITE_ONLY, HttpServer, Route
 
 from videoqa import errors
 from videoqa.bulk import OutputDir
 from videoqa.storage import ObjectStore
-from videoqa_worker.embedded import S3Server
+from videoqa_worker.embedded import S3Server, s3_server
+from videoqa_worker.embedded.process import free_port, free_ports
 
 
 @pytest.fixture
@@ -340,3 +341,32 @@ def test_a_path_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
         for call in (store.check, store.read, store.version, lambda url: store.write(url, b"{}")):
             with pytest.raises(errors.OutputDenied):
                 call(url)
+
+
+def test_the_text_of_a_stores_error_is_not_shown(
+    http_server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    text = b"</Code><Message>Signature=marker\nAWSAccessKeyId=marker</Message></Error>"
+    for code, told in ((b"Odd", "answered Odd"), (b"X-Amz-Signature=marker", "answered ?")):
+        http_server.routes["/open/a"] = Route(b"<Error><Code>" + code + text, status=418)
+        with pytest.raises(errors.OutputUnavailable) as caught:
+            ObjectStore(s3_endpoint_url=http_server.url("")).read("s3://open/a")
+        assert "marker" not in str(caught.value)
+        assert told in str(caught.value)
+
+
+def test_an_s3_server_whose_port_was_taken_meanwhile_gets_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+
+    def find(count: int) -> list[int]:
+        asked.append(free_ports(count))
+        return [taken.getsockname()[1], *asked[-1][1:]] if len(asked) == 1 else asked[-1]
+
+    monkeypatch.setattr(s3_server, "free_ports", find)
+    with socket.create_server(("127.0.0.1", free_port())) as taken, S3Server(tmp_path) as server:
+        assert (len(asked), server.port) == (2, asked[1][0])
+        server.client().create_bucket(Bucket="there")

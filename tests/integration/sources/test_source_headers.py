@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import socketserver
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.servers import serve_raw
 
 from videoqa.errors import SourceError
 from videoqa_worker.settings import SourceConfig
@@ -29,23 +27,9 @@ LIMIT_S = 0.5
 @contextmanager
 def answering(head: bytes, body: bytes = BODY) -> Iterator[str]:
     """A server that answers all requests with these bytes."""
-
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            while self.rfile.readline().strip():
-                pass
-            self.wfile.write(b"HTTP/1.1 " + head + b"\r\n\r\n" + body)
-
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """Ignores clients that hang up."""
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v.mp4"
-        server.shutdown()
+    content = b"HTTP/1.1 " + head + b"\r\n\r\n" + body
+    with serve_raw(lambda request, number, to: to.sendall(content)) as url:
+        yield f"{url}/v.mp4"
 
 
 def fetch(url: str, spool: Path) -> tuple[float, str, str]:

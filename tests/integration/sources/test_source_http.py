@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.addresses import FORBIDDEN_HOSTS, PRIVATE_HOSTS
 from support.servers import HttpServer, Route
 
 from videoqa.errors import (
@@ -86,7 +87,7 @@ def test_a_body_without_length_is_taken_as_it_ends(http_server: HttpServer, tmp_
         (503, SourceUnavailable, True),
         (400, SourceHttpError, False),
         (418, SourceHttpError, False),
-        (204, SourceHttpError, False),
+        (204, SourceEmpty, False),
         (206, SourceHttpError, False),
     ],
 )
@@ -132,11 +133,6 @@ def test_user_and_password_are_sent_to_where_their_own_server_redirects_on_itsel
 def test_no_bytes_is_empty(http_server: HttpServer, tmp_path: Path) -> None:
     http_server.routes["/a"] = Route(b"")
     refusal(SourceEmpty, http_server.url("/a"), tmp_path)
-
-
-def test_a_compressed_answer_is_refused(http_server: HttpServer, tmp_path: Path) -> None:
-    http_server.routes["/a"] = Route(BODY, headers={"Content-Encoding": "gzip"})
-    assert "gzip" in refusal(SourceHttpError, http_server.url("/a"), tmp_path)
 
 
 @pytest.mark.parametrize("declares_length", [True, False])
@@ -196,7 +192,11 @@ def test_a_file_that_changes_between_two_parts_is_not_glued_together(
             route.etag, route.body = '"v2"', BODY[::-1]
 
     http_server.routes["/a"] = Route(BODY, cuts=[30_000], on_request=change)
-    assert "ETag" in refusal(InputChanged, http_server.url("/a"), tmp_path)
+    with opened(tmp_path) as sources, sources.open(http_server.url("/a")) as copy:
+        assert (copy.path.read_bytes(), copy.etag) == (BODY[::-1], "v2")
+    http_server.routes["/a"] = Route(BODY, cuts=[30_000], on_request=change)
+    message = refusal(InputChanged, http_server.url("/a"), tmp_path, whole_read_bytes=0)
+    assert 'ETag "v1" at first, then ETag "v2"' in message
 
 
 def test_a_range_that_always_ends_early_is_given_up(
@@ -349,11 +349,7 @@ def test_redirects_stay_with_http(to: str, http_server: HttpServer, tmp_path: Pa
     refusal(AddressForbidden, http_server.url("/a"), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["127.0.0.1", "localhost", "[::1]", "127.1", "0x7f.1", "2130706433", "0177.0.0.1",
-     "[::ffff:127.0.0.1]", "10.0.0.1", "192.168.0.1"],
-)  # fmt: skip
+@pytest.mark.parametrize("host", PRIVATE_HOSTS)
 def test_private_addresses_are_closed_by_default(
     host: str, http_server: HttpServer, tmp_path: Path
 ) -> None:
@@ -364,9 +360,7 @@ def test_private_addresses_are_closed_by_default(
     assert route.seen == []
 
 
-@pytest.mark.parametrize(
-    "host", ["169.254.169.254", "0.0.0.0", "[fe80::1]", "[64:ff9b::a9fe:a9fe]", "224.0.0.1"]
-)
+@pytest.mark.parametrize("host", FORBIDDEN_HOSTS)
 def test_some_addresses_stay_closed_in_private_networks_too(host: str, tmp_path: Path) -> None:
     refusal(AddressForbidden, f"http://{host}/latest/meta-data/", tmp_path)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import pytest
 from support.servers import HttpServer, Odd, Route
+from support.sources import open_source
 
 from videoqa.contract import JobRequest, Sampling
 from videoqa.errors import (
@@ -35,20 +36,10 @@ FAR = [(n * 400_000, n * 400_000 + 1000) for n in range(1, 9)]
 """Eight spans too far apart to be joined."""
 
 
-@contextmanager
-def opened(
-    url: str, spool: Path, check: Callable[[], None] = lambda: None, **settings: object
-) -> Iterator[LocalCopy]:
-    defaults = {"private_addresses": True, "download_below_bytes": 0, "range_gap_bytes": 4096}
-    config = SourceConfig(spool_dir=spool, **{**defaults, **settings})  # type: ignore[arg-type]
-    with Sources(config) as sources, sources.open(url, check=check) as copy:
-        yield copy
-
-
 def refusal(
     kind: type[SourceError], url: str, spool: Path, spans: list[tuple[int, int]], **settings: object
 ) -> str:
-    with opened(url, spool, **settings) as copy:
+    with open_source(url, spool, **settings) as copy:
         with pytest.raises(kind) as caught:
             copy.ensure(spans)
         assert type(caught.value) is kind
@@ -67,7 +58,7 @@ def test_of_a_large_file_only_the_head_comes_unasked(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         assert (copy.size_bytes, copy.path.stat().st_size) == (len(BODY), len(BODY))
         assert list(copy.present) == [(0, 65536)]
         assert (copy.fetched_bytes, copy.requests, copy.etag) == (65536, 1, "v1")
@@ -85,11 +76,11 @@ def test_of_a_large_file_only_the_head_comes_unasked(
 def test_a_small_file_is_all_there_at_once(http_server: HttpServer, tmp_path: Path) -> None:
     http_server.routes["/a"] = Route(BODY)
     http_server.routes["/tiny"] = Route(b"tiny")
-    with opened(http_server.url("/a"), tmp_path, download_below_bytes=len(BODY)) as copy:
+    with open_source(http_server.url("/a"), tmp_path, download_below_bytes=len(BODY)) as copy:
         assert list(copy.present) == [(0, len(BODY))]
         assert copy.path.read_bytes() == BODY
         assert (copy.requests, copy.fetched_bytes) == (2, len(BODY))
-    with opened(http_server.url("/tiny"), tmp_path) as copy:
+    with open_source(http_server.url("/tiny"), tmp_path) as copy:
         assert (copy.path.read_bytes(), copy.requests) == (b"tiny", 1)
 
 
@@ -104,7 +95,7 @@ def test_ranges_come_in_parallel_and_never_more_than_set(
             all_there.wait()  # the eight requests go on in fours, or never
 
     route.on_request = meet
-    with opened(http_server.url("/a"), tmp_path, range_parallel=4) as copy:
+    with open_source(http_server.url("/a"), tmp_path, range_parallel=4) as copy:
         copy.ensure(FAR)
         for start, end in FAR:
             assert piece(copy, start, end) == BODY[start:end]
@@ -115,7 +106,7 @@ def test_ranges_come_in_parallel_and_never_more_than_set(
 
 def test_ranges_share_kept_connections(http_server: HttpServer, tmp_path: Path) -> None:
     http_server.routes["/a"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         for span in FAR:
             copy.ensure([span])
     assert http_server.connections == 1
@@ -123,7 +114,7 @@ def test_ranges_share_kept_connections(http_server: HttpServer, tmp_path: Path) 
 
 def test_most_of_a_file_is_fetched_whole(http_server: HttpServer, tmp_path: Path) -> None:
     http_server.routes["/a"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path, range_bytes=MIB) as copy:
+    with open_source(http_server.url("/a"), tmp_path, range_bytes=MIB) as copy:
         copy.ensure([(MIB, 4 * MIB)])
         assert copy.path.read_bytes() == BODY
         assert (copy.fetched_bytes, copy.requests) == (len(BODY), 5)
@@ -141,7 +132,7 @@ def test_a_file_replaced_meanwhile_is_input_changed(
     heeds: bool, http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         replaced(route)
         route.heeds_if_range = heeds
         with pytest.raises(InputChanged):
@@ -158,7 +149,7 @@ def test_weaker_names_are_compared_too(
     etag: str | None, headers: dict[str, str], http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY, etag=etag, headers=dict(headers))
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path, whole_read_bytes=0) as copy:
         copy.ensure([(MIB, MIB + 10)])
         assert piece(copy, MIB, MIB + 10) == BODY[MIB : MIB + 10]
         assert copy.requests == 2
@@ -175,7 +166,7 @@ def test_weaker_names_are_compared_too(
 def test_a_date_that_is_none_is_no_condition(http_server: HttpServer, tmp_path: Path) -> None:
     dates = {"Last-Modified": f"Wed, 21 Oct {10**20} 07:28:00 GMT", "Date": DATE}
     route = http_server.routes["/a"] = Route(BODY, etag=None, headers=dates)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         copy.ensure([(MIB, MIB + 10)])
     assert "if-range" not in route.seen[-1]
 
@@ -189,7 +180,7 @@ def test_a_date_of_this_very_second_is_no_condition(
         route.headers["Last-Modified"] = "Wed, 21 Oct 2099 07:28:00 GMT"
 
     route.on_request = now
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         copy.ensure([(MIB, MIB + 10)])
     assert all("if-range" not in seen for seen in route.seen)
 
@@ -198,7 +189,7 @@ def test_without_any_name_the_file_comes_in_one_response(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY, etag=None)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         assert copy.path.read_bytes() == BODY
         assert list(copy.present) == [(0, len(BODY))]
     assert route.ranges_seen == ["0-65535", None]
@@ -208,7 +199,7 @@ def test_a_small_file_without_a_name_that_ends_early_is_fetched_anew(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(b"x" * 5000, etag=None, cuts=[1000])
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         assert copy.path.read_bytes() == b"x" * 5000
     assert route.ranges_seen == ["0-65535", None]
 
@@ -218,7 +209,7 @@ def test_a_file_that_grows_or_shrinks_is_input_changed(
 ) -> None:
     for name, body in (("/longer", BODY + b"x"), ("/shorter", BODY[: MIB // 2])):
         route = http_server.routes[name] = Route(BODY)
-        with opened(http_server.url(name), tmp_path) as copy:
+        with open_source(http_server.url(name), tmp_path) as copy:
             route.body = body
             with pytest.raises(InputChanged):
                 copy.ensure([(MIB, MIB + 10)])
@@ -227,7 +218,8 @@ def test_a_file_that_grows_or_shrinks_is_input_changed(
 def test_412_is_input_changed(http_server: HttpServer, tmp_path: Path) -> None:
     route = http_server.routes["/a"] = Route(BODY)
     route.on_range = lambda start, end: Odd(412) if start else None
-    refusal(InputChanged, http_server.url("/a"), tmp_path, [(MIB, MIB + 10)])
+    url = http_server.url("/a")
+    refusal(InputChanged, url, tmp_path, [(MIB, MIB + 10)], whole_read_bytes=0)
 
 
 # Servers that do not do as they should
@@ -237,7 +229,7 @@ def test_without_ranges_the_very_response_is_read_on(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY, ranges=False)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         assert copy.path.read_bytes() == BODY
         assert (copy.requests, copy.fetched_bytes) == (1, len(BODY))
     assert len(route.seen) == 1
@@ -263,7 +255,7 @@ def test_a_first_answer_that_is_of_no_use_makes_a_whole_download(
     odd: Odd, http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY, on_range=lambda start, end: odd)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         assert copy.path.read_bytes() == BODY
         assert copy.requests == 2
     assert route.ranges_seen == ["0-65535", None]
@@ -274,9 +266,8 @@ def test_a_first_answer_that_is_of_no_use_makes_a_whole_download(
     [
         Odd(206, b"x" * 10, {"Content-Range": f"bytes 7-16/{len(BODY)}", "ETag": '"v1"'}),
         Odd(206, b"x" * 10, {"ETag": '"v1"'}),
-        Odd(200, BODY, {"ETag": '"v1"'}),
     ],
-    ids=["another range", "no Content-Range", "200 of the same ETag"],
+    ids=["another range", "no Content-Range"],
 )
 def test_another_range_than_asked_for_is_refused(
     odd: Odd, http_server: HttpServer, tmp_path: Path
@@ -297,7 +288,7 @@ def test_a_server_that_gives_less_than_asked_is_asked_for_the_rest(
         return Odd(206, BODY[start:end], headers)
 
     route = http_server.routes["/a"] = Route(BODY, on_range=stingy)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         copy.ensure([(MIB, MIB + 1000)])
         assert piece(copy, MIB, MIB + 1000) == BODY[MIB : MIB + 1000]
         assert copy.fetched_bytes == 65536 + 1000
@@ -308,7 +299,7 @@ def test_one_range_that_ends_early_is_fetched_on_alone(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         route.cuts = [300]
         copy.ensure(FAR)
         for start, end in FAR:
@@ -328,7 +319,7 @@ def test_a_busy_server_is_asked_again_for_the_range_alone(
         return None
 
     http_server.routes["/a"] = Route(BODY, on_range=busy)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         copy.ensure(FAR)
         assert copy.requests == 1 + 8 + 1
 
@@ -344,7 +335,7 @@ def test_a_server_that_stays_busy_is_unavailable(http_server: HttpServer, tmp_pa
 
 def test_a_compressed_range_is_refused(http_server: HttpServer, tmp_path: Path) -> None:
     route = http_server.routes["/a"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         route.headers["Content-Encoding"] = "gzip"
         with pytest.raises(SourceHttpError, match="gzip"):
             copy.ensure([(MIB, MIB + 10)])
@@ -355,7 +346,7 @@ def test_of_a_file_above_the_limit_parts_come_and_not_all(
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY)
     limits = {"max_bytes": len(BODY) - 1, "download_below_bytes": 0}
-    with opened(http_server.url("/a"), tmp_path, **limits) as copy:
+    with open_source(http_server.url("/a"), tmp_path, **limits) as copy:
         copy.ensure([(MIB, MIB + 10)])
         asked = len(route.seen)
         with pytest.raises(SourceTooLarge, match=str(len(BODY))):
@@ -383,7 +374,7 @@ def test_ranges_go_straight_to_where_the_first_request_landed(
     )
     landed = other_server.routes["/b"] = Route(BODY)
     url = http_server.url("/a").replace("http://", "http://ann:hush@")
-    with opened(url, tmp_path) as copy:
+    with open_source(url, tmp_path) as copy:
         copy.ensure(FAR)
         assert copy.requests == 2 + 8
     assert (len(first.seen), len(landed.seen)) == (1, 9)
@@ -397,7 +388,7 @@ def test_a_landing_that_expired_is_looked_up_again(
         status=302, headers={"Location": other_server.url("/b")}
     )
     other_server.routes["/b"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         other_server.routes["/b"] = Route(status=403)
         other_server.routes["/c"] = Route(BODY)
         first.headers["Location"] = other_server.url("/c")
@@ -413,7 +404,7 @@ def test_a_landing_that_stays_forbidden_is_denied(
 ) -> None:
     http_server.routes["/a"] = Route(status=302, headers={"Location": other_server.url("/b")})
     landed = other_server.routes["/b"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         landed.status = 403
         with pytest.raises(SourceDenied):
             copy.ensure([(MIB, MIB + 10)])
@@ -424,7 +415,7 @@ def test_each_range_may_be_redirected_to_another_host_and_each_is_guarded(
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY)
     other_server.routes["/b"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path) as copy:
+    with open_source(http_server.url("/a"), tmp_path) as copy:
         route.status, route.headers["Location"] = 307, other_server.url("/b")
         copy.ensure([(MIB, MIB + 10)])
         assert piece(copy, MIB, MIB + 10) == BODY[MIB : MIB + 10]
@@ -469,7 +460,7 @@ def test_cancel_in_the_middle_of_parallel_ranges_stops_them_all(
         if len(route.seen) == 1 + 8:
             raise JobCanceled("canceled")
 
-    with opened(http_server.url("/a"), tmp_path, check) as copy:
+    with open_source(http_server.url("/a"), tmp_path, check=check) as copy:
         route.wait_s = 60
         with pytest.raises(JobCanceled):
             copy.ensure(FAR)
@@ -491,7 +482,10 @@ def test_one_failed_range_stops_the_others(http_server: HttpServer, tmp_path: Pa
         return None
 
     http_server.routes["/a"] = Route(BODY, on_range=refuse)
-    with opened(http_server.url("/a"), tmp_path) as copy, pytest.raises(SourceError, match="404"):
+    with (
+        open_source(http_server.url("/a"), tmp_path) as copy,
+        pytest.raises(SourceError, match="404"),
+    ):
         copy.ensure(FAR)
     assert fetching_threads() == []
     assert gone == [FAR[0][0]]
@@ -501,7 +495,7 @@ def test_ranges_that_drip_do_not_outlast_the_deadline(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path, deadline_s=0.5) as copy:
+    with open_source(http_server.url("/a"), tmp_path, deadline_s=0.5) as copy:
         route.drip_s = 0.02
         with pytest.raises(SourceTimeout, match="not complete after"):
             copy.ensure(FAR)
@@ -509,7 +503,7 @@ def test_ranges_that_drip_do_not_outlast_the_deadline(
 
 def test_silence_in_a_range_is_a_timeout(http_server: HttpServer, tmp_path: Path) -> None:
     route = http_server.routes["/a"] = Route(BODY)
-    with opened(http_server.url("/a"), tmp_path, read_timeout_s=0.2, range_attempts=2) as copy:
+    with open_source(http_server.url("/a"), tmp_path, read_timeout_s=0.2, range_attempts=2) as copy:
         route.wait_s = 30
         with pytest.raises(SourceTimeout, match="sent nothing for"):
             copy.ensure([(MIB, MIB + 10)])
@@ -521,7 +515,7 @@ def test_what_came_before_a_silence_does_not_count_twice(
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY)
     limits = {"read_timeout_s": 0.5, "max_bytes": len(HEAD) + 1000}
-    with opened(http_server.url("/a"), tmp_path, **limits) as copy:
+    with open_source(http_server.url("/a"), tmp_path, **limits) as copy:
 
         def falls_silent(route: Route) -> None:
             route.drip_s = 0.0 if len(route.seen) > 2 else 0.01
@@ -581,7 +575,7 @@ def test_whatever_a_server_does_no_wrong_byte_is_called_present(
     http_server.routes["/a"] = route
     with (
         suppress(InputChanged, SourceHttpError, SourceUnavailable),
-        opened(http_server.url("/a"), tmp_path, **settings) as copy,
+        open_source(http_server.url("/a"), tmp_path, **settings) as copy,
     ):
         for _ in range(6):
             start = random.randrange(len(body))
@@ -617,7 +611,7 @@ def test_other_bytes_of_the_same_size_have_another_fingerprint(
 ) -> None:
     def found(body: bytes, etag: str | None, headers: dict[str, str]) -> str:
         http_server.routes["/a"] = Route(body, etag=etag, headers=dict(headers))
-        with opened(url, tmp_path) as copy:
+        with open_source(url, tmp_path) as copy:
             versions = [identify_source(request.inputs[0].url, copy)]
         return compute_fingerprint(request, Sampling(), versions, model="demo", revision=None)
 

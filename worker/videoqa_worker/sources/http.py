@@ -20,6 +20,7 @@ from videoqa.contract import split_url
 from videoqa.errors import (
     AddressForbidden,
     InputChanged,
+    NotAVideo,
     SourceDenied,
     SourceEmpty,
     SourceError,
@@ -29,10 +30,16 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
+from videoqa.net import Resolve
 from videoqa.redaction import redact_text, redact_url
-from videoqa_worker.sources.addresses import GuardedBackend, Resolve
+from videoqa_worker.sources.addresses import GuardedBackend
 from videoqa_worker.sources.checksums import Digest
-from videoqa_worker.sources.http_response import make_header_error, read_fields, read_response
+from videoqa_worker.sources.http_response import (
+    make_header_error,
+    read_error_body,
+    read_fields,
+    read_response,
+)
 from videoqa_worker.sources.ranges.account import FetchAccount
 from videoqa_worker.sources.ranges.range_reader import (
     ByteRange,
@@ -40,14 +47,14 @@ from videoqa_worker.sources.ranges.range_reader import (
     RangeResponse,
     Version,
 )
+from videoqa_worker.sources.store_errors import explain_store_error, read_store_error
+from videoqa_worker.sources.web_pages import find_page
 
 __all__ = ["HttpReader", "HttpSource"]
 
 MAX_REDIRECTS = 5
 _TOO_LONG = 431
 """The status that h11's error names for a header that has not ended after 100 kB."""
-_CODINGS = ("gzip", "x-gzip", "deflate", "compress", "br", "zstd")
-"""Codings that a message names; another text may be the request's own, with its password, sent back."""
 _JOIN_TIMEOUT_S = 2.0
 """Time for threads whose connections were just shut down, which end within milliseconds."""
 
@@ -77,12 +84,16 @@ class HttpReader:
         )
         self._final_url = account.url
         """The URL that the last response came from, after all redirects."""
+        self._content_type = ""
 
     def close(self) -> None:
         """Ends requests under way; closes sockets only if no thread reads them any more."""
         self._backend.shut_down_connections()
         if self._account.join_threads(_JOIN_TIMEOUT_S):
             self._pool.close()
+
+    def find_page(self, head: bytes) -> NotAVideo | None:
+        return find_page(self._account.url, self._final_url, self._content_type, head)
 
     def fetch_digest(self, version: Version) -> Digest | None:
         """Returns None: an HTTP server sends a digest with each response, or never."""
@@ -93,8 +104,11 @@ class HttpReader:
         """Sends one request; see `RangeReader.get`, and `_check_status` for the errors."""
         with _translate_errors(self._account), self._follow_redirects(wanted, version) as response:
             fields = read_fields(response, self._account.shown_url)
+            if response.status not in (200, 206, 204, 205):
+                _explain_by_store(response, fields, self._account)
             _check_status(response.status, fields, self._account, wanted, version)
-            yield read_response(response, fields)
+            self._content_type = fields.get("content-type", "")
+            yield read_response(response, fields, self._account)
 
     @contextmanager
     def _follow_redirects(
@@ -109,10 +123,11 @@ class HttpReader:
             headers = _make_headers(url, account.url, wanted, version)
             account.count_requests()
             with self._pool.stream("GET", _make_target(url), headers=headers) as response:
-                if response.status in (301, 302, 303, 307, 308):
+                if response.status in (301, 302, 303, 307, 308) and _leads_on(response):
                     url, hops = _resolve_redirect(url, response), hops + 1
-                elif again and response.status in (401, 403, 404, 410):
-                    # The redirect's target, for example a presigned URL, has expired: start over.
+                elif again and response.status in (400, 401, 403, 404, 410):
+                    # The redirect's target, for example a presigned URL, has expired (400: Google's, or its
+                    # session): start over.
                     url, again = account.url, False
                 else:
                     self._final_url = url
@@ -169,6 +184,12 @@ def _make_headers(
     return headers
 
 
+def _leads_on(response: httpcore2.Response) -> bool:
+    """Returns False for a redirect without a Location that has a body: S3 tells the bucket's region in it."""
+    names = {name.lower() for name, _ in response.headers}
+    return b"location" in names or b"content-type" not in names
+
+
 def _resolve_redirect(url: str, response: httpcore2.Response) -> str:
     location = read_fields(response, redact_url(url)).get("location")
     if not location:
@@ -205,14 +226,12 @@ def _check_status(
     version: Version | None,
 ) -> None:
     if status == 200 or (status == 206 and wanted is not None):
-        coding = fields.get("content-encoding", "identity").lower()
-        if coding not in ("identity", ""):
-            named = f"the content coding {coding!r}" if coding in _CODINGS else "a content coding"
-            raise SourceHttpError(
-                f"{account.shown_url} came with {named}, expected plain bytes; store it uncompressed"
-            )
         return
     what = f"{account.shown_url} answered HTTP {status}"
+    if status in (204, 205):
+        raise SourceEmpty(f"{what}: it has no content, expected a video or an image")
+    if status in (300, 301, 302, 303, 307, 308):
+        raise SourceHttpError(f"{what} without a Location, expected the video; check the URL")
     if status in (404, 410):
         raise SourceNotFound(f"{what}: there is no file; check the URL")
     if status in (401, 403):
@@ -224,6 +243,19 @@ def _check_status(
     if status in (408, 425, 429) or status >= 500:
         raise SourceUnavailable(f"{what}: the server is unavailable; try again later")
     raise SourceHttpError(f"{what}, expected 200; check the URL")
+
+
+def _explain_by_store(
+    response: httpcore2.Response, fields: Mapping[str, str], account: FetchAccount
+) -> None:
+    """Raises the error that an object store describes in its answer, if it does."""
+    if response.status in (408, 412, 416, 425, 429):
+        return
+    found = read_store_error(read_error_body(response), fields)
+    what = f"{account.shown_url} answered HTTP {response.status}"
+    explained = explain_store_error(found, what, signed=True) if found else None
+    if explained is not None:
+        raise explained
 
 
 def _explain_416(what: str, fields: Mapping[str, str], version: Version | None) -> Exception:

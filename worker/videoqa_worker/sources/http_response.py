@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 
-import h11._readers
 import httpcore2
 
 from videoqa.errors import SourceHttpError
+from videoqa.net.h11_patterns import make_parser_linear
 from videoqa_worker.sources.checksums import read_part_digest, read_whole_digest
-from videoqa_worker.sources.ranges.range_reader import EndedEarly, RangeResponse, Version
+from videoqa_worker.sources.content_coding import BodyCut, find_codings, inflate, make_cut_error
+from videoqa_worker.sources.ranges.account import FetchAccount
+from videoqa_worker.sources.ranges.range_reader import (
+    EndedEarly,
+    RangeRefused,
+    RangeResponse,
+    Version,
+    parse_content_range,
+)
+from videoqa_worker.sources.store_errors import MAX_BODY_BYTES
 
 __all__ = [
     "MAX_FIELD_BYTES",
     "MAX_HEADER_BYTES",
     "make_header_error",
+    "read_error_body",
     "read_fields",
     "read_response",
 ]
@@ -25,29 +37,18 @@ MAX_FIELD_BYTES = 16_384
 """Longest header field that is read, with its repetitions: twice the longest URL of a request."""
 MAX_HEADER_BYTES = 65_536
 """Longest header of a response. httpcore gives up on its own where 100 kB are not yet all of it."""
+_ERROR_BODY_S = 5.0
+"""Time after which no more of an error's body is waited for: it may drip, and has no least rate."""
 _READ_FIELDS = frozenset(
     ("accept-ranges", "content-digest", "content-encoding", "content-length", "content-md5",
      "content-range", "date", "digest", "etag", "last-modified", "location", "repr-digest",
-     "x-goog-hash")
+     "content-type", "transfer-encoding", "x-amz-bucket-region",
+     "x-goog-hash", "x-goog-stored-content-encoding", "x-ms-error-code")
 )  # fmt: skip
 """All others are left out, so that a long one of no concern, such as a cookie, refuses no video."""
 
 
-def _make_parser_linear() -> None:
-    """Makes the blanks in h11's patterns possessive, for all clients of this process that use it.
-
-    As h11 0.16 writes them, 64 kB of blanks that a NUL ends, in a header, a trailer or a chunk's extension,
-    hold the interpreter for 8 seconds: each blank may belong to either side of the value.
-    """
-    for name, pattern in vars(h11._readers).copy().items():
-        if isinstance(pattern, re.Pattern):
-            linear = pattern.pattern.replace(rb"[ \t]*", rb"[ \t]*+").replace(
-                rb";.*", rb";[^\r\n]*+"
-            )
-            setattr(h11._readers, name, re.compile(linear))
-
-
-_make_parser_linear()
+make_parser_linear()
 
 
 def read_fields(response: httpcore2.Response, shown_url: str) -> Mapping[str, str]:
@@ -74,6 +75,18 @@ def read_fields(response: httpcore2.Response, shown_url: str) -> Mapping[str, st
     return fields
 
 
+def read_error_body(response: httpcore2.Response) -> bytes:
+    """Returns the beginning of an error's body; nothing of one that does not come."""
+    body = b""
+    until_s = time.monotonic() + _ERROR_BODY_S
+    with suppress(httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError):
+        for chunk in response.iter_stream():
+            body += chunk
+            if len(body) >= MAX_BODY_BYTES or time.monotonic() >= until_s:
+                break
+    return body[:MAX_BODY_BYTES]
+
+
 def make_header_error(shown_url: str) -> SourceHttpError:
     """Makes the error for a header that is too long as a whole."""
     return SourceHttpError(
@@ -82,14 +95,19 @@ def make_header_error(shown_url: str) -> SourceHttpError:
     )
 
 
-def read_response(response: httpcore2.Response, fields: Mapping[str, str]) -> RangeResponse:
+def read_response(
+    response: httpcore2.Response, fields: Mapping[str, str], account: FetchAccount
+) -> RangeResponse:
     """Returns the response in the form that all stores share."""
+    codings = find_codings(fields.get("content-encoding", ""))
+    if codings:
+        return _read_coded(response, fields, codings, account)
     partial = response.status == 206
     length = fields.get("content-length", "")
     size_bytes = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
     start, end, total_bytes = 0, size_bytes, size_bytes
     if partial:
-        start, end, total_bytes = _parse_content_range(fields)
+        start, end, total_bytes = parse_content_range(fields.get("content-range", ""))
     return RangeResponse(
         start=start,
         end=end,
@@ -97,21 +115,42 @@ def read_response(response: httpcore2.Response, fields: Mapping[str, str]) -> Ra
         partial=partial,
         continuable=partial or fields.get("accept-ranges", "").lower() == "bytes",
         version=_read_version(fields),
-        chunks=_iter_chunks(response),
-        whole_digest=read_whole_digest(fields, partial=partial),
+        chunks=account.meter(_iter_chunks(response)),
+        whole_digest=None if _is_transcoded(fields) else read_whole_digest(fields, partial=partial),
         part_digest=read_part_digest(fields) if partial else None,
     )
 
 
-def _parse_content_range(fields: Mapping[str, str]) -> tuple[int, int | None, int | None]:
-    """Returns start, end and total of Content-Range; an end of None if it is missing or invalid."""
-    text = fields.get("content-range", "").strip()
-    match = re.fullmatch(
-        r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", text
-    )  # 18 digits suffice for any file
-    if match is None:
-        return 0, None, None
-    return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
+def _read_coded(
+    response: httpcore2.Response,
+    fields: Mapping[str, str],
+    codings: tuple[str, ...],
+    account: FetchAccount,
+) -> RangeResponse:
+    """Returns a compressed response; neither its size nor a range of it says anything about the plain bytes."""
+    if response.status == 206:
+        raise RangeRefused
+    ends_by_itself = "content-length" in fields or "transfer-encoding" in fields
+
+    def iter_plain() -> Iterator[bytes]:
+        try:
+            yield from inflate(
+                account.meter(_iter_chunks(response)),
+                codings,
+                account.shown_url,
+                account.count_made,
+            )
+        except BodyCut as error:
+            if not ends_by_itself:
+                raise EndedEarly from error
+            raise make_cut_error(account.shown_url) from error
+
+    return RangeResponse.of_coded(_read_version(fields), iter_plain())
+
+
+def _is_transcoded(fields: Mapping[str, str]) -> bool:
+    """Returns True if Google's store has decompressed the object, whose digests are still those of its gzip form."""
+    return bool(find_codings(fields.get("x-goog-stored-content-encoding", "")))
 
 
 def _read_version(fields: Mapping[str, str]) -> Version:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
-from videoqa.contract import split_url
+from videoqa.contract import is_s3_url, split_url
 from videoqa_worker.sources.local_copy import LocalCopy
 
 __all__ = ["SourceVersion", "identify_source", "remove_signature"]
@@ -62,8 +62,10 @@ def remove_signature(url: str) -> str:
     """Returns the URL and its query without credentials and signature.
 
     Knows the signatures of S3, Google, CloudFront, Azure, Alibaba and Tencent. An S3 URL has no
-    query: all after the bucket is the key.
+    query: all after the bucket is the key, but a version, which the store tells as well.
     """
+    if is_s3_url(url):
+        return "s3://" + url[len("s3://") :].partition("?versionId=")[0]
     parts = split_url(url)
     bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if parts.scheme not in ("http", "https"):

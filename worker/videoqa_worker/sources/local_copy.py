@@ -38,6 +38,11 @@ class LocalCopy(SparseFile, Protocol):
         ...
 
     @property
+    def is_reread(self) -> bool:
+        """True if bytes of another version than the first were taken, which agree with all that was read before."""
+        ...
+
+    @property
     def checksum(self) -> str | None:
         """The algorithm by which the whole file was verified; None if it was not."""
         ...
@@ -67,6 +72,7 @@ class FileCopy:
     etag: str
     version_id: None = None
     state: None = None
+    is_reread: bool = False
     checksum: None = None
     fetched_bytes: int = 0
     requests: int = 0

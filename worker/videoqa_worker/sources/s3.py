@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -31,6 +31,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
+from videoqa.contract import parse_s3_url
 from videoqa.errors import (
     BucketNotFound,
     InputChanged,
@@ -43,28 +44,31 @@ from videoqa.errors import (
     SourceUnavailable,
     SourceUnreachable,
 )
-from videoqa.redaction import redact_text
+from videoqa.redaction import redact_text, redact_url
 from videoqa.storage import STRANGE_REPLIES, bound_error_bodies
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources.checksums import Digest, read_object_digest
+from videoqa_worker.sources.content_coding import BodyCut, find_codings, inflate, make_cut_error
 from videoqa_worker.sources.ranges.account import FetchAccount
-from videoqa_worker.sources.ranges.range_reader import ByteRange, EndedEarly, RangeResponse, Version
+from videoqa_worker.sources.ranges.range_reader import (
+    ByteRange,
+    EndedEarly,
+    RangeRefused,
+    RangeResponse,
+    Version,
+    parse_content_range,
+)
+from videoqa_worker.sources.store_errors import StoreError, explain_store_error
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 __all__ = ["S3Reader", "S3Source"]
 
-_CHUNK_BYTES = 256 << 10
-_SLOW_CODES = ("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "InternalError")
-_DENIED_HINTS = {
-    "InvalidAccessKeyId": "the worker's access key id is unknown there",
-    "SignatureDoesNotMatch": "the worker's secret key is wrong",
-    "ExpiredToken": "the worker's session token has expired",
-    "RequestTimeTooSkewed": "the worker's clock is wrong",
-    "InvalidObjectState": "the object is archived; restore it first",
-}
-
+_CHUNK_BYTES = 32 << 10
+"""Short enough for the least rate: a chunk is counted once it has come whole."""
+_CODE = re.compile(r"[A-Za-z0-9_.]{1,64}")
+_REGION = re.compile(r"[a-z0-9-]{1,40}")
 _BY_STATUS: dict[int, tuple[type[SourceError], str]] = {
     401: (SourceDenied, "the worker's key or role is not accepted there"),
     403: (SourceDenied, "the worker's key or role needs s3:GetObject on it"),
@@ -124,9 +128,30 @@ class S3Reader:
         self._named = _parse_url(account.url)
         self._by_version = "VersionId" not in self._named
         """True while requests may name the version that the store reported."""
+        self._bodies: set[Any] = set()
+        """Bodies that are being read."""
+        self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Does nothing: the connections belong to the client that all objects share."""
+        """Ends the bodies under way, whose threads may wait long for a chunk that drips.
+
+        The client, which all objects share, drops their connections.
+        """
+        with self._lock:
+            for body in self._bodies:
+                with suppress(Exception):  # it ends meanwhile, by itself
+                    body._raw_stream.shutdown()  # botocore has no other way to its connection
+
+    @contextmanager
+    def _reading(self, body: Any) -> Iterator[None]:
+        with self._lock:
+            self._bodies.add(body)
+        try:
+            with closing(body):
+                yield
+        finally:
+            with self._lock:
+                self._bodies.discard(body)
 
     @contextmanager
     def get(self, wanted: ByteRange, version: Version | None = None) -> Iterator[RangeResponse]:
@@ -134,9 +159,13 @@ class S3Reader:
         with _translate_errors(self._account, first=version is None):
             with _refuse_strange(self._account):
                 response = self._request(wanted, version)
-                found = _read_response(response)
-            with closing(response["Body"]):
+                found = _read_response(response, self._account)
+            with self._reading(response["Body"]):
+                self._account.tick()  # the caller may have left before the body was known here
                 yield found
+
+    def find_page(self, head: bytes) -> None:
+        """Returns None: an object has no page, and what it is its bytes tell."""
 
     def fetch_digest(self, version: Version) -> Digest | None:
         """Fetches the digest by a HEAD, since S3 sends none with a range; None if that is refused."""
@@ -173,6 +202,8 @@ class S3Reader:
 
     def _make_arguments(self, version: Version | None) -> dict[str, Any]:
         arguments = dict(self._named)
+        if self._account.config.requester_pays:
+            arguments["RequestPayer"] = "requester"
         if version is not None:
             if version.etag is not None:
                 arguments["IfMatch"] = version.etag
@@ -182,11 +213,13 @@ class S3Reader:
 
 
 def _parse_url(url: str) -> dict[str, Any]:
-    """Splits an S3 URL, which is not quoted: the key is all between bucket and version."""
-    bucket, _, key = url[len("s3://") :].partition("/")
-    key, mark, version_id = key.partition("?versionId=")
-    named = {"Bucket": bucket, "Key": key}
-    return named | {"VersionId": version_id} if mark else named
+    """Returns what names the object in boto3's calls."""
+    try:
+        found = parse_s3_url(url)
+    except ValueError as error:
+        raise BucketNotFound(f"{redact_url(url)} names no valid bucket and key: {error}") from error
+    named = {"Bucket": found.bucket, "Key": found.key}
+    return named if found.version_id is None else named | {"VersionId": found.version_id}
 
 
 def _lacks_right_to_versions(error: ClientError, added: set[str]) -> bool:
@@ -195,23 +228,29 @@ def _lacks_right_to_versions(error: ClientError, added: set[str]) -> bool:
     return refused and "VersionId" in added
 
 
-def _read_response(response: Any) -> RangeResponse:
-    length_bytes = int(response["ContentLength"])
-    start, total_bytes = 0, length_bytes
-    match = re.fullmatch(
-        r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", response.get("ContentRange", "")
-    )
-    if match is not None:
-        start, total_bytes = int(match[1]), int(match[2])
+def _read_response(response: Any, account: FetchAccount) -> RangeResponse:
+    codings = find_codings(response.get("ContentEncoding") or "")
     etag = response.get("ETag")
+    version = Version(etag=etag, version_id=response.get("VersionId"), condition=etag)
+    if codings:
+        if response.get("ContentRange"):
+            response["Body"].close()
+            raise RangeRefused
+        return RangeResponse.of_coded(version, _iter_plain(response["Body"], codings, account))
+    length_bytes = int(response["ContentLength"])
+    partial = response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 206
+    extent: tuple[int, int | None, int | None] = 0, length_bytes, length_bytes
+    if partial:
+        extent = parse_content_range(response.get("ContentRange", ""))
+    start, end, total_bytes = extent
     return RangeResponse(
         start=start,
-        end=start + length_bytes,
+        end=end,
         total_bytes=total_bytes,
-        partial=match is not None,
+        partial=partial,
         continuable=True,
-        version=Version(etag=etag, version_id=response.get("VersionId"), condition=etag),
-        chunks=_iter_chunks(response["Body"]),
+        version=version,
+        chunks=account.meter(_iter_chunks(response["Body"])),
     )
 
 
@@ -220,6 +259,15 @@ def _iter_chunks(body: Any) -> Iterator[bytes]:
         yield from body.iter_chunks(_CHUNK_BYTES)
     except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError) as error:
         raise EndedEarly from error
+
+
+def _iter_plain(body: Any, codings: tuple[str, ...], account: FetchAccount) -> Iterator[bytes]:
+    try:
+        yield from inflate(
+            account.meter(_iter_chunks(body)), codings, account.shown_url, account.count_made
+        )
+    except BodyCut as error:
+        raise make_cut_error(account.shown_url) from error
 
 
 @contextmanager
@@ -264,15 +312,20 @@ def _refuse_strange(account: FetchAccount) -> Iterator[None]:
 
 def _explain_refusal(error: ClientError, account: FetchAccount, first: bool) -> SourceError:
     details = error.response.get("Error", {})
-    code = str(details.get("Code", "?"))[:100]
+    code = str(details.get("Code", "?"))
+    code = code if _CODE.fullmatch(code) else "?"
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    what = f"{account.shown_url}: S3 answered {code}"
+    what = f"{account.shown_url}: S3 answered HTTP {status}"
     if status == 416 and first:
         return SourceEmpty(f"{account.shown_url} has 0 bytes, expected a video or an image")
-    if code == "NoSuchBucket":
-        return BucketNotFound(f"{what}; check the bucket's name, its region and the endpoint")
-    if code in _SLOW_CODES or status >= 500:
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = str(details.get("Region") or headers.get("x-amz-bucket-region") or "")
+    region = region if _REGION.fullmatch(region) else ""
+    found = StoreError(code, str(details.get("Message", ""))[:2000], region or None)
+    if status not in (412, 416) and (explained := explain_store_error(found, what, signed=False)):
+        return explained
+    if status >= 500:
         status = 429
-    told = redact_text(str(details.get("Message", "")))
-    kind, hint = _BY_STATUS.get(status, (SourceHttpError, told))
-    return kind(f"{what}; {_DENIED_HINTS.get(code, hint)}")
+    # The store's own text is left out: it may repeat the request, with its signature.
+    kind, hint = _BY_STATUS.get(status, (SourceHttpError, "check the URL and the endpoint"))
+    return kind(f"{what} ({code}); {hint}")

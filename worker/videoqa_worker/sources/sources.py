@@ -7,11 +7,11 @@ from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Self
 
-from videoqa.contract import split_url
+from videoqa.contract import is_s3_url, split_url
 from videoqa.errors import SourceError
+from videoqa.net import Resolve, resolve_name
 from videoqa_worker.frames import no_check
 from videoqa_worker.settings import SourceConfig
-from videoqa_worker.sources.addresses import Resolve, resolve_name
 from videoqa_worker.sources.file import open_local_file
 from videoqa_worker.sources.http import HttpSource
 from videoqa_worker.sources.local_copy import LocalCopy
@@ -73,7 +73,7 @@ class Sources:
         """
         account = FetchAccount(url, self._config, check, progress)
         try:
-            scheme = split_url(url).scheme
+            scheme = "s3" if is_s3_url(url) else split_url(url).scheme
         except ValueError:
             raise SourceError(
                 f"got {account.shown_url}, which has no valid host; check it"
@@ -91,7 +91,7 @@ class Sources:
             self._spool.create_file() as (path, reservation),
             closing(source.reader(account)) as reader,
         ):
-            copy = RemoteCopy(account, reader, path, reservation)
+            copy = RemoteCopy(account, reader, path, reservation, self._spool.create_file)
             try:
                 copy.open()
                 yield copy

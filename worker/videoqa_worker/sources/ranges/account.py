@@ -58,6 +58,14 @@ class FetchAccount:
         self._deadline_s = clock() + config.deadline_s
         self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self._bodies = 0
+        """Bodies whose next bytes are waited for."""
+        self._due_s = 0.0
+        """Time in which some body's bytes were waited for, up to `_due_since_s` if one's are."""
+        self._due_since_s = 0.0
+        self._window_begun_s = 0.0
+        self._window_bytes = 0
+        """Value of `_due_s`, and of `fetched_bytes`, at the beginning of the window of the least rate."""
 
     # Called on the caller's thread
 
@@ -72,9 +80,10 @@ class FetchAccount:
             self.waited_s += self._clock() - begun_s
 
     def check_caller(self) -> None:
-        """Calls `check` and `progress`; raises SourceTimeout after the deadline."""
+        """Calls `check` and `progress`; raises SourceTimeout after the deadline, and below the least rate."""
         self._check()
         self._check_deadline()
+        self._check_rate()
         if self._progress is not None and self.received_bytes != self._reported_bytes:
             self._reported_bytes = self.received_bytes
             self._progress(self.received_bytes, self.total_bytes)
@@ -112,11 +121,42 @@ class FetchAccount:
         self.check_size(total_bytes)
         self.total_bytes = total_bytes
 
+    def meter(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yields the chunks of a body as it comes, and counts its bytes and the waits for them."""
+        while True:
+            self._begin_wait()
+            came_bytes = -1
+            try:
+                chunk = next(chunks, None)
+                came_bytes = len(chunk or b"")
+            finally:
+                self._end_wait(came_bytes)
+            if chunk is None:
+                return
+            yield chunk
+
+    def _begin_wait(self) -> None:
+        with self._lock:
+            if not self._bodies:
+                self._due_since_s = self._clock()
+            self._bodies += 1
+
+    def _end_wait(self, came_bytes: int) -> None:
+        """Ends a wait; a negative number of bytes: it failed, and a new attempt has the whole time."""
+        with self._lock:
+            now_s = self._clock()
+            self._due_s += now_s - self._due_since_s
+            self._due_since_s = now_s
+            self._bodies -= 1
+            if came_bytes < 0:
+                self._window_begun_s, self._window_bytes = self._due_s, self.fetched_bytes
+            else:
+                self.fetched_bytes += came_bytes
+
     def add_bytes(self, count_bytes: int) -> None:
         """Counts bytes that have come."""
         with self._lock:
             self.received_bytes += count_bytes
-            self.fetched_bytes += count_bytes
         self.check_size(self.received_bytes)
         self.tick()
 
@@ -124,6 +164,11 @@ class FetchAccount:
         """Counts requests that were sent."""
         with self._lock:
             self.requests += requests
+
+    def count_made(self, made_bytes: int) -> None:
+        """Checks the bytes that a compressed body has made so far, in any of its layers."""
+        self.check_size(made_bytes)
+        self.tick()
 
     def discard_bytes(self, count_bytes: int) -> None:
         """Subtracts bytes that are fetched again."""
@@ -135,6 +180,26 @@ class FetchAccount:
             raise SourceTimeout(
                 f"{self.shown_url} was not complete after {self.config.deadline_s:g} s "
                 f"({self.received_bytes} bytes came); try again, or raise the worker's VIDEOQA_SOURCE_DEADLINE_S"
+            )
+
+    def _check_rate(self) -> None:
+        """Raises SourceTimeout if too few bytes came in the last window of waiting.
+
+        Without any byte the window is twice as long: then the connection's own time-out comes first,
+        whose range is tried again alone.
+        """
+        least, window_s = self.config.least_bytes_per_s, self.config.read_timeout_s
+        with self._lock:
+            due_s = self._due_s + (self._clock() - self._due_since_s if self._bodies else 0.0)
+            waited_s = due_s - self._window_begun_s
+            came_bytes = self.fetched_bytes - self._window_bytes
+            if waited_s < (window_s if came_bytes else 2 * window_s):
+                return
+            self._window_begun_s, self._window_bytes = due_s, self.fetched_bytes
+        if came_bytes < least * waited_s:
+            raise SourceTimeout(
+                f"{self.shown_url} sent {came_bytes} bytes within {waited_s:.3g} s, expected at least {least} a "
+                "second; try again, or lower the worker's VIDEOQA_SOURCE_LEAST_BYTES_PER_S"
             )
 
     def check_size(self, size_bytes: int) -> None:

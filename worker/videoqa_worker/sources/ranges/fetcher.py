@@ -6,6 +6,7 @@ needed: `remote_file.py` decides that.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -37,6 +38,8 @@ HEAD_BYTES = 64 << 10
 """Size of the first request. The index of an mp4 of one minute fits in."""
 _RETRY_PAUSE_S = 0.2
 """First pause between attempts, doubled each time: a restarting server is back within 1 s."""
+_ABSURD_BYTES = 1 << 43
+"""Sizes from 8 TiB on are a server's mistake where a disk refuses them."""
 _RETRYABLE = (EndedEarly, ChecksumMismatch, SourceTimeout, SourceUnavailable, SourceUnreachable)
 
 
@@ -44,8 +47,18 @@ class RangeFetcher:
     """Call `fetch_head` once; then, if the store serves ranges, `fetch_range` from any thread."""
 
     def __init__(
-        self, account: FetchAccount, reader: RangeReader, path: Path, reservation: Reservation
+        self,
+        account: FetchAccount,
+        reader: RangeReader,
+        path: Path,
+        reservation: Reservation,
+        *,
+        whole: bool = False,
     ) -> None:
+        """
+        Arguments:
+            whole: fetch the file by one response without ranges, all of one version.
+        """
         self.version = Version()
         self.digest: Digest | None = None
         self.head_bytes = 0
@@ -57,9 +70,14 @@ class RangeFetcher:
         self._is_incomplete = True
         """True until the body has come completely."""
         self._continuable = False
+        self._is_coded = False
+        self._whole = whole
 
     def fetch_head(self) -> None:
         """Fetches the first 64 KiB; or all, if the store serves no ranges or names no version."""
+        if self._whole:
+            self._fetch_rest(0)
+            return
         ranged, failures = self._fetch_first()
         if not ranged:
             self._fetch_rest(failures)
@@ -86,7 +104,8 @@ class RangeFetcher:
 
     def fetch_digest(self) -> None:
         """Fetches the whole file's digest, if the store has not sent it yet."""
-        self.digest = self.digest or self._reader.fetch_digest(self.version)
+        if self.digest is None and not self._is_coded:
+            self.digest = self._reader.fetch_digest(self.version)
 
     def _fetch_first(self) -> tuple[bool, int]:
         """Sends the first request.
@@ -115,11 +134,22 @@ class RangeFetcher:
         self._reservation.grow_to(end)
         self.version, self.digest = response.version, response.whole_digest
         with self._path.open("wb") as file:
-            file.truncate(total_bytes)
+            self._set_size(file, total_bytes)
             try:
                 self.head_bytes, self._is_incomplete = self._receive(response, 0, end, file)
             except ChecksumMismatch:
                 self.head_bytes = 0
+
+    def _set_size(self, file: BinaryIO, total_bytes: int) -> None:
+        try:
+            file.truncate(total_bytes)
+        except (OSError, OverflowError) as error:
+            if total_bytes < _ABSURD_BYTES:
+                raise
+            raise SourceHttpError(
+                f"{self._account.shown_url} states a size of {total_bytes} bytes in its Content-Range, expected "
+                "that of a file; check the server"
+            ) from error
 
     def _fetch_part(self, start: int, end: int) -> tuple[int, bool]:
         """Sends one request. A server may send fewer bytes than requested.
@@ -127,22 +157,36 @@ class RangeFetcher:
         Returns:
             The end of the bytes that came, and whether the server announced more.
         """
-        with self._reader.get((start, end), self.version) as response:
-            self._check_response(response, start, end)
-            with self._path.open("r+b") as file:
-                return self._receive(response, start, response.end, file)
+        try:
+            with self._reader.get((start, end), self.version) as response:
+                self._check_response(response, start, end)
+                with self._path.open("r+b") as file:
+                    return self._receive(response, start, response.end, file)
+        except RangeRefused as error:
+            raise InputChanged(
+                f"{self._account.shown_url} sent a range of compressed bytes, and plain ones before; try again"
+            ) from error
 
     def _check_response(self, response: RangeResponse, start: int, end: int | None) -> None:
         shown = self._account.shown_url
-        if not self.version.agrees_with(response.version):
-            raise InputChanged(f"{shown} changed while it was read (ETag or date); try again")
+        # All of a file in place of a range: the condition of the request does not hold there.
+        ours = self.version if response.partial else replace(self.version, condition=None)
+        if not ours.agrees_with(response.version):
+            raise InputChanged(
+                f"{shown} changed while it was read, or its copies differ: {self.version.describe()} at first, "
+                f"then {response.version.describe()}; try again"
+            )
         if response.total_bytes not in (None, self._account.total_bytes):
             raise InputChanged(f"{shown} changed its size while it was read; try again")
+        if not response.partial:
+            raise InputChanged(
+                f"{shown} sent all of the file in place of the bytes from {start} on, and ranges before; try again"
+            )
         fits = response.end is not None and start < response.end <= (end or response.end)
-        if not response.partial or response.start != start or not fits:
+        if response.start != start or not fits:
             raise SourceHttpError(
                 f"{shown} sent another range than bytes={start}-{end - 1 if end else ''}: "
-                f"got {f'{response.start}-{(response.end or 0) - 1}' if response.partial else 'all'}"
+                f"got {response.start}-{(response.end or 0) - 1}"
             )
 
     def _explain_giving_up(self, error: Exception, start: int, attempts: int) -> Exception:
@@ -178,17 +222,14 @@ class RangeFetcher:
 
     def _take_whole(self, response: RangeResponse) -> None:
         """Takes a response that is the whole file, or that continues it."""
-        if self.version.is_named and not self.version.agrees_with(response.version):
-            raise InputChanged(
-                f"{self._account.shown_url} changed while it was read (ETag or date); try again"
-            )
         if response.partial:
             self._check_response(response, self.head_bytes, None)
         else:
             self._account.discard_bytes(self.head_bytes)
             self.head_bytes = 0
         self.version, self.digest = response.version, response.whole_digest
-        self._continuable = response.continuable
+        self._continuable = response.continuable and not self._whole
+        self._is_coded = response.is_coded
         if response.total_bytes is not None:
             self._account.expect_total(response.total_bytes)
             self._reservation.grow_to(response.total_bytes)

@@ -8,10 +8,10 @@ that hangs blocks no other file, as it would in a shared pool.
 from __future__ import annotations
 
 import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from videoqa.telemetry.log_context import start_thread
 from videoqa_worker.sources.ranges.account import FetchAccount
 
 __all__ = ["Task", "run_in_threads"]
@@ -47,14 +47,9 @@ def run_in_threads(account: FetchAccount, tasks: Iterable[Task], limit: int = 1)
                 return
             outcomes.put(None)
 
-    threads = [
-        threading.Thread(target=work, name=f"videoqa-fetch-{number}", daemon=True)
-        for number in range(min(limit, left))
-    ]
     try:
-        for thread in threads:
-            thread.start()
-            account.threads.append(thread)
+        for number in range(min(limit, left)):
+            account.threads.append(start_thread(work, name=f"videoqa-fetch-{number}"))
         while left:
             account.check_caller()
             try:

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, GenerationConfig
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
 
 from support.models import MODELS, clip
 from videoqa.contract import Generation
@@ -136,19 +142,23 @@ def _load(folder: Path) -> Any:
 
 
 class Reference:
-    """Single `generate` on what the engine is given; greedy."""
+    """Plain `generate` of transformers on what the engine is given: greedy, with all that the checkpoint states."""
 
     def __init__(self, folder: Path) -> None:
         self._model: Any = _load(folder)
-        own = self._model.generation_config
-        self._settings = GenerationConfig(  # type: ignore[no-untyped-call]
-            do_sample=False,
-            repetition_penalty=own.repetition_penalty,
-            eos_token_id=own.eos_token_id,
-            pad_token_id=own.pad_token_id,
-        )
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
 
-    def tokens(self, request: GenerationRequest) -> tuple[int, ...]:
+    @contextmanager
+    def stating(self, settings: dict[str, Any]) -> Iterator[None]:
+        """The model, as if its checkpoint stated these settings."""
+        before = self._model.generation_config
+        self._model.generation_config = GenerationConfig.from_dict(settings)
+        try:
+            yield
+        finally:
+            self._model.generation_config = before
+
+    def tokens(self, request: GenerationRequest, *processors: LogitsProcessor) -> tuple[int, ...]:
         inputs = request.inputs
         cpu, dtype = torch.device("cpu"), torch.float32
         told: dict[str, Any] = {"input_ids": inputs.input_ids, **inputs.images}
@@ -162,8 +172,10 @@ class Reference:
         out = self._model.generate(
             **told,
             attention_mask=inputs.attention_mask,
-            generation_config=self._settings,
+            do_sample=False,
             max_new_tokens=request.generation.max_new_tokens,
+            tokenizer=self.tokenizer,
+            logits_processor=LogitsProcessorList(processors),
         )
         return tuple(out[0, inputs.length :].tolist())
 
@@ -215,7 +227,7 @@ def staggered(
         return plain(*args, **kwargs)
 
     def futures_running() -> bool:
-        return any(not future.done() for future in futures.values())
+        return any(not future.done() for future in list(futures.values()))
 
     queue.take = take  # type: ignore[method-assign]
     try:

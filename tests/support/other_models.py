@@ -14,6 +14,10 @@ from transformers import (
     GenerationConfig,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
@@ -21,8 +25,17 @@ from transformers import (
 
 from support.models import END, PAD, WRITABLE, tiny_tokenizer
 
-__all__ = ["OTHERS", "write_other"]
+__all__ = ["OTHERS", "TEXT", "VISION", "Files", "add_tokens", "write_model", "write_other"]
 
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
+"""Sizes of a tiny vision encoder."""
 TEXT = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -45,7 +58,7 @@ Files = dict[str, dict[str, Any]]
 
 def _qwen2_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
     """Pixels as patches with a grid beside them, and three numbers for a position."""
-    start, end, image, video = _added(
+    start, end, image, video = add_tokens(
         tokenizer, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
     )
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
@@ -83,7 +96,7 @@ def _qwen2_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
 
 def _gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
     """Sliding windows, and another token for an image than the one that the model sees."""
-    start, end, image = _added(
+    start, end, image = add_tokens(
         tokenizer, "<start_of_image>", "<end_of_image>", "<image_soft_token>"
     )
     tokenizer.init_kwargs |= {
@@ -91,19 +104,11 @@ def _gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
         "eoi_token": "<end_of_image>",
         "image_token": "<image_soft_token>",
     }
-    vision = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 56,
-        "patch_size": 14,
-    }
     text = {**TEXT, "vocab_size": len(tokenizer), "head_dim": 16, "sliding_window": 16}
     text["query_pre_attn_scalar"] = 1  # else all positions count alike
     config = Gemma3Config(
         text_config=text,
-        vision_config=vision,
+        vision_config=VISION,
         mm_tokens_per_image=4,
         boi_token_index=start,
         eoi_token_index=end,
@@ -121,19 +126,11 @@ def _gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
 
 def _idefics3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
     """A picture is cut into tiles, each between tokens of its own."""
-    _added(tokenizer, "<fake_token_around_image>", "<end_of_utterance>", "<global-img>")
-    vision = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 56,
-        "patch_size": 14,
-    }
+    add_tokens(tokenizer, "<fake_token_around_image>", "<end_of_utterance>", "<global-img>")
     text = {**TEXT, "model_type": "llama", "vocab_size": len(tokenizer)}
     config = Idefics3Config(
         text_config=text,
-        vision_config=vision,
+        vision_config=VISION,
         scale_factor=2,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         tie_word_embeddings=False,
@@ -150,23 +147,107 @@ def _idefics3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
     return Idefics3ForConditionalGeneration(config), files, "<image>"
 
 
+PIXTRAL_TOKENS = ("[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
+PIXTRAL_TURNS = (
+    "{{ bos_token }}{% for m in messages %}[INST]{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}[IMG]{% else %}{{ c['text'] }}{% endif %}{% endfor %}[/INST]"
+    "{% endfor %}"
+)
+
+
+def _pixtral(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
+    """LLaVA's type with another encoder and processor: pictures keep their shape, each line of tokens ends."""
+    image = add_tokens(tokenizer, *PIXTRAL_TOKENS)[2]
+    config = LlavaConfig(
+        vision_config=_PIXTRAL_VISION,
+        text_config={**TEXT, "model_type": "mistral", "sliding_window": None},
+        image_token_index=image,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_seq_length=1,
+        tie_word_embeddings=False,
+    )
+    config.text_config.vocab_size = len(tokenizer)
+    return (
+        LlavaForConditionalGeneration(config),
+        _write_pixtral_files(patch=16, merge=1),
+        PIXTRAL_TURNS,
+    )
+
+
+def _mistral3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
+    """Pixtral's prompts with a type of its own; four patches are merged to one token."""
+    image = add_tokens(tokenizer, *PIXTRAL_TOKENS)[2]
+    config = Mistral3Config(
+        vision_config={**_PIXTRAL_VISION, "patch_size": 8},
+        text_config={**TEXT, "model_type": "mistral", "sliding_window": None},
+        image_token_index=image,
+        vision_feature_layer=-1,
+        spatial_merge_size=2,
+        tie_word_embeddings=False,
+    )
+    config.text_config.vocab_size = len(tokenizer)
+    return (
+        Mistral3ForConditionalGeneration(config),
+        _write_pixtral_files(patch=8, merge=2),
+        PIXTRAL_TURNS,
+    )
+
+
+_PIXTRAL_VISION = {
+    "model_type": "pixtral",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 64,
+    "patch_size": 16,
+}
+
+
+def _write_pixtral_files(patch: int, merge: int) -> Files:
+    pixels = {
+        "image_processor_type": "PixtralImageProcessor",
+        "processor_class": "PixtralProcessor",
+        "patch_size": {"height": patch, "width": patch},
+        "size": {"longest_edge": 64},
+    }
+    settings = {"processor_class": "PixtralProcessor", "patch_size": patch}
+    return {
+        "preprocessor_config.json": pixels,
+        "processor_config.json": {**settings, "spatial_merge_size": merge},
+    }
+
+
 OTHERS: dict[str, Callable[[PreTrainedTokenizerFast], tuple[Any, Files, str]]] = {
     "qwen2_vl": _qwen2_vl,
     "gemma3": _gemma3,
     "idefics3": _idefics3,
+    "pixtral": _pixtral,
+    "mistral3": _mistral3,
 }
 
 
-def _added(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> list[int]:
+def add_tokens(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> list[int]:
     tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
     found: list[int] = tokenizer.convert_tokens_to_ids(list(tokens))
     return found
 
 
 def write_other(family: str, folder: Path) -> Path:
-    tokenizer = tiny_tokenizer(bos=False)
+    return write_model(OTHERS[family], folder, bos=family in ("pixtral", "mistral3"))
+
+
+def write_model(
+    make: Callable[[PreTrainedTokenizerFast], tuple[Any, Files, str]],
+    folder: Path,
+    *,
+    bos: bool = False,
+) -> Path:
+    """Writes a checkpoint whose answers depend on all of its input, and are readable text."""
+    tokenizer = tiny_tokenizer(bos=bos)
     torch.manual_seed(0)
-    model, files, image = OTHERS[family](tokenizer)
+    model, files, image = make(tokenizer)
     for name, weight in model.named_parameters():
         if weight.ndim >= 2:
             std = 0.05 if "embed" in name else 1.6 * weight[0].numel() ** -0.5
@@ -181,5 +262,6 @@ def write_other(family: str, folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
-    (folder / "chat_template.jinja").write_text(TURNS % image)
+    template = image if "{%" in image else TURNS % image
+    (folder / "chat_template.jinja").write_text(template)
     return folder

@@ -222,6 +222,7 @@ def test_a_base_model_without_a_template_gets_the_plain_prompt(
     checkpoint: Callable[[str], Path], engine_of: Callable[..., Engine]
 ) -> None:
     engine = engine_of("base", pixels="reference")
+    assert [warning.code for warning in engine.warnings] == ["no_chat_template"]
     media = [clip(1, 3)]
     processor = AutoProcessor.from_pretrained(checkpoint("base"))
     inputs = processor(

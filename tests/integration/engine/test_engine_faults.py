@@ -22,7 +22,7 @@ from support.engine import (
 )
 from support.models import clip
 
-from videoqa.errors import EngineStopped, JobCanceled, ModelError, OutOfMemory
+from videoqa.errors import EngineStopped, JobCanceled, ModelError, NanLogits, OutOfMemory
 from videoqa_worker.engine import Engine
 from videoqa_worker.settings import EngineConfig
 
@@ -132,7 +132,7 @@ def test_a_sequence_with_nan_logits_fails_alone(engine: Engine, temperature: flo
     engine._loaded.model.get_input_embeddings().weight.data[token] = torch.nan
     futures = submitted(engine, [*requests[:2], bad, *requests[2:]])
     assert [futures[n].result(60) for n in (0, 1, 3, 4)] == alone
-    with pytest.raises(ModelError, match="NaN or infinite logits"):
+    with pytest.raises(NanLogits, match="NaN or infinite logits"):
         futures[2].result(60)
 
 

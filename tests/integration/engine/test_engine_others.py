@@ -48,7 +48,9 @@ def by_itself(own: tuple[Any, Any], question: str, frames: int) -> list[int]:
         [{"role": "user", "content": content}], add_generation_prompt=True
     )
     images = [Image.fromarray(picture) for picture in clip(1, frames).frames]
-    inputs = processor(text=[prompt], images=[images], return_tensors="pt")
+    begins = processor.tokenizer.bos_token  # a second one is not added, as in `apply_chat_template`
+    adds = not (begins and prompt.startswith(begins))
+    inputs = processor(text=[prompt], images=[images], return_tensors="pt", add_special_tokens=adds)
     with torch.inference_mode():
         ids = model.generate(**inputs, max_new_tokens=24, do_sample=False)
     found: list[int] = ids[0, inputs["input_ids"].shape[1] :].tolist()

@@ -79,7 +79,7 @@ def test_a_batch_in_4_bits_says_what_generate_says_alone(
     engine_of: Callable[..., Engine],
 ) -> None:
     engine = engine_of("demo", quantization="4bit", max_batch=8)
-    model, pad = engine._loaded.model, engine._loaded.pad
+    model, pad = engine._loaded.model, engine._loaded.generation.pad
     requests = [*mixed(engine, 6), *varied(engine, 6, seed=2)]
     expected = []
     for request in requests:
@@ -92,7 +92,7 @@ def test_a_batch_in_4_bits_says_what_generate_says_alone(
             do_sample=False,
             max_new_tokens=limit,
             pad_token_id=pad,
-            eos_token_id=[*engine._loaded.eos],
+            eos_token_id=[*engine._loaded.generation.eos],
         )
         out = model.generate(
             input_ids=inputs.input_ids,

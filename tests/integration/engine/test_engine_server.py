@@ -252,8 +252,25 @@ def test_settings_of_a_request_reach_the_server(engine: ServerEngine, server: Mi
     body = server.bodies[-1]
     sent = {name: body[name] for name in ("max_tokens", "temperature", "top_p", "seed")}
     assert sent == {"max_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3}
+    assert not body.keys() & {"top_k", "min_p", "repetition_penalty", "presence_penalty"}
     kinds = [part["type"] for part in body["messages"][0]["content"]]
     assert kinds == ["image_url", "image_url", "text"]
+
+
+def test_penalties_and_filters_reach_the_server_by_the_names_of_vllm(
+    engine: ServerEngine, server: Misbehaving
+) -> None:
+    penalties = {"repetition_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": -1.0}
+    filters = {"top_k": 5, "min_p": 0.2}
+    for asked in ({"temperature": 0.5, **filters, **penalties}, {**filters, **penalties}):
+        assert ask(engine, [clip(1, 2)], "?", Generation(**asked)).result(30).text == "fine"
+        sent = {name: server.bodies[-1].get(name) for name in (*penalties, *filters)}
+        # Greedy answers have nothing to filter.
+        assert sent == {
+            **penalties,
+            **(filters if "temperature" in asked else dict.fromkeys(filters)),
+        }
+    assert engine.stated_generation == {}
 
 
 @pytest.mark.parametrize("behave", [_Answer.endless, _Answer.silent])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from videoqa.errors import ConfigurationError
@@ -39,6 +41,7 @@ def test_the_start_tells_what_it_is_doing(checkpoint: Callable[[str], Path]) -> 
         "loading configuration",
         "loading processor",
         "loading weights",
+        "trying the model",
         "warming up",
         "ready",
     ]
@@ -93,7 +96,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    check_refusal(start(tmp_path), "cannot load")
+    check_refusal(start(tmp_path), "empty folder", "expected config.json")
 
 
 def test_a_model_that_sees_nothing(tmp_path: Path) -> None:
@@ -114,14 +117,14 @@ def test_weights_that_are_no_safetensors(copy: Path) -> None:
 def test_weights_that_are_cut_off(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    check_refusal(start(copy), "cannot load")
+    check_refusal(start(copy), "model.safetensors is cut off or damaged")
 
 
 def test_weights_of_another_shape(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     config["text_config"]["hidden_size"] = 128
     (copy / "config.json").write_text(json.dumps(config))
-    check_refusal(start(copy), "cannot load")
+    check_refusal(start(copy), "31 weights of other shapes", "[262, 64] in the file")
 
 
 def test_weights_that_are_missing_for_a_part_of_the_model(copy: Path) -> None:
@@ -153,11 +156,11 @@ def test_quantization_without_its_library(
 
 
 def test_a_model_that_loads_but_cannot_answer(copy: Path) -> None:
-    """The processor counts other tokens for an image than the model has features."""
-    settings = json.loads((copy / "processor_config.json").read_text())
-    settings["patch_size"] = 7
-    (copy / "processor_config.json").write_text(json.dumps(settings))
-    check_refusal(start(copy), "fails on a first question")
+    path = copy / "model.safetensors"
+    weights = load_file(path)
+    next(iter(weights.values())).fill_(math.nan)
+    save_file(weights, path, metadata={"format": "pt"})
+    check_refusal(start(copy), "fails on a first question", "NaN", "take another revision")
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ def test_ten_questions_about_one_video_show_one_prompt(start: Callable[[str], En
     # The first token of each comes with its prompt.
     assert after.rows - before.rows == sum(answer.output_tokens - 1 for answer in told)
     assert 0 < after.steps - before.steps < after.rows - before.rows
+    assert after.output_tokens - before.output_tokens == sum(one.output_tokens for one in told)
+    assert (after.kv_used, after.max_batch) == (0, EngineConfig(model="x").max_batch)
+    assert (after.kv_positions or 0) > max(request.inputs.length for request in requests)
 
 
 @pytest.mark.parametrize("batching", ["slots", "generate"])

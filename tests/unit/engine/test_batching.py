@@ -105,12 +105,15 @@ def test_the_queue_gathers_a_burst_into_one_batch() -> None:
 
 def test_who_has_waited_long_enough_waits_no_longer_for_company() -> None:
     queue = RequestQueue(config(batch_wait_s=1.0))
-    late = pending(10)
-    object.__setattr__(late, "arrived_s", time.monotonic() - 2.0)
-    queue.put(late)
-    before = time.monotonic()
-    assert queue.next_batch(10**9) == [late]
-    assert time.monotonic() - before < 1.0
+    waits_s = []
+    for _ in range(5):  # the shortest counts: the machine may be busy
+        late = pending(10)
+        object.__setattr__(late, "arrived_s", time.monotonic() - 2.0)
+        queue.put(late)
+        before_s = time.monotonic()
+        assert queue.next_batch(10**9) == [late]
+        waits_s.append(time.monotonic() - before_s)
+    assert min(waits_s) < 1.0
 
 
 def test_a_closed_queue_hands_back_who_waited_and_lets_nobody_in() -> None:

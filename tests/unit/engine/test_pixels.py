@@ -27,8 +27,10 @@ from transformers import AutoConfig, SiglipImageProcessorPil
 
 from videoqa.errors import UnsupportedInput
 from videoqa_worker.engine import load_processor
-from videoqa_worker.engine.model import fast_resize as engine_pixels
-from videoqa_worker.engine.model.processor import PROCESSORS
+from videoqa_worker.engine.model.features_apart import JOINED_TYPES
+from videoqa_worker.engine.model.processing import fast_resize as engine_pixels
+from videoqa_worker.engine.model.processing.processor import PROCESSORS
+from videoqa_worker.engine.model.processing.processor_class import find_processor_class
 from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
 
 FULL_SIZE = {
@@ -200,15 +202,12 @@ def channel_means(apart: torch.Tensor) -> torch.Tensor:
     return apart.movedim(-3, 0).flatten(1).mean(dim=1)
 
 
-def test_every_family_that_is_served_is_compared() -> None:
-    assert {AutoConfig.for_model(kind).model_type for kind in PROCESSORS} == {
-        "llava",
-        "llava_next",
-        "llava_next_video",
-        "llava_onevision",
-        "video_llava",
-    }
-    assert len(PROCESSORS) == len(FAMILIES)
+def test_every_family_that_is_served_is_compared(checkpoint: Callable[[str], Path]) -> None:
+    compared = {family: str(checkpoint(family)) for family in FAMILIES}
+    configs = {family: AutoConfig.from_pretrained(folder) for family, folder in compared.items()}
+    classes = {find_processor_class(compared[name], configs[name], {}).__name__ for name in configs}
+    assert classes == set(PROCESSORS)
+    assert {config.model_type for config in configs.values()} == JOINED_TYPES
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from videoqa_worker.engine.model.loading import _UNQUANTIZED
+from videoqa_worker.engine.model.checkpoint.weights import _UNQUANTIZED
 
 
 @pytest.mark.parametrize(

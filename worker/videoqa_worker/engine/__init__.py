@@ -5,6 +5,7 @@ outside this package touches the model. `ServerEngine` replaces it where another
 has the model; `Answering` is the interface of both.
 """
 
+from videoqa_worker.engine.device.memory import DeviceMemory
 from videoqa_worker.engine.engine import Engine
 from videoqa_worker.engine.generation import (
     AnswerOptions,
@@ -13,18 +14,16 @@ from videoqa_worker.engine.generation import (
     MediaQuestion,
 )
 from videoqa_worker.engine.interface import Answering
-from videoqa_worker.engine.model.loading import (
-    choose_device,
-    choose_dtype,
-    inspect_checkpoint,
-)
-from videoqa_worker.engine.model.processor import load_processor
+from videoqa_worker.engine.model.device_choice import choose_device, choose_dtype
+from videoqa_worker.engine.model.loading import inspect_checkpoint
+from videoqa_worker.engine.model.processing.processor import load_processor
 from videoqa_worker.engine.server_engine import ServerEngine
 from videoqa_worker.engine.stats import Stats
 
 __all__ = [
     "AnswerOptions",
     "Answering",
+    "DeviceMemory",
     "Engine",
     "Generated",
     "GenerationRequest",

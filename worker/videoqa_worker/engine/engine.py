@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from videoqa.contract import Generation
+from videoqa.contract import Generation, Warn
 from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
+from videoqa_worker import log_events
+from videoqa_worker.engine.device.memory import DeviceMemory, measure_device
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.padded import PaddedRunner
 from videoqa_worker.engine.failures import STOPPED
@@ -43,6 +45,9 @@ __all__ = ["Engine"]
 log = logging.getLogger(__name__)
 
 Runner = ContinuousRunner | PaddedRunner
+_NEXT_STEP = (
+    "; its files may be of different models: download all of them again, or take another revision"
+)
 
 
 def _ignore_state(state: str) -> None:
@@ -140,10 +145,25 @@ class Engine:
         inputs = self.prompter.build(question.media, question.text, max_new_tokens=max_new_tokens)
         return self.submit(question.to_request(inputs))
 
+    def clear_caches(self) -> None:
+        """Empties the caches of features and prefixes, for a measurement; only while nothing runs."""
+        if isinstance(self._runner, ContinuousRunner):
+            self._runner.prefix_cache.clear()
+
+    @property
+    def stated_generation(self) -> Mapping[str, Any]:
+        """The checkpoint's own generation settings that are in force."""
+        return self._loaded.generation.describe()
+
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
         """Frames and fps that the model's processor states, if it does."""
         return self.prompter.stated_sampling
+
+    @property
+    def warnings(self) -> tuple[Warn, ...]:
+        """Remarks on all of its answers, for their results."""
+        return self.prompter.warnings
 
     @property
     def ready(self) -> bool:
@@ -187,6 +207,10 @@ class Engine:
         """Name of the device, as `cuda:0`."""
         return str(self._loaded.model.device)
 
+    def measure_device(self) -> DeviceMemory | None:
+        """Returns the name and memory of the device; None: it is the CPU."""
+        return measure_device(self._loaded.model.device)
+
     @property
     def dtype(self) -> str:
         """Name of the weights' dtype, as `bfloat16`."""
@@ -216,6 +240,8 @@ class Engine:
 
     def _load(self) -> Runner:
         loaded = self._loader(self._config, self._on_state)
+        for warning in loaded.prompter.warnings:
+            log_events.PROMPT_WARNING.log(log, name=self._config.model, reason=warning.message)
         self._on_state("warming up")
         runner = self._choose_runner(loaded)
         self._on_state("ready")
@@ -234,22 +260,23 @@ class Engine:
         batches = PaddedRunner(loaded, config, self._closing.is_set)
         error = self._warm_up(batches, loaded.prompter)
         if error is not None:
+            step = "" if "another revision" in str(error) else _NEXT_STEP
             raise ConfigurationError(
-                f"{self._config.model} was loaded, but fails on a first question: {error}",
+                f"{self._config.model} was loaded, but fails on a first question: {error}{step}",
                 param="model",
             ) from error
         return batches
 
     def _try_slots(self, loaded: LoadedModel) -> ContinuousRunner | None:
-        shape = find_kv_shape(loaded.model) if loaded.llava else None
+        shape = find_kv_shape(loaded.model) if loaded.features_apart else None
         if shape is None:
-            log.info("%s does not fit into slots: it runs in padded batches", self._config.model)
+            log_events.PADDED_BATCHES.log(log, name=self._config.model)
             return None
         slots = ContinuousRunner(loaded, shape, self._config, self._closing.is_set)
         error = self._warm_up(slots, loaded.prompter)
         if error is None:
             return slots
-        log.warning("%s fails in slots, trying padded batches: %s", self._config.model, error)
+        log_events.SLOTS_FAILED.log(log, name=self._config.model, error=error)
         return None
 
     def _warm_up(self, runner: Runner, prompter: Prompter) -> BaseException | None:
@@ -263,7 +290,7 @@ class Engine:
     def _report(self, error: BaseException) -> None:
         """Passes an error that ended the thread to `start`, or to the log if it has returned."""
         if self._started.done():
-            log.critical("the engine's thread died", exc_info=error)
+            log_events.ENGINE_DIED.log(log, exc_info=error)
         elif isinstance(error, ConfigurationError):
             self._started.set_exception(error)
         else:

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from videoqa.errors import GenerationError, ModelError, OutOfMemory
+from videoqa.errors import GenerationError, ModelError, NanLogits, NoTokenAllowed, OutOfMemory
 from videoqa_worker.engine.generation import PendingRequest
 
-__all__ = ["NAN_LOGITS", "STOPPED", "Fault", "classify"]
+__all__ = ["STOPPED", "Fault", "classify", "make_nan_error", "make_no_token_error"]
 
 STOPPED = "the engine stopped before the answer was complete; submit it again"
-NAN_LOGITS = "the model produced NaN or infinite logits; try another dtype"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -33,6 +32,22 @@ class Fault:
                 "quantization"
             )
         return ModelError(f"the model raised while it generated: {self.reason}")
+
+
+def make_nan_error() -> NanLogits:
+    """Returns the error for a sequence whose logits are NaN or infinite."""
+    return NanLogits(
+        "the model produced NaN or infinite logits, expected numbers; run it in bfloat16 or float32 "
+        "(VIDEOQA_DTYPE) if it runs in float16, or take another revision of the checkpoint"
+    )
+
+
+def make_no_token_error() -> NoTokenAllowed:
+    """Returns the error for a sequence in which the settings forbid every token."""
+    return NoTokenAllowed(
+        "the generation settings forbid every token of the vocabulary at this place, expected one at least; "
+        "correct suppress_tokens, bad_words_ids and the other settings in a copy of the checkpoint"
+    )
 
 
 def classify(error: Exception) -> Fault:

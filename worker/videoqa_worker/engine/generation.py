@@ -86,6 +86,15 @@ class Generated:
     output_tokens: int
     first_token_s: float = field(default=0.0, compare=False)
     """Seconds from submitting to the first token."""
+    seconds: float = field(default=0.0, compare=False)
+    """Seconds from submitting to the last token."""
+
+    @property
+    def token_s(self) -> float | None:
+        """Mean time between two tokens; None: there is only one."""
+        if self.output_tokens < 2:
+            return None
+        return max(0.0, self.seconds - self.first_token_s) / (self.output_tokens - 1)
 
 
 @dataclass(eq=False)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Any, Protocol
 
+from videoqa.contract import Warn
+from videoqa_worker.engine.device.memory import DeviceMemory
 from videoqa_worker.engine.generation import Generated, MediaQuestion
 from videoqa_worker.engine.stats import Stats
 
@@ -49,6 +52,17 @@ class Answering(Protocol):
     def device(self) -> str:
         """Device of the model: `cpu`, `cuda:0`, or `server`."""
 
+    def measure_device(self) -> DeviceMemory | None:
+        """Returns the name and memory of the device; None: they are not known."""
+
+    @property
+    def stated_generation(self) -> Mapping[str, Any]:
+        """The checkpoint's own generation settings that are in force; empty if they are not known."""
+
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
         """Frames and fps that the model's processor states, if it does."""
+
+    @property
+    def warnings(self) -> tuple[Warn, ...]:
+        """Remarks on all of its answers, for their results."""

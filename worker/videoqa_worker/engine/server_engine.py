@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from videoqa.contract import FinishReason, Generation
+from videoqa.contract import FinishReason, Generation, Warn
 from videoqa.errors import (
     ConfigurationError,
     EngineStopped,
@@ -66,6 +66,7 @@ class ServerEngine:
         """A request admitted before `close` is ended by it."""
         self._running: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}
         """Each request, and the task that awaits it."""
+        self._output_tokens = 0
         self._turns = asyncio.Semaphore(config.max_requests)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -221,6 +222,7 @@ class ServerEngine:
                 "the model's server ended the stream before the answer was complete"
             )
         buffer.flush()
+        self._output_tokens += output_tokens or tokens
         return Generated(
             text=buffer.text.strip(),
             tokens=(),
@@ -228,6 +230,7 @@ class ServerEngine:
             input_tokens=input_tokens,
             output_tokens=output_tokens or tokens,
             first_token_s=first_s,
+            seconds=time.monotonic() - begun_s,
         )
 
     @property
@@ -238,7 +241,11 @@ class ServerEngine:
     @property
     def stats(self) -> Stats:
         """Counters; the steps are the server's and not known."""
-        return Stats(running=0, last_step_at=time.monotonic())
+        return Stats(
+            running=0,
+            output_tokens=self._output_tokens,
+            last_step_at=time.monotonic(),
+        )
 
     @property
     def revision(self) -> str | None:
@@ -250,10 +257,24 @@ class ServerEngine:
         """Always `server`."""
         return "server"
 
+    def measure_device(self) -> None:
+        """Returns None: the server has the device."""
+        return
+
+    @property
+    def stated_generation(self) -> Mapping[str, Any]:
+        """Empty: the server's checkpoint is not known."""
+        return {}
+
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
         """None: the server's processor is not known."""
         return None, None
+
+    @property
+    def warnings(self) -> tuple[Warn, ...]:
+        """None: the server's chat template is not known."""
+        return ()
 
     def __enter__(self) -> Self:
         self.start()
@@ -300,7 +321,24 @@ def _make_settings(generation: Generation) -> dict[str, Any]:
         settings["top_p"] = generation.top_p
     if generation.seed is not None:
         settings["seed"] = generation.seed
+    for name in ("frequency_penalty", "presence_penalty"):
+        if value := getattr(generation, name):
+            settings[name] = value
+    if extra := _list_extra(generation):
+        settings["extra_body"] = extra
     return settings
+
+
+def _list_extra(generation: Generation) -> dict[str, Any]:
+    """Returns the settings that OpenAI's protocol lacks, by the names that vLLM and SGLang have for them."""
+    extra: dict[str, Any] = {}
+    if generation.temperature > 0 and generation.top_k:
+        extra["top_k"] = generation.top_k
+    if generation.temperature > 0 and generation.min_p:
+        extra["min_p"] = generation.min_p
+    if generation.repetition_penalty is not None:
+        extra["repetition_penalty"] = generation.repetition_penalty
+    return extra
 
 
 class _Piece(NamedTuple):

@@ -1,8 +1,9 @@
-"""Renders typed content to a prompt in the chat format of a checkpoint.
+"""Renders a question and its media to a prompt in the chat format of a checkpoint.
 
 Three sources, chosen by a setting:
 
-- `checkpoint`: the template that comes with the checkpoint. A base model has none; it gets
+- `checkpoint`: the template that comes with the checkpoint, with its processor or else with its
+  tokenizer; of several, the one named `default`. A base model has none; it gets
   `PLAIN`: the media, a line break, `USER: question`, a line break, `ASSISTANT:`.
 - `guide`: the string of the Hugging Face video guide and of several model cards,
   `<|im_start|>user` media, line break, question, `<|im_end|><|im_start|>assistant`. The
@@ -10,12 +11,15 @@ Three sources, chosen by a setting:
 - any other text: a Jinja template of your own. It gets `messages`, `add_generation_prompt`,
   `image_token` and `video_token`.
 
-Many templates on the hub write all images first and the text after them, whatever order
-the content has. The loaded one is tested once, by rendering.
+Templates differ in what they make of a message. Some take typed content in any order, some write
+all images first, some take text alone, as typed content or as a string, and print a list as Python
+would. So each way is tried once with texts that no such accident leaves as they are, and
+only ways that write all text and each media token once are used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import TemplateError
@@ -52,6 +56,21 @@ _MAX_SOURCE = 65_536
 """Characters of a template; the longest on the hub have some 20,000."""
 
 
+_FAILURES = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+_BEFORE = "videoqa 'probe' \"one\" \\ é\nline two"
+_AFTER = "videoqa 'probe' \"three\" \\ é\nline four"
+"""Texts that `repr`, JSON and HTML escape, so that none of them passes for the text itself."""
+
+
 class ChatTemplate:
     """Renders one user turn and opens the assistant's."""
 
@@ -66,15 +85,29 @@ class ChatTemplate:
         """
         self._processor = processor
         self._tokens = tokens
-        self._source = _load_source(processor, choice)
-        orders = {kind: self._test_order(kind) for kind in tokens}
-        self.keeps_order = all(order == "kept" for order in orders.values())
+        source = _choose_source(processor, choice)
+        self.is_plain = source is None
+        """True if the checkpoint has no template at all."""
+        self._source = _check_length(PLAIN if source is None else source)
+        self._error: Exception | None = None
+        self._as_string = self._choose_carrier()
+        self.renders = frozenset(kind for kind in tokens if self._renders_first(kind))
+        """Kinds of media that the template itself writes before a text, each as one token."""
+        self.keeps_order = self.renders == tokens.keys() and all(map(self._keeps_order, tokens))
         """True if content is rendered in the order given, for every kind that the model takes."""
-        self.renders = frozenset(kind for kind, order in orders.items() if order != "lost")
-        """Kinds of media for which the template writes a token at all."""
+        self.takes_tokens = all(map(self._takes_token, tokens))
+        """True if a text may hold the model's own tokens for media."""
+        self._require_media()
 
     def render(self, content: list[Item]) -> str:
-        """Returns the prompt, each picture or video as one token of the model."""
+        """Returns the prompt for typed content, each picture or video as one token of the model."""
+        return self._render(content)
+
+    def render_text(self, text: str) -> str:
+        """Returns the prompt for a text alone, in which media may stand as the model's own tokens."""
+        return self._render(text if self._as_string else [_text(text)])
+
+    def _render(self, content: str | list[Item]) -> str:
         variables = {f"{kind}_token": token for kind, token in self._tokens.items()}
         rendered = self._processor.apply_chat_template(
             [{"role": "user", "content": content}],
@@ -84,42 +117,88 @@ class ChatTemplate:
         )
         return str(rendered)
 
-    def _test_order(self, kind: str) -> str:
-        """Returns `kept`, `moved` or `lost`: what the template does to a picture between texts."""
-        before, after = "videoqa probe one", "videoqa probe two"
-        content = [_text(before), {"type": kind}, _text(after)]
+    def _choose_carrier(self) -> bool:
+        """Returns True if a text is rendered as a string, False if as typed content.
+
+        Raises:
+            ConfigurationError: it is rendered in neither way.
+        """
+        for as_string, content in ((False, [_text(_BEFORE)]), (True, _BEFORE)):
+            if self._writes(content, [_BEFORE]):
+                return as_string
+        if self._error is not None:
+            raise ConfigurationError(
+                f"the chat template fails on a question: {self._error}; expected one that takes a "
+                f"message of the user, {_NEXT_STEP}",
+                param="chat_template",
+            ) from self._error
+        raise ConfigurationError(
+            "the chat template drops the text of a question, changes it or adds media of its own; "
+            + _NEXT_STEP,
+            param="chat_template",
+        )
+
+    def _require_media(self) -> None:
+        lost = [kind for kind in self._tokens if kind not in self.renders]
+        if lost and not self.takes_tokens:
+            raise ConfigurationError(
+                f"the chat template fails on a question with one {lost[0]}: it writes no "
+                f"{self._tokens[lost[0]]} where one belongs; {_NEXT_STEP}",
+                param="chat_template",
+            ) from self._error
+
+    def _renders_first(self, kind: str) -> bool:
+        """Returns True if media before one text are written before it, each as one token."""
+        token = self._tokens[kind]
+        return all(
+            self._writes([{"type": kind}] * count + [_text(_BEFORE)], [*[token] * count, _BEFORE])
+            for count in (1, 2)
+        )
+
+    def _keeps_order(self, kind: str) -> bool:
+        content = [_text(_BEFORE), {"type": kind}, _text(_AFTER)]
+        return self._writes(content, [_BEFORE, self._tokens[kind], _AFTER])
+
+    def _takes_token(self, kind: str) -> bool:
+        token = self._tokens[kind]
+        texts = (f"{token}\n{_BEFORE}", f"{_BEFORE}{token}{_AFTER}")
+        return all(
+            self._writes(text if self._as_string else [_text(text)], [text]) for text in texts
+        )
+
+    def _writes(self, content: str | list[Item], expected: list[str]) -> bool:
+        """Returns True if these parts stand in the prompt in this order, and no media token besides."""
         try:
-            prompt = self.render(content)
-        except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
-            raise ConfigurationError(
-                f"the chat template fails on a question with one {kind}: {error}; expected one "
-                'that takes typed content; set chat_template to "guide" or to a template of yours',
-                param="chat_template",
-            ) from error
-        if before not in prompt or after not in prompt:
-            raise ConfigurationError(
-                "the chat template drops the text of a question; "
-                'set chat_template to "guide" or to a template of yours',
-                param="chat_template",
-            )
-        if prompt.count(self._tokens[kind]) != 1:
-            return "lost"
-        places = [prompt.index(part) for part in (before, self._tokens[kind], after)]
-        return "kept" if places == sorted(places) else "moved"
+            prompt = self._render(content)
+        except _FAILURES as error:
+            self._error = error
+            return False
+        found = 0
+        for part in expected:
+            found = prompt.find(part, found)
+            if found < 0:
+                return False
+            found += len(part)
+        whole = "".join(expected)
+        counted = (*self._tokens.values(), _BEFORE, _AFTER)
+        return all(prompt.count(part) == whole.count(part) for part in counted)
 
 
-def _load_source(processor: Any, choice: str) -> str:
-    source = _choose_source(processor, choice)
+_NEXT_STEP = 'set chat_template to "guide" or to a template of yours'
+
+
+def _check_length(source: str) -> str:
     if len(source) > _MAX_SOURCE:
         raise ConfigurationError(
-            f"the chat template has {len(source)} characters, expected at most {_MAX_SOURCE}; set "
-            'chat_template to "guide" or to a template of yours',
+            f"the chat template has {len(source)} characters, expected at most {_MAX_SOURCE}; "
+            + _NEXT_STEP,
             param="chat_template",
         )
     return source
 
 
-def _choose_source(processor: Any, choice: str) -> str:
+def _choose_source(processor: Any, choice: str) -> str | None:
+    """Returns the text of a template, or None if the checkpoint has none and none was given."""
     if choice == "guide":
         return GUIDE
     if choice != "checkpoint":
@@ -129,10 +208,25 @@ def _choose_source(processor: Any, choice: str) -> str:
                 param="chat_template",
             )
         return choice
-    own = processor.chat_template
-    if isinstance(own, dict):
-        own = own.get("default") or next(iter(own.values()), None)
-    return str(own) if own else PLAIN
+    tokenizer = getattr(processor, "tokenizer", None)
+    owners = (processor, tokenizer)
+    found = [own for owner in owners if (own := getattr(owner, "chat_template", None))]
+    return _pick_default(found[0]) if found else None
+
+
+def _pick_default(stated: str | list[dict[str, str]] | Mapping[str, str]) -> str:
+    """Returns the template of that name, as transformers does; a list is what a tokenizer's file may hold."""
+    if isinstance(stated, list):
+        stated = {each["name"]: each["template"] for each in stated}
+    if not isinstance(stated, Mapping):
+        return str(stated)
+    if "default" not in stated:
+        raise ConfigurationError(
+            f"the checkpoint has chat templates named {', '.join(sorted(stated))}, expected one named "
+            "default; set chat_template to the text of one of them",
+            param="chat_template",
+        )
+    return str(stated["default"])
 
 
 def _text(text: str) -> Item:

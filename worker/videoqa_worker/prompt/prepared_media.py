@@ -30,6 +30,8 @@ class FrameInput:
     """uint8[H, W, 3] RGB each; one of them for an image."""
     pts_s: tuple[float, ...] | None = None
     """Presentation time of each frame in seconds; None for an image."""
+    asked: Literal["image", "video"] | None = None
+    """Kind that the request names, whose mark may place the input as well; None: `kind`."""
 
 
 class PreparedPixels:
@@ -115,5 +117,6 @@ def _flatten(pictures: Any) -> Iterator[Any]:
 
 
 def _compute_digest(tensor: torch.Tensor) -> bytes:
-    whole: Any = tensor.contiguous().numpy()
-    return hashlib.blake2b(memoryview(whole).cast("B"), digest_size=20).digest()
+    # NumPy has no bfloat16, in which Llama 4's processor writes pixels.
+    whole: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.blake2b(memoryview(whole), digest_size=20).digest()

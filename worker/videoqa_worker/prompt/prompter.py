@@ -24,8 +24,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import AddedToken
 
-from videoqa.contract import IMAGE_MARK, VIDEO_MARK
+from videoqa.contract import IMAGE_MARK, VIDEO_MARK, Warn
 from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.control_tokens import ControlTokens
@@ -39,6 +40,11 @@ __all__ = ["PromptPart", "Prompter", "arrange"]
 Kind = Literal["image", "video"]
 _UNSTATED = 1 << 20
 """Tokens of context for a model that states no limit: some derive positions from the input."""
+_NO_TEMPLATE = Warn(
+    code="no_chat_template",
+    message="the checkpoint has no chat template, so the prompt had the plain format: the media, then "
+    "`USER: question`, then `ASSISTANT:`; set VIDEOQA_CHAT_TEMPLATE to the format that it was trained with",
+)
 MARK = re.compile(f"({re.escape(VIDEO_MARK)}|{re.escape(IMAGE_MARK)})")
 
 
@@ -74,9 +80,7 @@ class Prompter:
         self._tokens: dict[str, str] = {"image": _find_image_token(processor, chat_template)}
         if getattr(processor, "video_processor", None) is not None:
             self._tokens["video"] = processor.video_token
-        self._token_ids = torch.tensor(
-            processor.tokenizer.convert_tokens_to_ids(list(self._tokens.values()))
-        )
+        self._token_ids = torch.tensor(_list_token_ids(processor, self._tokens))
         self._encoder = copy.copy(processor)
         named = (getattr(processor, f"{kind}_token", None) for kind in ("image", "video"))
         placeholders = [token for token in named if isinstance(token, str)]
@@ -101,6 +105,11 @@ class Prompter:
         return {
             kind: "fast" if kind in self._normalisations else "reference" for kind in self._tokens
         }
+
+    @property
+    def warnings(self) -> tuple[Warn, ...]:
+        """Remarks on all answers with these prompts."""
+        return (_NO_TEMPLATE,) if self._template.is_plain else ()
 
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
@@ -162,8 +171,11 @@ class Prompter:
         return not (bos and prompt.startswith(bos))
 
     def _count_media_tokens(self, kind: str, items: Sequence[Sequence[np.ndarray]]) -> int:
+        """Returns the tokens of a prompt of media alone, with those that the processor writes around them."""
         parts = [PromptPart(kind, frames=tuple(frames)) for frames in items]  # type: ignore[arg-type]
-        return self._encode(self._tokens[kind] * len(parts), parts, PreparedMedia(())).media_tokens
+        prompt = self._tokens[kind] * len(parts)
+        encoded = self._encode(prompt, parts, PreparedMedia(()))
+        return encoded.length - self._count_text_tokens(prompt, parts)
 
     def _arrange_parts(self, media: Sequence[FrameInput], question: str) -> list[PromptPart]:
         return [part for item in arrange(media, question) for part in self._expand(item)]
@@ -184,18 +196,25 @@ class Prompter:
         kinds = {part.kind for part in placed} - {"text"}
         media_first = all(part.kind != "text" for part in placed[:-1])
         faithful = len(kinds) == 1 and media_first and kinds <= self._template.renders
-        if self._template.keeps_order or faithful or not kinds:
-            content: list[dict[str, str]] = [
-                {"type": "text", "text": part.text} if part.kind == "text" else {"type": part.kind}
-                for part in placed
-            ]
-        else:
-            content = [{"type": "text", "text": self._render_text(placed, media_first)}]
-        return self._template.render(content)
+        if kinds and (self._template.keeps_order or faithful):
+            return self._template.render(
+                [
+                    {"type": "text", "text": part.text}
+                    if part.kind == "text"
+                    else {"type": part.kind}
+                    for part in placed
+                ]
+            )
+        if kinds and not self._template.takes_tokens:
+            raise UnsupportedInput(
+                "the model's chat template writes media before the text only; expected inputs of one "
+                "kind and a question without marks, or a template of yours as chat_template"
+            )
+        return self._template.render_text(self._render_text(placed, media_first))
 
     def _render_text(self, placed: list[PromptPart], media_first: bool) -> str:
         """Returns all parts as one text, with the model's own tokens in place of the media."""
-        gap = "\n" if media_first else ""
+        gap = "\n" if media_first and len(placed) > 1 else ""
         return "".join(
             gap + part.text if part.kind == "text" else self._tokens[part.kind] for part in placed
         )
@@ -269,38 +288,63 @@ def _list_shapes(parts: list[PromptPart]) -> list[Shape]:
     ]
 
 
+def _list_token_ids(processor: Any, tokens: dict[str, str]) -> list[int]:
+    """Returns all tokens that stand for media: of some processors, a picture is written with several."""
+    found = set(processor.tokenizer.convert_tokens_to_ids(list(tokens.values())))
+    for kind in tokens:
+        found |= set(getattr(processor, f"{kind}_token_ids", None) or ())
+    return sorted(token for token in found if isinstance(token, int))
+
+
 def _find_image_token(processor: Any, chat_template: str) -> str:
     """Returns the token of an image in the processor's prompts: some take another one than the model (Gemma 3)."""
-    names = ("image_token", "boi_token")
-    found = [token for name in names if isinstance(token := getattr(processor, name, None), str)]
-    for token in found:
-        template = ChatTemplate(processor, chat_template, {"image": token})
-        if "image" in template.renders:
-            return token
+    stated = (getattr(processor, name, None) for name in ("image_token", "boi_token"))
+    found = [str(token) for token in stated if isinstance(token, str | AddedToken)]
     if not found:
         raise ConfigurationError(
             f"{type(processor).__name__} has no token for images in its prompts; choose another "
             "checkpoint",
             param="model",
         )
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    for token in found:
+        template = ChatTemplate(processor, chat_template, {"image": token})
+        if "image" in template.renders:
+            return token
+    accepted = (token for token in found if _accepts(processor, token))
+    return next(accepted, found[0])
+
+
+def _accepts(processor: Any, token: str) -> bool:
+    """Returns True if the processor takes this token in a prompt for a picture."""
+    black = Image.new("RGB", (32, 32))
+    try:
+        processor(text=[token], images=[[black]], return_tensors="pt")
+    except (ValueError, TypeError, RuntimeError):
+        return False
+    return True
 
 
 def arrange(media: Sequence[FrameInput], question: str) -> Iterator[PromptPart]:
     """Yields media and text in the order of the prompt."""
     marks = Counter(mark.strip("<>") for mark in MARK.findall(question))
-    have = Counter(item.kind for item in media)
     if not marks:
         yield from (PromptPart(item.kind, frames=_check_frames(item)) for item in media)
         yield PromptPart("text", question)
         return
-    if marks != have:
+    marked = next(
+        (names for names in _name_kinds(media) if Counter(names) == marks), None
+    )  # fmt: skip
+    if marked is None:
+        have = Counter(item.kind for item in media)
         raise MarkMismatch(
             f"got {marks['video']} <video> and {marks['image']} <image> marks for {have['video']} "
             f"videos and {have['image']} images; place each input once, or leave the marks out"
         )
     waiting = {
-        kind: iter([item for item in media if item.kind == kind]) for kind in ("image", "video")
+        kind: iter([item for item, name in zip(media, marked, strict=True) if name == kind])
+        for kind in ("image", "video")
     }
     for text in MARK.split(question):
         if MARK.fullmatch(text):
@@ -308,6 +352,12 @@ def arrange(media: Sequence[FrameInput], question: str) -> Iterator[PromptPart]:
             yield PromptPart(item.kind, frames=_check_frames(item))
         else:
             yield PromptPart("text", text)
+
+
+def _name_kinds(media: Sequence[FrameInput]) -> Iterator[list[str]]:
+    """Yields the kinds by which marks may place the media: as the request names them, and as their bytes are."""
+    yield [item.asked or item.kind for item in media]
+    yield [item.kind for item in media]
 
 
 def _check_frames(item: FrameInput) -> tuple[np.ndarray, ...]:

@@ -26,7 +26,7 @@ from support.engine import (
 )
 from support.models import FAMILIES, clip, picture
 
-from videoqa.errors import JobCanceled, ModelError
+from videoqa.errors import JobCanceled, NanLogits
 from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.forward import ForwardPass
@@ -196,7 +196,7 @@ def test_nan_in_one_question_costs_the_others_nothing(engine: Engine) -> None:
     try:
         for place in (0, 1, 4):
             futures = submitted(engine, [*requests[:place], bad, *requests[place:]])
-            with pytest.raises(ModelError, match="NaN or infinite logits"):
+            with pytest.raises(NanLogits, match="NaN or infinite logits"):
                 futures.pop(place).result(60)
             assert [future.result(60) for future in futures] == alone
     finally:
@@ -219,7 +219,7 @@ def test_nan_in_chunked_prefill_costs_decoding_sequences_nothing(
     embedding[token] = torch.nan
     try:
         futures = submitted(engine, [*requests, bad])
-        with pytest.raises(ModelError, match="NaN or infinite logits"):
+        with pytest.raises(NanLogits, match="NaN or infinite logits"):
             futures.pop().result(60)
         assert [future.result(60) for future in futures] == alone
     finally:

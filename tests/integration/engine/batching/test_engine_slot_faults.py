@@ -21,7 +21,7 @@ from support.engine import (
 )
 from support.models import clip
 
-from videoqa.errors import JobCanceled, ModelError, OutOfMemory
+from videoqa.errors import JobCanceled, NanLogits, OutOfMemory
 from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution import continuous
@@ -256,7 +256,7 @@ def test_no_sequence_reads_nan_where_a_prompt_was_before_it_moved(engine: Engine
         futures = submitted(engine, [leaving, staying, bad, *after])
         with pytest.raises(JobCanceled):
             futures[0].result(60)
-        with pytest.raises(ModelError, match="NaN or infinite logits"):
+        with pytest.raises(NanLogits, match="NaN or infinite logits"):
             futures[2].result(60)
         assert [future.result(60) for future in futures[3:]] == alone
         assert futures[1].result(60).output_tokens > 40
@@ -280,7 +280,7 @@ def test_no_sequence_reads_nan_in_the_padding_of_a_prompt(
     before = embedding[token].clone()
     embedding[token] = torch.nan
     try:
-        with pytest.raises(ModelError, match="NaN or infinite logits"):
+        with pytest.raises(NanLogits, match="NaN or infinite logits"):
             single(engine, bad)
     finally:
         embedding[token] = before

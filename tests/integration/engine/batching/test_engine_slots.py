@@ -31,7 +31,7 @@ from support.engine import (
 )
 from support.models import FAMILIES, clip
 
-from videoqa.errors import JobCanceled, ModelError, OutOfMemory
+from videoqa.errors import JobCanceled, NanLogits, OutOfMemory
 from videoqa_worker.engine import Engine, Generated, GenerationRequest
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
@@ -270,7 +270,7 @@ def test_a_sequence_with_nan_logits_fails_alone(
     try:
         futures = submitted(engine, [*requests[:2], bad, *requests[2:]])
         assert [futures[n].result(60) for n in (0, 1, 3, 4, 5)] == alone
-        with pytest.raises(ModelError, match="NaN or infinite logits"):
+        with pytest.raises(NanLogits, match="NaN or infinite logits"):
             futures[2].result(60)
     finally:
         embedding.weight.data[token] = before

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from videoqa_worker import log_events
+
 __all__ = ["CudaGraphs"]
 
 log = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ class CudaGraphs:
                 raise
             self.enabled = False
             self.clear()
-            log.warning("going on without CUDA graphs: %s", str(error).splitlines()[0])
+            log_events.NO_GRAPHS.log(log, error=str(error).splitlines()[0])
             return None
         self._pool = graph.pool
         self._graphs[key] = graph

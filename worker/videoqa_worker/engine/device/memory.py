@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import dataclass
 
 import torch
 
-__all__ = ["choose_cache_bytes", "fit_kv_tokens", "free_memory"]
+__all__ = ["DeviceMemory", "choose_cache_bytes", "fit_kv_tokens", "free_memory", "measure_device"]
 
 _CUDA_KV_SHARE = 0.7
 """Share of the memory that is free beside the weights: small devices have no room for the configured cache."""
 _CPU_CACHE_BYTES, _CUDA_CACHE_SHARE = 256 << 20, 0.05
 """Default size of each of the two caches; the share is of all memory."""
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """The name of a device, and its memory."""
+
+    name: str
+    used_bytes: int
+    """Memory that this and other processes use."""
+    total_bytes: int
+
+
+def measure_device(device: torch.device) -> DeviceMemory | None:
+    """Returns the name and memory of a device; None: torch does not know it, or the device is broken."""
+    if device.type != "cuda":
+        return None
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        return DeviceMemory(torch.cuda.get_device_name(device), total - free, total)
+    except RuntimeError:
+        return None
 
 
 def fit_kv_tokens(wanted: int, bytes_each: int, device: torch.device) -> int:

@@ -15,16 +15,17 @@ import torch
 
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution.forward import ForwardPass
-from videoqa_worker.engine.failures import Fault, classify
+from videoqa_worker.engine.failures import Fault, classify, make_no_token_error
 from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.kvcache.allocator import SlotAllocator
 from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.model.kv_shape import KVShape
 from videoqa_worker.engine.model.loading import LoadedModel
+from videoqa_worker.engine.model.logits_processors import ProcessorFactory
 from videoqa_worker.engine.scheduling.recovery import Recovery
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.scheduling.scheduler import Scheduler
-from videoqa_worker.engine.sequence.logits import LogitsProcessors, make_processors
+from videoqa_worker.engine.sequence.logits import LogitsProcessors
 from videoqa_worker.engine.sequence.prefill import begin_prefill
 from videoqa_worker.engine.sequence.sampler import Sampler
 from videoqa_worker.engine.sequence.sequence import SlotSequence
@@ -34,7 +35,9 @@ from videoqa_worker.settings import EngineConfig
 __all__ = ["ContinuousRunner"]
 
 NextTokens = list[tuple[SlotSequence, int]]
-"""Sequences and their next tokens; -1 where the logits are NaN or infinite."""
+"""Sequences and their next tokens; `_NAN` or `_NONE` where there is none."""
+_NAN, _NONE = -1, -2
+"""In place of a token: the logits are NaN or infinite; the settings forbid every token."""
 
 
 class ContinuousRunner:
@@ -62,9 +65,8 @@ class ContinuousRunner:
         self._table = self._allocator.table
         self._scheduler = Scheduler(loaded, self._allocator, self.prefix_cache, config, stopping)
         self._recovery = Recovery(self._scheduler, self._allocator, self.prefix_cache)
-        settings = loaded.model.generation_config
-        self._processors = make_processors(settings, loaded.eos, self._device)
-        self.steps = self.rows = self.packed = self.prompt_tokens = 0
+        self._processors = ProcessorFactory(loaded.generation, self._device)
+        self.steps = self.rows = self.packed = self.prompt_tokens = self.output_tokens = 0
         """Counters since the start; `rows` are the sequences over all steps."""
         self.last_step_at = time.monotonic()
         """Start of the last step; a watchdog looks at it."""
@@ -83,6 +85,12 @@ class ContinuousRunner:
             rows=self.rows,
             packed=self.packed,
             prompt_tokens=self.prompt_tokens,
+            output_tokens=self.output_tokens,
+            preempted=self._recovery.preempted,
+            out_of_memory=self._recovery.out_of_memory,
+            max_batch=self._config.max_batch,
+            kv_used=self._allocator.used_tokens,
+            kv_positions=self.forward.cache.tokens,
             last_step_at=self.last_step_at,
             features=self.prefix_cache.features.counts,
             prefixes=self.prefix_cache.prefixes.counts,
@@ -170,10 +178,10 @@ class ContinuousRunner:
         request = pending.request
         if request.generation.temperature > 0:
             sequence.sampler = Sampler(request.generation, pending.seed, device)
-        if self._processors:
-            prompt = request.inputs.input_ids[0].to(device)
+        prompt = request.inputs.input_ids[0]
+        if processors := self._processors.make(request.generation, prompt, len(prompt)):
             sequence.logits_processors = LogitsProcessors(
-                self._processors, prompt, pending.max_tokens + 1
+                processors, prompt.to(device), pending.max_tokens + 1
             )
         slot = sequence.slot
         shares_prefix = slot.is_written
@@ -223,16 +231,20 @@ class ContinuousRunner:
         ]
 
     def _draw_tokens(self, logits: torch.Tensor, sequences: list[SlotSequence]) -> list[int]:
-        """Returns each sequence's next token, -1 where logits are not finite; the only wait for the device."""
+        """Returns each sequence's next token; the only wait for the device."""
         finite = logits.isfinite().all(dim=-1)
+        processed = False
         for n, sequence in enumerate(sequences):
             if sequence.logits_processors is not None:
                 logits[n] = sequence.logits_processors(logits[n : n + 1])[0]
+                processed = True
         tokens = logits.argmax(dim=-1)
         for n, sequence in enumerate(sequences):
             if sequence.sampler is not None:
                 tokens[n] = sequence.sampler.draw(logits[n])
-        drawn: list[int] = torch.where(finite, tokens, -1).tolist()
+        if processed:
+            tokens = torch.where(logits.amax(dim=-1) > -torch.inf, tokens, _NONE)
+        drawn: list[int] = torch.where(finite, tokens, _NAN).tolist()
         return drawn
 
     # Postprocess
@@ -241,15 +253,19 @@ class ContinuousRunner:
         """Gives each sequence its token, caches complete prefixes, and finishes sequences."""
         for sequence, token in next_tokens:
             prefill, sequence.prefill = sequence.prefill, None
-            if token < 0:  # NaN may be all over what would be cached
+            if token == _NAN:  # it may be all over what would be cached
                 continue
             if prefill is not None:
                 sequence.slot.is_written = True
                 if prefill.prefix_key:
                     slot = self._table.locate(sequence).slot
                     self.prefix_cache.save(prefill.prefix_key, prefill.prefix_length, slot)
+            if token == _NONE:
+                sequence.error = make_no_token_error()
+                continue
             sequence.append_token(token)
-        self._recovery.quarantine([sequence for sequence, token in next_tokens if token < 0])
+            self.output_tokens += 1
+        self._recovery.quarantine([one for one, token in next_tokens if token == _NAN])
         for sequence, _ in next_tokens:
             self._scheduler.finish(sequence)
 

@@ -1,8 +1,9 @@
 """Runs padded batches by transformers' `generate`.
 
-It remains since sliding-window and recurrent models, models outside of the LLaVA family, and those that
-fail in slots have no other way to run (see `kv_shape`). Models outside of the LLaVA family run one
-request at a time: only their processor knows what belongs to which picture, so prompts cannot be joined.
+It remains since sliding-window and recurrent models, models that do more with pictures than putting their
+features into the prompt (see `features_apart`), and those that fail in slots have no other way to run.
+Models outside of the LLaVA family run one request at a time: only their processor knows what belongs to which
+picture, so prompts cannot be joined.
 
 A batch that runs out of memory is halved; a batch in which the model raises is run again one request
 at a time, so that only the guilty one fails. A sequence is delivered when it ends, not when
@@ -25,6 +26,7 @@ from videoqa_worker.engine.failures import STOPPED, Fault, classify
 from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.model.loading import LoadedModel
+from videoqa_worker.engine.model.logits_processors import ProcessorFactory
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue, count_padded_tokens
 from videoqa_worker.engine.sequence.controls import HFSampler, HFStopping
 from videoqa_worker.engine.sequence.sequence import Sequence
@@ -46,11 +48,12 @@ class PaddedRunner:
             stopping: returns True while the engine closes; called at every decode step.
         """
         self._loaded = loaded
+        self._processors = ProcessorFactory(loaded.generation, loaded.model.device)
         self._max_tokens = config.max_batch_tokens
-        self._joins = loaded.llava and not config.batch_invariant
+        self._joins = loaded.joins and not config.batch_invariant
         self._stopping = stopping
         self.last_step_at = time.monotonic()
-        self._running = 0
+        self._running = self._output_tokens = self._out_of_memory = 0
         self.memory_tokens: int | None = None
         """Padded tokens that a batch should stay under, learnt from running out of memory."""
 
@@ -58,8 +61,13 @@ class PaddedRunner:
 
     @property
     def stats(self) -> Stats:
-        """Counters; there are no steps to count."""
-        return Stats(running=self._running, last_step_at=self.last_step_at)
+        """Counters; there are no steps to count, and tokens are counted at the end of an answer."""
+        return Stats(
+            running=self._running,
+            output_tokens=self._output_tokens,
+            out_of_memory=self._out_of_memory,
+            last_step_at=self.last_step_at,
+        )
 
     def step(self, queue: RequestQueue) -> bool:
         """Waits for a batch and runs it; returns False if the queue is closed."""
@@ -109,6 +117,7 @@ class PaddedRunner:
 
     def _split(self, batch: list[PendingRequest], fault: Fault) -> list[list[PendingRequest]]:
         left = [pending for pending in batch if not pending.future.done()]
+        self._out_of_memory += fault.is_memory
         if len(batch) == 1:
             for pending in left:
                 pending.future.set_exception(fault.as_error(pending))
@@ -121,7 +130,7 @@ class PaddedRunner:
 
     def _generate(self, batch: list[PendingRequest]) -> None:
         loaded = self._loaded
-        sequences = [Sequence(pending, loaded.tokenizer, loaded.eos) for pending in batch]
+        sequences = [Sequence(pending, loaded.tokenizer, loaded.generation) for pending in batch]
         for sequence in sequences:
             sequence.poll_caller()
             self._finish(sequence)
@@ -129,8 +138,8 @@ class PaddedRunner:
         if not sequences:
             return
         inputs = [sequence.pending.request.inputs for sequence in sequences]
-        ids, mask = pad_left(inputs, loaded.pad, loaded.model.device)
-        sampler = HFSampler(sequences, ids.device, self._finish)
+        ids, mask = pad_left(inputs, loaded.generation.pad, loaded.model.device)
+        sampler = HFSampler(sequences, self._processors, ids.device, self._finish)
         loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -143,18 +152,18 @@ class PaddedRunner:
     def _encode_media(self, batch: abc.Sequence[ModelInputs]) -> dict[str, Any]:
         """Returns the pictures of a batch, as the model takes them."""
         model = self._loaded.model
-        if self._loaded.llava:
+        if self._loaded.joins:
             features = vision.join_features([vision.encode(model, inputs) for inputs in batch])
             return {"mm_encoder_outputs": features}
         (inputs,) = batch
-        return {name: vision.send(value, model) for name, value in inputs.images.items()}
+        return vision.load_images(model, inputs)
 
     def _make_config(self, sequences: abc.Sequence[Sequence]) -> GenerationConfig:
         """Returns settings for greedy decoding up to the longest limit: each sequence ends by itself."""
         return GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             max_new_tokens=max(one.generation.max_new_tokens for one in sequences),
-            pad_token_id=self._loaded.pad,
+            pad_token_id=self._loaded.generation.pad,
         )
 
     def _finish(self, sequence: Sequence) -> None:
@@ -165,4 +174,5 @@ class PaddedRunner:
         if sequence.error is not None:
             sequence.pending.future.set_exception(sequence.error)
         elif sequence.finish_reason is not None:
+            self._output_tokens += len(sequence.tokens)
             sequence.pending.future.set_result(sequence.build_answer())

@@ -28,6 +28,11 @@ class SlotAllocator(Generic[S]):
         return self._cache.tokens if self.table else sys.maxsize
 
     @property
+    def used_tokens(self) -> int:
+        """Positions that sequences have written, each shared prefix once; for any thread."""
+        return sum(slot.used for slot in list(self.table.slots))
+
+    @property
     def has_standard_length(self) -> bool:
         """True while slots have the standard length."""
         return self._cache.length == self.standard_length

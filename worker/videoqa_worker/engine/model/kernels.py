@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from videoqa_worker import log_events
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 
 __all__ = ["KERNELS", "PAGE", "DecodeQueries", "Heads", "choose_fastest", "time_kernels"]
@@ -122,17 +123,13 @@ def choose_fastest(
     try:
         found = time_kernels(heads, dtype, device, as_graphs=as_graphs)
     except Exception as error:  # noqa: BLE001 - an engine without kernels is a little slower
-        log.warning(
-            "attention kernels cannot be tried, decoding uses masks; "
-            "VIDEOQA_ATTN_IMPLEMENTATION=sdpa tries none: %s",
-            error,
-        )
+        log_events.NO_KERNELS.log(log, error=error)
     torch.cuda.empty_cache()  # a gigabyte, part of which the KV cache needs
     if not found:
         return None
     times = ", ".join(f"{name} {1e6 * taken:.0f} us" for name, taken in found.items())
     name = min(found, key=lambda one: found[one])
-    log.info("decode attention of one layer takes %s: using %s", times, name)
+    log_events.KERNEL_CHOSEN.log(log, times=times, kernel=name)
     return None if name == "sdpa" else name
 
 
@@ -162,14 +159,14 @@ def time_kernels(
         try:
             error = ((kernel(few).float() - right).abs() / deviation).max()
             if not error <= _MAX_ERROR and name != "sdpa":  # NaN is not used either
-                log.warning("attention by %s is wrong by %.2g: it is not used", name, error)
+                log_events.KERNEL_WRONG.log(log, kernel=name, fault=error)
                 continue
             found[name] = _time(partial(kernel, many), device, as_graphs)
         except Exception as failure:
             if name == "sdpa" or isinstance(failure, torch.OutOfMemoryError):
                 raise
             # Not installed, too old, or not for this GPU; `_finish` raises if it has broken the device.
-            log.debug("no attention by %s: %s", name, failure)
+            log_events.KERNEL_MISSING.log(log, kernel=name, error=failure)
             _finish(device)
     return found
 

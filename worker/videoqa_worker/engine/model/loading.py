@@ -1,57 +1,62 @@
 """Loads a model, its processor and its revision by the name of a checkpoint.
 
 Every error of transformers, the hub and the allocator becomes a ConfigurationError that states the
-next step.
+next step. `videoqa doctor` takes the same way up to the weights.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    BitsAndBytesConfig,
-    GenerationConfig,
-)
+from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-from transformers.utils.hub import cached_file, extract_commit_hash
+from transformers.utils.hub import extract_commit_hash
 
 from videoqa.errors import ConfigurationError
-from videoqa_worker.engine.model.checkpoint import Weights, digest_folder, inspect_weights
+from videoqa_worker.engine.model.checkpoint.adapter import (
+    Adapter,
+    check_adapter,
+    find_adapter,
+    merge_adapter,
+)
+from videoqa_worker.engine.model.checkpoint.foreign import refuse_foreign_config
+from videoqa_worker.engine.model.checkpoint.generation_config import (
+    CheckpointGeneration,
+    adopt,
+    read_generation_config,
+)
+from videoqa_worker.engine.model.checkpoint.loading_errors import (
+    check_name,
+    name_part,
+    translate_errors,
+)
+from videoqa_worker.engine.model.checkpoint.small_files import check_small_files, open_folder
+from videoqa_worker.engine.model.checkpoint.weight_files import (
+    Weights,
+    digest_folder,
+    inspect_weights,
+)
+from videoqa_worker.engine.model.checkpoint.weights import (
+    check_quantized,
+    check_weights,
+    find_quantization,
+    load_weights,
+)
+from videoqa_worker.engine.model.device_choice import choose_device, choose_threads
+from videoqa_worker.engine.model.features_apart import JOINED_TYPES, takes_features_apart
 from videoqa_worker.engine.model.loading_progress import loading_progress
-from videoqa_worker.engine.model.processor import PROCESSORS, load_processor
+from videoqa_worker.engine.model.logits_processors import ProcessorFactory
+from videoqa_worker.engine.model.processing.processor import load_processor
+from videoqa_worker.engine.model.processing.trial_prompt import check_features, check_prompt
 from videoqa_worker.prompt import Prompter
 from videoqa_worker.settings import EngineConfig
 
-__all__ = [
-    "LoadedModel",
-    "choose_device",
-    "choose_dtype",
-    "choose_threads",
-    "inspect_checkpoint",
-    "load",
-    "resolve_commit",
-]
-
-_UNQUANTIZED = [
-    r"(\w+\.){0,3}(\w*(vision|visual|image|video|audio)\w*|((mm|multi_modal|language)_)?projec(tor|tion)|connector"
-    r"|(generation_)?aligner|(patch_)?merger|(\w+_)?resampler(_model)?|qformer|vqmodel|(sam|protein)_encoder)",
-    "lm_head",
-    r"output\Z",
-    "predictions.decoder",
-]
-"""Names of the vision parts in known models, no deeper than a text model's layers, and of the output layer."""
-KEPT_SETTINGS = ("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")
-"""Generation settings of a checkpoint that shape a greedy answer as well."""
+__all__ = ["LoadedModel", "inspect_checkpoint", "load"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +66,28 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     prompter: Prompter
-    eos: frozenset[int]
-    """Tokens that end an answer, by the checkpoint's own generation settings."""
-    pad: int
-    llava: bool
-    """True for the LLaVA family, whose features can be computed apart from the text."""
+    generation: CheckpointGeneration
+    """The checkpoint's own generation settings that are in force."""
+    features_apart: bool
+    """True if pictures can be encoded apart from the text, see `features_apart`."""
+    joins: bool
+    """True for the LLaVA family, whose prompts can be joined to padded batches."""
     revision: str
-    """The hub's commit, or `sha256:...` of a local folder."""
+    """The hub's commit, or `sha256:...` of a local folder; with an adapter, that and the adapter's."""
+
+
+class _Opened(NamedTuple):
+    """A checkpoint whose small files are read and checked."""
+
+    commit: str | None
+    """The hub's commit; None for a folder."""
+    hub: dict[str, Any]
+    """Arguments of `from_pretrained` that name the commit."""
+    model_config: Any
+    processor: Any
+    prompter: Prompter
+    generation: CheckpointGeneration
+    adapter: Adapter | None
 
 
 def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
@@ -80,47 +100,109 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
     threads = choose_threads(config, os.environ)
     if threads is not None:
         torch.set_num_threads(threads)
-    with translate_errors(config):
-        on_state("loading configuration")
-        commit = resolve_commit(config)
-        hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
-        model_config = _load_config(config, hub)
-        on_state("loading processor")
-        processor = load_processor(config.checkpoint, model_config, config.pixels, **hub)
+    with translate_errors(config.checkpoint):
+        opened = _open(config, on_state)
+        quantized = _is_quantized(opened)
+        inspect_weights(config.checkpoint, opened.commit, quantized=quantized)
         on_state("loading weights")
         with loading_progress(on_state) as bar:
-            model = _load_model(config, device, {**hub, "tqdm_class": bar})
-        revision = commit or digest_folder(Path(config.checkpoint))
-    prompter = Prompter(
-        processor,
-        model.config,
-        chat_template=config.chat_template,
-        max_context=config.max_context,
+            hub = {**opened.hub, "tqdm_class": bar}
+            if not config.quantization and not quantized:
+                _check_weights(config, opened, hub)
+            model = load_weights(config, device, hub)
+        revision = opened.commit or digest_folder(Path(config.checkpoint))
+    if opened.adapter is not None:
+        on_state("merging the adapter")
+        model = merge_adapter(model, opened.adapter)
+        revision = f"{revision}+{opened.adapter.digest}"
+    # `generate` takes what a call leaves open from here: nothing that this worker does not know of.
+    generation = opened.generation
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False, pad_token_id=generation.pad, **generation.begins
     )
-    eos, pad = adopt_generation_config(model, processor.tokenizer)
-    llava = model_config.model_type in PROCESSORS
-    return LoadedModel(model, processor.tokenizer, prompter, eos, pad, llava, revision)
+    on_state("trying the model")
+    apart = takes_features_apart(model, opened.prompter)
+    joins = opened.model_config.model_type in JOINED_TYPES
+    tokenizer = opened.processor.tokenizer
+    return LoadedModel(model, tokenizer, opened.prompter, generation, apart, joins, revision)
 
 
 def inspect_checkpoint(config: EngineConfig) -> Weights:
-    """Checks that a checkpoint would load: its configuration, its processor, and the headers of its weights.
+    """Checks that a checkpoint would load: all that `load` checks before it reads weights.
 
     Downloads the small files if they are not here; reads no weight.
 
     Raises:
         ConfigurationError: as `load`.
     """
-    with translate_errors(config):
-        commit = resolve_commit(config)
-        hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
-        model_config = _load_config(config, hub)
-        processor = load_processor(config.checkpoint, model_config, config.pixels, **hub)
-        Prompter(processor, model_config, chat_template=config.chat_template)
-        return inspect_weights(config.checkpoint, commit)
+    with translate_errors(config.checkpoint), loading_progress(_ignore_state):
+        opened = _open(config)
+        quantized = _is_quantized(opened)
+        weights = inspect_weights(config.checkpoint, opened.commit, quantized=quantized)
+        if not weights.missing_files and not quantized:
+            _check_weights(config, opened, opened.hub)
+        return weights
+
+
+def _check_weights(config: EngineConfig, opened: _Opened, hub: dict[str, Any]) -> None:
+    with name_part(config.checkpoint, "config.json"):
+        model = check_weights(config.checkpoint, hub)
+    if model is None:
+        return
+    check_features(config.checkpoint, model, opened.prompter)
+    if opened.adapter is not None:
+        check_adapter(model, opened.adapter)
+
+
+def _ignore_state(state: str) -> None:
+    pass
+
+
+def _open(config: EngineConfig, on_state: Callable[[str], None] = _ignore_state) -> _Opened:
+    on_state("loading configuration")
+    name = config.checkpoint
+    check_name(name)
+    folder = open_folder(name, config.revision)
+    stated = check_small_files(folder)
+    refuse_foreign_config(name, stated)
+    commit = None
+    if not Path(name).is_dir():
+        commit = extract_commit_hash(str(folder / "config.json"), None) or config.revision or "main"
+    hub: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
+    model_config = _load_config(config, hub)
+    check_quantized(config, model_config)
+    adapter = find_adapter(config, commit)
+    on_state("loading processor")
+    processor = load_processor(name, model_config, config.pixels, **hub)
+    with name_part(name, "processor_config.json, preprocessor_config.json or config.json"):
+        prompter = Prompter(
+            processor,
+            model_config,
+            chat_template=config.chat_template,
+            max_context=config.max_context,
+        )
+        check_prompt(name, prompter, model_config)
+    generation = _adopt_generation(config, model_config, processor, hub)
+    return _Opened(commit, hub, model_config, processor, prompter, generation, adapter)
+
+
+def _is_quantized(opened: _Opened) -> bool:
+    return find_quantization(opened.model_config) is not None
+
+
+def _adopt_generation(
+    config: EngineConfig, model_config: Any, processor: Any, hub: dict[str, Any]
+) -> CheckpointGeneration:
+    """Returns the checkpoint's generation settings; each value was tried once."""
+    own = read_generation_config(config.checkpoint, hub)
+    generation = adopt(own, config.checkpoint, model_config, processor.tokenizer)
+    ProcessorFactory(generation, torch.device("cpu"))
+    return generation
 
 
 def _load_config(config: EngineConfig, hub: dict[str, Any]) -> Any:
-    model_config = AutoConfig.from_pretrained(config.checkpoint, **hub)
+    with name_part(config.checkpoint, "config.json"):
+        model_config = AutoConfig.from_pretrained(config.checkpoint, **hub)
     if type(model_config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ConfigurationError(
             f"got model={config.checkpoint!r} of type {model_config.model_type!r}, expected one that "
@@ -128,160 +210,3 @@ def _load_config(config: EngineConfig, hub: dict[str, Any]) -> Any:
             param="model",
         )
     return model_config
-
-
-def resolve_commit(config: EngineConfig) -> str | None:
-    """Returns the hub's commit of a branch or tag, from which all files are then taken; None for a folder."""
-    if Path(config.checkpoint).is_dir():
-        return None
-    found = cached_file(config.checkpoint, "config.json", revision=config.revision or "main")
-    return extract_commit_hash(found, None) or config.revision or "main"
-
-
-def _load_model(config: EngineConfig, device: torch.device, hub: dict[str, Any]) -> Any:
-    options: dict[str, Any] = {"dtype": choose_dtype(config, device), "use_safetensors": True}
-    if config.attn_implementation:
-        options["attn_implementation"] = config.attn_implementation
-    if config.quantization:
-        options["quantization_config"] = _make_quantization(config, device)
-    if config.device_map or config.quantization:
-        options["device_map"] = config.device_map or {"": device}
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(
-        config.checkpoint, output_loading_info=True, **hub, **options
-    )
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        raise ConfigurationError(
-            f"{config.checkpoint} lacks {len(missing)} weights that its configuration asks for "
-            f"({missing[0]}, ...): transformers would fill them with noise; download it again, "
-            "or take another revision",
-            param="model",
-        )
-    if "device_map" not in options:
-        model.to(device)
-    return model.eval()
-
-
-def adopt_generation_config(model: Any, tokenizer: Any) -> tuple[frozenset[int], int]:
-    """Replaces the model's generation config; returns its end tokens and its padding token.
-
-    `generate` fills what a call leaves open from the checkpoint's generation settings. Those
-    that shape a greedy answer too stay, as in plain `generate`; sampling, beams and lengths
-    come from the request.
-    """
-    own = model.generation_config
-    kept = {name: getattr(own, name, None) for name in KEPT_SETTINGS}
-    ends = own.eos_token_id
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    eos = frozenset([ends] if isinstance(ends, int) else ends or ())
-    pads = (own.pad_token_id, tokenizer.pad_token_id, *sorted(eos), 0)
-    pad = next(token for token in pads if token is not None)
-    model.generation_config = GenerationConfig(do_sample=False, pad_token_id=pad, **kept)  # type: ignore[no-untyped-call]
-    return eos, int(pad)
-
-
-def choose_threads(config: EngineConfig, environ: Mapping[str, str]) -> int | None:
-    """Returns the number of torch's threads; None leaves it to torch, which reads OMP_NUM_THREADS.
-
-    One by default: torch's threads spin while they wait for each other, on cores that the decoding
-    processes and the other jobs' pixels need.
-    """
-    if config.cpu_threads is not None:
-        return config.cpu_threads
-    return None if environ.get("OMP_NUM_THREADS") else 1
-
-
-def choose_device(config: EngineConfig) -> torch.device:
-    """Returns the configured device, or the best one for `auto`.
-
-    Raises:
-        ConfigurationError: torch cannot use it.
-    """
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(config.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(
-            f"got device={config.device!r}, expected one that torch can use here: {error}; "
-            'set it to "cpu" or install the driver',
-            param="device",
-        ) from error
-    return device
-
-
-def choose_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
-    """Returns the configured dtype, or for `auto` the best one that the device supports."""
-    if config.dtype != "auto":
-        return {
-            "float32": torch.float32,
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-        }[config.dtype]
-    if device.type == "cpu":
-        return torch.float32
-    has_bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if has_bfloat16 else torch.float16
-
-
-def _make_quantization(config: EngineConfig, device: torch.device) -> Any:
-    """Returns settings that quantize the text model only: the vision encoder needs little memory."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigurationError(
-            f"got quantization={config.quantization!r} without bitsandbytes; "
-            "pip install './worker[quantized]' in your clone, or leave quantization out",
-            param="quantization",
-        )
-    # It logs at each pass that it works in float16.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    if config.quantization == "8bit":
-        options: dict[str, Any] = {"load_in_8bit": True}
-    else:
-        options = {"load_in_4bit": True, "bnb_4bit_compute_dtype": choose_dtype(config, device)}
-    return BitsAndBytesConfig(llm_int8_skip_modules=_UNQUANTIZED, **options)  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def translate_errors(config: EngineConfig) -> Iterator[None]:
-    """Raises foreign errors within the block as ConfigurationError."""
-    name = config.checkpoint
-    try:
-        if name.startswith((".", "/", "~")) and not Path(name).is_dir():
-            raise ConfigurationError(
-                f"got model={name!r}, expected a folder with config.json: there is none",
-                param="model",
-            )
-        yield
-    except ConfigurationError:
-        raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ConfigurationError(
-            f"not enough memory for {name} on this device: {error}; "
-            'use a smaller model, quantization="4bit", or device_map="auto" over several GPUs',
-            param="model",
-        ) from error
-    except Exception as error:
-        raise ConfigurationError(
-            f"cannot load {name}: {_describe(error)}", param="model"
-        ) from error
-
-
-def _describe(error: Exception) -> str:
-    """Returns the first line of an error, and the next step if it is known."""
-    text = str(error)
-    first = text.strip().splitlines()[0].rstrip(".: ") if text.strip() else type(error).__name__
-    hints = {
-        "safetensors": "the weights must be .safetensors: convert them, or take another revision",
-        "couldn't connect": "check the network, HF_HUB_OFFLINE and HF_HOME, or download it before",
-        "offline mode": "unset HF_HUB_OFFLINE, or download the checkpoint before",
-        "not a local folder": "check the name; a private checkpoint needs HF_TOKEN",
-        "deserializing": "the weights are cut off or damaged: download them again",
-        "backend tokenizer": "expected tokenizer.json beside config.json",
-        "repository not found": "check the name; a private checkpoint needs HF_TOKEN",
-        "gated": "accept its licence on the hub and set HF_TOKEN",
-        "config.json": "expected the folder of a checkpoint saved by transformers",
-    }
-    hint = next((hint for sign, hint in hints.items() if sign in text.lower()), "")
-    return f"{first}{'; ' + hint if hint else ''}"

@@ -25,7 +25,9 @@ __all__ = [
     "encode",
     "find_placeholders",
     "flatten_features",
+    "has_placeholders",
     "join_features",
+    "load_images",
     "send",
 ]
 
@@ -48,10 +50,8 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
     if "pixel_values" in inputs.images:
         encoder = model.base_model.get_image_features
         accepted = inspect.signature(encoder).parameters
-        pixels = {
-            name: send(value, model) for name, value in inputs.images.items() if name in accepted
-        }
-        pixels["pixel_values"] = _load_pixels("image", inputs.images["pixel_values"], inputs, model)
+        loaded = load_images(model, inputs)
+        pixels = {name: value for name, value in loaded.items() if name in accepted}
         found["image"] = [encoder(**pixels, return_dict=True).pooler_output]
     if inputs.videos:
         found["video"] = [
@@ -61,6 +61,16 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
             for video in inputs.videos
         ]
     return found
+
+
+def load_images(model: Any, inputs: ModelInputs) -> dict[str, torch.Tensor]:
+    """Returns the processor's output for images on the model's device, with pixels as the model takes them."""
+    return {
+        name: _load_pixels("image", value, inputs, model)
+        if name == "pixel_values"
+        else send(value, model)
+        for name, value in inputs.images.items()
+    }
 
 
 def _encode_frames(model: Any, pixels: torch.Tensor, graphs: CudaGraphs) -> torch.Tensor:
@@ -107,6 +117,11 @@ def find_placeholders(model: Any, inputs: ModelInputs) -> torch.Tensor:
     """Returns bool[L] on the CPU: True for tokens that stand for pictures."""
     ids = inputs.input_ids[0]
     return torch.isin(ids, torch.tensor([token for _, token in _find_tokens(model)]))
+
+
+def has_placeholders(model: Any) -> bool:
+    """Returns True if the model's configuration states the token that stands for an image."""
+    return any(kind == "image" for kind, _ in _find_tokens(model))
 
 
 def _find_tokens(model: Any) -> list[tuple[str, int]]:

@@ -45,9 +45,14 @@ class _Subscriber:
             self.future.set_exception(error)
 
     def answer(self, generated: Generated, begun_s: float) -> None:
-        waited_s = begun_s + generated.first_token_s - self.arrived_s
+        later_s = self.arrived_s - begun_s
+        own = replace(
+            generated,
+            first_token_s=max(0.0, generated.first_token_s - later_s),
+            seconds=max(0.0, generated.seconds - later_s),
+        )
         if self.future.set_running_or_notify_cancel():
-            self.future.set_result(replace(generated, first_token_s=max(0.0, waited_s)))
+            self.future.set_result(own)
 
 
 class CoalescedRequest:

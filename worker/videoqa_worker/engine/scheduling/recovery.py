@@ -8,9 +8,8 @@ on several sequences, each is retried alone.
 
 from __future__ import annotations
 
-from videoqa.errors import ModelError
 from videoqa_worker.engine.device.memory import free_memory
-from videoqa_worker.engine.failures import NAN_LOGITS, Fault
+from videoqa_worker.engine.failures import Fault, make_nan_error
 from videoqa_worker.engine.kvcache.allocator import SlotAllocator
 from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.scheduling.scheduler import Scheduler
@@ -30,10 +29,13 @@ class Recovery:
     ) -> None:
         self._scheduler, self._allocator, self._prefix_cache = scheduler, allocator, prefix_cache
         self._table = allocator.table
+        self.preempted = self.out_of_memory = 0
+        """Counters since the start: of sequences, and of passes."""
 
     def recover_prefill(self, fault: Fault) -> None:
         """Handles a failed prefill pass."""
         table = self._table
+        self.out_of_memory += fault.is_memory
         failed = [one for one in table.prefilling if one.is_prepared] or table.prefilling[:1]
         requests = [one.pending for one in failed]
         for sequence in failed:
@@ -55,6 +57,7 @@ class Recovery:
     def recover_decode(self, fault: Fault) -> None:
         """Handles a failed decode step."""
         decoding = self._table.decoding
+        self.out_of_memory += fault.is_memory
         for sequence in decoding:
             sequence.undo_draw()
         free_memory()
@@ -75,6 +78,7 @@ class Recovery:
         shortest = min(reversed(self._table.decoding), key=lambda one: len(one.tokens))
         youngest = prefilling[-1] if prefilling else shortest
         self._scheduler.free(youngest)
+        self.preempted += 1
         self._scheduler.lower_limit(len(self._table))
         self._scheduler.requeued.append(youngest.pending)
 
@@ -102,7 +106,7 @@ class Recovery:
             # A prompt half way through prefill was never checked for NaN.
             unchecked = any(one.is_prepared and one.prefill is not None for one in slot.sequences)
             if len(beside) == 1 and not unchecked:
-                sequence.error = ModelError(NAN_LOGITS)
+                sequence.error = make_nan_error()
             else:
                 sequence.pending.retry_alone = True
                 retried.append(sequence)

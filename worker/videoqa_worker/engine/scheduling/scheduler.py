@@ -92,7 +92,7 @@ class Scheduler:
         region = self._find_region(pending)
         assert region is not None  # noqa: S101 - it fits
         # It takes memory of the device only when its prefill begins.
-        sequence = SlotSequence(pending, self._loaded.tokenizer, self._loaded.eos, region)
+        sequence = SlotSequence(pending, self._loaded.tokenizer, self._loaded.generation, region)
         self._table.add(sequence)
         sequence.poll_caller()
         self.finish(sequence)

@@ -1,40 +1,15 @@
-"""Logits processors: the checkpoint's own generation settings that shape every answer, as in `generate`."""
+"""The logits processors of a sequence in a slot, with the tokens that they depend on."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from transformers import (
-    LogitsProcessorList,
-    NoBadWordsLogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-)
+from transformers import LogitsProcessorList
 
-__all__ = ["LogitsProcessors", "make_processors"]
-
-
-def make_processors(
-    settings: Any, eos: frozenset[int], device: torch.device
-) -> LogitsProcessorList:
-    """Returns the processors in the order in which transformers applies them; most checkpoints have none."""
-    found = LogitsProcessorList()
-    if (settings.repetition_penalty or 1.0) != 1.0:
-        found.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
-    if settings.no_repeat_ngram_size:
-        found.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
-    if settings.bad_words_ids:
-        ends = sorted(eos) or None
-        found.append(NoBadWordsLogitsProcessor(settings.bad_words_ids, eos_token_id=ends))
-    if settings.suppress_tokens:
-        found.append(SuppressTokensLogitsProcessor(settings.suppress_tokens, device=str(device)))
-    return found
+__all__ = ["LogitsProcessors"]
 
 
 class LogitsProcessors:
-    """The processors of one sequence, which depend on all of its tokens."""
+    """The processors of one sequence, and its tokens."""
 
     def __init__(self, processors: LogitsProcessorList, prompt: torch.Tensor, longest: int) -> None:
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from videoqa.contract import Generation
@@ -15,7 +17,7 @@ MIN_TEMPERATURE = 1e-6
 
 
 class Sampler:
-    """Temperature, then nucleus (top-p), then one draw.
+    """Temperature, then min-p, top-k and nucleus (top-p) in the order of vLLM, then one draw.
 
     The generator belongs to the sequence: a seed gives the same answer alone and in any batch,
     on one kind of device (CPU and CUDA generators differ).
@@ -27,7 +29,7 @@ class Sampler:
             seed: the generation's own, or one drawn for it.
         """
         self._temperature = max(generation.temperature, MIN_TEMPERATURE)
-        self._top_p = generation.top_p
+        self._top_p, self._top_k, self._min_p = generation.top_p, generation.top_k, generation.min_p
         self._generator = torch.Generator(device).manual_seed(seed)
         self._before = self._generator.get_state()
         self.draws = 0
@@ -39,7 +41,7 @@ class Sampler:
         # NaN (float16 overflows) would end in a device-side assertion, which takes the whole CUDA
         # context with it.
         finite = logits.float().nan_to_num(nan=-MAX_LOGIT).clamp(-MAX_LOGIT, MAX_LOGIT)
-        probabilities = torch.softmax(finite / self._temperature, dim=-1)
+        probabilities = torch.softmax(self._filter(finite / self._temperature), dim=-1)
         if self._top_p >= 1:
             return torch.multinomial(probabilities, 1, generator=self._generator)[0]
         ordered, tokens = probabilities.sort(descending=True, stable=True)
@@ -47,6 +49,15 @@ class Sampler:
         ordered[ordered.cumsum(dim=-1) - ordered >= self._top_p] = 0.0
         drawn = torch.multinomial(ordered, 1, generator=self._generator)
         return tokens.gather(0, drawn)[0]  # `tokens[drawn[0]]` would wait for the device
+
+    def _filter(self, logits: torch.Tensor) -> torch.Tensor:
+        """Forbids tokens below min-p, and those behind the top k; tokens that tie with the last one stay."""
+        if self._min_p > 0:
+            least = logits.amax() + math.log(self._min_p)
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        if 0 < self._top_k < len(logits):
+            logits = logits.masked_fill(logits < logits.topk(self._top_k).values[-1], -torch.inf)
+        return logits
 
     def undo(self) -> None:
         """Takes back the last draw, whose token was lost."""

@@ -9,6 +9,7 @@ from videoqa.contract import FinishReason
 from videoqa_worker.engine.generation import Generated, PendingRequest
 from videoqa_worker.engine.kvcache.positions import DecodeInput
 from videoqa_worker.engine.kvcache.slots import Slot, SlotRegion
+from videoqa_worker.engine.model.checkpoint.generation_config import CheckpointGeneration
 from videoqa_worker.engine.sequence.detokenizer import Detokenizer, count_held_back
 from videoqa_worker.engine.sequence.logits import LogitsProcessors
 from videoqa_worker.engine.sequence.prefill import Prefill
@@ -20,7 +21,9 @@ __all__ = ["Sequence", "SlotSequence"]
 class Sequence:
     """One request in generation, under its own limit, end tokens, stop strings and cancellation."""
 
-    def __init__(self, pending: PendingRequest, tokenizer: Any, eos: frozenset[int]) -> None:
+    def __init__(
+        self, pending: PendingRequest, tokenizer: Any, checkpoint: CheckpointGeneration
+    ) -> None:
         self.pending = pending
         self.generation = pending.request.generation
         self.tokens: list[int] = []
@@ -31,9 +34,13 @@ class Sequence:
         streams = pending.request.on_text is not None
         self._detokenizer = Detokenizer(tokenizer) if streams else None
         self._tokenizer = tokenizer
-        self._eos = eos
+        self._eos = checkpoint.eos
+        self._stops = (*self.generation.stop, *checkpoint.stop_strings)
+        specials = tokenizer.all_special_tokens if self._stops else []
+        self._specials = [one for one in specials if any(one in stop for stop in self._stops)]
+        """Special tokens in stop strings; the text that is searched has them only then."""
         # A character is at most 4 tokens (bytes); 8 more cover the token that straddles the start.
-        self._tail = max((len(stop) for stop in self.generation.stop), default=0) * 4 + 8
+        self._tail = max((len(stop) for stop in self._stops), default=0) * 4 + 8
 
     @property
     def is_finished(self) -> bool:
@@ -77,6 +84,7 @@ class Sequence:
             input_tokens=self.pending.prompt_tokens,
             output_tokens=len(self.tokens),
             first_token_s=self._first_token_s,
+            seconds=time.monotonic() - self.pending.arrived_s,
         )
 
     def _stream(self, text: str) -> None:
@@ -88,7 +96,7 @@ class Sequence:
         if self.finish_reason is not None:
             text = self._text if self.finish_reason == "stop_string" else self._decode(self.tokens)
         else:
-            text = text[: len(text) - count_held_back(text, self.generation.stop)]
+            text = text[: len(text) - count_held_back(text, self._stops)]
         new = text[self.pending.streamed :]
         if not new or self.pending.request.on_text is None:
             return
@@ -100,20 +108,23 @@ class Sequence:
 
     def _match_stop_string(self) -> bool:
         """Returns True if the text has a stop string; most steps look at the last tokens only."""
-        stops = self.generation.stop
+        stops = self._stops
         if not stops:
             return False
-        tail = self._decode(self.tokens[-self._tail :])
+        shows = bool(self._specials)
+        tail = self._decode(self.tokens[-self._tail :], shows_specials=shows)
         if not any(stop in tail for stop in stops):
             return False
-        text = self._decode(self.tokens)
+        text = self._decode(self.tokens, shows_specials=shows)
         ends = [text.index(stop) for stop in stops if stop in text]
         if ends:
             self._text = text[: min(ends)]
+            for special in self._tokenizer.all_special_tokens if shows else ():
+                self._text = self._text.replace(special, "")
         return bool(ends)
 
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+    def _decode(self, tokens: list[int], *, shows_specials: bool = False) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=not shows_specials))
 
 
 class SlotSequence(Sequence):
@@ -123,10 +134,10 @@ class SlotSequence(Sequence):
         self,
         pending: PendingRequest,
         tokenizer: Any,
-        eos: frozenset[int],
+        checkpoint: CheckpointGeneration,
         region: SlotRegion[SlotSequence],
     ) -> None:
-        super().__init__(pending, tokenizer, eos)
+        super().__init__(pending, tokenizer, checkpoint)
         self.region = region
         self.prefill: Prefill | None = Prefill(pending.prompt_tokens)
         """None once the prompt is complete."""

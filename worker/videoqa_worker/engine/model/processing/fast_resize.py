@@ -32,7 +32,8 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.video_llava.image_processing_video_llava import VideoLlavaImageProcessor
 
-from videoqa_worker.engine.model.video_processor import PilVideoProcessor
+from videoqa_worker import log_events
+from videoqa_worker.engine.model.processing.video_processor import PilVideoProcessor
 from videoqa_worker.prompt import Normalisation
 
 __all__ = ["MAX_RESIZED_PIXELS", "Uint8Steps", "use_fast_pixels"]
@@ -99,10 +100,10 @@ def use_fast_pixels(processor: Any) -> None:
         if part is None:
             continue
         if reason := _find_obstacle(part):
-            log.warning("%s: reference pixels, slower, because %s", name, reason)
+            log_events.REFERENCE_PIXELS.log(log, name=name, reason=reason)
         else:
             setattr(processor, name, _make_fast(part))
-            log.info("%s: fast pixels", name)
+            log_events.FAST_PIXELS.log(log, name=name)
 
 
 def _make_fast(part: Any) -> Any:

@@ -21,7 +21,7 @@ from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import make_batched_videos
 
-__all__ = ["PilVideoProcessor", "load_video_processor"]
+__all__ = ["VIDEO_SIZES", "PilVideoProcessor", "load_video_processor"]
 
 
 class PilVideoProcessor(VideoProcessorMixin, PilBackend):
@@ -68,24 +68,22 @@ class PilVideoProcessor(VideoProcessorMixin, PilBackend):
 
 
 VIDEO_SIZES: Mapping[str, dict[str, Any]] = {
-    "llava_onevision": {"size": {"height": 384, "width": 384}},
-    "llava_next_video": {
+    "LlavaOnevisionProcessor": {"size": {"height": 384, "width": 384}},
+    "LlavaNextVideoProcessor": {
         "size": {"shortest_edge": 224},
         "crop_size": {"height": 224, "width": 224},
         "do_center_crop": True,
     },
-    "video_llava": {
+    "VideoLlavaProcessor": {
         "size": {"shortest_edge": 224},
         "crop_size": {"height": 224, "width": 224},
         "do_center_crop": True,
     },
 }
-"""Sizes for checkpoints that state none: the defaults of transformers' class of each family."""
+"""Sizes for checkpoints that state none, by the class of the processor: the defaults of transformers."""
 
 
-def load_video_processor(
-    checkpoint: str, model_type: str, hub: Mapping[str, Any]
-) -> PilVideoProcessor:
+def load_video_processor(checkpoint: str, family: str, hub: Mapping[str, Any]) -> PilVideoProcessor:
     """Returns the video part of a checkpoint's processor, with the settings in its files."""
     stated, _ = PilVideoProcessor.get_video_processor_dict(checkpoint, **hub)
-    return PilVideoProcessor(**VIDEO_SIZES[model_type] | stated)
+    return PilVideoProcessor(**VIDEO_SIZES[family] | stated)

@@ -1,0 +1,1 @@
+"""The processor of a checkpoint: tokenizer, image and video processor."""

@@ -1,0 +1,135 @@
+"""Loads a checkpoint's processor without torchvision, with pixels by PIL or by `fast_resize`.
+
+Images: transformers has a PIL backend for every family here; it is chosen by name, so
+that pixels do not depend on what else is installed. Videos: see `video_processor`. These
+parts are the reference; `fast_resize` makes fast ones of them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
+from transformers.video_processing_utils import VideoProcessorMixin
+
+from videoqa.errors import ConfigurationError
+from videoqa_worker.engine.model.checkpoint.loading_errors import name_part
+from videoqa_worker.engine.model.processing.fast_resize import use_fast_pixels
+from videoqa_worker.engine.model.processing.pixtral import PixtralProcessor
+from videoqa_worker.engine.model.processing.processor_class import (
+    find_processor_class,
+    has_video_token,
+)
+from videoqa_worker.engine.model.processing.video_processor import VIDEO_SIZES, load_video_processor
+
+__all__ = ["PROCESSORS", "load_processor"]
+
+PROCESSORS = (
+    "LlavaProcessor",
+    "LlavaNextProcessor",
+    "LlavaNextVideoProcessor",
+    "LlavaOnevisionProcessor",
+    "VideoLlavaProcessor",
+)
+"""Processors of the LLaVA family, for which the fast pixels were checked."""
+
+
+FILES = {
+    "tokenizer": "tokenizer.json, tokenizer_config.json, special_tokens_map.json or added_tokens.json",
+    "image_processor": "preprocessor_config.json or processor_config.json",
+    "video_processor": "video_preprocessor_config.json or preprocessor_config.json",
+}
+"""Files of the parts of a processor."""
+_OWN_FILES = "processor_config.json, chat_template.json, chat_template.jinja or config.json"
+
+
+class _WithoutTorchvision:
+    """Mixed into a family's processor class; replaces what upstream does only with torchvision."""
+
+    # Upstream stacks the videos of a call into one tensor, which fails when they differ in T.
+    skip_tensor_conversion = ("video_metadata", "text_replacement_offsets", "pixel_values_videos")
+
+    def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+        """Accepts our video processor: without torchvision upstream fails to find the class to check against."""
+        if name == "video_processor" and isinstance(argument, VideoProcessorMixin | None):
+            return VideoProcessorMixin
+        return super().check_argument_for_proper_class(name, argument)  # type: ignore[misc]
+
+    def apply_chat_template(self, *args: Any, **settings: Any) -> Any:
+        """Renders a conversation; SmolVLM's own method asks its video processor first, which is none here."""
+        own: Any = super()
+        whole = getattr(self, "video_processor", self) is not None
+        plain = partial(ProcessorMixin.apply_chat_template, self)  # type: ignore[arg-type]
+        render = own.apply_chat_template if whole else plain
+        return render(*args, **settings)
+
+
+def load_processor(
+    checkpoint: str, config: Any, pixels: Literal["fast", "reference"] = "fast", **hub: Any
+) -> Any:
+    """Loads the processor that a checkpoint names.
+
+    Outside of the LLaVA family it has no video processor: each frame is an image.
+
+    Arguments:
+        pixels: `fast` where `use_fast_pixels` can, or `reference` for all.
+
+    Raises:
+        ConfigurationError: transformers has no processor for this checkpoint, or it needs more than images.
+    """
+    family = find_processor_class(checkpoint, config, hub)
+    takes_videos = family.__name__ in VIDEO_SIZES and has_video_token(config)
+    kind: Any = type(family.__name__, (_WithoutTorchvision, family), {})
+    with name_part(checkpoint, _OWN_FILES):
+        settings, _ = kind.get_processor_dict(checkpoint, **hub)
+    loaders = {
+        "tokenizer": lambda: _load_tokenizer(family, checkpoint, hub),
+        "image_processor": lambda: AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            checkpoint, backend="pil", **hub
+        ),
+        "video_processor": lambda: (
+            load_video_processor(checkpoint, family.__name__, hub) if takes_videos else None
+        ),
+    }
+    wanted = kind.get_attributes()
+    if not set(wanted) <= set(loaders):
+        raise ConfigurationError(
+            f"got a {config.model_type} model, whose processor needs {sorted(wanted)}, expected one "
+            "for images and text",
+            param="model",
+        )
+    parts = []
+    for name in wanted:
+        with name_part(checkpoint, FILES[name]):
+            parts.append(loaders[name]())  # type: ignore[no-untyped-call]
+    with name_part(checkpoint, _OWN_FILES):
+        processor = kind.from_args_and_dict(parts, settings)
+        _fill_in(processor, config)
+    if family.__name__ in PROCESSORS and pixels == "fast":
+        with name_part(checkpoint, FILES["image_processor"]):
+            use_fast_pixels(processor)
+    return processor
+
+
+def _load_tokenizer(family: type[Any], checkpoint: str, hub: dict[str, Any]) -> Any:
+    """Loads the tokenizer; Pixtral's files name a class that would cut the text otherwise, as transformers notes."""
+    loader: Any = TokenizersBackend if family is PixtralProcessor else AutoTokenizer
+    return loader.from_pretrained(checkpoint, **hub)
+
+
+def _fill_in(processor: Any, config: Any) -> None:
+    """Fills in what old checkpoints leave to the model's configuration: it decides an image's tokens."""
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return
+    if getattr(processor, "patch_size", 0) is None:
+        processor.patch_size = vision.patch_size
+        # CLIP puts a class token before the patches; "default" then drops it again.
+        processor.num_additional_image_tokens = int("clip" in vision.model_type)
+    if getattr(processor, "vision_feature_select_strategy", "") is None:
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+    if getattr(processor, "num_image_tokens", 0) is None:
+        processor.num_image_tokens = (vision.image_size // vision.patch_size) ** 2

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from videoqa import errors
-from videoqa.contract import Generation, JobRequest, Result, Sampling, Usage
+from videoqa.contract import (
+    GenerationInForce,
+    JobRequest,
+    Result,
+    Sampling,
+    Usage,
+)
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker.job.context import JobControl
 from videoqa_worker.job.result_object import build_url, list_roots, store_result
@@ -39,7 +45,7 @@ def some_result(job_id: str = "job_1", **fields: Any) -> Result:
         sources=(),
         model="demo",
         sampling=Sampling(),
-        generation=Generation(),
+        generation=GenerationInForce(),
         usage=Usage(),
         attempt=1,
         created_at=NOON,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from videoqa.contract import Sampling
+from videoqa.contract import Image, Sampling, Video
 from videoqa.contract.frame_sampling import DEFAULT_FPS_CAP, DEFAULT_FRAMES
-from videoqa_worker.job.frame_budget import ProcessorDefaults, fill_sampling, split_frame_budget
+from videoqa_worker.job.frame_budget import (
+    ProcessorDefaults,
+    assign_samplings,
+    fill_sampling,
+    split_frame_budget,
+)
 
 
 def test_a_request_that_names_a_number_keeps_it() -> None:
@@ -46,3 +51,9 @@ def test_given_times_are_left_alone() -> None:
 )
 def test_a_budget_is_shared_equally(asked: Sampling, videos: int, expected: list[int]) -> None:
     assert [share.cap for share in split_frame_budget(asked, videos)] == expected
+
+
+def test_an_image_that_may_move_takes_no_share_of_the_videos() -> None:
+    image, video = Image(url="s3://b/a.png", guessed=True), Video(url="s3://b/a.mp4")
+    asked = Sampling(frames=8, budget=6)
+    assert [share.cap for share in assign_samplings(asked, (video, image, video))] == [3, 6, 3]

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
 
 from videoqa import errors
-from videoqa.contract import JobRequest, Segment, Video
+from videoqa.contract import JobRequest, Segment, Video, Warn
 from videoqa_worker.engine import Answering, Generated, MediaQuestion
 from videoqa_worker.frames import Frame, SampledSegment, SampledVideo, VideoInfo
 from videoqa_worker.job.context import AttemptContext, JobControl
@@ -34,7 +34,7 @@ class Film:
         self.closed = False
 
     def segments(self, *_: Any, first: int, **__: Any) -> Generator[SampledSegment]:
-        info = VideoInfo(10.0 * TOTAL, 25.0, 2, 2, "h264", "mp4")
+        info = VideoInfo(10.0 * TOTAL, 25.0, 2, 2, "h264", "mp4", start_offset_s=2.5)
         try:
             for number in range(min(first, TOTAL - 1), TOTAL):
                 self.taken.append(number)
@@ -49,6 +49,8 @@ class Model:
     """Answers when it is told to."""
 
     stated_sampling = None, None
+    stated_generation: ClassVar[dict[str, Any]] = {"repetition_penalty": 1.1}
+    warnings = (Warn(code="no_chat_template", message="the prompt had the plain format"),)
 
     def __init__(self) -> None:
         self.asked: list[Future[Generated]] = []
@@ -109,6 +111,7 @@ def answer(film: Film, model: Model, kept: Kept, *, own_batch: bool = False) -> 
     draft = AttemptDraft(request.sampling)
     context = AttemptContext(request, JobControl("job", 1, 60), lambda progress: None)
     copy = cast(Any, type("Copy", (), {
+        "is_reread": False,
         "waited_s": 0.0, "fetched_bytes": 1, "size_bytes": 2, "etag": None, "version_id": None,
     }))  # fmt: skip
     (item,) = request.inputs
@@ -128,6 +131,11 @@ def test_answers_come_in_the_order_of_time_and_are_kept_one_by_one(
     assert [part.text for part in outcome.segments] == [f"answer {n}" for n in range(TOTAL)]
     assert kept.segments == outcome.segments
     assert (film.taken, film.closed) == (list(range(TOTAL)), True)
+
+
+def test_the_source_tells_its_first_picture_on_a_players_clock(film: Film, model: Model) -> None:
+    (source,) = answer(film, model, Kept()).sources
+    assert source.start_offset_s == 2.5
 
 
 def test_no_more_are_asked_about_at_a_time_than_may_have_to_be_asked_again(
@@ -233,4 +241,8 @@ def test_a_file_may_be_written_to_once_its_last_segment_is_taken(
                 run()
             assert caught.value.param == "inputs.0.url"
         else:
-            assert len(run().segments) == TOTAL
+            draft = run()
+            assert len(draft.segments) == TOTAL
+            assert draft.warnings == [*Model.warnings]
+            assert draft.generation.repetition_penalty == 1.1
+            assert draft.generation.from_checkpoint == Model.stated_generation

@@ -23,6 +23,7 @@ from videoqa import errors
 from videoqa.contract import JobRequest, Result, Sampling, parse_stored
 from videoqa.jobs import CachedObject
 from videoqa.storage import ObjectStore
+from videoqa_worker import log_events
 from videoqa_worker.job.claims import HeldJob
 from videoqa_worker.sources import SourceVersion
 
@@ -30,7 +31,7 @@ __all__ = ["AnswerCache", "CacheKey", "Lookup", "compute_fingerprint"]
 
 log = logging.getLogger(__name__)
 
-PROMPT_FORM = 1
+PROMPT_FORM = 2
 """Counts up when the same question would reach the model in other words or pixels."""
 
 
@@ -157,11 +158,7 @@ class AnswerCache:
             data = self._objects.read(cached.url, cached.size_bytes + 1)
             if cached.holds(data):
                 return parse_stored(Result, data)
-            log.warning(
-                "%s is no longer the answer that was stored there; asking the model again. If no later "
-                "job replaced it, find out who may write into the results' storage",
-                cached.url,
-            )
+            log_events.CACHED_ANSWER_CHANGED.log(log, store=cached.url)
         except (errors.OutputError, errors.InvalidRequest) as error:
-            log.info("cannot read the answer of an earlier job, asking the model again: %s", error)
+            log_events.CACHED_ANSWER_UNREADABLE.log(log, error=error)
         return None

@@ -10,15 +10,20 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 from videoqa import errors
-from videoqa.contract import Failure, Result, TextPiece, redact_url, to_datetime
+from videoqa.contract import Failure, JobRequest, Result, TextPiece, redact_url, to_datetime
 from videoqa.jobs import CachedObject, Claim, ClaimResult, Unreadable
 from videoqa.redaction import redact_text
 from videoqa.storage import ObjectStore
+from videoqa.telemetry.log_context import job_context
+from videoqa.telemetry.trace_context import find_trace_id
+from videoqa_worker import log_events
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.checkpoints import RecordCheckpoints
 from videoqa_worker.job.claims import Claims, HeldJob
@@ -33,6 +38,9 @@ from videoqa_worker.job.result_object import (
     reuse_result,
     store_result,
 )
+from videoqa_worker.job.sheet import SheetKeeper
+from videoqa_worker.job.tally import AttemptTally, ObserveAttempt, Outcome
+from videoqa_worker.job.trace import begin_trace
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["Attempts", "backoff_s"]
@@ -57,7 +65,13 @@ class Attempts:
         pipeline: Pipeline,
         objects: ObjectStore,
         cache: AnswerCache,
+        sheets: SheetKeeper,
+        observers: Sequence[ObserveAttempt] = (),
     ) -> None:
+        """
+        Arguments:
+            observers: called with the tally of each attempt that has ended.
+        """
         self._settings = settings
         self._claims = claims
         self._leases = leases
@@ -65,6 +79,8 @@ class Attempts:
         self._pipeline = pipeline
         self._objects = objects
         self._cache = cache
+        self._sheets = sheets
+        self._observers = tuple(observers)
 
     def drain(self) -> None:
         """Claims nothing more; jobs that run may finish, under leases that are short from now on."""
@@ -110,55 +126,103 @@ class Attempts:
         try:
             with self._claims.claiming(heard, on_answer) as result:
                 if result is None or not result.is_claimed:
-                    log.debug("no job: %s", result.reason if result else "this worker is reserved")
+                    reason = result.reason if result else "this worker is reserved"
+                    log_events.NO_JOB.log(log, reason=reason)
                     return False
                 return self._start(result) or result.more_wait
         except errors.RedisUnavailable as error:  # closing: nobody waits for Redis any more
-            log.warning("%s; this worker ends", error)
+            log_events.CLAIMS_END.log(log, error=error)
             return False
 
     def _start(self, result: ClaimResult) -> bool:
         """Runs the claimed job under its lease; returns True if other jobs may have come to wait by its end."""
         if result.unreadable is not None:  # of a newer release; its workers may know it
-            self._fail(result.unreadable, result.unreadable.error, retryable=True)
+            tally = AttemptTally()
+            with self._log_context(result.unreadable):
+                self._fail(result.unreadable, result.unreadable.error, tally, retryable=True)
+            self._note_end(tally)
             return True
         claim = result.claim
         if claim is None:
             return True
+        with self._log_context(claim, claim.request):
+            return self._run_under_lease(claim)
+
+    def _log_context(
+        self, job: Claim | Unreadable, request: JobRequest | None = None
+    ) -> AbstractContextManager[None]:
+        """Gives all lines of a block the fields of this attempt."""
+        texts = []
+        if request is not None:
+            texts = [each.text for each in request.questions] + [request.summary or ""]
+        return job_context(
+            job_id=job.job_id,
+            attempt=job.attempt,
+            model=self._settings.model,
+            tenant=request.tenant if request else None,
+            trace_id=find_trace_id(job.job_id, job.traceparent),
+            texts=texts,
+        )
+
+    def _run_under_lease(self, claim: Claim) -> bool:
+        """Runs the job under its lease; returns as `_start` does."""
         control = JobControl(claim.job_id, claim.attempt, claim.timeout_s, token=claim.token)
-        with self._leases.holding(control):
+        trace = begin_trace(claim, self._settings.model)
+        with self._leases.holding(control), trace.running():
             if self.is_closing:  # after it was held, so that `close` cannot miss it
                 control.stop(_stopping())
-            log.info("job started", extra=_tags(claim.job_id, claim.attempt))
-            has_woken = self._run(HeldJob(self._claims, claim, control, self._progress))
+            log_events.JOB_STARTED.log(log, queued_s=round(claim.queued_s, 4))
+            job = HeldJob(self._claims, claim, control, self._progress, trace)
+            try:
+                has_woken = self._run(job)
+            finally:
+                self._note_end(job.tally)
             self._progress.drop(control)
         return has_woken
 
+    def _note_end(self, tally: AttemptTally) -> None:
+        tally.end()
+        for observe in self._observers:
+            observe(tally)
+
     def _run(self, job: HeldJob) -> bool:
         """Answers and stores; whatever goes wrong ends in the job's record. Returns as `_start` does."""
-        claim, tags = job.claim, _tags(job.claim.job_id, job.claim.attempt)
+        claim = job.claim
         result: Result | None = None
         try:
             result = self._answer(job)
             if result is None:
-                log.info("another job asks the same; this one waits for it", extra=tags)
+                job.tally.outcome = "followed"
+                log_events.JOB_FOLLOWS.log(log)
                 return True
+            job.trace.note(
+                cached=result.cached,
+                frames=result.usage.frames,
+                bytes_fetched=result.usage.bytes_fetched,
+            )
             job.report(Progress("storing"))
-            return self._finish(job, result)
+            with job.trace.stage("store"):
+                return self._finish(job, result)
         except errors.LeaseLost as error:
-            log.warning("%s", error, extra=tags)
-        except errors.WorkerStopping:
-            self._give_back(claim, result)
+            job.trace.note_error(error.code)
+            log_events.JOB_LOST.log(log, error=error)
+        except errors.WorkerStopping as error:
+            job.trace.note_error(error.code)
+            self._give_back(job, result)
         except errors.RedisUnavailable as error:  # closing: nobody waits for Redis any more
-            log.warning("%s; the job's lease ends by itself", error, extra=tags)
+            job.trace.note_error(error.code)
+            log_events.LEASE_LEFT.log(log, error=error)
         except errors.JobError as error:
+            job.trace.note_error(error.code)
             if isinstance(error, errors.EngineStopped) and not error.had_begun:
-                self._give_back(claim, result)
+                self._give_back(job, result)
             else:
-                self._fail(claim, error, kept=result)
-        except Exception as error:
-            log.exception("job met an unexpected error", extra=tags)
-            self._fail(claim, errors.InternalError(redact_text(f"{type(error).__name__}: {error}")))
+                self._fail(claim, error, job.tally, kept=result)
+        except Exception as error:  # noqa: BLE001 - it is logged
+            job.trace.note_error(errors.InternalError.code)
+            log_events.JOB_ERROR.log(log, exc_info=True)
+            failed = errors.InternalError(redact_text(f"{type(error).__name__}: {error}"))
+            self._fail(claim, failed, job.tally)
         return True
 
     def _answer(self, job: HeldJob) -> Result | None:
@@ -171,18 +235,23 @@ class Attempts:
         if claim.kept is not None:
             return claim.kept.model_copy(update={"attempt": claim.attempt})
         check_output_free(self._objects, self._url(claim), claim)
-        context = AttemptContext(claim.request, control, job.report)
+        sheet = self._sheets.begin(claim)
+        context = AttemptContext(
+            claim.request, control, job.report, sheet, tally=job.tally, trace=job.trace
+        )
         # A second attempt runs alone in its batch: if this job breaks it again, only it is convicted.
         with self._pipeline.open(context, own_batch=claim.attempt > 1) as opened:
             key = self._cache.make_key(claim.request, opened.sampling, opened.versions)
             found = self._cache.look_up(job, key.lookup)
+            if key.lookup is not None and claim.request.cache == "use" and not found.must_follow:
+                job.tally.cache = "miss" if found.known is None else "hit"
             if found.must_follow:
                 return None
             if found.known is not None:
                 _stream_known(context, found.known)
-                return reuse_result(claim, found.known)
+                return reuse_result(claim, found.known, sheet.copy(found.known))
             draft = self._pipeline.answer(opened, RecordCheckpoints(job, key.fingerprint))
-        return build_result(claim, draft, self._cache, key)
+        return build_result(claim, draft, self._cache, key, sheet.end())
 
     def _finish(self, job: HeldJob, result: Result) -> bool:
         """Stores the result object, then ends the job as succeeded. Returns as `_start` does."""
@@ -199,6 +268,7 @@ class Attempts:
                 param="output",
             ) from error
         storing_s = round(time.monotonic() - begun, 4)
+        job.tally.seconds["storing"] = storing_s
         usage = result.usage.model_copy(update={"storing_s": storing_s})
         result = result.model_copy(update={"usage": usage, "finished_at": datetime.now(UTC)})
         is_small = len(result.model_dump_json()) <= self._settings.inline_result_bytes
@@ -211,24 +281,30 @@ class Attempts:
                 cache_key=None if result.cached else result.cache_key,
                 cached=CachedObject.of(url, data),
                 cache_ttl_s=self._cache.ttl_s,
+                counted=result,
             )
         )
-        outcome = {
-            "cancel": "job was canceled",
-            "lost": "job is another worker's",
-        }
-        succeeded = f"job has succeeded {_describe(job, result)}"
-        log.info(outcome.get(status, succeeded), extra=_tags(claim.job_id, claim.attempt))
+        ends: dict[str, Outcome] = {"cancel": "canceled", "lost": "lost"}
+        job.tally.outcome = ends.get(status, "succeeded")
+        if status == "cancel":
+            log_events.JOB_CANCELED.log(log)
+        elif status == "lost":
+            log_events.RESULT_LOST.log(log)
+        else:
+            log_events.JOB_SUCCEEDED.log(log, **_describe(job, result))
         return status != "ok"
 
-    def _give_back(self, claim: Claim, result: Result | None) -> None:
+    def _give_back(self, job: HeldJob, result: Result | None) -> None:
+        claim = job.claim
         self._claims.give_back(claim, kept=result)
-        log.info("job given back", extra=_tags(claim.job_id, claim.attempt))
+        job.tally.outcome = "given_back"
+        log_events.JOB_GIVEN_BACK.log(log)
 
     def _fail(
         self,
         job: Claim | Unreadable,
         error: errors.VideoQAError,
+        tally: AttemptTally,
         *,
         retryable: bool | None = None,
         kept: Result | None = None,
@@ -255,8 +331,14 @@ class Attempts:
                 keep_s=self._settings.store_patience_s,
             )
         )
-        tags = _tags(job.job_id, job.attempt)
-        log.warning("attempt ended (%s): %s: %s", status, error.code, error, extra=tags)
+        ends: dict[str, Outcome] = {"failed": "failed", "retry": "retried", "canceled": "canceled"}
+        tally.outcome = ends.get(status, "lost")
+        if status in ("failed", "retry"):
+            tally.code = error.code
+        if isinstance(error, errors.JobCanceled):
+            log_events.JOB_CANCELED.log(log)
+        else:
+            log_events.ATTEMPT_FAILED.log(log, verdict=status, code=error.code, error=error)
 
     def _url(self, claim: Claim) -> str:
         template = claim.request.output or self._settings.output
@@ -280,17 +362,18 @@ def _stopping() -> errors.WorkerStopping:
     return errors.WorkerStopping("this worker shuts down")
 
 
-def _describe(job: HeldJob, result: Result) -> str:
-    """Returns what was asked and what it cost, as `key=value` without spaces in the values."""
+def _describe(job: HeldJob, result: Result) -> dict[str, Any]:
+    """Returns the fields of what was asked and what it cost, without spaces in the texts."""
     request, usage = job.claim.request, result.usage
     first = quote(redact_url(request.inputs[0].url), safe=":/%~@!$&'()*+,;=[]")
-    return (
-        f"model={quote(result.model, safe='/:@')} inputs={len(request.inputs)} first_input={first[:200]} "
-        f"questions={len(request.questions)} frames={usage.frames} input_tokens={usage.input_tokens} "
-        f"output_tokens={usage.output_tokens} seconds={time.monotonic() - job.begun_s:.2f} "
-        f"cached={'yes' if result.cached else 'no'}"
-    )
-
-
-def _tags(job_id: str, attempt: int) -> dict[str, object]:
-    return {"job_id": job_id, "attempt": attempt}
+    return {
+        "name": quote(result.model, safe="/:@"),
+        "inputs": len(request.inputs),
+        "first_input": first[:200],
+        "questions": len(request.questions),
+        "frames": usage.frames,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "seconds": round(time.monotonic() - job.tally.begun_s, 4),
+        "cached": "yes" if result.cached else "no",
+    }

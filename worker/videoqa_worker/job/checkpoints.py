@@ -20,8 +20,8 @@ class Checkpoints(Protocol):
     def load(self) -> list[Segment]:
         """Returns the segments that earlier attempts answered, from the first on."""
 
-    def save(self, segment: Segment) -> None:
-        """Keeps an answered segment."""
+    def save(self, segment: Segment) -> bool:
+        """Keeps an answered segment; returns False if it has not, and has told no reader of a stream."""
 
 
 class NoCheckpoints:
@@ -30,8 +30,8 @@ class NoCheckpoints:
     def load(self) -> list[Segment]:
         return []
 
-    def save(self, segment: Segment) -> None:
-        pass
+    def save(self, segment: Segment) -> bool:
+        return False
 
 
 class RecordCheckpoints:
@@ -51,14 +51,16 @@ class RecordCheckpoints:
         texts = [question.text for question in self._job.claim.request.questions]
         return [_set_questions(segment, texts) for segment in found]
 
-    def save(self, segment: Segment) -> None:
+    def save(self, segment: Segment) -> bool:
         # The record has the questions' texts already, as its request.
         bare = _set_questions(segment, [""] * len(segment.answers))
         self._room_bytes -= len(bare.model_dump_json())
         if (
-            self._room_bytes >= 0
-        ):  # else none of the later ones either: behind a gap they are of no use
-            self._job.save_segment(self._fingerprint, bare)
+            self._room_bytes < 0
+        ):  # then none of the later ones either: behind a gap they are of no use
+            return False
+        self._job.save_segment(self._fingerprint, bare)
+        return True
 
 
 def _set_questions(segment: Segment, texts: list[str]) -> Segment:

@@ -11,7 +11,6 @@ import itertools
 import logging
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Literal, TypeVar
@@ -19,9 +18,12 @@ from typing import Literal, TypeVar
 from videoqa import errors
 from videoqa.contract import Result, Segment
 from videoqa.jobs import CachedObject, Claim, ClaimResult, Ledger, Progress, WriteReply
+from videoqa_worker import log_events
 from videoqa_worker.job.admission import Admission
 from videoqa_worker.job.context import JobControl, apply_status
 from videoqa_worker.job.progress import ProgressWriter
+from videoqa_worker.job.tally import AttemptTally
+from videoqa_worker.job.trace import NO_TRACE, AttemptTrace
 
 __all__ = ["Claims", "HeldJob"]
 
@@ -150,7 +152,7 @@ class Claims:
             except errors.RedisUnavailable as error:
                 if (until or self._closing).wait(delay_s):
                     raise
-                log.warning("waiting for Redis: %s", error)
+                log_events.WAITING_FOR_REDIS.log(log, error=error)
                 delay_s = min(2.0, delay_s * 2)
 
 
@@ -161,13 +163,19 @@ class HeldJob:
     """
 
     def __init__(
-        self, claims: Claims, claim: Claim, control: JobControl, writer: ProgressWriter
+        self,
+        claims: Claims,
+        claim: Claim,
+        control: JobControl,
+        writer: ProgressWriter,
+        trace: AttemptTrace = NO_TRACE,
     ) -> None:
         self._claims = claims
         self._writer = writer
         self.claim = claim
         self.control = control
-        self.begun_s = time.monotonic()
+        self.trace = trace
+        self.tally = AttemptTally(claim.request.priority, claim.queued_s)
 
     def report(self, *steps: Progress) -> None:
         """Records where the attempt is: text at once, and anything else within a moment."""
@@ -189,10 +197,10 @@ class HeldJob:
         self._apply(statuses[-1])
 
     def save_segment(self, fingerprint: str, segment: Segment) -> None:
-        """Keeps an answered segment for the job's next attempt."""
+        """Keeps an answered segment for the job's next attempt, and tells the readers of a stream."""
         self._write(
             lambda job_id, token: self._claims.ledger.checkpoint(
-                job_id, token, fingerprint, segment
+                job_id, token, fingerprint, segment, is_streamed=self.claim.request.stream
             )
         )
 

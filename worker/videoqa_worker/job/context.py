@@ -9,12 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from videoqa.contract import JobRequest
 from videoqa.errors import JobCanceled, JobError, JobTimeout, LeaseLost
 from videoqa.jobs import Progress, WriteReply
+from videoqa_worker.job.sheet import JobSheet
+from videoqa_worker.job.tally import AttemptTally
+from videoqa_worker.job.trace import NO_TRACE, AttemptTrace
 
 __all__ = ["AttemptContext", "JobControl", "Progress", "Report", "apply_status"]
 
@@ -84,3 +87,6 @@ class AttemptContext:
     request: JobRequest
     control: JobControl
     report: Report
+    sheet: JobSheet = field(default_factory=JobSheet.none)
+    tally: AttemptTally = field(default_factory=AttemptTally)
+    trace: AttemptTrace = NO_TRACE

@@ -6,7 +6,6 @@ The steps of an attempt hand it from one to the next; when all of them are done 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from videoqa import errors
 from videoqa.contract import (
     Answer,
     FrameUsed,
+    Generation,
+    GenerationInForce,
     Input,
     Sampling,
     Segment,
@@ -26,10 +27,11 @@ from videoqa.contract import (
     redact_url,
 )
 from videoqa_worker.frames import SampledVideo, VideoInfo
+from videoqa_worker.job.tally import AttemptTally
 from videoqa_worker.prompt import FrameInput
 from videoqa_worker.sources import LocalCopy, SourceVersion
 
-__all__ = ["AttemptDraft", "attribute_errors", "convert_frames"]
+__all__ = ["AttemptDraft", "attribute_errors", "convert_frames", "warn_of_unused"]
 
 
 @dataclass
@@ -38,6 +40,8 @@ class AttemptDraft:
 
     sampling: Sampling = field(default_factory=Sampling)
     """The sampling that is used: with the defaults of the model's processor filled in."""
+    generation: GenerationInForce = field(default_factory=GenerationInForce)
+    """The options that are in force: the request's, and the checkpoint's own."""
     answers: tuple[Answer, ...] = ()
     segments: list[Segment] = field(default_factory=list)
     frames: list[FrameUsed] = field(default_factory=list)
@@ -45,8 +49,10 @@ class AttemptDraft:
     warnings: list[Warn] = field(default_factory=list)
     media: list[FrameInput] = field(default_factory=list)
     versions: list[SourceVersion] = field(default_factory=list)
+    is_reread: bool = False
+    """True if an input's bytes may be those of another version than `versions` has: its answers are not cached."""
     bytes_fetched: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    tally: AttemptTally = field(default_factory=AttemptTally)
 
     @contextmanager
     def timing(self, stage: errors.Stage) -> Iterator[None]:
@@ -55,32 +61,42 @@ class AttemptDraft:
         try:
             yield
         finally:
-            self.seconds[stage] += time.monotonic() - begun
+            self.tally.seconds[stage] += time.monotonic() - begun
 
     def count_as_fetching(self, seconds: float) -> None:
         """Moves time from sampling to fetching: it was spent waiting for bytes."""
-        self.seconds["sampling"] -= seconds
-        self.seconds["fetching"] += seconds
+        self.tally.seconds["sampling"] -= seconds
+        self.tally.seconds["fetching"] += seconds
+
+    def count_frames(self, frames: Sequence[FrameUsed]) -> None:
+        """Counts frames that this attempt has taken."""
+        exact = sum(frame.exact for frame in frames)
+        self.tally.frames_exact += exact
+        self.tally.frames_near += len(frames) - exact
 
     def note_source(self, item: Input, copy: LocalCopy, info: VideoInfo) -> None:
         """Adds what the result says of an input."""
         video = item if isinstance(item, Video) else None
         self.bytes_fetched += copy.fetched_bytes
+        self.is_reread |= copy.is_reread
         self.sources.append(
             SourceInfo(
                 url=redact_url(item.url),
-                kind=item.kind,
+                kind="image" if info.is_image else "video",
                 size_bytes=copy.size_bytes,
                 etag=copy.etag,
                 version_id=copy.version_id,
                 start=video.start if video else None,
                 end=video.end if video else None,
-                duration_s=info.duration_s if video else None,
-                fps=info.fps if video else None,
+                duration_s=info.duration_s,
+                start_offset_s=info.start_offset_s,
+                fps=info.fps,
                 width=info.width,
                 height=info.height,
                 codec=info.codec,
                 format=info.format,
+                dynamic_range=info.dynamic_range,
+                tone_mapped=info.tone_mapped,
             )
         )
 
@@ -92,6 +108,7 @@ class AttemptDraft:
                 self.warnings.append(attributed)
 
     def usage(self, queued_s: float) -> Usage:
+        seconds = self.tally.seconds
         given = [answer for part in self.segments for answer in part.answers] + list(self.answers)
         return Usage(
             input_tokens=sum(answer.input_tokens for answer in given),
@@ -99,10 +116,26 @@ class AttemptDraft:
             frames=len(self.frames) + sum(len(part.frames) for part in self.segments),
             bytes_fetched=self.bytes_fetched,
             queued_s=round(queued_s, 4),
-            fetching_s=round(self.seconds["fetching"], 4),
-            sampling_s=round(self.seconds["sampling"], 4),
-            generating_s=round(self.seconds["generating"], 4),
+            fetching_s=round(seconds.get("fetching", 0.0), 4),
+            sampling_s=round(seconds.get("sampling", 0.0), 4),
+            generating_s=round(seconds.get("generating", 0.0), 4),
         )
+
+
+def warn_of_unused(generation: Generation) -> list[Warn]:
+    """Returns a warning if a request filters the tokens that are drawn, but has none drawn."""
+    filters = [
+        name
+        for name in ("top_p", "top_k", "min_p")
+        if getattr(generation, name) != Generation.model_fields[name].default
+    ]
+    if generation.temperature > 0 or not filters:
+        return []
+    message = (
+        f"got {', '.join(filters)} with temperature 0, which has no effect: the answer is greedy; set a temperature "
+        "to sample"
+    )
+    return [Warn(code="sampling_unused", message=message, param=f"generation.{filters[0]}")]
 
 
 @contextmanager
@@ -118,7 +151,11 @@ def attribute_errors(param: str) -> Iterator[None]:
 def convert_frames(
     number: int, kind: Literal["image", "video"], video: SampledVideo
 ) -> tuple[FrameInput, tuple[FrameUsed, ...]]:
-    """Returns an input's frames for the model, and for the result."""
+    """Returns an input's frames for the model, and for the result.
+
+    Arguments:
+        kind: the kind that the request names; a still picture is an image to the model, also if it was sent as a video.
+    """
     used = tuple(
         FrameUsed(
             input=number,
@@ -130,4 +167,5 @@ def convert_frames(
         for frame in video.frames
     )
     pixels = tuple(frame.pixels for frame in video.frames)
-    return FrameInput(kind, pixels, tuple(frame.pts_s for frame in video.frames)), used
+    times_s = tuple(frame.pts_s for frame in video.frames)
+    return FrameInput("image" if video.info.is_image else "video", pixels, times_s, kind), used

@@ -5,12 +5,12 @@ Knows the request and two numbers of the processor's configuration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from videoqa.contract import Sampling
+from videoqa.contract import Input, Sampling, Video
 
-__all__ = ["ProcessorDefaults", "fill_sampling", "split_frame_budget"]
+__all__ = ["ProcessorDefaults", "assign_samplings", "fill_sampling", "split_frame_budget"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,13 @@ def fill_sampling(sampling: Sampling, defaults: ProcessorDefaults) -> Sampling:
     elif sampling.method != "fps" and defaults.num_frames:
         return sampling.model_copy(update={"frames": defaults.num_frames})
     return sampling.model_copy(update={"frames": sampling.cap})
+
+
+def assign_samplings(sampling: Sampling, inputs: Sequence[Input]) -> Iterator[Sampling]:
+    """Yields the sampling of each input: the videos share the budget, and an image that moves may use all of it."""
+    shares = split_frame_budget(sampling, sum(isinstance(item, Video) for item in inputs))
+    for item in inputs:
+        yield next(shares) if isinstance(item, Video) else next(split_frame_budget(sampling, 1))
 
 
 def split_frame_budget(sampling: Sampling, videos: int) -> Iterator[Sampling]:

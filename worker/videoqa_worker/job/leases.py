@@ -15,6 +15,7 @@ from typing import Self
 
 from videoqa import errors
 from videoqa.jobs import Ledger
+from videoqa_worker import log_events
 from videoqa_worker.job.context import JobControl, apply_status
 
 __all__ = ["LeaseKeeper"]
@@ -82,10 +83,10 @@ class LeaseKeeper:
                 away = False
             except errors.RedisUnavailable as error:
                 if not away:
-                    log.warning("leases can't be renewed, jobs go on: %s", error)
+                    log_events.LEASES_NOT_RENEWED.log(log, error=error)
                 away = True
-            except Exception:  # the thread must survive whatever one beat meets
-                log.exception("a heartbeat failed")
+            except Exception:  # noqa: BLE001 - the thread must survive whatever one beat meets
+                log_events.HEARTBEAT_FAILED.log(log, exc_info=True)
 
     def beat(self) -> None:
         """Renews all leases once."""

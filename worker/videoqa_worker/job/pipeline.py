@@ -12,14 +12,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from videoqa.contract import Answer, Image, Input, Sampling, Video, Warn, redact_url
+from videoqa.contract import (
+    Answer,
+    GenerationInForce,
+    Input,
+    Sampling,
+    Video,
+    Warn,
+    redact_url,
+)
 from videoqa_worker.decoding.decoders import Decoders
+from videoqa_worker.decoding.inputs import sample_input
 from videoqa_worker.engine import Answering
 from videoqa_worker.frames import SampledVideo
 from videoqa_worker.job.checkpoints import Checkpoints, NoCheckpoints
 from videoqa_worker.job.context import AttemptContext, Progress
-from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames
-from videoqa_worker.job.frame_budget import ProcessorDefaults, fill_sampling, split_frame_budget
+from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames, warn_of_unused
+from videoqa_worker.job.frame_budget import ProcessorDefaults, assign_samplings, fill_sampling
 from videoqa_worker.job.questions import QuestionSession
 from videoqa_worker.job.segments import Segments
 from videoqa_worker.job.summary import SUMMARY_ID, list_notes, summarize
@@ -37,7 +46,7 @@ class _OpenedInput:
     number: int
     item: Input
     copy: LocalCopy
-    sampling: Sampling | None
+    sampling: Sampling
 
 
 @dataclass
@@ -90,7 +99,13 @@ class Pipeline:
         """
         num_frames, fps = self._engine.stated_sampling
         draft = AttemptDraft(
-            fill_sampling(context.request.sampling, ProcessorDefaults(num_frames, fps))
+            fill_sampling(context.request.sampling, ProcessorDefaults(num_frames, fps)),
+            GenerationInForce.of(context.request.generation, self._engine.stated_generation),
+            tally=context.tally,
+            warnings=[
+                *self._engine.warnings,
+                *warn_of_unused(context.request.generation),
+            ],
         )
         with (
             QuestionSession(self._engine, context, own_batch=own_batch) as session,
@@ -113,9 +128,8 @@ class Pipeline:
         self, context: AttemptContext, draft: AttemptDraft, copies: ExitStack
     ) -> _OpenedInput:
         inputs = context.request.inputs
-        shares = split_frame_budget(draft.sampling, sum(isinstance(item, Video) for item in inputs))
-        for n, item in enumerate(inputs):
-            sampling = next(shares) if isinstance(item, Video) else None
+        samplings = assign_samplings(draft.sampling, inputs)
+        for n, (item, sampling) in enumerate(zip(inputs, samplings, strict=True)):
             with attribute_errors(f"inputs.{n}.url"):
                 opened = _OpenedInput(
                     n, item, self._open_input(context, draft, n, copies), sampling
@@ -132,8 +146,10 @@ class Pipeline:
         inputs, check = context.request.inputs, context.control.check
         url = inputs[n].url
         context.report(Progress("fetching", redact_url(url), done=n, total=len(inputs)))
-        with draft.timing("fetching"):
+        with draft.timing("fetching"), context.trace.stage("fetch") as found:
             copy = copies.enter_context(self._sources.open(url, check=check))
+            found |= {"url.full": redact_url(url), "videoqa.bytes_fetched": copy.fetched_bytes}
+        context.tally.note_copy(url, copy)
         draft.versions.append(identify_source(url, copy))
         return copy
 
@@ -144,21 +160,28 @@ class Pipeline:
         copy = opened.copy
         _report_sampling(context, opened)
         waited_s = copy.waited_s
-        with draft.timing("sampling"):
+        with draft.timing("sampling"), context.trace.stage("sample") as found:
             sampled = self._sample(context, opened)
+            found |= {
+                "videoqa.frames": len(sampled.frames),
+                "videoqa.fetch_s": copy.waited_s - waited_s,
+                "videoqa.bytes_fetched": copy.fetched_bytes,
+            }
         draft.count_as_fetching(copy.waited_s - waited_s)
         media, used = convert_frames(opened.number, opened.item.kind, sampled)
         draft.media.append(media)
         draft.frames.extend(used)
+        draft.count_frames(used)
         draft.note_warnings(opened.number, sampled.warnings)
         draft.note_source(opened.item, copy, sampled.info)
 
     def _sample(self, context: AttemptContext, opened: _OpenedInput) -> SampledVideo:
-        item, copy, check = opened.item, opened.copy, context.control.check
-        if opened.sampling is None or isinstance(item, Image):
-            return self._decoders.read_image(copy, check=check)
-        return self._decoders.sample(
-            copy, opened.sampling, start=item.start, end=item.end, check=check
+        return sample_input(
+            self._decoders,
+            opened.item,
+            opened.copy,
+            opened.sampling,
+            check=context.control.check,
         )
 
     # -- questions
@@ -188,6 +211,8 @@ class Pipeline:
             )
             for n, question in enumerate(questions)
         ]
+        job.context.sheet.add([pixels for item in job.draft.media for pixels in item.frames])
+        job.context.sheet.start_writing()
         answers = []
         for n, (question, future) in enumerate(zip(questions, pending, strict=True)):
             param = f"questions.{n}.text"

@@ -14,6 +14,7 @@ from typing import Self
 
 from videoqa import errors
 from videoqa.jobs import Ledger
+from videoqa_worker import log_events
 from videoqa_worker.job.context import JobControl, Progress, apply_status
 
 __all__ = ["ProgressWriter"]
@@ -63,8 +64,8 @@ class ProgressWriter:
                 return
             try:
                 self.write()
-            except Exception:  # the thread must survive whatever one call meets
-                log.exception("reports of progress could not be written")
+            except Exception:  # noqa: BLE001 - the thread must survive whatever one call meets
+                log_events.PROGRESS_FAILED.log(log, exc_info=True)
 
     def write(self) -> None:
         """Writes all reports that wait; they are lost if Redis is away, as the next ones say more."""

@@ -11,10 +11,12 @@ from typing import Self
 
 from videoqa import errors
 from videoqa.contract import Answer
+from videoqa.telemetry.log_context import hide_texts
 from videoqa_worker.engine import Answering, Generated, MediaQuestion
 from videoqa_worker.job.context import AttemptContext
 from videoqa_worker.job.draft import attribute_errors
 from videoqa_worker.job.text_stream import TextStream
+from videoqa_worker.job.trace import AskedAt
 from videoqa_worker.prompt import FrameInput, PreparedMedia
 
 __all__ = ["QuestionSession"]
@@ -34,6 +36,8 @@ class QuestionSession:
         self._engine, self._context = engine, context
         self._own_batch = own_batch
         self._is_over = False
+        self._asked: dict[Future[Generated], AskedAt] = {}
+        """The moments of the questions on their way, where the attempt is traced."""
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +72,16 @@ class QuestionSession:
                 patience_s=_PATIENCE_S[request.priority],
                 on_text=on_text,
             )
+            return self._ask(question)
+
+    def _ask(self, question: MediaQuestion) -> Future[Generated]:
+        if not self._context.trace.is_on:
             return self._engine.ask(question)
+        asked = AskedAt()
+        future = self._engine.ask(question)
+        asked.note_built(future)
+        self._asked[future] = asked
+        return future
 
     def wait(
         self,
@@ -88,6 +101,10 @@ class QuestionSession:
                 raise
         if stream is not None:
             stream.flush()
+        self._context.tally.answers.append(generated)
+        hide_texts(generated.text)
+        if (asked := self._asked.pop(future, None)) is not None:
+            self._context.trace.add_answer(asked, self._context.request.generation, generated)
         return Answer(
             question_id=question_id,
             question=text,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from videoqa.contract import (
     Model,
     Result,
     Usage,
+    Warn,
     check_output,
     fixed_part,
     parse_stored,
@@ -31,9 +33,11 @@ from videoqa.contract import (
 )
 from videoqa.jobs import Claim
 from videoqa.storage import ObjectStore, file_path
+from videoqa_worker import log_events
 from videoqa_worker.job.answer_cache import AnswerCache, CacheKey
 from videoqa_worker.job.context import JobControl
 from videoqa_worker.job.draft import AttemptDraft
+from videoqa_worker.job.sheet import KeptSheet
 
 __all__ = [
     "build_result",
@@ -98,7 +102,9 @@ def check_output_free(objects: ObjectStore, url: str, claim: Claim) -> None:
         return
 
 
-def build_result(claim: Claim, draft: AttemptDraft, cache: AnswerCache, key: CacheKey) -> Result:
+def build_result(
+    claim: Claim, draft: AttemptDraft, cache: AnswerCache, key: CacheKey, sheet: KeptSheet
+) -> Result:
     return Result(
         answers=draft.answers,
         segments=tuple(draft.segments),
@@ -107,26 +113,29 @@ def build_result(claim: Claim, draft: AttemptDraft, cache: AnswerCache, key: Cac
         model=cache.model,
         model_revision=cache.revision,
         sampling=draft.sampling,
-        generation=claim.request.generation,
+        generation=draft.generation,
         usage=draft.usage(claim.queued_s),
-        warnings=tuple(draft.warnings),
-        cache_key=key.lookup,
-        **_own_fields(claim),
+        cache_key=None if draft.is_reread else key.lookup,
+        **_own_fields(claim, sheet, draft.warnings),
     )
 
 
-def reuse_result(claim: Claim, known: Result) -> Result:
+def reuse_result(claim: Claim, known: Result, sheet: KeptSheet) -> Result:
     """Returns an earlier job's answers as this job's result, which cost it no tokens."""
     return known.model_copy(
         update={
             "cached": True,
             "usage": Usage(queued_s=round(claim.queued_s, 4)),
-            **_own_fields(claim),
+            **_own_fields(claim, sheet, _drop_sheet_warnings(known.warnings)),
         }
     )
 
 
-def _own_fields(claim: Claim) -> dict[str, Any]:
+def _drop_sheet_warnings(warnings: Sequence[Warn]) -> list[Warn]:
+    return [warning for warning in warnings if warning.param != "sheet"]
+
+
+def _own_fields(claim: Claim, sheet: KeptSheet, warnings: Sequence[Warn]) -> dict[str, Any]:
     """Fields of a result that differ between jobs with the same answers."""
     return {
         "job_id": claim.job_id,
@@ -136,6 +145,9 @@ def _own_fields(claim: Claim) -> dict[str, Any]:
         "custom_id": claim.request.custom_id,
         "tenant": claim.request.tenant,
         "metadata": claim.request.metadata,
+        "warnings": (*warnings, *([sheet.warning] if sheet.warning else [])),
+        "sheet_url": sheet.url,
+        "sheet": sheet.layout,
     }
 
 
@@ -167,7 +179,7 @@ def store_result(
         except errors.OutputUnavailable as error:
             if number == TRIES:
                 raise
-            log.warning("%s; trying again", error, extra={"job_id": control.job_id})
+            log_events.STORING_AGAIN.log(log, error=error)
             time.sleep(0.2 * 2**number)
     return data
 

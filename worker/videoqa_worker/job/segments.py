@@ -68,6 +68,7 @@ class Segments:
         """Asks all questions about all segments that are not answered yet; see `finish`."""
         done = self._checkpoints.load()
         self._draft.segments.extend(done)
+        self._context.sheet.skip(sum(len(part.frames) for part in done))
         for part in done:
             self._draft.note_warnings(0, warn_if_fewer(self._draft.sampling.cap, len(part.frames)))
         self._new_from = len(done) + AHEAD
@@ -82,6 +83,7 @@ class Segments:
 
     def finish(self) -> None:
         """Waits for the last answers; the video is not needed for them."""
+        self._context.sheet.start_writing()
         self._collect(leaving=0)
 
     def _take_frames(
@@ -100,8 +102,17 @@ class Segments:
         ) as segments:
             while True:
                 waited_s = copy.waited_s
-                with self._draft.timing("sampling"), attribute_errors("inputs.0.url"):
+                with (
+                    self._draft.timing("sampling"),
+                    attribute_errors("inputs.0.url"),
+                    self._context.trace.stage("sample") as found,
+                ):
                     segment = next(segments, None)
+                    if segment is not None:
+                        found |= {
+                            "videoqa.segment": segment.number,
+                            "videoqa.frames": len(segment.video.frames),
+                        }
                 self._draft.count_as_fetching(copy.waited_s - waited_s)
                 if segment is None:
                     return
@@ -109,6 +120,7 @@ class Segments:
 
     def _ask_about(self, segment: SampledSegment) -> None:
         media, used = convert_frames(0, "video", segment.video)
+        self._draft.count_frames(used)
         prepared = PreparedMedia([media])
         with self._draft.timing("generating"):
             answers = [
@@ -120,6 +132,7 @@ class Segments:
                 )
                 for n, question in enumerate(self._context.request.questions)
             ]
+        self._context.sheet.add(media.frames, segment.total * len(media.frames))
         self._pending.append(
             _AskedSegment(
                 segment.number, segment.total, segment.start_s, segment.end_s, used, answers
@@ -147,10 +160,10 @@ class Segments:
             answers=answers,
             frames=asked.frames,
         )
-        self._checkpoints.save(segment)
+        is_told = self._checkpoints.save(segment)
         self._draft.segments.append(segment)
         report = self._context.report
-        if self._context.request.stream:
+        if self._context.request.stream and not is_told:
             for answer in answers:
                 report(
                     Progress(

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Literal, Self
 
 from videoqa.jobs import ClaimResult
+from videoqa_worker import log_events
 
 __all__ = ["Call", "JobSlots"]
 
@@ -119,8 +120,8 @@ class JobSlots:
         while (call := self._take_call()) is not None:
             try:
                 self._follow(call)
-            except Exception:  # the thread must survive whatever one claim meets
-                log.exception("a claim failed")
+            except Exception:  # noqa: BLE001 - the thread must survive whatever one claim meets
+                log_events.CLAIM_FAILED.log(log, exc_info=True)
             finally:
                 self._end(call)
 

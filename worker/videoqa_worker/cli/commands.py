@@ -25,12 +25,23 @@ from videoqa.cli.arguments import (
 from videoqa.terminal import PlainConsole, unguard
 
 if TYPE_CHECKING:
-    from videoqa_worker.embedded import Stack
+    from videoqa_worker.embedded import Gateway, Stack
 
 __all__ = ["demo", "frames", "up", "worker"]
 
 
-def worker() -> None:
+def worker(
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write seconds by stage of the first jobs into this file as JSON, and end; see the guide on metrics.",
+        ),
+    ] = None,
+    profile_jobs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Jobs of the profile.")
+    ] = 50,
+) -> None:
     """Run one worker, which answers jobs until a signal ends it."""
     import signal
 
@@ -39,7 +50,7 @@ def worker() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the worker is ready and hears of it
     # Its log is printable by itself, and the bars of libraries need their carriage returns.
     sys.stdout, sys.stderr = unguard(sys.stdout), unguard(sys.stderr)
-    leave(main())
+    leave(main(profile, profile_jobs))
 
 
 def demo(
@@ -133,7 +144,7 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Run Redis and a worker on this machine until Ctrl-C.
+    """Run Redis, a worker and a gateway on this machine until Ctrl-C.
 
     Other commands of the same user find them without a setting. Results are files.
     """
@@ -149,12 +160,34 @@ def up(
         console.print(f"warning: {mistake}")
     with Stack(folder, os.environ, port=port) as stack:
         stack.save_password()
+        gateway = None
         try:
-            _serve(stack, console)
+            gateway = _start_gateway(stack, console)
+            _serve(stack, console, gateway)
         except KeyboardInterrupt:
             console.print("stopping")
         finally:
             LocalStack.delete(folder)
+            if gateway is not None:
+                gateway.stop()
+
+
+def _start_gateway(stack: Stack, console: PlainConsole) -> Gateway | None:
+    """Starts the gateway; None, with a line that says why, if it cannot be."""
+    from videoqa.errors import VideoQAError
+    from videoqa_worker.embedded import has_gateway
+
+    if not has_gateway():
+        console.print("gateway   none: install it with `pip install 'videoqa[gateway]'` for HTTP")
+        return None
+    try:
+        gateway = stack.start_gateway()
+        gateway.save_key()
+    except VideoQAError as error:  # jobs go on without it
+        console.print(f"gateway   none: {error.message}", markup=False)
+        return None
+    console.print(f"gateway   {gateway.url}, for programs that have the key in {gateway.key_path}")
+    return gateway
 
 
 def _stop_on_signals() -> None:
@@ -168,13 +201,19 @@ def _stop_on_signals() -> None:
     signal.signal(signal.SIGINT, interrupt)
 
 
-def _serve(stack: Stack, console: PlainConsole) -> None:
+def _serve(stack: Stack, console: PlainConsole, gateway: Gateway | None) -> None:
     """Prints what is open, then the worker's log, and restarts the worker if it dies."""
     from videoqa.local_stack import LocalStack
 
     _print_openings(stack, console)
     # Before the model is loaded: jobs may wait for it.
-    LocalStack(redis_url=stack.redis.url, pid=os.getpid(), model=stack.model).save(stack.folder)
+    LocalStack(
+        redis_url=stack.redis.url,
+        pid=os.getpid(),
+        model=stack.model,
+        sheet_output=stack.settings.sheet_output,
+        gateway_url=gateway.url if gateway else None,
+    ).save(stack.folder)
     begun = time.monotonic()
     with console.status(f"model     {stack.model}: starting") as line:
 
@@ -188,7 +227,13 @@ def _serve(stack: Stack, console: PlainConsole) -> None:
     console.print(
         '\nask in another shell:     videoqa ask clip.mp4 "What is moving?"'
         f"\nfor your backend app:     export VIDEOQA_REDIS_URL={stack.redis.url}"
-        "\nCtrl-C stops everything.\n"
+        + (
+            f"\nin a browser, once:       {gateway.make_link(gateway.save_key())}"
+            if gateway
+            else ""
+        )
+        + "\nCtrl-C stops everything.\n",
+        markup=False,
     )
     _follow_worker(stack, console)
 
@@ -209,6 +254,7 @@ def _print_openings(stack: Stack, console: PlainConsole) -> None:
         f"127.0.0.1:{stack.redis.port}, for programs of this machine that have the password",
     )
     show("results", settings.output)
+    show("sheets", settings.sheet_output if settings.sheets else "none")
     show("reads", ", ".join(map(str, settings.sources.file_roots)) or "no files")
     show("writes", ", ".join(dict.fromkeys(map(str, written))) or "no files")
     private = "and this machine's network" if settings.sources.private_addresses else "alone"

@@ -21,7 +21,7 @@ from videoqa.errors import ConfigurationError
 __all__ = ["ServerProcess", "free_port", "free_ports"]
 
 PR_SET_PDEATHSIG = 1
-SERVER_PORTS = range(20_000, 32_000)
+SERVER_PORTS = range(10_000, 32_000)
 
 
 def free_port(preferred: int = 0) -> int:

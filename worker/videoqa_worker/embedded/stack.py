@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import IO, Self
 from videoqa.client import Client
 from videoqa.errors import ConfigurationError
 from videoqa.settings import Settings
+from videoqa_worker.embedded.gateway import Gateway
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.embedded.redis_server import RedisServer
 from videoqa_worker.settings import DEMO_MODEL, WorkerSettings
@@ -23,8 +25,13 @@ from videoqa_worker.settings import DEMO_MODEL, WorkerSettings
 __all__ = ["Stack"]
 
 PREFERRED_PORT = 7379
+SAMPLE = Path(__file__).parents[1] / "demo/clips/parade.mp4"
+"""Video that the page Ask offers to who has none at hand."""
 LOAD_TIMEOUT_S = 3600.0
 """Limit of the first start, which may download 15 GB of weights."""
+
+_STATE = re.compile(r'] (.+) \[videoqa_worker\]|"message":"([^"]+)","logger":"videoqa_worker"')
+"""A line of the worker's start, for people or as JSON."""
 
 
 class Stack:
@@ -47,6 +54,8 @@ class Stack:
         """
         self.folder = folder
         self.results = folder / "results"
+        self.sheets = folder / "sheets"
+        self.uploads = folder / "uploads"
         self._environ = environ
         self._defaults = defaults or {}
         self._port = port
@@ -86,6 +95,10 @@ class Stack:
             return None
         return path.read_text().strip() or None
 
+    def start_gateway(self) -> Gateway:
+        """Starts a gateway before this stack; whoever calls stops it."""
+        return Gateway(self.folder, self.settings, self._worker_environment())
+
     def save_password(self) -> None:
         """Saves Redis' password for the next start."""
         path = self.folder / "redis" / "password"
@@ -98,7 +111,7 @@ class Stack:
 
     @property
     def settings(self) -> Settings:
-        return Settings(redis_url=self.redis.url)
+        return Settings(redis_url=self.redis.url, sheet_output=self.worker_settings.sheet_output)
 
     def client(self) -> Client:
         return Client(settings=self.settings)
@@ -109,6 +122,12 @@ class Stack:
         home, here = Path.home(), Path.cwd()
         return (home,) if here.is_relative_to(home) else (home, here)
 
+    def _list_read_folders(self) -> tuple[Path, ...]:
+        """Returns the user's own folders, and those of uploads and of the sample where they lie outside of them."""
+        own = self._own_folders
+        others = (self.uploads.absolute(), SAMPLE.parent)
+        return (*own, *(one for one in others if not any(map(one.is_relative_to, own))))
+
     @property
     def worker_settings(self) -> WorkerSettings:
         """The settings that the worker reads from its environment."""
@@ -118,7 +137,13 @@ class Stack:
         given = {
             "VIDEOQA_MODEL": DEMO_MODEL,
             "VIDEOQA_OUTPUT": self.results.absolute().as_uri() + "/{job_id}.json",
-            "VIDEOQA_FILE_ROOTS": os.pathsep.join(map(str, self._own_folders)),
+            "VIDEOQA_LOG_FORMAT": "console",
+            "VIDEOQA_SHEETS": "true",
+            "VIDEOQA_SHEET_OUTPUT": self.sheets.absolute().as_uri() + "/{job_id}.jpg",
+            "VIDEOQA_GATEWAY_SAMPLE": SAMPLE.as_uri(),
+            "VIDEOQA_GATEWAY_FILES": str(self.uploads.absolute()),
+            "VIDEOQA_GATEWAY_MEDIA": ",".join(f"{each.as_uri()}/" for each in self._own_folders),
+            "VIDEOQA_FILE_ROOTS": os.pathsep.join(map(str, self._list_read_folders())),
             "VIDEOQA_OUTPUT_ROOTS": os.pathsep.join(map(str, self._own_folders)),
             "VIDEOQA_PRIVATE_ADDRESSES": "true",
             # Less than the 10 s after which a server that does not stop is killed.
@@ -167,7 +192,8 @@ class Stack:
     def _read_last_message(self) -> str:
         """Returns the message of the worker's newest log line."""
         lines = self.worker.log_path.read_text(errors="replace").splitlines()
-        return lines[-1].partition("videoqa_worker: ")[2] if lines else ""
+        found = _STATE.search(lines[-1]) if lines else None
+        return (found[1] or found[2]) if found else ""
 
 
 def _lock_folder(folder: Path) -> IO[str]:

@@ -19,6 +19,7 @@ from uuid import uuid4
 from kombu.message import Message
 
 from videoqa.broker import TASK
+from videoqa_worker import log_events
 
 __all__ = ["BellReader"]
 
@@ -86,12 +87,7 @@ class BellReader:
             is_new = fault not in self._faults
             self._faults.add(fault)
         if is_new:
-            log.warning(
-                "dropped a message that is no bell: wrong %s, which begins with %s; further ones are only counted, and "
-                "jobs that wait are rung for again; find out who else writes to this broker",
-                fault,
-                _show(found),
-            )
+            log_events.BELL_DROPPED.log(log, fault=fault, shown=_show(found))
 
     def _parse_item(self, item: bytes) -> str:
         if len(item) > _MAX_MESSAGE_BYTES:

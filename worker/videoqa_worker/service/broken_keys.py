@@ -13,6 +13,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from videoqa_worker import log_events
+
 __all__ = ["BrokenQueues", "is_wrong_type"]
 
 log = logging.getLogger(__name__)
@@ -46,15 +48,10 @@ class BrokenQueues:
             broken = _find_broken(channel, keys)
             if broken:
                 if queue not in self._look_at_s:
-                    log.error(
-                        "Redis holds another type of value under %s, expected a list of messages: no job of "
-                        "this queue begins here, other queues go on; delete the key (DEL), and find out who "
-                        "else writes to this Redis",
-                        broken[0],
-                    )
+                    log_events.QUEUE_BROKEN.log(log, key=broken[0])
                 self._look_at_s[queue] = time.monotonic() + _LOOK_AGAIN_S
             elif self._look_at_s.pop(queue, None):
-                log.warning("queue %s can be read again", queue)
+                log_events.QUEUE_MENDED.log(log, queue=queue)
 
     def _leave_out(self, queues: list[str]) -> list[str]:
         now_s = time.monotonic()

@@ -26,6 +26,7 @@ from kombu.message import Message
 from kombu.transport.redis import Channel
 from redis.exceptions import ResponseError
 
+from videoqa_worker import log_events
 from videoqa_worker.job.slots import JobSlots
 from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.broken_keys import BrokenQueues, is_wrong_type
@@ -69,9 +70,7 @@ class BellConsumer(Consumer):  # type: ignore[misc]
 
         def note(error: Exception, interval_s: float) -> None:
             if not failures:
-                log.error(
-                    "cannot connect to the broker at %s: %s; trying again", conn.as_uri(), error
-                )
+                log_events.BROKER_AWAY.log(log, address=conn.as_uri(), error=error)
             failures.append(error)
 
         conn.ensure_connection(  # type: ignore[no-untyped-call]
@@ -79,7 +78,7 @@ class BellConsumer(Consumer):  # type: ignore[misc]
             callback=self._look_for_jobs,
         )  # fmt: skip
         if failures:
-            log.warning("the broker can be reached again")
+            log_events.BROKER_BACK.log(log)
         return conn
 
     def _look_for_jobs(self) -> None:

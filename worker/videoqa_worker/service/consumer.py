@@ -16,6 +16,7 @@ from celery import signals
 from celery.platforms import SecurityWarning
 from celery.worker import state
 
+from videoqa_worker import log_events
 from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.service.celery_consumer import BellConsumer
 from videoqa_worker.service.runtime import Runtime
@@ -42,7 +43,7 @@ def hear_bells(runtime: Runtime) -> int:
                 runtime.wait_for_jobs()
                 return int(worker.exitcode or 0)
             # A broker that is full or lacks replicas is an "unrecoverable error" to Celery.
-            log.warning("Celery gave up on the broker; connecting again, the model stays loaded")
+            log_events.CELERY_GAVE_UP.log(log)
             time.sleep(1)
 
 

@@ -21,6 +21,7 @@ from videoqa import errors
 from videoqa.broker import ring, translate_broker_errors
 from videoqa.contract import WorkerInfo
 from videoqa.jobs import Ledger
+from videoqa_worker import log_events
 
 __all__ = ["Reaper"]
 
@@ -57,6 +58,8 @@ class Reaper:
         self._wake = wake
         self._stop = threading.Event()
         self._announced_s = float("-inf")
+        self.rung = 0
+        """Bells that were rung since the start."""
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
     def __enter__(self) -> Self:
@@ -73,7 +76,11 @@ class Reaper:
         try:
             self._ledger.leave(self._describe().id)
         except errors.RedisUnavailable as error:
-            log.warning("could not remove this worker from the list of workers: %s", error)
+            log_events.NOT_REMOVED.log(log, error=error)
+
+    def announce_soon(self) -> None:
+        """Has the worker announced with the next round, since its state has changed; for a signal's handler too."""
+        self._announced_s = float("-inf")
 
     def announce(self) -> None:
         self._ledger.announce(self._describe())
@@ -91,10 +98,10 @@ class Reaper:
                 away = False
             except errors.RedisUnavailable as error:
                 if not away:
-                    log.warning("the reaper cannot do all of its work: %s", error)
+                    log_events.REAPER_HINDERED.log(log, error=error)
                 away = True
-            except Exception:  # the thread must survive whatever one round meets
-                log.exception("a round of the reaper failed")
+            except Exception:  # noqa: BLE001 - the thread must survive whatever one round meets
+                log_events.REAPER_FAILED.log(log, exc_info=True)
 
     def reap(self) -> int:
         """Makes one round, unless another worker has just made one; returns how many bells it rang."""
@@ -107,12 +114,11 @@ class Reaper:
                 queues += self._ledger.ring_again(self._find_empty(found.doubtful))
             except errors.RedisUnavailable as error:
                 # Leases and deadlines still end while a separate broker is away.
-                log.debug("the broker does not say which queues are empty: %s", error)
+                log_events.BROKER_SILENT.log(log, error=error)
         refused: errors.RedisUnavailable | None = None
         for queue in queues:
-            log.info(
-                "ringing for jobs of %s that are due, or that lost their worker or bell", queue
-            )
+            log_events.RINGING.log(log, queue=queue)
+            self.rung += 1
             try:
                 if not self._wake(queue):
                     ring(self._app, queue)

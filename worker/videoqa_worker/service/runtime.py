@@ -9,18 +9,22 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Self
 
 from celery import Celery
+from prometheus_client import CollectorRegistry
 
 from videoqa import errors
 from videoqa.broker import make_celery, ring
-from videoqa.contract import EngineInfo, WorkerInfo, describe_summary
+from videoqa.contract import EngineInfo, WorkerInfo, WorkerState, describe_summary
 from videoqa.jobs import Ledger, connect
 from videoqa.storage import ObjectStore
+from videoqa.telemetry.tracing import shut_down_tracing
+from videoqa_worker import __version__, log_events
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, ServerEngine, Stats
 from videoqa_worker.job.answer_cache import AnswerCache
@@ -30,9 +34,20 @@ from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.progress import ProgressWriter
 from videoqa_worker.job.result_object import list_roots
+from videoqa_worker.job.sheet import SheetKeeper
 from videoqa_worker.job.slots import JobSlots
+from videoqa_worker.job.tally import ObserveAttempt
 from videoqa_worker.service.announcement import describe_worker, list_queues, name_worker
 from videoqa_worker.service.bell_reader import BellReader
+from videoqa_worker.service.gpu import GpuReader
+from videoqa_worker.service.metrics import (
+    AttemptMetrics,
+    WorkerReading,
+    WorkerStateCollector,
+    serve_metrics,
+)
+from videoqa_worker.service.profile import WorkerProfile
+from videoqa_worker.service.rates import EngineRates, RateMeter
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
@@ -42,17 +57,26 @@ __all__ = ["Runtime"]
 
 log = logging.getLogger(__name__)
 
+MOST_IDS = 16
+"""Most ids of running jobs in an announcement."""
+
 
 class Runtime:
     """Everything that one worker process holds. A context manager: entering loads the model."""
 
     def __init__(
-        self, settings: WorkerSettings, on_state: Callable[[str], None] = lambda state: None
+        self,
+        settings: WorkerSettings,
+        on_state: Callable[[str], None] = lambda state: None,
+        profile: WorkerProfile | None = None,
     ) -> None:
         """
         Arguments:
             on_state: called with what is going on while the model loads.
+            profile: observes the attempts and the engine.
         """
+        self._profile = profile
+        self._observers: list[ObserveAttempt] = [] if profile is None else [profile]
         self.settings = settings
         self.worker_id = name_worker()
         self.app: Celery = make_celery(settings)
@@ -60,6 +84,8 @@ class Runtime:
         self._on_state = on_state
         self._started_at = datetime.now(UTC)
         self._engine: Answering | None = None
+        self._is_draining = False
+        self._meter = RateMeter()
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -82,9 +108,13 @@ class Runtime:
             prefix=settings.prefix,
             wait_replicas=settings.wait_replicas,
         )
-        reaper = stack.enter_context(self._make_reaper(ledger))
+        self._reaper = reaper = stack.enter_context(self._make_reaper(ledger))
         self._announce(reaper)
+        if settings.metrics_address is not None:  # before the model is loaded, if it is a wrong one
+            self._serve_metrics(stack, settings.metrics_address, reaper)
         engine = self._make_engine()
+        if self._profile is not None:
+            engine = self._profile.watch(engine)
         stack.callback(engine.close)
         engine.start()
         sources = stack.enter_context(
@@ -100,6 +130,15 @@ class Runtime:
             s3_endpoint_url=settings.s3_endpoint_url,
             file_roots=list_roots(settings.output, settings.output_roots),
         )
+        sheets = SheetKeeper(
+            ObjectStore(
+                s3_endpoint_url=settings.s3_endpoint_url,
+                file_roots=list_roots(settings.sheet_output, ()),
+            ),
+            settings.sheet_output,
+            is_default=settings.sheets,
+        )
+        stack.callback(sheets.close)
         self._attempts = Attempts(
             settings,
             Claims(
@@ -129,6 +168,8 @@ class Runtime:
                 answer_settings=settings.answer_settings,
                 per_tenant=settings.cache_scope == "tenant",
             ),
+            sheets,
+            self._observers,
         )
         self.slots = stack.enter_context(
             JobSlots(settings.job_slots, self._attempts.process, self._may_claim)
@@ -137,6 +178,28 @@ class Runtime:
         stack.callback(self._attempts.close)  # else slots would wait for their jobs to end
         stack.enter_context(self._make_watchdog(engine, reaper))
         self._announce(reaper)
+
+    def _serve_metrics(self, stack: ExitStack, address: str, reaper: Reaper) -> None:
+        registry = CollectorRegistry()
+        self._observers.append(AttemptMetrics(registry, self.settings.model))
+
+        def read() -> WorkerReading | None:
+            engine = self._engine
+            if engine is None:
+                return None
+            return WorkerReading(
+                version=__version__,
+                model=self.settings.model,
+                revision=engine.revision or "",
+                slots_busy=len(self.leases.list_held()),
+                bells_dropped=self.bells.dropped,
+                bells_rerung=reaper.rung,
+                engine=engine.stats,
+                engine_rows_most=self.settings.engine.max_batch,
+            )
+
+        registry.register(WorkerStateCollector(read, GpuReader()))
+        self.metrics_port = stack.enter_context(serve_metrics(address, registry))
 
     def _make_engine(self) -> Answering:
         """Returns the engine, with the model in this process or on a server."""
@@ -150,6 +213,7 @@ class Runtime:
     def _make_watchdog(self, engine: Answering, reaper: Reaper) -> Watchdog:
         def leave(status: int) -> None:
             reaper.close()
+            shut_down_tracing()
             logging.shutdown()
             os._exit(status)
 
@@ -183,7 +247,7 @@ class Runtime:
         try:
             reaper.announce()
         except errors.RedisUnavailable as error:
-            log.warning("not announced yet: %s", error)
+            log_events.NOT_ANNOUNCED.log(log, error=error)
 
     def describe(self) -> WorkerInfo:
         """Describes this worker, for `status` and `doctor`."""
@@ -191,17 +255,38 @@ class Runtime:
         engine = self._engine
         found: dict[str, object] = {"messages_dropped": self.bells.dropped}
         if engine is not None:
+            held = self.leases.list_held()
+            state = self._find_state(engine)
+            stats = engine.stats
+            rates = self._meter.measure(stats, time.monotonic())
             found |= {
                 "model_revision": engine.revision,
-                "running": len(self.leases.list_held()),
-                "ready": engine.ready,
-                "engine": _info(engine.stats) if engine.device != "server" else None,
+                "running": len(held),
+                "job_ids": tuple(control.job_id for control in held[:MOST_IDS]),
+                "ready": state == "ready",
+                "state": state,
+                "tokens_s": rates.tokens_s,
+                "engine": _info(stats, rates) if engine.device != "server" else None,
                 "device": engine.device,
             }
+            memory = engine.measure_device()
+            if memory is not None:
+                found |= {
+                    "device_name": memory.name,
+                    "device_used_bytes": memory.used_bytes,
+                    "device_bytes": memory.total_bytes,
+                }
         return info.model_copy(update=found)
+
+    def _find_state(self, engine: Answering) -> WorkerState:
+        if self._is_draining:
+            return "draining"
+        return "ready" if engine.ready else "broken"
 
     def drain(self, grace_s: float) -> None:
         """Claims nothing more; running jobs may finish within the grace, and then are given back."""
+        self._is_draining = True
+        self._reaper.announce_soon()
         self.slots.close()
         self._attempts.drain()
         timer = threading.Timer(grace_s, self._attempts.close)
@@ -218,7 +303,7 @@ class Runtime:
         return is_ready and self._attempts.may_claim
 
 
-def _info(stats: Stats) -> EngineInfo:
+def _info(stats: Stats, rates: EngineRates) -> EngineInfo:
     return EngineInfo(
         running=stats.running,
         steps=stats.steps,
@@ -230,4 +315,8 @@ def _info(stats: Stats) -> EngineInfo:
         prefix_hits=stats.prefixes.hits + stats.packed,
         prefix_misses=stats.prefixes.misses,
         kept_bytes=stats.features.size_bytes + stats.prefixes.size_bytes,
+        batch=rates.batch,
+        max_batch=stats.max_batch,
+        kv_used=stats.kv_used,
+        kv_positions=stats.kv_positions,
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol, Self
 
 from videoqa.errors import EngineStopped
+from videoqa_worker import log_events
 from videoqa_worker.engine import Stats
 
 __all__ = ["BROKEN_STATUS", "Watchdog", "Watched"]
@@ -93,7 +94,7 @@ class Watchdog:
     def _end(self, fault: str) -> None:
         if self._stop.is_set():
             return
-        log.critical("%s; this worker ends, and its jobs are tried again", fault)
+        log_events.WORKER_ENDS.log(log, fault=fault)
         self._break_off(EngineStopped(f"{fault}; the worker is started again"))
         until_s = time.monotonic() + _GOODBYE_S
         while self._running() and time.monotonic() < until_s:

@@ -25,12 +25,13 @@ from videoqa.contract import (
 )
 from videoqa.errors import InputChanged, InvalidRequest
 from videoqa.jobs import Ledger, connect
-from videoqa.local_stack import find_settings
-from videoqa_worker.cli.frames.take import FramesView, sample_input
+from videoqa.login import find_redis_settings
+from videoqa_worker.cli.frames.take import FramesView
 from videoqa_worker.decoding.decoders import Decoders
+from videoqa_worker.decoding.inputs import sample_input
 from videoqa_worker.frames import SampledVideo
 from videoqa_worker.job.draft import attribute_errors
-from videoqa_worker.job.frame_budget import ProcessorDefaults, fill_sampling, split_frame_budget
+from videoqa_worker.job.frame_budget import ProcessorDefaults, assign_samplings, fill_sampling
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import LocalCopy, Sources
 
@@ -69,7 +70,7 @@ def read_past_job(job_id: str) -> PastJob:
     Raises:
         JobNotFound, JobExpired, RedisUnavailable. OutputError: the result can't be read.
     """
-    settings = find_settings()
+    settings = find_redis_settings("frames --job")
     with Client(settings=settings) as client, connect(settings) as connection:
         state = client.get(job_id).state
         ledger = Ledger(connection, url=settings.redis_url, prefix=settings.prefix)
@@ -90,15 +91,14 @@ def take_past_frames(
     """
     inputs = job.request.inputs
     _check_count(sum(len(job.list_frames(number)) for number in range(len(inputs))), inputs[0])
-    shares = split_frame_budget(job.sampling, sum(not isinstance(item, Image) for item in inputs))
+    samplings = assign_samplings(job.sampling, inputs)
     views = []
     with (
         Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url) as sources,
         Decoders.of(settings, processes=1) as decoders,
     ):
-        for number, item in enumerate(inputs):
+        for number, (item, sampling) in enumerate(zip(inputs, samplings, strict=True)):
             begun_s = time.monotonic()
-            sampling = job.sampling if isinstance(item, Image) else next(shares)
             with (
                 attribute_errors(f"inputs.{number}.url"),
                 sources.open(item.url, progress=on_bytes) as copy,
@@ -109,7 +109,7 @@ def take_past_frames(
                 views.append(
                     FramesView(
                         source=redact_url(item.url),
-                        kind=item.kind,
+                        kind="image" if video.info.is_image else "video",
                         sampling=sampling,
                         video=video,
                         warnings=(*video.warnings, *_compare(video, job.list_frames(number))),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from videoqa_worker.cli.frames.take import FramesView
-from videoqa_worker.frames import Frame
+from videoqa_worker.frames import Frame, VideoInfo
 
 __all__ = ["build_json", "describe_video", "format_lines", "list_notes"]
 
@@ -20,11 +20,14 @@ def build_json(view: FramesView, files: Sequence[Path], sheet: Path | None) -> d
         "source": view.source,
         "kind": view.kind,
         "duration_s": _round(info.duration_s),
+        "start_offset_s": _round(info.start_offset_s),
         "fps": _round(info.fps),
         "width": info.width,
         "height": info.height,
         "codec": info.codec,
         "format": info.format,
+        "dynamic_range": info.dynamic_range,
+        "tone_mapped": info.tone_mapped,
         "size_bytes": view.size_bytes,
         "frames": [
             {
@@ -85,10 +88,17 @@ def describe_video(view: FramesView) -> str:
         f"{info.duration_s:.3f} s" if info.duration_s is not None else None,
         f"{info.width}x{info.height}",
         kind,
+        _describe_dynamic_range(info),
         f"{info.fps:.4g} frames a second" if info.fps else None,
         f"{view.size_bytes:,} bytes",
     )
     return ", ".join(part for part in parts if part)
+
+
+def _describe_dynamic_range(info: VideoInfo) -> str | None:
+    if info.dynamic_range == "sdr":
+        return None
+    return f"{info.dynamic_range.upper()}, {'mapped to SDR' if info.tone_mapped else 'not mapped to SDR'}"
 
 
 def _format_cells(frame: Frame) -> tuple[str, str, str, str]:

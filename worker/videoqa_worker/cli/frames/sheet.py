@@ -14,7 +14,7 @@ from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from videoqa_worker.frames import Frame
+from videoqa_worker.frames import Frame, make_thumbnail
 
 __all__ = ["MAX_WIDTH", "Layout", "choose_layout", "draw_sheet", "format_clock", "format_labels"]
 
@@ -93,22 +93,15 @@ def draw_sheet(frames: Sequence[Frame], title: str, details: str) -> Image.Image
     pen.text((_GAP, 44), _shorten(details, 17, width_px), fill=_FAINT, font=_font(17))
     size = _label_size(frames, layout.picture_width)
     for number, frame in enumerate(frames):
-        _paste_frame(sheet, pen, layout, number, frame)
+        _paste_frame(sheet, layout, number, frame)
         _draw_label(pen, layout, number, frame, size)
     return sheet
 
 
-def _paste_frame(
-    sheet: Image.Image, pen: ImageDraw.ImageDraw, layout: Layout, number: int, frame: Frame
-) -> None:
+def _paste_frame(sheet: Image.Image, layout: Layout, number: int, frame: Frame) -> None:
     left, top = layout.corner(number)
-    box = (layout.picture_width, layout.picture_height)
-    pen.rectangle((left, top, left + box[0] - 1, top + box[1] - 1), fill=_BARS)
-    picture = Image.fromarray(frame.pixels)
-    scale = min(box[0] / picture.width, box[1] / picture.height)
-    width, height = (max(1, round(scale * side)) for side in picture.size)
-    small = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    sheet.paste(small, (left + (box[0] - width) // 2, top + (box[1] - height) // 2))
+    tile = make_thumbnail(frame.pixels, layout.picture_width, layout.picture_height, fill=_BARS)
+    sheet.paste(tile, (left, top))
 
 
 def _draw_label(

@@ -21,17 +21,19 @@ from videoqa.contract import (
     JobRequest,
     Sampling,
     Warn,
+    is_s3_url,
     parse_request,
     redact_url,
     split_url,
 )
 from videoqa.errors import SourceNotFound
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.frames import SampledVideo
+from videoqa_worker.decoding.inputs import sample_input
+from videoqa_worker.frames import SampledVideo, VideoInfo
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.sources import LocalCopy, Sources
+from videoqa_worker.sources import Sources
 
-__all__ = ["FramesView", "sample_input", "take_frames"]
+__all__ = ["FramesView", "take_frames"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,9 @@ class FramesView:
 
     @property
     def name(self) -> str:
-        """The last part of the URL's path."""
+        """The last part of the URL's path, or of an object's key."""
+        if is_s3_url(self.source):
+            return self.source.rstrip("/").rpartition("/")[2]
         return unquote(split_url(self.source).path).rstrip("/").rpartition("/")[2] or self.source
 
 
@@ -83,10 +87,10 @@ def take_frames(
             video = sample_input(decoders, item, copy, request.sampling)
             return FramesView(
                 source=redact_url(item.url),
-                kind=item.kind,
+                kind="image" if video.info.is_image else "video",
                 sampling=request.sampling,
                 video=video,
-                warnings=video.warnings + _warn_about_image(item, sampling, start, end),
+                warnings=video.warnings + _warn_about_image(item, video.info, sampling, start, end),
                 size_bytes=copy.size_bytes,
                 fetched_bytes=copy.fetched_bytes,
                 requests=copy.requests,
@@ -107,19 +111,15 @@ def _parse_request(
     return parse_request(asked | ({"sampling": sampling} if sampling else {}))
 
 
-def sample_input(
-    decoders: Decoders, item: Input, copy: LocalCopy, sampling: Sampling
-) -> SampledVideo:
-    """Samples the input by the code of a worker's jobs."""
-    if isinstance(item, Image):
-        return decoders.read_image(copy)
-    return decoders.sample(copy, sampling, start=item.start, end=item.end)
-
-
 def _warn_about_image(
-    item: Input, sampling: dict[str, Any] | None, start: float | None, end: float | None
+    item: Input,
+    info: VideoInfo,
+    sampling: dict[str, Any] | None,
+    start: float | None,
+    end: float | None,
 ) -> tuple[Warn, ...]:
-    if not isinstance(item, Image) or (sampling, start, end) == (None, None, None):
+    asked = (sampling, start, end) != (None, None, None)
+    if not (asked and isinstance(item, Image) and info.is_image):
         return ()
-    message = "by its name this is an image, not a video: it gives one frame, and sampling flags do not apply"
+    message = "this is an image, not a video: it gives one frame, and sampling flags do not apply"
     return (Warn(code="one_picture", message=message),)

@@ -7,14 +7,13 @@ from functools import partial
 
 from kinds import surgery
 from kinds.kind import Kind
-from kinds.recipes import BASE, FRAGMENTS, LONG, PLAIN, flags
+from kinds.recipes import BASE, FRAGMENTS, LONG, flags
 from kinds.writers import write_with_cover
-from videoqa.errors import NotAVideo, NoVideoStream, VideoTruncated
+from videoqa.errors import NoVideoStream, VideoTruncated
 
 __all__ = ["BROKEN"]
 
 cut = partial(Kind, edit=partial(surgery.cut, share=0.6), ends_early=True)
-still = partial(replace, PLAIN, frames=1, format="image2pipe")
 
 CUT = {
     "mp4, cut at 60%": cut(flags("faststart", LONG)),
@@ -32,19 +31,6 @@ REFUSED = {
         replace(BASE, name="song.m4a", video=False, sound_s=2, format="mp4"),
         write_with_cover,
         refused=NoVideoStream,
-    ),
-    "a PNG": Kind(still(name="clip.png", codec="png", pixel_format="rgb24"), refused=NotAVideo),
-    "a JPEG": Kind(
-        still(name="clip.jpg", codec="mjpeg", pixel_format="yuvj420p"), refused=NotAVideo
-    ),
-    "animated PNG": Kind(
-        replace(
-            PLAIN, name="clip.png", codec="apng", pixel_format="rgb24", frames=5, format="apng"
-        ),
-        refused=NotAVideo,
-    ),
-    "animated WebP": Kind(
-        replace(PLAIN, name="clip.webp", codec="libwebp_anim", frames=5), refused=NotAVideo
     ),
 }
 

@@ -22,7 +22,7 @@ from kinds.recipes import (
     with_x264,
     with_x265,
 )
-from kinds.writers import write_resized, write_theora, write_with_units
+from kinds.writers import RESIZED, write_resized, write_theora, write_with_units
 
 __all__ = ["CODECS"]
 
@@ -67,7 +67,7 @@ H264 = {
     "full range": Kind(replace(BASE, pixel_format="yuvj420p")),
     "lossless RGB": Kind(replace(BASE, codec="libx264rgb", pixel_format="rgb24")),
     "cropped to 130x98": Kind(replace(BASE, size=(130, 98))),
-    "wide pixels (SAR 16:11)": Kind(with_x264("sar=16\\:11", BASE)),
+    "wide pixels (SAR 16:11)": Kind(with_x264("sar=16\\:11", BASE), sizes=((140, 72),)),
     "tall and thin": Kind(replace(BASE, size=(48, 640))),
 }  # fmt: skip
 HEVCS = {
@@ -80,7 +80,11 @@ HEVCS = {
         with_x265("keyint=12:bframes=4:radl=2:open-gop=0", MID)
     ),
     "HEVC, temporal layers": Kind(with_x265("keyint=24:bframes=4:temporal-layers=3", LONG)),
-    "HEVC, fields as pictures": Kind(with_x265("keyint=12:bframes=2:interlace=tff", BASE)),
+    "HEVC, fields as pictures": Kind(
+        with_x265("keyint=12:bframes=2:interlace=tff", BASE),
+        sizes=((96, 144),),
+        warned=("fields_apart",),
+    ),
     "HEVC, a message cut off": Kind(
         with_x265(CRA, replace(MKV, frames=80)), partial(write_with_units, unit=CUT_MESSAGE)
     ),
@@ -109,8 +113,8 @@ OPEN = {
     "VP9 in mp4": Kind(replace(VP9, name="clip.mp4", frames=80)),
     "VP9, transparent": Kind(replace(VP9, pixel_format="yuva420p")),
     "VP9, 4:4:4": Kind(replace(VP9, pixel_format="yuv444p", size=(101, 75))),
-    "VP9, size changes": Kind(VP9, write_resized),
-    "VP9, size changes, mp4": Kind(replace(VP9, name="clip.mp4"), write_resized),
+    "VP9, size changes": Kind(VP9, write_resized, sizes=RESIZED),
+    "VP9, size changes, mp4": Kind(replace(VP9, name="clip.mp4"), write_resized, sizes=RESIZED),
     "VP8": Kind(WEBM),
     "VP8, hidden frames": Kind(replace(WEBM, frames=80, codec_options=ALT_REF)),
     "VP8, transparent": Kind(
@@ -135,7 +139,9 @@ OLDER = {
     "MPEG-4 part 2, mkv": Kind(
         replace(MKV, codec="mpeg4", codec_options={"flags": "+qpel+mv4"})
     ),
-    "H.263, 3gp": Kind(replace(PLAIN, name="clip.3gp", codec="h263", size=(128, 96))),
+    "H.263, 3gp": Kind(
+        replace(PLAIN, name="clip.3gp", codec="h263", size=(128, 96)), sizes=((140, 96),)
+    ),
     "WMV 1": Kind(replace(WMV, codec="wmv1")),
     "WMV 2": Kind(replace(WMV, codec="wmv2")),
     "MS MPEG-4 v2, asf": Kind(replace(WMV, codec="msmpeg4v2")),

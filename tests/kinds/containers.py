@@ -25,6 +25,7 @@ from kinds.recipes import (
     with_x265,
 )
 from kinds.writers import (
+    RESIZED,
     write_joined_late,
     write_resized,
     write_two_streams,
@@ -41,6 +42,7 @@ def joined_late(recipe: Recipe) -> Kind:
         partial(write_joined_late, after=5),
         numbers=tuple(range(12, 50)),
         times_s=tuple(Fraction(n, 25) for n in range(38)),
+        offset_s=Fraction(8, 25),
     )
 
 
@@ -75,7 +77,7 @@ OTHERS = {
     "ts, joined late, HEVC": joined_late(with_x265("keyint=12:min-keyint=12:open-gop=1:bframes=3", TS)),
     "ts, joined late, MPEG-2": joined_late(replace(TS, codec="mpeg2video")),
     "mpg, joined late": joined_late(MPEG2),
-    "ts, size changes": Kind(TS, write_resized),
+    "ts, size changes": Kind(TS, write_resized, sizes=RESIZED),
     "flv": Kind(replace(BASE, name="clip.flv")),
     "gif": Kind(GIF),
 }  # fmt: skip
@@ -93,7 +95,6 @@ BESIDE = {
 }
 FEW = {
     "one picture": Kind(replace(BASE, frames=1), clip_s=(0.01, 0.03)),
-    "one picture, gif": Kind(replace(GIF, frames=1), slack_s=TENTH, clip_s=(0.01, 0.03)),
     "one picture, mkv": Kind(replace(MKV, frames=1), slack_s=TENTH, clip_s=(0.01, 0.03)),
     "one picture, ts": Kind(replace(TS, frames=1), slack_s=TENTH, clip_s=(0.01, 0.03)),
     "one picture that lasts 0 s": Kind(

@@ -45,6 +45,12 @@ class Kind:
     ends_early: bool = False
     """True for a file that is cut off: frames beyond the cut are refused or marked inexact."""
     refused: type[SamplingError] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Sizes of its pictures on screen; by default the recipe's, in square pixels."""
+    offset_s: Fraction = Fraction(0)
+    """Time on a player's clock at which the first picture is shown, to a few hundredths."""
+    warned: tuple[str, ...] = ()
+    """Codes of warnings about its pictures."""
 
     @property
     def pictures(self) -> Sequence[int]:
@@ -57,6 +63,12 @@ class Kind:
     @property
     def duration_s(self) -> Fraction:
         return self.end_s or self.shown_s[-1] + 1 / self.recipe.fps
+
+    @property
+    def shown_sizes(self) -> Sequence[tuple[int, int]]:
+        (width, height), aspect = self.recipe.size, self.recipe.pixel_aspect
+        wide = (round(width * aspect), height)
+        return self.sizes or [wide if aspect >= 1 else (width, round(height / aspect))]
 
     def place_at(self, instant_s: Fraction) -> int:
         """Returns the number, from 0, of the last picture with time <= instant."""

@@ -136,6 +136,26 @@ EDITS = {
         clip_s=(1, 11.4),
     ),
 }  # fmt: skip
+LATE = replace(BASE, frames=20, sound_s=3, first_pts_s=Fraction(12, 5))
+late = partial(Kind, offset_s=Fraction(12, 5), clip_s=(0.22, 0.61))
+DELAYED = {
+    "sound before pictures": late(LATE),
+    "sound before pictures, fragments": late(flags("frag_keyframe+delay_moov", LATE)),
+    "sound before pictures, no B-frames": late(replace(LATE, b_frames=0)),
+    "sound before pictures, mkv": late(replace(LATE, name="clip.mkv")),
+    "sound before pictures, ts": late(replace(LATE, name="clip.ts")),
+    "sound before pictures, flv": late(replace(LATE, name="clip.flv")),
+    "sound before pictures, MPEG-4": late(
+        replace(LATE, codec="mpeg4", name="clip.mov")
+    ),
+    "sound and pictures at 5 s, ts": Kind(
+        replace(LATE, name="clip.ts", sound_s=0.8, sound_from_s=5, first_pts_s=Fraction(5)),
+        clip_s=(0.22, 0.61),
+    ),
+    "pictures before sound": Kind(
+        replace(LATE, first_pts_s=Fraction(0), sound_from_s=0.4, sound_s=0.4), clip_s=(0.22, 0.61)
+    ),
+}  # fmt: skip
 UNTIMED = {
     "H.264 with B-frames, avi": Kind(replace(BASE, name="clip.avi")),
     "MPEG-4 with B-frames, avi": Kind(replace(BASE, name="clip.avi", codec="mpeg4")),
@@ -167,4 +187,4 @@ UNTIMED = {
     ),
 }
 
-TIMING: dict[str, Kind] = {**RATES, **UNEVENS, **EDITS, **UNTIMED}
+TIMING: dict[str, Kind] = {**RATES, **UNEVENS, **EDITS, **DELAYED, **UNTIMED}

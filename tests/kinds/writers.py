@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from shutil import copyfile
 
@@ -20,12 +21,16 @@ from support.videos import Recipe, _add_video, _clock, _stored, draw_number, wri
 from kinds import surgery
 
 __all__ = [
+    "RESIZED",
+    "write_animation",
     "write_by_decoding_time",
     "write_continued",
+    "write_damaged_alpha",
     "write_joined",
     "write_joined_late",
     "write_packed_avi",
     "write_resized",
+    "write_stored",
     "write_theora",
     "write_twice_timed",
     "write_two_streams",
@@ -35,6 +40,14 @@ __all__ = [
 
 _OTHER = 2000
 """First number of the pictures that no reader may return."""
+
+
+def write_animation(path: Path, recipe: Recipe) -> None:
+    """Writes an animated picture by Pillow; the last picture lasts as long as at the recipe's rate."""
+    pictures = [Image.fromarray(draw_number(n, *recipe.size)) for n in range(recipe.frames)]
+    times_s = [*recipe.shown_s, recipe.duration_s]
+    lasts_ms = [round(1000 * (after - before)) for before, after in pairwise(times_s)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=lasts_ms)
 
 
 def write_two_streams(path: Path, recipe: Recipe) -> None:
@@ -81,6 +94,10 @@ def write_continued(path: Path, recipe: Recipe) -> None:
     path.write_bytes(path.read_bytes() + rest.read_bytes())
 
 
+RESIZED = ((96, 72), (144, 108))
+"""The sizes of the pictures that `write_resized` writes."""
+
+
 def write_resized(path: Path, recipe: Recipe) -> None:
     """Writes a clip whose second half is one and a half times as large, from another encoder."""
     half = recipe.frames // 2
@@ -110,6 +127,27 @@ def write_theora(path: Path, recipe: Recipe) -> None:
     """
     assert recipe.frames == 30
     copyfile(Path(__file__).with_name("theora.ogv"), path)
+
+
+def write_stored(path: Path, recipe: Recipe) -> None:
+    """Copies a stored file of the recipe's name: VP9 of 10 and 12 bits, which PyAV's encoder does not have.
+
+    They were made of `support.hdr.make_picture` by `ffmpeg -f rawvideo ... -c:v libvpx-vp9 -g 12 -crf 40`.
+    """
+    copyfile(Path(__file__).with_name(recipe.name), path)
+
+
+def write_damaged_alpha(path: Path, recipe: Recipe) -> None:
+    """Writes a clip with an alpha layer, of which no packet can be decoded."""
+
+    def damaged(coded: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
+        for packet in coded:
+            addition = packet.get_sidedata("matroska_block_additional")
+            addition.update(bytes(addition)[:8].ljust(addition.buffer_size, b"\0"))
+            packet.set_sidedata(addition)
+        return coded
+
+    _rewrite(path, recipe, damaged)
 
 
 def write_twice_timed(path: Path, recipe: Recipe) -> None:

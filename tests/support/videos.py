@@ -7,6 +7,7 @@ picture came and that it is upright.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +20,8 @@ import pytest
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.video.stream import VideoStream
+
+from support.hdr import Grade, make_picture, paint
 
 COLUMNS, ROWS = 4, 3
 Pixels = npt.NDArray[np.uint8]
@@ -65,6 +68,7 @@ class Recipe:
     first_pts_s: Fraction = Fraction(0)
     """Time of the container's clock at the first picture."""
     sound_s: float = 0.0
+    sound_from_s: float = 0.0
     video: bool = True
     format: str | None = None
     options: dict[str, str] = field(default_factory=dict)
@@ -72,6 +76,14 @@ class Recipe:
     pixel_format: str = "yuv420p"
     turned_degrees: int = 0
     """Degrees by which pictures are stored turned clockwise; the container says to turn them back."""
+    grade: Grade | None = None
+    """The HDR that pictures are converted to; they are then in two colours."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width / height of a pixel on screen, which the encoder tells."""
+    border: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Grey pixels at the left, the top, the right and the bottom of the stored picture, around `size`."""
+    transparent: bool = False
+    """True for pictures of which the bright blocks are transparent black."""
     mirrored: bool = False
     """True for pictures that are stored mirrored, and which the container says to mirror back."""
 
@@ -95,7 +107,15 @@ def write_clip(path: Path, recipe: Recipe) -> None:
         if video is not None:
             _write_pictures(out, video, recipe)
         if sound is not None:
-            _write_silence(out, sound, recipe.sound_s)
+            _write_silence(out, sound, recipe)
+    if recipe.codec == "libsvtav1":
+        share_cores()
+
+
+def share_cores() -> None:
+    """Undoes what SVT-AV1 does as root: it makes the thread that calls it one of real time, before all others."""
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _add_video(out: OutputContainer, recipe: Recipe) -> VideoStream:
@@ -104,6 +124,8 @@ def _add_video(out: OutputContainer, recipe: Recipe) -> VideoStream:
     if recipe.turned_degrees or recipe.mirrored:
         stream.set_display_rotation(recipe.turned_degrees, hflip=recipe.mirrored)
     stream.pix_fmt = recipe.pixel_format
+    if recipe.pixel_aspect != 1:
+        stream.codec_context.sample_aspect_ratio = recipe.pixel_aspect
     stream.gop_size = recipe.gop
     stream.codec_context.max_b_frames = recipe.b_frames
     stream.codec_context.time_base = _clock(recipe)
@@ -113,14 +135,29 @@ def _add_video(out: OutputContainer, recipe: Recipe) -> VideoStream:
         "libx265": {"x265-params": "log-level=none"},
     }
     stream.options = {**defaults.get(recipe.codec, {}), **recipe.codec_options}
+    if recipe.grade is not None:
+        recipe.grade.tag(stream.codec_context)
     return stream
 
 
 def _stored(recipe: Recipe, number: int) -> Pixels:
     pixels = draw_number(recipe.first_number + number, *recipe.size)
+    left, top, right, bottom = recipe.border
+    pixels = np.pad(pixels, ((top, bottom), (left, right), (0, 0)), constant_values=128)
     if recipe.mirrored:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(np.rot90(pixels, -recipe.turned_degrees // 90))
+
+
+def _make_picture(recipe: Recipe, number: int) -> av.VideoFrame:
+    pixels = _stored(recipe, number)
+    if recipe.grade is not None:
+        return make_picture(paint(pixels), recipe.grade, recipe.pixel_format)
+    layout = "rgb24"
+    if recipe.transparent:
+        pixels, layout = np.pad(255 - pixels[:, :, :1], ((0, 0), (0, 0), (3, 0))), "rgba"
+    picture = av.VideoFrame.from_ndarray(pixels, format=layout)
+    return picture.reformat(format=recipe.pixel_format)
 
 
 def _clock(recipe: Recipe) -> Fraction:
@@ -132,20 +169,20 @@ def _clock(recipe: Recipe) -> Fraction:
 def _write_pictures(out: OutputContainer, stream: VideoStream, recipe: Recipe) -> None:
     clock = _clock(recipe)
     for number, time_s in enumerate(recipe.shown_s):
-        picture = av.VideoFrame.from_ndarray(_stored(recipe, number), format="rgb24")
-        picture = picture.reformat(format=recipe.pixel_format)
+        picture = _make_picture(recipe, number)
         picture.pts = round((time_s + recipe.first_pts_s) / clock)
         picture.time_base = clock
         out.mux(stream.encode(picture))
     out.mux(stream.encode(None))
 
 
-def _write_silence(out: OutputContainer, stream: AudioStream, duration_s: float) -> None:
-    for block in range(int(duration_s * 16_000 / 1024)):
+def _write_silence(out: OutputContainer, stream: AudioStream, recipe: Recipe) -> None:
+    first = round(recipe.sound_from_s * 16_000)
+    for block in range(int(recipe.sound_s * 16_000 / 1024)):
         sound = av.AudioFrame.from_ndarray(
             np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono"
         )
-        sound.sample_rate, sound.pts = 16_000, block * 1024
+        sound.sample_rate, sound.pts = 16_000, first + block * 1024
         sound.time_base = Fraction(1, 16_000)
         out.mux(stream.encode(sound))
     out.mux(stream.encode(None))

@@ -18,13 +18,22 @@ import psutil
 import pytest
 from PIL import Image
 from support.decoding import assert_same, outcome
+from support.processes import wait_until
 from support.sparse_files import make_empty_copy, write_long_clip
 from support.videos import Recipe, draw_number, read_number
 
+from videoqa import contract
 from videoqa.contract import Sampling
-from videoqa.errors import DecoderCrashed, JobCanceled, SourceUnavailable, VideoQAError
+from videoqa.errors import (
+    DecoderCrashed,
+    JobCanceled,
+    NotAVideo,
+    SourceUnavailable,
+    VideoQAError,
+)
 from videoqa_worker.decoding import shared_memory
 from videoqa_worker.decoding.decoders import Decoders
+from videoqa_worker.decoding.inputs import sample_input
 from videoqa_worker.frames import (
     CompleteFile,
     SampledVideo,
@@ -36,7 +45,7 @@ from videoqa_worker.settings import FrameLimits
 
 MakeClip = Callable[[Recipe], Path]
 
-LIMITS = FrameLimits(max_pixels=640 * 480, max_duration_s=60)
+LIMITS = FrameLimits(max_pixels=640 * 480, max_image_pixels=640 * 480, max_duration_s=60)
 BASE = Recipe()
 PLAIN = replace(BASE, b_frames=0)
 UNEVEN = tuple(Fraction(sum((20, 40, 100, 400)[k % 4] for k in range(n)), 1000) for n in range(40))
@@ -163,6 +172,22 @@ def test_a_still_picture_with_holes_is_fetched_whole(decoders: Decoders, tmp_pat
     assert file.asked == [((0, file.size_bytes),)]
 
 
+def test_a_guess_by_the_name_gives_way_to_the_bytes(
+    decoders: Decoders, make_clip: MakeClip, tmp_path: Path
+) -> None:
+    still, clip = CompleteFile(tmp_path / "a.png"), CompleteFile(make_clip(BASE))
+    Image.fromarray(draw_number(7, 96, 72)).save(tmp_path / "a.png")
+    sampling = Sampling(method="times", times=(0.0, 1.0))
+    bare, named = (contract.Image(url="s3://b/a.png", guessed=guess) for guess in (True, False))
+    found = sample_input(decoders, bare, still, sampling)
+    assert (found.info.is_image, len(found.frames), found.warnings) == (True, 1, ())
+    assert_same(found, sample_input(decoders, named, still, sampling))
+    found = sample_input(decoders, bare, clip, sampling)
+    assert (found.info.is_image, [frame.index for frame in found.frames]) == (False, [0, 25])
+    with pytest.raises(NotAVideo):
+        sample_input(decoders, named, clip, sampling)
+
+
 def test_frames_outlive_the_process_that_took_them(make_clip: MakeClip) -> None:
     path = make_clip(BASE)
     with Decoders(LIMITS, processes=1) as brief:
@@ -207,8 +232,9 @@ def test_200_samples_leave_no_descriptors_and_no_memory_behind(make_clip: MakeCl
             some.sample(CompleteFile(path), Sampling())
             outcome(lambda: some.sample(CompleteFile(path), Sampling(), start=99.0))
         gc.collect()
+        # The process closes those of a command a moment after it has answered.
+        wait_until(lambda: me.num_fds() <= before[0] and child.num_fds() <= before[1])
         after = me.num_fds(), child.num_fds(), me.memory_info().rss, child.memory_info().rss
-    assert after[:2] == before[:2]
     # 200 times 8 frames of this size are 369 MB.
     assert after[2] - before[2] < 10e6
     assert after[3] - before[3] < 10e6
@@ -354,3 +380,33 @@ def test_a_source_that_breaks_off_between_two_segments_is_the_sources_error(
         with pytest.raises(SourceUnavailable):
             list(segments)
         assert decoders.sample(CompleteFile(path), Sampling(frames=2)).frames
+
+
+def test_frames_of_a_preview_are_the_same_ones_scaled_down_in_the_process(
+    decoders: Decoders, make_clip: MakeClip, tmp_path: Path
+) -> None:
+    file = CompleteFile(make_clip(Recipe(size=(320, 240), turned_degrees=90)))
+    Image.new("RGB", (300, 100)).save(tmp_path / "a.png")
+    for sampling in (Sampling(frames=3), Sampling(method="segment", segment_s=0.5, frames=2)):
+        if sampling.method == "segment":
+            whole, small = (
+                [one.video for one in decoders.segments(file, sampling, most_side=side)]
+                for side in (None, 100)
+            )
+        else:
+            whole, small = (
+                [decoders.sample(file, sampling, most_side=side)] for side in (None, 100)
+            )
+        assert len(whole) == len(small)
+        for big, little in zip(whole, small, strict=True):
+            for a, b in zip(big.frames, little.frames, strict=True):
+                assert (a.index, a.pts_s, a.exact, a.asked_s) == (
+                    b.index,
+                    b.pts_s,
+                    b.exact,
+                    b.asked_s,
+                )
+                assert (a.pixels.shape, b.pixels.shape) == ((240, 320, 3), (75, 100, 3))
+                assert b.pixels.mean((0, 1)) == pytest.approx(a.pixels.mean((0, 1)), abs=2)
+    image = decoders.read_image(CompleteFile(tmp_path / "a.png"), most_side=100)
+    assert (image.frames[0].pixels.shape, image.info.width) == ((33, 100, 3), 300)

@@ -201,7 +201,8 @@ def test_while_one_job_waits_for_bytes_another_is_decoded(
 
 
 def test_a_bomb_is_refused_by_its_size(bomb: Path) -> None:
-    with Decoders(LIMITS, processes=1) as decoders:
+    limits = LIMITS.model_copy(update={"max_image_pixels": LIMITS.max_pixels})
+    with Decoders(limits, processes=1) as decoders:
         assert isinstance(
             outcome(lambda: decoders.sample(CompleteFile(bomb), Sampling())), PictureTooLarge
         )

@@ -306,7 +306,10 @@ AMID_SEGMENTS = {
         "part(2, 9); hear(); part(1, 2)",
         "gave segment 1 of 2, expected 3 of 9",
     ),
-    "gives frames of no segment": ("say(sampled, memory(4096))", "expected those of a segment"),
+    "gives frames of no segment": (
+        "say(sampled, memory(4096))",
+        "expected the frames of a segment",
+    ),
 }
 PART = """
 def part(number, total):

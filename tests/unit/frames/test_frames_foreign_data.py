@@ -1,12 +1,13 @@
 """Side data, tags and failures of libraries that nobody foresaw do not cost the frames.
 
-Every number of a colour tag, of an SEI message and of PyAV's table of side data is tried, not only
-those that FFmpeg names today.
+Every number of an SEI message and of PyAV's table of side data is tried, not only those that FFmpeg names
+today; `test_frames_tags.py` tries those of colour tags.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,19 +19,20 @@ import numpy.typing as npt
 import pytest
 from av.bitstream import BitStreamFilterContext
 from av.sidedata.sidedata import Type
+from kinds.surgery import box, element, with_child, with_video_elements
 from PIL import Image
+from support.decoding import outcome
+from support.sparse_files import make_empty_copy
 from support.videos import Recipe, draw_number, read_number, write_clip
 
 from videoqa.contract import Sampling
-from videoqa.errors import VideoCorrupt
+from videoqa.errors import SourceTimeout, VideoCorrupt
 from videoqa_worker.frames import SampledVideo, read_image, sample_frames
 from videoqa_worker.frames.container.demuxer import read_packets
 
 MakeClip = Callable[[Recipe], Path]
 
 TINY = Recipe(name="tiny.h264", frames=3, gop=3, b_frames=0)
-FOREIGN_MATRICES = {8, *range(10, 18)}
-"""Those that the scaler lacks; H.264 itself reads reserved ones as unspecified."""
 SPATIAL_VIDEO = Path(kinds.__file__).parent / "mvhevc.mov"
 
 
@@ -63,26 +65,6 @@ def tag(packets: list[bytes], path: Path, options: str) -> None:
         for packet in packets:
             for out in filtered.filter(av.Packet(packet)):
                 file.write(bytes(out))
-
-
-@pytest.mark.parametrize(
-    ("field", "numbers"),
-    [
-        ("matrix_coefficients", (*range(24), 255)),
-        ("colour_primaries", (*range(24), 255)),
-        ("transfer_characteristics", (*range(24), 255)),
-        ("video_full_range_flag", (0, 1)),
-    ],
-)
-def test_no_number_of_a_colour_tag_costs_the_frames(
-    field: str, numbers: tuple[int, ...], units: dict[str, list[bytes]], tmp_path: Path
-) -> None:
-    path = tmp_path / "tagged.h264"
-    for number in numbers:
-        tag(units["h264"], path, f"{field}={number}")
-        codes = [warning.code for warning in sample(path).warnings]
-        is_foreign = field == "matrix_coefficients" and number in FOREIGN_MATRICES
-        assert codes == ["colours_approximated"] * is_foreign, number
 
 
 def test_a_matrix_without_a_converter_says_which(
@@ -128,6 +110,91 @@ def test_no_sei_message_costs_the_frames(
             sample(path)
         except AssertionError as error:
             raise AssertionError(name) from error
+
+
+UNSPECIFIED = {
+    "h264": [bytes([0x60 | kind]) for kind in (*range(13, 19), *range(22, 32))],
+    "hevc": [bytes([kind << 1, 1]) for kind in (*range(41, 64),)],
+}
+"""Headers of reserved and unspecified NAL units: 62 of HEVC has Dolby Vision's RPU, 63 its second layer."""
+
+
+@pytest.mark.parametrize("codec", UNSPECIFIED)
+def test_no_unspecified_unit_costs_the_frames(
+    codec: str, units: dict[str, list[bytes]], tmp_path: Path
+) -> None:
+    path = tmp_path / f"unit.{codec}"
+    first, *rest = units[codec]
+    for header in UNSPECIFIED[codec]:
+        unit = b"\0\0\1" + header + PAYLOAD + b"\x80"
+        path.write_bytes(first + unit + b"".join(packet + unit for packet in rest))
+        assert not sample(path).warnings, header.hex()
+
+
+def split_av1(packet: bytes) -> Iterator[bytes]:
+    """Yields the OBUs of a temporal unit, each with its size of up to two bytes."""
+    at = 0
+    while at < len(packet):
+        low, high = packet[at + 1], packet[at + 2]
+        size = 2 + low if low < 128 else 3 + (low & 127) + (high << 7)
+        yield packet[at : at + size]
+        at += size
+
+
+def test_no_metadata_of_av1_costs_the_frames(tmp_path: Path) -> None:
+    """Malformed OBUs of metadata, padding and reserved kinds, in a stream with film grain."""
+    path = tmp_path / "clip.mkv"
+    options = {"preset": "12", "svtav1-params": "lp=1:film-grain=8"}
+    recipe = {**vars(TINY), "name": path.name, "codec": "libsvtav1", "codec_options": options}
+    write_clip(path, Recipe(**recipe))
+    sample(path)
+    foreign = [bytes([5 << 3 | 2, 41, number]) + PAYLOAD for number in (*range(7), 31, 32, 127)]
+    foreign += [bytes([kind << 3 | 2, 40]) + PAYLOAD for kind in (*range(9, 15), 15)]
+    with av.open(str(path)) as source:
+        packets = list(read_packets(source, source.streams.video[0]))
+        for unit in foreign:
+            with av.open(str(tmp_path / "foreign.mkv"), "w") as out:
+                stream = out.add_stream("libsvtav1", rate=25)
+                stream.width, stream.height, stream.pix_fmt = *TINY.size, "yuv420p"
+                stream.options = options
+                for packet in packets:
+                    *others, last = split_av1(bytes(packet))
+                    copy = av.Packet(b"".join((*others, unit, last)))
+                    copy.stream, copy.time_base = stream, packet.time_base
+                    copy.pts, copy.dts, copy.is_keyframe = (
+                        packet.pts,
+                        packet.dts,
+                        packet.is_keyframe,
+                    )
+                    out.mux(copy)
+            video = sample(tmp_path / "foreign.mkv")
+            assert not video.warnings, unit[:3]
+            assert all(frame.exact for frame in video.frames), unit[:3]
+
+
+ORDERS = (0, 1, 2, 6, 9, 14, 15, 255)
+"""Field orders of MP4 and Matroska, and numbers that are none."""
+
+
+def test_no_tag_of_fields_or_of_light_costs_the_frames(tmp_path: Path) -> None:
+    """Field orders of Matroska and MP4, and mastering metadata with any bytes."""
+    entry = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")
+    path = tmp_path / "clip.mp4"
+    write_clip(path, Recipe(**{**vars(TINY), "name": path.name}))
+    plain = path.read_bytes()
+    fields = [box(b"fiel", bytes([count, order])) for count in (1, 2) for order in ORDERS]
+    light = [box(b"mdcv", bytes([value] * 24)) for value in (0, 1, 255)]
+    light += [box(b"clli", bytes([value] * 4)) for value in (0, 255)]
+    for tagged in (*fields, *light):
+        path.write_bytes(with_child(plain, entry, tagged))
+        assert not sample(path).warnings, tagged
+    path = tmp_path / "clip.mkv"
+    write_clip(path, Recipe(**{**vars(TINY), "name": path.name}))
+    plain = path.read_bytes()
+    for order in ORDERS:
+        elements = element(0x9A, order % 3), element(0x9D, order)
+        path.write_bytes(with_video_elements(plain, *elements))
+        assert not sample(path).warnings, order
 
 
 def test_every_number_of_side_data_has_a_type() -> None:
@@ -214,3 +281,68 @@ def test_no_exception_of_the_image_library_is_an_internal_error(
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
     with pytest.raises(VideoCorrupt, match=r"a PNG image that cannot be decoded: .*unforeseen"):
         read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
+@pytest.mark.parametrize("failure", [SourceTimeout("no bytes"), OSError(5, "disk")])
+def test_what_a_source_raises_is_no_damage_of_the_picture(
+    failure: Exception, kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "picture"
+    noise = np.random.default_rng(1).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, kind)
+    calls = iter(range(1000))
+
+    def fail() -> None:
+        if next(calls) > 0:  # the beginning, which tells the format, comes
+            raise failure
+
+    sparse = make_empty_copy(path, tmp_path, fail)
+    sparse.ensure([(0, 4096)])
+    with pytest.raises(type(failure), match=r"no bytes|disk"):
+        read_image(sparse)
+
+
+FAILURES = (
+    ValueError("odd"),
+    KeyError(99),
+    IndexError("odd"),
+    OverflowError("odd"),
+    ZeroDivisionError("odd"),
+    AttributeError("odd"),
+    TypeError("odd"),
+    NotImplementedError("odd"),
+    AssertionError("odd"),
+    SystemError("odd"),
+    BufferError("odd"),
+    EOFError("odd"),
+    struct.error("odd"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"),
+)
+"""Exceptions of PyAV, numpy and Python on numbers and texts that they do not know."""
+CALLS = (
+    "videoqa_worker.frames.container.demuxer.av.open",
+    "videoqa_worker.frames.container.packets.read_packets",
+    "videoqa_worker.frames.decode.picture_stream.read_packets",
+    "videoqa_worker.frames.decode.picture_stream.decode_packet",
+    "videoqa_worker.frames.picture.orientation.np.frombuffer",
+    "videoqa_worker.frames.picture.colour.scaler.Scaler._reformat",
+)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_exception_of_a_library_is_an_internal_error(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file makes the libraries raise each of them, so the call raises here."""
+    path = tmp_path / "clip.mkv"
+    write_clip(path, Recipe(**{**vars(TINY), "name": path.name, "turned_degrees": 180}))
+    for failure in FAILURES:
+
+        def fail(*_: object, failure: Exception = failure, **__: object) -> None:
+            raise failure
+
+        with monkeypatch.context() as patch:
+            patch.setattr(call, fail)
+            ended = outcome(lambda: sample_frames(path, Sampling(frames=3)))
+            assert isinstance(ended, SampledVideo) or not ended.retryable

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kinds.stills import STORED
 from PIL import Image
 from support.videos import draw_number, read_number
 
-from videoqa.errors import NotAVideo, VideoCorrupt, VideoTooLarge
+from videoqa.errors import NotAVideo, VideoTooLarge, VideoTruncated
 from videoqa_worker.frames import read_image
 from videoqa_worker.settings import FrameLimits
 
@@ -63,16 +64,7 @@ def test_numbers_without_a_range_are_no_picture(kind: type, tmp_path: Path) -> N
 def test_exif_orientation_is_applied(
     orientation: int, picture: Image.Image, tmp_path: Path
 ) -> None:
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    stored = picture.transpose(undo[orientation]) if orientation > 1 else picture
+    stored = picture.transpose(STORED[orientation]) if orientation > 1 else picture
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "picture.jpg"
@@ -109,8 +101,8 @@ def test_a_large_picture_is_refused_before_it_is_decoded(
 ) -> None:
     path = tmp_path / "picture.png"
     picture.save(path)
-    with pytest.raises(VideoTooLarge, match="96x72"):
-        read_image(path, limits=FrameLimits(max_pixels=96 * 71))
+    with pytest.raises(VideoTooLarge, match=r"96x72.*VIDEOQA_MAX_IMAGE_PIXELS"):
+        read_image(path, limits=FrameLimits(max_image_pixels=96 * 71))
     bomb = tmp_path / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(bomb)
     with pytest.raises(VideoTooLarge):
@@ -130,9 +122,9 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_a_picture_that_breaks_off_is_corrupt(picture: Image.Image, tmp_path: Path) -> None:
+def test_a_picture_that_breaks_off_says_so(picture: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "picture.jpg"
     picture.save(path)
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(VideoCorrupt, match="a JPEG image"):
+    with pytest.raises(VideoTruncated, match="a JPEG image that ends before its last line"):
         read_image(path)

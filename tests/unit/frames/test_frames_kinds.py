@@ -27,6 +27,8 @@ from videoqa_worker.frames.container import timing
 from videoqa_worker.settings import FrameLimits
 
 Clip = Callable[[str], Path]
+OF_CLIPS = {"fewer_frames", "clip_shortened", "deinterlaced_alone"}
+"""Warnings that depend on the frames asked for: how many came, and if one beside them was decoded."""
 MATROSKA = [name for name, kind in KINDS.items() if kind.recipe.name.endswith(("mkv", "webm"))]
 
 
@@ -73,6 +75,11 @@ def sample_instants(
     kind: Kind, path: Path, count: int, start: float | None, end: float | None
 ) -> list[SampledInstant]:
     video = sample_frames(path, Sampling(frames=count), start=start, end=end)
+    assert {frame.pixels.shape[1::-1] for frame in video.frames} <= set(kind.shown_sizes)
+    assert (video.info.width, video.info.height) == video.frames[0].pixels.shape[1::-1]
+    off_s = (video.info.start_offset_s or 0) - kind.offset_s
+    assert abs(off_s) < 0.07, f"first picture at {video.info.start_offset_s} s of a player's clock"
+    assert {warning.code for warning in video.warnings} - OF_CLIPS == set(kind.warned)
     told_s = Fraction(str(video.info.duration_s))
     if not kind.ends_early:
         off_s = abs(told_s - kind.duration_s)

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ from videoqa.errors import (
     NoVideoStream,
     SamplingError,
     VideoCorrupt,
+    VideoEncrypted,
     VideoTruncated,
 )
 from videoqa_worker.frames import sample_frames
+from videoqa_worker.settings import FrameLimits
 
 MakeClip = Callable[[Recipe], Path]
 
@@ -35,7 +38,6 @@ NOT_VIDEOS = {
     "JSON": b'{"error": "not found"}',
     "text, expected": b"hello world",
     "a PDF document": b"%PDF-1.7 ...",
-    "a JPEG image": b"\xff\xd8\xff\xe0" + bytes(100),
     "an unknown format, expected": b"\xf5\xb1" + random.Random(1).randbytes(5000),
     "an empty file": b"",
 }
@@ -52,6 +54,81 @@ def cut(path: Path, share: float) -> Path:
 def test_bytes_that_are_no_video_are_named_for_what_they_are(what: str, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(NOT_VIDEOS[what])
+    with pytest.raises(NotAVideo, match=what):
+        sample_frames(path, Sampling())
+
+
+def scramble(content: bytes) -> bytes:
+    """Marks all packets of a transport stream but its tables as scrambled."""
+    packets = [bytearray(content[at : at + 188]) for at in range(0, len(content), 188)]
+    for packet in packets:
+        packet[3] |= 0x80 if int.from_bytes(packet[1:3], "big") & 0x1FFF == 0x100 else 0
+    return b"".join(packets)
+
+
+ENCRYPTIONS: dict[str, Callable[[bytes], bytes]] = {
+    "clip.mp4": lambda content: content.replace(b"avc1\0\0\0\0", b"encv\0\0\0\0"),
+    # Two elements of the track become ContentEncodings with a ContentEncryption.
+    "clip.mkv": lambda content: content.replace(
+        b"\x9c\x81\x00\x22\xb5\x9c\x83und", b"\x6d\x80\x87\x62\x40\x84\x50\x35\x81\0"
+    ),
+    "clip.ts": scramble,
+}
+
+
+@pytest.mark.parametrize("name", ENCRYPTIONS)
+def test_encrypted_pictures_are_called_so(name: str, make_clip: MakeClip) -> None:
+    path = make_clip(replace(FOUR_SECONDS, name=name))
+    clear, protected = path.read_bytes(), ENCRYPTIONS[name](path.read_bytes())
+    assert protected != clear
+    path.write_bytes(protected)
+    with pytest.raises(VideoEncrypted, match=r"encrypted.*decrypted copy") as caught:
+        sample_frames(path, Sampling())
+    assert (caught.value.code, caught.value.retryable) == ("video_encrypted", False)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"SMK2" + bytes(200), "a Smacker video, a format \\(smk\\) .* VIDEOQA_FORMATS"),
+        (b"MLVI" + bytes(200), "Magic Lantern"),
+        (b"#EXTM3U\n", "HLS playlist.*joins its parts"),
+        (b"<MPD></MPD>", "DASH manifest.*joins its parts"),
+        (
+            b'<html><meta property="og:video" content="x">',
+            "shows a video, not the video itself, .*; send",
+        ),
+        (b"PK\3\4" + bytes(50), "ZIP archive, expected a video; unpack"),
+    ],
+)
+def test_the_refusal_has_the_next_step(content: bytes, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(NotAVideo, match=text):
+        sample_frames(path, Sampling())
+
+
+def test_the_refusal_of_a_format_that_is_not_allowed_names_the_setting(make_clip: MakeClip) -> None:
+    path = make_clip(replace(FOUR_SECONDS, name="clip.mxf", codec="mpeg2video"))
+    with pytest.raises(NotAVideo, match=r"an MXF video, .*\(mxf\).*VIDEOQA_FORMATS"):
+        sample_frames(path, Sampling(), limits=FrameLimits(formats="mov,matroska"))
+
+
+ARCHIVES = {
+    "a ZIP archive": b"PK\3\4" + bytes(60),
+    "a tar archive": b"clip.ts".ljust(257, b"\0") + b"ustar\x0000".ljust(255, b"\0"),
+    "a PDF document": b"%PDF-1.7\n",
+    "a Photoshop document": b"8BPS\0\1" + bytes(60),
+}
+
+
+@pytest.mark.parametrize("what", ARCHIVES)
+@pytest.mark.parametrize("inner", ["clip.ts", "clip.h264"])
+def test_a_video_within_another_file_is_not_taken_for_it(
+    what: str, inner: str, make_clip: MakeClip
+) -> None:
+    path = make_clip(Recipe(name=inner, frames=10))
+    path.write_bytes(ARCHIVES[what] + path.read_bytes())
     with pytest.raises(NotAVideo, match=what):
         sample_frames(path, Sampling())
 
@@ -203,17 +280,36 @@ def test_a_video_of_which_nothing_decodes_is_corrupt(make_clip: MakeClip) -> Non
 @pytest.mark.parametrize(
     "recipe",
     [
-        replace(FOUR_SECONDS, frames=20, name=name, **extra)
+        replace(FOUR_SECONDS, name=name, **{"frames": 20, **extra})
         for name, extra in (
             ("clip.mp4", {"options": {"movflags": "faststart"}}),
             ("clip.mkv", {}),
             ("clip.ts", {}),
             ("clip.avi", {}),
             ("clip.webm", {"codec": "libvpx", "b_frames": 0}),
+            ("clip.mxf", {"codec": "mpeg2video"}),
+            ("clip.dv", {"codec": "dvvideo", "size": (720, 576), "frames": 2, "b_frames": 0}),
+            ("clip.ivf", {"codec": "libvpx", "b_frames": 0}),
+            ("clip.obu", {"codec": "libsvtav1", "b_frames": 0}),
+            ("clip.wtv", {"codec": "mpeg2video"}),
+            ("clip.rm", {"codec": "rv20", "size": (96, 80), "b_frames": 0}),
+            ("clip.nut", {}),
+            ("clip.y4m", {"codec": "rawvideo", "b_frames": 0}),
+            ("clip.m4v", {"codec": "mpeg4", "format": "m4v"}),
+            ("clip.mjpeg", {"codec": "mjpeg", "pixel_format": "yuvj420p", "b_frames": 0}),
+            ("clip.png", {"codec": "apng", "pixel_format": "rgb24", "format": "apng", "b_frames": 0}),
+            ("clip.roq", {
+                "codec": "roqvideo", "pixel_format": "yuvj444p", "size": (64, 64), "fps": Fraction(30), "b_frames": 0,
+            }),
+            ("clip.cpk", {
+                "codec": "cinepak", "pixel_format": "rgb24", "format": "film_cpk", "frames": 4, "b_frames": 0,
+            }),
+            ("clip.mjpg", {"codec": "mjpeg", "pixel_format": "yuvj420p", "format": "smjpeg", "b_frames": 0}),
+            ("clip.swf", {"codec": "flv", "b_frames": 0}),
         )
     ],
     ids=lambda recipe: recipe.name,
-)
+)  # fmt: skip
 def test_random_damage_ends_in_frames_or_in_one_of_our_errors(
     recipe: Recipe, make_clip: MakeClip, tmp_path: Path
 ) -> None:

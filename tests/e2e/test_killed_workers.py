@@ -20,7 +20,7 @@ from support.servers import WRITER
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
-from videoqa.contract import Job
+from videoqa.contract import Job, WorkerInfo
 from videoqa.jobs import connect
 from videoqa.jobs.keys import Keys
 from videoqa.settings import Settings
@@ -223,6 +223,11 @@ def test_a_job_that_kills_each_of_its_workers_ends_in_the_dead_letters(
     )
     assert client.retry(job.id).state in ("queued", "running")  # the worker may have it already
     assert client.wait(job.id, timeout_s=60).state == "succeeded"
+    lost, succeeded = client.timeline(job.id).attempts
+    assert (lost.outcome, lost.failure and lost.failure.code) == ("failed", "worker_lost")
+    assert lost.worker != succeeded.worker
+    assert lost.stages.keys() >= {"fetching", "generating"}
+    assert succeeded.stages.keys() >= {"fetching", "sampling", "generating"}
 
 
 def _submit_silent(client: Client, clip: Path, port: int) -> Job:
@@ -235,6 +240,10 @@ def _submit_silent(client: Client, clip: Path, port: int) -> Job:
     return job
 
 
+def find_draining(client: Client) -> list[WorkerInfo]:
+    return [info for info in client.workers() if info.state == "draining"]
+
+
 def test_a_worker_that_is_killed_while_it_drains_costs_its_job_no_attempt(
     client: Client, workers: Workers, clip: Path
 ) -> None:
@@ -245,6 +254,10 @@ def test_a_worker_that_is_killed_while_it_drains_costs_its_job_no_attempt(
         with connect(client.settings) as redis_client:
             key = Keys(client.settings.prefix).job(job.id)
             wait_until(lambda: redis_client.hexists(key, "draining"))
+        wait_until(lambda: find_draining(client))
+        info = find_draining(client)[0]
+        assert (info.ready, info.job_ids, info.device) == (False, (job.id,), "cpu")
+        assert info.id == client.get(job.id).worker
         assert worker.running(), "the job may finish"
         worker.kill()
     with _serving(clip, port):

@@ -116,7 +116,7 @@ def test_open_clients_and_a_worker_go_on_at_the_new_primary(
 def test_all_connections_of_a_pool_leave_a_demoted_primary(pair: Pair) -> None:
     """A read would stay at the old one for ever: a replica answers it, with what it last heard."""
     with Client(pair.url) as client:
-        pool = client._redis.connection_pool
+        pool = client._backend.redis.connection_pool
         idle = [pool.get_connection() for _ in range(3)]
         for connection in idle:
             pool.release(connection)

@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,21 @@ from support.tls import TlsFront
 from videoqa import AsyncClient, Client, Settings, errors
 from videoqa.cli.doctor import run_checks
 from videoqa.errors import ConfigurationError
+from videoqa.gateway.access.audit import AuditLog, make_fields
+from videoqa.gateway.access.keys import KeyStore
+from videoqa.gateway.access.rate_limits import RateLimits
+from videoqa.gateway.access.sessions import SessionStore
+from videoqa.gateway.batches.record import BatchRecord, Tally
+from videoqa.gateway.batches.store import BatchStore, Part
+from videoqa.gateway.openai.chat_calls import ChatCalls
+from videoqa.gateway.webhooks import DeliveryAttempt, DeliveryStore, SigningSecrets
+from videoqa.gateway.webhooks.deliveries import Outcome
 from videoqa.jobs import connect
 from videoqa.jobs.permissions import CONSUMING, PUBLISHING, RECORDS
 from videoqa_worker.embedded.redis_server import RedisServer
 
 USERS = (Path(__file__).parents[2] / "deploy" / "users.conf").read_text()
-NAMES = ("producer", "worker", "operator")
+NAMES = ("producer", "gateway", "worker", "operator")
 
 
 class Served:
@@ -115,6 +125,77 @@ def _caption(served: Served, clip: Path, output: Path) -> None:
     assert json.loads(ended.stdout)["done"] == 1, ended.stderr
 
 
+def deliver_all(served: Served, own: redis.Redis) -> None:
+    """Moves an entry of the outbox, notes a failed attempt, and replays it."""
+    at = {"url": "redis://x", "prefix": "videoqa"}
+    with Client(settings=served.settings("producer")) as client:
+        asked = {"inputs": ["s3://b/x.mp4"], "questions": ["What?"], "webhook": "https://a.org/x"}
+        job = client.submit({**asked, "model": "none"})
+        client.cancel(job.id)
+    store = DeliveryStore(own, **at)
+    (leased,) = store.take(9, unproven=9, per_receiver=1, lease_s=9).deliveries
+    attempt = DeliveryAttempt(at=datetime.now(UTC), status=410)
+    store.settle(leased.id, Outcome("failed", attempt, is_gone=True), per_receiver=1)
+    assert store.replay(leased.id, None).job_id == job.id
+    assert len(store.find(None, job_id=job.id).deliveries) == 1
+    assert SigningSecrets(own, **at).rotate(None).previous is not None
+
+
+def move_batch(store: BatchStore) -> None:
+    """Makes every call about a batch and its parts."""
+    record = BatchRecord(
+        id="batch_" + "0" * 24, tenant=None, key_id="k", input_file_id="file-x", input_name="content",
+        input_bytes=1, parts_id="file-y", created_at=0, expires_at=1,
+    )  # fmt: skip
+    for joins in (True, False):
+        assert store.create(record, call="c", body="b", joins=joins) == record.id
+    assert store.take("me") == record.id
+    assert store.move(record.id, ("validating",), "in_progress", holder="me") == "ok"
+    assert store.hold(record.id, "me", {"total": "1"}) == "in_progress"
+    store.add_part(record.id, 0, Part("part-0", Tally(completed=1)))
+    assert store.read_parts(record.id).keys() == {0}
+    assert store.read_drafts(record.id) == store.find_jobs(["videoqa:idem:x"])[1:]
+    assert len(store.list(None, after=None, limit=5)[0]) == 1
+    assert store.cancel(record.id) == "ok"
+    assert store.move(record.id, ("cancelling",), "cancelled", holder="me") == "ok"
+    store.close(record.id)
+
+
+async def chat(calls: ChatCalls, served: Served) -> None:
+    """Makes every call about a chat that is left."""
+    async with AsyncClient(settings=served.settings("gateway")) as client:
+        await calls.join("of", "call", "digest", "key")
+        assert await calls.find(client, "digest", None) == "key"
+        calls.leave(client, "of", "call", cancels=True)
+        await calls._sweep(client)
+        await calls.close()
+
+
+def test_a_gateways_user_checks_keys_and_counts(served: Served) -> None:
+    """Keys are made, and the audit log is read, by an operator."""
+    served.admin.acl_log_reset()
+    at = {"url": "redis://x", "prefix": "videoqa"}
+    with connect(served.settings("operator")) as people, connect(served.settings("gateway")) as own:
+        made = KeyStore(people, **at).create("web", ["submit"], rate="2/d", jobs_per_day=1)
+        limits = RateLimits(own, **at)
+        key = KeyStore(own, **at).check(made.text)
+        refusals = [limits.count_request(key)[1] for _ in range(3)]
+        assert [refusal is None for refusal in refusals] == [True, True, False]
+        sessions = SessionStore(own, **at)
+        token = sessions.begin(SessionStore(people, **at).make_login(key.id))
+        assert sessions.find(token).key_id == key.id
+        sessions.end(token)
+        AuditLog(own, **at).write(make_fields(key.id, "POST /v1/jobs/{job_id}/cancel"))
+        assert len(AuditLog(people, **at).read()) == 2
+        deliver_all(served, own)
+        move_batch(BatchStore(own, **at))
+        asyncio.run(chat(ChatCalls(own, **at), served))
+        KeyStore(people, **at).rotate(key.id)
+        KeyStore(people, **at).revoke(key.id)
+        assert KeyStore(people, **at).list() == []
+    assert served.admin.acl_log() == []
+
+
 @pytest.mark.parametrize(
     ("name", "command"),
     [
@@ -127,6 +208,7 @@ def _caption(served: Served, clip: Path, output: Path) -> None:
         *((name, ("BRPOP", "videoqa.demo.bulk", "1")) for name in ("producer", "operator")),
         ("producer", ("CLIENT", "LIST")),
         ("worker", ("CLIENT", "LIST")),
+        ("gateway", ("CLIENT", "LIST")),
     ],
 )
 def test_no_user_may_do_more(served: Served, name: str, command: tuple[str, ...]) -> None:
@@ -155,6 +237,7 @@ def test_the_file_names_the_commands_that_are_checked() -> None:
     consuming = {call.split()[0].lower() for call in CONSUMING}
     has = {name: {word.removeprefix("+") for word in text.split()} for name, text in users.items()}
     assert has["producer"] == producer
+    assert has["gateway"] == producer | {"hsetnx", "incrby", "pttl", "rename", "xdel"}
     assert has["worker"] == producer | consuming
     assert has["operator"] > producer
 

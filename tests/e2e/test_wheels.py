@@ -34,7 +34,9 @@ HEAVY = ("torch", "transformers", "numpy", "av", "PIL")
 IMPORT_ALL = """
 import importlib, pkgutil, sys, videoqa
 for module in pkgutil.walk_packages(videoqa.__path__, "videoqa."):
-    importlib.import_module(module.name)
+    extras = ("videoqa.gateway", "videoqa.telemetry.metrics", "videoqa.telemetry.otlp")
+    if not module.name.startswith(extras):
+        importlib.import_module(module.name)
 print(*(name for name in sys.modules if name.partition(".")[0] == "videoqa"))
 """
 

@@ -320,7 +320,7 @@ class Rig:
         while True:
             try:
                 job = self.client.submit(self.request(number))
-            except errors.RedisUnavailable:
+            except errors.Unavailable:
                 time.sleep(0.05)
             else:
                 self.acknowledged_s[job.id] = time.monotonic()
@@ -389,6 +389,11 @@ class Rig:
             id="reaper:0", model="demo", queues=queues, slots=1, running=0, ready=False,
             started_at=now, seen_at=now,
         )  # fmt: skip
+
+    def list_jobs(self) -> list[str]:
+        """Returns the ids of all records there are."""
+        found = cast(list[str], self.plain.keys(self.ledger.keys.job("*")))
+        return [key.rpartition(":")[2] for key in found]
 
     def queued(self) -> int:
         """Returns how many jobs wait, by the server."""

@@ -41,7 +41,10 @@ ROWS = {
     "idempotency": 10,
     "archive": 20,
     "segments": 12,
+    "kill_gateways": 24,
+    "redis_under_listeners": 60,
     "soak": 40,
+    "webhooks": 60,
 }
 
 

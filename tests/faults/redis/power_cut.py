@@ -70,7 +70,7 @@ def run(jobs: int, seed: int) -> Tally:
 def note_acknowledgements(rig: Rig) -> dict[str, float]:
     """Job id -> when its record was acknowledged, from now on."""
     at_s: dict[str, float] = {}
-    ledger = rig.client._ledger
+    ledger = rig.client._backend.ledger
     submit = ledger.submit
 
     def noting(submission: Submission, **options: Any) -> SubmitResult:

@@ -102,7 +102,7 @@ def padded(loaded: LoadedModel, requests: Sequence[GenerationRequest]) -> Tokens
         pixel_values=torch.cat(pixels),
         do_sample=False,
         max_new_tokens=max(request.generation.max_new_tokens for request in requests),
-        pad_token_id=loaded.pad,
+        pad_token_id=loaded.generation.pad,
     )
     return [
         row[longest : longest + request.generation.max_new_tokens].tolist()
@@ -200,7 +200,7 @@ def guided(
         images = [Image.fromarray(frame) for frame in media.frames]
         inputs = own(text=[prompt], images=[images], return_tensors="pt")
         out = loaded.model.generate(
-            **inputs, do_sample=False, max_new_tokens=tokens, pad_token_id=loaded.pad
+            **inputs, do_sample=False, max_new_tokens=tokens, pad_token_id=loaded.generation.pad
         )
         found.append(out[0, inputs["input_ids"].shape[1] :].tolist())
     return found

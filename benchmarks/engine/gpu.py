@@ -192,7 +192,10 @@ def generate(
     inputs = inputs.to(model.device, model.dtype)
     with torch.inference_mode():
         out = model.generate(
-            **inputs, do_sample=False, max_new_tokens=ANSWER_TOKENS, pad_token_id=loaded.pad
+            **inputs,
+            do_sample=False,
+            max_new_tokens=ANSWER_TOKENS,
+            pad_token_id=loaded.generation.pad,
         )
     return [row.tolist() for row in out[:, inputs["input_ids"].shape[1] :]]
 

@@ -3,7 +3,7 @@
     python benchmarks/engine/pixels.py [--repeat 15] [--frames 8] [--json]
 
 Peer: the guide's way: `frame.to_ndarray(format="rgb24")`, a PIL image, the checkpoint's processor,
-float32 out. Ours: `frames.pixels.RgbConverter`, the worker's prompter, and the normalisation that is left
+float32 out. Ours: `frames.picture.converter.RgbConverter`, the worker's prompter, and the normalisation that is left
 to the device, here on the CPU: the same float32 tensor. Both get the same decoded H.264 pictures,
 both write the prompt too, and both make pictures of 384 x 384 with SigLIP's settings, 729 tokens
 each. CPU time is that of the whole process; of each figure the least of the repetitions counts,
@@ -33,7 +33,9 @@ from PIL import __version__ as pillow_version
 from transformers import AutoConfig, AutoProcessor
 
 from videoqa_worker.engine import load_processor
-from videoqa_worker.frames.pixels import RgbConverter
+from videoqa_worker.frames.picture.colour.colour_converter import ColourConverter
+from videoqa_worker.frames.picture.converter import RgbConverter
+from videoqa_worker.frames.picture.shape import DeclaredShape, ShapeRule
 from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import DEMO_MODEL_PATH
 
@@ -98,7 +100,7 @@ class Ours:
         self._prompter = Prompter(load_processor(str(folder), config), config)
 
     def convert(self, frames: list[av.VideoFrame]) -> list[np.ndarray]:
-        converter = RgbConverter()
+        converter = RgbConverter(ShapeRule(DeclaredShape(), max_pixels=1 << 30), ColourConverter())
         return [converter.convert(frame) for frame in frames]
 
     def __call__(self, frames: list[av.VideoFrame]) -> torch.Tensor:

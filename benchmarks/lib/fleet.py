@@ -20,6 +20,7 @@ from videoqa.contract import (
     Answer,
     EngineInfo,
     FrameUsed,
+    GenerationInForce,
     JobRequest,
     Priority,
     Result,
@@ -131,7 +132,7 @@ def make_result(claim: Claim) -> Result:
         frames=tuple(FrameUsed(input=0, index=n, pts_s=n, asked_s=n) for n in range(8)),
         sources=(SourceInfo(url=request.inputs[0].url, kind="video", size_bytes=1 << 20,
                             width=640, height=360),),
-        model="organisation/first", sampling=request.sampling, generation=request.generation,
+        model="organisation/first", sampling=request.sampling, generation=GenerationInForce.of(request.generation),
         usage=Usage(), attempt=claim.attempt, created_at=now, finished_at=now,
         custom_id=request.custom_id, metadata=request.metadata,
     )  # fmt: skip

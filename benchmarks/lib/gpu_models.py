@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from videoqa_worker.engine import load_processor
+from videoqa_worker.engine.model.checkpoint.generation_config import CheckpointGeneration
 from videoqa_worker.engine.model.loading import LoadedModel
 from videoqa_worker.prompt import Prompter
 
@@ -143,7 +144,9 @@ def build(
         _write(Path(folder), config)
         fast, own = (load_processor(folder, config, pixels) for pixels in ("fast", "reference"))
     prompter = Prompter(fast, config)
-    loaded = LoadedModel(model.eval(), fast.tokenizer, prompter, frozenset(), 0, True, "random")
+    loaded = LoadedModel(
+        model.eval(), fast.tokenizer, prompter, CheckpointGeneration(), True, True, "random"
+    )
     return loaded, own
 
 

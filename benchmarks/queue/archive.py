@@ -123,7 +123,7 @@ def work(url: str, slots: int) -> None:
 
 
 def make_result(claim: Any) -> Any:
-    from videoqa.contract import Answer, FrameUsed, Result, SourceInfo, Usage
+    from videoqa.contract import Answer, FrameUsed, GenerationInForce, Result, SourceInfo, Usage
 
     now = datetime.now(UTC)
     return Result(
@@ -136,7 +136,7 @@ def make_result(claim: Any) -> Any:
         frames=tuple(FrameUsed(input=0, index=n, pts_s=n, asked_s=n) for n in range(FRAMES)),
         sources=(SourceInfo(url=claim.request.inputs[0].url, kind="video", size_bytes=1 << 20,
                             width=640, height=360),),
-        model="fake", sampling=claim.request.sampling, generation=claim.request.generation,
+        model="fake", sampling=claim.request.sampling, generation=GenerationInForce.of(claim.request.generation),
         usage=Usage(), attempt=claim.attempt, created_at=now, finished_at=now,
         custom_id=claim.request.custom_id, metadata=claim.request.metadata,
     )  # fmt: skip

@@ -203,7 +203,7 @@ class Scene:
 
             waits = [pool.submit(follow, job_id) for job_id in self.ids]
             waits.append(pool.submit(follow_slowly))
-            while client._reader.waiting < threads * 0.99:
+            while client._backend.reader.waiting < threads * 0.99:
                 time.sleep(0.1)
             pool.submit(self._submit, client, over)
             found = self.measure()
@@ -232,7 +232,7 @@ class Scene:
         async with AsyncClient(self.url) as client:
             waits = [asyncio.create_task(follow(job_id)) for job_id in self.ids]
             waits.append(asyncio.create_task(follow_slowly()))
-            while client._client._reader.waiting < self.waiters * 0.99:
+            while client._client._backend.reader.waiting < self.waiters * 0.99:
                 await asyncio.sleep(0.1)
             beside = asyncio.create_task(asyncio.to_thread(self._submit, client._client, over))
             found = await asyncio.to_thread(self.measure)

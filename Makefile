@@ -22,10 +22,10 @@ demo: $(VENV)/.demo
 	@$(BIN)/videoqa demo
 
 # Three parts beside each other: linters and types; tests that compute, a lane a core; and tests that mostly wait
-# for servers, leases and processes, in more lanes than that. Lanes that are done take tests from the others, and
+# for servers, leases and processes, in more lanes than that. A lane takes file after file (tests/conftest.py), and
 # torch has one thread in each. What the second part of the tests prints comes when it is done.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist worksteal
-WAITING := tests/faults tests/e2e tests/integration/bulk tests/integration/cli tests/integration/client \
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --no-loadscope-reorder
+WAITING := tests/faults tests/browser tests/e2e tests/integration/bulk tests/integration/cli tests/integration/client \
 	tests/integration/job tests/integration/sources
 
 test: $(VENV)/.dev
@@ -35,7 +35,7 @@ test-computing: $(VENV)/.dev
 	@$(PYTEST) -n 2 $(WAITING:%=--ignore=%) $(PYTEST_ARGS)
 
 test-waiting: $(VENV)/.dev
-	@said=$$($(PYTEST) -n 4 $(WAITING) $(PYTEST_ARGS) 2>&1); status=$$?; echo "$$said"; exit $$status
+	@said=$$($(PYTEST) -p no:schemathesis -n 4 $(WAITING) $(PYTEST_ARGS) 2>&1); status=$$?; echo "$$said"; exit $$status
 
 # Style, types, layers; docstrings and comments that are sentences, and functions that are named by verbs.
 check: $(VENV)/.dev
@@ -53,7 +53,7 @@ dist: $(VENV)/.dev
 # The fault matrix at full size; each line is a row's counts. Some hours on two cores.
 FAULTS := "kill_workers --seed 1" "kill_workers --seed 2" lost_bells rolling_restart "kill_redis --seed 1" "kill_redis --seed 2" kill_both \
 	"power_cut --seed 1" "power_cut --seed 2" failover "sentinels --seed 1" "sentinels --seed 2" "wait_replicas --seed 1" "wait_replicas --seed 2" slow_redis full_redis flushed_redis failing_s3 lying_s3 store_away full_disk \
-	kill_decoders gpu_errors hanging_source cancel clock_jumps zombie poison killers duplicates poisoned_broker rabbitmq backlog idempotency archive segments soak
+	kill_decoders gpu_errors hanging_source cancel clock_jumps zombie poison killers duplicates poisoned_broker rabbitmq backlog idempotency archive segments kill_gateways redis_under_listeners soak webhooks
 faults: $(VENV)/.dev
 	@for row in $(FAULTS); do set -- $$row; $(BIN)/python tests/faults/*/$$1.py $$2 $$3 || failed=1; done; exit $$failed
 

@@ -1,12 +1,19 @@
 """Fixtures by subject: a real Redis, real videos, real HTTP and S3 servers, real models, a real worker."""
 
+from __future__ import annotations
+
 import gc
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = [
     "support.redis",
     "support.servers",
     "support.videos",
     "kinds.accuracy",
+    "support.architecture_table",
     "support.attempts",
     "support.cli",
     "support.models",
@@ -23,3 +30,19 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+SPREAD = ("tests/faults/test_faults.py",)
+"""Files with long tests that share nothing."""
+
+
+class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Has one lane run a file's tests, since they share what is costly to start; those of SPREAD are spread."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return nodeid if path in SPREAD else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    return FileScheduling(config, log)

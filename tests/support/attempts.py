@@ -22,6 +22,7 @@ from videoqa_worker.job.context import AttemptContext
 from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.progress import ProgressWriter
+from videoqa_worker.job.sheet import SheetKeeper
 from videoqa_worker.settings import WorkerSettings
 from videoqa_worker.sources import SourceVersion
 
@@ -43,6 +44,8 @@ class Model:
     def __init__(self) -> None:
         self.asked = 0
         self.etag: str | None = "one"
+        self.frames: list[Any] = []
+        """Pictures that it sees."""
         self.meanwhile: Callable[[], None] = lambda: None
         """Called while it thinks."""
 
@@ -56,6 +59,8 @@ class Model:
         meanwhile, self.meanwhile = self.meanwhile, lambda: None
         meanwhile()
         opened.context.report(Progress("generating"))
+        opened.context.sheet.add(self.frames)
+        opened.context.sheet.start_writing()
         text = f"answer {self.asked}"
         answer = Answer(
             question_id="q1", question="What?", text=text, finish_reason="stop",
@@ -91,6 +96,7 @@ def attempts(
             prefix=settings.prefix,
             retry_base_s=0.0,
             output=(tmp_path / "results").as_uri() + "/{job_id}.json",
+            sheet_output=(tmp_path / "sheets").as_uri() + "/{job_id}.jpg",
         ),
         ledger,
         model,
@@ -124,6 +130,7 @@ def make_attempts(
         cast(Any, model),
         objects,
         cache,
+        SheetKeeper(objects, settings.sheet_output, is_default=settings.sheets),
     )
 
 

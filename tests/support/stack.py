@@ -21,6 +21,7 @@ QUICK = {
     "VIDEOQA_FILE_ROOTS": "/",
     "VIDEOQA_PRIVATE_ADDRESSES": "true",
     "VIDEOQA_CPU_THREADS": "1",
+    "VIDEOQA_DECODERS": "1",
     "VIDEOQA_SOURCE_READ_TIMEOUT_S": "2",
     "VIDEOQA_RETRY_BASE_S": "0.1",
     "VIDEOQA_REAP_EVERY_S": "0.3",
@@ -63,6 +64,7 @@ def _environ(settings: Settings, folder: Path) -> dict[str, str]:
         "VIDEOQA_REDIS_URL": settings.redis_url,
         "VIDEOQA_PREFIX": settings.prefix,
         "VIDEOQA_OUTPUT": (folder / "results").absolute().as_uri() + "/{job_id}.json",
+        "VIDEOQA_SHEET_OUTPUT": (folder / "sheets").absolute().as_uri() + "/{job_id}.jpg",
     }
     return clean_environ() | QUICK | own
 

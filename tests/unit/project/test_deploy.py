@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from support.gateway import serve_gateway
 
 from videoqa import Settings
 from videoqa.cli import doctor
 from videoqa.contract import WorkerInfo
+from videoqa.gateway import GatewaySettings
 from videoqa.jobs import Ledger, connect
 from videoqa_worker.embedded.process import ServerProcess, free_port
 from videoqa_worker.embedded.redis_server import find_server
@@ -27,7 +29,7 @@ DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 WORKERS = ("worker", "worker-cpu")
-OWN = {row.name for row in WorkerSettings.table()}
+OWN = {row.name for kind in (WorkerSettings, GatewaySettings) for row in kind.table()}
 COMPOSE_ONLY = {"VIDEOQA_CPU_MODEL"}
 PASSWORD = "4f9d1c2ab7"
 
@@ -41,8 +43,8 @@ def example() -> dict[str, str]:
 # -- compose
 
 
-def test_the_services_are_valkey_workers_and_a_client() -> None:
-    assert set(SERVICES) == {"valkey", "client", *WORKERS}
+def test_the_services_are_valkey_workers_a_gateway_and_a_client() -> None:
+    assert set(SERVICES) == {"valkey", "client", "gateway", *WORKERS}
     assert SERVICES["worker-cpu"]["profiles"] == ["cpu"]
     assert SERVICES["client"]["profiles"] == ["tools"]
     assert "profiles" not in SERVICES["worker"]
@@ -52,10 +54,10 @@ def test_the_services_are_valkey_workers_and_a_client() -> None:
 
 
 def test_every_long_running_service_restarts_and_has_a_health_check() -> None:
-    for name in ("valkey", *WORKERS):
+    for name in ("valkey", "gateway", *WORKERS):
         assert SERVICES[name]["restart"] == "unless-stopped"
         assert {"test", "interval", "timeout", "retries"} <= set(SERVICES[name]["healthcheck"])
-    for name in (*WORKERS, "client"):
+    for name in (*WORKERS, "gateway", "client"):
         assert SERVICES[name]["depends_on"] == {"valkey": {"condition": "service_healthy"}}
 
 
@@ -65,9 +67,9 @@ def test_a_worker_is_given_longer_to_stop_than_it_drains() -> None:
         assert grace_s > WorkerSettings().drain_grace_s
 
 
-def test_valkey_is_reached_from_this_machine_alone() -> None:
-    assert SERVICES["valkey"]["ports"] == ["127.0.0.1:6379:6379"]
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["valkey"]
+def test_valkey_and_the_gateway_are_reached_from_this_machine_alone() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports == {"valkey": ["127.0.0.1:6379:6379"], "gateway": ["127.0.0.1:8080:8080"]}
 
 
 def test_every_named_volume_is_declared_and_used() -> None:
@@ -129,7 +131,7 @@ def test_a_worker_takes_the_examples_settings_with_those_of_compose() -> None:
     for name in WORKERS:
         found = WorkerSettings.from_environment(example() | _fill(SERVICES[name]["environment"]))
         assert found.redis_url == f"redis://:{PASSWORD}@valkey:6379/0"
-        assert found.sources.file_roots == (Path("/media"),)
+        assert found.sources.file_roots == (Path("/media"), Path("/files"))
         assert found.output == "file:///results/{date}/{job_id}.json"
     assert (
         WorkerSettings.from_environment(_fill(SERVICES["worker-cpu"]["environment"])).model
@@ -147,6 +149,35 @@ def _fill(environment: dict[str, str], password: str = PASSWORD) -> dict[str, st
 
     pattern = r"\$\{([A-Z_]+)(?::([-?])([^}]*))?\}"
     return {name: re.sub(pattern, fill, text) for name, text in environment.items()}
+
+
+def test_a_gateway_takes_the_settings_and_workers_read_its_uploads(tmp_path: Path) -> None:
+    environ = example() | _fill(SERVICES["gateway"]["environment"])
+    found = GatewaySettings.from_environment(environ)
+    assert (found.gateway_host, found.gateway_port, found.gateway_open) == ("0.0.0.0", 8080, False)
+    assert found.gateway_files == "/files"
+    assert "files:/files" in SERVICES["gateway"]["volumes"]
+    for name in WORKERS:
+        assert "files:/files" in SERVICES[name]["volumes"]
+    grace_s = float(SERVICES["gateway"]["stop_grace_period"].removesuffix("s"))
+    assert grace_s > found.gateway_drain_s
+    client = (DEPLOY / "Dockerfile.client").read_text()
+    assert "'./producer[gateway]'" in client
+    assert re.search(r"chown videoqa .*/files", client)
+
+
+def test_a_gateway_is_healthy_while_redis_answers(valkey: Settings) -> None:
+    how, python, option, code = SERVICES["gateway"]["healthcheck"]["test"]
+    assert (how, python, option) == ("CMD", "python", "-c")
+    assert "http://127.0.0.1:8080/readyz" in code
+    away = valkey.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    for settings, status in ((valkey, 0), (away, 1)):
+        with serve_gateway(settings) as gateway:
+            here = code.replace("http://127.0.0.1:8080", gateway.url)
+            done = subprocess.run(
+                [sys.executable, "-c", here], timeout=30, check=False, capture_output=True
+            )
+            assert done.returncode == status
 
 
 def test_nothing_starts_with_the_examples_password() -> None:

@@ -37,3 +37,9 @@ def test_ctrl_c_while_the_command_is_imported_is_quiet(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_every_file_of_tests_has_a_name_of_its_own() -> None:
+    """Otherwise one run of pytest cannot collect them all."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

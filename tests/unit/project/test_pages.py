@@ -7,6 +7,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -21,18 +22,24 @@ from support.pages import (
     anchors_of,
     blocks_of,
     command_line,
+    commands_of,
     links_of,
     prose_words,
 )
 
 from videoqa.bulk import Manifest, ResultLine
 from videoqa.contract import JobRequest, QueueInfo, Result
+from videoqa.gateway import GatewaySettings
+from videoqa.gateway.webhooks.deliveries import make_body
 from videoqa.storage import ObjectStore
 from videoqa_worker.settings import WorkerSettings
 
 MARKDOWN = sorted({*PAGES, *ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("training/*/*.md")})
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-LANGUAGES = {"sh", "python", "json", "text"}
+LANGUAGES = {"sh", "bash", "python", "json", "text", "html"}
+COMMANDS = [command for page in PAGES for command in commands_of(page)]
+SHOWN = {command.shown for command in COMMANDS}
+"""Outputs of commands, which `test_curl_lines.py` compares with what the commands print."""
 
 
 def name_of(page: Path) -> str:
@@ -88,7 +95,9 @@ def test_a_page_has_at_most_1500_words_outside_of_tables_and_code(page: Path) ->
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_every_block_names_its_language(block: Block) -> None:
-    assert block.language in LANGUAGES, "a block is sh, python, json, or text if it is a drawing"
+    assert block.language in LANGUAGES, (
+        "a block is sh with commands of ours, bash with curl, python, json, or text if it is a drawing"
+    )
 
 
 @pytest.mark.parametrize("block", [one for one in BLOCKS if one.language == "python"], ids=str)
@@ -118,6 +127,18 @@ def _check_manifest_line(fields: dict[str, Any]) -> None:
     assert row.custom_id == fields["custom_id"]
 
 
+def _check_event(found: dict[str, Any]) -> None:
+    """Compares a webhook's event with the one that is made of the same job."""
+    data = found["data"]
+    own = {name: data[name] for name in ("custom_id", "model", "tags", "metadata")}
+    fields = {
+        "id": found["id"], "job": data["id"], "tenant": data["tenant"], "state": data["state"], "failure": "",
+        "attempt": str(data["attempt"]), "at": str(found["created_at"]), "webhook": json.dumps({"job": own}),
+        "created_at": str(datetime.fromisoformat(data["created_at"]).timestamp()),
+    }  # fmt: skip
+    assert json.loads(make_body(fields)) == found
+
+
 KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], object]], ...] = (
     ({"job_id", "usage"}, Result.model_validate),
     ({"custom_id", "ok"}, ResultLine.model_validate),
@@ -125,10 +146,13 @@ KINDS: tuple[tuple[set[str], Callable[[dict[str, Any]], object]], ...] = (
     ({"inputs", "questions"}, JobRequest.model_validate),
     ({"oldest_s", "slots"}, QueueInfo.model_validate),
     ({"error"}, _check_error),
+    ({"object", "data"}, _check_event),
 )
 
 
-@pytest.mark.parametrize("block", [one for one in BLOCKS if one.language == "json"], ids=str)
+@pytest.mark.parametrize(
+    "block", [one for one in BLOCKS if one.language == "json" and one not in SHOWN], ids=str
+)
 def test_every_json_block_is_a_message_of_the_contract(block: Block) -> None:
     for found in _objects_in(block.code):
         check = next((check for names, check in KINDS if names <= set(found)), None)
@@ -163,7 +187,7 @@ def _check_command(words: list[str]) -> None:
 
 def _check_variables(assigned: list[str]) -> None:
     environ = dict(word.split("=", 1) for word in assigned)
-    known = {row.name for row in WorkerSettings.table()}
+    known = {row.name for kind in (WorkerSettings, GatewaySettings) for row in kind.table()}
     for name in environ:
         assert name in known or not name.startswith("VIDEOQA_")
     WorkerSettings.from_environment(environ)

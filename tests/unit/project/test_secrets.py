@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from support.cli import call_command, clean_environment
+from support.logs import configured_logs
 
 from videoqa import Client, errors
 from videoqa.broker import make_celery
@@ -24,7 +25,6 @@ from videoqa.redaction import redact_text
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 from videoqa_worker.engine import ServerEngine
-from videoqa_worker.service.logs import configure
 from videoqa_worker.settings import ServerConfig, SourceConfig, WorkerSettings
 from videoqa_worker.sources import Sources
 
@@ -220,13 +220,8 @@ def test_a_model_server_that_repeats_the_key_is_not_quoted() -> None:
 
 
 def test_what_a_library_logs_is_redacted(capsys: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    try:
-        configure("INFO")
+    with configured_logs("console"):
         logging.getLogger("library").warning("cannot reach %s", f"amqp://me:{MARK}@h//?a={MARK}")
-    finally:
-        root.handlers[:], root.level = before
     shown = capsys.readouterr().err
     assert "cannot reach amqp://h//" in shown
     assert MARK not in shown

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from videoqa.errors import ConfigurationError
+from videoqa.gateway import GatewaySettings
 from videoqa.settings import Settings, Variable, unknown_variables
 from videoqa_worker.service.announcement import list_queues
 from videoqa_worker.settings import DEMO_MODEL_PATH, WorkerSettings
@@ -185,8 +186,10 @@ def test_the_bundled_model_is_named_demo() -> None:
 def test_the_references_tables_are_those_of_the_definitions() -> None:
     page = runpy.run_path(str(DOCS / "generate.py"))
     texts = [path.read_text() for path in page["PAGES"]]
-    assert [text.count("<!-- end -->") for text in texts] == [2, 4]
+    assert [text.count("<!-- end -->") for text in texts] == [3, 4, 2, 5, 2]
     assert list(map(page["render"], texts)) == texts, "run: python docs/generate.py"
+    assert page["OPENAPI"].read_text() == page["render_openapi"](), "run: python docs/generate.py"
+    assert page["BOARD"].read_text() == page["render_board"](), "run: python docs/generate.py"
 
 
 @pytest.mark.parametrize("row", WorkerSettings.table(), ids=lambda row: str(row[0]))
@@ -206,3 +209,11 @@ def test_the_brokers_url_is_spelled_as_celery_needs_it() -> None:
     )
     assert broker("sentinel://a:1;sentinel://b:1") == "sentinel://a:1;sentinel://b:1"
     assert broker("unix:///run/r.sock?db=2") == "redis+socket:///run/r.sock?virtual_host=2"
+
+
+def test_the_variables_of_the_gateway_are_checked_by_it_alone() -> None:
+    known = (*Settings.table(), *WorkerSettings.table())
+    environ = {row.name: "1" for row in GatewaySettings.table()} | {"VIDEOQA_GATEWAY_PROT": "1"}
+    assert unknown_variables(environ, known) == []
+    (mistake,) = unknown_variables(environ, GatewaySettings.table())
+    assert mistake.endswith("did you mean VIDEOQA_GATEWAY_PORT?")

@@ -47,6 +47,7 @@ def find_settings(environ: Mapping[str, str] | None = None) -> Settings:
         "redis_read_url": None,
         "broker_url": None,
         "prefix": stack.prefix,
+        "sheet_output": stack.sheet_output or found.sheet_output,
     }
     return found.model_copy(update=place)
 
@@ -143,6 +144,10 @@ class LocalStack:
     pid: int
     model: str
     prefix: str = "videoqa"
+    gateway_url: str | None = None
+    """Address of its gateway; None: it has none."""
+    sheet_output: str | None = None
+    """URL template of its sheets."""
 
     @staticmethod
     def _path(folder: Path) -> Path:

@@ -114,9 +114,9 @@ def _config(shape: Shape, layers: int | None) -> LlavaConfig:
     )
 
 
-def write(name: str, folder: Path) -> None:
-    """Writes the model as a checkpoint, in float32."""
-    loaded, _ = build(name, torch.device("cpu"), torch.float32)
+def write(name: str, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes the model as a checkpoint."""
+    loaded, _ = build(name, torch.device("cpu"), dtype)
     loaded.model.save_pretrained(folder)
     _write(folder, loaded.model.config)
 

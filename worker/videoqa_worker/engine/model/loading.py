@@ -51,6 +51,7 @@ from videoqa_worker.engine.model.device_choice import choose_device, choose_thre
 from videoqa_worker.engine.model.features_apart import JOINED_TYPES, takes_features_apart
 from videoqa_worker.engine.model.loading_progress import loading_progress
 from videoqa_worker.engine.model.logits_processors import ProcessorFactory
+from videoqa_worker.engine.model.packed_linear import pack_linears
 from videoqa_worker.engine.model.processing.processor import load_processor
 from videoqa_worker.engine.model.processing.trial_prompt import check_features, check_prompt
 from videoqa_worker.prompt import Prompter
@@ -120,6 +121,7 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False, pad_token_id=generation.pad, **generation.begins
     )
+    pack_linears(model)
     on_state("trying the model")
     apart = takes_features_apart(model, opened.prompter)
     joins = opened.model_config.model_type in JOINED_TYPES

@@ -17,7 +17,7 @@ from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.device.memory import fit_kv_tokens
 from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition, mask_visible
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
-from videoqa_worker.engine.model import attention, kernels
+from videoqa_worker.engine.model import attention, kernels, last_layer
 from videoqa_worker.engine.model.kv_shape import KVShape, count_token_bytes
 from videoqa_worker.engine.sequence.prefill import Prefill
 from videoqa_worker.settings import EngineConfig
@@ -44,6 +44,8 @@ class ForwardPass:
         self._unmasked = self._can_skip_masks(config)
         self._kernel = self._choose_kernel(shape, config) if self._unmasked else None
         attention.install(model, self._kernel)
+        fixed = self._invariant or self._device.type != "cpu"  # not tried on a GPU
+        self._kept_rows = None if fixed else last_layer.install(model)
         bytes_each = count_token_bytes(shape, model.dtype)
         tokens = fit_kv_tokens(config.max_batch_tokens, bytes_each, self._device)
         self.cache = SlotCache(shape, tokens, model.dtype, self._device)
@@ -81,7 +83,7 @@ class ForwardPass:
             end = min(end, prefill.prefix_length)  # a cached prefix was computed in this shape
         kind = "input_ids" if prefill.is_text else "inputs_embeds"
         chunk, later = prefill.rest[:, : end - start], prefill.rest[:, end - start :]
-        with self._without_cudnn():
+        with self._without_cudnn(), self._keep_rows(torch.tensor([end - start - 1])):
             logits: torch.Tensor = self._model(
                 **{kind: chunk},
                 attention_mask=self._make_mask(position, start, end),
@@ -124,7 +126,7 @@ class ForwardPass:
         )
         keep = counts.cumsum(0) - 1
         at, start, prefix, keep = map(self._send, (at, start, prefix, keep))
-        with self._without_cudnn():
+        with self._without_cudnn(), self._keep_rows(keep):
             logits = self._run_tokens(
                 positions[0].slot,
                 reach,
@@ -138,6 +140,10 @@ class ForwardPass:
     def _send(self, numbers: torch.Tensor) -> torch.Tensor:
         """Copies to the device without waiting for its earlier work."""
         return numbers.to(self._device, non_blocking=True)
+
+    def _keep_rows(self, rows: torch.Tensor) -> AbstractContextManager[None]:
+        """Computes only these rows in the last layer, where that is possible."""
+        return nullcontext() if self._kept_rows is None else self._kept_rows.keep(rows)
 
     def _without_cudnn(self) -> AbstractContextManager[None]:
         """Excludes cuDNN's attention, the default on some GPUs.

@@ -23,6 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from videoqa_worker.engine.model.kernels import KERNELS, DecodeQueries
+from videoqa_worker.engine.model.last_layer import KEPT_ROWS
 
 __all__ = ["NAME", "encode_lengths", "install"]
 
@@ -71,6 +72,29 @@ def _attention(
         query: [batch, heads, queries, dim]; key and value [batch, KV heads, keys, dim].
         attention_mask: bool[batch, 1, queries, keys], or the result of `encode_lengths`.
     """
+    kept = getattr(module, KEPT_ROWS, None)
+    if kept is not None and kept.indices is not None:
+        # Without a mask the only row kept is the last one, which attends to all keys.
+        mask = attention_mask if attention_mask is None else attention_mask[:, :, kept.indices]
+        few = query[:, :, kept.indices], key, value, mask
+        found, _ = _attend(module, *few, dropout, scaling, kernel, **more)
+        whole = found.new_zeros(found.shape[0], query.shape[2], *found.shape[2:])
+        whole[:, kept.indices] = found
+        return whole, None
+    return _attend(module, query, key, value, attention_mask, dropout, scaling, kernel, **more)
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    kernel: str | None,
+    **more: Any,
+) -> tuple[torch.Tensor, None]:
     if attention_mask is not None and attention_mask.dtype == torch.int32:
         return _attend_varlen(query, key, value, attention_mask.flatten(), scaling, kernel), None
     batch, heads, queries, dim = query.shape
@@ -78,13 +102,13 @@ def _attention(
     cpu = _is_on_cpu(query)
     if attention_mask is None or groups == 1 or (groups * queries > _MAX_STACKED and not cpu):
         inputs = query, key, value, attention_mask, dropout, scaling
-        found: tuple[torch.Tensor, None] = sdpa_attention_forward(module, *inputs, **more)
-        return found
+        whole: tuple[torch.Tensor, None] = sdpa_attention_forward(module, *inputs, **more)
+        return whole
     if cpu and queries > 1:  # on GPUs a mask and groups leave only the slow kernel
-        whole = scaled_dot_product_attention(
+        grouped = scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
         )
-        return whole.transpose(1, 2).contiguous(), None
+        return grouped.transpose(1, 2).contiguous(), None
     stacked = scaled_dot_product_attention(
         query.reshape(batch, key.shape[1], groups * queries, dim),
         key,

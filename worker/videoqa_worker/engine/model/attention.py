@@ -73,7 +73,8 @@ def _attention(
         attention_mask: bool[batch, 1, queries, keys], or the result of `encode_lengths`.
     """
     kept = getattr(module, KEPT_ROWS, None)
-    if kept is not None and kept.indices is not None:
+    counts_keys = attention_mask is not None and attention_mask.dtype == torch.int32
+    if kept is not None and kept.indices is not None and not counts_keys:
         # Without a mask the only row kept is the last one, which attends to all keys.
         mask = attention_mask if attention_mask is None else attention_mask[:, :, kept.indices]
         few = query[:, :, kept.indices], key, value, mask

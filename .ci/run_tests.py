@@ -50,7 +50,7 @@ TESTS_FAILED = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a part."""
+    """Exit status and failed tests of a part."""
 
     status: int
     failed: Mapping[str, str] = field(default_factory=dict)

@@ -10,14 +10,14 @@ from transformers import PreTrainedTokenizerFast
 
 from support.other_models import OTHERS, TEXT, VISION, Files, add_tokens
 
-__all__ = ["ARCHITECTURES", "BEGINNING"]
+__all__ = ["ARCHITECTURES", "BEGINNING", "make_model"]
 
 SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
 SQUARE = {"size": {"height": 56, "width": 56}}
 Made = tuple[Any, Files, str]
 
 
-def _make(
+def make_model(
     name: str,
     tokenizer: PreTrainedTokenizerFast,
     *,
@@ -48,7 +48,7 @@ def _image_token(tokenizer: PreTrainedTokenizerFast) -> int:
 
 def _vipllava(tokenizer: PreTrainedTokenizerFast) -> Made:
     """LLaVA's processor, and features of several layers side by side."""
-    model = _make(
+    model = make_model(
         "VipLlava",
         tokenizer,
         text={"model_type": "llama"},
@@ -74,7 +74,7 @@ def _aya_vision(tokenizer: PreTrainedTokenizerFast) -> Made:
     tokens = add_tokens(
         tokenizer, "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>"
     )
-    model = _make(
+    model = make_model(
         "AyaVision",
         tokenizer,
         text={"model_type": "cohere"},
@@ -104,7 +104,7 @@ def _internvl(tokenizer: PreTrainedTokenizerFast) -> Made:
         "video_token": "<video>",
     }
     vision = {**VISION, "image_size": [56, 56], "patch_size": [14, 14]}
-    model = _make(
+    model = make_model(
         "InternVL",
         tokenizer,
         text={"model_type": "qwen2"},
@@ -147,7 +147,7 @@ def _qwen2_5_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
     }
     tokens = _qwen_tokens(tokenizer)
     text = {"rope_parameters": ROPE}
-    model = _make("Qwen2_5_VL", tokenizer, text=text, vision=vision, **tokens)
+    model = make_model("Qwen2_5_VL", tokenizer, text=text, vision=vision, **tokens)
     files = _files("Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", QWEN_PIXELS)
     return model, files, QWEN_IMAGE
 
@@ -166,7 +166,7 @@ def _qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
     }
     tokens = _qwen_tokens(tokenizer)
     text = {"rope_parameters": {**ROPE, "mrope_interleaved": True}, "head_dim": 16}
-    model = _make("Qwen3VL", tokenizer, text=text, vision=vision, **tokens)
+    model = make_model("Qwen3VL", tokenizer, text=text, vision=vision, **tokens)
     files = _files("Qwen3VLProcessor", "Qwen2VLImageProcessor", {**QWEN_PIXELS, "patch_size": 14})
     return model, files, QWEN_IMAGE
 
@@ -182,7 +182,7 @@ def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
         "resampler_head_dim": 16,
         "num_key_value_heads": 1,
     }
-    model = _make(
+    model = make_model(
         "Idefics2",
         tokenizer,
         text={"model_type": "mistral", "sliding_window": None},
@@ -197,7 +197,7 @@ def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
 
 def _paligemma(tokenizer: PreTrainedTokenizerFast) -> Made:
     """Attention in both directions over picture and question."""
-    model = _make(
+    model = make_model(
         "PaliGemma",
         tokenizer,
         text={"model_type": "gemma", "head_dim": 16},
@@ -221,7 +221,7 @@ def _ovis2(tokenizer: PreTrainedTokenizerFast) -> Made:
         "<IMG_ROW>",
         "<IMG_END>",
     )
-    model = _make(
+    model = make_model(
         "Ovis2",
         tokenizer,
         text={"model_type": "qwen2"},
@@ -251,7 +251,7 @@ def _mllama(tokenizer: PreTrainedTokenizerFast) -> Made:
     }
     rope = {"rope_type": "default", "rope_theta": 1e4}
     text = {"cross_attention_layers": [1], "rope_parameters": rope, "bos_token_id": 3}
-    model = _make("Mllama", tokenizer, text=text, vision=vision, image_token_index=image)
+    model = make_model("Mllama", tokenizer, text=text, vision=vision, image_token_index=image)
     files = _files("MllamaProcessor", "MllamaImageProcessor", {**SQUARE, "max_image_tiles": 4})
     return model, files, "<|image|>"
 
@@ -266,7 +266,7 @@ def _lighton_ocr(tokenizer: PreTrainedTokenizerFast) -> Made:
         "image_break_token": "<|vision_pad|>",
         "image_end_token": "<|vision_end|>",
     }
-    model = _make(
+    model = make_model(
         "LightOnOcr",
         tokenizer,
         text={"model_type": "qwen3", "head_dim": 16},
@@ -281,7 +281,7 @@ def _lighton_ocr(tokenizer: PreTrainedTokenizerFast) -> Made:
 def _deepseek_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
     """SigLIP's features as they are."""
     tokenizer.init_kwargs |= {"image_token": "<image>"}
-    model = _make(
+    model = make_model(
         "DeepseekVL",
         tokenizer,
         text={"model_type": "llama"},
@@ -296,7 +296,7 @@ def _deepseek_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
 def _aria(tokenizer: PreTrainedTokenizerFast) -> Made:
     """Experts, and one size of pictures."""
     tokenizer.init_kwargs |= {"image_token": "<image>"}
-    model = _make(
+    model = make_model(
         "Aria",
         tokenizer,
         text={"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1},
@@ -312,7 +312,7 @@ def _video_llama_3(tokenizer: PreTrainedTokenizerFast) -> Made:
     """Qwen's pixels with positions of one number."""
     _, image, video = add_tokens(tokenizer, "<|vision_start|>", "<|image_pad|>", "<|video_pad|>")
     vision = {key: value for key, value in VISION.items() if key != "image_size"}
-    model = _make(
+    model = make_model(
         "VideoLlama3",
         tokenizer,
         text={"model_type": "qwen2"},

@@ -12,7 +12,7 @@ positions, masks, and nothing else) and the logits have to be the same.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,20 @@ def takes_features_apart(model: Any, prompter: Prompter) -> bool:
     if not _has_interface(model):
         return False
     try:
-        inputs = _build_trial(prompter)
+        trials = list(_build_trials(prompter))
     except VideoQAError:
         return False
-    accepted = inspect.signature(model.base_model.get_image_features).parameters
-    if not inputs.images.keys() <= accepted.keys() or inputs.videos:
+    accepted = {
+        name
+        for kind in ("image", "video")
+        for name in inspect.signature(
+            getattr(model.base_model, f"get_{kind}_features", model.base_model.get_image_features)
+        ).parameters
+    } | {"pixel_values_videos", "video_compression_mask"}
+    if any(not inputs.images.keys() <= accepted for inputs in trials):
         return False
     try:
-        return _compare(model, inputs)
+        return all(_compare(model, inputs) for inputs in trials)
     except Exception:  # noqa: BLE001 - whatever a foreign model raises: it does not fit
         return False
 
@@ -59,10 +65,14 @@ def _has_interface(model: Any) -> bool:
     return has_features and accepted.keys() >= _INTERFACE and vision.has_placeholders(model)
 
 
-def _build_trial(prompter: Prompter) -> ModelInputs:
+def _build_trials(prompter: Prompter) -> Iterator[ModelInputs]:
+    """Yields a prompt with two pictures, and one with a video if the model takes videos."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), np.uint8)
     pictures = [FrameInput("image", (frame,)) for frame in noise]
-    return prompter.build(pictures, "What is in these two pictures?")
+    yield prompter.build(pictures, "What is in these two pictures?")
+    if prompter.takes_videos:  # a frame that does not change, since some processors leave such out
+        frames = (*noise, noise[1], noise[0])
+        yield prompter.build([FrameInput("video", frames, (0.0, 1.0, 2.5, 3.0))], "What happens?")
 
 
 @torch.inference_mode()

@@ -48,11 +48,9 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
         if frames.ndim == 4 and model.config.model_type == "llava":
             return {"image": [_encode_frames(model, frames, graphs)]}
     if "pixel_values" in inputs.images:
-        encoder = model.base_model.get_image_features
-        accepted = inspect.signature(encoder).parameters
-        loaded = load_images(model, inputs)
-        pixels = {name: value for name, value in loaded.items() if name in accepted}
-        found["image"] = [encoder(**pixels, return_dict=True).pooler_output]
+        found["image"] = [_encode_kind("image", model, load_images(model, inputs))]
+    if "pixel_values_videos" in inputs.images:
+        found["video"] = [_encode_videos(model, load_images(model, inputs))]
     if inputs.videos:
         found["video"] = [
             model.base_model.get_video_features(
@@ -61,6 +59,24 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
             for video in inputs.videos
         ]
     return found
+
+
+def _encode_videos(model: Any, loaded: dict[str, torch.Tensor]) -> Pooled:
+    """Returns the features of videos that their processor wrote as one tensor."""
+    if not hasattr(model.base_model, "get_video_features"):  # PerceptionLM
+        return _encode_kind("image", model, {"pixel_values": loaded["pixel_values_videos"]})
+    pooled = _encode_kind("video", model, loaded)
+    mask = loaded.get("video_compression_mask")  # VideoLLaMA3 leaves out what does not change
+    return pooled if mask is None else _flatten(pooled)[mask]
+
+
+def _encode_kind(kind: str, model: Any, loaded: dict[str, torch.Tensor]) -> Pooled:
+    """Returns the features that the encoder of a kind makes of those of the processor's outputs that it takes."""
+    encoder = getattr(model.base_model, f"get_{kind}_features")
+    accepted = inspect.signature(encoder).parameters
+    given = {name: value for name, value in loaded.items() if name in accepted}
+    pooled: Pooled = encoder(**given, return_dict=True).pooler_output
+    return pooled
 
 
 def load_images(model: Any, inputs: ModelInputs) -> dict[str, torch.Tensor]:
@@ -176,5 +192,5 @@ def _load_pixels(kind: str, value: torch.Tensor, inputs: ModelInputs, model: Any
 
 def send(value: torch.Tensor, model: Any) -> torch.Tensor:
     """Copies to the model's device; pixels in its dtype."""
-    dtype = model.dtype if value.is_floating_point() else None
+    dtype = model.dtype if value.is_floating_point() and value.ndim > 1 else None
     return value.to(model.device, dtype, non_blocking=True)

@@ -10,14 +10,14 @@ from transformers import PreTrainedTokenizerFast
 
 from support.other_models import OTHERS, TEXT, VISION, Files, add_tokens
 
-__all__ = ["ARCHITECTURES", "BEGINNING", "make_model"]
+__all__ = ["ARCHITECTURES", "BEGINNING"]
 
 SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
 SQUARE = {"size": {"height": 56, "width": 56}}
 Made = tuple[Any, Files, str]
 
 
-def make_model(
+def _make(
     name: str,
     tokenizer: PreTrainedTokenizerFast,
     *,
@@ -48,7 +48,7 @@ def _image_token(tokenizer: PreTrainedTokenizerFast) -> int:
 
 def _vipllava(tokenizer: PreTrainedTokenizerFast) -> Made:
     """LLaVA's processor, and features of several layers side by side."""
-    model = make_model(
+    model = _make(
         "VipLlava",
         tokenizer,
         text={"model_type": "llama"},
@@ -74,7 +74,7 @@ def _aya_vision(tokenizer: PreTrainedTokenizerFast) -> Made:
     tokens = add_tokens(
         tokenizer, "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>"
     )
-    model = make_model(
+    model = _make(
         "AyaVision",
         tokenizer,
         text={"model_type": "cohere"},
@@ -104,7 +104,7 @@ def _internvl(tokenizer: PreTrainedTokenizerFast) -> Made:
         "video_token": "<video>",
     }
     vision = {**VISION, "image_size": [56, 56], "patch_size": [14, 14]}
-    model = make_model(
+    model = _make(
         "InternVL",
         tokenizer,
         text={"model_type": "qwen2"},
@@ -147,7 +147,7 @@ def _qwen2_5_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
     }
     tokens = _qwen_tokens(tokenizer)
     text = {"rope_parameters": ROPE}
-    model = make_model("Qwen2_5_VL", tokenizer, text=text, vision=vision, **tokens)
+    model = _make("Qwen2_5_VL", tokenizer, text=text, vision=vision, **tokens)
     files = _files("Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", QWEN_PIXELS)
     return model, files, QWEN_IMAGE
 
@@ -166,9 +166,47 @@ def _qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
     }
     tokens = _qwen_tokens(tokenizer)
     text = {"rope_parameters": {**ROPE, "mrope_interleaved": True}, "head_dim": 16}
-    model = make_model("Qwen3VL", tokenizer, text=text, vision=vision, **tokens)
+    model = _make("Qwen3VL", tokenizer, text=text, vision=vision, **tokens)
     files = _files("Qwen3VLProcessor", "Qwen2VLImageProcessor", {**QWEN_PIXELS, "patch_size": 14})
     return model, files, QWEN_IMAGE
+
+
+def _glm4v(tokenizer: PreTrainedTokenizerFast) -> Made:
+    """Positions of three numbers, and one token for pictures and for frames of videos."""
+    begin, end, image, video, *ends = add_tokens(
+        tokenizer,
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|image|>",
+        "<|video|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+    )
+    tokenizer.init_kwargs |= {"image_token": "<|image|>", "video_token": "<|video|>"}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "image_size": 56,
+        "patch_size": 14,
+    }
+    model = _make(
+        "Glm4v",
+        tokenizer,
+        text={"rope_parameters": {**ROPE, "partial_rotary_factor": 1.0}},
+        vision=vision,
+        image_token_id=image,
+        video_token_id=video,
+        image_start_token_id=begin,
+        image_end_token_id=end,
+        video_start_token_id=ends[0],
+        video_end_token_id=ends[1],
+    )
+    pixels = {"size": {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}}
+    files = _files("Glm4vProcessor", "Glm4vImageProcessor", pixels)
+    return model, files, "<|begin_of_image|><|image|><|end_of_image|>"
 
 
 def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
@@ -182,7 +220,7 @@ def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
         "resampler_head_dim": 16,
         "num_key_value_heads": 1,
     }
-    model = make_model(
+    model = _make(
         "Idefics2",
         tokenizer,
         text={"model_type": "mistral", "sliding_window": None},
@@ -197,7 +235,7 @@ def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
 
 def _paligemma(tokenizer: PreTrainedTokenizerFast) -> Made:
     """Attention in both directions over picture and question."""
-    model = make_model(
+    model = _make(
         "PaliGemma",
         tokenizer,
         text={"model_type": "gemma", "head_dim": 16},
@@ -221,7 +259,7 @@ def _ovis2(tokenizer: PreTrainedTokenizerFast) -> Made:
         "<IMG_ROW>",
         "<IMG_END>",
     )
-    model = make_model(
+    model = _make(
         "Ovis2",
         tokenizer,
         text={"model_type": "qwen2"},
@@ -251,7 +289,7 @@ def _mllama(tokenizer: PreTrainedTokenizerFast) -> Made:
     }
     rope = {"rope_type": "default", "rope_theta": 1e4}
     text = {"cross_attention_layers": [1], "rope_parameters": rope, "bos_token_id": 3}
-    model = make_model("Mllama", tokenizer, text=text, vision=vision, image_token_index=image)
+    model = _make("Mllama", tokenizer, text=text, vision=vision, image_token_index=image)
     files = _files("MllamaProcessor", "MllamaImageProcessor", {**SQUARE, "max_image_tiles": 4})
     return model, files, "<|image|>"
 
@@ -266,7 +304,7 @@ def _lighton_ocr(tokenizer: PreTrainedTokenizerFast) -> Made:
         "image_break_token": "<|vision_pad|>",
         "image_end_token": "<|vision_end|>",
     }
-    model = make_model(
+    model = _make(
         "LightOnOcr",
         tokenizer,
         text={"model_type": "qwen3", "head_dim": 16},
@@ -281,7 +319,7 @@ def _lighton_ocr(tokenizer: PreTrainedTokenizerFast) -> Made:
 def _deepseek_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
     """SigLIP's features as they are."""
     tokenizer.init_kwargs |= {"image_token": "<image>"}
-    model = make_model(
+    model = _make(
         "DeepseekVL",
         tokenizer,
         text={"model_type": "llama"},
@@ -296,7 +334,7 @@ def _deepseek_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
 def _aria(tokenizer: PreTrainedTokenizerFast) -> Made:
     """Experts, and one size of pictures."""
     tokenizer.init_kwargs |= {"image_token": "<image>"}
-    model = make_model(
+    model = _make(
         "Aria",
         tokenizer,
         text={"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1},
@@ -312,7 +350,7 @@ def _video_llama_3(tokenizer: PreTrainedTokenizerFast) -> Made:
     """Qwen's pixels with positions of one number."""
     _, image, video = add_tokens(tokenizer, "<|vision_start|>", "<|image_pad|>", "<|video_pad|>")
     vision = {key: value for key, value in VISION.items() if key != "image_size"}
-    model = make_model(
+    model = _make(
         "VideoLlama3",
         tokenizer,
         text={"model_type": "qwen2"},
@@ -330,6 +368,7 @@ ARCHITECTURES: dict[str, Callable[[PreTrainedTokenizerFast], Made]] = {
     "aria": _aria,
     "aya_vision": _aya_vision,
     "deepseek_vl": _deepseek_vl,
+    "glm4v": _glm4v,
     "idefics2": _idefics2,
     "internvl": _internvl,
     "lighton_ocr": _lighton_ocr,

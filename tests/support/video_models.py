@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    Glm46VConfig,
+    Glm46VForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
-from support.architectures import ARCHITECTURES, make_model
+from support.architectures import ARCHITECTURES
 from support.extra_models import EXTRAS
-from support.other_models import Files, add_tokens, write_model
+from support.other_models import Files, write_model
 
 __all__ = ["VIDEOS", "WITH_EXTRA", "write_video_model"]
 
@@ -25,49 +29,15 @@ TURNS = (
 Made = tuple[Any, Files, str]
 PIXELS = {"size": {"shortest_edge": 56 * 56, "longest_edge": 84 * 84}}
 QWEN_VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
-ROPE = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
-
-
-def _glm4v(tokenizer: PreTrainedTokenizerFast, name: str = "Glm4v") -> Made:
-    """A video is pictures with their times in seconds behind each; all stand as tokens of images."""
-    names = ("begin_of_image", "end_of_image", "image", "begin_of_video", "end_of_video", "video")
-    tokens = add_tokens(tokenizer, *(f"<|{token}|>" for token in names))
-    ids = dict(zip(names, tokens, strict=True))
-    vision = {
-        "depth": 2,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "patch_size": 14,
-        "out_hidden_size": 64,
-        "image_size": 56,
-    }
-    if name == "Glm46V":
-        vision["model_type"] = "glm4v_vision"
-    model = make_model(
-        name,
-        tokenizer,
-        text={
-            "rope_parameters": {**ROPE, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
-        },
-        vision=vision,
-        image_token_id=ids["image"],
-        video_token_id=ids["video"],
-        image_start_token_id=ids["begin_of_image"],
-        image_end_token_id=ids["end_of_image"],
-        video_start_token_id=ids["begin_of_video"],
-        video_end_token_id=ids["end_of_video"],
-    )
-    files = {
-        "preprocessor_config.json": {"image_processor_type": f"{name}ImageProcessor", **PIXELS},
-        "processor_config.json": {"processor_class": f"{name}Processor"},
-    }
-    return model, files, "<|begin_of_image|><|image|><|end_of_image|>"
 
 
 def _glm46v(tokenizer: PreTrainedTokenizerFast) -> Made:
-    """Times in tenths of a second."""
-    return _glm4v(tokenizer, "Glm46V")
+    """GLM-4V's model with a processor that writes tenths of a second."""
+    model, files, image = ARCHITECTURES["glm4v"](tokenizer)
+    settings = {**model.config.to_dict(), "model_type": "glm46v"}
+    model = Glm46VForConditionalGeneration(Glm46VConfig.from_dict(settings))
+    files["preprocessor_config.json"]["image_processor_type"] = "Glm46VImageProcessor"
+    return model, {**files, "processor_config.json": {"processor_class": "Glm46VProcessor"}}, image
 
 
 VIDEOS: dict[str, tuple[Callable[[PreTrainedTokenizerFast], Made], dict[str, Any], str]] = {
@@ -106,7 +76,7 @@ VIDEOS: dict[str, tuple[Callable[[PreTrainedTokenizerFast], Made], dict[str, Any
         "",
     ),
     "glm4v": (
-        _glm4v,
+        ARCHITECTURES["glm4v"],
         {
             "video_processor_type": "Glm4vVideoProcessor",
             "size": {"shortest_edge": 56 * 56, "longest_edge": 6 * 84 * 84},

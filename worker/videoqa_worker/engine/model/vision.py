@@ -163,6 +163,8 @@ def embed(model: Any, inputs: ModelInputs, features: FlatFeatures) -> torch.Tens
     whole: torch.Tensor = model.get_input_embeddings()(ids[None])
     for kind, found in features.items():
         at = places[kind]
+        if not len(at):  # GLM-4V writes the frames of videos with the token of images
+            at = places["image"]
         if len(at) != len(found):
             raise ValueError(
                 f"{len(at)} placeholders in the prompt for {len(found)} {kind} features"

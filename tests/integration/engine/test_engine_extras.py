@@ -32,8 +32,12 @@ from support.extra_models import EXTRAS, write_extra
 from support.models import clip, picture
 from support.other_models import write_other
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from videoqa_worker.prompt import Prompter
+from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import EngineConfig
+
+
+def images(count):
+    return [FrameInput("image", (frame,)) for frame in clip(1, count).frames]
 
 
 def by_itself(folder, question, frames):
@@ -54,7 +58,7 @@ for family in EXTRAS:
     folder = write_extra(family, Path(sys.argv[1]) / family)
     with Engine(EngineConfig(model=str(folder), device="cpu", cpu_threads=1)) as engine:
         ours = [
-            list(answers(engine, [ask(engine, [clip(1, frames)], text)])[0].tokens)
+            list(answers(engine, [ask(engine, images(frames), text)])[0].tokens)
             for text, frames in (("What is it?", 2), ("Why?", 1))
         ]
     theirs = [by_itself(folder, "What is it?", 2), by_itself(folder, "Why?", 1)]

@@ -46,10 +46,11 @@ class PromptEncoder:
         placeholders = [token for token in named if isinstance(token, str)]
         self._encoder.tokenizer = collapse_runs(processor.tokenizer, placeholders)
         parts = {kind: getattr(processor, f"{kind}_processor", None) for kind in kinds}
+        found = {kind: getattr(part, "normalisation", None) for kind, part in parts.items()}
         self.normalisations: Mapping[str, Normalisation] = {
-            kind: part.normalisation
-            for kind, part in parts.items()
-            if hasattr(part, "normalisation")
+            kind: normalisation
+            for kind, normalisation in found.items()
+            if normalisation is not None
         }
         """Normalisation of the pixels of each kind that is left to the device."""
         self._tells_times = getattr(parts["video"], "takes_metadata", True)

@@ -240,11 +240,12 @@ class Prompter:
 
 
 def _list_shapes(parts: list[PromptPart]) -> list[Shape]:
-    return [
-        Shape(part.kind, len(part.frames), *part.frames[0].shape[:2], part.times_s, part.duration_s)
-        for part in parts
-        if part.kind != "text"
-    ]
+    return [_make_shape(part) for part in parts if part.kind != "text"]
+
+
+def _make_shape(part: PromptPart) -> Shape:
+    height, width = part.frames[0].shape[:2]
+    return Shape(part.kind, len(part.frames), height, width, part.times_s, part.duration_s)
 
 
 def _find_image_token(processor: Any, chat_template: str) -> str:

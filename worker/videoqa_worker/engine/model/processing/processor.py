@@ -92,7 +92,7 @@ def load_processor(
         ConfigurationError: transformers has no processor for this checkpoint, or it needs more than images.
     """
     family = find_processor_class(checkpoint, config, hub)
-    bases = (_WithoutTorchvision, family)
+    bases: tuple[type[Any], ...] = (_WithoutTorchvision, family)
     if family.__name__ in PROCESSORS:
         bases = (_UnequalVideos, *bases)
     kind: Any = type(family.__name__, bases, {})
@@ -115,7 +115,7 @@ def load_processor(
     parts = []
     for name in wanted:
         with name_part(checkpoint, FILES[name]):
-            parts.append(loaders[name]())  # type: ignore[no-untyped-call]
+            parts.append(loaders[name]())
     with name_part(checkpoint, _OWN_FILES):
         processor = kind.from_args_and_dict(parts, settings)
         _fill_in(processor, config)

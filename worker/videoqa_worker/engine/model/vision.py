@@ -24,6 +24,7 @@ __all__ = [
     "embed",
     "encode",
     "find_placeholders",
+    "find_places",
     "flatten_features",
     "has_placeholders",
     "join_features",
@@ -52,7 +53,7 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
         accepted = inspect.signature(encoder).parameters
         loaded = load_images(model, inputs)
         pixels = {name: value for name, value in loaded.items() if name in accepted}
-        found["image"] = [encoder(**pixels, return_dict=True).pooler_output]
+        found["image"] = [_pool(encoder(**pixels, return_dict=True))]
     if inputs.videos:
         found["video"] = [
             model.base_model.get_video_features(
@@ -61,6 +62,15 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
             for video in inputs.videos
         ]
     return found
+
+
+def _pool(output: Any) -> Pooled:
+    """Returns an encoder's features; those for deeper layers of the text model stand behind them."""
+    pooled: Pooled = output.pooler_output
+    deeper = getattr(output, "deepstack_features", None)
+    if not deeper:
+        return pooled
+    return [torch.cat(parts, dim=-1) for parts in zip(pooled, *deeper, strict=True)]
 
 
 def load_images(model: Any, inputs: ModelInputs) -> dict[str, torch.Tensor]:
@@ -119,6 +129,11 @@ def find_placeholders(model: Any, inputs: ModelInputs) -> torch.Tensor:
     return torch.isin(ids, torch.tensor([token for _, token in _find_tokens(model)]))
 
 
+def find_places(model: Any, inputs: ModelInputs) -> dict[str, torch.Tensor]:
+    """Returns bool[L] on the CPU for each kind: True for tokens that stand for it."""
+    return {kind: inputs.input_ids[0] == token for kind, token in _find_tokens(model)}
+
+
 def has_placeholders(model: Any) -> bool:
     """Returns True if the model's configuration states the token that stands for an image."""
     return any(kind == "image" for kind, _ in _find_tokens(model))
@@ -140,7 +155,7 @@ def embed(model: Any, inputs: ModelInputs, features: FlatFeatures) -> torch.Tens
     # On the CPU, where the tokens are: a question to the device, or a copy to it that blocks, would wait
     # for all of its earlier work.
     ids = inputs.input_ids[0].clone()
-    places = {kind: (ids == token).nonzero()[:, 0] for kind, token in _find_tokens(model)}
+    places = {kind: at.nonzero()[:, 0] for kind, at in find_places(model, inputs).items()}
     for at in places.values():
         ids[at] = 0  # a placeholder may be a token that the embedding does not know
     ids = ids.to(model.device, non_blocking=True)

@@ -19,7 +19,7 @@ from support.other_models import Files, write_model
 __all__ = ["VIDEOS", "WITH_EXTRA", "write_video_model"]
 
 WITH_EXTRA = "a video (extra `models`)"
-"""What the table of models says of those that get images without the extra."""
+"""Words of the table of models for those that get images without the extra."""
 
 TURNS = (
     "{%% for m in messages %%}<|im_start|>{{ m['role'] }}\n{%% for c in m['content'] %%}"

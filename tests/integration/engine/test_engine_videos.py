@@ -21,7 +21,7 @@ AS_IMAGES = {
     "an image between two videos": {"smolvlm", "glm4v", "glm46v"},
     "two lengths": {"internvl", "smolvlm", "perception_lm"},
 }
-"""What a processor cannot take as videos, or its model not tell apart."""
+"""Inputs that a processor cannot take as videos, or its model not tell apart."""
 TIMES = {
     "qwen3_vl": r"<([\d.]+) seconds>",
     "glm4v": r"end_of_image\|>(\d+)",
@@ -29,7 +29,7 @@ TIMES = {
     "video_llama_3": r"Time ([\d.]+)s:",
     "smolvlm": r"Frame from (\d\d:\d\d)",
 }
-"""Where a prompt has the time of a frame, or of two together."""
+"""Pattern of the time of a frame, or of two together, in a prompt."""
 EXPECTED = {
     "qwen3_vl": ["2.5", "12.5"],
     "glm4v": ["0", "10"],

@@ -25,7 +25,7 @@ __all__ = ["MediaForms", "VideoForm", "choose_forms"]
 
 @dataclass(frozen=True)
 class VideoForm:
-    """What a processor takes beside one video."""
+    """The media that a processor takes beside one video."""
 
     takes_any_lengths: bool = True
     """True if the videos of one prompt may differ in their numbers of frames."""
@@ -53,7 +53,7 @@ class MediaForms:
     videos: VideoForm | None = None
     """None: each frame of a video is an image."""
     video_obstacle: str | None = None
-    """Why a processor with a video part gets images all the same."""
+    """The reason for which a processor with a video part gets images all the same."""
     tells_times: bool = False
     """True if the processor gets the times of a video's frames."""
 

@@ -24,6 +24,7 @@ __all__ = [
     "embed",
     "encode",
     "find_placeholders",
+    "find_places",
     "flatten_features",
     "has_placeholders",
     "join_features",
@@ -75,8 +76,16 @@ def _encode_kind(kind: str, model: Any, loaded: dict[str, torch.Tensor]) -> Pool
     encoder = getattr(model.base_model, f"get_{kind}_features")
     accepted = inspect.signature(encoder).parameters
     given = {name: value for name, value in loaded.items() if name in accepted}
-    pooled: Pooled = encoder(**given, return_dict=True).pooler_output
-    return pooled
+    return _pool(encoder(**given, return_dict=True))
+
+
+def _pool(output: Any) -> Pooled:
+    """Returns an encoder's features; those for deeper layers of the text model stand behind them."""
+    pooled: Pooled = output.pooler_output
+    deeper = getattr(output, "deepstack_features", None)
+    if not deeper:
+        return pooled
+    return [torch.cat(parts, dim=-1) for parts in zip(pooled, *deeper, strict=True)]
 
 
 def load_images(model: Any, inputs: ModelInputs) -> dict[str, torch.Tensor]:
@@ -135,6 +144,11 @@ def find_placeholders(model: Any, inputs: ModelInputs) -> torch.Tensor:
     return torch.isin(ids, torch.tensor([token for _, token in _find_tokens(model)]))
 
 
+def find_places(model: Any, inputs: ModelInputs) -> dict[str, torch.Tensor]:
+    """Returns bool[L] on the CPU for each kind: True for tokens that stand for it."""
+    return {kind: inputs.input_ids[0] == token for kind, token in _find_tokens(model)}
+
+
 def has_placeholders(model: Any) -> bool:
     """Returns True if the model's configuration states the token that stands for an image."""
     return any(kind == "image" for kind, _ in _find_tokens(model))
@@ -156,7 +170,7 @@ def embed(model: Any, inputs: ModelInputs, features: FlatFeatures) -> torch.Tens
     # On the CPU, where the tokens are: a question to the device, or a copy to it that blocks, would wait
     # for all of its earlier work.
     ids = inputs.input_ids[0].clone()
-    places = {kind: (ids == token).nonzero()[:, 0] for kind, token in _find_tokens(model)}
+    places = {kind: at.nonzero()[:, 0] for kind, at in find_places(model, inputs).items()}
     for at in places.values():
         ids[at] = 0  # a placeholder may be a token that the embedding does not know
     ids = ids.to(model.device, non_blocking=True)

@@ -63,7 +63,7 @@ class _WithoutTorchvision:
     """Mixed into a processor class; replaces what upstream does only with torchvision."""
 
     video_obstacle: str | None = None
-    """Why the processor's own video part is not used; None: it is, or there is none."""
+    """The reason for which the processor's own video part is not used; None: it is, or there is none."""
 
     def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
         """Accepts our video processor: without torchvision upstream fails to find the class to check against."""

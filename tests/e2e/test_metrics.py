@@ -61,7 +61,7 @@ def test_scrapes_and_declarations_are_the_same(fleet: MetricsFleet) -> None:
     def check() -> None:
         texts = fleet.scrape()
         for side, text in texts.items():
-            check_text(text, DECLARED[side], unnamed=(*ids, str(fleet.worker.pid)))
+            check_text(text, DECLARED[side], unnamed=(*ids, f':{fleet.worker.pid}"'))
         gateway, worker = read_series(texts["gateway"])[0], read_series(texts["worker"])[0]
         check_counts(fleet, ids, gateway, worker)
 

@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
 sys.path.append(str(ROOT / "benchmarks" / "lib"))
 
-FRAMES, TOKENS, SECONDS = 8, 16, 10.0
+FRAMES, TOKENS, SECONDS, FPS = 8, 16, 6.0, 10
 QUESTIONS = [f"What is in part {n}?" for n in range(10)]
 Turn = dict[str, dict[str, float]]
 
@@ -244,13 +244,12 @@ def draw_clips(count: int, size: tuple[int, int], folder: Path) -> list[Path]:
     from demo_world import sample_scene, write_clip
 
     draw = random.Random(21)
-    folder.mkdir()
-    return [
-        write_clip(
-            sample_scene(draw, "single"), folder / f"{n}.mp4", size_px=size, duration_s=SECONDS
-        )
-        for n in range(count)
-    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [(folder / f"{n}-{size[0]}.mp4", sample_scene(draw, "single")) for n in range(count)]
+    for path, scene in drawn:
+        if not path.exists():
+            write_clip(scene, path, size_px=size, fps=FPS, duration_s=SECONDS, gop_frames=FPS)
+    return [path for path, _ in drawn]
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -265,7 +264,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             write(args.model, folder / "model")
         per_part = 3 * (args.turns + 1) + 1
         print(f"drawing {per_part + args.memory} clips", file=sys.stderr)
-        clips = draw_clips(per_part + args.memory, (width, height), folder / "clips")
+        clips = draw_clips(
+            per_part + args.memory, (width, height), Path(args.clips or folder / "clips")
+        )
         found: dict[str, Any] = {}
         if args.only != "stack":
             command = [sys.executable, __file__, "--turns", str(args.turns), "--engine", model]
@@ -300,6 +301,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=0, help="different videos for the memory")
     parser.add_argument("--only", choices=["engine", "stack"])
     parser.add_argument("--folder", help="where temporary files go")
+    parser.add_argument("--clips", help="folder in which the videos stay for the next run")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--engine", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -16,7 +16,7 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.control_tokens import ControlTokens
 from videoqa_worker.prompt.model_inputs import ModelInputs
 from videoqa_worker.prompt.placeholder_runs import collapse_runs
-from videoqa_worker.prompt.prepared_media import FrameInput, PreparedMedia
+from videoqa_worker.prompt.prepared_media import FrameInput, PreparedMedia, make_pixel_cache
 from videoqa_worker.prompt.token_budget import Shape, TokenBudget
 
 __all__ = ["PromptPart", "Prompter", "arrange"]
@@ -67,16 +67,19 @@ class Prompter:
         *,
         chat_template: str = "checkpoint",
         max_context: int | None = None,
+        pixel_cache_bytes: int = 0,
     ) -> None:
         """
         Arguments:
             chat_template: `checkpoint`, `guide` or a Jinja template; see `chat_template`.
             max_context: tokens of prompt and answer together; None: what the model was built for.
+            pixel_cache_bytes: prepared pixels kept for later jobs; 0: only jobs at the same time share them.
 
         Raises:
             ConfigurationError: the chat template cannot render a question.
         """
         self._processor = processor
+        self.pixel_cache = make_pixel_cache(pixel_cache_bytes)
         self._tokens: dict[str, str] = {"image": _find_image_token(processor, chat_template)}
         if getattr(processor, "video_processor", None) is not None:
             self._tokens["video"] = processor.video_token
@@ -228,15 +231,18 @@ class Prompter:
             for p in placed
             if p.kind == "video"
         ]
+        given = {
+            # A list of one list: the images of one question. In a flat list LLaVA-OneVision
+            # takes each for a question of its own and cuts all of them into tiles.
+            "images": [images] if images else None,
+            "videos": videos or None,
+            # Video-LLaVA's image processor otherwise guesses from the sizes, wrongly at 3 rows.
+            "images_kwargs": {"input_data_format": "channels_last"},
+        }
         try:
-            data = prepared.bind(self._encoder)(
+            data = prepared.bind(self._encoder, self.pixel_cache)(
                 text=[prompt],
-                # A list of one list: the images of one question. In a flat list LLaVA-OneVision
-                # takes each for a question of its own and cuts all of them into tiles.
-                images=[images] if images else None,
-                videos=videos or None,
-                # Video-LLaVA's image processor otherwise guesses from the sizes, wrongly at 3 rows.
-                images_kwargs={"input_data_format": "channels_last"},
+                **given,
                 return_tensors="pt",
                 add_special_tokens=self._needs_bos(prompt),
             )
@@ -245,7 +251,8 @@ class Prompter:
                 f"the processor of the model refuses {len(images)} images and {len(videos)} "
                 f"videos: {error}; try another number of frames, or fewer inputs"
             ) from error
-        return self._make_inputs(dict(data), len(images) + sum(map(len, videos)), prepared)
+        inputs = self._make_inputs(dict(data), len(images) + sum(map(len, videos)), prepared)
+        return replace(inputs, media_digest=prepared.digest(given)) if inputs.frames else inputs
 
     def _convert(self, frame: np.ndarray, prepared: PreparedMedia) -> np.ndarray | Image.Image:
         """Returns a frame as the image processor takes it."""

@@ -3,8 +3,10 @@
     python benchmarks/engine/gpu.py [--models 0.5b 7b] [--frames 8 32] [--in-flight 1 4 16 64] [--json]
 
 Builds the architectures of LLaVA-Interleave 0.5B and 7B with random weights on the device
-(`gpu_models.py`): no checkpoint is needed. First, answers in float32 are compared token by token with
-single `generate`. Then jobs run end to end from decoded frames (720p, RGB, in memory) to 64 answer
+(`gpu_models.py`): no checkpoint is needed. First, answers in float32 and bfloat16 are compared token by
+token with single `generate`; in bfloat16 a near tie may fall either way, so the gap between the two logits
+is told where they first differ. `cold_start`: seconds from a new process to its first answer, with the
+checkpoint in the page cache. Then jobs run end to end from decoded frames (720p, RGB, in memory) to 64 answer
 tokens, each with frames of its own, so many in flight. Roofs are arithmetic on what this device does
 in a large matrix product and in a copy, both measured here. `reuse`: ten questions about one video.
 
@@ -19,7 +21,9 @@ import gc
 import itertools
 import json
 import platform
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +38,7 @@ sys.path[:0] = [str(ROOT / part) for part in ("producer", "worker", "benchmarks"
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from lib.gpu_models import SHAPES, Shape, build  # noqa: E402
+from lib.gpu_models import SHAPES, Shape, build, write  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from videoqa.contract import Generation  # noqa: E402
@@ -240,10 +244,10 @@ def attention(device: torch.device, dtype: torch.dtype, models: Sequence[str]) -
     return found
 
 
-def parity(device: torch.device, args: argparse.Namespace) -> dict[str, Any]:
-    """Answers of a busy engine against single `generate`, in float32."""
+def parity(device: torch.device, args: argparse.Namespace, dtype: torch.dtype) -> dict[str, Any]:
+    """Answers of a busy engine against single `generate`, in one precision."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    loaded, _ = build("0.5b", device, torch.float32, layers=args.layers)
+    loaded, _ = build("0.5b", device, dtype, layers=args.layers)
     videos = Videos(2)
     jobs = [videos.of(job) for job in range(6)]
     # The engine's own pixels go to both sides: what is compared is what the engine does with them.
@@ -252,21 +256,52 @@ def parity(device: torch.device, args: argparse.Namespace) -> dict[str, Any]:
         alone = [plain(loaded, request) for request in requests]
         futures = [engine.submit(request) for request in requests]
         together = [list(future.result().tokens) for future in futures]
-    same = sum(a == b for a, b in zip(alone, together, strict=True))
-    return {"answers": len(jobs), "identical": same, "distinct": len({tuple(a) for a in alone})}
+    gaps = [
+        gap_at_difference(loaded, *answers)
+        for answers in zip(requests, alone, together, strict=True)
+        if answers[1] != answers[2]
+    ]
+    return {
+        "answers": len(jobs),
+        "identical": len(jobs) - len(gaps),
+        "distinct": len({tuple(answer) for answer in alone}),
+        "largest_gap": max(gaps, default=0.0),
+    }
+
+
+def gap_at_difference(
+    loaded: LoadedModel, request: GenerationRequest, alone: list[int], together: list[int]
+) -> float:
+    """How much the model prefers its own token where two answers part, in standard deviations of its logits."""
+    at = next(n for n, pair in enumerate(zip(alone, together, strict=True)) if pair[0] != pair[1])
+    inputs, device = request.inputs, loaded.model.device
+    ids = torch.cat(
+        [inputs.input_ids.to(device), torch.tensor([alone[:at]], dtype=torch.long, device=device)],
+        dim=1,
+    )
+    with torch.inference_mode():
+        logits = loaded.model(
+            input_ids=ids, pixel_values=pixels_of(loaded, request), logits_to_keep=1
+        ).logits
+    last = logits[0, -1].float()
+    return round(float((last[alone[at]] - last[together[at]]) / last.std()), 4)
+
+
+def pixels_of(loaded: LoadedModel, request: GenerationRequest) -> torch.Tensor:
+    """Normalised pixels on the model's device."""
+    inputs, model = request.inputs, loaded.model
+    normalise = inputs.normalisations["image"]
+    return normalise(inputs.images["pixel_values"], model.device, model.dtype)
 
 
 def plain(loaded: LoadedModel, request: GenerationRequest) -> list[int]:
     """One `generate` on a request's own inputs."""
     inputs, model = request.inputs, loaded.model
-    pixels = inputs.normalisations["image"](
-        inputs.images["pixel_values"], model.device, model.dtype
-    )
     with torch.inference_mode():
         out = model.generate(
             input_ids=inputs.input_ids.to(model.device),
             attention_mask=inputs.attention_mask.to(model.device),
-            pixel_values=pixels,
+            pixel_values=pixels_of(loaded, request),
             do_sample=False,
             max_new_tokens=ANSWER_TOKENS,
         )
@@ -361,6 +396,53 @@ def reuse(loaded: LoadedModel, args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+COLD_START = """
+import sys
+sys.path[:0] = {paths!r}
+import numpy as np
+from videoqa.contract import Generation
+from videoqa_worker.engine import Engine, GenerationRequest
+from videoqa_worker.prompt import FrameInput
+from videoqa_worker.settings import EngineConfig
+config = EngineConfig(model={folder!r}, device={device!r}, dtype={dtype!r}, max_batch=16)
+with Engine(config) as engine:
+    frames = [np.zeros(({height}, {width}, 3), np.uint8)] * 8
+    inputs = engine.prompter.build([FrameInput("video", tuple(frames))], "What happens?")
+    request = GenerationRequest(inputs, generation=Generation(max_new_tokens=1))
+    assert engine.submit(request).result().tokens
+    print("answered", flush=True)
+"""
+
+
+def cold_start(device: torch.device, dtype: torch.dtype, name: str) -> dict[str, float]:
+    """Seconds from a new process to its first answer, and of them the imports of torch and transformers alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(name, Path(folder), dtype)
+        for file in Path(folder).iterdir():
+            file.read_bytes()  # into the page cache
+        source = COLD_START.format(
+            paths=[str(ROOT / part) for part in ("producer", "worker")],
+            folder=folder,
+            device=str(device),
+            dtype=str(dtype).removeprefix("torch."),
+            height=HEIGHT,
+            width=WIDTH,
+        )
+        return {
+            "imports_s": seconds_of(
+                "import torch, transformers; transformers.LlavaForConditionalGeneration"
+            ),
+            "first_answer_s": seconds_of(source),
+        }
+
+
+def seconds_of(source: str) -> float:
+    """Seconds of a new Python that runs the source."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", source], check=True, stdout=subprocess.DEVNULL)
+    return round(time.perf_counter() - begun, 2)
+
+
 def free(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
@@ -400,11 +482,15 @@ def main() -> None:
     args.ability = ability(device, dtype)
     found["tflops"], found["tb_per_s"] = (round(value / 1e12, 2) for value in args.ability)
     print(json.dumps(found), file=sys.stderr, flush=True)
+    found["parity"] = {}
+    for precision in (torch.float32, torch.bfloat16):
+        found["parity"][str(precision)] = parity(device, args, precision)
+        free(device)
+    print(json.dumps(found["parity"]), file=sys.stderr, flush=True)
+    found["cold_start"] = cold_start(device, dtype, "small" if args.tiny else "0.5b")
+    print(json.dumps(found["cold_start"]), file=sys.stderr, flush=True)
     found["attention"] = attention(device, dtype, args.models)
     print(json.dumps(found["attention"]), file=sys.stderr, flush=True)
-    found["parity"] = parity(device, args)
-    print(json.dumps(found["parity"]), file=sys.stderr, flush=True)
-    free(device)
     rows: list[Row] = []
     for frames, model in itertools.product(args.frames, args.models):
         args.model = model

@@ -1,6 +1,6 @@
 """LLaVA-Interleave 0.5B and 7B as they are on the hub, with random weights, built on the device.
 
-Three smaller models of the same kind are for the CPU; `narrow` has as many tokens a frame.
+Four smaller models of the same kind are for the CPU; `narrow` has as many tokens a frame.
 
 Their answers mean nothing; their time is that of the real ones. Knows nothing of what is measured.
 """
@@ -70,6 +70,8 @@ SHAPES = {
     "0.5b": Shape(hidden=1024, layers=24, heads=16, inner=2816, tied=True),
     "7b": Shape(hidden=4096, layers=32, heads=32, inner=11008, tied=False),
     "medium": Shape(512, 8, 8, 1376, False, vocabulary=512, tower=(256, 1024, 4, 4), side=84),
+    # 109 M parameters, 64 tokens a frame.
+    "mid": Shape(768, 12, 12, 2048, False, vocabulary=8192, tower=(384, 1536, 6, 6), side=112),
     "narrow": Shape(128, 4, 4, 512, False, vocabulary=512, tower=(64, 128, 2, 4)),
     "small": Shape(128, 4, 4, 512, False, vocabulary=512, tower=(64, 128, 2, 4), side=84),
 }
@@ -112,9 +114,9 @@ def _config(shape: Shape, layers: int | None) -> LlavaConfig:
     )
 
 
-def write(name: str, folder: Path) -> None:
-    """Writes the model as a checkpoint, in float32."""
-    loaded, _ = build(name, torch.device("cpu"), torch.float32)
+def write(name: str, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes the model as a checkpoint."""
+    loaded, _ = build(name, torch.device("cpu"), dtype)
     loaded.model.save_pretrained(folder)
     _write(folder, loaded.model.config)
 

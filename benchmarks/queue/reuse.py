@@ -39,7 +39,18 @@ sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
 sys.path.append(str(ROOT / "benchmarks" / "lib"))
 
 FRAMES, TOKENS, SECONDS, FPS = 8, 16, 6.0, 10
-WORDS = "apple river stone cloud horse lamp violin mountain pepper window".split()
+WORDS = [
+    "apple",
+    "river",
+    "stone",
+    "cloud",
+    "horse",
+    "lamp",
+    "violin",
+    "mountain",
+    "pepper",
+    "window",
+]
 QUESTIONS = [f"{word.title()} or {word[::-1]}: which of them moves?" for word in WORDS]
 Turn = dict[str, dict[str, float]]
 

@@ -237,8 +237,8 @@ class Usage(Model):
     output_tokens: int = 0
     frames: int = 0
     frames_shared: int = 0
-    """Frames among them that another job of the same worker had decoded: the bytes and the time of that are its own,
-    and `bytes_fetched` and `sampling_s` have what this job read and waited."""
+    """Frames among them that another job of the same worker had decoded. `bytes_fetched` and `sampling_s` are what this
+    job itself read and waited for."""
     bytes_fetched: int = 0
     queued_s: float = 0.0
     fetching_s: float = 0.0

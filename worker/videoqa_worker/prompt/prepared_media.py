@@ -56,7 +56,7 @@ class PreparedPixels:
 
 
 PixelCache = SharedCache[dict[str, Any]]
-"""What one processor made of pictures, by the digest of all that it was given."""
+"""Results of one processor, by the digest of all that it was given."""
 
 
 def make_pixel_cache(limit_bytes: int) -> PixelCache:

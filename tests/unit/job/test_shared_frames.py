@@ -62,6 +62,9 @@ class Model:
     stated_generation: ClassVar[dict[str, Any]] = {}
     warnings = ()
 
+    def warn_of(self, media: object) -> tuple[()]:
+        return ()
+
     def ask(self, question: MediaQuestion) -> Future[Generated]:
         (item,) = cast(PreparedMedia, question.media).media
         answer: Future[Generated] = Future()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -90,7 +91,7 @@ class PromptEncoder:
         frames = len(images) + sum(len(part.frames) for part in videos)
         media_digest = prepared.digest(given) if frames else b""
         data = self._process(prompt, given, prepared)
-        return self._make_inputs(data, frames, media_digest, prepared)
+        return replace(self._make_inputs(data, frames, prepared), media_digest=media_digest)
 
     def measure_video(self, prompt: str, part: PromptPart, height: int, width: int) -> int:
         """Returns the length of a prompt with one video of such frames, without a pixel in memory.
@@ -143,7 +144,7 @@ class PromptEncoder:
         return prepared.compute_once(("image", id(frame)), partial(Image.fromarray, frame))
 
     def _make_inputs(
-        self, data: dict[str, Any], frames: int, media_digest: bytes, prepared: PreparedMedia
+        self, data: dict[str, Any], frames: int, prepared: PreparedMedia
     ) -> ModelInputs:
         input_ids = data.pop("input_ids")
         attention_mask = data.pop("attention_mask")
@@ -164,7 +165,6 @@ class PromptEncoder:
             media_tokens=int(torch.isin(input_ids, self._token_ids).sum()),
             normalisations=self.normalisations,
             pixels=prepared.pixels,
-            media_digest=media_digest,
         )
 
 

@@ -180,6 +180,7 @@ def _open(config: EngineConfig, on_state: Callable[[str], None] = _ignore_state)
             model_config,
             chat_template=config.chat_template,
             max_context=config.max_context,
+            pixel_cache_bytes=config.pixel_cache_bytes,
         )
         check_prompt(name, prompter, model_config)
     generation = _adopt_generation(config, model_config, processor, hub)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -160,3 +161,10 @@ def test_a_preview_fetches_no_more_than_it_may(
         monkeypatch.setattr(module, "MOST_FETCHED_BYTES", len(body) // 4)
         with pytest.raises(TooLarge):
             estimate(found, request, lambda: None, Preview())
+
+
+def test_a_dry_run_starts_without_torch() -> None:
+    """Gateways start one for each preview process: with torch it takes five times as long."""
+    code = "import sys, videoqa_worker.cli.dry_run.__main__; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

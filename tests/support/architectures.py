@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from support.other_models import OTHERS, TEXT, VISION, Files, add_tokens
 
-__all__ = ["ARCHITECTURES", "BEGINNING"]
+__all__ = ["ARCHITECTURES", "BEGINNING", "WINDOWS"]
 
 SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
 SQUARE = {"size": {"height": 56, "width": 56}}
@@ -169,6 +169,75 @@ def _qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
     model = _make("Qwen3VL", tokenizer, text=text, vision=vision, **tokens)
     files = _files("Qwen3VLProcessor", "Qwen2VLImageProcessor", {**QWEN_PIXELS, "patch_size": 14})
     return model, files, QWEN_IMAGE
+
+
+def _glm4v(tokenizer: PreTrainedTokenizerFast) -> Made:
+    """Positions of three numbers, and one token for pictures and for frames of videos."""
+    begin, end, image, video, *ends = add_tokens(
+        tokenizer,
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|image|>",
+        "<|video|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+    )
+    tokenizer.init_kwargs |= {"image_token": "<|image|>", "video_token": "<|video|>"}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "image_size": 56,
+        "patch_size": 14,
+    }
+    model = _make(
+        "Glm4v",
+        tokenizer,
+        text={"rope_parameters": {**ROPE, "partial_rotary_factor": 1.0}},
+        vision=vision,
+        image_token_id=image,
+        video_token_id=video,
+        image_start_token_id=begin,
+        image_end_token_id=end,
+        video_start_token_id=ends[0],
+        video_end_token_id=ends[1],
+    )
+    pixels = {"size": {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}}
+    files = _files("Glm4vProcessor", "Glm4vImageProcessor", pixels)
+    return model, files, "<|begin_of_image|><|image|><|end_of_image|>"
+
+
+def _llava_window(tokenizer: PreTrainedTokenizerFast) -> Made:
+    """LLaVA with a sliding window in its last layer."""
+    window = {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}
+    model = _make(
+        "Llava",
+        tokenizer,
+        text={"model_type": "qwen2", **window},
+        vision={**VISION, "model_type": "clip_vision_model", "projection_dim": 32},
+        image_token_index=_image_token(tokenizer),
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-2,
+    )
+    sizes = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+    files = _files(
+        "LlavaProcessor",
+        "CLIPImageProcessor",
+        sizes,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return model, files, "<image>"
+
+
+def _mistral3_window(tokenizer: PreTrainedTokenizerFast) -> Made:
+    """A sliding window in all layers."""
+    model, files, template = OTHERS["mistral3"](tokenizer)
+    model.config.text_config.sliding_window = 24
+    return model, files, template
 
 
 def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
@@ -330,6 +399,7 @@ ARCHITECTURES: dict[str, Callable[[PreTrainedTokenizerFast], Made]] = {
     "aria": _aria,
     "aya_vision": _aya_vision,
     "deepseek_vl": _deepseek_vl,
+    "glm4v": _glm4v,
     "idefics2": _idefics2,
     "internvl": _internvl,
     "lighton_ocr": _lighton_ocr,
@@ -341,5 +411,10 @@ ARCHITECTURES: dict[str, Callable[[PreTrainedTokenizerFast], Made]] = {
     "video_llama_3": _video_llama_3,
     "vipllava": _vipllava,
 }
-BEGINNING = ("pixtral", "mistral3", "mllama", "paligemma")
+WINDOWS: dict[str, Callable[[PreTrainedTokenizerFast], Made]] = {
+    "llava_window": _llava_window,
+    "mistral3_window": _mistral3_window,
+}
+"""Models whose layers look back only so far; other models of types that are in the table."""
+BEGINNING = ("pixtral", "mistral3", "mistral3_window", "mllama", "paligemma")
 """Those whose processor needs a token for the begin of a text."""

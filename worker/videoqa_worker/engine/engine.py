@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -110,7 +110,7 @@ class Engine:
             refused: Future[Generated] = Future()
             refused.set_exception(error)
             return refused
-        media = request.inputs.digest_media()  # here, on the caller's thread
+        media = request.inputs.media_digest
         key = compute_key(request, media)
         if key is None:
             return self._enqueue(request, media)
@@ -164,6 +164,10 @@ class Engine:
     def warnings(self) -> tuple[Warn, ...]:
         """Remarks on all of its answers, for their results."""
         return self.prompter.warnings
+
+    def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
+        """Returns remarks on answers about these media."""
+        return self.prompter.warn_of(media)
 
     @property
     def ready(self) -> bool:

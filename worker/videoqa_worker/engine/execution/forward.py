@@ -15,10 +15,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.device.memory import fit_kv_tokens
-from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition, mask_visible
+from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import attention, kernels, last_layer
 from videoqa_worker.engine.model.kv_shape import KVShape, count_token_bytes
+from videoqa_worker.engine.model.layer_masks import LayerMasks, Masks
+from videoqa_worker.engine.model.rotary_positions import shape_position_ids
 from videoqa_worker.engine.sequence.prefill import Prefill
 from videoqa_worker.settings import EngineConfig
 
@@ -36,9 +38,14 @@ class ForwardPass:
     """Runs one model on the slots of its KV cache; used by the engine's thread."""
 
     def __init__(
-        self, model: Any, graphs: CudaGraphs, shape: KVShape, config: EngineConfig
+        self,
+        model: Any,
+        graphs: CudaGraphs,
+        shape: KVShape,
+        masks: LayerMasks,
+        config: EngineConfig,
     ) -> None:
-        self._model, self._graphs = model, graphs
+        self._model, self._graphs, self._masks = model, graphs, masks
         self._device: torch.device = model.device
         self._invariant = config.batch_invariant
         self._unmasked = self._can_skip_masks(config)
@@ -53,6 +60,7 @@ class ForwardPass:
     def _can_skip_masks(self, config: EngineConfig) -> bool:
         """Returns True if attention may run on kernels without masks, see `attention`."""
         free = config.attn_implementation is None and not config.batch_invariant
+        free &= self._masks.is_plain
         return free and self._device.type == "cuda"
 
     def _choose_kernel(self, shape: KVShape, config: EngineConfig) -> str | None:
@@ -76,34 +84,37 @@ class ForwardPass:
         Returns the logits after its last position, float[1, vocabulary]; None before that.
         """
         whole = not prefill.done and prefill.length <= most and not self._invariant
-        if self._graphs.enabled and whole and not prefill.is_text:
+        if self._graphs.enabled and whole and prefill.has_embeddings and self._masks.is_plain:
             return self._prefill_whole(prefill, position.slot)
         start, end = prefill.done, min(prefill.length, prefill.done + most)
         if self._invariant and start < prefill.prefix_length:
             end = min(end, prefill.prefix_length)  # a cached prefix was computed in this shape
-        kind = "input_ids" if prefill.is_text else "inputs_embeds"
-        chunk, later = prefill.rest[:, : end - start], prefill.rest[:, end - start :]
+        end = prefill.find_end(end)
         with self._without_cudnn(), self._keep_rows(torch.tensor([end - start - 1])):
             logits: torch.Tensor = self._model(
-                **{kind: chunk},
-                attention_mask=self._make_mask(position, start, end),
-                position_ids=torch.arange(start, end, device=self._device)[None],
+                **prefill.build_input(end),
+                attention_mask=self._make_mask(prefill, position, start, end),
+                position_ids=self._send_positions(prefill.positions.prompt[:, start:end]),
                 past_key_values=self.cache.for_prefill(position.slot, position.locate(start)),
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-        prefill.done, prefill.rest = end, later
+        prefill.done, prefill.rest = end, prefill.rest[:, end - start :]
         return logits if end == prefill.length else None
 
-    def _make_mask(self, position: KVPosition, start: int, end: int) -> torch.Tensor | None:
+    def _make_mask(
+        self, prefill: Prefill, position: KVPosition, start: int, end: int
+    ) -> Masks | None:
         """Returns the mask of a prefill chunk; None at the beginning, where it attends only to itself."""
-        if not start:
+        if not start and self._masks.is_plain:
             return None
         first, behind = position.locate(start), position.locate(end - 1) + 1
         if end - start > 1 and self._unmasked and (first, behind) == (start, end):
             return attention.encode_lengths(torch.tensor([end]))
         positions = torch.arange(first, behind, device=self._device)
-        return mask_visible(behind, positions, position.start, position.prefix_length)[None, None]
+        blocks = None if prefill.blocks is None else self._send(prefill.blocks)
+        region = position.start, position.prefix_length
+        return self._masks.build(behind, positions[None], *region, blocks)
 
     def prefill_packed(
         self, prefills: Sequence[Prefill], positions: Sequence[KVPosition]
@@ -120,6 +131,9 @@ class ForwardPass:
         )
         at = start + torch.cat(spans) - prefix
         rests = torch.cat([prefill.rest[0] for prefill in prefills])
+        rotary = torch.cat(
+            [prefill.positions.prompt[:, prefill.done : prefill.length] for prefill in prefills], 1
+        )
         reach = max(
             position.locate(prefill.length - 1) + 1
             for prefill, position in zip(prefills, positions, strict=True)
@@ -130,12 +144,20 @@ class ForwardPass:
             logits = self._run_tokens(
                 positions[0].slot,
                 reach,
-                *(each[None] for each in (rests, at, start, prefix)),
+                rests[None],
+                at[None],
+                start[None],
+                prefix[None],
+                self._send_positions(rotary),
                 keep=keep,
             )[0]
         for prefill in prefills:
             prefill.done, prefill.rest = prefill.length, prefill.rest[:, :0]
         return logits
+
+    def _send_positions(self, positions: torch.Tensor) -> torch.Tensor:
+        """Copies rotary positions of one sequence, int64[axes, n], in the shape that models take."""
+        return self._send(shape_position_ids(positions))
 
     def _send(self, numbers: torch.Tensor) -> torch.Tensor:
         """Copies to the device without waiting for its earlier work."""
@@ -162,17 +184,24 @@ class ForwardPass:
         padded = prefill.rest.new_zeros(1, longest, prefill.rest.shape[-1])
         padded[:, : prefill.length] = prefill.rest
         numbers = self._send(torch.tensor([[slot], [prefill.length - 1]]))
-        key = "prefill", longest
-        logits = self._graphs.run(key, self._run_prompt, padded, numbers[0], numbers[1])
+        positions = prefill.positions.prompt
+        rotary = positions.new_zeros(len(positions), longest)
+        rotary[:, : prefill.length] = positions
+        inputs = padded, self._send_positions(rotary), numbers[0], numbers[1]
+        logits = self._graphs.run(("prefill", longest), self._run_prompt, *inputs)
         prefill.done, prefill.rest = prefill.length, prefill.rest.new_empty(1, 0)
         return logits
 
     def _run_prompt(
-        self, embeddings: torch.Tensor, slot: torch.Tensor, last: torch.Tensor
+        self,
+        embeddings: torch.Tensor,
+        position_ids: torch.Tensor,
+        slot: torch.Tensor,
+        last: torch.Tensor,
     ) -> torch.Tensor:
         logits: torch.Tensor = self._model(
             inputs_embeds=embeddings,
-            position_ids=torch.arange(embeddings.shape[1], device=self._device)[None],
+            position_ids=position_ids,
             past_key_values=self.cache.for_prefill(slot, 0),
             use_cache=True,
             logits_to_keep=last,
@@ -191,7 +220,7 @@ class ForwardPass:
             slots: inputs of each slot from that one on; some have none.
             min_slots: slots of the pass where its shape must not change.
         """
-        scratch = DecodeInput(0, self.cache.length - 1, 0, 0)
+        scratch = DecodeInput(0, self.cache.length - 1, 0, 0, 0)
         count, each = len(slots), max(map(len, slots))
         if self._invariant:
             count = min_slots
@@ -226,6 +255,7 @@ class ForwardPass:
         positions: torch.Tensor,
         start: torch.Tensor,
         prefix_length: torch.Tensor,
+        position_ids: torch.Tensor,
         *,
         keep: int | torch.Tensor,
         varlen: bool = False,
@@ -235,18 +265,18 @@ class ForwardPass:
         Returns the logits, float[slots, kept of each, vocabulary].
 
         Arguments:
+            position_ids: rotary positions, of the same shape, or with axes before it.
             varlen: each token is the only one of its slot, and attends to all positions before it.
         """
         if varlen:  # padding, which lies in scratch, attends to one position
             lengths = torch.where(positions < reach, positions + 1, 1)[:, 0]
-            mask = attention.encode_lengths(lengths)
+            mask: Masks = attention.encode_lengths(lengths)
         else:
-            visible = mask_visible(reach, positions, start[..., None], prefix_length[..., None])
-            mask = visible[:, None]
+            mask = self._masks.build(reach, positions, start[..., None], prefix_length[..., None])
         logits: torch.Tensor = self._model(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=positions - start + prefix_length,
+            position_ids=position_ids,
             past_key_values=self.cache.for_decode(first, positions, reach),
             use_cache=True,
             logits_to_keep=keep,

@@ -77,6 +77,8 @@ def _forward(plain: Any, rows: KeptRows, hidden: torch.Tensor, *args: Any, **kwa
     if rows.indices is None:
         return plain(hidden, *args, **kwargs)
     found = plain(hidden[:, rows.indices], *args, **kwargs)
+    if not isinstance(found, torch.Tensor):  # some mixtures of experts return more than that
+        return plain(hidden, *args, **kwargs)
     whole = found.new_zeros(*hidden.shape[:-1], found.shape[-1])
     whole[:, rows.indices] = found
     return whole

@@ -24,6 +24,7 @@ from videoqa_worker.engine import Engine
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution import forward as passes
 from videoqa_worker.engine.model import attention, kernels
+from videoqa_worker.engine.model.layer_masks import LayerMasks
 from videoqa_worker.settings import EngineConfig
 
 UNKEPT = {"feature_cache_bytes": 0, "prefix_cache_bytes": 0}
@@ -351,6 +352,6 @@ def test_settings_that_fix_what_attention_is_try_nothing() -> None:
     found = []
     for settings in wanted:
         bare = passes.ForwardPass.__new__(passes.ForwardPass)
-        bare._device = torch.device("cuda")
+        bare._device, bare._masks = torch.device("cuda"), LayerMasks()
         found.append(bare._can_skip_masks(EngineConfig(model="m", **settings)))  # type: ignore[arg-type]
     assert found == [False, False, True]

@@ -25,7 +25,7 @@ KEPT_ROWS = "_videoqa_kept_rows"
 
 
 class KeptRows:
-    """Which rows the last layer computes in the next pass."""
+    """The rows that the last layer computes in the next pass."""
 
     def __init__(self) -> None:
         self.indices: torch.Tensor | None = None

@@ -35,7 +35,8 @@ def pack_linears(model: Any) -> int:
     Left alone are small weights, those that another module holds too (tied embeddings: packing would double them),
     and layers of any other class, such as quantized ones.
     """
-    if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if model.device.type != "cpu" or not available:
         return 0
     holders: dict[int, int] = {}
     for module in model.modules():

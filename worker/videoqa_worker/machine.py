@@ -66,11 +66,12 @@ def _list_memory_limits(root: Path) -> Iterator[tuple[int, int]]:
     """Yields each limit with the bytes that are used of it."""
     for folder, version in _list_groups(root, "memory"):
         if version == 2:  # above memory.high a group is slowed down until it hardly runs
-            limits, usage, cached = ("memory.max", "memory.high"), "memory.current", "inactive_file"
+            limits, usage, cached = "memory.max memory.high", "memory.current", "inactive_file"
         else:
-            limits, usage = ("memory.limit_in_bytes",), "memory.usage_in_bytes"
+            limits, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
             cached = "total_inactive_file"
-        found = [int(text) for name in limits if (text := _read(folder / name)).isdecimal()]
+        texts = [_read(folder / name) for name in limits.split()]
+        found = [int(text) for text in texts if text.isdecimal()]
         used = _read(folder / usage)
         if found and min(found) < _UNLIMITED and used.isdecimal():
             reclaimable = _read_fields(folder / "memory.stat").get(cached, 0)

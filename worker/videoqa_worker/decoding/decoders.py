@@ -72,7 +72,7 @@ class Decoders:
         """
         self._limits = limits
         self.count = processes or count_cores()
-        """How many decode at a time."""
+        """Number of processes that decode at a time."""
         self._memory_bytes, self._grace_s = memory_bytes, grace_s
         self._commands_each, self._resident_bytes = commands_each, resident_bytes
         self._uid, self._argv = uid, argv

@@ -71,7 +71,7 @@ class MemoryPlan:
     feature_cache_bytes: int
     prefix_cache_bytes: int
     reason: str
-    """Why they are so, for the log."""
+    """Origin of the sizes, for the log."""
 
     def apply(self, config: EngineConfig) -> EngineConfig:
         """Returns the settings with these sizes."""

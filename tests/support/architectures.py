@@ -171,6 +171,44 @@ def _qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
     return model, files, QWEN_IMAGE
 
 
+def _glm4v(tokenizer: PreTrainedTokenizerFast) -> Made:
+    """Positions of three numbers, and one token for pictures and for frames of videos."""
+    begin, end, image, video, *ends = add_tokens(
+        tokenizer,
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|image|>",
+        "<|video|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+    )
+    tokenizer.init_kwargs |= {"image_token": "<|image|>", "video_token": "<|video|>"}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "image_size": 56,
+        "patch_size": 14,
+    }
+    model = _make(
+        "Glm4v",
+        tokenizer,
+        text={"rope_parameters": {**ROPE, "partial_rotary_factor": 1.0}},
+        vision=vision,
+        image_token_id=image,
+        video_token_id=video,
+        image_start_token_id=begin,
+        image_end_token_id=end,
+        video_start_token_id=ends[0],
+        video_end_token_id=ends[1],
+    )
+    pixels = {"size": {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}}
+    files = _files("Glm4vProcessor", "Glm4vImageProcessor", pixels)
+    return model, files, "<|begin_of_image|><|image|><|end_of_image|>"
+
+
 def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
     """A picture of any shape becomes the same number of tokens."""
     add_tokens(tokenizer, "<fake_token_around_image>", "<end_of_utterance>")
@@ -330,6 +368,7 @@ ARCHITECTURES: dict[str, Callable[[PreTrainedTokenizerFast], Made]] = {
     "aria": _aria,
     "aya_vision": _aya_vision,
     "deepseek_vl": _deepseek_vl,
+    "glm4v": _glm4v,
     "idefics2": _idefics2,
     "internvl": _internvl,
     "lighton_ocr": _lighton_ocr,

@@ -42,11 +42,27 @@ class ModelInputs:
         """L, the tokens of the prompt."""
         return int(self.input_ids.shape[1])
 
+    @property
+    def token_inputs(self) -> dict[str, torch.Tensor]:
+        """Those of `images` with a number for each token, as its kind: they belong to the prompt, not to the media."""
+        return {
+            name: value
+            for name, value in self.images.items()
+            if value.shape == self.input_ids.shape and not value.is_floating_point()
+        }
+
+    @property
+    def media_inputs(self) -> dict[str, torch.Tensor]:
+        """Those of `images` that are no `token_inputs`."""
+        apart = self.token_inputs
+        return {name: value for name, value in self.images.items() if name not in apart}
+
     def pin(self) -> ModelInputs:
         """Returns a copy with pictures in page-locked memory, which CUDA reads by itself."""
+        pinned = {name: self.pixels.pin(value) for name, value in self.media_inputs.items()}
         return replace(
             self,
-            images={name: self.pixels.pin(value) for name, value in self.images.items()},
+            images={**self.images, **pinned},
             videos=tuple(map(self.pixels.pin, self.videos)),
         )
 
@@ -56,7 +72,7 @@ class ModelInputs:
             return b""
         normalisations = repr(sorted(self.normalisations.items()))
         digest = hashlib.blake2b(normalisations.encode(), digest_size=20)
-        named = [*sorted(self.images.items()), *(("video", video) for video in self.videos)]
+        named = [*sorted(self.media_inputs.items()), *(("video", video) for video in self.videos)]
         for name, tensor in named:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(self.pixels.digest(tensor))

@@ -195,6 +195,7 @@ class ContinuousRunner:
             self._table.locate(sequence).slot,
             shares_prefix=shares_prefix,
         )
+        sequence.rotary_delta = sequence.prefill.positions.delta
         sequence.length, sequence.is_prepared = sequence.prefill.done, True
         slot.is_written = bool(slot.key) and sequence.length >= slot.prefix_length
 

@@ -18,6 +18,7 @@ from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition, mas
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import attention, kernels
 from videoqa_worker.engine.model.kv_shape import KVShape
+from videoqa_worker.engine.model.rotary_positions import shape_position_ids
 from videoqa_worker.engine.sequence.prefill import Prefill
 from videoqa_worker.settings import EngineConfig
 
@@ -82,7 +83,7 @@ class ForwardPass:
             logits: torch.Tensor = self._model(
                 **{kind: chunk},
                 attention_mask=self._make_mask(position, start, end),
-                position_ids=torch.arange(start, end, device=self._device)[None],
+                position_ids=self._send_positions(prefill.positions.prompt[:, start:end]),
                 past_key_values=self.cache.for_prefill(position.slot, position.locate(start)),
                 use_cache=True,
                 logits_to_keep=1,
@@ -115,6 +116,9 @@ class ForwardPass:
         )
         at = start + torch.cat(spans) - prefix
         rests = torch.cat([prefill.rest[0] for prefill in prefills])
+        rotary = torch.cat(
+            [prefill.positions.prompt[:, prefill.done : prefill.length] for prefill in prefills], 1
+        )
         reach = max(
             position.locate(prefill.length - 1) + 1
             for prefill, position in zip(prefills, positions, strict=True)
@@ -125,12 +129,20 @@ class ForwardPass:
             logits = self._run_tokens(
                 positions[0].slot,
                 reach,
-                *(each[None] for each in (rests, at, start, prefix)),
+                rests[None],
+                at[None],
+                start[None],
+                prefix[None],
+                self._send_positions(rotary),
                 keep=keep,
             )[0]
         for prefill in prefills:
             prefill.done, prefill.rest = prefill.length, prefill.rest[:, :0]
         return logits
+
+    def _send_positions(self, positions: torch.Tensor) -> torch.Tensor:
+        """Copies rotary positions of one sequence, int64[axes, n], in the shape that models take."""
+        return self._send(shape_position_ids(positions))
 
     def _send(self, numbers: torch.Tensor) -> torch.Tensor:
         """Copies to the device without waiting for its earlier work."""
@@ -153,17 +165,24 @@ class ForwardPass:
         padded = prefill.rest.new_zeros(1, longest, prefill.rest.shape[-1])
         padded[:, : prefill.length] = prefill.rest
         numbers = self._send(torch.tensor([[slot], [prefill.length - 1]]))
-        key = "prefill", longest
-        logits = self._graphs.run(key, self._run_prompt, padded, numbers[0], numbers[1])
+        positions = prefill.positions.prompt
+        rotary = positions.new_zeros(len(positions), longest)
+        rotary[:, : prefill.length] = positions
+        inputs = padded, self._send_positions(rotary), numbers[0], numbers[1]
+        logits = self._graphs.run(("prefill", longest), self._run_prompt, *inputs)
         prefill.done, prefill.rest = prefill.length, prefill.rest.new_empty(1, 0)
         return logits
 
     def _run_prompt(
-        self, embeddings: torch.Tensor, slot: torch.Tensor, last: torch.Tensor
+        self,
+        embeddings: torch.Tensor,
+        position_ids: torch.Tensor,
+        slot: torch.Tensor,
+        last: torch.Tensor,
     ) -> torch.Tensor:
         logits: torch.Tensor = self._model(
             inputs_embeds=embeddings,
-            position_ids=torch.arange(embeddings.shape[1], device=self._device)[None],
+            position_ids=position_ids,
             past_key_values=self.cache.for_prefill(slot, 0),
             use_cache=True,
             logits_to_keep=last,
@@ -182,7 +201,7 @@ class ForwardPass:
             slots: inputs of each slot from that one on; some have none.
             min_slots: slots of the pass where its shape must not change.
         """
-        scratch = DecodeInput(0, self.cache.length - 1, 0, 0)
+        scratch = DecodeInput(0, self.cache.length - 1, 0, 0, 0)
         count, each = len(slots), max(map(len, slots))
         if self._invariant:
             count = min_slots
@@ -217,6 +236,7 @@ class ForwardPass:
         positions: torch.Tensor,
         start: torch.Tensor,
         prefix_length: torch.Tensor,
+        position_ids: torch.Tensor,
         *,
         keep: int | torch.Tensor,
         varlen: bool = False,
@@ -226,6 +246,7 @@ class ForwardPass:
         Returns the logits, float[slots, kept of each, vocabulary].
 
         Arguments:
+            position_ids: rotary positions, of the same shape, or with axes before it.
             varlen: each token is the only one of its slot, and attends to all positions before it.
         """
         if varlen:  # padding, which lies in scratch, attends to one position
@@ -237,7 +258,7 @@ class ForwardPass:
         logits: torch.Tensor = self._model(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=positions - start + prefix_length,
+            position_ids=position_ids,
             past_key_values=self.cache.for_decode(first, positions, reach),
             use_cache=True,
             logits_to_keep=keep,

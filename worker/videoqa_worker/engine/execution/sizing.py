@@ -25,6 +25,7 @@ from videoqa_worker.engine.device.memory import (
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.model.kv_shape import KVShape, count_token_bytes
 from videoqa_worker.engine.model.loading import LoadedModel
+from videoqa_worker.engine.model.rotary_positions import find_positions, shape_position_ids
 from videoqa_worker.machine import measure_memory
 from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
 from videoqa_worker.settings import EngineConfig
@@ -102,8 +103,10 @@ def _run_largest_pass(loaded: LoadedModel, question: ModelInputs, config: Engine
     features = vision.flatten_features(vision.encode(model, question))
     length = min(config.prefill_chunk_tokens, loaded.prompter.max_context)
     width = model.get_input_embeddings().embedding_dim
+    axes = len(find_positions(model, question).prompt)
     model(
         inputs_embeds=torch.zeros(1, length, width, dtype=model.dtype, device=model.device),
+        position_ids=shape_position_ids(torch.arange(length, device=model.device).expand(axes, -1)),
         use_cache=False,
         logits_to_keep=1,
     )

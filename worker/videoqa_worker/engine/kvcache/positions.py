@@ -35,6 +35,8 @@ class DecodeInput(NamedTuple):
     position: int
     start: int
     prefix_length: int
+    rotary: int
+    """Its rotary position."""
 
 
 def mask_visible(

@@ -98,5 +98,8 @@ class PrefixCache:
 
 def digest_prefix(inputs: ModelInputs, media_digest: bytes, length: int) -> bytes:
     """Returns a digest of the first `length` tokens of a prompt and of its pictures."""
-    ids: Any = inputs.input_ids[0, :length].contiguous().numpy()
-    return hashlib.blake2b(media_digest + memoryview(ids).cast("B"), digest_size=20).digest()
+    digest = hashlib.blake2b(media_digest, digest_size=20)
+    for tokens in (inputs.input_ids, *inputs.token_inputs.values()):
+        numbers: Any = tokens[0, :length].contiguous().numpy()
+        digest.update(memoryview(numbers).cast("B"))
+    return digest.digest()

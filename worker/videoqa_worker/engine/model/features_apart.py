@@ -2,11 +2,12 @@
 
 Slots need this: a prompt is then a row of embeddings that can be cut anywhere, and features can be cached.
 It holds where the model puts the output of `get_image_features` in place of the placeholder
-tokens and does nothing else with pictures: no positions of their own (Qwen2-VL), no
-attention of their own (Gemma 3), no features for deeper layers (Qwen3-VL), no cross-attention
+tokens, maybe with rotary positions of their own (`rotary_positions`), and does nothing else with pictures:
+no attention of their own (Gemma 3), no features for deeper layers (Qwen3-VL), no cross-attention
 (Mllama). No configuration tells that, so it is tried at the start, with a prompt with two
-pictures, by the model itself and with the features apart: what its text model is given (embeddings,
-positions, masks, and nothing else) and the logits have to be the same.
+pictures and one token after it, by the model itself and with the features apart: what its text model is given
+(embeddings, positions, masks, and nothing else) and the logits have to be the same. The pictures are wider than
+high, so that axes of positions differ.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 
 from videoqa.errors import VideoQAError
 from videoqa_worker.engine.model import vision
+from videoqa_worker.engine.model.rotary_positions import find_positions, shape_position_ids
 from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
 
 __all__ = ["JOINED_TYPES", "takes_features_apart"]
@@ -31,6 +33,8 @@ JOINED_TYPES = frozenset(
 _TOLERANCE: Mapping[torch.dtype, float] = {torch.float32: 1e-3}
 _ROUGH = 2e-2
 """Largest difference in halves, in parts of the largest value; both sides do the same arithmetic."""
+_STATE = {"past_key_values", "use_cache"}
+"""Arguments of a text model that are no input."""
 _INTERFACE = {"input_ids", "inputs_embeds", "position_ids", "past_key_values"}
 
 
@@ -45,7 +49,7 @@ def takes_features_apart(model: Any, prompter: Prompter) -> bool:
     except VideoQAError:
         return False
     accepted = inspect.signature(model.base_model.get_image_features).parameters
-    if not inputs.images.keys() <= accepted.keys() or inputs.videos:
+    if not inputs.media_inputs.keys() <= accepted.keys() or inputs.videos:
         return False
     try:
         return _compare(model, inputs)
@@ -60,7 +64,7 @@ def _has_interface(model: Any) -> bool:
 
 
 def _build_trial(prompter: Prompter) -> ModelInputs:
-    noise = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (2, 96, 160, 3), np.uint8)
     pictures = [FrameInput("image", (frame,)) for frame in noise]
     return prompter.build(pictures, "What is in these two pictures?")
 
@@ -69,38 +73,47 @@ def _build_trial(prompter: Prompter) -> ModelInputs:
 def _compare(model: Any, inputs: ModelInputs) -> bool:
     """Returns True if the text model gets the same from both, and both give the same logits."""
     mask = inputs.attention_mask.to(model.device)
-    own, own_given = _run(
-        model,
-        input_ids=inputs.input_ids.to(model.device),
-        attention_mask=mask,
-        **vision.load_images(model, inputs),
-    )
+    positions = find_positions(model, inputs)
+    prompt = {"input_ids": inputs.input_ids.to(model.device), **vision.load_images(model, inputs)}
+    own = _run(model, inputs, {"attention_mask": mask, **prompt}, {})
     features = vision.flatten_features(vision.encode(model, inputs))
-    positions = torch.arange(inputs.length, device=model.device)[None]
-    apart, apart_given = _run(
-        model,
-        inputs_embeds=vision.embed(model, inputs, features),
-        attention_mask=mask,
-        position_ids=positions,
-    )
-    if own_given.get("position_ids") is None:
-        own_given["position_ids"] = positions
+    prompt_ids = shape_position_ids(positions.prompt).to(model.device)
+    token_ids = torch.tensor([[inputs.length + positions.delta]], device=model.device)
+    prompt = {"inputs_embeds": vision.embed(model, inputs, features), "position_ids": prompt_ids}
+    apart = _run(model, inputs, {"attention_mask": mask, **prompt}, {"position_ids": token_ids})
+    for given, found in zip(own, apart, strict=True):
+        _align_positions(given, found)
     tolerance = _TOLERANCE.get(model.dtype, _ROUGH)
-    return _are_alike(own_given, apart_given, tolerance) and _are_alike(own, apart, tolerance)
+    return all(_are_alike(one, other, tolerance) for one, other in zip(own, apart, strict=True))
 
 
-def _run(model: Any, **given: Any) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Runs a forward pass; returns the last logits, and what its text model was given."""
+def _run(
+    model: Any, inputs: ModelInputs, prompt: dict[str, Any], token: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Runs a prompt and one token behind it; returns what the text model was given, and the last logits, of both."""
     seen: list[dict[str, Any]] = []
     hook = model.get_decoder().register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(dict(kwargs)), with_kwargs=True
     )
     try:
-        logits = model(**given, use_cache=False).logits[0, -8:]
+        first = model(**prompt, use_cache=True)
+        last = inputs.input_ids[:, -1:].to(model.device)
+        cache = first.past_key_values
+        second = model(input_ids=last, past_key_values=cache, use_cache=True, **token)
     finally:
         hook.remove()
-    (kwargs,) = seen
-    return logits, {name: value for name, value in kwargs.items() if value is not None}
+    return [
+        {name: value for name, value in given.items() if name not in _STATE and value is not None}
+        | {"logits": found.logits[0, -8:]}
+        for given, found in zip(seen, (first, second), strict=True)
+    ]
+
+
+def _align_positions(own: dict[str, Any], apart: dict[str, Any]) -> None:
+    """Fills in positions that the model leaves to its text model, and the axes where all are alike."""
+    given, found = own.setdefault("position_ids", apart["position_ids"]), apart["position_ids"]
+    if given.ndim > found.ndim:
+        apart["position_ids"] = found.expand_as(given)
 
 
 def _are_alike(one: Any, other: Any, tolerance: float) -> bool:

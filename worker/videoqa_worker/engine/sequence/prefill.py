@@ -14,6 +14,7 @@ import torch
 from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.model import vision
+from videoqa_worker.engine.model.rotary_positions import RotaryPositions, find_positions
 
 __all__ = ["Prefill", "begin_prefill"]
 
@@ -23,6 +24,9 @@ class Prefill:
     """A prompt whose KV is not complete."""
 
     length: int
+    positions: RotaryPositions = field(
+        default_factory=lambda: RotaryPositions(torch.empty(1, 0, dtype=torch.long))
+    )
     done: int = 0
     """Positions whose KV is written."""
     rest: torch.Tensor = field(default_factory=lambda: torch.empty(1, 0))
@@ -47,7 +51,7 @@ def begin_prefill(
         shares_prefix: another sequence of the slot has written the prefix.
     """
     inputs = pending.request.inputs
-    prefill = Prefill(inputs.length)
+    prefill = Prefill(inputs.length, find_positions(model, inputs))
     key, length = cache.find_prefix(pending)
     if shares_prefix:
         prefill.done = length

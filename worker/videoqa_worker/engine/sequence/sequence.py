@@ -141,6 +141,8 @@ class SlotSequence(Sequence):
         self.region = region
         self.prefill: Prefill | None = Prefill(pending.prompt_tokens)
         """None once the prompt is complete."""
+        self.rotary_delta = 0
+        """Rotary position of an answer's token, less its index."""
         self.is_prepared = False
         """True once it has what it needs on the device."""
         self.length = 0
@@ -163,7 +165,11 @@ class SlotSequence(Sequence):
         """Input of its next decode step."""
         region = self.region
         return DecodeInput(
-            self.tokens[-1], self.write_position, region.start, region.slot.prefix_length
+            self.tokens[-1],
+            self.write_position,
+            region.start,
+            region.slot.prefix_length,
+            self.length + self.rotary_delta,
         )
 
     def append_token(self, token: int) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-__all__ = ["Architecture"]
+__all__ = ["Architecture", "read_page"]
+
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "models.md"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,14 @@ class Architecture:
     def cell(self) -> str:
         state = f"{self.path}, {self.video}" if self.path else f"needs {self.needs}"
         return f"{self.name:28} {state}"
+
+
+def read_page() -> dict[str, Architecture]:
+    """Returns the rows of the page's table."""
+    cells = re.findall(
+        r"^\| `(.+?)` \| (.+?) \| (.+?) \| (.+?) \|$", PAGE.read_text(), re.MULTILINE
+    )
+    return {name: Architecture(name, *rest) for name, *rest in cells}
 
 
 _ROWS = pytest.StashKey[list[Architecture]]()

@@ -6,7 +6,6 @@ PIL where transformers asks for torchvision.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from support.architecture_table import Architecture
+from support.architecture_table import Architecture, read_page
 from support.architectures import ARCHITECTURES, BEGINNING
 from support.engine import REFERENCE, answers, ask, single
 from support.extra_models import EXTRAS, write_extra
-from support.models import picture
+from support.models import clip, picture
 from support.other_models import write_model
+from support.video_models import VIDEOS, WITH_EXTRA
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from videoqa.errors import ConfigurationError
@@ -29,7 +29,6 @@ from videoqa_worker.engine.model.features_apart import takes_features_apart
 from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import EngineConfig
 
-PAGE = Path(__file__).parents[3] / "docs" / "guide" / "models.md"
 FAMILIES = {
     "interleave": "llava",
     "next": "llava_next",
@@ -45,14 +44,6 @@ TOKENS = 12
 UNCOUNTED = 2
 """Tokens that a processor writes once a prompt, or leaves out between two pictures (Idefics2, Mllama, PaliGemma)."""
 SIZE = {"height": 60, "width": 100}
-
-
-def read_page() -> dict[str, Architecture]:
-    """Returns the rows of the page's table."""
-    cells = re.findall(
-        r"^\| `(.+?)` \| (.+?) \| (.+?) \| (.+?) \|$", PAGE.read_text(), re.MULTILINE
-    )
-    return {name: Architecture(name, *rest) for name, *rest in cells}
 
 
 def load_reference(folder: Path) -> Any:
@@ -112,6 +103,13 @@ def test_prompt_pixels_and_answer_are_those_of_processor_and_generate(
         assert len({answer.tokens for answer in alone}) > 1
         path = "slots" if isinstance(engine._runner, ContinuousRunner) else "generate"
         video = "a video" if engine.prompter.takes_videos else "images"
+        if name in VIDEOS:
+            (warning,) = engine.prompter.warn_of([clip(1, 2)])
+            assert (warning.code, "./worker[models]" in warning.message) == (
+                "video_as_images",
+                True,
+            )
+            video = WITH_EXTRA
     row = Architecture(FAMILIES.get(name) or NAMES.get(name, name), path, video)
     architecture_table.append(row)
     assert read_page()[row.name] == row
@@ -119,8 +117,8 @@ def test_prompt_pixels_and_answer_are_those_of_processor_and_generate(
 
 def test_the_trial_of_features_tells_the_same_in_halves(tmp_path: Path) -> None:
     """Rounding hides what a shifted position changes, so the trial compares the positions themselves."""
-    expected = {"qwen3_vl": False, "gemma3": False}
-    expected |= {"qwen2_vl": True, "mistral3": True, "idefics3": True, "internvl": True}
+    expected = {"gemma3": False, "qwen2_vl": True, "qwen3_vl": True}
+    expected |= {"mistral3": True, "idefics3": True, "internvl": True}
     found = {}
     for name in expected:
         folder = write(name, tmp_path / name)
@@ -145,4 +143,5 @@ def test_an_architecture_that_needs_an_extra_is_in_the_table(
 
 def test_the_page_lists_what_is_tested_and_nothing_else() -> None:
     tested = {*FAMILIES.values(), *(NAMES.get(name, name) for name in ARCHITECTURES), *EXTRAS}
+    tested |= VIDEOS.keys()
     assert read_page().keys() == tested

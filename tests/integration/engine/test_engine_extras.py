@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from support.extra_models import EXTRAS, write_extra
+from support.torchvision import needs_torchvision, run_python
 
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine import Engine
 from videoqa_worker.engine.model import torchvision
 from videoqa_worker.settings import EngineConfig
 
-REPOSITORY = Path(__file__).parents[3]
-FETCHED = REPOSITORY / ".venv" / "torchvision"
 INSTALL = f"pip install './worker[models]' torch=={torch.__version__.partition('+')[0]}"
 PARITY = """
 import json
@@ -35,8 +32,12 @@ from support.extra_models import EXTRAS, write_extra
 from support.models import clip, picture
 from support.other_models import write_other
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from videoqa_worker.prompt import Prompter
+from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import EngineConfig
+
+
+def images(count):
+    return [FrameInput("image", (frame,)) for frame in clip(1, count).frames]
 
 
 def by_itself(folder, question, frames):
@@ -57,7 +58,7 @@ for family in EXTRAS:
     folder = write_extra(family, Path(sys.argv[1]) / family)
     with Engine(EngineConfig(model=str(folder), device="cpu", cpu_threads=1)) as engine:
         ours = [
-            list(answers(engine, [ask(engine, [clip(1, frames)], text)])[0].tokens)
+            list(answers(engine, [ask(engine, images(frames), text)])[0].tokens)
             for text, frames in (("What is it?", 2), ("Why?", 1))
         ]
     theirs = [by_itself(folder, "What is it?", 2), by_itself(folder, "Why?", 1)]
@@ -95,28 +96,10 @@ print(json.dumps(["pixtral", ours, theirs]))
 """
 
 
-def run(code: str, *arguments: str, path: Path) -> list[str]:
-    """Returns the lines that a new process prints, with `path` among its packages."""
-    folders = os.pathsep.join(map(str, (REPOSITORY / "tests", path)))
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=os.environ | {"PYTHONPATH": folders},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout.splitlines()
-
-
-@pytest.mark.skipif(
-    not FETCHED.joinpath("complete").exists(),
-    reason="sh .ci/fetch_torchvision.sh brings its packages",
-)
+@needs_torchvision
 def test_with_the_extra_answers_are_those_of_processor_and_generate(tmp_path: Path) -> None:
     found = {
-        family: both for family, *both in map(json.loads, run(PARITY, str(tmp_path), path=FETCHED))
+        family: both for family, *both in map(json.loads, run_python("-c", PARITY, str(tmp_path)))
     }
     assert sorted(found) == sorted([*EXTRAS, "pixtral"])
     for family, (ours, theirs) in found.items():

@@ -20,6 +20,7 @@ from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, Unsu
 from videoqa_worker.engine import load_processor
 from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
 from videoqa_worker.prompt.control_tokens import ControlTokens
+from videoqa_worker.prompt.encoder import PromptEncoder
 
 
 @pytest.fixture(scope="session")
@@ -334,13 +335,13 @@ def test_what_frames_cost_is_known_to_the_token_before_one_is_touched(
     fitting = prompter_of(family, max_context=length + 5)
     assert fitting.build(media, question, max_new_tokens=5).length == length
     touched: list[int] = []
-    plain = type(fitting)._make_inputs
+    plain = PromptEncoder._make_inputs
 
     def inputs(self: Any, data: Any, frames: int, prepared: Any) -> Any:
         touched.append(frames)
         return plain(self, data, frames, prepared)
 
-    monkeypatch.setattr(type(fitting), "_make_inputs", inputs)
+    monkeypatch.setattr(PromptEncoder, "_make_inputs", inputs)
     fresh = prompter_of(family, max_context=length + 4)
     with pytest.raises(PromptTooLong, match=f"got {length + 5} tokens") as caught:
         fresh.build(media, question, max_new_tokens=5)

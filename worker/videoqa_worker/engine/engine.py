@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -168,6 +168,10 @@ class Engine:
     def warnings(self) -> tuple[Warn, ...]:
         """Remarks on all of its answers, for their results."""
         return self.prompter.warnings
+
+    def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
+        """Returns remarks on answers about these media."""
+        return self.prompter.warn_of(media)
 
     @property
     def ready(self) -> bool:

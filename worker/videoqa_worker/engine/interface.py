@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from videoqa.contract import Warn
 from videoqa_worker.engine.device.memory import DeviceMemory
 from videoqa_worker.engine.generation import Generated, MediaQuestion
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.prompt import FrameInput
 
 __all__ = ["Answering"]
 
@@ -66,3 +67,6 @@ class Answering(Protocol):
     @property
     def warnings(self) -> tuple[Warn, ...]:
         """Remarks on all of its answers, for their results."""
+
+    def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
+        """Returns remarks on answers about these media."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
@@ -265,6 +265,10 @@ class ServerEngine:
     def stated_generation(self) -> Mapping[str, Any]:
         """Empty: the server's checkpoint is not known."""
         return {}
+
+    def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
+        """Returns nothing: the server has the processor."""
+        return ()
 
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:

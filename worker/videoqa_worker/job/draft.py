@@ -102,10 +102,14 @@ class AttemptDraft:
 
     def note_warnings(self, number: int, warnings: Sequence[Warn]) -> None:
         """Adds warnings about the input with this number, each once."""
+        param = f"inputs.{number}"
+        self.add_warnings([warning.model_copy(update={"param": param}) for warning in warnings])
+
+    def add_warnings(self, warnings: Sequence[Warn]) -> None:
+        """Adds warnings, each once."""
         for warning in warnings:
-            attributed = warning.model_copy(update={"param": f"inputs.{number}"})
-            if attributed not in self.warnings:
-                self.warnings.append(attributed)
+            if warning not in self.warnings:
+                self.warnings.append(warning)
 
     def usage(self, queued_s: float) -> Usage:
         seconds = self.tally.seconds
@@ -168,4 +172,8 @@ def convert_frames(
     )
     pixels = tuple(frame.pixels for frame in video.frames)
     times_s = tuple(frame.pts_s for frame in video.frames)
-    return FrameInput("image" if video.info.is_image else "video", pixels, times_s, kind), used
+    is_image = video.info.is_image
+    media = FrameInput(
+        "image" if is_image else "video", pixels, times_s, kind, video.info.duration_s
+    )
+    return media, used

@@ -202,6 +202,7 @@ class Pipeline:
         if job.context.request.stream:
             stream = TextStream([question.id for question in questions], report)
         prepared = PreparedMedia(job.draft.media)
+        job.draft.add_warnings(job.session.warn_of(job.draft.media))
         pending = [
             job.session.ask(
                 prepared,

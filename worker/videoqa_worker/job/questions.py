@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Self
 
 from videoqa import errors
-from videoqa.contract import Answer
+from videoqa.contract import Answer, Warn
 from videoqa.telemetry.log_context import hide_texts
 from videoqa_worker.engine import Answering, Generated, MediaQuestion
 from videoqa_worker.job.context import AttemptContext
@@ -44,6 +44,10 @@ class QuestionSession:
 
     def __exit__(self, *_: object) -> None:
         self._is_over = True
+
+    def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
+        """Returns the engine's remarks on answers about these media."""
+        return self._engine.warn_of(media)
 
     def ask(
         self,

@@ -20,7 +20,7 @@ from videoqa_worker.job.checkpoints import Checkpoints
 from videoqa_worker.job.context import AttemptContext, Progress
 from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames
 from videoqa_worker.job.questions import QuestionSession
-from videoqa_worker.prompt import PreparedMedia
+from videoqa_worker.prompt import FrameInput, PreparedMedia
 from videoqa_worker.sources import LocalCopy
 
 __all__ = ["AHEAD", "Segments"]
@@ -71,6 +71,7 @@ class Segments:
         self._context.sheet.skip(sum(len(part.frames) for part in done))
         for part in done:
             self._draft.note_warnings(0, warn_if_fewer(self._draft.sampling.cap, len(part.frames)))
+        self._draft.add_warnings(self._session.warn_of([FrameInput("video", ())]))
         self._new_from = len(done) + AHEAD
         with closing(self._take_frames(item, copy, first=len(done))) as segments:
             for segment in segments:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from videoqa_worker.prompt.arrangement import PromptPart, arrange
 from videoqa_worker.prompt.control_tokens import neutralise_likely_tokens
 from videoqa_worker.prompt.prepared_media import PreparedMedia
-from videoqa_worker.prompt.prompter import PromptPart, arrange
 
 __all__ = ["build_chat_content"]
 

@@ -91,8 +91,13 @@ class ChatTemplate:
         self._source = _check_length(PLAIN if source is None else source)
         self._error: Exception | None = None
         self._as_string = self._choose_carrier()
+        self._own_videos = False
         self.renders = frozenset(kind for kind in tokens if self._renders_first(kind))
         """Kinds of media that the template itself writes before a text, each as one token."""
+        if choice == "checkpoint" and "video" in tokens.keys() - self.renders:
+            # SmolVLM2's processor has a template for prompts with videos, in place of the checkpoint's.
+            self._own_videos = True
+            self.renders |= {kind for kind in ("video",) if self._renders_first(kind)}
         self.keeps_order = self.renders == tokens.keys() and all(map(self._keeps_order, tokens))
         """True if content is rendered in the order given, for every kind that the model takes."""
         self.takes_tokens = all(map(self._takes_token, tokens))
@@ -109,11 +114,13 @@ class ChatTemplate:
 
     def _render(self, content: str | list[Item]) -> str:
         variables = {f"{kind}_token": token for kind, token in self._tokens.items()}
+        has_video = isinstance(content, list) and any(item["type"] == "video" for item in content)
+        source = None if has_video and self._own_videos else self._source
         rendered = self._processor.apply_chat_template(
             [{"role": "user", "content": content}],
-            chat_template=self._source,
+            chat_template=source,
             add_generation_prompt=True,
-            **{name: value for name, value in variables.items() if name in self._source},
+            **{name: value for name, value in variables.items() if source and name in source},
         )
         return str(rendered)
 

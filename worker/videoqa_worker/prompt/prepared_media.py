@@ -32,6 +32,8 @@ class FrameInput:
     """Presentation time of each frame in seconds; None for an image."""
     asked: Literal["image", "video"] | None = None
     """Kind that the request names, whose mark may place the input as well; None: `kind`."""
+    duration_s: float | None = None
+    """Length of the whole video in seconds, if it is known."""
 
 
 class PreparedPixels:

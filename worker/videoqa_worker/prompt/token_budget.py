@@ -2,14 +2,15 @@
 
 The cost of a picture of some size is measured once, with black ones: the processor itself counts the
 tokens of two, and of three. From two on each costs the same; a lone image is measured as such,
-since LLaVA-OneVision cuts it into tiles.
+since LLaVA-OneVision cuts it into tiles. A video whose processor writes times into the prompt, or shares a
+budget of pixels among its frames, is measured with its own number of frames and times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,49 +18,59 @@ from videoqa.errors import PromptTooLong, UnsupportedInput
 
 __all__ = ["Shape", "TokenBudget"]
 
-Shape = tuple[str, int, int, int]
-"""Kind, number of frames, height and width of one item in the prompt."""
 _SIZES = 256
 """Sizes of pictures whose cost is cached."""
 
 
-@dataclass(frozen=True)
-class _Cost:
-    each: int
-    """Tokens of each further frame."""
+class Shape(NamedTuple):
+    """One item in the prompt, by what decides its tokens."""
+
+    kind: str
+    frames: int
+    height: int
+    width: int
+    times_s: tuple[float, ...] | None = None
+    duration_s: float | None = None
+
+
+class _Cost(NamedTuple):
+    tokens: int
+    """Tokens of an item."""
     fixed: int
-    """Tokens of a video with no frames."""
+    """Those of them that fewer frames would not save."""
 
 
 class TokenBudget:
     """Tokens of pictures against one model's context. Safe to use from many threads."""
 
     def __init__(
-        self, max_context: int, count: Callable[[str, Sequence[Sequence[np.ndarray]]], int]
+        self,
+        max_context: int,
+        count: Callable[[str, Sequence[Sequence[np.ndarray]]], int],
+        count_video: Callable[[Shape], int] | None = None,
     ) -> None:
         """
         Arguments:
             count: returns the tokens of items of a kind, each with its frames, in one prompt.
+            count_video: returns the tokens of one video, where a further frame does not always cost the same.
         """
         self.max_context = max_context
         self._count = count
-        self._cost = lru_cache(_SIZES)(self._measure)
+        self._measure_cached = lru_cache(_SIZES)(self._measure)
+        self._count_video = None if count_video is None else lru_cache(_SIZES)(count_video)
 
-    def find_costs(self, shapes: Sequence[Shape]) -> list[tuple[_Cost, int]]:
-        """Returns the cost of each item, with its number of frames.
+    def find_costs(self, shapes: Sequence[Shape]) -> list[_Cost]:
+        """Returns the cost of each item.
 
         Raises:
             UnsupportedInput: the processor refuses such pictures.
         """
-        lone = sum(kind == "image" for kind, _, _, _ in shapes) == 1
-        return [
-            (self._cost(kind, height, width, lone=lone and kind == "image"), count)
-            for kind, count, height, width in shapes
-        ]
+        lone = sum(shape.kind == "image" for shape in shapes) == 1
+        return [self._find_cost(shape, lone=lone) for shape in shapes]
 
     def count_tokens(self, shapes: Sequence[Shape]) -> int:
         """Returns the tokens of all items. Raises as `find_costs`."""
-        return sum(cost.fixed + cost.each * count for cost, count in self.find_costs(shapes))
+        return sum(cost.tokens for cost in self.find_costs(shapes))
 
     def check(self, shapes: Sequence[Shape], count_others: Callable[[], int]) -> None:
         """Raises PromptTooLong if pictures and other tokens do not fit the context.
@@ -69,16 +80,17 @@ class TokenBudget:
         Arguments:
             count_others: returns the other tokens; called only with many frames.
         """
-        frames = sum(count for _, count, _, _ in shapes)
+        frames = sum(shape.frames for shape in shapes)
         if frames < 3:
             return  # little work to save
         try:
-            tokens = self.count_tokens(shapes)
+            costs = self.find_costs(shapes)
         except UnsupportedInput:
             return
+        tokens = sum(cost.tokens for cost in costs)
         others = count_others()
         if tokens + others > self.max_context:
-            fixed = sum(cost.fixed for cost, _ in self.find_costs(shapes))
+            fixed = sum(cost.fixed for cost in costs)
             raise self.make_error(tokens + others, frames, fixed, tokens, others)
 
     def make_error(
@@ -99,12 +111,20 @@ class TokenBudget:
             "lower max_new_tokens"
         )
 
-    def _measure(self, kind: str, height: int, width: int, *, lone: bool) -> _Cost:
+    def _find_cost(self, shape: Shape, *, lone: bool) -> _Cost:
+        if shape.kind == "video" and self._count_video is not None:
+            return _Cost(self._count_video(shape), 0)
+        kind, frames, height, width = shape[:4]
+        each, fixed = self._measure_cached(kind, height, width, lone=lone and kind == "image")
+        return _Cost(fixed + each * frames, fixed)
+
+    def _measure(self, kind: str, height: int, width: int, *, lone: bool) -> tuple[int, int]:
+        """Returns the tokens of each further frame, and those of a video with no frames."""
         if lone:
-            return _Cost(self._count(kind, [*_make_black(kind, 1, height, width)]), 0)
+            return self._count(kind, [*_make_black(kind, 1, height, width)]), 0
         two, three = (self._count(kind, [*_make_black(kind, n, height, width)]) for n in (2, 3))
         fixed = max(0, two - 2 * (three - two)) if kind == "video" else 0
-        return _Cost(three - two, fixed)
+        return three - two, fixed
 
 
 def _make_black(kind: str, count: int, height: int, width: int) -> Iterator[list[np.ndarray]]:

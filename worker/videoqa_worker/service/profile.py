@@ -104,6 +104,10 @@ class ProfiledEngine:
     def stated_generation(self) -> Mapping[str, Any]:
         return self.engine.stated_generation
 
+    def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
+        """Returns the engine's remarks on answers about these media."""
+        return self.engine.warn_of(media)
+
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
         return self.engine.stated_sampling

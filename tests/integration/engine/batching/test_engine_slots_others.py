@@ -31,10 +31,10 @@ SMALL_CHUNKS = {
     "prefill_chunk_tokens": 16,
     "pack_from_tokens": 1,
 }
-ROTARY = ("qwen2_vl", "qwen2_5_vl", "glm4v")
+NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
 
 
-@pytest.fixture(scope="module", params=ROTARY)
+@pytest.fixture(scope="module", params=NAMES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(ARCHITECTURES[request.param], tmp_path_factory.mktemp(request.param))
 

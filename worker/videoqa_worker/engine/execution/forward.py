@@ -72,23 +72,21 @@ class ForwardPass:
         Returns the logits after its last position, float[1, vocabulary]; None before that.
         """
         whole = not prefill.done and prefill.length <= most and not self._invariant
-        if self._graphs.enabled and whole and not prefill.is_text:
+        if self._graphs.enabled and whole and prefill.has_embeddings:
             return self._prefill_whole(prefill, position.slot)
         start, end = prefill.done, min(prefill.length, prefill.done + most)
         if self._invariant and start < prefill.prefix_length:
             end = min(end, prefill.prefix_length)  # a cached prefix was computed in this shape
-        kind = "input_ids" if prefill.is_text else "inputs_embeds"
-        chunk, later = prefill.rest[:, : end - start], prefill.rest[:, end - start :]
         with self._without_cudnn():
             logits: torch.Tensor = self._model(
-                **{kind: chunk},
+                **prefill.build_input(end),
                 attention_mask=self._make_mask(position, start, end),
                 position_ids=self._send_positions(prefill.positions.prompt[:, start:end]),
                 past_key_values=self.cache.for_prefill(position.slot, position.locate(start)),
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-        prefill.done, prefill.rest = end, later
+        prefill.done, prefill.rest = end, prefill.rest[:, end - start :]
         return logits if end == prefill.length else None
 
     def _make_mask(self, position: KVPosition, start: int, end: int) -> torch.Tensor | None:

@@ -2,18 +2,19 @@
 
 Slots need this: a prompt is then a row of embeddings that can be cut anywhere, and features can be cached.
 It holds where the model puts the output of `get_image_features` in place of the placeholder
-tokens, maybe with rotary positions of their own (`rotary_positions`), and does nothing else with pictures:
-no attention of their own (Gemma 3), no features for deeper layers (Qwen3-VL), no cross-attention
-(Mllama). No configuration tells that, so it is tried at the start, with a prompt with two
-pictures and one token after it, by the model itself and with the features apart: what its text model is given
-(embeddings, positions, masks, and nothing else) and the logits have to be the same. The pictures are wider than
-high, so that axes of positions differ.
+tokens, maybe with rotary positions of their own (`rotary_positions`) or at several layers (`deep_features`), and
+does nothing else with pictures: no attention of their own (Gemma 3), no cross-attention (Mllama). No configuration
+tells that, so it is tried at the start, with a prompt with two pictures, one with a video if the model takes videos,
+and one token after each, by the model itself and with the features apart: what its text model is given
+(embeddings, positions, masks, and nothing else) and the logits have to be the same. The pictures are wider than high,
+so that axes of positions differ.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 
 from videoqa.errors import VideoQAError
 from videoqa_worker.engine.model import vision
+from videoqa_worker.engine.model.deep_features import DeepFeatures
 from videoqa_worker.engine.model.rotary_positions import find_positions, shape_position_ids
 from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
 
@@ -45,14 +47,14 @@ def takes_features_apart(model: Any, prompter: Prompter) -> bool:
     if not _has_interface(model):
         return False
     try:
-        inputs = _build_trial(prompter)
+        trials = list(_build_trials(prompter))
     except VideoQAError:
         return False
-    accepted = inspect.signature(model.base_model.get_image_features).parameters
-    if not inputs.media_inputs.keys() <= accepted.keys() or inputs.videos:
+    accepted = _list_accepted(model)
+    if any(not inputs.media_inputs.keys() <= accepted or inputs.videos for inputs in trials):
         return False
     try:
-        return _compare(model, inputs)
+        return all(_compare(model, inputs) for inputs in trials)
     except Exception:  # noqa: BLE001 - whatever a foreign model raises: it does not fit
         return False
 
@@ -63,10 +65,22 @@ def _has_interface(model: Any) -> bool:
     return has_features and accepted.keys() >= _INTERFACE and vision.has_placeholders(model)
 
 
-def _build_trial(prompter: Prompter) -> ModelInputs:
+def _list_accepted(model: Any) -> set[str]:
+    """Returns the processor's outputs that encoders and positions take, and those that `vision` knows itself."""
+    takers = ("get_image_features", "get_video_features", "get_rope_index")
+    found = (getattr(model.base_model, name, None) for name in takers)
+    names = {name for taker in found if taker for name in inspect.signature(taker).parameters}
+    return names | {"pixel_values_videos", "video_compression_mask"}
+
+
+def _build_trials(prompter: Prompter) -> Iterator[ModelInputs]:
+    """Yields a prompt with two pictures, and one with a video if the model takes videos."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 96, 160, 3), np.uint8)
     pictures = [FrameInput("image", (frame,)) for frame in noise]
-    return prompter.build(pictures, "What is in these two pictures?")
+    yield prompter.build(pictures, "What is in these two pictures?")
+    if prompter.takes_videos:  # a frame that does not change, since some processors leave such out
+        frames = (*noise, noise[1], noise[0])
+        yield prompter.build([FrameInput("video", frames, (0.0, 1.0, 2.5, 3.0))], "What happens?")
 
 
 @torch.inference_mode()
@@ -79,8 +93,13 @@ def _compare(model: Any, inputs: ModelInputs) -> bool:
     features = vision.flatten_features(vision.encode(model, inputs))
     prompt_ids = shape_position_ids(positions.prompt).to(model.device)
     token_ids = torch.tensor([[inputs.length + positions.delta]], device=model.device)
-    prompt = {"inputs_embeds": vision.embed(model, inputs, features), "position_ids": prompt_ids}
-    apart = _run(model, inputs, {"attention_mask": mask, **prompt}, {"position_ids": token_ids})
+    deep = DeepFeatures.find(model, inputs, features)
+    if deep is None:
+        prompt = {"inputs_embeds": vision.embed(model, inputs, features)}
+    else:
+        prompt = {"input_ids": prompt["input_ids"], **deep.slice(0, inputs.length)}
+    given = {"attention_mask": mask, "position_ids": prompt_ids}
+    apart = _run(model, inputs, {**given, **prompt}, {"position_ids": token_ids})
     for given, found in zip(own, apart, strict=True):
         _align_positions(given, found)
     tolerance = _TOLERANCE.get(model.dtype, _ROUGH)
@@ -127,4 +146,7 @@ def _are_alike(one: Any, other: Any, tolerance: float) -> bool:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         same = one.keys() == other.keys()
         return same and all(_are_alike(one[key], other[key], tolerance) for key in one)
+    if isinstance(one, list) and isinstance(other, list):  # features for deeper layers
+        same = len(one) == len(other)
+        return same and all(map(partial(_are_alike, tolerance=tolerance), one, other))
     return type(one) is type(other) and bool(one == other)

@@ -1,8 +1,9 @@
 """Rotary positions of a prompt, which may have several axes (time, height and width of a picture).
 
 The model is asked once for each prompt, by its own `get_rope_index`: nothing of its arithmetic is repeated here.
-Behind the prompt all axes count on together, from an offset that the pictures leave. Models without such
-positions count from 0, on one axis.
+Behind the prompt all axes count on together from its last token, as `generate` does. (The offset that
+`get_rope_index` returns counts from the largest position instead, which is another one where frames of a video are
+far apart in time.) Models without such positions count from 0, on one axis.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def find_positions(model: Any, inputs: ModelInputs) -> RotaryPositions:
         return RotaryPositions(torch.arange(inputs.length)[None])
     known = {"input_ids": inputs.input_ids, **inputs.images}
     accepted = inspect.signature(find).parameters
-    positions, delta = find(**{name: known[name] for name in accepted if name in known})
-    return RotaryPositions(positions[:, 0], int(delta))
+    positions, _ = find(**{name: known[name] for name in accepted if name in known})
+    return RotaryPositions(positions[:, 0], int(positions[0, 0, -1]) + 1 - inputs.length)
 
 
 def shape_position_ids(positions: torch.Tensor) -> torch.Tensor:

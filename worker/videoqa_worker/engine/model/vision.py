@@ -24,6 +24,7 @@ __all__ = [
     "embed",
     "encode",
     "find_placeholders",
+    "find_places",
     "flatten_features",
     "has_placeholders",
     "join_features",
@@ -48,11 +49,9 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
         if frames.ndim == 4 and model.config.model_type == "llava":
             return {"image": [_encode_frames(model, frames, graphs)]}
     if "pixel_values" in inputs.images:
-        encoder = model.base_model.get_image_features
-        accepted = inspect.signature(encoder).parameters
-        loaded = load_images(model, inputs)
-        pixels = {name: value for name, value in loaded.items() if name in accepted}
-        found["image"] = [encoder(**pixels, return_dict=True).pooler_output]
+        found["image"] = [_encode_kind("image", model, load_images(model, inputs))]
+    if "pixel_values_videos" in inputs.images:
+        found["video"] = [_encode_videos(model, load_images(model, inputs))]
     if inputs.videos:
         found["video"] = [
             model.base_model.get_video_features(
@@ -61,6 +60,32 @@ def encode(model: Any, inputs: ModelInputs, graphs: CudaGraphs | None = None) ->
             for video in inputs.videos
         ]
     return found
+
+
+def _encode_videos(model: Any, loaded: dict[str, torch.Tensor]) -> Pooled:
+    """Returns the features of videos that their processor wrote as one tensor."""
+    if not hasattr(model.base_model, "get_video_features"):  # PerceptionLM
+        return _encode_kind("image", model, {"pixel_values": loaded["pixel_values_videos"]})
+    pooled = _encode_kind("video", model, loaded)
+    mask = loaded.get("video_compression_mask")  # VideoLLaMA3 leaves out what does not change
+    return pooled if mask is None else _flatten(pooled)[mask]
+
+
+def _encode_kind(kind: str, model: Any, loaded: dict[str, torch.Tensor]) -> Pooled:
+    """Returns the features that the encoder of a kind makes of those of the processor's outputs that it takes."""
+    encoder = getattr(model.base_model, f"get_{kind}_features")
+    accepted = inspect.signature(encoder).parameters
+    given = {name: value for name, value in loaded.items() if name in accepted}
+    return _pool(encoder(**given, return_dict=True))
+
+
+def _pool(output: Any) -> Pooled:
+    """Returns an encoder's features; those for deeper layers of the text model stand behind them."""
+    pooled: Pooled = output.pooler_output
+    deeper = getattr(output, "deepstack_features", None)
+    if not deeper:
+        return pooled
+    return [torch.cat(parts, dim=-1) for parts in zip(pooled, *deeper, strict=True)]
 
 
 def load_images(model: Any, inputs: ModelInputs) -> dict[str, torch.Tensor]:
@@ -119,6 +144,11 @@ def find_placeholders(model: Any, inputs: ModelInputs) -> torch.Tensor:
     return torch.isin(ids, torch.tensor([token for _, token in _find_tokens(model)]))
 
 
+def find_places(model: Any, inputs: ModelInputs) -> dict[str, torch.Tensor]:
+    """Returns bool[L] on the CPU for each kind: True for tokens that stand for it."""
+    return {kind: inputs.input_ids[0] == token for kind, token in _find_tokens(model)}
+
+
 def has_placeholders(model: Any) -> bool:
     """Returns True if the model's configuration states the token that stands for an image."""
     return any(kind == "image" for kind, _ in _find_tokens(model))
@@ -140,13 +170,15 @@ def embed(model: Any, inputs: ModelInputs, features: FlatFeatures) -> torch.Tens
     # On the CPU, where the tokens are: a question to the device, or a copy to it that blocks, would wait
     # for all of its earlier work.
     ids = inputs.input_ids[0].clone()
-    places = {kind: (ids == token).nonzero()[:, 0] for kind, token in _find_tokens(model)}
+    places = {kind: at.nonzero()[:, 0] for kind, at in find_places(model, inputs).items()}
     for at in places.values():
         ids[at] = 0  # a placeholder may be a token that the embedding does not know
     ids = ids.to(model.device, non_blocking=True)
     whole: torch.Tensor = model.get_input_embeddings()(ids[None])
     for kind, found in features.items():
         at = places[kind]
+        if not len(at):  # GLM-4V writes the frames of videos with the token of images
+            at = places["image"]
         if len(at) != len(found):
             raise ValueError(
                 f"{len(at)} placeholders in the prompt for {len(found)} {kind} features"
@@ -176,5 +208,5 @@ def _load_pixels(kind: str, value: torch.Tensor, inputs: ModelInputs, model: Any
 
 def send(value: torch.Tensor, model: Any) -> torch.Tensor:
     """Copies to the model's device; pixels in its dtype."""
-    dtype = model.dtype if value.is_floating_point() else None
+    dtype = model.dtype if value.is_floating_point() and value.ndim > 1 else None
     return value.to(model.device, dtype, non_blocking=True)

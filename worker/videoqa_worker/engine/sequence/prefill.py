@@ -14,6 +14,7 @@ import torch
 from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.kvcache.prefix_cache import PrefixCache
 from videoqa_worker.engine.model import vision
+from videoqa_worker.engine.model.deep_features import DeepFeatures
 from videoqa_worker.engine.model.rotary_positions import RotaryPositions, find_positions
 
 __all__ = ["Prefill", "begin_prefill"]
@@ -30,7 +31,10 @@ class Prefill:
     done: int = 0
     """Positions whose KV is written."""
     rest: torch.Tensor = field(default_factory=lambda: torch.empty(1, 0))
-    """Input for the other positions: token ids, int64[1, n], if none is a picture's, else embeddings, [1, n, d]."""
+    """Input for the other positions: token ids, int64[1, n], if none is a picture's or `deep` has their features;
+    else embeddings, [1, n, d]."""
+    deep: DeepFeatures | None = None
+    """Features that the model puts in by itself."""
     prefix_length: int = 0
     """Positions up to the last picture, if the prefix cache may hold them."""
     prefix_key: bytes = b""
@@ -39,7 +43,20 @@ class Prefill:
     @property
     def is_text(self) -> bool:
         """True if no picture is left to compute."""
-        return not self.rest.is_floating_point()
+        return self.deep is None and not self.has_embeddings
+
+    @property
+    def has_embeddings(self) -> bool:
+        """True if the input is embeddings."""
+        return self.rest.is_floating_point()
+
+    def build_input(self, end: int) -> dict[str, Any]:
+        """Returns the model's arguments for the next positions, up to this one."""
+        chunk = self.rest[:, : end - self.done]
+        if self.has_embeddings:
+            return {"inputs_embeds": chunk}
+        deep = self.deep.slice(self.done, end) if self.deep is not None else {}
+        return {"input_ids": chunk, **deep}
 
 
 def begin_prefill(
@@ -61,9 +78,11 @@ def begin_prefill(
             prefill.done, prefill.prefix_key = length, b""
     placeholders = vision.find_placeholders(model, inputs)
     if placeholders[prefill.done :].any():
-        embeddings = vision.embed(model, inputs, cache.compute_features(pending))
-        prefill.rest = embeddings[:, prefill.done :]
-    else:
-        rest = inputs.input_ids[:, prefill.done :]
-        prefill.rest = rest.to(model.device, non_blocking=True)
+        features = cache.compute_features(pending)
+        prefill.deep = DeepFeatures.find(model, inputs, features)
+        if prefill.deep is None:
+            prefill.rest = vision.embed(model, inputs, features)[:, prefill.done :]
+            return prefill
+    rest = inputs.input_ids[:, prefill.done :]
+    prefill.rest = rest.to(model.device, non_blocking=True)
     return prefill

@@ -1,8 +1,9 @@
 """Loads a checkpoint's processor without torchvision, with pixels by PIL or by `fast_resize`.
 
 Images: transformers has a PIL backend for every family here; it is chosen by name, so
-that pixels do not depend on what else is installed. Videos: see `video_processor`. These
-parts are the reference; `fast_resize` makes fast ones of them.
+that pixels do not depend on what else is installed. Videos of the LLaVA family: see `video_processor`.
+These parts are the reference; `fast_resize` makes fast ones of them. Other models' video parts are
+transformers' own, which need torchvision: without it their videos are asked about as images.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal
 
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoImageProcessor, AutoTokenizer, AutoVideoProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
+from transformers.utils.import_utils import is_torchvision_available
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from videoqa.errors import ConfigurationError
@@ -46,11 +48,22 @@ FILES = {
 _OWN_FILES = "processor_config.json, chat_template.json, chat_template.jinja or config.json"
 
 
-class _WithoutTorchvision:
-    """Mixed into a family's processor class; replaces what upstream does only with torchvision."""
+_NO_TORCHVISION = (
+    "it needs torchvision: pip install './worker[models]' with the version of your torch"
+)
 
-    # Upstream stacks the videos of a call into one tensor, which fails when they differ in T.
+
+class _UnequalVideos:
+    """Mixed into the processors of the LLaVA family: upstream stacks videos, which fails when they differ in T."""
+
     skip_tensor_conversion = ("video_metadata", "text_replacement_offsets", "pixel_values_videos")
+
+
+class _WithoutTorchvision:
+    """Mixed into a processor class; replaces what upstream does only with torchvision."""
+
+    video_obstacle: str | None = None
+    """The reason for which the processor's own video part is not used; None: it is, or there is none."""
 
     def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
         """Accepts our video processor: without torchvision upstream fails to find the class to check against."""
@@ -70,9 +83,7 @@ class _WithoutTorchvision:
 def load_processor(
     checkpoint: str, config: Any, pixels: Literal["fast", "reference"] = "fast", **hub: Any
 ) -> Any:
-    """Loads the processor that a checkpoint names.
-
-    Outside of the LLaVA family it has no video processor: each frame is an image.
+    """Loads the processor that a checkpoint names; without a video part where that cannot be loaded.
 
     Arguments:
         pixels: `fast` where `use_fast_pixels` can, or `reference` for all.
@@ -81,8 +92,10 @@ def load_processor(
         ConfigurationError: transformers has no processor for this checkpoint, or it needs more than images.
     """
     family = find_processor_class(checkpoint, config, hub)
-    takes_videos = family.__name__ in VIDEO_SIZES and has_video_token(config)
-    kind: Any = type(family.__name__, (_WithoutTorchvision, family), {})
+    bases: tuple[type[Any], ...] = (_WithoutTorchvision, family)
+    if family.__name__ in PROCESSORS:
+        bases = (_UnequalVideos, *bases)
+    kind: Any = type(family.__name__, bases, {})
     with name_part(checkpoint, _OWN_FILES):
         settings, _ = kind.get_processor_dict(checkpoint, **hub)
     loaders = {
@@ -90,9 +103,7 @@ def load_processor(
         "image_processor": lambda: AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             checkpoint, backend="pil", **hub
         ),
-        "video_processor": lambda: (
-            load_video_processor(checkpoint, family.__name__, hub) if takes_videos else None
-        ),
+        "video_processor": lambda: _load_video_part(family.__name__, checkpoint, config, hub),
     }
     wanted = kind.get_attributes()
     if not set(wanted) <= set(loaders):
@@ -104,14 +115,26 @@ def load_processor(
     parts = []
     for name in wanted:
         with name_part(checkpoint, FILES[name]):
-            parts.append(loaders[name]())  # type: ignore[no-untyped-call]
+            parts.append(loaders[name]())
     with name_part(checkpoint, _OWN_FILES):
         processor = kind.from_args_and_dict(parts, settings)
         _fill_in(processor, config)
+    if "video_processor" in wanted and family.__name__ not in PROCESSORS:
+        processor.video_obstacle = None if is_torchvision_available() else _NO_TORCHVISION
     if family.__name__ in PROCESSORS and pixels == "fast":
         with name_part(checkpoint, FILES["image_processor"]):
             use_fast_pixels(processor)
     return processor
+
+
+def _load_video_part(family: str, checkpoint: str, config: Any, hub: dict[str, Any]) -> Any:
+    """Returns the video part of a processor, or None: the model takes no videos, or torchvision is not installed."""
+    if family in PROCESSORS:
+        takes_videos = family in VIDEO_SIZES and has_video_token(config)
+        return load_video_processor(checkpoint, family, hub) if takes_videos else None
+    if not is_torchvision_available():
+        return None
+    return AutoVideoProcessor.from_pretrained(checkpoint, **hub)  # type: ignore[no-untyped-call]
 
 
 def _load_tokenizer(family: type[Any], checkpoint: str, hub: dict[str, Any]) -> Any:

@@ -28,7 +28,9 @@ def check_prompt(name: str, prompter: Prompter, model_config: Any) -> None:
     """
     kinds: tuple[Kind, ...] = ("image", "video") if prompter.takes_videos else ("image",)
     for kind in kinds:
-        token = _find_token(model_config, kind)
+        expected = {_find_token(model_config, kind)}
+        if kind == "video":  # GLM-4V and InternVL write the frames of a video as images
+            expected.add(_find_token(model_config, "image"))
         try:
             inputs = _build(prompter, kind)
         except MarkMismatch:
@@ -51,9 +53,10 @@ def check_prompt(name: str, prompter: Prompter, model_config: Any) -> None:
                 "correct preprocessor_config.json, or download it again",
                 param="model",
             )
-        if token is not None and token not in inputs.input_ids:
+        tokens = sorted(token for token in expected if token is not None)
+        if tokens and not any(token in inputs.input_ids for token in tokens):
             raise ConfigurationError(
-                f"the prompts of {name} have no token {token}, in whose place its configuration puts {kind}s: "
+                f"the prompts of {name} have no token {tokens[0]}, in whose place its configuration puts {kind}s: "
                 "config.json and tokenizer.json are of different models; download both again",
                 param="model",
             )

@@ -43,6 +43,8 @@ class PilVideoProcessor(VideoProcessorMixin, PilBackend):
     size: SizeDict
     crop_size: SizeDict
     pixel_dtype: Any = np.float32
+    takes_metadata = False
+    """These models are told no times."""
 
     def preprocess(self, videos: Any, **_: Any) -> BatchFeature:
         """Processes videos, uint8[T, H, W, 3] each."""

@@ -1,0 +1,67 @@
+"""Models whose processor takes videos get them as videos, with the times of their frames.
+
+Against transformers' own chat template, processor and `generate`, float32, with tiny models.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from support.architecture_table import read_page
+from support.torchvision import needs_torchvision, run_python
+from support.video_models import VIDEOS, WITH_EXTRA
+from support.video_parity import CASES
+
+pytestmark = needs_torchvision
+Found = dict[tuple[str, str], dict[str, Any]]
+AS_IMAGES = {
+    "an image between two videos": {"smolvlm", "glm4v", "glm46v"},
+    "two lengths": {"internvl", "smolvlm", "perception_lm"},
+}
+"""Inputs that a processor cannot take as videos, or its model not tell apart."""
+TIMES = {
+    "qwen3_vl": r"<([\d.]+) seconds>",
+    "glm4v": r"end_of_image\|>(\d+)",
+    "glm46v": r"end_of_image\|>([\d.]+) seconds",
+    "video_llama_3": r"Time ([\d.]+)s:",
+    "smolvlm": r"Frame from (\d\d:\d\d)",
+}
+"""Pattern of the time of a frame, or of two together, in a prompt."""
+EXPECTED = {
+    "qwen3_vl": ["2.5", "12.5"],
+    "glm4v": ["0", "10"],
+    "glm46v": ["0.0", "10.0"],
+    "video_llama_3": ["0.0", "5.0", "10.0", "15.0"],
+    "smolvlm": ["00:00", "00:05", "00:10", "00:15"],
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    folder = tmp_path_factory.mktemp("videos")
+    lines = map(json.loads, run_python("-m", "support.video_parity", str(folder)))
+    return {(line["name"], line["case"]): line for line in lines}
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_a_video_reaches_the_model_as_by_its_own_processor(name: str, found: Found) -> None:
+    for case in CASES:
+        one = found[name, case]
+        assert one["same_prompt"], (case, one["prompt"])
+        assert not one["differing"], case
+        assert one["ours"] == one["theirs"], case
+        assert one["counted"] == one["tokens"], case
+        as_images = name in AS_IMAGES.get(case, ())
+        assert one["warnings"] == (["video_as_images"] if as_images else []), case
+    assert len({tuple(found[name, case]["ours"]) for case in CASES}) > 1
+    row = read_page()[name]
+    assert row.path == found[name, "a video"]["path"]
+    assert row.video == (WITH_EXTRA if row.needs == "-" else "a video")
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_a_prompt_has_the_times_of_its_frames(name: str, found: Found) -> None:
+    assert re.findall(TIMES[name], found[name, "a video"]["prompt"]) == EXPECTED[name]

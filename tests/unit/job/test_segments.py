@@ -58,6 +58,9 @@ class Model:
         self.stops: list[Callable[[], bool]] = []
         self.on_ask: Callable[[], None] = self.answer_all
 
+    def warn_of(self, media: object) -> tuple[Warn, ...]:
+        return ()
+
     def ask(self, question: MediaQuestion) -> Future[Generated]:
         self.asked.append(Future())
         self.alone.append(question.own_batch)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from videoqa import errors
 from videoqa.contract import (
@@ -28,8 +28,10 @@ from videoqa.contract import (
 )
 from videoqa_worker.frames import SampledVideo, VideoInfo
 from videoqa_worker.job.tally import AttemptTally
-from videoqa_worker.prompt import FrameInput
 from videoqa_worker.sources import LocalCopy, SourceVersion
+
+if TYPE_CHECKING:  # a dry run has no need of torch
+    from videoqa_worker.prompt import FrameInput
 
 __all__ = ["AttemptDraft", "attribute_errors", "convert_frames", "warn_of_unused"]
 
@@ -52,6 +54,8 @@ class AttemptDraft:
     is_reread: bool = False
     """True if an input's bytes may be those of another version than `versions` has: its answers are not cached."""
     bytes_fetched: int = 0
+    frames_shared: int = 0
+    """Frames that another job has decoded."""
     tally: AttemptTally = field(default_factory=AttemptTally)
 
     @contextmanager
@@ -68,8 +72,10 @@ class AttemptDraft:
         self.tally.seconds["sampling"] -= seconds
         self.tally.seconds["fetching"] += seconds
 
-    def count_frames(self, frames: Sequence[FrameUsed]) -> None:
-        """Counts frames that this attempt has taken."""
+    def count_frames(self, frames: Sequence[FrameUsed], *, is_own: bool = True) -> None:
+        """Counts frames that this attempt has taken, or got from another job."""
+        if not is_own:
+            self.frames_shared += len(frames)
         exact = sum(frame.exact for frame in frames)
         self.tally.frames_exact += exact
         self.tally.frames_near += len(frames) - exact
@@ -118,6 +124,7 @@ class AttemptDraft:
             input_tokens=sum(answer.input_tokens for answer in given),
             output_tokens=sum(answer.output_tokens for answer in given),
             frames=len(self.frames) + sum(len(part.frames) for part in self.segments),
+            frames_shared=self.frames_shared,
             bytes_fetched=self.bytes_fetched,
             queued_s=round(queued_s, 4),
             fetching_s=round(seconds.get("fetching", 0.0), 4),
@@ -160,6 +167,8 @@ def convert_frames(
     Arguments:
         kind: the kind that the request names; a still picture is an image to the model, also if it was sent as a video.
     """
+    from videoqa_worker.prompt import FrameInput
+
     used = tuple(
         FrameUsed(
             input=number,

@@ -34,6 +34,7 @@ from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.progress import ProgressWriter
 from videoqa_worker.job.result_object import list_roots
+from videoqa_worker.job.shared_frames import SharedFrames
 from videoqa_worker.job.sheet import SheetKeeper
 from videoqa_worker.job.slots import JobSlots
 from videoqa_worker.job.tally import ObserveAttempt
@@ -160,6 +161,7 @@ class Runtime:
                 summary_warning=None
                 if settings.engine.summarizes
                 else describe_summary(settings.model),
+                shared_frames=stack.enter_context(SharedFrames.of(settings)),
             ),
             objects,
             AnswerCache(

@@ -44,11 +44,11 @@ class TokenCounter:
 
     def count(self, model: str | None, question: str, inputs: Sequence[InputShape]) -> int | None:
         """Returns the tokens of one prompt, or None if the model is not on this machine."""
-        from videoqa_worker.prompt import FrameInput
-
         prompter = self._get_prompter(model)
         if prompter is None:
             return None
+        from videoqa_worker.prompt import FrameInput
+
         media = [
             FrameInput(
                 kind="image" if kind == "image" else "video",

@@ -17,7 +17,8 @@ from videoqa_worker.engine.model.packed_linear import PackedLinear, pack_linears
 from videoqa_worker.settings import EngineConfig
 
 pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN"
+    not torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
+    reason="this torch has no oneDNN",
 )
 
 

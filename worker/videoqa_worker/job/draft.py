@@ -28,7 +28,7 @@ from videoqa.contract import (
 )
 from videoqa_worker.frames import SampledVideo, VideoInfo
 from videoqa_worker.job.tally import AttemptTally
-from videoqa_worker.prompt import FrameInput
+from videoqa_worker.prompt import FrameInput, PictureLimits
 from videoqa_worker.sources import LocalCopy, SourceVersion
 
 __all__ = ["AttemptDraft", "attribute_errors", "convert_frames", "warn_of_unused"]
@@ -153,11 +153,12 @@ def attribute_errors(param: str) -> Iterator[None]:
 
 
 def convert_frames(
-    number: int, kind: Literal["image", "video"], video: SampledVideo
+    number: int, kind: Literal["image", "video"], video: SampledVideo, sampling: Sampling
 ) -> tuple[FrameInput, tuple[FrameUsed, ...]]:
     """Returns an input's frames for the model, and for the result.
 
     Arguments:
+        sampling: has the limits of a frame.
         kind: the kind that the request names; a still picture is an image to the model, also if it was sent as a video.
     """
     used = tuple(
@@ -172,8 +173,8 @@ def convert_frames(
     )
     pixels = tuple(frame.pixels for frame in video.frames)
     times_s = tuple(frame.pts_s for frame in video.frames)
-    is_image = video.info.is_image
-    media = FrameInput(
-        "image" if is_image else "video", pixels, times_s, kind, video.info.duration_s
-    )
+    is_image, duration_s = video.info.is_image, video.info.duration_s
+    limits = PictureLimits(sampling.max_pixels, sampling.max_tokens_per_frame)
+    shown: Literal["image", "video"] = "image" if is_image else "video"
+    media = FrameInput(shown, pixels, times_s, kind, duration_s, limits)
     return media, used

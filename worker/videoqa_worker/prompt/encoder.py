@@ -20,6 +20,7 @@ from videoqa.errors import UnsupportedInput
 from videoqa_worker.prompt.arrangement import PromptPart
 from videoqa_worker.prompt.model_inputs import ModelInputs
 from videoqa_worker.prompt.normalisation import Normalisation
+from videoqa_worker.prompt.picture_limits import PartSettings
 from videoqa_worker.prompt.placeholder_runs import collapse_runs
 from videoqa_worker.prompt.prepared_media import PreparedMedia
 from videoqa_worker.prompt.video_metadata import describe_video
@@ -28,6 +29,8 @@ __all__ = ["FAILURES", "PromptEncoder"]
 
 FAILURES = (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError)
 """Errors by which processors refuse what they cannot take."""
+
+_NOTHING: Mapping[str, PartSettings] = {}
 
 
 class PromptEncoder:
@@ -68,9 +71,16 @@ class PromptEncoder:
         return len(tokens["input_ids"]) - media
 
     def encode(
-        self, prompt: str, placed: Sequence[PromptPart], prepared: PreparedMedia
+        self,
+        prompt: str,
+        placed: Sequence[PromptPart],
+        prepared: PreparedMedia,
+        settings: Mapping[str, PartSettings] = _NOTHING,
     ) -> ModelInputs:
         """Encodes a prompt in which each picture and video stands as one token.
+
+        Arguments:
+            settings: for the processor of each kind, if it gets any.
 
         Raises:
             UnsupportedInput: the processor refuses these media.
@@ -84,20 +94,23 @@ class PromptEncoder:
             prepared.compute_once(("stacked", *map(id, part.frames)), partial(_stack, part.frames))
             for part in lengthened
         ]
-        data = self._process(prompt, images, stacked, lengthened, prepared)
+        data = self._process(prompt, images, stacked, lengthened, prepared, settings)
         frames = len(images) + sum(len(part.frames) for part in videos)
         return self._make_inputs(data, frames, prepared)
 
-    def measure_video(self, prompt: str, part: PromptPart, height: int, width: int) -> int:
-        """Returns the length of a prompt with one video of such frames, without a pixel in memory.
+    def measure_video(
+        self, prompt: str, part: PromptPart, height: int, width: int, settings: PartSettings
+    ) -> ModelInputs:
+        """Returns the inputs of a prompt with one video of such frames, without a pixel in memory.
 
         Raises:
             UnsupportedInput: the processor refuses them, or computes with their values.
         """
         part = _lengthen(part, self.least_frames)
         blank = torch.empty((len(part.frames), height, width, 3), dtype=torch.uint8, device="meta")
-        data = self._process(prompt, [], [blank], [part], PreparedMedia(()))
-        return int(data["input_ids"].shape[1])
+        nothing = PreparedMedia(())
+        data = self._process(prompt, [], [blank], [part], nothing, {"video": settings})
+        return self._make_inputs(data, len(part.frames), nothing)
 
     def _process(
         self,
@@ -106,8 +119,13 @@ class PromptEncoder:
         videos: list[Any],
         parts: Sequence[PromptPart],
         prepared: PreparedMedia,
+        settings: Mapping[str, PartSettings],
     ) -> dict[str, Any]:
-        settings = {"videos_kwargs": _describe_videos(parts, videos)} if videos else {}
+        own = {kind: dict(found.values) for kind, found in settings.items()}
+        if videos and self._tells_times:
+            own["video"] = {**own.get("video", {}), **_describe_videos(parts, videos)}
+        elif not videos:
+            own.pop("video", None)
         try:
             data = prepared.bind(self._encoder)(
                 text=[prompt],
@@ -116,10 +134,10 @@ class PromptEncoder:
                 images=[images] if images else None,
                 videos=videos or None,
                 # Video-LLaVA's image processor otherwise guesses from the sizes, wrongly at 3 rows.
-                images_kwargs={"input_data_format": "channels_last"},
+                images_kwargs={"input_data_format": "channels_last", **own.get("image", {})},
                 return_tensors="pt",
                 add_special_tokens=self.needs_bos(prompt),
-                **(settings if self._tells_times else {}),
+                **({"videos_kwargs": own["video"]} if "video" in own else {}),
             )
         except FAILURES as error:
             raise UnsupportedInput(

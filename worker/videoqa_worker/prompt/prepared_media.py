@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 
+from videoqa_worker.prompt.picture_limits import NO_LIMITS, PictureLimits
+
 __all__ = ["FrameInput", "PreparedMedia", "PreparedPixels"]
 
 T = TypeVar("T")
@@ -34,6 +36,8 @@ class FrameInput:
     """Kind that the request names, whose mark may place the input as well; None: `kind`."""
     duration_s: float | None = None
     """Length of the whole video in seconds, if it is known."""
+    limits: PictureLimits = NO_LIMITS
+    """Limits of each of the job's pictures, as the model sees it."""
 
 
 class PreparedPixels:

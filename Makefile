@@ -21,21 +21,12 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/videoqa demo
 
-# Three parts beside each other: linters and types; tests that compute, a lane a core; and tests that mostly wait
-# for servers, leases and processes, in more lanes than that. A lane takes file after file (tests/conftest.py), and
-# torch has one thread in each. What the second part of the tests prints comes when it is done.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --no-loadscope-reorder
-WAITING := tests/faults tests/browser tests/e2e tests/integration/bulk tests/integration/cli tests/integration/client \
-	tests/integration/job tests/integration/sources
-
+# Linters and types, tests that compute and tests that wait, beside each other; what failed runs once more, alone.
 test: $(VENV)/.dev
-	@$(MAKE) --no-print-directory --keep-going --jobs 3 test-waiting test-computing check
+	@$(BIN)/python .ci/run_tests.py $(PYTEST_ARGS)
 
-test-computing: $(VENV)/.dev
-	@$(PYTEST) -n 2 $(WAITING:%=--ignore=%) $(PYTEST_ARGS)
-
-test-waiting: $(VENV)/.dev
-	@said=$$($(PYTEST) -p no:schemathesis -n 4 $(WAITING) $(PYTEST_ARGS) 2>&1); status=$$?; echo "$$said"; exit $$status
+test-computing test-waiting: $(VENV)/.dev
+	@$(BIN)/python .ci/run_tests.py $(@:test-%=%) $(PYTEST_ARGS)
 
 # Style, types, layers; docstrings and comments that are sentences, and functions that are named by verbs.
 check: $(VENV)/.dev

@@ -9,6 +9,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = [
+    "support.failures",
     "support.redis",
     "support.servers",
     "support.videos",

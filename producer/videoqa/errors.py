@@ -40,6 +40,7 @@ __all__ = [
     "CountChanged",
     "DecodeTimeout",
     "DecoderCrashed",
+    "DecoderLost",
     "DecoderOutOfMemory",
     "DecodingFailed",
     "DeliveryNotFound",
@@ -751,6 +752,19 @@ class DecoderCrashed(SamplingError):
     next_step = "Retried once. Re-encode the video, and report a bug with the file."
     retryable = True
     retried_once = True
+
+
+class DecoderLost(SamplingError):
+    """No process decoded the video: it could not start, or was killed from outside, mostly for want of memory.
+
+    Nothing says that the video was the cause: a kernel short of memory kills decoding processes first.
+    """
+
+    code = "decoder_lost"
+    next_step = (
+        "Retried automatically. Give the machine more memory, or set fewer `VIDEOQA_DECODERS`."
+    )
+    retryable = True
 
 
 class GenerationError(JobError):

@@ -101,32 +101,32 @@ def test_segments_come_as_they_are_answered_and_the_summary_at_the_end(
 def test_the_command_prints_segments_and_subtitles(
     worker: WorkerProcess, stack_settings: Settings, film: Path, run: Run
 ) -> None:
-    prefix = {"VIDEOQA_PREFIX": stack_settings.prefix}
-    asked = run("ask", str(film), QUESTION, "--segments", "4", "--end", "12", "--json", **prefix)
+    where = {"VIDEOQA_REDIS_URL": stack_settings.redis_url, "VIDEOQA_PREFIX": stack_settings.prefix}
+    asked = run("ask", str(film), QUESTION, "--segments", "4", "--end", "12", "--json", **where)
     job_id = Result.model_validate_json(asked.stdout).job_id
-    text = run("result", job_id, **prefix)
+    text = run("result", job_id, **where)
     assert text.stdout.splitlines() == [f"00:00:0{n * 4}.000  {TRUTHS[n]}" for n in range(3)]
     assert "saw 24 frames in 3 segments" in text.stderr
     for cached in ("", ", from the cache"):
         done = run(
-            "ask", str(film), QUESTION, "--segments", "4", "--end", "12", "--summary", **prefix
+            "ask", str(film), QUESTION, "--segments", "4", "--end", "12", "--summary", **where
         )
         assert f"saw 24 frames in 3 segments{cached};" in done.stderr
         assert done.stderr.count("the model demo cannot summarize") == 2, "at the start and the end"
-    vtt = run("result", job_id, "--format", "vtt", **prefix).stdout
+    vtt = run("result", job_id, "--format", "vtt", **where).stdout
     assert vtt.split("\n\n")[:2] == ["WEBVTT", f"00:00:00.000 --> 00:00:04.000\n{TRUTHS[0]}"]
-    srt = run("result", job_id, "--format", "srt", **prefix).stdout
+    srt = run("result", job_id, "--format", "srt", **where).stdout
     assert srt.startswith(f"1\n00:00:00,000 --> 00:00:04,000\n{TRUTHS[0]}\n\n2\n")
     assert Result.model_validate_json(
-        run("result", job_id, "--format", "json", **prefix).stdout
+        run("result", job_id, "--format", "json", **where).stdout
     ).segments
-    wrong = run("result", job_id, "--format", "ass", **prefix)
+    wrong = run("result", job_id, "--format", "ass", **where)
     assert (wrong.returncode, "text or json or vtt or srt" in wrong.stderr) == (2, True)
 
 
 @pytest.fixture
-def killed(stack_settings: Settings) -> Iterator[tuple[Settings, Client]]:
-    settings = stack_settings.model_copy(update={"prefix": "kill-segments"})
+def killed(settings: Settings) -> Iterator[tuple[Settings, Client]]:
+    settings = settings.model_copy(update={"prefix": "kill-segments"})
     with Client(settings=settings) as client:
         yield settings, client
 

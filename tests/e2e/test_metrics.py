@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from support.metrics import MetricsFleet, Series, read_series, running_fleet
-from support.processes import wait_until
+from support.processes import wait_until, wait_until_holds
 
 from videoqa.settings import Settings
 from videoqa.telemetry.metrics import GATEWAY_METRICS, WORKER_METRICS, Metric
@@ -28,7 +27,9 @@ def fleet(
 
 
 def find(series: Series, name: str, **labels: str) -> float:
-    return series[name, tuple(sorted(labels.items()))]
+    key = name, tuple(sorted(labels.items()))
+    assert key in series
+    return series[key]
 
 
 def check_declared(series: Series, kinds: dict[str, str], declared: tuple[Metric, ...]) -> None:
@@ -56,27 +57,32 @@ def test_scrapes_and_declarations_are_the_same(fleet: MetricsFleet) -> None:
         )
     assert stored.status_code == 200, stored.text
     wait_until(lambda: len(fleet.receiver.got) == 6)
-    texts = fleet.scrape()
-    for side, text in texts.items():
-        series, kinds = read_series(text)
-        check_declared(series, kinds, DECLARED[side])
-        assert not [name for name, _ in series if name.endswith("_created")]
-        assert not [label for _, labels in series for label, _ in labels if label in NEVER]
-        for job_id in (*ids, str(fleet.worker.pid)):
-            assert job_id not in text
 
-    gateway, worker = read_series(texts["gateway"])[0], read_series(texts["worker"])[0]
-    check_counts(fleet, ids, gateway, worker)
-    size = fleet.clip.stat().st_size
-    assert find(gateway, "videoqa_upload_bytes_total") == size
-    assert find(gateway, "videoqa_webhook_calls_total", outcome="delivered") == 6
-    jobs = {"route": "/v1/jobs", "method": "POST", "status": "2xx"}
-    assert find(gateway, "videoqa_http_requests_total", **jobs) == len(ids)
-    assert find(worker, "videoqa_gpu_utilization_ratio", gpu="1") == 0.75
+    def check() -> None:
+        texts = fleet.scrape()
+        for side, text in texts.items():
+            check_text(text, DECLARED[side], unnamed=(*ids, f':{fleet.worker.pid}"'))
+        gateway, worker = read_series(texts["gateway"])[0], read_series(texts["worker"])[0]
+        check_counts(fleet, ids, gateway, worker)
+
+    wait_until_holds(check)
+
+
+def check_text(text: str, declared: tuple[Metric, ...], *, unnamed: tuple[str, ...]) -> None:
+    series, kinds = read_series(text)
+    check_declared(series, kinds, declared)
+    assert not [name for name, _ in series if name.endswith("_created")]
+    assert not [label for _, labels in series for label, _ in labels if label in NEVER]
+    assert not [name for name in unnamed if name in text]
 
 
 def check_counts(fleet: MetricsFleet, ids: list[str], gateway: Series, worker: Series) -> None:
-    """Compares the metrics with the jobs and results, as a client reads them."""
+    """Compares the metrics with the calls, and with the jobs and results as a client reads them."""
+    assert find(gateway, "videoqa_upload_bytes_total") == fleet.clip.stat().st_size
+    assert find(gateway, "videoqa_webhook_calls_total", outcome="delivered") == 6
+    made = {"route": "/v1/jobs", "method": "POST", "status": "2xx"}
+    assert find(gateway, "videoqa_http_requests_total", **made) == len(ids)
+    assert find(worker, "videoqa_gpu_utilization_ratio", gpu="1") == 0.75
     jobs = [fleet.client.get(job_id) for job_id in ids]
     states = Counter(job.state for job in jobs)
     for state in ("succeeded", "failed", "canceled"):
@@ -110,7 +116,7 @@ def test_a_restart_leaves_the_series_as_they_are(fleet: MetricsFleet) -> None:
     before = {side: read_series(text)[0].keys() for side, text in fleet.scrape().items()}
     fleet.worker.stop()
     wait_until(lambda: not fleet.client.workers())
-    alone, _ = read_series(httpx.get(f"{fleet.gateway_url}/metrics", headers=fleet.headers).text)
+    alone, _ = read_series(fleet.scrape_gateway())
     assert find(alone, "videoqa_queue_waiting", model="default", priority="interactive") == 0
     fleet.worker = fleet.start_worker()
     fleet.run_jobs(succeeding=1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from support.metrics import running_fleet
 from support.pages import ROOT
-from support.processes import wait_until
-from support.prometheus import find_program, running_prometheus
+from support.processes import wait_until, wait_until_holds
+from support.prometheus import Prometheus, find_program, running_prometheus
 
 from videoqa.settings import Settings
 from videoqa_worker.embedded.redis_server import RedisServer
@@ -63,9 +64,20 @@ def test_each_query_has_data(redis_server: RedisServer, tmp_path: Path) -> None:
             wait_until(lambda: bool(prometheus.query(failed)))
             queries = list_queries()
             assert len(queries) > 60
-            assert [expr for expr in queries if not prometheus.query(expr)] == []
+            check_data(prometheus, queries)
             rules = prometheus.list_rules()
             assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
             selectors = {each for rule in rules for each in list_selectors(rule["query"])}
             assert len(selectors) > 15
-            assert sorted(each for each in selectors if not prometheus.query(each)) == []
+            check_data(prometheus, selectors)
+
+
+def check_data(prometheus: Prometheus, queries: Iterable[str]) -> None:
+    """Checks that each query finds something at some time: a scrape that came too late leaves a gap."""
+    missing = set(queries)
+
+    def check() -> None:
+        missing.difference_update([each for each in missing if prometheus.query(each)])
+        assert missing == set()
+
+    wait_until_holds(check)

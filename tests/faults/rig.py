@@ -366,6 +366,10 @@ class Rig:
                 self._final.add(job_id)
         return [job_id for job_id in ids if job_id not in self._final]
 
+    def count_ended(self) -> int:
+        """Returns how many jobs have ended, as far as `open_jobs` has seen."""
+        return len(self._final)
+
     def look_again(self) -> None:
         """Forgets which jobs were final: Redis lost its last words."""
         self._final.clear()

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from fuzz.asked import LIMITS, Given, Picture
 from fuzz.referee import Reference, Seen
 
-from videoqa.errors import DecoderCrashed, DecodingFailed
+from videoqa.errors import DecoderCrashed, DecoderLost, DecodingFailed
 
 __all__ = ["CLASSES", "DOUBTS", "FAULTS", "Judge", "Verdict"]
 
@@ -97,7 +97,7 @@ class Judge:
     def _judge_call(self, call: Given, reference: Reference | None) -> Verdict:
         if call.unexpected or call.refused == DecodingFailed.code:
             return Verdict("unexpected_exception", f"{call.ask}: {call.unexpected or call.text}")
-        if call.refused == DecoderCrashed.code:
+        if call.refused in (DecoderCrashed.code, DecoderLost.code):
             return Verdict("crash", f"{call.ask}: {call.text}")
         if call.seconds > LIMITS.decode_timeout_s + _LATE_S:
             return Verdict("hang", f"{call.ask}: answered after {call.seconds:.1f} s")

@@ -38,7 +38,7 @@ def serve_gateway(settings: Settings, **options: object) -> Iterator[GatewayServ
         yield server
     finally:
         server.handle_exit(15, None)
-        thread.join(20)
+        thread.join(60)
     assert not thread.is_alive()
 
 

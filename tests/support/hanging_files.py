@@ -28,7 +28,7 @@ def hanging_reads(path: Path, http: httpx.Client, address: str) -> Iterator[None
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: _count_reads() >= READS, within_s=10)
+        wait_until(lambda: _count_reads() >= READS)
         yield
     finally:
         while any(thread.is_alive() for thread in threads):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["GENEROUS_S", "start", "wait_until"]
+__all__ = ["GENEROUS_S", "start", "wait_until", "wait_until_holds"]
 
 GENEROUS_S = 90.0
 """Limit of a wait that takes seconds on an idle machine: only a hang reaches it on a busy one."""
@@ -60,6 +60,20 @@ def wait_until(
             return found
         assert not ended, f"the process ended before {_name(state)}"
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {_name(state)}"
+        time.sleep(every_s)
+
+
+def wait_until_holds(
+    check: Callable[[], None], *, within_s: float = GENEROUS_S, every_s: float = 0.2
+) -> None:
+    """Repeats a check of what is not there at once, such as counters; raises its last AssertionError."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return check()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(every_s)
 
 

@@ -70,8 +70,14 @@ def _environ(settings: Settings, folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def stack_settings(redis_server: RedisServer) -> Settings:
-    return Settings(redis_url=redis_server.url, prefix="stack")
+def stack_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of the session's stack.
+
+    Its Redis is not that of the other tests: the worker calls it at any time, and some of these count the
+    commands of a server.
+    """
+    with RedisServer(tmp_path_factory.mktemp("stack-redis")) as server:
+        yield Settings(redis_url=server.url, prefix="stack")
 
 
 @pytest.fixture(scope="session")

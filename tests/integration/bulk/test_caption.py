@@ -325,7 +325,7 @@ def test_interrupted_it_says_how_to_go_on(
     running.send_signal(signal.SIGCONT)
     assert (second.returncode, "another run" in second.stderr) == (6, True)
     running.send_signal(how)
-    _, noise = running.communicate(timeout=20)
+    _, noise = running.communicate(timeout=60)
     assert running.returncode == 130, noise
     assert "the same command continues" in noise
     assert caption(*args).returncode == 0

@@ -111,7 +111,7 @@ def working(client: Client, ledger: Ledger, how: Callable[[Ledger, Job], None]) 
         yield
     finally:
         done.set()
-        thread.join(10)
+        thread.join(60)
 
 
 def one_line(done: subprocess.CompletedProcess[str], code: str) -> str:

@@ -322,8 +322,8 @@ def on_a_terminal(
     reader.start()
 
     def end() -> int:
-        status = process.wait(30)
-        reader.join(10)
+        status = process.wait(60)
+        reader.join(60)
         os.close(near)
         return status
 

@@ -134,7 +134,7 @@ def test_a_stream_on_a_terminal(
         pass
     os.close(near)
     told = process.stderr.read() if process.stderr else ""
-    process.wait(20)
+    process.wait(60)
     text = seen.decode().replace("\r\n", "\n")
     assert f"first\n\tsecond {SHOWN}" in text
     assert not CONTROLS.search(text)

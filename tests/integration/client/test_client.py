@@ -173,7 +173,7 @@ def test_sixteen_threads_with_one_idempotency_key_make_one_job_and_one_bell(
     gate = threading.Barrier(16)
 
     def submit(_: int) -> str:
-        gate.wait(10)
+        gate.wait(60)
         return client.submit(**ASKED, idempotency_key="order-17").id
 
     with ThreadPoolExecutor(16) as pool:
@@ -193,7 +193,7 @@ def test_wait_returns_when_a_worker_finishes_the_job(client: Client, ledger: Led
     timer = later(
         0.1, lambda: ledger.finish(job.id, "1", result=result_of(job), result_url="file:///r")
     )
-    done = client.wait(job.id, timeout_s=20)
+    done = client.wait(job.id, timeout_s=60)
     timer.join()
     assert (done.state, done.attempt) == ("succeeded", 1)
     assert client.wait(job.id) == done
@@ -220,7 +220,7 @@ def test_wait_follows_a_job_that_was_retried(client: Client, ledger: Ledger) -> 
 
     timer = later(0.1, second_attempt)
     seen: list[Event] = []
-    done = client.wait(job.id, timeout_s=20, on_event=seen.append)
+    done = client.wait(job.id, timeout_s=60, on_event=seen.append)
     timer.join()
     assert (done.state, done.attempt) == ("succeeded", 2)
     assert [event.state for event in seen if event.type == "state"] == [

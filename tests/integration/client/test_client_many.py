@@ -284,7 +284,7 @@ def test_text_comes_as_it_is_generated_and_a_later_attempt_begins_again(
     job = client.submit({**ASKED, "stream": True, "questions": ["a?", "b?"]})
     claim = begin(ledger)
     ledger.progress(job.id, "t", Progress("generating", question_id="q1", text="A c"))
-    pieces = client.stream(job.id, timeout_s=10)
+    pieces = client.stream(job.id, timeout_s=60)
     assert next(pieces).text == "A c"
     failure = Failure(code="worker_lost", message="gone", retryable=True, attempt=1)
     ledger.fail(job.id, claim.token, failure, delay_s=0)

@@ -28,9 +28,6 @@ from videoqa.jobs import connect
 from videoqa_worker.embedded import S3Server
 from videoqa_worker.embedded.redis_server import RedisServer
 
-pytestmark = pytest.mark.xdist_group("pages")
-"""They share a worker."""
-
 PYTHON = [
     block
     for page in PAGES
@@ -57,7 +54,7 @@ class Stack:
     environ: Mapping[str, str]
 
 
-@pytest.fixture(scope="session")  # a lane takes tests of other files in between
+@pytest.fixture(scope="module")
 def stack(
     redis_server: RedisServer, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:

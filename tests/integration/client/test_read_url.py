@@ -117,7 +117,7 @@ def test_what_the_replica_has_not_got_yet_is_looked_up_at_the_primary(
                 assert each.get_states([new.id]) == ["queued"]
             finish(ledger, begin(ledger), q1="blue")
             assert other.result(old.id).answers[0].text == "blue", "no JobNotFinished of the past"
-            assert client.wait(old.id, timeout_s=5).state == "succeeded"
+            assert client.wait(old.id, timeout_s=60).state == "succeeded"
             assert client.get(old.id).state == "succeeded", "it has been told of the end"
             assert client.cancel(new.id).state == "canceled"
             assert client.get(new.id).state == "canceled", "its own change"

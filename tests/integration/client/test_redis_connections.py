@@ -87,7 +87,7 @@ def test_a_consumer_whose_idle_connection_died_connects_again(
         ring(app, queue)
         heard: list[str] = []
         with connection.SimpleQueue(queue) as simple:
-            simple.get(timeout=5).ack()
+            simple.get(timeout=60).ack()
             channel = simple.channel
             waiting = channel.client.connection
             name = waiting._sock.getsockname()
@@ -95,7 +95,7 @@ def test_a_consumer_whose_idle_connection_died_connects_again(
             redis_client.client_kill(f"{name[0]}:{name[1]}")
             ring(app, queue)
             with pytest.raises(connection.connection_errors, match="broke"):
-                heard.append(simple.get(timeout=5).payload)
+                heard.append(simple.get(timeout=60).payload)
         with app.connection_for_read() as again, again.SimpleQueue(queue) as simple:
-            simple.get(timeout=5).ack()
+            simple.get(timeout=60).ack()
     assert heard == []

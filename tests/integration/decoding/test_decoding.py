@@ -25,7 +25,7 @@ from support.videos import Recipe, draw_number, read_number
 from videoqa import contract
 from videoqa.contract import Sampling
 from videoqa.errors import (
-    DecoderCrashed,
+    DecoderLost,
     JobCanceled,
     NotAVideo,
     SourceUnavailable,
@@ -355,7 +355,7 @@ def test_a_process_that_dies_between_two_segments_is_one_jobs_error(make_clip: M
         segments = decoders.segments(file, SEGMENTS)
         next(segments)
         os.kill(decoders.pids[0], signal.SIGKILL)
-        with pytest.raises(DecoderCrashed, match="SIGKILL"):
+        with pytest.raises(DecoderLost, match="SIGKILL"):
             next(segments)
         assert len(decoders.sample(file, Sampling(frames=2)).frames) == 2
 

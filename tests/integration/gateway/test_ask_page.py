@@ -242,7 +242,7 @@ def answering(ledger: Ledger) -> Iterator[None]:
     thread.start()
     yield
     stopped.set()
-    thread.join(10)
+    thread.join(60)
 
 
 @pytest.mark.usefixtures("answering")

@@ -349,7 +349,7 @@ def test_the_overview_begins_with_what_needs_attention(
     assert client.status_code == 202
     assert connect("operate").post("/v1/queues:pause", json={"model": "org/<b>one</b>"}).is_success
     announce(ledger, "demo")
-    wait_until(lambda: "Nothing needs attention." not in http.get("/").text, within_s=10)
+    wait_until(lambda: "Nothing needs attention." not in http.get("/").text)
     text = http.get("/").text
     assert "org/&lt;b&gt;one&lt;/b&gt; (bulk): paused" in text
     assert text.index("paused for") < text.index("Waiting")

@@ -152,17 +152,17 @@ def test_a_call_that_hangs_up_ends_its_preview(
 
     def hang(route: Route) -> None:
         asked.set()
-        released.wait(60)
+        released.wait(300)
 
     preview_ready(http, "http://127.0.0.1:9/x.mp4")
     http_server.routes["/x.mp4"] = Route(b"x" * 1000, on_request=hang)
     resources: Resources = gateway._app.state.resources
-    longer = resources.settings.model_copy(update={"gateway_validate_s": 60.0})
+    longer = resources.settings.model_copy(update={"gateway_validate_s": 300.0})
     monkeypatch.setattr(resources, "settings", longer)
     with pytest.raises(httpx.ReadTimeout):
         http.post(PATH, json={"inputs": [http_server.url("/x.mp4")]}, timeout=1)
-    assert asked.wait(10)
-    wait_until(lambda: not resources.estimator._previews_of, within_s=8)
+    assert asked.wait(60)
+    wait_until(lambda: not resources.estimator._previews_of)
     released.set()
 
 

@@ -145,7 +145,7 @@ def test_a_store_that_hangs_holds_up_no_other_call(
 
     def hang(client: Client, job_id: str, *, thumbnail: bool = False) -> bytes:
         began.release()
-        answers.wait(60)
+        answers.wait(300)
         return PICTURE
 
     monkeypatch.setattr(Client, "sheet", hang)
@@ -157,9 +157,9 @@ def test_a_store_that_hangs_holds_up_no_other_call(
         thread.start()
     try:
         for _ in threads:
-            assert began.acquire(timeout=10)
-        assert http.get(job["links"]["self"], timeout=5).json()["state"] == "queued"
-        assert http.get("/readyz", timeout=5).is_success
+            assert began.acquire(timeout=60)
+        assert http.get(job["links"]["self"], timeout=60).json()["state"] == "queued"
+        assert http.get("/readyz", timeout=60).is_success
     finally:
         answers.set()
         for thread in threads:

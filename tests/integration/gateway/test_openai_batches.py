@@ -120,7 +120,7 @@ def workers(
     thread.start()
     yield asked
     stop.set()
-    thread.join(20)
+    thread.join(60)
 
 
 def test_a_batch_is_answered_line_by_line(ai: OpenAI, ledger: Ledger) -> None:
@@ -347,7 +347,7 @@ def test_a_batch_whose_input_is_lost_can_be_cancelled(
     ai.batches.cancel(made.id)
     # The next run that takes it reads the input again.
     redis_client.zadd(f"{settings.prefix}:batches:due", {made.id: 0})
-    wait_until(lambda: ai.batches.retrieve(made.id).status == "cancelled", within_s=15)
+    wait_until(lambda: ai.batches.retrieve(made.id).status == "cancelled")
     ended = ai.batches.retrieve(made.id)
     assert ended.errors is not None
     assert [one.code for one in ended.errors.data or []] == ["file_gone"]
@@ -546,7 +546,7 @@ def test_a_batch_whose_run_ended_before_it_cleaned_up_is_cleaned_up_later(
     with workers(ledger):
         done = wait(ai, start(ai, write(*(make_line(n) for n in range(15)))))
     wait_until(
-        lambda: not redis_client.exists(f"{settings.prefix}:batch:parts:{done.id}"), within_s=5
+        lambda: not redis_client.exists(f"{settings.prefix}:batch:parts:{done.id}"), within_s=30
     )
     assert failures == [done.id]
     assert redis_client.zcard(f"{settings.prefix}:batches:due") == 0

@@ -59,7 +59,7 @@ def worker(ledger: Ledger) -> Iterator[None]:
     thread.start()
     yield
     stopped.set()
-    thread.join(10)
+    thread.join(60)
 
 
 @pytest.mark.usefixtures("worker")

@@ -229,24 +229,24 @@ def running(attempts: Attempts, model: Model, made: Recorded) -> Iterator[None]:
 
     def meanwhile() -> None:
         began.set()
-        assert end.wait(10)
+        assert end.wait(60)
 
     model.meanwhile = meanwhile
     thread = threading.Thread(target=attempts.process, args=(made.queue,))
     thread.start()
-    assert began.wait(10)
+    assert began.wait(60)
     try:
         yield
     finally:
         end.set()
-        thread.join(10)
+        thread.join(60)
 
 
 def wait_reserved(attempts: Attempts, ledger: Ledger, queue: str) -> threading.Thread:
     """A thread that has met an exclusive attempt, and waits until its worker is idle."""
     thread = threading.Thread(target=attempts.process, args=(queue,), daemon=True)
     thread.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not ledger._redis.exists(f"{ledger.keys.prefix}:reserved:{queue}"):
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -270,7 +270,7 @@ def test_the_last_attempt_of_a_job_that_lost_its_workers_runs_by_itself(
         time.sleep(0.7)  # it has asked again
         job = ledger.get(suspect.job_id)
         assert (job.state, job.attempt, model.asked) == ("queued", 1, 1)
-    thread.join(10)
+    thread.join(60)
     job = ledger.get(suspect.job_id)
     assert (job.state, job.attempt, tried) == ("succeeded", 2, [False])
     assert ledger.get(other.job_id).state == "succeeded"
@@ -286,7 +286,7 @@ def test_an_idle_worker_takes_the_job_for_which_another_is_reserved(
         claim = ledger.claim([queue], worker="idle", lease_s=30, token="idle").claim
         assert claim is not None
         assert claim.job_id == suspect.job_id
-        thread.join(10)  # there is nothing left to claim
+        thread.join(60)  # there is nothing left to claim
         behind = submit(ledger, questions=["What else?"], cache="off")
         attempts.process(behind.queue)
         assert ledger.get(behind.job_id).state == "succeeded"
@@ -306,7 +306,7 @@ def test_a_job_that_is_only_to_be_stored_is_not_exclusive(
         again = due(ledger)
         waits = threading.Thread(target=attempts.process, args=(again,), daemon=True)
         waits.start()
-        waits.join(2)
+        waits.join(60)
         stored.append(ledger.get(suspect.job_id).state)
 
     model.meanwhile = store_it
@@ -321,7 +321,7 @@ def test_a_worker_that_closes_while_it_is_reserved_leaves_the_job_queued(
     with running(attempts, model, submit(ledger, questions=["What else?"])):
         thread = wait_reserved(attempts, ledger, due(ledger))
         attempts.break_off(errors.EngineStopped("the engine hangs"))
-        thread.join(10)
+        thread.join(60)
         job = ledger.get(suspect.job_id)
         assert (job.state, job.attempt, job.max_attempts) == ("queued", 1, 2)
 

@@ -232,7 +232,7 @@ class Fleet:
             if claim.job_id not in spoiled:
                 assert client.cancel(claim.job_id).state == "canceling"
                 finish_or_cancel(ledger, claim)
-                assert client.wait(claim.job_id, timeout_s=5).state == "canceled"
+                assert client.wait(claim.job_id, timeout_s=60).state == "canceled"
         for job_id in spoiled & set(everything):
             for change in (client.cancel, client.retry, client.purge):
                 with suppress(errors.VideoQAError):

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from videoqa.errors import (
     REGISTRY,
     DecoderCrashed,
+    DecoderLost,
     DecodeTimeout,
     DecodingFailed,
     SamplingError,
@@ -83,7 +85,7 @@ class DecoderProcess:
         that started it.
 
         Raises:
-            DecoderCrashed: the system cannot start a process.
+            DecoderLost: the system cannot start a process.
         """
         hide_memory()
         self._limits, self._grace_s = limits, grace_s
@@ -111,7 +113,7 @@ class DecoderProcess:
             )
         except OSError as error:
             self.release()
-            raise DecoderCrashed(
+            raise DecoderLost(
                 f"the decoding process cannot be started ({error}); expected a system that lets "
                 "the worker start processes: check its limits of processes and memory"
             ) from error
@@ -148,7 +150,7 @@ class DecoderProcess:
         return not self._ready or self._channel.is_quiet()
 
     def wait_ready(self, check: Callable[[], None]) -> None:
-        """Waits for `Ready`; raises DecoderCrashed if it does not come, or what `check` raises."""
+        """Waits for `Ready`; raises DecoderLost if it does not come, or what `check` raises."""
         if self._ready:
             return
         self._deadline_s = time.monotonic() + _START_TIMEOUT_S
@@ -156,10 +158,12 @@ class DecoderProcess:
         try:
             answer = self._receive(check)
         except DecodeTimeout as error:
-            raise DecoderCrashed(
+            raise DecoderLost(
                 f"the decoding process was not ready within {_START_TIMEOUT_S:g} s; expected 1 s: "
                 "check the machine's load and memory"
             ) from error
+        except DecoderCrashed as error:  # it has seen no video
+            raise DecoderLost(error.message) from error
         if not isinstance(answer, Ready):
             raise self._make_crash_error(f"it began with {type(answer).__name__}, expected Ready")
         self._ready, self.is_busy = True, False
@@ -171,7 +175,7 @@ class DecoderProcess:
         """Returns the frames of one command; enters `while_fetching` while the process waits for bytes.
 
         Raises:
-            SamplingError: the process reported it; DecodeTimeout, DecoderCrashed: it failed itself.
+            SamplingError: the process reported it; DecodeTimeout, DecoderCrashed, DecoderLost: it failed itself.
             SourceError, and whatever else `file` and `check` raise.
         """
         answer = self._start_command(command, file, check, while_fetching)
@@ -369,7 +373,7 @@ class DecoderProcess:
             return self._make_crash_error(f"it failed with {failed.code!r}")
         return kind(failed.message, param=failed.param)
 
-    def _make_crash_error(self, why: str) -> DecoderCrashed:
+    def _make_crash_error(self, why: str) -> DecoderCrashed | DecoderLost:
         """Returns the error that tells how the process ended; it stays `is_busy`, and so is replaced."""
         if not why:
             with suppress(subprocess.TimeoutExpired):
@@ -378,7 +382,9 @@ class DecoderProcess:
         printed = self._log_printed(log_events.DECODER_PRINTED)
         if printed and (self._process.returncode or 0) > 0:
             why += f" ({printed.splitlines()[-1][:200]})"  # Python's own error, if it failed at the start
-        return DecoderCrashed(f"the decoding process failed: {why}; the worker goes on")
+        is_killed = self._process.returncode == -signal.SIGKILL
+        kind = DecoderLost if is_killed else DecoderCrashed
+        return kind(f"the decoding process failed: {why}; the worker goes on")
 
     def _log_printed(self, event: LogEvent) -> str:
         """Logs and returns what the process has printed since the last call."""

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from videoqa.contract import Sampling
-from videoqa.errors import ConfigurationError, DecoderCrashed, WorkerStopping
+from videoqa.errors import ConfigurationError, DecoderCrashed, DecoderLost, WorkerStopping
 from videoqa_worker import log_events
 from videoqa_worker.decoding.decoder_process import DecoderProcess
 from videoqa_worker.decoding.launch import CHILD
@@ -126,7 +126,7 @@ class Decoders:
                 fresh, self._idle = self._idle, []
             for process in fresh:
                 process.wait_ready(no_check)
-        except DecoderCrashed as error:
+        except (DecoderCrashed, DecoderLost) as error:
             raise ConfigurationError(
                 f"videos cannot be decoded on this machine: {error.message}"
             ) from error
@@ -153,7 +153,7 @@ class Decoders:
         `check` is called every 0.1 s while waiting; if it raises, the process is killed.
 
         Raises:
-            SamplingError: as `sample_frames`; DecodeTimeout, DecoderOutOfMemory, DecoderCrashed.
+            SamplingError: as `sample_frames`; DecodeTimeout, DecoderOutOfMemory, DecoderCrashed, DecoderLost.
             SourceError: the file could not be fetched. WorkerStopping: the pool was closed meanwhile.
         """
         return self._run(Command.of(file, sampling, start, end, most_side=most_side), file, check)
@@ -245,7 +245,7 @@ class Decoders:
             try:
                 process.wait_ready(check_open)
                 yield process, turn, check_open
-            except DecoderCrashed:
+            except (DecoderCrashed, DecoderLost):
                 self._refuse_if_closed()
                 raise
             finally:

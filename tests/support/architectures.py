@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from support.other_models import OTHERS, TEXT, VISION, Files, add_tokens
 
-__all__ = ["ARCHITECTURES", "BEGINNING"]
+__all__ = ["ARCHITECTURES", "BEGINNING", "WINDOWS"]
 
 SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
 SQUARE = {"size": {"height": 56, "width": 56}}
@@ -209,6 +209,37 @@ def _glm4v(tokenizer: PreTrainedTokenizerFast) -> Made:
     return model, files, "<|begin_of_image|><|image|><|end_of_image|>"
 
 
+def _llava_window(tokenizer: PreTrainedTokenizerFast) -> Made:
+    """LLaVA with a sliding window in its last layer."""
+    window = {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}
+    model = _make(
+        "Llava",
+        tokenizer,
+        text={"model_type": "qwen2", **window},
+        vision={**VISION, "model_type": "clip_vision_model", "projection_dim": 32},
+        image_token_index=_image_token(tokenizer),
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-2,
+    )
+    sizes = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+    files = _files(
+        "LlavaProcessor",
+        "CLIPImageProcessor",
+        sizes,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return model, files, "<image>"
+
+
+def _mistral3_window(tokenizer: PreTrainedTokenizerFast) -> Made:
+    """A sliding window in all layers."""
+    model, files, template = OTHERS["mistral3"](tokenizer)
+    model.config.text_config.sliding_window = 24
+    return model, files, template
+
+
 def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
     """A picture of any shape becomes the same number of tokens."""
     add_tokens(tokenizer, "<fake_token_around_image>", "<end_of_utterance>")
@@ -380,5 +411,10 @@ ARCHITECTURES: dict[str, Callable[[PreTrainedTokenizerFast], Made]] = {
     "video_llama_3": _video_llama_3,
     "vipllava": _vipllava,
 }
-BEGINNING = ("pixtral", "mistral3", "mllama", "paligemma")
+WINDOWS: dict[str, Callable[[PreTrainedTokenizerFast], Made]] = {
+    "llava_window": _llava_window,
+    "mistral3_window": _mistral3_window,
+}
+"""Models whose layers look back only so far; other models of types that are in the table."""
+BEGINNING = ("pixtral", "mistral3", "mistral3_window", "mllama", "paligemma")
 """Those whose processor needs a token for the begin of a text."""

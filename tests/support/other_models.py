@@ -106,6 +106,7 @@ def _gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
     }
     text = {**TEXT, "vocab_size": len(tokenizer), "head_dim": 16, "sliding_window": 16}
     text["query_pre_attn_scalar"] = 1  # else all positions count alike
+    text["layer_types"] = ["sliding_attention", "full_attention"]
     config = Gemma3Config(
         text_config=text,
         vision_config=VISION,

@@ -236,6 +236,9 @@ class Usage(Model):
     input_tokens: int = 0
     output_tokens: int = 0
     frames: int = 0
+    frames_shared: int = 0
+    """Frames among them that another job of the same worker had decoded. `bytes_fetched` and `sampling_s` are what this
+    job itself read and waited for."""
     bytes_fetched: int = 0
     queued_s: float = 0.0
     fetching_s: float = 0.0

@@ -60,8 +60,13 @@ def test_slots_hold_keys_and_values_of_models_that_attend_to_everything() -> Non
     ],
     ids=["all layers", "some layers"],
 )
-def test_slots_hold_no_model_with_a_window(text: Any) -> None:
-    assert shape_of(text) is None
+def test_slots_hold_whole_sequences_of_models_with_a_window(text: Any) -> None:
+    assert shape_of(text) == (3, 2, 16)
+
+
+def test_slots_hold_no_model_with_recurrent_layers() -> None:
+    kinds = ["linear_attention", "linear_attention", "full_attention"]
+    assert shape_of(Qwen2Config(**SMALL, layer_types=kinds)) is None
 
 
 def told(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -20,7 +20,6 @@ from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.questions import QuestionSession
 from videoqa_worker.job.segments import AHEAD, Segments
-from videoqa_worker.prompt import FrameInput
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources import Sources
 
@@ -59,7 +58,7 @@ class Model:
         self.stops: list[Callable[[], bool]] = []
         self.on_ask: Callable[[], None] = self.answer_all
 
-    def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
+    def warn_of(self, media: object) -> tuple[Warn, ...]:
         return ()
 
     def ask(self, question: MediaQuestion) -> Future[Generated]:

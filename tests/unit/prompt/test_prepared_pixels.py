@@ -1,4 +1,4 @@
-"""Digests and page-locked copies are made once for a tensor, and go with the job's pixels."""
+"""Page-locked copies are made once for a tensor, and go with the job's pixels."""
 
 from __future__ import annotations
 
@@ -8,33 +8,24 @@ import weakref
 import pytest
 import torch
 
-from videoqa_worker.prompt import PreparedPixels, prepared_media
+from videoqa_worker.prompt import PreparedPixels
 
 
 def test_each_is_made_once_for_a_tensor_and_not_for_an_equal_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    digested: list[torch.Tensor] = []
     pinned: list[torch.Tensor] = []
-    plain = prepared_media._compute_digest
-
-    def digest(tensor: torch.Tensor) -> bytes:
-        digested.append(tensor)
-        return plain(tensor)
 
     def pin(tensor: torch.Tensor) -> torch.Tensor:
         pinned.append(tensor)
         return tensor.clone()
 
-    monkeypatch.setattr(prepared_media, "_compute_digest", digest)
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     pixels = PreparedPixels()
     one, equal = torch.zeros(3), torch.zeros(3)
     asked = (one, one, equal, one)
-    assert len({pixels.digest(tensor) for tensor in asked}) == 1
     copies = [pixels.pin(tensor) for tensor in asked]
     assert copies[0] is copies[1] is copies[3] is not copies[2]
-    assert [id(tensor) for tensor in digested] == [id(one), id(equal)]
     assert [id(tensor) for tensor in pinned] == [id(one), id(equal)]
 
 

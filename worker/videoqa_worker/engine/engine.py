@@ -110,7 +110,7 @@ class Engine:
             refused: Future[Generated] = Future()
             refused.set_exception(error)
             return refused
-        media = request.inputs.digest_media()  # here, on the caller's thread
+        media = request.inputs.media_digest
         key = compute_key(request, media)
         if key is None:
             return self._enqueue(request, media)

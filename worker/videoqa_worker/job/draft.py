@@ -52,6 +52,8 @@ class AttemptDraft:
     is_reread: bool = False
     """True if an input's bytes may be those of another version than `versions` has: its answers are not cached."""
     bytes_fetched: int = 0
+    frames_shared: int = 0
+    """Frames that another job has decoded."""
     tally: AttemptTally = field(default_factory=AttemptTally)
 
     @contextmanager
@@ -68,8 +70,10 @@ class AttemptDraft:
         self.tally.seconds["sampling"] -= seconds
         self.tally.seconds["fetching"] += seconds
 
-    def count_frames(self, frames: Sequence[FrameUsed]) -> None:
-        """Counts frames that this attempt has taken."""
+    def count_frames(self, frames: Sequence[FrameUsed], *, is_own: bool = True) -> None:
+        """Counts frames that this attempt has taken, or got from another job."""
+        if not is_own:
+            self.frames_shared += len(frames)
         exact = sum(frame.exact for frame in frames)
         self.tally.frames_exact += exact
         self.tally.frames_near += len(frames) - exact
@@ -118,6 +122,7 @@ class AttemptDraft:
             input_tokens=sum(answer.input_tokens for answer in given),
             output_tokens=sum(answer.output_tokens for answer in given),
             frames=len(self.frames) + sum(len(part.frames) for part in self.segments),
+            frames_shared=self.frames_shared,
             bytes_fetched=self.bytes_fetched,
             queued_s=round(queued_s, 4),
             fetching_s=round(seconds.get("fetching", 0.0), 4),

@@ -31,9 +31,11 @@ from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_fra
 from videoqa_worker.job.frame_budget import ProcessorDefaults, assign_samplings, fill_sampling
 from videoqa_worker.job.questions import QuestionSession
 from videoqa_worker.job.segments import Segments
+from videoqa_worker.job.shared_frames import SharedFrames
 from videoqa_worker.job.summary import SUMMARY_ID, list_notes, summarize
 from videoqa_worker.job.text_stream import TextStream
 from videoqa_worker.prompt import NO_LIMITS, PictureLimits, PreparedMedia
+from videoqa_worker.shared_cache import Shared
 from videoqa_worker.sources import LocalCopy, Sources, SourceVersion, identify_source
 
 __all__ = ["OpenedJob", "Pipeline"]
@@ -81,13 +83,16 @@ class Pipeline:
         *,
         summary_warning: Warn | None = None,
         limits: PictureLimits = NO_LIMITS,
+        shared_frames: SharedFrames | None = None,
     ) -> None:
         """
         Arguments:
             summary_warning: goes into each result with a summary, by a model that cannot make one.
             limits: limits of a frame for jobs that state none.
+            shared_frames: None: every job takes its frames itself.
         """
         self._limits = limits
+        self._shared_frames = shared_frames or SharedFrames(is_on=False)
         self._summary_warning = summary_warning
         self._sources = sources
         self._decoders = decoders
@@ -172,9 +177,11 @@ class Pipeline:
         _report_sampling(context, opened)
         waited_s = copy.waited_s
         with draft.timing("sampling"), context.trace.stage("sample") as found:
-            sampled = self._sample(context, opened)
+            shared = self._sample(context, draft, opened)
+            sampled = shared.value
             found |= {
                 "videoqa.frames": len(sampled.frames),
+                "videoqa.frames_shared": not shared.is_own,
                 "videoqa.fetch_s": copy.waited_s - waited_s,
                 "videoqa.bytes_fetched": copy.fetched_bytes,
             }
@@ -182,17 +189,24 @@ class Pipeline:
         media, used = convert_frames(opened.number, opened.item.kind, sampled, opened.sampling)
         draft.media.append(media)
         draft.frames.extend(used)
-        draft.count_frames(used)
+        draft.count_frames(used, is_own=shared.is_own)
         draft.note_warnings(opened.number, sampled.warnings)
         draft.note_source(opened.item, copy, sampled.info)
 
-    def _sample(self, context: AttemptContext, opened: _OpenedInput) -> SampledVideo:
-        return sample_input(
-            self._decoders,
-            opened.item,
-            opened.copy,
-            opened.sampling,
-            check=context.control.check,
+    def _sample(
+        self, context: AttemptContext, draft: AttemptDraft, opened: _OpenedInput
+    ) -> Shared[SampledVideo]:
+        """Takes an input's frames, or gets those that another job takes or has just taken."""
+        item, copy, sampling = opened.item, opened.copy, opened.sampling
+        check = context.control.check
+        return self._shared_frames.take(
+            item,
+            copy,
+            draft.versions[opened.number],
+            sampling,
+            tenant=context.request.tenant,
+            sample=lambda: sample_input(self._decoders, item, copy, sampling, check=check),
+            check=check,
         )
 
     # -- questions
@@ -212,7 +226,7 @@ class Pipeline:
         stream = None
         if job.context.request.stream:
             stream = TextStream([question.id for question in questions], report)
-        prepared = PreparedMedia(job.draft.media)
+        prepared = PreparedMedia(job.draft.media, job.context.control.check)
         job.draft.add_warnings(job.session.warn_of(job.draft.media))
         pending = [
             job.session.ask(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -22,7 +23,7 @@ from videoqa_worker.prompt.model_inputs import ModelInputs
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.picture_limits import PartSettings
 from videoqa_worker.prompt.placeholder_runs import collapse_runs
-from videoqa_worker.prompt.prepared_media import PreparedMedia
+from videoqa_worker.prompt.prepared_media import PreparedMedia, make_pixel_cache
 from videoqa_worker.prompt.video_metadata import describe_video
 
 __all__ = ["FAILURES", "PromptEncoder"]
@@ -57,6 +58,8 @@ class PromptEncoder:
         }
         """Normalisation of the pixels of each kind that is left to the device."""
         self._tells_times = getattr(parts["video"], "takes_metadata", True)
+        self.pixel_cache = make_pixel_cache(0)
+        """Pixels that the processor has prepared, for other jobs."""
         self.least_frames = 1
         """Frames that the processor needs in a video; a shorter one ends with its last frame repeated."""
 
@@ -94,9 +97,11 @@ class PromptEncoder:
             prepared.compute_once(("stacked", *map(id, part.frames)), partial(_stack, part.frames))
             for part in lengthened
         ]
-        data = self._process(prompt, images, stacked, lengthened, prepared, settings)
+        given = self._gather(images, stacked, lengthened, settings)
         frames = len(images) + sum(len(part.frames) for part in videos)
-        return self._make_inputs(data, frames, prepared)
+        media_digest = prepared.digest(given) if frames else b""
+        data = self._process(prompt, given, prepared)
+        return replace(self._make_inputs(data, frames, prepared), media_digest=media_digest)
 
     def measure_video(
         self, prompt: str, part: PromptPart, height: int, width: int, settings: PartSettings
@@ -109,39 +114,45 @@ class PromptEncoder:
         part = _lengthen(part, self.least_frames)
         blank = torch.empty((len(part.frames), height, width, 3), dtype=torch.uint8, device="meta")
         nothing = PreparedMedia(())
-        data = self._process(prompt, [], [blank], [part], nothing, {"video": settings})
-        return self._make_inputs(data, len(part.frames), nothing)
+        given = self._gather([], [blank], [part], {"video": settings})
+        return self._make_inputs(self._process(prompt, given, nothing), len(part.frames), nothing)
 
-    def _process(
+    def _gather(
         self,
-        prompt: str,
         images: list[Any],
         videos: list[Any],
         parts: Sequence[PromptPart],
-        prepared: PreparedMedia,
         settings: Mapping[str, PartSettings],
     ) -> dict[str, Any]:
+        """Returns all that the processor is given beside the text; it decides the pixels."""
         own = {kind: dict(found.values) for kind, found in settings.items()}
+        for_videos = own.get("video", {}) if videos else {}
         if videos and self._tells_times:
-            own["video"] = {**own.get("video", {}), **_describe_videos(parts, videos)}
-        elif not videos:
-            own.pop("video", None)
+            for_videos |= _describe_videos(parts, videos)
+        return {
+            # A list of one list: the images of one question. In a flat list LLaVA-OneVision
+            # takes each for a question of its own and cuts all of them into tiles.
+            "images": [images] if images else None,
+            "videos": videos or None,
+            # Video-LLaVA's image processor otherwise guesses from the sizes, wrongly at 3 rows.
+            "images_kwargs": {"input_data_format": "channels_last", **own.get("image", {})},
+            **({"videos_kwargs": for_videos} if for_videos else {}),
+        }
+
+    def _process(
+        self, prompt: str, given: dict[str, Any], prepared: PreparedMedia
+    ) -> dict[str, Any]:
         try:
-            data = prepared.bind(self._encoder)(
+            data = prepared.bind(self._encoder, self.pixel_cache)(
                 text=[prompt],
-                # A list of one list: the images of one question. In a flat list LLaVA-OneVision
-                # takes each for a question of its own and cuts all of them into tiles.
-                images=[images] if images else None,
-                videos=videos or None,
-                # Video-LLaVA's image processor otherwise guesses from the sizes, wrongly at 3 rows.
-                images_kwargs={"input_data_format": "channels_last", **own.get("image", {})},
+                **given,
                 return_tensors="pt",
                 add_special_tokens=self.needs_bos(prompt),
-                **({"videos_kwargs": own["video"]} if "video" in own else {}),
             )
         except FAILURES as error:
+            images, videos = sum(map(len, given["images"] or ())), len(given["videos"] or ())
             raise UnsupportedInput(
-                f"the processor of the model refuses {len(images)} images and {len(videos)} "
+                f"the processor of the model refuses {images} images and {videos} "
                 f"videos: {error}; try another number of frames, or fewer inputs"
             ) from error
         return dict(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -35,7 +34,10 @@ class ModelInputs:
     normalisations: Mapping[str, Normalisation] = field(default_factory=dict)
     """Normalisation of the pixels of each kind, `image` and `video`, that is left to the device."""
     pixels: PreparedPixels = field(default_factory=PreparedPixels)
-    """Digests and page-locked copies of the tensors, shared by all questions of a job."""
+    """Page-locked copies of the tensors, shared by all questions of a job."""
+    media_digest: bytes = b""
+    """Digest of the frames and of all that the processor was told of them; empty without pictures. Equal ones mean
+    equal pixels, whichever jobs they are of."""
 
     @property
     def length(self) -> int:
@@ -65,15 +67,3 @@ class ModelInputs:
             images={**self.images, **pinned},
             videos=tuple(map(self.pixels.pin, self.videos)),
         )
-
-    def digest_media(self) -> bytes:
-        """Returns a digest of all pixels and of their normalisation; empty without pictures."""
-        if not self.frames:
-            return b""
-        normalisations = repr(sorted(self.normalisations.items()))
-        digest = hashlib.blake2b(normalisations.encode(), digest_size=20)
-        named = [*sorted(self.media_inputs.items()), *(("video", video) for video in self.videos)]
-        for name, tensor in named:
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(self.pixels.digest(tensor))
-        return digest.digest()

@@ -1,13 +1,14 @@
 """The media of a job, and everything that is computed from their pixels once for all of its questions.
 
 Resizing, encoding, hashing or page-locking pictures takes far longer than writing a prompt, and every
-question about them needs the same results.
+question about them needs the same results. So do other jobs about the same frames: what a processor makes of
+them is found by the digest of all that it is given, before it is made.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
+import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
@@ -16,9 +17,11 @@ import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 
+from videoqa_worker.prompt.digests import Digests
 from videoqa_worker.prompt.picture_limits import NO_LIMITS, PictureLimits
+from videoqa_worker.shared_cache import SharedCache
 
-__all__ = ["FrameInput", "PreparedMedia", "PreparedPixels"]
+__all__ = ["FrameInput", "PixelCache", "PreparedMedia", "PreparedPixels", "make_pixel_cache"]
 
 T = TypeVar("T")
 
@@ -41,21 +44,14 @@ class FrameInput:
 
 
 class PreparedPixels:
-    """Digests and page-locked copies of a job's pixel tensors, each computed once.
+    """Page-locked copies of a job's pixel tensors, each made once.
 
     It holds the tensors, which must not be written to, but not the frames: a queued request keeps this, and
     frames are far larger. Safe to use from many threads.
     """
 
     def __init__(self) -> None:
-        self._digests: dict[int, tuple[torch.Tensor, bytes]] = {}
         self._pinned: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def digest(self, tensor: torch.Tensor) -> bytes:
-        """Returns a digest of the tensor's bytes: 5 ms for 8 frames of 384 x 384."""
-        if id(tensor) not in self._digests:
-            self._digests[id(tensor)] = tensor, _compute_digest(tensor)
-        return self._digests[id(tensor)][1]
 
     def pin(self, tensor: torch.Tensor) -> torch.Tensor:
         """Returns the tensor in page-locked memory, which CUDA reads by itself."""
@@ -64,12 +60,30 @@ class PreparedPixels:
         return self._pinned[id(tensor)][1]
 
 
+PixelCache = SharedCache[dict[str, Any]]
+"""Results of one processor, by the digest of all that it was given."""
+
+
+def make_pixel_cache(limit_bytes: int) -> PixelCache:
+    return PixelCache(limit_bytes, size_of=_count_bytes)
+
+
+def _ignore() -> None:
+    pass
+
+
 class PreparedMedia:
     """The media of one job and their prepared pixels; used by one thread at a time."""
 
-    def __init__(self, media: Sequence[FrameInput]) -> None:
+    def __init__(self, media: Sequence[FrameInput], check: Callable[[], None] = _ignore) -> None:
+        """
+        Arguments:
+            check: called while another job prepares the same pixels; raises if this one should end.
+        """
         self.media = tuple(media)
         self.pixels = PreparedPixels()
+        self._check = check
+        self._digests = Digests()
         self._results: dict[Hashable, Any] = {}
 
     @classmethod
@@ -87,26 +101,48 @@ class PreparedMedia:
             self._results[key] = compute()
         return cast(T, self._results[key])
 
-    def bind(self, processor: Any) -> Any:
-        """Returns a copy of a model's processor that computes the same pictures once for this job."""
+    def digest(self, given: Any) -> bytes:
+        """Returns the digest of all that a processor is given beside the text.
+
+        What has no digest gets one that is never found again.
+        """
+        found = self._digests.find(given) if self.media else None
+        return os.urandom(20) if found is None else found
+
+    def prepare(
+        self, cache: PixelCache, given: Any, compute: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Returns what `compute` makes of the given pictures, this job's or another's; not to be changed."""
+        if not self.media:
+            return compute()
+        return cache.get(self.digest(given), compute, check=self._check).value
+
+    def bind(self, processor: Any, cache: PixelCache) -> Any:
+        """Returns a copy of a model's processor that computes the same pictures once for all jobs."""
         bound = copy.copy(processor)
         for name in ("image_processor", "video_processor"):
             part = getattr(processor, name, None)
             if part is not None:
-                setattr(bound, name, _CachedProcessor(part, self))
+                setattr(bound, name, _CachedProcessor(name, part, self, cache))
         return bound
 
 
 class _CachedProcessor:
-    """An image or video processor whose results belong to a job."""
+    """An image or video processor whose results are shared."""
 
-    def __init__(self, part: Any, prepared: PreparedMedia) -> None:
-        self._part, self._prepared = part, prepared
+    def __init__(self, name: str, part: Any, prepared: PreparedMedia, cache: PixelCache) -> None:
+        self._name, self._part = name, part
+        self._prepared, self._cache = prepared, cache
 
     def __call__(self, pictures: Any, *args: Any, **settings: Any) -> BatchFeature:
         key = (id(self._part), *map(id, _flatten(pictures)))
         processed = self._prepared.compute_once(
-            key, lambda: self._part(pictures, *args, **settings)
+            key,
+            lambda: self._prepared.prepare(
+                self._cache,
+                [self._name, pictures, args, settings],
+                lambda: dict(self._part(pictures, *args, **settings)),
+            ),
         )
         return BatchFeature(dict(processed))
 
@@ -122,7 +158,10 @@ def _flatten(pictures: Any) -> Iterator[Any]:
         yield pictures
 
 
-def _compute_digest(tensor: torch.Tensor) -> bytes:
-    # NumPy has no bfloat16, in which Llama 4's processor writes pixels.
-    whole: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.blake2b(memoryview(whole), digest_size=20).digest()
+def _count_bytes(processed: Any) -> int:
+    """Returns the size of all arrays and tensors of a processor's result."""
+    if isinstance(processed, np.ndarray | torch.Tensor):
+        return int(processed.nbytes)
+    if isinstance(processed, dict):
+        return sum(map(_count_bytes, processed.values()))
+    return sum(map(_count_bytes, processed)) if isinstance(processed, list | tuple) else 0

@@ -33,7 +33,12 @@ from videoqa_worker.prompt.picture_limits import (
     Measured,
     PartSettings,
 )
-from videoqa_worker.prompt.prepared_media import FrameInput, PreparedMedia
+from videoqa_worker.prompt.prepared_media import (
+    FrameInput,
+    PixelCache,
+    PreparedMedia,
+    make_pixel_cache,
+)
 from videoqa_worker.prompt.token_budget import Shape, TokenBudget
 from videoqa_worker.prompt.video_form import choose_forms
 
@@ -61,11 +66,13 @@ class Prompter:
         *,
         chat_template: str = "checkpoint",
         max_context: int | None = None,
+        pixel_cache_bytes: int = 0,
     ) -> None:
         """
         Arguments:
             chat_template: `checkpoint`, `guide` or a Jinja template; see `chat_template`.
             max_context: tokens of prompt and answer together; None: what the model was built for.
+            pixel_cache_bytes: prepared pixels kept for later jobs; 0: only jobs at the same time share them.
 
         Raises:
             ConfigurationError: the chat template cannot render a question.
@@ -74,6 +81,7 @@ class Prompter:
         forms = choose_forms(processor, chat_template, _find_image_token(processor, chat_template))
         self._forms, self._tokens = forms, forms.tokens
         self._template, self._encoder = forms.template, forms.encoder
+        self._encoder.pixel_cache = make_pixel_cache(pixel_cache_bytes)
         self._control = ControlTokens(processor.tokenizer, self._tokens.values())
         text = model_config.get_text_config()
         built_for = int(getattr(text, "max_position_embeddings", None) or _UNSTATED)
@@ -86,6 +94,11 @@ class Prompter:
         self._limiter = Limiter(processor, self._measure_picture)
         self.takes_videos = forms.videos is not None
         """True if the model has a token for a whole video; otherwise each frame is an image."""
+
+    @property
+    def pixel_cache(self) -> PixelCache:
+        """Prepared pixels that jobs share."""
+        return self._encoder.pixel_cache
 
     @property
     def pixels(self) -> dict[str, str]:

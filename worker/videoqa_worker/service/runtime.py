@@ -34,6 +34,7 @@ from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.progress import ProgressWriter
 from videoqa_worker.job.result_object import list_roots
+from videoqa_worker.job.shared_frames import SharedFrames
 from videoqa_worker.job.sheet import SheetKeeper
 from videoqa_worker.job.slots import JobSlots
 from videoqa_worker.job.tally import ObserveAttempt
@@ -162,6 +163,7 @@ class Runtime:
                 limits=PictureLimits(
                     settings.engine.frame_max_pixels, settings.engine.frame_max_tokens
                 ),
+                shared_frames=stack.enter_context(SharedFrames.of(settings)),
             ),
             objects,
             AnswerCache(

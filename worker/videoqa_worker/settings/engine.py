@@ -106,6 +106,13 @@ class EngineConfig(Config):
         ge=1,
         description="a longer prompt is computed in chunks of this size while other sequences decode",
     )
+    # Eight frames of 384 x 384 are 3.5 MB.
+    pixel_cache_bytes: int = Field(
+        default=64 << 20,
+        ge=0,
+        description="prepared pixels kept for the next job about the same frames; 0: shared only by jobs that need "
+        "them at the same time",
+    )
     feature_cache_bytes: int | None = Field(
         default=None,
         ge=0,

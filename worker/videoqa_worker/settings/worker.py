@@ -124,6 +124,20 @@ class WorkerSettings(Settings):
         ge=1,
         description="inputs after which a decoding process is replaced; 1: none sees two jobs' videos",
     )
+    share_frames: bool = Field(
+        default=True,
+        description="jobs of one tenant (or of all, by cache_scope) that need the same frames of the same version of a "
+        "file at the same time have them decoded once; off: each job decodes for itself",
+    )
+    # Eight frames of 1080p are 50 MB.
+    frame_cache_bytes: int = Field(
+        default=256 << 20,
+        ge=0,
+        description="decoded frames kept for jobs that come a little later; 0: none; only with share_frames",
+    )
+    frame_cache_s: float = Field(
+        default=30.0, gt=0, le=3600, description="decoded frames are kept for this long"
+    )
     decoder_uid: int = Field(
         default=65534,
         gt=0,

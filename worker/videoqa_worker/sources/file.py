@@ -17,7 +17,7 @@ from videoqa.errors import (
     SourceEmpty,
     SourceNotFound,
 )
-from videoqa_worker.sources.local_copy import FileCopy
+from videoqa_worker.sources.local_copy import FileCopy, name_file_state, read_file_state
 from videoqa_worker.sources.ranges.account import FetchAccount
 
 __all__ = ["open_local_file"]
@@ -36,10 +36,10 @@ def open_local_file(account: FetchAccount) -> Iterator[FileCopy]:
     try:
         yield copy
     except SamplingError as error:
-        if _read_etag(copy.path) != copy.etag:
+        if read_file_state(copy.path) != copy.etag:
             raise _make_changed_error(account) from error
         raise
-    if _read_etag(copy.path) not in (
+    if read_file_state(copy.path) not in (
         copy.etag,
         None,
     ):  # a file that was deleted meanwhile was read completely
@@ -64,18 +64,7 @@ def _find_file(account: FetchAccount) -> FileCopy:
         raise _make_denied_error(account, "may not be read by the worker's user")
     if status.st_size == 0:
         raise SourceEmpty(f"{account.shown_url} has 0 bytes, expected a video or an image")
-    return FileCopy(path, status.st_size, _make_etag(status))
-
-
-def _make_etag(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
-def _read_etag(path: Path) -> str | None:
-    try:
-        return _make_etag(path.stat())
-    except OSError:
-        return None
+    return FileCopy(path, status.st_size, name_file_state(status))
 
 
 def _make_changed_error(account: FetchAccount) -> InputChanged:

@@ -51,6 +51,12 @@ class SourceVersion:
         """Other bytes would have another ETag. A weak ETag does not promise that."""
         return self.etag is not None and not self.etag.startswith("W/")
 
+    @property
+    def names_bytes(self) -> bool:
+        """The version stands for certain bytes, by its ETag or by their own digest."""
+        is_digest = self.etag is None and self.state is not None
+        return self.is_exact or (is_digest and str(self.state).startswith("sha256:"))
+
 
 def identify_source(url: str, copy: LocalCopy) -> SourceVersion:
     return SourceVersion(

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from videoqa_worker.frames import Span, Spans, SparseFile
 
-__all__ = ["FileCopy", "LocalCopy"]
+__all__ = ["FileCopy", "LocalCopy", "name_file_state", "read_file_state"]
 
 
 class LocalCopy(SparseFile, Protocol):
@@ -40,6 +40,11 @@ class LocalCopy(SparseFile, Protocol):
     @property
     def is_reread(self) -> bool:
         """True if bytes of another version than the first were taken, which agree with all that was read before."""
+        ...
+
+    @property
+    def is_intact(self) -> bool:
+        """True if all bytes that were read so far are of the version that the ETag names."""
         ...
 
     @property
@@ -82,8 +87,25 @@ class FileCopy:
         return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
+    def is_intact(self) -> bool:
+        return read_file_state(self.path) == self.etag
+
+    @property
     def present(self) -> Spans:
         return Spans([(0, self.size_bytes)])
 
     def ensure(self, spans: Sequence[Span]) -> None:
         """Returns at once: no byte is missing."""
+
+
+def name_file_state(status: os.stat_result) -> str:
+    """Returns a name for the bytes of a local file: its size and the time of its last change."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def read_file_state(path: Path) -> str | None:
+    """Returns the name of a file's bytes now; None: it is gone."""
+    try:
+        return name_file_state(path.stat())
+    except OSError:
+        return None

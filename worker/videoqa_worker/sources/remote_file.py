@@ -87,6 +87,10 @@ class RemoteCopy:
         return compute_digest(self.path, self._account.check_caller)
 
     @property
+    def is_intact(self) -> bool:
+        return not self.is_reread
+
+    @property
     def fetched_bytes(self) -> int:
         return self._account.fetched_bytes
 

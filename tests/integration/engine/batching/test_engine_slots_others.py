@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.architectures import ARCHITECTURES
+from support.architectures import ARCHITECTURES, BEGINNING, WINDOWS
 from support.engine import TOGETHER, Reference, answers, ask, staggered
 from support.models import clip, picture
 from support.other_models import write_model
@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText
 from videoqa_worker.engine import Engine, GenerationRequest, load_processor
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
-from videoqa_worker.engine.model import features_apart
+from videoqa_worker.engine.model import features_apart, layer_masks
 from videoqa_worker.engine.model.rotary_positions import RotaryPositions, find_positions
 from videoqa_worker.prompt import ModelInputs, Prompter
 from videoqa_worker.settings import EngineConfig
@@ -31,12 +31,16 @@ SMALL_CHUNKS = {
     "prefill_chunk_tokens": 16,
     "pack_from_tokens": 1,
 }
-NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
+NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "gemma3", "llava_window", "mistral3_window")
+ROTARY = NAMES[:4]
+WINDOW = NAMES[4:]
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(ARCHITECTURES[request.param], tmp_path_factory.mktemp(request.param))
+    made: dict[str, Any] = {**ARCHITECTURES, **WINDOWS}
+    name: str = request.param
+    return write_model(made[name], tmp_path_factory.mktemp(name), bos=name in BEGINNING)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +84,9 @@ def test_sequences_that_join_share_and_leave_write_what_each_writes_alone(
     ]
     again = [one.result(60) for one in staggered(engine, streamed, [0, 2, 4, 4, 6, 7, 9, 12])]
     assert [answer.tokens for answer in again] == expected
-    assert [texts[n].strip() for n in range(len(again))] == [answer.text for answer in again]
+    assert [texts.get(n, "").strip() for n in range(len(again))] == [
+        answer.text for answer in again
+    ]
     assert engine.stats.prefixes.hits > hits
 
 
@@ -105,6 +111,7 @@ def swap_axes(positions: RotaryPositions) -> RotaryPositions:
     return replace(positions, prompt=positions.prompt[[0, 2, 1]])
 
 
+@pytest.mark.parametrize("folder", ROTARY, indirect=True)
 def test_the_trial_finds_a_wrong_position(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In bfloat16, whose rounding hides in the logits what a shifted position changes."""
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16).eval()
@@ -117,3 +124,25 @@ def test_the_trial_finds_a_wrong_position(folder: Path, monkeypatch: pytest.Monk
 
         monkeypatch.setattr(features_apart, "find_positions", find_spoilt)
         assert not features_apart.takes_features_apart(model, prompter)
+
+
+@pytest.mark.parametrize("folder", WINDOW, indirect=True)
+def test_the_trial_finds_a_window_that_is_one_off(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    prompter = Prompter(load_processor(str(folder), model.config, "reference"), model.config)
+
+    def build() -> ModelInputs:
+        return next(features_apart.build_trials(prompter))
+
+    found = layer_masks.find_layer_masks(model, build)
+    assert found is not None
+    assert not found.is_plain
+    plain = layer_masks._read_windows
+    monkeypatch.setattr(
+        layer_masks,
+        "_read_windows",
+        lambda text: {kind: window and window - 1 for kind, window in (plain(text) or {}).items()},
+    )
+    assert layer_masks.find_layer_masks(model, build) is None

@@ -57,7 +57,8 @@ class ContinuousRunner:
         self._config, self._model = config, loaded.model
         self._device: torch.device = loaded.model.device
         graphs = CudaGraphs(self._device, wanted=config.cuda_graphs)
-        self.forward = ForwardPass(loaded.model, graphs, shape, config)
+        self._masks = loaded.masks
+        self.forward = ForwardPass(loaded.model, graphs, shape, loaded.masks, config)
         self.prefix_cache = PrefixCache(loaded.model, graphs, self.forward.cache, config)
         self._allocator: SlotAllocator[SlotSequence] = SlotAllocator(
             self.forward.cache, graphs, config
@@ -195,6 +196,7 @@ class ContinuousRunner:
             self._table.locate(sequence).slot,
             shares_prefix=shares_prefix,
         )
+        sequence.prefill.blocks = self._masks.find_blocks(request.inputs)
         sequence.rotary_delta = sequence.prefill.positions.delta
         sequence.length, sequence.is_prepared = sequence.prefill.done, True
         slot.is_written = bool(slot.key) and sequence.length >= slot.prefix_length

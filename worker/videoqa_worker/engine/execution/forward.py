@@ -15,10 +15,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.device.memory import fit_kv_tokens
-from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition, mask_visible
+from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import attention, kernels
 from videoqa_worker.engine.model.kv_shape import KVShape, count_token_bytes
+from videoqa_worker.engine.model.layer_masks import LayerMasks, Masks
 from videoqa_worker.engine.model.rotary_positions import shape_position_ids
 from videoqa_worker.engine.sequence.prefill import Prefill
 from videoqa_worker.settings import EngineConfig
@@ -37,9 +38,14 @@ class ForwardPass:
     """Runs one model on the slots of its KV cache; used by the engine's thread."""
 
     def __init__(
-        self, model: Any, graphs: CudaGraphs, shape: KVShape, config: EngineConfig
+        self,
+        model: Any,
+        graphs: CudaGraphs,
+        shape: KVShape,
+        masks: LayerMasks,
+        config: EngineConfig,
     ) -> None:
-        self._model, self._graphs = model, graphs
+        self._model, self._graphs, self._masks = model, graphs, masks
         self._device: torch.device = model.device
         self._invariant = config.batch_invariant
         self._unmasked = self._can_skip_masks(config)
@@ -52,6 +58,7 @@ class ForwardPass:
     def _can_skip_masks(self, config: EngineConfig) -> bool:
         """Returns True if attention may run on kernels without masks, see `attention`."""
         free = config.attn_implementation is None and not config.batch_invariant
+        free &= self._masks.is_plain
         return free and self._device.type == "cuda"
 
     def _choose_kernel(self, shape: KVShape, config: EngineConfig) -> str | None:
@@ -75,15 +82,16 @@ class ForwardPass:
         Returns the logits after its last position, float[1, vocabulary]; None before that.
         """
         whole = not prefill.done and prefill.length <= most and not self._invariant
-        if self._graphs.enabled and whole and prefill.has_embeddings:
+        if self._graphs.enabled and whole and prefill.has_embeddings and self._masks.is_plain:
             return self._prefill_whole(prefill, position.slot)
         start, end = prefill.done, min(prefill.length, prefill.done + most)
         if self._invariant and start < prefill.prefix_length:
             end = min(end, prefill.prefix_length)  # a cached prefix was computed in this shape
+        end = prefill.find_end(end)
         with self._without_cudnn():
             logits: torch.Tensor = self._model(
                 **prefill.build_input(end),
-                attention_mask=self._make_mask(position, start, end),
+                attention_mask=self._make_mask(prefill, position, start, end),
                 position_ids=self._send_positions(prefill.positions.prompt[:, start:end]),
                 past_key_values=self.cache.for_prefill(position.slot, position.locate(start)),
                 use_cache=True,
@@ -92,15 +100,19 @@ class ForwardPass:
         prefill.done, prefill.rest = end, prefill.rest[:, end - start :]
         return logits if end == prefill.length else None
 
-    def _make_mask(self, position: KVPosition, start: int, end: int) -> torch.Tensor | None:
+    def _make_mask(
+        self, prefill: Prefill, position: KVPosition, start: int, end: int
+    ) -> Masks | None:
         """Returns the mask of a prefill chunk; None at the beginning, where it attends only to itself."""
-        if not start:
+        if not start and self._masks.is_plain:
             return None
         first, behind = position.locate(start), position.locate(end - 1) + 1
         if end - start > 1 and self._unmasked and (first, behind) == (start, end):
             return attention.encode_lengths(torch.tensor([end]))
         positions = torch.arange(first, behind, device=self._device)
-        return mask_visible(behind, positions, position.start, position.prefix_length)[None, None]
+        blocks = None if prefill.blocks is None else self._send(prefill.blocks)
+        region = position.start, position.prefix_length
+        return self._masks.build(behind, positions[None], *region, blocks)
 
     def prefill_packed(
         self, prefills: Sequence[Prefill], positions: Sequence[KVPosition]
@@ -252,10 +264,9 @@ class ForwardPass:
         """
         if varlen:  # padding, which lies in scratch, attends to one position
             lengths = torch.where(positions < reach, positions + 1, 1)[:, 0]
-            mask = attention.encode_lengths(lengths)
+            mask: Masks = attention.encode_lengths(lengths)
         else:
-            visible = mask_visible(reach, positions, start[..., None], prefix_length[..., None])
-            mask = visible[:, None]
+            mask = self._masks.build(reach, positions, start[..., None], prefix_length[..., None])
         logits: torch.Tensor = self._model(
             input_ids=tokens,
             attention_mask=mask,

@@ -1,6 +1,6 @@
 """Runs padded batches by transformers' `generate`.
 
-It remains since sliding-window and recurrent models, models that do more with pictures than putting their
+It remains since recurrent models, models that do more with pictures than putting their
 features into the prompt (see `features_apart`), and those that fail in slots have no other way to run.
 Models outside of the LLaVA family run one request at a time: only their processor knows what belongs to which
 picture, so prompts cannot be joined.

@@ -1,13 +1,11 @@
-"""Positions of a sequence in its slot, and the mask of those that a token attends to."""
+"""Positions of a sequence in its slot, and the input of its decode step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-
-__all__ = ["DecodeInput", "KVPosition", "mask_visible"]
+__all__ = ["DecodeInput", "KVPosition"]
 
 
 @dataclass(frozen=True)
@@ -37,17 +35,3 @@ class DecodeInput(NamedTuple):
     prefix_length: int
     rotary: int
     """Its rotary position."""
-
-
-def mask_visible(
-    reach: int,
-    positions: torch.Tensor,
-    start: int | torch.Tensor,
-    prefix_length: int | torch.Tensor,
-) -> torch.Tensor:
-    """Returns bool[..., reach]: the positions of its slot that each token attends to.
-
-    A token at `positions`, int64[...], attends to the shared prefix and to its own region up to itself.
-    """
-    columns = torch.arange(reach, device=positions.device)
-    return ((columns < prefix_length) | (columns >= start)) & (columns <= positions[..., None])

@@ -3,7 +3,7 @@
 Slots need this: a prompt is then a row of embeddings that can be cut anywhere, and features can be cached.
 It holds where the model puts the output of `get_image_features` in place of the placeholder
 tokens, maybe with rotary positions of their own (`rotary_positions`) or at several layers (`deep_features`), and
-does nothing else with pictures: no attention of their own (Gemma 3), no cross-attention (Mllama). No configuration
+does nothing else with pictures: no cross-attention (Mllama), no attention unknown to `layer_masks`. No configuration
 tells that, so it is tried at the start, with a prompt with two pictures, one with a video if the model takes videos,
 and one token after each, by the model itself and with the features apart: what its text model is given
 (embeddings, positions, masks, and nothing else) and the logits have to be the same. The pictures are wider than high,
@@ -23,10 +23,11 @@ import torch
 from videoqa.errors import VideoQAError
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.model.deep_features import DeepFeatures
+from videoqa_worker.engine.model.layer_masks import find_layer_masks
 from videoqa_worker.engine.model.rotary_positions import find_positions, shape_position_ids
 from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
 
-__all__ = ["JOINED_TYPES", "takes_features_apart"]
+__all__ = ["JOINED_TYPES", "build_trials", "takes_features_apart"]
 
 JOINED_TYPES = frozenset(
     {"llava", "llava_next", "llava_next_video", "llava_onevision", "video_llava"}
@@ -47,7 +48,7 @@ def takes_features_apart(model: Any, prompter: Prompter) -> bool:
     if not _has_interface(model):
         return False
     try:
-        trials = list(_build_trials(prompter))
+        trials = list(build_trials(prompter))
     except VideoQAError:
         return False
     accepted = _list_accepted(model)
@@ -73,7 +74,7 @@ def _list_accepted(model: Any) -> set[str]:
     return names | {"pixel_values_videos", "video_compression_mask"}
 
 
-def _build_trials(prompter: Prompter) -> Iterator[ModelInputs]:
+def build_trials(prompter: Prompter) -> Iterator[ModelInputs]:
     """Yields a prompt with two pictures, and one with a video if the model takes videos."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 96, 160, 3), np.uint8)
     pictures = [FrameInput("image", (frame,)) for frame in noise]
@@ -98,12 +99,28 @@ def _compare(model: Any, inputs: ModelInputs) -> bool:
         prompt = {"inputs_embeds": vision.embed(model, inputs, features)}
     else:
         prompt = {"input_ids": prompt["input_ids"], **deep.slice(0, inputs.length)}
-    given = {"attention_mask": mask, "position_ids": prompt_ids}
+    slots_mask = _make_mask(model, inputs, mask)
+    given = {"attention_mask": slots_mask, "position_ids": prompt_ids}
     apart = _run(model, inputs, {**given, **prompt}, {"position_ids": token_ids})
     for given, found in zip(own, apart, strict=True):
         _align_positions(given, found)
+        if slots_mask is not mask:  # compared already, see `layer_masks`
+            for one in (given, found):
+                one.pop("attention_mask", None)
     tolerance = _TOLERANCE.get(model.dtype, _ROUGH)
     return all(_are_alike(one, other, tolerance) for one, other in zip(own, apart, strict=True))
+
+
+def _make_mask(model: Any, inputs: ModelInputs, plain: torch.Tensor) -> Any:
+    """Returns the masks of a prompt in slots, or the plain one where all layers attend to everything before."""
+    masks = find_layer_masks(model, lambda: inputs)
+    if masks is None or masks.is_plain:
+        return plain
+    positions = torch.arange(inputs.length, device=model.device)[None]
+    blocks = masks.find_blocks(inputs)
+    if blocks is not None:
+        blocks = blocks.to(model.device)
+    return masks.build(inputs.length, positions, 0, 0, blocks)
 
 
 def _run(

@@ -17,18 +17,21 @@ KVShape = tuple[int, int, int]
 def find_kv_shape(model: Any) -> KVShape | None:
     """Returns the KV shape of a text model that can run in slots, else None.
 
-    Every layer has to attend to all earlier positions: sliding windows and recurrent layers keep
-    other state than KV. Only SDPA takes the slots' boolean masks: eager attention would add them to
+    Every layer has to keep the KV of all positions, also of those that its window has left: recurrent layers keep
+    other state. Only SDPA takes the slots' boolean masks: eager attention would add them to
     the attention scores. All layers have to be on one device.
     """
     text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    # Mistral has a window without a switch for it.
-    windowed = getattr(text, "use_sliding_window", True) and getattr(text, "sliding_window", None)
     heads = getattr(text, "num_attention_heads", None)
     sdpa = str(getattr(text, "_attn_implementation", None)).startswith(("sdpa", attention.NAME))
     devices = set((getattr(model, "hf_device_map", None) or {}).values())
-    if kinds != {"full_attention"} or windowed or not heads or not sdpa or len(devices) > 1:
+    if (
+        not kinds <= {"full_attention", "sliding_attention"}
+        or not heads
+        or not sdpa
+        or len(devices) > 1
+    ):
         return None
     dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     return text.num_hidden_layers, getattr(text, "num_key_value_heads", None) or heads, dim

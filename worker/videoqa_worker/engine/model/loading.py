@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +48,12 @@ from videoqa_worker.engine.model.checkpoint.weights import (
     load_weights,
 )
 from videoqa_worker.engine.model.device_choice import choose_device, choose_threads
-from videoqa_worker.engine.model.features_apart import JOINED_TYPES, takes_features_apart
+from videoqa_worker.engine.model.features_apart import (
+    JOINED_TYPES,
+    build_trials,
+    takes_features_apart,
+)
+from videoqa_worker.engine.model.layer_masks import LayerMasks, find_layer_masks
 from videoqa_worker.engine.model.loading_progress import loading_progress
 from videoqa_worker.engine.model.logits_processors import ProcessorFactory
 from videoqa_worker.engine.model.processing.processor import load_processor
@@ -74,6 +79,8 @@ class LoadedModel:
     """True for the LLaVA family, whose prompts can be joined to padded batches."""
     revision: str
     """The hub's commit, or `sha256:...` of a local folder; with an adapter, that and the adapter's."""
+    masks: LayerMasks = field(default_factory=LayerMasks)
+    """Attention of the layers of its text model, if `features_apart`."""
 
 
 class _Opened(NamedTuple):
@@ -121,10 +128,27 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
         do_sample=False, pad_token_id=generation.pad, **generation.begins
     )
     on_state("trying the model")
-    apart = takes_features_apart(model, opened.prompter)
+    masks = _find_masks(model, opened.prompter)
+    apart = masks is not None and takes_features_apart(model, opened.prompter)
     joins = opened.model_config.model_type in JOINED_TYPES
     tokenizer = opened.processor.tokenizer
-    return LoadedModel(model, tokenizer, opened.prompter, generation, apart, joins, revision)
+    return LoadedModel(
+        model,
+        tokenizer,
+        opened.prompter,
+        generation,
+        apart,
+        joins,
+        revision,
+        masks or LayerMasks(),
+    )
+
+
+def _find_masks(model: Any, prompter: Prompter) -> LayerMasks | None:
+    try:
+        return find_layer_masks(model, lambda: next(build_trials(prompter)))
+    except Exception:  # noqa: BLE001 - whatever a foreign model raises: it does not fit
+        return None
 
 
 def inspect_checkpoint(config: EngineConfig) -> Weights:
@@ -180,6 +204,7 @@ def _open(config: EngineConfig, on_state: Callable[[str], None] = _ignore_state)
             model_config,
             chat_template=config.chat_template,
             max_context=config.max_context,
+            pixel_cache_bytes=config.pixel_cache_bytes,
         )
         check_prompt(name, prompter, model_config)
     generation = _adopt_generation(config, model_config, processor, hub)

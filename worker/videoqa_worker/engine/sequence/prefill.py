@@ -35,6 +35,8 @@ class Prefill:
     else embeddings, [1, n, d]."""
     deep: DeepFeatures | None = None
     """Features that the model puts in by itself."""
+    blocks: torch.Tensor | None = None
+    """int64[L]: pictures whose tokens attend to each other in both directions, see `LayerMasks`."""
     prefix_length: int = 0
     """Positions up to the last picture, if the prefix cache may hold them."""
     prefix_key: bytes = b""
@@ -49,6 +51,16 @@ class Prefill:
     def has_embeddings(self) -> bool:
         """True if the input is embeddings."""
         return self.rest.is_floating_point()
+
+    def find_end(self, end: int) -> int:
+        """Returns the end of a chunk, moved out of a picture that would be cut where its tokens need each other."""
+        if self.blocks is None or end >= self.length:
+            return end
+        numbers = self.blocks.tolist()
+        if numbers[end] < 0 or numbers[end] != numbers[end - 1]:
+            return end
+        first = numbers.index(numbers[end])
+        return first if first > self.done else first + numbers.count(numbers[end])
 
     def build_input(self, end: int) -> dict[str, Any]:
         """Returns the model's arguments for the next positions, up to this one."""

@@ -15,12 +15,19 @@ pytest_plugins = [
     "support.videos",
     "kinds.accuracy",
     "support.architecture_table",
-    "support.attempts",
     "support.cli",
-    "support.models",
     "support.forking.workers",
     "support.stack",
 ]
+
+IMPORT_TORCH = ("support.attempts", "support.models")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leaves torch and transformers out of the process that starts the lanes: 5 CPU s, and it runs no test."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        for name in IMPORT_TORCH:
+            config.pluginmanager.import_plugin(name)
 
 
 def pytest_collection_finish() -> None:

@@ -272,7 +272,7 @@ def parity(device: torch.device, args: argparse.Namespace, dtype: torch.dtype) -
 def gap_at_difference(
     loaded: LoadedModel, request: GenerationRequest, alone: list[int], together: list[int]
 ) -> float:
-    """How much the model prefers its own token where two answers part, in standard deviations of its logits."""
+    """Margin of the model's own token where two answers part, in standard deviations of the logits."""
     at = next(n for n, pair in enumerate(zip(alone, together, strict=True)) if pair[0] != pair[1])
     inputs, device = request.inputs, loaded.model.device
     ids = torch.cat(

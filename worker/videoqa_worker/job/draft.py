@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from videoqa import errors
 from videoqa.contract import (
@@ -28,8 +28,10 @@ from videoqa.contract import (
 )
 from videoqa_worker.frames import SampledVideo, VideoInfo
 from videoqa_worker.job.tally import AttemptTally
-from videoqa_worker.prompt import FrameInput, PictureLimits
 from videoqa_worker.sources import LocalCopy, SourceVersion
+
+if TYPE_CHECKING:  # a dry run has no need of torch
+    from videoqa_worker.prompt import FrameInput
 
 __all__ = ["AttemptDraft", "attribute_errors", "convert_frames", "warn_of_unused"]
 
@@ -166,6 +168,8 @@ def convert_frames(
         sampling: has the limits of a frame.
         kind: the kind that the request names; a still picture is an image to the model, also if it was sent as a video.
     """
+    from videoqa_worker.prompt import FrameInput, PictureLimits
+
     used = tuple(
         FrameUsed(
             input=number,

@@ -9,11 +9,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from videoqa.contract import Priority
-from videoqa_worker.engine import Generated
 from videoqa_worker.sources import LocalCopy
+
+if TYPE_CHECKING:  # a dry run has no need of torch
+    from videoqa_worker.engine import Generated
 
 __all__ = ["AttemptTally", "ObserveAttempt", "Outcome"]
 

@@ -48,11 +48,10 @@ class TokenCounter:
         self, model: str | None, question: str, inputs: Sequence[InputShape], sampling: Sampling
     ) -> int | None:
         """Returns the tokens of one prompt, or None if the model is not on this machine, or would refuse it."""
-        from videoqa_worker.prompt import FrameInput, PictureLimits
-
         prompter = self._get_prompter(model)
         if prompter is None:
             return None
+
         media = [
             FrameInput(
                 kind="image" if kind == "image" else "video",

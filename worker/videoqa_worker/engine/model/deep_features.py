@@ -29,7 +29,9 @@ class DeepFeatures:
             places: bool[L] by kind, on the CPU: the placeholders.
             width: numbers of an embedding.
         """
-        self._parts = {kind: torch.split(found, width, dim=-1) for kind, found in features.items()}
+        self._parts = {
+            kind: found.chunk(found.shape[-1] // width, dim=-1) for kind, found in features.items()
+        }
         self._places = places
 
     @classmethod

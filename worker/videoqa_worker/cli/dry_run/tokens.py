@@ -51,6 +51,7 @@ class TokenCounter:
         prompter = self._get_prompter(model)
         if prompter is None:
             return None
+        from videoqa_worker.prompt import FrameInput, PictureLimits
 
         media = [
             FrameInput(

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / name) for name in ("producer", "worker", "training")]
+sys.path[:0] = [str(ROOT / name) for name in ("benchmarks", "training")]
 
 IN_FLIGHT = 16
 FRAMES, TOKENS = 8, 32
@@ -64,6 +64,7 @@ def by_worker(model: Path, paths: list[Path], folder: Path) -> dict[str, Any]:
 
     environ = dict(os.environ) | {
         "VIDEOQA_MODEL": str(model),
+        "VIDEOQA_FILE_ROOTS": str(paths[0].parent),
         "VIDEOQA_CPU_THREADS": "1",
         "VIDEOQA_CACHE_TTL_S": "0",
         "VIDEOQA_MAX_BATCH": str(IN_FLIGHT),
@@ -91,7 +92,7 @@ def by_worker(model: Path, paths: list[Path], folder: Path) -> dict[str, Any]:
 
 def run(jobs: int, runs: int) -> dict[str, Any]:
     from demo_world import sample_scene, write_clip
-    from gpu_models import write
+    from lib.gpu_models import write
 
     draw = random.Random(3)
     found: dict[str, list[dict[str, Any]]] = {"alone": [], "worker": []}

@@ -29,6 +29,8 @@ __all__ = ["leave", "main"]
 
 log = logging.getLogger("videoqa_worker")
 
+_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
 
 def main(profile: Path | None = None, profile_jobs: int = 50) -> int:
     """Runs one worker until a signal; returns 0 after a clean shutdown, 2 for a wrong setting.
@@ -63,6 +65,7 @@ def _run(settings: WorkerSettings, profile: Path | None, profile_jobs: int) -> i
     _check_redis(settings)
     with announce_loading(settings):
         log_events.IMPORTING.log(log)
+        _keep_threads_from_spinning()
         from videoqa_worker.service.consumer import hear_bells
         from videoqa_worker.service.profile import WorkerProfile, describe_profile
         from videoqa_worker.service.runtime import Runtime
@@ -76,7 +79,11 @@ def _run(settings: WorkerSettings, profile: Path | None, profile_jobs: int) -> i
         ) as runtime:
             info = runtime.describe()
             log_events.READY.log(
-                log, name=info.model, slots=info.slots, queues=", ".join(info.queues)
+                log,
+                name=info.model,
+                slots=info.slots,
+                decoders=runtime.decoder_count,
+                queues=", ".join(info.queues),
             )
             if profiler is None or profile is None:
                 return hear_bells(runtime)
@@ -84,6 +91,16 @@ def _run(settings: WorkerSettings, profile: Path | None, profile_jobs: int) -> i
             status = hear_bells(runtime)
             print(describe_profile(profiler.write(), profile))
             return status
+
+
+def _keep_threads_from_spinning() -> None:
+    """Has torch's threads sleep while they wait for each other, unless the environment says something about it.
+
+    They would spin, on cores that the decoding processes and the jobs' pixels need. OpenMP reads this once,
+    when torch is imported.
+    """
+    if not any(os.environ.get(name) for name in _WAIT_VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _check_redis(settings: WorkerSettings) -> None:

@@ -10,6 +10,13 @@ IMPORTING = LogEvent(
     "importing", "info", "importing torch and transformers", "The first seconds of a start."
 )
 STARTING = LogEvent("starting", "info", "%(state)s", "A step of loading the model.")
+ENGINE_SIZED = LogEvent(
+    "engine_sized",
+    "info",
+    "%(threads)d of %(cores)d cores for the model, %(sequences)d sequences at a time, %(tokens)d tokens of KV cache: "
+    "%(reason)s",
+    "The sizes that were chosen or set, and where those of the memory come from.",
+)
 METRICS_SERVED = LogEvent(
     "metrics_served",
     "info",
@@ -25,7 +32,7 @@ GPU_METRICS_MISSING = LogEvent(
 READY = LogEvent(
     "ready",
     "info",
-    "ready: %(name)s, %(slots)d slots, queues %(queues)s",
+    "ready: %(name)s, %(slots)d slots, %(decoders)d decoders, queues %(queues)s",
     "The model is loaded, and the worker claims jobs.",
 )
 REDIS_AWAY_AT_START = LogEvent(

@@ -9,7 +9,6 @@ there may be more processes than cores, though never more than callers. Knows fi
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from videoqa_worker.frames import (
     VideoHeader,
     no_check,
 )
+from videoqa_worker.machine import count_cores
 from videoqa_worker.settings import FrameLimits, WorkerSettings
 
 __all__ = ["Decoders"]
@@ -62,7 +62,7 @@ class Decoders:
         """Starts no process yet.
 
         Arguments:
-            processes: how many decode at a time; None: one per core.
+            processes: how many decode at a time; None: one per core that the container may use.
             memory_bytes: address space of one process; 230 MB of it are code.
             grace_s: how far a process may overrun `decode_timeout_s` before it is killed.
             commands_each: commands after which a process is replaced, since libraries leak.
@@ -71,11 +71,12 @@ class Decoders:
             argv: the command line that starts a process.
         """
         self._limits = limits
-        self._count = processes or _count_cores()
+        self.count = processes or count_cores()
+        """Number of processes that decode at a time."""
         self._memory_bytes, self._grace_s = memory_bytes, grace_s
         self._commands_each, self._resident_bytes = commands_each, resident_bytes
         self._uid, self._argv = uid, argv
-        self._turns = Turns(self._count)
+        self._turns = Turns(self.count)
         self._lock = threading.Lock()
         self._all: set[DecoderProcess] = set()
         self._idle: list[DecoderProcess] = []
@@ -84,11 +85,19 @@ class Decoders:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
 
     @classmethod
-    def of(cls, settings: WorkerSettings, *, processes: int | None = None) -> Self:
-        """Makes the decoders of a worker with these settings; `processes` in place of their number."""
+    def of(
+        cls, settings: WorkerSettings, *, processes: int | None = None, most: int | None = None
+    ) -> Self:
+        """Makes the decoders of a worker with these settings.
+
+        Arguments:
+            processes: in place of their number.
+            most: callers at a time, beyond which processes would be idle, if their number is not set.
+        """
+        cores = count_cores()
         return cls(
             settings.frames,
-            processes=processes or settings.decoders,
+            processes=processes or settings.decoders or min(cores, most or cores),
             memory_bytes=settings.decoder_memory_bytes,
             commands_each=settings.decoder_inputs,
             uid=settings.decoder_uid,
@@ -117,7 +126,7 @@ class Decoders:
         Raises:
             ConfigurationError: they cannot be started on this machine.
         """
-        started = [self._starter.submit(self._add_if_short) for _ in range(self._count)]
+        started = [self._starter.submit(self._add_if_short) for _ in range(self.count)]
         fresh: list[DecoderProcess] = []
         try:
             for future in started:
@@ -295,7 +304,7 @@ class Decoders:
 
     def _add_if_short(self) -> None:
         with self._lock:
-            needed = len(self._all) < self._count
+            needed = len(self._all) < self.count
         if needed:
             self._add()
 
@@ -316,7 +325,7 @@ class Decoders:
         worn = grown or process.has_used_up or process.commands >= self._commands_each
         with self._lock:
             # Twice as many, since some wait for bytes while others decode.
-            room = len(self._idle) < 2 * self._count
+            room = len(self._idle) < 2 * self.count
             if room and not worn and not self._closed and process.is_usable():
                 self._idle.append(process)
                 return
@@ -335,7 +344,7 @@ class Decoders:
         A command that finds none idle starts its own.
         """
         with self._lock:
-            if len(self._all) < self._count and not self._closed:
+            if len(self._all) < self.count and not self._closed:
                 self._starter.submit(self._add_if_short)
 
 
@@ -350,10 +359,3 @@ def _yield_until_used_up(
             if following < segment.total and process.has_used_up:
                 return following
     return None
-
-
-def _count_cores() -> int:
-    """Counts the cores that this process may use; a container's CPU quota is not visible here."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

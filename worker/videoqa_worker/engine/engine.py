@@ -22,9 +22,10 @@ import torch
 from videoqa.contract import Generation, Warn
 from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
 from videoqa_worker import log_events
-from videoqa_worker.engine.device.memory import DeviceMemory, measure_device
+from videoqa_worker.engine.device.memory import DeviceMemory, MemoryPlan, measure_device
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
 from videoqa_worker.engine.execution.padded import PaddedRunner
+from videoqa_worker.engine.execution.sizing import size_engine
 from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.generation import (
     Generated,
@@ -37,6 +38,7 @@ from videoqa_worker.engine.model.loading import LoadedModel, load
 from videoqa_worker.engine.scheduling.coalescing import Coalescer, compute_key
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.machine import count_cores
 from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import EngineConfig
 
@@ -78,6 +80,8 @@ class Engine:
         self._queue = RequestQueue(config)
         self._coalescer = Coalescer()
         self._runner: Runner | None = None
+        self.plan: MemoryPlan | None = None
+        """The sizes of the batch and the caches; None: not started, or not in slots."""
         self._closing = threading.Event()
         self._started: Future[LoadedModel] = Future()
         self._thread = threading.Thread(target=self._main, name="videoqa-engine", daemon=True)
@@ -276,12 +280,26 @@ class Engine:
         if shape is None:
             log_events.PADDED_BATCHES.log(log, name=self._config.model)
             return None
-        slots = ContinuousRunner(loaded, shape, self._config, self._closing.is_set)
+        self.plan = size_engine(loaded, shape, self._config)
+        config = self.plan.apply(self._config)
+        slots = ContinuousRunner(loaded, shape, config, self._closing.is_set)
         error = self._warm_up(slots, loaded.prompter)
         if error is None:
+            self._log_sizes(self.plan)
             return slots
+        self.plan = None
         log_events.SLOTS_FAILED.log(log, name=self._config.model, error=error)
         return None
+
+    def _log_sizes(self, plan: MemoryPlan) -> None:
+        log_events.ENGINE_SIZED.log(
+            log,
+            threads=torch.get_num_threads(),
+            cores=count_cores(),
+            sequences=plan.max_batch,
+            tokens=plan.max_batch_tokens,
+            reason=plan.reason,
+        )
 
     def _warm_up(self, runner: Runner, prompter: Prompter) -> BaseException | None:
         """Answers one tiny question: kernels are chosen, and faults show now; returns the error, if any."""

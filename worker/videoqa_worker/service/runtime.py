@@ -122,7 +122,9 @@ class Runtime:
         sources = stack.enter_context(
             Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url)
         )
-        decoders = stack.enter_context(Decoders.of(settings))
+        job_slots = self._count_slots(engine)
+        decoders = stack.enter_context(Decoders.of(settings, most=job_slots))
+        self.decoder_count = decoders.count
         decoders.start()
         self.leases = stack.enter_context(
             LeaseKeeper(ledger, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
@@ -178,7 +180,7 @@ class Runtime:
             self._observers,
         )
         self.slots = stack.enter_context(
-            JobSlots(settings.job_slots, self._attempts.process, self._may_claim)
+            JobSlots(job_slots, self._attempts.process, self._may_claim)
         )
         self._engine = engine
         stack.callback(self._attempts.close)  # else slots would wait for their jobs to end
@@ -201,11 +203,18 @@ class Runtime:
                 bells_dropped=self.bells.dropped,
                 bells_rerung=reaper.rung,
                 engine=engine.stats,
-                engine_rows_most=self.settings.engine.max_batch,
+                engine_rows_most=self._count_sequences(engine),
             )
 
         registry.register(WorkerStateCollector(read, GpuReader()))
         self.metrics_port = stack.enter_context(serve_metrics(address, registry))
+
+    def _count_sequences(self, engine: Answering) -> int:
+        """Returns how many sequences are generated together: the engine has found out what its device holds."""
+        return engine.stats.max_batch or self.settings.engine.max_batch
+
+    def _count_slots(self, engine: Answering) -> int:
+        return self.settings.count_job_slots(self._count_sequences(engine))
 
     def _make_engine(self) -> Answering:
         """Returns the engine, with the model in this process or on a server."""
@@ -267,6 +276,7 @@ class Runtime:
             rates = self._meter.measure(stats, time.monotonic())
             found |= {
                 "model_revision": engine.revision,
+                "slots": self._count_slots(engine),
                 "running": len(held),
                 "job_ids": tuple(control.job_id for control in held[:MOST_IDS]),
                 "ready": state == "ready",

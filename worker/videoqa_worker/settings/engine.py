@@ -76,13 +76,27 @@ class EngineConfig(Config):
     cpu_threads: int | None = Field(
         default=None,
         ge=1,
-        description="threads of a torch operation on the CPU; unset: 1, or what OMP_NUM_THREADS says",
+        description="threads of the model's operations; unset: what OMP_NUM_THREADS says, else all cores but one, and "
+        "1 beside a GPU or for a model of less than 50 M parameters",
     )
-    max_batch: int = Field(default=8, ge=1, le=256, description="sequences generated together")
+    gpu_memory_share: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="share of a GPU's memory for this worker: weights, passes, KV cache and caches; two workers on "
+        "one GPU: 0.45 each",
+    )
+    max_batch: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        description="sequences generated together; unset, on a GPU: up to 64, as its memory allows for",
+    )
     max_batch_tokens: int = Field(
         default=65_536,
         ge=1,
-        description="size of the KV cache: sequences x (longest prompt + answer); 6 GiB for the 0.5B",
+        description="size of the KV cache: sequences x (longest prompt + answer); unset: on a GPU as many as fit, on "
+        "the CPU fewer where memory is short",
     )
     max_context: int | None = Field(
         default=None,
@@ -116,7 +130,8 @@ class EngineConfig(Config):
     feature_cache_bytes: int | None = Field(
         default=None,
         ge=0,
-        description="image features kept for the next question; unset: 5% of a GPU, 256 MiB on CPU",
+        description="image features kept for the next question; unset: 5% of a GPU, 256 MiB on the CPU, and at most "
+        "an eighth of what is left beside the weights",
     )
     prefix_cache_bytes: int | None = Field(
         default=None,

@@ -114,7 +114,9 @@ class WorkerSettings(Settings):
         "machine needs a port of its own; unset: none",
     )
     decoders: int | None = Field(
-        default=None, ge=1, description="decoding processes; unset: as many as cores"
+        default=None,
+        ge=1,
+        description="decoding processes; unset: as many as cores, or slots if those are fewer",
     )
     decoder_memory_bytes: int = Field(
         default=4 << 30, gt=0, description="address space of one decoding process (Linux)"
@@ -204,5 +206,9 @@ class WorkerSettings(Settings):
 
     @property
     def job_slots(self) -> int:
-        """Jobs in flight."""
-        return self.slots or 2 * self.engine.max_batch
+        """Jobs in flight, as far as it is known before the model is loaded."""
+        return self.count_job_slots(self.engine.max_batch)
+
+    def count_job_slots(self, max_batch: int) -> int:
+        """Returns the jobs in flight of an engine that generates so many sequences together."""
+        return self.slots or 2 * max_batch

@@ -14,11 +14,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
-from videoqa_worker.engine.device.memory import fit_kv_tokens
 from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
 from videoqa_worker.engine.model import attention, kernels
-from videoqa_worker.engine.model.kv_shape import KVShape, count_token_bytes
+from videoqa_worker.engine.model.kv_shape import KVShape
 from videoqa_worker.engine.model.layer_masks import LayerMasks, Masks
 from videoqa_worker.engine.model.rotary_positions import shape_position_ids
 from videoqa_worker.engine.sequence.prefill import Prefill
@@ -51,9 +50,7 @@ class ForwardPass:
         self._unmasked = self._can_skip_masks(config)
         self._kernel = self._choose_kernel(shape, config) if self._unmasked else None
         attention.install(model, self._kernel)
-        bytes_each = count_token_bytes(shape, model.dtype)
-        tokens = fit_kv_tokens(config.max_batch_tokens, bytes_each, self._device)
-        self.cache = SlotCache(shape, tokens, model.dtype, self._device)
+        self.cache = SlotCache(shape, config.max_batch_tokens, model.dtype, self._device)
 
     def _can_skip_masks(self, config: EngineConfig) -> bool:
         """Returns True if attention may run on kernels without masks, see `attention`."""

@@ -74,6 +74,8 @@ class SlotAllocator(Generic[S]):
             if used[source]:
                 self._cache.move(source, target, used[source])
             used[target] = used[source]
+        if not self.table:
+            self._cache.release()
 
     def wipe(self, sequence: S, *, whole: bool) -> None:
         """Zeroes the KV of a sequence; `whole`: of its slot, with the prefix and the prompt's padding."""

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
-from videoqa_worker.engine.device.memory import choose_cache_bytes
 from videoqa_worker.engine.failures import classify
 from videoqa_worker.engine.generation import PendingRequest
 from videoqa_worker.engine.kvcache.lru import LruCache
@@ -31,13 +30,8 @@ class PrefixCache:
         self, model: Any, graphs: CudaGraphs, slots: SlotCache, config: EngineConfig
     ) -> None:
         self._model, self._graphs, self._slots = model, graphs, slots
-        features, prefixes = config.feature_cache_bytes, config.prefix_cache_bytes
-        self.features: LruCache[vision.FlatFeatures] = LruCache(
-            choose_cache_bytes(features, model.device)
-        )
-        self.prefixes: LruCache[list[torch.Tensor]] = LruCache(
-            choose_cache_bytes(prefixes, model.device)
-        )
+        self.features: LruCache[vision.FlatFeatures] = LruCache(config.feature_cache_bytes or 0)
+        self.prefixes: LruCache[list[torch.Tensor]] = LruCache(config.prefix_cache_bytes or 0)
 
     @property
     def is_enabled(self) -> bool:

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from videoqa.errors import ConfigurationError
 from videoqa_worker.settings import EngineConfig
 
-__all__ = ["choose_device", "choose_dtype", "choose_threads"]
+__all__ = ["choose_device", "choose_dtype", "set_threads"]
+
+_DIVIDED_PARAMETERS = 50_000_000
+"""A pass of a smaller model is too short to be divided among cores."""
 
 
-def choose_threads(config: EngineConfig, environ: Mapping[str, str]) -> int | None:
-    """Returns the number of torch's threads; None leaves it to torch, which reads OMP_NUM_THREADS.
+def set_threads(
+    config: EngineConfig, environ: Mapping[str, str], model: Any, *, cores: int
+) -> None:
+    """Sets the threads of the model's operations, which run on the calling thread; OMP_NUM_THREADS is left alone.
 
-    One by default: torch's threads spin while they wait for each other, on cores that the decoding
-    processes and the other jobs' pixels need.
+    One core is left to the decoding processes and the jobs' pixels. Those are prepared on threads of
+    their own, many at a time, so each of them has one.
     """
-    if config.cpu_threads is not None:
-        return config.cpu_threads
-    return None if environ.get("OMP_NUM_THREADS") else 1
+    if config.cpu_threads is None and environ.get("OMP_NUM_THREADS"):
+        return
+    threads = config.cpu_threads or _choose_threads(model, cores)
+    # torch hands each thread the last number that was set, before its first operation; this one has to
+    # have had its own by then.
+    torch.get_num_threads()
+    torch.set_num_threads(threads)
+    others = threading.Thread(target=torch.set_num_threads, args=(1,))
+    others.start()
+    others.join()
+
+
+def _choose_threads(model: Any, cores: int) -> int:
+    if model.device.type != "cpu" or model.num_parameters() < _DIVIDED_PARAMETERS:
+        return 1
+    return max(1, cores - 1)
 
 
 def choose_device(config: EngineConfig) -> torch.device:

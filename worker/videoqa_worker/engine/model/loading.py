@@ -47,7 +47,7 @@ from videoqa_worker.engine.model.checkpoint.weights import (
     find_quantization,
     load_weights,
 )
-from videoqa_worker.engine.model.device_choice import choose_device, choose_threads
+from videoqa_worker.engine.model.device_choice import choose_device, set_threads
 from videoqa_worker.engine.model.features_apart import (
     JOINED_TYPES,
     build_trials,
@@ -58,6 +58,7 @@ from videoqa_worker.engine.model.loading_progress import loading_progress
 from videoqa_worker.engine.model.logits_processors import ProcessorFactory
 from videoqa_worker.engine.model.processing.processor import load_processor
 from videoqa_worker.engine.model.processing.trial_prompt import check_features, check_prompt
+from videoqa_worker.machine import count_cores
 from videoqa_worker.prompt import Prompter
 from videoqa_worker.settings import EngineConfig
 
@@ -104,9 +105,6 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
         ConfigurationError: not found, not reachable, not for images, no safetensors, not enough memory.
     """
     device = choose_device(config)
-    threads = choose_threads(config, os.environ)
-    if threads is not None:
-        torch.set_num_threads(threads)
     with translate_errors(config.checkpoint):
         opened = _open(config, on_state)
         quantized = _is_quantized(opened)
@@ -117,6 +115,7 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
             if not config.quantization and not quantized:
                 _check_weights(config, opened, hub)
             model = load_weights(config, device, hub)
+        set_threads(config, os.environ, model, cores=count_cores())
         revision = opened.commit or digest_folder(Path(config.checkpoint))
     if opened.adapter is not None:
         on_state("merging the adapter")

@@ -129,7 +129,7 @@ from videoqa_worker.sources.store_errors import explain_store_error, read_store_
 from videoqa_worker.sources.web_pages import find_page
 
 SIZE = 100_000
-LIMIT_S = 0.05
+LIMIT_S = 0.15
 """Most time of the process for one text; a quadratic parser takes seconds."""
 UNITS = (
     "a", "9", " ", "\t", "\n", ",", ";", ":", "=", "-", ".", "/", "\\", "?", "&", "%", "@", '"', "(", "[", "{", "<",

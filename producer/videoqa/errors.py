@@ -788,6 +788,13 @@ class UnsupportedInput(GenerationError):
     next_step = "Use another model."
 
 
+class FrameLimitUnmet(GenerationError):
+    """The model's processor cannot keep `max_pixels` or `max_tokens_per_frame`."""
+
+    code = "frame_limit_unmet"
+    next_step = "Raise the limit or leave it out: the message says what the model makes of a frame."
+
+
 class ModelError(GenerationError):
     """The model raised an error during generation."""
 

@@ -23,8 +23,9 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoPr
 from support.engine import answers, ask
 from support.models import clip, picture
 from support.video_models import VIDEOS, write_video_model
+from videoqa.errors import FrameLimitUnmet
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
-from videoqa_worker.prompt import FrameInput
+from videoqa_worker.prompt import FrameInput, PictureLimits
 from videoqa_worker.settings import EngineConfig
 
 __all__ = ["CASES"]
@@ -111,6 +112,25 @@ def _compare(engine: Engine, own: Any, model: Any, media: list[FrameInput]) -> d
     }
 
 
+def _limit(engine: Engine) -> dict[str, Any]:
+    """Asks about a larger video with limits of a frame."""
+    media = clip(1, 4, height=120, width=200)
+    plain = ask(engine, [media], QUESTION).inputs
+    most = plain.media_tokens // 4 - 1
+    try:
+        limited = [replace(media, limits=PictureLimits(max_tokens=most))]
+        found = ask(engine, limited, QUESTION)
+    except FrameLimitUnmet as error:
+        return {"refused": error.code}
+    return {
+        "refused": None,
+        "fewer": found.inputs.media_tokens <= most * 4,
+        "most": found.inputs.media_tokens * 2 > most * 4,
+        "counted": engine.prompter.count_tokens(limited, QUESTION) == found.inputs.length,
+        "answered": bool(answers(engine, [found])[0].tokens),
+    }
+
+
 def main(folder: Path) -> None:
     for name in VIDEOS:
         checkpoint = write_video_model(name, folder / name)
@@ -120,6 +140,7 @@ def main(folder: Path) -> None:
             own.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         with Engine(EngineConfig(model=str(checkpoint), device="cpu", cpu_threads=1)) as engine:
             path = "slots" if isinstance(engine._runner, ContinuousRunner) else "generate"
+            print(json.dumps({"name": name, "case": "limits", **_limit(engine)}))
             for case, media in CASES.items():
                 found = _compare(engine, own, model.eval(), media)
                 print(json.dumps({"name": name, "path": path, "case": case, **found}))

@@ -96,6 +96,24 @@ Budget = Annotated[
         help="Limit on the frames of all videos together.",
     ),
 ]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        rich_help_panel=_FRAMES,
+        help="Limit on the pixels of each frame, as the model's processor resizes it.",
+    ),
+]
+MaxFrameTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens-per-frame",
+        metavar="N",
+        rich_help_panel=_FRAMES,
+        help="Limit on the tokens that stand for each frame in the prompt.",
+    ),
+]
 Segments = Annotated[
     float | None,
     typer.Option(
@@ -302,12 +320,15 @@ class FrameFlags:
     segments: Segments = None
     overlap: Overlap = None
     summary: Summary = False
+    max_pixels: MaxPixels = None
+    max_frame_tokens: MaxFrameTokens = None
 
     def build(self) -> dict[str, Any]:
         """Returns the fields of the request; raises InvalidRequest."""
         sampling = build_sampling(
             frames=self.frames, fps=self.fps, times=self.times, keyframes=self.keyframes,
             tolerance=self.tolerance, budget=self.budget, segments=self.segments, overlap=self.overlap,
+            max_pixels=self.max_pixels, max_frame_tokens=self.max_frame_tokens,
         )  # fmt: skip
         if self.summary and self.segments is None:
             raise InvalidRequest(
@@ -475,6 +496,8 @@ def build_sampling(
     budget: int | None = None,
     segments: float | None = None,
     overlap: float | None = None,
+    max_pixels: int | None = None,
+    max_frame_tokens: int | None = None,
 ) -> dict[str, Any] | None:
     """Returns the fields of `Sampling` that the flags stand for; None if no flag is given.
 
@@ -514,6 +537,8 @@ def build_sampling(
             segment_s=segments,
             overlap_s=overlap,
             budget=budget,
+            max_pixels=max_pixels,
+            max_tokens_per_frame=max_frame_tokens,
         )
         or None
     )

@@ -53,7 +53,9 @@ def describe_sampling(sampling: Sampling) -> str:
             text = f"{count} spread evenly"
     if sampling.frames is None and sampling.method not in ("fps", "times"):
         text += " (as many as the model states, else 8)"
-    return text + (f"; at most {sampling.budget} of all videos" if sampling.budget else "")
+    text += f"; at most {sampling.budget} of all videos" if sampling.budget else ""
+    limits = ((sampling.max_pixels, "pixels"), (sampling.max_tokens_per_frame, "tokens"))
+    return text + "".join(f"; at most {most} {name} each" for most, name in limits if most)
 
 
 def _describe_input(item: Input) -> str:

@@ -60,6 +60,13 @@ class Sampling(Model):
     budget: int | None = Field(default=None, ge=1, le=1024)
     """Frames of all videos of the job together: each video gets an equal share, and the first ones
     the remainder; one that asks for fewer gets those. Images are not counted."""
+    max_pixels: int | None = Field(default=None, ge=1, le=1 << 31)
+    """Most pixels (width x height) of each frame and image, as the model's processor resizes it; with tiles,
+    those of all tiles. A model whose pictures have a fixed size above it refuses the job
+    (`frame_limit_unmet`). None: no limit but the model's, or what the worker is set to."""
+    max_tokens_per_frame: int | None = Field(default=None, ge=1, le=1 << 20)
+    """Most tokens that stand for each frame or image in the prompt; for frames that share tokens, their share. As
+    `max_pixels` otherwise."""
 
     @model_validator(mode="after")
     def _check_method_fields(self) -> Self:

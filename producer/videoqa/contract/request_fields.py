@@ -68,6 +68,8 @@ class SamplingFields(TypedDict, total=False):
     segment_s: float | None
     overlap_s: float | None
     budget: int | None
+    max_pixels: int | None
+    max_tokens_per_frame: int | None
 
 
 class GenerationFields(TypedDict, total=False):

@@ -65,3 +65,13 @@ def test_a_video_reaches_the_model_as_by_its_own_processor(name: str, found: Fou
 @pytest.mark.parametrize("name", TIMES)
 def test_a_prompt_has_the_times_of_its_frames(name: str, found: Found) -> None:
     assert re.findall(TIMES[name], found[name, "a video"]["prompt"]) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_a_limit_of_tokens_is_kept_or_refused(name: str, found: Found) -> None:
+    limited = found[name, "limits"]
+    if name in ("internvl", "smolvlm", "perception_lm"):  # all frames have one size
+        assert limited["refused"] == "frame_limit_unmet"
+    else:
+        assert limited["refused"] is None
+        assert all(limited[what] for what in ("fewer", "most", "counted", "answered"))

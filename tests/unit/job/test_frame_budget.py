@@ -57,3 +57,11 @@ def test_an_image_that_may_move_takes_no_share_of_the_videos() -> None:
     image, video = Image(url="s3://b/a.png", guessed=True), Video(url="s3://b/a.mp4")
     asked = Sampling(frames=8, budget=6)
     assert [share.cap for share in assign_samplings(asked, (video, image, video))] == [3, 6, 3]
+
+
+def test_the_workers_limits_of_a_frame_hold_for_jobs_that_state_none() -> None:
+    limits = ProcessorDefaults(num_frames=4, max_pixels=1000, max_tokens_per_frame=64)
+    asked = Sampling(method="times", times=(1.0,), max_pixels=500)
+    assert fill_sampling(asked, limits) == asked.model_copy(update={"max_tokens_per_frame": 64})
+    found = fill_sampling(Sampling(), limits)
+    assert (found.frames, found.max_pixels, found.max_tokens_per_frame) == (4, 1000, 64)

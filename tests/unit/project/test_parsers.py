@@ -111,10 +111,10 @@ from videoqa_worker.frames.image import read_image
 from videoqa_worker.frames.picture.colour.colour_profile import convert_to_srgb
 from videoqa_worker.job.sheet import mark_again
 from videoqa_worker.prompt import FrameInput
+from videoqa_worker.prompt.arrangement import arrange
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.control_tokens import ControlTokens, neutralise_likely_tokens
 from videoqa_worker.prompt.placeholder_runs import collapse_runs
-from videoqa_worker.prompt.prompter import arrange
 from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.settings import SourceConfig
 from videoqa_worker.sources import remove_signature
@@ -129,7 +129,7 @@ from videoqa_worker.sources.store_errors import explain_store_error, read_store_
 from videoqa_worker.sources.web_pages import find_page
 
 SIZE = 100_000
-LIMIT_S = 0.05
+LIMIT_S = 0.15
 """Most time of the process for one text; a quadratic parser takes seconds."""
 UNITS = (
     "a", "9", " ", "\t", "\n", ",", ";", ":", "=", "-", ".", "/", "\\", "?", "&", "%", "@", '"', "(", "[", "{", "<",
@@ -502,7 +502,7 @@ PARSERS = (
     Parser("prompt.control_tokens", neutralise_likely_tokens, ("<", "<|a", "[/A")),
     Parser("prompt.control_tokens", lambda text: control_tokens().neutralise(text[:32_768])),
     Parser("prompt.placeholder_runs", lambda text: collapsing()._runs.sub("", text)),
-    Parser("prompt.prompter", lambda text: list(arrange([FrameInput("video", ())], text)), ("", "<video>")),
+    Parser("prompt.arrangement", lambda text: list(arrange([FrameInput("video", ())], text)), ("", "<video>")),
     Parser("prompt.chat_template", chat_template, ("{{ a", "{% if ")),
     Parser("engine.sequence.detokenizer", stop_strings),
 )  # fmt: skip

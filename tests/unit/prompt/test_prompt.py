@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,15 @@ from support.models import END, FAMILIES, IMAGE, IN_ORDER, VIDEO, clip, picture,
 from tokenizers import AddedToken, normalizers
 from transformers import AutoConfig
 
-from videoqa.errors import ConfigurationError, MarkMismatch, PromptTooLong, UnsupportedInput
+from videoqa.errors import (
+    ConfigurationError,
+    FrameLimitUnmet,
+    MarkMismatch,
+    PromptTooLong,
+    UnsupportedInput,
+)
 from videoqa_worker.engine import load_processor
-from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
+from videoqa_worker.prompt import FrameInput, ModelInputs, PictureLimits, Prompter
 from videoqa_worker.prompt.control_tokens import ControlTokens
 from videoqa_worker.prompt.encoder import PromptEncoder
 
@@ -392,3 +399,24 @@ def test_an_old_checkpoint_without_token_counts_gets_them_from_the_model(
         prompter = Prompter(load_processor(str(old), config), config)
         new = prompter_of(family).build([clip(1, 2)], "What?")
         assert torch.equal(prompter.build([clip(1, 2)], "What?").input_ids, new.input_ids)
+
+
+@pytest.mark.parametrize("family", ["interleave", "onevision"])
+def test_a_limit_that_a_fixed_size_cannot_keep_is_refused(family: str, prompter_of: Any) -> None:
+    prompter = prompter_of(family)
+    media = clip(1, 4)
+    plain = prompter.build([media], "What?")
+    a_frame = -(-plain.media_tokens // 4)
+    for limits, is_kept in (
+        (PictureLimits(max_tokens=a_frame), True),
+        (PictureLimits(max_tokens=a_frame - 2), False),
+        (PictureLimits(max_pixels=1000), False),
+        (PictureLimits(max_pixels=100_000), True),
+    ):
+        limited = [replace(media, limits=limits)]
+        if is_kept:
+            assert torch.equal(prompter.build(limited, "What?").input_ids, plain.input_ids)
+            continue
+        for ask in (prompter.build, prompter.count_tokens):
+            with pytest.raises(FrameLimitUnmet, match="no setting that keeps the limit"):
+                ask(limited, "What?")

@@ -21,6 +21,7 @@ from videoqa.contract import FinishReason, Generation, Warn
 from videoqa.errors import (
     ConfigurationError,
     EngineStopped,
+    FrameLimitUnmet,
     ModelServerError,
     ModelServerUnavailable,
 )
@@ -132,8 +133,14 @@ class ServerEngine:
 
         Raises:
             UnsupportedInput, MarkMismatch.
+            FrameLimitUnmet: the media have limits, which the server's protocol has no field for.
         """
         media, images = PreparedMedia.of(question.media), self._config.images
+        if any(item.limits for item in media.media):
+            raise FrameLimitUnmet(
+                "got max_pixels or max_tokens_per_frame, but the model runs on a server, whose protocol has no such "
+                "limit: leave it out, or set it where the server starts"
+            )
         content = build_chat_content(media, question.text, images=images)
         buffer = StopStringBuffer(question.generation.stop, question.on_text)
         with self._entry:

@@ -31,7 +31,7 @@ __all__ = ["AnswerCache", "CacheKey", "Lookup", "compute_fingerprint"]
 
 log = logging.getLogger(__name__)
 
-PROMPT_FORM = 2
+PROMPT_FORM = 3
 """Counts up when the same question would reach the model in other words or pixels."""
 
 

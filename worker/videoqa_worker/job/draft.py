@@ -160,14 +160,15 @@ def attribute_errors(param: str) -> Iterator[None]:
 
 
 def convert_frames(
-    number: int, kind: Literal["image", "video"], video: SampledVideo
+    number: int, kind: Literal["image", "video"], video: SampledVideo, sampling: Sampling
 ) -> tuple[FrameInput, tuple[FrameUsed, ...]]:
     """Returns an input's frames for the model, and for the result.
 
     Arguments:
+        sampling: has the limits of a frame.
         kind: the kind that the request names; a still picture is an image to the model, also if it was sent as a video.
     """
-    from videoqa_worker.prompt import FrameInput
+    from videoqa_worker.prompt import FrameInput, PictureLimits
 
     used = tuple(
         FrameUsed(
@@ -181,8 +182,8 @@ def convert_frames(
     )
     pixels = tuple(frame.pixels for frame in video.frames)
     times_s = tuple(frame.pts_s for frame in video.frames)
-    is_image = video.info.is_image
-    media = FrameInput(
-        "image" if is_image else "video", pixels, times_s, kind, video.info.duration_s
-    )
+    is_image, duration_s = video.info.is_image, video.info.duration_s
+    limits = PictureLimits(sampling.max_pixels, sampling.max_tokens_per_frame)
+    shown: Literal["image", "video"] = "image" if is_image else "video"
+    media = FrameInput(shown, pixels, times_s, kind, duration_s, limits)
     return media, used

@@ -15,14 +15,24 @@ __all__ = ["ProcessorDefaults", "assign_samplings", "fill_sampling", "split_fram
 
 @dataclass(frozen=True)
 class ProcessorDefaults:
-    """Sampling that a checkpoint's video processor asks for; transformers allows one of the two."""
+    """Sampling that a checkpoint's video processor asks for (transformers allows one of the two), and limits."""
 
     num_frames: int | None = None
     fps: float | None = None
+    max_pixels: int | None = None
+    max_tokens_per_frame: int | None = None
+    """Limits of a frame by the worker's settings."""
 
 
 def fill_sampling(sampling: Sampling, defaults: ProcessorDefaults) -> Sampling:
-    """Fills in the number of frames: the processor's, else the default of the contract."""
+    """Fills in the worker's limits of a frame, and the number of frames: the processor's, else the contract's."""
+    limits = {
+        name: getattr(defaults, name)
+        for name in ("max_pixels", "max_tokens_per_frame")
+        if getattr(sampling, name) is None and getattr(defaults, name) is not None
+    }
+    if limits:
+        sampling = sampling.model_copy(update=limits)
     if sampling.times is not None or sampling.frames is not None:
         return sampling
     if sampling.method == "uniform" and defaults.fps:

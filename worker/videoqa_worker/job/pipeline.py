@@ -34,7 +34,7 @@ from videoqa_worker.job.segments import Segments
 from videoqa_worker.job.shared_frames import SharedFrames
 from videoqa_worker.job.summary import SUMMARY_ID, list_notes, summarize
 from videoqa_worker.job.text_stream import TextStream
-from videoqa_worker.prompt import PreparedMedia
+from videoqa_worker.prompt import NO_LIMITS, PictureLimits, PreparedMedia
 from videoqa_worker.shared_cache import Shared
 from videoqa_worker.sources import LocalCopy, Sources, SourceVersion, identify_source
 
@@ -82,13 +82,16 @@ class Pipeline:
         engine: Answering,
         *,
         summary_warning: Warn | None = None,
+        limits: PictureLimits = NO_LIMITS,
         shared_frames: SharedFrames | None = None,
     ) -> None:
         """
         Arguments:
             summary_warning: goes into each result with a summary, by a model that cannot make one.
+            limits: limits of a frame for jobs that state none.
             shared_frames: None: every job takes its frames itself.
         """
+        self._limits = limits
         self._shared_frames = shared_frames or SharedFrames(is_on=False)
         self._summary_warning = summary_warning
         self._sources = sources
@@ -107,7 +110,12 @@ class Pipeline:
         """
         num_frames, fps = self._engine.stated_sampling
         draft = AttemptDraft(
-            fill_sampling(context.request.sampling, ProcessorDefaults(num_frames, fps)),
+            fill_sampling(
+                context.request.sampling,
+                ProcessorDefaults(
+                    num_frames, fps, self._limits.max_pixels, self._limits.max_tokens
+                ),
+            ),
             GenerationInForce.of(context.request.generation, self._engine.stated_generation),
             tally=context.tally,
             warnings=[
@@ -178,7 +186,7 @@ class Pipeline:
                 "videoqa.bytes_fetched": copy.fetched_bytes,
             }
         draft.count_as_fetching(copy.waited_s - waited_s)
-        media, used = convert_frames(opened.number, opened.item.kind, sampled)
+        media, used = convert_frames(opened.number, opened.item.kind, sampled, opened.sampling)
         draft.media.append(media)
         draft.frames.extend(used)
         draft.count_frames(used, is_own=shared.is_own)

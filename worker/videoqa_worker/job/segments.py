@@ -120,7 +120,7 @@ class Segments:
                 yield segment
 
     def _ask_about(self, segment: SampledSegment) -> None:
-        media, used = convert_frames(0, "video", segment.video)
+        media, used = convert_frames(0, "video", segment.video, self._draft.sampling)
         self._draft.count_frames(used)
         prepared = PreparedMedia([media], self._context.control.check)
         with self._draft.timing("generating"):

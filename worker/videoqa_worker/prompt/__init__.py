@@ -3,14 +3,17 @@
 from videoqa_worker.prompt.chat import build_chat_content
 from videoqa_worker.prompt.model_inputs import ModelInputs
 from videoqa_worker.prompt.normalisation import Normalisation
+from videoqa_worker.prompt.picture_limits import NO_LIMITS, PictureLimits
 from videoqa_worker.prompt.placeholder_runs import collapse_runs
 from videoqa_worker.prompt.prepared_media import FrameInput, PreparedMedia, PreparedPixels
 from videoqa_worker.prompt.prompter import Prompter
 
 __all__ = [
+    "NO_LIMITS",
     "FrameInput",
     "ModelInputs",
     "Normalisation",
+    "PictureLimits",
     "PreparedMedia",
     "PreparedPixels",
     "Prompter",

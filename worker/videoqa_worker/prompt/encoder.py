@@ -21,6 +21,7 @@ from videoqa.errors import UnsupportedInput
 from videoqa_worker.prompt.arrangement import PromptPart
 from videoqa_worker.prompt.model_inputs import ModelInputs
 from videoqa_worker.prompt.normalisation import Normalisation
+from videoqa_worker.prompt.picture_limits import PartSettings
 from videoqa_worker.prompt.placeholder_runs import collapse_runs
 from videoqa_worker.prompt.prepared_media import PreparedMedia, make_pixel_cache
 from videoqa_worker.prompt.video_metadata import describe_video
@@ -29,6 +30,8 @@ __all__ = ["FAILURES", "PromptEncoder"]
 
 FAILURES = (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError)
 """Errors by which processors refuse what they cannot take."""
+
+_NOTHING: Mapping[str, PartSettings] = {}
 
 
 class PromptEncoder:
@@ -71,9 +74,16 @@ class PromptEncoder:
         return len(tokens["input_ids"]) - media
 
     def encode(
-        self, prompt: str, placed: Sequence[PromptPart], prepared: PreparedMedia
+        self,
+        prompt: str,
+        placed: Sequence[PromptPart],
+        prepared: PreparedMedia,
+        settings: Mapping[str, PartSettings] = _NOTHING,
     ) -> ModelInputs:
         """Encodes a prompt in which each picture and video stands as one token.
+
+        Arguments:
+            settings: for the processor of each kind, if it gets any.
 
         Raises:
             UnsupportedInput: the processor refuses these media.
@@ -87,36 +97,46 @@ class PromptEncoder:
             prepared.compute_once(("stacked", *map(id, part.frames)), partial(_stack, part.frames))
             for part in lengthened
         ]
-        given = self._gather(images, stacked, lengthened)
+        given = self._gather(images, stacked, lengthened, settings)
         frames = len(images) + sum(len(part.frames) for part in videos)
         media_digest = prepared.digest(given) if frames else b""
         data = self._process(prompt, given, prepared)
         return replace(self._make_inputs(data, frames, prepared), media_digest=media_digest)
 
-    def measure_video(self, prompt: str, part: PromptPart, height: int, width: int) -> int:
-        """Returns the length of a prompt with one video of such frames, without a pixel in memory.
+    def measure_video(
+        self, prompt: str, part: PromptPart, height: int, width: int, settings: PartSettings
+    ) -> ModelInputs:
+        """Returns the inputs of a prompt with one video of such frames, without a pixel in memory.
 
         Raises:
             UnsupportedInput: the processor refuses them, or computes with their values.
         """
         part = _lengthen(part, self.least_frames)
         blank = torch.empty((len(part.frames), height, width, 3), dtype=torch.uint8, device="meta")
-        data = self._process(prompt, self._gather([], [blank], [part]), PreparedMedia(()))
-        return int(data["input_ids"].shape[1])
+        nothing = PreparedMedia(())
+        given = self._gather([], [blank], [part], {"video": settings})
+        return self._make_inputs(self._process(prompt, given, nothing), len(part.frames), nothing)
 
     def _gather(
-        self, images: list[Any], videos: list[Any], parts: Sequence[PromptPart]
+        self,
+        images: list[Any],
+        videos: list[Any],
+        parts: Sequence[PromptPart],
+        settings: Mapping[str, PartSettings],
     ) -> dict[str, Any]:
         """Returns all that the processor is given beside the text; it decides the pixels."""
-        described = videos and self._tells_times
+        own = {kind: dict(found.values) for kind, found in settings.items()}
+        for_videos = own.get("video", {}) if videos else {}
+        if videos and self._tells_times:
+            for_videos |= _describe_videos(parts, videos)
         return {
             # A list of one list: the images of one question. In a flat list LLaVA-OneVision
             # takes each for a question of its own and cuts all of them into tiles.
             "images": [images] if images else None,
             "videos": videos or None,
             # Video-LLaVA's image processor otherwise guesses from the sizes, wrongly at 3 rows.
-            "images_kwargs": {"input_data_format": "channels_last"},
-            **({"videos_kwargs": _describe_videos(parts, videos)} if described else {}),
+            "images_kwargs": {"input_data_format": "channels_last", **own.get("image", {})},
+            **({"videos_kwargs": for_videos} if for_videos else {}),
         }
 
     def _process(

@@ -18,6 +18,7 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 
 from videoqa_worker.prompt.digests import Digests
+from videoqa_worker.prompt.picture_limits import NO_LIMITS, PictureLimits
 from videoqa_worker.shared_cache import SharedCache
 
 __all__ = ["FrameInput", "PixelCache", "PreparedMedia", "PreparedPixels", "make_pixel_cache"]
@@ -38,6 +39,8 @@ class FrameInput:
     """Kind that the request names, whose mark may place the input as well; None: `kind`."""
     duration_s: float | None = None
     """Length of the whole video in seconds, if it is known."""
+    limits: PictureLimits = NO_LIMITS
+    """Limits of each of the job's pictures, as the model sees it."""
 
 
 class PreparedPixels:

@@ -12,7 +12,7 @@ Knows the processor and the numbers of the model's configuration, not the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,13 @@ from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.control_tokens import ControlTokens
 from videoqa_worker.prompt.encoder import FAILURES
 from videoqa_worker.prompt.model_inputs import ModelInputs
+from videoqa_worker.prompt.picture_limits import (
+    NO_LIMITS,
+    NO_SETTINGS,
+    Limiter,
+    Measured,
+    PartSettings,
+)
 from videoqa_worker.prompt.prepared_media import (
     FrameInput,
     PixelCache,
@@ -84,6 +91,7 @@ class Prompter:
             self._count_media_tokens,
             self._count_video_tokens if forms.tells_times else None,
         )
+        self._limiter = Limiter(processor, self._measure_picture)
         self.takes_videos = forms.videos is not None
         """True if the model has a token for a whole video; otherwise each frame is an image."""
 
@@ -118,16 +126,19 @@ class Prompter:
 
         Raises:
             UnsupportedInput: the model's processor cannot take these pictures.
+            FrameLimitUnmet: it cannot keep the limits of the media.
             MarkMismatch: the question's marks are not those of the media.
             PromptTooLong: prompt and `max_new_tokens` are longer than the context.
         """
         prepared = PreparedMedia.of(media)
         parts = self._arrange_parts(prepared.media, question)
         prompt = self._render(parts)
+        settings = self._choose_settings(prepared.media, parts)
         self._budget.check(
-            _list_shapes(parts), lambda: self._count_text_tokens(prompt, parts) + max_new_tokens
+            _list_shapes(parts, settings),
+            lambda: self._count_text_tokens(prompt, parts) + max_new_tokens,
         )
-        inputs = self._encoder.encode(prompt, parts, prepared)
+        inputs = self._encoder.encode(prompt, parts, prepared, settings)
         self.check_length(inputs, max_new_tokens)
         return inputs
 
@@ -135,11 +146,12 @@ class Prompter:
         """Returns the length of the prompt that `build` would make, by the sizes of the pictures only.
 
         Raises:
-            UnsupportedInput, MarkMismatch: as `build`.
+            UnsupportedInput, FrameLimitUnmet, MarkMismatch: as `build`.
         """
         parts = self._arrange_parts(media, question)
         text_tokens = self._count_text_tokens(self._render(parts), parts)
-        return text_tokens + self._budget.count_tokens(_list_shapes(parts))
+        settings = self._choose_settings(media, parts)
+        return text_tokens + self._budget.count_tokens(_list_shapes(parts, settings))
 
     def check_length(self, inputs: ModelInputs, max_new_tokens: int) -> None:
         """Raises PromptTooLong if prompt and answer cannot both fit the context."""
@@ -178,34 +190,64 @@ class Prompter:
         media = sum(part.kind != "text" for part in parts)
         return self._encoder.count_text_tokens(prompt, media)
 
-    def _count_media_tokens(self, kind: str, items: Sequence[Sequence[np.ndarray]]) -> int:
+    def _choose_settings(
+        self, media: Sequence[FrameInput], parts: list[PromptPart]
+    ) -> dict[str, PartSettings]:
+        """Returns the processor's settings for the limits of these media, by kind."""
+        limits = media[0].limits if media else NO_LIMITS
+        if not limits:
+            return {}
+        shapes = _list_shapes(parts, {})
+        return {kind: self._limiter.choose(kind, shapes, limits) for kind in self._tokens}
+
+    def _count_media_tokens(
+        self,
+        kind: str,
+        items: Sequence[Sequence[np.ndarray]],
+        settings: PartSettings | None = None,
+    ) -> int:
         """Returns the tokens of a prompt of media alone, with those that the processor writes around them."""
         parts = [PromptPart(kind, frames=tuple(frames)) for frames in items]  # type: ignore[arg-type]
         prompt = self._tokens[kind] * len(parts)
-        encoded = self._encoder.encode(prompt, parts, PreparedMedia(()))
+        own = {kind: settings or NO_SETTINGS}
+        encoded = self._encoder.encode(prompt, parts, PreparedMedia(()), own)
         return encoded.length - self._count_text_tokens(prompt, parts)
 
     def _count_video_tokens(self, shape: Shape) -> int:
-        """Returns the tokens of a video with those around them, by the processor's own arithmetic.
+        """Returns the tokens of a video with those around them; of a very long one an estimate, where it must be."""
+        others = self._encoder.count_text_tokens(self._tokens["video"], 1)
+        encoded, count = self._encode_blank(shape, _get_settings(shape))
+        return -(-(encoded.length - others) * shape.frames // count)
+
+    def _encode_blank(self, shape: Shape, settings: PartSettings) -> tuple[ModelInputs, int]:
+        """Returns a prompt with a video, or an image, by the processor's own arithmetic, and the number of its frames.
 
         It computes with sizes only, where it can. Else it gets a video of that size whose frames alternate between
         black and white, since some leave out what does not change: of a very long one a part.
         """
-        prompt = self._tokens["video"]
-        blank = np.zeros((1, 1, 3), np.uint8)
-        part = PromptPart("video", "", (blank,) * shape.frames, shape.times_s, shape.duration_s)
-        others = self._encoder.count_text_tokens(prompt, 1)
-        try:
-            return self._encoder.measure_video(prompt, part, shape.height, shape.width) - others
-        except UnsupportedInput:
-            most = max(2, _BLANK_PIXELS // (shape.height * shape.width))
-        count = min(shape.frames, most)
-        size = (shape.height, shape.width, 3)
+        prompt, size = self._tokens[shape.kind], (shape.height, shape.width, 3)
+        if shape.kind == "video" and self._forms.tells_times:
+            blank = (np.zeros((1, 1, 3), np.uint8),) * shape.frames
+            part = PromptPart("video", "", blank, shape.times_s, shape.duration_s)
+            try:
+                sizes = shape.height, shape.width
+                return self._encoder.measure_video(prompt, part, *sizes, settings), shape.frames
+            except UnsupportedInput:
+                pass
+        count = min(shape.frames, max(2, _BLANK_PIXELS // (shape.height * shape.width)))
         pair = np.zeros(size, np.uint8), np.full(size, 255, np.uint8)
         frames = tuple(pair[n % 2] for n in range(count))
-        part = PromptPart("video", "", frames, shape.times_s and shape.times_s[:count])
-        encoded = self._encoder.encode(prompt, [part], PreparedMedia(()))
-        return -(-(encoded.length - others) * shape.frames // count)
+        part = PromptPart(shape.kind, "", frames, shape.times_s and shape.times_s[:count])  # type: ignore[arg-type]
+        nothing = PreparedMedia(())
+        return self._encoder.encode(prompt, [part], nothing, {shape.kind: settings}), count
+
+    def _measure_picture(self, shape: Shape, settings: PartSettings) -> Measured:
+        """Returns what the processor makes of one frame of a video, or of an image."""
+        encoded, count = self._encode_blank(shape, settings)
+        return Measured(
+            _count_pixels(self._processor, shape.kind, encoded) / count,
+            encoded.media_tokens / count,
+        )
 
     def _arrange_parts(self, media: Sequence[FrameInput], question: str) -> list[PromptPart]:
         as_images = not self.takes_videos or self._find_obstacle(media) is not None
@@ -252,13 +294,30 @@ class Prompter:
         )
 
 
-def _list_shapes(parts: list[PromptPart]) -> list[Shape]:
-    return [_make_shape(part) for part in parts if part.kind != "text"]
+def _list_shapes(parts: list[PromptPart], settings: Mapping[str, PartSettings]) -> list[Shape]:
+    return [_make_shape(part, settings.get(part.kind)) for part in parts if part.kind != "text"]
 
 
-def _make_shape(part: PromptPart) -> Shape:
+def _make_shape(part: PromptPart, settings: PartSettings | None) -> Shape:
     height, width = part.frames[0].shape[:2]
-    return Shape(part.kind, len(part.frames), height, width, part.times_s, part.duration_s)
+    frames, times_s = len(part.frames), part.times_s
+    return Shape(part.kind, frames, height, width, times_s, part.duration_s, settings)
+
+
+def _get_settings(shape: Shape) -> PartSettings:
+    return shape.settings if isinstance(shape.settings, PartSettings) else NO_SETTINGS
+
+
+def _count_pixels(processor: Any, kind: str, inputs: ModelInputs) -> float:
+    """Returns the pixels of all frames of a prompt with one video or image, without the frames that fill up a pair."""
+    grid = inputs.images.get(f"{kind}_grid_thw")
+    if grid is not None:
+        part = getattr(processor, f"{kind}_processor")
+        cells = int(grid[:, 1:].prod(-1).sum())
+        return cells * float(part.patch_size**2) * inputs.frames
+    names = ("pixel_values_videos", "pixel_values") if kind == "video" else ("pixel_values",)
+    found = [inputs.images[name] for name in names if name in inputs.images][:1]
+    return sum(tensor.numel() for tensor in (*found, *inputs.videos)) / 3
 
 
 def _find_image_token(processor: Any, chat_template: str) -> str:

@@ -8,9 +8,9 @@ budget of pixels among its frames, is measured with its own number of frames and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Shape(NamedTuple):
     width: int
     times_s: tuple[float, ...] | None = None
     duration_s: float | None = None
+    settings: Hashable = None
+    """Settings with which the processor is called."""
 
 
 class _Cost(NamedTuple):
@@ -46,12 +48,12 @@ class TokenBudget:
     def __init__(
         self,
         max_context: int,
-        count: Callable[[str, Sequence[Sequence[np.ndarray]]], int],
+        count: Callable[[str, Sequence[Sequence[np.ndarray]], Any], int],
         count_video: Callable[[Shape], int] | None = None,
     ) -> None:
         """
         Arguments:
-            count: returns the tokens of items of a kind, each with its frames, in one prompt.
+            count: returns the tokens of items of a kind, each with its frames, in one prompt with these settings.
             count_video: returns the tokens of one video, where a further frame does not always cost the same.
         """
         self.max_context = max_context
@@ -115,14 +117,19 @@ class TokenBudget:
         if shape.kind == "video" and self._count_video is not None:
             return _Cost(self._count_video(shape), 0)
         kind, frames, height, width = shape[:4]
-        each, fixed = self._measure_cached(kind, height, width, lone=lone and kind == "image")
+        lone = lone and kind == "image"
+        each, fixed = self._measure_cached(kind, height, width, shape.settings, lone=lone)
         return _Cost(fixed + each * frames, fixed)
 
-    def _measure(self, kind: str, height: int, width: int, *, lone: bool) -> tuple[int, int]:
+    def _measure(
+        self, kind: str, height: int, width: int, settings: Any, *, lone: bool
+    ) -> tuple[int, int]:
         """Returns the tokens of each further frame, and those of a video with no frames."""
         if lone:
-            return self._count(kind, [*_make_black(kind, 1, height, width)]), 0
-        two, three = (self._count(kind, [*_make_black(kind, n, height, width)]) for n in (2, 3))
+            return self._count(kind, [*_make_black(kind, 1, height, width)], settings), 0
+        two, three = (
+            self._count(kind, [*_make_black(kind, n, height, width)], settings) for n in (2, 3)
+        )
         fixed = max(0, two - 2 * (three - two)) if kind == "video" else 0
         return three - two, fixed
 

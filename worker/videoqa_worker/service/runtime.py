@@ -38,6 +38,7 @@ from videoqa_worker.job.shared_frames import SharedFrames
 from videoqa_worker.job.sheet import SheetKeeper
 from videoqa_worker.job.slots import JobSlots
 from videoqa_worker.job.tally import ObserveAttempt
+from videoqa_worker.prompt import PictureLimits
 from videoqa_worker.service.announcement import describe_worker, list_queues, name_worker
 from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.gpu import GpuReader
@@ -161,6 +162,9 @@ class Runtime:
                 summary_warning=None
                 if settings.engine.summarizes
                 else describe_summary(settings.model),
+                limits=PictureLimits(
+                    settings.engine.frame_max_pixels, settings.engine.frame_max_tokens
+                ),
                 shared_frames=stack.enter_context(SharedFrames.of(settings)),
             ),
             objects,

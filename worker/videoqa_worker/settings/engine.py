@@ -103,6 +103,16 @@ class EngineConfig(Config):
         ge=1,
         description="most tokens of prompt and answer together; unset: what the model was built for",
     )
+    frame_max_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        description="`max_pixels` of jobs that state none: most pixels of each frame, as the processor resizes it",
+    )
+    frame_max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="`max_tokens_per_frame` of jobs that state none",
+    )
     # Eight frames of LLaVA-Interleave (5,850 tokens) are one chunk: more of them would cost more than
     # a decoding sequence gains.
     prefill_chunk_tokens: int = Field(

@@ -36,6 +36,7 @@ _OF_METHOD: Mapping[str, tuple[str, ...]] = {
     "segment": ("segment_s", "overlap_s", "frames"),
 }
 """Fields of each sampling method."""
+_OF_ALL_METHODS = ("max_pixels", "max_tokens_per_frame")
 _GENERATION = (
     "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty", "frequency_penalty",
     "presence_penalty",
@@ -199,7 +200,7 @@ class AskForm:
     def _read_sampling(self) -> dict[str, Any]:
         method = self.method
         found: dict[str, Any] = {} if method == Sampling().method else {"method": method}
-        names = _OF_METHOD.get(method, ())
+        names = (*_OF_METHOD.get(method, ()), *_OF_ALL_METHODS)
         found |= self._read_numbers([name for name in names if name != "times"])
         if "times" in names and self.get("times"):
             found["times"] = [_read_number(one) for one in _LISTS.split(self.get("times")) if one]

@@ -122,13 +122,15 @@ class HeaderProbe:
                 (one.frames or 0) // one.segments,
                 one.width,
                 one.height,
+                None if one.seconds is None else one.seconds / one.segments,
             )
             for item, one in zip(request.inputs, facts, strict=True)
         ]
-        if any(not (width and height) for _, _, width, height in shapes):
+        if any(not (width and height) for _, _, width, height, _ in shapes):
             return None
+        sampling = fill_sampling(request.sampling, self._tokens.stated_sampling(request.model))
         counts = [
-            self._tokens.count(request.model, question.text, shapes)
+            self._tokens.count(request.model, question.text, shapes, sampling)
             for question in request.questions
         ]
         known = [count for count in counts if count is not None]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from videoqa.contract import Sampling
 from videoqa.errors import VideoQAError
 from videoqa_worker.job.frame_budget import ProcessorDefaults
 from videoqa_worker.settings import WorkerSettings
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["InputShape", "TokenCounter"]
 
-InputShape = tuple[str, int, int, int]
-"""Kind of an input, its number of frames, width and height."""
+InputShape = tuple[str, int, int, int, float | None]
+"""Kind of an input, its number of frames, width, height and seconds."""
 
 
 class TokenCounter:
@@ -32,6 +33,7 @@ class TokenCounter:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._limits = settings.engine.frame_max_pixels, settings.engine.frame_max_tokens
         self._prompter: Prompter | None = None
         self._has_tried = False
 
@@ -39,22 +41,27 @@ class TokenCounter:
         """Returns the numbers of frames that the model's processor states."""
         prompter = self._get_prompter(model)
         if prompter is None:
-            return ProcessorDefaults()
-        return ProcessorDefaults(*prompter.stated_sampling)
+            return ProcessorDefaults(None, None, *self._limits)
+        return ProcessorDefaults(*prompter.stated_sampling, *self._limits)
 
-    def count(self, model: str | None, question: str, inputs: Sequence[InputShape]) -> int | None:
-        """Returns the tokens of one prompt, or None if the model is not on this machine."""
+    def count(
+        self, model: str | None, question: str, inputs: Sequence[InputShape], sampling: Sampling
+    ) -> int | None:
+        """Returns the tokens of one prompt, or None if the model is not on this machine, or would refuse it."""
         prompter = self._get_prompter(model)
         if prompter is None:
             return None
-        from videoqa_worker.prompt import FrameInput
+        from videoqa_worker.prompt import FrameInput, PictureLimits
 
         media = [
             FrameInput(
                 kind="image" if kind == "image" else "video",
                 frames=(np.broadcast_to(np.uint8(0), (height, width, 3)),) * frames,
+                pts_s=tuple(n * (seconds or frames) / frames for n in range(frames)),
+                duration_s=seconds,
+                limits=PictureLimits(sampling.max_pixels, sampling.max_tokens_per_frame),
             )
-            for kind, frames, width, height in inputs
+            for kind, frames, width, height, seconds in inputs
         ]
         with self._lock, suppress(VideoQAError):
             return prompter.count_tokens(media, question)

@@ -1,0 +1,147 @@
+"""Limits on the pixels and tokens of each frame and image, by the processor's own settings of size.
+
+Processors have different ones: an area in pixels, for a frame or for all frames of a video together (Qwen-VL, GLM-4V,
+VideoLLaMA3), the longest edge (Idefics3, Pixtral), a number of tiles (InternVL). So the processor is asked what
+a setting makes of pictures of these sizes, and the largest one that keeps the limits is searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from videoqa.errors import FrameLimitUnmet, UnsupportedInput
+from videoqa_worker.prompt.token_budget import Shape
+
+__all__ = ["NO_LIMITS", "NO_SETTINGS", "Limiter", "Measured", "PartSettings", "PictureLimits"]
+
+_SMALLEST_AREA = 64 * 64
+"""Areas from here on are areas: no processor has an edge of as many pixels."""
+_SMALLEST_EDGE = 28
+_CACHED = 256
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """Limits of each frame and image, as the model sees it."""
+
+    max_pixels: int | None = None
+    """Width x height after resizing; of an image that is cut into tiles, those of all tiles."""
+    max_tokens: int | None = None
+    """Tokens that stand for it; of frames that share tokens, their share."""
+
+    def __bool__(self) -> bool:
+        return self != NO_LIMITS
+
+
+NO_LIMITS = PictureLimits()
+
+
+@dataclass(frozen=True, eq=False)
+class PartSettings:
+    """Arguments of a call of an image or video processor; equal only to itself."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_SETTINGS = PartSettings()
+
+
+class Measured(NamedTuple):
+    """A picture or frame as the model sees it."""
+
+    pixels: float
+    tokens: float
+
+    def keeps(self, limits: PictureLimits) -> bool:
+        """Returns True if it is within the limits."""
+        return (limits.max_pixels is None or self.pixels <= limits.max_pixels) and (
+            limits.max_tokens is None or self.tokens <= limits.max_tokens
+        )
+
+
+class _Knob(NamedTuple):
+    """A whole number by which a processor makes pictures larger."""
+
+    low: int
+    high: int
+    make: Callable[[int], dict[str, Any]]
+
+
+class Limiter:
+    """Finds settings for limits. Safe to use from many threads."""
+
+    def __init__(self, processor: Any, measure: Callable[[Shape, PartSettings], Measured]) -> None:
+        """
+        Arguments:
+            measure: returns what the processor makes of a frame of a video, or of an image, with settings.
+        """
+        self._processor = processor
+        self._measure = measure
+        self._choose_cached = lru_cache(_CACHED)(self._choose)
+
+    def choose(self, kind: str, shapes: Sequence[Shape], limits: PictureLimits) -> PartSettings:
+        """Returns the settings for pictures of one kind.
+
+        Raises:
+            FrameLimitUnmet: the processor cannot keep the limits.
+        """
+        sizes = tuple(
+            Shape(kind, shape.frames, shape.height, shape.width)
+            for shape in dict.fromkeys(shapes)
+            if shape.kind == kind
+        )
+        return self._choose_cached(kind, sizes, limits) if limits and sizes else NO_SETTINGS
+
+    def _choose(self, kind: str, shapes: tuple[Shape, ...], limits: PictureLimits) -> PartSettings:
+        def keep(values: Mapping[str, Any]) -> bool:
+            try:
+                found = (self._measure(shape, PartSettings(values)) for shape in shapes)
+                return all(one.keeps(limits) for one in found)
+            except (UnsupportedInput, ArithmeticError):
+                return False
+
+        if keep({}):
+            return NO_SETTINGS
+        knob = _find_knob(getattr(self._processor, f"{kind}_processor"))
+        if knob is None or not keep(knob.make(knob.low)):
+            raise self._refuse(shapes[0], limits)
+        low, high = knob.low, knob.high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if keep(knob.make(middle)) else (low, middle)
+        return PartSettings(knob.make(low))
+
+    def _refuse(self, shape: Shape, limits: PictureLimits) -> FrameLimitUnmet:
+        found = self._measure(shape, NO_SETTINGS)
+        asked = [
+            f"{limit} {name}"
+            for name, limit in (("pixels", limits.max_pixels), ("tokens", limits.max_tokens))
+            if limit is not None
+        ]
+        return FrameLimitUnmet(
+            f"expected at most {' and '.join(asked)} for each picture, but the model makes {found.pixels:.0f} pixels "
+            f"and {found.tokens:.0f} tokens of one of {shape.width} x {shape.height}, and its processor has no setting "
+            "that keeps the limit: raise it or leave it out"
+        )
+
+
+def _find_knob(part: Any) -> _Knob | None:
+    """Returns the setting by which this processor makes pictures smaller, or None: it has a fixed size."""
+    stated = getattr(part, "size", None)
+    size = {edge: length for edge, length in dict(stated).items() if length} if stated else {}
+    if getattr(part, "crop_to_patches", None) and getattr(part, "max_patches", None):
+        return _Knob(1, part.max_patches, lambda most: {"max_patches": most})
+    longest = size.get("longest_edge", 0)
+    if size.keys() == {"shortest_edge", "longest_edge"} and longest > _SMALLEST_AREA:
+        shortest = size["shortest_edge"]
+        return _Knob(
+            _SMALLEST_AREA,
+            longest,
+            lambda area: {"size": {"shortest_edge": min(shortest, area), "longest_edge": area}},
+        )
+    if size.keys() == {"longest_edge"} and longest > _SMALLEST_EDGE:
+        return _Knob(_SMALLEST_EDGE, longest, lambda edge: {"size": {"longest_edge": edge}})
+    return None

@@ -31,6 +31,7 @@ FIELDS = {
     "cached": "the answers are those of an earlier job",
     "category": "kind of the Python warning",
     "code": "stable code of the error, as in the reference",
+    "decoders": "processes that decode videos",
     "delivery_id": "delivery of a webhook",
     "error": "message of the error",
     "fault": "the mistake that was found",

@@ -34,7 +34,10 @@ WAITING = [
     "tests/faults",
     "tests/browser",
     "tests/e2e",
-    *(f"tests/integration/{each}" for each in ("bulk", "cli", "client", "job", "sources")),
+    *(
+        f"tests/integration/{each}"
+        for each in ("bulk", "cli", "client", "gateway", "job", "sources")
+    ),
 ]
 PYTEST_PARTS: dict[str, list[str]] = {
     "waiting": ["-p", "no:schemathesis", "-n", "4", *WAITING],

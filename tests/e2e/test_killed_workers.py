@@ -44,7 +44,9 @@ class Workers:
         if self._now is None or environ or not self._now.running():
             self.stop()
             self._count += 1
-            environ = {"VIDEOQA_SOURCE_READ_TIMEOUT_S": "30", **environ}
+            # With frames of an earlier job a worker would not sample.
+            kept = {"VIDEOQA_SOURCE_READ_TIMEOUT_S": "30", "VIDEOQA_FRAME_CACHE_BYTES": "0"}
+            environ = {**kept, **environ}
             self._now = WorkerProcess(self._settings, self._folder / str(self._count), **environ)
             self._now.wait_ready(self._client)
         return self._now

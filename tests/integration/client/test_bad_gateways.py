@@ -392,7 +392,7 @@ def test_hundreds_wait_on_few_connections_and_a_gateway_that_restarts_loses_none
             port = int(first.url.rpartition(":")[2])
             async with AsyncClient(first.url, settings=Settings(), api_key=key) as client:
                 jobs = await client.submit_many([ASKED] * count)
-                waits = [asyncio.create_task(client.wait(job.id, timeout_s=60)) for job in jobs]
+                waits = [asyncio.create_task(client.wait(job.id, timeout_s=150)) for job in jobs]
                 backend: Any = client._client._backend
                 await asyncio.to_thread(
                     wait_until, lambda: backend.follower.waiting == count and backend.follower.lanes

@@ -495,7 +495,7 @@ def test_ranges_that_drip_do_not_outlast_the_deadline(
     http_server: HttpServer, tmp_path: Path
 ) -> None:
     route = http_server.routes["/a"] = Route(BODY)
-    with open_source(http_server.url("/a"), tmp_path, deadline_s=0.5) as copy:
+    with open_source(http_server.url("/a"), tmp_path, deadline_s=2.0) as copy:
         route.drip_s = 0.02
         with pytest.raises(SourceTimeout, match="not complete after"):
             copy.ensure(FAR)

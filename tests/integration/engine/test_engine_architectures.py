@@ -7,6 +7,7 @@ PIL where transformers asks for torchvision.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from videoqa.errors import ConfigurationError
 from videoqa_worker.engine import Engine, load_processor
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
-from videoqa_worker.engine.model.features_apart import takes_features_apart
+from videoqa_worker.engine.model.features_apart import build_trials, takes_features_apart
+from videoqa_worker.engine.model.layer_masks import find_layer_masks
 from videoqa_worker.prompt import FrameInput, Prompter
 from videoqa_worker.settings import EngineConfig
 
@@ -125,7 +127,9 @@ def test_the_trial_of_features_tells_the_same_in_halves(tmp_path: Path) -> None:
         dtype = torch.float16 if name in ("qwen2_vl", "idefics3") else torch.bfloat16
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
         own = load_processor(str(folder), model.config, "reference")
-        found[name] = takes_features_apart(model, Prompter(own, model.config))
+        prompter = Prompter(own, model.config)
+        masks = find_layer_masks(model, partial(next, build_trials(prompter)))
+        found[name] = masks is not None and takes_features_apart(model, prompter, masks)
     assert found == expected
 
 

@@ -116,14 +116,15 @@ def test_the_trial_finds_a_wrong_position(folder: Path, monkeypatch: pytest.Monk
     """In bfloat16, whose rounding hides in the logits what a shifted position changes."""
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16).eval()
     prompter = Prompter(load_processor(str(folder), model.config, "reference"), model.config)
-    assert features_apart.takes_features_apart(model, prompter)
+    masks = layer_masks.LayerMasks()
+    assert features_apart.takes_features_apart(model, prompter, masks)
     for spoil in (shift_answer, swap_axes):
 
         def find_spoilt(model: Any, inputs: ModelInputs, spoil: Any = spoil) -> RotaryPositions:
             return spoil(find_positions(model, inputs))
 
         monkeypatch.setattr(features_apart, "find_positions", find_spoilt)
-        assert not features_apart.takes_features_apart(model, prompter)
+        assert not features_apart.takes_features_apart(model, prompter, masks)
 
 
 @pytest.mark.parametrize("folder", WINDOW, indirect=True)

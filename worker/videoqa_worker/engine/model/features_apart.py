@@ -23,7 +23,7 @@ import torch
 from videoqa.errors import VideoQAError
 from videoqa_worker.engine.model import vision
 from videoqa_worker.engine.model.deep_features import DeepFeatures
-from videoqa_worker.engine.model.layer_masks import find_layer_masks
+from videoqa_worker.engine.model.layer_masks import LayerMasks, Masks
 from videoqa_worker.engine.model.rotary_positions import find_positions, shape_position_ids
 from videoqa_worker.prompt import FrameInput, ModelInputs, Prompter
 
@@ -41,7 +41,7 @@ _STATE = {"past_key_values", "use_cache"}
 _INTERFACE = {"input_ids", "inputs_embeds", "position_ids", "past_key_values"}
 
 
-def takes_features_apart(model: Any, prompter: Prompter) -> bool:
+def takes_features_apart(model: Any, prompter: Prompter, masks: LayerMasks) -> bool:
     """Returns True if the model answers alike with features that were computed apart."""
     if model.config.model_type in JOINED_TYPES:
         return True
@@ -55,7 +55,7 @@ def takes_features_apart(model: Any, prompter: Prompter) -> bool:
     if any(not inputs.media_inputs.keys() <= accepted or inputs.videos for inputs in trials):
         return False
     try:
-        return all(_compare(model, inputs) for inputs in trials)
+        return all(_compare(model, inputs, masks) for inputs in trials)
     except Exception:  # noqa: BLE001 - whatever a foreign model raises: it does not fit
         return False
 
@@ -85,7 +85,7 @@ def build_trials(prompter: Prompter) -> Iterator[ModelInputs]:
 
 
 @torch.inference_mode()
-def _compare(model: Any, inputs: ModelInputs) -> bool:
+def _compare(model: Any, inputs: ModelInputs, masks: LayerMasks) -> bool:
     """Returns True if the text model gets the same from both, and both give the same logits."""
     mask = inputs.attention_mask.to(model.device)
     positions = find_positions(model, inputs)
@@ -99,7 +99,7 @@ def _compare(model: Any, inputs: ModelInputs) -> bool:
         prompt = {"inputs_embeds": vision.embed(model, inputs, features)}
     else:
         prompt = {"input_ids": prompt["input_ids"], **deep.slice(0, inputs.length)}
-    slots_mask = _make_mask(model, inputs, mask)
+    slots_mask = mask if masks.is_plain else _make_masks(model, inputs, masks)
     given = {"attention_mask": slots_mask, "position_ids": prompt_ids}
     apart = _run(model, inputs, {**given, **prompt}, {"position_ids": token_ids})
     for given, found in zip(own, apart, strict=True):
@@ -111,11 +111,8 @@ def _compare(model: Any, inputs: ModelInputs) -> bool:
     return all(_are_alike(one, other, tolerance) for one, other in zip(own, apart, strict=True))
 
 
-def _make_mask(model: Any, inputs: ModelInputs, plain: torch.Tensor) -> Any:
-    """Returns the masks of a prompt in slots, or the plain one where all layers attend to everything before."""
-    masks = find_layer_masks(model, lambda: inputs)
-    if masks is None or masks.is_plain:
-        return plain
+def _make_masks(model: Any, inputs: ModelInputs, masks: LayerMasks) -> Masks:
+    """Returns the masks of a prompt in slots."""
     positions = torch.arange(inputs.length, device=model.device)[None]
     blocks = masks.find_blocks(inputs)
     if blocks is not None:

@@ -130,7 +130,7 @@ def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
     pack_linears(model)
     on_state("trying the model")
     masks = _find_masks(model, opened.prompter)
-    apart = masks is not None and takes_features_apart(model, opened.prompter)
+    apart = masks is not None and takes_features_apart(model, opened.prompter, masks)
     joins = opened.model_config.model_type in JOINED_TYPES
     tokenizer = opened.processor.tokenizer
     return LoadedModel(

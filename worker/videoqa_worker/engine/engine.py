@@ -80,8 +80,6 @@ class Engine:
         self._queue = RequestQueue(config)
         self._coalescer = Coalescer()
         self._runner: Runner | None = None
-        self.plan: MemoryPlan | None = None
-        """The sizes of the batch and the caches; None: not started, or not in slots."""
         self._closing = threading.Event()
         self._started: Future[LoadedModel] = Future()
         self._thread = threading.Thread(target=self._main, name="videoqa-engine", daemon=True)
@@ -114,27 +112,26 @@ class Engine:
             refused: Future[Generated] = Future()
             refused.set_exception(error)
             return refused
-        media = request.inputs.media_digest
-        key = compute_key(request, media)
+        key = compute_key(request)
         if key is None:
-            return self._enqueue(request, media)
+            return self._enqueue(request)
         future, coalesced = self._coalescer.join(request, key)
         if coalesced is not None:
             try:
-                own = self._enqueue(coalesced.request, media)
+                own = self._enqueue(coalesced.request)
             except Exception as error:  # noqa: BLE001 - equal requests may be waiting for it already
                 own = Future()
                 own.set_exception(error)
             own.add_done_callback(partial(self._coalescer.complete, key, coalesced))
         return future
 
-    def _enqueue(self, request: GenerationRequest, media: bytes) -> Future[Generated]:
+    def _enqueue(self, request: GenerationRequest) -> Future[Generated]:
         # On the caller's thread, so that the engine's does not wait for the copy.
         if self._device_type == "cuda":
             request = replace(request, inputs=request.inputs.pin())
         pending = PendingRequest(request)
         if self._runner is not None and self._runner.wants_digests:
-            pending.media_digest = media
+            pending.media_digest = request.inputs.media_digest
         if not self._queue.put(pending):
             self._refuse([pending])
         return pending.future
@@ -280,14 +277,12 @@ class Engine:
         if shape is None:
             log_events.PADDED_BATCHES.log(log, name=self._config.model)
             return None
-        self.plan = size_engine(loaded, shape, self._config)
-        config = self.plan.apply(self._config)
-        slots = ContinuousRunner(loaded, shape, config, self._closing.is_set)
+        plan = size_engine(loaded, shape, self._config)
+        slots = ContinuousRunner(loaded, shape, plan.apply(self._config), self._closing.is_set)
         error = self._warm_up(slots, loaded.prompter)
         if error is None:
-            self._log_sizes(self.plan)
+            self._log_sizes(plan)
             return slots
-        self.plan = None
         log_events.SLOTS_FAILED.log(log, name=self._config.model, error=error)
         return None
 

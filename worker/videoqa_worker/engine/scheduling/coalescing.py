@@ -21,7 +21,7 @@ from videoqa_worker.engine.kvcache.prefix_cache import digest_prefix
 __all__ = ["CoalescedRequest", "Coalescer", "compute_key"]
 
 
-def compute_key(request: GenerationRequest, media_digest: bytes) -> bytes | None:
+def compute_key(request: GenerationRequest) -> bytes | None:
     """Returns a digest that equal requests have in common; None if a request must not be shared.
 
     Requests that stream their text share only with each other: for the others it is not decoded.
@@ -29,7 +29,8 @@ def compute_key(request: GenerationRequest, media_digest: bytes) -> bytes | None
     drawn = request.generation.temperature > 0
     if request.own_batch or (drawn and request.generation.seed is None):
         return None
-    prompt = digest_prefix(request.inputs, media_digest, request.inputs.length)
+    inputs = request.inputs
+    prompt = digest_prefix(inputs, inputs.media_digest, inputs.length)
     rest = f"{request.on_text is not None} {request.generation.model_dump_json()}"
     return hashlib.blake2b(prompt + rest.encode(), digest_size=20).digest()
 

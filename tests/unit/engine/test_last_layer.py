@@ -53,3 +53,23 @@ def test_a_model_is_prepared_once_and_others_are_left_alone() -> None:
     other = _make_model()
     other.model.layers[-1].mlp = None
     assert last_layer.install(other) is None
+
+
+@torch.inference_mode()
+def test_a_part_that_returns_more_than_rows_computes_all_of_them_once() -> None:
+    model = _make_model()
+    attention.install(model)
+    part = model.model.layers[-1].mlp
+    plain, computed = part.forward, []
+
+    def route(hidden: torch.Tensor) -> tuple[torch.Tensor, None]:
+        computed.append(hidden.shape[1])
+        return plain(hidden), None
+
+    part.forward = route
+    rows = last_layer.install(model)
+    assert rows is not None
+    for hidden in torch.ones(2, 1, 9, 32):
+        with rows.keep(torch.tensor([8])):
+            assert part(hidden)[0].shape == (1, 9, 32)
+    assert computed == [1, 9, 9]

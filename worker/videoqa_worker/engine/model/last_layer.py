@@ -67,17 +67,20 @@ def _install(layer: Any) -> KeptRows | None:
     rows = KeptRows()
     for part in parts:
         assert part is not None  # noqa: S101 - checked above
-        part.forward = partial(_forward, part.forward, rows)
+        part.forward = partial(_forward, part, part.forward, rows)
     setattr(attention, KEPT_ROWS, rows)
     return rows
 
 
-def _forward(plain: Any, rows: KeptRows, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+def _forward(
+    part: Any, plain: Any, rows: KeptRows, hidden: torch.Tensor, *args: Any, **kwargs: Any
+) -> Any:
     """Computes the kept rows of [batch, rows, d] by the module's own `forward`."""
     if rows.indices is None:
         return plain(hidden, *args, **kwargs)
     found = plain(hidden[:, rows.indices], *args, **kwargs)
     if not isinstance(found, torch.Tensor):  # some mixtures of experts return more than that
+        part.forward = plain
         return plain(hidden, *args, **kwargs)
     whole = found.new_zeros(*hidden.shape[:-1], found.shape[-1])
     whole[:, rows.indices] = found

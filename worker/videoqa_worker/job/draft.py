@@ -183,7 +183,7 @@ def convert_frames(
     pixels = tuple(frame.pixels for frame in video.frames)
     times_s = tuple(frame.pts_s for frame in video.frames)
     is_image, duration_s = video.info.is_image, video.info.duration_s
-    limits = PictureLimits(sampling.max_pixels, sampling.max_tokens_per_frame)
+    limits = PictureLimits.of(sampling)
     shown: Literal["image", "video"] = "image" if is_image else "video"
     media = FrameInput(shown, pixels, times_s, kind, duration_s, limits)
     return media, used

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+from videoqa.contract import Sampling
 from videoqa.errors import FrameLimitUnmet, UnsupportedInput
 from videoqa_worker.prompt.token_budget import Shape
 
@@ -31,6 +32,11 @@ class PictureLimits:
     """Width x height after resizing; of an image that is cut into tiles, those of all tiles."""
     max_tokens: int | None = None
     """Tokens that stand for it; of frames that share tokens, their share."""
+
+    @classmethod
+    def of(cls, sampling: Sampling) -> Self:
+        """Returns the limits that a request states."""
+        return cls(sampling.max_pixels, sampling.max_tokens_per_frame)
 
     def __bool__(self) -> bool:
         return self != NO_LIMITS

@@ -59,7 +59,7 @@ class TokenCounter:
                 frames=(np.broadcast_to(np.uint8(0), (height, width, 3)),) * frames,
                 pts_s=tuple(n * (seconds or frames) / frames for n in range(frames)),
                 duration_s=seconds,
-                limits=PictureLimits(sampling.max_pixels, sampling.max_tokens_per_frame),
+                limits=PictureLimits.of(sampling),
             )
             for kind, frames, width, height, seconds in inputs
         ]

@@ -41,6 +41,19 @@ def _files(processor: str, images: str, pixels: dict[str, Any], **settings: Any)
     }
 
 
+def _llava_files() -> Files:
+    """LLaVA's processor of pictures of 56 x 56 pixels: 16 tokens each."""
+    sizes = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+    return _files(
+        "LlavaProcessor",
+        "CLIPImageProcessor",
+        sizes,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+
+
 def _image_token(tokenizer: PreTrainedTokenizerFast) -> int:
     token: int = tokenizer.convert_tokens_to_ids("<image>")
     return token
@@ -57,16 +70,7 @@ def _vipllava(tokenizer: PreTrainedTokenizerFast) -> Made:
         vision_feature_layer=[-2, -1],
         image_seq_length=16,
     )
-    sizes = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
-    files = _files(
-        "LlavaProcessor",
-        "CLIPImageProcessor",
-        sizes,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
-    return model, files, "<image>"
+    return model, _llava_files(), "<image>"
 
 
 def _aya_vision(tokenizer: PreTrainedTokenizerFast) -> Made:
@@ -221,16 +225,7 @@ def _llava_window(tokenizer: PreTrainedTokenizerFast) -> Made:
         vision_feature_select_strategy="default",
         vision_feature_layer=-2,
     )
-    sizes = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
-    files = _files(
-        "LlavaProcessor",
-        "CLIPImageProcessor",
-        sizes,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
-    return model, files, "<image>"
+    return model, _llava_files(), "<image>"
 
 
 def _mistral3_window(tokenizer: PreTrainedTokenizerFast) -> Made:

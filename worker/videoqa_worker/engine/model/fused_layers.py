@@ -77,9 +77,9 @@ class FusedLayer:
         self._norms = layer.input_layernorm, layer.post_attention_layernorm
         self._dim: int = own.head_dim
         parts = [own.q_proj, own.k_proj, own.v_proj]
-        self._sizes = [part.out_features for part in parts]
         self._products: list[Product] = [part.forward for part in parts]
         self._qkv = _join(parts) if joins else None
+        self._sizes = [] if self._qkv is None else [len(part.weight) for part in parts]
         self._gate_up = _join([mlp.gate_proj, mlp.up_proj]) if joins and joins_gate else None
         self._output: Product = own.o_proj.forward
         self._gate: Product = mlp.gate_proj.forward
@@ -128,13 +128,12 @@ class FusedLayer:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns query, key and value, [batch, heads, tokens, dim] each; the query of the kept rows."""
         cos, sin = self._rotation.prepare(*cos_sin)
-        query_size, key_size, value_size = self._sizes
         if kept is None and self._qkv is not None:
-            whole = linear(hidden, *self._qkv)
-            rotated = _rotate(self._split(whole[..., : query_size + key_size]), cos, sin)
-            heads = query_size // self._dim
-            query, key = rotated[:, :, :heads], rotated[:, :, heads:]
-            value = self._split(whole[..., query_size + key_size :])
+            heads = self._split(linear(hidden, *self._qkv))
+            queries, keys, values = (size // self._dim for size in self._sizes)
+            rotated = _rotate(heads[:, :, : queries + keys], cos, sin)
+            query, key = rotated.split([queries, keys], dim=2)
+            value = heads[:, :, -values:]
         else:
             rows = slice(None) if kept is None else kept
             query = self._split(self._products[0](hidden[:, rows]))
@@ -187,7 +186,12 @@ def _join(parts: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None] | No
 
     Returns None if a layer multiplies in a way of its own (packed, quantized).
     """
-    plain = all(type(part) is torch.nn.Linear and "forward" not in vars(part) for part in parts)
+    plain = all(
+        type(part) is torch.nn.Linear
+        and type(part.weight.data) is torch.Tensor  # others are quantized ones
+        and "forward" not in vars(part)
+        for part in parts
+    )
     with_bias = {part.bias is not None for part in parts}
     if not plain or len(with_bias) > 1 or len({part.weight.dtype for part in parts}) > 1:
         return None

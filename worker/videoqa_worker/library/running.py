@@ -90,7 +90,7 @@ class RunningEngine:
             self._controls[job.job_id] = control
         try:
             if ended is not None and ended.is_set():
-                control.stop(_unwanted())
+                control.stop(_make_end())
             control.check()
             context = AttemptContext(job.request, control, report)
             with self._parts.pipeline.open(context, own_batch=False) as opened:
@@ -107,7 +107,7 @@ class RunningEngine:
         with self._lock:
             control = self._controls.get(job.job_id)
         if control is not None:
-            control.stop(_unwanted())
+            control.stop(_make_end())
 
     def close(self) -> None:
         """Stops the requests that run, and ends the engine and the decoding processes; in a forked child, nothing."""
@@ -120,5 +120,5 @@ class RunningEngine:
         self._stack.close()
 
 
-def _unwanted() -> errors.JobCanceled:
+def _make_end() -> errors.JobCanceled:
     return errors.JobCanceled("the iterator of `ask_many` was closed")

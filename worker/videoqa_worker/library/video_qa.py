@@ -30,7 +30,7 @@ OnError = Literal["raise", "return"]
 _Inputs = OneInput | Sequence[OneInput]
 _Questions = str | Question | Sequence[str | Question]
 _OWN_FILES = (Path("/"),)
-"""Who can run this can read files; a program that is given others' URLs sets `file_roots`."""
+"""The caller can read files anyway; a program that is given others' URLs sets `file_roots`."""
 
 
 def _ignore_state(state: str) -> None:

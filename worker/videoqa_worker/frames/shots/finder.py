@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 from av.video.reformatter import VideoReformatter
@@ -92,7 +93,7 @@ def limit_lengths(
             bounds.append(cut)
     bounds.append(clip.end_s)
     spans = []
-    for start_s, end_s in zip(bounds[:-1], bounds[1:], strict=True):
+    for start_s, end_s in pairwise(bounds):
         parts = max(1, -((start_s - end_s) // longest_s))
         step_s = (end_s - start_s) / parts
         spans += [(start_s + n * step_s, start_s + (n + 1) * step_s) for n in range(parts)]
@@ -118,16 +119,15 @@ class _Finder:
         """Returns the cuts in the clip, in seconds, and what to say about them."""
         packets = self._read_packets()
         if packets is None or np.count_nonzero(packets.keyframes) < 2:
-            return [], (_warn("its packets cannot be told apart by a seek, or it has one keyframe"),)
-        if packets.keyframes.all():
-            suspects = self._list_all(packets)
-        else:
-            suspects = find_suspects(packets)
+            return [], (
+                _warn("its packets cannot be told apart by a seek, or it has one keyframe"),
+            )
+        list_suspects = self._list_all if packets.keyframes.all() else find_suspects
         start, end = (self._timeline.ticks_at(at_s) for at_s in (clip.start_s, clip.end_s))
         self._refinable = round(
             _MOST_REFINED * np.count_nonzero((packets.pts >= start) & (packets.pts < end))
         )
-        within = [one for one in suspects if start < one.pts < end]
+        within = [one for one in list_suspects(packets) if start < one.pts < end]
         found = [(one, pts) for one in within if (pts := self._examine(one)) is not None]
         cuts = [self._to_seconds(pts) for _, pts in found]
         beside = sum(not one.is_keyframe for one, _ in found)
@@ -150,7 +150,7 @@ class _Finder:
         """Returns a suspect every half a second, for a file of keyframes alone."""
         step_s = float(self._timeline.step * self._timeline.time_base)
         some = [int(pts) for pts in packets.pts[:: max(1, round(_ALL_KEYFRAMES_S / step_s))]]
-        return [Suspect(b, a, b) for a, b in zip(some[:-1], some[1:], strict=True)]
+        return [Suspect(b, a, b) for a, b in pairwise(some)]
 
     @staticmethod
     def _is_periodic(packets: PacketSizes, start: int, end: int, found: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +97,7 @@ def _suspect_keyframes(packets: PacketSizes) -> Iterator[Suspect]:
     at = np.flatnonzero(packets.keyframes)
     gaps = np.diff(at)
     usual = int(gaps.max()) if np.count_nonzero(gaps == gaps.max()) > 1 else int(gaps.max()) + 1
-    for before, here in zip(at[:-1], at[1:], strict=True):
+    for before, here in pairwise(at):
         outstanding, level = _compare_around(packets, int(here))
         is_level = _SAME_LEVEL[0] < level < _SAME_LEVEL[1]
         if here - before < usual or not _OTHER_LEVEL[0] < level < _OTHER_LEVEL[1]:
@@ -112,7 +113,9 @@ def _compare_around(packets: PacketSizes, here: int) -> tuple[float, float]:
         sizes = packets.sizes[side][~packets.keyframes[side]]
         sides.append(sizes if len(sizes) else packets.sizes[here : here + 1])
     most = max(float(np.percentile(side, 90)) for side in sides)
-    return packets.sizes[here] / max(1.0, most), sides[1].mean() / max(1.0, sides[0].mean())
+    return float(packets.sizes[here]) / max(1.0, most), float(
+        sides[1].mean() / max(1.0, sides[0].mean())
+    )
 
 
 def _find_large_packets(packets: PacketSizes) -> list[int]:

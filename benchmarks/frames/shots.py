@@ -3,10 +3,10 @@
     python benchmarks/frames/shots.py CLIPS [--peers-python /path/to/python] [--seconds 75] [--seed 1] [--json]
 
 CLIPS is a folder of videos. Each is searched as it is, and films are made of them: parts of 1.5 to 7 s (`short`: 0.8
-to 2 s; `long`: 5 to 14 s) in random order, some mirrored or enlarged, encoded as the table `FILMS` says. The truth is what
-PySceneDetect finds: a cut is right if one of its own is within half a second, each counted once. Cuts in the last 0.6 s
-are left out, which is the detector's own shortest shot. CPU time is that of a whole call on a file in the page cache,
-opening included, without imports. Films with the warning `shots_uncertain` are counted apart.
+to 2 s; `long`: 5 to 14 s) in random order, some mirrored or enlarged, encoded as `FILMS` says. The truth is what
+PySceneDetect finds: a cut is right if one of its own is within half a second, each counted once. Cuts in the last
+0.6 s are left out, which is the detector's own shortest shot. CPU time is that of a whole call on a file in the page
+cache, opening included, without imports. Films with the warning `shots_uncertain` are counted apart.
 
 `--peers-python` has scenedetect[opencv-headless]; the films are kept in the folder of the benchmarks' clips.
 """
@@ -130,8 +130,7 @@ def write_film(path: Path, clips: list[Pictures], seconds: float, seed: int) -> 
 def find_cuts(path: Path) -> tuple[list[float], float, bool, float]:
     """Returns our cuts, the film's end, whether they are said to be uncertain, and the CPU time.
 
-    A segment has one frame, and only its beginning is wanted: so the search is stopped before the frames, by asking
-    for a film cut at once. What is left beside the search is opening, the timeline, and one frame.
+    The first segment comes after the search; its CPU time includes opening, the timeline, and that segment's one frame.
     """
     sampling = Sampling(
         method="segment", segment="shots", segment_s=86_400, min_segment_s=SHORTEST_S, frames=1

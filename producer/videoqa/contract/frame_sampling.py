@@ -62,7 +62,7 @@ class Sampling(Model):
     )
     tolerance_s: float | None = Field(default=None, ge=0, le=1e7)
     segment: Literal["shots"] | None = None
-    """Where segments end; `shots`: where the film cuts. None: after `segment_s`."""
+    """The end of segments; `shots`: where the film cuts. None: after `segment_s`."""
     segment_s: float | None = Field(default=None, ge=0.1, le=86_400)
     """Length of a segment; with `shots` the greatest."""
     min_segment_s: float | None = Field(default=None, ge=0.1, le=86_400)

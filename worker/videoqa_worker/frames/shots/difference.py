@@ -19,7 +19,7 @@ _LEAST_CHANGE = 15.0
 """Mean change of a pixel's hue, saturation and value, of 255, as PySceneDetect's content detector sums it up.
 Within a calm shot, keyframes differ by less than 13."""
 _LEAST_CUT = 27.0
-"""The same of neighbouring pictures, at which PySceneDetect cuts."""
+"""Mean change of pictures that follow one another, at which PySceneDetect cuts."""
 _LEAST_COLOURS = 0.2
 """Share of the pixels that have other colours than before."""
 

@@ -142,9 +142,7 @@ class _Finder:
         if packets is not None:
             return packets
         table = scan_packets(self._walk.video, self._budget)  # Matroska's cues tell no sizes
-        known = np.asarray(table.pts, dtype=np.int64)
-        sizes = np.asarray([table.sizes[one] for one in table.pts], dtype=np.int64)
-        return PacketSizes(known, sizes, np.isin(known, table.keyframes))
+        return PacketSizes.of_table(table)
 
     def _list_all(self, packets: PacketSizes) -> list[Suspect]:
         """Returns a suspect every half a second, for a file of keyframes alone."""

@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from videoqa_worker.frames.container.packets import PacketTable
 from videoqa_worker.frames.container.timeline import Timeline
 
 __all__ = ["PacketSizes", "Suspect", "find_suspects"]
@@ -34,7 +35,8 @@ move as a whole every packet is nearly as large, and encoders take some of them 
 _SAME_LEVEL = (0.8, 1.25)
 """Mean size after a keyframe by that before it, where no more moves than before."""
 _OTHER_LEVEL = (0.4, 2.5)
-"""The same, where the pictures are clearly others: a keyframe at the usual distance that is a cut by chance."""
+"""Mean size after a keyframe by that before it, where the pictures are clearly others: a keyframe at the usual
+distance that is a cut by chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +54,22 @@ class PacketSizes:
         """Returns what the timeline knows of its packets; None if it knows no sizes."""
         table, index = timeline.table, timeline.index
         if table is not None:
-            pts = np.asarray(table.pts, dtype=np.int64)
-            sizes = np.asarray([table.sizes[one] for one in table.pts], dtype=np.int64)
-            return cls(pts, sizes, np.isin(pts, np.asarray(table.keyframes, dtype=np.int64)))
+            return cls.of_table(table)
         if index is None or not np.any(index.ends > index.starts):
             return None
         first = int(np.argmax(index.keyframes))
         delay = timeline.keyframes[0] - int(index.times[first]) if timeline.keyframes else 0
         return cls(index.times + delay, index.ends - index.starts, index.keyframes)
+
+    @classmethod
+    def of_table(cls, table: PacketTable) -> PacketSizes:
+        """Returns the packets of a table."""
+        keyframes = set(table.keyframes)
+        return cls(
+            np.asarray(table.pts, dtype=np.int64),
+            np.asarray([table.sizes[one] for one in table.pts], dtype=np.int64),
+            np.asarray([one in keyframes for one in table.pts], dtype=bool),
+        )
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,7 @@ def _compare_around(packets: PacketSizes, here: int) -> tuple[float, float]:
     for side in (slice(max(0, here - _NEAR), here), slice(here + 1, here + 1 + _NEAR)):
         sizes = packets.sizes[side][~packets.keyframes[side]]
         sides.append(sizes if len(sizes) else packets.sizes[here : here + 1])
-    most = max(float(np.percentile(side, 90)) for side in sides)
+    most = max(_find_rank(side, 0.9) for side in sides)
     return float(packets.sizes[here]) / max(1.0, most), float(
         sides[1].mean() / max(1.0, sides[0].mean())
     )
@@ -124,14 +134,19 @@ def _find_large_packets(packets: PacketSizes) -> list[int]:
     if len(others) < 2:
         return []
     sizes = packets.sizes[others]
-    of_keyframe = sizes / float(np.median(packets.sizes[packets.keyframes]))
+    of_keyframe = sizes / _find_rank(packets.sizes[packets.keyframes], 0.5)
     found = []
     for n in np.flatnonzero(of_keyframe >= min(least for _, least in _LEAST_SIZES)):
         low, high = max(0, n - _NEIGHBOURS), n + _NEIGHBOURS + 1
         if sizes[n] < sizes[low:high].max():
             continue
         around = np.concatenate((sizes[low:n], sizes[n + 1 : high]))
-        ratio = sizes[n] / max(1.0, float(np.percentile(around, 90)))
+        ratio = sizes[n] / max(1.0, _find_rank(around, 0.9))
         if any(ratio >= a and of_keyframe[n] >= b for a, b in _LEAST_SIZES):
             found.append(int(packets.pts[others[n]]))
     return found
+
+
+def _find_rank(sizes: npt.NDArray[np.int64], share: float) -> float:
+    """Returns the size that this share of all is below; numpy's percentile imports modules, which is confined away."""
+    return float(np.sort(sizes)[int(share * (len(sizes) - 1))]) if len(sizes) else 1.0

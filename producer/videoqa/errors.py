@@ -51,6 +51,8 @@ __all__ = [
     "GatewayError",
     "GatewayUnavailable",
     "GenerationError",
+    "GuideFailed",
+    "GuideUnavailable",
     "IdempotencyConflict",
     "InputChanged",
     "InternalError",
@@ -719,6 +721,20 @@ class ClipOutOfRange(SamplingError):
 
     code = "clip_out_of_range"
     next_step = "Correct `start` and `end`."
+
+
+class GuideFailed(SamplingError):
+    """OpenCV cannot open the video, counts fewer pictures than `frames`, or cannot read one: the guide's steps fail."""
+
+    code = "guide_failed"
+    next_step = "Take the method `uniform`, or ask for fewer `frames`."
+
+
+class GuideUnavailable(SamplingError):
+    """The method `guide` was asked for, and the worker has no OpenCV."""
+
+    code = "guide_unavailable"
+    next_step = "Install the extra `guide` of `videoqa-worker` on the workers, or take the method `uniform`."
 
 
 class DecodeTimeout(SamplingError):

@@ -78,6 +78,14 @@ Keyframes = Annotated[
         help="Take the nearest keyframes instead of exact frames: far fewer bytes are fetched.",
     ),
 ]
+Guide = Annotated[
+    bool,
+    typer.Option(
+        "--guide",
+        rich_help_panel=_FRAMES,
+        help="The frames that Hugging Face's guide takes with OpenCV; the worker needs the extra `guide`.",
+    ),
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(
@@ -315,6 +323,7 @@ class FrameFlags:
     fps: Fps = None
     times: Times = None
     keyframes: Keyframes = False
+    guide: Guide = False
     tolerance: Tolerance = None
     budget: Budget = None
     segments: Segments = None
@@ -326,7 +335,7 @@ class FrameFlags:
     def build(self) -> dict[str, Any]:
         """Returns the fields of the request; raises InvalidRequest."""
         sampling = build_sampling(
-            frames=self.frames, fps=self.fps, times=self.times, keyframes=self.keyframes,
+            frames=self.frames, fps=self.fps, times=self.times, keyframes=self.keyframes, guide=self.guide,
             tolerance=self.tolerance, budget=self.budget, segments=self.segments, overlap=self.overlap,
             max_pixels=self.max_pixels, max_frame_tokens=self.max_frame_tokens,
         )  # fmt: skip
@@ -492,6 +501,7 @@ def build_sampling(
     fps: float | None = None,
     times: str | None = None,
     keyframes: bool = False,
+    guide: bool = False,
     tolerance: float | None = None,
     budget: int | None = None,
     segments: float | None = None,
@@ -509,12 +519,13 @@ def build_sampling(
         "times": times is not None,
         "keyframe": keyframes,
         "segment": segments is not None,
+        "guide": guide,
     }
     chosen = [method for method, is_chosen in methods.items() if is_chosen]
     if len(chosen) > 1:
         raise InvalidRequest(
-            "got more than one of --fps, --times, --keyframes and --segments, expected one of them "
-            "or none",
+            "got more than one of --fps, --times, --keyframes, --guide and --segments, expected one of "
+            "them or none",
             param="sampling.method",
         )
     if tolerance is not None and not keyframes:

@@ -49,6 +49,8 @@ def describe_sampling(sampling: Sampling) -> str:
         case "segment":
             overlap = f", each {sampling.overlap_s:g} s into the next" if sampling.overlap_s else ""
             text = f"segments of {sampling.segment_s:g} s{overlap}, {count} spread evenly in each"
+        case "guide":
+            text = f"{count} as Hugging Face's guide takes them"
         case _:
             text = f"{count} spread evenly"
     if sampling.frames is None and sampling.method not in ("fps", "times"):

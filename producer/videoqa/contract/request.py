@@ -349,6 +349,14 @@ class JobRequest(Model):
         return self
 
     @model_validator(mode="after")
+    def _check_guide(self) -> Self:
+        clips = [item for item in self.inputs if isinstance(item, Video)]
+        is_cut = any((item.start, item.end) != (None, None) for item in clips)
+        if self.sampling.method == "guide" and is_cut:
+            raise ValueError("got start or end with method='guide', expected whole videos")
+        return self
+
+    @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         ids = Counter(question.id for question in self.questions)
         twice = sorted(name for name, count in ids.items() if count > 1)

@@ -60,7 +60,7 @@ class QuestionFields(TypedDict):
 class SamplingFields(TypedDict, total=False):
     """The fields of a `Sampling`."""
 
-    method: Literal["uniform", "fps", "keyframe", "times", "segment"]
+    method: Literal["uniform", "fps", "keyframe", "times", "segment", "guide"]
     frames: int | None
     fps: float | None
     times: Sequence[float] | None

@@ -8,12 +8,13 @@ all of that stays as it is here, so that an answer does not change. The limits a
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Any
 
 import av
 
@@ -29,9 +30,6 @@ from videoqa_worker.frames.picture_size import check_video_size
 from videoqa_worker.frames.sparse_file import SparseFile
 from videoqa_worker.settings import FrameLimits
 
-if TYPE_CHECKING:
-    import cv2
-
 __all__ = ["import_opencv", "sample_like_guide"]
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -45,14 +43,18 @@ def import_opencv() -> None:
         GuideUnavailable: it is not installed.
     """
     try:
-        import cv2
+        _load().setNumThreads(1)
     except (ImportError, OSError) as error:
         raise GuideUnavailable(
             "sampling method 'guide' needs OpenCV, which this worker does not have; install it with "
             "`pip install './worker[guide]'`, or take the method 'uniform'",
             param="sampling.method",
         ) from error
-    cv2.setNumThreads(1)
+
+
+def _load() -> Any:
+    """Returns the module cv2, whose types are no help: they do not know that it reads Python's files."""
+    return importlib.import_module("cv2")
 
 
 def sample_like_guide(
@@ -110,10 +112,9 @@ class _Stream(io.BufferedIOBase):
 
 
 @contextmanager
-def _open_capture(file: SparseFile, limits: FrameLimits) -> Iterator[cv2.VideoCapture]:
+def _open_capture(file: SparseFile, limits: FrameLimits) -> Iterator[Any]:
     """Opens the file in OpenCV, which may open nothing else, and starts no thread."""
-    import cv2
-
+    cv2 = _load()
     before = os.environ.get(_OPTIONS)
     os.environ[_OPTIONS] = f"protocol_whitelist;none|format_whitelist;{limits.formats}"
     try:
@@ -135,15 +136,14 @@ def _open_capture(file: SparseFile, limits: FrameLimits) -> Iterator[cv2.VideoCa
 
 
 def _take_frames(
-    capture: cv2.VideoCapture,
+    capture: Any,
     count: int,
     most_side: int | None,
     limits: FrameLimits,
     budget: DecodeBudget,
 ) -> tuple[tuple[Frame, ...], float | None]:
     """Returns the frames, and the frames per second that OpenCV reads."""
-    import cv2
-
+    cv2 = _load()
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     step = total // count if total > 0 else 0
     if step == 0:
@@ -164,14 +164,13 @@ def _take_frames(
 
 
 def _convert(
-    capture: cv2.VideoCapture,
+    capture: Any,
     number: int,
     time_s: float,
     most_side: int | None,
     limits: FrameLimits,
 ) -> Frame:
-    import cv2
-
+    cv2 = _load()
     is_there, picture = capture.retrieve()
     if not is_there:
         raise _make_error(f"OpenCV cannot convert picture number {number}")

@@ -39,7 +39,7 @@ from videoqa_worker.engine.scheduling.coalescing import Coalescer, compute_key
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.machine import count_cores
-from videoqa_worker.prompt import FrameInput, Prompter
+from videoqa_worker.prompt import FrameInput, Prompter, compute_form
 from videoqa_worker.settings import EngineConfig
 
 __all__ = ["Engine"]
@@ -196,6 +196,11 @@ class Engine:
     def revision(self) -> str:
         """The hub's commit, or a digest of the local files."""
         return self._loaded.revision
+
+    @property
+    def prompt_form(self) -> str:
+        """Digest of the form of its prompts, which the installed packages decide too."""
+        return compute_form(self.prompter)
 
     @property
     def prompter(self) -> Prompter:

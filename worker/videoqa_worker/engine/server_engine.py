@@ -260,6 +260,11 @@ class ServerEngine:
         return None
 
     @property
+    def prompt_form(self) -> None:
+        """None: the server writes the prompt."""
+        return None
+
+    @property
     def device(self) -> str:
         """Always `server`."""
         return "server"

@@ -152,6 +152,7 @@ class Runtime:
                 revision=engine.revision,
                 ttl_s=settings.cache_ttl_s,
                 answer_settings=settings.answer_settings,
+                prompt_form=engine.prompt_form,
                 per_tenant=settings.cache_scope == "tenant",
             ),
             sheets,

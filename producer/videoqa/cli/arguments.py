@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from videoqa.cli.answer_form import Choice, Number, Regex, Schema, build_form
 from videoqa.contract import as_url, guess_kind
 from videoqa.errors import InvalidRequest
 
@@ -362,15 +363,20 @@ class AnswerFlags:
     seed: Seed = None
     stop: Stop = None
     cache: Cache = None
+    choice: Choice = None
+    schema: Schema = None
+    regex: Regex = None
+    number: Number = False
 
     def build(self) -> dict[str, Any]:
-        """Returns the fields of the request."""
+        """Returns the fields of the request; raises InvalidRequest."""
         generation = drop_unset(
             max_new_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k,
             min_p=self.min_p, repetition_penalty=self.repetition_penalty, frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty, seed=self.seed, stop=tuple(self.stop or ()),
         )  # fmt: skip
-        return drop_unset(model=self.model, generation=generation, cache=self.cache)
+        answer = build_form(self.choice, self.schema, self.regex, number=self.number)
+        return drop_unset(model=self.model, generation=generation, cache=self.cache, answer=answer)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ _FIELDS_OF_METHODS = (
 
 
 class Sampling(Model):
-    """The choice of the frames of each video that the model sees: by time, never by frame count.
+    """The choice of the frames of each video that the model sees: by time, but for `guide` never by frame count.
 
     With a clip from `a` to `b` seconds (the whole video: 0 and its duration):
 
@@ -48,12 +48,15 @@ class Sampling(Model):
       With `segment="shots"` segments end where the film cuts: a cut that comes less than
       `min_segment_s` (1) after the last one, or before b, is passed over, and a shot longer than
       `segment_s` (60) is cut into equal parts.
+    - `guide`: the pictures number `k * (count // n)`, by OpenCV and its count, for who comes from
+      Hugging Face's guide "video-text-to-text" and wants the same answers. Of whole videos only; reads
+      and decodes all up to the last of them, and needs a worker with OpenCV.
 
     The picture of an instant t is the one on screen: the last with pts <= t. Pictures come in
     the order of time, and one that is on screen at several instants comes once.
     """
 
-    method: Literal["uniform", "fps", "keyframe", "times", "segment"] = "uniform"
+    method: Literal["uniform", "fps", "keyframe", "times", "segment", "guide"] = "uniform"
     frames: int | None = Field(default=None, ge=1, le=256)
     """Frames of a video, or of each segment; None: as many as the model's processor states, else 8."""
     fps: float | None = Field(default=None, gt=0, le=240)

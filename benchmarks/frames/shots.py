@@ -76,10 +76,11 @@ Pictures = list[npt.NDArray[np.uint8]]
 
 def read_clip(path: Path) -> Pictures:
     """Returns the first pictures of a clip, uint8[H, W, 3]."""
-    pictures = []
+    pictures: Pictures = []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
-            pictures.append(frame.to_ndarray(format="rgb24", width=SIDE[0], height=SIDE[1]))
+            small = frame.to_ndarray(format="rgb24", width=SIDE[0], height=SIDE[1])
+            pictures.append(small.astype(np.uint8, copy=False))
             if len(pictures) == MOST_PICTURES:
                 break
     return pictures
@@ -139,7 +140,7 @@ def find_cuts(path: Path) -> tuple[list[float], float, bool, float]:
     segments = sample_segments(path, sampling)
     next(segments)
     spent = time.process_time() - begun
-    segments.close()
+    del segments
     parts = list(sample_segments(path, sampling))
     codes = [warn.code for warn in parts[-1].video.warnings]
     cuts = [one.start_s for one in parts[1:]]
@@ -196,7 +197,7 @@ def sum_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Prints the table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips", type=Path)
     parser.add_argument("--peers-python", default=sys.executable)
     parser.add_argument("--seconds", type=float, default=75)

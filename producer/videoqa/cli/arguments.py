@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from videoqa.cli.answer_form import Choice, Number, Regex, Schema, build_form
 from videoqa.contract import as_url, guess_kind
 from videoqa.errors import InvalidRequest
 
@@ -76,6 +77,14 @@ Keyframes = Annotated[
         "--keyframes",
         rich_help_panel=_FRAMES,
         help="Take the nearest keyframes instead of exact frames: far fewer bytes are fetched.",
+    ),
+]
+Guide = Annotated[
+    bool,
+    typer.Option(
+        "--guide",
+        rich_help_panel=_FRAMES,
+        help="The frames that Hugging Face's guide takes with OpenCV; the worker needs the extra `guide`.",
     ),
 ]
 Tolerance = Annotated[
@@ -315,6 +324,7 @@ class FrameFlags:
     fps: Fps = None
     times: Times = None
     keyframes: Keyframes = False
+    guide: Guide = False
     tolerance: Tolerance = None
     budget: Budget = None
     segments: Segments = None
@@ -326,7 +336,7 @@ class FrameFlags:
     def build(self) -> dict[str, Any]:
         """Returns the fields of the request; raises InvalidRequest."""
         sampling = build_sampling(
-            frames=self.frames, fps=self.fps, times=self.times, keyframes=self.keyframes,
+            frames=self.frames, fps=self.fps, times=self.times, keyframes=self.keyframes, guide=self.guide,
             tolerance=self.tolerance, budget=self.budget, segments=self.segments, overlap=self.overlap,
             max_pixels=self.max_pixels, max_frame_tokens=self.max_frame_tokens,
         )  # fmt: skip
@@ -353,15 +363,20 @@ class AnswerFlags:
     seed: Seed = None
     stop: Stop = None
     cache: Cache = None
+    choice: Choice = None
+    schema: Schema = None
+    regex: Regex = None
+    number: Number = False
 
     def build(self) -> dict[str, Any]:
-        """Returns the fields of the request."""
+        """Returns the fields of the request; raises InvalidRequest."""
         generation = drop_unset(
             max_new_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k,
             min_p=self.min_p, repetition_penalty=self.repetition_penalty, frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty, seed=self.seed, stop=tuple(self.stop or ()),
         )  # fmt: skip
-        return drop_unset(model=self.model, generation=generation, cache=self.cache)
+        answer = build_form(self.choice, self.schema, self.regex, number=self.number)
+        return drop_unset(model=self.model, generation=generation, cache=self.cache, answer=answer)
 
 
 @dataclass(frozen=True)
@@ -492,6 +507,7 @@ def build_sampling(
     fps: float | None = None,
     times: str | None = None,
     keyframes: bool = False,
+    guide: bool = False,
     tolerance: float | None = None,
     budget: int | None = None,
     segments: float | None = None,
@@ -509,12 +525,13 @@ def build_sampling(
         "times": times is not None,
         "keyframe": keyframes,
         "segment": segments is not None,
+        "guide": guide,
     }
     chosen = [method for method, is_chosen in methods.items() if is_chosen]
     if len(chosen) > 1:
         raise InvalidRequest(
-            "got more than one of --fps, --times, --keyframes and --segments, expected one of them "
-            "or none",
+            "got more than one of --fps, --times, --keyframes, --guide and --segments, expected one of "
+            "them or none",
             param="sampling.method",
         )
     if tolerance is not None and not keyframes:

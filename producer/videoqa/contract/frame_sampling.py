@@ -27,7 +27,7 @@ _FIELDS_OF_METHODS = (
 
 
 class Sampling(Model):
-    """The choice of the frames of each video that the model sees: by time, never by frame count.
+    """The choice of the frames of each video that the model sees: by time, but for `guide` never by frame count.
 
     With a clip from `a` to `b` seconds (the whole video: 0 and its duration):
 
@@ -41,12 +41,15 @@ class Sampling(Model):
       `segment_s - overlap_s` after the one before; each question is asked of each segment, which
       gets the `uniform` instants for its own a and b. The last one ends at b. If it would bring
       less than a tenth of `segment_s` that is new, the one before ends at b instead.
+    - `guide`: the pictures number `k * (count // n)`, by OpenCV and its count, for who comes from
+      Hugging Face's guide "video-text-to-text" and wants the same answers. Of whole videos only; reads
+      and decodes all up to the last of them, and needs a worker with OpenCV.
 
     The picture of an instant t is the one on screen: the last with pts <= t. Pictures come in
     the order of time, and one that is on screen at several instants comes once.
     """
 
-    method: Literal["uniform", "fps", "keyframe", "times", "segment"] = "uniform"
+    method: Literal["uniform", "fps", "keyframe", "times", "segment", "guide"] = "uniform"
     frames: int | None = Field(default=None, ge=1, le=256)
     """Frames of a video, or of each segment; None: as many as the model's processor states, else 8."""
     fps: float | None = Field(default=None, gt=0, le=240)

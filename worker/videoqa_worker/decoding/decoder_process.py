@@ -78,6 +78,8 @@ class DecoderProcess:
         grace_s: float,
         uid: int,
         argv: tuple[str, ...],
+        *,
+        has_opencv: bool = False,
     ) -> None:
         """Starts the process, and does not wait for it.
 
@@ -122,7 +124,13 @@ class DecoderProcess:
             os.close(stderr)
         with suppress(OSError):  # it has ended then, and the first command finds out
             self._channel.send(
-                Setup(limits=limits, memory_bytes=memory_bytes, cpu_s=self._cpu_limit_s, uid=uid)
+                Setup(
+                    limits=limits,
+                    memory_bytes=memory_bytes,
+                    cpu_s=self._cpu_limit_s,
+                    uid=uid,
+                    has_opencv=has_opencv,
+                )
             )
 
     @property

@@ -34,6 +34,7 @@ _OF_METHOD: Mapping[str, tuple[str, ...]] = {
     "keyframe": ("frames", "tolerance_s", "budget"),
     "times": ("times",),
     "segment": ("segment_s", "overlap_s", "frames"),
+    "guide": ("frames", "budget"),
 }
 """Fields of each sampling method."""
 _OF_ALL_METHODS = ("max_pixels", "max_tokens_per_frame")

@@ -6,6 +6,7 @@ from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.picture_limits import NO_LIMITS, PictureLimits
 from videoqa_worker.prompt.placeholder_runs import collapse_runs
 from videoqa_worker.prompt.prepared_media import FrameInput, PreparedMedia, PreparedPixels
+from videoqa_worker.prompt.prompt_form import compute_form
 from videoqa_worker.prompt.prompter import Prompter
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "Prompter",
     "build_chat_content",
     "collapse_runs",
+    "compute_form",
 ]

@@ -196,6 +196,7 @@ class WorkerSettings(Settings):
         """The settings with which the same model answers the same question differently."""
         engine, server = self.engine, self.server
         return (
+            engine.kind,
             engine.chat_template,
             engine.pixels,
             engine.quantization,

@@ -1,7 +1,7 @@
 """Builds prompts: question and pictures in the model's own chat format, through its own processor."""
 
 from videoqa_worker.prompt.arrangement import PromptPart
-from videoqa_worker.prompt.chat import build_chat_content
+from videoqa_worker.prompt.chat import ChatForm, build_chat_content, describe_videos
 from videoqa_worker.prompt.model_inputs import ModelInputs
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.picture_limits import NO_LIMITS, PictureLimits
@@ -13,6 +13,7 @@ from videoqa_worker.prompt.video_metadata import describe_video
 
 __all__ = [
     "NO_LIMITS",
+    "ChatForm",
     "FrameInput",
     "ModelInputs",
     "Normalisation",
@@ -26,4 +27,5 @@ __all__ = [
     "collapse_runs",
     "compute_form",
     "describe_video",
+    "describe_videos",
 ]

@@ -210,6 +210,12 @@ class ServerConfig(Config):
         alias="server_images",
         description="format of the frames sent to the server; jpeg: a tenth of the bytes, lossy",
     )
+    videos: Literal["auto", "video_url", "images"] = Field(
+        default="auto",
+        alias="server_videos",
+        description="form of sampled frames. video_url: a video with each frame's time, as vLLM takes it if it is "
+        "started with --trust-request-mm-kwargs; images: one by one; auto: by a trial at the start",
+    )
     max_requests: int = Field(
         default=32, ge=1, alias="server_max_requests", description="requests to the server at once"
     )

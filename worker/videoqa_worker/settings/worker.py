@@ -202,6 +202,7 @@ class WorkerSettings(Settings):
             engine.quantization,
             server.model,
             server.images,
+            server.videos,
             self.frames.hdr,
         )
 

@@ -23,7 +23,13 @@ import numpy as np
 import torch
 
 from videoqa.contract import Generation, Warn
-from videoqa.errors import AnswerNotServed, ConfigurationError, EngineStopped, ModelError, PromptTooLong
+from videoqa.errors import (
+    AnswerNotServed,
+    ConfigurationError,
+    EngineStopped,
+    ModelError,
+    PromptTooLong,
+)
 from videoqa.telemetry.log_setup import adopt_libraries
 from videoqa_worker import log_events
 from videoqa_worker.engine.failures import make_nan_error
@@ -48,7 +54,13 @@ from videoqa_worker.engine.vllm.failures import explain_start, make_stopped
 from videoqa_worker.engine.vllm.gate import Gate
 from videoqa_worker.engine.vllm.prompt import build_prompt
 from videoqa_worker.engine.vllm.sampling import build_sampling, check_checkpoint
-from videoqa_worker.prompt import FrameInput, ModelInputs, PreparedMedia, Prompter
+from videoqa_worker.prompt import (
+    FrameInput,
+    ModelInputs,
+    PreparedMedia,
+    Prompter,
+    compute_form,
+)
 from videoqa_worker.settings import EngineConfig
 from videoqa_worker.vllm_process import register_models
 
@@ -161,11 +173,10 @@ class VllmEngine:
             self._closing.set()
         if not is_first:
             return
-        if self._thread.is_alive():
-            self._started.exception()  # waits for a start that is under way
-        if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._end_all(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._thread.ident is not None:
+            if self._started.exception() is None:  # waits for a start that is under way
+                asyncio.run_coroutine_threadsafe(self._end_all(), self._loop).result()
+                self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
         self._report.remove()
@@ -187,7 +198,7 @@ class VllmEngine:
         """
         if question.form is not None:
             raise AnswerNotServed(
-                f"got answer={question.form.kind!r}, expected free text: VIDEOQA_ENGINE=vllm does not hold answers to a "
+                f"got answer={question.form.kind!r}, expected free text: VIDEOQA_ENGINE=vllm holds no answers to a "
                 "form; ask a worker with VIDEOQA_ENGINE=transformers"
             )
         limit = question.generation.max_new_tokens
@@ -314,6 +325,11 @@ class VllmEngine:
         """The hub's commit, or a digest of the local files."""
         self._require_started()
         return self._revision
+
+    @property
+    def prompt_form(self) -> str:
+        """Digest of the form of its prompts, which the installed packages decide too."""
+        return compute_form(self.prompter)
 
     @property
     def prompter(self) -> Prompter:

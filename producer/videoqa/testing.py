@@ -183,8 +183,8 @@ class InMemoryClient(Client):
             for question, text in zip(request.questions, texts, strict=True)
         )
         segments: tuple[Segment, ...] = ()
-        if request.sampling.segment_s is not None:
-            end = request.sampling.segment_s
+        if request.sampling.method == "segment":
+            end = request.sampling.longest_s
             segments = (Segment(number=0, start=0.0, end=end, answers=answers, frames=()),)
             summary = request.summary
             answers = (_make_answer("summary", summary, texts[0]),) if summary is not None else ()

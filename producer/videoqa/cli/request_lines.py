@@ -63,7 +63,10 @@ def describe_sampling(sampling: Sampling) -> str:
             text = f"{count} spread evenly, nearest keyframes{near}"
         case "segment":
             overlap = f", each {sampling.overlap_s:g} s into the next" if sampling.overlap_s else ""
-            text = f"segments of {sampling.segment_s:g} s{overlap}, {count} spread evenly in each"
+            length = f"segments of {sampling.segment_s or 0:g} s{overlap}"
+            if sampling.segment == "shots":
+                length = f"shots of {sampling.shortest_s:g} to {sampling.longest_s:g} s"
+            text = f"{length}, {count} spread evenly in each"
         case "guide":
             text = f"{count} as Hugging Face's guide takes them"
         case _:

@@ -144,7 +144,9 @@ class SamplingFields(TypedDict, total=False):
     fps: float | None
     times: Sequence[float] | None
     tolerance_s: float | None
+    segment: Literal["shots"] | None
     segment_s: float | None
+    min_segment_s: float | None
     overlap_s: float | None
     budget: int | None
     max_pixels: int | None

@@ -10,8 +10,9 @@ import logging
 import os
 import signal
 import threading
-from multiprocessing import connection, parent_process
+from multiprocessing import active_children, connection, parent_process
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 
 __all__ = ["REPORT_VARIABLE", "guard", "register_models"]
 
@@ -28,6 +29,8 @@ def guard() -> None:
     # these processes itself.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    # At its end Python sends SIGTERM to processes that this one has started, and waits for them.
+    Finalize(None, _kill_children, exitpriority=0)
     threading.Thread(target=_end_with, args=(parent,), name="videoqa-guard", daemon=True).start()
     logging.getLogger("vllm").addHandler(_Reporter(report))
     register_models()
@@ -40,6 +43,11 @@ def register_models() -> None:
     ModelRegistry.register_model(
         "LlavaOnevisionForConditionalGeneration", "videoqa_worker.vllm_models:LlavaOnevision"
     )
+
+
+def _kill_children() -> None:
+    for child in active_children():
+        child.kill()
 
 
 def _end_with(parent: BaseProcess) -> None:

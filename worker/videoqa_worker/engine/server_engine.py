@@ -62,7 +62,7 @@ _ABORTED = ("abort", "error")
 
 
 class _Message(NamedTuple):
-    """What the model is asked."""
+    """Question and media in the fields of the protocol."""
 
     content: list[dict[str, Any]]
     times: dict[str, Any] | None

@@ -22,7 +22,7 @@ _TRUST = "--trust-request-mm-kwargs"
 
 
 class VideoTrial:
-    """What the server does with videos; nothing is known before `run`."""
+    """Trial of a server with a video; nothing is known before `run`."""
 
     def __init__(self) -> None:
         self.takes_videos = False

@@ -7,7 +7,7 @@ what was expected, and the next step.
     VideoQAError
     ├── QueueFull, SubmittedInPart, OperatorOnly, WrongKey, RateLimited
     ├── RequestError            the request itself is wrong; nothing was submitted
-    │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch
+    │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch, AnswerUnsupported
     │   └── IdempotencyConflict, ManifestRefused
     ├── LookupFailed            about a job id
     │   └── JobNotFound, JobExpired, RecordUnreadable, JobNotFinished, JobFailed, NotRetryable
@@ -31,6 +31,8 @@ from typing import ClassVar, Literal, Protocol, get_args
 __all__ = [
     "REGISTRY",
     "AddressForbidden",
+    "AnswerNotServed",
+    "AnswerUnsupported",
     "BucketNotFound",
     "BulkActionNotFound",
     "ChecksumMismatch",
@@ -51,6 +53,8 @@ __all__ = [
     "GatewayError",
     "GatewayUnavailable",
     "GenerationError",
+    "GuideFailed",
+    "GuideUnavailable",
     "IdempotencyConflict",
     "InputChanged",
     "InternalError",
@@ -199,6 +203,13 @@ class MarkMismatch(RequestError):
 
     code = "mark_mismatch"
     next_step = "Place each input once, or leave all marks out."
+
+
+class AnswerUnsupported(RequestError):
+    """The form of an answer, such as its JSON schema, is none that a worker could serve."""
+
+    code = "answer_unsupported"
+    next_step = "Simplify the part of the schema or pattern that `param` names."
 
 
 class QueueFull(VideoQAError):
@@ -721,6 +732,20 @@ class ClipOutOfRange(SamplingError):
     next_step = "Correct `start` and `end`."
 
 
+class GuideFailed(SamplingError):
+    """OpenCV cannot open the video, counts fewer pictures than `frames`, or cannot read one: the guide's steps fail."""
+
+    code = "guide_failed"
+    next_step = "Take the method `uniform`, or ask for fewer `frames`."
+
+
+class GuideUnavailable(SamplingError):
+    """The method `guide` was asked for, and the worker has no OpenCV."""
+
+    code = "guide_unavailable"
+    next_step = "Install the extra `guide` of `videoqa-worker` on the workers, or take the method `uniform`."
+
+
 class DecodeTimeout(SamplingError):
     """Decoding took longer than the worker's limit."""
 
@@ -817,6 +842,13 @@ class NoTokenAllowed(GenerationError):
 
     code = "no_token_allowed"
     next_step = "Correct `suppress_tokens`, `bad_words_ids` and the like in the checkpoint."
+
+
+class AnswerNotServed(GenerationError):
+    """The model cannot write answers of the form that was asked for, or the form costs too much to hold it to."""
+
+    code = "answer_not_served"
+    next_step = "Simplify the schema or pattern, or ask a model whose vocabulary has what it needs."
 
 
 class OutOfMemory(GenerationError):

@@ -17,6 +17,7 @@ import videoqa_command
 from videoqa.cli.main import app
 
 __all__ = [
+    "LIBRARY_PAGE",
     "PAGES",
     "ROOT",
     "Block",
@@ -38,6 +39,8 @@ PAGES = sorted(
     ]
 )
 """The pages whose code blocks are run or marked."""
+LIBRARY_PAGE = ROOT / "docs/guide/library.md"
+"""Its blocks run beside the tests of the library, which have torch."""
 
 _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- not run: (?P<reason>[^>]+) -->\n\Z")

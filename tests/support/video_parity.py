@@ -140,7 +140,8 @@ def main(folder: Path) -> None:
             own.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         with Engine(EngineConfig(model=str(checkpoint), device="cpu", cpu_threads=1)) as engine:
             path = "slots" if isinstance(engine._runner, ContinuousRunner) else "generate"
-            print(json.dumps({"name": name, "case": "limits", **_limit(engine)}))
+            form = {"form": engine.prompt_form}
+            print(json.dumps({"name": name, "case": "limits", **form, **_limit(engine)}))
             for case, media in CASES.items():
                 found = _compare(engine, own, model.eval(), media)
                 print(json.dumps({"name": name, "path": path, "case": case, **found}))

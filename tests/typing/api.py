@@ -40,6 +40,7 @@ from videoqa.contract import (
 )
 from videoqa.errors import JobFailed, RedisUnavailable, RequestError, Stage, WaitTimeout
 from videoqa.testing import InMemoryClient
+from videoqa_worker import VideoQA
 
 assert_type(__version__, str)
 
@@ -200,3 +201,17 @@ def captioning(client: Client) -> None:
     assert_type(make_cues(result), list[Cue])
     assert_type(as_vtt(make_cues(result)), str)
     assert_type(as_srt(make_cues(result)), str)
+
+
+def asking_without_a_queue(qa: VideoQA, rows: Iterator[dict[str, Any]]) -> None:
+    with VideoQA("demo", on_state=print, max_batch=4) as own:
+        assert_type(own, VideoQA)
+    assert_type(qa.ask("clip.mp4", "What?"), Result)
+    assert_type(qa.ask([Path("a.mp4"), Video(url="s3://b/k")], ["What?"], summary=True), Result)
+    assert_type(qa.ask(inputs="s3://b/k", questions="What?", sampling={"frames": 4}), Result)
+    assert_type(qa.ask("clip.mp4", "What?", on_error="return"), Result | Failure)
+    assert_type(qa.ask_many(["a.mp4", Path("b.mp4")], "What?"), Iterator[Result])
+    assert_type(qa.ask_many(rows, on_error="return"), Iterator[Result | Failure])
+    qa.ask("clip.mp4", "What?", on_progress=lambda step: print(step.text), stream=True)
+    qa.ask("clip.mp4", "What?", sample={})  # type: ignore[call-overload]
+    qa.ask("clip.mp4", "What?", on_error="ignore")  # type: ignore[call-overload]

@@ -22,14 +22,13 @@ from videoqa.telemetry import log_events as events
 from videoqa.telemetry.log_setup import LogFormat, adopt_libraries, configure_logs
 from videoqa.telemetry.tracing import configure_tracing, shut_down_tracing
 from videoqa_worker import log_events
+from videoqa_worker.machine import keep_threads_from_spinning
 from videoqa_worker.service.announcement import announce_loading
 from videoqa_worker.settings import WorkerSettings
 
 __all__ = ["leave", "main"]
 
 log = logging.getLogger("videoqa_worker")
-
-_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def main(profile: Path | None = None, profile_jobs: int = 50) -> int:
@@ -65,7 +64,7 @@ def _run(settings: WorkerSettings, profile: Path | None, profile_jobs: int) -> i
     _check_redis(settings)
     with announce_loading(settings):
         log_events.IMPORTING.log(log)
-        _keep_threads_from_spinning()
+        keep_threads_from_spinning()
         from videoqa_worker.service.consumer import hear_bells
         from videoqa_worker.service.profile import WorkerProfile, describe_profile
         from videoqa_worker.service.runtime import Runtime
@@ -91,16 +90,6 @@ def _run(settings: WorkerSettings, profile: Path | None, profile_jobs: int) -> i
             status = hear_bells(runtime)
             print(describe_profile(profiler.write(), profile))
             return status
-
-
-def _keep_threads_from_spinning() -> None:
-    """Has torch's threads sleep while they wait for each other, unless the environment says something about it.
-
-    They would spin, on cores that the decoding processes and the jobs' pixels need. OpenMP reads this once,
-    when torch is imported.
-    """
-    if not any(os.environ.get(name) for name in _WAIT_VARIABLES):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _check_redis(settings: WorkerSettings) -> None:

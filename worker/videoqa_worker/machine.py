@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Memory", "count_cores", "measure_memory"]
+__all__ = ["Memory", "count_cores", "keep_threads_from_spinning", "measure_memory"]
 
 _ROOT = Path("/")
+_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _UNLIMITED = 1 << 60
 """Version 1 writes a number close to 2**63 where there is no limit."""
 
@@ -122,3 +123,13 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def keep_threads_from_spinning() -> None:
+    """Has torch's threads sleep while they wait for each other, unless the environment says something about it.
+
+    They would spin, on cores that the decoding processes and the jobs' pixels need. OpenMP reads this once,
+    when torch is imported.
+    """
+    if not any(os.environ.get(name) for name in _WAIT_VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer.testing
 from support.gateway import serve_gateway
-from support.pages import PAGES, Block, blocks_of, command_line, commands_of
+from support.pages import LIBRARY_PAGE, PAGES, Block, blocks_of, command_line, commands_of
 from support.processes import GENEROUS_S
 from support.scenes import Scene, write_clip
 from support.servers import HttpServer, Route
@@ -31,6 +31,7 @@ from videoqa_worker.embedded.redis_server import RedisServer
 PYTHON = [
     block
     for page in PAGES
+    if page != LIBRARY_PAGE
     for block in blocks_of(page)
     if block.language == "python" and (block.not_run is None or page.parent.name != "internals")
 ]

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.architecture_table import read_page
 from support.torchvision import needs_torchvision, run_python
-from support.video_models import VIDEOS, WITH_EXTRA
+from support.video_models import VIDEOS, WITH_EXTRA, write_video_model
 from support.video_parity import CASES
+from transformers import AutoConfig
+
+from videoqa.contract import JobRequest
+from videoqa.storage import ObjectStore
+from videoqa_worker.engine import load_processor
+from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.prompt import Prompter, compute_form
+from videoqa_worker.sources import SourceVersion
 
 pytestmark = needs_torchvision
 Found = dict[tuple[str, str], dict[str, Any]]
@@ -60,6 +69,26 @@ def test_a_video_reaches_the_model_as_by_its_own_processor(name: str, found: Fou
     row = read_page()[name]
     assert row.path == found[name, "a video"]["path"]
     assert row.video == (WITH_EXTRA if row.needs == "-" else "a video")
+
+
+def test_workers_with_and_without_torchvision_share_no_answers(
+    found: Found, tmp_path: Path
+) -> None:
+    """One checkpoint is asked about a video by each in another form."""
+    folder = write_video_model("qwen2_vl", tmp_path)
+    config = AutoConfig.from_pretrained(folder)
+    without = compute_form(Prompter(load_processor(str(folder), config), config))
+    again = compute_form(Prompter(load_processor(str(folder), config), config))
+    assert without == again != found["qwen2_vl", "limits"]["form"]
+    request = JobRequest.model_validate({"inputs": ["s3://b/k"], "questions": ["What?"]})
+    versions = [SourceVersion("s3://b/k", "1", None, 1)]
+    keys = {
+        AnswerCache(ObjectStore(), model="m", revision="1", ttl_s=60, prompt_form=form).make_key(
+            request, request.sampling, versions
+        )
+        for form in (without, again, found["qwen2_vl", "limits"]["form"])
+    }
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize("name", TIMES)

@@ -16,6 +16,7 @@ import typer
 from videoqa.cli.arguments import (
     End,
     Fps,
+    Guide,
     Keyframes,
     Start,
     Times,
@@ -89,6 +90,7 @@ def frames(
     fps: Fps = None,
     times: Times = None,
     keyframes: Keyframes = False,
+    guide: Guide = False,
     tolerance: Tolerance = None,
     start: Start = None,
     end: End = None,
@@ -118,7 +120,7 @@ def frames(
     from videoqa_worker.cli.frames.command import run, run_past_job
 
     flags = build_sampling(
-        frames=frames, fps=fps, times=times, keyframes=keyframes, tolerance=tolerance
+        frames=frames, fps=fps, times=times, keyframes=keyframes, guide=guide, tolerance=tolerance
     )
     if job is not None:
         if (video, flags, start, end) != (None, None, None, None):

@@ -63,10 +63,12 @@ def main(argv: list[str]) -> None:
             Path("/proc/self/oom_score_adj").write_text("1000")
     _install_bare_package()
     _import_the_rest()
+    from videoqa.errors import GuideUnavailable
     from videoqa_worker.decoding.channel import Channel, ClosedError
     from videoqa_worker.decoding.confine import confine
     from videoqa_worker.decoding.messages import Setup
     from videoqa_worker.decoding.serve import serve
+    from videoqa_worker.frames import import_opencv
 
     with (
         Channel(socket.socket(fileno=int(argv[0]))) as channel,
@@ -76,6 +78,9 @@ def main(argv: list[str]) -> None:
         setup = Setup.model_validate_json(body)
         pixels_bytes = max(setup.limits.max_frames_bytes, 3 * setup.limits.max_picture_pixels)
         _limit_memory(setup.memory_bytes, pixels_bytes)
+        if setup.has_opencv:
+            with suppress(GuideUnavailable):  # sampling says so
+                import_opencv()
         resource.setrlimit(resource.RLIMIT_CPU, (setup.cpu_s, setup.cpu_s))
         confinement = confine(setup.uid, lambda: _die_with_parent(int(argv[1])))
         serve(channel, setup.limits, confinement)

@@ -58,6 +58,7 @@ class Decoders:
         resident_bytes: int = 512 << 20,
         uid: int = 65534,
         argv: tuple[str, ...] = CHILD,
+        has_opencv: bool = False,
     ) -> None:
         """Starts no process yet.
 
@@ -69,6 +70,7 @@ class Decoders:
             resident_bytes: a process that holds more after a command is replaced as well.
             uid: the user that a process becomes where the worker runs as root.
             argv: the command line that starts a process.
+            has_opencv: the processes are for the sampling method `guide` alone.
         """
         self._limits = limits
         self.count = processes or count_cores()
@@ -76,6 +78,8 @@ class Decoders:
         self._memory_bytes, self._grace_s = memory_bytes, grace_s
         self._commands_each, self._resident_bytes = commands_each, resident_bytes
         self._uid, self._argv = uid, argv
+        self._has_opencv = has_opencv
+        self._with_opencv: Decoders | None = None
         self._turns = Turns(self.count)
         self._lock = threading.Lock()
         self._all: set[DecoderProcess] = set()
@@ -118,7 +122,9 @@ class Decoders:
     def pids(self) -> tuple[int, ...]:
         """The process ids of all current processes."""
         with self._lock:
-            return tuple(process.pid for process in self._all)
+            others = self._with_opencv
+            own = tuple(process.pid for process in self._all)
+        return own if others is None else (*own, *others.pids)
 
     def start(self) -> Confinement:
         """Starts all processes, and returns when they are ready with what confines them.
@@ -165,7 +171,8 @@ class Decoders:
             SamplingError: as `sample_frames`; DecodeTimeout, DecoderOutOfMemory, DecoderCrashed, DecoderLost.
             SourceError: the file could not be fetched. WorkerStopping: the pool was closed meanwhile.
         """
-        return self._run(Command.of(file, sampling, start, end, most_side=most_side), file, check)
+        command = Command.of(file, sampling, start, end, most_side=most_side)
+        return self._choose(sampling)._run(command, file, check)
 
     def segments(
         self,
@@ -228,11 +235,38 @@ class Decoders:
             self._closed = True
             everyone, idle = list(self._all), list(self._idle)
             self._idle.clear()
+            others = self._with_opencv
+        if others is not None:
+            others.close()
         for process in everyone:
             process.end()
         for process in idle:
             process.release()
         self._starter.shutdown(cancel_futures=True)
+
+    def _choose(self, sampling: Sampling) -> Decoders:
+        """Returns the processes that have what a sampling method needs.
+
+        Those with OpenCV start with the first job that asks for the guide's frames. The others do without its code and
+        the CPU time of its import.
+        """
+        if sampling.method != "guide" or self._has_opencv:
+            return self
+        self._refuse_if_closed()
+        with self._lock:
+            if self._with_opencv is None:
+                self._with_opencv = Decoders(
+                    self._limits,
+                    processes=self.count,
+                    memory_bytes=self._memory_bytes,
+                    grace_s=self._grace_s,
+                    commands_each=self._commands_each,
+                    resident_bytes=self._resident_bytes,
+                    uid=self._uid,
+                    argv=self._argv,
+                    has_opencv=True,
+                )
+            return self._with_opencv
 
     def _run(self, command: Command, file: SparseFile, check: Check) -> SampledVideo:
         with self._lend_process(check) as (process, turn, check_open):
@@ -310,7 +344,12 @@ class Decoders:
 
     def _add(self) -> None:
         process = DecoderProcess(
-            self._limits, self._memory_bytes, self._grace_s, self._uid, self._argv
+            self._limits,
+            self._memory_bytes,
+            self._grace_s,
+            self._uid,
+            self._argv,
+            has_opencv=self._has_opencv,
         )
         with self._lock:
             if not self._closed:

@@ -59,6 +59,8 @@ class Setup(Model):
     """CPU time after which the kernel ends the process."""
     uid: PositiveInt
     """The user to become, where the worker runs as root."""
+    has_opencv: bool = False
+    """True: it is imported, if it is installed, for the sampling method `guide`."""
 
 
 class Command(Model):
@@ -148,7 +150,7 @@ class Ensure(Model):
 
 
 class Skipped(Model):
-    """The process has decoded through a segment that is not wanted, on its way to one that is."""
+    """The process has decoded through a segment that is not wanted, or some keyframes in search of shots."""
 
     kind: Literal["skipped"] = "skipped"
 

@@ -50,6 +50,10 @@ class Answering(Protocol):
         """Revision of the model, if it is known."""
 
     @property
+    def prompt_form(self) -> str | None:
+        """Digest of the form in which the model gets pictures and videos here, if it is known."""
+
+    @property
     def device(self) -> str:
         """Device of the model: `cpu`, `cuda:0`, or `server`."""
 

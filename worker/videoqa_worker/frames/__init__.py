@@ -4,6 +4,7 @@ from videoqa_worker.frames.budget import DecodeBudget, no_check
 from videoqa_worker.frames.container.demuxer import OpenVideo, open_video
 from videoqa_worker.frames.container.sniff import identify_head
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
+from videoqa_worker.frames.guide import import_opencv
 from videoqa_worker.frames.header import VideoHeader, read_header
 from videoqa_worker.frames.image import read_image
 from videoqa_worker.frames.picture.thumbnail import make_thumbnail
@@ -28,6 +29,7 @@ __all__ = [
     "VideoInfo",
     "compute_instants",
     "identify_head",
+    "import_opencv",
     "make_thumbnail",
     "no_check",
     "open_video",

@@ -28,6 +28,7 @@ from videoqa_worker.frames.decode.animated_picture import MemoryFile, open_playa
 from videoqa_worker.frames.decode.picture_stream import DecodedPicture
 from videoqa_worker.frames.decode.walk import Walk
 from videoqa_worker.frames.frame import Frame, SampledVideo, VideoInfo
+from videoqa_worker.frames.guide import sample_like_guide
 from videoqa_worker.frames.picture.colour.colour_converter import ColourConverter
 from videoqa_worker.frames.picture.converter import RgbConverter
 from videoqa_worker.frames.picture.shape import ShapeRule
@@ -72,7 +73,7 @@ def sample_frames(
     Raises:
         NotAVideo, NoVideoStream, VideoEncrypted, VideoCorrupt, VideoTruncated, PictureTooLarge, VideoTooLong,
         TooManyStreams, TooManyPackets, FramesTooLarge, ClipOutOfRange, DecodeTimeout,
-        DecodingFailed.
+        DecodingFailed; GuideFailed and GuideUnavailable by the method `guide`.
         SourceError: a sparse file could not be fetched.
     """
     budget = DecodeBudget(limits, check)
@@ -80,6 +81,10 @@ def sample_frames(
     if is_still(source):
         return read_still(
             source, sampling, start, end, most_side=most_side, limits=limits, check=check
+        )
+    if sampling.method == "guide":
+        return sample_like_guide(
+            source, sampling, most_side=most_side, limits=limits, budget=budget
         )
     if not is_complete(source):
         fetch_for_clip(source, sampling, start, end, limits, budget)

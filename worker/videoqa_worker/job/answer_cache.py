@@ -63,6 +63,7 @@ def compute_fingerprint(
     model: str,
     revision: str | None,
     answer_settings: Sequence[str | None] = (),
+    prompt_form: str | None = None,
     per_tenant: bool = True,
 ) -> str:
     """Returns the SHA-256 of all that decides the answers, as far as it is known.
@@ -70,20 +71,27 @@ def compute_fingerprint(
     Arguments:
         sampling: as used, with what the model states filled in.
         answer_settings: see `WorkerSettings.answer_settings`.
+        prompt_form: digest of the form in which this worker's model gets media, see `Answering.prompt_form`.
         per_tenant: the same question of another tenant has another fingerprint.
     """
     parts = {
         "scope": [request.tenant] if per_tenant else "fleet",
-        "form": [PROMPT_FORM, *answer_settings],
+        "form": [PROMPT_FORM, prompt_form, *answer_settings],
         "model": [model, revision],
         "sources": [_name(version) for version in versions],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
-        "questions": [question.model_dump() for question in request.questions],
+        "questions": [question.model_dump(exclude={"answer"}) for question in request.questions],
+        "forms": _list_forms(request),
         "sampling": sampling.model_dump(exclude_none=True),
         "summary": request.summary,
         "generation": request.generation.model_dump(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _list_forms(request: JobRequest) -> list[object]:
+    forms = [request.get_form(question) for question in request.questions]
+    return [form and form.model_dump() for form in forms]
 
 
 def _name(version: SourceVersion) -> list[object]:
@@ -110,6 +118,7 @@ class AnswerCache:
         revision: str | None,
         ttl_s: float,
         answer_settings: Sequence[str | None] = (),
+        prompt_form: str | None = None,
         per_tenant: bool = True,
     ) -> None:
         """
@@ -119,7 +128,7 @@ class AnswerCache:
         """
         self._objects = objects
         self.model, self.revision = model, revision
-        self._answer_settings = answer_settings
+        self._answer_settings, self._prompt_form = answer_settings, prompt_form
         self._per_tenant = per_tenant
         self.ttl_s = ttl_s
 
@@ -134,6 +143,7 @@ class AnswerCache:
             model=self.model,
             revision=self.revision,
             answer_settings=self._answer_settings,
+            prompt_form=self._prompt_form,
             per_tenant=self._per_tenant,
         )
         is_kept = self.ttl_s > 0 and request.cache != "off"

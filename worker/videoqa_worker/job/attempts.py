@@ -17,9 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 from videoqa import errors
-from videoqa.contract import Failure, JobRequest, Result, TextPiece, redact_url, to_datetime
+from videoqa.contract import JobRequest, Result, TextPiece, redact_url, to_datetime
 from videoqa.jobs import CachedObject, Claim, ClaimResult, Unreadable
-from videoqa.redaction import redact_text
 from videoqa.storage import ObjectStore
 from videoqa.telemetry.log_context import job_context
 from videoqa.telemetry.trace_context import find_trace_id
@@ -28,6 +27,7 @@ from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.checkpoints import RecordCheckpoints
 from videoqa_worker.job.claims import Claims, HeldJob
 from videoqa_worker.job.context import AttemptContext, JobControl, Progress
+from videoqa_worker.job.failure import make_failure, translate_error
 from videoqa_worker.job.leases import LeaseKeeper
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.progress import ProgressWriter
@@ -221,8 +221,7 @@ class Attempts:
         except Exception as error:  # noqa: BLE001 - it is logged
             job.trace.note_error(errors.InternalError.code)
             log_events.JOB_ERROR.log(log, exc_info=True)
-            failed = errors.InternalError(redact_text(f"{type(error).__name__}: {error}"))
-            self._fail(claim, failed, job.tally)
+            self._fail(claim, translate_error(error), job.tally)
         return True
 
     def _answer(self, job: HeldJob) -> Result | None:
@@ -251,7 +250,14 @@ class Attempts:
                 _stream_known(context, found.known)
                 return reuse_result(claim, found.known, sheet.copy(found.known))
             draft = self._pipeline.answer(opened, RecordCheckpoints(job, key.fingerprint))
-        return build_result(claim, draft, self._cache, key, sheet.end())
+        return build_result(
+            claim,
+            draft,
+            sheet.end(),
+            model=self._cache.model,
+            revision=self._cache.revision,
+            cache_key=key.lookup,
+        )
 
     def _finish(self, job: HeldJob, result: Result) -> bool:
         """Stores the result object, then ends the job as succeeded. Returns as `_start` does."""
@@ -310,14 +316,7 @@ class Attempts:
         kept: Result | None = None,
     ) -> None:
         """Ends the attempt with this error; the job fails, or waits for its next attempt."""
-        failure = Failure(
-            code=error.code,
-            message=error.message[:2000],
-            stage=error.stage,
-            retryable=error.retryable if retryable is None else retryable,
-            attempt=job.attempt,
-            param=error.param,
-        )
+        failure = make_failure(error, job.attempt, retryable=retryable)
         delay_s = backoff_s(
             job.attempt, base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s
         )

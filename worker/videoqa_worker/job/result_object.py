@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import Field
 
@@ -34,12 +34,12 @@ from videoqa.contract import (
 from videoqa.jobs import Claim
 from videoqa.storage import ObjectStore, file_path
 from videoqa_worker import log_events
-from videoqa_worker.job.answer_cache import AnswerCache, CacheKey
 from videoqa_worker.job.context import JobControl
 from videoqa_worker.job.draft import AttemptDraft
 from videoqa_worker.job.sheet import KeptSheet
 
 __all__ = [
+    "AnsweredJob",
     "build_result",
     "build_url",
     "check_output_free",
@@ -102,21 +102,51 @@ def check_output_free(objects: ObjectStore, url: str, claim: Claim) -> None:
         return
 
 
+class AnsweredJob(Protocol):
+    """The facts of a job that its result repeats: those of a `Claim`, or of a request that came by no queue."""
+
+    @property
+    def job_id(self) -> str: ...
+
+    @property
+    def attempt(self) -> int: ...
+
+    @property
+    def request(self) -> JobRequest: ...
+
+    @property
+    def created_at_s(self) -> float: ...
+
+    @property
+    def queued_s(self) -> float: ...
+
+
 def build_result(
-    claim: Claim, draft: AttemptDraft, cache: AnswerCache, key: CacheKey, sheet: KeptSheet
+    job: AnsweredJob,
+    draft: AttemptDraft,
+    sheet: KeptSheet,
+    *,
+    model: str,
+    revision: str | None,
+    cache_key: str | None = None,
 ) -> Result:
+    """Builds the result of an attempt that has its answers.
+
+    Arguments:
+        cache_key: key by which later jobs find the answers.
+    """
     return Result(
         answers=draft.answers,
         segments=tuple(draft.segments),
         frames=tuple(draft.frames),
         sources=tuple(draft.sources),
-        model=cache.model,
-        model_revision=cache.revision,
+        model=model,
+        model_revision=revision,
         sampling=draft.sampling,
         generation=draft.generation,
-        usage=draft.usage(claim.queued_s),
-        cache_key=None if draft.is_reread else key.lookup,
-        **_own_fields(claim, sheet, draft.warnings),
+        usage=draft.usage(job.queued_s),
+        cache_key=None if draft.is_reread else cache_key,
+        **_own_fields(job, sheet, draft.warnings),
     )
 
 
@@ -135,16 +165,16 @@ def _drop_sheet_warnings(warnings: Sequence[Warn]) -> list[Warn]:
     return [warning for warning in warnings if warning.param != "sheet"]
 
 
-def _own_fields(claim: Claim, sheet: KeptSheet, warnings: Sequence[Warn]) -> dict[str, Any]:
+def _own_fields(job: AnsweredJob, sheet: KeptSheet, warnings: Sequence[Warn]) -> dict[str, Any]:
     """Fields of a result that differ between jobs with the same answers."""
     return {
-        "job_id": claim.job_id,
-        "attempt": claim.attempt,
-        "created_at": to_datetime(claim.created_at_s),
+        "job_id": job.job_id,
+        "attempt": job.attempt,
+        "created_at": to_datetime(job.created_at_s),
         "finished_at": datetime.now(UTC),
-        "custom_id": claim.request.custom_id,
-        "tenant": claim.request.tenant,
-        "metadata": claim.request.metadata,
+        "custom_id": job.request.custom_id,
+        "tenant": job.request.tenant,
+        "metadata": job.request.metadata,
         "warnings": (*warnings, *([sheet.warning] if sheet.warning else [])),
         "sheet_url": sheet.url,
         "sheet": sheet.layout,

@@ -93,6 +93,10 @@ class ProfiledEngine:
         return self.engine.revision
 
     @property
+    def prompt_form(self) -> str | None:
+        return self.engine.prompt_form
+
+    @property
     def device(self) -> str:
         return self.engine.device
 

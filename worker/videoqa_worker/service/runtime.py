@@ -1,6 +1,6 @@
 """Runtime: builds a worker's resident objects in order, and closes them in reverse.
 
-ledger -> reaper (announces "loading") -> engine (loads the model) -> sources -> decoders
+ledger -> reaper (announces "loading") -> parts (engine, which loads the model; sources; decoders; pipeline)
     -> leases -> job slots -> watchdog
 """
 
@@ -20,25 +20,22 @@ from prometheus_client import CollectorRegistry
 
 from videoqa import errors
 from videoqa.broker import make_celery, ring
-from videoqa.contract import EngineInfo, WorkerInfo, WorkerState, describe_summary
+from videoqa.contract import EngineInfo, WorkerInfo, WorkerState
 from videoqa.jobs import Ledger, connect
 from videoqa.storage import ObjectStore
 from videoqa.telemetry.tracing import shut_down_tracing
 from videoqa_worker import __version__, log_events
-from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.engine import Answering, Engine, ServerEngine, Stats
+from videoqa_worker.engine import Answering, Stats
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.job.attempts import Attempts
 from videoqa_worker.job.claims import Claims
 from videoqa_worker.job.leases import LeaseKeeper
-from videoqa_worker.job.pipeline import Pipeline
+from videoqa_worker.job.parts import AnsweringParts, count_sequences
 from videoqa_worker.job.progress import ProgressWriter
 from videoqa_worker.job.result_object import list_roots
-from videoqa_worker.job.shared_frames import SharedFrames
 from videoqa_worker.job.sheet import SheetKeeper
 from videoqa_worker.job.slots import JobSlots
 from videoqa_worker.job.tally import ObserveAttempt
-from videoqa_worker.prompt import PictureLimits
 from videoqa_worker.service.announcement import describe_worker, list_queues, name_worker
 from videoqa_worker.service.bell_reader import BellReader
 from videoqa_worker.service.gpu import GpuReader
@@ -53,7 +50,6 @@ from videoqa_worker.service.rates import EngineRates, RateMeter
 from videoqa_worker.service.reaper import Reaper
 from videoqa_worker.service.watchdog import Watchdog
 from videoqa_worker.settings import WorkerSettings
-from videoqa_worker.sources import Sources
 
 __all__ = ["Runtime"]
 
@@ -114,18 +110,11 @@ class Runtime:
         self._announce(reaper)
         if settings.metrics_address is not None:  # before the model is loaded, if it is a wrong one
             self._serve_metrics(stack, settings.metrics_address, reaper)
-        engine = self._make_engine()
-        if self._profile is not None:
-            engine = self._profile.watch(engine)
-        stack.callback(engine.close)
-        engine.start()
-        sources = stack.enter_context(
-            Sources(settings.sources, s3_endpoint_url=settings.s3_endpoint_url)
+        parts = stack.enter_context(
+            AnsweringParts(settings, on_state=self._on_state, watch=self._watch_engine)
         )
-        job_slots = self._count_slots(engine)
-        decoders = stack.enter_context(Decoders.of(settings, most=job_slots))
-        self.decoder_count = decoders.count
-        decoders.start()
+        engine, job_slots = parts.engine, parts.job_slots
+        self.decoder_count = parts.decoders.count
         self.leases = stack.enter_context(
             LeaseKeeper(ledger, lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
         )
@@ -155,18 +144,7 @@ class Runtime:
             ),
             self.leases,
             progress,
-            Pipeline(
-                sources,
-                decoders,
-                engine,
-                summary_warning=None
-                if settings.engine.summarizes
-                else describe_summary(settings.model),
-                limits=PictureLimits(
-                    settings.engine.frame_max_pixels, settings.engine.frame_max_tokens
-                ),
-                shared_frames=stack.enter_context(SharedFrames.of(settings)),
-            ),
+            parts.pipeline,
             objects,
             AnswerCache(
                 objects,
@@ -174,6 +152,7 @@ class Runtime:
                 revision=engine.revision,
                 ttl_s=settings.cache_ttl_s,
                 answer_settings=settings.answer_settings,
+                prompt_form=engine.prompt_form,
                 per_tenant=settings.cache_scope == "tenant",
             ),
             sheets,
@@ -203,27 +182,17 @@ class Runtime:
                 bells_dropped=self.bells.dropped,
                 bells_rerung=reaper.rung,
                 engine=engine.stats,
-                engine_rows_most=self._count_sequences(engine),
+                engine_rows_most=count_sequences(self.settings, engine),
             )
 
         registry.register(WorkerStateCollector(read, GpuReader()))
         self.metrics_port = stack.enter_context(serve_metrics(address, registry))
 
-    def _count_sequences(self, engine: Answering) -> int:
-        """Returns how many sequences are generated together: the engine has found out what its device holds."""
-        return engine.stats.max_batch or self.settings.engine.max_batch
+    def _watch_engine(self, engine: Answering) -> Answering:
+        return engine if self._profile is None else self._profile.watch(engine)
 
     def _count_slots(self, engine: Answering) -> int:
-        return self.settings.count_job_slots(self._count_sequences(engine))
-
-    def _make_engine(self) -> Answering:
-        """Returns the engine, with the model in this process or on a server."""
-        settings = self.settings
-        if settings.server.url is None:
-            return Engine(settings.engine, on_state=self._on_state)
-        model = settings.server.model or settings.engine.checkpoint
-        config = settings.server.model_copy(update={"model": model})
-        return ServerEngine(config, on_state=self._on_state)
+        return self.settings.count_job_slots(count_sequences(self.settings, engine))
 
     def _make_watchdog(self, engine: Answering, reaper: Reaper) -> Watchdog:
         def leave(status: int) -> None:

@@ -63,7 +63,7 @@ def plan_spans(
     Raises:
         SamplingError: the file cannot be opened. SourceError: its index cannot be fetched.
     """
-    plan = read_fetch_plan(file, limits, budget)
+    plan = None if sampling.method == "guide" else read_fetch_plan(file, limits, budget)
     if plan is None:
         return None
     most = limits.max_segments

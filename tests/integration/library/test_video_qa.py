@@ -1,0 +1,219 @@
+"""The engine as a library: the answers of a worker's jobs without a queue, from any thread, and errors as values."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from support.attempts import make_attempts, submit
+
+import videoqa_worker
+from videoqa.contract import Failure, Result
+from videoqa.errors import (
+    ClientClosed,
+    ConfigurationError,
+    InvalidRequest,
+    NoMedia,
+    SourceNotFound,
+)
+from videoqa.jobs import Ledger
+from videoqa.settings import Settings
+from videoqa.storage import ObjectStore
+from videoqa_worker import VideoQA
+from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.settings import WorkerSettings
+
+CLIPS = Path(videoqa_worker.__file__).parent / "demo" / "clips"
+QUESTION = "What happens in this video?"
+TIMES = {"fetching_s", "sampling_s", "generating_s", "storing_s", "queued_s"}
+ASKED = {"circle.mp4": "a red circle moves right", "square.mp4": "a blue square moves up"}
+
+
+@pytest.fixture(scope="module")
+def qa() -> Iterator[VideoQA]:
+    with VideoQA("demo", decoders=1, max_batch=2) as qa:
+        yield qa
+
+
+def test_an_answer_is_that_of_a_job_with_all_that_it_was_made_from(
+    qa: VideoQA, ledger: Ledger, settings: Settings, tmp_path: Path
+) -> None:
+    clip = CLIPS / "circle.mp4"
+    fields: dict[str, Any] = {
+        "sampling": {"method": "segment", "segment_s": 2, "frames": 3},
+        "summary": True,
+        "metadata": {"row": "7"},
+        "custom_id": "seven",
+    }
+    result = qa.ask(clip, [QUESTION, "What colour?"], **fields)
+    parts = qa._start()._parts
+    objects = ObjectStore(file_roots=(tmp_path,))
+    cache = AnswerCache(objects, model="demo", revision=qa.revision, ttl_s=0)
+    attempts = make_attempts(
+        WorkerSettings(
+            redis_url=settings.redis_url,
+            prefix=settings.prefix,
+            output=tmp_path.as_uri() + "/{job_id}.json",
+        ),
+        ledger,
+        cast(Any, parts.pipeline),
+        objects,
+        cache,
+    )
+    job = submit(ledger, inputs=[clip.as_uri()], questions=[QUESTION, "What colour?"], **fields)
+    attempts.process()
+    stored = Result.model_validate_json((tmp_path / f"{job.job_id}.json").read_bytes())
+    assert _facts(stored) == _facts(result)
+    assert [part.text for part in result.segments] == [part.text for part in stored.segments]
+    assert len(result.segments) == 2
+    assert result.job_id != stored.job_id
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    """The fields of a result that do not tell which job it was, and when."""
+    found = result.model_dump(
+        exclude={"job_id": True, "created_at": True, "finished_at": True, "usage": TIMES}
+    )
+    for answer in [*found["answers"], *(a for part in found["segments"] for a in part["answers"])]:
+        del answer["first_token_s"]
+    return found
+
+
+def test_threads_ask_at_once_and_each_gets_its_own_answer(qa: VideoQA) -> None:
+    clips = [CLIPS / name for name in ASKED] * 3
+    with ThreadPoolExecutor(6) as threads:
+        results = list(threads.map(lambda clip: qa.ask(clip, QUESTION), clips))
+    assert [result.answers[0].text for result in results] == [*ASKED.values()] * 3
+
+
+def test_a_bad_row_is_a_value_and_a_generator_is_taken_from_as_it_is_answered(qa: VideoQA) -> None:
+    taken = 0
+    circle, square = (str(CLIPS / name) for name in ASKED)
+
+    def rows() -> Iterator[Any]:
+        nonlocal taken
+        for row in (
+            circle,
+            "/nosuch.mp4",
+            {"inputs": square, "questions": "What colour?", "custom_id": "own"},
+            [circle, square],
+            {"inputs": [], "custom_id": "empty"},
+            {"url": square, "start": 0, "end": 2},
+            *[circle] * 30,
+        ):
+            taken += 1
+            yield row
+
+    answers = qa.ask_many(rows(), QUESTION, on_error="return", sampling={"frames": 4})
+    found = [next(answers) for _ in range(6)]
+    assert taken <= 6 + 2 * qa._start().job_slots
+    answers.close()  # type: ignore[attr-defined]
+    assert taken <= 6 + 2 * qa._start().job_slots
+    first, missing, own, both, empty, part = found
+    assert isinstance(missing, Failure)
+    assert isinstance(empty, Failure)
+    assert (missing.code, missing.attempt) == (SourceNotFound.code, 1)
+    assert (empty.code, empty.attempt, empty.stage) == (NoMedia.code, 0, "submitting")
+    assert isinstance(first, Result)
+    assert first.answers[0].text == ASKED["circle.mp4"]
+    assert isinstance(own, Result)
+    assert (own.answers[0].text, own.custom_id) == ("blue", "own")
+    assert isinstance(both, Result)
+    assert [source.url for source in both.sources] == [Path(circle).as_uri(), Path(square).as_uri()]
+    assert isinstance(part, Result)
+    assert part.sources[0].end == 2
+    assert {result.sampling.frames for result in (first, own, both, part)} == {4}
+
+
+def test_errors_raise_where_nobody_asked_for_values(qa: VideoQA) -> None:
+    with pytest.raises(SourceNotFound):
+        qa.ask("/nosuch.mp4", QUESTION)
+    with pytest.raises(SourceNotFound):
+        list(qa.ask_many([CLIPS / "circle.mp4", "/nosuch.mp4"], QUESTION))
+
+    def stop(step: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        qa.ask(CLIPS / "circle.mp4", QUESTION, on_progress=stop)
+    failed = qa.ask("/nosuch.mp4", QUESTION, on_error="return")
+    assert isinstance(failed, Failure)
+    assert failed.param == "inputs.0.url"
+
+
+def test_text_comes_while_it_is_written(qa: VideoQA) -> None:
+    steps: list[Any] = []
+    result = qa.ask(CLIPS / "circle.mp4", QUESTION, stream=True, on_progress=steps.append)
+    stages = list(dict.fromkeys(step.stage for step in steps))
+    assert stages == ["fetching", "sampling", "generating"]
+    assert "".join(step.text for step in steps).strip() == result.answers[0].text
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"webhook": "https://example.org/hook"}, "webhook"),
+        ({"output": "s3://bucket/{job_id}.json"}, "output"),
+        ({"idempotency_key": "k"}, "idempotency_key"),
+        ({"max_attempts": 5}, "max_attempts"),
+        ({"sheet": True}, "sheet"),
+        ({"model": "llava-hf/another"}, "model"),
+        ({"inputs": "b.mp4"}, "inputs"),
+        ({"samplign": {}}, "samplign"),
+    ],
+)
+def test_a_field_that_nobody_here_can_heed_is_refused(
+    fields: dict[str, Any], param: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        VideoQA("demo").ask("a.mp4", QUESTION, **fields)
+    assert caught.value.param == param
+
+
+def test_it_pickles_as_its_settings_and_loads_nothing_before_it_is_used(
+    qa: VideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDEOQA_MAX_BATCH", "3")
+    copy = pickle.loads(pickle.dumps(qa))
+    assert copy._running is None
+    assert copy._settings == qa._settings
+    assert copy._settings.engine.max_batch == 2
+    assert VideoQA.from_environment("demo")._settings.engine.max_batch == 3
+    assert VideoQA("demo")._settings.engine.max_batch == 8
+    copy.close()
+    with pytest.raises(ClientClosed):
+        copy.ask(CLIPS / "circle.mp4", QUESTION)
+    with pytest.raises(TypeError, match="max_batsch"):
+        VideoQA("demo", max_batsch=2)
+    with pytest.raises(ConfigurationError, match="MAX_BATCH"):
+        VideoQA("demo", max_batch=0)
+
+
+def test_a_forked_child_leaves_its_parents_engine_alone(qa: VideoQA) -> None:
+    qa.start()
+    pids = qa._start()._parts.decoders.pids
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if qa._running is None:
+                qa.close()
+                gc.collect()
+                status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert qa.ask(CLIPS / "square.mp4", QUESTION).answers[0].text == ASKED["square.mp4"]
+    assert qa._start()._parts.decoders.pids == pids
+
+
+def test_files_are_open_unless_folders_are_named(tmp_path: Path) -> None:
+    assert VideoQA("demo")._settings.sources.file_roots == (Path("/"),)
+    narrow = VideoQA("demo", file_roots=(tmp_path,))
+    assert narrow._settings.sources.file_roots == (tmp_path,)

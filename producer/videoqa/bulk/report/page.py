@@ -1,7 +1,7 @@
 """The page: one HTML file with style, script and data inside, that asks nothing of any other host.
 
-The texts of videos and models are data of the script, which writes them as text; nothing of them is HTML. The page's
-own policy allows its one style and its one script by their digests, and pictures beside it.
+The texts of videos and models, without hidden characters, are data of the script, which writes them as text; nothing
+of them is HTML. The page's own policy allows its one style and its one script by their digests, and pictures beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from videoqa.bulk.output.result_table import NAME
 from videoqa.bulk.report.pictures import copy_sheets
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
+from videoqa.printable import printable
 
 __all__ = ["check_report", "make_page", "write_report"]
 
@@ -100,8 +101,8 @@ def _make_row(row: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, 
     frames = row["frames"] or [frame for part in row["segments"] for frame in part["frames"]]
     times = [round(frame["pts_s"], 2) for frame in frames]
     found = {
-        "id": row["custom_id"],
-        "in": list(row["inputs"]),
+        "id": printable(row["custom_id"]),
+        "in": [printable(url) for url in row["inputs"]],
         "a": answers,
         "t": times[:_MOST_TIMES],
         "n": len(times),
@@ -110,13 +111,19 @@ def _make_row(row: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, 
         "j": row["job_id"],
     }
     if row["error"]:
-        found["x"] = [row["error"]["code"], row["error"]["message"][:MOST_CHARACTERS]]
+        found["x"] = [
+            printable(row["error"]["code"]),
+            printable(row["error"]["message"][:MOST_CHARACTERS], lines=True),
+        ]
     return {name: value for name, value in found.items() if value not in (None, [])}
 
 
 def _make_answer(answer: Mapping[str, Any]) -> dict[str, Any]:
     text = answer["text"]
-    found: dict[str, Any] = {"q": answer["question"], "t": text[:MOST_CHARACTERS]}
+    found: dict[str, Any] = {
+        "q": printable(answer["question"]),
+        "t": printable(text[:MOST_CHARACTERS], lines=True),
+    }
     if len(text) > MOST_CHARACTERS:
         found["cut"] = len(text)
     confidence = answer.get("confidence")

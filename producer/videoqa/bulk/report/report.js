@@ -18,9 +18,9 @@ function make(name, className, text) {
 function isolate(text) { return make("bdi", "", text); }
 function number(value) { return value.toLocaleString("en"); }
 function clock(seconds) {
-  const whole = Math.floor(seconds), hours = Math.floor(whole / 3600);
+  const tenths = Math.round(seconds * 10), rest = tenths % 10;
+  const whole = (tenths - rest) / 10, hours = Math.floor(whole / 3600);
   const two = value => String(value).padStart(2, "0");
-  const rest = Math.round((seconds - whole) * 10) % 10;
   const minutes = Math.floor(whole / 60) % 60;
   return (hours ? hours + ":" + two(minutes) : minutes) + ":" + two(whole % 60) + (rest ? "." + rest : "");
 }

@@ -32,7 +32,7 @@ from videoqa.login import find_client_settings
 from videoqa.storage import ObjectStore
 
 if TYPE_CHECKING:
-    from videoqa.bulk import Estimate, Manifest, OutputDir, RowCounts, Subtitles
+    from videoqa.bulk import Estimate, Manifest, OutputDir, ReportCounts, RowCounts, Subtitles
 
 __all__ = ["caption"]
 
@@ -234,10 +234,10 @@ def caption(
             counts = run_manifest(
                 client, manifest, results, options, ProgressReporter(quiet=as_json)
             )
-            pages = None if report is None else write_report(client, results, report)
+            shown = None if report is None else write_report(client, results, report)
     _print_counts(counts, manifest, results, as_json)
-    if pages is not None and not as_json:
-        _print_report(report, *pages)
+    if shown is not None and not as_json:
+        _print_report(report, shown)
     _print_left_out(manifest, as_json)
     if counts.failed:
         raise typer.Exit(1)
@@ -273,9 +273,11 @@ def _print_counts(counts: RowCounts, manifest: Manifest, output: OutputDir, as_j
         print_note("the same command with --retry-failed retries the failed ones")
 
 
-def _print_report(report: Path | None, rows: int, pictures: int) -> None:
-    print_line(f"{report} shows {rows} videos, {pictures} of them with a contact sheet")
-    if pictures < rows:
+def _print_report(report: Path | None, shown: ReportCounts) -> None:
+    print_line(
+        f"{report} shows {shown.videos} videos, {shown.pictures} of them with a contact sheet"
+    )
+    if shown.pictures < shown.answered:
         print_note(
             "workers keep sheets below VIDEOQA_SHEET_OUTPUT, which must be set here as well; videos that were done "
             "before without one have none until they are asked again"

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from videoqa.bulk import OutputDir, check_report, write_report
+from videoqa.bulk import OutputDir, ReportCounts, check_report, write_report
 from videoqa.bulk.report.page import MOST_CHARACTERS, make_page
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest, SheetNotKept
@@ -83,13 +83,13 @@ def test_sheets_lie_beside_the_page_and_are_copied_once(tmp_path: Path) -> None:
     (tmp_path / "out/results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page, sheets = tmp_path / "my report.html", Sheets()
     client = cast(Client, sheets)
-    assert write_report(client, output, page) == (3, 1)
+    assert write_report(client, output, page) == ReportCounts(videos=3, answered=3, pictures=1)
     assert (tmp_path / "my report_files/job_1.jpg").read_bytes() == SHEET
     assert sorted(sheets.asked) == ["job_1", "job_2"]
     assert [row.get("p") for row in read_data(page.read_bytes())["rows"]] == [
         "my%20report_files/job_1.jpg", None, None,
     ]  # fmt: skip
-    assert write_report(client, output, page) == (3, 1)
+    assert write_report(client, output, page) == ReportCounts(videos=3, answered=3, pictures=1)
     assert sorted(sheets.asked) == ["job_1", "job_2", "job_2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "my report.html",

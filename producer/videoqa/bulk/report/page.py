@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +25,7 @@ from videoqa.client import Client
 from videoqa.errors import InvalidRequest
 from videoqa.printable import printable
 
-__all__ = ["check_report", "make_page", "write_report"]
+__all__ = ["ReportCounts", "check_report", "make_page", "write_report"]
 
 MOST_CHARACTERS = 20_000
 """Longest text of one answer in the page; results.jsonl has the rest."""
@@ -44,11 +45,17 @@ def check_report(path: Path) -> None:
         )
 
 
-def write_report(client: Client, output: OutputDir, path: Path) -> tuple[int, int]:
-    """Writes the page of all rows of OUTPUT, and their pictures into a folder beside it.
+@dataclass(frozen=True)
+class ReportCounts:
+    """The numbers of videos in a page."""
 
-    Returns:
-        the numbers of rows, and of those with a picture.
+    videos: int
+    answered: int
+    pictures: int
+
+
+def write_report(client: Client, output: OutputDir, path: Path) -> ReportCounts:
+    """Writes the page of all rows of OUTPUT, and their pictures into a folder beside it.
 
     Raises:
         OutputDenied, OutputUnavailable: the page or OUTPUT's table cannot be written or read.
@@ -65,7 +72,9 @@ def write_report(client: Client, output: OutputDir, path: Path) -> tuple[int, in
         partial = path.with_name(f".videoqa-{path.name}")
         partial.write_bytes(make_page(rows, found, output.url))
         partial.replace(path)
-    return len(rows), sum(row["job_id"] in found for row in rows)
+    return ReportCounts(
+        len(rows), sum(row["ok"] for row in rows), sum(row["job_id"] in found for row in rows)
+    )
 
 
 def make_page(rows: Iterable[Mapping[str, Any]], pictures: Mapping[str, str], output: str) -> bytes:

@@ -45,6 +45,9 @@ def caption(
         "id", checkpoint, delete_checkpoint_on_success=False
     )
     videos = ray.data.read_parquet(table)
+    videos = videos.repartition(
+        target_num_rows_per_block=batch
+    )  # a crash costs no more rows than this
     captions = videos.map_batches(
         Captioner,
         fn_constructor_args=[qa],

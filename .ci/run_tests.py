@@ -5,7 +5,8 @@
 
 Three parts: `check`; tests that compute, a lane a core; and tests that mostly wait for servers, leases and
 processes, in more lanes than that. A lane takes file after file (tests/conftest.py), and torch has one thread in
-each. What the tests that wait print comes when they are done.
+each. All lanes are forked from one process, since imports are 8 CPU s (tests/support/forking/zygote.py). What the
+tests that wait print comes when they are done.
 
 A test may fail because of what runs beside it: on a busy machine a process starts late. Up to MOST_AGAIN failed
 tests run a second time, when all parts are done, one after the other. One that fails again fails the run; one that
@@ -18,10 +19,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,9 +42,12 @@ WAITING = [
         for each in ("bulk", "cli", "client", "gateway", "job", "sources")
     ),
 ]
+FORKING = Path(__file__).parents[1] / "tests/support/forking"
+LANE = f"popen//python={shlex.join([sys.executable, '-IS', str(FORKING / 'lane.py')])}"
+SOCKET_VARIABLE = "TESTS_ZYGOTE"
 PYTEST_PARTS: dict[str, list[str]] = {
-    "waiting": ["-p", "no:schemathesis", "-n", "4", *WAITING],
-    "computing": ["-n", "2", *(f"--ignore={each}" for each in WAITING)],
+    "waiting": ["--dist=load", f"--tx=4*{LANE}", "-p", "no:schemathesis", *WAITING],
+    "computing": ["--dist=load", f"--tx=2*{LANE}", *(f"--ignore={each}" for each in WAITING)],
 }
 CHECK = "check"
 MOST_AGAIN = 5
@@ -67,7 +73,25 @@ def main(arguments: Sequence[str]) -> int:
     known = [CHECK, *PYTEST_PARTS]
     named = list(itertools.takewhile(known.__contains__, arguments))
     options = arguments[len(named) :]
-    return judge(run_parts(named or known, options), options)
+    with fork_server():
+        return judge(run_parts(named or known, options), options)
+
+
+@contextmanager
+def fork_server() -> Iterator[None]:
+    """Runs the process that the lanes of all parts are forked from, and the workers that tests start."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = [sys.executable, "-P", FORKING / "zygote.py", f"{folder}/socket"]
+        process = subprocess.Popen(program, env=make_environ(), stdin=subprocess.PIPE)
+        outer = os.environ.get(SOCKET_VARIABLE)  # a test runs this script
+        os.environ[SOCKET_VARIABLE] = f"{folder}/socket"
+        try:
+            yield
+        finally:
+            os.environ.pop(SOCKET_VARIABLE)
+            if outer is not None:
+                os.environ[SOCKET_VARIABLE] = outer
+            process.communicate()
 
 
 def run_parts(parts: Sequence[str], options: Sequence[str]) -> dict[str, Outcome]:
@@ -96,16 +120,22 @@ def start_pytest(
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "outcomes.json").unlink(missing_ok=True)
-    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-    # Else each lane, and each process that a test starts, compiles all modules: 9 of the 22 CPU s of collecting.
-    environ.pop("PYTHONDONTWRITEBYTECODE", None)
     kept = ["--failures", str(folder / "outcomes.json"), "-o", f"cache_dir={folder}"]
+    # A lane's anyio is not rewritten: it has no assertion of ours.
+    kept += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     return subprocess.Popen(
         [str(BIN / "pytest"), "--no-loadscope-reorder", *kept, *arguments],
-        env=environ,
+        env=make_environ(),
         stdout=output,  # type: ignore[arg-type]
         stderr=subprocess.STDOUT,
     )
+
+
+def make_environ() -> dict[str, str]:
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Else each lane, and each process that a test starts, compiles all modules: 9 of the 22 CPU s of collecting.
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environ
 
 
 def read_outcome(part: str, status: int) -> Outcome:

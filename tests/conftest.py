@@ -25,7 +25,7 @@ IMPORT_TORCH = ("support.attempts", "support.models")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Leaves torch and transformers out of the process that starts the lanes: 5 CPU s, and it runs no test."""
-    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+    if hasattr(config, "workerinput") or not config.getoption("tx", None):
         for name in IMPORT_TORCH:
             config.pluginmanager.import_plugin(name)
 

@@ -7,7 +7,7 @@ what was expected, and the next step.
     VideoQAError
     ├── QueueFull, SubmittedInPart, OperatorOnly, WrongKey, RateLimited
     ├── RequestError            the request itself is wrong; nothing was submitted
-    │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch
+    │   ├── InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch, AnswerUnsupported
     │   └── IdempotencyConflict, ManifestRefused
     ├── LookupFailed            about a job id
     │   └── JobNotFound, JobExpired, RecordUnreadable, JobNotFinished, JobFailed, NotRetryable
@@ -31,6 +31,8 @@ from typing import ClassVar, Literal, Protocol, get_args
 __all__ = [
     "REGISTRY",
     "AddressForbidden",
+    "AnswerNotServed",
+    "AnswerUnsupported",
     "BucketNotFound",
     "BulkActionNotFound",
     "ChecksumMismatch",
@@ -201,6 +203,13 @@ class MarkMismatch(RequestError):
 
     code = "mark_mismatch"
     next_step = "Place each input once, or leave all marks out."
+
+
+class AnswerUnsupported(RequestError):
+    """The form of an answer, such as its JSON schema, is none that a worker could serve."""
+
+    code = "answer_unsupported"
+    next_step = "Simplify the part of the schema or pattern that `param` names."
 
 
 class QueueFull(VideoQAError):
@@ -833,6 +842,13 @@ class NoTokenAllowed(GenerationError):
 
     code = "no_token_allowed"
     next_step = "Correct `suppress_tokens`, `bad_words_ids` and the like in the checkpoint."
+
+
+class AnswerNotServed(GenerationError):
+    """The model cannot write answers of the form that was asked for, or the form costs too much to hold it to."""
+
+    code = "answer_not_served"
+    next_step = "Simplify the schema or pattern, or ask a model whose vocabulary has what it needs."
 
 
 class OutOfMemory(GenerationError):

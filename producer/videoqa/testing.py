@@ -23,6 +23,7 @@ from videoqa.backends.redis_backend import RedisBackend
 from videoqa.client import Client
 from videoqa.contract import (
     Answer,
+    AnswerForm,
     Failure,
     GenerationInForce,
     Job,
@@ -31,6 +32,7 @@ from videoqa.contract import (
     Result,
     Segment,
     Usage,
+    read_value,
 )
 from videoqa.jobs import ENCODING_ERRORS, Claim, Ledger, Progress, SharedReader, queue_name
 from videoqa.settings import Settings
@@ -177,12 +179,12 @@ class InMemoryClient(Client):
             )
         now = datetime.now(UTC)
         answers = tuple(
-            _make_answer(question.id, question.text, text)
+            _make_answer(question.id, question.text, text, request.get_form(question))
             for question, text in zip(request.questions, texts, strict=True)
         )
         segments: tuple[Segment, ...] = ()
-        if request.sampling.segment_s is not None:
-            end = request.sampling.segment_s
+        if request.sampling.method == "segment":
+            end = request.sampling.longest_s
             segments = (Segment(number=0, start=0.0, end=end, answers=answers, frames=()),)
             summary = request.summary
             answers = (_make_answer("summary", summary, texts[0]),) if summary is not None else ()
@@ -293,7 +295,9 @@ class InMemoryAsyncClient(AsyncClient):
         await self._call(self.memory.expire, job_id)
 
 
-def _make_answer(question_id: str, question: str, text: str) -> Answer:
+def _make_answer(
+    question_id: str, question: str, text: str, form: AnswerForm | None = None
+) -> Answer:
     return Answer(
         question_id=question_id,
         question=question,
@@ -301,4 +305,5 @@ def _make_answer(question_id: str, question: str, text: str) -> Answer:
         finish_reason="stop",
         input_tokens=0,
         output_tokens=len(text.split()),
+        value=None if form is None else read_value(form, text),
     )

@@ -9,21 +9,31 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BaseModel
 
 from videoqa.contract import (
+    ChoiceAnswer,
+    ChoiceAnswerFields,
     Generation,
     GenerationFields,
     Image,
     ImageFields,
     JobRequest,
+    JsonAnswer,
+    JsonAnswerFields,
     Model,
+    NumberAnswer,
+    NumberAnswerFields,
     Question,
     QuestionFields,
+    RegexAnswer,
+    RegexAnswerFields,
     RequestFields,
     RequestKeywords,
     Sampling,
     SamplingFields,
+    TextAnswer,
+    TextAnswerFields,
     Video,
     VideoFields,
     Webhook,
@@ -32,9 +42,15 @@ from videoqa.contract import (
 
 PAIRS: dict[type[Model], Any] = {
     Video: VideoFields, Image: ImageFields, Question: QuestionFields, Sampling: SamplingFields,
-    Generation: GenerationFields, Webhook: WebhookFields, JobRequest: RequestFields,
+    Generation: GenerationFields, Webhook: WebhookFields, JobRequest: RequestFields, TextAnswer: TextAnswerFields,
+    ChoiceAnswer: ChoiceAnswerFields, JsonAnswer: JsonAnswerFields, RegexAnswer: RegexAnswerFields,
+    NumberAnswer: NumberAnswerFields,
 }  # fmt: skip
-ALSO: dict[str, set[Any]] = {"url": {Path}, "summary": {bool}, "webhook": {str}}
+TEXTS = frozenset({str})
+ALSO: dict[str, set[Any]] = {
+    "url": {Path}, "summary": {bool}, "webhook": {str},
+    "answer": {type[BaseModel], Literal["text", "json", "number"], (list, TEXTS), (tuple, TEXTS)},
+}  # fmt: skip
 """Types that validators turn into the field's own."""
 ITEMS: dict[str, set[Any]] = {"inputs": {str, Path}, "questions": {str}}
 """Types that validators turn into a field's items; one item may stand for a sequence of one."""

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 from support.videos import Recipe, write_clip
@@ -56,7 +57,7 @@ class Kind:
     def pictures(self) -> Sequence[int]:
         return self.numbers or range(self.recipe.frames)
 
-    @property
+    @cached_property
     def shown_s(self) -> Sequence[Fraction]:
         return self.times_s or self.recipe.shown_s[: len(self.pictures)]
 

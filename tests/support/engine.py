@@ -38,7 +38,7 @@ def ask(
     engine: Engine, media: list[FrameInput], question: str, **settings: Any
 ) -> GenerationRequest:
     """Builds a request; keywords of AnswerOptions go there, the others to Generation."""
-    names = ("should_stop", "own_batch", "on_progress", "on_text")
+    names = ("should_stop", "own_batch", "on_progress", "on_text", "form")
     own = {k: settings.pop(k) for k in names if k in settings}
     generation = Generation(**{"max_new_tokens": 24, **settings})
     inputs = engine.prompter.build(media, question)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import av
@@ -87,7 +88,7 @@ class Recipe:
     mirrored: bool = False
     """True for pictures that are stored mirrored, and which the container says to mirror back."""
 
-    @property
+    @cached_property
     def shown_s(self) -> Sequence[Fraction]:
         return self.times_s or [n / self.fps for n in range(self.frames)]
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from videoqa.cli.answer_form import Choice, Number, Regex, Schema, build_form
 from videoqa.contract import as_url, guess_kind
 from videoqa.errors import InvalidRequest
 
@@ -131,6 +132,23 @@ Segments = Annotated[
         help="Cut one long video into segments of S seconds and ask about each; --frames is per segment.",
     ),
 ]
+Shots = Annotated[
+    bool,
+    typer.Option(
+        "--shots",
+        rich_help_panel=_FRAMES,
+        help="Cut one video where the film cuts and ask about each shot; --segments is then the longest.",
+    ),
+]
+MinSegment = Annotated[
+    float | None,
+    typer.Option(
+        "--min-segment",
+        metavar="S",
+        rich_help_panel=_FRAMES,
+        help="With --shots: pass over cuts that come less than S seconds after the last (default 1).",
+    ),
+]
 Overlap = Annotated[
     float | None,
     typer.Option(
@@ -145,7 +163,7 @@ Summary = Annotated[
     typer.Option(
         "--summary",
         rich_help_panel=_FRAMES,
-        help="With --segments: also ask the model to summarize the segments' answers.",
+        help="With --segments or --shots: also ask the model to summarize the segments' answers.",
     ),
 ]
 MaxTokens = Annotated[
@@ -327,6 +345,8 @@ class FrameFlags:
     tolerance: Tolerance = None
     budget: Budget = None
     segments: Segments = None
+    shots: Shots = False
+    min_segment: MinSegment = None
     overlap: Overlap = None
     summary: Summary = False
     max_pixels: MaxPixels = None
@@ -337,11 +357,12 @@ class FrameFlags:
         sampling = build_sampling(
             frames=self.frames, fps=self.fps, times=self.times, keyframes=self.keyframes, guide=self.guide,
             tolerance=self.tolerance, budget=self.budget, segments=self.segments, overlap=self.overlap,
+            shots=self.shots, min_segment=self.min_segment,
             max_pixels=self.max_pixels, max_frame_tokens=self.max_frame_tokens,
         )  # fmt: skip
-        if self.summary and self.segments is None:
+        if self.summary and self.segments is None and not self.shots:
             raise InvalidRequest(
-                "got --summary without --segments, expected both or neither", param="summary"
+                "got --summary without --segments or --shots, expected one of them", param="summary"
             )
         return drop_unset(sampling=sampling, summary=self.summary or None)
 
@@ -362,15 +383,20 @@ class AnswerFlags:
     seed: Seed = None
     stop: Stop = None
     cache: Cache = None
+    choice: Choice = None
+    schema: Schema = None
+    regex: Regex = None
+    number: Number = False
 
     def build(self) -> dict[str, Any]:
-        """Returns the fields of the request."""
+        """Returns the fields of the request; raises InvalidRequest."""
         generation = drop_unset(
             max_new_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k,
             min_p=self.min_p, repetition_penalty=self.repetition_penalty, frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty, seed=self.seed, stop=tuple(self.stop or ()),
         )  # fmt: skip
-        return drop_unset(model=self.model, generation=generation, cache=self.cache)
+        answer = build_form(self.choice, self.schema, self.regex, number=self.number)
+        return drop_unset(model=self.model, generation=generation, cache=self.cache, answer=answer)
 
 
 @dataclass(frozen=True)
@@ -505,6 +531,8 @@ def build_sampling(
     tolerance: float | None = None,
     budget: int | None = None,
     segments: float | None = None,
+    shots: bool = False,
+    min_segment: float | None = None,
     overlap: float | None = None,
     max_pixels: int | None = None,
     max_frame_tokens: int | None = None,
@@ -518,13 +546,13 @@ def build_sampling(
         "fps": fps is not None,
         "times": times is not None,
         "keyframe": keyframes,
-        "segment": segments is not None,
+        "segment": shots or segments is not None,
         "guide": guide,
     }
     chosen = [method for method, is_chosen in methods.items() if is_chosen]
     if len(chosen) > 1:
         raise InvalidRequest(
-            "got more than one of --fps, --times, --keyframes, --guide and --segments, expected one of "
+            "got more than one of --fps, --times, --keyframes, --guide and --segments (or --shots), expected one of "
             "them or none",
             param="sampling.method",
         )
@@ -538,6 +566,11 @@ def build_sampling(
             "got --overlap without --segments, expected both or neither",
             param="sampling.overlap_s",
         )
+    if min_segment is not None and not shots:
+        raise InvalidRequest(
+            "got --min-segment without --shots, expected both or neither",
+            param="sampling.min_segment_s",
+        )
     return (
         drop_unset(
             method=chosen[0] if chosen else None,
@@ -545,7 +578,9 @@ def build_sampling(
             fps=fps,
             times=_parse_seconds(times) if times is not None else None,
             tolerance_s=tolerance,
+            segment="shots" if shots else None,
             segment_s=segments,
+            min_segment_s=min_segment,
             overlap_s=overlap,
             budget=budget,
             max_pixels=max_pixels,

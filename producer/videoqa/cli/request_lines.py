@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from videoqa.contract import DEFAULT_FPS_CAP, Generation, Image, Input, JobRequest, Sampling
+from videoqa.contract import (
+    DEFAULT_FPS_CAP,
+    AnswerForm,
+    ChoiceAnswer,
+    Generation,
+    Image,
+    Input,
+    JobRequest,
+    JsonAnswer,
+    NumberAnswer,
+    RegexAnswer,
+    Sampling,
+    TextAnswer,
+)
 
 __all__ = ["describe_sampling", "format_request", "join_lines"]
 
@@ -24,6 +37,8 @@ def format_request(request: JobRequest) -> Iterator[tuple[str, str]]:
     yield "sampling", describe_sampling(request.sampling)
     if request.generation != Generation():
         yield "answer", _describe_generation(request.generation)
+    if request.answer is not None:
+        yield "form", _shorten(_describe_form(request.answer))
     if request.cache != "use":
         yield "cache", request.cache
 
@@ -48,7 +63,10 @@ def describe_sampling(sampling: Sampling) -> str:
             text = f"{count} spread evenly, nearest keyframes{near}"
         case "segment":
             overlap = f", each {sampling.overlap_s:g} s into the next" if sampling.overlap_s else ""
-            text = f"segments of {sampling.segment_s:g} s{overlap}, {count} spread evenly in each"
+            length = f"segments of {sampling.segment_s or 0:g} s{overlap}"
+            if sampling.segment == "shots":
+                length = f"shots of {sampling.shortest_s:g} to {sampling.longest_s:g} s"
+            text = f"{length}, {count} spread evenly in each"
         case "guide":
             text = f"{count} as Hugging Face's guide takes them"
         case _:
@@ -80,6 +98,20 @@ def _describe_generation(generation: Generation) -> str:
     if generation.stop:
         parts.append("ends before " + " or ".join(map(repr, generation.stop)))
     return ", ".join(parts)
+
+
+def _describe_form(form: AnswerForm) -> str:
+    match form:
+        case ChoiceAnswer(choices=choices):
+            return "one of " + ", ".join(map(repr, choices))
+        case RegexAnswer(pattern=pattern):
+            return f"text of the form {pattern}"
+        case NumberAnswer():
+            return "a number"
+        case JsonAnswer():
+            return "JSON of a schema"
+        case TextAnswer():
+            return "free text"
 
 
 def _shorten(text: str) -> str:

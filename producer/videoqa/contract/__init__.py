@@ -1,5 +1,15 @@
 """The contract: frozen models of everything that crosses a process, and the subtitles made of them."""
 
+from videoqa.contract.answer_form import (
+    AnswerForm,
+    ChoiceAnswer,
+    JsonAnswer,
+    NumberAnswer,
+    RegexAnswer,
+    TextAnswer,
+    ValueUnreadable,
+    read_value,
+)
 from videoqa.contract.archive_run import (
     MOST_EXAMPLES,
     MOST_RUN_CODES,
@@ -56,6 +66,7 @@ from videoqa.contract.job_filter import (
     check_instant,
     parse_filter,
 )
+from videoqa.contract.json_schema import close_objects
 from videoqa.contract.mistakes import describe_mistake, refuse_mistake
 from videoqa.contract.model import Model, parse_stored
 from videoqa.contract.output import (
@@ -82,12 +93,17 @@ from videoqa.contract.request import (
     redact_request,
 )
 from videoqa.contract.request_fields import (
+    ChoiceAnswerFields,
     GenerationFields,
     ImageFields,
+    JsonAnswerFields,
+    NumberAnswerFields,
     QuestionFields,
+    RegexAnswerFields,
     RequestFields,
     RequestKeywords,
     SamplingFields,
+    TextAnswerFields,
     VideoFields,
     WebhookFields,
 )
@@ -150,6 +166,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "WEBHOOK_EVENTS",
     "Answer",
+    "AnswerForm",
     "ArchiveRun",
     "Attempt",
     "AttemptOutcome",
@@ -160,6 +177,8 @@ __all__ = [
     "BulkPreview",
     "BulkRefusal",
     "BulkStatus",
+    "ChoiceAnswer",
+    "ChoiceAnswerFields",
     "Cue",
     "DeadCount",
     "DeadGroup",
@@ -186,13 +205,19 @@ __all__ = [
     "JobState",
     "JobSummary",
     "JobTimeline",
+    "JsonAnswer",
+    "JsonAnswerFields",
     "Model",
     "ModelStats",
+    "NumberAnswer",
+    "NumberAnswerFields",
     "ObjectUrl",
     "Priority",
     "Question",
     "QuestionFields",
     "QueueInfo",
+    "RegexAnswer",
+    "RegexAnswerFields",
     "RequestFields",
     "RequestKeywords",
     "Result",
@@ -212,11 +237,14 @@ __all__ = [
     "StatsPoint",
     "StatsSpan",
     "StatsTotals",
+    "TextAnswer",
+    "TextAnswerFields",
     "TextPiece",
     "Transcript",
     "Usage",
     "UsageBy",
     "UsageRow",
+    "ValueUnreadable",
     "Video",
     "VideoFields",
     "Warn",
@@ -232,6 +260,7 @@ __all__ = [
     "check_bucket",
     "check_instant",
     "check_output",
+    "close_objects",
     "describe_mistake",
     "describe_state",
     "describe_summary",
@@ -252,6 +281,7 @@ __all__ = [
     "parse_stored",
     "parse_webhook",
     "quote_name",
+    "read_value",
     "redact_request",
     "redact_url",
     "refuse_mistake",

@@ -13,6 +13,8 @@ __all__ = ["DEFAULT_FPS_CAP", "DEFAULT_FRAMES", "Sampling"]
 
 DEFAULT_FRAMES = 8
 """Frames of a video if neither the job nor the model's processor states a number."""
+DEFAULT_LONGEST_SHOT_S = 60.0
+DEFAULT_SHORTEST_SHOT_S = 1.0
 DEFAULT_FPS_CAP = 32
 """Most frames that `fps` takes if `frames` names no other cap: with as many, an answer still fits into
 the models' contexts."""
@@ -20,7 +22,9 @@ _FIELDS_OF_METHODS = (
     ("fps", "fps", True),
     ("times", "times", True),
     ("tolerance_s", "keyframe", False),
-    ("segment_s", "segment", True),
+    ("segment", "segment", False),
+    ("segment_s", "segment", False),
+    ("min_segment_s", "segment", False),
     ("overlap_s", "segment", False),
 )
 """(field, the method that it belongs to, True if that method needs it)"""
@@ -41,6 +45,9 @@ class Sampling(Model):
       `segment_s - overlap_s` after the one before; each question is asked of each segment, which
       gets the `uniform` instants for its own a and b. The last one ends at b. If it would bring
       less than a tenth of `segment_s` that is new, the one before ends at b instead.
+      With `segment="shots"` segments end where the film cuts: a cut that comes less than
+      `min_segment_s` (1) after the last one, or before b, is passed over, and a shot longer than
+      `segment_s` (60) is cut into equal parts.
     - `guide`: the pictures number `k * (count // n)`, by OpenCV and its count, for who comes from
       Hugging Face's guide "video-text-to-text" and wants the same answers. Of whole videos only; reads
       and decodes all up to the last of them, and needs a worker with OpenCV.
@@ -57,7 +64,12 @@ class Sampling(Model):
         default=None, min_length=1, max_length=256
     )
     tolerance_s: float | None = Field(default=None, ge=0, le=1e7)
+    segment: Literal["shots"] | None = None
+    """The end of segments; `shots`: where the film cuts. None: after `segment_s`."""
     segment_s: float | None = Field(default=None, ge=0.1, le=86_400)
+    """Length of a segment; with `shots` the greatest."""
+    min_segment_s: float | None = Field(default=None, ge=0.1, le=86_400)
+    """Least length of a segment, with `shots` only."""
     overlap_s: float | None = Field(default=None, ge=0, le=86_400)
     """Overlap of adjacent segments in seconds; None: they do not overlap."""
     budget: int | None = Field(default=None, ge=1, le=1024)
@@ -79,15 +91,39 @@ class Sampling(Model):
                 raise ValueError(f"got {name} with method={self.method!r}, expected {method!r}")
             if not given and is_needed and self.method == method:
                 raise ValueError(f"got method={method!r} without {name}, expected {name}")
+        self._check_segments()
         if self.method == "times" and (self.frames is not None or self.budget is not None):
             raise ValueError("got times with frames or budget, expected the times alone")
         if self.method == "segment" and self.budget is not None:
-            raise ValueError("got segment_s with budget, expected `frames` for each segment")
+            raise ValueError("got segments with budget, expected `frames` for each segment")
         if self.segment_s is not None and (self.overlap_s or 0.0) >= self.segment_s:
             raise ValueError(
                 f"got overlap_s={self.overlap_s:g}, expected less than segment_s={self.segment_s:g}"
             )
         return self
+
+    def _check_segments(self) -> None:
+        if self.method == "segment" and self.segment is None and self.segment_s is None:
+            raise ValueError("got method='segment' without segment_s, expected segment_s")
+        if self.segment is None and self.min_segment_s is not None:
+            raise ValueError("got min_segment_s without segment='shots', expected both or neither")
+        if self.segment is not None and self.overlap_s is not None:
+            raise ValueError("got overlap_s with segment='shots', expected one of them")
+        if self.segment is not None and self.shortest_s > self.longest_s:
+            raise ValueError(
+                f"got min_segment_s={self.shortest_s:g}, expected at most segment_s={self.longest_s:g}"
+            )
+
+    @property
+    def longest_s(self) -> float:
+        """Greatest length of a segment, in seconds."""
+        return DEFAULT_LONGEST_SHOT_S if self.segment_s is None else self.segment_s
+
+    @property
+    def shortest_s(self) -> float:
+        """Least length of a shot, in seconds."""
+        default_s = min(DEFAULT_SHORTEST_SHOT_S, self.longest_s)
+        return default_s if self.min_segment_s is None else self.min_segment_s
 
     @property
     def cap(self) -> int:

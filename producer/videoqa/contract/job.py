@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, JsonValue, TypeAdapter
 
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.model import Model
@@ -38,6 +38,8 @@ __all__ = [
     "describe_summary",
     "to_datetime",
 ]
+
+T = TypeVar("T")
 
 JobState = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"]
 FINAL_STATES: frozenset[JobState] = frozenset({"succeeded", "failed", "canceled", "expired"})
@@ -151,6 +153,17 @@ class Answer(Model):
     output_tokens: int = Field(ge=0)
     first_token_s: float | None = None
     """Seconds from the question's entry into the model's queue to the answer's first token."""
+    value: JsonValue = None
+    """Value of the text, if the question asks for a form: a choice, a number, or what JSON stands for. None:
+    free text, or an answer that was cut off, of which a warning tells."""
+
+    def value_as(self, kind: type[T]) -> T:
+        """Returns the value as this type, such as a pydantic model.
+
+        Raises:
+            pydantic.ValidationError: it is none of that type, as of an answer that was cut off.
+        """
+        return TypeAdapter(kind).validate_python(self.value)
 
 
 class FrameUsed(Model):
@@ -279,6 +292,21 @@ class Result(Model):
     """URL of the sheet with thumbnails of the frames; None: none was kept."""
     sheet: Sheet | None = None
     """Layout of the sheet, by which each frame is found on it."""
+
+    def value_as(self, kind: type[T], question_id: str | None = None) -> T:
+        """Returns the value of an answer as this type, such as a pydantic model.
+
+        Arguments:
+            question_id: id of the question; None: the first one.
+
+        Raises:
+            KeyError: there is no answer to such a question; those about segments are in `segments`.
+            pydantic.ValidationError: the value is none of that type, as of an answer that was cut off.
+        """
+        for answer in self.answers:
+            if question_id in (None, answer.question_id):
+                return answer.value_as(kind)
+        raise KeyError(question_id)
 
 
 EventType = Literal["state", "stage", "progress", "retry", "text"]

@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from videoqa import errors
+from videoqa.contract.answer_form import FORMS, AnswerForm, AnswerFormOrShort, find_form_mistakes
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.mistakes import describe_mistake
 from videoqa.contract.model import Model
@@ -163,6 +164,8 @@ class Question(Model):
 
     id: str = Field(min_length=1, max_length=128)
     text: str = Field(max_length=32_768)
+    answer: AnswerFormOrShort | None = None
+    """Form that the answer has to have; None: that of the request."""
 
 
 _MOST_PENALTY = 10.0
@@ -265,6 +268,8 @@ class JobRequest(Model):
         BeforeValidator(_number_questions, json_schema_input_type=_QuestionsGiven),
     ]
     sampling: Sampling = Sampling()
+    answer: AnswerFormOrShort | None = None
+    """Form of the answers to questions that name none; None: free text. A summary is always free text."""
     summary: Annotated[
         str | None,
         Field(min_length=1, max_length=32_768),
@@ -372,6 +377,11 @@ class JobRequest(Model):
             raise ValueError("output contains {custom_id}, expected custom_id to be given")
         return self
 
+    def get_form(self, question: Question) -> AnswerForm | None:
+        """Returns the form of the answer to a question; None: free text."""
+        form = question.answer or self.answer
+        return None if form is None or form.kind == "text" else form
+
 
 def _find_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
     """Finds what types cannot: no input, a question without text, marks that do not fit."""
@@ -382,6 +392,7 @@ def _find_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
             param="inputs",
         )
         return
+    yield from _find_form_mistakes(request)
     have = Counter(item.kind for item in request.inputs)
     for n, question in enumerate(request.questions):
         where = f"questions.{n}.text"
@@ -400,6 +411,14 @@ def _find_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
             )
 
 
+def _find_form_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
+    forms = {f"questions.{n}.answer": each.answer for n, each in enumerate(request.questions)}
+    for where, form in {"answer": request.answer, **forms}.items():
+        for path, message in find_form_mistakes(form) if form is not None else ():
+            param = f"{where}.{path}"
+            yield errors.AnswerUnsupported(f"{param:.300}: {message}", param=param[:300])
+
+
 def _fit(marks: Counter[str], inputs: Sequence[Input]) -> bool:
     """Returns True if there is a mark for each input; one that is named like a picture may be of either kind."""
     sure = Counter(
@@ -410,7 +429,7 @@ def _fit(marks: Counter[str], inputs: Sequence[Input]) -> bool:
 
 _MODELS: dict[int | str, type[Model]] = {
     "video": Video, "image": Image, "questions": Question, "sampling": Sampling, "generation": Generation,
-    "webhook": Webhook,
+    "webhook": Webhook, **FORMS,
 }  # fmt: skip
 """Models of a request's parts, by the names that stand in the path to a mistake in one."""
 _PLACES = {
@@ -428,8 +447,8 @@ def parse_request(data: Any, *, strict: bool = False) -> JobRequest:
         strict: JSON text has the types of the schema: no number in quotes, no number for a time.
 
     Raises:
-        InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch: the message has all mistakes, `param` names the
-            field of the first one.
+        InvalidRequest, EmptyQuestion, NoMedia, MarkMismatch, AnswerUnsupported: the message has all mistakes, `param`
+            names the field of the first one.
     """
     try:
         if isinstance(data, JobRequest):
@@ -465,7 +484,12 @@ def _join(messages: Sequence[str], count: int) -> str:
 
 
 def _param(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc if part not in ("video", "image"))
+    """Returns the path of a field, without the kinds by which pydantic tells the members of a union apart."""
+    return ".".join(
+        str(part)
+        for n, part in enumerate(loc)
+        if part not in ("video", "image") and not (n and loc[n - 1] == "answer" and part in FORMS)
+    )
 
 
 def _describe(found: ErrorDetails) -> str:

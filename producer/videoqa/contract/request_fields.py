@@ -9,19 +9,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
+from pydantic import BaseModel
+
+from videoqa.contract.answer_form import (
+    ChoiceAnswer,
+    JsonAnswer,
+    NumberAnswer,
+    RegexAnswer,
+    TextAnswer,
+)
 from videoqa.contract.frame_sampling import Sampling
 from videoqa.contract.request import Generation, Image, Question, Video
 from videoqa.contract.webhook import Webhook, WebhookEvent
 
 __all__ = [
+    "ChoiceAnswerFields",
     "GenerationFields",
     "ImageFields",
+    "JsonAnswerFields",
+    "NumberAnswerFields",
     "QuestionFields",
+    "RegexAnswerFields",
     "RequestFields",
     "RequestKeywords",
     "SamplingFields",
+    "TextAnswerFields",
     "VideoFields",
     "WebhookFields",
 ]
@@ -50,11 +64,76 @@ class ImageFields(_ImageUrl, total=False):
     guessed: bool
 
 
-class QuestionFields(TypedDict):
-    """The fields of a `Question`."""
+class TextAnswerFields(TypedDict):
+    """The fields of a `TextAnswer`."""
 
+    kind: Literal["text"]
+
+
+class ChoiceAnswerFields(TypedDict):
+    """The fields of a `ChoiceAnswer`."""
+
+    kind: Literal["choice"]
+    choices: list[str] | tuple[str, ...]
+
+
+class _Json(TypedDict):
+    kind: Literal["json"]
+
+
+class JsonAnswerFields(_Json, total=False):
+    """The fields of a `JsonAnswer`."""
+
+    json_schema: Mapping[str, Any]
+
+
+class RegexAnswerFields(TypedDict):
+    """The fields of a `RegexAnswer`."""
+
+    kind: Literal["regex"]
+    pattern: str
+
+
+class _Number(TypedDict):
+    kind: Literal["number"]
+
+
+class NumberAnswerFields(_Number, total=False):
+    """The fields of a `NumberAnswer`."""
+
+    minimum: float | None
+    maximum: float | None
+    integer: bool
+
+
+_OneAnswer = (
+    TextAnswer
+    | ChoiceAnswer
+    | JsonAnswer
+    | RegexAnswer
+    | NumberAnswer
+    | TextAnswerFields
+    | ChoiceAnswerFields
+    | JsonAnswerFields
+    | RegexAnswerFields
+    | NumberAnswerFields
+    | list[str]
+    | tuple[str, ...]
+    | Literal["text", "json", "number"]
+    | type[BaseModel]
+    | None
+)
+
+
+class _Question(TypedDict):
     id: str
     text: str
+
+
+class QuestionFields(_Question, total=False):
+    """The fields of a `Question`."""
+
+    answer: _OneAnswer
 
 
 class SamplingFields(TypedDict, total=False):
@@ -65,7 +144,9 @@ class SamplingFields(TypedDict, total=False):
     fps: float | None
     times: Sequence[float] | None
     tolerance_s: float | None
+    segment: Literal["shots"] | None
     segment_s: float | None
+    min_segment_s: float | None
     overlap_s: float | None
     budget: int | None
     max_pixels: int | None
@@ -103,6 +184,7 @@ _OneQuestion = str | Question | QuestionFields
 
 class _Options(TypedDict, total=False):
     sampling: Sampling | SamplingFields
+    answer: _OneAnswer
     summary: str | bool | None
     generation: Generation | GenerationFields
     model: str | None

@@ -197,6 +197,10 @@ def test_submit_prints_only_the_id_and_warns_where_nobody_would_answer(
         ),
         (["--segments", "30"], {"method": "segment", "segment_s": 30.0}),
         (
+            ["--shots", "--min-segment", "2"],
+            {"method": "segment", "segment": "shots", "min_segment_s": 2.0},
+        ),
+        (
             ["--segments", "30", "--overlap", "2.5", "-n", "4"],
             {"method": "segment", "segment_s": 30.0, "overlap_s": 2.5, "frames": 4},
         ),

@@ -255,6 +255,17 @@ def test_without_sealed_memory_pixels_come_through_a_file(
 SEGMENTS = Sampling(method="segment", segment_s=0.5, overlap_s=0.1, frames=3)
 
 
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_shots_are_those_of_this_process(
+    kind: str, decoders: Decoders, make_clip: MakeClip
+) -> None:
+    path, shots = make_clip(CLIPS[kind]), Sampling(method="segment", segment="shots", segment_s=1)
+    there = list(decoders.segments(CompleteFile(path), shots))
+    here = list(sample_segments(path, shots, limits=LIMITS))
+    assert [(one.start_s, one.end_s) for one in there] == [(one.start_s, one.end_s) for one in here]
+    assert_same(there[-1].video, here[-1].video)
+
+
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "mp4, too large", "mp4, sound alone"])
 def test_segments_are_those_of_this_process(
     kind: str, decoders: Decoders, make_clip: MakeClip

@@ -24,7 +24,7 @@ from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
-from videoqa.contract import Generation, Sampling
+from videoqa.contract import ChoiceAnswer, Generation, JsonAnswer, RegexAnswer, Sampling
 from videoqa.errors import (
     ConfigurationError,
     EngineStopped,
@@ -271,6 +271,25 @@ def test_penalties_and_filters_reach_the_server_by_the_names_of_vllm(
             **(filters if "temperature" in asked else dict.fromkeys(filters)),
         }
     assert engine.stated_generation == {}
+
+
+def test_the_form_of_an_answer_reaches_the_server_and_stop_strings_do_not_cut_it(
+    engine: ServerEngine, server: Misbehaving
+) -> None:
+    scene = JsonAnswer(kind="json", json_schema={"properties": {"a": {"type": "integer"}}})
+    closed = {**scene.json_schema, "additionalProperties": False}
+    cases = [
+        (ChoiceAnswer(kind="choice", choices=("a", "b")), {"structured_outputs": {"choice": ["a", "b"]}}),
+        (RegexAnswer(kind="regex", pattern="a+"), {"structured_outputs": {"regex": "a+"}}),
+        (scene, {"response_format": {"type": "json_schema", "json_schema": {
+            "name": "answer", "schema": closed, "strict": True}}}),
+    ]  # fmt: skip
+    for form, expected in cases:
+        generation = Generation(stop=("n",))
+        assert ask(engine, [clip(1, 2)], "?", generation, form=form).result(30).text == "fine"
+        sent = server.bodies[-1]
+        names = ("response_format", "structured_outputs")
+        assert {name: sent[name] for name in names if name in sent} == expected
 
 
 @pytest.mark.parametrize("behave", [_Answer.endless, _Answer.silent])

@@ -158,8 +158,8 @@ _SERVER = pytest.StashKey[ForkServer]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Starts the fork server in the process that starts the lanes; it imports at its first order."""
-    if not hasattr(config, "workerinput"):
+    """Starts the fork server in the process that starts the lanes, unless there is one (.ci/run_tests.py)."""
+    if not hasattr(config, "workerinput") and SOCKET_VARIABLE not in os.environ:
         config.stash[_SERVER] = server = ForkServer()
         os.environ[SOCKET_VARIABLE] = server.path
 

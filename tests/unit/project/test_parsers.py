@@ -41,6 +41,8 @@ from videoqa.bulk.manifest.manifest_files import line_of_name, read_csv, read_js
 from videoqa.bulk.manifest.names import as_custom_id, canonical_url
 from videoqa.cli.arguments import build_inputs, build_sampling
 from videoqa.cli.gateway_checks import _measure_skew
+from videoqa.contract.json_schema import find_schema_mistakes
+from videoqa.contract.pattern import find_pattern_mistake
 from videoqa.errors import VideoQAError
 from videoqa.gateway.access.audit import AuditLog
 from videoqa.gateway.access.input_scope import is_inside
@@ -149,6 +151,10 @@ class Parser:
     parse: Callable[[str], object]
     before: tuple[str, ...] = ("",)
     raises: tuple[type[Exception], ...] = (VideoQAError,)
+
+
+def reads_form(form: contract.AnswerForm) -> Callable[[str], object]:
+    return lambda text: contract.read_value(form, text)
 
 
 def reads(reader: Callable[..., Any]) -> Callable[[str], object]:
@@ -355,6 +361,11 @@ PARSERS = (
     Parser("redaction", redact_secrets, (*URLS, "authorization: ", "password=", "bearer ", "eyJ", "sk-", "vqa_a_")),
     Parser("telemetry.trace_context", TraceContext.parse, ("00-", "link 00-", f"00-{'a' * 32}-{'b' * 16}-01-")),
     Parser("telemetry.trace_context", derive_trace_id, ("job_",)),
+    *(Parser("contract.answer_form", reads_form(form), before, (contract.ValueUnreadable,)) for form, before in (
+        (contract.JsonAnswer(kind="json"), ("", '{"a":', '{"a":"')), (contract.NumberAnswer(kind="number"), ("", "1.")),
+    )),
+    Parser("contract.pattern", lambda text: [find_pattern_mistake(text[n : n + 4096]) for n in range(0, 65_536, 4096)]),
+    Parser("contract.json_schema", lambda text: [*find_schema_mistakes({"$ref": f"#/{text[:65_000]}"}, "")]),
     Parser("contract.urls", contract.is_image_url, URLS),
     Parser("contract.urls", contract.as_url, ("http://",)),
     Parser("contract.output", contract.parse_object_url, URLS, (ValueError,)),
@@ -590,10 +601,12 @@ OUR_OWN = {
     "gateway.openai.chat_request": "the scheme alone, and the contract parses the URL",
     "job.result_object": "an object of this fleet",
     "gateway.reference.document": "paths of our own routes",
+    "cli.answer_form": "a file of the user who runs the command",
     "cli.login": "the URL of the user who runs the command",
     "login": "a file that the same user's `videoqa login` wrote, and the user's settings",
     "gateway.reference.html": "our own docstrings",
     "gateway.reference.parameters": "two patterns without a choice",
+    "engine.structured.grammar": "a form that the contract has checked",
     "local_stack": "a file of the same user's `videoqa up`, and the operator's settings",
 }
 

@@ -64,6 +64,8 @@ _START_TIMEOUT_S = 60.0
 """Imports take 0.3 s, and longer on a machine that swaps."""
 _COMMANDS_OF_CPU = 100
 """A process may use the CPU time of so many commands that take as long as they may."""
+_MOST_SHOT_STEPS = 4096
+"""Steps of the search for shots, each with a deadline of its own: 262,144 keyframes, a day with three a second."""
 _ABORT_TIMEOUT_S = 3.0
 """Time to end an aborted command, which takes milliseconds unless the machine is busy."""
 
@@ -250,7 +252,10 @@ class DecoderProcess:
         self.is_busy = True
         self._most_frames = command.sampling.cap if command.sampling else 1
         # Each segment once on the way to the first, and once again if a seek fails there.
-        return self._exchange(command, file, check, while_fetching, skippable=2 * command.first)
+        skippable = 2 * command.first
+        if command.sampling is not None and command.sampling.segment == "shots":
+            skippable += _MOST_SHOT_STEPS
+        return self._exchange(command, file, check, while_fetching, skippable=skippable)
 
     def _exchange(
         self,
@@ -264,7 +269,7 @@ class DecoderProcess:
         """Sends the message and returns the frames; serves requests for bytes until they come.
 
         Arguments:
-            skippable: how many segments the process may report as skipped.
+            skippable: how many segments and steps the process may report as skipped.
         """
         left = skippable
         self._start_clock()

@@ -150,7 +150,7 @@ class Ensure(Model):
 
 
 class Skipped(Model):
-    """The process has decoded through a segment that is not wanted, on its way to one that is."""
+    """The process has decoded through a segment that is not wanted, or some keyframes in search of shots."""
 
     kind: Literal["skipped"] = "skipped"
 

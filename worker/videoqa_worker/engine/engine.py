@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from videoqa.contract import Generation, Warn
-from videoqa.errors import ConfigurationError, EngineStopped, PromptTooLong
+from videoqa.errors import AnswerNotServed, ConfigurationError, EngineStopped, PromptTooLong
 from videoqa_worker import log_events
 from videoqa_worker.engine.device.memory import DeviceMemory, MemoryPlan, measure_device
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
@@ -38,6 +38,7 @@ from videoqa_worker.engine.model.loading import LoadedModel, load
 from videoqa_worker.engine.scheduling.coalescing import Coalescer, compute_key
 from videoqa_worker.engine.scheduling.request_queue import RequestQueue
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.engine.structured.matcher import GrammarCompiler
 from videoqa_worker.machine import count_cores
 from videoqa_worker.prompt import FrameInput, Prompter, compute_form
 from videoqa_worker.settings import EngineConfig
@@ -54,6 +55,11 @@ _NEXT_STEP = (
 
 def _ignore_state(state: str) -> None:
     pass
+
+
+def _count_logits(loaded: LoadedModel) -> int:
+    """Returns the width of the model's logits, and no less than the tokens of its tokenizer."""
+    return max(loaded.generation.vocabulary or 0, len(loaded.tokenizer))
 
 
 class Engine:
@@ -80,6 +86,7 @@ class Engine:
         self._queue = RequestQueue(config)
         self._coalescer = Coalescer()
         self._runner: Runner | None = None
+        self._grammars: GrammarCompiler | None = None
         self._closing = threading.Event()
         self._started: Future[LoadedModel] = Future()
         self._thread = threading.Thread(target=self._main, name="videoqa-engine", daemon=True)
@@ -108,7 +115,8 @@ class Engine:
         """
         try:
             self.prompter.check_length(request.inputs, request.generation.max_new_tokens)
-        except PromptTooLong as error:
+            request = self._add_grammar(request)
+        except (PromptTooLong, AnswerNotServed) as error:
             refused: Future[Generated] = Future()
             refused.set_exception(error)
             return refused
@@ -124,6 +132,13 @@ class Engine:
                 own.set_exception(error)
             own.add_done_callback(partial(self._coalescer.complete, key, coalesced))
         return future
+
+    def _add_grammar(self, request: GenerationRequest) -> GenerationRequest:
+        """Compiles the form of an answer on the caller's thread, so that the engine's never does."""
+        if request.form is None or request.grammar is not None:
+            return request
+        assert self._grammars is not None  # noqa: S101 - set before the start ends
+        return replace(request, grammar=self._grammars.make(request.form))
 
     def _enqueue(self, request: GenerationRequest) -> Future[Generated]:
         # On the caller's thread, so that the engine's does not wait for the copy.
@@ -256,6 +271,9 @@ class Engine:
         runner = self._choose_runner(loaded)
         self._on_state("ready")
         self._runner = runner
+        self._grammars = GrammarCompiler(
+            loaded.tokenizer, loaded.generation.ends, _count_logits(loaded)
+        )
         self._started.set_result(loaded)
         return runner
 

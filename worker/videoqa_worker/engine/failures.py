@@ -8,6 +8,7 @@ import torch
 
 from videoqa.errors import GenerationError, ModelError, NanLogits, NoTokenAllowed, OutOfMemory
 from videoqa_worker.engine.generation import PendingRequest
+from videoqa_worker.engine.structured.matcher import make_unwritable
 
 __all__ = ["STOPPED", "Fault", "classify", "make_nan_error", "make_no_token_error"]
 
@@ -42,8 +43,14 @@ def make_nan_error() -> NanLogits:
     )
 
 
-def make_no_token_error() -> NoTokenAllowed:
-    """Returns the error for a sequence in which the settings forbid every token."""
+def make_no_token_error(*, is_free: bool = True) -> GenerationError:
+    """Returns the error for a sequence in which every token is forbidden.
+
+    Arguments:
+        is_free: the answer has no form, so the settings alone forbid them.
+    """
+    if not is_free:
+        return make_unwritable("the rest of an answer of this form")
     return NoTokenAllowed(
         "the generation settings forbid every token of the vocabulary at this place, expected one at least; "
         "correct suppress_tokens, bad_words_ids and the other settings in a copy of the checkpoint"

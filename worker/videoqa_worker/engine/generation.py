@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 
-from videoqa.contract import FinishReason, Generation
+from videoqa.contract import AnswerForm, FinishReason, Generation
 from videoqa.errors import JobCanceled
+from videoqa_worker.engine.structured.matcher import Grammar
 from videoqa_worker.prompt import FrameInput, ModelInputs, PreparedMedia
 
 __all__ = [
@@ -38,6 +39,8 @@ class AnswerOptions:
     """Settings, scheduling and callbacks of a question, on its whole way to the model."""
 
     generation: Generation
+    form: AnswerForm | None = None
+    """Form that the answer has to have; None: free text. Stop strings do not end an answer of a form."""
     should_stop: Callable[[], bool] = never_stop
     """Canceled, or past its deadline; called at every decode step, so it must be cheap."""
     own_batch: bool = False
@@ -57,6 +60,8 @@ class GenerationRequest(AnswerOptions):
     """A question whose prompt is built."""
 
     inputs: ModelInputs
+    grammar: Grammar | None = field(default=None, kw_only=True)
+    """The compiled form; the engine sets it."""
 
 
 @dataclass(frozen=True, eq=False)

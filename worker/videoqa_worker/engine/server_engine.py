@@ -30,6 +30,7 @@ from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.generation import Generated, MediaQuestion, make_canceled
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.engine.structured.server_fields import list_server_fields
 from videoqa_worker.prompt import FrameInput, PreparedMedia, build_chat_content
 from videoqa_worker.settings import ServerConfig
 
@@ -142,7 +143,8 @@ class ServerEngine:
                 "limit: leave it out, or set it where the server starts"
             )
         content = build_chat_content(media, question.text, images=images)
-        buffer = StopStringBuffer(question.generation.stop, question.on_text)
+        stops = question.generation.stop if question.form is None else ()
+        buffer = StopStringBuffer(stops, question.on_text)
         with self._entry:
             if not self._closing.is_set():
                 return self._run_on_loop(self._answer(content, question, buffer))
@@ -160,7 +162,7 @@ class ServerEngine:
         buffer: StopStringBuffer,
     ) -> Generated:
         begun = asyncio.Event()
-        task = asyncio.ensure_future(self._request(content, question.generation, buffer, begun))
+        task = asyncio.ensure_future(self._request(content, question, buffer, begun))
         self._running[task] = asyncio.current_task()
         try:
             if (
@@ -183,7 +185,7 @@ class ServerEngine:
     async def _request(
         self,
         content: list[dict[str, Any]],
-        generation: Generation,
+        question: MediaQuestion,
         buffer: StopStringBuffer,
         begun: asyncio.Event,
     ) -> Generated:
@@ -200,7 +202,7 @@ class ServerEngine:
                     messages=[{"role": "user", "content": content}],
                     stream=True,
                     stream_options={"include_usage": True},
-                    **_make_settings(generation),
+                    **_make_settings(question),
                 ),
                 within_s=self._config.silence_s,  # with all retries of the client
             )
@@ -220,7 +222,7 @@ class ServerEngine:
                     if length > _MAX_ANSWER:
                         raise ModelServerError(
                             f"the model's server wrote more than {_MAX_ANSWER} characters for "
-                            f"max_new_tokens={generation.max_new_tokens}; check the server's settings"
+                            f"max_new_tokens={question.generation.max_new_tokens}; check the server's settings"
                         )
         if buffer.stopped:
             finish = "stop_string"
@@ -327,8 +329,9 @@ def _make_client(config: ServerConfig) -> AsyncOpenAI:
     )
 
 
-def _make_settings(generation: Generation) -> dict[str, Any]:
+def _make_settings(question: MediaQuestion) -> dict[str, Any]:
     """Returns the settings of a request, without stop strings: we hang up at one, and some servers fail on them."""
+    generation = question.generation
     settings: dict[str, Any] = {
         "max_tokens": generation.max_new_tokens,
         "temperature": generation.temperature,
@@ -340,7 +343,9 @@ def _make_settings(generation: Generation) -> dict[str, Any]:
     for name in ("frequency_penalty", "presence_penalty"):
         if value := getattr(generation, name):
             settings[name] = value
-    if extra := _list_extra(generation):
+    own, added = list_server_fields(question.form)
+    settings |= own
+    if extra := _list_extra(generation) | added:
         settings["extra_body"] = extra
     return settings
 

@@ -43,7 +43,7 @@ class VideoHeader:
     frames: int | None
     """Frames of all segments together, or of the video."""
     segments: int
-    """Number of segments; 1 unless `method` is "segment"."""
+    """Number of segments; 1 unless `method` is "segment", and for shots, which a header does not tell."""
     spans: list[Span] | None
     """Byte ranges that a worker would read; None: the whole file."""
     is_image: bool = False
@@ -78,7 +78,8 @@ def read_header(
     except _BeyondHeader:
         return VideoHeader(0, 0, None, None, 1, None)
     spans: list[Span] | None = None
-    if not whole:
+    in_shots = sampling.segment == "shots"
+    if not whole and not in_shots:
         try:
             spans = plan_spans(header_only, sampling, start, end, limits, budget)
         except _BeyondHeader:
@@ -86,6 +87,8 @@ def read_header(
     if seconds is None:
         return VideoHeader(width, height, None, None, 1, spans)
     clip = resolve_clip(seconds, start, end, slack_s=Fraction(1))
+    if in_shots:  # only a search through the packets tells how many there are
+        return VideoHeader(width, height, float(clip.end_s - clip.start_s), None, 1, spans)
     instants = compute_instants(
         sampling, clip, slack_s=Fraction(1), max_segments=limits.max_segments
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-from videoqa.contract import Sampling
+from videoqa.contract import Sampling, Warn
 from videoqa_worker.frames.budget import DecodeBudget, TimedFile, no_check
 from videoqa_worker.frames.container.declared_shape import read_declared_shape
 from videoqa_worker.frames.container.file_cursor import is_complete
@@ -41,6 +41,7 @@ from videoqa_worker.frames.selection.clip import Clip, resolve_clip
 from videoqa_worker.frames.selection.fetch_plan import FetchPlan, read_fetch_plan
 from videoqa_worker.frames.selection.instants import SegmentSpan, cut_segments, spread_evenly
 from videoqa_worker.frames.selection.targets import Target
+from videoqa_worker.frames.shots.finder import find_shots
 from videoqa_worker.frames.sparse_file import CompleteFile, SparseFile
 from videoqa_worker.frames.still import is_still, read_still
 from videoqa_worker.settings import DEFAULT_LIMITS, FrameLimits
@@ -83,7 +84,8 @@ def sample_segments(
         most_side: as for `sample_frames`.
         limits: `decode_timeout_s` holds for each segment, also for those that are decoded through
             on the way to `first`, or again where no seek leads to the next picture.
-        on_skipped: called after each segment that is decoded through and not yielded.
+        on_skipped: called after each segment that is decoded through and not yielded, and each step of the search
+            for shots.
 
     Raises:
         As `sample_frames`; TooManySegments.
@@ -96,7 +98,9 @@ def sample_segments(
         )
         yield SampledSegment(number=0, total=1, start_s=0.0, end_s=0.0, video=still)
         return
-    plan = None if is_complete(source) else read_fetch_plan(source, limits, budget)
+    # Suspected cuts lie all over the file, so it is fetched whole for them.
+    may_plan = not is_complete(source) and sampling.segment != "shots"
+    plan = read_fetch_plan(source, limits, budget) if may_plan else None
     if plan is None:
         source.ensure([(0, source.size_bytes)])
     with (
@@ -107,7 +111,7 @@ def sample_segments(
         doubtful = walk.lacks_reordering()
         timeline = read_timeline(walk.video, first_picture.picture.pts, budget, doubtful=doubtful)
         walk.use_timeline(timeline)
-        clip = _SegmentedClip.of(sampling, timeline, start, end, limits)
+        clip = _cut_clip(playable, timeline, sampling, start, end, limits, budget, on_skipped)
         shape = ShapeRule(read_declared_shape(walk.video), limits.max_pixels)
         check_memory(first_picture, shape, clip.frames_held, limits)
         converter = make_converter(walk.video, shape, most_side)
@@ -126,25 +130,32 @@ class _SegmentedClip:
     """Frames per segment."""
     frames_held: int
     """Frames of all segments that overlap, which are in memory at once."""
+    warnings: tuple[Warn, ...]
 
-    @classmethod
-    def of(
-        cls,
-        sampling: Sampling,
-        timeline: Timeline,
-        start: float | None,
-        end: float | None,
-        limits: FrameLimits,
-    ) -> _SegmentedClip:
-        """Cuts the clip [start, end) into segments."""
-        step_s = timeline.step * timeline.time_base
-        clip = resolve_clip(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
-        segments = cut_segments(sampling, clip, most=limits.max_segments)
-        at_once = 1
-        if len(segments) > 1:
-            apart_s = segments[1].start_s - segments[0].start_s
-            at_once = math.ceil((segments[0].end_s - segments[0].start_s) / apart_s)
-        return cls(clip, segments, sampling.cap, sampling.cap * at_once)
+
+def _cut_clip(
+    source: SparseFile,
+    timeline: Timeline,
+    sampling: Sampling,
+    start: float | None,
+    end: float | None,
+    limits: FrameLimits,
+    budget: DecodeBudget,
+    on_step: Callable[[], None],
+) -> _SegmentedClip:
+    """Cuts the clip [start, end) into segments."""
+    step_s = timeline.step * timeline.time_base
+    clip = resolve_clip(max(timeline.duration_s, step_s), start, end, slack_s=step_s)
+    if sampling.segment == "shots":
+        shots = find_shots(source, timeline, clip, sampling, limits, budget, on_step)
+        warnings = (*clip.warnings, *shots.warnings)
+        return _SegmentedClip(clip, shots.segments, sampling.cap, sampling.cap, warnings)
+    segments = cut_segments(sampling, clip, most=limits.max_segments)
+    at_once = 1
+    if len(segments) > 1:
+        apart_s = segments[1].start_s - segments[0].start_s
+        at_once = math.ceil((segments[0].end_s - segments[0].start_s) / apart_s)
+    return _SegmentedClip(clip, segments, sampling.cap, sampling.cap * at_once, clip.warnings)
 
 
 @dataclass
@@ -257,7 +268,7 @@ class _SegmentSampler:
         frames = tuple(replace(frame, exact=frame.exact and not doubtful) for frame in done.frames)
         is_last = done.segment.number == len(self._clip.segments) - 1
         warnings = (
-            (*self._clip.clip.warnings, *self._converter.warnings, *self._walk.video.warnings)
+            (*self._clip.warnings, *self._converter.warnings, *self._walk.video.warnings)
             if is_last
             else ()
         )

@@ -80,12 +80,18 @@ def compute_fingerprint(
         "model": [model, revision],
         "sources": [_name(version) for version in versions],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
-        "questions": [question.model_dump() for question in request.questions],
+        "questions": [question.model_dump(exclude={"answer"}) for question in request.questions],
+        "forms": _list_forms(request),
         "sampling": sampling.model_dump(exclude_none=True),
         "summary": request.summary,
         "generation": request.generation.model_dump(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _list_forms(request: JobRequest) -> list[object]:
+    forms = [request.get_form(question) for question in request.questions]
+    return [form and form.model_dump() for form in forms]
 
 
 def _name(version: SourceVersion) -> list[object]:

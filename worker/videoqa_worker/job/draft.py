@@ -155,6 +155,8 @@ def attribute_errors(param: str) -> Iterator[None]:
     try:
         yield
     except (errors.SourceError, errors.SamplingError, errors.GenerationError) as error:
+        if isinstance(error, errors.AnswerNotServed):
+            param = f"{param.removesuffix('.text')}.answer"
         error.param = error.param or param
         raise
 

@@ -25,6 +25,7 @@ from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.decoding.inputs import sample_input
 from videoqa_worker.engine import Answering
 from videoqa_worker.frames import SampledVideo
+from videoqa_worker.job.answer_values import warn_of_values
 from videoqa_worker.job.checkpoints import Checkpoints, NoCheckpoints
 from videoqa_worker.job.context import AttemptContext, Progress
 from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames, warn_of_unused
@@ -136,6 +137,11 @@ class Pipeline:
             self._answer_in_segments(job, checkpoints or NoCheckpoints())
         else:
             self._answer_at_once(job)
+        answers = [
+            *job.draft.answers,
+            *(one for part in job.draft.segments for one in part.answers),
+        ]
+        job.draft.add_warnings(warn_of_values(job.context.request, answers))
         return job.draft
 
     # -- inputs
@@ -234,6 +240,7 @@ class Pipeline:
                 question.text,
                 f"questions.{n}.text",
                 on_text=stream.make_listener(question.id) if stream else None,
+                form=job.context.request.get_form(question),
             )
             for n, question in enumerate(questions)
         ]
@@ -242,7 +249,10 @@ class Pipeline:
         answers = []
         for n, (question, future) in enumerate(zip(questions, pending, strict=True)):
             param = f"questions.{n}.text"
-            answers.append(job.session.wait(future, question.id, question.text, param, stream))
+            form = job.context.request.get_form(question)
+            answers.append(
+                job.session.wait(future, question.id, question.text, param, stream, form=form)
+            )
             report(Progress("generating", done=n + 1, total=len(questions)))
         return tuple(answers)
 

@@ -10,9 +10,10 @@ from concurrent.futures import Future
 from typing import Self
 
 from videoqa import errors
-from videoqa.contract import Answer, Warn
+from videoqa.contract import Answer, AnswerForm, Warn
 from videoqa.telemetry.log_context import hide_texts
 from videoqa_worker.engine import Answering, Generated, MediaQuestion
+from videoqa_worker.job.answer_values import find_value
 from videoqa_worker.job.context import AttemptContext
 from videoqa_worker.job.draft import attribute_errors
 from videoqa_worker.job.text_stream import TextStream
@@ -56,12 +57,14 @@ class QuestionSession:
         param: str,
         on_text: Callable[[str], None] | None = None,
         *,
+        form: AnswerForm | None = None,
         is_new: bool = False,
     ) -> Future[Generated]:
         """Queues a question.
 
         Arguments:
             param: the part of the request that it comes from.
+            form: form of the answer; None: free text.
             is_new: no attempt asked it before, so it broke no batch, and need not be asked alone.
         """
         request, control = self._context.request, self._context.control
@@ -71,6 +74,7 @@ class QuestionSession:
                 media,
                 text,
                 generation=request.generation,
+                form=form,
                 should_stop=lambda: self._is_over or control.is_stopped(),
                 own_batch=self._own_batch and not is_new,
                 patience_s=_PATIENCE_S[request.priority],
@@ -94,6 +98,8 @@ class QuestionSession:
         text: str,
         param: str,
         stream: TextStream | None = None,
+        *,
+        form: AnswerForm | None = None,
     ) -> Answer:
         """Waits for the answer to a question, and reports its text meanwhile."""
         with attribute_errors(param):
@@ -117,6 +123,7 @@ class QuestionSession:
             input_tokens=generated.input_tokens,
             output_tokens=generated.output_tokens,
             first_token_s=round(generated.first_token_s, 4),
+            value=find_value(form, generated.text),
         )
 
     def _wait_for(self, future: Future[Generated], stream: TextStream | None) -> Generated:

@@ -129,6 +129,7 @@ class Segments:
                     prepared,
                     question.text,
                     f"questions.{n}.text",
+                    form=self._context.request.get_form(question),
                     is_new=segment.number >= self._new_from,
                 )
                 for n, question in enumerate(self._context.request.questions)
@@ -149,7 +150,13 @@ class Segments:
     def _keep(self, asked: _AskedSegment) -> None:
         """Waits for a segment's answers, saves and reports it."""
         answers = tuple(
-            self._session.wait(future, question.id, question.text, f"questions.{n}.text")
+            self._session.wait(
+                future,
+                question.id,
+                question.text,
+                f"questions.{n}.text",
+                form=self._context.request.get_form(question),
+            )
             for n, (question, future) in enumerate(
                 zip(self._context.request.questions, asked.answers, strict=True)
             )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
 from videoqa.bulk.output.records import parse_line
 
-__all__ = ["COLUMNS", "Column", "list_answers", "write_csv"]
+__all__ = ["COLUMNS", "Column", "list_answers", "spell_value", "write_csv"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ COLUMNS = (
     Column("question_id", str, "Id of the question; `summary` for a summary of segments."),
     Column("question", str, "Text of the question."),
     Column("text", str, "The answer."),
+    Column("value", str, "The value of an answer of a form, as JSON; empty: free text, or it was cut off."),
     Column(
         "start", float,
         "Start of the segment or clip that the answer is about, in seconds; empty: the video's beginning.",
@@ -65,9 +67,16 @@ def list_answers(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
             yield row | {"error_code": error["code"], "error_message": error["message"]}
         for part in found["segments"]:
             span = {"start": part["start"], "end": part["end"], "segment": part["number"]}
-            yield from (row | answer | span for answer in part["answers"])
+            yield from (row | spell_value(answer) | span for answer in part["answers"])
         clip = _find_clip(found["sources"])
-        yield from (row | answer | clip for answer in found["answers"])
+        yield from (row | spell_value(answer) | clip for answer in found["answers"])
+
+
+def spell_value(answer: dict[str, Any]) -> dict[str, Any]:
+    """Returns an answer whose value is JSON text, so that all rows have one type."""
+    value = answer.get("value")
+    text = None if value is None else json.dumps(value, ensure_ascii=False)
+    return answer | {"value": text}
 
 
 def _find_clip(sources: list[dict[str, Any]]) -> dict[str, Any]:

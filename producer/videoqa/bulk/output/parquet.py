@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from videoqa import errors
-from videoqa.bulk.output.answers import COLUMNS, list_answers
+from videoqa.bulk.output.answers import COLUMNS, list_answers, spell_value
 from videoqa.bulk.output.records import ResultLine, parse_line
 
 __all__ = ["import_pyarrow", "write_answers", "write_results"]
@@ -63,6 +63,11 @@ def _write(file: IO[bytes], schema: Any, rows: Iterator[dict[str, Any]]) -> None
 def _flatten_error(line: bytes) -> dict[str, Any]:
     found = parse_line(line)
     error = found["error"] or {}
+    found["answers"] = [spell_value(answer) for answer in found["answers"]]
+    found["segments"] = [
+        part | {"answers": [spell_value(answer) for answer in part["answers"]]}
+        for part in found["segments"]
+    ]
     return found | {"error_code": error.get("code"), "error_message": error.get("message")}
 
 
@@ -75,7 +80,7 @@ def _build_struct(model: type[BaseModel], arrow: Any) -> Any:
 def _find_type(kind: Any, arrow: Any) -> Any:
     """Returns the column's type for the type of a model's field."""
     origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
+    if origin is Literal or kind is JsonValue:  # as JSON text
         return arrow.string()
     if origin is tuple:
         return arrow.list_(_find_type(inner[0], arrow))

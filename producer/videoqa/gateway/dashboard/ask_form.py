@@ -33,7 +33,7 @@ _OF_METHOD: Mapping[str, tuple[str, ...]] = {
     "fps": ("fps", "frames", "budget"),
     "keyframe": ("frames", "tolerance_s", "budget"),
     "times": ("times",),
-    "segment": ("segment_s", "overlap_s", "frames"),
+    "segment": ("segment", "segment_s", "min_segment_s", "overlap_s", "frames"),
     "guide": ("frames", "budget"),
 }
 """Fields of each sampling method."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -30,6 +30,7 @@ from videoqa_worker.engine.sequence.prefill import begin_prefill
 from videoqa_worker.engine.sequence.sampler import Sampler
 from videoqa_worker.engine.sequence.sequence import SlotSequence
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.engine.structured.masks import TokenMasks
 from videoqa_worker.settings import EngineConfig
 
 __all__ = ["ContinuousRunner"]
@@ -67,6 +68,7 @@ class ContinuousRunner:
         self._scheduler = Scheduler(loaded, self._allocator, self.prefix_cache, config, stopping)
         self._recovery = Recovery(self._scheduler, self._allocator, self.prefix_cache)
         self._processors = ProcessorFactory(loaded.generation, self._device)
+        self._token_masks = TokenMasks()
         self.steps = self.rows = self.packed = self.prompt_tokens = self.output_tokens = 0
         """Counters since the start; `rows` are the sequences over all steps."""
         self.last_step_at = time.monotonic()
@@ -123,6 +125,7 @@ class ContinuousRunner:
     def close(self) -> None:
         """Ends all sequences with EngineStopped."""
         self._scheduler.close()
+        self._token_masks.close()
 
     # Run
 
@@ -137,6 +140,7 @@ class ContinuousRunner:
         prefills = [one.prefill for one in sequences if one.prefill is not None]
         positions = [self._table.locate(one) for one in sequences]
         before = sum(prefill.done for prefill in prefills)
+        self._start_masks(sequences)
         if len(sequences) > 1:
             logits: torch.Tensor | None = self.forward.prefill_packed(prefills, positions)
         else:
@@ -206,6 +210,7 @@ class ContinuousRunner:
         if not self._table.decoding:
             return []
         next_tokens: NextTokens = []
+        self._start_masks(self._table.decoding)
         min_slots = self._config.max_batch if self._allocator.has_standard_length else 1
         for first, slots in self._group_decoding():
             sequences = [one for slot in slots for one in slot]
@@ -217,6 +222,10 @@ class ContinuousRunner:
         for sequence, _ in next_tokens:
             sequence.length += 1
         return next_tokens
+
+    def _start_masks(self, sequences: Iterable[SlotSequence]) -> None:
+        """Has the masks of these sequences' next tokens computed while the model runs."""
+        self._token_masks.start([one.matcher for one in sequences if one.matcher is not None])
 
     def _group_decoding(self) -> list[tuple[int, list[list[SlotSequence]]]]:
         """Returns the groups that decode in one pass; with fixed shapes, only sequences of one reach."""
@@ -241,6 +250,9 @@ class ContinuousRunner:
             if sequence.logits_processors is not None:
                 logits[n] = sequence.logits_processors(logits[n : n + 1])[0]
                 processed = True
+        matchers = [one.matcher for one in sequences]
+        self._token_masks.apply(logits, matchers)
+        processed |= any(matcher is not None for matcher in matchers)
         tokens = logits.argmax(dim=-1)
         for n, sequence in enumerate(sequences):
             if sequence.sampler is not None:
@@ -264,7 +276,7 @@ class ContinuousRunner:
                     slot = self._table.locate(sequence).slot
                     self.prefix_cache.save(prefill.prefix_key, prefill.prefix_length, slot)
             if token == _NONE:
-                sequence.error = make_no_token_error()
+                sequence.error = make_no_token_error(is_free=sequence.matcher is None)
                 continue
             sequence.append_token(token)
             self.output_tokens += 1

@@ -31,6 +31,7 @@ from videoqa_worker.engine.scheduling.request_queue import RequestQueue, count_p
 from videoqa_worker.engine.sequence.controls import HFSampler, HFStopping
 from videoqa_worker.engine.sequence.sequence import Sequence
 from videoqa_worker.engine.stats import Stats
+from videoqa_worker.engine.structured.masks import TokenMasks
 from videoqa_worker.prompt import ModelInputs
 from videoqa_worker.settings import EngineConfig
 
@@ -49,6 +50,7 @@ class PaddedRunner:
         """
         self._loaded = loaded
         self._processors = ProcessorFactory(loaded.generation, loaded.model.device)
+        self._token_masks = TokenMasks()
         self._max_tokens = config.max_batch_tokens
         self._joins = loaded.joins and not config.batch_invariant
         self._stopping = stopping
@@ -78,7 +80,8 @@ class PaddedRunner:
         return bool(batch)
 
     def close(self) -> None:
-        """Does nothing: no sequence outlives `run`."""
+        """Ends the thread of masks; no sequence outlives `run`."""
+        self._token_masks.close()
 
     def run(self, requests: abc.Sequence[PendingRequest]) -> None:
         """Answers every request, with a result or an error.
@@ -139,7 +142,9 @@ class PaddedRunner:
             return
         inputs = [sequence.pending.request.inputs for sequence in sequences]
         ids, mask = pad_left(inputs, loaded.generation.pad, loaded.model.device)
-        sampler = HFSampler(sequences, self._processors, ids.device, self._finish)
+        sampler = HFSampler(
+            sequences, self._processors, ids.device, self._finish, self._token_masks
+        )
         loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,

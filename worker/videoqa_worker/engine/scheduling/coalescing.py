@@ -31,7 +31,8 @@ def compute_key(request: GenerationRequest) -> bytes | None:
         return None
     inputs = request.inputs
     prompt = digest_prefix(inputs, inputs.media_digest, inputs.length)
-    rest = f"{request.on_text is not None} {request.generation.model_dump_json()}"
+    form = request.form.model_dump_json() if request.form is not None else ""
+    rest = f"{request.on_text is not None} {form} {request.generation.model_dump_json()}"
     return hashlib.blake2b(prompt + rest.encode(), digest_size=20).digest()
 
 

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from videoqa.contract import FinishReason
+from videoqa.errors import AnswerNotServed
 from videoqa_worker.engine.generation import Generated, PendingRequest
 from videoqa_worker.engine.kvcache.positions import DecodeInput
 from videoqa_worker.engine.kvcache.slots import Slot, SlotRegion
@@ -35,7 +36,12 @@ class Sequence:
         self._detokenizer = Detokenizer(tokenizer) if streams else None
         self._tokenizer = tokenizer
         self._eos = checkpoint.eos
+        grammar = pending.request.grammar
+        self.matcher = grammar.start() if grammar is not None else None
+        """Position of the answer in its grammar; None: it is free text."""
         self._stops = (*self.generation.stop, *checkpoint.stop_strings)
+        if self.matcher is not None:  # its grammar ends it; a stop string would leave it in pieces
+            self._stops = ()
         specials = tokenizer.all_special_tokens if self._stops else []
         self._specials = [one for one in specials if any(one in stop for stop in self._stops)]
         """Special tokens in stop strings; the text that is searched has them only then."""
@@ -52,7 +58,7 @@ class Sequence:
         if not self.tokens:
             self._first_token_s = time.monotonic() - self.pending.arrived_s
         self.tokens.append(token)
-        if token in self._eos:
+        if self._follow_grammar(token) or token in self._eos:
             self.finish_reason = "stop"
         elif self._match_stop_string():
             self.finish_reason = "stop_string"
@@ -61,6 +67,16 @@ class Sequence:
         self.poll_caller()
         if self._detokenizer is not None and self.error is None:
             self._stream(self._detokenizer.add(token))
+
+    def _follow_grammar(self, token: int) -> bool:
+        """Returns True if the answer is whole by its grammar; fails the sequence if following that costs too much."""
+        if self.matcher is None:
+            return False
+        try:
+            self.matcher.consume(token)
+        except AnswerNotServed as error:
+            self.error = error
+        return self.matcher.is_complete
 
     def poll_caller(self) -> None:
         """Asks the caller whether to go on, and reports progress to it."""

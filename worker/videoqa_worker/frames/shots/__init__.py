@@ -1,0 +1,1 @@
+"""Finds where a film cuts, without decoding all of it."""

@@ -27,7 +27,7 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     ray.cloudpickle.register_pickle_by_value(ray_captions)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield ray_captions
     ray.shutdown()
     sys.path.remove(str(ROOT / "examples"))

@@ -37,6 +37,7 @@ test-examples: $(EXAMPLES)/.done
 $(EXAMPLES)/.done: $(VENV)/.dev pyproject.toml constraints.txt
 	@echo "installing Ray, Daft and Jupyter"
 	@$(BIN)/python -m venv $(EXAMPLES)
+	@$(EXAMPLES)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> $$($(EXAMPLES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
 	@$(EXAMPLES)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt --quiet --group examples

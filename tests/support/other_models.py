@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,17 @@ TURNS = (
 Files = dict[str, dict[str, Any]]
 
 
-def _qwen2_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Files, str]:
+def _qwen2_vl(tokenizer: PreTrainedTokenizerFast, **text: Any) -> tuple[Any, Files, str]:
     """Pixels as patches with a grid beside them, and three numbers for a position."""
     start, end, image, video = add_tokens(
         tokenizer, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
     )
-    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
+    sizes = {**TEXT, **text}
+    unit = sizes["hidden_size"] // sizes["num_attention_heads"] // 16
+    sections = [2 * unit, 3 * unit, 3 * unit]
+    rope = {"rope_type": "default", "mrope_section": sections, "rope_theta": 10_000.0}
     config = Qwen2VLConfig(
-        text_config={**TEXT, "vocab_size": len(tokenizer), "rope_parameters": rope},
+        text_config={**sizes, "vocab_size": len(tokenizer), "rope_parameters": rope},
         vision_config={
             "depth": 2,
             "embed_dim": 32,
@@ -220,7 +224,7 @@ def _write_pixtral_files(patch: int, merge: int) -> Files:
     }
 
 
-OTHERS: dict[str, Callable[[PreTrainedTokenizerFast], tuple[Any, Files, str]]] = {
+OTHERS: dict[str, Callable[..., tuple[Any, Files, str]]] = {
     "qwen2_vl": _qwen2_vl,
     "gemma3": _gemma3,
     "idefics3": _idefics3,
@@ -235,8 +239,14 @@ def add_tokens(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> list[int]:
     return found
 
 
-def write_other(family: str, folder: Path) -> Path:
-    return write_model(OTHERS[family], folder, bos=family in ("pixtral", "mistral3"))
+def write_other(family: str, folder: Path, **text: Any) -> Path:
+    """Writes a checkpoint of `family`.
+
+    Arguments:
+        text: settings of the text model that differ; only `qwen2_vl` has them.
+    """
+    make = partial(OTHERS[family], **text) if text else OTHERS[family]
+    return write_model(make, folder, bos=family in ("pixtral", "mistral3"))
 
 
 def write_model(

@@ -46,13 +46,13 @@ class WorkerProcess(ForkedWorker):
 class StartedWorker(ServerProcess):
     """`python -m videoqa_worker`, as in production from its first import on."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, **environ: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             "the worker",
             [sys.executable, "-P", "-m", "videoqa_worker"],
             log_path=folder / "worker.log",
-            env=_environ(settings, folder),
+            env=_environ(settings, folder) | environ,
         )
 
     def wait_ready(self, client: Client) -> None:

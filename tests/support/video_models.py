@@ -40,7 +40,7 @@ def _glm46v(tokenizer: PreTrainedTokenizerFast) -> Made:
     return model, {**files, "processor_config.json": {"processor_class": "Glm46VProcessor"}}, image
 
 
-VIDEOS: dict[str, tuple[Callable[[PreTrainedTokenizerFast], Made], dict[str, Any], str]] = {
+VIDEOS: dict[str, tuple[Callable[..., Made], dict[str, Any], str]] = {
     "qwen2_vl": (
         ARCHITECTURES["qwen2_vl"],
         {"video_processor_type": "Qwen2VLVideoProcessor", **PIXELS},
@@ -108,11 +108,16 @@ VIDEOS: dict[str, tuple[Callable[[PreTrainedTokenizerFast], Made], dict[str, Any
 """Maker, settings of the video part, and what the chat template writes for a video; SmolVLM2's writes nothing."""
 
 
-def write_video_model(name: str, folder: Path) -> Path:
+def write_video_model(name: str, folder: Path, **text: Any) -> Path:
+    """Writes a checkpoint of `name`.
+
+    Arguments:
+        text: settings of the text model that differ; only `qwen2_vl` has them.
+    """
     make, settings, video = VIDEOS[name]
 
     def made(tokenizer: PreTrainedTokenizerFast) -> Made:
-        model, files, image = make(tokenizer)
+        model, files, image = make(tokenizer, **text)
         files = {**files, "video_preprocessor_config.json": settings}
         return model, files, TURNS % (image, video)
 

@@ -11,13 +11,17 @@ import os
 import sys
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.models import DEMO, clip, picture
 from support.processes import wait_until
 from support.scenes import Scene, write_clip
@@ -290,6 +294,71 @@ def test_the_form_of_an_answer_reaches_the_server_and_stop_strings_do_not_cut_it
         sent = server.bodies[-1]
         names = ("response_format", "structured_outputs")
         assert {name: sent[name] for name in names if name in sent} == expected
+
+
+def take_videos(answer: _Answer) -> None:
+    """Does as vLLM with `--trust-request-mm-kwargs`: the times of a video's frames are as many as its frames."""
+    body = answer.server.bodies[-1]
+    content = body["messages"][0]["content"]
+    videos = [part["video_url"]["url"] for part in content if part["type"] == "video_url"]
+    times = body.get("media_io_kwargs", {}).get("video", {})
+    if any(url.count(",") != len(times.get("frames_indices", ())) for url in videos):
+        answer.refusing(400, "frames_indices length must match number of frames sent")
+    else:
+        answer.sound()
+
+
+def list_kinds(server: Misbehaving) -> list[str]:
+    return [part["type"] for part in server.bodies[-1]["messages"][0]["content"]]
+
+
+def test_frames_are_a_video_with_their_times_for_a_server_that_reads_them(
+    server: Misbehaving,
+) -> None:
+    server.behave = take_videos
+    shot = FrameInput("video", clip(1, 3).frames, (0.5, 1.25, 4.0), duration_s=9.0)
+    with ServerEngine(ServerConfig(url=server.url, model="m")) as engine:
+        assert ask(engine, [picture(2), shot], "What?", SHORT).result(30).text == "fine"
+        assert list_kinds(server) == ["image_url", "video_url", "text"]
+        body = server.bodies[-1]
+        url = body["messages"][0]["content"][1]["video_url"]["url"]
+        head, *encoded = url.split(",")
+        assert head == "data:video/jpeg;base64"
+        for text, frame in zip(encoded, shot.frames, strict=True):
+            sent = Image.open(BytesIO(b64decode(text)))
+            assert np.array_equal(np.asarray(sent), frame)
+        told = body["media_io_kwargs"]["video"]
+        assert [index / told["fps"] for index in told["frames_indices"]] == [0.5, 1.25, 4.0]
+        assert (told["num_frames"], told["duration"]) == (-1, 9.0)
+        assert engine.warn_of([shot]) == ()
+
+        others = [shot, clip(2, 2)]  # vLLM takes one list of times for both
+        assert ask(engine, others, "What?", SHORT).result(30).text == "fine"
+        assert list_kinds(server) == ["image_url"] * 5 + ["text"]
+        assert "media_io_kwargs" not in server.bodies[-1]
+        (warning,) = engine.warn_of(others)
+        assert (warning.code, "one list of times" in warning.message) == ("video_as_images", True)
+
+
+def test_a_server_that_reads_no_times_gets_images(server: Misbehaving) -> None:
+    def distrust(answer: _Answer) -> None:
+        if "media_io_kwargs" in answer.server.bodies[-1]:
+            answer.refusing(400, "start the server with --trust-request-mm-kwargs")
+        else:
+            answer.sound()
+
+    server.behave = distrust
+    with ServerEngine(ServerConfig(url=server.url, model="m")) as engine:
+        assert ask(engine, [clip(1, 2)], "What?", SHORT).result(30).text == "fine"
+        assert list_kinds(server) == ["image_url", "image_url", "text"]
+        (warning,) = engine.warn_of([clip(1, 2)])
+        assert "--trust-request-mm-kwargs" in warning.message
+        assert engine.warn_of([picture(1)]) == ()
+    for behave in (distrust, _Answer.sound):  # the second ignores what it does not know
+        server.behave = behave
+        config = ServerConfig(url=server.url, model="m", videos="video_url")
+        with pytest.raises(ConfigurationError, match="VIDEOQA_SERVER_VIDEOS"), ServerEngine(config):
+            pass
 
 
 @pytest.mark.parametrize("behave", [_Answer.endless, _Answer.silent])

@@ -29,9 +29,16 @@ from videoqa.redaction import redact_text
 from videoqa_worker.engine.failures import STOPPED
 from videoqa_worker.engine.generation import Generated, MediaQuestion, make_canceled
 from videoqa_worker.engine.sequence.detokenizer import StopStringBuffer
+from videoqa_worker.engine.server_videos import VideoTrial
 from videoqa_worker.engine.stats import Stats
 from videoqa_worker.engine.structured.server_fields import list_server_fields
-from videoqa_worker.prompt import FrameInput, PreparedMedia, build_chat_content
+from videoqa_worker.prompt import (
+    ChatForm,
+    FrameInput,
+    PreparedMedia,
+    build_chat_content,
+    describe_videos,
+)
 from videoqa_worker.settings import ServerConfig
 
 if TYPE_CHECKING:
@@ -54,6 +61,14 @@ _ABORTED = ("abort", "error")
 """Finish reasons of vLLM and SGLang for an answer that they aborted."""
 
 
+class _Message(NamedTuple):
+    """Question and media in the fields of the protocol."""
+
+    content: list[dict[str, Any]]
+    times: dict[str, Any] | None
+    """Times of the frames of its videos; None: it has none."""
+
+
 class ServerEngine:
     """Answers by a model server. A context manager: entering starts it, leaving closes it."""
 
@@ -68,6 +83,7 @@ class ServerEngine:
         """A request admitted before `close` is ended by it."""
         self._running: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}
         """Each request, and the task that awaits it."""
+        self._videos = VideoTrial()
         self._output_tokens = 0
         self._turns = asyncio.Semaphore(config.max_requests)
         self._loop = asyncio.new_event_loop()
@@ -76,10 +92,11 @@ class ServerEngine:
         )
 
     def start(self) -> None:
-        """Waits for the server, and sends it a first question.
+        """Waits for the server, sends it a first question, and finds out whether it takes videos.
 
         Raises:
-            ConfigurationError: the server stayed unreachable, or refuses the question.
+            ConfigurationError: the server stayed unreachable, refuses the question, or takes no videos although the
+                settings say so.
         """
         self._client = _make_client(self._config)
         self._thread.start()
@@ -95,12 +112,28 @@ class ServerEngine:
                 self._closing.wait(_RETRY_EVERY_S)
             except (ModelServerError, EngineStopped) as error:
                 raise self._make_unusable(error) from error
+        if self._config.videos != "images":
+            self._videos.run(self._ask_about_video)
+        if self._config.videos == "video_url" and not self._videos.takes_videos:
+            raise ConfigurationError(
+                "got VIDEOQA_SERVER_VIDEOS=video_url, but the model's server takes no frames as a video: "
+                f"{self._videos.obstacle}; leave it out to send them as images",
+                param="server_videos",
+            )
         self._on_state("ready")
 
     def _ask_first(self) -> None:
         black = np.zeros((32, 32, 3), np.uint8)
         media, generation = [FrameInput("image", (black,))], Generation(max_new_tokens=1)
         self.ask(MediaQuestion(media, "What is this?", generation=generation)).result()
+
+    def _ask_about_video(self, video: FrameInput, times: dict[str, Any]) -> None:
+        generation = Generation(max_new_tokens=1)
+        question = MediaQuestion([video], "What is this?", generation=generation)
+        content = build_chat_content(
+            PreparedMedia([video]), question.text, ChatForm(self._config.images, as_videos=True)
+        )
+        self._send(question, _Message(content, times)).result()
 
     def _make_unusable(self, error: Exception) -> ConfigurationError:
         return ConfigurationError(
@@ -136,18 +169,22 @@ class ServerEngine:
             UnsupportedInput, MarkMismatch.
             FrameLimitUnmet: the media have limits, which the server's protocol has no field for.
         """
-        media, images = PreparedMedia.of(question.media), self._config.images
+        media = PreparedMedia.of(question.media)
         if any(item.limits for item in media.media):
             raise FrameLimitUnmet(
                 "got max_pixels or max_tokens_per_frame, but the model runs on a server, whose protocol has no such "
                 "limit: leave it out, or set it where the server starts"
             )
-        content = build_chat_content(media, question.text, images=images)
+        times = describe_videos(media.media) if self._videos.takes_videos else None
+        form = ChatForm(self._config.images, as_videos=times is not None)
+        return self._send(question, _Message(build_chat_content(media, question.text, form), times))
+
+    def _send(self, question: MediaQuestion, message: _Message) -> Future[Generated]:
         stops = question.generation.stop if question.form is None else ()
         buffer = StopStringBuffer(stops, question.on_text)
         with self._entry:
             if not self._closing.is_set():
-                return self._run_on_loop(self._answer(content, question, buffer))
+                return self._run_on_loop(self._answer(message, question, buffer))
         refused: Future[Generated] = Future()
         refused.set_exception(_make_stopped(had_begun=False))
         return refused
@@ -156,13 +193,10 @@ class ServerEngine:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _answer(
-        self,
-        content: list[dict[str, Any]],
-        question: MediaQuestion,
-        buffer: StopStringBuffer,
+        self, message: _Message, question: MediaQuestion, buffer: StopStringBuffer
     ) -> Generated:
         begun = asyncio.Event()
-        task = asyncio.ensure_future(self._request(content, question, buffer, begun))
+        task = asyncio.ensure_future(self._request(message, question, buffer, begun))
         self._running[task] = asyncio.current_task()
         try:
             if (
@@ -184,7 +218,7 @@ class ServerEngine:
 
     async def _request(
         self,
-        content: list[dict[str, Any]],
+        message: _Message,
         question: MediaQuestion,
         buffer: StopStringBuffer,
         begun: asyncio.Event,
@@ -199,10 +233,10 @@ class ServerEngine:
             stream = await _translate_errors(
                 create(
                     model=self._config.model,
-                    messages=[{"role": "user", "content": content}],
+                    messages=[{"role": "user", "content": message.content}],
                     stream=True,
                     stream_options={"include_usage": True},
-                    **_make_settings(question),
+                    **_make_settings(question, message.times),
                 ),
                 within_s=self._config.silence_s,  # with all retries of the client
             )
@@ -262,9 +296,9 @@ class ServerEngine:
         return None
 
     @property
-    def prompt_form(self) -> None:
-        """None: the server writes the prompt."""
-        return None
+    def prompt_form(self) -> str | None:
+        """The form of videos, if they are sent as such; the server writes the rest of the prompt."""
+        return "video_url" if self._videos.takes_videos else None
 
     @property
     def device(self) -> str:
@@ -281,8 +315,8 @@ class ServerEngine:
         return {}
 
     def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
-        """Returns nothing: the server has the processor."""
-        return ()
+        """Returns remarks on answers about these media."""
+        return self._videos.warn_of(media)
 
     @property
     def stated_sampling(self) -> tuple[int | None, float | None]:
@@ -329,7 +363,7 @@ def _make_client(config: ServerConfig) -> AsyncOpenAI:
     )
 
 
-def _make_settings(question: MediaQuestion) -> dict[str, Any]:
+def _make_settings(question: MediaQuestion, times: dict[str, Any] | None) -> dict[str, Any]:
     """Returns the settings of a request, without stop strings: we hang up at one, and some servers fail on them."""
     generation = question.generation
     settings: dict[str, Any] = {
@@ -345,7 +379,10 @@ def _make_settings(question: MediaQuestion) -> dict[str, Any]:
             settings[name] = value
     own, added = list_server_fields(question.form)
     settings |= own
-    if extra := _list_extra(generation) | added:
+    extra = _list_extra(generation) | added
+    if times is not None:
+        extra["media_io_kwargs"] = times
+    if extra:
         settings["extra_body"] = extra
     return settings
 

@@ -12,7 +12,7 @@ from typing import Self
 
 from videoqa.contract import describe_summary
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.engine import Answering, Engine, ServerEngine
+from videoqa_worker.engine import Answering, Engine, ServerEngine, VllmEngine
 from videoqa_worker.job.pipeline import Pipeline
 from videoqa_worker.job.shared_frames import SharedFrames
 from videoqa_worker.prompt import PictureLimits
@@ -93,7 +93,9 @@ def count_sequences(settings: WorkerSettings, engine: Answering) -> int:
 
 
 def _make_engine(settings: WorkerSettings, on_state: Callable[[str], None]) -> Answering:
-    """Returns the engine, with the model in this process or on a server."""
+    """Returns the engine that the settings choose: ours, vLLM, or a server."""
+    if settings.server.url is None and settings.engine.kind == "vllm":
+        return VllmEngine(settings.engine, on_state=on_state)
     if settings.server.url is None:
         return Engine(settings.engine, on_state=on_state)
     model = settings.server.model or settings.engine.checkpoint

@@ -70,8 +70,12 @@ class PromptEncoder:
 
     def count_text_tokens(self, prompt: str, media: int) -> int:
         """Returns the tokens of a prompt, without those of so many media, each one token of it."""
+        return len(self.encode_text(prompt)) - media
+
+    def encode_text(self, prompt: str) -> list[int]:
+        """Returns the ids of a prompt's tokens, with those that the chat template writes for media."""
         tokens = self._processor.tokenizer(prompt, add_special_tokens=self.needs_bos(prompt))
-        return len(tokens["input_ids"]) - media
+        return list(tokens["input_ids"])
 
     def encode(
         self,

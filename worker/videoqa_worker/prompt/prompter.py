@@ -13,6 +13,7 @@ Knows the processor and the numbers of the model's configuration, not the model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +43,7 @@ from videoqa_worker.prompt.prepared_media import (
 from videoqa_worker.prompt.token_budget import Shape, TokenBudget
 from videoqa_worker.prompt.video_form import choose_forms
 
-__all__ = ["Prompter"]
+__all__ = ["Prompter", "RenderedPrompt"]
 
 Kind = Literal["image", "video"]
 _UNSTATED = 1 << 20
@@ -54,6 +55,16 @@ _NO_TEMPLATE = Warn(
 )
 _BLANK_PIXELS = 1 << 26
 """Most pixels of a video that stands for another when its tokens are counted: 200 MB."""
+
+
+@dataclass(frozen=True, eq=False)
+class RenderedPrompt:
+    """A prompt whose media are not processed: for an engine with a processor of its own."""
+
+    token_ids: Sequence[int]
+    """Each picture or video is one token, or as many as the chat template writes."""
+    media: tuple[PromptPart, ...]
+    """In the order of their tokens."""
 
 
 class Prompter:
@@ -131,16 +142,38 @@ class Prompter:
             PromptTooLong: prompt and `max_new_tokens` are longer than the context.
         """
         prepared = PreparedMedia.of(media)
-        parts = self._arrange_parts(prepared.media, question)
+        prompt, parts, settings = self._lay_out(prepared.media, question, max_new_tokens)
+        inputs = self._encoder.encode(prompt, parts, prepared, settings)
+        self.check_length(inputs, max_new_tokens)
+        return inputs
+
+    def render(
+        self, media: Sequence[FrameInput] | PreparedMedia, question: str, *, max_new_tokens: int = 0
+    ) -> RenderedPrompt:
+        """Renders a prompt for an engine that processes the media itself.
+
+        Raises:
+            UnsupportedInput, MarkMismatch, PromptTooLong: as `build`.
+        """
+        prompt, parts, _ = self._lay_out(PreparedMedia.of(media).media, question, max_new_tokens)
+        tokens = self._encoder.encode_text(prompt)
+        placed = tuple(part for part in parts if part.kind != "text")
+        if not placed:
+            self._check_text(len(tokens), max_new_tokens)
+        return RenderedPrompt(tokens, placed)
+
+    def _lay_out(
+        self, media: Sequence[FrameInput], question: str, max_new_tokens: int
+    ) -> tuple[str, list[PromptPart], dict[str, PartSettings]]:
+        """Returns the prompt as text, its parts in order, and settings of the processor, once they fit the context."""
+        parts = self._arrange_parts(media, question)
         prompt = self._render(parts)
-        settings = self._choose_settings(prepared.media, parts)
+        settings = self._choose_settings(media, parts)
         self._budget.check(
             _list_shapes(parts, settings),
             lambda: self._count_text_tokens(prompt, parts) + max_new_tokens,
         )
-        inputs = self._encoder.encode(prompt, parts, prepared, settings)
-        self.check_length(inputs, max_new_tokens)
-        return inputs
+        return prompt, parts, settings
 
     def count_tokens(self, media: Sequence[FrameInput], question: str) -> int:
         """Returns the length of the prompt that `build` would make, by the sizes of the pictures only.
@@ -159,12 +192,16 @@ class Prompter:
         if length <= self.max_context:
             return
         if not inputs.frames:
-            raise PromptTooLong(
-                f"got {inputs.length} tokens of text, with max_new_tokens expected at most "
-                f"{self.max_context}: ask less, or lower max_new_tokens"
-            )
+            self._check_text(inputs.length, max_new_tokens)
         media = inputs.media_tokens
         raise self._budget.make_error(length, inputs.frames, 0, media, length - media)
+
+    def _check_text(self, length: int, max_new_tokens: int) -> None:
+        if length + max_new_tokens > self.max_context:
+            raise PromptTooLong(
+                f"got {length} tokens of text, with max_new_tokens expected at most "
+                f"{self.max_context}: ask less, or lower max_new_tokens"
+            )
 
     def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
         """Returns a warning if videos are asked about as images although the model's processor has a video part."""

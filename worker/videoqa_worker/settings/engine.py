@@ -25,6 +25,11 @@ def _require_template(choice: str) -> str:
 class EngineConfig(Config):
     """Settings of an engine whose model is in this process."""
 
+    kind: Literal["transformers", "vllm"] = Field(
+        default="transformers",
+        alias="engine",
+        description="vllm: its engine in this worker runs the model (`pip install './worker[vllm]'`)",
+    )
     model: str = Field(
         default="llava-hf/llava-interleave-qwen-0.5b-hf",
         min_length=1,
@@ -53,6 +58,9 @@ class EngineConfig(Config):
     device_map: str | None = Field(
         default=None,
         description="`auto` spreads a model over several GPUs (accelerate), which then runs in padded batches",
+    )
+    tensor_parallel: int = Field(
+        default=1, ge=1, description="GPUs over which vLLM spreads each layer of the model"
     )
     quantization: Literal["4bit", "8bit"] | None = Field(
         default=None,
@@ -201,6 +209,12 @@ class ServerConfig(Config):
         default="png",
         alias="server_images",
         description="format of the frames sent to the server; jpeg: a tenth of the bytes, lossy",
+    )
+    videos: Literal["auto", "video_url", "images"] = Field(
+        default="auto",
+        alias="server_videos",
+        description="form of sampled frames. video_url: a video with each frame's time, as vLLM takes it if it is "
+        "started with --trust-request-mm-kwargs; images: one by one; auto: by a trial at the start",
     )
     max_requests: int = Field(
         default=32, ge=1, alias="server_max_requests", description="requests to the server at once"

@@ -196,11 +196,13 @@ class WorkerSettings(Settings):
         """The settings with which the same model answers the same question differently."""
         engine, server = self.engine, self.server
         return (
+            engine.kind,
             engine.chat_template,
             engine.pixels,
             engine.quantization,
             server.model,
             server.images,
+            server.videos,
             self.frames.hdr,
         )
 

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from videoqa.contract import Generation
 from videoqa_worker.engine import Engine, MediaQuestion, load_processor
 from videoqa_worker.prompt import (
+    ChatForm,
     FrameInput,
     ModelInputs,
     PreparedMedia,
@@ -178,14 +179,16 @@ def test_prepared_pictures_are_not_taken_for_later_ones(
 def test_pictures_are_encoded_once_for_a_server(
     media: list[FrameInput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = [build_chat_content(PreparedMedia(media), question) for question in QUESTIONS]
+    alone = [
+        build_chat_content(PreparedMedia(media), question, ChatForm()) for question in QUESTIONS
+    ]
     encoded: list[object] = []
-    plain = build_chat_content.__globals__["_encode_data_uri"]
+    plain = build_chat_content.__globals__["_encode"]
     monkeypatch.setitem(
         build_chat_content.__globals__,
-        "_encode_data_uri",
+        "_encode",
         lambda frame, images: encoded.append(frame) or plain(frame, images),
     )
     prepared = PreparedMedia(media)
-    assert [build_chat_content(prepared, question) for question in QUESTIONS] == alone
+    assert [build_chat_content(prepared, question, ChatForm()) for question in QUESTIONS] == alone
     assert len(encoded) == 5

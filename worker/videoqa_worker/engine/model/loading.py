@@ -63,7 +63,7 @@ from videoqa_worker.machine import count_cores
 from videoqa_worker.prompt import Prompter
 from videoqa_worker.settings import EngineConfig
 
-__all__ = ["LoadedModel", "inspect_checkpoint", "load"]
+__all__ = ["LoadedModel", "OpenedCheckpoint", "inspect_checkpoint", "load", "open_checkpoint"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class LoadedModel:
     """Attention of the layers of its text model, if `features_apart`."""
 
 
-class _Opened(NamedTuple):
+class OpenedCheckpoint(NamedTuple):
     """A checkpoint whose small files are read and checked."""
 
     commit: str | None
@@ -97,6 +97,19 @@ class _Opened(NamedTuple):
     prompter: Prompter
     generation: CheckpointGeneration
     adapter: Adapter | None
+
+
+def open_checkpoint(
+    config: EngineConfig, on_state: Callable[[str], None]
+) -> tuple[OpenedCheckpoint, str]:
+    """Reads and checks a checkpoint for an engine that loads the weights itself; returns its revision as well.
+
+    Raises:
+        ConfigurationError: as `load`.
+    """
+    with translate_errors(config.checkpoint):
+        opened = _open(config, on_state)
+        return opened, opened.commit or digest_folder(Path(config.checkpoint))
 
 
 def load(config: EngineConfig, on_state: Callable[[str], None]) -> LoadedModel:
@@ -169,7 +182,7 @@ def inspect_checkpoint(config: EngineConfig) -> Weights:
         return weights
 
 
-def _check_weights(config: EngineConfig, opened: _Opened, hub: dict[str, Any]) -> None:
+def _check_weights(config: EngineConfig, opened: OpenedCheckpoint, hub: dict[str, Any]) -> None:
     with name_part(config.checkpoint, "config.json"):
         model = check_weights(config.checkpoint, hub)
     if model is None:
@@ -183,7 +196,9 @@ def _ignore_state(state: str) -> None:
     pass
 
 
-def _open(config: EngineConfig, on_state: Callable[[str], None] = _ignore_state) -> _Opened:
+def _open(
+    config: EngineConfig, on_state: Callable[[str], None] = _ignore_state
+) -> OpenedCheckpoint:
     on_state("loading configuration")
     name = config.checkpoint
     check_name(name)
@@ -209,10 +224,10 @@ def _open(config: EngineConfig, on_state: Callable[[str], None] = _ignore_state)
         )
         check_prompt(name, prompter, model_config)
     generation = _adopt_generation(config, model_config, processor, hub)
-    return _Opened(commit, hub, model_config, processor, prompter, generation, adapter)
+    return OpenedCheckpoint(commit, hub, model_config, processor, prompter, generation, adapter)
 
 
-def _is_quantized(opened: _Opened) -> bool:
+def _is_quantized(opened: OpenedCheckpoint) -> bool:
     return find_quantization(opened.model_config) is not None
 
 

@@ -28,10 +28,10 @@ def make_limits() -> LLParserLimits:
     from llguidance import LLParserLimits
 
     return LLParserLimits(
-        max_items_in_row=500,
-        initial_lexer_fuel=500_000,
+        max_items_in_row=2_000,
+        initial_lexer_fuel=50_000,
         step_lexer_fuel=100_000,
-        step_max_items=20_000,
+        step_max_items=200_000,
         max_lexer_states=50_000,
         max_grammar_size=100_000,
         verbose_errors=False,

@@ -132,7 +132,7 @@ class FusedLayer:
             heads = self._split(linear(hidden, *self._qkv))
             queries, keys, values = (size // self._dim for size in self._sizes)
             rotated = _rotate(heads[:, :, : queries + keys], cos, sin)
-            query, key = rotated.split([queries, keys], dim=2)
+            query, key = rotated[:, :, :queries], rotated[:, :, queries:]
             value = heads[:, :, -values:]
         else:
             rows = slice(None) if kept is None else kept
@@ -143,7 +143,7 @@ class FusedLayer:
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def _split(self, heads: torch.Tensor) -> torch.Tensor:
-        return heads.unflatten(-1, (-1, self._dim))
+        return heads.reshape(*heads.shape[:-1], -1, self._dim)
 
     def _feed_forward(self, hidden: torch.Tensor) -> torch.Tensor:
         if self._gate_up is None:
@@ -203,7 +203,7 @@ def _join(parts: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None] | No
 def _join_parameters(parts: Sequence[Any], name: str) -> torch.Tensor:
     own = [getattr(part, name) for part in parts]
     whole = torch.cat([one.detach() for one in own])
-    for part, view in zip(parts, whole.split([len(one) for one in own]), strict=True):
+    for part, view in zip(parts, torch.split(whole, [len(one) for one in own]), strict=True):
         setattr(part, name, torch.nn.Parameter(view, requires_grad=False))
     return whole
 
@@ -214,8 +214,11 @@ def _is_right(layer: Any, fused: FusedLayer) -> bool:
     weight = layer.input_layernorm.weight
     generator = torch.Generator().manual_seed(0)
     draw = torch.rand(1, 3, len(weight) + fused._dim, generator=generator).to(weight)
-    hidden, angles = draw.split([len(weight), fused._dim], dim=-1)
-    inputs = {"position_embeddings": (angles.cos(), angles.sin()), "attention_mask": None}
+    hidden, angles = torch.split(draw, [len(weight), fused._dim], dim=-1)
+    inputs: dict[str, Any] = {
+        "position_embeddings": (angles.cos(), angles.sin()),
+        "attention_mask": None,
+    }
     try:
         expected, found = layer(hidden, **inputs), fused(hidden, **inputs)
     except (AttributeError, RuntimeError, TypeError, ValueError):

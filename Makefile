@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 PROJECTS := producer/pyproject.toml worker/pyproject.toml constraints.txt
 
-.PHONY: help demo test test-computing test-waiting test-vllm check dist faults install clean
+.PHONY: help demo test test-computing test-waiting test-examples test-vllm check dist faults install clean
 help:
 	@echo "make demo   the main job, end to end, with embedded defaults (nothing is left running)"
 	@echo "make test   linters, types and the test suite"
 	@echo "make test-vllm tests of vLLM in a worker, in an environment of its own, .venv-vllm"
+	@echo "make test-examples tests of the examples for Ray, Daft and notebooks, in .venv-examples"
 	@echo "make dist   wheels and source archives of both distributions, in dist/"
 	@echo "make faults the fault matrix at full size (docs/internals/faults.md); hours"
 	@echo "make clean  remove the virtual environment, dist/ and caches"
@@ -28,6 +29,20 @@ test: $(VENV)/.dev
 
 test-computing test-waiting: $(VENV)/.dev
 	@$(BIN)/python .ci/run_tests.py $(@:test-%=%) $(PYTEST_ARGS)
+
+# The examples that need Ray, Daft or Jupyter, with the real libraries: some 400 MB, in an environment on top of the other.
+EXAMPLES := $(VENV)-examples
+test-examples: $(EXAMPLES)/.done
+	@$(EXAMPLES)/bin/python -m pytest -n 0 tests/examples $(PYTEST_ARGS)
+
+$(EXAMPLES)/.done: $(VENV)/.dev pyproject.toml constraints.txt
+	@echo "installing Ray, Daft and Jupyter"
+	@$(BIN)/python -m venv $(EXAMPLES)
+	@$(EXAMPLES)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$($(EXAMPLES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
+	@$(EXAMPLES)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt --quiet --group examples
+	@touch $@
 
 # vLLM pins torch, transformers and fastapi, to older ones than ours: it gets an environment of its own, without
 # constraints.txt and without the gateway, and `make test` skips its tests. Here it is the CPU's build, beside which PyPI's packages for CUDA do not load:

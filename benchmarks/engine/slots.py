@@ -46,14 +46,14 @@ SIZES = {
 def enlarge() -> None:
     """Makes the text models of the tests larger."""
     TEXT.update(SIZES)
-    plain = architectures._make
+    plain = architectures.make_model
 
     def make(*args: Any, vision: dict[str, Any], **settings: Any) -> Any:
         if "out_hidden_size" in vision:
             vision = {**vision, "out_hidden_size": SIZES["hidden_size"]}
         return plain(*args, vision=vision, **settings)
 
-    architectures._make = make
+    architectures.make_model = make
 
 
 def make_requests(engine: Engine) -> list[Any]:

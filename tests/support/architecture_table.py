@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["Architecture", "read_page"]
+__all__ = ["PAGE", "Architecture", "read_page"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "models.md"
 

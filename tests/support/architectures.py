@@ -10,14 +10,25 @@ from transformers import PreTrainedTokenizerFast
 
 from support.other_models import OTHERS, TEXT, VISION, Files, add_tokens
 
-__all__ = ["ARCHITECTURES", "BEGINNING", "WINDOWS"]
+__all__ = [
+    "ARCHITECTURES",
+    "BEGINNING",
+    "QWEN_IMAGE",
+    "QWEN_PIXELS",
+    "ROPE",
+    "WINDOWS",
+    "Made",
+    "make_model",
+    "qwen_tokens",
+    "write_files",
+]
 
 SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
 SQUARE = {"size": {"height": 56, "width": 56}}
 Made = tuple[Any, Files, str]
 
 
-def _make(
+def make_model(
     name: str,
     tokenizer: PreTrainedTokenizerFast,
     *,
@@ -34,7 +45,7 @@ def _make(
     return getattr(transformers, model or f"{name}ForConditionalGeneration")(config)
 
 
-def _files(processor: str, images: str, pixels: dict[str, Any], **settings: Any) -> Files:
+def write_files(processor: str, images: str, pixels: dict[str, Any], **settings: Any) -> Files:
     return {
         "preprocessor_config.json": {"image_processor_type": images, **pixels},
         "processor_config.json": {"processor_class": processor, **settings},
@@ -44,7 +55,7 @@ def _files(processor: str, images: str, pixels: dict[str, Any], **settings: Any)
 def _llava_files() -> Files:
     """LLaVA's processor of pictures of 56 x 56 pixels: 16 tokens each."""
     sizes = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
-    return _files(
+    return write_files(
         "LlavaProcessor",
         "CLIPImageProcessor",
         sizes,
@@ -61,7 +72,7 @@ def _image_token(tokenizer: PreTrainedTokenizerFast) -> int:
 
 def _vipllava(tokenizer: PreTrainedTokenizerFast) -> Made:
     """LLaVA's processor, and features of several layers side by side."""
-    model = _make(
+    model = make_model(
         "VipLlava",
         tokenizer,
         text={"model_type": "llama"},
@@ -78,7 +89,7 @@ def _aya_vision(tokenizer: PreTrainedTokenizerFast) -> Made:
     tokens = add_tokens(
         tokenizer, "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>"
     )
-    model = _make(
+    model = make_model(
         "AyaVision",
         tokenizer,
         text={"model_type": "cohere"},
@@ -86,7 +97,7 @@ def _aya_vision(tokenizer: PreTrainedTokenizerFast) -> Made:
         image_token_index=tokens[2],
     )
     pixels = {**SQUARE, "crop_to_patches": True, "max_patches": 4}
-    files = _files(
+    files = write_files(
         "AyaVisionProcessor",
         "GotOcr2ImageProcessor",
         pixels,
@@ -108,7 +119,7 @@ def _internvl(tokenizer: PreTrainedTokenizerFast) -> Made:
         "video_token": "<video>",
     }
     vision = {**VISION, "image_size": [56, 56], "patch_size": [14, 14]}
-    model = _make(
+    model = make_model(
         "InternVL",
         tokenizer,
         text={"model_type": "qwen2"},
@@ -117,11 +128,11 @@ def _internvl(tokenizer: PreTrainedTokenizerFast) -> Made:
         image_seq_length=4,
     )
     pixels = {**SQUARE, "crop_to_patches": True, "max_patches": 4}
-    files = _files("InternVLProcessor", "GotOcr2ImageProcessor", pixels, image_seq_length=4)
+    files = write_files("InternVLProcessor", "GotOcr2ImageProcessor", pixels, image_seq_length=4)
     return model, files, f"{context}\n"
 
 
-def _qwen_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+def qwen_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     start, end, image, video = add_tokens(
         tokenizer, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
     )
@@ -149,10 +160,10 @@ def _qwen2_5_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
         "window_size": 56,
         "fullatt_block_indexes": [1],
     }
-    tokens = _qwen_tokens(tokenizer)
+    tokens = qwen_tokens(tokenizer)
     text = {"rope_parameters": ROPE}
-    model = _make("Qwen2_5_VL", tokenizer, text=text, vision=vision, **tokens)
-    files = _files("Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", QWEN_PIXELS)
+    model = make_model("Qwen2_5_VL", tokenizer, text=text, vision=vision, **tokens)
+    files = write_files("Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", QWEN_PIXELS)
     return model, files, QWEN_IMAGE
 
 
@@ -168,10 +179,12 @@ def _qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
         "num_position_embeddings": 16,
         "deepstack_visual_indexes": [0],
     }
-    tokens = _qwen_tokens(tokenizer)
+    tokens = qwen_tokens(tokenizer)
     text = {"rope_parameters": {**ROPE, "mrope_interleaved": True}, "head_dim": 16}
-    model = _make("Qwen3VL", tokenizer, text=text, vision=vision, **tokens)
-    files = _files("Qwen3VLProcessor", "Qwen2VLImageProcessor", {**QWEN_PIXELS, "patch_size": 14})
+    model = make_model("Qwen3VL", tokenizer, text=text, vision=vision, **tokens)
+    files = write_files(
+        "Qwen3VLProcessor", "Qwen2VLImageProcessor", {**QWEN_PIXELS, "patch_size": 14}
+    )
     return model, files, QWEN_IMAGE
 
 
@@ -196,7 +209,7 @@ def _glm4v(tokenizer: PreTrainedTokenizerFast) -> Made:
         "image_size": 56,
         "patch_size": 14,
     }
-    model = _make(
+    model = make_model(
         "Glm4v",
         tokenizer,
         text={"rope_parameters": {**ROPE, "partial_rotary_factor": 1.0}},
@@ -209,14 +222,14 @@ def _glm4v(tokenizer: PreTrainedTokenizerFast) -> Made:
         video_end_token_id=ends[1],
     )
     pixels = {"size": {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}}
-    files = _files("Glm4vProcessor", "Glm4vImageProcessor", pixels)
+    files = write_files("Glm4vProcessor", "Glm4vImageProcessor", pixels)
     return model, files, "<|begin_of_image|><|image|><|end_of_image|>"
 
 
 def _llava_window(tokenizer: PreTrainedTokenizerFast) -> Made:
     """LLaVA with a sliding window in its last layer."""
     window = {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}
-    model = _make(
+    model = make_model(
         "Llava",
         tokenizer,
         text={"model_type": "qwen2", **window},
@@ -246,7 +259,7 @@ def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
         "resampler_head_dim": 16,
         "num_key_value_heads": 1,
     }
-    model = _make(
+    model = make_model(
         "Idefics2",
         tokenizer,
         text={"model_type": "mistral", "sliding_window": None},
@@ -255,13 +268,13 @@ def _idefics2(tokenizer: PreTrainedTokenizerFast) -> Made:
         image_token_id=_image_token(tokenizer),
     )
     pixels = {"size": {"longest_edge": 56, "shortest_edge": 28}, "do_image_splitting": False}
-    files = _files("Idefics2Processor", "Idefics2ImageProcessor", pixels, image_seq_len=4)
+    files = write_files("Idefics2Processor", "Idefics2ImageProcessor", pixels, image_seq_len=4)
     return model, files, "<image>"
 
 
 def _paligemma(tokenizer: PreTrainedTokenizerFast) -> Made:
     """Attention in both directions over picture and question."""
-    model = _make(
+    model = make_model(
         "PaliGemma",
         tokenizer,
         text={"model_type": "gemma", "head_dim": 16},
@@ -270,7 +283,9 @@ def _paligemma(tokenizer: PreTrainedTokenizerFast) -> Made:
         projection_dim=64,
         hidden_size=64,
     )
-    files = _files("PaliGemmaProcessor", "SiglipImageProcessor", {**SQUARE, "image_seq_length": 16})
+    files = write_files(
+        "PaliGemmaProcessor", "SiglipImageProcessor", {**SQUARE, "image_seq_length": 16}
+    )
     return model, files, "<image>"
 
 
@@ -285,7 +300,7 @@ def _ovis2(tokenizer: PreTrainedTokenizerFast) -> Made:
         "<IMG_ROW>",
         "<IMG_END>",
     )
-    model = _make(
+    model = make_model(
         "Ovis2",
         tokenizer,
         text={"model_type": "qwen2"},
@@ -295,7 +310,7 @@ def _ovis2(tokenizer: PreTrainedTokenizerFast) -> Made:
         vocab_size=len(tokenizer),
         hidden_size=64,
     )
-    files = _files("Ovis2Processor", "Ovis2ImageProcessor", SQUARE, image_seq_length=16)
+    files = write_files("Ovis2Processor", "Ovis2ImageProcessor", SQUARE, image_seq_length=16)
     return model, files, "<image>"
 
 
@@ -315,8 +330,8 @@ def _mllama(tokenizer: PreTrainedTokenizerFast) -> Made:
     }
     rope = {"rope_type": "default", "rope_theta": 1e4}
     text = {"cross_attention_layers": [1], "rope_parameters": rope, "bos_token_id": 3}
-    model = _make("Mllama", tokenizer, text=text, vision=vision, image_token_index=image)
-    files = _files("MllamaProcessor", "MllamaImageProcessor", {**SQUARE, "max_image_tiles": 4})
+    model = make_model("Mllama", tokenizer, text=text, vision=vision, image_token_index=image)
+    files = write_files("MllamaProcessor", "MllamaImageProcessor", {**SQUARE, "max_image_tiles": 4})
     return model, files, "<|image|>"
 
 
@@ -330,7 +345,7 @@ def _lighton_ocr(tokenizer: PreTrainedTokenizerFast) -> Made:
         "image_break_token": "<|vision_pad|>",
         "image_end_token": "<|vision_end|>",
     }
-    model = _make(
+    model = make_model(
         "LightOnOcr",
         tokenizer,
         text={"model_type": "qwen3", "head_dim": 16},
@@ -338,14 +353,14 @@ def _lighton_ocr(tokenizer: PreTrainedTokenizerFast) -> Made:
         image_token_id=tokens[0],
     )
     pixels = {"patch_size": {"height": 8, "width": 8}, "size": {"longest_edge": 64}}
-    files = _files("LightOnOcrProcessor", "PixtralImageProcessor", pixels, patch_size=8)
+    files = write_files("LightOnOcrProcessor", "PixtralImageProcessor", pixels, patch_size=8)
     return model, files, "<|image_pad|>"
 
 
 def _deepseek_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
     """SigLIP's features as they are."""
     tokenizer.init_kwargs |= {"image_token": "<image>"}
-    model = _make(
+    model = make_model(
         "DeepseekVL",
         tokenizer,
         text={"model_type": "llama"},
@@ -353,14 +368,16 @@ def _deepseek_vl(tokenizer: PreTrainedTokenizerFast) -> Made:
         image_token_id=_image_token(tokenizer),
     )
     pixels = {**SQUARE, "min_size": 14}
-    files = _files("DeepseekVLProcessor", "DeepseekVLImageProcessor", pixels, num_image_tokens=16)
+    files = write_files(
+        "DeepseekVLProcessor", "DeepseekVLImageProcessor", pixels, num_image_tokens=16
+    )
     return model, files, "<image>"
 
 
 def _aria(tokenizer: PreTrainedTokenizerFast) -> Made:
     """Experts, and one size of pictures."""
     tokenizer.init_kwargs |= {"image_token": "<image>"}
-    model = _make(
+    model = make_model(
         "Aria",
         tokenizer,
         text={"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1},
@@ -369,14 +386,14 @@ def _aria(tokenizer: PreTrainedTokenizerFast) -> Made:
         image_token_index=_image_token(tokenizer),
     )
     pixels = {"max_image_size": 490, "min_image_size": 336, "split_image": False}
-    return model, _files("AriaProcessor", "AriaImageProcessor", pixels), "<image>"
+    return model, write_files("AriaProcessor", "AriaImageProcessor", pixels), "<image>"
 
 
 def _video_llama_3(tokenizer: PreTrainedTokenizerFast) -> Made:
     """Qwen's pixels with positions of one number."""
     _, image, video = add_tokens(tokenizer, "<|vision_start|>", "<|image_pad|>", "<|video_pad|>")
     vision = {key: value for key, value in VISION.items() if key != "image_size"}
-    model = _make(
+    model = make_model(
         "VideoLlama3",
         tokenizer,
         text={"model_type": "qwen2"},
@@ -385,7 +402,9 @@ def _video_llama_3(tokenizer: PreTrainedTokenizerFast) -> Made:
         video_token_id=video,
     )
     pixels = {"min_tokens": 4, "max_tokens": 64, "patch_size": 14, "merge_size": 1}
-    files = _files("VideoLlama3Processor", "VideoLlama3ImageProcessor", {**pixels, **QWEN_PIXELS})
+    files = write_files(
+        "VideoLlama3Processor", "VideoLlama3ImageProcessor", {**pixels, **QWEN_PIXELS}
+    )
     return model, files, "<|image_pad|>"
 
 

@@ -14,6 +14,7 @@ from transformers import (
 
 from support.architectures import ARCHITECTURES
 from support.extra_models import EXTRAS
+from support.newer_video_models import KIMI, NEWER, write_font
 from support.other_models import Files, write_model
 
 __all__ = ["VIDEOS", "WITH_EXTRA", "write_video_model"]
@@ -104,6 +105,7 @@ VIDEOS: dict[str, tuple[Callable[..., Made], dict[str, Any], str]] = {
         {"video_processor_type": "PerceptionLMVideoProcessor", "size": {"height": 56, "width": 56}},
         "<video>",
     ),
+    **NEWER,
 }
 """Maker, settings of the video part, and what the chat template writes for a video; SmolVLM2's writes nothing."""
 
@@ -114,7 +116,9 @@ def write_video_model(name: str, folder: Path, **text: Any) -> Path:
     Arguments:
         text: settings of the text model that differ; only `qwen2_vl` has them.
     """
-    make, settings, video = VIDEOS[name]
+    make, settings, video = {**VIDEOS, "kimi_k25": KIMI}[name]
+    if name == "ernie4_5_vl_moe":
+        settings = {**settings, "font": write_font()}
 
     def made(tokenizer: PreTrainedTokenizerFast) -> Made:
         model, files, image = make(tokenizer, **text)

@@ -1,16 +1,16 @@
 """A program: asks tiny models about videos, by the engine and by transformers alone; prints a JSON line for each.
 
-python -m support.video_parity FOLDER
+python -m support.video_parity FOLDER [all]
 """
 
 from __future__ import annotations
 
-from videoqa_worker.engine import Engine  # before transformers, as a worker does
+from videoqa_worker.engine import Engine, load_processor  # before transformers, as a worker does
 
 # isort: split
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,28 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.auto.processing_auto import (
+    PROCESSOR_MAPPING_NAMES,
+    processor_class_from_name,
+)
 
 from support.engine import answers, ask
 from support.models import clip, picture
+from support.newer_video_models import ALIKE, NEWER
 from support.video_models import VIDEOS, write_video_model
 from videoqa.errors import FrameLimitUnmet
 from videoqa_worker.engine.execution.continuous import ContinuousRunner
-from videoqa_worker.prompt import FrameInput, PictureLimits
+from videoqa_worker.prompt import FrameInput, PictureLimits, Prompter
 from videoqa_worker.settings import EngineConfig
 
-__all__ = ["CASES"]
+__all__ = ["BRIEF", "CASES"]
 
 QUESTION = "What is it?"
 FPS, LENGTH_S = 25, 20.0
@@ -45,6 +56,12 @@ CASES = {
     "an image between two videos": [_video(3, 0.0, 10.0), picture(9), _video(4, 61.0, 71.0)],
     "two lengths": [_video(6, 0.0, 1.0), _video(7, 2.0, 7.0, 12.0, 17.0)],
 }
+
+
+BY_TORCHVISION = ("perception_lm", "molmo2", "gemma4_unified")
+"""Types that have images by torchvision only."""
+BRIEF = ("a video", "an image between two videos")
+"""Cases for types whose processors are like those of others."""
 
 
 def _expand(media: list[FrameInput]) -> Iterator[FrameInput]:
@@ -131,21 +148,45 @@ def _limit(engine: Engine) -> dict[str, Any]:
     }
 
 
-def main(folder: Path) -> None:
-    for name in VIDEOS:
+def _list_processors() -> dict[str, str]:
+    """Returns the processor of each type of transformers for images and text that has a video part."""
+    found = {}
+    for name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        processor: Any = processor_class_from_name(str(PROCESSOR_MAPPING_NAMES.get(name)))
+        if processor is not None and "video_processor" in processor.get_attributes():
+            found[name] = processor.__name__
+    return found
+
+
+def _try_kimi(folder: Path) -> list[str]:
+    """Returns the warnings on a video of a type whose video part is not used."""
+    checkpoint = write_video_model("kimi_k25", folder)
+    config = AutoConfig.from_pretrained(checkpoint)
+    prompter = Prompter(load_processor(str(checkpoint), config), config)
+    assert prompter.build(CASES["a video"], QUESTION).images["image_grid_thw"].shape == (4, 3)
+    return [warning.message for warning in prompter.warn_of(CASES["a video"])]
+
+
+def main(folder: Path, names: Collection[str]) -> None:
+    print(json.dumps({"name": "", "case": "processors", "found": _list_processors()}))
+    warnings = _try_kimi(folder / "kimi")
+    print(json.dumps({"name": "kimi_k25", "case": "a video", "warnings": warnings}))
+    for name in names:
         checkpoint = write_video_model(name, folder / name)
         model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
         own = AutoProcessor.from_pretrained(checkpoint)
-        if name != "perception_lm":  # which has images by torchvision only
+        if name not in BY_TORCHVISION:
             own.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         with Engine(EngineConfig(model=str(checkpoint), device="cpu", cpu_threads=1)) as engine:
             path = "slots" if isinstance(engine._runner, ContinuousRunner) else "generate"
-            form = {"form": engine.prompt_form}
-            print(json.dumps({"name": name, "case": "limits", **form, **_limit(engine)}))
-            for case, media in CASES.items():
+            if name not in NEWER:
+                form = {"form": engine.prompt_form}
+                print(json.dumps({"name": name, "case": "limits", **form, **_limit(engine)}))
+            for case in BRIEF if name in NEWER else CASES:
+                media = CASES[case]
                 found = _compare(engine, own, model.eval(), media)
                 print(json.dumps({"name": name, "path": path, "case": case, **found}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), VIDEOS if sys.argv[2:] else VIDEOS.keys() - ALIKE)

@@ -14,6 +14,7 @@ from videoqa.bulk.output.answers import COLUMNS as ANSWER_COLUMNS
 from videoqa.bulk.output.output_dir import OutputDir
 from videoqa.bulk.output.records import ArchiveRecord, ResultLine, RowFailure
 from videoqa.bulk.output.subtitle_files import Subtitles
+from videoqa.bulk.report.page import ReportCounts, check_report, write_report
 from videoqa.bulk.run.announcer import REDIS_EVERY_S, RunAnnouncer, RunProgress
 from videoqa.bulk.run.estimate import (
     PROBES,
@@ -44,6 +45,7 @@ __all__ = [
     "Probe",
     "ProbeResult",
     "ProgressReporter",
+    "ReportCounts",
     "ResultLine",
     "Row",
     "RowCounts",
@@ -52,8 +54,10 @@ __all__ = [
     "RunPlan",
     "RunProgress",
     "Subtitles",
+    "check_report",
     "estimate_manifest",
     "installed_probe",
     "parse_where",
     "run_manifest",
+    "write_report",
 ]

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +32,7 @@ from videoqa.login import find_client_settings
 from videoqa.storage import ObjectStore
 
 if TYPE_CHECKING:
-    from videoqa.bulk import Estimate, Manifest, OutputDir, RowCounts, Subtitles
+    from videoqa.bulk import Estimate, Manifest, OutputDir, ReportCounts, RowCounts, Subtitles
 
 __all__ = ["caption"]
 
@@ -126,6 +127,14 @@ def caption(
             help="With --subtitles: write them beside the videos; no other file is replaced.",
         ),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            show_default=False,
+            help="Also write a page of all answers to look at, with contact sheets in a folder beside it.",
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry the videos that failed in an earlier run.")
     ] = False,
@@ -172,10 +181,12 @@ def caption(
         Options,
         OutputDir,
         ProgressReporter,
+        check_report,
         estimate_manifest,
         installed_probe,
         parse_where,
         run_manifest,
+        write_report,
     )
 
     found = find_client_settings()
@@ -185,8 +196,10 @@ def caption(
         configure_logs(found.log_level, found.log_format, hide_text=found.hide_text)
     own = drop_unset(
         questions=question or None, tags=tags or None, tenant=tenant, timeout_s=timeout_s,
-        priority="bulk",
+        priority="bulk", sheet=True if report is not None else None,
     )  # fmt: skip
+    if report is not None:
+        check_report(report)
     defaults = own | frame_flags.build() | answer_flags.build()
     options = Options(
         in_flight=in_flight,
@@ -221,7 +234,10 @@ def caption(
             counts = run_manifest(
                 client, manifest, results, options, ProgressReporter(quiet=as_json)
             )
+            shown = None if report is None else write_report(client, results, report)
     _print_counts(counts, manifest, results, as_json)
+    if shown is not None and not as_json:
+        _print_report(report, shown)
     _print_left_out(manifest, as_json)
     if counts.failed:
         raise typer.Exit(1)
@@ -255,6 +271,17 @@ def _print_counts(counts: RowCounts, manifest: Manifest, output: OutputDir, as_j
     sys.stdout.flush()
     if counts.failed:
         print_note("the same command with --retry-failed retries the failed ones")
+
+
+def _print_report(report: Path | None, shown: ReportCounts) -> None:
+    print_line(
+        f"{report} shows {shown.videos} videos, {shown.pictures} of them with a contact sheet"
+    )
+    if shown.pictures < shown.answered:
+        print_note(
+            "workers keep sheets below VIDEOQA_SHEET_OUTPUT, which must be set here as well; videos that were done "
+            "before without one have none until they are asked again"
+        )
 
 
 def _print_left_out(manifest: Manifest, as_json: bool) -> None:

@@ -7,6 +7,7 @@ that nothing satisfies, `oneOf` whose branches overlap) fails the job with `answ
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -54,6 +55,9 @@ _FORMATS = (
     "uuid",
     "uri",
 )
+_CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+"""Characters without a short escape in JSON."""
+_MOST_NUMBER = 10**15
 _PARTS_TOGETHER = frozenset({"allOf", "anyOf", "oneOf", "$ref"})
 
 Mistake = tuple[str, str]
@@ -131,6 +135,11 @@ class _Walk:
             yield path, "got no object of schemas"
             return
         for name, part in value.items():
+            if keyword == "properties" and _has_control_characters(name):
+                yield (
+                    f"{path}.{name:.100}",
+                    "got a control character, which no worker writes; leave it out",
+                )
             if keyword == "patternProperties" and (mistake := find_pattern_mistake(name)):
                 yield f"{path}.{name:.100}", mistake
             yield from self.check(part, f"{path}.{name:.100}", depth + 1)
@@ -141,6 +150,8 @@ class _Walk:
             self._values += len(value) if isinstance(value, list) else 0
             if not isinstance(value, list) or not value or self._values > MOST_VALUES:
                 return f"expected a list of 1 to {MOST_VALUES} values, in all enums together"
+        if keyword in ("const", "enum") and _has_control_characters(value):
+            return "got a control character, which no worker writes; leave it out"
         if keyword == "$ref":
             return self._describe_ref(value)
         describe = _DESCRIBE.get(keyword)
@@ -175,6 +186,20 @@ def _follow(root: Any, ref: Any) -> Any:
         else:
             return None
     return root if isinstance(root, dict | bool) else None
+
+
+def _has_control_characters(value: Any) -> bool:
+    """Returns True if a text in the value can only be written with a Unicode escape, which the library leaves out."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str) and _CONTROL.search(one):
+            return True
+        if isinstance(one, dict):
+            left += [*one, *one.values()]
+        elif isinstance(one, list):
+            left += one
+    return False
 
 
 def _describe_type(value: Any) -> str | None:
@@ -224,8 +249,9 @@ _DESCRIBE: Mapping[str, Callable[[Any], str | None]] = {
 
 
 def close_objects(schema: dict[str, Any]) -> dict[str, Any]:
-    """Returns a schema whose objects have no other properties than those that they name.
+    """Returns a schema whose objects have no other properties than those that they name, and whose numbers have bounds.
 
+    A number without bounds gets -1e15 and 1e15, within which every program keeps it; else a model might write 9e999.
     An object whose `additionalProperties` is given stays as it is. So do all, if parts of one object are described
     in several places (`allOf`, or `properties` beside `anyOf`): each would then forbid those of the others.
     """
@@ -248,6 +274,11 @@ def _has_parts(schema: Any) -> bool:
     return any(_has_parts(part) for part in _list_schemas(schema))
 
 
+def _is_number(schema: dict[str, Any]) -> bool:
+    kinds = schema.get("type")
+    return bool({"number", "integer"} & {*(kinds if isinstance(kinds, list) else [kinds])})
+
+
 def _close(schema: Any, *, closes: bool) -> Any:
     if not isinstance(schema, dict):
         return schema
@@ -267,6 +298,8 @@ def _close(schema: Any, *, closes: bool) -> Any:
     is_open = (
         "properties" in schema and not {"additionalProperties", "patternProperties"} & schema.keys()
     )
+    if closes and not schema.keys() & (_NUMBERS | {"enum", "const"}) and _is_number(schema):
+        closed |= {"minimum": -_MOST_NUMBER, "maximum": _MOST_NUMBER}
     if closes and is_open:
         closed["additionalProperties"] = False
     return closed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -421,3 +422,16 @@ def test_frames_of_a_preview_are_the_same_ones_scaled_down_in_the_process(
                 assert b.pixels.mean((0, 1)) == pytest.approx(a.pixels.mean((0, 1)), abs=2)
     image = decoders.read_image(CompleteFile(tmp_path / "a.png"), most_side=100)
     assert (image.frames[0].pixels.shape, image.info.width) == ((33, 100, 3), 300)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
+def test_an_idle_process_keeps_no_memory_of_its_frames(make_clip: MakeClip) -> None:
+    clip = CompleteFile(make_clip(replace(BASE, size=(640, 480), frames=40)))
+    with Decoders(FrameLimits(), processes=1) as decoders:
+        decoders.start()
+        (pid,) = decoders.pids
+        process = psutil.Process(pid)
+        started = process.memory_info().rss
+        for _ in range(2):
+            decoders.sample(clip, Sampling(frames=40))  # 37 MB
+        wait_until(lambda: process.memory_info().rss < started + (20 << 20))

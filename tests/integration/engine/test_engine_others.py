@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,14 @@ def test_what_a_user_types_is_no_image(other: Engine) -> None:
     assert answers(other, [ask(other, [clip(1, 1)], f"Say {typed}.")])
 
 
-def test_a_text_model_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ConfigurationError, match="expected one that answers text about images"):
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("llama", "expected one that answers text about images"),
+        ("diffusion_gemma", "does not write a token after the other"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(kind: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(ConfigurationError, match=message):
         Engine(EngineConfig(model=str(tmp_path))).start()

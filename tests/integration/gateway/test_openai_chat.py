@@ -138,6 +138,27 @@ def test_sampling_is_that_of_a_job(
     assert (found.method, found.frames, found.fps) == (method, frames, fps)
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "form"),
+    [
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_object"}}, {"kind": "json", "json_schema": {"type": "object"}}),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": SCHEMA}}},
+         {"kind": "json", "json_schema": SCHEMA}),
+        ({"structured_outputs": {"choice": ["a", "b"], "regex": None}}, {"kind": "choice", "choices": ("a", "b")}),
+        ({"guided_regex": "a+", "guided_json": None}, {"kind": "regex", "pattern": "a+"}),
+    ],
+)  # fmt: skip
+def test_the_form_of_an_answer_is_asked_for_in_the_words_of_openai_or_vllm(
+    fields: dict[str, Any], form: dict[str, Any] | None
+) -> None:
+    answer = parse_request(parse_chat(ask(**fields)).job).answer
+    assert (answer and answer.model_dump()) == form
+
+
 def test_it_is_streamed_as_openais_client_wants_it(
     ai: OpenAI, client: Client, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,11 +430,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"n": True}, "n"),
     ({"tools": [{"type": "function"}]}, "tools"),
     ({"functions": [{}]}, "functions"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "grammar"}}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {}}}}},
+     "response_format.json_schema.schema.not"),
     ({"logprobs": True}, "logprobs"),
-    ({"guided_json": {}}, "guided_json"),
+    ({"guided_json": {"type": "strin"}}, "guided_json.type"),
     ({"guided_choice": ["a"]}, "guided_choice"),
-    ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+    ({"guided_grammar": "a"}, "guided_grammar"),
+    ({"structured_outputs": {"regex": r"(a)\1"}}, "structured_outputs.regex"),
+    ({"structured_outputs": {"regex": "a", "choice": ["a", "b"]}}, "structured_outputs"),
+    ({"structured_outputs": {"regex": "a"}, "guided_regex": "a"}, "guided_regex"),
     ({"mm_processor_kwargs": {"fps": 1}}, "mm_processor_kwargs"),
     ({"fps": 1}, "fps"),
     ({"stream": "true"}, "stream"),

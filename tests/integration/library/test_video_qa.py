@@ -8,14 +8,16 @@ import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
+from pydantic import BaseModel
 from support.attempts import make_attempts, submit
 
 import videoqa_worker
 from videoqa.contract import Failure, Result
 from videoqa.errors import (
+    AnswerNotServed,
     ClientClosed,
     ConfigurationError,
     InvalidRequest,
@@ -145,6 +147,23 @@ def test_errors_raise_where_nobody_asked_for_values(qa: VideoQA) -> None:
     failed = qa.ask("/nosuch.mp4", QUESTION, on_error="return")
     assert isinstance(failed, Failure)
     assert failed.param == "inputs.0.url"
+
+
+class Seen(BaseModel):
+    colour: Literal["red", "blue"]
+
+
+def test_answers_have_the_form_that_a_program_asks_for(qa: VideoQA) -> None:
+    clip = CLIPS / "circle.mp4"
+    result = qa.ask(
+        clip,
+        ["What colour is it?", {"id": "n", "text": "What colour is it?", "answer": "text"}],
+        answer=["blue", "red", "green"],
+    )
+    assert [answer.value for answer in result.answers] == ["red", None]
+    failed = qa.ask(clip, "What colour is it?", answer=Seen, on_error="return")
+    assert isinstance(failed, Failure)
+    assert failed.code == AnswerNotServed.code  # the demo model has no token for a brace
 
 
 def test_text_comes_while_it_is_written(qa: VideoQA) -> None:

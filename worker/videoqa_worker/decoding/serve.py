@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter
 from videoqa.contract import Sampling
 from videoqa.errors import DecoderOutOfMemory, DecodingFailed, SamplingError
 from videoqa_worker.decoding.channel import Channel, ClosedError, ProtocolError
+from videoqa_worker.decoding.libc import trim_heap
 from videoqa_worker.decoding.messages import (
     MAX_TEXT,
     Abort,
@@ -53,6 +54,12 @@ __all__ = ["serve"]
 _ENSURE_REPLY: TypeAdapter[Present | Abort] = TypeAdapter(
     Annotated[Present | Abort, Field(discriminator="kind")]
 )
+
+_IDLE_S = 1.0
+"""Time without a command after which a process gives memory back; the next command then takes 5 ms more."""
+
+_LARGE_BYTES = 64 << 20
+"""Size of frames beyond which a process gives their memory back at once."""
 
 _SEGMENT_REPLY: TypeAdapter[Continue | Abort] = TypeAdapter(
     Annotated[Continue | Abort, Field(discriminator="kind")]
@@ -98,7 +105,7 @@ def serve(channel: Channel, limits: FrameLimits, confinement: Confinement) -> No
     gc.freeze()
     channel.send(Ready(confinement=confinement))
     while True:
-        body, descriptor = channel.receive() or (b"", None)
+        body, descriptor = _await_command(channel)
         command = Command.model_validate_json(body)
         if descriptor is None:
             raise ProtocolError("got a command without the file's descriptor")
@@ -111,6 +118,15 @@ def serve(channel: Channel, limits: FrameLimits, confinement: Confinement) -> No
         gc.collect()
 
 
+def _await_command(channel: Channel) -> tuple[bytes, int | None]:
+    """Returns the next command; if none comes within a moment, frees what the last ones used."""
+    received = channel.receive(_IDLE_S)
+    if received is None:
+        trim_heap()
+        received = channel.receive()
+    return received or (b"", None)
+
+
 def _run_command(channel: Channel, file: WorkerFile, command: Command, limits: FrameLimits) -> None:
     try:
         if command.wish != "frames":
@@ -119,7 +135,10 @@ def _run_command(channel: Channel, file: WorkerFile, command: Command, limits: F
         for video, segment in _sample(channel, file, command, limits):
             sampled, pixels = _split_pixels(video)
             del video
+            size_bytes = sum(array.nbytes for array in pixels)
             descriptor = write_arrays(_pop_each(pixels))
+            if size_bytes > _LARGE_BYTES:  # the worker looks at this process's memory next
+                trim_heap()
             _send_pixels(channel, sampled.model_copy(update={"segment": segment}), descriptor)
             if segment is not None and segment.number < segment.total - 1:
                 gc.collect()  # pictures are reference cycles too

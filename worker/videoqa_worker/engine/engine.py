@@ -274,6 +274,7 @@ class Engine:
         self._grammars = GrammarCompiler(
             loaded.tokenizer, loaded.generation.ends, _count_logits(loaded)
         )
+        self._grammars.read()  # now, since no sequence runs that would wait for it
         self._started.set_result(loaded)
         return runner
 

@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,8 @@ __all__ = ["VideoQA"]
 
 OnError = Literal["raise", "return"]
 _Inputs = OneInput | Sequence[OneInput]
-_Questions = str | Question | Sequence[str | Question]
+_OneQuestion = str | Question | Mapping[str, Any]
+_Questions = _OneQuestion | Sequence[_OneQuestion]
 _OWN_FILES = (Path("/"),)
 """The caller can read files anyway; a program that is given others' URLs sets `file_roots`."""
 

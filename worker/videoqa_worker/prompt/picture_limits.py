@@ -1,15 +1,16 @@
 """Limits on the pixels and tokens of each frame and image, by the processor's own settings of size.
 
 Processors have different ones: an area in pixels, for a frame or for all frames of a video together (Qwen-VL, GLM-4V,
-VideoLLaMA3), the longest edge (Idefics3, Pixtral), a number of tiles (InternVL). So the processor is asked what
-a setting makes of pictures of these sizes, and the largest one that keeps the limits is searched.
+VideoLLaMA3), the longest edge (Idefics3, Pixtral), a number of tiles (InternVL, Molmo2) or of tokens (Gemma 4). So
+the processor is asked what a setting makes of pictures of these sizes, and the largest one that keeps the limits is
+searched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Self
 
 from videoqa.contract import Sampling
@@ -21,6 +22,10 @@ __all__ = ["NO_LIMITS", "NO_SETTINGS", "Limiter", "Measured", "PartSettings", "P
 _SMALLEST_AREA = 64 * 64
 """Areas from here on are areas: no processor has an edge of as many pixels."""
 _SMALLEST_EDGE = 28
+_COUNTS = ("max_patches", "max_crops", "max_slice_nums", "max_num_tiles", "max_image_tokens")
+"""Settings that count the tiles of a picture, its patches or its tokens."""
+_SOFT_TOKENS = (70, 140, 280, 560, 1120)
+"""Values of `max_soft_tokens` that Gemma 4's processors take."""
 _CACHED = 256
 
 
@@ -111,8 +116,9 @@ class Limiter:
 
         if keep({}):
             return NO_SETTINGS
-        knob = _find_knob(getattr(self._processor, f"{kind}_processor"))
-        if knob is None or not keep(knob.make(knob.low)):
+        knobs = _find_knobs(getattr(self._processor, f"{kind}_processor"))
+        knob = next((one for one in knobs if keep(one.make(one.low))), None)
+        if knob is None:
             raise self._refuse(shapes[0], limits)
         low, high = knob.low, knob.high
         while high - low > 1:
@@ -134,20 +140,30 @@ class Limiter:
         )
 
 
-def _find_knob(part: Any) -> _Knob | None:
-    """Returns the setting by which this processor makes pictures smaller, or None: it has a fixed size."""
+def _find_knobs(part: Any) -> Iterator[_Knob]:
+    """Yields the settings by which this processor makes pictures smaller; none: they have a fixed size."""
+    for name in _COUNTS:
+        most = getattr(part, name, None)
+        if isinstance(most, int) and most > 1 and getattr(part, "crop_to_patches", True):
+            yield _Knob(1, most, partial(_make_count, part, name))
+    steps = [step for step in _SOFT_TOKENS if step <= (getattr(part, "max_soft_tokens", None) or 0)]
+    if steps:
+        yield _Knob(0, len(steps) - 1, lambda index: {"max_soft_tokens": steps[index]})
     stated = getattr(part, "size", None)
     size = {edge: length for edge, length in dict(stated).items() if length} if stated else {}
-    if getattr(part, "crop_to_patches", None) and getattr(part, "max_patches", None):
-        return _Knob(1, part.max_patches, lambda most: {"max_patches": most})
     longest = size.get("longest_edge", 0)
     if size.keys() == {"shortest_edge", "longest_edge"} and longest > _SMALLEST_AREA:
         shortest = size["shortest_edge"]
-        return _Knob(
+        yield _Knob(
             _SMALLEST_AREA,
             longest,
             lambda area: {"size": {"shortest_edge": min(shortest, area), "longest_edge": area}},
         )
     if size.keys() == {"longest_edge"} and longest > _SMALLEST_EDGE:
-        return _Knob(_SMALLEST_EDGE, longest, lambda edge: {"size": {"longest_edge": edge}})
-    return None
+        yield _Knob(_SMALLEST_EDGE, longest, lambda edge: {"size": {"longest_edge": edge}})
+
+
+def _make_count(part: Any, name: str, most: int) -> dict[str, Any]:
+    least = name.replace("max", "min")
+    stated = getattr(part, least, None)
+    return {name: most, **({least: min(stated, most)} if isinstance(stated, int) else {})}

@@ -89,7 +89,8 @@ class Prompter:
             ConfigurationError: the chat template cannot render a question.
         """
         self._processor = processor
-        forms = choose_forms(processor, chat_template, _find_image_token(processor, chat_template))
+        image_token = _find_image_token(processor, chat_template)
+        forms = choose_forms(processor, chat_template, image_token, model_config)
         self._forms, self._tokens = forms, forms.tokens
         self._template, self._encoder = forms.template, forms.encoder
         self._encoder.pixel_cache = make_pixel_cache(pixel_cache_bytes)

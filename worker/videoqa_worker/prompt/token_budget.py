@@ -67,8 +67,12 @@ class TokenBudget:
         Raises:
             UnsupportedInput: the processor refuses such pictures.
         """
-        lone = sum(shape.kind == "image" for shape in shapes) == 1
-        return [self._find_cost(shape, lone=lone) for shape in shapes]
+        images = [n for n, shape in enumerate(shapes) if shape.kind == "image"]
+        lone = len(images) == 1
+        return [
+            self._find_cost(shape, lone=lone, is_first=n in images[:1])
+            for n, shape in enumerate(shapes)
+        ]
 
     def count_tokens(self, shapes: Sequence[Shape]) -> int:
         """Returns the tokens of all items. Raises as `find_costs`."""
@@ -113,25 +117,28 @@ class TokenBudget:
             "lower max_new_tokens"
         )
 
-    def _find_cost(self, shape: Shape, *, lone: bool) -> _Cost:
+    def _find_cost(self, shape: Shape, *, lone: bool, is_first: bool) -> _Cost:
+        """Returns the cost of an item; the first of several images has what they cost together beside themselves."""
         if shape.kind == "video" and self._count_video is not None:
             return _Cost(self._count_video(shape), 0)
         kind, frames, height, width = shape[:4]
         lone = lone and kind == "image"
         each, fixed = self._measure_cached(kind, height, width, shape.settings, lone=lone)
+        if kind == "image" and not is_first:
+            fixed = 0
         return _Cost(fixed + each * frames, fixed)
 
     def _measure(
         self, kind: str, height: int, width: int, settings: Any, *, lone: bool
     ) -> tuple[int, int]:
-        """Returns the tokens of each further frame, and those of a video with no frames."""
+        """Returns the tokens of each further picture, and those that a video or a row of images has without any."""
         if lone:
             return self._count(kind, [*_make_black(kind, 1, height, width)], settings), 0
         two, three = (
             self._count(kind, [*_make_black(kind, n, height, width)], settings) for n in (2, 3)
         )
-        fixed = max(0, two - 2 * (three - two)) if kind == "video" else 0
-        return three - two, fixed
+        fixed = two - 2 * (three - two)
+        return three - two, max(0, fixed) if kind == "video" else fixed
 
 
 def _make_black(kind: str, count: int, height: int, width: int) -> Iterator[list[np.ndarray]]:

@@ -1,7 +1,7 @@
 """Finds out how a processor takes videos, by small trials: names of processors do not tell.
 
-Some take no single frame (Qwen3-VL, GLM-4V), some only videos of as many frames each (InternVL,
-PerceptionLM), some no images beside them (SmolVLM2's loses the images, GLM-4V's model cannot tell them from
+Some take no single frame (Qwen3-VL, GLM-4V), some only one video (Molmo2), or videos of as many frames each
+(InternVL, PerceptionLM), some no images beside them (SmolVLM2's loses the images, GLM-4V's model cannot tell them from
 a video's). What a processor cannot take as videos is asked about as images.
 """
 
@@ -27,6 +27,8 @@ __all__ = ["MediaForms", "VideoForm", "choose_forms"]
 class VideoForm:
     """The media that a processor takes beside one video."""
 
+    takes_several: bool = True
+    """True if a prompt may have several videos."""
     takes_any_lengths: bool = True
     """True if the videos of one prompt may differ in their numbers of frames."""
     takes_images: bool = True
@@ -34,9 +36,12 @@ class VideoForm:
 
     def find_obstacle(self, media: Sequence[FrameInput]) -> str | None:
         """Returns why these media cannot be asked about as videos, or None."""
-        lengths = {len(item.frames) for item in media if item.kind == "video"}
+        videos = [len(item.frames) for item in media if item.kind == "video"]
+        lengths = sorted(set(videos))
+        if not self.takes_several and len(videos) > 1:
+            return f"it takes one video in a prompt, and got {len(videos)}"
         if not self.takes_any_lengths and len(lengths) > 1:
-            return f"it takes videos of one length only, and these have {sorted(lengths)} frames"
+            return f"it takes videos of one length only, and these have {lengths} frames"
         if not self.takes_images and any(item.kind == "image" for item in media):
             return "it takes no images beside videos"
         return None
@@ -58,8 +63,13 @@ class MediaForms:
     """True if the processor gets the times of a video's frames."""
 
 
-def choose_forms(processor: Any, chat_template: str, image_token: str) -> MediaForms:
+def choose_forms(
+    processor: Any, chat_template: str, image_token: str, model_config: Any = None
+) -> MediaForms:
     """Finds out in which forms a processor takes media.
+
+    Arguments:
+        model_config: may state further tokens for which the model puts in pictures.
 
     Raises:
         ConfigurationError: the chat template cannot render a question.
@@ -69,31 +79,39 @@ def choose_forms(processor: Any, chat_template: str, image_token: str) -> MediaF
     if part is not None and not getattr(part, "takes_metadata", True):  # the LLaVA family's
         tokens["video"] = processor.video_token
         template = ChatTemplate(processor, chat_template, tokens)
-        return MediaForms(tokens, template, _make_encoder(processor, tokens), VideoForm())
+        return MediaForms(
+            tokens, template, _make_encoder(processor, tokens, model_config), VideoForm()
+        )
     obstacle = getattr(processor, "video_obstacle", None)
-    if part is not None:
+    if part is not None and obstacle is None:
         try:
-            return _try_videos(processor, chat_template, tokens)
+            return _try_videos(processor, chat_template, tokens, model_config)
         except (UnsupportedInput, ConfigurationError) as error:
             obstacle = str(error)
     template = ChatTemplate(processor, chat_template, tokens)
-    encoder = _make_encoder(processor, tokens)
+    encoder = _make_encoder(processor, tokens, model_config)
     return MediaForms(tokens, template, encoder, video_obstacle=obstacle)
 
 
-def _make_encoder(processor: Any, tokens: dict[str, str]) -> PromptEncoder:
-    return PromptEncoder(processor, _list_token_ids(processor, tokens))
+def _make_encoder(processor: Any, tokens: dict[str, str], model_config: Any) -> PromptEncoder:
+    return PromptEncoder(processor, _list_token_ids(processor, tokens, model_config))
 
 
-def _list_token_ids(processor: Any, tokens: dict[str, str]) -> list[int]:
-    """Returns all tokens that stand for media: of some processors, a picture is written with several."""
+def _list_token_ids(processor: Any, tokens: dict[str, str], model_config: Any) -> list[int]:
+    """Returns all tokens that stand for media.
+
+    Some processors write a picture with several, or with another one than it has in the prompt (Llama 4, Ovis2).
+    """
     found = set(processor.tokenizer.convert_tokens_to_ids(list(tokens.values())))
     for kind in tokens:
         found |= set(getattr(processor, f"{kind}_token_ids", None) or ())
+        found |= {getattr(model_config, f"{kind}_token_{name}", None) for name in ("id", "index")}
     return sorted(token for token in found if isinstance(token, int))
 
 
-def _try_videos(processor: Any, chat_template: str, tokens: dict[str, str]) -> MediaForms:
+def _try_videos(
+    processor: Any, chat_template: str, tokens: dict[str, str], model_config: Any
+) -> MediaForms:
     """Returns the forms of a processor that takes videos with their times.
 
     Raises:
@@ -107,11 +125,12 @@ def _try_videos(processor: Any, chat_template: str, tokens: dict[str, str]) -> M
     template = ChatTemplate(processor, chat_template, tokens)
     if "video" not in template.renders:
         raise UnsupportedInput("the chat template writes no videos")
-    encoder = _make_encoder(processor, tokens)
+    encoder = _make_encoder(processor, tokens, model_config)
     if not _takes(encoder, tokens, 1):
         encoder.least_frames = getattr(processor.video_processor, "temporal_patch_size", None) or 2
         _encode(encoder, tokens, 1)
     form = VideoForm(
+        takes_several=_takes(encoder, tokens, 2, 2),
         takes_any_lengths=_takes(encoder, tokens, 2, 4)
         and _writes_alike(processor, encoder, tokens),
         takes_images=_takes_images(processor, encoder, tokens),

@@ -12,17 +12,18 @@ from typing import Any, cast
 
 from videoqa.contract import IMAGE_MARK, VIDEO_MARK, is_file_id
 from videoqa.errors import InvalidRequest, NoMedia, VideoQAError
+from videoqa.gateway.openai.answer_form import FORM_FIELDS, read_form
 from videoqa.suggestions import suggest
 
 __all__ = ["ChatRequest", "parse_chat"]
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,), "tools": ([],), "tool_choice": ("none", "auto"), "parallel_tool_calls": (True, False),
-    "functions": ([],), "function_call": ("none", "auto"), "response_format": ({"type": "text"},),
+    "functions": ([],), "function_call": ("none", "auto"),
     "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "store": (False,),
     "service_tier": ("auto", "default"), "modalities": (["text"],),
     "audio": (), "moderation": (), "prediction": (), "reasoning_effort": (), "verbosity": (), "web_search_options": (),
-    "guided_json": (), "guided_regex": (), "guided_choice": (), "guided_grammar": (), "structured_outputs": (),
+    "guided_grammar": (),
     "mm_processor_kwargs": ({},), "min_tokens": (0,),
     "stop_token_ids": ([],), "ignore_eos": (False,), "best_of": (1,), "use_beam_search": (False,), "echo": (False,),
 }  # fmt: skip
@@ -32,7 +33,7 @@ _HINTS = ("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention")
 _READ = (
     "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p",
     "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty",
-    "seed", "stop", "media_io_kwargs", "sampling", "metadata", "user",
+    "seed", "stop", *FORM_FIELDS, "media_io_kwargs", "sampling", "metadata", "user",
     "safety_identifier",
 )  # fmt: skip
 _MARKS = {"video_url": VIDEO_MARK, "image_url": IMAGE_MARK}
@@ -112,6 +113,10 @@ def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
     found.job |= {"stream": found.stream, "model": found.model}
     _read_message(body, found)
     _read_generation(body, found)
+    form, places = read_form(body)
+    if form:
+        found.job["answer"] = form
+        found.places |= places
     _read_sampling(body, found)
     metadata = _read(body, "metadata", dict) or {}
     names = {name: _read(body, name, str) for name in ("user", "safety_identifier")}

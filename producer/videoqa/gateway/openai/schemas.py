@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -96,6 +96,30 @@ class MediaKwargs(_Strict):
     video: VideoKwargs | None = None
 
 
+class JsonSchemaFormat(_Strict):
+    """A JSON Schema, in OpenAI's words."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Strict):
+    """The form of an answer, in OpenAI's words."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(_Strict):
+    """The form of an answer, in vLLM's words; one of the three."""
+
+    json_: dict[str, Any] | None = Field(default=None, alias="json")
+    choice: list[str] | None = None
+    regex: str | None = None
+
+
 class ChatBody(BaseModel):
     """A question about the videos and images of one message.
 
@@ -124,6 +148,11 @@ class ChatBody(BaseModel):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: str | list[str] | None = None
+    response_format: ResponseFormat | None = None
+    """The form of the answer: free text, a JSON object, or JSON that a schema describes."""
+    structured_outputs: StructuredOutputs | None = None
+    """vLLM's: the form of the answer, in one of its fields; its older `guided_json`, `guided_choice` and
+    `guided_regex` are taken as well."""
     sampling: Sampling | None = None
     """The choice of each video's frames, as a job has it."""
     media_io_kwargs: MediaKwargs | None = None

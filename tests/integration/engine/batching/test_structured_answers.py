@@ -22,6 +22,7 @@ from videoqa.contract import (
 )
 from videoqa.errors import AnswerNotServed
 from videoqa_worker.engine import Engine, GenerationRequest
+from videoqa_worker.engine.structured.matcher import GrammarCompiler
 
 SCENE = {
     "type": "object",
@@ -143,3 +144,10 @@ def test_a_form_that_the_model_cannot_write_is_refused_and_the_engine_goes_on(
     with pytest.raises(AnswerNotServed, match=reason):
         single(engine, ask(engine, [clip(1, 2)], "What?", form=form))
     assert single(engine, ask(engine, [clip(1, 2)], "What?")).text
+
+
+def test_a_tokenizer_of_another_kind_serves_free_text_alone() -> None:
+    compiler = GrammarCompiler(object(), [], 5)
+    compiler.read()
+    with pytest.raises(AnswerNotServed, match="no kind that structured answers work with"):
+        compiler.make(NumberAnswer(kind="number"))

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from videoqa_worker.engine.device.cuda_graphs import CudaGraphs
 from videoqa_worker.engine.kvcache.positions import DecodeInput, KVPosition
 from videoqa_worker.engine.kvcache.slot_cache import SlotCache
-from videoqa_worker.engine.model import attention, kernels, last_layer
+from videoqa_worker.engine.model import attention, fused_layers, kernels, last_layer
 from videoqa_worker.engine.model.kv_shape import KVShape
 from videoqa_worker.engine.model.layer_masks import LayerMasks, Masks
 from videoqa_worker.engine.model.rotary_positions import shape_position_ids
@@ -50,8 +50,11 @@ class ForwardPass:
         self._unmasked = self._can_skip_masks(config)
         self._kernel = self._choose_kernel(shape, config) if self._unmasked else None
         attention.install(model, self._kernel)
+        self._kept_rows: last_layer.KeptRows | None = None
         fixed = self._invariant or self._device.type != "cpu"  # not tried on a GPU
-        self._kept_rows = None if fixed else last_layer.install(model)
+        kept_rows = fused_layers.install(model)
+        if not fixed:
+            self._kept_rows = kept_rows or last_layer.install(model)
         self.cache = SlotCache(shape, config.max_batch_tokens, model.dtype, self._device)
 
     def _can_skip_masks(self, config: EngineConfig) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["KEPT_ROWS", "KeptRows", "install"]
+__all__ = ["KEPT_ROWS", "KeptRows", "find_text_layers", "install"]
 
 KEPT_ROWS = "_videoqa_kept_rows"
 """Attribute of the last layer's attention that has its `KeptRows`."""
@@ -46,12 +46,18 @@ def install(model: Any) -> KeptRows | None:
 
     A model that is prepared already keeps what it has.
     """
+    layers = find_text_layers(model)
+    return _install(layers[-1]) if layers else None
+
+
+def find_text_layers(model: Any) -> list[Any]:
+    """Returns the layers of the text model; none if it is not built as those known here."""
     config = model.config.get_text_config()
     for module in model.modules():
         layers = getattr(module, "layers", None)
         if getattr(module, "config", None) is config and isinstance(layers, torch.nn.ModuleList):
-            return _install(layers[-1])
-    return None
+            return [*layers]
+    return []
 
 
 def _install(layer: Any) -> KeptRows | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, GenerationConfig, GenerationMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils.hub import extract_commit_hash
 
@@ -248,6 +248,13 @@ def _load_config(config: EngineConfig, hub: dict[str, Any]) -> Any:
         raise ConfigurationError(
             f"got model={config.checkpoint!r} of type {model_config.model_type!r}, expected one that "
             "answers text about images; choose a checkpoint for image-text-to-text",
+            param="model",
+        )
+    kind: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(model_config)]
+    if not issubclass(kind[0] if isinstance(kind, tuple) else kind, GenerationMixin):
+        raise ConfigurationError(
+            f"got model={config.checkpoint!r} of type {model_config.model_type!r}, which does not write a token after "
+            "the other, expected one that does; choose another checkpoint",
             param="model",
         )
     return model_config

@@ -93,8 +93,8 @@ def mask_logits(logits: torch.Tensor, rows: list[int], masks: np.ndarray) -> Non
     """
     width = logits.shape[1]
     if logits.device.type == "cpu":
-        bits = np.unpackbits(masks.view(np.uint8), axis=1, count=width, bitorder="little")
-        forbidden = torch.from_numpy(bits == 0)
+        bits = np.unpackbits((~masks).view(np.uint8), axis=1, count=width, bitorder="little")
+        forbidden = torch.from_numpy(bits).view(torch.bool)
     else:
         words = torch.from_numpy(masks).pin_memory().to(logits.device, non_blocking=True)
         shifts = torch.arange(32, device=logits.device, dtype=torch.int32)

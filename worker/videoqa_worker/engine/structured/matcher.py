@@ -28,10 +28,10 @@ def make_limits() -> LLParserLimits:
     from llguidance import LLParserLimits
 
     return LLParserLimits(
-        max_items_in_row=500,
-        initial_lexer_fuel=500_000,
+        max_items_in_row=2_000,
+        initial_lexer_fuel=50_000,
         step_lexer_fuel=100_000,
-        step_max_items=20_000,
+        step_max_items=200_000,
         max_lexer_states=50_000,
         max_grammar_size=100_000,
         verbose_errors=False,
@@ -94,8 +94,29 @@ class GrammarCompiler:
         """
         self._tokenizer, self._ends, self._width = tokenizer, ends, width
         self._vocabulary: Any = None
+        self._unserved: AnswerNotServed | None = None
+        """Reason why no form is served; None: none, or the vocabulary is not read yet."""
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Grammar] = OrderedDict()
+
+    def read(self) -> None:
+        """Reads the vocabulary, which holds Python's lock for a second where it has 150,000 tokens."""
+        with self._lock:
+            self._read()
+
+    def _read(self) -> None:
+        if self._vocabulary is not None or self._unserved is not None:
+            return
+        try:
+            self._vocabulary = read_vocabulary(self._tokenizer, self._ends, self._width)
+        except AnswerNotServed as error:
+            self._unserved = error
+        except BaseException as error:
+            # Whatever a foreign tokenizer leads to: free text needs no grammar, so the model serves it all the same.
+            # A panic of the library is no Exception.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            self._unserved = _refuse(f"{type(error).__name__}: {error}")
 
     def make(self, form: AnswerForm) -> Grammar:
         """Returns the grammar of a form, compiled or from an earlier request.
@@ -108,8 +129,9 @@ class GrammarCompiler:
             if (kept := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
                 return kept
-            if self._vocabulary is None:
-                self._vocabulary = read_vocabulary(self._tokenizer, self._ends, self._width)
+            self._read()
+            if self._unserved is not None:
+                raise AnswerNotServed(self._unserved.message)
         grammar = self._make(form)
         with self._lock:
             self._kept[key] = grammar

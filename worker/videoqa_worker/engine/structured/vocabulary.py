@@ -23,10 +23,14 @@ def read_vocabulary(tokenizer: Any, ends: Sequence[int], width: int) -> Any:
         width: number of logits, of which the last may stand for no token.
 
     Raises:
-        AnswerNotServed: the library does not know this kind of tokenizer.
+        AnswerNotServed: the library does not know this kind of tokenizer, or is not installed.
     """
-    from llguidance import LLTokenizer
-
+    try:
+        from llguidance import LLTokenizer
+    except ImportError as error:
+        raise AnswerNotServed(
+            f"structured answers need llguidance, which cannot be imported: {error}; install it beside the worker"
+        ) from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise _refuse(type(tokenizer).__name__)

@@ -7,7 +7,7 @@ decoded. Knows nothing of targets but the tick at which decoding may end.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from errno import EINVAL, ERANGE
 from fractions import Fraction
 from itertools import chain
@@ -191,14 +191,10 @@ class PictureStream:
             layers, alpha_decodes = self._alpha.decode(packet)
         for picture in pictures:
             check_video_size(picture.width, picture.height, self._video.limits)
-            decoded = self._place(picture)
+            alpha = next((layer for layer in layers if layer.pts == picture.pts), None)
+            decoded = self._place(picture, alpha, alpha_lost=not alpha_decodes)
             if decoded is not None:
-                yield replace(
-                    decoded,
-                    pixel_aspect=self._find_aspect(picture),
-                    alpha=next((layer for layer in layers if layer.pts == picture.pts), None),
-                    alpha_lost=not alpha_decodes,
-                )
+                yield decoded
 
     def _follow_aspect(self, packet: Packet[Stream]) -> None:
         """Notes the decoder's pixel aspect ratio, which is that of this packet's picture."""
@@ -224,7 +220,9 @@ class PictureStream:
                 return aspect
         return self._aspects[0][1] if self._aspects else self._video.pixel_aspect
 
-    def _place(self, picture: VideoFrame) -> DecodedPicture | None:
+    def _place(
+        self, picture: VideoFrame, alpha: VideoFrame | None, *, alpha_lost: bool
+    ) -> DecodedPicture | None:
         """Gives a picture its time; returns None if it is corrupt or has none."""
         count, pts = self._count, picture.pts
         if self._count is not None:
@@ -249,8 +247,11 @@ class PictureStream:
             count,
             trusted and not damaged,
             self.lost,
-            is_woven=is_woven,
-            neighbour=self._last_woven if is_woven else None,
+            self._find_aspect(picture),
+            is_woven,
+            self._last_woven if is_woven else None,
+            alpha,
+            alpha_lost,
         )
         self._last_woven = Neighbour(picture, pts) if is_woven else None
         self.lost = False

@@ -73,10 +73,11 @@ class NonRefSkipper:
         return self._video.decoder.reorder_depth > 0 and has_constant_lag(self._times, self._video)
 
     def _may_skip(self, pts: int) -> bool:
-        next_target = self.targets[bisect_left(self.targets, pts) :][:1]
-        return any(
-            tick - pts >= self.near_ticks and self.is_replaced(pts, tick) for tick in next_target
-        )
+        at = bisect_left(self.targets, pts)
+        if at == len(self.targets):
+            return False
+        tick = self.targets[at]
+        return tick - pts >= self.near_ticks and self.is_replaced(pts, tick)
 
 
 def _marks_nonref(video: OpenVideo) -> bool:

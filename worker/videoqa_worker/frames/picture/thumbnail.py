@@ -18,8 +18,9 @@ def make_thumbnail(
     picture = Image.fromarray(pixels)
     scale = min(width / picture.width, height / picture.height)
     size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
-    # 1.8 ms from 1280x720 to 320x180; LANCZOS with a gap of 3 takes 7.4 and looks the same.
-    small = picture.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
+    # Whole numbers of pixels are averaged, and what is left is resampled: 0.33 ms from 640x360 to 320x180, where
+    # a gap of 2 takes 1.6; 1.6 from 1280x720, where it takes 3.0.
+    small = picture.resize(size, Image.Resampling.HAMMING, reducing_gap=1.0)
     if size == (width, height):
         return small
     box = Image.new("RGB", (width, height), fill)

@@ -33,7 +33,7 @@ test-computing test-waiting: $(VENV)/.dev
 # The examples that need Ray, Daft or Jupyter, with the real libraries: some 400 MB, in an environment on top of the other.
 EXAMPLES := $(VENV)-examples
 test-examples: $(EXAMPLES)/.done
-	@$(EXAMPLES)/bin/python -m pytest -n 0 tests/examples $(PYTEST_ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(EXAMPLES)/bin/python -m pytest -n 0 --timeout 900 tests/examples $(PYTEST_ARGS)
 
 $(EXAMPLES)/.done: $(VENV)/.dev pyproject.toml constraints.txt
 	@echo "installing Ray, Daft and Jupyter"

@@ -13,6 +13,7 @@ import pytest
 
 import videoqa_worker
 from videoqa_worker import VideoQA
+from videoqa_worker.embedded import S3Server
 
 ray = pytest.importorskip("ray", reason="`make test-examples` installs Ray")
 ROOT = Path(__file__).parents[2]
@@ -20,27 +21,34 @@ CLIPS = Path(videoqa_worker.__file__).parent / "demo" / "clips"
 
 
 @pytest.fixture(scope="module")
-def captions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The example as a module that Ray's processes get by value, on a Ray of this machine."""
-    sys.path.insert(0, str(ROOT / "examples"))
-    import ray_captions
+def captions(s3_server: S3Server) -> Iterator[Any]:
+    """The example as a module that Ray's processes get by value, on a Ray of this machine; clips lie in a bucket."""
+    store = s3_server.client()
+    store.create_bucket(Bucket="shapes")
+    for name in ("circle.mp4", "square.mp4", "triangle.mp4"):
+        store.upload_file(str(CLIPS / name), "shapes", name)
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in s3_server.environment().items():
+            patch.setenv(variable, value)
+        patch.syspath_prepend(str(ROOT / "examples"))
+        import ray_captions
 
-    ray.cloudpickle.register_pickle_by_value(ray_captions)
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield ray_captions
-    ray.shutdown()
-    sys.path.remove(str(ROOT / "examples"))
+        ray.cloudpickle.register_pickle_by_value(ray_captions)
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+        yield ray_captions
+        ray.shutdown()
 
 
 def test_a_table_becomes_captions_and_a_second_run_takes_what_a_crash_left(
     captions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n, video in enumerate(
-        [CLIPS / "circle.mp4", "/missing.mp4", CLIPS / "square.mp4", CLIPS / "triangle.mp4"]
+        f"s3://shapes/{name}"
+        for name in ("circle.mp4", "missing.mp4", "square.mp4", "triangle.mp4")
     ):
         (tmp_path / "videos").mkdir(exist_ok=True)
-        row = pa.table({"id": [n], "video": [str(video)]})
+        row = pa.table({"id": [n], "video": [video]})
         pq.write_table(row, tmp_path / "videos" / f"{n}.parquet")
     asked, is_broken = tmp_path / "asked", tmp_path / "broken"
     asked.write_text("")
@@ -58,7 +66,7 @@ def test_a_table_becomes_captions_and_a_second_run_takes_what_a_crash_left(
     monkeypatch.setattr(captions, "Captioner", Breaking)
     places = [str(tmp_path / name) for name in ("videos", "captions", "checkpoint")]
     options: dict[str, Any] = {"gpus": 0, "batch": 1}
-    qa = VideoQA("demo", decoders=1, max_batch=1)
+    qa = VideoQA.from_environment("demo", decoders=1, max_batch=1)
     context = ray.data.DataContext.get_current()
     monkeypatch.setattr(context, "max_errored_blocks", 1)  # else the others may be lost with it
     captions.caption(*places, qa, **options)

@@ -34,7 +34,7 @@ class Architecture:
 def read_page() -> dict[str, Architecture]:
     """Returns the rows of the page's table."""
     cells = re.findall(
-        r"^\| `(.+?)` \| (.+?) \| (.+?) \| (.+?) \|$", PAGE.read_text(), re.MULTILINE
+        r"^\| `(.+?)` \| (.+?) \| (.+?) \| (.+?) \| .+? \|$", PAGE.read_text(), re.MULTILINE
     )
     return {name: Architecture(name, *rest) for name, *rest in cells}
 

@@ -22,6 +22,7 @@ from videoqa_worker.settings import EngineConfig
 
 START_S = 400.0
 """Limit of a start on a busy machine."""
+TITLES = ("spawn_main", "VLLM::")
 HELD = """
 import sys
 from videoqa_worker.engine import VllmEngine
@@ -36,9 +37,9 @@ if __name__ == "__main__":
 
 
 def list_children(pid: int) -> list[psutil.Process]:
-    """Lists vLLM's processes, which Python's `multiprocessing` starts; its resource tracker ends with this process."""
+    """Lists vLLM's processes, its scheduler first: those with its title, and those that have none yet."""
     found = psutil.Process(pid).children(recursive=True)
-    return [child for child in found if any("spawn_main" in word for word in read_command(child))]
+    return [one for one in found if any(word in " ".join(read_command(one)) for word in TITLES)]
 
 
 def read_command(process: psutil.Process) -> list[str]:

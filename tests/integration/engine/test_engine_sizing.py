@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from support.models import write_checkpoint
+from support.engine import Reference, answers, ask
+from support.models import clip, write_checkpoint
 from support.other_models import write_other
 
 from videoqa.errors import ConfigurationError
+from videoqa_worker.engine import Engine
+from videoqa_worker.engine import engine as engine_module
 from videoqa_worker.engine.execution.sizing import size_engine
 from videoqa_worker.engine.model.kv_shape import find_kv_shape
 from videoqa_worker.engine.model.loading import load
@@ -56,7 +60,28 @@ def test_the_largest_pass_of_a_model_is_measured(family: str, tmp_path: Path) ->
     plan = size_engine(loaded, shape, config, gpu)
     assert gpu.ran == 1
     assert lengths == [min(config.prefill_chunk_tokens, loaded.prompter.max_context)]
+    assert plan.most_pass_tokens == config.prefill_chunk_tokens
     assert plan.max_batch == 64  # its sequences are tiny
     assert plan.max_batch_tokens == 64 * loaded.prompter.max_context
     with pytest.raises(ConfigurationError, match="VIDEOQA_PREFILL_CHUNK_TOKENS"):
         size_engine(loaded, shape, config, Gpu(torch.OutOfMemoryError("out of memory")))
+
+
+def test_no_pass_is_longer_than_the_one_that_memory_was_planned_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "size_engine", partial(size_engine, memory=Gpu()))
+    path = write_checkpoint("interleave", tmp_path / "interleave")
+    config = EngineConfig(model=str(path), device="cpu", cpu_threads=1, prefill_chunk_tokens=16)
+    lengths: list[int] = []
+    with Engine(config) as engine:
+        engine._loaded.model.get_decoder().register_forward_pre_hook(
+            lambda _, args, given: lengths.append(given["inputs_embeds"].shape[1]), with_kwargs=True
+        )
+        alone = ask(engine, [clip(1, 12)], "Where?", max_new_tokens=4)
+        (told,) = answers(engine, [alone])
+        together = [ask(engine, [clip(2, 12)], "Why? " * n, max_new_tokens=4) for n in (1, 30, 31)]
+        answers(engine, together)
+    assert alone.inputs.length > 100
+    assert max(lengths) == 16
+    assert told.tokens == Reference(path).tokens(alone)

@@ -45,7 +45,7 @@ LANE_MODULES = (
 )
 """Without pytest's plugins: it rewrites their assertions as it imports them."""
 STATUS_STREAM = 3
-"""Where a lane writes its exit status."""
+"""Number of the stream to which a lane writes its exit status."""
 STATUS_FILES: dict[int, Path] = {}
 """Pid of a worker -> where its exit status goes."""
 

@@ -302,7 +302,9 @@ class Engine:
             log_events.PADDED_BATCHES.log(log, name=self._config.model)
             return None
         plan = size_engine(loaded, shape, self._config)
-        slots = ContinuousRunner(loaded, shape, plan.apply(self._config), self._closing.is_set)
+        slots = ContinuousRunner(
+            loaded, shape, plan.apply(self._config), self._closing.is_set, plan.most_pass_tokens
+        )
         error = self._warm_up(slots, loaded.prompter)
         if error is None:
             self._log_sizes(plan)

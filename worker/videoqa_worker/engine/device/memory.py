@@ -72,6 +72,8 @@ class MemoryPlan:
     prefix_cache_bytes: int
     reason: str
     """Origin of the sizes, for the log."""
+    most_pass_tokens: int | None = None
+    """Positions of the largest pass that there is memory for; None: of any prompt."""
 
     def apply(self, config: EngineConfig) -> EngineConfig:
         """Returns the settings with these sizes."""
@@ -201,7 +203,8 @@ def plan_memory(
     # A row of a batch costs a GPU little; with fixed shapes each step costs that of all rows.
     if room.is_cuda and "max_batch" not in config.model_fields_set and not config.batch_invariant:
         batch = max(batch, min(_CUDA_MAX_SEQUENCES, tokens // question_tokens))
-    return MemoryPlan(batch, tokens, features, prefixes, reason)
+    measured = config.prefill_chunk_tokens if room.is_cuda else None
+    return MemoryPlan(batch, tokens, features, prefixes, reason, measured)
 
 
 def free_memory() -> None:

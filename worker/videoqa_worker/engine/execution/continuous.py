@@ -50,12 +50,15 @@ class ContinuousRunner:
         shape: KVShape,
         config: EngineConfig,
         stopping: Callable[[], bool],
+        most_pass_tokens: int | None = None,
     ) -> None:
         """
         Arguments:
             stopping: returns True while the engine closes; called at every step.
+            most_pass_tokens: positions of the largest pass that there is memory for; None: of any prompt.
         """
         self._config, self._model = config, loaded.model
+        self._most_pass_tokens = most_pass_tokens or sys.maxsize
         self._device: torch.device = loaded.model.device
         graphs = CudaGraphs(self._device, wanted=config.cuda_graphs)
         self._masks = loaded.masks
@@ -132,7 +135,7 @@ class ContinuousRunner:
     def _prefill(self) -> NextTokens:
         """Computes one prefill chunk, or the rest of several packed prompts.
 
-        If no sequence is decoding, computes the whole prompt.
+        If no sequence is decoding, computes the whole prompt, or as much of it as there is memory for.
         """
         if not self._table.prefilling:
             return []
@@ -155,7 +158,7 @@ class ContinuousRunner:
     def _max_chunk(self) -> int:
         """Returns the most positions that a prefill pass may have."""
         alone = not self._config.batch_invariant and len(self._table) == len(self._table.prefilling)
-        return sys.maxsize if alone else self._config.prefill_chunk_tokens
+        return self._most_pass_tokens if alone else self._config.prefill_chunk_tokens
 
     def _prepare_prefill(self) -> list[SlotSequence]:
         """Returns the sequences of the next prefill pass.

@@ -151,6 +151,8 @@ class ForwardPass:
                 self._send_positions(rotary),
                 keep=keep,
             )[0]
+        if len(logits) > len(prefills):  # VideoLLaMA3 computes those of all rows, whatever is asked
+            logits = logits[keep]
         for prefill in prefills:
             prefill.done, prefill.rest = prefill.length, prefill.rest[:, :0]
         return logits

@@ -105,8 +105,9 @@ class FusedLayer:
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self._attention.layer_idx)
         if kept is not None and attention_mask is not None:
-            # Without a mask the only row kept is the last one, which attends to all keys.
-            attention_mask = attention_mask[:, :, kept]
+            # Without a mask, or with lengths (`attention`), only the last row is kept, which attends to all keys.
+            lengths = attention_mask.dtype == torch.int32
+            attention_mask = None if lengths else attention_mask[:, :, kept]
         scaling = self._attention.scaling
         found, _ = self.attend(
             self._attention, query, key, value, attention_mask, scaling=scaling, **more

@@ -151,8 +151,6 @@ class ForwardPass:
                 self._send_positions(rotary),
                 keep=keep,
             )[0]
-        if len(logits) > len(prefills):  # VideoLLaMA3 computes those of all rows, whatever is asked
-            logits = logits[keep]
         for prefill in prefills:
             prefill.done, prefill.rest = prefill.length, prefill.rest[:, :0]
         return logits
@@ -207,8 +205,8 @@ class ForwardPass:
             past_key_values=self.cache.for_prefill(slot, 0),
             use_cache=True,
             logits_to_keep=last,
-        ).logits[:, -1]
-        return logits
+        ).logits
+        return _take_rows(logits, last)[:, -1]
 
     # Decode
 
@@ -283,7 +281,12 @@ class ForwardPass:
             use_cache=True,
             logits_to_keep=keep,
         ).logits
-        return logits
+        return logits if isinstance(keep, int) else _take_rows(logits, keep)
+
+
+def _take_rows(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Returns the logits of the rows that were asked for: some models (VideoLLaMA3) compute those of all."""
+    return logits if logits.shape[1] == len(rows) else logits[:, rows]
 
 
 def _round_to_power(count: int) -> int:

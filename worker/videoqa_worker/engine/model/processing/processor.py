@@ -138,7 +138,8 @@ def load_processor(
         "feature_extractor": lambda: AutoFeatureExtractor.from_pretrained(checkpoint, **hub),  # type: ignore[no-untyped-call]
     }
     wanted = kind.get_attributes()
-    if not set(wanted) <= set(loaders):
+    sees = {"image_processor", "video_processor"} & set(wanted)
+    if not sees or not set(wanted) <= set(loaders):
         raise ConfigurationError(
             f"got a {config.model_type} model, whose processor needs {sorted(wanted)}, expected one "
             "for images and text",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -23,6 +24,7 @@ from videoqa.contract import (
 from videoqa.errors import AnswerNotServed
 from videoqa_worker.engine import Engine, GenerationRequest
 from videoqa_worker.engine.structured.matcher import GrammarCompiler
+from videoqa_worker.settings import EngineConfig
 
 SCENE = {
     "type": "object",
@@ -105,15 +107,18 @@ def test_only_the_limit_cuts_an_answer_off_and_streamed_text_is_that_of_the_answ
     assert first.text.startswith(second.text)
 
 
-def test_an_answer_that_was_preempted_is_the_same(engine_of: Callable[..., Engine]) -> None:
-    engine = engine_of("interleave", **TOGETHER, batching="slots")
-    requests = ask_all(engine, 4)
-    expected = [single(engine, request).text for request in requests]
-    before = engine.stats.preempted
-    with before_each_forward(engine, small_device(2)):
-        found = answers(engine, requests)
-    assert engine.stats.preempted > before
-    assert [one.text for one in found] == expected
+def test_an_answer_that_was_preempted_is_the_same(checkpoint: Callable[[str], Path]) -> None:
+    """Its engine is its own: after that it admits fewer at a time, of which other tests see the batches."""
+    config = EngineConfig(
+        model=str(checkpoint("interleave")), device="cpu", cpu_threads=1, **TOGETHER
+    )
+    with Engine(config) as engine:
+        requests = ask_all(engine, 4)
+        expected = [single(engine, request).text for request in requests]
+        with before_each_forward(engine, small_device(2)):
+            found = answers(engine, requests)
+        assert engine.stats.preempted
+        assert [one.text for one in found] == expected
 
 
 @EACH_PATH

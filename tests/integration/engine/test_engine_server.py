@@ -28,7 +28,14 @@ from support.scenes import Scene, write_clip
 from support.stack import WorkerProcess
 
 from videoqa.client import Client
-from videoqa.contract import ChoiceAnswer, Generation, JsonAnswer, RegexAnswer, Sampling
+from videoqa.contract import (
+    ChoiceAnswer,
+    Generation,
+    JsonAnswer,
+    RegexAnswer,
+    Sampling,
+    close_objects,
+)
 from videoqa.errors import (
     ConfigurationError,
     EngineStopped,
@@ -281,7 +288,8 @@ def test_the_form_of_an_answer_reaches_the_server_and_stop_strings_do_not_cut_it
     engine: ServerEngine, server: Misbehaving
 ) -> None:
     scene = JsonAnswer(kind="json", json_schema={"properties": {"a": {"type": "integer"}}})
-    closed = {**scene.json_schema, "additionalProperties": False}
+    closed = close_objects(scene.json_schema)
+    assert closed["additionalProperties"] is False
     cases = [
         (ChoiceAnswer(kind="choice", choices=("a", "b")), {"structured_outputs": {"choice": ["a", "b"]}}),
         (RegexAnswer(kind="regex", pattern="a+"), {"structured_outputs": {"regex": "a+"}}),

@@ -574,6 +574,7 @@ OUR_OWN = {
     "cli.job_commands": "the request of the user who runs the command",
     "bulk.manifest.archive_root": "paths that `bulk.manifest.names` has made URLs of",
     "bulk.output.records": "the run's own results.jsonl",
+    "bulk.report.pictures": "ids of jobs, of at most 64 characters",
     "bulk.output.result_table": "the run's own results.jsonl",
     "bulk.run.run": "parameters of our own errors",
     "bulk.index.output_index": "the run's own index",

@@ -275,7 +275,8 @@ class Fleet:
             try:
                 call()
             except errors.WaitTimeout:
-                assert job_id not in (*self.failed, *self.succeeded)
+                # A spoiled number of attempts has the reader look for events of a later one.
+                assert not is_sound or job_id not in (*self.failed, *self.succeeded)
             except errors.VideoQAError:
                 assert not is_sound, job_id
 

@@ -105,4 +105,4 @@ $(VENV)/.dev: $(VENV)/.demo pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(EXAMPLES) $(VLLM_VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

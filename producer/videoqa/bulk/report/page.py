@@ -23,6 +23,7 @@ from videoqa.bulk.output.result_table import NAME
 from videoqa.bulk.report.pictures import copy_sheets
 from videoqa.client import Client
 from videoqa.errors import InvalidRequest
+from videoqa.palette import read_palette
 from videoqa.printable import printable
 
 __all__ = ["ReportCounts", "check_report", "make_page", "write_report"]
@@ -90,7 +91,7 @@ def make_page(rows: Iterable[Mapping[str, Any]], pictures: Mapping[str, str], ou
     }
     # An HTML parser ends the script at "</script", and reads on after "<!--": there is no "<" in it.
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    style, script = _read("report.css"), _read("report.js")
+    style, script = read_palette() + _read("report.css"), _read("report.js")
     policy = (
         f"default-src 'none'; img-src 'self' file:; style-src {_digest(style)}; script-src {_digest(script)}; "
         "base-uri 'none'; form-action 'none'"

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from videoqa.gateway.http.etags import has_tag, make_tag
 from videoqa.gateway.http.problems import HttpError
+from videoqa.palette import read_palette
 
 __all__ = ["VERSION", "router"]
 
@@ -25,6 +26,7 @@ _FILES = {
     for path in sorted((Path(__file__).parent / "static").iterdir())
     if path.suffix in _KINDS
 }
+_FILES["app.css"] = read_palette().encode() + _FILES["app.css"]
 _TAGS = {name: make_tag(data) for name, data in _FILES.items()}
 VERSION = hashlib.sha256(
     "".join(f"{name}{tag}" for name, tag in _TAGS.items()).encode()

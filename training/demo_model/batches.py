@@ -22,6 +22,7 @@ from demo_world import (
     render,
     sample_pair,
     sample_scene,
+    vocabulary,
 )
 from transformers import PreTrainedTokenizerFast
 
@@ -30,6 +31,10 @@ _MAX_BRANCHES = 8
 #: The slowest to learn: asked three times of every clip.
 _HARD_KINDS = frozenset(("yes_no", "moving_in_turn", "moving_at_once", "same_direction"))
 _UNKNOWN_SHARE = 0.12
+#: Batches with a system message: words at random, since the answer must not depend on them.
+_SYSTEM_SHARE = 0.1
+#: Questions with another one, and its answer, before them.
+_FOLLOW_UP_SHARE = 0.1
 _UNSEEN = -1e4
 #: Kinds that a single picture can answer; it shows the first shape of a sequence only.
 _STILL_KINDS = frozenset(
@@ -81,7 +86,7 @@ def clip_batch(
     if frames == 1:
         drawn = ["single" if kind == "sequence" else kind for kind in drawn]
     scenes = [sample_scene(rng, kind) for kind in drawn]
-    prefix = _ids(tokenizer, "<|im_start|>user" + _images(frames))
+    prefix = _draw_system(rng, tokenizer) + _ids(tokenizer, "<|im_start|>user" + _images(frames))
     asked = [questions(scene, rng) + _repeat_hard(questions, scene, rng=rng) for scene in scenes]
     if frames == 1:
         asked = [[one for one in row if one.kind in _STILL_KINDS] for row in asked]
@@ -94,7 +99,7 @@ def pair_batch(
     """Draws `rows` pairs of clips, `frames` frames each, one after the other."""
     pairs = [sample_pair(rng) for _ in range(rows)]
     before_first, before_second = rng.choice(_LAYOUTS)
-    prefix = _ids(
+    prefix = _draw_system(rng, tokenizer) + _ids(
         tokenizer,
         "<|im_start|>user" + before_first + _images(frames) + before_second + _images(frames),
     )
@@ -149,6 +154,17 @@ def _pixels(rng: random.Random, scenes: list[Scene], frames: int) -> torch.Tenso
     return torch.cat(
         [draw(rng, scenes[at : at + size], times) for at in range(0, len(scenes), size)]
     )
+
+
+def _draw_system(rng: random.Random, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Returns the tokens of a system message of random words, mostly of none."""
+    if rng.random() >= _SYSTEM_SHARE:
+        return []
+    words = sorted(vocabulary())
+    drawn = [
+        rng.choice((rng.choice(words), tokenizer.unk_token)) for _ in range(rng.randint(3, 16))
+    ]
+    return _ids(tokenizer, f"<|im_start|>system\n{' '.join(drawn)}<|im_end|>")
 
 
 def _images(frames: int) -> str:
@@ -210,7 +226,10 @@ def _mask(group: torch.Tensor) -> torch.Tensor:
 def _encode(
     rng: random.Random, tokenizer: PreTrainedTokenizerFast, asked: list[Question]
 ) -> list[tuple[str, list[int], list[int]]]:
-    """Returns (kind, prompt tokens, answer tokens) of each; some prompts have an unknown word."""
+    """Returns (kind, prompt tokens, answer tokens) of each.
+
+    Some prompts have an unknown word, some another question of the row and its answer before them.
+    """
     prompts = tokenizer([f"\n{question.text}" for question in asked], add_special_tokens=False)[
         "input_ids"
     ]
@@ -218,10 +237,18 @@ def _encode(
         "input_ids"
     ]
     turn = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>", "assistant"])
+    user = tokenizer.convert_tokens_to_ids(["<|im_start|>", "user"])
     unknown = tokenizer.unk_token_id
-    encoded = []
-    for question, prompt, answer in zip(asked, prompts, answers, strict=True):
+    for prompt in prompts:
         if rng.random() < _UNKNOWN_SHARE:
             prompt.insert(rng.randint(1, len(prompt)), unknown)
-        encoded.append((question.kind, prompt + turn, [*answer, tokenizer.eos_token_id]))
+    answers = [[*answer, tokenizer.eos_token_id] for answer in answers]
+    encoded = []
+    for n, (question, prompt, answer) in enumerate(zip(asked, prompts, answers, strict=True)):
+        before: list[int] = []
+        if rng.random() < _FOLLOW_UP_SHARE:
+            earlier = rng.randrange(len(asked))
+            if earlier != n:
+                before = prompts[earlier] + turn + answers[earlier] + user
+        encoded.append((question.kind, before + prompt + turn, answer))
     return encoded

@@ -39,18 +39,20 @@ _ANSWER_WORDS = (
     *("first", "second", "is", "shows", "that", "1", "2", "video", "clip"),
 )
 
-#: Content in its order, a line break before every text, nothing after `user` and `assistant`: for
-#: media first and text after, this is the prompt of the Hugging Face guide to video question
-#: answering.
+#: Content in its order, a line break before every text but the assistant's, nothing after `user` and
+#: `assistant`: for media first and text after, this is the prompt of the Hugging Face guide to video
+#: question answering. An earlier answer stands as it was generated, so its keys and values serve a
+#: follow-up question (the tokenizer drops the space).
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] -}}
+{%- set before_text = ' ' if message['role'] == 'assistant' else '\\n' -%}
 {%- if message['content'] is string -%}
-{{- '\\n' + message['content'] -}}
+{{- before_text + message['content'] -}}
 {%- else -%}
 {%- for item in message['content'] -%}
 {%- if item['type'] == 'image' -%}{{- '<image>' -}}
-{%- elif item['type'] == 'text' -%}{{- '\\n' + item['text'] -}}
+{%- elif item['type'] == 'text' -%}{{- before_text + item['text'] -}}
 {%- else -%}
 {{- raise_exception('got content of type ' + item['type'] + ', expected image or text') -}}
 {%- endif -%}

@@ -3,7 +3,8 @@
     python training/demo_model/train.py --out DIR
 
 One thread, and steps are counted, not minutes: the same seed gives the same weights, bit by bit, on the
-same kind of processor with the same torch. Two settings of glibc's malloc make a step several times
+same kind of processor with the same torch, over any number of sittings: stopped by Ctrl-C, SIGTERM or a crash, the
+same command goes on from the last saved step. Two settings of glibc's malloc make a step several times
 faster (large tensors stay mapped between steps); the script restarts itself with them where they are
 missing.
 """
@@ -17,7 +18,8 @@ import random
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -31,6 +33,7 @@ from transformers import (
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from batches import IGNORED, Batch, clip_batch, pair_batch
 from checkpoint import new_model, new_processor, new_tokenizer, save
+from run_state import RunState, stopped_by_signals
 from warmup import PatchHead, warmup_loss
 
 #: Large tensors stay mapped between steps: 0.8 s a step instead of 4.2.
@@ -39,6 +42,9 @@ _ROWS = 32
 _REPORT_EVERY_S = 60.0
 _SCENES = {"single": 0.34, "sequence": 0.26, "group": 0.40}
 _HELD_OUT_SEED = 1_000_000
+
+Shares = dict[str, float]
+"""Shares of right answers, 0..1, by name."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Optimizers:
         ]
         matrices = [p for name, p in named if p.ndim == 2 and not _is_table(name)]
         rest = [p for name, p in named if p.ndim != 2 or _is_table(name)]
-        self._all = [
+        self.all: list[torch.optim.Optimizer] = [
             torch.optim.Muon(
                 matrices, lr=learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
             ),
@@ -79,7 +85,7 @@ class Optimizers:
     def step(self, learning_rate: float) -> None:
         """Updates from the gradients, clipped to norm 1, and clears them."""
         torch.nn.utils.clip_grad_norm_(self._params, 1.0)
-        for optimizer in self._all:
+        for optimizer in self.all:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
@@ -101,40 +107,92 @@ def rate(plan: Plan, done: float, step: int) -> float:
     )
 
 
-def warm_up(model: LlavaForConditionalGeneration, plan: Plan, rng: random.Random) -> None:
-    """Trains the vision tower alone, on the content of each patch."""
-    head = PatchHead(model.config.text_config.hidden_size)
-    modules = [model.model.vision_tower, model.model.multi_modal_projector, head]
-    optimizers = Optimizers(modules, plan.learning_rate)
-    reported = time.monotonic()
-    for step in range(plan.warmup_steps):
-        done = step / plan.warmup_steps
-        loss, read = warmup_loss(model, head, rng)
-        loss.backward()
-        optimizers.step(rate(plan, done, step))
-        if time.monotonic() - reported > _REPORT_EVERY_S:
-            reported = time.monotonic()
-            say(f"warm-up {done:.0%} step {step} loss {loss.item():.3f} {format_shares(read)}")
+class Training:
+    """One run, in as many sittings as it takes: the vision tower's warm-up, then questions."""
 
+    def __init__(self, plan: Plan) -> None:
+        """
+        Raises:
+            ValueError: the folder holds the state of another run.
+        """
+        self._plan, self._rng = plan, random.Random(plan.seed)
+        tokenizer = new_tokenizer()
+        self._processor, self._model = new_processor(tokenizer), new_model(tokenizer, plan.seed)
+        # on one CPU core twice as fast as "sdpa", whose backward pass is slow for short rows
+        self._model.set_attn_implementation("eager")
+        self._model.train()
+        self._head = PatchHead(self._model.config.text_config.hidden_size)
+        identity = {**asdict(plan), "torch": torch.__version__}
+        del identity["out"]
+        self.state = RunState(plan.out, identity, self._rng)
 
-def learn(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, plan: Plan, rng: random.Random
-) -> None:
-    """Trains the whole model on questions; reports and saves once a minute."""
-    optimizers = Optimizers([model], plan.learning_rate)
-    reported = time.monotonic()
-    smooth = 0.0
-    for step in range(plan.steps):
-        done = step / plan.steps
-        loss = answer_loss(model, next_batch(rng, processor.tokenizer, plan))[0]
-        loss.backward()
-        optimizers.step(rate(plan, done, step))
-        smooth = loss.item() if step == 0 else 0.98 * smooth + 0.02 * loss.item()
-        if time.monotonic() - reported > _REPORT_EVERY_S:
-            save(model, processor, plan.out)
-            held_out = accuracy(model, processor)
-            say(f"{done:.0%} step {step} loss {smooth:.3f} {format_shares(held_out)}")
-            reported = time.monotonic()
+    def describe(self) -> str:
+        """Returns what is trained, and from where."""
+        size = sum(p.numel() for p in self._model.parameters())
+        begun = self.state.part
+        where = f"goes on at {begun} step {self.state.step}" if begun else "begins"
+        return f"{size:,} parameters, {len(self._processor.tokenizer)} words; sitting {self.state.sittings} {where}"
+
+    def run(self, stop: list[int]) -> bool:
+        """Trains until the end, or until `stop` holds something; returns True at the end."""
+        finished = self.state.part == "questions" or self._warm_up(stop)
+        return finished and self._learn(stop)
+
+    def _warm_up(self, stop: list[int]) -> bool:
+        """Trains the vision tower alone, on the content of each patch."""
+        model = self._model.model
+        optimizers = Optimizers(
+            [model.vision_tower, model.multi_modal_projector, self._head], self._plan.learning_rate
+        )
+
+        def lose() -> tuple[torch.Tensor, Shares]:
+            return warmup_loss(self._model, self._head, self._rng)
+
+        steps = self._plan.warmup_steps
+        return self._take_steps("warm-up", steps, optimizers, lose, format_shares, stop)
+
+    def _learn(self, stop: list[int]) -> bool:
+        """Trains the whole model on questions, and saves it."""
+        optimizers = Optimizers([self._model], self._plan.learning_rate)
+
+        def lose() -> tuple[torch.Tensor, Shares]:
+            batch = next_batch(self._rng, self._processor.tokenizer, self._plan)
+            return answer_loss(self._model, batch)[0], {}
+
+        def report(_: Shares) -> str:
+            save(self._model, self._processor, self._plan.out)
+            return format_shares(accuracy(self._model, self._processor))
+
+        finished = self._take_steps("questions", self._plan.steps, optimizers, lose, report, stop)
+        save(self._model, self._processor, self._plan.out)
+        return finished
+
+    def _take_steps(
+        self,
+        part: str,
+        steps: int,
+        optimizers: Optimizers,
+        lose: Callable[[], tuple[torch.Tensor, Shares]],
+        report: Callable[[Shares], str],
+        stop: list[int],
+    ) -> bool:
+        """Takes the steps of a part that are not done yet; reports and saves once a minute."""
+        modules = {"model": self._model, "head": self._head}
+        if begun := self.state.part == part:
+            self.state.restore(modules, optimizers.all)
+        reported = time.monotonic()
+        for step in range(self.state.step if begun else 0, steps):
+            if stop:
+                self.state.save(part, step, modules, optimizers.all)
+                return False
+            loss, found = lose()
+            loss.backward()
+            optimizers.step(rate(self._plan, step / steps, step))
+            if time.monotonic() - reported > _REPORT_EVERY_S:
+                self.state.save(part, step + 1, modules, optimizers.all)
+                say(f"{part} {step / steps:.0%} step {step} loss {loss.item():.3f} {report(found)}")
+                reported = time.monotonic()
+        return True
 
 
 def next_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, plan: Plan) -> Batch:
@@ -209,18 +267,16 @@ def main() -> None:
     plan = parse()
     restart_with_malloc_settings()
     torch.set_num_threads(1)
-    rng = random.Random(plan.seed)
-    tokenizer = new_tokenizer()
-    processor, model = new_processor(tokenizer), new_model(tokenizer, plan.seed)
-    # on one CPU core twice as fast as "sdpa", whose backward pass is slow for short rows
-    model.set_attn_implementation("eager")
-    model.train()
-    size = sum(p.numel() for p in model.parameters())
-    say(f"{size:,} parameters, {len(processor.tokenizer)} words")
-    warm_up(model, plan, rng)
-    learn(model, processor, plan, rng)
-    save(model, processor, plan.out)
-    say("done")
+    training = Training(plan)
+    say(training.describe())
+    with stopped_by_signals() as stop:
+        finished = training.run(stop)
+    taken = f"{training.state.hours:.1f} hours in {training.state.sittings} sittings"
+    if not finished:
+        say(f"stopped after {taken}; the same command goes on")
+        raise SystemExit(1)
+    training.state.delete()
+    say(f"done after {taken}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _FILE = "training_state.pt"
 
 
 class RunState:
-    """Where a run stands, and what it needs to go on."""
+    """Progress of a run, with all that it needs to go on."""
 
     def __init__(self, folder: Path, identity: dict[str, Any], rng: random.Random) -> None:
         """

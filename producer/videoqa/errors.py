@@ -813,6 +813,13 @@ class UnsupportedInput(GenerationError):
     next_step = "Use another model."
 
 
+class SystemUnsupported(GenerationError):
+    """The model's chat template has no place for `system`, the instructions of a request."""
+
+    code = "system_unsupported"
+    next_step = "Put the instructions into the question, or set `VIDEOQA_CHAT_TEMPLATE` to a template that has one."
+
+
 class FrameLimitUnmet(GenerationError):
     """The model's processor cannot keep `max_pixels` or `max_tokens_per_frame`."""
 

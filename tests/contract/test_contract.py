@@ -416,6 +416,19 @@ def test_marks_that_do_not_match_the_inputs_are_refused(text: str) -> None:
     assert "1 videos and 0 images" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("text", "code"), [(" \n", "empty_question"), ("See <video>.", "mark_mismatch")]
+)
+def test_instructions_are_text_alone(text: str, code: str) -> None:
+    own = {"id": "a", "text": "q", "system": text}
+    for fields, param in (
+        ({"system": text}, "system"),
+        ({"questions": ["q", own]}, "questions.1.system"),
+    ):
+        error = refuse(**fields)
+        assert (error.code, error.param) == (code, param)
+
+
 def test_marks_may_place_each_input_once_in_any_order() -> None:
     both = ["s3://b/v.mp4", "s3://b/p.png"]
     for text in ("<image> then <video>?", "<video> then <image>?", "neither?"):

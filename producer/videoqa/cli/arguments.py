@@ -266,6 +266,14 @@ Stop = Annotated[
         help="The answer ends before this text; may be given several times.",
     ),
 ]
+System = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        rich_help_panel=_ANSWER,
+        help="Instructions to the model, such as 'Answer in French.'",
+    ),
+]
 Cache = Annotated[
     str | None,
     typer.Option(
@@ -383,6 +391,7 @@ class AnswerFlags:
     seed: Seed = None
     stop: Stop = None
     cache: Cache = None
+    system: System = None
     choice: Choice = None
     schema: Schema = None
     regex: Regex = None
@@ -396,7 +405,13 @@ class AnswerFlags:
             presence_penalty=self.presence_penalty, seed=self.seed, stop=tuple(self.stop or ()),
         )  # fmt: skip
         answer = build_form(self.choice, self.schema, self.regex, number=self.number)
-        return drop_unset(model=self.model, generation=generation, cache=self.cache, answer=answer)
+        return drop_unset(
+            model=self.model,
+            generation=generation,
+            cache=self.cache,
+            system=self.system,
+            answer=answer,
+        )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ def format_request(request: JobRequest) -> Iterator[tuple[str, str]]:
     """Yields the label and the text of each line."""
     yield from _label("input", [_describe_input(item) for item in request.inputs])
     yield from _label("question", [_shorten(question.text) for question in request.questions])
+    if request.system is not None:
+        yield "system", _shorten(request.system)
     if request.summary is not None:
         yield "summary", _shorten(request.summary)
     yield "model", request.model or "the workers' default model"

@@ -159,11 +159,16 @@ Input = Annotated[
 ]
 
 
+_Text = Annotated[str, Field(min_length=1, max_length=32_768)]
+
+
 class Question(Model):
     """One question about all inputs of the job; its text may place them with `<video>` and `<image>`."""
 
     id: str = Field(min_length=1, max_length=128)
     text: str = Field(max_length=32_768)
+    system: _Text | None = None
+    """Instructions to the model, in place of the request's."""
     answer: AnswerFormOrShort | None = None
     """Form that the answer has to have; None: that of the request."""
 
@@ -246,7 +251,6 @@ def _wrap_single(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-_Text = Annotated[str, Field(min_length=1, max_length=32_768)]
 _InputsGiven = Annotated[list[Input], Field(min_length=1, max_length=32)] | Video | Image | str
 _QuestionsGiven = (
     Annotated[list[Question | _Text], Field(min_length=1, max_length=64)] | Question | _Text
@@ -270,6 +274,9 @@ class JobRequest(Model):
     sampling: Sampling = Sampling()
     answer: AnswerFormOrShort | None = None
     """Form of the answers to questions that name none; None: free text. A summary is always free text."""
+    system: _Text | None = None
+    """Instructions to the model for all questions that have none of their own, and for the summary: the chat template
+    renders them as the system message."""
     summary: Annotated[
         str | None,
         Field(min_length=1, max_length=32_768),
@@ -377,6 +384,10 @@ class JobRequest(Model):
             raise ValueError("output contains {custom_id}, expected custom_id to be given")
         return self
 
+    def get_system(self, question: Question) -> str:
+        """Returns the instructions for a question; empty: none."""
+        return question.system or self.system or ""
+
     def get_form(self, question: Question) -> AnswerForm | None:
         """Returns the form of the answer to a question; None: free text."""
         form = question.answer or self.answer
@@ -393,11 +404,11 @@ def _find_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
         )
         return
     yield from _find_form_mistakes(request)
+    yield from _find_system_mistakes(request)
     have = Counter(item.kind for item in request.inputs)
     for n, question in enumerate(request.questions):
         where = f"questions.{n}.text"
-        bare = question.text.replace(VIDEO_MARK, "").replace(IMAGE_MARK, "")
-        if not bare.strip():
+        if not _remove_marks(question.text).strip():
             yield errors.EmptyQuestion(
                 f"got an empty question ({question.id}), expected text to answer", param=where
             )
@@ -408,6 +419,25 @@ def _find_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
                 f"<image> marks, the job has {have['video']} videos and {have['image']} images; "
                 "place each input once, or leave the marks out",
                 param=where,
+            )
+
+
+def _remove_marks(text: str) -> str:
+    return text.replace(VIDEO_MARK, "").replace(IMAGE_MARK, "")
+
+
+def _find_system_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
+    given = {f"questions.{n}.system": each.system for n, each in enumerate(request.questions)}
+    for where, text in {"system": request.system, **given}.items():
+        if text is None:
+            continue
+        if not text.strip():
+            yield errors.EmptyQuestion(
+                f"{where}: got no text, expected instructions, or none", param=where
+            )
+        if _remove_marks(text) != text:
+            yield errors.MarkMismatch(
+                f"{where}: got a <video> or <image> mark; place inputs in the question", param=where
             )
 
 

@@ -133,6 +133,7 @@ class _Question(TypedDict):
 class QuestionFields(_Question, total=False):
     """The fields of a `Question`."""
 
+    system: str | None
     answer: _OneAnswer
 
 
@@ -183,6 +184,7 @@ _OneQuestion = str | Question | QuestionFields
 
 
 class _Options(TypedDict, total=False):
+    system: str | None
     sampling: Sampling | SamplingFields
     answer: _OneAnswer
     summary: str | bool | None

@@ -284,6 +284,16 @@ def test_penalties_and_filters_reach_the_server_by_the_names_of_vllm(
     assert engine.stated_generation == {}
 
 
+def test_instructions_reach_the_server_as_its_system_message(
+    engine: ServerEngine, server: Misbehaving
+) -> None:
+    asked = ask(engine, [clip(1, 2)], "?", Generation(), system="Be brief.")
+    assert asked.result(30).text == "fine"
+    system, user = server.bodies[-1]["messages"]
+    assert system == {"role": "system", "content": "Be brief."}
+    assert user["role"] == "user"
+
+
 def test_the_form_of_an_answer_reaches_the_server_and_stop_strings_do_not_cut_it(
     engine: ServerEngine, server: Misbehaving
 ) -> None:

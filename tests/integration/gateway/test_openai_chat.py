@@ -63,6 +63,24 @@ def ai(gateway: GatewayServer, keys: KeyStore) -> Iterator[OpenAI]:
         yield found
 
 
+def test_system_and_developer_messages_are_the_jobs_instructions(
+    ai: OpenAI, client: Client, ledger: Ledger
+) -> None:
+    def play(job: Job) -> None:
+        finish(ledger, begin(ledger), q1="un chat")
+
+    brief = {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}
+    french = {"role": "system", "content": "Answer in French."}
+    with worker(client, play):
+        body = ask()
+        body["messages"][:0] = [french, {"role": "system", "content": ""}, brief]
+        ai.chat.completions.create(**body, model=openai.omit)
+    (job,) = list_jobs(client)
+    assert job.request is not None
+    assert job.request.system == "Answer in French.\n\nBe brief."
+    assert job.request.questions[0].text == TEXT["text"]
+
+
 def test_openais_client_gets_an_answer(ai: OpenAI, client: Client, ledger: Ledger) -> None:
     def play(job: Job) -> None:
         finish(ledger, begin(ledger), q1="a cat")
@@ -481,6 +499,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "messages.1.role",
     ),
     ({"messages": [{"role": "user", "content": "x"}] * 2}, "messages"),
+    (
+        {"messages": [{"role": "system", "content": [VIDEO]}, *ask()["messages"]]},
+        "messages.0.content.0.type",
+    ),
+    (
+        {"messages": [{"role": "system", "content": "<video>"}, *ask()["messages"]]},
+        "messages.0.content.0.text",
+    ),
+    ({"messages": [*ask()["messages"], {"role": "system", "content": "x"}]}, "messages.1.role"),
     ({"messages": [{"role": "user", "content": "x", "tool_calls": []}]}, "messages.0.tool_calls"),
     ({"messages": [{"role": "user", "content": "no video"}]}, "messages.0.content"),
     (ask(VIDEO), "messages.0.content"),

@@ -149,6 +149,22 @@ def test_segments_that_the_model_saw_in_another_form_are_not_used(
     assert found(**other) != found()
 
 
+def test_answers_to_other_instructions_are_not_used() -> None:
+    def find(**fields: Any) -> str:
+        request = JobRequest.model_validate({"inputs": ["s3://b/k"], **IN_SEGMENTS, **fields})
+        versions = [SourceVersion("s3://b/k", "1", None, 1)]
+        cache = AnswerCache(ObjectStore(), model="demo", revision="1", ttl_s=60)
+        return cache.make_key(request, request.sampling, versions).fingerprint
+
+    own = {"id": "q1", "text": "What?", "system": "Be brief."}
+    plain = find(questions=["What?"])
+    assert find(questions=["What?"], system="Be brief.") != plain
+    assert find(questions=["What?"], system="Be brief.") == find(questions=[own])
+    assert find(questions=[own], summary=True) != find(
+        questions=[own], summary=True, system="Be kind."
+    )
+
+
 def test_a_cancel_is_heard_at_the_next_checkpoint(
     attempts: Attempts, ledger: Ledger, model: Segmented, redis_client: redis.Redis, key: Any
 ) -> None:

@@ -6,7 +6,7 @@ import gc
 import os
 import pickle
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,6 +28,7 @@ from videoqa.jobs import Ledger
 from videoqa.settings import Settings
 from videoqa.storage import ObjectStore
 from videoqa_worker import VideoQA
+from videoqa_worker.engine import Engine, Generated, MediaQuestion
 from videoqa_worker.job.answer_cache import AnswerCache
 from videoqa_worker.settings import WorkerSettings
 
@@ -164,6 +165,30 @@ def test_answers_have_the_form_that_a_program_asks_for(qa: VideoQA) -> None:
     failed = qa.ask(clip, "What colour is it?", answer=Seen, on_error="return")
     assert isinstance(failed, Failure)
     assert failed.code == AnswerNotServed.code  # the demo model has no token for a brace
+
+
+def test_each_question_and_the_summary_get_their_instructions(
+    qa: VideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+    ask = Engine.ask
+
+    def note(engine: Engine, question: MediaQuestion) -> Future[Generated]:
+        asked.append((question.text, question.system))
+        return ask(engine, question)
+
+    monkeypatch.setattr(Engine, "ask", note)
+    own = {"id": "own", "text": QUESTION, "system": "Answer in one word."}
+    fields: dict[str, Any] = {"system": "Be kind."}
+    qa.ask(CLIPS / "circle.mp4", [own, "What colour?"], **fields)
+    assert asked == [(QUESTION, "Answer in one word."), ("What colour?", "Be kind.")]
+    asked.clear()
+    fields |= {"sampling": {"method": "segment", "segment_s": 2, "frames": 2}, "summary": "In all?"}
+    qa.ask(CLIPS / "circle.mp4", [own], **fields)
+    *segments, (summary, instructions) = asked
+    assert set(segments) == {(QUESTION, "Answer in one word.")}
+    assert summary.endswith("In all?")
+    assert instructions == "Be kind."
 
 
 def test_text_comes_while_it_is_written(qa: VideoQA) -> None:

@@ -259,6 +259,8 @@ def test_only_what_decides_an_answer_is_in_the_digest_and_each_change_in_its_par
     assert changed(timeout_s=9.0, tenant="t", priority="interactive") == ()
     assert changed(questions=["Who?"]) == ("question",)
     assert changed(summary="What happens?") == ("question",)
+    assert changed(system="Answer in French.") == ("question",)
+    assert changed(answer=["yes", "no"]) == ("question",)
     assert changed(sampling={"frames": 3}) == ("settings",)
     assert changed(generation={"max_new_tokens": 3}, model="org/m") == ("model", "settings")
     write(path, {"custom_id": "a", "url": "s3://b/a.mp4", "start": 1})
@@ -277,6 +279,8 @@ def test_a_digest_does_not_depend_on_the_rows_before() -> None:
         {"inputs": [one], "questions": ["Who?", {"id": "k", "text": "ü?"}]},
         {"inputs": [one], "questions": ["Who?"], "sampling": {"frames": 4}},
         {"inputs": [one], "questions": ["Who?"], "generation": {"temperature": 1, "stop": ["a"]}},
+        {"inputs": [one], "questions": ["Who?"], "system": "Be brief."},
+        {"inputs": [one], "questions": ["Who?"], "answer": ["he", "she"]},
     ]
     root = ArchiveRoot("s3://other/")
     digester = Digester(root)

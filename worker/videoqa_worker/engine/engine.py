@@ -158,7 +158,9 @@ class Engine:
             UnsupportedInput, MarkMismatch, PromptTooLong: the prompt cannot be built.
         """
         max_new_tokens = question.generation.max_new_tokens
-        inputs = self.prompter.build(question.media, question.text, max_new_tokens=max_new_tokens)
+        inputs = self.prompter.build(
+            question.media, question.text, system=question.system, max_new_tokens=max_new_tokens
+        )
         return self.submit(question.to_request(inputs))
 
     def clear_caches(self) -> None:

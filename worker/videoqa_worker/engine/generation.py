@@ -71,6 +71,8 @@ class MediaQuestion(AnswerOptions):
     media: Sequence[FrameInput] | PreparedMedia
     """Several questions about the same media share one `PreparedMedia`: their pixels are prepared once."""
     text: str
+    system: str = field(default="", kw_only=True)
+    """Instructions to the model; empty: none."""
 
     def to_request(self, inputs: ModelInputs) -> GenerationRequest:
         """Returns the request with the same options."""

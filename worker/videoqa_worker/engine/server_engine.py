@@ -37,6 +37,7 @@ from videoqa_worker.prompt import (
     FrameInput,
     PreparedMedia,
     build_chat_content,
+    build_system_messages,
     describe_videos,
 )
 from videoqa_worker.settings import ServerConfig
@@ -233,7 +234,10 @@ class ServerEngine:
             stream = await _translate_errors(
                 create(
                     model=self._config.model,
-                    messages=[{"role": "user", "content": message.content}],
+                    messages=[
+                        *build_system_messages(question.system),
+                        {"role": "user", "content": message.content},
+                    ],
                     stream=True,
                     stream_options={"include_usage": True},
                     **_make_settings(question, message.times),

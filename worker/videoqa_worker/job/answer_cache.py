@@ -80,10 +80,13 @@ def compute_fingerprint(
         "model": [model, revision],
         "sources": [_name(version) for version in versions],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
-        "questions": [question.model_dump(exclude={"answer"}) for question in request.questions],
+        "questions": [
+            question.model_dump(exclude={"answer", "system"}) for question in request.questions
+        ],
+        "systems": [request.get_system(question) for question in request.questions],
         "forms": _list_forms(request),
         "sampling": sampling.model_dump(exclude_none=True),
-        "summary": request.summary,
+        "summary": request.summary and [request.summary, request.system],
         "generation": request.generation.model_dump(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

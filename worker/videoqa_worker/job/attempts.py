@@ -154,7 +154,9 @@ class Attempts:
         """Gives all lines of a block the fields of this attempt."""
         texts = []
         if request is not None:
-            texts = [each.text for each in request.questions] + [request.summary or ""]
+            texts = [each.text for each in request.questions]
+            texts += [request.get_system(each) for each in request.questions]
+            texts += [request.summary or "", request.system or ""]
         return job_context(
             job_id=job.job_id,
             attempt=job.attempt,

@@ -240,6 +240,7 @@ class Pipeline:
                 question.text,
                 f"questions.{n}.text",
                 on_text=stream.make_listener(question.id) if stream else None,
+                system=job.context.request.get_system(question),
                 form=job.context.request.get_form(question),
             )
             for n, question in enumerate(questions)
@@ -275,7 +276,8 @@ class Pipeline:
         report(Progress("generating", "the summary"))
 
         def ask(prompt: str) -> Answer:
-            future = job.session.ask((), prompt, "summary")
+            system = job.context.request.system or ""
+            future = job.session.ask((), prompt, "summary", system=system)
             return job.session.wait(future, SUMMARY_ID, question, "summary")
 
         summary = summarize(question, list_notes(job.draft.segments), ask)

@@ -57,6 +57,7 @@ class QuestionSession:
         param: str,
         on_text: Callable[[str], None] | None = None,
         *,
+        system: str = "",
         form: AnswerForm | None = None,
         is_new: bool = False,
     ) -> Future[Generated]:
@@ -64,6 +65,7 @@ class QuestionSession:
 
         Arguments:
             param: the part of the request that it comes from.
+            system: instructions to the model; empty: none.
             form: form of the answer; None: free text.
             is_new: no attempt asked it before, so it broke no batch, and need not be asked alone.
         """
@@ -73,6 +75,7 @@ class QuestionSession:
             question = MediaQuestion(
                 media,
                 text,
+                system=system,
                 generation=request.generation,
                 form=form,
                 should_stop=lambda: self._is_over or control.is_stopped(),

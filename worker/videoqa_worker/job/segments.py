@@ -129,6 +129,7 @@ class Segments:
                     prepared,
                     question.text,
                     f"questions.{n}.text",
+                    system=self._context.request.get_system(question),
                     form=self._context.request.get_form(question),
                     is_new=segment.number >= self._new_from,
                 )

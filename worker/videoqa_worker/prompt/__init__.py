@@ -1,7 +1,12 @@
 """Builds prompts: question and pictures in the model's own chat format, through its own processor."""
 
 from videoqa_worker.prompt.arrangement import PromptPart
-from videoqa_worker.prompt.chat import ChatForm, build_chat_content, describe_videos
+from videoqa_worker.prompt.chat import (
+    ChatForm,
+    build_chat_content,
+    build_system_messages,
+    describe_videos,
+)
 from videoqa_worker.prompt.model_inputs import ModelInputs
 from videoqa_worker.prompt.normalisation import Normalisation
 from videoqa_worker.prompt.picture_limits import NO_LIMITS, PictureLimits
@@ -24,6 +29,7 @@ __all__ = [
     "Prompter",
     "RenderedPrompt",
     "build_chat_content",
+    "build_system_messages",
     "collapse_runs",
     "compute_form",
     "describe_video",

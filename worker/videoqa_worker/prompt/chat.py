@@ -20,7 +20,7 @@ from videoqa_worker.prompt.control_tokens import neutralise_likely_tokens
 from videoqa_worker.prompt.prepared_media import FrameInput, PreparedMedia
 from videoqa_worker.prompt.video_metadata import describe_video
 
-__all__ = ["ChatForm", "build_chat_content", "describe_videos"]
+__all__ = ["ChatForm", "build_chat_content", "build_system_messages", "describe_videos"]
 
 _JPEG_QUALITY = 95
 
@@ -44,6 +44,13 @@ def build_chat_content(
     """
     arranged = arrange(prepared.media, question)
     return [item for part in arranged for item in _render(part, form, prepared)]
+
+
+def build_system_messages(system: str) -> list[dict[str, Any]]:
+    """Returns the message with these instructions; an empty list without any."""
+    if not system:
+        return []
+    return [{"role": "system", "content": neutralise_likely_tokens(system)}]
 
 
 def describe_videos(media: Sequence[FrameInput]) -> dict[str, Any] | None:

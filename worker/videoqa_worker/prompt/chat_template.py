@@ -19,7 +19,7 @@ only ways that write all text and each media token once are used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import TemplateError
@@ -90,6 +90,7 @@ class ChatTemplate:
         """True if the checkpoint has no template at all."""
         self._source = _check_length(PLAIN if source is None else source)
         self._error: Exception | None = None
+        self._make_system: Callable[[str], str | list[Item]] | None = None
         self._as_string = self._choose_carrier()
         self._own_videos = False
         self.renders = frozenset(kind for kind in tokens if self._renders_first(kind))
@@ -103,26 +104,66 @@ class ChatTemplate:
         self.takes_tokens = all(map(self._takes_token, tokens))
         """True if a text may hold the model's own tokens for media."""
         self._require_media()
+        self._make_system = self._choose_system()
 
-    def render(self, content: list[Item]) -> str:
-        """Returns the prompt for typed content, each picture or video as one token of the model."""
-        return self._render(content)
+    @property
+    def takes_system(self) -> bool:
+        """True if the template writes a system message, before the user's."""
+        return self._make_system is not None
 
-    def render_text(self, text: str) -> str:
+    def render(self, content: list[Item], system: str = "") -> str:
+        """Returns the prompt for typed content, each picture or video as one token of the model.
+
+        Arguments:
+            system: text of a system message, for a template that takes one; empty: none.
+        """
+        return self._render(content, system)
+
+    def render_text(self, text: str, system: str = "") -> str:
         """Returns the prompt for a text alone, in which media may stand as the model's own tokens."""
-        return self._render(text if self._as_string else [_text(text)])
+        return self._render(self._carry(text), system)
 
-    def _render(self, content: str | list[Item]) -> str:
+    def _carry(self, text: str) -> str | list[Item]:
+        return text if self._as_string else [_text(text)]
+
+    def _render(self, content: str | list[Item], system: str = "") -> str:
         variables = {f"{kind}_token": token for kind, token in self._tokens.items()}
         has_video = isinstance(content, list) and any(item["type"] == "video" for item in content)
         source = None if has_video and self._own_videos else self._source
         rendered = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}],
+            [*self._make_system_message(system), {"role": "user", "content": content}],
             chat_template=source,
             add_generation_prompt=True,
             **{name: value for name, value in variables.items() if source and name in source},
         )
         return str(rendered)
+
+    def _make_system_message(self, system: str) -> list[dict[str, Any]]:
+        if not system or self._make_system is None:
+            return []
+        return [{"role": "system", "content": self._make_system(system)}]
+
+    def _choose_system(self) -> Callable[[str], str | list[Item]] | None:
+        """Returns what makes the content of a system message that the template writes, or None if it writes none."""
+        if self.is_plain:
+            return None
+        contents: list[str | list[Item]] = [self._carry(_BEFORE)]
+        contents += [[{"type": kind}, _text(_BEFORE)] for kind in sorted(self.renders)]
+        for make in (_as_string, _as_typed):
+            self._make_system = make
+            if all(self._writes_system(content) for content in contents):
+                return make
+        return None
+
+    def _writes_system(self, content: str | list[Item]) -> bool:
+        """Returns True if a system message stands before the user's, which is written as without one."""
+        expected = [
+            self._tokens[item["type"]]
+            if isinstance(item, dict) and item["type"] != "text"
+            else _BEFORE
+            for item in ([content] if isinstance(content, str) else content)
+        ]
+        return self._writes(content, [_AFTER, *expected], system=_AFTER)
 
     def _choose_carrier(self) -> bool:
         """Returns True if a text is rendered as a string, False if as typed content.
@@ -173,10 +214,10 @@ class ChatTemplate:
             self._writes(text if self._as_string else [_text(text)], [text]) for text in texts
         )
 
-    def _writes(self, content: str | list[Item], expected: list[str]) -> bool:
+    def _writes(self, content: str | list[Item], expected: list[str], *, system: str = "") -> bool:
         """Returns True if these parts stand in the prompt in this order, and no media token besides."""
         try:
-            prompt = self._render(content)
+            prompt = self._render(content, system)
         except _FAILURES as error:
             self._error = error
             return False
@@ -234,6 +275,14 @@ def _pick_default(stated: str | list[dict[str, str]] | Mapping[str, str]) -> str
             param="chat_template",
         )
     return str(stated["default"])
+
+
+def _as_string(text: str) -> str | list[Item]:
+    return text
+
+
+def _as_typed(text: str) -> str | list[Item]:
+    return [_text(text)]
 
 
 def _text(text: str) -> Item:

@@ -21,7 +21,12 @@ from PIL import Image
 from tokenizers import AddedToken
 
 from videoqa.contract import Warn
-from videoqa.errors import ConfigurationError, PromptTooLong, UnsupportedInput
+from videoqa.errors import (
+    ConfigurationError,
+    PromptTooLong,
+    SystemUnsupported,
+    UnsupportedInput,
+)
 from videoqa_worker.prompt.arrangement import PromptPart, arrange
 from videoqa_worker.prompt.chat_template import ChatTemplate
 from videoqa_worker.prompt.control_tokens import ControlTokens
@@ -132,31 +137,46 @@ class Prompter:
         return getattr(stated, "num_frames", None), getattr(stated, "fps", None)
 
     def build(
-        self, media: Sequence[FrameInput] | PreparedMedia, question: str, *, max_new_tokens: int = 0
+        self,
+        media: Sequence[FrameInput] | PreparedMedia,
+        question: str,
+        *,
+        system: str = "",
+        max_new_tokens: int = 0,
     ) -> ModelInputs:
         """Builds the inputs of a prompt; with `PreparedMedia`, pixels of an earlier call are used again.
 
+        Arguments:
+            system: instructions, for the system message; empty: none.
+
         Raises:
+            SystemUnsupported: the chat template has no place for instructions.
             UnsupportedInput: the model's processor cannot take these pictures.
             FrameLimitUnmet: it cannot keep the limits of the media.
             MarkMismatch: the question's marks are not those of the media.
             PromptTooLong: prompt and `max_new_tokens` are longer than the context.
         """
         prepared = PreparedMedia.of(media)
-        prompt, parts, settings = self._lay_out(prepared.media, question, max_new_tokens)
+        prompt, parts, settings = self._lay_out(prepared.media, question, system, max_new_tokens)
         inputs = self._encoder.encode(prompt, parts, prepared, settings)
         self.check_length(inputs, max_new_tokens)
         return inputs
 
     def render(
-        self, media: Sequence[FrameInput] | PreparedMedia, question: str, *, max_new_tokens: int = 0
+        self,
+        media: Sequence[FrameInput] | PreparedMedia,
+        question: str,
+        *,
+        system: str = "",
+        max_new_tokens: int = 0,
     ) -> RenderedPrompt:
         """Renders a prompt for an engine that processes the media itself.
 
         Raises:
-            UnsupportedInput, MarkMismatch, PromptTooLong: as `build`.
+            SystemUnsupported, UnsupportedInput, MarkMismatch, PromptTooLong: as `build`.
         """
-        prompt, parts, _ = self._lay_out(PreparedMedia.of(media).media, question, max_new_tokens)
+        own = PreparedMedia.of(media).media
+        prompt, parts, _ = self._lay_out(own, question, system, max_new_tokens)
         tokens = self._encoder.encode_text(prompt)
         placed = tuple(part for part in parts if part.kind != "text")
         if not placed:
@@ -164,11 +184,11 @@ class Prompter:
         return RenderedPrompt(tokens, placed)
 
     def _lay_out(
-        self, media: Sequence[FrameInput], question: str, max_new_tokens: int
+        self, media: Sequence[FrameInput], question: str, system: str, max_new_tokens: int
     ) -> tuple[str, list[PromptPart], dict[str, PartSettings]]:
         """Returns the prompt as text, its parts in order, and settings of the processor, once they fit the context."""
         parts = self._arrange_parts(media, question)
-        prompt = self._render(parts)
+        prompt = self._render(parts, system)
         settings = self._choose_settings(media, parts)
         self._budget.check(
             _list_shapes(parts, settings),
@@ -176,14 +196,14 @@ class Prompter:
         )
         return prompt, parts, settings
 
-    def count_tokens(self, media: Sequence[FrameInput], question: str) -> int:
+    def count_tokens(self, media: Sequence[FrameInput], question: str, *, system: str = "") -> int:
         """Returns the length of the prompt that `build` would make, by the sizes of the pictures only.
 
         Raises:
-            UnsupportedInput, FrameLimitUnmet, MarkMismatch: as `build`.
+            SystemUnsupported, UnsupportedInput, FrameLimitUnmet, MarkMismatch: as `build`.
         """
         parts = self._arrange_parts(media, question)
-        text_tokens = self._count_text_tokens(self._render(parts), parts)
+        text_tokens = self._count_text_tokens(self._render(parts, system), parts)
         settings = self._choose_settings(media, parts)
         return text_tokens + self._budget.count_tokens(_list_shapes(parts, settings))
 
@@ -304,7 +324,13 @@ class Prompter:
         else:
             yield item
 
-    def _render(self, placed: list[PromptPart]) -> str:
+    def _render(self, placed: list[PromptPart], system: str) -> str:
+        if system and not self._template.takes_system:
+            raise SystemUnsupported(
+                "got system, but the model's chat template writes no system message: put the instructions into the "
+                "question, or set VIDEOQA_CHAT_TEMPLATE to a template that writes one"
+            )
+        system = self._control.neutralise(system)
         kinds = {part.kind for part in placed} - {"text"}
         media_first = all(part.kind != "text" for part in placed[:-1])
         faithful = len(kinds) == 1 and media_first and kinds <= self._template.renders
@@ -315,14 +341,15 @@ class Prompter:
                     if part.kind == "text"
                     else {"type": part.kind}
                     for part in placed
-                ]
+                ],
+                system,
             )
         if kinds and not self._template.takes_tokens:
             raise UnsupportedInput(
                 "the model's chat template writes media before the text only; expected inputs of one "
                 "kind and a question without marks, or a template of yours as chat_template"
             )
-        return self._template.render_text(self._render_text(placed, media_first))
+        return self._template.render_text(self._render_text(placed, media_first), system)
 
     def _render_text(self, placed: list[PromptPart], media_first: bool) -> str:
         """Returns all parts as one text, with the model's own tokens in place of the media."""

@@ -274,7 +274,9 @@ def _build_prompts(
 ) -> Iterator[Callable[[], Future[Generated]]]:
     for question in questions:
         most = question.generation.max_new_tokens
-        inputs = engine.prompter.build(question.media, question.text, max_new_tokens=most)
+        inputs = engine.prompter.build(
+            question.media, question.text, system=question.system, max_new_tokens=most
+        )
         request = question.to_request(inputs)
         yield lambda request=request: engine.submit(request)  # type: ignore[misc]
 

@@ -271,7 +271,8 @@ class Digester:
     def digest(self, request: JobRequest) -> str:
         """Returns the parts as hexadecimal digits, joined by dashes."""
         asked = (
-            request.questions, request.summary, request.model, request.sampling, request.generation,
+            request.questions, request.system, request.answer, request.summary,
+            request.model, request.sampling, request.generation,
         )  # fmt: skip
         if asked != self._asked:
             self._rest = "-".join(_digest_fields(request, names) for names in _FIELDS.values())
@@ -286,7 +287,7 @@ class Digester:
 
 
 _FIELDS = {
-    "question": {"questions", "summary"},
+    "question": {"questions", "system", "answer", "summary"},
     "model": {"model"},
     "settings": {"sampling", "generation"},
 }

@@ -24,6 +24,7 @@ _NOT_OF_OPENAI = (
     "tags",
     "sheet",
     "summary",
+    "answer",
     "timeout_s",
     "max_attempts",
     "result_ttl_s",
@@ -133,10 +134,13 @@ def _make_openai(body: Mapping[str, Any], base_url: str, *, has_key: bool) -> st
         lines.append(f"# A chat has no {', '.join(left)}; the job has the default of each.")
     lines += [f"for question in {_spell(questions)}:"]
     options = _list_options(body)
+    system = body.get("system")
+    before = "" if system is None else f"{_spell({'role': 'system', 'content': system})}, "
     asked = "".join(f"        {name}={_spell(value, 8)},\n" for name, value in options)
     lines += [
         "    answer = client.chat.completions.create(\n"
-        '        messages=[{"role": "user", "content": [*media, {"type": "text", "text": question}]}],\n'
+        f"        messages=[{before}"
+        '{"role": "user", "content": [*media, {"type": "text", "text": question}]}],\n'
         f"{asked}    )"
     ]
     if body.get("stream"):

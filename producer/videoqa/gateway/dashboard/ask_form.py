@@ -42,7 +42,7 @@ _GENERATION = (
     "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty", "frequency_penalty",
     "presence_penalty",
 )  # fmt: skip
-_CARRIED = ("timeout_s", "max_attempts", "result_ttl_s", "cache", "metadata")
+_CARRIED = ("system", "answer", "timeout_s", "max_attempts", "result_ttl_s", "cache", "metadata")
 """Fields that the form does not show, which a job that is asked again carries over."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _DECIMAL = re.compile(
@@ -146,7 +146,7 @@ class AskForm:
                 left_out.append(f"{count} of its {name}")
         for name, words in (
             ("summary", "the question about all segments"),
-            ("carried", "metadata"),
+            ("carried", "metadata, instructions or the form of the answers"),
         ):
             if len(escape(self.get(name))) > MOST_EARLIER:
                 self.values[name] = ""
@@ -160,6 +160,8 @@ class AskForm:
     def hide_text(self) -> None:
         """Leaves out what an earlier job has asked."""
         self.questions, self.values["summary"] = [""], ""
+        carried = {name: value for name, value in self._read_carried().items() if name != "system"}
+        self.values["carried"] = json.dumps(carried) if carried else ""
         self.notes.append("The earlier job's questions are hidden by VIDEOQA_HIDE_TEXT.")
 
     def get(self, name: str, default: str = "") -> str:

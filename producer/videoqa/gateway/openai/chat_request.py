@@ -6,7 +6,7 @@ stand in the message; media before all text leave the question without marks, as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -36,6 +36,7 @@ _READ = (
     "seed", "stop", *FORM_FIELDS, "media_io_kwargs", "sampling", "metadata", "user",
     "safety_identifier",
 )  # fmt: skip
+_SYSTEM_ROLES = ("system", "developer")
 _MARKS = {"video_url": VIDEO_MARK, "image_url": IMAGE_MARK}
 _WITHOUT_EFFECT: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "video_url": {},
@@ -187,48 +188,78 @@ def _read_include_usage(body: Mapping[str, Any]) -> bool:
 
 
 def _read_message(body: Mapping[str, Any], found: ChatRequest) -> None:
-    """Reads the one message: its media become inputs, and its text the question."""
+    """Reads the system messages and the user's one: its media become inputs, and its text the question."""
     messages = _read(body, "messages", list)
     if not messages:
         raise InvalidRequest("messages: expected one message of the user", param="messages")
     for n, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise InvalidRequest(f"messages.{n}: expected an object", param=f"messages.{n}")
-        if message.get("role") != "user":
-            raise InvalidRequest(
-                f"messages.{n}.role: got {message.get('role')!r:.50}, expected user: earlier answers and system "
-                "messages are not supported; put all into one message of the user",
-                param=f"messages.{n}.role",
-            )
-    if len(messages) > 1:
+        _check_role(n, message, is_last=n == len(messages) - 1)
+    *instructions, message = messages
+    if any(each["role"] == "user" for each in instructions):
         raise InvalidRequest(
-            f"messages: got {len(messages)}, expected one; put all into one message of the user",
+            "messages: got several of the user, expected one, behind the system messages; put all into one",
             param="messages",
         )
-    (message,) = messages
-    if message.get("name") is None:
-        message = {name: value for name, value in message.items() if name != "name"}
-    _refuse_others(message, ("role", "content"), "messages.0")
-    content = _read(message, "content", str, list, where="messages.0.")
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    _read_system(instructions, found)
+    place = f"messages.{len(instructions)}.content"
     inputs: list[dict[str, Any]] = []
-    for n, part in enumerate(parts):
-        where = f"messages.0.content.{n}"
-        if not isinstance(part, dict):
-            raise InvalidRequest(f"{where}: expected an object", param=where)
+    for where, part in _list_parts(message, len(instructions)):
         if part.get("type") == "text":
             found.pieces.append(_read_text(part, where))
         else:
             _read_input(part, where, found, inputs)
     if not inputs:
         raise NoMedia(
-            "messages.0.content: got no video and no image, expected a part such as "
+            f"{place}: got no video and no image, expected a part such as "
             '{"type": "video_url", "video_url": {"url": "https://..."}}',
-            param="messages.0.content",
+            param=place,
         )
-    found.places |= {"inputs": "messages.0.content", "questions.0.text": "messages.0.content"}
+    found.places |= {"inputs": place, "questions.0.text": place}
     found.job["inputs"] = inputs
     found.join_question()
+
+
+def _check_role(n: int, message: Any, *, is_last: bool) -> None:
+    if not isinstance(message, dict):
+        raise InvalidRequest(f"messages.{n}: expected an object", param=f"messages.{n}")
+    role = message.get("role")
+    if role != "user" and (is_last or role not in _SYSTEM_ROLES):
+        raise InvalidRequest(
+            f"messages.{n}.role: got {role!r:.50}, expected {'user' if is_last else 'system'}: system messages, and "
+            "then one of the user; earlier answers are not supported",
+            param=f"messages.{n}.role",
+        )
+
+
+def _read_system(messages: Sequence[Mapping[str, Any]], found: ChatRequest) -> None:
+    """Reads system messages, as one text; empty ones count for nothing."""
+    texts: list[str] = []
+    for n, message in enumerate(messages):
+        for where, part in _list_parts(message, n):
+            if part.get("type") != "text":
+                raise InvalidRequest(
+                    f"{where}.type: got {part.get('type')!r:.50}, expected text: inputs stand in the user's message",
+                    param=f"{where}.type",
+                )
+            texts.append(_read_text(part, where))
+    given = [text for text in texts if text.strip()]
+    if given:
+        found.job["system"] = "\n\n".join(given)
+        found.places["system"] = "messages.0.content"
+
+
+def _list_parts(message: Mapping[str, Any], n: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the place and the fields of each part of a message; a bare text is one part."""
+    if message.get("name") is None:
+        message = {name: value for name, value in message.items() if name != "name"}
+    _refuse_others(message, ("role", "content"), f"messages.{n}")
+    content = _read(message, "content", str, list, where=f"messages.{n}.")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    for number, part in enumerate(parts):
+        where = f"messages.{n}.content.{number}"
+        if not isinstance(part, dict):
+            raise InvalidRequest(f"{where}: expected an object", param=where)
+        yield where, part
 
 
 def _read_input(

@@ -130,7 +130,9 @@ class HeaderProbe:
             return None
         sampling = fill_sampling(request.sampling, self._tokens.stated_sampling(request.model))
         counts = [
-            self._tokens.count(request.model, question.text, shapes, sampling)
+            self._tokens.count(
+                request.model, question.text, request.get_system(question), shapes, sampling
+            )
             for question in request.questions
         ]
         known = [count for count in counts if count is not None]

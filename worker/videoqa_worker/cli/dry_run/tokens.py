@@ -45,7 +45,12 @@ class TokenCounter:
         return ProcessorDefaults(*prompter.stated_sampling, *self._limits)
 
     def count(
-        self, model: str | None, question: str, inputs: Sequence[InputShape], sampling: Sampling
+        self,
+        model: str | None,
+        question: str,
+        system: str,
+        inputs: Sequence[InputShape],
+        sampling: Sampling,
     ) -> int | None:
         """Returns the tokens of one prompt, or None if the model is not on this machine, or would refuse it."""
         prompter = self._get_prompter(model)
@@ -64,7 +69,7 @@ class TokenCounter:
             for kind, frames, width, height, seconds in inputs
         ]
         with self._lock, suppress(VideoQAError):
-            return prompter.count_tokens(media, question)
+            return prompter.count_tokens(media, question, system=system)
         return None
 
     def _get_prompter(self, model: str | None) -> Prompter | None:

@@ -203,7 +203,9 @@ class VllmEngine:
             )
         limit = question.generation.max_new_tokens
         media = PreparedMedia.of(question.media)
-        prompt = build_prompt(self._prompter, media, question.text, max_new_tokens=limit)
+        prompt = build_prompt(
+            self._prompter, media, question.text, system=question.system, max_new_tokens=limit
+        )
         options = {option.name: getattr(question, option.name) for option in fields(AnswerOptions)}
         pending = PendingRequest(GenerationRequest(_UNBUILT, **options))
         with self._entry:

@@ -21,12 +21,17 @@ __all__ = ["build_prompt"]
 
 
 def build_prompt(
-    prompter: Prompter, prepared: PreparedMedia, question: str, *, max_new_tokens: int
+    prompter: Prompter,
+    prepared: PreparedMedia,
+    question: str,
+    *,
+    system: str = "",
+    max_new_tokens: int,
 ) -> dict[str, Any]:
     """Returns a `TokensPrompt` of vLLM; called on the thread of the job.
 
     Raises:
-        UnsupportedInput, MarkMismatch, PromptTooLong: as `Prompter.build`.
+        SystemUnsupported, UnsupportedInput, MarkMismatch, PromptTooLong: as `Prompter.build`.
         FrameLimitUnmet: the media have limits.
     """
     if any(item.limits for item in prepared.media):
@@ -34,7 +39,7 @@ def build_prompt(
             "got max_pixels or max_tokens_per_frame, which vLLM does not get from the worker: leave them out, or have "
             "a worker with VIDEOQA_ENGINE=transformers answer"
         )
-    rendered = prompter.render(prepared, question, max_new_tokens=max_new_tokens)
+    rendered = prompter.render(prepared, question, system=system, max_new_tokens=max_new_tokens)
     data: dict[str, list[Any]] = {}
     digests: dict[str, list[str]] = {}
     for part in rendered.media:

@@ -420,13 +420,14 @@ def test_marks_that_do_not_match_the_inputs_are_refused(text: str) -> None:
     ("text", "code"), [(" \n", "empty_question"), ("See <video>.", "mark_mismatch")]
 )
 def test_instructions_are_text_alone(text: str, code: str) -> None:
-    own = {"id": "a", "text": "q", "system": text}
-    for fields, param in (
-        ({"system": text}, "system"),
-        ({"questions": ["q", own]}, "questions.1.system"),
-    ):
-        error = refuse(**fields)
-        assert (error.code, error.param) == (code, param)
+    for name in ("system", "refine"):
+        own = {"id": "a", "text": "q", name: text}
+        for fields, param in (
+            ({name: text}, name),
+            ({"questions": ["q", own]}, f"questions.1.{name}"),
+        ):
+            error = refuse(**fields)
+            assert (error.code, error.param) == (code, param)
 
 
 def test_marks_may_place_each_input_once_in_any_order() -> None:

@@ -274,6 +274,14 @@ System = Annotated[
         help="Instructions to the model, such as 'Answer in French.'",
     ),
 ]
+Refine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        rich_help_panel=_ANSWER,
+        help="Second instruction about the model's first answer, such as 'Shorten it.'",
+    ),
+]
 Cache = Annotated[
     str | None,
     typer.Option(
@@ -392,6 +400,7 @@ class AnswerFlags:
     stop: Stop = None
     cache: Cache = None
     system: System = None
+    refine: Refine = None
     choice: Choice = None
     schema: Schema = None
     regex: Regex = None

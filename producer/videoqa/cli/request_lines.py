@@ -33,6 +33,8 @@ def format_request(request: JobRequest) -> Iterator[tuple[str, str]]:
     yield from _label("question", [_shorten(question.text) for question in request.questions])
     if request.system is not None:
         yield "system", _shorten(request.system)
+    if request.refine is not None:
+        yield "refine", _shorten(request.refine)
     if request.summary is not None:
         yield "summary", _shorten(request.summary)
     yield "model", request.model or "the workers' default model"

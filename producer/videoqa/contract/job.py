@@ -156,6 +156,8 @@ class Answer(Model):
     value: JsonValue = None
     """Value of the text, if the question asks for a form: a choice, a number, or what JSON stands for. None:
     free text, or an answer that was cut off, of which a warning tells."""
+    unrefined: str | None = None
+    """The first answer, if the question has `refine`; the tokens are those of both."""
 
     def value_as(self, kind: type[T]) -> T:
         """Returns the value as this type, such as a pydantic model.

@@ -169,6 +169,8 @@ class Question(Model):
     text: str = Field(max_length=32_768)
     system: _Text | None = None
     """Instructions to the model, in place of the request's."""
+    refine: _Text | None = None
+    """Second instruction, in place of the request's."""
     answer: AnswerFormOrShort | None = None
     """Form that the answer has to have; None: that of the request."""
 
@@ -277,6 +279,9 @@ class JobRequest(Model):
     system: _Text | None = None
     """Instructions to the model for all questions that have none of their own, and for the summary: the chat template
     renders them as the system message."""
+    refine: _Text | None = None
+    """Second instruction, such as to shorten or translate, for all questions that have none of their own: the model
+    gets it with its first answer, and no pictures, and what it writes then is the answer."""
     summary: Annotated[
         str | None,
         Field(min_length=1, max_length=32_768),
@@ -388,6 +393,10 @@ class JobRequest(Model):
         """Returns the instructions for a question; empty: none."""
         return question.system or self.system or ""
 
+    def get_refine(self, question: Question) -> str | None:
+        """Returns the second instruction of a question; None: its first answer is the answer."""
+        return question.refine or self.refine
+
     def get_form(self, question: Question) -> AnswerForm | None:
         """Returns the form of the answer to a question; None: free text."""
         form = question.answer or self.answer
@@ -404,7 +413,7 @@ def _find_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
         )
         return
     yield from _find_form_mistakes(request)
-    yield from _find_system_mistakes(request)
+    yield from _find_instruction_mistakes(request)
     have = Counter(item.kind for item in request.inputs)
     for n, question in enumerate(request.questions):
         where = f"questions.{n}.text"
@@ -426,9 +435,11 @@ def _remove_marks(text: str) -> str:
     return text.replace(VIDEO_MARK, "").replace(IMAGE_MARK, "")
 
 
-def _find_system_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
-    given = {f"questions.{n}.system": each.system for n, each in enumerate(request.questions)}
-    for where, text in {"system": request.system, **given}.items():
+def _find_instruction_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
+    given = {"system": request.system, "refine": request.refine}
+    for n, each in enumerate(request.questions):
+        given |= {f"questions.{n}.system": each.system, f"questions.{n}.refine": each.refine}
+    for where, text in given.items():
         if text is None:
             continue
         if not text.strip():

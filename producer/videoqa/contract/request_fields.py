@@ -134,6 +134,7 @@ class QuestionFields(_Question, total=False):
     """The fields of a `Question`."""
 
     system: str | None
+    refine: str | None
     answer: _OneAnswer
 
 
@@ -185,6 +186,7 @@ _OneQuestion = str | Question | QuestionFields
 
 class _Options(TypedDict, total=False):
     system: str | None
+    refine: str | None
     sampling: Sampling | SamplingFields
     answer: _OneAnswer
     summary: str | bool | None

@@ -160,6 +160,9 @@ def test_answers_to_other_instructions_are_not_used() -> None:
     plain = find(questions=["What?"])
     assert find(questions=["What?"], system="Be brief.") != plain
     assert find(questions=["What?"], system="Be brief.") == find(questions=[own])
+    refined = {**own, "refine": "Shorten it."}
+    assert find(questions=[refined]) != find(questions=[own])
+    assert find(questions=[refined]) == find(questions=[own], refine="Shorten it.")
     assert find(questions=[own], summary=True) != find(
         questions=[own], summary=True, system="Be kind."
     )

@@ -30,6 +30,7 @@ from videoqa.storage import ObjectStore
 from videoqa_worker import VideoQA
 from videoqa_worker.engine import Engine, Generated, MediaQuestion
 from videoqa_worker.job.answer_cache import AnswerCache
+from videoqa_worker.job.questions import write_refinement
 from videoqa_worker.settings import WorkerSettings
 
 CLIPS = Path(videoqa_worker.__file__).parent / "demo" / "clips"
@@ -167,17 +168,61 @@ def test_answers_have_the_form_that_a_program_asks_for(qa: VideoQA) -> None:
     assert failed.code == AnswerNotServed.code  # the demo model has no token for a brace
 
 
-def test_each_question_and_the_summary_get_their_instructions(
-    qa: VideoQA, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, str]] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Text and instructions of each question that the engine gets."""
+    found: list[tuple[str, str]] = []
     ask = Engine.ask
 
     def note(engine: Engine, question: MediaQuestion) -> Future[Generated]:
-        asked.append((question.text, question.system))
+        found.append((question.text, question.system))
         return ask(engine, question)
 
     monkeypatch.setattr(Engine, "ask", note)
+    return found
+
+
+def test_an_answer_is_refined_by_a_second_instruction(
+    qa: VideoQA, asked: list[tuple[str, str]]
+) -> None:
+    clip, shorten = CLIPS / "circle.mp4", "What color is the circle?"
+    own = {"id": "own", "text": "What colour?", "refine": "Is it blue?", "answer": ["no", "yes"]}
+    plain = qa.ask(clip, [QUESTION, "What colour?"])
+    asked.clear()
+    heard: list[Any] = []
+    fields: dict[str, Any] = {"refine": shorten, "system": "Be kind.", "stream": True}
+    result = qa.ask(clip, [QUESTION, own], on_progress=heard.append, **fields)
+    first, second = result.answers
+    assert (first.unrefined, second.unrefined) == tuple(one.text for one in plain.answers)
+    prompts = [f"a red circle moves right\n\n{shorten}", "red\n\nIs it blue?"]
+    assert [text for text, _ in asked] == [QUESTION, "What colour?", *prompts]
+    assert {system for _, system in asked} == {"Be kind."}
+    assert second.value in ("no", "yes")
+    assert first.value is None
+    assert first.output_tokens > plain.answers[0].output_tokens
+    assert result.usage.input_tokens == sum(one.input_tokens for one in result.answers)
+    assert result.usage.input_tokens > plain.usage.input_tokens
+    for answer in result.answers:
+        pieces = [step.text for step in heard if step.question_id == answer.question_id]
+        assert "".join(filter(None, pieces)).strip() == answer.text
+
+
+def test_each_segment_is_refined_and_no_mark_of_an_answer_counts(
+    qa: VideoQA, asked: list[tuple[str, str]]
+) -> None:
+    fields: dict[str, Any] = {"sampling": {"method": "segment", "segment_s": 2, "frames": 2}}
+    plain = qa.ask(CLIPS / "circle.mp4", QUESTION, **fields)
+    result = qa.ask(CLIPS / "circle.mp4", QUESTION, refine="What shape?", summary=True, **fields)
+    found = [answer.unrefined for part in result.segments for answer in part.answers]
+    assert found == [part.text for part in plain.segments]
+    assert len(found) > 1
+    assert result.answers[0].unrefined is None
+    assert write_refinement("Shorten.", "a <video> <image>") == "a video image\n\nShorten."
+
+
+def test_each_question_and_the_summary_get_their_instructions(
+    qa: VideoQA, asked: list[tuple[str, str]]
+) -> None:
     own = {"id": "own", "text": QUESTION, "system": "Answer in one word."}
     fields: dict[str, Any] = {"system": "Be kind."}
     qa.ask(CLIPS / "circle.mp4", [own, "What colour?"], **fields)

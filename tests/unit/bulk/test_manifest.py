@@ -260,6 +260,7 @@ def test_only_what_decides_an_answer_is_in_the_digest_and_each_change_in_its_par
     assert changed(questions=["Who?"]) == ("question",)
     assert changed(summary="What happens?") == ("question",)
     assert changed(system="Answer in French.") == ("question",)
+    assert changed(refine="Shorten it.") == ("question",)
     assert changed(answer=["yes", "no"]) == ("question",)
     assert changed(sampling={"frames": 3}) == ("settings",)
     assert changed(generation={"max_new_tokens": 3}, model="org/m") == ("model", "settings")

@@ -81,8 +81,10 @@ def compute_fingerprint(
         "sources": [_name(version) for version in versions],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
         "questions": [
-            question.model_dump(exclude={"answer", "system"}) for question in request.questions
+            question.model_dump(exclude={"answer", "system", "refine"})
+            for question in request.questions
         ],
+        "refines": [request.get_refine(question) for question in request.questions],
         "systems": [request.get_system(question) for question in request.questions],
         "forms": _list_forms(request),
         "sampling": sampling.model_dump(exclude_none=True),

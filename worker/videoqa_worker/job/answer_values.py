@@ -59,7 +59,10 @@ def _make_warning(answer: Answer, reason: str, param: str) -> Warn:
 
 
 def _warn_of_stop(request: JobRequest) -> Iterator[Warn]:
-    if request.generation.stop and all(map(request.get_form, request.questions)):
+    is_free = [
+        request.get_form(each) is None or request.get_refine(each) for each in request.questions
+    ]
+    if request.generation.stop and not any(is_free):
         message = (
             "got stop strings, which do not end answers of a form: such an answer is whole when its form is; leave "
             "them out"

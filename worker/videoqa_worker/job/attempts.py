@@ -156,6 +156,7 @@ class Attempts:
         if request is not None:
             texts = [each.text for each in request.questions]
             texts += [request.get_system(each) for each in request.questions]
+            texts += [request.get_refine(each) or "" for each in request.questions]
             texts += [request.summary or "", request.system or ""]
         return job_context(
             job_id=job.job_id,

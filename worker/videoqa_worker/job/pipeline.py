@@ -234,27 +234,15 @@ class Pipeline:
             stream = TextStream([question.id for question in questions], report)
         prepared = PreparedMedia(job.draft.media, job.context.control.check)
         job.draft.add_warnings(job.session.warn_of(job.draft.media))
-        pending = [
-            job.session.ask(
-                prepared,
-                question.text,
-                f"questions.{n}.text",
-                on_text=stream.make_listener(question.id) if stream else None,
-                system=job.context.request.get_system(question),
-                form=job.context.request.get_form(question),
-            )
-            for n, question in enumerate(questions)
-        ]
+        asked = job.session.ask_each(
+            prepared, stream.make_listener if stream else lambda question_id: None
+        )
         job.context.sheet.add([pixels for item in job.draft.media for pixels in item.frames])
         job.context.sheet.start_writing()
-        answers = []
-        for n, (question, future) in enumerate(zip(questions, pending, strict=True)):
-            param = f"questions.{n}.text"
-            form = job.context.request.get_form(question)
-            answers.append(
-                job.session.wait(future, question.id, question.text, param, stream, form=form)
-            )
-            report(Progress("generating", done=n + 1, total=len(questions)))
+        answers: list[Answer] = []
+        for answer in job.session.answer_each(asked, stream):
+            answers.append(answer)
+            report(Progress("generating", done=len(answers), total=len(questions)))
         return tuple(answers)
 
     def _answer_in_segments(self, job: OpenedJob, checkpoints: Checkpoints) -> None:
@@ -274,13 +262,10 @@ class Pipeline:
     def _summarize(self, job: OpenedJob, question: str) -> None:
         report = job.context.report
         report(Progress("generating", "the summary"))
-
-        def ask(prompt: str) -> Answer:
-            system = job.context.request.system or ""
-            future = job.session.ask((), prompt, "summary", system=system)
-            return job.session.wait(future, SUMMARY_ID, question, "summary")
-
-        summary = summarize(question, list_notes(job.draft.segments), ask)
+        notes = list_notes(job.draft.segments)
+        summary = summarize(
+            question, notes, lambda prompt: job.session.ask_about_notes(prompt, question)
+        )
         job.draft.answers = (summary,)
         if self._summary_warning is not None:
             job.draft.warnings.append(self._summary_warning)

@@ -5,25 +5,41 @@ Knows the engine and the job's control; nothing of videos, records or stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Self
 
 from videoqa import errors
-from videoqa.contract import Answer, AnswerForm, Warn
+from videoqa.contract import Answer, AnswerForm, Question, Warn
 from videoqa.telemetry.log_context import hide_texts
 from videoqa_worker.engine import Answering, Generated, MediaQuestion
 from videoqa_worker.job.answer_values import find_value
 from videoqa_worker.job.context import AttemptContext
 from videoqa_worker.job.draft import attribute_errors
+from videoqa_worker.job.summary import SUMMARY_ID, hide_marks
 from videoqa_worker.job.text_stream import TextStream
 from videoqa_worker.job.trace import AskedAt
 from videoqa_worker.prompt import FrameInput, PreparedMedia
 
-__all__ = ["QuestionSession"]
+__all__ = ["AskedQuestion", "QuestionSession", "write_refinement"]
 
 _PATIENCE_S = {"interactive": 0.0, "bulk": 30.0}
 """Interactive jobs may pass a bulk job of the same worker that came so much earlier."""
+
+
+@dataclass(eq=False)
+class AskedQuestion:
+    """A question on its way."""
+
+    param: str
+    """Place of the question in the request."""
+    question: Question
+    future: Future[Generated]
+    listener: Callable[[str], None] | None
+    """Hears the text of the answer that the user gets."""
+    first: Generated | None = None
+    """The first answer, once the model refines it."""
 
 
 class QuestionSession:
@@ -50,7 +66,70 @@ class QuestionSession:
         """Returns the engine's remarks on answers about these media."""
         return self._engine.warn_of(media)
 
-    def ask(
+    def ask_each(
+        self,
+        media: Sequence[FrameInput] | PreparedMedia,
+        find_listener: Callable[[str], Callable[[str], None] | None] = lambda question_id: None,
+        *,
+        is_new: bool = False,
+    ) -> list[AskedQuestion]:
+        """Queues all questions of the request about these media.
+
+        Arguments:
+            find_listener: returns what hears the text of the answer to the question with this id.
+            is_new: no attempt asked this before, so it broke no batch, and need not be asked alone.
+        """
+        request = self._context.request
+        found = []
+        for n, question in enumerate(request.questions):
+            listener, refine = find_listener(question.id), request.get_refine(question)
+            future = self._queue(
+                media,
+                question.text,
+                f"questions.{n}.text",
+                listener if refine is None else None,
+                system=request.get_system(question),
+                form=request.get_form(question) if refine is None else None,
+                is_new=is_new,
+            )
+            found.append(AskedQuestion(f"questions.{n}", question, future, listener))
+        return found
+
+    def answer_each(
+        self, asked: Sequence[AskedQuestion], stream: TextStream | None = None
+    ) -> Iterator[Answer]:
+        """Waits for the answers to questions, has the model refine those that are to be, and yields them in order."""
+        request = self._context.request
+        for one in asked:
+            instruction = request.get_refine(one.question)
+            if instruction is not None:
+                self._refine(one, instruction)
+        for one in asked:
+            form, of_refined = request.get_form(one.question), one.first is not None
+            param = f"{one.param}.{'refine' if of_refined else 'text'}"
+            generated = self._wait(one.future, param, stream)
+            yield _make_answer(one.question.id, one.question.text, generated, one.first, form)
+
+    def _refine(self, asked: AskedQuestion, instruction: str) -> None:
+        """Waits for the first answer, and asks for the one that the user gets."""
+        asked.first = first = self._wait(asked.future, f"{asked.param}.text")
+        request = self._context.request
+        asked.future = self._queue(
+            (),
+            write_refinement(instruction, first.text),
+            f"{asked.param}.refine",
+            asked.listener,
+            system=request.get_system(asked.question),
+            form=request.get_form(asked.question),
+        )
+
+    def ask_about_notes(self, prompt: str, question: str) -> Answer:
+        """Returns the answer to a prompt for the summary, which stands for the question."""
+        system = self._context.request.system or ""
+        future = self._queue((), prompt, "summary", system=system)
+        return _make_answer(SUMMARY_ID, question, self._wait(future, "summary"))
+
+    def _queue(
         self,
         media: Sequence[FrameInput] | PreparedMedia,
         text: str,
@@ -61,14 +140,7 @@ class QuestionSession:
         form: AnswerForm | None = None,
         is_new: bool = False,
     ) -> Future[Generated]:
-        """Queues a question.
-
-        Arguments:
-            param: the part of the request that it comes from.
-            system: instructions to the model; empty: none.
-            form: form of the answer; None: free text.
-            is_new: no attempt asked it before, so it broke no batch, and need not be asked alone.
-        """
+        """Queues a prompt that comes from this part of the request."""
         request, control = self._context.request, self._context.control
         control.check()
         with attribute_errors(param):
@@ -94,17 +166,10 @@ class QuestionSession:
         self._asked[future] = asked
         return future
 
-    def wait(
-        self,
-        future: Future[Generated],
-        question_id: str,
-        text: str,
-        param: str,
-        stream: TextStream | None = None,
-        *,
-        form: AnswerForm | None = None,
-    ) -> Answer:
-        """Waits for the answer to a question, and reports its text meanwhile."""
+    def _wait(
+        self, future: Future[Generated], param: str, stream: TextStream | None = None
+    ) -> Generated:
+        """Waits for an answer, and reports its text meanwhile."""
         with attribute_errors(param):
             try:
                 generated = self._wait_for(future, stream)
@@ -118,16 +183,7 @@ class QuestionSession:
         hide_texts(generated.text)
         if (asked := self._asked.pop(future, None)) is not None:
             self._context.trace.add_answer(asked, self._context.request.generation, generated)
-        return Answer(
-            question_id=question_id,
-            question=text,
-            text=generated.text,
-            finish_reason=generated.finish_reason,
-            input_tokens=generated.input_tokens,
-            output_tokens=generated.output_tokens,
-            first_token_s=round(generated.first_token_s, 4),
-            value=find_value(form, generated.text),
-        )
+        return generated
 
     def _wait_for(self, future: Future[Generated], stream: TextStream | None) -> Generated:
         """The engine ends a stopped sequence itself; this thread is free even if the engine hangs."""
@@ -138,3 +194,33 @@ class QuestionSession:
                 self._context.control.check()
                 if stream is not None:
                     stream.flush()
+
+
+def write_refinement(instruction: str, answer: str) -> str:
+    """Returns the prompt for a second answer; what looks like a mark for a video in the first is made none."""
+    return f"{hide_marks(answer)}\n\n{instruction}"
+
+
+def _make_answer(
+    question_id: str,
+    question: str,
+    generated: Generated,
+    first: Generated | None = None,
+    form: AnswerForm | None = None,
+) -> Answer:
+    """Returns the answer of a result.
+
+    Arguments:
+        first: what the answer was refined from.
+    """
+    return Answer(
+        question_id=question_id,
+        question=question,
+        text=generated.text,
+        finish_reason=generated.finish_reason,
+        input_tokens=generated.input_tokens + (first.input_tokens if first else 0),
+        output_tokens=generated.output_tokens + (first.output_tokens if first else 0),
+        first_token_s=round(generated.first_token_s + (first.seconds if first else 0), 4),
+        value=find_value(form, generated.text),
+        unrefined=first.text if first else None,
+    )

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 
 from videoqa.contract import FrameUsed, Segment, Video
 from videoqa_worker.decoding.decoders import Decoders
-from videoqa_worker.engine import Generated
 from videoqa_worker.frames import SampledSegment, warn_if_fewer
 from videoqa_worker.job.checkpoints import Checkpoints
 from videoqa_worker.job.context import AttemptContext, Progress
 from videoqa_worker.job.draft import AttemptDraft, attribute_errors, convert_frames
-from videoqa_worker.job.questions import QuestionSession
+from videoqa_worker.job.questions import AskedQuestion, QuestionSession
 from videoqa_worker.prompt import FrameInput, PreparedMedia
 from videoqa_worker.sources import LocalCopy
 
@@ -39,11 +37,12 @@ class _AskedSegment:
     start: float
     end: float
     frames: tuple[FrameUsed, ...]
-    answers: list[Future[Generated]]
+    questions: list[AskedQuestion]
 
     @property
     def is_answered(self) -> bool:
-        return all(future.done() for future in self.answers)
+        """True if the first answers are there."""
+        return all(question.future.done() for question in self.questions)
 
 
 class Segments:
@@ -124,21 +123,11 @@ class Segments:
         self._draft.count_frames(used)
         prepared = PreparedMedia([media], self._context.control.check)
         with self._draft.timing("generating"):
-            answers = [
-                self._session.ask(
-                    prepared,
-                    question.text,
-                    f"questions.{n}.text",
-                    system=self._context.request.get_system(question),
-                    form=self._context.request.get_form(question),
-                    is_new=segment.number >= self._new_from,
-                )
-                for n, question in enumerate(self._context.request.questions)
-            ]
+            questions = self._session.ask_each(prepared, is_new=segment.number >= self._new_from)
         self._context.sheet.add(media.frames, segment.total * len(media.frames))
         self._pending.append(
             _AskedSegment(
-                segment.number, segment.total, segment.start_s, segment.end_s, used, answers
+                segment.number, segment.total, segment.start_s, segment.end_s, used, questions
             )
         )
 
@@ -150,18 +139,7 @@ class Segments:
 
     def _keep(self, asked: _AskedSegment) -> None:
         """Waits for a segment's answers, saves and reports it."""
-        answers = tuple(
-            self._session.wait(
-                future,
-                question.id,
-                question.text,
-                f"questions.{n}.text",
-                form=self._context.request.get_form(question),
-            )
-            for n, (question, future) in enumerate(
-                zip(self._context.request.questions, asked.answers, strict=True)
-            )
-        )
+        answers = tuple(self._session.answer_each(asked.questions))
         segment = Segment(
             number=asked.number,
             start=round(asked.start, 6),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from videoqa.contract import IMAGE_MARK, VIDEO_MARK, Answer, Segment
 from videoqa.errors import ModelServerError, PromptTooLong
 
-__all__ = ["SUMMARY_ID", "Note", "list_notes", "summarize", "write_prompt"]
+__all__ = ["SUMMARY_ID", "Note", "hide_marks", "list_notes", "summarize", "write_prompt"]
 
 SUMMARY_ID = "summary"
 """The summary's `question_id`."""
@@ -31,7 +31,11 @@ def list_notes(segments: Sequence[Segment]) -> list[Note]:
 def write_prompt(question: str, notes: Sequence[Note]) -> str:
     """Returns the prompt; text of the model that looks like a mark for a video is made none."""
     lines = [f"{_format_time(start)} to {_format_time(end)}: {text}" for start, end, text in notes]
-    text = "\n".join([_HEAD, *lines, "", question])
+    return hide_marks("\n".join([_HEAD, *lines, "", question]))
+
+
+def hide_marks(text: str) -> str:
+    """Returns the text with no marks of inputs: nothing stands there for the model's own words."""
     for mark in (VIDEO_MARK, IMAGE_MARK):
         text = text.replace(mark, mark.strip("<>"))
     return text

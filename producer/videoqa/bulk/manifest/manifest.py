@@ -271,7 +271,7 @@ class Digester:
     def digest(self, request: JobRequest) -> str:
         """Returns the parts as hexadecimal digits, joined by dashes."""
         asked = (
-            request.questions, request.system, request.answer, request.summary,
+            request.questions, request.system, request.refine, request.answer, request.summary,
             request.model, request.sampling, request.generation,
         )  # fmt: skip
         if asked != self._asked:
@@ -287,7 +287,7 @@ class Digester:
 
 
 _FIELDS = {
-    "question": {"questions", "system", "answer", "summary"},
+    "question": {"questions", "system", "refine", "answer", "summary"},
     "model": {"model"},
     "settings": {"sampling", "generation"},
 }

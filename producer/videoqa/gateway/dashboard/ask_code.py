@@ -24,6 +24,7 @@ _NOT_OF_OPENAI = (
     "tags",
     "sheet",
     "summary",
+    "refine",
     "answer",
     "timeout_s",
     "max_attempts",

@@ -42,7 +42,16 @@ _GENERATION = (
     "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty", "frequency_penalty",
     "presence_penalty",
 )  # fmt: skip
-_CARRIED = ("system", "answer", "timeout_s", "max_attempts", "result_ttl_s", "cache", "metadata")
+_CARRIED = (
+    "system",
+    "refine",
+    "answer",
+    "timeout_s",
+    "max_attempts",
+    "result_ttl_s",
+    "cache",
+    "metadata",
+)
 """Fields that the form does not show, which a job that is asked again carries over."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _DECIMAL = re.compile(
@@ -160,7 +169,9 @@ class AskForm:
     def hide_text(self) -> None:
         """Leaves out what an earlier job has asked."""
         self.questions, self.values["summary"] = [""], ""
-        carried = {name: value for name, value in self._read_carried().items() if name != "system"}
+        carried = self._read_carried()
+        for name in ("system", "refine"):
+            carried.pop(name, None)
         self.values["carried"] = json.dumps(carried) if carried else ""
         self.notes.append("The earlier job's questions are hidden by VIDEOQA_HIDE_TEXT.")
 

@@ -1,4 +1,4 @@
-"""The summary of segments: all notes at once, or by halves where the context is too short for them."""
+"""The summary of segments: all notes at once, or in groups where the context is too short for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class Model:
         notes = [line for line in prompt.splitlines() if " to " in line]
         self.asked += 1
         if len(notes) > self.most:
-            raise self.refusal(f"{len(notes)} notes")
+            error = self.refusal(f"{len(notes)} notes")
+            if isinstance(error, PromptTooLong) and self.most:
+                error.excess = len(notes) / self.most
+            raise error
         self.prompts.append(prompt)
         said = sum(int(line.rpartition(" ")[2]) for line in notes)
         return Answer(
@@ -48,7 +51,7 @@ def test_what_fits_is_asked_at_once() -> None:
 
 @pytest.mark.parametrize("refusal", [PromptTooLong, ModelServerError])
 @pytest.mark.parametrize("count", [6, 7, 23, 120])
-def test_what_does_not_fit_is_summarized_by_halves_and_no_note_is_lost(
+def test_what_does_not_fit_is_summarized_in_groups_and_no_note_is_lost(
     count: int, refusal: type[GenerationError]
 ) -> None:
     model = Model(most=5, refusal=refusal)
@@ -56,6 +59,26 @@ def test_what_does_not_fit_is_summarized_by_halves_and_no_note_is_lost(
     end = 30 * count
     clock = f"{end // 3600}:{end % 3600 // 60:02d}:{end % 60:02d}"
     assert f" to {clock}: they are" in model.prompts[-1]
+
+
+def test_many_hours_take_few_calls_and_keep_the_order_of_time() -> None:
+    """1,200 notes of which 20 fit take 60 calls, three of their summaries, and one: 64 at least."""
+    model = Model(most=20)
+    assert summarize(QUESTION, notes(1200), model).text == "they are 1200"
+    assert 64 <= len(model.prompts) <= 1.2 * 64
+    assert model.asked - len(model.prompts) <= 3
+    starts = [prompt.splitlines()[1].partition(" ")[0] for prompt in model.prompts]
+    first_level = starts[: len(starts) - 5]
+    assert first_level == sorted(first_level, key=lambda clock: tuple(map(int, clock.split(":"))))
+
+
+@pytest.mark.parametrize("lengths", [(1, 5000), (5000, 1), (1, 1, 5000), (0, 0, 0)])
+def test_notes_of_any_lengths_are_split(lengths: tuple[int, ...]) -> None:
+    model = Model(most=1)
+    uneven = [(30.0 * n, 30.0 * n + 30, "x" * length + " is 1") for n, length in enumerate(lengths)]
+    with pytest.raises(PromptTooLong):  # two summaries do not fit
+        summarize(QUESTION, uneven, model)
+    assert len(model.prompts) >= 2
 
 
 @pytest.mark.parametrize("most", [0, 1])

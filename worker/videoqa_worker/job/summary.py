@@ -1,15 +1,18 @@
 """Summary: one answer about all segments' answers, by the model that gave them.
 
 The prompt is text alone: each segment's times and answers. Where that is longer than the model's
-context, each half is summarized, and then the two summaries.
+context, as many groups of segments are summarized as it takes, and then their summaries, in as many levels as it takes.
+A server does not tell by how much a prompt is too long; then each half is summarized.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 
 from videoqa.contract import IMAGE_MARK, VIDEO_MARK, Answer, Segment
-from videoqa.errors import ModelServerError, PromptTooLong
+from videoqa.errors import GenerationError, ModelServerError, PromptTooLong
 
 __all__ = ["SUMMARY_ID", "Note", "hide_marks", "list_notes", "summarize", "write_prompt"]
 
@@ -17,6 +20,10 @@ SUMMARY_ID = "summary"
 """The summary's `question_id`."""
 _TOO_LONG = (PromptTooLong, ModelServerError)
 """Errors after which a shorter prompt is tried: servers refuse a question in words of their own."""
+_MARGIN = 1.1
+"""Groups are not of equal length, and each prompt has the question."""
+_TIMES_LENGTH = 20
+"""Characters of a note's times."""
 _HEAD = "These are notes on a video, in the order of time:"
 
 Note = tuple[float, float, str]
@@ -41,27 +48,44 @@ def hide_marks(text: str) -> str:
     return text
 
 
-def summarize(question: str, notes: Sequence[Note], ask: Ask, *, again: bool = True) -> Answer:
+def summarize(question: str, notes: Sequence[Note], ask: Ask) -> Answer:
     """Returns the model's answer to the question about the notes.
-
-    Arguments:
-        again: halve the notes if they are too long; False for notes that are summaries already.
 
     Raises:
         PromptTooLong, ModelServerError: not even two notes fit the model's context.
     """
     try:
         return ask(write_prompt(question, notes))
-    except _TOO_LONG:
-        if len(notes) < 2 or not again:
+    except _TOO_LONG as error:
+        if len(notes) < 2:
             raise
-    middle = len(notes) // 2
-    halves = [notes[:middle], notes[middle:]]
-    both = [
-        (half[0][0], half[-1][1], " ".join(summarize(question, half, ask).text.split()))
-        for half in halves
+        groups = _split(notes, _count_groups(error, len(notes)))
+    summaries = [
+        (group[0][0], group[-1][1], " ".join(summarize(question, group, ask).text.split()))
+        for group in groups
     ]
-    return summarize(question, both, ask, again=False)
+    if len(summaries) < len(notes):
+        return summarize(question, summaries, ask)
+    return ask(write_prompt(question, summaries))
+
+
+def _count_groups(error: GenerationError, notes: int) -> int:
+    """Returns the number of groups of notes that should fit; of a prompt whose length is not known, halves."""
+    if not isinstance(error, PromptTooLong) or error.excess is None:
+        return 2
+    return max(2, min(math.ceil(error.excess * _MARGIN), -(-notes // 2)))
+
+
+def _split(notes: Sequence[Note], count: int) -> list[Sequence[Note]]:
+    """Returns about so many groups of consecutive notes, at least two, with about as much text each."""
+    ends = list(itertools.accumulate(len(text) + _TIMES_LENGTH for _, _, text in notes))
+    groups: dict[int, list[Note]] = {}
+    for note, end in zip(notes, ends, strict=True):
+        groups.setdefault((end - 1) * count // ends[-1], []).append(note)
+    if len(groups) > 1:
+        return list(groups.values())
+    middle = len(notes) // 2
+    return [notes[:middle], notes[middle:]]
 
 
 def _format_time(seconds: float) -> str:

@@ -219,10 +219,12 @@ class Prompter:
 
     def _check_text(self, length: int, max_new_tokens: int) -> None:
         if length + max_new_tokens > self.max_context:
-            raise PromptTooLong(
+            error = PromptTooLong(
                 f"got {length} tokens of text, with max_new_tokens expected at most "
                 f"{self.max_context}: ask less, or lower max_new_tokens"
             )
+            error.excess = (length + max_new_tokens) / max(1, self.max_context)
+            raise error
 
     def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:
         """Returns a warning if videos are asked about as images although the model's processor has a video part."""

@@ -34,6 +34,7 @@ __all__ = [
     "Warn",
     "WorkerInfo",
     "WorkerState",
+    "describe_refinement",
     "describe_state",
     "describe_summary",
     "to_datetime",
@@ -468,6 +469,16 @@ def describe_summary(model: str) -> Warn:
         message=f"the model {model} cannot summarize: its summary tells nothing about the video; ask "
         "another model for one",
         param="summary",
+    )
+
+
+def describe_refinement(model: str) -> Warn:
+    """Returns the warning about `refine` by a model that makes nothing of a prompt without pictures."""
+    return Warn(
+        code="refine_unsupported",
+        message=f"the model {model} cannot work on a text: its refined answers tell nothing, `unrefined` has the first "
+        "ones; ask another model to refine",
+        param="refine",
     )
 
 

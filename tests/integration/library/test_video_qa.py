@@ -192,6 +192,7 @@ def test_an_answer_is_refined_by_a_second_instruction(
     heard: list[Any] = []
     fields: dict[str, Any] = {"refine": shorten, "system": "Be kind.", "stream": True}
     result = qa.ask(clip, [QUESTION, own], on_progress=heard.append, **fields)
+    assert [warning.code for warning in result.warnings] == ["refine_unsupported"]
     first, second = result.answers
     assert (first.unrefined, second.unrefined) == tuple(one.text for one in plain.answers)
     prompts = [f"a red circle moves right\n\n{shorten}", "red\n\nIs it blue?"]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
-from videoqa.contract import describe_summary
 from videoqa_worker.decoding.decoders import Decoders
 from videoqa_worker.engine import Answering, Engine, ServerEngine, VllmEngine
 from videoqa_worker.job.pipeline import Pipeline
@@ -77,9 +76,7 @@ class AnsweringParts:
             sources,
             self.decoders,
             engine,
-            summary_warning=None
-            if settings.engine.summarizes
-            else describe_summary(settings.model),
+            model_without_texts=None if settings.engine.summarizes else settings.model,
             limits=PictureLimits(
                 settings.engine.frame_max_pixels, settings.engine.frame_max_tokens
             ),

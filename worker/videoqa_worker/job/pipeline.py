@@ -16,9 +16,12 @@ from videoqa.contract import (
     Answer,
     GenerationInForce,
     Input,
+    JobRequest,
     Sampling,
     Video,
     Warn,
+    describe_refinement,
+    describe_summary,
     redact_url,
 )
 from videoqa_worker.decoding.decoders import Decoders
@@ -82,19 +85,20 @@ class Pipeline:
         decoders: Decoders,
         engine: Answering,
         *,
-        summary_warning: Warn | None = None,
+        model_without_texts: str | None = None,
         limits: PictureLimits = NO_LIMITS,
         shared_frames: SharedFrames | None = None,
     ) -> None:
         """
         Arguments:
-            summary_warning: goes into each result with a summary, by a model that cannot make one.
+            model_without_texts: name of a model that makes nothing of a prompt without pictures: its summaries and
+                refined answers get a warning.
             limits: limits of a frame for jobs that state none.
             shared_frames: None: every job takes its frames itself.
         """
         self._limits = limits
         self._shared_frames = shared_frames or SharedFrames(is_on=False)
-        self._summary_warning = summary_warning
+        self._model_without_texts = model_without_texts
         self._sources = sources
         self._decoders = decoders
         self._engine = engine
@@ -142,7 +146,17 @@ class Pipeline:
             *(one for part in job.draft.segments for one in part.answers),
         ]
         job.draft.add_warnings(warn_of_values(job.context.request, answers))
+        job.draft.add_warnings([*self._warn_of_texts(job.context.request)])
         return job.draft
+
+    def _warn_of_texts(self, request: JobRequest) -> Iterator[Warn]:
+        model = self._model_without_texts
+        if model is None:
+            return
+        if request.summary is not None:
+            yield describe_summary(model)
+        if any(map(request.get_refine, request.questions)):
+            yield describe_refinement(model)
 
     # -- inputs
 
@@ -267,8 +281,6 @@ class Pipeline:
             question, notes, lambda prompt: job.session.ask_about_notes(prompt, question)
         )
         job.draft.answers = (summary,)
-        if self._summary_warning is not None:
-            job.draft.warnings.append(self._summary_warning)
         if job.context.request.stream:
             report(Progress("generating", question_id=SUMMARY_ID, text=summary.text))
 

@@ -276,7 +276,8 @@ def test_texts_are_hidden_where_the_operator_says_so(
 ) -> None:
     sampling = {"method": "segment", "segment_s": 4, "frames": 1}
     ids = [
-        jobs.run("Who is ill?", "The patient."),
+        jobs.run("Who is ill?", "The patient.", system="Is he ill?", refine="So ill?",
+                 answer=["ill?", "The patient."]),
         jobs.run("Who is ill?", "The patient.", segments=2, sampling=sampling, summary="ill?",
                  inputs=[f"{jobs.sheets.parent.as_uri()}/media/a.mp4"]),
         jobs.submit("Who is ill?", stream=True),

@@ -170,7 +170,7 @@ class AskForm:
         """Leaves out what an earlier job has asked."""
         self.questions, self.values["summary"] = [""], ""
         carried = self._read_carried()
-        for name in ("system", "refine"):
+        for name in ("system", "refine", "answer"):
             carried.pop(name, None)
         self.values["carried"] = json.dumps(carried) if carried else ""
         self.notes.append("The earlier job's questions are hidden by VIDEOQA_HIDE_TEXT.")

@@ -36,16 +36,17 @@ class Pair:
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.wire.port}/0"
         self._old = stack.enter_context(redis.Redis.from_url(self.old.url))
         self._new = stack.enter_context(redis.Redis.from_url(self.new.url))
-        wait_until(self._is_in_sync)
+        wait_until(lambda: self._is_in_sync(self._new))
 
-    def _is_in_sync(self) -> bool:
-        info = self._new.info("replication")
+    def _is_in_sync(self, replica: redis.Redis) -> bool:
+        info = replica.info("replication")
         return bool(info["role"] == "slave" and info["master_link_status"] == "up")
 
     def demote(self) -> None:
         """Makes the replica the primary; the name still leads to the old one."""
         self._old.execute_command("FAILOVER")
-        wait_until(lambda: self._old.info("replication")["role"] == "slave")
+        # It calls itself a replica before the other has agreed, and takes that back if the other is gone by then.
+        wait_until(lambda: self._is_in_sync(self._old))
 
     def lose_primary(self) -> None:
         """Ends the new primary; the old one refuses to answer what it last heard."""

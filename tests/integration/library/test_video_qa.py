@@ -208,6 +208,15 @@ def test_an_answer_is_refined_by_a_second_instruction(
         assert "".join(filter(None, pieces)).strip() == answer.text
 
 
+def test_what_was_refined_from_a_part_of_an_answer_counts_as_cut_off(qa: VideoQA) -> None:
+    fields: dict[str, Any] = {"refine": "Is it red?", "answer": ["yes", "no"]}
+    fields["generation"] = {"max_new_tokens": 3}
+    (answer,) = qa.ask(CLIPS / "circle.mp4", QUESTION, **fields).answers
+    assert answer.unrefined == "a red circle"
+    assert answer.value in ("yes", "no")
+    assert answer.finish_reason == "length"
+
+
 def test_each_segment_is_refined_and_no_mark_of_an_answer_counts(
     qa: VideoQA, asked: list[tuple[str, str]]
 ) -> None:

@@ -217,7 +217,10 @@ def _make_answer(
         question_id=question_id,
         question=question,
         text=generated.text,
-        finish_reason=generated.finish_reason,
+        # What was refined from a part of an answer is a part, too, however it ends.
+        finish_reason="length"
+        if first is not None and first.finish_reason == "length"
+        else generated.finish_reason,
         input_tokens=generated.input_tokens + (first.input_tokens if first else 0),
         output_tokens=generated.output_tokens + (first.output_tokens if first else 0),
         first_token_s=round(generated.first_token_s + (first.seconds if first else 0), 4),

@@ -217,7 +217,7 @@ def _make_answer(
         question_id=question_id,
         question=question,
         text=generated.text,
-        # What was refined from a part of an answer is a part, too, however it ends.
+        # A refined part of an answer is a part, too, however it ends.
         finish_reason="length"
         if first is not None and first.finish_reason == "length"
         else generated.finish_reason,

@@ -419,6 +419,7 @@ class AnswerFlags:
             generation=generation,
             cache=self.cache,
             system=self.system,
+            refine=self.refine,
             answer=answer,
         )
 

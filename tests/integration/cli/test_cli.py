@@ -236,6 +236,7 @@ def test_every_field_that_a_shell_can_write_has_a_flag(run: Run, ledger: Ledger)
         "--frequency-penalty", "0.5", "--presence-penalty", "-1",
         "--seed", "3", "--stop", "END", "--stop", ".", "--cache", "off", "--metadata", "shop=17",
         "--metadata", "url=a=b", "--start-by", "2h", "--job-timeout", "30",
+        "--system", "Be brief.", "--refine", "Shorten it.",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     request = ledger.request(done.stdout.strip())
@@ -248,6 +249,7 @@ def test_every_field_that_a_shell_can_write_has_a_flag(run: Run, ledger: Ledger)
     assert request.start_by is not None
     assert 7100 < (request.start_by - before).total_seconds() < 7300
     assert request.timeout_s == 30
+    assert (request.system, request.refine) == ("Be brief.", "Shorten it.")
 
 
 def test_a_start_by_without_a_zone_is_local_time(run: Run, ledger: Ledger) -> None:

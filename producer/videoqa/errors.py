@@ -805,7 +805,7 @@ class PromptTooLong(GenerationError):
     code = "prompt_too_long"
     next_step = "Ask for fewer `frames`, fewer inputs, or a shorter question."
     excess: float | None = None
-    """Length of prompt and answer, as a multiple of the context; None: it is not known."""
+    """Length of the prompt, as a multiple of what the context has beside the answer; None: it is not known."""
 
 
 class UnsupportedInput(GenerationError):

@@ -8,7 +8,7 @@ import pytest
 from support.models import DEMO, clip
 from transformers import AutoConfig, AutoProcessor
 
-from videoqa.errors import SystemUnsupported
+from videoqa.errors import PromptTooLong, SystemUnsupported
 from videoqa_worker.prompt import FrameInput, Prompter, build_system_messages
 
 QUESTION, SYSTEM = "What is it?", "Name the first red shape."
@@ -103,6 +103,15 @@ def test_instructions_that_the_template_does_not_write_are_refused(
         with pytest.raises(SystemUnsupported, match="writes no system message"):
             ask(MEDIA, QUESTION, system=SYSTEM)
         ask(MEDIA, QUESTION)
+
+
+def test_a_text_that_is_too_long_says_by_how_much_each_of_its_parts_needs_an_answer() -> None:
+    _, prompter = load(OWN)
+    room = prompter.max_context // 2
+    text = "red " * (3 * room)
+    with pytest.raises(PromptTooLong) as caught:
+        prompter.build([], text, max_new_tokens=prompter.max_context - room)
+    assert caught.value.excess == pytest.approx(3, rel=0.05)
 
 
 def test_control_tokens_in_instructions_are_only_text() -> None:

@@ -223,7 +223,7 @@ class Prompter:
                 f"got {length} tokens of text, with max_new_tokens expected at most "
                 f"{self.max_context}: ask less, or lower max_new_tokens"
             )
-            error.excess = (length + max_new_tokens) / max(1, self.max_context)
+            error.excess = length / max(1, self.max_context - max_new_tokens)
             raise error
 
     def warn_of(self, media: Sequence[FrameInput]) -> tuple[Warn, ...]:

@@ -19,7 +19,7 @@ only ways that write all text and each media token once are used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import TemplateError
@@ -52,6 +52,7 @@ GUIDE = (
 )
 
 Item = dict[str, str]
+Content = str | list[Item]
 _MAX_SOURCE = 65_536
 """Characters of a template; the longest on the hub have some 20,000."""
 
@@ -90,7 +91,6 @@ class ChatTemplate:
         """True if the checkpoint has no template at all."""
         self._source = _check_length(PLAIN if source is None else source)
         self._error: Exception | None = None
-        self._make_system: Callable[[str], str | list[Item]] | None = None
         self._as_string = self._choose_carrier()
         self._own_videos = False
         self.renders = frozenset(kind for kind in tokens if self._renders_first(kind))
@@ -104,12 +104,9 @@ class ChatTemplate:
         self.takes_tokens = all(map(self._takes_token, tokens))
         """True if a text may hold the model's own tokens for media."""
         self._require_media()
-        self._make_system = self._choose_system()
-
-    @property
-    def takes_system(self) -> bool:
+        self._system_as_string = self._choose_system_carrier()
+        self.takes_system = self._system_as_string is not None
         """True if the template writes a system message, before the user's."""
-        return self._make_system is not None
 
     def render(self, content: list[Item], system: str = "") -> str:
         """Returns the prompt for typed content, each picture or video as one token of the model.
@@ -117,53 +114,46 @@ class ChatTemplate:
         Arguments:
             system: text of a system message, for a template that takes one; empty: none.
         """
-        return self._render(content, system)
+        return self._render(content, self._carry_system(system))
 
     def render_text(self, text: str, system: str = "") -> str:
         """Returns the prompt for a text alone, in which media may stand as the model's own tokens."""
-        return self._render(self._carry(text), system)
+        return self._render(_carry(text, as_string=self._as_string), self._carry_system(system))
 
-    def _carry(self, text: str) -> str | list[Item]:
-        return text if self._as_string else [_text(text)]
+    def _carry_system(self, text: str) -> Content | None:
+        return _carry(text, as_string=bool(self._system_as_string)) if text else None
 
-    def _render(self, content: str | list[Item], system: str = "") -> str:
+    def _render(self, content: Content, system: Content | None = None) -> str:
         variables = {f"{kind}_token": token for kind, token in self._tokens.items()}
         has_video = isinstance(content, list) and any(item["type"] == "video" for item in content)
         source = None if has_video and self._own_videos else self._source
         rendered = self._processor.apply_chat_template(
-            [*self._make_system_message(system), {"role": "user", "content": content}],
+            [
+                *([] if system is None else [{"role": "system", "content": system}]),
+                {"role": "user", "content": content},
+            ],
             chat_template=source,
             add_generation_prompt=True,
             **{name: value for name, value in variables.items() if source and name in source},
         )
         return str(rendered)
 
-    def _make_system_message(self, system: str) -> list[dict[str, Any]]:
-        if not system or self._make_system is None:
-            return []
-        return [{"role": "system", "content": self._make_system(system)}]
-
-    def _choose_system(self) -> Callable[[str], str | list[Item]] | None:
-        """Returns what makes the content of a system message that the template writes, or None if it writes none."""
+    def _choose_system_carrier(self) -> bool | None:
+        """Returns True if a system message is rendered as a string, False if as typed content, None if not at all."""
         if self.is_plain:
             return None
-        contents: list[str | list[Item]] = [self._carry(_BEFORE)]
-        contents += [[{"type": kind}, _text(_BEFORE)] for kind in sorted(self.renders)]
-        for make in (_as_string, _as_typed):
-            self._make_system = make
-            if all(self._writes_system(content) for content in contents):
-                return make
-        return None
-
-    def _writes_system(self, content: str | list[Item]) -> bool:
-        """Returns True if a system message stands before the user's, which is written as without one."""
-        expected = [
-            self._tokens[item["type"]]
-            if isinstance(item, dict) and item["type"] != "text"
-            else _BEFORE
-            for item in ([content] if isinstance(content, str) else content)
+        users: list[tuple[Content, list[str]]] = [
+            (_carry(_BEFORE, as_string=self._as_string), [_BEFORE])
         ]
-        return self._writes(content, [_AFTER, *expected], system=_AFTER)
+        users += [
+            ([{"type": kind}, _text(_BEFORE)], [self._tokens[kind], _BEFORE])
+            for kind in sorted(self.renders)
+        ]
+        for as_string in (True, False):
+            system = _carry(_AFTER, as_string=as_string)
+            if all(self._writes(content, [_AFTER, *written], system) for content, written in users):
+                return as_string
+        return None
 
     def _choose_carrier(self) -> bool:
         """Returns True if a text is rendered as a string, False if as typed content.
@@ -210,11 +200,9 @@ class ChatTemplate:
     def _takes_token(self, kind: str) -> bool:
         token = self._tokens[kind]
         texts = (f"{token}\n{_BEFORE}", f"{_BEFORE}{token}{_AFTER}")
-        return all(
-            self._writes(text if self._as_string else [_text(text)], [text]) for text in texts
-        )
+        return all(self._writes(_carry(text, as_string=self._as_string), [text]) for text in texts)
 
-    def _writes(self, content: str | list[Item], expected: list[str], *, system: str = "") -> bool:
+    def _writes(self, content: Content, expected: list[str], system: Content | None = None) -> bool:
         """Returns True if these parts stand in the prompt in this order, and no media token besides."""
         try:
             prompt = self._render(content, system)
@@ -277,12 +265,8 @@ def _pick_default(stated: str | list[dict[str, str]] | Mapping[str, str]) -> str
     return str(stated["default"])
 
 
-def _as_string(text: str) -> str | list[Item]:
-    return text
-
-
-def _as_typed(text: str) -> str | list[Item]:
-    return [_text(text)]
+def _carry(text: str, *, as_string: bool) -> Content:
+    return text if as_string else [_text(text)]
 
 
 def _text(text: str) -> Item:

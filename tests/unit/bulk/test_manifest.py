@@ -17,7 +17,13 @@ from videoqa import errors
 from videoqa.bulk import Manifest, Row
 from videoqa.bulk.index.row_index import RowIndex
 from videoqa.bulk.manifest.archive_root import ArchiveRoot
-from videoqa.bulk.manifest.manifest import DIGEST_KEY, PARTS, Digester, compare_digests
+from videoqa.bulk.manifest.manifest import (
+    _FIELDS,
+    DIGEST_KEY,
+    PARTS,
+    Digester,
+    compare_digests,
+)
 from videoqa.contract import JobRequest
 from videoqa.storage import ObjectStore
 
@@ -267,6 +273,16 @@ def test_only_what_decides_an_answer_is_in_the_digest_and_each_change_in_its_par
     write(path, {"custom_id": "a", "url": "s3://b/a.mp4", "start": 1})
     assert changed() == ("input",)
     assert compare_digests("something", before) == PARTS
+
+
+def test_a_new_field_of_a_request_is_in_the_digest_or_changes_no_answer() -> None:
+    decide = {"inputs"}.union(*_FIELDS.values())
+    others = {
+        "cache", "custom_id", "idempotency_key", "max_attempts", "metadata", "output", "priority", "replaces",
+        "result_ttl_s", "sheet", "start_by", "stream", "tags", "tenant", "timeout_s", "webhook",
+    }  # fmt: skip
+    assert decide.isdisjoint(others)
+    assert decide | others == JobRequest.model_fields.keys()
 
 
 def test_a_digest_does_not_depend_on_the_rows_before() -> None:

@@ -270,10 +270,7 @@ class Digester:
 
     def digest(self, request: JobRequest) -> str:
         """Returns the parts as hexadecimal digits, joined by dashes."""
-        asked = (
-            request.questions, request.system, request.refine, request.answer, request.summary,
-            request.model, request.sampling, request.generation,
-        )  # fmt: skip
+        asked = tuple(getattr(request, name) for names in _FIELDS.values() for name in names)
         if asked != self._asked:
             self._rest = "-".join(_digest_fields(request, names) for names in _FIELDS.values())
             self._asked = asked

@@ -389,13 +389,15 @@ class JobRequest(Model):
             raise ValueError("output contains {custom_id}, expected custom_id to be given")
         return self
 
-    def get_system(self, question: Question) -> str:
-        """Returns the instructions for a question; empty: none."""
-        return question.system or self.system or ""
-
-    def get_refine(self, question: Question) -> str | None:
-        """Returns the second instruction of a question; None: its first answer is the answer."""
-        return question.refine or self.refine
+    @property
+    def full_questions(self) -> tuple[Question, ...]:
+        """The questions, each with the request's `system` and `refine` where it has none of its own."""
+        return tuple(
+            each.model_copy(
+                update={"system": each.system or self.system, "refine": each.refine or self.refine}
+            )
+            for each in self.questions
+        )
 
     def get_form(self, question: Question) -> AnswerForm | None:
         """Returns the form of the answer to a question; None: free text."""
@@ -435,13 +437,17 @@ def _remove_marks(text: str) -> str:
     return text.replace(VIDEO_MARK, "").replace(IMAGE_MARK, "")
 
 
+def _list_given(request: JobRequest, *names: str) -> Iterator[tuple[str, Any]]:
+    """Yields place and value of these fields where they are given, of the request and then of each question."""
+    places = (f"questions.{n}." for n in range(len(request.questions)))
+    for place, owner in zip(("", *places), (request, *request.questions), strict=True):
+        for name in names:
+            if (value := getattr(owner, name)) is not None:
+                yield place + name, value
+
+
 def _find_instruction_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
-    given = {"system": request.system, "refine": request.refine}
-    for n, each in enumerate(request.questions):
-        given |= {f"questions.{n}.system": each.system, f"questions.{n}.refine": each.refine}
-    for where, text in given.items():
-        if text is None:
-            continue
+    for where, text in _list_given(request, "system", "refine"):
         if not text.strip():
             yield errors.EmptyQuestion(
                 f"{where}: got no text, expected instructions, or none", param=where
@@ -453,9 +459,8 @@ def _find_instruction_mistakes(request: JobRequest) -> Iterator[errors.RequestEr
 
 
 def _find_form_mistakes(request: JobRequest) -> Iterator[errors.RequestError]:
-    forms = {f"questions.{n}.answer": each.answer for n, each in enumerate(request.questions)}
-    for where, form in {"answer": request.answer, **forms}.items():
-        for path, message in find_form_mistakes(form) if form is not None else ():
+    for where, form in _list_given(request, "answer"):
+        for path, message in find_form_mistakes(form):
             param = f"{where}.{path}"
             yield errors.AnswerUnsupported(f"{param:.300}: {message}", param=param[:300])
 

@@ -80,12 +80,7 @@ def compute_fingerprint(
         "model": [model, revision],
         "sources": [_name(version) for version in versions],
         "inputs": [item.model_dump(exclude={"url"}) for item in request.inputs],
-        "questions": [
-            question.model_dump(exclude={"answer", "system", "refine"})
-            for question in request.questions
-        ],
-        "refines": [request.get_refine(question) for question in request.questions],
-        "systems": [request.get_system(question) for question in request.questions],
+        "questions": [each.model_dump(exclude={"answer"}) for each in request.full_questions],
         "forms": _list_forms(request),
         "sampling": sampling.model_dump(exclude_none=True),
         "summary": request.summary and [request.summary, request.system],

@@ -60,7 +60,7 @@ def _make_warning(answer: Answer, reason: str, param: str) -> Warn:
 
 def _warn_of_stop(request: JobRequest) -> Iterator[Warn]:
     is_free = [
-        request.get_form(each) is None or request.get_refine(each) for each in request.questions
+        request.get_form(each) is None or each.refine is not None for each in request.full_questions
     ]
     if request.generation.stop and not any(is_free):
         message = (

@@ -154,10 +154,10 @@ class Attempts:
         """Gives all lines of a block the fields of this attempt."""
         texts = []
         if request is not None:
-            texts = [each.text for each in request.questions]
-            texts += [request.get_system(each) for each in request.questions]
-            texts += [request.get_refine(each) or "" for each in request.questions]
-            texts += [request.summary or "", request.system or ""]
+            found = [(each.text, each.system, each.refine) for each in request.full_questions]
+            texts = [
+                text or "" for each in (*found, (request.summary, request.system)) for text in each
+            ]
         return job_context(
             job_id=job.job_id,
             attempt=job.attempt,

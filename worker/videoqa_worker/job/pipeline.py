@@ -155,7 +155,7 @@ class Pipeline:
             return
         if request.summary is not None:
             yield describe_summary(model)
-        if any(map(request.get_refine, request.questions)):
+        if any(question.refine for question in request.full_questions):
             yield describe_refinement(model)
 
     # -- inputs
@@ -248,9 +248,7 @@ class Pipeline:
             stream = TextStream([question.id for question in questions], report)
         prepared = PreparedMedia(job.draft.media, job.context.control.check)
         job.draft.add_warnings(job.session.warn_of(job.draft.media))
-        asked = job.session.ask_each(
-            prepared, stream.make_listener if stream else lambda question_id: None
-        )
+        asked = job.session.ask_each(prepared, stream)
         job.context.sheet.add([pixels for item in job.draft.media for pixels in item.frames])
         job.context.sheet.start_writing()
         answers: list[Answer] = []

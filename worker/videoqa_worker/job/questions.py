@@ -35,6 +35,7 @@ class AskedQuestion:
     param: str
     """Place of the question in the request."""
     question: Question
+    """With the request's instructions, where it has none of its own."""
     future: Future[Generated]
     listener: Callable[[str], None] | None
     """Hears the text of the answer that the user gets."""
@@ -69,27 +70,28 @@ class QuestionSession:
     def ask_each(
         self,
         media: Sequence[FrameInput] | PreparedMedia,
-        find_listener: Callable[[str], Callable[[str], None] | None] = lambda question_id: None,
+        stream: TextStream | None = None,
         *,
         is_new: bool = False,
     ) -> list[AskedQuestion]:
         """Queues all questions of the request about these media.
 
         Arguments:
-            find_listener: returns what hears the text of the answer to the question with this id.
+            stream: hears the text of the answers that the user gets.
             is_new: no attempt asked this before, so it broke no batch, and need not be asked alone.
         """
         request = self._context.request
         found = []
-        for n, question in enumerate(request.questions):
-            listener, refine = find_listener(question.id), request.get_refine(question)
+        for n, question in enumerate(request.full_questions):
+            listener = stream.make_listener(question.id) if stream else None
+            is_last = question.refine is None
             future = self._queue(
                 media,
                 question.text,
                 f"questions.{n}.text",
-                listener if refine is None else None,
-                system=request.get_system(question),
-                form=request.get_form(question) if refine is None else None,
+                listener if is_last else None,
+                system=question.system,
+                form=request.get_form(question) if is_last else None,
                 is_new=is_new,
             )
             found.append(AskedQuestion(f"questions.{n}", question, future, listener))
@@ -99,34 +101,31 @@ class QuestionSession:
         self, asked: Sequence[AskedQuestion], stream: TextStream | None = None
     ) -> Iterator[Answer]:
         """Waits for the answers to questions, has the model refine those that are to be, and yields them in order."""
-        request = self._context.request
         for one in asked:
-            instruction = request.get_refine(one.question)
-            if instruction is not None:
-                self._refine(one, instruction)
+            if one.question.refine is not None:
+                self._refine(one, one.question.refine)
         for one in asked:
-            form, of_refined = request.get_form(one.question), one.first is not None
-            param = f"{one.param}.{'refine' if of_refined else 'text'}"
+            param = f"{one.param}.{'text' if one.first is None else 'refine'}"
             generated = self._wait(one.future, param, stream)
-            yield _make_answer(one.question.id, one.question.text, generated, one.first, form)
+            form = self._context.request.get_form(one.question)
+            answer = _make_answer(one.question.id, one.question.text, generated, form)
+            yield answer if one.first is None else _add_first(answer, one.first)
 
     def _refine(self, asked: AskedQuestion, instruction: str) -> None:
         """Waits for the first answer, and asks for the one that the user gets."""
         asked.first = first = self._wait(asked.future, f"{asked.param}.text")
-        request = self._context.request
         asked.future = self._queue(
             (),
             write_refinement(instruction, first.text),
             f"{asked.param}.refine",
             asked.listener,
-            system=request.get_system(asked.question),
-            form=request.get_form(asked.question),
+            system=asked.question.system,
+            form=self._context.request.get_form(asked.question),
         )
 
     def ask_about_notes(self, prompt: str, question: str) -> Answer:
         """Returns the answer to a prompt for the summary, which stands for the question."""
-        system = self._context.request.system or ""
-        future = self._queue((), prompt, "summary", system=system)
+        future = self._queue((), prompt, "summary", system=self._context.request.system)
         return _make_answer(SUMMARY_ID, question, self._wait(future, "summary"))
 
     def _queue(
@@ -136,7 +135,7 @@ class QuestionSession:
         param: str,
         on_text: Callable[[str], None] | None = None,
         *,
-        system: str = "",
+        system: str | None = None,
         form: AnswerForm | None = None,
         is_new: bool = False,
     ) -> Future[Generated]:
@@ -147,7 +146,7 @@ class QuestionSession:
             question = MediaQuestion(
                 media,
                 text,
-                system=system,
+                system=system or "",
                 generation=request.generation,
                 form=form,
                 should_stop=lambda: self._is_over or control.is_stopped(),
@@ -202,28 +201,28 @@ def write_refinement(instruction: str, answer: str) -> str:
 
 
 def _make_answer(
-    question_id: str,
-    question: str,
-    generated: Generated,
-    first: Generated | None = None,
-    form: AnswerForm | None = None,
+    question_id: str, question: str, generated: Generated, form: AnswerForm | None = None
 ) -> Answer:
-    """Returns the answer of a result.
-
-    Arguments:
-        first: what the answer was refined from.
-    """
     return Answer(
         question_id=question_id,
         question=question,
         text=generated.text,
-        # A refined part of an answer is a part, too, however it ends.
-        finish_reason="length"
-        if first is not None and first.finish_reason == "length"
-        else generated.finish_reason,
-        input_tokens=generated.input_tokens + (first.input_tokens if first else 0),
-        output_tokens=generated.output_tokens + (first.output_tokens if first else 0),
-        first_token_s=round(generated.first_token_s + (first.seconds if first else 0), 4),
+        finish_reason=generated.finish_reason,
+        input_tokens=generated.input_tokens,
+        output_tokens=generated.output_tokens,
+        first_token_s=round(generated.first_token_s, 4),
         value=find_value(form, generated.text),
-        unrefined=first.text if first else None,
     )
+
+
+def _add_first(answer: Answer, first: Generated) -> Answer:
+    """Returns a refined answer with the first one's text, and with what both cost."""
+    changes = {
+        "unrefined": first.text,
+        "input_tokens": first.input_tokens + answer.input_tokens,
+        "output_tokens": first.output_tokens + answer.output_tokens,
+        "first_token_s": round(first.seconds + (answer.first_token_s or 0), 4),
+    }
+    if first.finish_reason == "length":  # a refined part of an answer is a part, too
+        changes["finish_reason"] = "length"
+    return answer.model_copy(update=changes)

@@ -131,9 +131,9 @@ class HeaderProbe:
         sampling = fill_sampling(request.sampling, self._tokens.stated_sampling(request.model))
         counts = [
             self._tokens.count(
-                request.model, question.text, request.get_system(question), shapes, sampling
+                request.model, question.text, question.system or "", shapes, sampling
             )
-            for question in request.questions
+            for question in request.full_questions
         ]
         known = [count for count in counts if count is not None]
         times = facts[0].segments if facts else 1
